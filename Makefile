@@ -1,0 +1,53 @@
+# Everything is set up in .venv by the first command that needs it; a second one starts at once.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+TORCH := torch==2.13.0
+TORCH_FLAGS ?=
+PROMPT ?= Once upon a time, a little fox
+FLAGS ?=
+
+.PHONY: help run test lint format stubs clean
+
+help: ## say what there is to make
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded model (PROMPT="…", FLAGS="…")
+	@$(BIN)/moesaic generate $(FLAGS) "$(PROMPT)"
+
+test: $(INSTALLED_DEV) ## run the tests
+	$(BIN)/pytest -q
+
+lint: $(INSTALLED_DEV) ## check style, types and protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint protos
+
+format: $(INSTALLED_DEV) ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+stubs: ## generate moesaic/v1 from protos/
+	scripts/generate-stubs
+
+clean: ## remove what was made here
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "moesaic needs Python 3.11 or newer" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone: resolved together with the rest, pip may fetch several builds of it to compare.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet $(TORCH_FLAGS) $(TORCH)
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@

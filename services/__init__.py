@@ -1,0 +1,1 @@
+"""The services of moesaic; the import path is the folder path."""

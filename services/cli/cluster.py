@@ -1,0 +1,80 @@
+"""A cluster of local processes: started together, watched, and stopped in order."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from services.cli.child import ServiceFailed
+from services.cli.members import ClusterPlan
+from services.cli.report import Report
+from services.cli.startup import Startup
+from services.cli.supervisor import Supervisor
+from services.runtime.process import ProcessSettings
+
+# Beyond its own drain a process needs a moment to flush telemetry and leave.
+LEAVE_SECONDS = 10.0
+STOP_ORDER = ("gateway", "router", "expert")
+
+
+@asynccontextmanager
+async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> AsyncIterator[str]:
+    """Start the plan's members and yield the gateway's address once requests are served.
+
+    When the block ends, the gateway drains and stops first, then the router, then the experts. Raises
+    ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled then.
+    """
+    members = plan.members()
+    with _log_folder(report, verbose) as folder:
+        async with asyncio.TaskGroup() as tasks:
+            supervisors = [
+                Supervisor(member, folder, variables, report.line)
+                for member, variables in zip(members, _variables(len(members)), strict=True)
+            ]
+            for supervisor in supervisors:
+                tasks.create_task(supervisor.run())
+            try:
+                with report.waiting():
+                    await Startup(supervisors, report).wait()
+                yield members[-1].address
+            finally:
+                await _stop(supervisors, plan.drain_seconds + LEAVE_SECONDS)
+
+
+async def _stop(supervisors: Sequence[Supervisor], grace_seconds: float) -> None:
+    for service in STOP_ORDER:
+        tier = [one for one in supervisors if one.member.service == service]
+        async with asyncio.TaskGroup() as stopping:
+            for supervisor in tier:
+                stopping.create_task(supervisor.stop(grace_seconds))
+
+
+def _variables(count: int) -> Iterator[dict[str, str]]:
+    # Processes of one machine cannot share a metrics port: each gets the next one.
+    first = ProcessSettings().metrics_port
+    for index in range(count):
+        metrics = {"MOESAIC_METRICS_PORT": str(first + index)} if first is not None else {}
+        yield {"GRPC_VERBOSITY": "ERROR", **metrics}
+
+
+@contextmanager
+def _log_folder(report: Report, verbose: bool) -> Iterator[Path | None]:
+    if verbose:
+        yield None
+        return
+    folder = Path(tempfile.mkdtemp(prefix="moesaic-"))
+    try:
+        yield folder
+    except BaseExceptionGroup as group:
+        if group.subgroup(ServiceFailed) is not None:
+            report.line(f"the services' logs are in {folder}")
+            raise
+        shutil.rmtree(folder)
+        raise
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    else:
+        shutil.rmtree(folder)

@@ -1,0 +1,79 @@
+"""The `moesaic` command: picks the subcommand and knows nothing else."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module, metadata
+
+USAGE_EXIT = 2
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: where its function is and what it does, in a line."""
+
+    module: str
+    summary: str
+
+    def run(self, name: str, arguments: Sequence[str]) -> int:
+        """Call the module's function of the command's name; imported only now, so that help is instant."""
+        function: Callable[[Sequence[str]], int] = getattr(import_module(self.module), name)
+        return function(arguments)
+
+
+COMMANDS = {
+    "serve": Command("services.cli.serve", "run a local cluster: gateway, router and expert services"),
+    "generate": Command("services.cli.generate", "continue a prompt and say what it cost"),
+    "gateway": Command("services.cli.services", "run one gateway: text in, text out"),
+    "router": Command("services.cli.services", "run one router: the model without its experts"),
+    "expert": Command("services.cli.services", "run one expert service"),
+}
+
+HELP = """usage: moesaic COMMAND [FLAGS]
+
+Serve Mixture-of-Experts language models with their experts pulled apart.
+
+commands:
+{commands}
+
+  moesaic COMMAND --help tells what a command takes.
+
+settings:
+  A flag wins over its MOESAIC_* variable, that over the file that --config
+  names, that over the default.
+
+examples:
+  moesaic generate "Once upon a time"
+  moesaic serve --model /models/OLMoE-1B-7B-0924 --experts 4
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; its exit code."""
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(help_text(), end="")
+        return 0
+    if name in ("-V", "--version"):
+        print(f"moesaic {metadata.version('moesaic')}")
+        return 0
+    if name not in COMMANDS:
+        print(f"moesaic: no command {name!r}{_suggestion(name)}; see moesaic --help", file=sys.stderr)
+        return USAGE_EXIT
+    return COMMANDS[name].run(name, rest)
+
+
+def help_text() -> str:
+    """Every command in a line, and how to begin."""
+    lines = [f"  {name:<10}{command.summary}" for name, command in COMMANDS.items()]
+    return HELP.format(commands="\n".join(lines))
+
+
+def _suggestion(name: str) -> str:
+    close = get_close_matches(name, COMMANDS, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What the person at the terminal sees on stderr while a cluster starts, runs and stops."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.status import Status
+
+
+class Report:
+    """Lines that stay, and one line of progress that moves where stderr is a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._status: Status | None = None
+        self._stage = ""
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        self.console.print(text, markup=False)
+
+    def progress(self, stage: str, detail: str = "") -> None:
+        """Say what is being waited for; where nothing can move, each stage is one line without its detail."""
+        if self._status is not None:
+            self._status.update(f"{stage} {detail}")
+        elif stage != self._stage:
+            self.line(stage)
+        self._stage = stage
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Show progress for as long as the block takes."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with self.console.status("") as status:
+            self._status = status
+            try:
+                yield
+            finally:
+                self._status = None

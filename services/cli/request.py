@@ -1,0 +1,109 @@
+"""One request of the command line to a gateway: sent, streamed, and summed up."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import grpc
+from opentelemetry import trace
+
+from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
+from services.cli.settings import GenerateSettings
+from services.runtime.channels import open_channel
+from services.runtime.tracing import current_traceparent
+from services.wire.errors import ServingError, from_rpc
+
+tracer = trace.get_tracer(__name__)
+
+SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p", "seed")
+
+
+class RequestFailed(ServingError):
+    """The gateway ended the request with a status; the message has both."""
+
+
+@dataclass
+class Outcome:
+    """What came back, and when: nanoseconds from sending the request to the first and the last token."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    first_token_nanos: int | None = None
+    last_token_nanos: int | None = None
+    completion: generation_pb2.Completion = field(default_factory=generation_pb2.Completion)
+
+    @property
+    def finish_reason(self) -> str:
+        """`stop` or `length`."""
+        name = common_pb2.FinishReason.Name(self.completion.finish_reason)
+        return name.removeprefix("FINISH_REASON_").lower()
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The rate after the first token; None where there was only one moment to measure."""
+        if self.first_token_nanos is None or self.last_token_nanos == self.first_token_nanos:
+            return None
+        assert self.last_token_nanos is not None
+        return (len(self.token_ids) - 1) / (self.last_token_nanos - self.first_token_nanos) * 1e9
+
+
+def build_request(settings: GenerateSettings, prompt: str) -> generation_pb2.GenerateRequest:
+    """The message that asks for what the flags say; what they leave out is left to the server."""
+    request = generation_pb2.GenerateRequest()
+    if settings.chat:
+        request.chat.messages.add(role="user", content=prompt)
+    else:
+        request.text = prompt
+    for name in SAMPLING_FIELDS:
+        value = getattr(settings, name)
+        if value is not None:
+            setattr(request.sampling, name, value)
+    if settings.max_new_tokens is not None:
+        request.stop.max_new_tokens = settings.max_new_tokens
+    request.stop.stop_strings.extend(settings.stop)
+    request.stop.ignore_eos = settings.ignore_eos
+    return request
+
+
+async def stream(
+    address: str,
+    request: generation_pb2.GenerateRequest,
+    timeout_seconds: float,
+    write: Callable[[str], None],
+) -> Outcome:
+    """Send the request and `write` the text as it comes.
+
+    Raises RequestFailed when the gateway refuses it or fails.
+    """
+    outcome = Outcome()
+    with tracer.start_as_current_span("moesaic.generate", kind=trace.SpanKind.CLIENT):
+        traceparent = current_traceparent()
+        metadata = (("traceparent", traceparent),) if traceparent else ()
+        async with open_channel(address) as channel:
+            stub = generation_pb2_grpc.GenerationServiceStub(channel)
+            call = stub.Generate(request, timeout=timeout_seconds, metadata=metadata)
+            try:
+                await _collect(call, outcome, write)
+            except grpc.aio.AioRpcError as error:
+                failure = from_rpc(error)
+                raise RequestFailed(f"{error.code().name}: {failure}") from error
+            finally:
+                call.cancel()
+    return outcome
+
+
+async def _collect(call: grpc.aio.UnaryStreamCall, outcome: Outcome, write: Callable[[str], None]) -> None:
+    sent = time.monotonic_ns()
+    async for response in call:
+        if response.HasField("completion"):
+            outcome.completion = response.completion
+            continue
+        delta = response.delta
+        if delta.token_ids:
+            outcome.last_token_nanos = time.monotonic_ns() - sent
+            outcome.first_token_nanos = outcome.first_token_nanos or outcome.last_token_nanos
+        outcome.token_ids.extend(delta.token_ids)
+        outcome.text += delta.text
+        write(delta.text)
+    if not outcome.completion.finish_reason:
+        raise RequestFailed("INTERNAL: the stream ended without a completion")

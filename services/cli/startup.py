@@ -1,0 +1,124 @@
+"""Waits until the members of a cluster serve, and says in a line what each of them holds."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from moesaic.v1 import (
+    expert_pb2,
+    expert_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    router_pb2,
+    router_pb2_grpc,
+)
+from services.cli.report import Report
+from services.cli.supervisor import Supervisor
+from services.runtime.channels import open_channel
+from services.wire.errors import from_rpc
+
+DESCRIBE_SECONDS = 10.0
+
+
+class Startup:
+    """The way from started processes to a serving cluster, shown as it goes.
+
+    It may take as long as the checkpoint takes to load: a member that fails ends it from outside.
+    """
+
+    def __init__(self, supervisors: Sequence[Supervisor], report: Report) -> None:
+        self._experts = [one for one in supervisors if one.member.service == "expert"]
+        (self._router,) = (one for one in supervisors if one.member.service == "router")
+        (self._gateway,) = (one for one in supervisors if one.member.service == "gateway")
+        self._report = report
+        self._placed: dict[str, int] = {}
+
+    async def wait(self) -> None:
+        """Return once the gateway serves; then every service has had its line."""
+        self._progress()
+        async with asyncio.TaskGroup() as tasks:
+            watching = [tasks.create_task(self._watch(expert)) for expert in self._experts]
+            await self._until_serving(self._router)
+            await self._until_serving(self._gateway)
+            for task in watching:
+                task.cancel()
+        for expert in self._experts:
+            await self._say(expert, await self._expert_holds(expert))
+        await self._say(self._router, await self._router_holds())
+        await self._say(self._gateway, await self._gateway_holds())
+
+    async def _until_serving(self, supervisor: Supervisor) -> None:
+        await supervisor.ready.wait()
+        self._progress()
+        async with open_channel(supervisor.member.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            while True:
+                try:
+                    async for response in health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
+                        if response.status == health_pb2.HealthCheckResponse.SERVING:
+                            return
+                except grpc.aio.AioRpcError:
+                    continue  # it crashed and is being started again, which ends the wait for ready
+
+    async def _watch(self, expert: Supervisor) -> None:
+        await expert.ready.wait()
+        self._progress()
+        async with open_channel(expert.member.address) as channel:
+            stub = expert_pb2_grpc.ExpertServiceStub(channel)
+            while True:
+                try:
+                    request = expert_pb2.WatchHostingRequest()
+                    async for hosting in stub.WatchHosting(request, wait_for_ready=True):
+                        ready = [one for one in hosting.experts if one.state == expert_pb2.EXPERT_STATE_READY]
+                        self._placed[expert.member.name] = len(ready)
+                        self._progress()
+                except grpc.aio.AioRpcError:
+                    continue  # as above
+
+    def _progress(self) -> None:
+        everyone = [*self._experts, self._router, self._gateway]
+        missing = ", ".join(one.member.name for one in everyone if not one.ready.is_set())
+        placed = sum(self._placed.values())
+        self._report.progress("starting the cluster", f"(waiting for {missing}; {placed} experts in place)")
+
+    async def _say(self, supervisor: Supervisor, holds: str) -> None:
+        member = supervisor.member
+        self._report.line(f"{member.name:<9} {member.address:<21} pid {supervisor.pid or '-':<7} {holds}")
+
+    async def _expert_holds(self, expert: Supervisor) -> str:
+        async with open_channel(expert.member.address) as channel:
+            stub = expert_pb2_grpc.ExpertServiceStub(channel)
+            request = expert_pb2.ExpertServiceDescribeRequest()
+            about = await _answer(stub.Describe(request, timeout=DESCRIBE_SECONDS))
+        total = about.num_experts * len(about.moe_layers)
+        taken = about.expert_memory_bytes - about.free_memory_bytes
+        placed = self._placed.get(expert.member.name, 0)
+        return f"{placed} of {total} experts, {_mebibytes(taken)} on {about.device}"
+
+    async def _router_holds(self) -> str:
+        async with open_channel(self._router.member.address) as channel:
+            stub = router_pb2_grpc.RouterServiceStub(channel)
+            request = router_pb2.RouterServiceDescribeRequest()
+            about = await _answer(stub.Describe(request, timeout=DESCRIBE_SECONDS))
+        return f"{about.model} ({about.model_type}) without its experts, {about.kv_tokens} KV tokens"
+
+    async def _gateway_holds(self) -> str:
+        async with open_channel(self._gateway.member.address) as channel:
+            stub = generation_pb2_grpc.GenerationServiceStub(channel)
+            request = generation_pb2.GetModelRequest()
+            about = await _answer(stub.GetModel(request, timeout=DESCRIBE_SECONDS))
+        return f"serves {about.model}, context {about.max_context} tokens"
+
+
+async def _answer(call: grpc.aio.UnaryUnaryCall) -> Any:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error) from error
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"

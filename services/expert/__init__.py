@@ -1,0 +1,1 @@
+"""Hosts experts and applies them to token rows."""

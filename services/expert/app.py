@@ -1,0 +1,153 @@
+"""An expert service from its settings to its end."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import torch
+
+from services.expert import metrics
+from services.expert.admission import Contract, Slots
+from services.expert.bank import Bank
+from services.expert.batcher import Batcher
+from services.expert.compute import Computer
+from services.expert.hosting import ExpertKey, Hosting
+from services.expert.loading import Library, Progress
+from services.expert.memory import default_expert_memory
+from services.expert.service import SERVICE_NAME, ExpertService
+from services.expert.settings import ExpertSettings
+from services.model.checkpoint import Checkpoint
+from services.runtime.server import Health, serving, until_told_to_stop
+from services.wire.errors import BadState
+
+logger = logging.getLogger(__name__)
+
+OnReady = Callable[[int], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class ExpertParts:
+    """What an expert service is made of."""
+
+    checkpoint: Checkpoint
+    bank: Bank
+    hosting: Hosting
+    computer: Computer
+    batcher: Batcher
+    library: Library
+    service: ExpertService
+
+    def close(self) -> None:
+        """End the threads."""
+        self.library.close()
+        self.computer.close()
+
+
+async def run(settings: ExpertSettings, *, on_ready: OnReady | None = None) -> None:
+    """Serve until told to stop; frames that were accepted are finished within `drain_seconds`.
+
+    `on_ready` is called with the port once the service listens and what it preloads is ready: it is healthy then.
+    Raises ServingError, alone or in a group, when checkpoint, device, memory or address cannot be used.
+    """
+    async with running(settings) as (_, port):
+        if on_ready is not None:
+            await on_ready(port)
+        await until_told_to_stop()
+
+
+@asynccontextmanager
+async def running(settings: ExpertSettings) -> AsyncIterator[tuple[ExpertParts, int]]:
+    """Serve until the block ends, then drain; yields the parts and the port once all is ready."""
+    if settings.cores is not None:
+        os.sched_setaffinity(0, settings.cores)
+    torch.set_num_threads(settings.threads)
+    parts = await asyncio.to_thread(build, settings)
+    try:
+        async with asyncio.TaskGroup() as loops:
+            batching = loops.create_task(parts.batcher.run())
+            async with _serving(settings, parts) as port:
+                yield parts, port
+            batching.cancel()
+    finally:
+        parts.close()
+
+
+def build(settings: ExpertSettings) -> ExpertParts:
+    """Open the checkpoint and allocate the memory for experts; no expert is read."""
+    device = _device(settings.device)
+    checkpoint = Checkpoint.open(settings.model)
+    dtype = checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    bank = Bank(checkpoint, dtype, device, settings.expert_memory or default_expert_memory(device))
+    contract = Contract(
+        dtype, checkpoint.hidden_size, checkpoint.moe_layers, checkpoint.num_experts, settings.max_frame_bytes
+    )
+    hosting, slots = Hosting(bank.num_slots), Slots(contract)
+    computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
+    batcher = Batcher(computer.compute, max_waiting_pairs=settings.max_waiting_pairs)
+    library = Library(checkpoint, bank, hosting, slots, batcher)
+    service = ExpertService(
+        name=settings.model_name or checkpoint.name,
+        checkpoint=checkpoint,
+        contract=contract,
+        bank=bank,
+        hosting=hosting,
+        slots=slots,
+        batcher=batcher,
+        library=library,
+        # Any frame that the contract allows fits into the credit.
+        window_pairs=max(settings.max_waiting_pairs, settings.max_frame_bytes // contract.row_bytes),
+        batch_invariant=settings.batch_invariant,
+    )
+    metrics.observe(
+        waiting_pairs=lambda: batcher.waiting_pairs,
+        hosted_experts=lambda: hosting.num_hosted,
+        memory_used=lambda: hosting.num_hosted * bank.slot_bytes,
+        memory_limit=bank.memory_bytes,
+    )
+    return ExpertParts(checkpoint, bank, hosting, computer, batcher, library, service)
+
+
+@asynccontextmanager
+async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterator[int]:
+    health = Health((SERVICE_NAME,))
+    async with serving(
+        parts.service.register,
+        listen=settings.listen,
+        service_names=(SERVICE_NAME,),
+        drain_seconds=settings.drain_seconds,
+        health=health,
+    ) as port:
+        logger.info("serving %s on port %d, on %s", parts.checkpoint.name, port, settings.device)
+        try:
+            await _preload(settings, parts)
+            await health.ready()
+            yield port
+        finally:
+            await health.draining()
+            parts.service.drain()
+
+
+async def _preload(settings: ExpertSettings, parts: ExpertParts) -> None:
+    checkpoint = parts.checkpoint
+    share = settings.preloaded_of(checkpoint.num_experts)
+    keys = [ExpertKey(layer, expert) for layer in checkpoint.moe_layers for expert in share]
+    if keys:
+        await parts.library.load(keys, parts.hosting.generation, _log_progress)
+
+
+async def _log_progress(progress: Progress) -> None:
+    if progress.num_loaded % max(1, progress.num_total // 10) == 0:
+        logger.info("loaded %d of %d experts", progress.num_loaded, progress.num_total)
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise BadState(f"device is {name}; this machine has {count} CUDA devices that torch can use")
+        return torch.device("cuda", device.index or 0)
+    return device

@@ -1,0 +1,130 @@
+"""Frames that wait for the same layer are computed together; the batch in flight is the timer."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import grpc
+
+from moesaic.v1 import expert_pb2
+from services.expert import metrics
+from services.expert.compute import Computed, Work
+from services.expert.job import Job
+from services.wire.outcomes import FrameError
+
+logger = logging.getLogger(__name__)
+
+
+class Compute(Protocol):
+    """Computes the work of a batch; one batch at a time."""
+
+    def __call__(self, batch: Sequence[Work], /) -> Awaitable[Computed]: ...
+
+
+class Batcher:
+    """Runs one batch at a time; all frames of its layer that arrived meanwhile form the next, whoever sent them.
+
+    There is no waiting timer: an idle batcher starts at once. The layer whose oldest frame has waited longest goes
+    first. Every job that is submitted is answered once, unless it is abandoned.
+    """
+
+    def __init__(self, compute: Compute, *, max_waiting_pairs: int) -> None:
+        self._compute = compute
+        self._max_waiting_pairs = max_waiting_pairs
+        self._waiting: dict[int, deque[Job]] = {}  # by layer
+        self._waiting_pairs = 0
+        self._unfinished: dict[int, Job] = {}  # by number, oldest first
+        self._next_number = 0
+        self._arrived = asyncio.Event()
+        self._settling: deque[tuple[int, Callable[[], None]]] = deque()
+
+    @property
+    def waiting_pairs(self) -> int:
+        """Pairs that wait for a batch."""
+        return self._waiting_pairs
+
+    def submit(self, job: Job) -> None:
+        """Queue a job, or answer it at once: when it holds no work, or as OVERLOADED when the queue is full.
+
+        A single job is let into an empty queue however large it is.
+        """
+        if not job.num_pairs:
+            job.finish_idle()
+            return
+        if self._waiting_pairs and self._waiting_pairs + job.num_pairs > self._max_waiting_pairs:
+            job.fail(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED)
+            return
+        job.number, self._next_number = self._next_number, self._next_number + 1
+        self._waiting.setdefault(job.frame.layer, deque()).append(job)
+        self._waiting_pairs += job.num_pairs
+        self._unfinished[job.number] = job
+        self._arrived.set()
+
+    def drop(self, job: Job) -> bool:
+        """Take a job out of the queue, for the caller to answer; False when it waits no longer."""
+        queue = self._waiting.get(job.frame.layer)
+        if queue is None or job not in queue:
+            return False  # in a batch already
+        queue.remove(job)
+        if not queue:
+            del self._waiting[job.frame.layer]
+        self._waiting_pairs -= job.num_pairs
+        self._settle([job])
+        return True
+
+    def when_settled(self, call: Callable[[], None]) -> None:
+        """Call back once every job that is queued or being computed now is done with; at once if there is none."""
+        self._settling.append((self._next_number, call))
+        self._call_back()
+
+    async def run(self) -> None:
+        """Compute batches until cancelled."""
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            if batch:
+                await self._run(batch)
+            # Inline batches await nothing: let readers bring what came meanwhile, and health be answered.
+            await asyncio.sleep(0)
+
+    def _take(self) -> list[Job]:
+        if not self._waiting:
+            self._arrived.clear()
+            return []
+        layer = min(self._waiting, key=lambda layer: self._waiting[layer][0].number)
+        jobs = self._waiting.pop(layer)
+        self._waiting_pairs -= sum(job.num_pairs for job in jobs)
+        now = time.monotonic_ns()
+        expired = [job for job in jobs if job.deadline_nanos <= now]
+        for job in expired:
+            job.fail(expert_pb2.PAIR_FAILURE_REASON_EXPIRED)
+        self._settle(expired)
+        return [job for job in jobs if job.deadline_nanos > now]
+
+    async def _run(self, batch: list[Job]) -> None:
+        started = time.monotonic_ns()
+        try:
+            computed = await self._compute([job.work for job in batch])
+            ended = time.monotonic_ns()
+            metrics.record_batch(batch[0].frame.layer, len(batch), computed, ended - started)
+            for job, rows in zip(batch, computed.rows, strict=True):
+                job.finish(rows, started, ended, len(batch))
+        except Exception:  # a batch hands its failure to every waiter
+            logger.exception("a batch of layer %d failed", batch[0].frame.layer)
+            message = f"computing layer {batch[0].frame.layer} failed; the service's log says why"
+            for job in batch:
+                job.refuse(FrameError(grpc.StatusCode.INTERNAL.value[0], message))
+        finally:
+            self._settle(batch)
+
+    def _settle(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            del self._unfinished[job.number]
+        self._call_back()
+
+    def _call_back(self) -> None:
+        while self._settling and next(iter(self._unfinished), self._next_number) >= self._settling[0][0]:
+            self._settling.popleft()[1]()

@@ -1,0 +1,157 @@
+"""One router lane's stream: frames in, one answer for each out, credit with every answer."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+
+import grpc
+
+from moesaic.v1 import expert_pb2
+from services.expert import metrics, spans
+from services.expert.admission import Contract, Slots, admit
+from services.expert.batcher import Batcher
+from services.expert.job import Answer, Job
+from services.wire.errors import InvalidRequest
+from services.wire.frames import BadFrame, Cancel, ReceivedFrame, decode_request, encode_grant, encode_reply
+from services.wire.outcomes import FrameError
+
+Write = Callable[[bytes], Awaitable[None]]
+
+# A sender that does not read its answers is not read from while so many are unsent.
+MAX_UNSENT = 64
+
+
+class DispatchStream:
+    """Reads frames, queues them and writes the answers, with one task for each direction and none for a frame.
+
+    The sender may have `window_pairs` unanswered; a frame beyond that is answered as OVERLOADED.
+    """
+
+    def __init__(self, batcher: Batcher, contract: Contract, slots: Slots, *, window_pairs: int) -> None:
+        self._batcher = batcher
+        self._contract = contract
+        self._slots = slots
+        self._window_pairs = window_pairs
+        self._taken_pairs = 0
+        self._answered_pairs = 0
+        self._jobs: dict[Job, int] = {}  # to be answered, with their messages' bytes
+        self._outbox: deque[bytes] = deque([encode_grant(window_pairs)])
+        self._outgoing = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._is_ending = False
+        self._refusal: InvalidRequest | None = None
+
+    async def serve(self, requests: AsyncIterator[bytes], write: Write, draining: asyncio.Event) -> None:
+        """Serve until the sender has ended its side, or `draining` is set, and every frame is answered.
+
+        Raises InvalidRequest, after the answers to the frames before, when a message is none.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write(write))
+                reader = tasks.create_task(self._read(requests))
+                drain = tasks.create_task(draining.wait())
+                await asyncio.wait((reader, drain), return_when=asyncio.FIRST_COMPLETED)
+                reader.cancel()
+                drain.cancel()
+                await self._until(lambda: not self._jobs)
+                self._is_ending = True
+                self._outgoing.set()
+        finally:
+            self._abandon()
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def _read(self, requests: AsyncIterator[bytes]) -> None:
+        try:
+            async for data in requests:
+                self._receive(data)
+                await self._until(lambda: len(self._outbox) <= MAX_UNSENT)
+        except InvalidRequest as error:
+            self._refusal = error
+
+    async def _write(self, write: Write) -> None:
+        while True:
+            self._outgoing.clear()
+            while self._outbox:
+                await write(self._outbox.popleft())
+                self._advance()
+            if self._is_ending:
+                return
+            await self._outgoing.wait()
+
+    def _receive(self, data: bytes) -> None:
+        received = time.monotonic_ns()
+        try:
+            request = decode_request(data)
+            if isinstance(request, Cancel):
+                self._cancel(request)
+            else:
+                self._submit(request, len(data), received)
+        except BadFrame as error:
+            self._taken_pairs += error.num_pairs
+            self._answered_pairs += error.num_pairs
+            metrics.record_invalid_frame()
+            refusal = FrameError(grpc.StatusCode.INVALID_ARGUMENT.value[0], str(error))
+            self._send(encode_reply(frame_id=error.frame_id, error=refusal, granted_pairs=self._granted_pairs()))
+
+    def _submit(self, frame: ReceivedFrame, num_bytes: int, received: int) -> None:
+        rows = self._contract.check(frame, num_bytes)
+        job = admit(frame, rows, self._slots, received, self._deliver)
+        self._taken_pairs += len(frame.pair_rows)
+        is_overdrawn = self._taken_pairs > self._granted_pairs()
+        self._jobs[job] = num_bytes
+        if is_overdrawn:
+            job.fail(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED)
+        else:
+            self._batcher.submit(job)
+
+    def _cancel(self, cancel: Cancel) -> None:
+        for job in [job for job in self._jobs if job.forget(cancel.requests)]:
+            if self._batcher.drop(job):
+                job.fail(expert_pb2.PAIR_FAILURE_REASON_CANCELLED)
+
+    def _deliver(self, job: Job, answer: Answer) -> None:
+        num_bytes = self._jobs.pop(job, None)
+        if num_bytes is None:
+            return  # the stream is gone
+        frame = job.frame
+        self._answered_pairs += len(frame.pair_rows)
+        if answer.computed_nanos:
+            encode_nanos = time.monotonic_ns() - answer.computed_nanos
+            answer = replace(answer, timings=replace(answer.timings, encode_nanos=encode_nanos))
+        message = encode_reply(
+            frame_id=frame.frame_id,
+            rows=answer.rows,
+            failures=answer.failures,
+            error=answer.error,
+            timings=answer.timings,
+            batch_frames=answer.batch_frames,
+            granted_pairs=self._granted_pairs(),
+        )
+        self._send(message)
+        metrics.record_answer(answer)
+        spans.record_frame(frame, num_bytes, answer)
+
+    def _send(self, message: bytes) -> None:
+        self._outbox.append(message)
+        self._outgoing.set()
+        self._advance()
+
+    def _granted_pairs(self) -> int:
+        return self._window_pairs + self._answered_pairs
+
+    def _abandon(self) -> None:
+        for job in list(self._jobs):
+            self._batcher.drop(job)
+        self._jobs.clear()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._progress.clear()
+            await self._progress.wait()
+
+    def _advance(self) -> None:
+        self._progress.set()

@@ -1,0 +1,161 @@
+"""The truth about which experts are hosted here: states, content hashes and the generation that counts changes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NamedTuple
+
+from services.wire.errors import Outdated, Overloaded
+
+
+class ExpertKey(NamedTuple):
+    """An expert of the model: transformer layer and expert, both counted from 0."""
+
+    layer: int
+    expert: int
+
+
+class State(Enum):
+    """What an expert is doing here."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RETIRING = "retiring"
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """One expert: its state, the slot of memory that is its own, and its hash once it is ready."""
+
+    state: State
+    slot: int
+    content_hash: bytes = b""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The hosting, whole, ordered by layer and expert."""
+
+    generation: int
+    experts: tuple[tuple[ExpertKey, Hosted], ...]
+    num_free: int
+
+
+class Hosting:
+    """Which expert is in which slot. Every change of it is one generation more; a change fails whole or not at all.
+
+    Of two planners that planned with the same generation the second is refused with Outdated.
+    """
+
+    def __init__(self, num_slots: int) -> None:
+        self._num_slots = num_slots
+        self._free = list(reversed(range(num_slots)))
+        self._hosted: dict[ExpertKey, Hosted] = {}
+        self._generation = 1
+        self._changed = asyncio.Event()
+        self._is_closed = False
+
+    @property
+    def generation(self) -> int:
+        """Grows by one with each change."""
+        return self._generation
+
+    @property
+    def num_free(self) -> int:
+        """Experts that there is still memory for."""
+        return len(self._free)
+
+    @property
+    def num_hosted(self) -> int:
+        """Experts that take memory, whatever their state."""
+        return len(self._hosted)
+
+    def begin_loading(self, keys: Iterable[ExpertKey], expected_generation: int) -> dict[ExpertKey, int]:
+        """Give a slot to each expert that has none and mark it as loading; the slots of those, in order.
+
+        Raises Outdated when the generation is another, or an expert is on its way in or out by another call, and
+        Overloaded when the memory is too small; nothing has changed then.
+        """
+        self._expect(expected_generation)
+        wanted = dict.fromkeys(keys)
+        for key in wanted:
+            if key in self._hosted and self._hosted[key].state is not State.READY:
+                raise Outdated(f"expert {key.expert} of layer {key.layer} is {self._hosted[key].state.value}")
+        new = [key for key in wanted if key not in self._hosted]
+        if len(new) > len(self._free):
+            raise Overloaded(
+                f"experts has {len(new)} that are not hosted; expert_memory has room for {len(self._free)} more "
+                f"of {self._num_slots}"
+            )
+        slots = {key: self._free.pop() for key in new}
+        if new:
+            self._hosted |= {key: Hosted(State.LOADING, slot) for key, slot in slots.items()}
+            self._change()
+        return slots
+
+    def finish_loading(self, content_hashes: dict[ExpertKey, bytes]) -> None:
+        """Make loading experts ready, all at once."""
+        for key, content_hash in content_hashes.items():
+            self._hosted[key] = replace(self._hosted[key], state=State.READY, content_hash=content_hash)
+        if content_hashes:
+            self._change()
+
+    def begin_retiring(self, keys: Iterable[ExpertKey], expected_generation: int) -> list[ExpertKey]:
+        """Mark those of the experts that are hosted as retiring, and say which they are.
+
+        Raises Outdated as `begin_loading` does.
+        """
+        self._expect(expected_generation)
+        leaving = [key for key in dict.fromkeys(keys) if key in self._hosted]
+        for key in leaving:
+            if self._hosted[key].state is State.LOADING:
+                raise Outdated(f"expert {key.expert} of layer {key.layer} is loading")
+        ready = [key for key in leaving if self._hosted[key].state is State.READY]
+        for key in ready:
+            self._hosted[key] = replace(self._hosted[key], state=State.RETIRING)
+        if ready:
+            self._change()
+        return ready
+
+    def remove(self, keys: Iterable[ExpertKey]) -> None:
+        """Take experts out and free their slots: retired ones, or loading ones whose load failed."""
+        freed = [self._hosted.pop(key).slot for key in keys]
+        self._free += reversed(freed)
+        if freed:
+            self._change()
+
+    def snapshot(self) -> Snapshot:
+        """The hosting as it is now."""
+        return Snapshot(self._generation, tuple(sorted(self._hosted.items(), key=_by_key)), self.num_free)
+
+    async def watch(self) -> AsyncIterator[Snapshot]:
+        """The hosting as it is, then again after changes; who is slow gets the newest and misses those between.
+
+        Ends when the hosting is closed.
+        """
+        seen = None
+        while not self._is_closed:
+            if self._generation == seen:
+                await self._changed.wait()
+            else:
+                seen = self._generation
+                yield self.snapshot()
+
+    def close(self) -> None:
+        """End all watches: the service is going."""
+        self._is_closed = True
+        self._changed.set()
+
+    def _expect(self, generation: int) -> None:
+        if generation != self._generation:
+            raise Outdated(f"expected_generation is {generation}; the hosting's is {self._generation}")
+
+    def _change(self) -> None:
+        self._generation += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _by_key(entry: tuple[ExpertKey, Hosted]) -> ExpertKey:
+    return entry[0]

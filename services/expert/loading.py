@@ -1,0 +1,104 @@
+"""Experts come and go: memory is reserved first, reading runs in a thread, and what fails leaves nothing behind."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from services.expert.admission import Slots
+from services.expert.bank import Bank
+from services.expert.batcher import Batcher
+from services.expert.hosting import ExpertKey, Hosting
+from services.model.checkpoint import Checkpoint
+from services.wire.errors import NotFound
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a load is; the hosting changed last at `generation`."""
+
+    num_loaded: int
+    num_total: int
+    generation: int
+
+
+Report = Callable[[Progress], Awaitable[None]]
+
+
+class Library:
+    """Changes the hosting and the bank together. Several changes may be under way; reading takes turns."""
+
+    def __init__(self, checkpoint: Checkpoint, bank: Bank, hosting: Hosting, slots: Slots, batcher: Batcher) -> None:
+        self._checkpoint = checkpoint
+        self._bank = bank
+        self._hosting = hosting
+        self._slots = slots
+        self._batcher = batcher
+        # One thread: whoever gives a slot back while it is written to has it written to again only afterwards.
+        self._reader = ThreadPoolExecutor(1, "read-experts")
+
+    async def load(self, keys: Sequence[ExpertKey], expected_generation: int, report: Report) -> None:
+        """Load experts; they become ready together, which the last report says.
+
+        Raises NotFound, Outdated or Overloaded before anything is read, UnusableModel when reading fails. After a
+        failure, or when the caller is cancelled, the hosting is what it was.
+        """
+        self._check_exist(keys)
+        slots = self._hosting.begin_loading(keys, expected_generation)
+        num_total = len(set(keys))
+        num_present = num_total - len(slots)
+        hashes: dict[ExpertKey, bytes] = {}
+        try:
+            for key, slot in slots.items():
+                await report(Progress(num_present + len(hashes), num_total, self._hosting.generation))
+                hashes[key] = await self._read(key, slot)
+        except BaseException:
+            self._hosting.remove(slots)
+            raise
+        for key, slot in slots.items():
+            self._slots.put(key.layer, key.expert, slot)
+        self._hosting.finish_loading(hashes)
+        if slots:
+            logger.info("loaded %d experts, %d more fit", len(slots), self._hosting.num_free)
+        await report(Progress(num_total, num_total, self._hosting.generation))
+
+    async def unload(self, keys: Sequence[ExpertKey], expected_generation: int) -> None:
+        """Let experts go: no new frame is served by them, queued ones are, then their memory is free.
+
+        Raises NotFound or Outdated; experts that are not hosted are passed over. They go even if the caller does not
+        stay to see it.
+        """
+        self._check_exist(keys)
+        leaving = self._hosting.begin_retiring(keys, expected_generation)
+        if not leaving:
+            return
+        for key in leaving:
+            self._slots.take_away(key.layer, key.expert)
+        gone = asyncio.Event()
+
+        def remove() -> None:
+            self._hosting.remove(leaving)
+            logger.info("let %d experts go, %d more fit", len(leaving), self._hosting.num_free)
+            gone.set()
+
+        self._batcher.when_settled(remove)
+        await gone.wait()
+
+    def close(self) -> None:
+        """End the reading thread."""
+        self._reader.shutdown(wait=True, cancel_futures=True)
+
+    async def _read(self, key: ExpertKey, slot: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, self._bank.fill, slot, key.layer, key.expert)
+
+    def _check_exist(self, keys: Sequence[ExpertKey]) -> None:
+        layers, num_experts = self._checkpoint.moe_layers, self._checkpoint.num_experts
+        for key in keys:
+            if key.layer not in layers:
+                raise NotFound(f"layer {key.layer} of {self._checkpoint.name} has no experts")
+            if key.expert >= num_experts:
+                raise NotFound(f"expert is {key.expert}; layer {key.layer} has experts 0 to {num_experts - 1}")

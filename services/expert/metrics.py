@@ -1,0 +1,97 @@
+"""What the service counts and measures, by the OpenTelemetry API; nothing is recorded where no reader is configured."""
+
+from collections.abc import Callable, Iterable
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from moesaic.v1 import expert_pb2
+from services.expert.compute import Computed
+from services.expert.job import Answer
+from services.wire.outcomes import PairFailure
+
+FRAMES = "moesaic.expert.frames"
+PAIRS = "moesaic.expert.pairs"
+COMPUTE_DURATION = "moesaic.expert.compute.duration"
+BATCH_FRAMES = "moesaic.expert.batch.frames"
+ACTIVE_EXPERTS = "moesaic.expert.active"
+WAITING_PAIRS = "moesaic.expert.waiting.pairs"
+HOSTED_EXPERTS = "moesaic.expert.hosted"
+MEMORY_USED = "moesaic.expert.memory.used"
+MEMORY_LIMIT = "moesaic.expert.memory.limit"
+
+COMPUTED = "computed"
+FAILED = "failed"
+INVALID = "invalid"
+
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+_meter = metrics.get_meter(__name__)
+_frames = _meter.create_counter(FRAMES, unit="{frame}", description="frames answered, by outcome")
+_pairs = _meter.create_counter(PAIRS, unit="{pair}", description="(row, expert) pairs answered, by outcome")
+_compute_duration = _meter.create_histogram(
+    COMPUTE_DURATION,
+    unit="s",
+    description="time that a batch was computed",
+    explicit_bucket_boundaries_advisory=SECONDS,
+)
+_batch_frames = _meter.create_histogram(BATCH_FRAMES, unit="{frame}", description="frames computed together")
+_active_experts = _meter.create_histogram(
+    ACTIVE_EXPERTS, unit="{expert}", description="experts that took part in a batch"
+)
+
+
+def record_batch(layer: int, num_frames: int, computed: Computed, nanos: int) -> None:
+    """Record one computed batch."""
+    attributes = {"layer": layer}
+    _compute_duration.record(nanos / 1e9, attributes)
+    _batch_frames.record(num_frames)
+    _active_experts.record(computed.num_active, attributes)
+
+
+def record_answer(answer: Answer) -> None:
+    """Record one answered frame and what became of its pairs."""
+    num_computed = 0 if answer.rows is None else len(answer.rows)
+    if num_computed:
+        _pairs.add(num_computed, {"outcome": COMPUTED})
+    for failure in answer.failures:
+        _pairs.add(len(failure.pairs), {"outcome": outcome_of(failure)})
+    if answer.error is not None:
+        _frames.add(1, {"outcome": FAILED})
+    elif answer.failures:
+        _frames.add(1, {"outcome": outcome_of(answer.failures[-1])})
+    else:
+        _frames.add(1, {"outcome": COMPUTED})
+
+
+def record_invalid_frame() -> None:
+    """Record a frame that broke the contract."""
+    _frames.add(1, {"outcome": INVALID})
+
+
+def outcome_of(failure: PairFailure) -> str:
+    """The failure's reason as an attribute: `not_hosted`, `overloaded`, `expired`, `cancelled`."""
+    name = expert_pb2.PairFailureReason.Name(failure.reason)
+    return name.removeprefix("PAIR_FAILURE_REASON_").lower()
+
+
+def observe(
+    *,
+    waiting_pairs: Callable[[], int],
+    hosted_experts: Callable[[], int],
+    memory_used: Callable[[], int],
+    memory_limit: int,
+) -> None:
+    """Have the service's gauges read from these."""
+    gauges: tuple[tuple[str, str, Callable[[], int], str], ...] = (
+        (WAITING_PAIRS, "{pair}", waiting_pairs, "pairs that wait for a batch"),
+        (HOSTED_EXPERTS, "{expert}", hosted_experts, "experts that take memory here"),
+        (MEMORY_USED, "By", memory_used, "memory that experts take"),
+        (MEMORY_LIMIT, "By", lambda: memory_limit, "memory that experts may take"),
+    )
+    for name, unit, value, description in gauges:
+        _meter.create_observable_gauge(name, [_reading(value)], unit=unit, description=description)
+
+
+def _reading(value: Callable[[], int]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    return lambda _: [Observation(value())]

@@ -1,0 +1,150 @@
+"""Between expert.proto and the expert service's own words; nothing is decided here."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+
+import grpc
+
+from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.expert.admission import Contract, Slots
+from services.expert.bank import Bank
+from services.expert.batcher import Batcher
+from services.expert.dispatch_stream import DispatchStream
+from services.expert.hosting import ExpertKey, Hosting, Snapshot, State
+from services.expert.loading import Library, Progress
+from services.model.checkpoint import Checkpoint
+from services.model.fingerprint import numerics_fingerprint
+from services.wire.errors import BadState, InvalidRequest
+from services.wire.frames import ELEMENT_TYPES
+
+SERVICE_NAME = "moesaic.v1.ExpertService"
+
+STATES = {
+    State.LOADING: expert_pb2.EXPERT_STATE_LOADING,
+    State.READY: expert_pb2.EXPERT_STATE_READY,
+    State.RETIRING: expert_pb2.EXPERT_STATE_RETIRING,
+}
+
+
+class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
+    """Serves `moesaic.v1.ExpertService`; see the proto for what its methods promise."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        checkpoint: Checkpoint,
+        contract: Contract,
+        bank: Bank,
+        hosting: Hosting,
+        slots: Slots,
+        batcher: Batcher,
+        library: Library,
+        window_pairs: int,
+        batch_invariant: bool,
+    ) -> None:
+        self.instance = uuid.uuid4().hex
+        self._name = name
+        self._checkpoint = checkpoint
+        self._contract = contract
+        self._bank = bank
+        self._hosting = hosting
+        self._slots = slots
+        self._batcher = batcher
+        self._library = library
+        self._window_pairs = window_pairs
+        self._batch_invariant = batch_invariant
+        self._draining = asyncio.Event()
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the service to a server: `Dispatch` in bytes, which the codec reads, the rest in messages."""
+        expert_pb2_grpc.add_ExpertServiceServicer_to_server(self, server)
+        # Replaces the handler that the line above registered for this one method.
+        dispatch = grpc.stream_stream_rpc_method_handler(self.dispatch)
+        server.add_registered_method_handlers(SERVICE_NAME, {"Dispatch": dispatch})
+
+    def drain(self) -> None:
+        """Read no more frames, answer those that were read, and end the streams."""
+        self._draining.set()
+        self._hosting.close()
+
+    async def dispatch(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+        stream = DispatchStream(self._batcher, self._contract, self._slots, window_pairs=self._window_pairs)
+        await stream.serve(requests, context.write, self._draining)
+
+    async def Describe(
+        self, request: expert_pb2.ExpertServiceDescribeRequest, context: grpc.aio.ServicerContext
+    ) -> expert_pb2.ExpertServiceDescribeResponse:
+        checkpoint, bank = self._checkpoint, self._bank
+        return expert_pb2.ExpertServiceDescribeResponse(
+            instance=self.instance,
+            model=self._name,
+            model_digest=checkpoint.digest,
+            device=str(bank.device),
+            dtype=ELEMENT_TYPES[bank.dtype],
+            hidden_size=checkpoint.hidden_size,
+            expert_bytes=[bank.slot_bytes] * len(checkpoint.moe_layers),
+            moe_layers=checkpoint.moe_layers,
+            num_experts=checkpoint.num_experts,
+            expert_memory_bytes=bank.memory_bytes,
+            free_memory_bytes=self._free_bytes(self._hosting.num_hosted),
+            numerics_fingerprint=numerics_fingerprint(bank.device),
+            max_frame_bytes=self._contract.max_frame_bytes,
+            batch_invariant=self._batch_invariant,
+        )
+
+    async def WatchHosting(
+        self, request: expert_pb2.WatchHostingRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[expert_pb2.WatchHostingResponse, None]:
+        async for snapshot in self._hosting.watch():
+            yield self._hosting_response(snapshot)
+
+    async def LoadExperts(self, request: expert_pb2.LoadExpertsRequest, context: grpc.aio.ServicerContext) -> None:
+        if request.model_digest != self._checkpoint.digest:
+            raise BadState(
+                f"model_digest is {request.model_digest!r}; this service's checkpoint is {self._checkpoint.digest!r}"
+            )
+
+        async def report(progress: Progress) -> None:
+            await context.write(
+                expert_pb2.LoadExpertsResponse(
+                    num_loaded=progress.num_loaded,
+                    num_total=progress.num_total,
+                    generation=progress.generation,
+                )
+            )
+
+        await self._library.load(_keys(request.experts), request.expected_generation, report)
+
+    async def UnloadExperts(
+        self, request: expert_pb2.UnloadExpertsRequest, context: grpc.aio.ServicerContext
+    ) -> expert_pb2.UnloadExpertsResponse:
+        await self._library.unload(_keys(request.experts), request.expected_generation)
+        return expert_pb2.UnloadExpertsResponse(
+            generation=self._hosting.generation, free_memory_bytes=self._free_bytes(self._hosting.num_hosted)
+        )
+
+    def _hosting_response(self, snapshot: Snapshot) -> expert_pb2.WatchHostingResponse:
+        experts = [
+            expert_pb2.HostedExpert(
+                layer=key.layer, expert=key.expert, content_hash=hosted.content_hash, state=STATES[hosted.state]
+            )
+            for key, hosted in snapshot.experts
+        ]
+        return expert_pb2.WatchHostingResponse(
+            instance=self.instance,
+            generation=snapshot.generation,
+            experts=experts,
+            free_memory_bytes=self._free_bytes(len(experts)),
+        )
+
+    def _free_bytes(self, num_hosted: int) -> int:
+        return self._bank.memory_bytes - num_hosted * self._bank.slot_bytes
+
+
+def _keys(experts: Iterable[expert_pb2.ExpertId]) -> list[ExpertKey]:
+    keys = [ExpertKey(entry.layer, entry.expert) for entry in experts]
+    if not keys:
+        raise InvalidRequest("experts is empty; name at least one")
+    return keys

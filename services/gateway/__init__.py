@@ -1,0 +1,1 @@
+"""Tokenises, admits and micro-batches requests, and streams text back."""

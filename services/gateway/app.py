@@ -1,0 +1,128 @@
+"""The gateway's life: read the checkpoint, open the port, find a router, serve, drain, stop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from services.gateway.admission import Admission
+from services.gateway.checkpoint import TextCheckpoint, read_checkpoint
+from services.gateway.dispatcher import Dispatcher
+from services.gateway.generation import Generation
+from services.gateway.pacing import ClientPacing
+from services.gateway.requests import RequestReader
+from services.gateway.routers import Routers
+from services.gateway.service import SERVICE_NAME, GenerationService
+from services.gateway.settings import GatewaySettings
+from services.gateway.tokeniser import Tokeniser
+from services.gateway.waiting import WaitingQueue
+from services.runtime.server import Health, serving, until_told_to_stop
+
+
+async def run(settings: GatewaySettings, *, on_ready: Callable[[int], Awaitable[None]] | None = None) -> None:
+    """Serve until told to stop, then drain; `on_ready` is called once, with the port, when a router was found.
+
+    Raises BadState for a checkpoint that cannot be used or is not the router's, and PortInUse, within an
+    ExceptionGroup where it happens while serving.
+    """
+    async with gateway(settings) as running, asyncio.TaskGroup() as tasks:
+        ready = tasks.create_task(_announce(running, on_ready))
+        await until_told_to_stop()
+        ready.cancel()
+
+
+class Gateway:
+    """A gateway whose port is open."""
+
+    def __init__(self, port: int, routers: Routers) -> None:
+        self.port = port
+        self._routers = routers
+
+    async def until_ready(self) -> None:
+        """Return when the first router is up; raises BadState when that runs another model."""
+        await self._routers.until_reachable()
+
+
+@asynccontextmanager
+async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """Serve for as long as the block lasts, then drain. Healthy whenever a router can be reached."""
+    checkpoint = read_checkpoint(settings.model, name=settings.model_name)
+    tokeniser = Tokeniser(checkpoint, threads=settings.tokeniser_threads)
+    waiting = WaitingQueue(max_batch_requests=settings.max_batch_requests, max_batch_tokens=settings.max_batch_tokens)
+    dispatcher = Dispatcher(waiting)
+    routers = Routers(
+        settings.routers,
+        dispatcher,
+        vocab_size=checkpoint.vocab_size,
+        grace_seconds=settings.router_grace_seconds,
+    )
+    service = _service(settings, checkpoint, tokeniser, dispatcher, routers)
+    try:
+        async with _living(settings, service, routers) as port:
+            yield Gateway(port, routers)
+    finally:
+        tokeniser.close()
+
+
+def _service(
+    settings: GatewaySettings,
+    checkpoint: TextCheckpoint,
+    tokeniser: Tokeniser,
+    dispatcher: Dispatcher,
+    routers: Routers,
+) -> GenerationService:
+    reader = RequestReader(checkpoint, max_prompt_bytes=settings.max_prompt_bytes)
+    admission = Admission(max_requests=settings.max_waiting_requests, max_tokens=settings.max_waiting_tokens)
+    pacing = ClientPacing(
+        requests_per_second=settings.requests_per_second,
+        max_waiting=settings.max_paced_requests,
+        max_clients=settings.max_clients,
+    )
+    generation = Generation(
+        model=checkpoint.name,
+        reader=reader,
+        tokeniser=tokeniser,
+        admission=admission,
+        pacing=pacing,
+        dispatcher=dispatcher,
+        routers=routers,
+    )
+    return GenerationService(
+        checkpoint,
+        reader,
+        generation,
+        routers,
+        default_timeout_seconds=settings.default_timeout_seconds,
+        max_timeout_seconds=settings.max_timeout_seconds,
+    )
+
+
+@asynccontextmanager
+async def _living(settings: GatewaySettings, service: GenerationService, routers: Routers) -> AsyncIterator[int]:
+    health = Health([SERVICE_NAME])
+    async with asyncio.TaskGroup() as loops:
+        links = loops.create_task(routers.run())
+        async with serving(
+            service.register,
+            listen=settings.listen,
+            service_names=[SERVICE_NAME],
+            drain_seconds=settings.drain_seconds,
+            health=health,
+        ) as port:
+            watch = loops.create_task(_keep_health(health, routers))
+            yield port
+            watch.cancel()
+        links.cancel()
+
+
+async def _keep_health(health: Health, routers: Routers) -> None:
+    while True:
+        await routers.reachable.wait()
+        await health.ready()
+        await routers.unreachable.wait()
+        await health.draining()
+
+
+async def _announce(running: Gateway, on_ready: Callable[[int], Awaitable[None]] | None) -> None:
+    await running.until_ready()
+    if on_ready is not None:
+        await on_ready(running.port)

@@ -1,0 +1,172 @@
+"""Runs one request: tokenise, admit, queue, relay."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from moesaic.v1 import common_pb2
+from moesaic.v1 import generation_pb2 as pb
+from services.gateway.admission import Admission, Place
+from services.gateway.caller import Caller
+from services.gateway.continuation import Continuation
+from services.gateway.dispatcher import Dispatcher
+from services.gateway.pacing import ClientPacing
+from services.gateway.receipt import GatewayTimes, write_receipt
+from services.gateway.relay import Ending, Piece, Relay
+from services.gateway.request_metrics import RequestMetrics
+from services.gateway.request_trace import RequestTrace
+from services.gateway.requests import RequestReader, Wanted, new_tokens_within
+from services.gateway.routers import Routers
+from services.gateway.sequence import Order, Sequence
+from services.gateway.tokeniser import Prompt, Tokeniser
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The end of a request that ended well."""
+
+    reason: common_pb2.FinishReason.ValueType
+    stop_string: str | None
+    usage: common_pb2.Usage
+    receipt: common_pb2.LatencyReceipt
+
+
+class Generation:
+    """What every request goes through; holds the parts, keeps nothing of a request."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        reader: RequestReader,
+        tokeniser: Tokeniser,
+        admission: Admission,
+        pacing: ClientPacing,
+        dispatcher: Dispatcher,
+        routers: Routers,
+    ) -> None:
+        self._model = model
+        self._reader = reader
+        self._tokeniser = tokeniser
+        self._admission = admission
+        self._pacing = pacing
+        self._dispatcher = dispatcher
+        self._routers = routers
+
+    async def run(self, request: pb.GenerateRequest, caller: Caller) -> AsyncGenerator[Piece | Completed, None]:
+        """The pieces of the continuation as they come, then how it ended.
+
+        Raises a ServingError for every request that does not end well. When the consumer leaves, whatever was
+        begun is given up at once, at the router too.
+        """
+        times = GatewayTimes(arrived_nanos=time.monotonic_ns())
+        trace = RequestTrace(caller.traceparent, caller.tracestate)
+        operation = "chat" if request.HasField("chat") else "text_completion"
+        metrics = RequestMetrics(operation=operation, model=self._model)
+        trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
+        failure: BaseException | None = None
+        try:
+            async with aclosing(self._run(request, caller, trace, times)) as events:
+                async for event in events:
+                    if isinstance(event, Piece):
+                        metrics.tokens(len(event.token_ids))
+                    yield event
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            metrics.ended(failure)
+            trace.end(failure)
+
+    async def tokenise(self, prompt: Prompt, caller: Caller) -> list[int]:
+        """Token ids of a prompt, for a client that asks for them alone; it counts as waiting meanwhile."""
+        place = self._admission.enter()
+        try:
+            return list(await caller.deadline.bound(self._tokeniser.encode(prompt), "it was tokenised"))
+        finally:
+            place.leave()
+
+    async def _run(
+        self, request: pb.GenerateRequest, caller: Caller, trace: RequestTrace, times: GatewayTimes
+    ) -> AsyncGenerator[Piece | Completed, None]:
+        wanted = self._reader.generate(request)
+        place = self._admission.enter()
+        try:
+            order = await self._prepare(wanted, place, caller, trace, times)
+            trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
+            sequence = Sequence(order, place, now_nanos=time.monotonic_ns())
+            relay = Relay(sequence, self._continuation(wanted), self._dispatcher)
+            try:
+                await self._queue(sequence, trace)
+                async with aclosing(relay.run()) as events:
+                    async for event in events:
+                        if isinstance(event, Ending):
+                            yield self._completed(event, sequence, trace, times)
+                        else:
+                            yield event
+            finally:
+                self._dispatcher.give_up(sequence)
+        finally:
+            place.leave()
+
+    async def _prepare(
+        self, wanted: Wanted, place: Place, caller: Caller, trace: RequestTrace, times: GatewayTimes
+    ) -> Order:
+        started_nanos = time.monotonic_ns()
+        with trace.stage("gateway.tokenise"):
+            encoding = self._tokeniser.encode(wanted.prompt)
+            prompt_token_ids = await caller.deadline.bound(encoding, "it was tokenised")
+        times.tokenise_nanos = time.monotonic_ns() - started_nanos
+        self._reader.check_tokens(prompt_token_ids)
+        limits = self._routers.limits
+        max_new_tokens = new_tokens_within(
+            num_prompt_tokens=len(prompt_token_ids),
+            wanted=wanted.max_new_tokens,
+            default=limits.default_max_new_tokens,
+            max_context=limits.max_context,
+        )
+        started_nanos = time.monotonic_ns()
+        with trace.stage("gateway.admit"):
+            place.claim(len(prompt_token_ids))
+            await caller.deadline.bound(self._pacing.wait(caller.client), "it waited for its client's rate")
+        times.queue_nanos = time.monotonic_ns() - started_nanos
+        return Order(
+            prompt_token_ids=prompt_token_ids,
+            sampling=wanted.sampling,
+            max_new_tokens=max_new_tokens,
+            stop_token_ids=wanted.stop_token_ids,
+            return_routed_experts=wanted.return_routed_experts,
+            trace_detail=wanted.trace_detail,
+            traceparent=trace.traceparent,
+            tracestate=trace.tracestate,
+            deadline=caller.deadline,
+        )
+
+    async def _queue(self, sequence: Sequence, trace: RequestTrace) -> None:
+        self._routers.check_reachable()
+        with trace.stage("gateway.queue"):
+            self._dispatcher.submit(sequence)
+            await sequence.order.deadline.bound(sequence.taken.wait(), "it waited for a router")
+
+    def _continuation(self, wanted: Wanted) -> Continuation:
+        return Continuation(self._tokeniser.detokeniser(), wanted.stop_token_ids, wanted.stop_strings)
+
+    def _completed(self, ending: Ending, sequence: Sequence, trace: RequestTrace, times: GatewayTimes) -> Completed:
+        times.taken_nanos = sequence.taken_nanos
+        if sequence.taken_nanos is not None:
+            times.queue_nanos += sequence.taken_nanos - sequence.queued_nanos
+        times.detokenise_nanos = ending.detokenise_nanos
+        trace.note({"gen_ai.usage.output_tokens": ending.num_tokens})
+        return Completed(
+            ending.reason,
+            ending.stop_string,
+            common_pb2.Usage(
+                prompt_tokens=len(sequence.order.prompt_token_ids),
+                completion_tokens=ending.num_tokens,
+                seed=sequence.order.sampling.seed,
+                overflowed_pairs=ending.finish.message.overflowed_pairs if ending.finish else 0,
+                numerics_fingerprint=self._routers.fingerprint,
+            ),
+            write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),
+        )

@@ -1,0 +1,69 @@
+"""Paces each client's requests, so that one of them does not take the place of all."""
+
+import asyncio
+from collections import OrderedDict
+
+from asyncio_throttle.throttler import Throttler
+
+from services.gateway.refusals import Reason, refuse
+
+
+class ClientPacing:
+    """One throttler for each client, the least recently seen forgotten first.
+
+    asyncio-throttle polls, is not fair and never refuses. So only one request of a client polls at a time,
+    the others stand behind it in order, and beyond `max_waiting` of one client they are refused.
+    """
+
+    def __init__(self, *, requests_per_second: float, max_waiting: int, max_clients: int) -> None:
+        self._requests_per_second = requests_per_second
+        self._max_waiting = max_waiting
+        self._max_clients = max_clients
+        self._clients: OrderedDict[str, _Client] = OrderedDict()
+
+    async def wait(self, client: str) -> None:
+        """Return when the client's rate lets one more request through.
+
+        Raises Overloaded at once when too many of its requests wait for that already.
+        """
+        if not self._requests_per_second:
+            return
+        paced = self._client(client)
+        if paced.num_waiting >= self._max_waiting:
+            raise refuse(
+                Reason.CLIENT_RATE,
+                f"{paced.num_waiting} requests of this client wait for its rate of "
+                f"{self._requests_per_second:g} requests per second; the limit is {self._max_waiting}",
+                retry_after_seconds=paced.num_waiting / self._requests_per_second,
+            )
+        await paced.wait()
+
+    def _client(self, name: str) -> "_Client":
+        client = self._clients.pop(name, None) or _Client(self._requests_per_second)
+        self._clients[name] = client
+        if len(self._clients) > self._max_clients:
+            self._forget_one()
+        return client
+
+    def _forget_one(self) -> None:
+        # One with waiting requests stays: how many there are of those is bounded by admission.
+        idle = next((name for name, client in self._clients.items() if not client.num_waiting), None)
+        if idle is not None:
+            del self._clients[idle]
+
+
+class _Client:
+    def __init__(self, requests_per_second: float) -> None:
+        # Whole requests in a period: 2.5 a second are 2 in 0.8 s, 0.1 a second is 1 in 10 s.
+        burst = max(1, int(requests_per_second))
+        self._throttler = Throttler(rate_limit=burst, period=burst / requests_per_second)
+        self._turn = asyncio.Lock()  # asyncio's locks are fair
+        self.num_waiting = 0
+
+    async def wait(self) -> None:
+        self.num_waiting += 1
+        try:
+            async with self._turn:
+                await self._throttler.acquire()  # type: ignore[no-untyped-call]
+        finally:
+            self.num_waiting -= 1

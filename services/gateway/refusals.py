@@ -1,0 +1,27 @@
+"""Refusals for load: the error that the client gets, and the count by reason."""
+
+from enum import StrEnum
+
+from opentelemetry import metrics
+
+from services.wire.errors import Overloaded
+
+REFUSALS = "moesaic.gateway.refusals"
+
+_refusals = metrics.get_meter(__name__).create_counter(
+    REFUSALS, unit="{request}", description="requests refused for load, by `reason`"
+)
+
+
+class Reason(StrEnum):
+    """Which bound was reached."""
+
+    WAITING_REQUESTS = "waiting_requests"
+    WAITING_TOKENS = "waiting_tokens"
+    CLIENT_RATE = "client_rate"
+
+
+def refuse(reason: Reason, message: str, *, retry_after_seconds: float) -> Overloaded:
+    """Count a refusal; returns the error to raise."""
+    _refusals.add(1, {"reason": reason.value})
+    return Overloaded(message, retry_after_seconds=retry_after_seconds)

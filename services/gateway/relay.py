@@ -1,0 +1,110 @@
+"""Passes a sequence's tokens on as text, until the model, a limit or a stop string ends it."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from collections.abc import Sequence as Sequenced
+from dataclasses import dataclass
+
+from moesaic.v1 import common_pb2, router_pb2
+from services.gateway.continuation import Continuation
+from services.gateway.dispatcher import Dispatcher
+from services.gateway.sequence import Event, Finish, Sequence, Token
+from services.wire.errors import DeadlinePassed, ServingError, Unavailable, from_code
+
+# For the router's end of a sequence that a stop string has ended already; it brings the router's receipt.
+FINISH_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text, and the tokens drawn since the last piece."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    # One for each token where they were asked for, else empty.
+    routed_experts: tuple[common_pb2.RoutedExperts, ...]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the continuation ended."""
+
+    reason: common_pb2.FinishReason.ValueType
+    stop_string: str | None
+    num_tokens: int
+    # Absent when the router did not say it in time after a stop string.
+    finish: Finish | None
+    # Spent on the last tokens after the router's end had come.
+    detokenise_nanos: int
+
+
+class Relay:
+    """Reads one sequence that a router has taken."""
+
+    def __init__(self, sequence: Sequence, continuation: Continuation, dispatcher: Dispatcher) -> None:
+        self._sequence = sequence
+        self._continuation = continuation
+        self._dispatcher = dispatcher
+        self._num_tokens = 0
+
+    async def run(self) -> AsyncGenerator[Piece | Ending, None]:
+        """Pieces as they come, then the ending.
+
+        Raises what ended the sequence instead: DeadlinePassed, or the router's own failure.
+        """
+        deadline = self._sequence.order.deadline
+        while True:
+            events = await deadline.bound(self._sequence.next_events(), "the model was generating")
+            started_nanos = time.monotonic_ns()
+            piece, finish = self._read(events)
+            detokenise_nanos = time.monotonic_ns() - started_nanos
+            if piece.token_ids or piece.text:
+                yield piece
+            if self._continuation.stop_string is not None:
+                finish = finish or await self._cancel()
+                yield self._ending(common_pb2.FINISH_REASON_STOP, finish, 0)
+                return
+            if finish is not None:
+                yield self._ending(_reason(finish.message), finish, detokenise_nanos)
+                return
+
+    def _read(self, events: Sequenced[Event]) -> tuple[Piece, Finish | None]:
+        tokens = [event for event in events if isinstance(event, Token)]
+        finish = next((event for event in events if isinstance(event, Finish)), None)
+        token_ids = tuple(token.token_id for token in tokens)
+        self._num_tokens += len(token_ids)
+        text = self._continuation.feed(token_ids)
+        if finish is not None:
+            text += self._continuation.finish()
+        routed = tuple(token.routed_experts for token in tokens if token.routed_experts is not None)
+        return Piece(text, token_ids, routed), finish
+
+    async def _cancel(self) -> Finish | None:
+        """End the sequence at the router, and wait briefly for its last word; tokens on the way are dropped."""
+        self._dispatcher.give_up(self._sequence)
+        try:
+            async with asyncio.timeout(min(FINISH_SECONDS, self._sequence.order.deadline.remaining_seconds)):
+                while True:
+                    for event in await self._sequence.next_events():
+                        if isinstance(event, Finish):
+                            return event
+        except (TimeoutError, ServingError):
+            return None
+
+    def _ending(
+        self, reason: common_pb2.FinishReason.ValueType, finish: Finish | None, detokenise_nanos: int
+    ) -> Ending:
+        return Ending(reason, self._continuation.stop_string, self._num_tokens, finish, detokenise_nanos)
+
+
+def _reason(finish: router_pb2.SequenceFinish) -> common_pb2.FinishReason.ValueType:
+    if finish.reason in (common_pb2.FINISH_REASON_STOP, common_pb2.FINISH_REASON_LENGTH):
+        return finish.reason
+    if finish.reason == common_pb2.FINISH_REASON_DEADLINE:
+        raise DeadlinePassed("the request's time was up while the model was generating")
+    if finish.reason == common_pb2.FINISH_REASON_ERROR:
+        raise from_code(finish.status_code, finish.message)
+    if finish.reason == common_pb2.FINISH_REASON_CANCELLED:
+        raise Unavailable("the router gave the request up")
+    raise ServingError(f"the router ended the request with an unknown reason ({finish.reason})")

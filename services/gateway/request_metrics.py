@@ -1,0 +1,72 @@
+"""What is measured of each request, by the names that OpenTelemetry gives to serving language models."""
+
+import time
+
+from opentelemetry import metrics
+
+from services.wire.errors import ServingError
+
+REQUEST_DURATION = "gen_ai.server.request.duration"
+TIME_TO_FIRST_TOKEN = "gen_ai.server.time_to_first_token"
+TIME_PER_OUTPUT_TOKEN = "gen_ai.server.time_per_output_token"
+
+# As the semantic conventions advise.
+_DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST_TOKEN_BUCKETS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0),
+)
+_PER_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+
+_meter = metrics.get_meter(__name__)
+_request_duration = _meter.create_histogram(
+    REQUEST_DURATION,
+    unit="s",
+    description="from a request's arrival to its end",
+    explicit_bucket_boundaries_advisory=_DURATION_BUCKETS,
+)
+_time_to_first_token = _meter.create_histogram(
+    TIME_TO_FIRST_TOKEN,
+    unit="s",
+    description="from a request's arrival to its first token",
+    explicit_bucket_boundaries_advisory=_FIRST_TOKEN_BUCKETS,
+)
+_time_per_output_token = _meter.create_histogram(
+    TIME_PER_OUTPUT_TOKEN,
+    unit="s",
+    description="between tokens after the first one",
+    explicit_bucket_boundaries_advisory=_PER_TOKEN_BUCKETS,
+)
+
+
+class RequestMetrics:
+    """Times one request; to be made when it arrives."""
+
+    def __init__(self, *, operation: str, model: str) -> None:
+        self._attributes = {"gen_ai.operation.name": operation, "gen_ai.request.model": model}
+        self._arrived_seconds = time.monotonic()
+        self._first_token_seconds: float | None = None
+        self._num_tokens = 0
+
+    def tokens(self, num_tokens: int) -> None:
+        """Some tokens came."""
+        if num_tokens and self._first_token_seconds is None:
+            self._first_token_seconds = time.monotonic()
+            _time_to_first_token.record(self._first_token_seconds - self._arrived_seconds, self._attributes)
+        self._num_tokens += num_tokens
+
+    def ended(self, error: BaseException | None) -> None:
+        """The request ended; with `error` where it did not end well, its client's leaving included."""
+        now = time.monotonic()
+        attributes = self._attributes | ({} if error is None else {"error.type": error_type(error)})
+        _request_duration.record(now - self._arrived_seconds, attributes)
+        if self._first_token_seconds is not None and self._num_tokens > 1:
+            per_token = (now - self._first_token_seconds) / (self._num_tokens - 1)
+            _time_per_output_token.record(per_token, attributes)
+
+
+def error_type(error: BaseException) -> str:
+    """The status that an error travels as; CANCELLED for a client that left."""
+    if isinstance(error, ServingError):
+        return str(error.status.name)
+    return "INTERNAL" if isinstance(error, Exception) else "CANCELLED"

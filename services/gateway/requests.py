@@ -1,0 +1,177 @@
+"""Reads a client's request and refuses, naming field and limit, what can never be served."""
+
+import math
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from moesaic.v1 import common_pb2
+from moesaic.v1 import generation_pb2 as pb
+from services.gateway.checkpoint import SamplingDefaults, TextCheckpoint
+from services.gateway.sequence import Sampling
+from services.gateway.tokeniser import ChatPrompt, Prompt, TextPrompt, TokenPrompt
+from services.wire.errors import InvalidRequest, NotFound
+
+MAX_TEMPERATURE = 100.0
+MAX_STOP_STRINGS = 16
+MAX_STOP_STRING_CHARACTERS = 512
+MAX_STOP_TOKENS = 64
+# Random seeds stay where every client's numbers are exact, JSON's included.
+SEED_BITS = 53
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A checked request; only what depends on the prompt's tokens is still open."""
+
+    prompt: Prompt
+    sampling: Sampling
+    max_new_tokens: int | None
+    stop_strings: tuple[str, ...]
+    # End-of-sequence tokens included, unless the request goes on past them.
+    stop_token_ids: frozenset[int]
+    return_routed_experts: bool
+    trace_detail: int
+
+
+class RequestReader:
+    """Knows the limits of the model and of this gateway; raises InvalidRequest and NotFound."""
+
+    def __init__(self, checkpoint: TextCheckpoint, *, max_prompt_bytes: int) -> None:
+        self._checkpoint = checkpoint
+        self._max_prompt_bytes = max_prompt_bytes
+
+    def generate(self, request: pb.GenerateRequest) -> Wanted:
+        """Check a request to generate and fill in what it leaves open."""
+        self.check_model(request.model)
+        if request.trace_detail not in common_pb2.TraceDetail.values():
+            raise InvalidRequest(f"trace_detail: {request.trace_detail} is not one of its values")
+        max_new_tokens = request.stop.max_new_tokens if request.stop.HasField("max_new_tokens") else None
+        if max_new_tokens == 0:
+            raise InvalidRequest("stop.max_new_tokens must be at least 1")
+        return Wanted(
+            prompt=self.prompt(request),
+            sampling=_sampling(request.sampling, self._checkpoint.sampling),
+            max_new_tokens=max_new_tokens,
+            stop_strings=_stop_strings(request.stop.stop_strings),
+            stop_token_ids=self._stop_token_ids(request.stop),
+            return_routed_experts=request.return_routed_experts,
+            trace_detail=request.trace_detail,
+        )
+
+    def check_model(self, name: str) -> None:
+        """Refuse a model that is not the one that is served."""
+        if name not in ("", self._checkpoint.name):
+            raise NotFound(f"model: {name!r} is not served here; {self._checkpoint.name!r} is")
+
+    def prompt(self, request: pb.GenerateRequest | pb.TokenizeRequest) -> Prompt:
+        """The prompt of a request, checked for all that can be said before it is tokenised."""
+        kind = request.WhichOneof("prompt")
+        if kind == "text":
+            return self._text(request.text)
+        if kind == "chat":
+            return self._chat(request.chat)
+        if kind == "token_ids" and isinstance(request, pb.GenerateRequest):
+            return self._token_ids(request.token_ids.ids)
+        raise InvalidRequest("prompt is not set: one of its fields must be")
+
+    def check_tokens(self, token_ids: Collection[int]) -> None:
+        """Refuse a prompt with a token that the tokenizer knows and the model does not."""
+        self._check_vocabulary("prompt", token_ids)
+
+    def _text(self, text: str) -> TextPrompt:
+        if not text:
+            raise InvalidRequest("text must not be empty")
+        self._check_bytes("text", len(text.encode()))
+        return TextPrompt(text)
+
+    def _chat(self, chat: pb.Chat) -> ChatPrompt:
+        if self._checkpoint.chat_template is None:
+            raise InvalidRequest(f"chat: model {self._checkpoint.name!r} has no chat template; send text")
+        if not chat.messages:
+            raise InvalidRequest("chat.messages must not be empty")
+        for index, message in enumerate(chat.messages):
+            if not message.role:
+                raise InvalidRequest(f"chat.messages[{index}].role must not be empty")
+        self._check_bytes("chat", chat.ByteSize())
+        return ChatPrompt([{"role": message.role, "content": message.content} for message in chat.messages])
+
+    def _token_ids(self, token_ids: Collection[int]) -> TokenPrompt:
+        if not token_ids:
+            raise InvalidRequest("token_ids.ids must not be empty")
+        self._check_vocabulary("token_ids.ids", token_ids)
+        return TokenPrompt(tuple(token_ids))
+
+    def _check_bytes(self, field: str, num_bytes: int) -> None:
+        if num_bytes > self._max_prompt_bytes:
+            raise InvalidRequest(f"{field} has {num_bytes} bytes; the limit is {self._max_prompt_bytes}")
+
+    def _check_vocabulary(self, field: str, token_ids: Collection[int]) -> None:
+        largest = max(token_ids, default=0)
+        if largest >= self._checkpoint.vocab_size:
+            raise InvalidRequest(
+                f"{field}: {largest} is no token; the vocabulary has {self._checkpoint.vocab_size} ids from 0"
+            )
+
+    def _stop_token_ids(self, stop: common_pb2.StopConditions) -> frozenset[int]:
+        if len(stop.stop_token_ids) > MAX_STOP_TOKENS:
+            raise InvalidRequest(
+                f"stop.stop_token_ids has {len(stop.stop_token_ids)} elements; the limit is {MAX_STOP_TOKENS}"
+            )
+        self._check_vocabulary("stop.stop_token_ids", stop.stop_token_ids)
+        eos = () if stop.ignore_eos else self._checkpoint.eos_token_ids
+        return frozenset((*stop.stop_token_ids, *eos))
+
+
+def new_tokens_within(*, num_prompt_tokens: int, wanted: int | None, default: int, max_context: int) -> int:
+    """How many tokens to generate: what is wanted, else the default as far as the context leaves room.
+
+    Raises InvalidRequest when prompt and continuation can never fit in the context.
+    """
+    if num_prompt_tokens < 1:
+        raise InvalidRequest("the prompt has no tokens")
+    room = max_context - num_prompt_tokens
+    if room < 1:
+        raise InvalidRequest(
+            f"the prompt has {num_prompt_tokens} tokens; the context takes {max_context}, "
+            "at least one of them for the continuation"
+        )
+    if wanted is None:
+        return min(default, room)
+    if wanted > room:
+        raise InvalidRequest(
+            f"stop.max_new_tokens is {wanted}; with a prompt of {num_prompt_tokens} tokens the context of "
+            f"{max_context} leaves {room}"
+        )
+    return wanted
+
+
+def _sampling(asked: common_pb2.SamplingParameters, defaults: SamplingDefaults) -> Sampling:
+    temperature = asked.temperature if asked.HasField("temperature") else defaults.temperature
+    top_p = asked.top_p if asked.HasField("top_p") else defaults.top_p
+    min_p = asked.min_p
+    if not (math.isfinite(temperature) and 0 <= temperature <= MAX_TEMPERATURE):
+        raise InvalidRequest(f"sampling.temperature is {temperature:g}; it must be from 0 to {MAX_TEMPERATURE:g}")
+    if not 0 < top_p <= 1:  # false for what is no number, too
+        raise InvalidRequest(f"sampling.top_p is {top_p:g}; it must be above 0 and at most 1")
+    if not 0 <= min_p <= 1:
+        raise InvalidRequest(f"sampling.min_p is {min_p:g}; it must be from 0 to 1")
+    return Sampling(
+        temperature=temperature,
+        top_k=asked.top_k if asked.HasField("top_k") else defaults.top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=asked.seed if asked.HasField("seed") else random.getrandbits(SEED_BITS),
+    )
+
+
+def _stop_strings(stop_strings: Collection[str]) -> tuple[str, ...]:
+    if len(stop_strings) > MAX_STOP_STRINGS:
+        raise InvalidRequest(f"stop.stop_strings has {len(stop_strings)} elements; the limit is {MAX_STOP_STRINGS}")
+    for index, stop_string in enumerate(stop_strings):
+        if not 1 <= len(stop_string) <= MAX_STOP_STRING_CHARACTERS:
+            raise InvalidRequest(
+                f"stop.stop_strings[{index}] has {len(stop_string)} characters; "
+                f"it must have from 1 to {MAX_STOP_STRING_CHARACTERS}"
+            )
+    return tuple(stop_strings)

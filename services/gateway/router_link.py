@@ -1,0 +1,144 @@
+"""Keeps a stream to one router: describe, run, and again when it breaks."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence as Sequenced
+from typing import Any, Protocol
+
+import grpc
+
+from moesaic.v1 import router_pb2 as pb
+from moesaic.v1.router_pb2_grpc import RouterServiceStub
+from services.gateway.ledger import StreamLedger
+from services.gateway.sequence import Sequence
+from services.gateway.waiting import Room
+from services.runtime.channels import open_channel
+from services.wire.errors import ServingError, Unavailable, from_rpc
+
+logger = logging.getLogger(__name__)
+
+# For an answer that needs no computing, and for a write that the router's flow control lets through.
+ANSWER_SECONDS = 10.0
+MIN_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 1.0
+
+
+class Desk(Protocol):
+    """Where a link reports to."""
+
+    def wants(self, address: str) -> bool:
+        """Whether a router at this address is still to be connected to."""
+
+    def check(self, description: pb.RouterServiceDescribeResponse) -> None:
+        """Raises BadState when the router runs another model than the gateway serves."""
+
+    def link_up(self, link: "RouterLink") -> None:
+        """The router is described and has given its first credit; raises BadState as `check` does."""
+
+    def link_down(self, link: "RouterLink", unbegun: Sequenced[Sequence]) -> None:
+        """The stream broke; `unbegun` can begin again elsewhere."""
+
+    def credit_changed(self, refused: Sequenced[Sequence]) -> None:
+        """The router may have room again; it has refused some sequences before they began."""
+
+
+class RouterLink:
+    """One router, as long as it is wanted. While it is up, `room` says what it can take."""
+
+    def __init__(self, address: str, desk: Desk) -> None:
+        self.address = address
+        self.description = pb.RouterServiceDescribeResponse()
+        self._desk = desk
+        self._ledger = StreamLedger(address)
+        self._something_to_say = asyncio.Event()
+        self._last_complaint = ""
+
+    @property
+    def room(self) -> Room:
+        """What the router can take now."""
+        return self._ledger.room
+
+    def submit(self, batch: Sequenced[Sequence]) -> None:
+        """Send a batch that fits in `room`."""
+        self._ledger.submit(batch)
+        self._something_to_say.set()
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Tell the router that nobody waits for a sequence any more."""
+        self._ledger.cancel(sequence)
+        self._something_to_say.set()
+
+    async def run(self) -> None:
+        """Connect, and connect again with growing pauses, until the desk no longer wants the address."""
+        pause = MIN_PAUSE_SECONDS
+        async with open_channel(self.address) as channel:
+            stub: Any = RouterServiceStub(channel)
+            while self._desk.wants(self.address):
+                was_up = await self._converse(stub)
+                pause = MIN_PAUSE_SECONDS if was_up else min(2 * pause, MAX_PAUSE_SECONDS)
+                await asyncio.sleep(random.uniform(pause / 2, pause))
+
+    async def _converse(self, stub: Any) -> bool:
+        """Speak with the router until it cannot be spoken with; whether it could at all."""
+        self._ledger = StreamLedger(self.address)
+        was_up = False
+        call: Any = None
+        try:
+            self.description = await stub.Describe(pb.RouterServiceDescribeRequest(), timeout=ANSWER_SECONDS)
+            self._desk.check(self.description)
+            call = stub.Run()
+            async with asyncio.timeout(ANSWER_SECONDS):
+                self._ledger.apply(await _read(call), now_nanos=time.monotonic_ns())
+            self._went_up()
+            was_up = True
+            async with asyncio.TaskGroup() as ways:
+                ways.create_task(self._write_all(call))
+                ways.create_task(self._read_all(call))
+        except* (grpc.RpcError, ServingError, TimeoutError, asyncio.InvalidStateError) as lost:
+            self._complain(lost.exceptions[0])
+        finally:
+            if call is not None:
+                call.cancel()
+            if was_up:
+                self._desk.link_down(self, self._ledger.close())
+        return was_up
+
+    async def _write_all(self, call: Any) -> None:
+        # The only writer: grpc.aio takes one outstanding write for each stream.
+        while True:
+            await self._something_to_say.wait()
+            self._something_to_say.clear()
+            while (message := self._ledger.next_message()) is not None:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await call.write(message)
+
+    async def _read_all(self, call: Any) -> None:
+        # No deadline: an idle stream is silent, and keepalive notices a router that vanished.
+        while True:
+            response = await _read(call)
+            refused = self._ledger.apply(response, now_nanos=time.monotonic_ns())
+            if refused or response.HasField("credit"):
+                self._desk.credit_changed(refused)
+
+    def _went_up(self) -> None:
+        self._desk.link_up(self)
+        logger.info("router %s is up", self.address)
+        self._last_complaint = ""
+
+    def _complain(self, error: BaseException) -> None:
+        if isinstance(error, grpc.aio.AioRpcError):
+            error = from_rpc(error)
+        complaint = str(error) or type(error).__name__
+        if complaint != self._last_complaint:  # once, not at each attempt
+            logger.warning("router %s cannot be used: %s", self.address, complaint)
+        self._last_complaint = complaint
+
+
+async def _read(call: Any) -> pb.RunResponse:
+    response = await call.read()
+    if response is grpc.aio.EOF:
+        raise Unavailable("the router ended the stream")
+    message: pb.RunResponse = response
+    return message

@@ -1,0 +1,157 @@
+"""All routers of a gateway: finds them, keeps a link to each, and knows what they can do together."""
+
+import asyncio
+import logging
+from collections.abc import Sequence as Sequenced
+from dataclasses import dataclass
+
+from moesaic.v1 import router_pb2 as pb
+from services.gateway.dispatcher import Dispatcher
+from services.gateway.router_link import RouterLink
+from services.gateway.sequence import Sequence
+from services.runtime.channels import RESOLVE_SECONDS, resolve
+from services.wire.errors import BadState, Unavailable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RouterLimits:
+    """What every router that is up can do."""
+
+    max_context: int
+    default_max_new_tokens: int
+
+
+class Routers:
+    """A link for each address that the targets stand for; they are looked up again every few seconds.
+
+    `reachable` is set while a router is up, and for `grace_seconds` after the last one was lost; `unreachable`
+    is set otherwise. When the grace is over everything that waits fails with UNAVAILABLE.
+    """
+
+    def __init__(
+        self, targets: Sequenced[str], dispatcher: Dispatcher, *, vocab_size: int, grace_seconds: float
+    ) -> None:
+        self._targets = targets
+        self._dispatcher = dispatcher
+        self._vocab_size = vocab_size
+        self._grace_seconds = grace_seconds
+        self._wanted: frozenset[str] = frozenset()
+        self._up: set[RouterLink] = set()
+        self._description = pb.RouterServiceDescribeResponse()
+        self._grace: asyncio.TimerHandle | None = None
+        self._refusal: BadState | None = None
+        self._heard_of_one = asyncio.Event()
+        self.reachable = asyncio.Event()
+        self.unreachable = asyncio.Event()
+        self.unreachable.set()
+
+    @property
+    def description(self) -> pb.RouterServiceDescribeResponse:
+        """Of the router that came up last; raises Unavailable while none can be reached."""
+        self.check_reachable()
+        return self._description
+
+    @property
+    def fingerprint(self) -> str:
+        """What the outputs' bits hold for, as the routers say."""
+        return self._description.numerics_fingerprint
+
+    def check_reachable(self) -> None:
+        """Raises Unavailable while no router can be reached."""
+        if not self.reachable.is_set():
+            raise Unavailable("no router can be reached", retry_after_seconds=RESOLVE_SECONDS)
+
+    @property
+    def limits(self) -> RouterLimits:
+        """What fits in every router that is up; raises Unavailable while none can be reached."""
+        descriptions = [link.description for link in self._up] or [self.description]
+        return RouterLimits(
+            max_context=min(min(each.max_context, each.kv_tokens) for each in descriptions),
+            default_max_new_tokens=min(each.default_max_new_tokens for each in descriptions),
+        )
+
+    async def run(self) -> None:
+        """Keep the links until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                links: dict[str, asyncio.Task[None]] = {}
+                while True:
+                    self._wanted = await self._look_up()
+                    for address in self._wanted:
+                        if address not in links or links[address].done():
+                            links[address] = tasks.create_task(RouterLink(address, self).run())
+                    await asyncio.sleep(RESOLVE_SECONDS)
+        finally:
+            if self._grace is not None:
+                self._grace.cancel()
+
+    async def until_reachable(self) -> None:
+        """Return when the first router is up; raises BadState when it runs another model."""
+        await self._heard_of_one.wait()
+        if self._refusal is not None:
+            raise self._refusal
+
+    def wants(self, address: str) -> bool:
+        """Whether the name still stands for this address."""
+        return address in self._wanted
+
+    def check(self, description: pb.RouterServiceDescribeResponse) -> None:
+        """Raises BadState when a router and the gateway, or two routers, are not of one checkpoint."""
+        try:
+            self._check(description)
+        except BadState as error:
+            if not self._heard_of_one.is_set():
+                self._refusal = error
+                self._heard_of_one.set()
+            raise
+
+    def link_up(self, link: RouterLink) -> None:
+        """A router can be used; raises BadState when another one of another checkpoint came up first."""
+        self._check(link.description)
+        if self._grace is not None:
+            self._grace.cancel()
+        self._up.add(link)
+        self._description = link.description
+        self._heard_of_one.set()
+        self.reachable.set()
+        self.unreachable.clear()
+        self._dispatcher.attach(link)
+        self._dispatcher.pump()
+
+    def link_down(self, link: RouterLink, unbegun: Sequenced[Sequence]) -> None:
+        """A router is lost; what did not begin there waits again."""
+        self._up.discard(link)
+        self._dispatcher.detach(link)
+        if not self._up:
+            self._grace = asyncio.get_running_loop().call_later(self._grace_seconds, self._lost)
+        self._dispatcher.put_back(unbegun)
+
+    def credit_changed(self, refused: Sequenced[Sequence]) -> None:
+        """A router may have room again; what it refused waits again."""
+        self._dispatcher.put_back(refused)
+
+    def _check(self, description: pb.RouterServiceDescribeResponse) -> None:
+        if description.vocab_size != self._vocab_size:
+            raise BadState(
+                f"the router's model {description.model!r} has a vocabulary of {description.vocab_size}, the "
+                f"gateway's checkpoint one of {self._vocab_size}; both must be given the same checkpoint"
+            )
+        if self._up and description.model_digest != self._description.model_digest:
+            raise BadState("the router's checkpoint is another one than that of the routers in use")
+
+    def _lost(self) -> None:
+        self.reachable.clear()
+        self.unreachable.set()
+        self._dispatcher.fail_waiting(Unavailable(f"no router came back within {self._grace_seconds:g} s"))
+
+    async def _look_up(self) -> frozenset[str]:
+        addresses: set[str] = set()
+        for target in self._targets:
+            try:
+                addresses.update(await resolve(target))
+            except Unavailable as error:
+                logger.warning("%s", error)
+        # A name server that is gone takes no router with it.
+        return frozenset(addresses) or self._wanted

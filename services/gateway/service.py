@@ -1,0 +1,96 @@
+"""GenerationService: translates protobuf, nothing else."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from moesaic.v1 import generation_pb2 as pb
+from moesaic.v1.generation_pb2_grpc import GenerationServiceServicer, add_GenerationServiceServicer_to_server
+from services.gateway.caller import Caller
+from services.gateway.checkpoint import TextCheckpoint
+from services.gateway.generation import Completed, Generation
+from services.gateway.relay import Piece
+from services.gateway.requests import RequestReader
+from services.gateway.routers import Routers
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
+
+
+class GenerationService(GenerationServiceServicer):
+    """The public interface, on top of a `Generation`."""
+
+    def __init__(
+        self,
+        checkpoint: TextCheckpoint,
+        reader: RequestReader,
+        generation: Generation,
+        routers: Routers,
+        *,
+        default_timeout_seconds: float,
+        max_timeout_seconds: float,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._reader = reader
+        self._generation = generation
+        self._routers = routers
+        self._default_timeout_seconds = default_timeout_seconds
+        self._max_timeout_seconds = max_timeout_seconds
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Serve this on `server`."""
+        add: Any = add_GenerationServiceServicer_to_server
+        add(self, server)
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        async with aclosing(self._generation.run(request, self._caller(context))) as events:
+            async for event in events:
+                if isinstance(event, Piece):
+                    yield pb.GenerateResponse(delta=_delta(event))
+                else:
+                    yield pb.GenerateResponse(completion=_completion(event))
+
+    async def GetModel(self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext) -> pb.GetModelResponse:
+        self._reader.check_model(request.model)
+        router, limits = self._routers.description, self._routers.limits
+        return pb.GetModelResponse(
+            model=self._checkpoint.name,
+            model_type=router.model_type,
+            vocab_size=router.vocab_size,
+            max_context=limits.max_context,
+            default_max_new_tokens=limits.default_max_new_tokens,
+            eos_token_ids=self._checkpoint.eos_token_ids,
+            has_chat_template=self._checkpoint.chat_template is not None,
+            num_moe_layers=router.num_moe_layers,
+            num_experts=router.num_experts,
+            num_experts_per_token=router.num_experts_per_token,
+            numerics_fingerprint=router.numerics_fingerprint,
+        )
+
+    async def Tokenize(self, request: pb.TokenizeRequest, context: grpc.aio.ServicerContext) -> pb.TokenizeResponse:
+        self._reader.check_model(request.model)
+        prompt = self._reader.prompt(request)
+        return pb.TokenizeResponse(token_ids=await self._generation.tokenise(prompt, self._caller(context)))
+
+    def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
+        return Caller.of(
+            context,
+            default_timeout_seconds=self._default_timeout_seconds,
+            max_timeout_seconds=self._max_timeout_seconds,
+        )
+
+
+def _delta(piece: Piece) -> pb.Delta:
+    return pb.Delta(text=piece.text, token_ids=piece.token_ids, routed_experts=piece.routed_experts)
+
+
+def _completion(completed: Completed) -> pb.Completion:
+    return pb.Completion(
+        finish_reason=completed.reason,
+        stop_string=completed.stop_string,
+        usage=completed.usage,
+        receipt=completed.receipt,
+    )

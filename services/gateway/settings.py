@@ -1,0 +1,79 @@
+"""What an operator can set on a gateway."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.runtime.channels import DNS_SCHEME, split_address
+from services.wire.errors import InvalidRequest
+
+# Located as a file, not as a package: the model's package belongs to router and experts.
+EMBEDDED_MODEL = Path(str(resources.files("services"))) / "model" / "tessera"
+
+
+class GatewaySettings(BaseSettings):
+    """Turns text into token ids and back, admits requests and passes them to the routers in micro-batches."""
+
+    model_config = SettingsConfigDict(env_prefix="MOESAIC_GATEWAY_", frozen=True)
+
+    listen: str = Field("127.0.0.1:50051", description="address to serve on")
+    routers: list[str] = Field(
+        ["127.0.0.1:50052"],
+        min_length=1,
+        description="routers as host:port; dns:///name:port for every address of a name",
+    )
+    model: Path = Field(EMBEDDED_MODEL, description="checkpoint directory, for tokenizer and chat template")
+    model_name: str | None = Field(
+        None, min_length=1, description="name that requests ask for; unset for the directory's"
+    )
+    max_prompt_bytes: PositiveInt = Field(1 << 20, description="most bytes of a prompt's text, as UTF-8")
+    max_waiting_requests: PositiveInt = Field(256, description="most requests that wait; one more is refused")
+    max_waiting_tokens: PositiveInt = Field(
+        262_144, description="most prompt tokens that wait; a single request is always let in"
+    )
+    max_batch_requests: PositiveInt = Field(32, description="most requests given to a router at once")
+    max_batch_tokens: PositiveInt = Field(
+        16_384, description="most prompt tokens given to a router at once; a longer prompt goes alone"
+    )
+    requests_per_second: NonNegativeFloat = Field(
+        0.0, allow_inf_nan=False, description="rate that each client is paced to; 0 for no limit"
+    )
+    max_paced_requests: PositiveInt = Field(
+        32, description="most requests of one client that wait for its rate; one more is refused"
+    )
+    max_clients: PositiveInt = Field(4_096, description="most clients whose rate is remembered")
+    default_timeout_seconds: PositiveFloat = Field(
+        600.0, allow_inf_nan=False, description="time for a request whose client sets no deadline"
+    )
+    max_timeout_seconds: PositiveFloat = Field(
+        3_600.0, allow_inf_nan=False, description="most time for a request, whatever its client's deadline"
+    )
+    router_grace_seconds: NonNegativeFloat = Field(
+        10.0, allow_inf_nan=False, description="how long requests wait for a lost router before they fail"
+    )
+    tokeniser_threads: PositiveInt = Field(2, description="threads that tokenise")
+    drain_seconds: NonNegativeFloat = Field(
+        30.0, allow_inf_nan=False, description="how long accepted requests may go on when told to stop"
+    )
+
+    @field_validator("routers")
+    @classmethod
+    def _addresses(cls, routers: list[str]) -> list[str]:
+        for router in routers:
+            try:
+                split_address(router.removeprefix(DNS_SCHEME))
+            except InvalidRequest as error:
+                raise ValueError(str(error)) from error
+        return routers
+
+    @model_validator(mode="after")
+    def _timeouts(self) -> Self:
+        if self.default_timeout_seconds > self.max_timeout_seconds:
+            raise ValueError(
+                f"default_timeout_seconds ({self.default_timeout_seconds:g}) is above "
+                f"max_timeout_seconds ({self.max_timeout_seconds:g})"
+            )
+        return self

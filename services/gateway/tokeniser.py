@@ -1,0 +1,94 @@
+"""Prompts to token ids in a thread pool, token ids to text at once."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from services.gateway.chat import ChatTemplate
+from services.gateway.checkpoint import TextCheckpoint
+from services.gateway.detokeniser import Detokeniser
+
+
+@dataclass(frozen=True)
+class TextPrompt:
+    """Plain text, tokenised with the model's special tokens."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A conversation; each message has `role` and `content`."""
+
+    messages: Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """Token ids, taken as they are."""
+
+    token_ids: Sequence[int]
+
+
+Prompt = TextPrompt | ChatPrompt | TokenPrompt
+
+
+class Tokeniser:
+    """A checkpoint's tokenizer. It releases the interpreter's lock, so that threads keep the loop free."""
+
+    def __init__(self, checkpoint: TextCheckpoint, *, threads: int) -> None:
+        self._tokenizer = checkpoint.tokenizer
+        self._bos_token_id = checkpoint.adds_bos_token_id
+        self._template = (
+            ChatTemplate(checkpoint.chat_template, checkpoint.special_tokens)
+            if checkpoint.chat_template is not None
+            else None
+        )
+        self._special_ids = frozenset(
+            token_id for token_id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
+        )
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether chats can be rendered."""
+        return self._template is not None
+
+    async def encode(self, prompt: Prompt) -> Sequence[int]:
+        """Token ids of a prompt, its special tokens included.
+
+        Raises InvalidRequest when the chat template refuses the messages. How many prompts wait for a thread
+        is bounded by admission.
+        """
+        if isinstance(prompt, TokenPrompt):
+            return prompt.token_ids
+        loop = asyncio.get_running_loop()
+        if isinstance(prompt, TextPrompt):
+            return await loop.run_in_executor(self._threads, self._encode_text, prompt.text)
+        return await loop.run_in_executor(self._threads, self._encode_chat, prompt.messages)
+
+    def detokeniser(self) -> Detokeniser:
+        """For the tokens of one continuation; its short windows are decoded on the event loop."""
+        return Detokeniser(self._decode, self._is_visible)
+
+    def close(self) -> None:
+        """End the threads; prompts that wait for one are given up."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _encode_text(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids if self._bos_token_id is None else [self._bos_token_id, *ids]
+
+    def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        assert self._template is not None, "a chat without a template is refused before"
+        # The template writes the special tokens itself.
+        ids: list[int] = self._tokenizer.encode(self._template.render(messages), add_special_tokens=False).ids
+        return ids
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
+        return text
+
+    def _is_visible(self, token_id: int) -> bool:
+        return token_id not in self._special_ids and self._tokenizer.id_to_token(token_id) is not None

@@ -1,0 +1,172 @@
+"""A checkpoint of a Mixture-of-Experts model, opened without reading its weights and read expert by expert."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from services.model.configuration import Configuration, Generation, GenerationDefaults
+from services.model.context_limit import context_limit
+from services.model.digest import ContentHash, checkpoint_digest
+from services.model.encodings import StoredWeight, stored_weights
+from services.model.expert_sources import ExpertParameter
+from services.model.layout import Layout, split
+from services.model.refusals import UnusableModel, missing_experts, refuse_experts, refuse_structure
+from services.model.skeleton import ExpertsModule, build_skeleton, experts_modules
+from services.model.tensor_files import TensorFiles
+from services.wire.errors import NotFound
+
+ExpertWeights = dict[str, torch.Tensor]
+"""One expert's parameters under their names in the family's `*Experts` module, which stacks them for all experts."""
+
+
+@dataclass(frozen=True)
+class LoadedExpert:
+    """One expert's weights and the hash of what they were read from."""
+
+    weights: ExpertWeights
+    content_hash: bytes
+
+
+class Checkpoint:
+    """A checkpoint directory in Hugging Face layout: safetensors, single or in shards, with config.json.
+
+    Opening it reads headers only. Reading an expert reads no other expert's bytes. Safe to use from several threads.
+    """
+
+    def __init__(
+        self, directory: Path, configuration: Configuration, files: TensorFiles, model: PreTrainedModel
+    ) -> None:
+        """For `open`, which see; `model` is a skeleton of the configuration."""
+        modules = experts_modules(model)
+        config = configuration.config
+        generation = Generation.read(directory, config)
+        limit = context_limit(config)
+        self._files = files
+        self._layout = _split(model, modules, stored_weights(files, configuration.quantisation))
+        self._modules = {entry.layer: entry.module for entry in modules}
+        self._hashes: dict[tuple[int, int], bytes] = {}
+        self.directory = directory
+        self.name: str = directory.resolve().name
+        self.config: PreTrainedConfig = config
+        self.model_type: str = config.model_type
+        self.digest: str = checkpoint_digest(configuration.fields, files.infos)
+        self.moe_layers: tuple[int, ...] = tuple(self._modules)
+        self.num_experts: int = _num_experts(modules)
+        self.num_experts_per_token: int = _num_experts_per_token(model, modules[0])
+        self.hidden_size: int = config.hidden_size
+        self.vocab_size: int = config.vocab_size
+        self.dtype: torch.dtype = configuration.dtype(files)
+        self.eos_token_ids: tuple[int, ...] = generation.eos_token_ids
+        self.generation_defaults: GenerationDefaults = generation.defaults
+        self.max_context: int = limit.tokens
+        self.context_note: str | None = limit.note
+
+    @classmethod
+    def open(cls, directory: Path) -> "Checkpoint":
+        """Open the checkpoint in `directory` and check that it is complete and can be served.
+
+        Raises UnusableModel, whose message names the file, the tensor, the layer or the setting at fault.
+        """
+        configuration = Configuration.read(directory)
+        files = TensorFiles.open(directory)
+        model = build_skeleton(configuration.config, configuration.dtype(files))
+        refuse_structure(model)
+        return cls(directory, configuration, files, model)
+
+    @property
+    def files(self) -> TensorFiles:
+        """The tensors of the checkpoint."""
+        return self._files
+
+    @property
+    def layout(self) -> Layout:
+        """Which stored weights are whose."""
+        return self._layout
+
+    def experts_module(self, layer: int) -> nn.Module:
+        """The family's `*Experts` module of `layer`, on the meta device; copy it before you change it.
+
+        Raises NotFound for a layer without experts.
+        """
+        if layer not in self._modules:
+            raise NotFound(f"layer {layer} of {self.name} has no experts")
+        return self._modules[layer]
+
+    def expert_bytes(self, layer: int, dtype: torch.dtype | None = None) -> int:
+        """Bytes that one expert of `layer` takes in memory, in `dtype` or the checkpoint's own; nothing is read."""
+        values = sum(torch.Size(source.shape).numel() for source in self._sources(layer, 0).values())
+        return values * (dtype or self.dtype).itemsize
+
+    def read_expert(self, layer: int, expert: int, dtype: torch.dtype | None = None) -> ExpertWeights:
+        """One expert's weights in `dtype` or the checkpoint's own, in the layout of the family's `*Experts` module.
+
+        Raises NotFound for a layer or an expert that the model does not have.
+        """
+        sources = self._sources(layer, expert)
+        return {name: self._value(source, expert, dtype or self.dtype) for name, source in sources.items()}
+
+    def content_hash(self, layer: int, expert: int) -> bytes:
+        """BLAKE2b-128 of the expert as it stands in the files, whatever their layout; computed once.
+
+        Raises NotFound for a layer or an expert that the model does not have.
+        """
+        sources = self._sources(layer, expert)
+        if (layer, expert) not in self._hashes:
+            self._hashes[layer, expert] = self._hash(sources, expert)
+        return self._hashes[layer, expert]
+
+    def load_expert(self, layer: int, expert: int, dtype: torch.dtype | None = None) -> LoadedExpert:
+        """Weights and content hash, with the bytes read from disk once."""
+        return LoadedExpert(self.read_expert(layer, expert, dtype), self.content_hash(layer, expert))
+
+    def _sources(self, layer: int, expert: int) -> dict[str, ExpertParameter]:
+        self.experts_module(layer)
+        if not 0 <= expert < self.num_experts:
+            raise NotFound(f"layer {layer} of {self.name} has no expert {expert}; it has {self.num_experts}")
+        return self._layout.experts[layer]
+
+    def _value(self, source: ExpertParameter, expert: int, dtype: torch.dtype) -> torch.Tensor:
+        """A parameter of one expert in memory of its own, not mapped from the file."""
+        value = torch.empty(source.shape, dtype=dtype)
+        row = 0
+        for weight, index in source.of(expert):
+            decoded = weight.decode(weight.read(self._files, index), dtype)
+            value[row : row + len(decoded)].copy_(decoded)
+            row += len(decoded)
+        return value
+
+    def _hash(self, sources: dict[str, ExpertParameter], expert: int) -> bytes:
+        content = ContentHash()
+        for name in sorted(sources):
+            stored = [weight.read(self._files, index) for weight, index in sources[name].of(expert)]
+            for role, tensors in zip(("values", "scales"), zip(*stored, strict=True), strict=False):
+                content.add(f"{name} {role}", tensors)
+        return content.value()
+
+
+def _split(model: PreTrainedModel, modules: list[ExpertsModule], weights: list[StoredWeight]) -> Layout:
+    if not modules:
+        raise missing_experts(model)
+    for entry in modules:
+        refuse_experts(entry.layer, entry.module, entry.num_experts)
+    return split(model, weights)
+
+
+def _num_experts(modules: list[ExpertsModule]) -> int:
+    counts = {entry.num_experts for entry in modules}
+    if len(counts) > 1:
+        raise UnusableModel(f"layers have different numbers of experts: {sorted(counts)}")
+    return counts.pop()
+
+
+def _num_experts_per_token(model: PreTrainedModel, experts: ExpertsModule) -> int:
+    """What the gate beside the experts says; the configuration names this number differently in each family."""
+    block = model.get_submodule(experts.path.rpartition(".")[0])
+    for gate in (*block.children(), model.config):
+        chosen = getattr(gate, "top_k", None) or getattr(gate, "num_experts_per_tok", None)
+        if isinstance(chosen, int):
+            return chosen
+    raise UnusableModel(f"{model.config.model_type} does not say how many experts a token is sent to")

@@ -1,0 +1,66 @@
+"""Experts in memory: the family's own `*Experts` module, cut down to the experts that are wanted."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from services.model.checkpoint import Checkpoint, ExpertWeights
+
+ExpertsImplementation = Literal["grouped_mm", "eager"]
+
+
+def empty_experts(
+    checkpoint: Checkpoint,
+    layer: int,
+    num_experts: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    implementation: ExpertsImplementation = "grouped_mm",
+) -> nn.Module:
+    """A module for `num_experts` experts of `layer`, allocated once and not yet filled; `fill_expert` fills it.
+
+    Called as `module(hidden, slots, ones)` with hidden states [rows, hidden_size], each row's slot in this module (not
+    its number in the model) [rows, 1] and ones [rows, 1], it returns the experts' outputs [rows, hidden_size].
+    Raises NotFound for a layer without experts.
+    """
+    module: Any = copy.deepcopy(checkpoint.experts_module(layer))
+    for name, parameter in list(module.named_parameters()):
+        shape = (num_experts, *parameter.shape[1:])
+        setattr(module, name, nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False))
+    module.num_experts = num_experts
+    module.config._experts_implementation = implementation
+    module.to_empty(device=device)
+    module.train(False)
+    return cast(nn.Module, module)
+
+
+@torch.no_grad()
+def fill_expert(module: nn.Module, slot: int, weights: ExpertWeights) -> None:
+    """Copy one expert's weights, as `Checkpoint.read_expert` gives them, into `slot` of a module of `empty_experts`."""
+    parameters = dict(module.named_parameters())
+    for name, weight in weights.items():
+        parameters[name][slot].copy_(weight)
+
+
+def build_experts(
+    checkpoint: Checkpoint,
+    layer: int,
+    experts: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    implementation: ExpertsImplementation = "grouped_mm",
+    progress: Callable[[int, int], None] | None = None,
+) -> nn.Module:
+    """A filled module whose slot `i` is the expert `experts[i]` of `layer`; called as `empty_experts` says.
+
+    `progress` is told, after each expert, how many are there and how many there will be.
+    """
+    module = empty_experts(checkpoint, layer, len(experts), dtype, device, implementation)
+    for slot, expert in enumerate(experts):
+        fill_expert(module, slot, checkpoint.read_expert(layer, expert, dtype))
+        if progress is not None:
+            progress(slot + 1, len(experts))
+    return module

@@ -1,0 +1,33 @@
+"""What the bits of a computation depend on besides its inputs, in one line of text."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+
+def numerics_fingerprint(device: torch.device) -> str:
+    """Name device kind, torch build, instruction set and number of threads.
+
+    Where two processes have the same fingerprint, the same computation gives the same bits in both.
+    """
+    build = f"torch {torch.__version__} {str(torch.version.git_version)[:12]}"
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"cuda {torch.cuda.get_device_name(device)} sm_{major}{minor}; {build} cuda {torch.version.cuda}"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"cpu {_processor()} {instructions}; {build}; {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    # Linear algebra libraries choose their kernels by vendor and family too, not by instruction set alone.
+    names = {"vendor_id": "", "cpu family": "", "model": ""}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if names.get(key.strip()) == "":
+            names[key.strip()] = value.strip()
+    return "-".join((platform.machine(), *filter(None, names.values())))

@@ -1,0 +1,60 @@
+"""Which models cannot be served, told from their configuration and structure rather than from a list of names."""
+
+from torch import nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+
+from services.wire.errors import BadState
+
+ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+
+class UnusableModel(BadState):
+    """The checkpoint cannot be served; the message names the file, the tensor, the layer or the setting at fault."""
+
+
+def in_one_line(error: Exception) -> str:
+    """What a library's error says, fit to stand at the end of a sentence."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def refuse_configuration(config: PreTrainedConfig) -> None:
+    """Raise UnusableModel for what the configuration alone rules out."""
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnusableModel(f"{kind} is an encoder-decoder model; only decoders are served")
+    if config.sub_configs:
+        parts = ", ".join(sorted(config.sub_configs))
+        raise UnusableModel(f"{kind} is a model of several parts ({parts}); only plain language models are served")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnusableModel(f"{kind} is not a causal language model")
+    for layer, layer_type in enumerate(getattr(config, "layer_types", None) or ()):
+        if layer_type not in ATTENTION_LAYERS:
+            raise UnusableModel(
+                f"layer {layer} of {kind} is of type {layer_type}, whose state is no plain cache of keys and values; "
+                f"only layers of full or sliding attention are served"
+            )
+
+
+def refuse_structure(model: PreTrainedModel) -> None:
+    """Raise UnusableModel for what only the built modules show; `model` may be on the meta device."""
+    kind = model.config.model_type
+    if model._is_stateful:
+        raise UnusableModel(f"{kind} keeps a state of its own besides the keys and values of attention")
+    if not model._supports_attention_backend:
+        raise UnusableModel(f"the attention of {kind} cannot be replaced by one with a paged cache")
+
+
+def refuse_experts(layer: int, experts: nn.Module, num_experts: int) -> None:
+    """Raise UnusableModel when an `*Experts` module cannot be cut along its first dimension into single experts."""
+    for name, parameter in experts.named_parameters():
+        if "." in name or parameter.shape[0] != num_experts:
+            raise UnusableModel(f"layer {layer}: {name} of {type(experts).__name__} is shared by its experts")
+
+
+def missing_experts(model: PreTrainedModel) -> UnusableModel:
+    """The refusal of a model in which no expert module was found."""
+    kind = model.config.model_type
+    for module in model.modules():
+        if "Experts" in type(module).__name__:
+            return UnusableModel(f"the experts of {kind} ({type(module).__name__}) cannot be run apart from the model")
+    return UnusableModel(f"{kind} is not a Mixture-of-Experts model: none of its layers has experts")

@@ -1,0 +1,184 @@
+"""Runs the steps: schedule, forward, draw, report; one loop for each lane."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from collections.abc import Sequence as Sequenced
+from functools import partial
+from itertools import count
+
+import torch
+from opentelemetry import trace
+
+from services.model.kv_cache import KvCache
+from services.model.sampler import draw
+from services.router.greenlets import run_awaiting
+from services.router.metrics import StepMetrics
+from services.router.receipt import SequenceReceipt
+from services.router.scheduler import Room, Scheduler, Work
+from services.router.sequence import Order, Reason, Sequence, TraceDetail
+from services.router.spans import spans_of_step
+from services.router.step import Step
+from services.router.trunk import Trunk
+from services.wire.errors import DeadlinePassed, ServingError, Unavailable
+
+logger = logging.getLogger(__name__)
+tracer = trace.get_tracer(__name__)
+
+# Told of each new token of a sequence, with the step that made it; after the last one `ending` is set.
+Listener = Callable[[Sequence, int | None, Step | None], None]
+
+
+class Engine:
+    """Carries out orders. Each one ends exactly once, and its listener hears of every token and of the end.
+
+    `forget` is told the numbers of sequences that ended before their time, so that experts can drop their frames.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        cache: KvCache,
+        scheduler: Scheduler,
+        *,
+        num_lanes: int,
+        trace_detail: TraceDetail,
+        forget: Callable[[Sequenced[int]], None],
+    ) -> None:
+        self._trunk = trunk
+        self._cache = cache
+        self._scheduler = scheduler
+        self._trace_detail = trace_detail
+        self._forget = forget
+        self._numbers = count(1)
+        self._listeners: dict[int, Listener] = {}
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._work = [asyncio.Event() for _ in range(num_lanes)]
+        self._idle = asyncio.Event()
+        self._is_draining = False
+        self.room_watchers: set[asyncio.Event] = set()  # set whenever there is more or less room
+        self._metrics = StepMetrics(scheduler, cache)
+
+    def submit(self, order: Order, listener: Listener, seconds: float | None = None) -> Sequence:
+        """Take an order in, to be finished within `seconds`.
+
+        Raises InvalidRequest when it can never run, Overloaded when too many sequences are here, Unavailable while
+        draining.
+        """
+        if self._is_draining:
+            raise Unavailable("the router is stopping")
+        sequence = Sequence(next(self._numbers), order, SequenceReceipt())
+        self._scheduler.submit(sequence)
+        self._listeners[sequence.number] = listener
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[sequence.number] = loop.call_later(seconds, self._expire, sequence)
+        self._wake()
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Give a sequence up; nothing happens when it has ended."""
+        self._end_early(sequence, Reason.CANCELLED)
+
+    def room(self) -> Room:
+        """What could be submitted now."""
+        return Room(0, 0) if self._is_draining else self._scheduler.room()
+
+    async def drain(self) -> None:
+        """Take nothing in any more, and return once no sequence is left."""
+        self._is_draining = True
+        self._note_room()
+        while self._listeners:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def run(self) -> None:
+        """Run every lane until cancelled."""
+        async with asyncio.TaskGroup() as lanes:
+            for lane in range(len(self._work)):
+                lanes.create_task(self._run_lane(lane))
+
+    async def _run_lane(self, lane: int) -> None:
+        while True:
+            self._work[lane].clear()
+            self._remove_ended(lane)
+            batch = self._scheduler.next_batch(lane)
+            if batch:
+                await self._run_step(lane, batch)
+                # Health, cancellations and the streams get their turn between steps.
+                await asyncio.sleep(0)
+            else:
+                await self._work[lane].wait()
+
+    async def _run_step(self, lane: int, batch: Sequenced[Work]) -> None:
+        step = Step(lane, batch)
+        sequences = [work.sequence for work in batch]
+        prefilling = [sequence.is_prefilling for sequence in sequences]
+        step.spans = spans_of_step(tracer, sequences, self._trace_detail, lane)
+        for sequence, prefill in zip(sequences, prefilling, strict=True):
+            sequence.receipt.enter_step(step.clock, prefill=prefill)
+        try:
+            logits = await run_awaiting(partial(self._trunk.forward, step, self._cache), step)
+            tokens = self._draw(step, logits)
+        except Exception as error:
+            logger.error("a step failed", exc_info=error)
+            tokens = {}
+            for sequence in sequences:
+                sequence.end(Reason.ERROR, ServingError("the router failed to compute a step; its log says why"))
+        for work in batch:
+            work.sequence.num_computed += work.num_tokens
+        step.clock.charge("sampling")
+        for sequence, prefill in zip(sequences, prefilling, strict=True):
+            sequence.receipt.leave_step(step.clock, prefill=prefill)
+        step.spans.end(step.clock.parts, step.num_tokens)
+        self._metrics.record(step, len(tokens))
+        self._report(step, tokens)
+        self._remove_ended(lane)
+
+    def _draw(self, step: Step, logits: torch.Tensor) -> dict[int, int]:
+        """Draw for every sequence that is still wanted; returns the tokens by sequence number."""
+        finite = logits.isfinite().all(dim=-1).tolist()
+        tokens: dict[int, int] = {}
+        for row, sequence in enumerate(step.drawing):
+            if sequence.ending is not None:
+                continue
+            if not finite[row]:
+                sequence.end(Reason.ERROR, ServingError("the model computed logits that are not finite"))
+                continue
+            tokens[sequence.number] = draw(logits[row], sequence.order.sampling, sequence.num_tokens)
+        return tokens
+
+    def _report(self, step: Step, tokens: dict[int, int]) -> None:
+        for sequence in step.drawing:
+            token = tokens.get(sequence.number)
+            if token is not None and sequence.ending is None:
+                sequence.take(token)
+                self._listeners[sequence.number](sequence, token, step)
+
+    def _remove_ended(self, lane: int) -> None:
+        for sequence in self._scheduler.ended(lane):
+            self._scheduler.remove(sequence)
+            timer = self._timers.pop(sequence.number, None)
+            if timer is not None:
+                timer.cancel()
+            self._listeners.pop(sequence.number)(sequence, None, None)
+            self._note_room()
+        self._idle.set()
+
+    def _end_early(self, sequence: Sequence, reason: Reason, error: ServingError | None = None) -> None:
+        if sequence.ending is None:
+            sequence.end(reason, error)
+            self._forget([sequence.number])
+            self._wake()
+
+    def _expire(self, sequence: Sequence) -> None:
+        self._end_early(sequence, Reason.DEADLINE, DeadlinePassed("the request's deadline passed in the router"))
+
+    def _wake(self) -> None:
+        for work in self._work:
+            work.set()
+        self._note_room()
+
+    def _note_room(self) -> None:
+        for watcher in self.room_watchers:
+            watcher.set()

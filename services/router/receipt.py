@@ -1,0 +1,138 @@
+"""Where a sequence's time goes: the parts of a step, measured one after the other, and their sums by phase."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, fields
+
+
+@dataclass
+class Parts:
+    """Nanoseconds by part of the critical path; what they mean stands in common.proto's PhaseReceipt."""
+
+    step_wait: int = 0
+    dense: int = 0
+    gate: int = 0
+    encode: int = 0
+    wire: int = 0
+    expert_queue: int = 0
+    expert_compute: int = 0
+    straggler_wait: int = 0
+    lane_wait: int = 0
+    combine: int = 0
+    sampling: int = 0
+
+    def add(self, other: "Parts") -> None:
+        for part in fields(self):
+            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+
+    def total(self) -> int:
+        return sum(int(getattr(self, part.name)) for part in fields(self))
+
+
+@dataclass(frozen=True)
+class ReplyTimes:
+    """One service's answer to a layer, in nanoseconds; `sent` and `arrived` by this process's monotonic clock."""
+
+    service: str
+    sent: int
+    arrived: int
+    server_queue: int
+    server_compute: int
+
+    @property
+    def wire(self) -> int:
+        """Round trip less the service's own durations: no clock is shared."""
+        return max(0, self.arrived - self.sent - self.server_queue - self.server_compute)
+
+
+class StepClock:
+    """Charges a step's time to its parts without a gap: each reading ends one part and begins the next."""
+
+    def __init__(self) -> None:
+        self.parts = Parts()
+        self.stragglers: Counter[str] = Counter()
+        self.retries = 0
+        self.started = self._mark = time.perf_counter_ns()
+
+    @staticmethod
+    def now() -> int:
+        """The clock that every time of a step is read from, in nanoseconds."""
+        return time.perf_counter_ns()
+
+    def charge(self, part: str) -> int:
+        """Charge the time since the last reading to `part`; returns now."""
+        now = time.perf_counter_ns()
+        setattr(self.parts, part, getattr(self.parts, part) + now - self._mark)
+        self._mark = now
+        return now
+
+    def charge_gather(self, replies: list[ReplyTimes]) -> int:
+        """Charge the wait for `replies`, which ends now, and name the straggler; returns now.
+
+        Up to the first reply the time is that service's wire, queue and compute, in their proportion where own work
+        hid a part of them; from there to the last reply it is straggler wait; after that a reply lay ready: lane wait.
+        """
+        now, waited_from = time.perf_counter_ns(), self._mark
+        self._mark = now
+        if not replies:
+            self.parts.lane_wait += now - waited_from
+            return now
+        first = min(replies, key=lambda reply: reply.arrived)
+        last = max(replies, key=lambda reply: reply.arrived)
+        self._charge_first(first, max(0, first.arrived - waited_from))
+        first_seen = max(first.arrived, waited_from)
+        last_seen = max(last.arrived, waited_from)
+        self.parts.straggler_wait += last_seen - first_seen
+        self.parts.lane_wait += max(0, now - last_seen)
+        self.stragglers[last.service] += 1
+        return now
+
+    def _charge_first(self, first: ReplyTimes, visible: int) -> None:
+        whole = first.wire + first.server_queue + first.server_compute
+        if not whole:
+            self.parts.wire += visible
+            return
+        queue = visible * first.server_queue // whole
+        compute = visible * first.server_compute // whole
+        self.parts.expert_queue += queue
+        self.parts.expert_compute += compute
+        self.parts.wire += visible - queue - compute
+
+
+@dataclass
+class PhaseTotals:
+    """The steps of one phase."""
+
+    parts: Parts = field(default_factory=Parts)
+    steps: int = 0
+
+
+class SequenceReceipt:
+    """The router's share of one sequence's receipt, from its receipt to its end."""
+
+    def __init__(self) -> None:
+        self.prefill = PhaseTotals()
+        self.decode = PhaseTotals()
+        self.stragglers: Counter[str] = Counter()
+        self.retries = 0
+        self.received = self._mark = time.perf_counter_ns()
+
+    def enter_step(self, clock: StepClock, *, prefill: bool) -> None:
+        """Charge the wait from the last step, or from the receipt, to the start of this one."""
+        self._phase(prefill).parts.step_wait += max(0, clock.started - self._mark)
+
+    def leave_step(self, clock: StepClock, *, prefill: bool) -> None:
+        """Add the parts of a step that has just ended."""
+        phase = self._phase(prefill)
+        phase.parts.add(clock.parts)
+        phase.steps += 1
+        self.stragglers.update(clock.stragglers)
+        self.retries += clock.retries
+        self._mark = clock.started + clock.parts.total()
+
+    def elapsed(self) -> int:
+        """Nanoseconds since the receipt of the sequence."""
+        return time.perf_counter_ns() - self.received
+
+    def _phase(self, prefill: bool) -> PhaseTotals:
+        return self.prefill if prefill else self.decode

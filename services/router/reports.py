@@ -1,0 +1,56 @@
+"""What the router tells the gateway of a sequence, as messages."""
+
+from collections.abc import Mapping
+
+from moesaic.v1 import common_pb2, router_pb2
+from services.router.receipt import PhaseTotals, SequenceReceipt
+from services.router.sequence import Ending, Reason, Sequence
+from services.router.step import Step
+
+
+def token_event(name: int, sequence: Sequence, token: int, step: Step | None) -> router_pb2.SequenceEvent:
+    """A token of the sequence that the gateway calls `name`."""
+    event = router_pb2.SequenceToken(token_id=token)
+    if sequence.order.return_routed_experts and step is not None:
+        row = step.drawing.index(sequence)
+        event.routed_experts.layers.extend(
+            common_pb2.RoutedLayer(layer=layer, experts=experts[row].tolist()) for layer, experts in step.routed.items()
+        )
+    return router_pb2.SequenceEvent(sequence=name, token=event)
+
+
+def finish_event(name: int, ending: Ending, sequence: Sequence | None = None) -> router_pb2.SequenceEvent:
+    """The end of the sequence that the gateway calls `name`; without a `sequence` it was never taken in."""
+    finish = router_pb2.SequenceFinish(reason=_REASONS[ending.reason])
+    if ending.error is not None:
+        finish.status_code = ending.error.status.value[0]
+        finish.message = str(ending.error)
+    if sequence is not None:
+        finish.overflowed_pairs = sequence.overflowed_pairs
+        finish.router_nanos = sequence.receipt.elapsed()
+        finish.receipt.CopyFrom(_receipt(sequence.receipt))
+    return router_pb2.SequenceEvent(sequence=name, finish=finish)
+
+
+_REASONS: Mapping[Reason, "common_pb2.FinishReason.ValueType"] = {
+    Reason.STOP: common_pb2.FINISH_REASON_STOP,
+    Reason.LENGTH: common_pb2.FINISH_REASON_LENGTH,
+    Reason.CANCELLED: common_pb2.FINISH_REASON_CANCELLED,
+    Reason.DEADLINE: common_pb2.FINISH_REASON_DEADLINE,
+    Reason.ERROR: common_pb2.FINISH_REASON_ERROR,
+}
+
+
+def _receipt(receipt: SequenceReceipt) -> common_pb2.LatencyReceipt:
+    message = common_pb2.LatencyReceipt(
+        prefill=_phase(receipt.prefill), decode=_phase(receipt.decode), retries=receipt.retries
+    )
+    for service, layers in receipt.stragglers.most_common(1):
+        message.slowest_service = service
+        message.slowest_service_layers = layers
+    return message
+
+
+def _phase(phase: PhaseTotals) -> common_pb2.PhaseReceipt:
+    parts = {f"{part}_nanos": nanos for part, nanos in vars(phase.parts).items()}
+    return common_pb2.PhaseReceipt(steps=phase.steps, **parts)

@@ -1,0 +1,100 @@
+"""One gateway's stream: orders in, tokens out, with a credit that says what may come next."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from moesaic.v1 import router_pb2
+from services.router.engine import Engine
+from services.router.orders import order_of
+from services.router.reports import finish_event, token_event
+from services.router.sequence import Ending, Reason, Sequence
+from services.router.step import Step
+from services.wire.errors import InvalidRequest, ServingError
+
+
+class Session:
+    """What one stream has in flight. When the stream ends, so does every sequence that came by it.
+
+    Events wait in the outbox while the gateway reads slowly; it is bounded by the KV tokens of the session's own
+    sequences.
+    """
+
+    def __init__(self, engine: Engine, vocab_size: int) -> None:
+        self._engine = engine
+        self._vocab_size = vocab_size
+        self._sequences: dict[int, Sequence] = {}
+        self._names: dict[int, int] = {}  # the router's number -> the gateway's
+        self._outbox: list[router_pb2.SequenceEvent] = []
+        self._news = asyncio.Event()
+        self._num_submits = 0
+
+    async def run(self, requests: AsyncIterator[router_pb2.RunRequest]) -> AsyncGenerator[router_pb2.RunResponse, None]:
+        """Serve until the gateway ends the stream; raises InvalidRequest when it breaks the contract."""
+        self._engine.room_watchers.add(self._news)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(requests))
+                said = router_pb2.Credit()
+                while not (reading.done() and not self._sequences and not self._outbox):
+                    self._news.clear()
+                    events, self._outbox = self._outbox, []
+                    credit = self._credit()
+                    if events or credit != said:
+                        said = credit
+                        yield router_pb2.RunResponse(events=events, credit=credit)
+                    if not self._outbox:
+                        await self._news.wait()
+        finally:
+            self._engine.room_watchers.discard(self._news)
+            for sequence in list(self._sequences.values()):
+                self._engine.cancel(sequence)
+
+    async def _read(self, requests: AsyncIterator[router_pb2.RunRequest]) -> None:
+        async for request in requests:
+            match request.WhichOneof("action"):
+                case "submit":
+                    self._submit(request.submit)
+                case "cancel":
+                    for name in request.cancel.sequences:
+                        if name in self._sequences:
+                            self._engine.cancel(self._sequences[name])
+                case _:
+                    raise InvalidRequest("action is not set: a RunRequest is a submit or a cancel")
+        self._news.set()
+
+    def _submit(self, submit: router_pb2.Submit) -> None:
+        self._num_submits += 1
+        for request in submit.sequences:
+            if request.sequence in self._sequences:
+                raise InvalidRequest(f"sequence {request.sequence} is in flight already on this stream")
+            seconds = request.remaining_nanos / 1e9 if request.remaining_nanos else None
+            try:
+                order = order_of(request, self._vocab_size)
+                sequence = self._engine.submit(order, self._listen, seconds)
+            except ServingError as error:
+                event = finish_event(request.sequence, Ending(Reason.ERROR, error))
+                self._outbox.append(event)
+            else:
+                self._sequences[request.sequence] = sequence
+                self._names[sequence.number] = request.sequence
+        self._news.set()
+
+    def _listen(self, sequence: Sequence, token: int | None, step: Step | None) -> None:
+        name = self._names[sequence.number]
+        if token is not None:
+            self._outbox.append(token_event(name, sequence, token, step))
+        else:
+            assert sequence.ending is not None, "without a token it is the end"
+            del self._sequences[name], self._names[sequence.number]
+            self._outbox.append(finish_event(name, sequence.ending, sequence))
+        self._news.set()
+
+    def _credit(self) -> router_pb2.Credit:
+        room = self._engine.room()
+        num_gateways = len(self._engine.room_watchers)
+        return router_pb2.Credit(
+            # Gateways share what is free; at least one sequence, or none of them could ever begin.
+            sequences=min(room.sequences, max(1, room.sequences // num_gateways)),
+            kv_tokens=room.kv_tokens,
+            acknowledged_submits=self._num_submits,
+        )

@@ -1,0 +1,92 @@
+"""What an operator can set on a router."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    ByteSize,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.runtime.channels import DNS_SCHEME, split_address
+from services.wire.errors import InvalidRequest
+
+# Located as a file: importing the model's package would bring torch before its threads are set.
+EMBEDDED_MODEL = Path(str(resources.files("services"))) / "model" / "tessera"
+
+
+class RouterSettings(BaseSettings):
+    """Runs the model without its experts and sends token rows to the services that host them."""
+
+    model_config = SettingsConfigDict(env_prefix="MOESAIC_ROUTER_", frozen=True)
+
+    listen: str = Field("127.0.0.1:50052", description="address to serve on")
+    experts: list[str] = Field(
+        ["127.0.0.1:50053"],
+        min_length=1,
+        description="expert services as host:port; dns:///name:port for every address of a name",
+    )
+    model: Path = Field(EMBEDDED_MODEL, description="checkpoint directory")
+    model_name: str | None = Field(None, min_length=1, description="the model's name; unset for the directory's")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="type to compute in; auto is the checkpoint's"
+    )
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="device to compute on: cpu or cuda:N")
+    threads: PositiveInt = Field(1, description="threads of a CPU computation")
+    max_context: PositiveInt | None = Field(
+        None, description="most tokens of prompt and continuation together; unset for the model's limit"
+    )
+    kv_memory: ByteSize = Field(ByteSize(1 << 30), description="memory for keys and values, such as 512MiB or 4GiB")
+    max_sequences: PositiveInt = Field(64, description="most sequences in flight")
+    max_batch_tokens: PositiveInt = Field(
+        256, description="most tokens in one step; longer prompts are computed in chunks"
+    )
+    default_max_new_tokens: PositiveInt = Field(256, description="tokens generated where a request names no limit")
+    lanes: Annotated[int, Field(ge=1, le=8)] = Field(1, description="steps in flight at once")
+    batch_invariant: bool = Field(
+        False, description="give a request the same bits in any company, at some cost in speed"
+    )
+    capacity_factor: PositiveFloat | None = Field(
+        None,
+        description="drop pairs beyond ceil(factor x tokens x k / experts) of an expert; unset drops none",
+    )
+    trace_detail: Literal["request", "step", "layer"] = Field(
+        "layer", description="how much of a sampled request is traced where it does not say itself"
+    )
+    experts_wait_seconds: PositiveFloat = Field(
+        60.0,
+        allow_inf_nan=False,
+        description="how long to wait for all expert services before starting with some",
+    )
+    frame_floor_seconds: PositiveFloat = Field(
+        5.0, allow_inf_nan=False, description="least time that an expert service is given for a frame"
+    )
+    drain_seconds: NonNegativeFloat = Field(
+        30.0, allow_inf_nan=False, description="how long sequences may go on when told to stop"
+    )
+
+    @field_validator("experts")
+    @classmethod
+    def _addresses(cls, experts: list[str]) -> list[str]:
+        for expert in experts:
+            try:
+                split_address(expert.removeprefix(DNS_SCHEME))
+            except InvalidRequest as error:
+                raise ValueError(str(error)) from error
+        return experts
+
+    @model_validator(mode="after")
+    def _every_decode_fits_in_a_step(self) -> Self:
+        if self.max_batch_tokens < self.max_sequences:
+            raise ValueError(
+                f"max_batch_tokens ({self.max_batch_tokens}) is below max_sequences ({self.max_sequences}): "
+                "a step holds a token of every sequence"
+            )
+        return self

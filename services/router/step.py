@@ -1,0 +1,97 @@
+"""One step of one lane: the batch as tensors, and what happens to it on its way through the layers."""
+
+from collections.abc import Sequence as Sequenced
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from services.model.attention import PackedBatch, Segment
+from services.model.kv_cache import KvCache
+from services.model.tiles import padded_to_tiles
+from services.router.receipt import StepClock
+from services.router.scheduler import Work
+from services.router.sequence import Reason, Sequence
+from services.router.spans import NO_SPANS, StepSpans
+from services.wire.errors import ServingError
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What the forward is called with:
+
+    Ids and positions [tokens], padded where the mode says so, and the rows to draw from.
+    """
+
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    packed: PackedBatch
+    drawing_rows: torch.Tensor
+
+
+@dataclass
+class Step:
+    """Which sequences a forward serves, row by row, its clock, and the sequences that could not be served."""
+
+    lane: int
+    batch: Sequenced[Work]
+    clock: StepClock = field(default_factory=StepClock)
+    spans: StepSpans = NO_SPANS
+    routed: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def num_tokens(self) -> int:
+        return sum(work.num_tokens for work in self.batch)
+
+    @cached_property
+    def row_sequences(self) -> npt.NDArray[np.int64]:
+        """For each row the index of its work in `batch`."""
+        return np.repeat(np.arange(len(self.batch)), [work.num_tokens for work in self.batch])
+
+    @cached_property
+    def drawing(self) -> list[Sequence]:
+        """Sequences whose next token is drawn from this step, in the order of `StepInputs.drawing_rows`."""
+        return [work.sequence for work in self.batch if work.draws]
+
+    @cached_property
+    def last_rows(self) -> list[int]:
+        """The last row of each drawing sequence."""
+        ends = np.cumsum([work.num_tokens for work in self.batch])
+        return [int(end) - 1 for end, work in zip(ends, self.batch, strict=True) if work.draws]
+
+    @cached_property
+    def wants_routed_experts(self) -> bool:
+        return any(sequence.order.return_routed_experts for sequence in self.drawing)
+
+    def sequences_of(self, rows: npt.NDArray[np.int64]) -> list[Sequence]:
+        """The sequences that these rows belong to, each once."""
+        return [self.batch[index].sequence for index in np.unique(self.row_sequences[rows])]
+
+    def fail(self, rows: npt.NDArray[np.int64], error: ServingError) -> None:
+        """End the sequences of these rows; the step goes on for the others."""
+        for sequence in self.sequences_of(rows):
+            sequence.end(Reason.ERROR, error)
+
+    def inputs(self, cache: KvCache, device: torch.device, rows_per_tile: int | None) -> StepInputs:
+        """The batch as tensors. With `rows_per_tile` it is padded to whole tiles and attention goes row by row."""
+        ids: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        segments: list[Segment] = []
+        for work in self.batch:
+            sequence, start = work.sequence, work.sequence.num_computed
+            assert sequence.table is not None, "a sequence in a step has its reservation"
+            first_slot = sequence.table.first_slot
+            segments.append(Segment(len(ids), work.num_tokens, start, first_slot))
+            ids += sequence.tokens(start, work.num_tokens)
+            positions += range(start, start + work.num_tokens)
+            slots += range(first_slot + start, first_slot + start + work.num_tokens)
+        padding = [0] * (padded_to_tiles(len(ids), rows_per_tile) - len(ids)) if rows_per_tile else []
+        return StepInputs(
+            torch.tensor(ids + padding, device=device),
+            torch.tensor(positions + padding, device=device),
+            PackedBatch(cache, segments, torch.tensor(slots, device=device), row_by_row=rows_per_tile is not None),
+            torch.tensor(self.last_rows, dtype=torch.long, device=device),
+        )

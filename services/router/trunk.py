@@ -1,0 +1,88 @@
+"""The model without its experts, ready to run steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from services.model.attention import ShapeProbe, plug_into
+from services.model.checkpoint import Checkpoint
+from services.model.kv_cache import KvCache, LayerShape
+from services.model.tiles import Tiled, most_tile_rows, tile_linears
+from services.model.trunk import build_trunk
+from services.router.greenlets import current_state
+from services.router.remote_experts import ComputeExperts, RemoteExperts, gates, overlap_shared_experts
+from services.router.step import Step
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How the trunk computes."""
+
+    dtype: torch.dtype
+    device: torch.device
+    batch_invariant: bool = False
+
+
+class Trunk:
+    """Runs steps through transformers' own model; below `run_awaiting` only, since its experts are awaited.
+
+    `kv_shapes` says what each attention layer stores for one token, as a probing forward found it.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        numerics: Numerics,
+        compute_experts: ComputeExperts,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.numerics = numerics
+        self._model = build_trunk(
+            checkpoint,
+            numerics.dtype,
+            numerics.device,
+            lambda layer, _shell: RemoteExperts(layer, compute_experts),
+            progress,
+        )
+        plug_into(self._model)
+        self._plug_gates(checkpoint.num_experts)
+        overlap_shared_experts(self._model)
+        if numerics.batch_invariant:
+            tile_linears(self._model)
+        self._rows_per_tile = most_tile_rows(self._model) if numerics.batch_invariant else None
+        self.kv_shapes = self._probe()
+
+    def forward(self, step: Step, cache: KvCache) -> torch.Tensor:
+        """Logits in float32 of the step's drawing sequences, [drawing, vocabulary]."""
+        inputs = step.inputs(cache, self.numerics.device, self._rows_per_tile)
+        output = self._model(
+            input_ids=inputs.token_ids[None],
+            position_ids=inputs.positions[None],
+            use_cache=False,
+            packed=inputs.packed,
+            logits_to_keep=inputs.drawing_rows,
+        )
+        logits: torch.Tensor = output.logits[0, : len(step.drawing)].float()
+        step.clock.charge("dense")
+        return logits
+
+    def _plug_gates(self, num_experts: int) -> None:
+        for block, name in gates(self._model):
+            gate = getattr(block, name)
+            if self.numerics.batch_invariant:
+                gate = Tiled(gate, num_experts)
+                setattr(block, name, gate)
+            gate.register_forward_pre_hook(_begin_gate)
+
+    def _probe(self) -> dict[int, LayerShape]:
+        probe = ShapeProbe()
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.numerics.device)
+        self._model(input_ids=token, position_ids=token, use_cache=False, packed=probe)
+        return probe.shapes
+
+
+def _begin_gate(_module: torch.nn.Module, _arguments: object) -> None:
+    step = current_state()
+    if isinstance(step, Step):
+        step.clock.charge("dense")

@@ -1,0 +1,1 @@
+"""How a process lives: settings, server, channels, tracing, metrics, logging."""

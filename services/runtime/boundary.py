@@ -1,0 +1,115 @@
+"""The boundary of every server: requests are parsed and errors become statuses here, and nowhere else."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from services.wire.errors import InvalidRequest, ServingError
+
+logger = logging.getLogger(__name__)
+
+Parse = Callable[[bytes], Any]
+# A handler of a stream yields its responses, or writes them to its context.
+Streaming = Callable[..., AsyncGenerator[Any, None] | Awaitable[None]]
+
+
+class ErrorsToStatus(grpc.aio.ServerInterceptor):
+    """Raises every ServingError of a handler as its status, and anything unforeseen as INTERNAL.
+
+    Requests are parsed inside the boundary too, so that bytes which are no message (text that is no UTF-8,
+    say) are the caller's fault: INVALID_ARGUMENT. Handlers without a parser keep receiving raw bytes.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        return _guarded(handler)
+
+
+def _guarded(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    parse = handler.request_deserializer or bytes
+    serialise = handler.response_serializer
+    if handler.unary_unary:
+        return grpc.unary_unary_rpc_method_handler(_answer(handler.unary_unary, parse), None, serialise)
+    if handler.unary_stream:
+        return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, parse), None, serialise)
+    if handler.stream_stream:
+        return grpc.stream_stream_rpc_method_handler(_converse(handler.stream_stream, parse), None, serialise)
+    return handler
+
+
+def _answer(behaviour: Callable[..., Awaitable[Any]], parse: Parse) -> Callable[..., Awaitable[Any]]:
+    async def answer(request: bytes, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            return await behaviour(_parsed(request, parse), context)
+        except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
+            await _abort(context, error)
+
+    return answer
+
+
+def _stream(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]]:
+    async def stream(request: bytes, context: grpc.aio.ServicerContext) -> None:
+        try:
+            await _write_all(behaviour(_parsed(request, parse), context), context)
+        except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
+            await _abort(context, error)
+
+    return stream
+
+
+def _converse(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]]:
+    async def converse(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+        parsed = (_parsed(request, parse) async for request in requests)
+        try:
+            await _write_all(behaviour(parsed, context), context)
+        except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
+            await _abort(context, error)
+
+    return converse
+
+
+async def _write_all(responses: AsyncGenerator[Any, None] | Awaitable[None], context: grpc.aio.ServicerContext) -> None:
+    if isinstance(responses, Awaitable):  # a handler that writes for itself, as the health service's Watch does
+        await responses
+        return
+    # A handler that yields is closed here, in the task it ran in, however the call ends: its `finally` blocks and task
+    # groups work. Left to grpc it would be closed by the garbage collector, somewhere else.
+    async with aclosing(responses):
+        async for response in responses:
+            try:
+                await context.write(response)
+            except grpc.aio.InternalError as error:  # the client left: nobody failed, and nobody can be told
+                raise asyncio.CancelledError from error
+
+
+def _parsed(request: bytes, parse: Parse) -> Any:
+    try:
+        return parse(request)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest("the request is not a valid message of its type; text fields must be UTF-8") from error
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:
+    while isinstance(error, BaseExceptionGroup):  # of a handler's task group: its first failure ended the others
+        error = error.exceptions[0]
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, ServingError):
+        logger.error("unforeseen failure", exc_info=error)
+        error = ServingError("the service failed; its log says why")
+    trailing: tuple[tuple[str, str], ...] = ()
+    if error.retry_after_seconds is not None:
+        trailing = (("retry-after-ms", str(round(error.retry_after_seconds * 1000))),)
+    await context.abort(error.status, str(error), trailing)
+    raise AssertionError("unreachable: abort raises")

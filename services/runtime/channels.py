@@ -1,0 +1,71 @@
+"""Client channels to other services, and the addresses that a name stands for."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from services.runtime.server import MAX_MESSAGE_BYTES
+from services.wire.errors import InvalidRequest, Unavailable
+
+RESOLVE_SECONDS = 5.0
+DNS_SCHEME = "dns:///"
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A peer that vanished without a word is noticed within fifteen seconds, idle or not.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A restarted peer is back in use at once: gRPC's own backoff grows to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Services talk to each other directly; a proxy meant for the web would only break that.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel with message sizes, keepalive and reconnection fit for long streams; the caller closes it."""
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+
+async def resolve(target: str, *, timeout_seconds: float = RESOLVE_SECONDS) -> list[str]:
+    """The addresses that `target` stands for, ordered.
+
+    `host:port` is one service and comes back as it is. `dns:///name:port` is one service for each A record of
+    the name (for each AAAA record where it has no A record, so that a dual-stack service counts once). Raises
+    InvalidRequest for a target without a port and Unavailable when the name cannot be looked up in time.
+    """
+    host, port = split_address(target.removeprefix(DNS_SCHEME))
+    if not target.startswith(DNS_SCHEME):
+        return [target]
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            records = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError) as error:
+        raise Unavailable(f"cannot look up {host}: {str(error) or 'no answer in time'}") from error
+    return _addresses(records)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` in its parts, an IPv6 host without its brackets.
+
+    Raises InvalidRequest when it is no such thing.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise InvalidRequest(f"{address!r} is no address of the form host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _addresses(records: Sequence[tuple[Any, ...]]) -> list[str]:
+    four = {f"{host}:{port}" for family, _, _, _, (host, port, *_) in records if family == socket.AF_INET}
+    six = {f"[{host}]:{port}" for family, _, _, _, (host, port, *_) in records if family == socket.AF_INET6}
+    return sorted(four or six)

@@ -1,0 +1,158 @@
+"""A service's process: from its settings to its exit code."""
+
+import asyncio
+import ctypes
+import importlib
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Literal, NoReturn
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.runtime.lag import measure_loop_lag
+from services.runtime.logs import configure_logging
+from services.runtime.settings import load
+from services.runtime.telemetry import configure_telemetry
+from services.wire.errors import ServingError
+
+logger = logging.getLogger(__name__)
+
+OnReady = Callable[[int], Awaitable[None]]
+
+FAILED_EXIT = 1
+INTERRUPTED_EXIT = 128 + signal.SIGINT
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# From <linux/prctl.h>: the signal this process gets when its parent dies.
+PR_SET_PDEATHSIG = 1
+
+
+class ProcessSettings(BaseSettings):
+    """What every process has, whichever service it is."""
+
+    model_config = SettingsConfigDict(env_prefix="MOESAIC_", frozen=True, populate_by_name=True)
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+    metrics_port: int | None = Field(None, ge=1, le=65_535, description="port for Prometheus; unset for none")
+    announce_fd: int | None = Field(None, ge=0, description="descriptor that gets `ready PORT` once serving")
+    parent_pid: int | None = Field(None, ge=1, description="process to die with")
+    otlp_endpoint: str | None = Field(
+        None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", description="collector; unset for none"
+    )
+
+
+def run_service(
+    service: str,
+    settings_class: type[BaseSettings],
+    arguments: Sequence[str],
+    *,
+    prog: str | None = None,
+    examples: Sequence[str] = (),
+) -> NoReturn:
+    """Run one service until it is told to stop, then end the process with the exit code of `run_process`.
+
+    Reads the settings, pins the threads that `settings.threads` names, and only then imports
+    `services.<service>.app`, whose `run(settings, on_ready=...)` is the service.
+    """
+    settings = load(settings_class, arguments, prog or f"moesaic {service}", examples=examples)
+    _pin_threads(getattr(settings, "threads", None))
+
+    async def life(on_ready: OnReady) -> None:
+        app = importlib.import_module(f"services.{service}.app")
+        await app.run(settings, on_ready=on_ready)
+
+    _leave(run_process(life, service=service))
+
+
+def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service: str) -> int:
+    """Run `life` in an event loop with logging and telemetry; the exit code, as `exit_code_of` has it."""
+    process = load(ProcessSettings, (), f"moesaic {service}")
+    configure_logging(service, process.log_level)
+    _die_with(process.parent_pid)
+    otlp = process.otlp_endpoint is not None
+    measured = otlp or process.metrics_port is not None
+
+    def run() -> None:
+        with configure_telemetry(service, uuid.uuid4().hex, otlp=otlp, metrics_port=process.metrics_port):
+            asyncio.run(_live(life(_announcer(process.announce_fd)), measured))
+
+    return exit_code_of(run, command=service)
+
+
+def exit_code_of(run: Callable[[], int | None], *, command: str) -> int:
+    """Call `run` and tell how it ended: what it returned, 130 when interrupted, 1 when it failed.
+
+    A ServingError is one line on stderr, anything else a traceback in the log.
+    """
+    try:
+        return run() or 0
+    except KeyboardInterrupt:
+        return INTERRUPTED_EXIT
+    except ServingError as error:
+        return _failed(command, [error])
+    except BaseExceptionGroup as group:
+        return _failed(command, leaves(group))
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions of a group and of the groups within it; an exception that is no group is its only leaf."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+
+
+async def _live(life: Coroutine[Any, Any, None], measured: bool) -> None:
+    async with asyncio.TaskGroup() as loops:
+        lag = loops.create_task(measure_loop_lag()) if measured else None
+        await life
+        if lag is not None:
+            lag.cancel()
+
+
+def _announcer(descriptor: int | None) -> OnReady:
+    async def announce(port: int) -> None:
+        logger.info("ready on port %d", port)
+        if descriptor is not None:
+            os.write(descriptor, f"ready {port}\n".encode())
+            os.close(descriptor)
+
+    return announce
+
+
+def _failed(command: str, errors: Sequence[BaseException]) -> int:
+    for error in errors:
+        if isinstance(error, ServingError):
+            print(f"moesaic {command}: {error}", file=sys.stderr, flush=True)
+        else:
+            logger.critical("the process failed", exc_info=error)
+    return FAILED_EXIT
+
+
+def _leave(code: int) -> NoReturn:
+    # The interpreter would take the modules of torch apart one by one for seconds; the kernel frees them at once.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _pin_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    if "torch" in sys.modules:
+        raise RuntimeError("torch was imported before its number of threads was set")
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads)
+
+
+def _die_with(parent_pid: int | None) -> None:
+    """Be told to stop when the parent dies, however it dies; Linux only."""
+    if parent_pid is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent_pid:  # it died before the kernel was asked
+        os.kill(os.getpid(), signal.SIGTERM)

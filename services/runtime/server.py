@@ -1,0 +1,103 @@
+"""One life for every server, tests included: start, serve, drain, stop."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.runtime.boundary import ErrorsToStatus
+from services.wire.errors import ServingError
+
+logger = logging.getLogger(__name__)
+
+# Frames are split well below this; what is larger is refused by gRPC itself with RESOURCE_EXHAUSTED.
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class PortInUse(ServingError):
+    """The address cannot be listened on."""
+
+
+class Health:
+    """The standard health service: NOT_SERVING until `ready()`, and again from `draining()` on."""
+
+    def __init__(self, service_names: Sequence[str]) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self._names = ("", *service_names)
+
+    async def ready(self) -> None:
+        await self._set(health_pb2.HealthCheckResponse.SERVING)
+
+    async def draining(self) -> None:
+        await self._set(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def _set(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in self._names:
+            await self.servicer.set(name, status)
+
+
+@asynccontextmanager
+async def serving(
+    register: Callable[[grpc.aio.Server], None],
+    *,
+    listen: str,
+    service_names: Sequence[str],
+    drain_seconds: float,
+    health: Health | None = None,
+) -> AsyncIterator[int]:
+    """Serve on `listen` until the block ends, then let calls in flight finish within `drain_seconds`.
+
+    Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
+    Raises PortInUse when the address cannot be listened on.
+    """
+    server = grpc.aio.server(interceptors=[ErrorsToStatus()], options=SERVER_OPTIONS)
+    register(server)
+    own_health = health or Health(service_names)
+    health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
+    reflection.enable_server_reflection((*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+    port = _listen(server, listen)
+    await own_health.draining()
+    await server.start()
+    if health is None:
+        await own_health.ready()
+    try:
+        yield port
+    finally:
+        await own_health.draining()
+        await server.stop(drain_seconds)
+
+
+def _listen(server: grpc.aio.Server, listen: str) -> int:
+    try:
+        port: int = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise PortInUse(
+            f"cannot listen on {listen}: the port is in use or the address is not this machine's"
+        ) from error
+    return port
+
+
+async def until_told_to_stop() -> None:
+    """Return at the first SIGINT or SIGTERM; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+    logger.info("told to stop, draining")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)

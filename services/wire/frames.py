@@ -1,0 +1,296 @@
+"""The tensor codec: ordinary protobuf bytes whose rows are copied once when written and never when read.
+
+The generated classes write and read the small fields; `rows`, the last field of its message, is put behind
+them and found again by hand. Whatever is laid out in another way (a field given twice, groups) is read by the
+generated classes alone, so that every valid message is understood and every broken one refused. The technique
+is that of TensorFlow's RecvTensor.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from google.protobuf.message import DecodeError
+
+from moesaic.v1 import common_pb2, expert_pb2
+from services.wire.errors import InvalidRequest
+from services.wire.outcomes import FrameError, PairFailure, Timings
+from services.wire.payload import Payload, header, split_off
+
+with warnings.catch_warnings():
+    # torch warns once in a process's life that received bytes are not writable; nothing here writes to them.
+    warnings.filterwarnings("ignore", message="The given buffer is not writable")
+    torch.frombuffer(b"\0", dtype=torch.uint8)
+
+Indices: TypeAlias = npt.NDArray[np.uint32]
+
+ELEMENT_TYPES: dict[torch.dtype, "common_pb2.ElementType.ValueType"] = {
+    torch.float32: common_pb2.ELEMENT_TYPE_FLOAT32,
+    torch.bfloat16: common_pb2.ELEMENT_TYPE_BFLOAT16,
+    torch.float16: common_pb2.ELEMENT_TYPE_FLOAT16,
+}
+DTYPES = {element_type: dtype for dtype, element_type in ELEMENT_TYPES.items()}
+
+_FRAME_OR_REPLY = 1  # DispatchRequest.frame and DispatchResponse.reply
+_ROWS = 15  # Frame.rows and FrameReply.rows
+
+
+class BadFrame(InvalidRequest):
+    """A frame that breaks the contract in a message that is whole: it is answered, and the stream goes on.
+
+    `num_pairs` is what it counts against the sender's credit.
+    """
+
+    def __init__(self, frame_id: int, message: str, num_pairs: int = 0) -> None:
+        super().__init__(message)
+        self.frame_id = frame_id
+        self.num_pairs = num_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFrame:
+    """A frame as it arrived; `rows_bytes` still lies in the received message."""
+
+    frame_id: int
+    layer: int
+    dtype: torch.dtype
+    num_rows: int
+    rows_bytes: memoryview
+    pair_rows: Indices
+    pair_experts: Indices
+    remaining_nanos: int
+    traceparent: str
+    requests: tuple[int, ...]
+
+    def rows(self, hidden_size: int) -> torch.Tensor:
+        """View the rows, [num_rows, hidden_size]; never write to it.
+
+        Raises BadFrame when the bytes are fewer or more.
+        """
+        expected = self.num_rows * hidden_size * self.dtype.itemsize
+        if len(self.rows_bytes) != expected:
+            raise BadFrame(
+                self.frame_id,
+                f"rows has {len(self.rows_bytes)} bytes, not {expected} for {self.num_rows} of {hidden_size}",
+                len(self.pair_experts),
+            )
+        return _tensor(self.rows_bytes, self.dtype, hidden_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Requests that nobody waits for any more."""
+
+    requests: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedReply:
+    """What became of a frame; `rows_bytes` still lies in the received message."""
+
+    frame_id: int
+    rows_bytes: memoryview
+    failures: tuple[PairFailure, ...]
+    error: FrameError | None
+    timings: Timings
+    batch_frames: int
+
+    def rows(self, dtype: torch.dtype, hidden_size: int) -> torch.Tensor:
+        """View the computed pairs' rows, [computed pairs, hidden_size]; never write to it.
+
+        Raises InvalidRequest when the bytes are no whole number of rows.
+        """
+        row_bytes = hidden_size * dtype.itemsize
+        if len(self.rows_bytes) % row_bytes:
+            raise InvalidRequest(f"rows has {len(self.rows_bytes)} bytes, no multiple of a row's {row_bytes}")
+        return _tensor(self.rows_bytes, dtype, hidden_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the service said: a reply or none, and the credit so far (0 for no change)."""
+
+    reply: ReceivedReply | None
+    granted_pairs: int
+
+
+def encode_frame(
+    *,
+    frame_id: int,
+    layer: int,
+    rows: torch.Tensor,
+    pair_rows: Indices,
+    pair_experts: Indices,
+    remaining_nanos: int,
+    traceparent: str,
+    requests: Iterable[int],
+) -> bytes:
+    """Write a DispatchRequest with one frame; `rows` is [num_rows, hidden_size] in the host's memory."""
+    head = expert_pb2.Frame(
+        frame_id=frame_id,
+        layer=layer,
+        dtype=ELEMENT_TYPES[rows.dtype],
+        num_rows=len(rows),
+        pair_rows=pair_rows.astype("<u4", copy=False).tobytes(),
+        pair_experts=pair_experts.astype("<u4", copy=False).tobytes(),
+        remaining_nanos=remaining_nanos,
+        traceparent=traceparent,
+        requests=requests,
+    )
+    return b"".join(_wrapped(head.SerializeToString(), rows))
+
+
+def encode_cancel(requests: Iterable[int]) -> bytes:
+    """Write a DispatchRequest that cancels requests."""
+    cancel = expert_pb2.CancelRequests(requests=requests)
+    return expert_pb2.DispatchRequest(cancel=cancel).SerializeToString()
+
+
+def encode_grant(granted_pairs: int) -> bytes:
+    """Write a DispatchResponse that only grants credit."""
+    return expert_pb2.DispatchResponse(granted_pairs=granted_pairs).SerializeToString()
+
+
+def encode_reply(
+    *,
+    frame_id: int,
+    rows: torch.Tensor | None = None,
+    failures: Sequence[PairFailure] = (),
+    error: FrameError | None = None,
+    timings: Timings | None = None,
+    batch_frames: int = 0,
+    granted_pairs: int = 0,
+) -> bytes:
+    """Write a DispatchResponse with one reply; `rows` is [computed pairs, hidden_size] in host memory."""
+    head = expert_pb2.FrameReply(frame_id=frame_id, batch_frames=batch_frames)
+    for failure in failures:
+        head.failures.add(reason=failure.reason, pairs=failure.pairs)
+    if error is not None:
+        head.error.status_code = error.status_code
+        head.error.message = error.message
+    if timings is not None:
+        head.timings.decode_nanos = timings.decode_nanos
+        head.timings.queue_nanos = timings.queue_nanos
+        head.timings.compute_nanos = timings.compute_nanos
+        head.timings.encode_nanos = timings.encode_nanos
+    parts = _wrapped(head.SerializeToString(), rows)
+    if granted_pairs:
+        parts.append(encode_grant(granted_pairs))
+    return b"".join(parts)
+
+
+def decode_request(data: bytes) -> ReceivedFrame | Cancel:
+    """Read a DispatchRequest.
+
+    Raises BadFrame for a frame that can be answered, else InvalidRequest; both name the field.
+    """
+    usual = split_off(data, 0, len(data), _FRAME_OR_REPLY)
+    if usual is not None and not usual.rest:
+        message = expert_pb2.Frame()
+        return _frame(message, _parse_rows_apart(message, data, usual))
+    request = expert_pb2.DispatchRequest()
+    _parse(request, data)
+    match request.WhichOneof("action"):
+        case "frame":
+            return _frame(request.frame, memoryview(request.frame.rows))
+        case "cancel":
+            return Cancel(tuple(request.cancel.requests))
+        case _:
+            raise InvalidRequest("action is not set: a DispatchRequest is a frame or a cancel")
+
+
+def decode_response(data: bytes) -> Response:
+    """Read a DispatchResponse. Raises InvalidRequest, naming what is wrong with it."""
+    usual = split_off(data, 0, len(data), _FRAME_OR_REPLY)
+    response = expert_pb2.DispatchResponse()
+    if usual is None:
+        _parse(response, data)
+        reply = _reply(response.reply, memoryview(response.reply.rows)) if response.HasField("reply") else None
+        return Response(reply, response.granted_pairs)
+    _parse(response, usual.rest)
+    message = expert_pb2.FrameReply()
+    rows = _parse_rows_apart(message, data, usual)
+    return Response(_reply(message, rows), response.granted_pairs)
+
+
+_Message: TypeAlias = (
+    expert_pb2.Frame | expert_pb2.FrameReply | expert_pb2.DispatchRequest | expert_pb2.DispatchResponse
+)
+
+
+def _parse_rows_apart(message: expert_pb2.Frame | expert_pb2.FrameReply, data: bytes, where: Payload) -> memoryview:
+    rows = split_off(data, where.start, where.end, _ROWS)
+    if rows is not None:
+        _parse(message, rows.rest)
+        return memoryview(data)[rows.start : rows.end]
+    _parse(message, data[where.start : where.end])
+    return memoryview(message.rows)
+
+
+def _parse(message: _Message, data: bytes) -> None:
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        name = message.DESCRIPTOR.name
+        raise InvalidRequest(f"the bytes are no {name}: truncated, out of form, or text that is no UTF-8") from error
+
+
+def _frame(message: expert_pb2.Frame, rows: memoryview) -> ReceivedFrame:
+    dtype = DTYPES.get(message.dtype)
+    if dtype is None:
+        known = "float32 (1), bfloat16 (2) or float16 (3)"
+        raise _bad(message, f"dtype is {message.dtype}; it must be {known}")
+    return ReceivedFrame(
+        frame_id=message.frame_id,
+        layer=message.layer,
+        dtype=dtype,
+        num_rows=message.num_rows,
+        rows_bytes=rows,
+        pair_rows=_indices(message, "pair_rows", message.pair_rows),
+        pair_experts=_indices(message, "pair_experts", message.pair_experts),
+        remaining_nanos=message.remaining_nanos,
+        traceparent=message.traceparent,
+        requests=tuple(message.requests),
+    )
+
+
+def _indices(message: expert_pb2.Frame, field: str, data: bytes) -> Indices:
+    if len(data) % 4:
+        raise _bad(message, f"{field} has {len(data)} bytes, which is no multiple of 4")
+    return np.frombuffer(data, dtype="<u4")
+
+
+def _bad(message: expert_pb2.Frame, reason: str) -> BadFrame:
+    return BadFrame(message.frame_id, reason, len(message.pair_experts) // 4)
+
+
+def _reply(message: expert_pb2.FrameReply, rows: memoryview) -> ReceivedReply:
+    timings = message.timings
+    return ReceivedReply(
+        frame_id=message.frame_id,
+        rows_bytes=rows,
+        failures=tuple(PairFailure(failure.reason, tuple(failure.pairs)) for failure in message.failures),
+        error=FrameError(message.error.status_code, message.error.message) if message.HasField("error") else None,
+        timings=Timings(timings.decode_nanos, timings.queue_nanos, timings.compute_nanos, timings.encode_nanos),
+        batch_frames=message.batch_frames,
+    )
+
+
+def _tensor(data: memoryview, dtype: torch.dtype, hidden_size: int) -> torch.Tensor:
+    if not data:
+        return torch.empty(0, hidden_size, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).view(-1, hidden_size)
+
+
+def _wrapped(head: bytes, rows: torch.Tensor | None) -> list[bytes | memoryview]:
+    if rows is None or not rows.numel():
+        return [header(_FRAME_OR_REPLY, len(head)), head]
+    # bfloat16 is no type of numpy's, so the elements travel as the bytes that they are.
+    payload = rows.detach().reshape(-1).view(torch.uint8).numpy().data
+    rows_header = header(_ROWS, len(payload))
+    length = len(head) + len(rows_header) + len(payload)
+    return [header(_FRAME_OR_REPLY, length), head, rows_header, payload]

@@ -1,0 +1,31 @@
+"""What became of a frame and its pairs, as both ends of the stream speak of it."""
+
+from dataclasses import dataclass
+
+from moesaic.v1 import expert_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class PairFailure:
+    """Positions in the frame's pairs, ascending, that were not computed for one reason."""
+
+    reason: "expert_pb2.PairFailureReason.ValueType"
+    pairs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameError:
+    """Why a whole frame was refused: a gRPC status code and a message that names the field."""
+
+    status_code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Durations inside the expert service."""
+
+    decode_nanos: int = 0
+    queue_nanos: int = 0
+    compute_nanos: int = 0
+    encode_nanos: int = 0

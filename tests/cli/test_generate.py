@@ -1,0 +1,267 @@
+"""`moesaic generate` against a gateway that says what the test wants."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import grpc
+import pytest
+
+from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
+from services.cli.request import build_request
+from services.cli.settings import GenerateSettings
+from services.runtime.server import serving
+from services.runtime.settings import load
+from services.wire.errors import Overloaded
+
+Behaviour = Callable[[generation_pb2.GenerateRequest], AsyncIterator[generation_pb2.GenerateResponse]]
+
+
+def delta(text: str, *token_ids: int) -> generation_pb2.GenerateResponse:
+    return generation_pb2.GenerateResponse(delta=generation_pb2.Delta(text=text, token_ids=token_ids))
+
+
+async def tell_a_story(
+    request: generation_pb2.GenerateRequest,
+) -> AsyncIterator[generation_pb2.GenerateResponse]:
+    yield delta(" a fox", 7, 8)
+    yield delta("", 9)
+    yield delta(" lived\n", 10)
+    completion = generation_pb2.Completion(finish_reason=common_pb2.FINISH_REASON_STOP)
+    completion.usage.seed = request.sampling.seed
+    yield generation_pb2.GenerateResponse(completion=completion)
+
+
+class ScriptedGateway(generation_pb2_grpc.GenerationServiceServicer):
+    """Answers as its behaviour says, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.behaviour: Behaviour = tell_a_story
+        self.requests: list[generation_pb2.GenerateRequest] = []
+        self.metadata: dict[str, str] = {}
+        self.began = asyncio.Event()
+        self.left = asyncio.Event()
+        self.address = ""
+
+    async def Generate(
+        self, request: generation_pb2.GenerateRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[generation_pb2.GenerateResponse]:
+        self.requests.append(request)
+        self.metadata = dict(context.invocation_metadata() or ())
+        self.began.set()
+        try:
+            async for response in self.behaviour(request):
+                yield response
+        finally:
+            self.left.set()
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[ScriptedGateway]:
+    gateway = ScriptedGateway()
+
+    def register(server: grpc.aio.Server) -> None:
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(gateway, server)
+
+    async with serving(register, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
+        gateway.address = f"127.0.0.1:{port}"
+        yield gateway
+
+
+async def start(
+    gateway: ScriptedGateway, *arguments: str, variables: Mapping[str, str] | None = None
+) -> asyncio.subprocess.Process:
+    command = (sys.executable, "-m", "services.cli.main", "generate", "--address", gateway.address)
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        *command, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=os.environ | (variables or {})
+    )
+
+
+async def generate(gateway: ScriptedGateway, *arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
+    process = await start(gateway, *arguments)
+    stdout, stderr = await process.communicate(stdin)
+    assert process.returncode is not None
+    return process.returncode, stdout, stderr.decode()
+
+
+async def test_the_text_goes_to_stdout_and_the_cost_to_stderr(gateway: ScriptedGateway):
+    code, stdout, stderr = await generate(gateway, "Once")
+    assert (code, stdout) == (0, b" a fox lived\n\n")
+    assert "where the time went" in stderr
+    assert "unaccounted" in stderr
+
+
+def asked(*arguments: str) -> generation_pb2.GenerateRequest:
+    return build_request(load(GenerateSettings, arguments, "moesaic generate"), "Once")
+
+
+def test_every_flag_is_in_the_request():
+    flags = "--max-new-tokens 5 --temperature 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 18446744073709551615"
+    assert asked("-", *flags.split(), "--stop", "a,b", "--stop", "\n", "--ignore-eos") == (
+        generation_pb2.GenerateRequest(
+            text="Once",
+            sampling=common_pb2.SamplingParameters(temperature=0.5, top_p=0.9, top_k=40, min_p=0.1, seed=2**64 - 1),
+            stop=common_pb2.StopConditions(max_new_tokens=5, stop_strings=["a,b", "\n"], ignore_eos=True),
+        )
+    )
+
+
+def test_what_is_not_said_is_left_to_the_gateway():
+    assert asked("-") == generation_pb2.GenerateRequest(text="Once", stop=common_pb2.StopConditions())
+
+
+def test_nought_is_said_where_it_is_meant():
+    sampling = asked("-", "--temperature", "0", "--top-k", "0", "--seed", "0").sampling
+    assert all(sampling.HasField(name) for name in ("temperature", "top_k", "seed"))
+
+
+def test_a_chat_is_a_message_of_the_user():
+    message = generation_pb2.ChatMessage(role="user", content="Once")
+    assert asked("-", "--chat").chat.messages == [message]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--temperature", "-1"),
+        ("--temperature", "nan"),
+        ("--temperature", "inf"),
+        ("--top-p", "0"),
+        ("--top-p", "1.5"),
+        ("--min-p", "-0.1"),
+        ("--top-k", "-1"),
+        ("--max-new-tokens", "0"),
+        ("--seed", "-1"),
+        ("--seed", "18446744073709551616"),
+        ("--experts", "0"),
+        ("--timeout", "0"),
+    ],
+)
+def test_a_value_that_no_gateway_takes_is_refused_before_anything_starts(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as exit_info:
+        asked("-", flag, value)
+    assert exit_info.value.code == 2
+    assert flag in capsys.readouterr().err
+
+
+async def test_a_dash_reads_the_prompt_from_stdin(gateway: ScriptedGateway):
+    await generate(gateway, "-", stdin="Es war einmal ä\n".encode())
+    assert gateway.requests[0].text == "Es war einmal ä\n"
+
+
+async def test_a_prompt_that_is_no_utf_8_is_refused(gateway: ScriptedGateway):
+    code, _, stderr = await generate(gateway, "-", stdin=b"\xff\xfe")
+    assert code == 2
+    assert stderr == "moesaic generate: the prompt and the stop texts must be UTF-8\n"
+
+
+async def test_the_last_line_of_stdout_is_one_object(gateway: ScriptedGateway):
+    _, stdout, _ = await generate(gateway, "Once", "--json", "--seed", "3")
+    *_, last = stdout.decode().splitlines()
+    read = json.loads(last)
+    assert read["text"] == " a fox lived\n"
+    assert read["token_ids"] == [7, 8, 9, 10]
+    assert read["finish_reason"] == "stop"
+    assert read["usage"]["seed"] == 3
+    assert "unaccounted_nanos" in read["receipt"]
+
+
+async def test_a_refusal_is_one_line_with_status_and_message(gateway: ScriptedGateway):
+    async def refuse(
+        request: generation_pb2.GenerateRequest,
+    ) -> AsyncIterator[generation_pb2.GenerateResponse]:
+        raise Overloaded("256 requests are waiting already")
+        yield delta("")
+
+    gateway.behaviour = refuse
+    code, stdout, stderr = await generate(gateway, "Once")
+    assert (code, stdout) == (1, b"")
+    assert stderr == "moesaic generate: RESOURCE_EXHAUSTED: 256 requests are waiting already\n"
+
+
+async def test_a_stream_without_a_completion_is_a_failure(gateway: ScriptedGateway):
+    async def stop_short(
+        request: generation_pb2.GenerateRequest,
+    ) -> AsyncIterator[generation_pb2.GenerateResponse]:
+        yield delta(" a fox", 7)
+
+    gateway.behaviour = stop_short
+    code, _, stderr = await generate(gateway, "Once")
+    assert code == 1
+    assert "without a completion" in stderr
+
+
+async def test_a_request_has_the_time_that_was_asked_for(gateway: ScriptedGateway):
+    gateway.behaviour = hang
+    code, _, stderr = await generate(gateway, "Once", "--timeout", "0.5")
+    assert code == 1
+    assert "DEADLINE_EXCEEDED" in stderr
+
+
+async def hang(
+    request: generation_pb2.GenerateRequest,
+) -> AsyncIterator[generation_pb2.GenerateResponse]:
+    yield delta(" a fox", 7)
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_an_interrupt_cancels_the_request(gateway: ScriptedGateway, number: signal.Signals, code: int):
+    gateway.behaviour = hang
+    process = await start(gateway, "Once")
+    assert process.stdout is not None
+    assert await process.stdout.read(6) == b" a fox"
+    process.send_signal(number)
+    await gateway.left.wait()
+    _, stderr = await process.communicate()
+    assert process.returncode == code
+    assert b"Traceback" not in stderr
+
+
+async def test_a_reader_that_leaves_ends_it_quietly(gateway: ScriptedGateway):
+    async def tell_for_ever(
+        request: generation_pb2.GenerateRequest,
+    ) -> AsyncIterator[generation_pb2.GenerateResponse]:
+        while True:
+            yield delta(" and then", 7)
+
+    gateway.behaviour = tell_for_ever
+    reading, writing = os.pipe()
+    command = (sys.executable, "-m", "services.cli.main", "generate", "--address", gateway.address, "Once")
+    process = await asyncio.create_subprocess_exec(*command, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    await gateway.began.wait()
+    os.close(reading)
+    _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (141, b"")
+    await gateway.left.wait()
+
+
+async def test_a_traced_request_brings_its_trace_along(gateway: ScriptedGateway):
+    # That nobody collects the spans there is told in the log and changes nothing else.
+    process = await start(gateway, "Once", variables={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{gateway.address}"})
+    await process.communicate()
+    assert process.returncode == 0
+    *_, flags = gateway.metadata["traceparent"].split("-")
+    assert int(flags, 16) & 1  # sampled
+
+
+async def test_an_untraced_request_brings_none(gateway: ScriptedGateway):
+    await generate(gateway, "Once")
+    assert "traceparent" not in gateway.metadata
+
+
+async def test_an_address_where_nobody_listens_is_one_line(unused_tcp_port: int):
+    nobody = ScriptedGateway()
+    nobody.address = f"127.0.0.1:{unused_tcp_port}"
+    code, _, stderr = await generate(nobody, "Once")
+    assert code == 1
+    assert stderr.startswith("moesaic generate: UNAVAILABLE: ")
+    assert stderr.count("\n") == 1

@@ -1,0 +1,61 @@
+"""What a local cluster consists of."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from services.cli.members import ClusterPlan, fair_threads
+from services.expert.settings import ExpertSettings
+from services.gateway.settings import GatewaySettings
+from services.router.settings import RouterSettings
+from services.runtime.settings import load
+
+SETTINGS = {"expert": ExpertSettings, "router": RouterSettings, "gateway": GatewaySettings}
+
+
+def plan(**changes: object) -> ClusterPlan:
+    whole = {
+        "model": None,
+        "num_experts": 3,
+        "threads": 1,
+        "dtype": "float32",
+        "batch_invariant": True,
+        "listen": None,
+        "drain_seconds": 5.0,
+    }
+    return ClusterPlan(**whole | changes)
+
+
+def test_a_cluster_is_expert_services_a_router_and_a_gateway():
+    members = plan().members()
+    assert [one.name for one in members] == ["expert-0", "expert-1", "expert-2", "router", "gateway"]
+    assert len({one.address for one in members}) == len(members)
+
+
+def test_the_flags_of_every_member_are_accepted_by_its_settings(tmp_path: Path):
+    for member in plan(model=tmp_path, listen="127.0.0.1:50051").members():
+        arguments = member.command[member.command.index(f"services.{member.service}") + 1 :]
+        settings = load(SETTINGS[member.service], arguments, member.name)
+        assert settings.listen == member.address
+        assert settings.model == tmp_path
+        assert settings.drain_seconds == 5.0
+        if member.service != "gateway":
+            assert (settings.dtype, settings.threads, settings.batch_invariant) == ("float32", 1, True)
+
+
+def test_the_router_is_told_every_expert_service_and_the_gateway_the_router():
+    *experts, router, gateway = plan().members()
+    assert f"--experts={','.join(one.address for one in experts)}" in router.command
+    assert f"--routers={router.address}" in gateway.command
+
+
+def test_the_gateway_listens_where_it_is_told():
+    assert plan(listen="0.0.0.0:50051").members()[-1].address == "0.0.0.0:50051"
+
+
+def test_the_cores_are_shared_out_among_the_expert_services(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    assert fair_threads(4) == 4
+    assert fair_threads(1) == 8
+    assert fair_threads(32) == 1

@@ -1,0 +1,197 @@
+"""A router as an expert service sees one, and a gate that holds batches up."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.expert.app import ExpertParts, running
+from services.expert.bank import Bank
+from services.expert.batcher import Batcher
+from services.expert.compute import Computed, Computer, Work
+from services.expert.job import Job
+from services.expert.settings import ExpertSettings
+from services.model.checkpoint import Checkpoint
+from services.model.expert_weights import build_experts
+from services.runtime.channels import open_channel
+from services.wire.frames import ReceivedReply, Response, decode_response, encode_cancel, encode_frame
+
+MINUTE_NANOS = 60 * 10**9
+
+
+class Stream:
+    """One lane's stream."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.call = channel.stream_stream("/moesaic.v1.ExpertService/Dispatch")()
+        self.granted_pairs = 0
+
+    async def send(
+        self,
+        frame_id: int,
+        rows: torch.Tensor,
+        pairs: Sequence[tuple[int, int]],
+        *,
+        layer: int = 1,
+        remaining_nanos: int = MINUTE_NANOS,
+        requests: Sequence[int] = (),
+        traceparent: str = "",
+    ) -> None:
+        """Send a frame; `pairs` are (row, expert)."""
+        data = encode_frame(
+            frame_id=frame_id,
+            layer=layer,
+            rows=rows,
+            pair_rows=np.array([row for row, _ in pairs], np.uint32),
+            pair_experts=np.array([expert for _, expert in pairs], np.uint32),
+            remaining_nanos=remaining_nanos,
+            traceparent=traceparent,
+            requests=requests,
+        )
+        await self.call.write(data)
+
+    async def cancel(self, *requests: int) -> None:
+        await self.call.write(encode_cancel(requests))
+
+    async def receive(self) -> Response:
+        data = await self.call.read()
+        assert data is not grpc.aio.EOF, "the service ended the stream"
+        response = decode_response(data)
+        self.granted_pairs = max(self.granted_pairs, response.granted_pairs)
+        return response
+
+    async def reply(self) -> ReceivedReply:
+        """The next reply; the grant before it is noted."""
+        while True:
+            response = await self.receive()
+            if response.reply is not None:
+                return response.reply
+
+
+class Client:
+    """Everything that a router asks of one service."""
+
+    def __init__(self, channel: grpc.aio.Channel, parts: ExpertParts, port: int) -> None:
+        self.channel = channel
+        self.parts = parts
+        self.port = port
+        self.stub = expert_pb2_grpc.ExpertServiceStub(channel)
+
+    def open_stream(self) -> Stream:
+        return Stream(self.channel)
+
+    async def generation(self) -> int:
+        return (await self.hosting()).generation
+
+    async def hosting(self) -> expert_pb2.WatchHostingResponse:
+        call = self.stub.WatchHosting(expert_pb2.WatchHostingRequest())
+        hosting: expert_pb2.WatchHostingResponse = await call.read()
+        call.cancel()
+        return hosting
+
+    async def load(self, *keys: tuple[int, int], **fields: Any) -> list[expert_pb2.LoadExpertsResponse]:
+        """Load experts given as (layer, expert)."""
+        request = await self.load_request(*keys, **fields)
+        return [response async for response in self.stub.LoadExperts(request)]
+
+    async def load_request(self, *keys: tuple[int, int], **fields: Any) -> expert_pb2.LoadExpertsRequest:
+        fields = {
+            "expected_generation": await self.generation(),
+            "model_digest": self.parts.checkpoint.digest,
+            "experts": [expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in keys],
+        } | fields
+        return expert_pb2.LoadExpertsRequest(**fields)
+
+    async def unload(self, *keys: tuple[int, int], **fields: Any) -> expert_pb2.UnloadExpertsResponse:
+        fields = {"expected_generation": await self.generation()} | fields
+        experts = [expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in keys]
+        return await self.stub.UnloadExperts(expert_pb2.UnloadExpertsRequest(experts=experts, **fields))
+
+    async def health(self) -> int:
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        return (await stub.Check(health_pb2.HealthCheckRequest(service="moesaic.v1.ExpertService"))).status
+
+
+@asynccontextmanager
+async def expert_service(model: Path, **settings: Any) -> AsyncIterator[Client]:
+    """A real service on a port of its own, and a client of it."""
+    fields = {"listen": "127.0.0.1:0", "model": model, "drain_seconds": 5} | settings
+    async with running(ExpertSettings(**fields)) as (parts, port), open_channel(f"127.0.0.1:{port}") as channel:
+        yield Client(channel, parts, port)
+
+
+class Gate:
+    """Holds batches up until it is opened, and tells when jobs are queued and batches begin."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened = asyncio.Event()
+        self.began = asyncio.Semaphore(0)
+        self.queued = asyncio.Semaphore(0)
+        self.dropped = asyncio.Semaphore(0)
+        self.batches: list[int] = []
+        compute, submit, drop = Computer.compute, Batcher.submit, Batcher.drop
+
+        async def gated_compute(computer: Computer, batch: Sequence[Work]) -> Computed:
+            self.batches.append(len(batch))
+            self.began.release()
+            await self.opened.wait()
+            return await compute(computer, batch)
+
+        def noted_submit(batcher: Batcher, job: Job) -> None:
+            submit(batcher, job)
+            self.queued.release()
+
+        def noted_drop(batcher: Batcher, job: Job) -> bool:
+            is_dropped = drop(batcher, job)
+            if is_dropped:
+                self.dropped.release()
+            return is_dropped
+
+        monkeypatch.setattr(Computer, "compute", gated_compute)
+        monkeypatch.setattr(Batcher, "drop", noted_drop)
+        monkeypatch.setattr(Batcher, "submit", noted_submit)
+
+
+class ThreadGate:
+    """Holds a thread up before the n-th call of a method."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, owner: type[Bank] | type[Computer], name: str, call: int
+    ) -> None:
+        self.reached = asyncio.Event()
+        self._opened = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._left = call
+        original = getattr(owner, name)
+
+        def gated(*arguments: Any) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                self._loop.call_soon_threadsafe(self.reached.set)
+                assert self._opened.wait(30)
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, gated)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+def expected_rows(
+    checkpoint: Checkpoint, layer: int, rows: torch.Tensor, pairs: Sequence[tuple[int, int]]
+) -> torch.Tensor:
+    """What the family's own module, holding all experts of the layer, makes of the pairs; not weighted."""
+    module = build_experts(checkpoint, layer, range(checkpoint.num_experts), rows.dtype, torch.device("cpu"))
+    chosen = rows[[row for row, _ in pairs]]
+    experts = torch.tensor([[expert] for _, expert in pairs])
+    computed: torch.Tensor = module(chosen, experts, torch.ones(len(pairs), 1, dtype=rows.dtype))
+    return computed

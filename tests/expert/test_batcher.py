@@ -1,0 +1,154 @@
+"""The queue without a service around it: order, bounds, and one answer for every job."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from moesaic.v1 import expert_pb2
+from services.expert.admission import Contract, Slots, admit
+from services.expert.batcher import Batcher
+from services.expert.compute import Computed, Work
+from services.expert.job import Answer, Job
+from services.wire.frames import ReceivedFrame
+
+CONTRACT = Contract(torch.float32, 2, (0, 1, 2), 4, 1 << 20)
+HOUR_NANOS = 3600 * 10**9
+
+
+class Desk:
+    """Hands jobs in and collects the answers and the batches."""
+
+    def __init__(self, max_waiting_pairs: int = 100) -> None:
+        self.batches: list[list[int]] = []  # pairs of each frame
+        self.answers: dict[int, Answer] = {}
+        self.slots = Slots(CONTRACT)
+        for layer in CONTRACT.moe_layers:
+            for expert in range(4):
+                self.slots.put(layer, expert, 4 * layer + expert)
+        self.batcher = Batcher(self.compute, max_waiting_pairs=max_waiting_pairs)
+
+    async def compute(self, batch: Sequence[Work]) -> Computed:
+        self.batches.append([len(work.slots) for work in batch])
+        await asyncio.sleep(0)
+        return Computed([torch.zeros(len(work.slots), 2) for work in batch], 1)
+
+    def submit(self, number: int, layer: int, num_pairs: int, *, remaining_nanos: int = HOUR_NANOS) -> Job:
+        experts = np.zeros(num_pairs, np.uint32)
+        frame = ReceivedFrame(
+            number, layer, torch.float32, 1, memoryview(bytes(8)), experts, experts, remaining_nanos, "", ()
+        )
+        job = admit(frame, torch.zeros(1, 2), self.slots, time.monotonic_ns(), self.deliver)
+        self.batcher.submit(job)
+        return job
+
+    def deliver(self, job: Job, answer: Answer) -> None:
+        assert job.frame.frame_id not in self.answers, "a job is answered once"
+        self.answers[job.frame.frame_id] = answer
+
+    async def run(self) -> None:
+        """Run until all that was submitted is done with."""
+        done = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(self.batcher.run())
+            self.batcher.when_settled(done.set)
+            await done.wait()
+            running.cancel()
+
+
+async def test_all_frames_of_a_layer_go_together_and_the_layer_that_waited_longest_first() -> None:
+    desk = Desk()
+    for number, (layer, num_pairs) in enumerate([(2, 1), (0, 2), (2, 3), (1, 4), (0, 5)]):
+        desk.submit(number, layer, num_pairs)
+    assert desk.batcher.waiting_pairs == 15
+    await desk.run()
+    assert desk.batches == [[1, 3], [2, 5], [4]]
+    assert desk.batcher.waiting_pairs == 0
+    assert {number: len(answer.rows) for number, answer in desk.answers.items() if answer.rows is not None} == {
+        0: 1, 1: 2, 2: 3, 3: 4, 4: 5,
+    }  # fmt: skip
+
+
+async def test_the_bound_counts_pairs_that_wait_and_nothing_else() -> None:
+    desk = Desk(max_waiting_pairs=10)
+    desk.submit(0, 0, 6)
+    dropped = desk.submit(1, 1, 4)
+    desk.submit(2, 0, 1)
+    assert desk.answers[2].failures[0].reason == expert_pb2.PAIR_FAILURE_REASON_OVERLOADED
+    assert desk.batcher.drop(dropped)
+    assert not desk.batcher.drop(dropped)
+    desk.submit(3, 0, 4)
+    await desk.run()
+    assert desk.batches == [[6, 4]]
+    desk.submit(4, 0, 1_000)
+    await desk.run()
+    assert desk.batches[1:] == [[1_000]]
+    assert 1 not in desk.answers
+
+
+async def test_an_expired_frame_does_not_hold_up_its_layer() -> None:
+    desk = Desk()
+    desk.submit(0, 0, 2, remaining_nanos=0)
+    desk.submit(1, 0, 3)
+    desk.submit(2, 1, 4, remaining_nanos=0)
+    await desk.run()
+    assert desk.batches == [[3]]
+    for number, num_pairs in ((0, 2), (2, 4)):
+        (failure,) = desk.answers[number].failures
+        assert failure.reason == expert_pb2.PAIR_FAILURE_REASON_EXPIRED
+        assert failure.pairs == tuple(range(num_pairs))
+
+
+async def test_pairs_that_were_not_hosted_stay_so_when_the_rest_fails_for_another_reason() -> None:
+    desk = Desk()
+    desk.slots.take_away(0, 1)
+    experts = np.array([1, 0, 1, 2], np.uint32)
+    rows = np.zeros(4, np.uint32)
+    frame = ReceivedFrame(0, 0, torch.float32, 1, memoryview(bytes(8)), rows, experts, 0, "", ())
+    desk.batcher.submit(admit(frame, torch.zeros(1, 2), desk.slots, time.monotonic_ns(), desk.deliver))
+    await desk.run()
+    assert {failure.reason: failure.pairs for failure in desk.answers[0].failures} == {
+        expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED: (0, 2),
+        expert_pb2.PAIR_FAILURE_REASON_EXPIRED: (1, 3),
+    }
+
+
+async def test_who_waits_for_the_queue_to_settle_does_not_wait_for_later_jobs() -> None:
+    desk, settled = Desk(), []
+    desk.batcher.when_settled(lambda: settled.append("empty"))
+    assert settled == ["empty"]
+    job = desk.submit(0, 0, 1)
+    desk.batcher.when_settled(lambda: settled.append("first"))
+    desk.submit(1, 1, 1)
+    desk.batcher.when_settled(lambda: settled.append("both"))
+    assert settled == ["empty"]
+    desk.batcher.drop(job)
+    assert settled == ["empty", "first"]
+    await desk.run()
+    assert settled == ["empty", "first", "both"]
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("out of memory"), ValueError("bad")])
+async def test_a_failure_is_handed_to_every_waiter_of_its_batch(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk, compute = Desk(), Desk.compute
+
+    async def failing(batch: Sequence[Work]) -> Computed:
+        if len(desk.batches) == 0:
+            desk.batches.append([])
+            raise failure
+        return await compute(desk, batch)
+
+    desk.batcher = Batcher(failing, max_waiting_pairs=100)
+    for number, layer in enumerate((0, 0, 1)):
+        desk.submit(number, layer, 1)
+    await desk.run()
+    errors = [desk.answers[number].error for number in range(3)]
+    assert errors[0] == errors[1] is not None
+    assert errors[0].message == "computing layer 0 failed; the service's log says why"
+    assert errors[2] is None
+    assert caplog.records[0].exc_info is not None

@@ -1,0 +1,114 @@
+"""The truth about what is hosted, without a service around it."""
+
+import asyncio
+
+import pytest
+
+from services.expert.hosting import ExpertKey, Hosting, Snapshot, State
+from services.wire.errors import Outdated, Overloaded
+
+A, B, C = ExpertKey(0, 1), ExpertKey(0, 2), ExpertKey(3, 0)
+
+
+def states(hosting: Hosting) -> dict[ExpertKey, State]:
+    return {key: hosted.state for key, hosted in hosting.snapshot().experts}
+
+
+def ready(hosting: Hosting, *keys: ExpertKey) -> None:
+    hosting.begin_loading(keys, hosting.generation)
+    hosting.finish_loading(dict.fromkeys(keys, b"hash"))
+
+
+def test_an_expert_goes_through_its_states_and_each_change_is_a_generation() -> None:
+    hosting = Hosting(2)
+    assert hosting.begin_loading([B, A, B], 1) == {B: 0, A: 1}
+    assert (hosting.generation, hosting.num_free, states(hosting)) == (2, 0, {A: State.LOADING, B: State.LOADING})
+    hosting.finish_loading({A: b"a", B: b"b"})
+    assert (hosting.generation, states(hosting)) == (3, {A: State.READY, B: State.READY})
+    assert dict(hosting.snapshot().experts)[A].content_hash == b"a"
+    assert hosting.begin_retiring([A, C], 3) == [A]
+    assert (hosting.generation, states(hosting)) == (4, {A: State.RETIRING, B: State.READY})
+    hosting.remove([A])
+    assert (hosting.generation, hosting.num_free, states(hosting)) == (5, 1, {B: State.READY})
+
+
+def test_a_change_that_changes_nothing_is_no_generation() -> None:
+    hosting = Hosting(2)
+    ready(hosting, A)
+    before = hosting.generation
+    assert hosting.begin_loading([A], before) == {}
+    hosting.finish_loading({})
+    assert hosting.begin_retiring([B], before) == []
+    assert hosting.generation == before
+
+
+def test_who_planned_with_another_generation_loses() -> None:
+    hosting = Hosting(2)
+    hosting.begin_loading([A], 1)
+    for change in (hosting.begin_loading, hosting.begin_retiring):
+        with pytest.raises(Outdated, match="expected_generation is 1; the hosting's is 2"):
+            change([B], 1)
+
+
+@pytest.mark.parametrize("expected", [0, 99])
+def test_a_generation_that_never_was_loses(expected: int) -> None:
+    with pytest.raises(Outdated):
+        Hosting(1).begin_loading([A], expected)
+
+
+def test_an_expert_on_its_way_is_left_alone() -> None:
+    hosting = Hosting(2)
+    hosting.begin_loading([A], 1)
+    for change in (hosting.begin_loading, hosting.begin_retiring):
+        with pytest.raises(Outdated, match="expert 1 of layer 0 is loading"):
+            change([A], 2)
+    hosting.finish_loading({A: b""})
+    hosting.begin_retiring([A], 3)
+    with pytest.raises(Outdated, match="expert 1 of layer 0 is retiring"):
+        hosting.begin_loading([A], 4)
+    assert hosting.begin_retiring([A], 4) == []
+
+
+def test_what_does_not_fit_changes_nothing() -> None:
+    hosting = Hosting(2)
+    ready(hosting, A)
+    before = hosting.snapshot()
+    with pytest.raises(Overloaded, match="experts has 2 that are not hosted; expert_memory has room for 1 more of 2"):
+        hosting.begin_loading([A, B, C], before.generation)
+    assert hosting.snapshot() == before
+    assert len(hosting.begin_loading([A, B], before.generation)) == 1
+
+
+def test_a_slot_belongs_to_one_expert_at_a_time() -> None:
+    hosting = Hosting(3)
+    ready(hosting, A, B, C)
+    assert {hosted.slot for _, hosted in hosting.snapshot().experts} == {0, 1, 2}
+    slot = dict(hosting.snapshot().experts)[B].slot
+    hosting.begin_retiring([B], hosting.generation)
+    hosting.remove([B])
+    assert hosting.begin_loading([ExpertKey(7, 7)], hosting.generation) == {ExpertKey(7, 7): slot}
+
+
+async def test_a_slow_watcher_gets_the_newest_only() -> None:
+    hosting = Hosting(3)
+    watch = hosting.watch()
+    assert (await anext(watch)).generation == 1
+    ready(hosting, A)
+    ready(hosting, B)
+    snapshot = await anext(watch)
+    assert (snapshot.generation, snapshot.num_free, len(snapshot.experts)) == (5, 1, 2)
+
+
+async def test_every_watcher_is_told_and_all_end_with_the_hosting() -> None:
+    hosting = Hosting(3)
+
+    async def seen() -> list[Snapshot]:
+        return [snapshot async for snapshot in hosting.watch()]
+
+    watchers = [asyncio.create_task(seen()) for _ in range(3)]
+    await asyncio.sleep(0)
+    ready(hosting, A)
+    await asyncio.sleep(0)
+    hosting.close()
+    for watcher in watchers:
+        assert [snapshot.generation for snapshot in await watcher] == [1, 3]

@@ -1,0 +1,144 @@
+"""The expert service as a process: how it starts, stops and refuses to start; and its spans."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.expert import spans
+from services.expert.app import running
+from services.expert.settings import ExpertSettings
+from services.model.fingerprint import numerics_fingerprint
+from services.runtime.channels import open_channel
+from services.runtime.server import PortInUse
+from tests.expert.expert_client import expert_service
+
+ROOT = Path(__file__).parents[2]
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@asynccontextmanager
+async def process(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+    """An expert process and the stream on which it announces that it is ready."""
+    reading, writing = os.pipe()
+    announced = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(announced), os.fdopen(reading, "rb")
+    )
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.expert", *flags),
+        stderr=asyncio.subprocess.PIPE,
+        pass_fds=(writing,),
+        env=os.environ | {"MOESAIC_ANNOUNCE_FD": str(writing)},
+        cwd=ROOT,
+    )
+    os.close(writing)
+    try:
+        yield running, announced
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.communicate()
+        transport.close()
+
+
+async def test_a_process_preloads_its_share_announces_its_port_and_stops_when_told(olmoe: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    flags = ("--listen", "127.0.0.1:0", "--model", str(olmoe), "--preload", "0/2", "--cores", str(core))
+    async with process(*flags, "--threads", "1") as (expert, announced):
+        word, port = (await announced.readline()).split()
+        assert word == b"ready"
+        assert expert.pid is not None
+        assert os.sched_getaffinity(expert.pid) == {core}
+        async with open_channel(f"127.0.0.1:{int(port)}") as channel:
+            stub = expert_pb2_grpc.ExpertServiceStub(channel)
+            watch = stub.WatchHosting(expert_pb2.WatchHostingRequest())
+            assert len((await watch.read()).experts) == 3 * 4
+            expert.send_signal(signal.SIGTERM)
+            assert await watch.read() is grpc.aio.EOF
+        assert await expert.wait() == 0
+
+
+async def test_a_process_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
+    async with process("--listen", "127.0.0.1:0", "--model", str(tmp_path / "none")) as (expert, _):
+        _, said = await expert.communicate()
+    assert expert.returncode == 1
+    assert "Traceback" not in said.decode()
+    assert "none" in said.decode().splitlines()[-1]
+
+
+async def test_a_port_in_use_is_an_error(olmoe: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = ExpertSettings(listen=f"127.0.0.1:{taken.getsockname()[1]}", model=olmoe)
+        with pytest.raises(ExceptionGroup) as refused:
+            async with running(settings):
+                pass
+    assert refused.group_contains(PortInUse)
+
+
+async def test_preloading_more_than_fits_is_an_error(olmoe: Path) -> None:
+    with pytest.raises(ExceptionGroup, match="unhandled") as refused:
+        async with expert_service(olmoe, preload="all", expert_memory="64KiB"):
+            pass
+    assert "expert_memory has room for 7 more of 7" in str(refused.value.exceptions[0])
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(spans, "_tracer", provider.get_tracer("test"))
+    return exporter
+
+
+async def test_a_sampled_frame_is_a_span_in_the_trace_of_its_step(olmoe: Path, exported: InMemorySpanExporter) -> None:
+    async with expert_service(olmoe, preload="all") as service:
+        stream, rows = service.open_stream(), torch.randn(2, 32)
+        for flags in ("00", "01"):
+            await stream.send(0, rows, [(0, 1), (1, 2), (1, 3)], traceparent=f"00-{TRACE}-{PARENT}-{flags}")
+            reply = await stream.reply()
+        await stream.send(0, rows, [(0, 1)])
+        await stream.reply()
+    (span,) = exported.get_finished_spans()
+    assert (span.name, span.kind) == ("expert.compute", SpanKind.SERVER)
+    assert span.parent is not None
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, PARENT)
+    attributes = dict(span.attributes or {})
+    assert attributes.pop("moesaic.bytes") > rows.nbytes
+    assert attributes == {
+        "moesaic.layer": 1,
+        "moesaic.rows": 2,
+        "moesaic.pairs": 3,
+        "moesaic.decode_nanos": reply.timings.decode_nanos,
+        "moesaic.queue_nanos": reply.timings.queue_nanos,
+        "moesaic.compute_nanos": reply.timings.compute_nanos,
+        "moesaic.encode_nanos": reply.timings.encode_nanos,
+        "moesaic.batch_frames": 1,
+        "moesaic.failed_pairs": 0,
+    }
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.end_time - span.start_time == sum(
+        value for name, value in attributes.items() if name.endswith("_nanos")
+    )
+
+
+def test_a_fingerprint_names_what_bits_depend_on() -> None:
+    fingerprint = numerics_fingerprint(torch.device("cpu"))
+    assert fingerprint == numerics_fingerprint(torch.device("cpu"))
+    assert torch.__version__ in fingerprint
+    assert torch.backends.cpu.get_cpu_capability() in fingerprint
+    assert f"{torch.get_num_threads()} threads" in fingerprint

@@ -1,0 +1,161 @@
+"""What the gateway reads of a checkpoint, and how it says that one cannot be used."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import processors
+
+from services.gateway.chat import ChatTemplate
+from services.gateway.checkpoint import read_checkpoint
+from services.gateway.settings import EMBEDDED_MODEL
+from services.gateway.tokeniser import ChatPrompt, TextPrompt, Tokeniser
+from services.wire.errors import BadState, InvalidRequest
+
+TEXT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A copy of the embedded model's text side without its chat template."""
+    for name in TEXT_FILES:
+        shutil.copy(EMBEDDED_MODEL / name, tmp_path)
+    return tmp_path
+
+
+def change(directory: Path, name: str, **values: Any) -> None:
+    """Set values of a JSON file, or remove those that are None."""
+    path = directory / name
+    content = (json.loads(path.read_text()) if path.exists() else {}) | values
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def test_the_embedded_model_is_found_without_its_package() -> None:
+    checkpoint = read_checkpoint(EMBEDDED_MODEL)
+    assert (checkpoint.name, checkpoint.model_type, checkpoint.vocab_size) == ("tessera", "qwen3_moe", 4096)
+    assert checkpoint.eos_token_ids == (0,)
+    assert checkpoint.chat_template is not None
+
+
+def test_recommended_sampling_comes_from_the_generation_config(directory: Path) -> None:
+    change(directory, "generation_config.json", temperature=0.6, top_k=20, top_p=0.9, eos_token_id=[0, 2])
+    checkpoint = read_checkpoint(directory, name="mine")
+    assert checkpoint.name == "mine"
+    assert checkpoint.eos_token_ids == (0, 2)
+    sampling = checkpoint.sampling
+    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.6, 20, 0.9)
+
+
+def test_without_any_eos_id_the_eos_token_is_looked_up(directory: Path) -> None:
+    (directory / "generation_config.json").unlink()
+    change(directory, "config.json", eos_token_id=None)
+    change(directory, "tokenizer_config.json", eos_token={"content": "<|assistant|>"})
+    assert read_checkpoint(directory).eos_token_ids == (2,)
+
+
+def test_a_composite_models_vocabulary_is_its_texts(directory: Path) -> None:
+    change(directory, "config.json", vocab_size=None, text_config={"vocab_size": 4096})
+    assert read_checkpoint(directory).vocab_size == 4096
+
+
+def test_the_chat_template_may_stand_in_the_tokenizer_config(directory: Path) -> None:
+    change(directory, "tokenizer_config.json", chat_template="one")
+    assert read_checkpoint(directory).chat_template == "one"
+    several = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "two"}]
+    change(directory, "tokenizer_config.json", chat_template=several)
+    assert read_checkpoint(directory).chat_template == "two"
+    (directory / "chat_template.jinja").write_text("three")
+    assert read_checkpoint(directory).chat_template == "three"
+
+
+async def test_a_bos_token_that_only_the_config_asks_for_is_added_to_text_alone(directory: Path) -> None:
+    change(directory, "tokenizer_config.json", add_bos_token=True, chat_template="hello")
+    tokeniser = Tokeniser(read_checkpoint(directory), threads=1)
+    assert (await tokeniser.encode(TextPrompt("hello")))[0] == 0
+    assert (await tokeniser.encode(ChatPrompt([{"role": "user", "content": ""}])))[0] != 0
+    tokeniser.close()
+
+
+async def test_a_bos_token_that_the_tokenizer_adds_is_not_added_twice(directory: Path) -> None:
+    change(directory, "tokenizer_config.json", add_bos_token=True)
+    tokenizer = read_checkpoint(directory).tokenizer
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    tokenizer.save(str(directory / "tokenizer.json"))
+    tokeniser = Tokeniser(read_checkpoint(directory), threads=1)
+    assert list(await tokeniser.encode(TextPrompt("hello"))).count(0) == 1
+    tokeniser.close()
+
+
+def test_truncation_left_on_by_a_training_run_is_switched_off(directory: Path) -> None:
+    tokenizer = read_checkpoint(directory).tokenizer
+    tokenizer.enable_truncation(2)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    assert len(read_checkpoint(directory).tokenizer.encode("one two three four").ids) > 2
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_missing_file_is_named(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    with pytest.raises(BadState, match=rf"{name} is missing"):
+        read_checkpoint(directory)
+
+
+@pytest.mark.parametrize("name", TEXT_FILES)
+def test_a_truncated_file_is_named(directory: Path, name: str) -> None:
+    path = directory / name
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(BadState, match=name):
+        read_checkpoint(directory)
+
+
+def test_a_config_that_is_no_object_or_lacks_the_vocabulary_is_refused(directory: Path) -> None:
+    change(directory, "config.json", vocab_size=None)
+    with pytest.raises(BadState, match="has no vocab_size"):
+        read_checkpoint(directory)
+    (directory / "config.json").write_text("[]")
+    with pytest.raises(BadState, match="holds no JSON object"):
+        read_checkpoint(directory)
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadState, match=r"there is no directory .*nowhere"):
+        read_checkpoint(tmp_path / "nowhere")
+
+
+def render(template: str, *contents: str) -> str:
+    messages = [{"role": "user", "content": content} for content in contents]
+    return ChatTemplate(template, {"bos_token": "<s>", "eos_token": "</s>"}).render(messages)
+
+
+def test_templates_follow_hugging_faces_conventions() -> None:
+    assert render("{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "a") == "<s>a</s>"
+    assert render("{{ messages[0] | tojson }}", "é<") == '{"role": "user", "content": "é<"}'
+    assert render("{% if add_generation_prompt and tools is none %}yes{% endif %}") == "yes"
+    assert render("{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}x{% endfor %}", "a", "b") == "x"
+    assert render("{% generation %}{{ messages[0].content }}{% endgeneration %}", "a") == "a"
+    assert len(render("{{ strftime_now('%Y') }}")) == 4
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('only one message') }}", "{{ messages[7].content.x }}", "{{ 'a' + 1 }}"],
+)
+def test_what_a_template_refuses_is_the_clients_fault(template: str) -> None:
+    with pytest.raises(InvalidRequest, match="chat template refuses the messages"):
+        render(template, "a")
+
+
+def test_a_template_runs_in_a_sandbox() -> None:
+    with pytest.raises(InvalidRequest):
+        render("{{ messages.__class__.__mro__[1].__subclasses__() }}", "a")
+    with pytest.raises(InvalidRequest):
+        render("{% set _ = messages.append(1) %}", "a")
+
+
+def test_a_template_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(BadState, match="chat template, line 1"):
+        render("{% for %}")

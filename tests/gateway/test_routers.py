@@ -1,0 +1,196 @@
+"""Several routers, lost routers, and routers that are not of the gateway's checkpoint."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import pytest
+
+from moesaic.v1 import common_pb2
+from moesaic.v1 import generation_pb2 as pb
+from services.gateway.app import gateway
+from services.gateway.settings import GatewaySettings
+from services.wire.errors import BadState
+from tests.gateway.gateway_client import Client, connected, failure_of, running_gateway
+from tests.gateway.router_double import RouterDouble, finished, serving_router, token
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+def ids(num_tokens: int) -> dict[str, Any]:
+    return {"token_ids": pb.TokenIds(ids=[5] * num_tokens)}
+
+
+async def test_the_router_with_most_credit_gets_the_batch() -> None:
+    small, large = RouterDouble(kv_tokens=100, acknowledges=False), RouterDouble(kv_tokens=200, acknowledges=False)
+    async with running_gateway(small, large) as client:
+        await both_up(small, large)
+        calls = [client.generate(**ids(1)) for _ in range(2)]
+        # The first takes the larger router; while its batch is in flight the other one has most.
+        await asyncio.gather(large.submits.get(), small.submits.get())
+        assert all(not call.done() for call in calls)
+
+
+async def test_a_sequence_without_a_token_moves_to_another_router_when_its_own_is_lost() -> None:
+    lost, other = RouterDouble(kv_tokens=200), RouterDouble(answer=[5], kv_tokens=100)
+    async with running_gateway(lost, other) as client:
+        await both_up(lost, other)
+        call = client.generate(**ids(3))
+        await lost.submits.get()
+        lost.break_stream()
+        assert [event.WhichOneof("event") async for event in call] == ["delta", "completion"]
+        assert len((await other.next_sequence()).prompt_token_ids) == 3
+
+
+async def test_a_sequence_with_tokens_fails_when_its_router_is_lost() -> None:
+    router = RouterDouble()
+    async with running_gateway(router) as client:
+        call = client.generate()
+        number = (await router.next_sequence()).sequence
+        router.say(token(number, 5))
+        await call.read()
+        router.break_stream()
+        status, message = await failure_of(call)
+    assert status == UNAVAILABLE
+    assert message.endswith("was lost")
+
+
+async def test_a_gateway_connects_again_to_a_router_whose_stream_broke() -> None:
+    router = RouterDouble(answer=[5])
+    async with running_gateway(router) as client:
+        router.break_stream()
+        await client.complete()  # within the grace it waits for the router to come back
+        assert router.num_streams == 2
+
+
+async def test_a_sequence_that_takes_every_router_down_is_given_up() -> None:
+    router = RouterDouble()
+    async with running_gateway(router) as client:
+        call = client.generate()
+        for _ in range(3):
+            await router.submits.get()
+            router.break_stream()
+        status, message = await failure_of(call)
+    assert (status, message.endswith("was lost")) == (UNAVAILABLE, True)
+
+
+async def test_what_waits_fails_when_no_router_comes_back_in_time() -> None:
+    async with AsyncExitStack() as stack:
+        routers = AsyncExitStack()
+        router = RouterDouble(sequences=0)
+        address = await routers.enter_async_context(serving_router(router))
+        client = await stack.enter_async_context(connected(routers=[address], router_grace_seconds=0.05))
+        waiting = client.generate()
+        await client.stub.GetModel(pb.GetModelRequest())
+        await routers.aclose()
+        assert await failure_of(waiting) == (UNAVAILABLE, "no router came back within 0.05 s")
+        assert await client.refused() == (UNAVAILABLE, "no router can be reached")
+
+
+async def test_a_request_whose_turn_comes_after_the_routers_are_gone_is_refused() -> None:
+    async with AsyncExitStack() as stack:
+        routers = AsyncExitStack()
+        address = await routers.enter_async_context(serving_router(RouterDouble(answer=[5])))
+        limits = {"router_grace_seconds": 0, "requests_per_second": 1}
+        client = await stack.enter_async_context(connected(routers=[address], **limits))
+        await client.complete()
+        paced = client.generate(timeout=10)
+        await client.stub.GetModel(pb.GetModelRequest())
+        await routers.aclose()
+        assert await failure_of(paced) == (UNAVAILABLE, "no router can be reached")
+
+
+async def test_a_departed_sequence_is_not_begun_again_on_another_router() -> None:
+    lost, other = RouterDouble(kv_tokens=200), RouterDouble(answer=[5], kv_tokens=100)
+    async with running_gateway(lost, other) as client:
+        await both_up(lost, other)
+        lost.answers_cancels = False
+        call = client.generate(**ids(3))
+        await lost.submits.get()
+        call.cancel()
+        await lost.cancels.get()
+        lost.break_stream()
+        await client.complete(**ids(4))
+        remaining = [len(sequence.prompt_token_ids) for sequence in await other.submits.get()]
+    assert remaining == [4]
+
+
+async def test_a_gateway_refuses_to_start_with_a_router_of_another_vocabulary() -> None:
+    async with serving_router(RouterDouble(vocab_size=32_000)) as address:
+        settings = GatewaySettings(listen="127.0.0.1:0", routers=[address], drain_seconds=0)
+        with pytest.raises(ExceptionGroup) as failure:
+            async with gateway(settings) as running:
+                await running.until_ready()
+    assert failure.group_contains(BadState, match="a vocabulary of 32000, the gateway's checkpoint one of 4096")
+
+
+async def test_of_two_routers_of_different_checkpoints_only_the_first_is_used() -> None:
+    first, second = RouterDouble(answer=[5]), RouterDouble(answer=[5], model_digest="another")
+    for router in (first, second):
+        router.may_begin.clear()
+    async with serving_router(first) as one, serving_router(second) as two, asyncio.TaskGroup() as tasks:
+        tasks.create_task(begin_once_both_are_described(first, second))
+        async with connected(routers=[one, two]) as client:
+            await refused_one(first, second)
+            for _ in range(4):
+                await client.complete()
+    assert sorted([first.submits.qsize(), second.submits.qsize()]) == [0, 4]
+
+
+async def begin_once_both_are_described(*routers: RouterDouble) -> None:
+    for router in routers:
+        await router.described.get()
+    for router in routers:
+        router.may_begin.set()
+
+
+async def refused_one(*routers: RouterDouble) -> None:
+    """Return when a router was described a second time: it was not good enough the first time."""
+    again = [asyncio.ensure_future(router.described.get()) for router in routers]
+    await asyncio.wait(again, return_when=asyncio.FIRST_COMPLETED)
+    for each in again:
+        each.cancel()
+
+
+async def test_a_gateway_waits_for_its_router_and_is_not_healthy_meanwhile(unused_tcp_port: int) -> None:
+    address = f"127.0.0.1:{unused_tcp_port}"
+    settings = GatewaySettings(listen="127.0.0.1:0", routers=[address], drain_seconds=0)
+    async with gateway(settings) as running, AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{running.port}"))
+        client = Client(channel, "")
+        assert await client.health() == "NOT_SERVING"
+        assert await client.refused() == (UNAVAILABLE, "no router can be reached")
+
+
+async def test_a_gateway_is_healthy_while_a_router_can_be_reached() -> None:
+    async with AsyncExitStack() as stack:
+        routers = AsyncExitStack()
+        address = await routers.enter_async_context(serving_router(RouterDouble()))
+        client = await stack.enter_async_context(connected(routers=[address], router_grace_seconds=0))
+        watch = client.watch_health()
+        while await anext(watch) != "SERVING":
+            pass
+        await routers.aclose()
+        assert await anext(watch) == "NOT_SERVING"
+
+
+async def test_a_router_that_ends_a_sequence_without_a_token_for_its_own_reason_is_believed() -> None:
+    router = RouterDouble()
+    async with running_gateway(router) as client:
+        call = client.generate()
+        number = (await router.next_sequence()).sequence
+        router.say(
+            finished(
+                number,
+                common_pb2.FINISH_REASON_ERROR,
+                status=grpc.StatusCode.UNAVAILABLE,
+                message="nobody hosts expert 3 of layer 1",
+            )
+        )
+        assert await failure_of(call) == (UNAVAILABLE, "nobody hosts expert 3 of layer 1")
+
+
+async def both_up(*routers: RouterDouble) -> None:
+    for router in routers:
+        await router.all_said()

@@ -1,0 +1,68 @@
+"""Draws depend on (seed, position) and the logits alone, and filters are transformers'."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from services.model.sampler import Sampling, draw, uniform
+
+
+def logits(seed: int, size: int = 64) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def test_temperature_zero_takes_the_most_likely_token() -> None:
+    assert draw(logits(1), Sampling(temperature=0.0, seed=5), 3) == int(logits(1).argmax())
+
+
+def test_a_draw_is_made_again_the_same() -> None:
+    drawn = [draw(logits(2), Sampling(seed=7), position) for position in range(50)]
+    assert drawn == [draw(logits(2), Sampling(seed=7), position) for position in range(50)]
+    assert len(set(drawn)) > 1
+
+
+def test_other_seeds_and_positions_draw_otherwise() -> None:
+    numbers = {uniform(seed, position) for seed in range(30) for position in range(30)}
+    assert len(numbers) == 900
+    assert all(0.0 <= number < 1.0 for number in numbers)
+    assert abs(sum(numbers) / 900 - 0.5) < 0.05
+
+
+def test_the_shares_of_draws_are_the_probabilities() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.2])
+    drawn = [draw(probabilities.log(), Sampling(seed=3), position) for position in range(4000)]
+    shares = torch.bincount(torch.tensor(drawn), minlength=3) / 4000
+    assert torch.allclose(shares, probabilities, atol=0.03)
+
+
+@pytest.mark.parametrize("size", [1, 2, 64])
+def test_filters_may_leave_one_token(size: int) -> None:
+    best = int(logits(4, size).argmax())
+    for sampling in (Sampling(top_k=1), Sampling(top_p=1e-9), Sampling(min_p=1.0)):
+        assert draw(logits(4, size), sampling, 0) == best
+
+
+@given(
+    st.integers(0, 1000),
+    st.floats(0.1, 5.0),
+    st.integers(0, 20),
+    st.floats(0.05, 1.0),
+    st.floats(0.0, 0.5),
+)
+def test_only_tokens_that_transformers_keeps_are_drawn(
+    seed: int, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    scores = TemperatureLogitsWarper(temperature)(torch.empty(0), logits(seed).double()[None])
+    if top_k:
+        scores = TopKLogitsWarper(top_k)(torch.empty(0), scores)
+    # A hair wider, so that rounding at the edge of the kept set decides nothing.
+    scores = TopPLogitsWarper(min(1.0, top_p + 1e-6))(torch.empty(0), scores)
+    if min_p:
+        scores = MinPLogitsWarper(min_p * (1 - 1e-6))(torch.empty(0), scores)
+    kept = {token for token, score in enumerate(scores[0].tolist()) if score != -math.inf}
+    sampling = Sampling(temperature, top_k, top_p, min_p, seed)
+    assert {draw(logits(seed), sampling, position) for position in range(40)} <= kept

@@ -1,0 +1,64 @@
+"""The parts of a step are a partition of its time."""
+
+from services.router.frame_deadline import FrameDeadline
+from services.router.receipt import ReplyTimes, SequenceReceipt, StepClock
+
+
+def test_a_clock_charges_every_nanosecond_to_some_part() -> None:
+    clock = StepClock()
+    clock.charge("dense")
+    clock.charge("gate")
+    ended = clock.charge("sampling")
+    assert clock.parts.total() == ended - clock.started
+
+
+def test_a_gather_is_split_at_the_first_and_the_last_reply() -> None:
+    clock = StepClock()
+    sent = clock.charge("encode")
+    fast = ReplyTimes("a:1", sent, sent + 1_000, server_queue=200, server_compute=300)
+    slow = ReplyTimes("b:1", sent, sent + 5_000, server_queue=0, server_compute=4_500)
+    while StepClock.now() < slow.arrived:
+        pass
+    ended = clock.charge_gather([slow, fast])
+    parts = clock.parts
+    assert (parts.expert_queue, parts.expert_compute, parts.wire) == (200, 300, 500)
+    assert parts.straggler_wait == 4_000
+    assert parts.lane_wait == ended - slow.arrived
+    assert clock.stragglers == {"b:1": 1}
+    assert parts.total() == ended - clock.started
+
+
+def test_own_work_hides_the_part_of_the_wait_that_it_covers() -> None:
+    clock = StepClock()
+    sent = clock.charge("encode")
+    while StepClock.now() < sent + 2_000:
+        pass
+    clock.charge("dense")
+    reply = ReplyTimes("a:1", sent, sent + 1_000, server_queue=0, server_compute=900)
+    ended = clock.charge_gather([reply])
+    assert clock.parts.wire == clock.parts.expert_compute == 0
+    assert clock.parts.total() == ended - clock.started
+
+
+def test_wire_is_the_round_trip_less_the_services_own_time_and_never_negative() -> None:
+    assert ReplyTimes("a", 100, 1_100, 200, 300).wire == 500
+    assert ReplyTimes("a", 100, 300, 200, 300).wire == 0
+
+
+def test_a_sequence_is_charged_for_its_steps_and_the_waits_between_them() -> None:
+    receipt = SequenceReceipt()
+    for prefill in (True, False, False):
+        clock = StepClock()
+        receipt.enter_step(clock, prefill=prefill)
+        clock.charge("dense")
+        receipt.leave_step(clock, prefill=prefill)
+    assert (receipt.prefill.steps, receipt.decode.steps) == (1, 2)
+    total = receipt.prefill.parts.total() + receipt.decode.parts.total()
+    assert 0 < total <= receipt.elapsed()
+
+
+def test_a_frames_deadline_has_a_floor_and_grows_with_the_fitted_time() -> None:
+    deadline = FrameDeadline(floor_seconds=0.001, factor=10, smoothing=1.0)
+    assert deadline.nanos_for(8) == 1_000_000
+    deadline.observe(4, round_trip_nanos=4_000_000)
+    assert deadline.nanos_for(8) == 80_000_000

@@ -1,0 +1,77 @@
+"""Every pair lands in exactly one frame, with its row, whatever the placement."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.router.capacity import capacity_of, overflowed
+from services.router.shares import NOBODY, shares_of
+
+
+@st.composite
+def routings(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
+    num_experts = draw(st.integers(1, 12))
+    top_k = draw(st.integers(1, num_experts))
+    tokens = draw(st.integers(1, 20))
+    rows = [draw(st.permutations(range(num_experts)))[:top_k] for _ in range(tokens)]
+    owners = draw(st.lists(st.integers(NOBODY, 3), min_size=num_experts, max_size=num_experts))
+    return np.array(rows).reshape(-1), np.array(owners), top_k
+
+
+@given(routings(), st.integers(1, 9))
+def test_each_pair_is_in_one_frame_and_each_row_once_in_a_frame(
+    routing: tuple[np.ndarray, np.ndarray, int], max_pairs: int
+) -> None:
+    experts, owners, top_k = routing
+    shares = shares_of(experts, owners, top_k, max_pairs)
+    positions = np.concatenate([share.positions for share in shares])
+    assert sorted(positions) == list(range(len(experts)))
+    for share in shares:
+        assert (owners[share.experts] == share.service).all()
+        assert (experts[share.positions] == share.experts).all()
+        assert (share.rows[share.pair_rows] == share.positions // top_k).all()
+        assert len(set(share.rows)) == len(share.rows)
+        assert len(share.positions) <= max_pairs or len(share.rows) == 1
+
+
+@given(routings(), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_combining_replies_in_any_order_gives_the_local_sum(
+    routing: tuple[np.ndarray, np.ndarray, int], max_pairs: int, random: object
+) -> None:
+    experts, owners, top_k = routing
+    owners = np.maximum(owners, 0)
+    tokens = len(experts) // top_k
+    hidden, scale = torch.randn(tokens, 8), torch.randn(len(owners), 8)
+    weights = torch.rand(tokens, top_k)
+    shares = shares_of(experts, owners, top_k, max_pairs)
+    random.shuffle(shares)  # type: ignore[attr-defined]
+    gathered = torch.zeros(tokens * top_k, 8)
+    for share in shares:
+        rows = hidden[torch.from_numpy(share.rows)][torch.from_numpy(share.pair_rows)]
+        gathered.index_copy_(0, torch.from_numpy(share.positions), rows * scale[torch.from_numpy(share.experts)])
+    combined = (gathered.view(tokens, top_k, 8) * weights[..., None]).sum(1)
+    each = hidden[:, None] * scale[torch.from_numpy(experts.reshape(tokens, top_k))]
+    assert torch.equal(combined, (each * weights[..., None]).sum(1))
+
+
+def test_a_dropped_pair_is_in_no_frame() -> None:
+    shares = shares_of(np.array([0, -1, 1, 0]), np.array([0, 0]), 2, 100)
+    assert [share.positions.tolist() for share in shares] == [[0, 2, 3]]
+
+
+def test_capacity_is_shared_by_tokens_and_rounded_up() -> None:
+    assert capacity_of(1.0, num_tokens=5, top_k=2, num_experts=4) == 3
+
+
+def test_the_latest_tokens_of_a_full_expert_overflow() -> None:
+    experts = np.array([0, 1, 0, 2, 0, 3, 0, 1])
+    assert overflowed(experts, num_experts=4, capacity=2).tolist() == [4, 6]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 8))
+def test_no_expert_keeps_more_than_its_capacity(experts: list[int], capacity: int) -> None:
+    flat = np.array(experts)
+    kept = np.delete(flat, overflowed(flat, 6, capacity))
+    counts, kept_counts = np.bincount(flat, minlength=6), np.bincount(kept, minlength=6)
+    assert (kept_counts == np.minimum(counts, capacity)).all()

@@ -1,0 +1,90 @@
+"""Channels and the addresses that a name stands for."""
+
+import asyncio
+import socket
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.runtime.channels import open_channel, resolve, split_address
+from services.runtime.server import serving
+from services.wire.errors import InvalidRequest, Unavailable
+
+Record = tuple[int, int, int, str, tuple[str | int, ...]]
+
+
+def record(host: str) -> Record:
+    if ":" in host:
+        return (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (host, 50053, 0, 0))
+    return (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 50053))
+
+
+@pytest.fixture
+def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
+    """What the name service answers; DNS itself is the one thing a test cannot have of its own."""
+    answer: list[Record] = []
+
+    async def getaddrinfo(loop: asyncio.AbstractEventLoop, host: str, port: int, *, type: int) -> list[Record]:
+        return answer
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    return answer
+
+
+async def test_host_and_port_are_one_service_as_they_are():
+    assert await resolve("localhost:50053") == ["localhost:50053"]
+
+
+async def test_a_name_is_one_service_for_each_a_record(records: list[Record]):
+    records += [record("10.0.0.2"), record("10.0.0.1"), record("10.0.0.1")]
+    assert await resolve("dns:///expert:50053") == ["10.0.0.1:50053", "10.0.0.2:50053"]
+
+
+async def test_a_dual_stack_service_counts_once(records: list[Record]):
+    records += [record("fd00::1"), record("10.0.0.1")]
+    assert await resolve("dns:///expert:50053") == ["10.0.0.1:50053"]
+
+
+async def test_a_name_with_only_aaaa_records_is_resolved_to_them(records: list[Record]):
+    records += [record("fd00::2"), record("fd00::1")]
+    assert await resolve("dns:///expert:50053") == ["[fd00::1]:50053", "[fd00::2]:50053"]
+
+
+async def test_an_unknown_name_is_unavailable():
+    with pytest.raises(Unavailable, match=r"does-not-exist\.invalid"):
+        await resolve("dns:///does-not-exist.invalid:50053")
+
+
+async def test_a_name_service_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch):
+    async def getaddrinfo(loop: asyncio.AbstractEventLoop, host: str, port: int, *, type: int) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    with pytest.raises(Unavailable, match="no answer in time"):
+        await resolve("dns:///expert:50053", timeout_seconds=0.01)
+
+
+def test_an_ipv6_address_is_split_without_its_brackets():
+    assert split_address("[::1]:50051") == ("::1", 50051)
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", ":50051", "host:port", "host:70000", "host:-1"])
+def test_what_is_no_address_is_refused(address: str):
+    with pytest.raises(InvalidRequest, match="host:port"):
+        split_address(address)
+
+
+async def test_a_channel_reaches_a_server_again_after_it_was_restarted():
+    async def status(channel: grpc.aio.Channel) -> int:
+        stub = health_pb2_grpc.HealthStub(channel)
+        response = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True)
+        return response.status
+
+    serving_now = {"service_names": [], "drain_seconds": 0.0, "register": lambda server: None}
+    async with serving(**serving_now, listen="127.0.0.1:0") as port:
+        channel = open_channel(f"127.0.0.1:{port}")
+        assert await status(channel) == health_pb2.HealthCheckResponse.SERVING
+    async with serving(**serving_now, listen=f"127.0.0.1:{port}"):
+        assert await status(channel) == health_pb2.HealthCheckResponse.SERVING
+    await channel.close()

@@ -1,0 +1,136 @@
+"""Traces and metrics leave the process where asked for, and only then."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from services.runtime.server import serving
+
+RECORDING = """
+import asyncio, sys
+from opentelemetry import metrics, trace
+from services.runtime.process import run_process
+
+async def life(on_ready):
+    metrics.get_meter("test").create_counter("moesaic.test.rows", "{row}").add(7)
+    with trace.get_tracer("test").start_as_current_span("step") as span:
+        print("recording" if span.is_recording() else "silent")
+    BODY
+
+sys.exit(run_process(life, service="router"))
+"""
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer):
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.spans: list[str] = []
+        self.metrics: set[str] = set()
+        self.resource: dict[str, str] = {}
+        self.hangs = False
+        self.address = ""
+
+    async def Export(self, request, context):
+        if self.hangs:
+            await asyncio.Event().wait()
+        if isinstance(request, trace_service_pb2.ExportTraceServiceRequest):
+            return self._traces(request)
+        for resource in request.resource_metrics:
+            self.metrics |= {one.name for scope in resource.scope_metrics for one in scope.metrics}
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+    def _traces(
+        self, request: trace_service_pb2.ExportTraceServiceRequest
+    ) -> trace_service_pb2.ExportTraceServiceResponse:
+        for resource in request.resource_spans:
+            self.resource = {one.key: one.value.string_value for one in resource.resource.attributes}
+            self.spans += [span.name for scope in resource.scope_spans for span in scope.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[Collector]:
+    collector = Collector()
+
+    def register(server: grpc.aio.Server) -> None:
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)
+
+    async with serving(register, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
+        collector.address = f"http://127.0.0.1:{port}"
+        yield collector
+
+
+async def record(variables: dict[str, str], body: str = "pass") -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", RECORDING.replace("BODY", body)],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def test_without_an_endpoint_nothing_is_recorded():
+    ended = await record({})
+    assert (ended.returncode, ended.stdout) == (0, "silent\n")
+
+
+async def test_with_an_endpoint_the_last_span_and_metric_arrive_before_the_process_ends(collector: Collector):
+    ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address})
+    assert (ended.returncode, ended.stdout) == (0, "recording\n")
+    assert collector.spans == ["step"]
+    assert "moesaic.test.rows" in collector.metrics
+    assert collector.resource["service.namespace"] == "moesaic"
+    assert collector.resource["service.name"] == "router"
+    assert collector.resource["service.instance.id"]
+
+
+async def test_loop_lag_is_measured_where_metrics_are_asked_for(collector: Collector):
+    await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address}, "await asyncio.sleep(0.3)")
+    assert "moesaic.loop.lag" in collector.metrics
+
+
+async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collector):
+    collector.hangs = True
+    script = RECORDING.replace("BODY", "pass").replace(
+        "sys.exit(", "import services.runtime.telemetry as telemetry\ntelemetry.FLUSH_SECONDS = 0.2\nsys.exit("
+    )
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", script],
+        env=os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0
+    assert "telemetry was not flushed within 0.2 s" in ended.stderr
+
+
+async def test_prometheus_reads_the_metrics_port(unused_tcp_port: int):
+    body = (
+        "import urllib.request; "
+        f"print(urllib.request.urlopen('http://127.0.0.1:{unused_tcp_port}/metrics').read().decode())"
+    )
+    ended = await record({"MOESAIC_METRICS_PORT": str(unused_tcp_port)}, body)
+    assert ended.returncode == 0
+    assert "moesaic_test_rows" in ended.stdout
+
+
+async def test_a_metrics_port_in_use_is_one_line(collector: Collector):
+    port = collector.address.rpartition(":")[2]
+    ended = await record({"MOESAIC_METRICS_PORT": port})
+    assert ended.returncode == 1
+    assert f"moesaic router: cannot serve metrics on port {port}: Address already in use" in ended.stderr

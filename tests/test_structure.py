@@ -1,0 +1,117 @@
+"""The shape of the code: who may import whom, and how long files and functions may be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 50
+# Imports point one way: a package may import itself and what stands beside its name, and no other of ours.
+MAY_IMPORT = {
+    "wire": {"moesaic"},
+    "runtime": {"wire", "moesaic"},
+    "model": {"wire"},
+    "gateway": {"runtime", "wire", "moesaic"},
+    "router": {"runtime", "wire", "model", "moesaic"},
+    "expert": {"runtime", "wire", "model", "moesaic"},
+    "cli": {"runtime", "wire", "model", "gateway", "router", "expert", "moesaic"},
+}
+WITHOUT_TORCH = ("gateway", "cli", "runtime", "wire")
+# The one file between torch and the wire.
+MAY_IMPORT_TORCH = {Path("services/wire/frames.py")}
+TORCH_PACKAGES = {"torch", "transformers", "safetensors"}
+
+SOURCES = sorted(path.relative_to(ROOT) for folder in ("services", "train") for path in (ROOT / folder).rglob("*.py"))
+PACKAGED = [path for path in SOURCES if path.parts[0] == "services" and len(path.parts) > 2]
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that the file names in an import, wherever in the file."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where something comes from"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(module: str) -> str | None:
+    """The package of ours that a module belongs to."""
+    parts = module.split(".")
+    if parts[0] == "services" and len(parts) > 1:
+        return parts[1]
+    return "moesaic" if parts[0] == "moesaic" else None
+
+
+def test_every_package_is_in_the_table():
+    assert {path.parts[1] for path in PACKAGED} == set(MAY_IMPORT)
+
+
+def test_imports_point_one_way():
+    wrong = [
+        f"{path} imports services.{imported}"
+        for path in PACKAGED
+        for imported in {ours(module) for module in imports(path)} - {None, path.parts[1]}
+        if imported not in MAY_IMPORT[path.parts[1]]
+    ]
+    assert wrong == []
+
+
+def test_only_frames_bring_torch_to_the_wire():
+    bringing = {
+        path
+        for path in PACKAGED
+        if path.parts[1] in WITHOUT_TORCH and {module.partition(".")[0] for module in imports(path)} & TORCH_PACKAGES
+    }
+    assert bringing <= MAY_IMPORT_TORCH
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "services.gateway.app",
+        "services.cli.main",
+        "services.cli.generate",
+        "services.cli.serve",
+        "services.cli.services",
+        "services.router.settings",
+        "services.expert.settings",
+        "services.runtime.process",
+        "services.runtime.server",
+        "services.wire.errors",
+    ],
+)
+def test_torch_stays_out_of_what_starts_before_it(module: str):
+    script = f"import sys, {module}; sys.exit(bool({TORCH_PACKAGES!r} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False)
+    assert ended.returncode == 0
+
+
+def test_files_are_short():
+    lines = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {path: count for path, count in lines.items() if count > MAX_FILE_LINES} == {}
+
+
+def test_functions_are_short():
+    long = [
+        f"{path}: {node.name}"
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, Function) and node.end_lineno - node.lineno >= MAX_FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_modules_say_in_their_first_line_what_they_are_for():
+    assert [path for path in SOURCES if not (ast.get_docstring(parsed(path)) or "").strip()] == []

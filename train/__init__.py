@@ -1,0 +1,1 @@
+"""Trains, measures and exports tessera, the language model the project ships."""
