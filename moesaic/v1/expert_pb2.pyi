@@ -300,11 +300,11 @@ class LoadExpertsResponse(google.protobuf.message.Message):
     NUM_TOTAL_FIELD_NUMBER: builtins.int
     GENERATION_FIELD_NUMBER: builtins.int
     num_loaded: builtins.int
-    """Experts ready so far."""
+    """Experts read so far, those that were hosted already included; they become ready together."""
     num_total: builtins.int
     """Experts to load in all."""
     generation: builtins.int
-    """The hosting generation after this step."""
+    """The hosting generation now; in the last response the one in which all are ready."""
     def __init__(
         self,
         *,

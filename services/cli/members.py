@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.runtime.channels import split_address
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -23,7 +25,7 @@ class Member:
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """What a local cluster is to be; `listen` None lets the gateway have any free port of this machine."""
+    """What a local cluster is to be; without `listen`, or with port 0, the gateway has any free port."""
 
     model: Path | None
     num_experts: int
@@ -34,11 +36,14 @@ class ClusterPlan:
     drain_seconds: float
 
     def members(self) -> list[Member]:
-        """Expert services, router and gateway, on ports that are free now."""
+        """Expert services, router and gateway, on ports that are free now.
+
+        Raises InvalidRequest when `listen` is no address.
+        """
         *expert_ports, router_port, gateway_port = _free_ports(self.num_experts + 2)
         experts = [f"{LOOPBACK}:{port}" for port in expert_ports]
         router = f"{LOOPBACK}:{router_port}"
-        gateway = self.listen or f"{LOOPBACK}:{gateway_port}"
+        gateway = self._gateway_address(gateway_port)
         members = [
             self._member(f"expert-{index}", "expert", address, *self._computing())
             for index, address in enumerate(experts)
@@ -46,6 +51,11 @@ class ClusterPlan:
         members.append(self._member("router", "router", router, *self._computing(), f"--experts={','.join(experts)}"))
         members.append(self._member("gateway", "gateway", gateway, f"--routers={router}"))
         return members
+
+    def _gateway_address(self, free_port: int) -> str:
+        listen = self.listen or f"{LOOPBACK}:0"
+        _, port = split_address(listen)
+        return listen if port else f"{listen.removesuffix('0')}{free_port}"
 
     def _member(self, name: str, service: str, address: str, *arguments: str) -> Member:
         shared = [f"--listen={address}", f"--drain-seconds={self.drain_seconds}"]

@@ -74,6 +74,8 @@ class Supervisor:
                 raise
             await self._crashed(str(error))
             return
+        if self.ready.is_set():
+            self._report(f"{self.member.name} is ready again, pid {child.pid}")
         self.ready.set()
         code = await child.wait()
         if not self._stopping.is_set():

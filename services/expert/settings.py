@@ -52,8 +52,12 @@ class ExpertSettings(BaseSettings):
     @field_validator("cores")
     @classmethod
     def _cores_exist(cls, cores: list[int] | None) -> list[int] | None:
+        if cores is None:
+            return None
+        if not hasattr(os, "sched_getaffinity"):
+            raise ValueError("a process cannot be kept on cores on this system")
         usable = os.sched_getaffinity(0)
-        if cores is not None and not usable.issuperset(cores):
+        if not usable.issuperset(cores):
             raise ValueError(f"cores {sorted(set(cores) - usable)} are not among the usable {sorted(usable)}")
         return cores
 

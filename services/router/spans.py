@@ -108,9 +108,8 @@ class _RecordedLayer(LayerSpans):
             "moesaic.bytes": num_bytes,
             "server.address": address,
         }
-        return _RecordedCall(
-            _child(self._tracer, self._span, "router.expert", started, attributes, kind=SpanKind.CLIENT)
-        )
+        span = _child(self._tracer, self._span, "router.expert", started, attributes, kind=SpanKind.CLIENT)
+        return _RecordedCall(span, started)
 
     def part(self, name: str, started: int, ended: int) -> None:
         _child(self._tracer, self._span, f"router.{name}", started, {}).end(ended + _WALL_OFFSET)
@@ -121,8 +120,8 @@ class _RecordedLayer(LayerSpans):
 
 
 class _RecordedCall(CallSpan):
-    def __init__(self, span: Span) -> None:
-        self._span = span
+    def __init__(self, span: Span, started: int) -> None:
+        self._span, self._started = span, started
         self.traceparent = current_traceparent(trace.set_span_in_context(span))
 
     def end(self, times: ReplyTimes | None, attempt: int, failure: str = "") -> None:
@@ -134,6 +133,7 @@ class _RecordedCall(CallSpan):
             return
         self._span.set_attributes(
             {
+                "moesaic.encode_nanos": times.sent - self._started,
                 "moesaic.wire_nanos": times.wire,
                 "moesaic.queue_nanos": times.server_queue,
                 "moesaic.compute_nanos": times.server_compute,

@@ -10,6 +10,7 @@ from services.expert.settings import ExpertSettings
 from services.gateway.settings import GatewaySettings
 from services.router.settings import RouterSettings
 from services.runtime.settings import load
+from services.wire.errors import InvalidRequest
 
 SETTINGS = {"expert": ExpertSettings, "router": RouterSettings, "gateway": GatewaySettings}
 
@@ -52,6 +53,17 @@ def test_the_router_is_told_every_expert_service_and_the_gateway_the_router():
 
 def test_the_gateway_listens_where_it_is_told():
     assert plan(listen="0.0.0.0:50051").members()[-1].address == "0.0.0.0:50051"
+
+
+def test_port_nought_is_any_free_port():
+    host, _, port = plan(listen="127.0.0.1:0").members()[-1].address.partition(":")
+    assert host == "127.0.0.1"
+    assert int(port) > 0
+
+
+def test_what_is_no_address_to_listen_on_is_refused():
+    with pytest.raises(InvalidRequest, match="host:port"):
+        plan(listen="50051").members()
 
 
 def test_the_cores_are_shared_out_among_the_expert_services(monkeypatch: pytest.MonkeyPatch):

@@ -61,12 +61,12 @@ async def test_a_trace_reaches_from_the_client_to_every_layer_and_service(
     assert sorted(by_id[compute.parent.span_id].context.span_id for compute in computes) == sorted(
         call.context.span_id for call in calls
     )
-    assert {call.attributes["server.address"] for call in calls} <= {
-        layer.attributes["moesaic.straggler"] for layer in layers
-    } | {call.attributes["server.address"] for call in calls}
+    for layer in layers:
+        asked = [call.attributes["server.address"] for call in calls if call.parent.span_id == layer.context.span_id]
+        assert layer.attributes["moesaic.straggler"] in asked
     for call in calls:
-        parts = sum(call.attributes[f"moesaic.{part}_nanos"] for part in ("wire", "queue", "compute"))
-        assert abs(parts - (call.end_time - call.start_time)) < 2_000_000
+        parts = sum(call.attributes[f"moesaic.{part}_nanos"] for part in ("encode", "wire", "queue", "compute"))
+        assert parts == call.end_time - call.start_time
 
 
 async def test_the_request_says_how_deep_its_trace_goes(olmoe: Path, exporter: InMemorySpanExporter) -> None:

@@ -1,6 +1,5 @@
 """Frames over real gRPC: every pair is computed or named with its reason, and every frame is answered once."""
 
-import asyncio
 from pathlib import Path
 
 import grpc

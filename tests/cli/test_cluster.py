@@ -1,0 +1,169 @@
+"""The commands with a cluster of real processes and the embedded model."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+MOESAIC = (sys.executable, "-m", "services.cli.main")
+NUM_PROCESSES = 4
+
+
+@dataclass
+class Serving:
+    """A running `moesaic serve`, and the lines it said before it was ready."""
+
+    process: asyncio.subprocess.Process
+    lines: list[str]
+
+    @property
+    def address(self) -> str:
+        (line,) = (line for line in self.lines if line.startswith("ready: "))
+        return line.split()[4]
+
+    def pid(self, name: str) -> int:
+        (line,) = (line for line in self.lines if line.startswith(name))
+        match = re.search(r"pid (\d+)", line)
+        assert match is not None
+        return int(match[1])
+
+    async def until(self, text: str) -> None:
+        """Read on until a line has `text`; fails when the process ends before."""
+        assert self.process.stderr is not None
+        while text not in (line := (await self.process.stderr.readline()).decode()):
+            assert line, f"ended without saying {text!r}: {self.lines}"
+            self.lines.append(line.rstrip())
+        self.lines.append(line.rstrip())
+
+    async def stop(self, number: signal.Signals) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, stderr = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, stderr.decode()
+
+
+async def start(*arguments: str, variables: Mapping[str, str]) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        *MOESAIC, *arguments, stdout=pipe, stderr=pipe, env=os.environ | variables
+    )
+
+
+async def run(*arguments: str, folder: Path) -> tuple[int, str, str]:
+    process = await start(*arguments, variables={"TMPDIR": str(folder)})
+    stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, stdout.decode(), stderr.decode()
+
+
+@pytest.fixture
+async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
+    process = await start("serve", "--listen", "127.0.0.1:0", variables={"TMPDIR": str(tmp_path)})
+    serving = Serving(process, [])
+    try:
+        await serving.until("ready: ")
+        yield serving
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+async def until_gone(pid: int) -> None:
+    descriptor = os.pidfd_open(pid)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def run_folders(folder: Path) -> list[Path]:
+    return list(folder.glob("moesaic-*"))
+
+
+async def test_generate_starts_a_cluster_streams_says_the_cost_and_leaves_nothing(tmp_path: Path):
+    flags = ("--max-new-tokens", "8", "--temperature", "0", "--experts", "2", "--json", "--ignore-eos")
+    code, stdout, stderr = await run("generate", "Once upon a time", *flags, folder=tmp_path)
+    assert code == 0, stderr
+    *text, last = stdout.splitlines()
+    read = json.loads(last)
+    assert "\n".join(text) == read["text"]
+    assert read["finish_reason"] == "length"
+    assert len(read["token_ids"]) == read["usage"]["completion_tokens"] == 8
+    parts = read["receipt"]
+    assert 0.95 * parts["end_to_end_nanos"] <= parts["end_to_end_nanos"] - parts["unaccounted_nanos"]
+    assert "where the time went" in stderr
+    assert "slowest service" in stderr
+    pids = [int(pid) for pid in re.findall(r"pid (\d+)", stderr)]
+    assert len(pids) == NUM_PROCESSES
+    assert not any(is_running(pid) for pid in pids)
+    assert run_folders(tmp_path) == []
+
+
+async def test_serve_says_what_each_service_holds_brings_a_crashed_one_back_and_stops_cleanly(
+    serving: Serving, tmp_path: Path
+):
+    holds = [line for line in serving.lines if "pid" in line]
+    assert [line.split()[0] for line in holds] == ["expert-0", "expert-1", "router", "gateway"]
+    assert all("48 of 96 experts" in line for line in holds[:2])
+
+    os.kill(serving.pid("gateway"), signal.SIGKILL)
+    await serving.until("gateway is started again")
+    await serving.until("gateway is ready again")
+    flags = ("--address", serving.address, "--max-new-tokens", "4")
+    code, stdout, stderr = await run("generate", *flags, "Once", folder=tmp_path)
+    assert code == 0, stderr
+    assert stdout.strip()
+
+    code, stderr = await serving.stop(signal.SIGINT)
+    assert (code, stderr) == (0, "stopping\nstopped\n")
+    assert serving.process.stdout is not None
+    assert await serving.process.stdout.read() == b""
+    assert run_folders(tmp_path) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's help is Linux's")
+async def test_no_service_outlives_a_command_that_was_killed(serving: Serving):
+    pids = [serving.pid(name) for name in ("expert-0", "expert-1", "router", "gateway")]
+    assert all(is_running(pid) for pid in pids)
+    gone = [asyncio.ensure_future(until_gone(pid)) for pid in pids]
+    serving.process.kill()
+    await asyncio.gather(serving.process.communicate(), *gone)
+
+
+async def test_a_checkpoint_that_is_missing_is_told_in_a_line(tmp_path: Path):
+    missing = str(tmp_path / "none")
+    (tmp_path / "runs").mkdir()
+    code, stdout, stderr = await run("generate", "--model", missing, "Once", folder=tmp_path / "runs")
+    assert (code, stdout) == (1, "")
+    assert missing in stderr
+    assert "did not start (exit code 1)" in stderr
+    assert "Traceback" not in stderr
+
+
+async def test_a_port_in_use_is_told_in_a_line(tmp_path: Path):
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        code, _, stderr = await run("serve", "--listen", f"127.0.0.1:{port}", folder=tmp_path)
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in stderr
+    assert "Traceback" not in stderr

@@ -1,0 +1,170 @@
+"""Scatter and gather against streams that answer out of order, in part, wrongly or not at all."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.model.sampler import Sampling
+from services.router.dispatch import Dispatcher, Placement
+from services.router.expert_stream import Answer
+from services.router.receipt import ReplyTimes, SequenceReceipt
+from services.router.scheduler import Work
+from services.router.sequence import Order, Sequence
+from services.router.shares import NOBODY
+from services.router.step import Step
+from services.wire.errors import ServingError, Unavailable
+from services.wire.frames import ReceivedFrame, ReceivedReply, decode_request, decode_response, encode_reply
+from services.wire.outcomes import FrameError, PairFailure
+
+LAYER, HIDDEN = 3, 8
+
+Behaviour = Callable[[ReceivedFrame, torch.Tensor], dict]
+
+
+class ScriptedStream:
+    """Stands for a stream to a service: decodes each frame as a service would, and answers when told to."""
+
+    def __init__(self, scale: torch.Tensor, behaviour: Behaviour | None = None) -> None:
+        self._scale = scale
+        self._behaviour = behaviour
+        self.waiting: list[Callable[[], None]] = []
+
+    def send(self, encode: Callable[[int, int], bytes], num_pairs: int) -> "asyncio.Future[Answer]":
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        frame = decode_request(encode(len(self.waiting), 10**9))
+        assert isinstance(frame, ReceivedFrame)
+        assert len(frame.pair_rows) == num_pairs
+        self.waiting.append(lambda: answered.set_result(Answer(self._reply(frame), ReplyTimes("a:1", 0, 1, 0, 0))))
+        return answered
+
+    def _reply(self, frame: ReceivedFrame) -> ReceivedReply:
+        rows = frame.rows(HIDDEN)[torch.from_numpy(frame.pair_rows.astype(np.int64))]
+        computed = rows * self._scale[torch.from_numpy(frame.pair_experts.astype(np.int64))]
+        fields = {"rows": computed} | (self._behaviour(frame, computed) if self._behaviour else {})
+        reply = decode_response(encode_reply(frame_id=frame.frame_id, **fields)).reply
+        assert reply is not None
+        return reply
+
+
+def step_of(lengths: list[int]) -> Step:
+    sequences = [
+        Sequence(n, Order((0,) * length, Sampling(), 1), SequenceReceipt()) for n, length in enumerate(lengths)
+    ]
+    return Step(0, [Work(sequence, length) for sequence, length in zip(sequences, lengths, strict=True)])
+
+
+def dispatcher(dtype: torch.dtype, owners: list[int], streams: list[ScriptedStream], max_pairs: int) -> Dispatcher:
+    made = Dispatcher(num_experts=len(owners), hidden_size=HIDDEN, dtype=dtype)
+    limit = max_pairs * 2 * HIDDEN * dtype.itemsize
+    addresses = [f"service-{index}" for index in range(len(streams))]
+    made.placement = Placement({LAYER: np.array(owners)}, [[stream] for stream in streams], addresses, limit)
+    return made
+
+
+async def computed(
+    made: Dispatcher,
+    step: Step,
+    streams: list[ScriptedStream],
+    routing: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    seed: int = 0,
+) -> torch.Tensor:
+    """Run one layer; once its frames are out, answer them in a random order."""
+    task = asyncio.ensure_future(made.compute(step, LAYER, *routing, None))
+    await asyncio.sleep(0)
+    answers = [answer for stream in streams for answer in stream.waiting]
+    random.Random(seed).shuffle(answers)
+    for answer in answers:
+        answer()
+    return await task
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    st.integers(1, 8),
+    st.integers(1, 4),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    st.integers(1, 12),
+    st.integers(0, 2**32),
+)
+def test_the_combined_rows_are_those_of_one_process(
+    lengths: list[int], num_experts: int, num_services: int, dtype: torch.dtype, max_pairs: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tokens, top_k = sum(lengths), min(num_experts, 3)
+    hidden = torch.randn(tokens, HIDDEN, generator=generator).to(dtype)
+    index = torch.rand(tokens, num_experts, generator=generator).topk(top_k, dim=-1).indices
+    weights = torch.rand(tokens, top_k, generator=generator)
+    scale = torch.randn(num_experts, HIDDEN, generator=generator).to(dtype)
+    streams = [ScriptedStream(scale) for _ in range(num_services)]
+    owners = [expert % num_services for expert in range(num_experts)]
+    step = step_of(lengths)
+    made = dispatcher(dtype, owners, streams, max_pairs)
+    output = asyncio.run(computed(made, step, streams, (hidden, index, weights), seed))
+    each = hidden[:, None] * scale[index]
+    assert torch.equal(output, (each * weights[..., None]).sum(1).to(dtype))
+    assert all(work.sequence.ending is None for work in step.batch)
+
+
+ROUTING = (torch.ones(4, HIDDEN), torch.tensor([[0, 1], [0, 2], [2, 3], [2, 3]]), torch.ones(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        (
+            lambda frame, rows: {"rows": None, "error": FrameError(3, "layer is wrong")},
+            "refused a frame: layer is wrong",
+        ),
+        (lambda frame, rows: {"rows": rows[:-1]}, "rows for"),
+        (lambda frame, rows: {"failures": [PairFailure(1, (99,))]}, "named pairs that were not in the frame"),
+        (
+            lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(1, (0,))]},
+            "expert 0 of layer 3 was not computed by service-0: it is not hosted there any more",
+        ),
+        (lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(2, (0,))]}, "its queue is full"),
+        (lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(3, (0,))]}, "time passed in its queue"),
+    ],
+)
+async def test_a_bad_answer_ends_only_the_requests_it_concerns(behaviour: Behaviour, message: str) -> None:
+    streams = [ScriptedStream(torch.ones(4, HIDDEN), behaviour), ScriptedStream(torch.ones(4, HIDDEN))]
+    step = step_of([2, 2])  # experts 0 and 1, on the bad service, are used by the first sequence alone
+    output = await computed(dispatcher(torch.float32, [0, 0, 1, 1], streams, 100), step, streams, ROUTING)
+    concerned, other = (work.sequence for work in step.batch)
+    assert concerned.ending is not None
+    assert message in str(concerned.ending.error)
+    assert other.ending is None
+    assert torch.equal(output[2:], torch.full((2, HIDDEN), 2.0))
+
+
+async def test_an_expert_that_nobody_hosts_ends_only_the_requests_that_need_it() -> None:
+    streams = [ScriptedStream(torch.ones(4, HIDDEN))]
+    step = step_of([2, 2])
+    await computed(dispatcher(torch.float32, [0, NOBODY, 0, 0], streams, 100), step, streams, ROUTING)
+    needy, other = (work.sequence for work in step.batch)
+    assert needy.ending is not None
+    assert isinstance(needy.ending.error, Unavailable)
+    assert str(needy.ending.error) == "no live service hosts expert 1 of layer 3"
+    assert other.ending is None
+
+
+async def test_a_broken_stream_ends_its_requests_with_layer_and_expert() -> None:
+    class Broken(ScriptedStream):
+        def send(self, encode: Callable[[int, int], bytes], num_pairs: int) -> "asyncio.Future[Answer]":
+            answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            answered.set_exception(Unavailable("the stream broke"))
+            return answered
+
+    streams = [Broken(torch.ones(4, HIDDEN))]
+    step = step_of([4])
+    await computed(dispatcher(torch.float32, [0, 0, 0, 0], streams, 100), step, streams, ROUTING)
+    ending = step.batch[0].sequence.ending
+    assert ending is not None
+    assert isinstance(ending.error, ServingError)
+    assert str(ending.error) == "expert 0 of layer 3 could not be computed: the stream broke"
