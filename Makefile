@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 TORCH := torch==2.13.0
 TORCH_FLAGS ?=
-PROMPT ?= Once upon a time, a little fox
+PROMPT ?= Once upon a time
 FLAGS ?=
 
 .PHONY: help run test lint format stubs clean

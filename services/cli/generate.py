@@ -65,6 +65,8 @@ async def _generate(settings: GenerateSettings, prompt: str) -> None:
 
 async def _continue(settings: GenerateSettings, prompt: str, address: str, report: Report) -> None:
     request = build_request(settings, prompt)
+    if sys.stdout.isatty() and not settings.chat:
+        report.quote(prompt)  # for who reads along; never in the output itself
     outcome = await stream(address, request, settings.timeout, _write)
     _write("\n")
     _show_cost(outcome, report)

@@ -20,6 +20,10 @@ class Report:
         """Print a line that stays."""
         self.console.print(text, markup=False)
 
+    def quote(self, text: str) -> None:
+        """Print a text faintly, without a line's end, so that what follows goes on after it."""
+        self.console.print(text, style="dim", markup=False, end="")
+
     def progress(self, stage: str, detail: str = "") -> None:
         """Say what is being waited for; where nothing can move, each stage is one line without its detail."""
         if self._status is not None:

@@ -80,9 +80,9 @@ class Startup:
 
     def _progress(self) -> None:
         everyone = [*self._experts, self._router, self._gateway]
-        missing = ", ".join(one.member.name for one in everyone if not one.ready.is_set())
-        placed = sum(self._placed.values())
-        self._report.progress("starting the cluster", f"(waiting for {missing}; {placed} experts in place)")
+        missing = [one.member.name for one in everyone if not one.ready.is_set()]
+        waiting = f"waiting for {', '.join(missing)}; " if missing else ""
+        self._report.progress("starting the cluster", f"({waiting}{sum(self._placed.values())} experts in place)")
 
     async def _say(self, supervisor: Supervisor, holds: str) -> None:
         member = supervisor.member
