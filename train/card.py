@@ -13,11 +13,12 @@ from safetensors import safe_open
 from train.answers import NUM_DEFINITIONS, NUM_REQUESTS
 from train.corpus import ARCHIVE
 from train.held_out import MAX_WINDOWS
-from train.prepare import SPLIT_SEED, STORY_SEED
+from train.prepare import MAX_HELD_OUT_CHARACTERS, SPLIT_SEED, STORY_SEED
 from train.recipe import Recipe
 
 TEMPLATE = Path(__file__).parent / "data" / "card.md"
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+NUM_OPEN_SAMPLES = 3
 OUTPUTS = (
     "model.safetensors",
     "tokenizer.json",
@@ -63,6 +64,7 @@ def _facts(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "split_seed": SPLIT_SEED,
         "packages": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
         "max_windows": MAX_WINDOWS,
+        "max_held_out_characters": MAX_HELD_OUT_CHARACTERS,
         "num_requests": NUM_REQUESTS,
         "num_definitions": NUM_DEFINITIONS,
     }
@@ -81,6 +83,7 @@ def _num_parameters(weights: Path, recipe: Recipe) -> tuple[int, float]:
 
 def _results(evaluation: dict[str, Any]) -> dict[str, Any]:
     loads = evaluation["load"]["highest"]
+    samples = [_sample(*pair) for pair in evaluation["samples"].items()]
     domains = [
         [name, f"{score['bits_per_byte']:.3f}", f"{score['top_1']:.2f}", _loads(score["busiest"])]
         for name, score in evaluation["domains"].items()
@@ -95,7 +98,8 @@ def _results(evaluation: dict[str, Any]) -> dict[str, Any]:
             ["domain", "bits per byte", "next token right", "busiest expert, layers 0 to 5"], domains
         ),
         "gate_table": _table(["bar", "wanted", "measured", ""], bars),
-        "samples": "\n\n".join(_sample(*pair) for pair in evaluation["samples"].items()),
+        "samples": "\n\n".join(samples[:NUM_OPEN_SAMPLES]),
+        "more_samples": "\n\n".join(samples[NUM_OPEN_SAMPLES:]),
         "natural_mean": evaluation["natural_mean"],
         **evaluation["recall"],
         **evaluation["names"],

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from services.model.kv_cache import KvCache, LayerShape
+from services.wire.errors import BadState
 
 NAME = "moesaic_packed"
 
@@ -78,13 +79,17 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     s_aux: torch.Tensor | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of each segment over its own sequence's keys.
 
     query [1, heads, tokens, width], key and value [1, kv heads, tokens, width] of the new tokens; returns
-    [1, tokens, heads, value width]. `s_aux` holds a sink logit for each head, as gpt-oss has them.
+    [1, tokens, heads, value width]. `s_aux` holds a sink logit for each head, as gpt-oss has them. Raises BadState for a
+    model that caps its attention's logits, which nothing here does.
     """
+    if softcap is not None:
+        raise BadState("the model caps the logits of its attention (softcap), which is not served")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     window = sliding_window or getattr(module, "sliding_window", None)
     if isinstance(packed, ShapeProbe):

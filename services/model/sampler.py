@@ -33,7 +33,10 @@ def draw(logits: torch.Tensor, sampling: Sampling, position: int) -> int:
     """
     if sampling.temperature == 0.0:
         return int(logits.argmax())
-    probabilities = torch.softmax(logits.double() / sampling.temperature, dim=-1)
+    scaled = logits.double() / sampling.temperature
+    if not scaled.isfinite().all():  # so near to zero that it is zero
+        return int(logits.argmax())
+    probabilities = torch.softmax(scaled, dim=-1)
     ordered, tokens = torch.sort(probabilities, descending=True, stable=True)
     kept = ordered[: _num_kept(ordered, sampling)]
     cumulative = kept.cumsum(0)

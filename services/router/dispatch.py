@@ -17,7 +17,7 @@ from services.router.receipt import ReplyTimes
 from services.router.shares import NOBODY, Indices, Share, shares_of
 from services.router.spans import CallSpan, LayerSpans
 from services.router.step import Step
-from services.wire.errors import Overloaded, ServingError, Unavailable
+from services.wire.errors import InvalidRequest, Overloaded, ServingError, Unavailable
 from services.wire.frames import ReceivedReply, encode_frame
 
 DROPPED = -1
@@ -88,12 +88,17 @@ class Dispatcher:
         host_hidden, experts = await self._on_host(step, layer, hidden, index)
         calls = self._scatter(step, layer, host_hidden, experts, index.shape[1], spans)
         scatter_ended = step.clock.charge("encode")
-        if meanwhile is not None:
-            meanwhile()
-            step.clock.charge("dense")
-        answers = await _all_of(calls)
+        try:
+            if meanwhile is not None:
+                meanwhile()
+                step.clock.charge("dense")
+            answers = [(call, await _answer_of(call)) for call in calls]
+        finally:
+            for call in calls:  # whatever is not answered by now is not waited for
+                call.answered.cancel()
         times = [answer.times for _, answer in answers if isinstance(answer, Answer)]
-        gathered = step.clock.charge_gather(times)
+        lost = next((call.address for call, answer in answers if isinstance(answer, ServingError)), None)
+        gathered = step.clock.charge_gather(times, lost)
         rows = self._gather(step, layer, experts, answers, hidden)
         combined = (rows.view(len(hidden), index.shape[1], -1) * weights[..., None]).sum(1).to(hidden.dtype)
         ended = step.clock.charge("combine")
@@ -154,34 +159,44 @@ class Dispatcher:
         top_k = len(experts) // step.num_tokens
         gathered = torch.zeros(len(like) * top_k, self._hidden_size, dtype=self._dtype)
         for call, answer in answers:
+            times = answer.times if isinstance(answer, Answer) else None
             try:
                 if isinstance(answer, ServingError):
                     raise answer
-                call.span.end(answer.times, attempt=1)
-                computed = self._computed(step, layer, call, answer.reply)
-                rows = answer.reply.rows(self._dtype, self._hidden_size)
-                if len(rows) != len(computed):
-                    raise ServingError(f"{call.address} returned {len(rows)} rows for {len(computed)} pairs")
+                computed, rows = self._computed(step, layer, call, answer.reply)
                 gathered.index_copy_(0, torch.from_numpy(computed), rows)
             except ServingError as error:
-                call.span.end(None, attempt=1, failure=str(error))
+                call.span.end(times, attempt=1, failure=str(error))
                 step.fail(call.share.rows, _named(error, layer, call.share.experts))
+            else:
+                failure = "" if len(computed) == len(call.share.positions) else "some pairs were not computed"
+                call.span.end(times, attempt=1, failure=failure)
         return gathered.to(like.device, non_blocking=True)
 
-    def _computed(self, step: Step, layer: int, call: _Call, reply: ReceivedReply) -> Indices:
-        """Positions of the share's pairs that were computed; the rows of the others fail."""
+    def _computed(self, step: Step, layer: int, call: _Call, reply: ReceivedReply) -> tuple[Indices, torch.Tensor]:
+        """Positions of the share's pairs that were computed, and their rows; the sequences of the others end.
+
+        Raises ServingError when nothing of the reply can be used.
+        """
         share = call.share
         if reply.error is not None:
             raise ServingError(f"{call.address} refused a frame: {reply.error.message}")
-        computed = np.ones(len(share.positions), dtype=bool)
+        is_computed = np.ones(len(share.positions), dtype=bool)
         for failure in reply.failures:
             pairs = np.asarray(failure.pairs, dtype=np.int64)
-            if len(pairs) == 0 or pairs.max() >= len(computed):
+            if len(pairs) == 0 or pairs.max() >= len(is_computed):
                 raise ServingError(f"{call.address} named pairs that were not in the frame")
-            computed[pairs] = False
+            is_computed[pairs] = False
             error = _why(failure.reason, call.address, layer, int(share.experts[pairs[0]]))
             step.fail(share.rows[share.pair_rows[pairs]], error)
-        return share.positions[computed]
+        computed = share.positions[is_computed]
+        try:
+            rows = reply.rows(self._dtype, self._hidden_size)
+        except InvalidRequest as error:  # the service's fault, not the client's
+            raise ServingError(f"{call.address} returned a broken reply: {error}") from error
+        if len(rows) != len(computed):
+            raise ServingError(f"{call.address} returned {len(rows)} rows for {len(computed)} pairs")
+        return computed, rows
 
     @staticmethod
     def _record(spans: LayerSpans, times: list[ReplyTimes], at: tuple[int, int, int, int, int]) -> None:
@@ -193,18 +208,11 @@ class Dispatcher:
         spans.end(ended, max(times, key=lambda reply: reply.arrived).service if times else "")
 
 
-async def _all_of(calls: Sequenced[_Call]) -> list[tuple[_Call, Answer | ServingError]]:
-    outcomes: list[tuple[_Call, Answer | ServingError]] = []
+async def _answer_of(call: _Call) -> Answer | ServingError:
     try:
-        for call in calls:
-            try:
-                outcomes.append((call, await call.answered))
-            except ServingError as error:
-                outcomes.append((call, error))
-    finally:
-        for call in calls[len(outcomes) :]:  # the step was cancelled
-            call.answered.cancel()
-    return outcomes
+        return await call.answered
+    except ServingError as error:
+        return error
 
 
 def _encode(
@@ -235,8 +243,12 @@ def _named(error: ServingError, layer: int, experts: Indices) -> ServingError:
 
 def _why(reason: int, address: str, layer: int, expert: int) -> ServingError:
     subject = f"expert {expert} of layer {layer} was not computed by {address}"
-    if reason == expert_pb2.PAIR_FAILURE_REASON_OVERLOADED:
-        return Overloaded(f"{subject}: its queue is full")
-    if reason == expert_pb2.PAIR_FAILURE_REASON_EXPIRED:
-        return Unavailable(f"{subject}: the frame's time passed in its queue")
-    return Unavailable(f"{subject}: it is not hosted there any more")
+    match reason:
+        case expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED:
+            return Unavailable(f"{subject}: it is not hosted there any more")
+        case expert_pb2.PAIR_FAILURE_REASON_OVERLOADED:
+            return Overloaded(f"{subject}: its queue is full")
+        case expert_pb2.PAIR_FAILURE_REASON_EXPIRED:
+            return Unavailable(f"{subject}: the frame's time passed in its queue")
+        case _:
+            return ServingError(f"{subject}: its reason is {reason}")

@@ -20,7 +20,7 @@ from services.router.sequence import Order, Reason, Sequence, TraceDetail
 from services.router.spans import spans_of_step
 from services.router.step import Step
 from services.router.trunk import Trunk
-from services.wire.errors import DeadlinePassed, ServingError, Unavailable
+from services.wire.errors import ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
 tracer = trace.get_tracer(__name__)
@@ -92,6 +92,11 @@ class Engine:
             self._idle.clear()
             await self._idle.wait()
 
+    def abandon(self) -> None:
+        """End every sequence that is left, since the router stops."""
+        for sequence in list(self._scheduler.sequences()):
+            self._end_early(sequence, Reason.ERROR, Unavailable("the router stopped before the sequence was done"))
+
     async def run(self) -> None:
         """Run every lane until cancelled."""
         async with asyncio.TaskGroup() as lanes:
@@ -156,23 +161,32 @@ class Engine:
                 self._listeners[sequence.number](sequence, token, step)
 
     def _remove_ended(self, lane: int) -> None:
-        for sequence in self._scheduler.ended(lane):
+        ended = self._scheduler.ended(lane)
+        for sequence in ended:
             self._scheduler.remove(sequence)
-            timer = self._timers.pop(sequence.number, None)
-            if timer is not None:
-                timer.cancel()
-            self._listeners.pop(sequence.number)(sequence, None, None)
-            self._note_room()
-        self._idle.set()
+            self._announce_end(sequence)
+        if ended:
+            self._wake()  # what is free now may be for a sequence of another lane
 
     def _end_early(self, sequence: Sequence, reason: Reason, error: ServingError | None = None) -> None:
+        """End a sequence at once, whatever its step waits for; its blocks are freed between its lane's steps."""
         if sequence.ending is None:
             sequence.end(reason, error)
             self._forget([sequence.number])
+            self._announce_end(sequence)
             self._wake()
 
+    def _announce_end(self, sequence: Sequence) -> None:
+        timer = self._timers.pop(sequence.number, None)
+        if timer is not None:
+            timer.cancel()
+        listener = self._listeners.pop(sequence.number, None)
+        if listener is not None:
+            listener(sequence, None, None)
+        self._idle.set()
+
     def _expire(self, sequence: Sequence) -> None:
-        self._end_early(sequence, Reason.DEADLINE, DeadlinePassed("the request's deadline passed in the router"))
+        self._end_early(sequence, Reason.DEADLINE)
 
     def _wake(self) -> None:
         for work in self._work:

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 import grpc
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.router.call_failures import as_serving_errors
 from services.router.expert_stream import ExpertStream
 from services.router.frame_deadline import FrameDeadline
 from services.router.placement import ExpertKey
 from services.runtime.channels import open_channel
-from services.wire.errors import BadState, ServingError, from_rpc
+from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
 
 DESCRIBE_SECONDS = 10.0
-LOAD_SECONDS = 3600.0
+# Between two responses of a load: an expert is read, from a slow disk perhaps, behind another router's.
+LOAD_PROGRESS_SECONDS = 120.0
+# How long a service may take to show the hosting it has, or the one that a load it ended has made.
+HOSTING_SECONDS = 10.0
 RECONNECT_SECONDS = 0.25
+MAX_RECONNECT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Expected:
     element_type: int
     hidden_size: int
     batch_invariant: bool
+    moe_layers: tuple[int, ...]
+    num_experts: int
 
 
 class ExpertPeer:
@@ -53,6 +60,7 @@ class ExpertPeer:
         self._on_change = on_change
         self._stub: expert_pb2_grpc.ExpertServiceStub | None = None
         self._watched = asyncio.Event()
+        self._num_failures = 0  # connections in a row that answered no frame
 
     @property
     def is_live(self) -> bool:
@@ -76,57 +84,78 @@ class ExpertPeer:
             try:
                 await self._live(channel)
             except* ServingError as group:
-                self._note(group)
-            except* grpc.aio.AioRpcError as group:
-                self._note(group)
+                self._note(_first_of(group))
             finally:
-                self.streams, self.description = (), None
+                self._num_failures = (
+                    0 if any(stream.has_answered for stream in self.streams) else self._num_failures + 1
+                )
+                self.streams, self.description, self._stub = (), None, None
                 self.hosting = expert_pb2.WatchHostingResponse()
                 await channel.close()
                 self._watched.set()
                 self._on_change()
-            await asyncio.sleep(RECONNECT_SECONDS)
+            await asyncio.sleep(min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * 2 ** min(self._num_failures, 8)))
 
     async def load(self, experts: Sequence[ExpertKey], progress: Callable[[int, int], None]) -> None:
-        """Have it load experts. Raises ServingError when it refuses or is lost; its hosting is then what it was."""
+        """Have it load experts. Raises ServingError when it refuses, stalls or is lost; nothing has changed then."""
         if self._stub is None:
-            raise BadState(f"expert service {self.address} is not connected")
+            raise Unavailable(f"expert service {self.address} is not connected")
         request = expert_pb2.LoadExpertsRequest(
             expected_generation=self.hosting.generation,
             model_digest=self._expected.model_digest,
             experts=[expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in experts],
         )
-        generation = 0
+        instance, generation = self.hosting.instance, 0
+        call = self._stub.LoadExperts(request)
         try:
-            async for response in self._stub.LoadExperts(request, timeout=LOAD_SECONDS):
-                progress(response.num_loaded, response.num_total)
-                generation = response.generation
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error) from error
-        while self.is_live and self.hosting.generation < generation:
-            self._watched.clear()
-            await self._watched.wait()
+            with as_serving_errors(self.address):
+                while (response := await _next_of(call)) is not None:
+                    progress(response.num_loaded, response.num_total)
+                    generation = response.generation
+                async with asyncio.timeout(HOSTING_SECONDS):
+                    while self.hosting.instance == instance and self.hosting.generation < generation:
+                        self._watched.clear()
+                        await self._watched.wait()
+        finally:
+            call.cancel()
 
     async def _live(self, channel: grpc.aio.Channel) -> None:
-        self._stub = expert_pb2_grpc.ExpertServiceStub(channel)
-        describe = expert_pb2.ExpertServiceDescribeRequest()
-        description = await self._stub.Describe(describe, timeout=DESCRIBE_SECONDS, wait_for_ready=True)
+        stub = expert_pb2_grpc.ExpertServiceStub(channel)
+        with as_serving_errors(self.address):
+            describe = expert_pb2.ExpertServiceDescribeRequest()
+            description = await stub.Describe(describe, timeout=DESCRIBE_SECONDS, wait_for_ready=True)
         self._check(description)
-        self.description, self.refusal = description, None
+        self.description, self.refusal, self._stub = description, None, stub
         streams = [ExpertStream(self.address, channel, self._deadline, self._on_change) for _ in range(self._num_lanes)]
         self.streams = streams
         logger.info("connected to expert service %s on %s", self.address, description.device)
         async with asyncio.TaskGroup() as parts:
-            parts.create_task(self._watch(self._stub))
+            parts.create_task(self._watch(stub, description.instance))
             for stream in streams:
                 parts.create_task(stream.run())
 
-    async def _watch(self, stub: expert_pb2_grpc.ExpertServiceStub) -> None:
-        async for hosting in stub.WatchHosting(expert_pb2.WatchHostingRequest()):
-            self.hosting = hosting
-            self._watched.set()
-            self._on_change()
-        raise ServingError(f"expert service {self.address} ended its hosting watch")
+    async def _watch(self, stub: expert_pb2_grpc.ExpertServiceStub, instance: str) -> None:
+        call = stub.WatchHosting(expert_pb2.WatchHostingRequest())
+        with as_serving_errors(self.address):
+            async with asyncio.timeout(HOSTING_SECONDS) as first:
+                async for hosting in call:
+                    first.reschedule(None)  # from here on it speaks when there is something to say
+                    self._take(hosting, instance)
+        raise Unavailable(f"expert service {self.address} ended its hosting watch")
+
+    def _take(self, hosting: expert_pb2.WatchHostingResponse, instance: str) -> None:
+        if hosting.instance != instance:
+            raise Unavailable(f"expert service {self.address} was started again while being connected to")
+        expected = self._expected
+        for hosted in hosting.experts:
+            if hosted.layer not in expected.moe_layers or hosted.expert >= expected.num_experts:
+                raise BadState(
+                    f"expert service {self.address} cannot be used: it hosts expert {hosted.expert} of layer "
+                    f"{hosted.layer}, which the model does not have"
+                )
+        self.hosting = hosting
+        self._watched.set()
+        self._on_change()
 
     def _check(self, description: expert_pb2.ExpertServiceDescribeResponse) -> None:
         expected = self._expected
@@ -135,19 +164,33 @@ class ExpertPeer:
             ("dtype", description.dtype, expected.element_type),
             ("hidden_size", description.hidden_size, expected.hidden_size),
             ("batch_invariant", description.batch_invariant, expected.batch_invariant),
+            ("moe_layers", tuple(description.moe_layers), expected.moe_layers),
+            ("num_experts", description.num_experts, expected.num_experts),
+            ("number of expert_bytes", len(description.expert_bytes), len(expected.moe_layers)),
         ):
             if theirs != ours:
                 raise BadState(
                     f"expert service {self.address} cannot be used: its {name} is {theirs}, the router's is {ours}"
                 )
 
-    def _note(self, group: BaseExceptionGroup) -> None:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        known = from_rpc(error) if isinstance(error, grpc.aio.AioRpcError) else error
-        if isinstance(known, BadState) and str(known) != str(self.refusal):
-            self.refusal = known
-            logger.error("%s", known)
+    def _note(self, error: ServingError) -> None:
+        is_absent = isinstance(error, Unavailable | DeadlinePassed)
+        if isinstance(error, BadState) or (self.description is None and not is_absent):
+            if str(error) != str(self.refusal):
+                logger.error("expert service %s: %s", self.address, error)
+            self.refusal = error
         elif self.description is not None:
-            logger.warning("lost expert service %s: %s", self.address, known)
+            logger.warning("lost expert service %s: %s", self.address, error)
+
+
+async def _next_of(call: grpc.aio.UnaryStreamCall) -> expert_pb2.LoadExpertsResponse | None:
+    async with asyncio.timeout(LOAD_PROGRESS_SECONDS):
+        response = await call.read()
+    return None if response is grpc.aio.EOF else response
+
+
+def _first_of(error: BaseException) -> ServingError:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ServingError), "the group was split by its type"
+    return error

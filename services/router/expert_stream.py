@@ -9,14 +9,19 @@ from dataclasses import dataclass
 
 import grpc
 
+from services.router.call_failures import as_serving_errors
 from services.router.frame_deadline import FrameDeadline
 from services.router.receipt import ReplyTimes
-from services.wire.errors import ServingError, Unavailable, from_rpc
+from services.wire.errors import ServingError, Unavailable
 from services.wire.frames import ReceivedReply, decode_response, encode_cancel
 
 logger = logging.getLogger(__name__)
 
 DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
+# How long a service may take to say that it listens on a stream.
+FIRST_GRANT_SECONDS = 10.0
+# A deadline's timer that fires later than this share of its time says that the loop was busy, not the service.
+MAX_LATE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,15 @@ class _InFlight:
 class ExpertStream:
     """The stream of one lane. Frames wait here only while the service has not granted their pairs.
 
-    `send` is bounded by its callers: a lane has one layer's frames in flight at a time.
+    `send` is bounded by its callers: a lane has one layer's frames in flight at a time. A service that leaves a frame
+    unanswered until its deadline counts as hung: the stream ends, and with it all that waits here.
     """
 
     def __init__(
         self, address: str, channel: grpc.aio.Channel, deadline: FrameDeadline, on_up: Callable[[], None]
     ) -> None:
         self.is_up = False
+        self.has_answered = False
         self._on_up = on_up
         self._address = address
         self._open = channel.stream_stream(DISPATCH)
@@ -52,6 +59,7 @@ class ExpertStream:
         self._in_flight: dict[int, _InFlight] = {}
         self._outbox: deque[tuple[bytes, int]] = deque()  # message, pairs
         self._outgoing = asyncio.Event()
+        self._hung = asyncio.Event()
         self._next_frame_id = 0
         self._sent_pairs = 0
         self._granted_pairs = 0
@@ -68,35 +76,35 @@ class ExpertStream:
             return answered
         frame_id, self._next_frame_id = self._next_frame_id, self._next_frame_id + 1
         remaining_nanos = self._deadline.nanos_for(num_pairs)
-        timer = loop.call_later(remaining_nanos / 1e9, self._expire, frame_id, remaining_nanos)
-        sent = time.perf_counter_ns()
-        self._in_flight[frame_id] = _InFlight(answered, num_pairs, sent, timer)
-        self._push(encode(frame_id, remaining_nanos), num_pairs)
+        message = encode(frame_id, remaining_nanos)
+        timer = self._arm(frame_id, remaining_nanos, may_extend=True)
+        self._in_flight[frame_id] = _InFlight(answered, num_pairs, time.perf_counter_ns(), timer)
+        self._push(message, num_pairs)
         return answered
 
     def cancel(self, requests: Iterable[int]) -> None:
-        """Tell the service that nobody waits for these requests any more."""
-        if self.is_up:
+        """Tell the service, if it has frames of this lane, that nobody waits for these requests any more."""
+        if self._in_flight:
             self._push(encode_cancel(requests), 0)
 
     async def run(self) -> None:
         """Keep the stream until it breaks; raises ServingError then. Frames in flight fail with it."""
         call = self._open()
         try:
-            await self._receive(call)  # the first response is a grant: the service is listening
+            with as_serving_errors(self._address):
+                async with asyncio.timeout(FIRST_GRANT_SECONDS):
+                    await self._receive(call)  # the first response is a grant: the service is listening
             self.is_up = True
             self._on_up()
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._write(call))
-                both.create_task(self._read(call))
-        except* grpc.aio.AioRpcError as group:
-            raise from_rpc(_first_of(group)) from None
+            async with asyncio.TaskGroup() as parts:
+                parts.create_task(self._write(call))
+                parts.create_task(self._read(call))
+                parts.create_task(self._until_hung())
         finally:
             self.is_up = False
             call.cancel()
             self._fail_all(Unavailable(f"the stream to expert service {self._address} broke"))
             self._outbox.clear()
-            self._sent_pairs = self._granted_pairs = 0
 
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
         while True:
@@ -104,12 +112,18 @@ class ExpertStream:
             while self._outbox and self._sent_pairs + self._outbox[0][1] <= self._granted_pairs:
                 message, num_pairs = self._outbox.popleft()
                 self._sent_pairs += num_pairs
-                await call.write(message)
+                with as_serving_errors(self._address):
+                    await call.write(message)
             await self._outgoing.wait()
 
     async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
-        while True:
-            await self._receive(call)
+        with as_serving_errors(self._address):
+            while True:
+                await self._receive(call)
+
+    async def _until_hung(self) -> None:
+        await self._hung.wait()
+        raise Unavailable(f"expert service {self._address} left a frame unanswered")
 
     async def _receive(self, call: grpc.aio.StreamStreamCall) -> None:
         data = await call.read()
@@ -127,6 +141,7 @@ class ExpertStream:
         if flight is None or flight.answered.done():
             return  # late: its deadline passed, or its step is gone
         flight.timer.cancel()
+        self.has_answered = True
         arrived = time.perf_counter_ns()
         timings = reply.timings
         compute = timings.decode_nanos + timings.compute_nanos + timings.encode_nanos
@@ -134,12 +149,24 @@ class ExpertStream:
         times = ReplyTimes(self._address, flight.sent, arrived, timings.queue_nanos, compute)
         flight.answered.set_result(Answer(reply, times))
 
-    def _expire(self, frame_id: int, remaining_nanos: int) -> None:
-        flight = self._in_flight.pop(frame_id, None)
-        if flight is not None and not flight.answered.done():
+    def _arm(self, frame_id: int, remaining_nanos: int, *, may_extend: bool) -> asyncio.TimerHandle:
+        loop, seconds = asyncio.get_running_loop(), remaining_nanos / 1e9
+        due = loop.time() + seconds
+        return loop.call_at(due, self._expire, frame_id, remaining_nanos, due if may_extend else None)
+
+    def _expire(self, frame_id: int, remaining_nanos: int, due: float | None) -> None:
+        """Give a frame up; once more time when the loop was too busy to have sent it or read its reply."""
+        flight = self._in_flight[frame_id]
+        late_seconds = 0.0 if due is None else asyncio.get_running_loop().time() - due
+        if late_seconds > MAX_LATE_SHARE * remaining_nanos / 1e9:
+            flight.timer = self._arm(frame_id, remaining_nanos, may_extend=False)
+            return
+        del self._in_flight[frame_id]
+        if not flight.answered.done():
             message = f"expert service {self._address} did not answer a frame within {remaining_nanos / 1e6:.0f} ms"
             logger.warning("%s", message)
             flight.answered.set_exception(Unavailable(message))
+        self._hung.set()
 
     def _fail_all(self, error: ServingError) -> None:
         for flight in self._in_flight.values():
@@ -151,11 +178,3 @@ class ExpertStream:
     def _push(self, message: bytes, num_pairs: int) -> None:
         self._outbox.append((message, num_pairs))
         self._outgoing.set()
-
-
-def _first_of(group: BaseExceptionGroup) -> grpc.aio.AioRpcError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, grpc.aio.AioRpcError)
-    return error

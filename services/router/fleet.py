@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from services.router.expert_peer import Expected, ExpertPeer
 from services.router.placement import ExpertKey, Holder, spread_evenly
 from services.router.shares import NOBODY
 from services.runtime.channels import resolve
-from services.wire.errors import BadState, ServingError
+from services.wire.errors import BadState, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5  # before a name is looked up, or a failed load planned, again
 
 
 class Fleet:
@@ -35,12 +38,15 @@ class Fleet:
     ) -> None:
         self._checkpoint = checkpoint
         self._changed = asyncio.Event()
+        self._laid_out = asyncio.Event()
         self._place = place
         self._complete = asyncio.Event()
         self.peers = [
             ExpertPeer(address, expected, num_lanes, frame_floor_seconds, self._changed.set)
             for address in sorted(set(addresses))
         ]
+        self.ready_by_service: Mapping[str, int] = {}  # experts ready on each; none where it is not live
+        self.min_live_replicas = 0  # live services that the least replicated expert is ready on
         self._experts: list[ExpertKey] = [
             (layer, expert) for layer in checkpoint.moe_layers for expert in range(checkpoint.num_experts)
         ]
@@ -49,18 +55,16 @@ class Fleet:
         """Keep the peers connected and every expert hosted, until cancelled.
 
         Waits up to `wait_seconds` for every service before it distributes experts over those that are there. Raises
-        BadState when what is there by then cannot hold the model, or two services claim different weights for one
-        expert.
+        BadState when what is there by then cannot hold the model, cannot read it, or two services claim different
+        weights for one expert.
         """
-        async with asyncio.TaskGroup() as peers:
+        async with asyncio.TaskGroup() as loops:
             for peer in self.peers:
-                peers.create_task(peer.run())
+                loops.create_task(peer.run())
             await self._until_all_are_live(wait_seconds)
-            while True:
-                self._changed.clear()
-                self._lay_out()
-                if not await self._host_missing():
-                    await self._changed.wait()
+            # Apart, so that a service that loads for minutes does not keep the others' changes from being seen.
+            loops.create_task(self._keep_laid_out())
+            loops.create_task(self._keep_hosted())
 
     async def complete(self) -> None:
         """Return once every expert is ready somewhere."""
@@ -72,17 +76,27 @@ class Fleet:
             for stream in peer.streams:
                 stream.cancel(requests)
 
-    def replicas(self) -> dict[ExpertKey, int]:
-        """Live services that each expert is ready on."""
-        ready = [peer.ready_experts() for peer in self.peers]
-        return {key: sum(key in experts for experts in ready) for key in self._experts}
+    async def _keep_laid_out(self) -> None:
+        while True:
+            self._changed.clear()
+            self._lay_out()
+            self._laid_out.set()
+            await self._changed.wait()
+
+    async def _keep_hosted(self) -> None:
+        while True:
+            self._laid_out.clear()
+            if not await self._host_missing():
+                await self._laid_out.wait()
 
     async def _until_all_are_live(self, wait_seconds: float) -> None:
-        missing = [peer.address for peer in self.peers]
+        missing: list[str] = []
         try:
             async with asyncio.timeout(wait_seconds):
-                while missing := [peer.address for peer in self.peers if not peer.is_live]:
-                    logger.info("waiting for expert services: %s", ", ".join(missing))
+                while absent := [peer.address for peer in self.peers if not peer.is_live]:
+                    if absent != missing:
+                        logger.info("waiting for expert services: %s", ", ".join(absent))
+                    missing = absent
                     await self._changed.wait()
                     self._changed.clear()
         except TimeoutError:
@@ -99,14 +113,19 @@ class Fleet:
             for layer in self._checkpoint.moe_layers
         }
         claims: dict[ExpertKey, tuple[str, bytes]] = {}
+        replicas: Counter[ExpertKey] = Counter()
+        ready = {peer.address: peer.ready_experts() for peer in self.peers}
         for index, peer in enumerate(self.peers):
-            for key, content_hash in peer.ready_experts().items():
+            for key, content_hash in ready[peer.address].items():
                 address, claimed = claims.setdefault(key, (peer.address, content_hash))
                 if claimed != content_hash:
                     self._refuse_claim(key, address, peer.address)
                     continue
+                replicas[key] += 1
                 if owners[key[0]][key[1]] == NOBODY:
                     owners[key[0]][key[1]] = index
+        self.ready_by_service = {address: len(experts) for address, experts in ready.items()}
+        self.min_live_replicas = min(replicas[key] for key in self._experts)
         frame_limits = [peer.description.max_frame_bytes for peer in self.peers if peer.description is not None]
         self._place(
             Placement(
@@ -147,7 +166,10 @@ class Fleet:
             return False
         if not plan:
             return False
-        await asyncio.gather(*(self._load(peer, plan[peer.address]) for peer in live if peer.address in plan))
+        async with asyncio.TaskGroup() as loads:
+            for peer in live:
+                if peer.address in plan:
+                    loads.create_task(self._load(peer, plan[peer.address]))
         return True
 
     async def _load(self, peer: ExpertPeer, experts: Sequence[ExpertKey]) -> None:
@@ -158,9 +180,11 @@ class Fleet:
         try:
             await peer.load(experts, progress)
         except ServingError as error:
+            if isinstance(error, BadState) and not self._complete.is_set():
+                raise BadState(f"expert service {peer.address} cannot load its experts: {error}") from error
             logger.warning("loading experts on %s failed: %s", peer.address, error)
             # A planner that lost the race, or a service that is gone, is looked at again; nothing else would help.
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(RETRY_SECONDS)
 
     def _expert_bytes(self, live: Sequence[ExpertPeer]) -> dict[int, int]:
         description = live[0].description
@@ -169,16 +193,21 @@ class Fleet:
 
 
 async def find_services(targets: Sequence[str], wait_seconds: float) -> list[str]:
-    """The addresses behind `targets`;
+    """The addresses behind `targets`.
 
-    A name that is not known yet is looked up again until `wait_seconds` have passed.
+    A name that is not known yet, or has no address, is looked up again until `wait_seconds` have passed; raises
+    Unavailable then.
     """
     deadline = asyncio.get_running_loop().time() + wait_seconds
     while True:
         try:
-            return [address for target in targets for address in await resolve(target)]
-        except ServingError as error:
+            addresses = [address for target in targets for address in await resolve(target)]
+            if not addresses:
+                raise Unavailable(f"no address behind {', '.join(targets)}")
+        except Unavailable as error:
             if asyncio.get_running_loop().time() >= deadline:
                 raise
             logger.info("%s; trying again", error)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return addresses

@@ -6,6 +6,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from services.model.kv_cache import KvCache
+from services.router.fleet import Fleet
 from services.router.scheduler import Scheduler
 from services.router.step import Step
 
@@ -16,6 +17,9 @@ PART_SECONDS = "moesaic.router.step.part.duration"
 STRAGGLERS = "moesaic.router.stragglers"
 SEQUENCES = "moesaic.router.sequences"
 FREE_KV_TOKENS = "moesaic.router.kv_cache.free_tokens"
+RETRIES = "moesaic.router.retries"
+MIN_LIVE_REPLICAS = "moesaic.router.min_live_replicas"
+READY_EXPERTS = "moesaic.router.ready_experts"
 
 meter = metrics.get_meter(__name__)
 
@@ -28,6 +32,7 @@ class StepMetrics:
         self._step_tokens = meter.create_histogram(STEP_TOKENS, "{token}", "tokens computed in one step")
         self._drawn = meter.create_counter(DRAWN_TOKENS, "{token}", "tokens drawn")
         self._parts = meter.create_counter(PART_SECONDS, "s", "time of steps by part of the critical path")
+        self._retries = meter.create_counter(RETRIES, "{frame}", "frames sent again")
         self._stragglers = meter.create_counter(STRAGGLERS, "{layer}", "layers by the service that replied last")
 
         def sequences(_: CallbackOptions) -> Iterable[Observation]:
@@ -46,5 +51,22 @@ class StepMetrics:
         self._drawn.add(num_drawn)
         for part, nanos in vars(step.clock.parts).items():
             self._parts.add(nanos / 1e9, {"part": part})
+        self._retries.add(step.clock.retries)
         for service, layers in step.clock.stragglers.items():
             self._stragglers.add(layers, {"service": service})
+
+
+def observe_fleet(fleet: Fleet) -> None:
+    """Observe how well the experts are covered by the services that are live."""
+
+    def min_live_replicas(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(fleet.min_live_replicas)
+
+    def ready_experts(_: CallbackOptions) -> Iterable[Observation]:
+        for address, num_ready in fleet.ready_by_service.items():
+            yield Observation(num_ready, {"service": address})
+
+    meter.create_observable_gauge(
+        MIN_LIVE_REPLICAS, [min_live_replicas], "{service}", "live services that the least replicated expert is on"
+    )
+    meter.create_observable_gauge(READY_EXPERTS, [ready_experts], "{expert}", "experts ready, by service")

@@ -28,8 +28,15 @@ def order_of(request: router_pb2.SequenceRequest, vocab_size: int) -> Order:
         stop_token_ids=frozenset(request.stop_token_ids),
         return_routed_experts=request.return_routed_experts,
         trace_context=context_from(trace.traceparent, trace.tracestate) if trace.traceparent else None,
-        trace_detail=TraceDetail(request.trace_detail),
+        trace_detail=_trace_detail(request.trace_detail),
     )
+
+
+def _trace_detail(number: int) -> TraceDetail:
+    try:
+        return TraceDetail(number)
+    except ValueError as error:
+        raise InvalidRequest(f"trace_detail is {number}; it must be from 0 to {max(TraceDetail)}") from error
 
 
 def _sampling(parameters: common_pb2.SamplingParameters) -> Sampling:

@@ -66,25 +66,27 @@ class StepClock:
         self._mark = now
         return now
 
-    def charge_gather(self, replies: list[ReplyTimes]) -> int:
+    def charge_gather(self, replies: list[ReplyTimes], lost: str | None = None) -> int:
         """Charge the wait for `replies`, which ends now, and name the straggler; returns now.
 
         Up to the first reply the time is that service's wire, queue and compute, in their proportion where own work
         hid a part of them; from there to the last reply it is straggler wait; after that a reply lay ready: lane wait.
+        A service that was `lost`, of which no reply came, is the straggler until now.
         """
         now, waited_from = time.perf_counter_ns(), self._mark
         self._mark = now
-        if not replies:
-            self.parts.lane_wait += now - waited_from
-            return now
-        first = min(replies, key=lambda reply: reply.arrived)
-        last = max(replies, key=lambda reply: reply.arrived)
-        self._charge_first(first, max(0, first.arrived - waited_from))
-        first_seen = max(first.arrived, waited_from)
-        last_seen = max(last.arrived, waited_from)
+        first_seen = last_seen = waited_from
+        if replies:
+            first = min(replies, key=lambda reply: reply.arrived)
+            self._charge_first(first, max(0, first.arrived - waited_from))
+            first_seen = max(first.arrived, waited_from)
+            last_seen = max(waited_from, *(reply.arrived for reply in replies))
+        if lost is not None:
+            last_seen = now
         self.parts.straggler_wait += last_seen - first_seen
-        self.parts.lane_wait += max(0, now - last_seen)
-        self.stragglers[last.service] += 1
+        self.parts.lane_wait += now - last_seen
+        if lost is not None or replies:
+            self.stragglers[lost or max(replies, key=lambda reply: reply.arrived).service] += 1
         return now
 
     def _charge_first(self, first: ReplyTimes, visible: int) -> None:

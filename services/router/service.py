@@ -44,7 +44,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     ) -> router_pb2.GetPlacementResponse:
         fleet = self._running().fleet
         return router_pb2.GetPlacementResponse(
-            services=[_placed(peer) for peer in fleet.peers], min_live_replicas=min(fleet.replicas().values())
+            services=[_placed(peer) for peer in fleet.peers], min_live_replicas=fleet.min_live_replicas
         )
 
     def _running(self) -> Running:

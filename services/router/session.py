@@ -11,12 +11,14 @@ from services.router.sequence import Ending, Reason, Sequence
 from services.router.step import Step
 from services.wire.errors import InvalidRequest, ServingError
 
+MAX_UNREAD_EVENTS = 4096
+
 
 class Session:
     """What one stream has in flight. When the stream ends, so does every sequence that came by it.
 
-    Events wait in the outbox while the gateway reads slowly; it is bounded by the KV tokens of the session's own
-    sequences.
+    Events wait in the outbox while the gateway reads slowly; tokens are bounded by the KV tokens of the session's own
+    sequences, and a gateway that leaves too many events unread is not read from.
     """
 
     def __init__(self, engine: Engine, vocab_size: int) -> None:
@@ -26,6 +28,7 @@ class Session:
         self._names: dict[int, int] = {}  # the router's number -> the gateway's
         self._outbox: list[router_pb2.SequenceEvent] = []
         self._news = asyncio.Event()
+        self._taken = asyncio.Event()
         self._num_submits = 0
 
     async def run(self, requests: AsyncIterator[router_pb2.RunRequest]) -> AsyncGenerator[router_pb2.RunResponse, None]:
@@ -35,15 +38,21 @@ class Session:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(requests))
                 said = router_pb2.Credit()
-                while not (reading.done() and not self._sequences and not self._outbox):
+                while True:
                     self._news.clear()
                     events, self._outbox = self._outbox, []
+                    self._taken.set()
                     credit = self._credit()
                     if events or credit != said:
                         said = credit
                         yield router_pb2.RunResponse(events=events, credit=credit)
-                    if not self._outbox:
-                        await self._news.wait()
+                    if self._outbox:
+                        continue
+                    if reading.done() and not self._sequences:
+                        break
+                    await self._news.wait()
+        except* GeneratorExit:
+            pass  # closed while it was writing: the group has cancelled the reader
         finally:
             self._engine.room_watchers.discard(self._news)
             for sequence in list(self._sequences.values()):
@@ -60,6 +69,9 @@ class Session:
                             self._engine.cancel(self._sequences[name])
                 case _:
                     raise InvalidRequest("action is not set: a RunRequest is a submit or a cancel")
+            while len(self._outbox) > MAX_UNREAD_EVENTS:
+                self._taken.clear()
+                await self._taken.wait()
         self._news.set()
 
     def _submit(self, submit: router_pb2.Submit) -> None:

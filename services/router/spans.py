@@ -49,7 +49,7 @@ class CallSpan:
     traceparent = ""
 
     def end(self, times: ReplyTimes | None, attempt: int, failure: str = "") -> None:
-        """Close the call; without `times` no reply came."""
+        """Close the call, once; without `times` no reply came."""
 
 
 NO_SPANS, NO_LAYER_SPANS, NO_CALL_SPAN = StepSpans(), LayerSpans(), CallSpan()

@@ -1,6 +1,7 @@
 """A router over real expert services: limits, refusals, ends, and what it reports."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,19 @@ async def test_a_deadline_ends_a_sequence(olmoe: Path) -> None:
             names = await client.submit(prompts_of([4], VOCAB_SIZE), max_new_tokens=200, remaining_nanos=1)
             (outcome,) = await client.finished(*names)
             assert outcome.finish and outcome.finish.reason == common_pb2.FINISH_REASON_DEADLINE
+            assert outcome.finish.status_code == 0, "a status is for errors"
+
+
+async def test_a_router_that_is_told_to_stop_ends_what_it_cannot_finish(olmoe: Path) -> None:
+    async with local.experts(olmoe, 1) as addresses:
+        async with local.router(olmoe, addresses, drain_seconds=0) as address, connected(address) as client:
+            names = await client.submit(prompts_of([8, 8], VOCAB_SIZE), max_new_tokens=200)
+            while not all(client.outcomes[name].tokens for name in names):
+                await client.read()
+            signal.raise_signal(signal.SIGTERM)
+            for outcome in await client.finished(*names):
+                assert outcome.finish and outcome.finish.status_code == UNAVAILABLE
+                assert "the router stopped before the sequence was done" in outcome.finish.message
 
 
 async def test_the_capacity_guard_counts_what_it_drops(olmoe: Path) -> None:

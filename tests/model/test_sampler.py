@@ -66,3 +66,7 @@ def test_only_tokens_that_transformers_keeps_are_drawn(
     kept = {token for token, score in enumerate(scores[0].tolist()) if score != -math.inf}
     sampling = Sampling(temperature, top_k, top_p, min_p, seed)
     assert {draw(logits(seed), sampling, position) for position in range(40)} <= kept
+
+
+def test_a_temperature_next_to_zero_is_greedy() -> None:
+    assert draw(torch.tensor([1.0, 3.0, -2.0]), Sampling(temperature=1e-308, seed=5), 0) == 1

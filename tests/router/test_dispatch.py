@@ -17,8 +17,9 @@ from services.router.receipt import ReplyTimes, SequenceReceipt
 from services.router.scheduler import Work
 from services.router.sequence import Order, Sequence
 from services.router.shares import NOBODY
+from services.router.spans import CallSpan, LayerSpans, StepSpans
 from services.router.step import Step
-from services.wire.errors import ServingError, Unavailable
+from services.wire.errors import InvalidRequest, ServingError, Unavailable
 from services.wire.frames import ReceivedFrame, ReceivedReply, decode_request, decode_response, encode_reply
 from services.wire.outcomes import FrameError, PairFailure
 
@@ -123,6 +124,7 @@ ROUTING = (torch.ones(4, HIDDEN), torch.tensor([[0, 1], [0, 2], [2, 3], [2, 3]])
             "refused a frame: layer is wrong",
         ),
         (lambda frame, rows: {"rows": rows[:-1]}, "rows for"),
+        (lambda frame, rows: {"rows": rows[:, :3].contiguous()}, "returned a broken reply: rows has"),
         (lambda frame, rows: {"failures": [PairFailure(1, (99,))]}, "named pairs that were not in the frame"),
         (
             lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(1, (0,))]},
@@ -139,8 +141,46 @@ async def test_a_bad_answer_ends_only_the_requests_it_concerns(behaviour: Behavi
     concerned, other = (work.sequence for work in step.batch)
     assert concerned.ending is not None
     assert message in str(concerned.ending.error)
+    assert not isinstance(concerned.ending.error, InvalidRequest), "the client is not to blame"
     assert other.ending is None
     assert torch.equal(output[2:], torch.full((2, HIDDEN), 2.0))
+
+
+class NotedSpans(StepSpans, LayerSpans, CallSpan):
+    """Notes how each call ended."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def begin_layer(self, layer: int, started: int) -> LayerSpans:
+        return self
+
+    def begin_call(self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int) -> CallSpan:
+        return self
+
+    def end(self, *arguments: object, attempt: int = 0, failure: str = "") -> None:
+        if attempt:
+            self.failures.append(failure)
+
+
+async def test_the_span_of_a_refused_frame_ends_once_as_failed() -> None:
+    refused = lambda frame, rows: {"rows": None, "error": FrameError(3, "layer is wrong")}  # noqa: E731
+    streams = [ScriptedStream(torch.ones(4, HIDDEN), refused), ScriptedStream(torch.ones(4, HIDDEN))]
+    step = step_of([2, 2])
+    step.spans = spans = NotedSpans()
+    await computed(dispatcher(torch.float32, [0, 0, 1, 1], streams, 100), step, streams, ROUTING)
+    assert spans.failures == ["service-0 refused a frame: layer is wrong", ""]
+
+
+async def test_frames_are_given_up_when_own_work_meanwhile_fails() -> None:
+    def fail() -> None:
+        raise RuntimeError("no memory")
+
+    streams = [ScriptedStream(torch.ones(4, HIDDEN))]
+    with pytest.raises(RuntimeError):
+        await dispatcher(torch.float32, [0, 0, 0, 0], streams, 100).compute(step_of([4]), LAYER, *ROUTING, fail)
+    with pytest.raises(asyncio.InvalidStateError):
+        streams[0].waiting[0]()  # its future is cancelled
 
 
 async def test_an_expert_that_nobody_hosts_ends_only_the_requests_that_need_it() -> None:

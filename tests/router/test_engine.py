@@ -1,85 +1,14 @@
 """Every order ends exactly once, whatever happens to its steps."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from collections.abc import Sequence as Sequenced
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import torch
 
-from services.model.kv_cache import KvCache, LayerShape
-from services.model.sampler import Sampling
-from services.router.engine import Engine
-from services.router.greenlets import await_
-from services.router.scheduler import Scheduler
-from services.router.sequence import Order, Reason, Sequence, TraceDetail
+from services.router.sequence import Reason
 from services.router.step import Step
 from services.wire.errors import Unavailable
-
-VOCAB = 16
-
-
-class ScriptedTrunk:
-    """Stands for a model: draws token 1, or does what `act` does; each step awaits `gate` if there is one."""
-
-    def __init__(self, act: Callable[[Step], torch.Tensor] | None = None) -> None:
-        self._act = act
-        self.gate: asyncio.Event | None = None
-        self.entered = asyncio.Event()
-
-    def forward(self, step: Step, cache: KvCache) -> torch.Tensor:
-        self.entered.set()
-        if self.gate is not None:
-            await_(self.gate.wait())
-        if self._act is not None:
-            return self._act(step)
-        logits = torch.zeros(len(step.drawing), VOCAB)
-        logits[:, 1] = 1.0
-        return logits
-
-
-@dataclass
-class Heard:
-    """What a listener heard of its sequence."""
-
-    tokens: list[int] = field(default_factory=list)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    sequence: Sequence | None = None
-
-    def __call__(self, sequence: Sequence, token: int | None, step: Step | None) -> None:
-        assert not self.ended.is_set(), "nothing follows the end"
-        if token is not None:
-            self.tokens.append(token)
-        else:
-            self.sequence = sequence
-            self.ended.set()
-
-    async def reason(self) -> Reason:
-        async with asyncio.timeout(10):
-            await self.ended.wait()
-        assert self.sequence is not None
-        assert self.sequence.ending is not None
-        return self.sequence.ending.reason
-
-
-@asynccontextmanager
-async def engine(trunk: Any, forgotten: list[Sequenced[int]] | None = None, lanes: int = 1) -> AsyncIterator[Engine]:
-    cache = KvCache({0: LayerShape(1, 1, 1, 1)}, 256, torch.float32, torch.device("cpu"))
-    scheduler = Scheduler(cache.pool, max_sequences=8, max_context=64, max_batch_tokens=8, num_lanes=lanes)
-    forget = (forgotten if forgotten is not None else []).append
-    made = Engine(trunk, cache, scheduler, num_lanes=lanes, trace_detail=TraceDetail.STEP, forget=forget)
-    running = asyncio.ensure_future(made.run())
-    yield made
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    assert made.room().kv_tokens == 256
-
-
-def order(prompt: int = 3, new: int = 4, **fields: Any) -> Order:
-    return Order((0,) * prompt, Sampling(temperature=0.0), new, **fields)
+from tests.router.scripted_engine import VOCAB, Heard, ScriptedTrunk, engine, order
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
@@ -145,6 +74,44 @@ async def test_cancelling_in_the_middle_of_a_step_ends_the_order_and_tells_the_e
         trunk.gate.set()
         assert await heard.reason() == Reason.CANCELLED
         assert heard.tokens == []
+
+
+async def test_an_order_that_is_given_up_ends_at_once_though_its_step_hangs() -> None:
+    trunk, cancelled, late = ScriptedTrunk(), Heard(), Heard()
+    trunk.gate = asyncio.Event()
+    async with engine(trunk) as running:
+        sequence = running.submit(order(), cancelled)
+        running.submit(order(), late, seconds=0.01)
+        await trunk.entered.wait()
+        running.cancel(sequence)
+        assert await cancelled.reason() == Reason.CANCELLED
+        assert await late.reason() == Reason.DEADLINE
+        assert late.sequence and late.sequence.ending and late.sequence.ending.error is None
+        assert running.room().kv_tokens < 256, "the step still uses their blocks"
+        trunk.gate.set()
+
+
+async def test_a_lane_that_sleeps_is_woken_for_an_order_that_another_lane_lets_in() -> None:
+    async with engine(ScriptedTrunk(), lanes=2) as running:
+        # The second lane gets the two short ones, and what they free lies too far apart for the last one.
+        sizes = [(30, 34), (1, 1), (30, 20), (1, 1), (30, 34), (60, 4)]
+        heard = [Heard() for _ in sizes]
+        for (prompt, new), listener in zip(sizes, heard, strict=True):
+            running.submit(order(prompt, new), listener)
+        assert [await listener.reason() for listener in heard] == [Reason.LENGTH] * 6
+
+
+async def test_a_router_that_stops_ends_what_is_left_with_unavailable() -> None:
+    trunk, heard = ScriptedTrunk(), Heard()
+    trunk.gate = asyncio.Event()
+    async with engine(trunk) as running:
+        running.submit(order(), heard)
+        await trunk.entered.wait()
+        running.abandon()
+        assert await heard.reason() == Reason.ERROR
+        assert heard.sequence and heard.sequence.ending
+        assert isinstance(heard.sequence.ending.error, Unavailable)
+        trunk.gate.set()
 
 
 async def test_a_deadline_passes_while_waiting_and_while_running() -> None:

@@ -28,6 +28,19 @@ def test_a_gather_is_split_at_the_first_and_the_last_reply() -> None:
     assert parts.total() == ended - clock.started
 
 
+def test_the_wait_for_a_lost_service_is_the_stragglers_and_never_lane_wait() -> None:
+    clock = StepClock()
+    sent = clock.charge("encode")
+    reply = ReplyTimes("a:1", sent, sent + 1_000, server_queue=0, server_compute=0)
+    while StepClock.now() < sent + 5_000:
+        pass
+    ended = clock.charge_gather([reply], lost="b:1")
+    assert clock.parts.lane_wait == 0
+    assert clock.parts.straggler_wait == ended - reply.arrived
+    assert clock.stragglers == {"b:1": 1}
+    assert clock.parts.total() == ended - clock.started
+
+
 def test_own_work_hides_the_part_of_the_wait_that_it_covers() -> None:
     clock = StepClock()
     sent = clock.charge("encode")
@@ -62,3 +75,11 @@ def test_a_frames_deadline_has_a_floor_and_grows_with_the_fitted_time() -> None:
     assert deadline.nanos_for(8) == 1_000_000
     deadline.observe(4, round_trip_nanos=4_000_000)
     assert deadline.nanos_for(8) == 80_000_000
+
+
+def test_a_frames_deadline_is_fitted_by_frames_of_its_size() -> None:
+    deadline = FrameDeadline(floor_seconds=0.001, factor=10, smoothing=1.0)
+    deadline.observe(1, round_trip_nanos=1_000_000)
+    deadline.observe(1024, round_trip_nanos=2_048_000)
+    assert deadline.nanos_for(1) == 10_000_000
+    assert deadline.nanos_for(2000) == 40_000_000

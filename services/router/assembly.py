@@ -1,0 +1,163 @@
+"""Puts a router together: checkpoint, trunk, expert services and engine become one that is ready."""
+
+import asyncio
+import logging
+
+import torch
+
+from moesaic.v1 import router_pb2
+from services.model.checkpoint import Checkpoint
+from services.model.fingerprint import numerics_fingerprint
+from services.model.kv_cache import KvCache, bytes_per_token
+from services.router.dispatch import Dispatcher, Placement
+from services.router.engine import Engine
+from services.router.expert_peer import Expected
+from services.router.fleet import Fleet, find_services
+from services.router.kv_budget import KvBudget, kv_budget
+from services.router.metrics import observe_fleet
+from services.router.scheduler import Scheduler
+from services.router.sequence import TraceDetail
+from services.router.service import Running
+from services.router.settings import RouterSettings
+from services.router.trunk import Numerics, Trunk
+from services.router.warm_up import warm_up
+from services.wire.errors import BadState
+from services.wire.frames import ELEMENT_TYPES
+
+logger = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """Loading was given up, since the router stops."""
+
+
+class Assembly:
+    """Starts and stops the parts; their loops belong to the task group that `start` is given.
+
+    Raises BadState when the settings ask for more than the model has.
+    """
+
+    def __init__(self, settings: RouterSettings, checkpoint: Checkpoint) -> None:
+        self._settings = settings
+        self._checkpoint = checkpoint
+        self._check_context()
+        self._numerics = Numerics(
+            checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype),
+            torch.device(settings.device),
+            settings.batch_invariant,
+        )
+        self._dispatcher = Dispatcher(
+            num_experts=checkpoint.num_experts,
+            hidden_size=checkpoint.hidden_size,
+            dtype=self._numerics.dtype,
+            capacity_factor=settings.capacity_factor,
+        )
+        self._loops: list[asyncio.Task[None]] = []
+        self._is_stopped = False
+
+    async def start(self, loops: asyncio.TaskGroup) -> Running:
+        """Load the trunk while the experts are found and given out; ready when both are, and warm."""
+        settings = self._settings
+        fleet = await self._find_fleet()
+        self._loops.append(loops.create_task(fleet.run(settings.experts_wait_seconds)))
+        trunk = await asyncio.to_thread(self._load_trunk)
+        per_token = bytes_per_token(trunk.kv_shapes, self._numerics.dtype)
+        budget = kv_budget(
+            settings.kv_memory,
+            per_token,
+            asked=settings.max_context,
+            models=self._checkpoint.max_context,
+            max_sequences=settings.max_sequences,
+        )
+        logger.info("keys and values take %d bytes a token; room for %d tokens", per_token, budget.num_tokens)
+        engine = self._build_engine(trunk, fleet, budget)
+        await fleet.complete()
+        self._loops.append(loops.create_task(engine.run()))
+        await warm_up(engine, self._checkpoint.vocab_size, settings.max_batch_tokens, budget.max_context)
+        observe_fleet(fleet)
+        return Running(engine, fleet, self._describe(budget))
+
+    def stop(self) -> None:
+        """End the loops, and loading where it still goes on."""
+        self._is_stopped = True
+        for loop in self._loops:
+            loop.cancel()
+
+    def _check_context(self) -> None:
+        checkpoint, asked = self._checkpoint, self._settings.max_context
+        if asked is not None and asked > checkpoint.max_context:
+            note = checkpoint.context_note or "more than the model's positions"
+            raise BadState(f"max_context is {asked}, the model's limit is {checkpoint.max_context}: {note}")
+        if checkpoint.context_note is not None:
+            logger.warning("%s", checkpoint.context_note)
+
+    async def _find_fleet(self) -> Fleet:
+        settings, checkpoint = self._settings, self._checkpoint
+        addresses = await find_services(settings.experts, settings.experts_wait_seconds)
+        expected = Expected(
+            checkpoint.digest,
+            ELEMENT_TYPES[self._numerics.dtype],
+            checkpoint.hidden_size,
+            self._numerics.batch_invariant,
+            tuple(checkpoint.moe_layers),
+            checkpoint.num_experts,
+        )
+
+        def place(placement: Placement) -> None:
+            self._dispatcher.placement = placement
+
+        return Fleet(
+            checkpoint,
+            addresses,
+            expected,
+            num_lanes=settings.lanes,
+            frame_floor_seconds=settings.frame_floor_seconds,
+            place=place,
+        )
+
+    def _load_trunk(self) -> Trunk:
+        # Gradients are off per thread, and this is another one.
+        with torch.no_grad():
+            return Trunk(self._checkpoint, self._numerics, self._dispatcher.compute, self._note_progress)
+
+    def _note_progress(self, num_loaded: int, num_total: int) -> None:
+        if self._is_stopped:  # a process waits for its threads, and this one would read on for minutes
+            raise Stopped
+        if num_loaded == num_total:
+            logger.info("loaded %d tensors of the trunk", num_total)
+
+    def _build_engine(self, trunk: Trunk, fleet: Fleet, budget: KvBudget) -> Engine:
+        settings = self._settings
+        cache = KvCache(trunk.kv_shapes, budget.num_tokens, self._numerics.dtype, self._numerics.device)
+        scheduler = Scheduler(
+            cache.pool,
+            max_sequences=settings.max_sequences,
+            max_context=budget.max_context,
+            max_batch_tokens=settings.max_batch_tokens,
+            num_lanes=settings.lanes,
+        )
+        return Engine(
+            trunk,
+            cache,
+            scheduler,
+            num_lanes=settings.lanes,
+            trace_detail=TraceDetail[settings.trace_detail.upper()],
+            forget=fleet.cancel,
+        )
+
+    def _describe(self, budget: KvBudget) -> router_pb2.RouterServiceDescribeResponse:
+        checkpoint, settings = self._checkpoint, self._settings
+        return router_pb2.RouterServiceDescribeResponse(
+            model=settings.model_name or checkpoint.name,
+            model_type=checkpoint.model_type,
+            model_digest=checkpoint.digest,
+            vocab_size=checkpoint.vocab_size,
+            max_context=budget.max_context,
+            default_max_new_tokens=settings.default_max_new_tokens,
+            max_sequences=settings.max_sequences,
+            kv_tokens=budget.num_tokens,
+            num_moe_layers=len(checkpoint.moe_layers),
+            num_experts=checkpoint.num_experts,
+            num_experts_per_token=checkpoint.num_experts_per_token,
+            numerics_fingerprint=numerics_fingerprint(self._numerics.device),
+        )

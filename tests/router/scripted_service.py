@@ -1,0 +1,104 @@
+"""An expert service over real gRPC that does what a test tells it to, wrongly where it is asked to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+
+from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.model.checkpoint import Checkpoint
+from services.router.expert_peer import Expected
+from services.runtime.server import serving
+from services.wire.frames import ELEMENT_TYPES
+
+SERVICE_NAME = "moesaic.v1.ExpertService"
+
+
+def expected_of(checkpoint: Checkpoint) -> Expected:
+    """What a router of this checkpoint expects."""
+    return Expected(
+        checkpoint.digest,
+        ELEMENT_TYPES[checkpoint.dtype],
+        checkpoint.hidden_size,
+        False,
+        tuple(checkpoint.moe_layers),
+        checkpoint.num_experts,
+    )
+
+
+class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
+    """Hosts what `host` names, leaves frames unanswered and loads without end; its fields say how else it behaves."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.description = expert_pb2.ExpertServiceDescribeResponse(
+            instance="first",
+            model_digest=checkpoint.digest,
+            dtype=ELEMENT_TYPES[checkpoint.dtype],
+            hidden_size=checkpoint.hidden_size,
+            moe_layers=checkpoint.moe_layers,
+            expert_bytes=[1] * len(checkpoint.moe_layers),
+            num_experts=checkpoint.num_experts,
+            max_frame_bytes=1 << 20,
+        )
+        self.hosting = expert_pb2.WatchHostingResponse(instance="first", generation=1, free_memory_bytes=1 << 30)
+        self.changed = asyncio.Event()
+        self.num_streams = 0
+        self.grants = True
+        self.cancels_first_stream = False
+        self.ends_streams = asyncio.Event()
+        self.loading = asyncio.Event()
+        self.load_error: tuple[grpc.StatusCode, str] | None = None
+
+    def host(self, *experts: tuple[int, int]) -> None:
+        """Host these experts, all ready."""
+        del self.hosting.experts[:]
+        for layer, expert in experts:
+            self.hosting.experts.add(
+                layer=layer, expert=expert, content_hash=b"same", state=expert_pb2.EXPERT_STATE_READY
+            )
+        self.hosting.generation += 1
+        self.changed.set()
+
+    async def Describe(self, request: object, context: grpc.aio.ServicerContext) -> object:
+        return self.description
+
+    async def WatchHosting(self, request: object, context: grpc.aio.ServicerContext) -> AsyncIterator[object]:
+        while True:
+            self.changed.clear()
+            yield self.hosting
+            await self.changed.wait()
+
+    async def LoadExperts(self, request: object, context: grpc.aio.ServicerContext) -> AsyncIterator[object]:
+        self.loading.set()
+        if self.load_error is not None:
+            await context.abort(*self.load_error)
+        yield expert_pb2.LoadExpertsResponse(num_total=1)
+        await asyncio.Event().wait()
+
+    async def Dispatch(self, requests: AsyncIterator[object], context: grpc.aio.ServicerContext) -> None:
+        self.num_streams += 1
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(_read_all(requests))
+            if self.grants:
+                await context.write(expert_pb2.DispatchResponse(granted_pairs=1000))
+            if self.cancels_first_stream and self.num_streams == 1:
+                await context.abort(grpc.StatusCode.CANCELLED, "given up")
+            await self.ends_streams.wait()
+            reading.cancel()
+
+
+async def _read_all(requests: AsyncIterator[object]) -> None:
+    async for _ in requests:
+        pass
+
+
+@asynccontextmanager
+async def served(service: ScriptedService) -> AsyncIterator[str]:
+    """Serve it; yields its address."""
+
+    def register(server: grpc.aio.Server) -> None:
+        expert_pb2_grpc.add_ExpertServiceServicer_to_server(service, server)
+
+    async with serving(register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0) as port:
+        yield f"127.0.0.1:{port}"

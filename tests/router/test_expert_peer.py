@@ -1,0 +1,126 @@
+"""A peer outlives whatever its service does: every failure is noticed, named, and followed by a new connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from services.model.checkpoint import Checkpoint
+from services.router import expert_peer, expert_stream
+from services.router.expert_peer import ExpertPeer
+from services.wire.errors import Unavailable
+from tests.checkpoints import save_tiny
+from tests.router.scripted_service import ScriptedService, expected_of, served
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return Checkpoint.open(save_tiny("olmoe", Path(tmp_path_factory.mktemp("models")) / "olmoe"))
+
+
+class Connected:
+    """A peer that runs, and how to wait for what becomes of it."""
+
+    def __init__(self, checkpoint: Checkpoint, address: str, frame_floor_seconds: float) -> None:
+        self._changed = asyncio.Event()
+        expected = expected_of(checkpoint)
+        self.peer = ExpertPeer(address, expected, 1, frame_floor_seconds, self._changed.set)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@asynccontextmanager
+async def connected(
+    checkpoint: Checkpoint, service: ScriptedService, frame_floor_seconds: float = 5.0
+) -> AsyncIterator[Connected]:
+    async with served(service) as address:
+        made = Connected(checkpoint, address, frame_floor_seconds)
+        running = asyncio.create_task(made.peer.run())
+        yield made
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_stream_that_the_service_cancels_is_opened_again(checkpoint: Checkpoint) -> None:
+    service = ScriptedService(checkpoint)
+    service.cancels_first_stream = True
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.is_live and service.num_streams == 2)
+
+
+async def test_a_frame_left_unanswered_ends_the_connection_and_a_new_one_is_made(checkpoint: Checkpoint) -> None:
+    service = ScriptedService(checkpoint)
+    async with connected(checkpoint, service, frame_floor_seconds=0.05) as made:
+        await made.until(lambda: made.peer.is_live)
+        stream = made.peer.streams[0]
+        expired, waiting = stream.send(lambda *_: b"", 1), stream.send(lambda *_: b"", 10_000)
+        with pytest.raises(Unavailable, match="did not answer a frame within 50 ms"):
+            await expired
+        with pytest.raises(Unavailable):
+            await waiting  # for credit that never came
+        await made.until(lambda: made.peer.is_live and made.peer.streams[0] is not stream)
+        assert not stream.is_up
+
+
+async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_else(checkpoint: Checkpoint) -> None:
+    service = ScriptedService(checkpoint)
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.is_live)
+        loading = asyncio.create_task(made.peer.load([(0, 0)], lambda *_: None))
+        await service.loading.wait()
+        service.ends_streams.set()  # as a service does that drains
+        with pytest.raises(Unavailable):
+            await loading
+
+
+async def test_a_load_without_progress_is_given_up(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expert_peer, "LOAD_PROGRESS_SECONDS", 0.05)
+    async with connected(checkpoint, ScriptedService(checkpoint)) as made:
+        await made.until(lambda: made.peer.is_live)
+        with pytest.raises(Unavailable, match="did not answer in time"):
+            await made.peer.load([(0, 0)], lambda *_: None)
+
+
+async def test_a_service_that_is_another_instance_than_was_described_is_asked_again(checkpoint: Checkpoint) -> None:
+    service = ScriptedService(checkpoint)
+    service.hosting.instance = "second"
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.description is not None)
+        await made.until(lambda: made.peer.description is None)
+        service.description.instance = "second"
+        await made.until(lambda: made.peer.is_live)
+
+
+async def test_a_service_that_hosts_what_the_model_does_not_have_is_refused(checkpoint: Checkpoint) -> None:
+    service = ScriptedService(checkpoint)
+    service.host((77, 0))
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.refusal is not None)
+        assert "hosts expert 0 of layer 77, which the model does not have" in str(made.peer.refusal)
+
+
+async def test_a_service_that_describes_too_few_layers_is_refused(checkpoint: Checkpoint) -> None:
+    service = ScriptedService(checkpoint)
+    del service.description.expert_bytes[1:]
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.refusal is not None)
+        assert "its number of expert_bytes is 1, the router's is 3" in str(made.peer.refusal)
+
+
+async def test_a_service_that_never_grants_is_not_waited_for(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expert_stream, "FIRST_GRANT_SECONDS", 0.05)
+
+    service = ScriptedService(checkpoint)
+    service.grants = False
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: service.num_streams == 2)
+        assert not made.peer.is_live

@@ -1,0 +1,73 @@
+"""A gateway's stream: what it is told, and what is left when it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from moesaic.v1 import common_pb2, router_pb2
+from services.router import session as session_module
+from services.router.orders import order_of
+from services.router.session import Session
+from services.wire.errors import InvalidRequest
+from tests.router.scripted_engine import VOCAB, ScriptedTrunk, engine
+
+SAMPLING = common_pb2.SamplingParameters(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=1)
+
+
+def request(sequence: int = 1, **fields: object) -> router_pb2.SequenceRequest:
+    fields = {"prompt_token_ids": [1, 2], "sampling": SAMPLING, "max_new_tokens": 4} | fields
+    return router_pb2.SequenceRequest(sequence=sequence, **fields)  # type: ignore[arg-type]
+
+
+async def spoken(*requests: router_pb2.RunRequest) -> AsyncIterator[router_pb2.RunRequest]:
+    for said in requests:
+        yield said
+    await asyncio.Event().wait()
+
+
+async def test_a_stream_that_is_closed_while_it_writes_ends_quietly_and_frees_its_sequences() -> None:
+    trunk = ScriptedTrunk()
+    trunk.gate = asyncio.Event()
+    async with engine(trunk) as running:
+        submit = router_pb2.RunRequest(submit=router_pb2.Submit(sequences=[request()]))
+        session = Session(running, VOCAB).run(spoken(submit))
+        await anext(session)
+        while (await anext(session)).credit.sequences == 8:
+            pass
+        await session.aclose()
+        assert running.room_watchers == set()
+        trunk.gate.set()
+
+
+async def test_a_stream_whose_gateway_has_said_all_ends_with_its_last_sequence() -> None:
+    async def last_words() -> AsyncIterator[router_pb2.RunRequest]:
+        yield router_pb2.RunRequest(submit=router_pb2.Submit(sequences=[request()]))
+
+    async with engine(ScriptedTrunk()) as running:
+        responses = [response async for response in Session(running, VOCAB).run(last_words())]
+        assert responses[-1].events[-1].HasField("finish")
+
+
+async def test_a_gateway_that_reads_nothing_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "MAX_UNREAD_EVENTS", 3)
+    said: list[int] = []
+
+    async def refused() -> AsyncIterator[router_pb2.RunRequest]:
+        for sequence in range(10):
+            said.append(sequence)
+            yield router_pb2.RunRequest(submit=router_pb2.Submit(sequences=[request(sequence, max_new_tokens=0)]))
+
+    async with engine(ScriptedTrunk()) as running:
+        session = Session(running, VOCAB).run(refused())
+        await anext(session)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert said == [0, 1, 2, 3]
+        events = [event async for response in session for event in response.events]
+        assert [event.sequence for event in events] == list(range(10))
+
+
+def test_a_trace_detail_that_does_not_exist_is_the_callers_fault() -> None:
+    with pytest.raises(InvalidRequest, match="trace_detail is 9; it must be from 0 to 3"):
+        order_of(request(trace_detail=9), VOCAB)
