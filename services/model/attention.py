@@ -85,8 +85,8 @@ def packed_attention(
     """Attention of each segment over its own sequence's keys.
 
     query [1, heads, tokens, width], key and value [1, kv heads, tokens, width] of the new tokens; returns
-    [1, tokens, heads, value width]. `s_aux` holds a sink logit for each head, as gpt-oss has them. Raises BadState for a
-    model that caps its attention's logits, which nothing here does.
+    [1, tokens, heads, value width]. `s_aux` holds a sink logit for each head, as gpt-oss has them. Raises
+    BadState for a model that caps its attention's logits, which nothing here does.
     """
     if softcap is not None:
         raise BadState("the model caps the logits of its attention (softcap), which is not served")
