@@ -11,7 +11,7 @@ TORCH_FLAGS ?=
 PROMPT ?= Once upon a time
 FLAGS ?=
 
-.PHONY: help run test lint format stubs clean
+.PHONY: help run test bench lint format stubs clean
 
 help: ## say what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -21,6 +21,10 @@ run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded mode
 
 test: $(INSTALLED_DEV) ## run the tests
 	$(BIN)/pytest -q
+
+bench: $(INSTALLED) ## run the benchmarks, with tables, JSON and plots into build/bench (FLAGS="--quick")
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[bench]"
+	@for name in transport layer scale generate; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
 
 lint: $(INSTALLED_DEV) ## check style, types and protos
 	$(BIN)/ruff check .

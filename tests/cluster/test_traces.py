@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from moesaic.v1 import common_pb2
+from services.expert import spans as expert_spans
+from services.gateway import request_trace
+from services.router import engine
 from services.runtime.channels import open_channel
 from tests.cluster import local
 from tests.gateway.gateway_client import Client
@@ -19,13 +21,15 @@ SAMPLED = (("traceparent", f"00-{TRACE_ID}-b7ad6b7169203331-01"),)
 NUM_LAYERS, NEW_TOKENS = 3, 4
 
 
-@pytest.fixture(scope="module")
-def exporter() -> Iterator[InMemorySpanExporter]:
-    """Every span of this process; a provider can be set only once in a process's life."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """Every span of the three services; a provider for the whole process would stay with the tests after these."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
+    tracer = provider.get_tracer("test")
+    monkeypatch.setattr(request_trace, "_tracer", tracer)
+    monkeypatch.setattr(engine, "tracer", tracer)
+    monkeypatch.setattr(expert_spans, "_tracer", tracer)
     yield exporter
     provider.shutdown()
 
