@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from services.router.arrivals import Arrivals
 from services.router.call_failures import as_serving_errors
 from services.router.frame_deadline import FrameDeadline
 from services.router.receipt import ReplyTimes
@@ -56,6 +57,7 @@ class ExpertStream:
         self._address = address
         self._open = channel.stream_stream(DISPATCH)
         self._deadline = deadline
+        self._arrivals = Arrivals()
         self._in_flight: dict[int, _InFlight] = {}
         self._outbox: deque[tuple[bytes, int]] = deque()  # message, pairs
         self._outgoing = asyncio.Event()
@@ -142,9 +144,14 @@ class ExpertStream:
             return  # late: its deadline passed, or its step is gone
         flight.timer.cancel()
         self.has_answered = True
-        arrived = time.perf_counter_ns()
         timings = reply.timings
         compute = timings.decode_nanos + timings.compute_nanos + timings.encode_nanos
+        arrived = self._arrivals.date(
+            sent=flight.sent,
+            read=time.perf_counter_ns(),
+            server_nanos=timings.queue_nanos + compute,
+            num_bytes=len(reply.rows_bytes),
+        )
         self._deadline.observe(flight.num_pairs, arrived - flight.sent)
         times = ReplyTimes(self._address, flight.sent, arrived, timings.queue_nanos, compute)
         flight.answered.set_result(Answer(reply, times))

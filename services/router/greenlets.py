@@ -6,10 +6,13 @@ computes. The technique is SQLAlchemy's asyncio layer's.
 """
 
 import contextvars
+import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import greenlet
+
+from services.router.arrivals import LOOP
 
 Result = TypeVar("Result")
 State = TypeVar("State")
@@ -31,15 +34,23 @@ async def run_awaiting(function: Callable[[], Result], state: object) -> Result:
     running: StepGreenlet[object] = StepGreenlet(function, state)
     # A fresh greenlet starts with an empty context and would lose the current span.
     running.gr_context = contextvars.copy_context()
-    outcome = running.switch()
+    outcome = _computing(running.switch)
     while not running.dead:
         try:
             value = await outcome
         except BaseException as error:  # noqa: BLE001 -- not handled here: it is raised where it was awaited
-            outcome = running.throw(error)
+            outcome = _computing(running.throw, error)
         else:
-            outcome = running.switch(value)
+            outcome = _computing(running.switch, value)
     return outcome  # type: ignore[no-any-return]
+
+
+def _computing(resume: Callable[..., Any], *arguments: object) -> Any:
+    began = time.perf_counter_ns()
+    try:
+        return resume(*arguments)
+    finally:
+        LOOP.note(began, time.perf_counter_ns())
 
 
 def await_(awaitable: Awaitable[Result]) -> Result:

@@ -46,7 +46,7 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
         self.num_streams = 0
         self.grants = True
         self.cancels_first_stream = False
-        self.ends_streams = asyncio.Event()
+        self._stream_end = asyncio.Event()
         self.loading = asyncio.Event()
         self.load_error: tuple[grpc.StatusCode, str] | None = None
 
@@ -59,6 +59,11 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
             )
         self.hosting.generation += 1
         self.changed.set()
+
+    def end_streams(self) -> None:
+        """End the streams that there are; later ones stay."""
+        ends, self._stream_end = self._stream_end, asyncio.Event()
+        ends.set()
 
     async def Describe(self, request: object, context: grpc.aio.ServicerContext) -> object:
         return self.description
@@ -78,13 +83,14 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
 
     async def Dispatch(self, requests: AsyncIterator[object], context: grpc.aio.ServicerContext) -> None:
         self.num_streams += 1
+        ends = self._stream_end
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(_read_all(requests))
             if self.grants:
                 await context.write(expert_pb2.DispatchResponse(granted_pairs=1000))
             if self.cancels_first_stream and self.num_streams == 1:
                 await context.abort(grpc.StatusCode.CANCELLED, "given up")
-            await self.ends_streams.wait()
+            await ends.wait()
             reading.cancel()
 
 

@@ -75,7 +75,7 @@ async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_el
         await made.until(lambda: made.peer.is_live)
         loading = asyncio.create_task(made.peer.load([(0, 0)], lambda *_: None))
         await service.loading.wait()
-        service.ends_streams.set()  # as a service does that drains
+        service.end_streams()  # as a service does that drains
         with pytest.raises(Unavailable):
             await loading
 

@@ -73,9 +73,8 @@ async def test_the_fleet_outlives_a_service_that_leaves_in_the_middle_of_a_load(
     async with served(service) as address, running(checkpoint, address) as (_, placements, task):
         await service.loading.wait()
         service.loading.clear()
-        service.ends_streams.set()
+        service.end_streams()
         await service.loading.wait()  # it is asked again, over a new connection
-        service.ends_streams.clear()
         service.host((0, 0))
         await placements.until_owned(0, 0)
         assert not task.done()
