@@ -12,6 +12,8 @@ from train.recipe import ModelShape
 from train.tokenizer import wrap_tokenizer
 
 NOTICE = Path(__file__).parent / "NOTICE"
+# What servers do where a request does not say: at temperature 1 so small a model loses its thread.
+SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9}
 
 
 def main() -> None:
@@ -31,6 +33,7 @@ def export(checkpoint: Path, tokenizer_file: Path, folder: Path) -> None:
     with torch.no_grad():
         for parameter, master in zip(model.parameters(), masters, strict=True):
             parameter.copy_(master)
+    model.generation_config.update(**SAMPLING)
     model.to(torch.bfloat16).save_pretrained(folder)
     wrapped = wrap_tokenizer(tokenizer_file)
     wrapped.model_max_length = shape.context
