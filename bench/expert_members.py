@@ -1,0 +1,31 @@
+"""Real expert services for a bench, each a process as `moesaic expert` runs it."""
+
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.processes import LOOPBACK
+from services.cli.members import Member
+
+
+def expert_members(model: Path, count: int) -> list[Member]:
+    """So many services of one thread; each hosts its share of every layer from the start."""
+    return [
+        Member(f"expert-{index}", "expert", address, _command(model, address, f"{index}/{count}"))
+        for index, address in enumerate(free_addresses(count))
+    ]
+
+
+def free_addresses(count: int) -> list[str]:
+    """Addresses of this machine that nobody listens on at the moment, all different."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [f"{LOOPBACK}:{probe.getsockname()[1]}" for probe in probes]
+
+
+def _command(model: Path, address: str, share: str) -> tuple[str, ...]:
+    flags = (f"--listen={address}", f"--model={model}", f"--preload={share}", "--threads=1", "--drain-seconds=1")
+    return (sys.executable, "-P", "-m", "services.expert", *flags)

@@ -1,0 +1,98 @@
+"""The router's side of the tensor path, without a model around it: connections, a placement, steps, and gates."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import numpy as np
+import torch
+
+from bench.failure import BenchFailed
+from services.model.checkpoint import Checkpoint
+from services.model.sampler import Sampling
+from services.router.dispatch import Dispatcher, Placement
+from services.router.expert_peer import Expected, ExpertPeer
+from services.router.receipt import SequenceReceipt
+from services.router.scheduler import Work
+from services.router.sequence import Order
+from services.router.sequence import Sequence as RoutedSequence
+from services.router.shares import NOBODY, Indices
+from services.router.step import Step
+from services.wire.frames import ELEMENT_TYPES
+
+CONNECT_SECONDS = 60.0
+# Far beyond what any frame of a bench takes: a slow machine is a figure, not a failure.
+FRAME_SECONDS = 60.0
+
+
+@asynccontextmanager
+async def connected(
+    checkpoint: Checkpoint, addresses: Sequence[str], *, num_lanes: int = 1
+) -> AsyncIterator[list[ExpertPeer]]:
+    """The router's own connections to the services, all live, in the order of the addresses.
+
+    Raises BenchFailed when one cannot be reached.
+    """
+    expected = Expected(
+        model_digest=checkpoint.digest,
+        element_type=ELEMENT_TYPES[checkpoint.dtype],
+        hidden_size=checkpoint.hidden_size,
+        batch_invariant=False,
+        moe_layers=tuple(checkpoint.moe_layers),
+        num_experts=checkpoint.num_experts,
+    )
+    changed = asyncio.Event()
+    peers = [ExpertPeer(address, expected, num_lanes, FRAME_SECONDS, changed.set) for address in addresses]
+    async with asyncio.TaskGroup() as tasks:
+        loops = [tasks.create_task(peer.run()) for peer in peers]
+        try:
+            await _until_live(peers, changed)
+            yield peers
+        finally:
+            for loop in loops:
+                loop.cancel()
+
+
+async def _until_live(peers: Sequence[ExpertPeer], changed: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            while not all(peer.is_live for peer in peers):
+                changed.clear()
+                await changed.wait()
+    except TimeoutError:
+        missing = ", ".join(peer.address for peer in peers if not peer.is_live)
+        raise BenchFailed(f"no connection within {CONNECT_SECONDS:g} s to {missing}") from None
+
+
+def dispatcher_over(checkpoint: Checkpoint, peers: Sequence[ExpertPeer]) -> Dispatcher:
+    """The router's dispatcher, with each expert at one of the peers that host it, dealt out in turn."""
+    dispatcher = Dispatcher(
+        num_experts=checkpoint.num_experts, hidden_size=checkpoint.hidden_size, dtype=checkpoint.dtype
+    )
+    ready = [peer.ready_experts() for peer in peers]
+    owners = {layer: _owners(checkpoint.num_experts, layer, ready) for layer in checkpoint.moe_layers}
+    dispatcher.placement = Placement(owners, [peer.streams for peer in peers], [peer.address for peer in peers])
+    return dispatcher
+
+
+def _owners(num_experts: int, layer: int, ready: Sequence[dict[tuple[int, int], bytes]]) -> Indices:
+    owners = np.full(num_experts, NOBODY, dtype=np.int64)
+    for expert in range(num_experts):
+        hosts = [index for index, experts in enumerate(ready) if (layer, expert) in experts]
+        if not hosts:
+            raise BenchFailed(f"no service hosts expert {expert} of layer {layer}")
+        owners[expert] = hosts[expert % len(hosts)]
+    return owners
+
+
+def decode_step(num_tokens: int, lane: int = 0) -> Step:
+    """A step as decoding makes it: a token of each of so many sequences."""
+    order = Order((0,), Sampling(), 1)
+    sequences = [RoutedSequence(number, order, SequenceReceipt()) for number in range(1, num_tokens + 1)]
+    return Step(lane, [Work(sequence, 1) for sequence in sequences])
+
+
+def random_gate(num_tokens: int, num_experts: int, top_k: int, seed: int) -> torch.Tensor:
+    """Experts of each token, [tokens, k], all different in a row: what a gate without favourites chooses."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(num_tokens, num_experts, generator=generator).topk(top_k, dim=-1).indices

@@ -1,0 +1,134 @@
+"""Simulated devices: a real expert service with real frames, whose results are zero and whose time is a formula.
+
+They stand in where a machine has too few cores to compute what many devices would.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from services.expert.admission import Contract, Slots
+from services.expert.bank import Bank
+from services.expert.batcher import Batcher
+from services.expert.compute import Computed, Work
+from services.expert.hosting import ExpertKey, Hosting
+from services.expert.loading import Library, Progress
+from services.expert.service import SERVICE_NAME, ExpertService
+from services.expert.settings import ExpertSettings
+from services.model.checkpoint import Checkpoint
+from services.runtime.server import serving
+
+EXPERT_MEMORY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class DeviceTime:
+    """What a simulated device takes for a batch: a + b·active_experts + c·rows, in nanoseconds.
+
+    A row counts once for each expert that computes it.
+    """
+
+    base_nanos: int = 0
+    expert_nanos: int = 0
+    row_nanos: int = 0
+
+    def nanos(self, num_active: int, num_rows: int) -> int:
+        """The time of one batch."""
+        return self.base_nanos + self.expert_nanos * num_active + self.row_nanos * num_rows
+
+    def __str__(self) -> str:
+        micros = [f"{nanos / 1e3:g}" for nanos in (self.base_nanos, self.expert_nanos, self.row_nanos)]
+        return f"{micros[0]} + {micros[1]}·active experts + {micros[2]}·rows µs"
+
+
+@dataclass(frozen=True)
+class SimulatedExpert:
+    """A simulated service: the checkpoint whose experts it claims to compute, and its device's time."""
+
+    model: Path
+    time: DeviceTime = DeviceTime()
+
+
+class SimulatedDevice:
+    """Computes batches as the batcher asks for it: zeros, held until the formula's time has passed."""
+
+    def __init__(self, time: DeviceTime, hidden_size: int, dtype: torch.dtype) -> None:
+        self._time = time
+        self._zeros = torch.zeros(0, hidden_size, dtype=dtype)
+
+    async def compute(self, batch: Sequence[Work]) -> Computed:
+        """Zeros for each pair of the batch, once its time has passed."""
+        began = time.monotonic_ns()
+        lengths = [len(work.slots) for work in batch]
+        num_active = len(np.unique(np.concatenate([work.slots for work in batch])))
+        held = self._time.nanos(num_active, sum(lengths))
+        results = self._results(sum(lengths))
+        # Nothing is yielded for a device without time: a real one that is as quick computes inline too.
+        if (left := began + held - time.monotonic_ns()) > 0:
+            await asyncio.sleep(left / 1e9)
+        return Computed(list(results.split(lengths)), num_active)
+
+    def _results(self, num_pairs: int) -> torch.Tensor:
+        # Kept: fresh memory for each batch would be page faults, which a device's own buffer has not.
+        if len(self._zeros) < num_pairs:
+            self._zeros = self._zeros.new_zeros(num_pairs, self._zeros.shape[1])
+        return self._zeros[:num_pairs]
+
+
+@asynccontextmanager
+async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
+    """Serve every expert of the checkpoint on a simulated device; yields the port.
+
+    Everything but the computer is what `services.expert.app` puts together.
+    """
+    checkpoint = Checkpoint.open(expert.model)
+    bank = Bank(checkpoint, checkpoint.dtype, torch.device("cpu"), EXPERT_MEMORY_BYTES)
+    settings = ExpertSettings(model=expert.model)
+    contract = Contract(
+        bank.dtype,
+        checkpoint.hidden_size,
+        checkpoint.moe_layers,
+        checkpoint.num_experts,
+        settings.max_frame_bytes,
+    )
+    hosting, slots = Hosting(bank.num_slots), Slots(contract)
+    device = SimulatedDevice(expert.time, checkpoint.hidden_size, bank.dtype)
+    batcher = Batcher(device.compute, max_waiting_pairs=settings.max_waiting_pairs)
+    library = Library(checkpoint, bank, hosting, slots, batcher)
+    service = ExpertService(
+        name="simulated",
+        checkpoint=checkpoint,
+        contract=contract,
+        bank=bank,
+        hosting=hosting,
+        slots=slots,
+        batcher=batcher,
+        library=library,
+        window_pairs=settings.max_waiting_pairs,
+        batch_invariant=False,
+    )
+    try:
+        async with asyncio.TaskGroup() as loops:
+            batching = loops.create_task(batcher.run())
+            listen = "127.0.0.1:0"
+            async with serving(service.register, listen=listen, service_names=(SERVICE_NAME,), drain_seconds=0) as port:
+                await library.load(_all_of(checkpoint), hosting.generation, _quietly)
+                yield port
+                service.drain()
+            batching.cancel()
+    finally:
+        library.close()
+
+
+def _all_of(checkpoint: Checkpoint) -> list[ExpertKey]:
+    return [ExpertKey(layer, expert) for layer in checkpoint.moe_layers for expert in range(checkpoint.num_experts)]
+
+
+async def _quietly(_: Progress) -> None:
+    pass
