@@ -4,6 +4,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from bench.progress import Stages
 from bench.report import Report
 from services.cli.command import run_command
 
+HELP_WIDTH = 88
 OUTPUT = Path("build") / "bench"
 
 Measure = Callable[[Namespace, Stages], Coroutine[Any, Any, Report]]
@@ -29,7 +31,7 @@ def bench_parser(name: str, description: str, examples: Sequence[str] = ()) -> A
     lines = [f"  python -m bench.{name} {example}".rstrip() for example in ("", "--quick", *examples)]
     parser = ArgumentParser(
         prog=f"python -m bench.{name}",
-        description=description,
+        description=fill(description, HELP_WIDTH),
         epilog=f"{EPILOG}\nexamples:\n" + "\n".join(lines),
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -173,13 +173,15 @@ def _micros(nanos: Sequence[int]) -> Any:
 
 
 def _draw(axis: Any, *, samples: dict[str, list[LayerSample]]) -> None:
+    # Shares, not times: on an axis that holds all three shapes, what is drawn first would look like most of it.
+    totals = [statistics.median(sample.total for sample in taken) for taken in samples.values()]
     left = [0.0] * len(samples)
     for part in PATH_PARTS:
-        widths = [statistics.median(sample.parts[part] for sample in taken) / 1e3 for taken in samples.values()]
-        axis.barh([name.replace(", ", "\n") for name in samples], widths, left=left, label=part.replace("_", " "))
-        left = [start + width for start, width in zip(left, widths, strict=True)]
-    axis.set_xscale("symlog")
-    axis.set_xlabel("µs of the critical path, medians", fontsize=8)
+        medians = [statistics.median(sample.parts[part] for sample in taken) for taken in samples.values()]
+        shares = [100 * median / total for median, total in zip(medians, totals, strict=True)]
+        axis.barh([name.replace(", ", "\n") for name in samples], shares, left=left, label=part.replace("_", " "))
+        left = [start + share for start, share in zip(left, shares, strict=True)]
+    axis.set_xlabel("% of the critical path's median", fontsize=8)
     axis.tick_params(labelsize=6)
     axis.legend(fontsize=6)
 

@@ -49,13 +49,13 @@ async def test_text_streams_as_the_router_sends_it() -> None:
         assert (await call.read()).HasField("completion")
 
 
-async def test_unset_parameters_are_resolved_before_the_router_sees_them() -> None:
+async def test_what_a_request_leaves_open_is_what_the_checkpoint_recommends() -> None:
     router = RouterDouble(answer=ids(" x"))
     async with running_gateway(router) as client:
         _, completion = await client.complete()
         asked = await router.next_sequence()
     sampling = asked.sampling
-    assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p) == (1, 0, 1, 0)
+    assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p) == (0.7, 0, 0.9, 0)
     assert sampling.HasField("seed")
     assert completion.usage.seed == sampling.seed
     assert asked.max_new_tokens == 16
