@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Literal, NoReturn
@@ -29,6 +31,8 @@ INTERRUPTED_EXIT = 128 + signal.SIGINT
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # From <linux/prctl.h>: the signal this process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
+# Longer than any service drains by default.
+ORPHAN_SECONDS = 40.0
 
 
 class ProcessSettings(BaseSettings):
@@ -153,6 +157,15 @@ def _die_with(parent_pid: int | None) -> None:
     """Be told to stop when the parent dies, however it dies; Linux only."""
     if parent_pid is None or not sys.platform.startswith("linux"):
         return
+    threading.Thread(target=_end_as_orphan, args=(parent_pid,), name="orphan", daemon=True).start()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent_pid:  # it died before the kernel was asked
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_as_orphan(parent_pid: int) -> None:
+    """End the process for good when it still drains long after its parent died: nobody is there to do so."""
+    while os.getppid() == parent_pid:
+        time.sleep(1.0)
+    time.sleep(ORPHAN_SECONDS)
+    os._exit(FAILED_EXIT)
