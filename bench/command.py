@@ -64,16 +64,16 @@ def numbers(text: str) -> tuple[int, ...]:
 def run_bench(parser: ArgumentParser, measure: Measure, arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; the exit code. SIGINT and SIGTERM stop what was started before it ends."""
     options = parser.parse_args(arguments)
-    command = [parser.prog, *(sys.argv[1:] if arguments is None else arguments)]
-    return run_command(_run(measure, options, command), command=parser.prog.removeprefix("python -m "))
+    options.command = [parser.prog, *(sys.argv[1:] if arguments is None else arguments)]
+    return run_command(_run(measure, options), command=parser.prog.removeprefix("python -m "))
 
 
-async def _run(measure: Measure, options: Namespace, command: Sequence[str]) -> None:
+async def _run(measure: Measure, options: Namespace) -> None:
     require_matplotlib()
     # This process plays a router of one thread; idle threads of torch would spin beside the services.
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     report = await measure(options, Stages())
     report.print()
-    for path in report.write(options.json, command):
+    for path in report.write(options.json, options.command):
         print(f"wrote {path}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -54,22 +54,28 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     """Every model at every number of requests."""
     models: Sequence[str] = options.models or (("shipped",) if options.quick else MODELS)
     counts: Sequence[int] = options.requests or (QUICK_CONCURRENCY if options.quick else CONCURRENCY)
+    cases: list[Case] = []
     report = Report("generate", COMPARED)
-    cases = []
     for name in models:
         with stages.stage(f"{name}: making or finding the checkpoint"):
             model = EMBEDDED_MODEL if name == "shipped" else whole_model(OLMOE_470M)
-        cases += await _of_model(name, model, counts, 3 if options.quick else 7, stages)
-    fill(report, cases)
+        async for case in _of_model(name, model, counts, 3 if options.quick else 7, stages):
+            cases.append(case)
+            report = Report("generate", COMPARED)
+            fill(report, cases)
+            report.write(options.json, options.command)  # a case takes minutes: what is measured is not lost
     return report
 
 
-async def _of_model(name: str, model: Path, counts: Sequence[int], num_rounds: int, stages: Stages) -> list[Case]:
+async def _of_model(
+    name: str, model: Path, counts: Sequence[int], num_rounds: int, stages: Stages
+) -> AsyncIterator[Case]:
     prompts, checkpoint = text_prompts(max(counts), NUM_PROMPT_TOKENS), Checkpoint.open(model)
     async with AsyncExitStack() as stack:
         with stages.stage(f"{name}: starting a cluster and transformers"):
             parties = await _parties(model, stack)
-        return [await _case(name, checkpoint, parties, prompts[:count], num_rounds, stages) for count in counts]
+        for count in counts:
+            yield await _case(name, checkpoint, parties, prompts[:count], num_rounds, stages)
 
 
 async def _parties(model: Path, stack: AsyncExitStack) -> Parties:
