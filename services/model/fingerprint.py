@@ -5,9 +5,11 @@ from pathlib import Path
 
 import torch
 
+from services import kernels
+
 
 def numerics_fingerprint(device: torch.device) -> str:
-    """Name device kind, torch build, instruction set and number of threads.
+    """Name device kind, torch build, instruction sets (torch's and that of our kernels) and number of threads.
 
     Where two processes have the same fingerprint, the same computation gives the same bits in both.
     """
@@ -16,7 +18,8 @@ def numerics_fingerprint(device: torch.device) -> str:
         major, minor = torch.cuda.get_device_capability(device)
         return f"cuda {torch.cuda.get_device_name(device)} sm_{major}{minor}; {build} cuda {torch.version.cuda}"
     instructions = torch.backends.cpu.get_cpu_capability()
-    return f"cpu {_processor()} {instructions}; {build}; {torch.get_num_threads()} threads"
+    used = f"{instructions}, kernels {kernels.level()}"
+    return f"cpu {_processor()} {used}; {build}; {torch.get_num_threads()} threads"
 
 
 def _processor() -> str:

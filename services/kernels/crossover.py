@@ -1,0 +1,29 @@
+"""From how many rows on torch's own products are as fast as the kernels: the one place that says so.
+
+Torch rearranges the weights on every call, which few rows do not repay. Measured with one thread on an x86 processor
+that has all levels, for AVX2 with torch held to it too; without bfloat16 instructions torch is slow at any number.
+"""
+
+import torch
+
+from services.kernels.level import AVAILABLE, level
+
+# float32 and bfloat16
+_LINEAR_ROWS = {"avx512_bf16": (48, 32), "avx512": (48, 16), "avx2": (8, 64), "portable": (2, 8)}
+_EXPERT_PAIRS = {"avx512_bf16": (64, 64), "avx512": (64, 32), "avx2": (24, 64), "portable": (8, 16)}
+
+
+def linear_pays(num_rows: int, weight: torch.Tensor) -> bool:
+    """Whether `linear` takes such weights and is faster than torch's with so many rows."""
+    return AVAILABLE and weight.is_cpu and num_rows <= _most(_LINEAR_ROWS, weight.dtype)
+
+
+def gated_experts_pay(num_pairs: int, num_active: int, dtype: torch.dtype) -> bool:
+    """Whether `gated_experts` takes this dtype and is faster than torch with so many pairs on so many experts."""
+    return AVAILABLE and num_pairs <= _most(_EXPERT_PAIRS, dtype) * num_active
+
+
+def _most(by_level: dict[str, tuple[int, int]], dtype: torch.dtype) -> int:
+    if dtype is torch.bfloat16:
+        return by_level[level()][1]
+    return by_level[level()][0] if dtype is torch.float32 else 0

@@ -1,0 +1,42 @@
+"""The compiled module, if it was built, and the instruction set that its kernels use."""
+
+import os
+
+import torch
+
+try:
+    from services.kernels import _native as _native
+except ImportError:  # no compiler was there at install time
+    _native = None  # type: ignore[assignment]
+
+# "off", or the best level that may be used: for finding out whether a kernel is at fault.
+VARIABLE = "MOESAIC_KERNELS"
+
+
+def _use_configured_level() -> bool:
+    """Obey the environment; whether there are kernels to use. Raises ValueError for a level that is not there."""
+    wanted = os.environ.get(VARIABLE, "")
+    if _native is None or wanted == "off":
+        return False
+    if wanted:
+        _native.set_level(wanted)
+    return True
+
+
+# How the compiled module numbers the dtypes that it takes.
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+AVAILABLE = _use_configured_level()
+# The instruction sets that this processor has, the best first.
+LEVELS: tuple[str, ...] = _native.levels() if AVAILABLE else ()
+
+
+def level() -> str:
+    """The instruction set in use, which the bits of results depend on; "off" without kernels."""
+    return _native.level() if AVAILABLE else "off"
+
+
+def set_level(name: str) -> None:
+    """Use another of LEVELS from now on, in the whole process. Raises ValueError for any other name."""
+    if name not in LEVELS:
+        raise ValueError(f"this processor has no kernels of level {name!r}, only {', '.join(LEVELS) or 'none'}")
+    _native.set_level(name)

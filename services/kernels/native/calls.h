@@ -1,0 +1,19 @@
+/* What Python may call. All take plain arguments; see _native.pyi for their order. */
+
+#ifndef MOESAIC_CALLS_H
+#define MOESAIC_CALLS_H
+
+#include <Python.h>
+
+#include "kernels.h"
+
+/* The level in use. */
+extern const struct level *active;
+
+PyObject *call_linear(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_gated_experts(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_rms_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_attend(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_apply_rotary(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+
+#endif

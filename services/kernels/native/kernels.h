@@ -1,0 +1,117 @@
+/* What every level of the instruction set offers: plain numbers in, plain memory out, nothing of Python. */
+
+#ifndef MOESAIC_KERNELS_H
+#define MOESAIC_KERNELS_H
+
+#include <stdint.h>
+
+enum dtype { FLOAT32, BFLOAT16 };
+
+/* A matrix product with weights as they lie in a linear layer: out[i] = rows[i] . weight^T + bias.
+ *
+ * Row i is read at rows + row_index[i] * row_stride, and its result written at out + out_index[i] * out_stride; without
+ * an index it is i itself. All strides are in bytes; within a row, numbers are neighbours. Sums are float32 and rounded
+ * once, to out_dtype. The bits of a row's result depend on that row, the weights and the level. */
+struct product {
+    const char *rows;
+    const int64_t *row_index;
+    int64_t row_stride;
+    const char *weight; /* [num_outputs, width] */
+    int64_t weight_stride;
+    const char *next_weight; /* what is wanted after these weights, to be fetched already, or NULL */
+    const char *bias; /* [num_outputs], or NULL */
+    char *out;
+    const int64_t *out_index;
+    int64_t out_stride;
+    int64_t num_rows, num_outputs, width;
+    enum dtype dtype, out_dtype;
+};
+
+/* out = silu(gate) * up, in rows of which the first half is the gate. Rounded to the dtype after each operation. */
+struct gating {
+    const char *rows; /* [num_rows, 2 * width] */
+    char *out;        /* [num_rows, width] */
+    int64_t num_rows, width;
+    enum dtype dtype;
+};
+
+/* One layer's experts on pairs of a row and the slot that the row's expert is in:
+ * out[p] = down[slots[p]] . gated(gate_up[slots[p]] . rows[pair_rows[p]]). Strides are in bytes. */
+struct experts {
+    const char *rows; /* [.., hidden] */
+    int64_t row_stride;
+    const int64_t *pair_rows, *slots;
+    const char *gate_up; /* [num_slots, 2 * intermediate, hidden] */
+    int64_t gate_up_stride;
+    const char *down; /* [num_slots, hidden, intermediate] */
+    int64_t down_stride;
+    char *out; /* [num_pairs, hidden] */
+    int64_t num_pairs, num_slots, hidden, intermediate;
+    enum dtype dtype;
+};
+
+/* Attention of tokens over the keys and values of their own sequences, which lie in neighbouring slots of a cache.
+ *
+ * Token t sees num_keys[t] slots from first_slots[t] on, of these the last `window`; without keys its result is zero.
+ * Strides are in bytes; within a head, numbers are neighbours. All arithmetic is float32. */
+struct attention {
+    const char *query;
+    int64_t query_token_stride, query_head_stride;
+    const char *keys;
+    int64_t key_slot_stride, key_head_stride;
+    const char *values;
+    int64_t value_slot_stride, value_head_stride;
+    char *out; /* [num_tokens, num_heads, value_width] */
+    const int64_t *first_slots, *num_keys;
+    const float *sinks; /* [num_heads], logits that take part in the softmax and have no value; or NULL */
+    int64_t num_tokens, num_heads, num_key_heads, key_width, value_width, window;
+    float scaling;
+    float *scores; /* room for [num_heads / num_key_heads, most keys, padded] */
+    enum dtype dtype;
+};
+
+/* Root mean square normalisation of rows [outer, inner, width]: rounded to the dtype, times weight, and rounded. */
+struct normalisation {
+    const char *rows;
+    int64_t outer_stride, inner_stride;
+    const char *weight;
+    char *out; /* without gaps */
+    int64_t num_outer, num_inner, width;
+    float epsilon;
+    enum dtype dtype;
+};
+
+/* Rotary position embedding in place, with the two halves of a head as its coordinates. */
+struct rotation {
+    char *heads; /* [num_tokens, num_heads, width] */
+    int64_t token_stride, head_stride;
+    const char *cosines, *sines; /* [num_tokens, width] */
+    int64_t angle_stride;
+    int64_t num_tokens, num_heads, width;
+    enum dtype dtype;
+};
+
+/* One level: the same functions, compiled for one instruction set. */
+struct level {
+    const char *name;
+    void (*multiply)(const struct product *);
+    void (*gate)(const struct gating *);
+    void (*attend)(const struct attention *);
+    void (*normalise)(const struct normalisation *);
+    void (*rotate)(const struct rotation *);
+};
+
+extern const struct level level_portable;
+#if defined(__x86_64__)
+extern const struct level level_avx2, level_avx512, level_avx512_bf16;
+#endif
+
+/* Scores of a token are padded to a multiple of the widest register. */
+#define PADDED_SCORES(num_keys) (((num_keys) + 15) / 16 * 16)
+
+static inline int64_t item_bytes(enum dtype dtype) { return dtype == BFLOAT16 ? 2 : 4; }
+
+/* Runs experts group by group. 0, or -1 when memory is short. */
+int run_experts(const struct level *level, const struct experts *call);
+
+#endif

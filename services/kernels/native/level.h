@@ -1,0 +1,22 @@
+/* All kernels of one level; included by the file of each level, which defines LEVEL, LANES, TARGET and TILE_ROWS. */
+
+#include "vector.h"
+
+#include "product.h"
+
+#include "attention.h"
+#include "elementwise.h"
+
+#define JOINED(a, b) a##b
+#define LEVEL_NAME(level) JOINED(level_, level)
+#define QUOTED(name) #name
+#define LEVEL_STRING(level) QUOTED(level)
+
+const struct level LEVEL_NAME(LEVEL) = {
+    .name = LEVEL_STRING(LEVEL),
+    .multiply = multiply,
+    .gate = gate,
+    .attend = attend,
+    .normalise = normalise,
+    .rotate = rotate,
+};

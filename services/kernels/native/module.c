@@ -1,0 +1,75 @@
+/* The Python module, and which level of the instruction set it uses. */
+
+#include "calls.h"
+
+const struct level *active;
+
+/* The levels of this processor, the best first. */
+static int usable_levels(const struct level **levels) {
+    int count = 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const int has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (has_avx512 && __builtin_cpu_supports("avx512bf16")) levels[count++] = &level_avx512_bf16;
+    if (has_avx512) levels[count++] = &level_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels[count++] = &level_avx2;
+#endif
+    levels[count++] = &level_portable;
+    return count;
+}
+
+static PyObject *levels(PyObject *module, PyObject *ignored) {
+    const struct level *usable[4];
+    const int count = usable_levels(usable);
+    PyObject *names = PyTuple_New(count);
+    for (int i = 0; names && i < count; i++) {
+        PyObject *name = PyUnicode_FromString(usable[i]->name);
+        if (!name || PyTuple_SetItem(names, i, name) < 0) Py_CLEAR(names);
+    }
+    return names;
+}
+
+static PyObject *level(PyObject *module, PyObject *ignored) { return PyUnicode_FromString(active->name); }
+
+static PyObject *set_level(PyObject *module, PyObject *name) {
+    const struct level *usable[4];
+    const int count = usable_levels(usable);
+    for (int i = 0; i < count; i++) {
+        if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, usable[i]->name) == 0) {
+            active = usable[i];
+            Py_RETURN_NONE;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "this processor has no level %R", name);
+    return NULL;
+}
+
+#define FASTCALL(function) (PyCFunction)(void (*)(void)) function
+
+static PyMethodDef methods[] = {
+    {"linear", FASTCALL(call_linear), METH_FASTCALL, NULL},
+    {"gated_experts", FASTCALL(call_gated_experts), METH_FASTCALL, NULL},
+    {"rms_norm", FASTCALL(call_rms_norm), METH_FASTCALL, NULL},
+    {"attend", FASTCALL(call_attend), METH_FASTCALL, NULL},
+    {"apply_rotary", FASTCALL(call_apply_rotary), METH_FASTCALL, NULL},
+    {"levels", levels, METH_NOARGS, NULL},
+    {"level", level, METH_NOARGS, NULL},
+    {"set_level", set_level, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int initialise(PyObject *module) {
+    const struct level *usable[4];
+    usable_levels(usable);
+    active = usable[0];
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, initialise}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_native", .m_methods = methods, .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

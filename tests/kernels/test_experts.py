@@ -1,0 +1,125 @@
+"""All experts of a layer in one call, against torch one pair at a time."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from services import kernels
+from tests.kernels.numbers import DTYPES, assert_close, random, unaligned
+
+NUM_SLOTS = 5
+# hidden and intermediate: the shipped model's, and what fills no register
+SIZES = [(192, 96), (40, 24), (37, 11)]
+
+
+def weights(hidden: int, intermediate: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """gate_up and down, with gaps between slots as the pool has them."""
+    gate_up = random(NUM_SLOTS, 2 * intermediate * hidden + 32, dtype=torch.float32, seed=1) * hidden**-0.5
+    down = random(NUM_SLOTS, intermediate * hidden + 32, dtype=torch.float32, seed=2) * intermediate**-0.5
+    return (
+        gate_up.to(dtype)[:, :-32].unflatten(1, (2 * intermediate, hidden)),
+        down.to(dtype)[:, :-32].unflatten(1, (hidden, intermediate)),
+    )
+
+
+def one_expert(row: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """As transformers' grouped_mm path computes it, which rounds after every operation."""
+    gate, up = F.linear(row[None], gate_up).chunk(2, dim=-1)
+    return F.linear(F.silu(gate) * up, down)[0]
+
+
+def random_pairs(num_rows: int, num_pairs: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(num_pairs)
+    return generator.integers(0, num_rows, num_pairs), generator.integers(0, NUM_SLOTS, num_pairs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("hidden", "intermediate"), SIZES)
+@pytest.mark.parametrize("num_pairs", [1, 2, 7, 64])
+def test_each_pair_is_its_expert_s_result_in_the_pairs_order(
+    level: str, dtype: torch.dtype, hidden: int, intermediate: int, num_pairs: int
+):
+    rows = random(9, hidden, dtype=dtype)
+    gate_up, down = weights(hidden, intermediate, dtype)
+    pair_rows, slots = random_pairs(9, num_pairs)
+    expected = [one_expert(rows[row], gate_up[slot], down[slot]) for row, slot in zip(pair_rows, slots, strict=True)]
+    got = kernels.gated_experts(rows, pair_rows, slots, gate_up, down)
+    assert_close(got, torch.stack(expected).double(), units=8 if dtype is torch.float32 else 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_pair_has_the_same_bits_alone_and_in_any_company(level: str, dtype: torch.dtype):
+    rows = random(9, 40, dtype=dtype)
+    gate_up, down = weights(40, 24, dtype)
+    pair_rows, slots = random_pairs(9, 64)
+    together = kernels.gated_experts(rows, pair_rows, slots, gate_up, down)
+    for pair in range(64):
+        alone = kernels.gated_experts(
+            unaligned(rows[pair_rows[pair]][None]), np.zeros(1, np.int64), slots[pair : pair + 1], gate_up, down
+        )
+        assert torch.equal(alone[0], together[pair])
+
+
+def test_no_pairs_give_no_rows(level: str):
+    gate_up, down = weights(40, 24, torch.float32)
+    none = np.zeros(0, np.int64)
+    assert kernels.gated_experts(torch.ones(3, 40), none, none, gate_up, down).shape == (0, 40)
+
+
+def test_gates_far_from_zero_are_closed_or_open(level: str):
+    gates = torch.tensor([[-1000.0, -50.0, 0.0, 50.0, 1000.0]])
+    # Five gates that are the row itself, five ups that are 1, as the row's last number is.
+    gate_up = torch.zeros(1, 10, 6)
+    gate_up[0, :5, :5], gate_up[0, 5:, 5] = torch.eye(5), 1
+    down = torch.cat([torch.eye(5), torch.zeros(1, 5)])[None]
+    index = np.zeros(1, np.int64)
+    got = kernels.gated_experts(torch.cat([gates, torch.ones(1, 1)], 1), index, index, gate_up, down)
+    assert torch.allclose(got[:, :5], F.silu(gates), rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize(
+    ("pair_rows", "slots"), [([3], [0]), ([-1], [0]), ([0], [NUM_SLOTS]), ([0], [-1]), ([0, 0, 7], [0, 1, 2])]
+)
+def test_rows_and_slots_that_are_not_there_are_refused(level: str, pair_rows: list[int], slots: list[int]):
+    gate_up, down = weights(40, 24, torch.float32)
+    with pytest.raises(IndexError, match="is not below"):
+        kernels.gated_experts(torch.ones(3, 40), np.array(pair_rows), np.array(slots), gate_up, down)
+
+
+@pytest.mark.parametrize(
+    ("pair_rows", "slots"),
+    [
+        (np.zeros(2, np.int64), np.zeros(1, np.int64)),
+        (np.zeros(1, np.int32), np.zeros(1, np.int32)),
+        (np.zeros(1, np.uint64), np.zeros(1, np.uint64)),
+        (np.zeros((1, 1), np.int64), np.zeros(1, np.int64)),
+    ],
+    ids=["lengths", "int32", "uint64", "dimensions"],
+)
+def test_indices_of_another_kind_are_refused(level: str, pair_rows: np.ndarray, slots: np.ndarray):
+    gate_up, down = weights(40, 24, torch.float32)
+    with pytest.raises(ValueError, match="int64"):
+        kernels.gated_experts(torch.ones(3, 40), pair_rows, slots, gate_up, down)
+
+
+@pytest.mark.parametrize("case", ["half", "mixed", "hidden", "down", "transposed", "device"])
+def test_tensors_of_another_kind_are_refused(case: str):
+    rows, (gate_up, down) = torch.ones(3, 40), weights(40, 24, torch.float32)
+    refused = {
+        "half": (rows.half(), gate_up.half(), down.half()),
+        "mixed": (rows, gate_up, down.bfloat16()),
+        "hidden": (torch.ones(3, 41), gate_up, down),
+        "down": (rows, gate_up, down[:, :, :23].contiguous()),
+        "transposed": (rows, gate_up.mT.contiguous().mT, down),
+        "device": (rows.to("meta"), gate_up, down),
+    }[case]
+    index = np.zeros(1, np.int64)
+    with pytest.raises(ValueError, match=r"fit|gaps|CPU"):
+        kernels.gated_experts(refused[0], index, index, *refused[1:])
+
+
+def test_they_pay_for_dtypes_that_they_take(level: str):
+    assert kernels.gated_experts_pay(4, 2, torch.bfloat16)
+    assert not kernels.gated_experts_pay(4, 2, torch.float16)
+    assert not kernels.gated_experts_pay(1_000_000, 2, torch.bfloat16)
