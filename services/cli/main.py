@@ -25,6 +25,7 @@ class Command:
 COMMANDS = {
     "serve": Command("services.cli.serve", "run a local cluster: gateway, router and expert services"),
     "generate": Command("services.cli.generate", "continue a prompt and say what it cost"),
+    "bench": Command("services.cli.bench.command", "put load on a cluster and measure how it is served"),
     "gateway": Command("services.cli.services", "run one gateway: text in, text out"),
     "router": Command("services.cli.services", "run one router: the model without its experts"),
     "expert": Command("services.cli.services", "run one expert service"),

@@ -30,7 +30,16 @@ COMMON_PREFIX = "MOESAIC_"
 USAGE_EXIT = 2
 # What would stand for an absent value; no argument of a process can contain it, so that `None` is a text too.
 NO_TEXT = "\0"
-METAVARS = {"str": "TEXT", "Path": "PATH", "int": "N", "float": "X", "list[str]": "TEXT[,TEXT…]", "ByteSize": "BYTES"}
+METAVARS = {
+    "str": "TEXT",
+    "Path": "PATH",
+    "int": "N",
+    "float": "X",
+    "list[str]": "TEXT[,TEXT…]",
+    "list[int]": "N[,N…]",
+    "list[float]": "X[,X…]",
+    "ByteSize": "BYTES",
+}
 
 
 def load(

@@ -1,0 +1,101 @@
+"""The prompts of a load: from a file or built in, as they are or cut to a number of tokens."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from moesaic.v1 import generation_pb2
+from services.cli.settings import MAX_UINT32
+from services.wire.errors import InvalidRequest
+
+TOKENIZE_SECONDS = 60.0
+# A first guess at how much text gives enough tokens; it is doubled until it does.
+CHARACTERS_PER_TOKEN = 6
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text to continue or, cut to a length, its token ids; `max_new_tokens` where its line named it."""
+
+    text: str
+    max_new_tokens: int | None = None
+    token_ids: tuple[int, ...] | None = None
+
+
+def built_in_prompts() -> list[Prompt]:
+    """Passages of novels, plays and speeches, some lines each."""
+    texts = json.loads((resources.files("services.cli.bench") / "prompts.json").read_text(encoding="utf-8"))
+    return [Prompt(text) for text in texts]
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a file, one a line; empty lines are left out.
+
+    A line that begins with a brace is an object with `prompt` and, optionally, `max_new_tokens`. Raises
+    InvalidRequest, naming file and line, for what is neither, and for a file without prompts.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise InvalidRequest(f"the prompts cannot be read: {error}") from error
+    prompts = [_prompt(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise InvalidRequest(f"{path} has no prompts")
+    return prompts
+
+
+async def cut_to(stub: Any, prompts: Sequence[Prompt], num_tokens: int) -> list[Prompt]:
+    """Each prompt with exactly `num_tokens` tokens by the gateway's tokenizer.
+
+    A prompt that is too long is cut; one that is too short goes on with the text of those after it, and after the
+    last with the first. Raises AioRpcError when the gateway cannot tell.
+    """
+    return [await _cut(stub, prompts, index, num_tokens) for index in range(len(prompts))]
+
+
+async def _cut(stub: Any, prompts: Sequence[Prompt], index: int, num_tokens: int) -> Prompt:
+    prompt = prompts[index]
+    for doubled in count():
+        text = _text_from(prompts, index, (num_tokens * CHARACTERS_PER_TOKEN) << doubled)
+        response = await stub.Tokenize(generation_pb2.TokenizeRequest(text=text), timeout=TOKENIZE_SECONDS)
+        # One more is asked for: the last token of a text may be an end-of-sequence token.
+        if len(response.token_ids) > num_tokens:
+            return Prompt(prompt.text, prompt.max_new_tokens, tuple(response.token_ids[:num_tokens]))
+    raise AssertionError("it counts for ever")
+
+
+def _text_from(prompts: Sequence[Prompt], index: int, num_characters: int) -> str:
+    texts, length = [], 0
+    while length < num_characters:
+        texts.append(prompts[index % len(prompts)].text)
+        length += len(texts[-1]) + 1
+        index += 1
+    return "\n".join(texts)[:num_characters]
+
+
+def _prompt(line: str, where: str) -> Prompt:
+    if not line.lstrip().startswith("{"):
+        return Prompt(line)
+    try:
+        read = json.loads(line)
+    except ValueError as error:
+        raise InvalidRequest(f"{where}: {error}") from error
+    text, max_new_tokens = read.get("prompt"), read.get("max_new_tokens")
+    complaints = list(_complaints(read, text, max_new_tokens))
+    if complaints:
+        raise InvalidRequest(f"{where}: {complaints[0]}")
+    return Prompt(text, max_new_tokens)
+
+
+def _complaints(read: dict[str, Any], text: Any, max_new_tokens: Any) -> Iterator[str]:
+    unknown = read.keys() - {"prompt", "max_new_tokens"}
+    if unknown:
+        yield f"{min(unknown)!r} is neither prompt nor max_new_tokens"
+    if not isinstance(text, str) or not text:
+        yield "prompt must be a text that is not empty"
+    if max_new_tokens is not None and not (type(max_new_tokens) is int and 1 <= max_new_tokens <= MAX_UINT32):
+        yield "max_new_tokens must be a whole number above 0"

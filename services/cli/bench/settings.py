@@ -1,0 +1,106 @@
+"""Settings of `moesaic bench`."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.cli.bench.loads import Arrivals, Bounds, ClosedLoop, Load, OpenLoop
+from services.cli.bench.objectives import read_objectives
+from services.cli.settings import MAX_UINT32, MAX_UINT64, Dtype
+
+DEFAULT_CONCURRENCY = (1, 4, 16)
+DEFAULT_SECONDS = 15.0
+Rate = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+
+
+class BenchSettings(BaseSettings):
+    """Put load on a cluster and measure it as its clients would: latencies, throughput, refusals, cost.
+
+    Closed loop (--concurrency): so many users, each of whom sends the next request when the last one has
+    ended. Open loop (--rate): requests arrive at a rate, however fast they are served; latencies then count
+    from the moment at which a request was due. Several values are measured one after the other and compared.
+
+    Starts a local cluster of its own for it, unless --address names one that is running. Tables go to stdout,
+    progress to stderr. Ctrl-C ends it early and shows what there is. The exit code is 1 when any request
+    failed, 130 after Ctrl-C.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="MOESAIC_BENCH_", frozen=True, cli_shortcuts={"json-output": "json", "address": "gateway"}
+    )
+
+    address: str | None = Field(None, description="host:port of a running gateway")
+    concurrency: list[PositiveInt] = Field(
+        [], description="closed loop: requests at a time, such as 1,4,16 (which is also what an absent --rate means)"
+    )
+    rate: list[Rate] = Field([], description="open loop: requests a second, such as 0.5,1,2")
+    arrivals: Arrivals = Field("poisson", description="how the requests of an open loop are spaced")
+    max_in_flight: PositiveInt = Field(
+        512, le=100_000, description="most requests of an open loop in flight; others wait in the client, counted"
+    )
+    requests: PositiveInt | None = Field(None, le=10_000_000, description="requests of each load")
+    seconds: PositiveFloat | None = Field(
+        None,
+        le=86_400,
+        description=f"time for new requests of each load; without --requests it is {DEFAULT_SECONDS:g}",
+    )
+    warm_up: NonNegativeInt = Field(2, le=100_000, description="requests before each load that no figure counts")
+    prompts: Path | None = Field(
+        None, description='a prompt a line, as text or as {"prompt": …, "max_new_tokens": …}; else passages of novels'
+    )
+    prompt_tokens: PositiveInt | None = Field(
+        None, le=MAX_UINT32, description="give every prompt so many tokens, going on with the next prompts' text"
+    )
+    max_new_tokens: PositiveInt = Field(64, le=MAX_UINT32, description="most tokens to generate for a request")
+    ignore_eos: bool = Field(False, description="go on past end-of-sequence tokens, so that lengths are known")
+    temperature: float | None = Field(
+        None, ge=0, le=100, allow_inf_nan=False, description="divides the logits; 0 takes the most likely token"
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, allow_inf_nan=False, description="keep the likeliest tokens up to this probability"
+    )
+    top_k: int | None = Field(None, ge=0, le=MAX_UINT32, description="keep the k likeliest tokens; 0 keeps all")
+    min_p: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="drop tokens below this share of the likeliest one"
+    )
+    seed: int = Field(
+        0, ge=0, le=MAX_UINT64, description="seed of Poisson arrivals; a request draws with this plus its number"
+    )
+    slo: list[str] = Field([], description="objectives for goodput, of ttft, itl, tpot and e2e: ttft=200ms,itl=50ms")
+    timeout: PositiveFloat = Field(600.0, le=86_400, description="seconds that a request may take from when it is due")
+    json_output: Path | None = Field(None, description="file for every sample, the settings and the figures")
+    model: Path | None = Field(None, description="checkpoint folder of the own cluster; else the embedded one")
+    experts: PositiveInt = Field(2, le=64, description="number of expert services of the own cluster")
+    threads: PositiveInt | None = Field(
+        None, description="threads of each process of the own cluster; else the cores are shared out"
+    )
+    dtype: Dtype = Field("auto", description="element type that the own cluster computes in")
+    batch_invariant: bool = Field(False, description="give the own cluster the same bits in any company")
+    verbose: bool = Field(False, description="show the logs of the own cluster's services")
+
+    @field_validator("slo")
+    @classmethod
+    def _objectives(cls, slo: list[str]) -> list[str]:
+        read_objectives(slo)
+        return slo
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.rate and self.concurrency:
+            raise ValueError("--rate is an open loop and --concurrency a closed one: give one of them")
+        return self
+
+    @property
+    def loads(self) -> list[Load]:
+        """The loads to measure, in order."""
+        if self.rate:
+            return [OpenLoop(rate, self.arrivals, self.seed, self.max_in_flight) for rate in self.rate]
+        return [ClosedLoop(concurrency) for concurrency in self.concurrency or DEFAULT_CONCURRENCY]
+
+    @property
+    def bounds(self) -> Bounds:
+        """When each of them ends."""
+        seconds = DEFAULT_SECONDS if self.requests is None and self.seconds is None else self.seconds
+        return Bounds(self.requests, seconds)
