@@ -21,7 +21,7 @@ class Continuation:
 
     def feed(self, token_ids: Iterable[int]) -> str:
         """Add tokens; the text that may be shown now."""
-        shown = (token_id for token_id in token_ids if token_id not in self._stop_token_ids)
+        shown = [token_id for token_id in token_ids if token_id not in self._stop_token_ids]
         return self._stop_strings.feed(self._detokeniser.feed(shown))
 
     def finish(self) -> str:

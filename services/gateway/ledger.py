@@ -94,8 +94,9 @@ class StreamLedger:
             logger.warning("router %s speaks of an unknown sequence %d", self._address, event.sequence)
             return None
         if event.HasField("token"):
-            routed = event.token.routed_experts if event.token.HasField("routed_experts") else None
-            sequence.deliver(Token(event.token.token_id, routed))
+            token = event.token
+            routed = token.routed_experts if token.HasField("routed_experts") else None
+            sequence.deliver(Token(token.token_id, routed))
             return None
         self._forget(sequence)
         if _is_refused(event.finish) and sequence.num_tokens == 0 and not sequence.is_given_up:

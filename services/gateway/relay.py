@@ -5,25 +5,25 @@ import time
 from collections.abc import AsyncGenerator
 from collections.abc import Sequence as Sequenced
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from moesaic.v1 import common_pb2, router_pb2
 from services.gateway.continuation import Continuation
 from services.gateway.dispatcher import Dispatcher
-from services.gateway.sequence import Event, Finish, Sequence, Token
+from services.gateway.sequence import Event, Finish, Sequence
 from services.wire.errors import DeadlinePassed, ServingError, Unavailable, from_code
 
 # For the router's end of a sequence that a stop string has ended already; it brings the router's receipt.
 FINISH_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):  # made for each token, as Token is
     """New text, and the tokens drawn since the last piece."""
 
     text: str
-    token_ids: tuple[int, ...]
+    token_ids: Sequenced[int]
     # One for each token where they were asked for, else empty.
-    routed_experts: tuple[common_pb2.RoutedExperts, ...]
+    routed_experts: Sequenced[common_pb2.RoutedExperts]
 
 
 @dataclass(frozen=True)
@@ -53,31 +53,44 @@ class Relay:
 
         Raises what ended the sequence instead: DeadlinePassed, or the router's own failure.
         """
-        deadline = self._sequence.order.deadline
-        while True:
-            events = await deadline.bound(self._sequence.next_events(), "the model was generating")
-            started_nanos = time.monotonic_ns()
-            piece, finish = self._read(events)
-            detokenise_nanos = time.monotonic_ns() - started_nanos
-            if piece.token_ids or piece.text:
-                yield piece
-            if self._continuation.stop_string is not None:
-                finish = finish or await self._cancel()
-                yield self._ending(common_pb2.FINISH_REASON_STOP, finish, 0)
-                return
-            if finish is not None:
-                yield self._ending(_reason(finish.message), finish, detokenise_nanos)
-                return
+        # One timer for the whole request: one for each wait would cost more than reading its token.
+        deadline = asyncio.get_running_loop().call_at(self._sequence.order.deadline.at_seconds, self._fail_late)
+        try:
+            while True:
+                events = await self._sequence.next_events()
+                started_nanos = time.monotonic_ns()
+                piece, finish = self._read(events)
+                detokenise_nanos = time.monotonic_ns() - started_nanos
+                if piece.token_ids or piece.text:
+                    yield piece
+                if self._continuation.stop_string is not None:
+                    finish = finish or await self._cancel()
+                    yield self._ending(common_pb2.FINISH_REASON_STOP, finish, 0)
+                    return
+                if finish is not None:
+                    yield self._ending(_reason(finish.message), finish, detokenise_nanos)
+                    return
+        finally:
+            deadline.cancel()
+
+    def _fail_late(self) -> None:
+        self._sequence.fail(DeadlinePassed("the request's time was up while the model was generating"))
 
     def _read(self, events: Sequenced[Event]) -> tuple[Piece, Finish | None]:
-        tokens = [event for event in events if isinstance(event, Token)]
-        finish = next((event for event in events if isinstance(event, Finish)), None)
-        token_ids = tuple(token.token_id for token in tokens)
+        token_ids: list[int] = []
+        routed: list[common_pb2.RoutedExperts] = []
+        finish = None
+        for event in events:
+            if isinstance(event, Finish):
+                finish = event
+                continue
+            token_ids.append(event.token_id)
+            if event.routed_experts is not None:
+                routed.append(event.routed_experts)
         self._num_tokens += len(token_ids)
         text = self._continuation.feed(token_ids)
         if finish is not None:
             text += self._continuation.finish()
-        routed = tuple(token.routed_experts for token in tokens if token.routed_experts is not None)
         return Piece(text, token_ids, routed), finish
 
     async def _cancel(self) -> Finish | None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection
 from collections.abc import Sequence as Sequenced
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from moesaic.v1 import common_pb2, router_pb2
 from services.gateway.admission import Place
@@ -46,8 +46,7 @@ class Order:
         return len(self.prompt_token_ids) + self.max_new_tokens
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):  # made for each token: a frozen dataclass takes four times as long
     """A token that the router drew."""
 
     token_id: int
@@ -130,10 +129,11 @@ class Sequence:
     async def next_events(self) -> list[Event]:
         """Wait for events and take what is there, in bounded portions; raises the failure after the last one."""
         await self._arrived.wait()
-        events, self._events = self._events[:MAX_PORTION], self._events[MAX_PORTION:]
+        events = self._events
         if events:
+            self._events = events[MAX_PORTION:]
             if not self._events and self._failure is None:
                 self._arrived.clear()
-            return events
+            return events[:MAX_PORTION]
         assert self._failure is not None, "something arrived"
         raise self._failure

@@ -49,7 +49,7 @@ class GenerationService(GenerationServiceServicer):
         async with aclosing(self._generation.run(request, self._caller(context))) as events:
             async for event in events:
                 if isinstance(event, Piece):
-                    yield pb.GenerateResponse(delta=_delta(event))
+                    yield _delta(event)
                 else:
                     yield pb.GenerateResponse(completion=_completion(event))
 
@@ -83,8 +83,15 @@ class GenerationService(GenerationServiceServicer):
         )
 
 
-def _delta(piece: Piece) -> pb.Delta:
-    return pb.Delta(text=piece.text, token_ids=piece.token_ids, routed_experts=piece.routed_experts)
+def _delta(piece: Piece) -> pb.GenerateResponse:
+    # Filled in place: a delta that is made apart is copied, and this runs for each token.
+    response = pb.GenerateResponse()
+    delta = response.delta
+    delta.text = piece.text
+    delta.token_ids.extend(piece.token_ids)
+    if piece.routed_experts:
+        delta.routed_experts.extend(piece.routed_experts)
+    return response
 
 
 def _completion(completed: Completed) -> pb.Completion:

@@ -27,6 +27,8 @@ class StopStrings:
 
     def feed(self, text: str) -> str:
         """The text that may be shown now. Once a stop string has matched, nothing more is."""
+        if not self._stop_strings:
+            return text
         if self.matched is not None:
             return ""
         pending = self._held + text
