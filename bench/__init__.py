@@ -4,3 +4,5 @@ import os
 
 # gRPC reads it once, as it is imported; its own lines would stand between the tables.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+import services  # noqa: F401 -- says how gRPC is to run, which is read at the same moment

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.runtime.allocator import keep_freed_memory
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
 from services.runtime.settings import load
@@ -75,6 +76,7 @@ def run_service(
 def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service: str) -> int:
     """Run `life` in an event loop with logging and telemetry; the exit code, as `exit_code_of` has it."""
     process = load(ProcessSettings, (), f"moesaic {service}")
+    keep_freed_memory()
     configure_logging(service, process.log_level)
     _die_with(process.parent_pid)
     otlp = process.otlp_endpoint is not None
