@@ -6,65 +6,53 @@ keyword `packed` of the model's forward and reaches this function untouched.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
-from services.model.kv_cache import KvCache, LayerShape
+from services import kernels
+from services.model.attend import Scores, attend
+from services.model.kv_cache import LayerShape
+from services.model.packed_batch import PackedBatch, Segment
 from services.wire.errors import BadState
 
 NAME = "moesaic_packed"
+KERNEL_DTYPES = (torch.float32, torch.bfloat16)
+TRIAL_KEYS = 64
+# What of the results agrees is nine tenths where both round alike, and six where they do not.
+SAME_BITS = 0.75
 
 
 @dataclass(frozen=True)
-class Segment:
-    """The tokens of one sequence in the batch: `num_tokens` of them from position `first_position` on."""
+class AttentionCall:
+    """What a layer's attention was called with: heads [1, heads, tokens, width], and how they are weighed."""
 
-    first_token: int
-    num_tokens: int
-    first_position: int
-    first_slot: int
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    scores: Scores
 
     @property
-    def num_keys(self) -> int:
-        return self.first_position + self.num_tokens
+    def stored(self) -> LayerShape:
+        """What the layer stores for a token."""
+        return LayerShape(self.key.shape[1], self.key.shape[3], self.value.shape[1], self.value.shape[3])
 
 
 @dataclass
-class PackedBatch:
-    """What attention has to know of a step's batch.
+class AttentionProbe:
+    """Stands in for a batch to learn what attention is called with in each layer; the layers get ones back."""
 
-    `slots` [tokens] says where each token's keys and values go; tokens past `len(slots)` are padding. With
-    `row_by_row` every query is computed by itself, so that its bits depend on its own keys alone.
-    """
-
-    cache: KvCache
-    segments: Sequence[Segment]
-    slots: torch.Tensor
-    row_by_row: bool = False
-    _masks: dict[tuple[int, int, int | None], torch.Tensor | None] = field(default_factory=dict)
-
-    def mask(self, segment: Segment, window: int | None, device: torch.device) -> torch.Tensor | None:
-        """Which keys each query of the segment may see, [queries, keys], or None for all; built once for all layers."""
-        key = (segment.first_position, segment.num_tokens, window)
-        if key not in self._masks:
-            self._masks[key] = _causal_mask(segment, window, device)
-        return self._masks[key]
-
-
-@dataclass
-class ShapeProbe:
-    """Stands in for a batch to learn what each attention layer stores for a token."""
-
-    shapes: dict[int, LayerShape] = field(default_factory=dict)
+    calls: dict[int, AttentionCall] = field(default_factory=dict)
 
 
 def plug_into(model: PreTrainedModel) -> None:
     """Make `model` compute attention with `packed_attention`; idempotent."""
+    # No mask is registered beside it, and without one transformers makes none.
     AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, _no_mask)
     model.set_attn_implementation(NAME)
 
 
@@ -75,7 +63,7 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    packed: PackedBatch | ShapeProbe,
+    packed: PackedBatch | AttentionProbe,
     scaling: float | None = None,
     sliding_window: int | None = None,
     s_aux: torch.Tensor | None = None,
@@ -92,74 +80,72 @@ def packed_attention(
         raise BadState("the model caps the logits of its attention (softcap), which is not served")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     window = sliding_window or getattr(module, "sliding_window", None)
-    if isinstance(packed, ShapeProbe):
-        packed.shapes[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[1], value.shape[3])
-        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
+    scores = Scores(query.shape[3] ** -0.5 if scaling is None else scaling, window, s_aux)
+    if isinstance(packed, AttentionProbe):
+        packed.calls[layer] = AttentionCall(query, key, value, scores)
+        return query.new_ones(1, query.shape[2], query.shape[1], value.shape[3]), None
     num_tokens = len(packed.slots)
-    packed.cache.write(layer, packed.slots, *(t[0, :, :num_tokens].transpose(0, 1) for t in (key, value)))
+    packed.cache.write(layer, packed.written, *(t[0, :, :num_tokens].transpose(0, 1) for t in (key, value)))
+    if _kernel_serves(query, value, packed, scores):
+        return _attend_by_kernel(query, layer, packed, scores), None
     output = query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3])
-    for segment in packed.segments:
-        for part in _queries_of(segment, packed.row_by_row):
-            end = part.first_token + part.num_tokens
-            keys, values = packed.cache.read(layer, part.first_slot, part.num_keys)
-            queries = query[:, :, part.first_token : end]
-            mask = packed.mask(part, window, query.device)
-            attended = _attend(queries, keys, values, mask, scaling, s_aux)
-            output[:, part.first_token : end] = attended.transpose(1, 2)
+    _attend_each(query, layer, packed, scores, packed.rows if packed.row_by_row else packed.segments, output)
     return output, None
 
 
-def _queries_of(segment: Segment, row_by_row: bool) -> list[Segment]:
-    if not row_by_row:
-        return [segment]
-    return [
-        Segment(segment.first_token + row, 1, segment.first_position + row, segment.first_slot)
-        for row in range(segment.num_tokens)
-    ]
+def _kernel_serves(query: torch.Tensor, value: torch.Tensor, packed: PackedBatch, scores: Scores) -> bool:
+    # With sinks, or values of another width, torch takes another way, whose roundings the kernel does not have.
+    if not kernels.AVAILABLE or scores.sinks is not None or value.shape[3] != query.shape[3]:
+        return False
+    if query.device.type != "cpu" or query.dtype not in KERNEL_DTYPES:
+        return False
+    return packed.row_by_row or _rounds_as_torch(query.dtype)
 
 
-def _attend(
+@cache
+def _rounds_as_torch(dtype: torch.dtype) -> bool:
+    """Whether the kernel and torch round weights to `dtype` at the same place, so that most results agree in bits.
+
+    A greedy token may not depend on which of the two computed it. In float32 nothing is rounded on the way.
+    """
+    if dtype is torch.float32:
+        return True
+    generator = torch.Generator().manual_seed(0)
+    query, keys, values = torch.randn(3, TRIAL_KEYS, 2, 32, generator=generator).to(dtype)
+    num_keys = np.full(TRIAL_KEYS, TRIAL_KEYS, dtype=np.int64)
+    ours = kernels.attend(query, keys, values, np.zeros_like(num_keys), num_keys, 32**-0.5)
+    theirs = F.scaled_dot_product_attention(*(heads.transpose(0, 1)[None] for heads in (query, keys, values)))
+    return float((ours == theirs[0].transpose(0, 1)).float().mean()) > SAME_BITS
+
+
+def _attend_by_kernel(query: torch.Tensor, layer: int, packed: PackedBatch, scores: Scores) -> torch.Tensor:
+    # A row's bits never depend on other rows there, so it serves chunks as well where every row stands for itself.
+    visible = packed.visible_keys(query.shape[2])
+    keys, values = packed.cache.of_layer(layer)
+    output = kernels.attend(
+        query[0].transpose(0, 1),
+        keys,
+        values,
+        visible.first_slots,
+        visible.num_keys,
+        scores.scaling,
+        scores.window,
+    )[None]
+    if not packed.row_by_row:
+        _attend_each(query, layer, packed, scores, packed.chunks, output)
+    return output
+
+
+def _attend_each(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float | None,
-    sinks: torch.Tensor | None,
-) -> torch.Tensor:
-    if sinks is None:
-        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling, enable_gqa=True)
-    return _attend_with_sinks(query, keys, values, mask, scaling, sinks)
-
-
-def _attend_with_sinks(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float | None,
-    sinks: torch.Tensor,
-) -> torch.Tensor:
-    # A sink takes part in the softmax and is dropped after it; fused kernels have no place for that.
-    groups = query.shape[1] // keys.shape[1]
-    keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
-    scores = query @ keys.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    sink_column = sinks.reshape(1, -1, 1, 1).expand(1, -1, query.shape[2], 1).to(scores.dtype)
-    with_sink = torch.cat([scores, sink_column], dim=-1)
-    with_sink = with_sink - with_sink.max(dim=-1, keepdim=True).values
-    weights = with_sink.softmax(dim=-1, dtype=with_sink.dtype)[..., :-1]
-    return weights.to(values.dtype) @ values
-
-
-def _causal_mask(segment: Segment, window: int | None, device: torch.device) -> torch.Tensor | None:
-    if segment.num_tokens == 1 and (window is None or segment.num_keys <= window):
-        return None
-    keys = torch.arange(segment.num_keys, device=device)
-    queries = torch.arange(segment.first_position, segment.num_keys, device=device)[:, None]
-    seen = keys <= queries
-    return seen if window is None else seen & (keys > queries - window)
-
-
-def _no_mask(*_: Any, **__: Any) -> None:
-    return None
+    layer: int,
+    packed: PackedBatch,
+    scores: Scores,
+    segments: Sequence[Segment],
+    output: torch.Tensor,
+) -> None:
+    for segment in segments:
+        keys, values = packed.cache.read(layer, segment.first_slot, segment.num_keys)
+        mask = packed.mask(segment, scores.window, query.device)
+        attended = attend(query[:, :, segment.tokens], keys, values, mask, scores)
+        output[:, segment.tokens] = attended.transpose(1, 2)

@@ -44,10 +44,18 @@ class KvCache:
             for layer, shape in shapes.items()
         }
 
-    def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def write(self, layer: int, slots: torch.Tensor | slice, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Store keys and values [tokens, heads, width] at `slots` [tokens]."""
-        self._keys[layer].index_copy_(0, slots, keys)
-        self._values[layer].index_copy_(0, slots, values)
+        if isinstance(slots, slice):
+            self._keys[layer][slots] = keys
+            self._values[layer][slots] = values
+        else:
+            self._keys[layer].index_copy_(0, slots, keys)
+            self._values[layer].index_copy_(0, slots, values)
+
+    def of_layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """All keys and values of a layer, each [slots, heads, width]."""
+        return self._keys[layer], self._values[layer]
 
     def read(self, layer: int, first_slot: int, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one sequence's keys and values, each [1, heads, num_tokens, width]."""

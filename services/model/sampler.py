@@ -1,9 +1,15 @@
-"""Draws the next token from logits, so that a draw depends on (seed, position) and the logits alone."""
+"""Draws the next tokens from logits, so that a draw depends on (seed, position) and the row's logits alone."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
+
+# Nearly all of the probability lies in so many tokens, and to find them is cheap where to sort all is not.
+NUM_CANDIDATES = 64
+# Sums of a vocabulary's probabilities in two orders differ by less than this share.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -26,22 +32,92 @@ def uniform(seed: int, position: int) -> float:
     return float(int.from_bytes(digest.digest(), "little") >> 11) / float(1 << 53)
 
 
-def draw(logits: torch.Tensor, sampling: Sampling, position: int) -> int:
-    """The token at `position` of a sequence, from `logits` [vocabulary].
+def are_finite(rows: torch.Tensor) -> torch.Tensor:
+    """Whether all of each row is finite: of `rows` [n, width] a boolean [n]."""
+    # Two reductions cost a tenth of looking at every element; either of them hands a NaN on.
+    return rows.amax(dim=-1).isfinite() & rows.amin(dim=-1).isfinite()
+
+
+def draw_all(logits: torch.Tensor, samplings: Sequence[Sampling], positions: Sequence[int]) -> list[int]:
+    """The token at each position, from the rows of `logits` [sequences, vocabulary]; rows do not affect each other.
 
     Filters apply in the order temperature, top-k, top-p, min-p, as in transformers; ties keep the smaller token id.
     """
-    if sampling.temperature == 0.0:
-        return int(logits.argmax())
-    scaled = logits.double() / sampling.temperature
-    if not scaled.isfinite().all():  # so near to zero that it is zero
-        return int(logits.argmax())
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0.0]
+    if not drawn:
+        return tokens
+    temperatures = torch.tensor([samplings[row].temperature for row in drawn], dtype=torch.float64)
+    scaled = logits[drawn].double() / temperatures.to(logits.device)[:, None]
+    # At a temperature so near to zero that it is zero, the most likely token stays.
+    finite = are_finite(scaled).tolist()
     probabilities = torch.softmax(scaled, dim=-1)
+    best, ordered = _most_likely(probabilities)
+    totals = probabilities.sum(dim=-1).tolist()
+    for place, row in enumerate(drawn):
+        if finite[place]:
+            sampling, point = samplings[row], uniform(samplings[row].seed, positions[row])
+            token = _draw_of_most_likely(best[place], ordered[place], totals[place], sampling, point)
+            tokens[row] = _draw_of_all(probabilities[place], sampling, point) if token is None else token
+    return tokens
+
+
+def draw(logits: torch.Tensor, sampling: Sampling, position: int) -> int:
+    """The token at `position` of one sequence, from `logits` [vocabulary], as `draw_all` draws it."""
+    return draw_all(logits[None], [sampling], [position])[0]
+
+
+def _most_likely(probabilities: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Tokens and probabilities of each row: the beginning of a stable sort of the whole row by falling probability."""
+    num_candidates = min(NUM_CANDIDATES, probabilities.shape[-1])
+    tokens = probabilities.topk(num_candidates, dim=-1, sorted=False).indices.sort(dim=-1).values
+    ordered, places = probabilities.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
+    tokens, ordered = tokens.gather(-1, places).cpu(), ordered.cpu()
+    # Others of the last one's probability, and with a smaller id, may have been left out.
+    lengths = (ordered > ordered[:, -1:]).sum(dim=-1).tolist()
+    return (
+        [row[:length] for row, length in zip(tokens, lengths, strict=True)],
+        [row[:length] for row, length in zip(ordered, lengths, strict=True)],
+    )
+
+
+def _draw_of_most_likely(
+    tokens: torch.Tensor, ordered: torch.Tensor, total: float, sampling: Sampling, point: float
+) -> int | None:
+    """The draw, or None where tokens that were left out, or the rounding of `total`, could alter it."""
+    if not len(ordered) or sampling.top_k > len(ordered):
+        return None
+    if sampling.top_k:
+        return _draw_ordered(tokens, ordered, sampling, point)
+    if sampling.top_p < 1.0:
+        reached = _place(ordered.cumsum(0), sampling.top_p * total, right=False)
+        if reached is None:
+            return None
+        kept = slice(reached + 1)
+        return _draw_ordered(tokens[kept], ordered[kept], replace(sampling, top_p=1.0), point)
+    if sampling.min_p > 0.0:
+        is_cut = bool(ordered[-1] < sampling.min_p * ordered[0])
+        return _draw_ordered(tokens, ordered, sampling, point) if is_cut else None
+    index = _place(ordered.cumsum(0), point * total, right=True)
+    return None if index is None else int(tokens[index])
+
+
+def _place(cumulative: torch.Tensor, bound: float, *, right: bool) -> int | None:
+    """The first place at which `bound` is reached (with `right`, passed), or None where that is not certain."""
+    bounds = torch.tensor([bound * (1 - ROUNDING), bound * (1 + ROUNDING)], dtype=torch.float64)
+    earliest, latest = torch.searchsorted(cumulative, bounds, right=right).tolist()
+    return int(earliest) if earliest == latest < len(cumulative) else None
+
+
+def _draw_of_all(probabilities: torch.Tensor, sampling: Sampling, point: float) -> int:
     ordered, tokens = torch.sort(probabilities, descending=True, stable=True)
+    return _draw_ordered(tokens, ordered, sampling, point)
+
+
+def _draw_ordered(tokens: torch.Tensor, ordered: torch.Tensor, sampling: Sampling, point: float) -> int:
     kept = ordered[: _num_kept(ordered, sampling)]
     cumulative = kept.cumsum(0)
-    point = uniform(sampling.seed, position) * float(cumulative[-1])
-    index = int(torch.searchsorted(cumulative, point, right=True))
+    index = int(torch.searchsorted(cumulative, point * float(cumulative[-1]), right=True))
     return int(tokens[min(index, len(kept) - 1)])
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from services.model.kernel_layers import KernelLinear
+
 TILE_ROWS = 16
 # Element-wise kernels take this many elements at once and round what is left over by other code.
 WHOLE_ELEMENTS = 64
@@ -72,5 +74,10 @@ def tile_linears(module: torch.nn.Module) -> None:
 
 
 def most_tile_rows(module: torch.nn.Module) -> int:
-    """Rows of the largest tile below `module`; a batch of a multiple of it leaves no tile half empty."""
-    return max((tiled.rows_per_tile for tiled in module.modules() if isinstance(tiled, Tiled)), default=TILE_ROWS)
+    """Rows of the largest tile below `module`; a batch of a multiple of it leaves no tile half empty.
+
+    A layer of our kernels needs no tiles for itself, but what comes after it computes on rows of its width.
+    """
+    tiles = [layer.rows_per_tile for layer in module.modules() if isinstance(layer, Tiled)]
+    widths = [layer.out_features for layer in module.modules() if isinstance(layer, KernelLinear)]
+    return max([TILE_ROWS, *tiles, *map(tile_rows, widths)])

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from services.model.attention import PackedBatch, Segment
 from services.model.kv_cache import KvCache
+from services.model.packed_batch import PackedBatch, Segment
 from services.model.tiles import padded_to_tiles
 from services.router.receipt import StepClock
 from services.router.scheduler import Work
@@ -68,6 +68,18 @@ class Step:
     def sequences_of(self, rows: npt.NDArray[np.int64]) -> list[Sequence]:
         """The sequences that these rows belong to, each once."""
         return [self.batch[index].sequence for index in np.unique(self.row_sequences[rows])]
+
+    @cached_property
+    def _row_requests(self) -> npt.NDArray[np.uint64]:
+        numbers = np.array([work.sequence.number for work in self.batch], dtype=np.uint64)
+        return numbers[self.row_sequences]
+
+    def requests_of(self, rows: npt.NDArray[np.int64]) -> list[int]:
+        """The numbers of the sequences that these rows, each given once, belong to, each once."""
+        requests = self._row_requests[rows]
+        if len(self.batch) < self.num_tokens:
+            requests = np.unique(requests)
+        return requests.tolist()  # type: ignore[no-any-return]
 
     def fail(self, rows: npt.NDArray[np.int64], error: ServingError) -> None:
         """End the sequences of these rows; the step goes on for the others."""

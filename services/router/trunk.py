@@ -5,14 +5,19 @@ from dataclasses import dataclass
 
 import torch
 
-from services.model.attention import ShapeProbe, plug_into
+from services import kernels
+from services.model.attention import AttentionProbe, plug_into
 from services.model.checkpoint import Checkpoint
+from services.model.fused_attention import fuse_attention
+from services.model.kernel_layers import use_kernels
 from services.model.kv_cache import KvCache, LayerShape
 from services.model.tiles import Tiled, most_tile_rows, tile_linears
 from services.model.trunk import build_trunk
 from services.router.greenlets import current_state
 from services.router.remote_experts import ComputeExperts, RemoteExperts, gates, overlap_shared_experts
 from services.router.step import Step
+
+PROBE_TOKENS = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,9 @@ class Trunk:
         plug_into(self._model)
         self._plug_gates(checkpoint.num_experts)
         overlap_shared_experts(self._model)
+        if kernels.AVAILABLE and numerics.device.type == "cpu":
+            use_kernels(self._model, always=numerics.batch_invariant)
+            fuse_attention(self._model, self._run_with)
         if numerics.batch_invariant:
             tile_linears(self._model)
         self._rows_per_tile = most_tile_rows(self._model) if numerics.batch_invariant else None
@@ -76,10 +84,13 @@ class Trunk:
             gate.register_forward_pre_hook(_begin_gate)
 
     def _probe(self) -> dict[int, LayerShape]:
-        probe = ShapeProbe()
-        token = torch.zeros(1, 1, dtype=torch.long, device=self.numerics.device)
-        self._model(input_ids=token, position_ids=token, use_cache=False, packed=probe)
-        return probe.shapes
+        probe = AttentionProbe()
+        self._run_with(probe)
+        return {layer: call.stored for layer, call in probe.calls.items()}
+
+    def _run_with(self, probe: AttentionProbe) -> None:
+        token_ids = torch.arange(PROBE_TOKENS, device=self.numerics.device)[None]
+        self._model(input_ids=token_ids, position_ids=token_ids, use_cache=False, packed=probe)
 
 
 def _begin_gate(_module: torch.nn.Module, _arguments: object) -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from services.model.attention import PackedBatch, Segment, ShapeProbe, packed_attention
+from services.model.attention import AttentionProbe, packed_attention
 from services.model.kv_cache import KvCache, LayerShape
+from services.model.packed_batch import PackedBatch, Segment
 from services.wire.errors import BadState
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 8
@@ -82,4 +83,4 @@ def test_padding_tokens_leave_no_trace_in_the_cache() -> None:
 def test_a_model_that_caps_its_attention_is_refused() -> None:
     tensor = torch.ones(1, HEADS, 1, WIDTH)
     with pytest.raises(BadState, match="softcap"):
-        packed_attention(Layer(), tensor, tensor, tensor, None, packed=ShapeProbe(), softcap=50.0)
+        packed_attention(Layer(), tensor, tensor, tensor, None, packed=AttentionProbe(), softcap=50.0)

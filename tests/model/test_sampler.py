@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from services.model.sampler import Sampling, draw, uniform
+from services.model.sampler import Sampling, are_finite, draw, draw_all, uniform
 
 
 def logits(seed: int, size: int = 64) -> torch.Tensor:
@@ -46,6 +46,7 @@ def test_filters_may_leave_one_token(size: int) -> None:
         assert draw(logits(4, size), sampling, 0) == best
 
 
+@settings(deadline=None)  # how long it takes is the machine's matter
 @given(
     st.integers(0, 1000),
     st.floats(0.1, 5.0),
@@ -70,3 +71,54 @@ def test_only_tokens_that_transformers_keeps_are_drawn(
 
 def test_a_temperature_next_to_zero_is_greedy() -> None:
     assert draw(torch.tensor([1.0, 3.0, -2.0]), Sampling(temperature=1e-308, seed=5), 0) == 1
+
+
+def drawn_from_all(logits: torch.Tensor, sampling: Sampling, position: int) -> int:
+    """One draw with the whole vocabulary sorted, written out."""
+    probabilities = torch.softmax(logits.double() / sampling.temperature, -1)
+    ordered, tokens = torch.sort(probabilities, descending=True, stable=True)
+    kept = ordered[: sampling.top_k or None]
+    if sampling.top_p < 1.0:
+        kept = kept[: int(((kept / kept.sum()).cumsum(0) < sampling.top_p).sum()) + 1]
+    kept = kept[kept >= sampling.min_p * kept[0]]
+    cumulative = kept.cumsum(0)
+    point = uniform(sampling.seed, position) * float(cumulative[-1])
+    return int(tokens[min(int(torch.searchsorted(cumulative, point, right=True)), len(kept) - 1)])
+
+
+@settings(deadline=None)  # how long it takes is the machine's matter
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([1, 63, 64, 65, 500]),
+    st.sampled_from([0.0, 0.01, 1.0, 4.0]),
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.3, 1.0, 2.0]),
+            st.sampled_from([0, 1, 5, 63, 64, 65, 200]),
+            st.sampled_from([1.0, 0.95, 0.5, 1e-9]),
+            st.sampled_from([0.0, 0.05, 1.0]),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.booleans(),
+)
+def test_a_batch_draws_for_each_row_what_sorting_the_whole_vocabulary_draws(
+    seed: int, size: int, spread: float, fields: list[tuple[float, int, float, float]], with_ties: bool
+) -> None:
+    rows = torch.stack([logits(seed + row, size) * spread for row in range(len(fields))])
+    if with_ties:
+        rows = rows.bfloat16().float()
+    samplings = [Sampling(*values, seed=seed + row) for row, values in enumerate(fields)]
+    positions = list(range(seed, seed + len(fields)))
+    expected = [
+        drawn_from_all(row, sampling, position) if sampling.temperature else int(row.argmax())
+        for row, sampling, position in zip(rows, samplings, positions, strict=True)
+    ]
+    assert draw_all(rows, samplings, positions) == expected
+
+
+def test_rows_with_anything_that_is_not_a_number_are_not_finite() -> None:
+    rows = torch.zeros(4, 9)
+    rows[1, 3], rows[2, 8], rows[3, 0] = math.nan, math.inf, -math.inf
+    assert are_finite(rows).tolist() == [True, False, False, False]

@@ -1,0 +1,108 @@
+"""What attention has to know of a step's batch, in which chunks and single tokens of sequences lie side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from services.model.kv_cache import KvCache
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The tokens of one sequence in the batch: `num_tokens` of them from position `first_position` on."""
+
+    first_token: int
+    num_tokens: int
+    first_position: int
+    first_slot: int
+
+    @property
+    def num_keys(self) -> int:
+        return self.first_position + self.num_tokens
+
+    @property
+    def tokens(self) -> slice:
+        return slice(self.first_token, self.first_token + self.num_tokens)
+
+
+@dataclass(frozen=True)
+class VisibleKeys:
+    """For each row the slots that it sees: `num_keys` [rows] of them from `first_slots` [rows] on; none for padding."""
+
+    first_slots: npt.NDArray[np.int64]
+    num_keys: npt.NDArray[np.int64]
+
+
+@dataclass
+class PackedBatch:
+    """The segments of a step and where their keys and values lie.
+
+    `slots` [tokens] says where each token's keys and values go; tokens past `len(slots)` are padding. With
+    `row_by_row` every query is computed by itself, so that its bits depend on its own keys alone. What is derived is
+    made once and serves all layers.
+    """
+
+    cache: KvCache
+    segments: Sequence[Segment]
+    slots: torch.Tensor
+    row_by_row: bool = False
+    _masks: dict[tuple[int, int, int | None], torch.Tensor | None] = field(default_factory=dict)
+    _visible: VisibleKeys | None = None
+
+    @cached_property
+    def decodes(self) -> list[Segment]:
+        """The segments of one token."""
+        return [segment for segment in self.segments if segment.num_tokens == 1]
+
+    @cached_property
+    def chunks(self) -> list[Segment]:
+        """The segments of several tokens."""
+        return [segment for segment in self.segments if segment.num_tokens > 1]
+
+    @cached_property
+    def rows(self) -> list[Segment]:
+        """Every token as a segment of its own."""
+        return [
+            Segment(segment.first_token + row, 1, segment.first_position + row, segment.first_slot)
+            for segment in self.segments
+            for row in range(segment.num_tokens)
+        ]
+
+    @cached_property
+    def written(self) -> torch.Tensor | slice:
+        """`slots`, as a slice where they are neighbours, which is quicker to write to."""
+        if len(self.segments) != 1:
+            return self.slots
+        segment = self.segments[0]
+        return slice(segment.first_slot + segment.first_position, segment.first_slot + segment.num_keys)
+
+    def visible_keys(self, num_rows: int) -> VisibleKeys:
+        """What each of `num_rows` rows sees, of the rows that are attended by themselves; the others see nothing."""
+        if self._visible is None:
+            alone = self.rows if self.row_by_row else self.decodes
+            first_slots, num_keys = np.zeros((2, num_rows), dtype=np.int64)
+            places = [segment.first_token for segment in alone]
+            first_slots[places] = [segment.first_slot for segment in alone]
+            num_keys[places] = [segment.num_keys for segment in alone]
+            self._visible = VisibleKeys(first_slots, num_keys)
+        return self._visible
+
+    def mask(self, segment: Segment, window: int | None, device: torch.device) -> torch.Tensor | None:
+        """Which keys each query of the segment may see, [queries, keys], or None for all."""
+        key = (segment.first_position, segment.num_tokens, window)
+        if key not in self._masks:
+            self._masks[key] = _causal_mask(segment, window, device)
+        return self._masks[key]
+
+
+def _causal_mask(segment: Segment, window: int | None, device: torch.device) -> torch.Tensor | None:
+    if segment.num_tokens == 1 and (window is None or segment.num_keys <= window):
+        return None
+    keys = torch.arange(segment.num_keys, device=device)
+    queries = torch.arange(segment.first_position, segment.num_keys, device=device)[:, None]
+    seen = keys <= queries
+    return seen if window is None else seen & (keys > queries - window)

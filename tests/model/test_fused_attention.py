@@ -1,0 +1,74 @@
+"""Fused attention stands in for layers that it does the same as, and for no others."""
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from services import kernels
+from services.model.attention import AttentionProbe, plug_into
+from services.model.fused_attention import FusedAttention, fuse_attention
+from services.model.kernel_layers import use_kernels
+from tests.checkpoints import tiny_model
+
+pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="the kernels are not built")
+TOKENS = torch.arange(4)[None]
+
+
+def forward(model: PreTrainedModel, probe: AttentionProbe) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=TOKENS, position_ids=TOKENS, use_cache=False, packed=probe).logits
+    return logits
+
+
+def fused_layers(model: PreTrainedModel) -> int:
+    return sum(isinstance(module, FusedAttention) for module in model.modules())
+
+
+@torch.no_grad()
+def with_kernels(family: str, dtype: torch.dtype, **overrides: object) -> PreTrainedModel:
+    model = tiny_model(family, dtype, **overrides).requires_grad_(False)
+    plug_into(model)
+    use_kernels(model, always=False)
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe", "mixtral", "granitemoe"])
+def test_attention_of_the_common_form_is_fused_and_nothing_changes(family: str, dtype: torch.dtype) -> None:
+    model = with_kernels(family, dtype)
+    before, after = AttentionProbe(), AttentionProbe()
+    expected = forward(model, before)
+    fuse_attention(model, lambda probe: forward(model, probe))
+    assert fused_layers(model) == 3
+    assert torch.equal(forward(model, after), expected)
+    for layer, call in before.calls.items():
+        assert torch.equal(after.calls[layer].query, call.query)
+        assert torch.equal(after.calls[layer].key, call.key)
+        assert torch.equal(after.calls[layer].value, call.value)
+        assert after.calls[layer].scores == call.scores
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [
+        ("olmoe", {}),  # its normalisation spans the heads
+        ("olmoe", {"clip_qkv": 0.5}),
+        ("glm4_moe", {}),  # it turns a part of each head
+        ("deepseek_v3", {}),
+    ],
+)
+def test_attention_of_another_form_stays(family: str, overrides: dict[str, float]) -> None:
+    model = with_kernels(family, torch.bfloat16, **overrides)
+    expected = forward(model, AttentionProbe())
+    fuse_attention(model, lambda probe: forward(model, probe))
+    assert fused_layers(model) == 0
+    assert torch.equal(forward(model, AttentionProbe()), expected)
+
+
+def test_a_layer_that_looks_common_and_does_something_more_stays() -> None:
+    model = with_kernels("mixtral", torch.float32)
+    inner = model.get_submodule("model.layers.1.self_attn")
+    # Only large values show it.
+    inner.k_proj.register_forward_hook(lambda _module, _inputs, output: output.clamp(-50, 50))
+    fuse_attention(model, lambda probe: forward(model, probe))
+    assert model.get_submodule("model.layers.1.self_attn") is inner
+    assert fused_layers(model) == 2
