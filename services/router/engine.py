@@ -1,4 +1,4 @@
-"""Runs the steps: schedule, forward, draw, report; one loop for each lane."""
+"""Runs the steps: schedule, forward, draw, report; one loop for each lane that may be in use."""
 
 import asyncio
 import logging
@@ -11,8 +11,10 @@ import torch
 from opentelemetry import trace
 
 from services.model.kv_cache import KvCache
-from services.model.sampler import draw
+from services.model.sampler import are_finite, draw_all
 from services.router.greenlets import run_awaiting
+from services.router.lane_control import LaneControl
+from services.router.lanes import Lanes
 from services.router.metrics import StepMetrics
 from services.router.receipt import SequenceReceipt
 from services.router.scheduler import Room, Scheduler, Work
@@ -41,19 +43,20 @@ class Engine:
         cache: KvCache,
         scheduler: Scheduler,
         *,
-        num_lanes: int,
+        lanes: Lanes,
         trace_detail: TraceDetail,
         forget: Callable[[Sequenced[int]], None],
     ) -> None:
         self._trunk = trunk
         self._cache = cache
         self._scheduler = scheduler
+        self._lanes = LaneControl(lanes, scheduler)
         self._trace_detail = trace_detail
         self._forget = forget
         self._numbers = count(1)
         self._listeners: dict[int, Listener] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._work = [asyncio.Event() for _ in range(num_lanes)]
+        self._work = [asyncio.Event() for _ in range(lanes.max_lanes)]
         self._idle = asyncio.Event()
         self._is_draining = False
         self.room_watchers: set[asyncio.Event] = set()  # set whenever there is more or less room
@@ -107,6 +110,8 @@ class Engine:
         while True:
             self._work[lane].clear()
             self._remove_ended(lane)
+            if self._scheduler.spread(lane):
+                self._wake_lanes()
             batch = self._scheduler.next_batch(lane)
             if batch:
                 await self._run_step(lane, batch)
@@ -137,21 +142,26 @@ class Engine:
             sequence.receipt.leave_step(step.clock, prefill=prefill)
         step.spans.end(step.clock.parts, step.num_tokens)
         self._metrics.record(step, len(tokens))
+        self._lanes.note(step, len(tokens))
         self._report(step, tokens)
         self._remove_ended(lane)
 
     def _draw(self, step: Step, logits: torch.Tensor) -> dict[int, int]:
         """Draw for every sequence that is still wanted; returns the tokens by sequence number."""
-        finite = logits.isfinite().all(dim=-1).tolist()
-        tokens: dict[int, int] = {}
-        for row, sequence in enumerate(step.drawing):
-            if sequence.ending is not None:
-                continue
-            if not finite[row]:
+        finite = are_finite(logits).tolist()
+        for sequence, is_finite in zip(step.drawing, finite, strict=True):
+            if not is_finite:
                 sequence.end(Reason.ERROR, ServingError("the model computed logits that are not finite"))
-                continue
-            tokens[sequence.number] = draw(logits[row], sequence.order.sampling, sequence.num_tokens)
-        return tokens
+        rows = [row for row, sequence in enumerate(step.drawing) if sequence.ending is None]
+        wanted = [step.drawing[row] for row in rows]
+        if not wanted:
+            return {}
+        tokens = draw_all(
+            logits if len(rows) == len(logits) else logits[rows],
+            [sequence.order.sampling for sequence in wanted],
+            [sequence.num_tokens for sequence in wanted],
+        )
+        return {sequence.number: token for sequence, token in zip(wanted, tokens, strict=True)}
 
     def _report(self, step: Step, tokens: dict[int, int]) -> None:
         for sequence in step.drawing:
@@ -189,9 +199,12 @@ class Engine:
         self._end_early(sequence, Reason.DEADLINE)
 
     def _wake(self) -> None:
+        self._wake_lanes()
+        self._note_room()
+
+    def _wake_lanes(self) -> None:
         for work in self._work:
             work.set()
-        self._note_room()
 
     def _note_room(self) -> None:
         for watcher in self.room_watchers:

@@ -1,12 +1,15 @@
 """What the router counts: steps, tokens, time by part, and what waits."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from services.model.kv_cache import KvCache
 from services.router.fleet import Fleet
+from services.router.lanes import Lanes
+from services.router.receipt import Parts
 from services.router.scheduler import Scheduler
 from services.router.step import Step
 
@@ -20,40 +23,72 @@ FREE_KV_TOKENS = "moesaic.router.kv_cache.free_tokens"
 RETRIES = "moesaic.router.retries"
 MIN_LIVE_REPLICAS = "moesaic.router.min_live_replicas"
 READY_EXPERTS = "moesaic.router.ready_experts"
+LANES = "moesaic.router.lanes"
+CANDIDATE_LANES = "moesaic.router.lanes.candidate"
+LAYER_COMMUNICATION = "moesaic.router.lanes.layer_communication"
+LAYER_COMPUTE = "moesaic.router.lanes.layer_compute"
+LANE_TOKEN_RATE = "moesaic.router.lanes.token_rate"
 
 meter = metrics.get_meter(__name__)
 
 
 class StepMetrics:
-    """Counts steps as they end and observes what is in flight."""
+    """Counts steps as they end and observes what is in flight.
+
+    Counts are kept here and read when metrics are collected: a step pays for no instrument.
+    """
 
     def __init__(self, scheduler: Scheduler, cache: KvCache) -> None:
-        self._steps = meter.create_counter(STEPS, "{step}", "steps computed")
+        self._num_steps = self._num_drawn = self._num_retries = 0
+        self._parts = Parts()
+        self._stragglers: Counter[str] = Counter()
         self._step_tokens = meter.create_histogram(STEP_TOKENS, "{token}", "tokens computed in one step")
-        self._drawn = meter.create_counter(DRAWN_TOKENS, "{token}", "tokens drawn")
-        self._parts = meter.create_counter(PART_SECONDS, "s", "time of steps by part of the critical path")
-        self._retries = meter.create_counter(RETRIES, "{frame}", "frames sent again")
-        self._stragglers = meter.create_counter(STRAGGLERS, "{layer}", "layers by the service that replied last")
 
-        def sequences(_: CallbackOptions) -> Iterable[Observation]:
-            yield Observation(scheduler.num_sequences)
+        def parts(_: CallbackOptions) -> Iterable[Observation]:
+            for part, nanos in vars(self._parts).items():
+                yield Observation(nanos / 1e9, {"part": part})
 
-        def free_tokens(_: CallbackOptions) -> Iterable[Observation]:
-            yield Observation(cache.pool.free_tokens)
+        def stragglers(_: CallbackOptions) -> Iterable[Observation]:
+            for service, layers in self._stragglers.items():
+                yield Observation(layers, {"service": service})
 
-        meter.create_observable_gauge(SEQUENCES, [sequences], "{sequence}", "sequences in flight")
-        meter.create_observable_gauge(FREE_KV_TOKENS, [free_tokens], "{token}", "tokens the KV cache has room for")
+        counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
+        counter(STEPS, [_reading(lambda: self._num_steps)], "{step}", "steps computed")
+        counter(DRAWN_TOKENS, [_reading(lambda: self._num_drawn)], "{token}", "tokens drawn")
+        counter(PART_SECONDS, [parts], "s", "time of steps by part of the critical path")
+        counter(RETRIES, [_reading(lambda: self._num_retries)], "{frame}", "frames sent again")
+        counter(STRAGGLERS, [stragglers], "{layer}", "layers by the service that replied last")
+        gauge(SEQUENCES, [_reading(lambda: scheduler.num_sequences)], "{sequence}", "sequences in flight")
+        gauge(FREE_KV_TOKENS, [_reading(lambda: cache.pool.free_tokens)], "{token}", "tokens the KV cache has room for")
 
     def record(self, step: Step, num_drawn: int) -> None:
         """Count a step that has ended."""
-        self._steps.add(1)
+        self._num_steps += 1
+        self._num_drawn += num_drawn
+        self._num_retries += step.clock.retries
+        self._parts.add(step.clock.parts)
+        self._stragglers.update(step.clock.stragglers)
         self._step_tokens.record(step.num_tokens)
-        self._drawn.add(num_drawn)
-        for part, nanos in vars(step.clock.parts).items():
-            self._parts.add(nanos / 1e9, {"part": part})
-        self._retries.add(step.clock.retries)
-        for service, layers in step.clock.stragglers.items():
-            self._stragglers.add(layers, {"service": service})
+
+
+def observe_lanes(lanes: Lanes) -> None:
+    """Observe the choice of lanes and what it rests on."""
+
+    def in_use(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(lanes.choice.lanes, {"reason": lanes.choice.why.value})
+
+    def token_rates(_: CallbackOptions) -> Iterable[Observation]:
+        for num_lanes, rate in lanes.evidence().tokens_per_second.items():
+            yield Observation(rate, {"lanes": num_lanes})
+
+    gauge = meter.create_observable_gauge
+    gauge(LANES, [in_use], "{lane}", "lanes in use, and why so many")
+    gauge(LANE_TOKEN_RATE, [token_rates], "{token}/s", "tokens drawn a second in the latest trial, by lanes")
+    gauge(CANDIDATE_LANES, [_reading(lambda: lanes.evidence().candidate)], "{lane}", "lanes that the times suggest")
+    gauge(LAYER_COMMUNICATION, [_reading(lambda: lanes.evidence().communication)], "s", "one way to the experts")
+    gauge(
+        LAYER_COMPUTE, [_reading(lambda: lanes.evidence().compute)], "s", "a layer's slower part: router's or experts'"
+    )
 
 
 def observe_fleet(fleet: Fleet) -> None:
@@ -70,3 +105,10 @@ def observe_fleet(fleet: Fleet) -> None:
         MIN_LIVE_REPLICAS, [min_live_replicas], "{service}", "live services that the least replicated expert is on"
     )
     meter.create_observable_gauge(READY_EXPERTS, [ready_experts], "{expert}", "experts ready, by service")
+
+
+def _reading(value: Callable[[], float]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(value())
+
+    return observe

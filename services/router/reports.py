@@ -10,13 +10,14 @@ from services.router.step import Step
 
 def token_event(name: int, sequence: Sequence, token: int, step: Step | None) -> router_pb2.SequenceEvent:
     """A token of the sequence that the gateway calls `name`."""
-    event = router_pb2.SequenceToken(token_id=token)
+    event = router_pb2.SequenceEvent(sequence=name)
+    event.token.token_id = token
     if sequence.order.return_routed_experts and step is not None:
         row = step.drawing.index(sequence)
-        event.routed_experts.layers.extend(
+        event.token.routed_experts.layers.extend(
             common_pb2.RoutedLayer(layer=layer, experts=experts[row].tolist()) for layer, experts in step.routed.items()
         )
-    return router_pb2.SequenceEvent(sequence=name, token=event)
+    return event
 
 
 def finish_event(name: int, ending: Ending, sequence: Sequence | None = None) -> router_pb2.SequenceEvent:

@@ -33,9 +33,9 @@ class Room:
 class Scheduler:
     """Continuous batching with chunked prefill under a budget of tokens for each step.
 
-    A sequence waits until its worst case is reserved in the KV cache, first come first served, then belongs to one
-    lane until it ends. Decodes go before prefills. `max_batch_tokens` is at least `max_sequences`, so that no decode
-    ever waits.
+    A sequence waits until its worst case is reserved in the KV cache, first come first served, and belongs to one
+    lane from then on; between steps of its lane it may move to another. Decodes go before prefills.
+    `max_batch_tokens` is at least `max_sequences`, so that no decode ever waits.
     """
 
     def __init__(
@@ -45,18 +45,24 @@ class Scheduler:
         max_sequences: int,
         max_context: int,
         max_batch_tokens: int,
-        num_lanes: int = 1,
+        max_lanes: int = 1,
     ) -> None:
         self._pool = pool
         self._max_sequences = max_sequences
         self._max_context = max_context
         self._max_batch_tokens = max_batch_tokens
         self._waiting: deque[Sequence] = deque()
-        self._lanes: list[deque[Sequence]] = [deque() for _ in range(num_lanes)]
+        self._lanes: list[deque[Sequence]] = [deque() for _ in range(max_lanes)]
+        self.lanes_in_use = max_lanes  # the first so many take sequences; `spread` empties the others
 
     @property
     def num_sequences(self) -> int:
-        return len(self._waiting) + sum(map(len, self._lanes))
+        return len(self._waiting) + self.num_running
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that have their reservation."""
+        return sum(map(len, self._lanes))
 
     def room(self) -> Room:
         """What the gateway may submit; waiting sequences count as if they had their reservation."""
@@ -75,6 +81,15 @@ class Scheduler:
         if self.num_sequences >= self._max_sequences:
             raise Overloaded(f"{self._max_sequences} sequences are in flight already")
         self._waiting.append(sequence)
+
+    def spread(self, lane: int) -> bool:
+        """Move what the lane has beyond its share to other lanes; whether it did. Call it between steps of the lane."""
+        own = self._lanes[lane]
+        share = -(-self.num_running // self.lanes_in_use) if lane < self.lanes_in_use else 0
+        num_moved = len(own) - share
+        for _ in range(num_moved):
+            self._put(own.pop())
+        return num_moved > 0
 
     def next_batch(self, lane: int) -> list[Work]:
         """The work of the lane's next step; empty when there is none. Ended sequences are left out, not removed."""
@@ -116,5 +131,8 @@ class Scheduler:
                 return
             self._waiting.popleft()
             sequence.table = table
-            sequence.lane = min(range(len(self._lanes)), key=lambda lane: len(self._lanes[lane]))
-            self._lanes[sequence.lane].append(sequence)
+            self._put(sequence)
+
+    def _put(self, sequence: Sequence) -> None:
+        sequence.lane = min(range(self.lanes_in_use), key=lambda lane: len(self._lanes[lane]))
+        self._lanes[sequence.lane].append(sequence)

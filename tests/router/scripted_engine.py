@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from collections.abc import Sequence as Sequenced
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from services.model.kv_cache import KvCache, LayerShape
 from services.model.sampler import Sampling
 from services.router.engine import Engine
 from services.router.greenlets import await_
+from services.router.lane_times import StepSeen
+from services.router.lanes import Choice, Evidence, FixedLanes, Lanes, Why
 from services.router.scheduler import Scheduler
 from services.router.sequence import Order, Reason, Sequence, TraceDetail
 from services.router.step import Step
@@ -37,6 +40,21 @@ class ScriptedTrunk:
         logits = torch.zeros(len(step.drawing), VOCAB)
         logits[:, 1] = 1.0
         return logits
+
+
+class RestlessLanes:
+    """Another number of lanes after every step."""
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = cycle(numbers)
+        self.max_lanes = max(numbers)
+        self.choice = Choice(next(self._numbers), Why.TRIAL)
+
+    def observe(self, seen: StepSeen) -> None:
+        self.choice = Choice(next(self._numbers), Why.TRIAL)
+
+    def evidence(self) -> Evidence:
+        return Evidence()
 
 
 @dataclass
@@ -64,11 +82,14 @@ class Heard:
 
 
 @asynccontextmanager
-async def engine(trunk: Any, forgotten: list[Sequenced[int]] | None = None, lanes: int = 1) -> AsyncIterator[Engine]:
+async def engine(
+    trunk: Any, forgotten: list[Sequenced[int]] | None = None, lanes: Lanes | None = None
+) -> AsyncIterator[Engine]:
+    lanes = lanes or FixedLanes(1)
     cache = KvCache({0: LayerShape(1, 1, 1, 1)}, 256, torch.float32, torch.device("cpu"))
-    scheduler = Scheduler(cache.pool, max_sequences=8, max_context=64, max_batch_tokens=8, num_lanes=lanes)
+    scheduler = Scheduler(cache.pool, max_sequences=8, max_context=64, max_batch_tokens=8, max_lanes=lanes.max_lanes)
     forget = (forgotten if forgotten is not None else []).append
-    made = Engine(trunk, cache, scheduler, num_lanes=lanes, trace_detail=TraceDetail.STEP, forget=forget)
+    made = Engine(trunk, cache, scheduler, lanes=lanes, trace_detail=TraceDetail.STEP, forget=forget)
     running = asyncio.ensure_future(made.run())
     yield made
     news = asyncio.Event()

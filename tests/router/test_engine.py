@@ -5,20 +5,49 @@ import asyncio
 import pytest
 import torch
 
+from services.router.greenlets import await_
+from services.router.lanes import FixedLanes
 from services.router.sequence import Reason
 from services.router.step import Step
 from services.wire.errors import Unavailable
-from tests.router.scripted_engine import VOCAB, Heard, ScriptedTrunk, engine, order
+from tests.router.scripted_engine import VOCAB, Heard, RestlessLanes, ScriptedTrunk, engine, order
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
 async def test_orders_run_to_their_limits(lanes: int) -> None:
-    async with engine(ScriptedTrunk(), lanes=lanes) as running:
+    async with engine(ScriptedTrunk(), lanes=FixedLanes(lanes)) as running:
         heard = [Heard() for _ in range(5)]
         for listener in heard:
             running.submit(order(prompt=20), listener)
         assert [await listener.reason() for listener in heard] == [Reason.LENGTH] * 5
         assert all(listener.tokens == [1] * 4 for listener in heard)
+
+
+async def test_sequences_change_lanes_between_their_steps_and_never_in_them() -> None:
+    in_a_step: set[int] = set()
+    lanes_of: dict[int, set[int]] = {}
+
+    def act(step: Step) -> torch.Tensor:
+        numbers = {work.sequence.number for work in step.batch}
+        assert not numbers & in_a_step
+        in_a_step.update(numbers)
+        for _ in range(3):
+            await_(asyncio.sleep(0))
+        in_a_step.difference_update(numbers)
+        for number in numbers:
+            lanes_of.setdefault(number, set()).add(step.lane)
+        logits = torch.zeros(len(step.drawing), VOCAB)
+        for row, sequence in enumerate(step.drawing):
+            logits[row, sequence.num_tokens % VOCAB] = 1.0  # the position, so that one lost or doubled would show
+        return logits
+
+    async with engine(ScriptedTrunk(act), lanes=RestlessLanes(1, 3, 2, 3, 1, 2)) as running:
+        heard = [Heard() for _ in range(5)]
+        for listener in heard:
+            running.submit(order(prompt=2, new=30), listener)
+        assert [await listener.reason() for listener in heard] == [Reason.LENGTH] * 5
+    assert all(listener.tokens == [position % VOCAB for position in range(2, 32)] for listener in heard)
+    assert any(len(lanes) > 1 for lanes in lanes_of.values())
 
 
 async def test_a_stop_token_is_reported_and_ends_the_order() -> None:
@@ -92,7 +121,7 @@ async def test_an_order_that_is_given_up_ends_at_once_though_its_step_hangs() ->
 
 
 async def test_a_lane_that_sleeps_is_woken_for_an_order_that_another_lane_lets_in() -> None:
-    async with engine(ScriptedTrunk(), lanes=2) as running:
+    async with engine(ScriptedTrunk(), lanes=FixedLanes(2)) as running:
         # The second lane gets the two short ones, and what they free lies too far apart for the last one.
         sizes = [(30, 34), (1, 1), (30, 20), (1, 1), (30, 34), (60, 4)]
         heard = [Heard() for _ in sizes]

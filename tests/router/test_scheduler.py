@@ -17,7 +17,7 @@ def sequence(number: int, prompt: int, new: int) -> Sequence:
 
 
 def scheduler(blocks: int = 16, **changed: int) -> Scheduler:
-    limits = {"max_sequences": 4, "max_context": 128, "max_batch_tokens": 32, "num_lanes": 1} | changed
+    limits = {"max_sequences": 4, "max_context": 128, "max_batch_tokens": 32, "max_lanes": 1} | changed
     return Scheduler(BlockPool(blocks), **limits)
 
 
@@ -87,10 +87,37 @@ def test_an_ended_sequence_gets_no_work_and_frees_its_blocks_when_removed() -> N
 
 
 def test_sequences_spread_over_the_lanes() -> None:
-    plan = scheduler(num_lanes=2)
+    plan = scheduler(max_lanes=2)
     for number in range(4):
         plan.submit(sequence(number, prompt=1, new=4))
     assert [[item.sequence.number for item in plan.next_batch(lane)] for lane in (0, 1)] == [[0, 2], [1, 3]]
+
+
+def test_sequences_move_to_lanes_that_come_into_use_and_back() -> None:
+    plan = scheduler(max_lanes=2)
+    plan.lanes_in_use = 1
+    for number in range(4):
+        plan.submit(sequence(number, prompt=1, new=4))
+    assert len(plan.next_batch(0)) == 4
+    plan.lanes_in_use = 2
+    assert plan.spread(0)
+    assert [len(plan.next_batch(lane)) for lane in (0, 1)] == [2, 2]
+    assert not plan.spread(0)
+    plan.lanes_in_use = 1
+    assert plan.spread(1)
+    assert [len(plan.next_batch(lane)) for lane in (0, 1)] == [4, 0]
+
+
+def test_lanes_are_kept_level_as_sequences_end() -> None:
+    plan = scheduler(max_lanes=2)
+    for number in range(4):
+        plan.submit(sequence(number, prompt=1, new=4))
+    plan.next_batch(0)
+    for ended in (item.sequence for item in plan.next_batch(1)):
+        ended.end(Reason.CANCELLED)
+        plan.remove(ended)
+    assert plan.spread(0)
+    assert [len(plan.next_batch(lane)) for lane in (0, 1)] == [1, 1]
 
 
 def test_waiting_sequences_count_against_the_room() -> None:
@@ -102,7 +129,7 @@ def test_waiting_sequences_count_against_the_room() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 30)), min_size=1, max_size=12), st.integers(1, 3))
 def test_every_sequence_ends_and_every_block_comes_back(sizes: list[tuple[int, int]], lanes: int) -> None:
-    plan = scheduler(blocks=8, max_sequences=16, num_lanes=lanes)
+    plan = scheduler(blocks=8, max_sequences=16, max_lanes=lanes)
     waiting = [sequence(number, prompt, new) for number, (prompt, new) in enumerate(sizes)]
     for item in waiting:
         plan.submit(item)
@@ -117,3 +144,25 @@ def test_every_sequence_ends_and_every_block_comes_back(sizes: list[tuple[int, i
             break
     assert all(len(item.generated) == item.order.max_new_tokens for item in waiting)
     assert plan.room().kv_tokens == 8 * BLOCK_TOKENS
+
+
+@given(st.lists(st.tuples(st.sampled_from(["begin", "end", "use"]), st.integers(0, 2)), max_size=60))
+def test_a_sequence_is_never_in_two_steps_at_once(happenings: list[tuple[str, int]]) -> None:
+    """Lanes begin and end their steps in any order while the number in use changes."""
+    plan = scheduler(blocks=16, max_sequences=8, max_lanes=3)
+    for number in range(7):
+        plan.submit(sequence(number, prompt=2, new=20))
+    in_steps: dict[int, list] = {}
+    for what, value in happenings:
+        if what == "use":
+            plan.lanes_in_use = value + 1
+        elif what == "end":
+            compute(in_steps.pop(value, []))
+        elif value not in in_steps:
+            for ended in plan.ended(value):
+                plan.remove(ended)
+            plan.spread(value)
+            in_steps[value] = plan.next_batch(value)
+        stepping = [item.sequence.number for batch in in_steps.values() for item in batch]
+        assert len(stepping) == len(set(stepping))
+    assert plan.num_sequences == 7 or not any(item.ending for item in plan.sequences())
