@@ -9,10 +9,10 @@ from bench.processes import LOOPBACK
 from services.cli.members import Member
 
 
-def expert_members(model: Path, count: int) -> list[Member]:
+def expert_members(model: Path, count: int, dtype: str = "auto") -> list[Member]:
     """So many services of one thread; each hosts its share of every layer from the start."""
     return [
-        Member(f"expert-{index}", "expert", address, _command(model, address, f"{index}/{count}"))
+        Member(f"expert-{index}", "expert", address, _command(model, address, f"{index}/{count}", dtype))
         for index, address in enumerate(free_addresses(count))
     ]
 
@@ -26,6 +26,6 @@ def free_addresses(count: int) -> list[str]:
         return [f"{LOOPBACK}:{probe.getsockname()[1]}" for probe in probes]
 
 
-def _command(model: Path, address: str, share: str) -> tuple[str, ...]:
-    flags = (f"--listen={address}", f"--model={model}", f"--preload={share}", "--threads=1", "--drain-seconds=1")
-    return (sys.executable, "-P", "-m", "services.expert", *flags)
+def _command(model: Path, address: str, share: str, dtype: str) -> tuple[str, ...]:
+    flags = (f"--listen={address}", f"--model={model}", f"--preload={share}", f"--dtype={dtype}")
+    return (sys.executable, "-P", "-m", "services.expert", *flags, "--threads=1", "--drain-seconds=1")

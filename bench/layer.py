@@ -1,4 +1,4 @@
-"""`python -m bench.layer`: one MoE layer's scatter, compute and gather, each part timed on its own."""
+"""`python -m bench.layer`: one MoE layer's scatter, compute and gather, part by part, and the router's options."""
 
 import statistics
 import sys
@@ -14,6 +14,7 @@ from bench.checkpoints import LAYER_OF_470M, LAYER_OF_OLMOE, experts_only, hollo
 from bench.command import bench_parser, run_bench
 from bench.expert_members import expert_members
 from bench.layer_alone import ExpertCompute, FrameParts
+from bench.layer_options import add_options
 from bench.layer_path import LayerPath, LayerSample
 from bench.peers import connected, dispatcher_over
 from bench.processes import forked, services_running
@@ -63,7 +64,7 @@ def cases() -> list[Case]:
 
 
 async def measure(options: Namespace, stages: Stages) -> Report:
-    """All cases in turn, then the parts alone, then expert compute against reading."""
+    """All cases in turn, then the parts alone, then expert compute against reading, then the options."""
     num_rounds = 30 if options.quick else 200
     report = Report("layer", COMPARED)
     with stages.stage("making checkpoints"):
@@ -81,6 +82,7 @@ async def measure(options: Namespace, stages: Stages) -> Report:
         _add_alone(report, found, num_rounds * 4)
     with stages.stage("expert compute against reading", num_rounds + 1):
         await _add_compute(report, num_rounds, stages)
+    await add_options(report, num_rounds, stages)
     return report
 
 

@@ -1,5 +1,6 @@
 """One MoE layer as the router runs it: rows out to the experts, back, and combined; every part timed as it happens."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,42 +24,76 @@ class LayerSample:
     """One pass through a layer, in nanoseconds.
 
     `parts` are the critical path, one after the other, as the router's receipts have them. `service` has what the
-    services said of each frame. `router_cpu` and `service_cpu` are CPU time of whole processes.
+    services said of each frame, and `frame_bytes` each frame's bytes and those of its reply's rows. `router_cpu` and
+    `service_cpu` are CPU time of whole processes.
     """
 
     total: int
     parts: dict[str, int]
     service: list[dict[str, int]]
+    frame_bytes: list[tuple[int, int]]
     router_cpu: int = 0
     service_cpu: int = 0
 
 
 @dataclass
 class Recorded:
-    """An ExpertStream that notes what the service said of each frame."""
+    """An ExpertStream that notes each frame's bytes, and what the service said of it."""
 
     stream: ExpertStream
-    answers: list[Answer] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
+    answered: list["asyncio.Future[Answer]"] = field(default_factory=list)
 
     def send(self, encode: Callable[[int, int], bytes], num_pairs: int) -> Any:
-        answered = self.stream.send(encode, num_pairs)
-        answered.add_done_callback(lambda done: self.answers.append(done.result()))
+        def noted(frame_id: int, remaining_nanos: int) -> bytes:
+            data = encode(frame_id, remaining_nanos)
+            self.sent.append(len(data))
+            return data
+
+        answered = self.stream.send(noted, num_pairs)
+        self.answered.append(answered)
         return answered
+
+    def answers(self) -> list[Answer]:
+        """To each frame of a pass that is over."""
+        return [answered.result() for answered in self.answered]
+
+    def frame_bytes(self) -> list[tuple[int, int]]:
+        """Of each frame, and of the rows in its answer."""
+        return [(sent, len(answer.reply.rows_bytes)) for sent, answer in zip(self.sent, self.answers(), strict=True)]
+
+    def clear(self) -> None:
+        """Forget what was noted."""
+        self.sent.clear()
+        self.answered.clear()
 
 
 class LayerPath:
-    """Passes random rows through one layer of a placement, with a gate that has no favourites."""
+    """Passes random rows through one layer of a placement, with a gate that has no favourites.
+
+    Two paths of the same shape pass the same rows with the same gates. `output` is the latest pass's.
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, dispatcher: Dispatcher, *, num_rows: int, top_k: int, service_pids: Sequence[int]
+        self,
+        checkpoint: Checkpoint,
+        dispatcher: Dispatcher,
+        *,
+        num_rows: int,
+        top_k: int,
+        service_pids: Sequence[int],
+        dtype: torch.dtype | None = None,
     ) -> None:
+        dtype = dtype or checkpoint.dtype
+        generator = torch.Generator().manual_seed(0)
+        self.output = torch.empty(0)
         self._dispatcher = dispatcher
         self._top_k = top_k
         self._layer = checkpoint.moe_layers[0]
         self._pids = service_pids
-        self._hidden = torch.randn(num_rows, checkpoint.hidden_size).to(checkpoint.dtype)
+        self._hidden = torch.randn(num_rows, checkpoint.hidden_size, generator=generator).to(dtype)
         self._gates = [random_gate(num_rows, checkpoint.num_experts, top_k, seed) for seed in range(NUM_GATES)]
-        self._weights = torch.full((num_rows, top_k), 1 / top_k, dtype=checkpoint.dtype)
+        self._weights = torch.randn(num_rows, top_k, generator=generator).softmax(-1).to(dtype)
         self._num_passes = 0
         self._recorded = _record(dispatcher)
 
@@ -71,20 +106,22 @@ class LayerPath:
         began = step.clock.now()
         # What making the step took is no part of the layer.
         step.clock.charge("step_wait")
-        await self._dispatcher.compute(step, self._layer, self._hidden, index, self._weights, None)
+        self.output = await self._dispatcher.compute(step, self._layer, self._hidden, index, self._weights, None)
         total = step.clock.now() - began
-        return LayerSample(
+        sample = LayerSample(
             total,
             {name: nanos for name, nanos in vars(checked(step).clock.parts).items() if name != "step_wait"},
             self._service_timings(),
+            [frame for recorded in self._recorded for frame in recorded.frame_bytes()],
             time.process_time_ns() - router_cpu,
             cpu_nanos(*self._pids) - service_cpu,
         )
+        for recorded in self._recorded:
+            recorded.clear()
+        return sample
 
     def _service_timings(self) -> list[dict[str, int]]:
-        answers = [answer for recorded in self._recorded for answer in recorded.answers]
-        for recorded in self._recorded:
-            recorded.answers.clear()
+        answers = [answer for recorded in self._recorded for answer in recorded.answers()]
         return [
             {
                 "wire": answer.times.wire,

@@ -10,6 +10,7 @@ import torch
 from bench.failure import BenchFailed
 from services.model.checkpoint import Checkpoint
 from services.model.sampler import Sampling
+from services.router.combine import Combine, ExactCombine
 from services.router.dispatch import Dispatcher, Placement
 from services.router.expert_peer import Expected, ExpertPeer
 from services.router.receipt import SequenceReceipt
@@ -27,15 +28,17 @@ FRAME_SECONDS = 60.0
 
 @asynccontextmanager
 async def connected(
-    checkpoint: Checkpoint, addresses: Sequence[str], *, num_lanes: int = 1
+    checkpoint: Checkpoint, addresses: Sequence[str], *, num_lanes: int = 1, dtype: torch.dtype | None = None
 ) -> AsyncIterator[list[ExpertPeer]]:
     """The router's own connections to the services, all live, in the order of the addresses.
 
-    Raises BenchFailed when one cannot be reached.
+    They compute in `dtype`, by default the checkpoint's. Raises BenchFailed when one cannot be reached.
     """
     expected = Expected(
         model_digest=checkpoint.digest,
-        element_type=ELEMENT_TYPES[checkpoint.dtype],
+        element_type=ELEMENT_TYPES[dtype or checkpoint.dtype],
+        wire_type=ELEMENT_TYPES[dtype or checkpoint.dtype],
+        sums_pairs=False,
         hidden_size=checkpoint.hidden_size,
         batch_invariant=False,
         moe_layers=tuple(checkpoint.moe_layers),
@@ -64,10 +67,22 @@ async def _until_live(peers: Sequence[ExpertPeer], changed: asyncio.Event) -> No
         raise BenchFailed(f"no connection within {CONNECT_SECONDS:g} s to {missing}") from None
 
 
-def dispatcher_over(checkpoint: Checkpoint, peers: Sequence[ExpertPeer]) -> Dispatcher:
-    """The router's dispatcher, with each expert at one of the peers that host it, dealt out in turn."""
+def dispatcher_over(
+    checkpoint: Checkpoint,
+    peers: Sequence[ExpertPeer],
+    *,
+    wire_dtype: torch.dtype | None = None,
+    combine: Combine | None = None,
+) -> Dispatcher:
+    """The router's dispatcher, with each expert at one of the peers that host it, dealt out in turn.
+
+    By default rows travel in the checkpoint's type and are combined exactly.
+    """
     dispatcher = Dispatcher(
-        num_experts=checkpoint.num_experts, hidden_size=checkpoint.hidden_size, dtype=checkpoint.dtype
+        num_experts=checkpoint.num_experts,
+        hidden_size=checkpoint.hidden_size,
+        wire_dtype=wire_dtype or checkpoint.dtype,
+        combine=combine or ExactCombine(),
     )
     ready = [peer.ready_experts() for peer in peers]
     owners = {layer: _owners(checkpoint.num_experts, layer, ready) for layer in checkpoint.moe_layers}

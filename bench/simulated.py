@@ -56,7 +56,10 @@ class SimulatedExpert:
 
 
 class SimulatedDevice:
-    """Computes batches as the batcher asks for it: zeros, held until the formula's time has passed."""
+    """Computes batches as the batcher asks for it: zeros, held until the formula's time has passed.
+
+    Of a frame with weights as many as it has rows, of another as many as it has pairs.
+    """
 
     def __init__(self, time: DeviceTime, hidden_size: int, dtype: torch.dtype) -> None:
         self._time = time
@@ -65,14 +68,15 @@ class SimulatedDevice:
     async def compute(self, batch: Sequence[Work]) -> Computed:
         """Zeros for each pair of the batch, once its time has passed."""
         began = time.monotonic_ns()
-        lengths = [len(work.slots) for work in batch]
+        lengths = [len(work.slots if work.weights is None else work.rows) for work in batch]
         num_active = len(np.unique(np.concatenate([work.slots for work in batch])))
-        held = self._time.nanos(num_active, sum(lengths))
+        held = self._time.nanos(num_active, sum(len(work.slots) for work in batch))
         results = self._results(sum(lengths))
         # Nothing is yielded for a device without time: a real one that is as quick computes inline too.
         if (left := began + held - time.monotonic_ns()) > 0:
             await asyncio.sleep(left / 1e9)
-        return Computed(list(results.split(lengths)), num_active)
+        parts = zip(results.split(lengths), batch, strict=True)
+        return Computed([part.to(work.rows.dtype) for part, work in parts], num_active)
 
     def _results(self, num_pairs: int) -> torch.Tensor:
         # Kept: fresh memory for each batch would be page faults, which a device's own buffer has not.
@@ -95,6 +99,7 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
         checkpoint.hidden_size,
         checkpoint.moe_layers,
         checkpoint.num_experts,
+        checkpoint.num_experts_per_token,
         settings.max_frame_bytes,
     )
     hosting, slots = Hosting(bank.num_slots), Slots(contract)

@@ -112,6 +112,8 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
     NUMERICS_FINGERPRINT_FIELD_NUMBER: builtins.int
     MAX_FRAME_BYTES_FIELD_NUMBER: builtins.int
     BATCH_INVARIANT_FIELD_NUMBER: builtins.int
+    FRAME_DTYPES_FIELD_NUMBER: builtins.int
+    SUMS_PAIRS_FIELD_NUMBER: builtins.int
     instance: builtins.str
     """Made anew at each start of the process."""
     model: builtins.str
@@ -121,7 +123,7 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
     device: builtins.str
     """Device that computes: `cpu`, `cuda:0`, …"""
     dtype: moesaic.v1.common_pb2.ElementType.ValueType
-    """Element type of rows, weights and replies."""
+    """Element type of weights, and the one that it computes in."""
     hidden_size: builtins.int
     """Width of a row."""
     num_experts: builtins.int
@@ -136,6 +138,8 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
     """Most bytes of one request or response message on `Dispatch`; the router sends smaller frames instead of larger ones."""
     batch_invariant: builtins.bool
     """Whether rows are computed in fixed tiles, so that a row's bits do not depend on the rows beside it."""
+    sums_pairs: builtins.bool
+    """Whether frames may have `pair_weights`; false from services older than this field, which would pass them over."""
     @property
     def expert_bytes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Bytes that one expert takes, by layer order of `moe_layers`."""
@@ -143,6 +147,12 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
     @property
     def moe_layers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Layers of the model that have experts, counted from 0."""
+
+    @property
+    def frame_dtypes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[moesaic.v1.common_pb2.ElementType.ValueType]:
+        """Element types that the rows of a frame may have, `dtype` among them; empty, as from services older than this field, for
+        `dtype` alone. Rows of another type than `dtype` are widened to it.
+        """
 
     def __init__(
         self,
@@ -161,8 +171,10 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
         numerics_fingerprint: builtins.str = ...,
         max_frame_bytes: builtins.int = ...,
         batch_invariant: builtins.bool = ...,
+        frame_dtypes: collections.abc.Iterable[moesaic.v1.common_pb2.ElementType.ValueType] | None = ...,
+        sums_pairs: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "device", b"device", "dtype", b"dtype", "expert_bytes", b"expert_bytes", "expert_memory_bytes", b"expert_memory_bytes", "free_memory_bytes", b"free_memory_bytes", "hidden_size", b"hidden_size", "instance", b"instance", "max_frame_bytes", b"max_frame_bytes", "model", b"model", "model_digest", b"model_digest", "moe_layers", b"moe_layers", "num_experts", b"num_experts", "numerics_fingerprint", b"numerics_fingerprint"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "device", b"device", "dtype", b"dtype", "expert_bytes", b"expert_bytes", "expert_memory_bytes", b"expert_memory_bytes", "frame_dtypes", b"frame_dtypes", "free_memory_bytes", b"free_memory_bytes", "hidden_size", b"hidden_size", "instance", b"instance", "max_frame_bytes", b"max_frame_bytes", "model", b"model", "model_digest", b"model_digest", "moe_layers", b"moe_layers", "num_experts", b"num_experts", "numerics_fingerprint", b"numerics_fingerprint", "sums_pairs", b"sums_pairs"]) -> None: ...
 
 Global___ExpertServiceDescribeResponse: typing_extensions.TypeAlias = ExpertServiceDescribeResponse
 
@@ -381,13 +393,14 @@ class Frame(google.protobuf.message.Message):
     REMAINING_NANOS_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     REQUESTS_FIELD_NUMBER: builtins.int
+    PAIR_WEIGHTS_FIELD_NUMBER: builtins.int
     ROWS_FIELD_NUMBER: builtins.int
     frame_id: builtins.int
     """Chosen by the router; not used twice while in flight on the stream."""
     layer: builtins.int
     """Transformer layer, counted from 0."""
     dtype: moesaic.v1.common_pb2.ElementType.ValueType
-    """Element type of `rows`; the service's."""
+    """Element type of `rows`, and of the reply's: one of the service's `frame_dtypes`."""
     num_rows: builtins.int
     """Number of rows."""
     pair_rows: builtins.bytes
@@ -398,6 +411,10 @@ class Frame(google.protobuf.message.Message):
     """Time left for the frame, in nanoseconds from receipt. A frame whose time is up while it waits is not computed."""
     traceparent: builtins.str
     """W3C trace context of the step; empty when it is not traced."""
+    pair_weights: builtins.bytes
+    """Weight of each pair: float32, little-endian, finite. Where there are any, the reply has each row's weighted sum instead of
+    the pairs' outputs. Empty otherwise.
+    """
     rows: builtins.bytes
     """Hidden states, shape [num_rows, hidden_size], row-major. Last, so that it can be written without a copy."""
     @property
@@ -416,9 +433,10 @@ class Frame(google.protobuf.message.Message):
         remaining_nanos: builtins.int = ...,
         traceparent: builtins.str = ...,
         requests: collections.abc.Iterable[builtins.int] | None = ...,
+        pair_weights: builtins.bytes = ...,
         rows: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "frame_id", b"frame_id", "layer", b"layer", "num_rows", b"num_rows", "pair_experts", b"pair_experts", "pair_rows", b"pair_rows", "remaining_nanos", b"remaining_nanos", "requests", b"requests", "rows", b"rows", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "frame_id", b"frame_id", "layer", b"layer", "num_rows", b"num_rows", "pair_experts", b"pair_experts", "pair_rows", b"pair_rows", "pair_weights", b"pair_weights", "remaining_nanos", b"remaining_nanos", "requests", b"requests", "rows", b"rows", "traceparent", b"traceparent"]) -> None: ...
 
 Global___Frame: typing_extensions.TypeAlias = Frame
 
@@ -564,7 +582,9 @@ class FrameReply(google.protobuf.message.Message):
     """Frames computed together with this one, itself included."""
     rows: builtins.bytes
     """Outputs of the computed pairs in the frame's order, not weighted by the gate: shape [computed pairs, hidden_size], in the
-    frame's dtype.
+    frame's dtype. For a frame with `pair_weights` the sum over each row's computed pairs of weight times output, added up in
+    float32 in the order of the pairs and rounded once: shape [num_rows, hidden_size], zeros for a row without a computed pair;
+    nothing when no pair was computed.
     """
     @property
     def failures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PairFailure]:

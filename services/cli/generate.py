@@ -55,6 +55,8 @@ async def _generate(settings: GenerateSettings, prompt: str) -> None:
         threads=settings.threads,
         dtype=settings.dtype,
         batch_invariant=settings.batch_invariant,
+        combine=settings.combine,
+        wire_dtype=settings.wire_dtype,
         listen=None,
         drain_seconds=DRAIN_SECONDS,
     )

@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ class ClusterPlan:
     batch_invariant: bool
     listen: str | None
     drain_seconds: float
+    combine: str = "exact"
+    wire_dtype: str = "auto"
 
     def members(self) -> list[Member]:
         """Expert services, router and gateway, on ports that are free now.
@@ -48,7 +50,7 @@ class ClusterPlan:
             self._member(f"expert-{index}", "expert", address, *self._computing())
             for index, address in enumerate(experts)
         ]
-        members.append(self._member("router", "router", router, *self._computing(), f"--experts={','.join(experts)}"))
+        members.append(self._member("router", "router", router, *self._computing(), *self._dispatching(experts)))
         members.append(self._member("gateway", "gateway", gateway, f"--routers={router}"))
         return members
 
@@ -70,6 +72,11 @@ class ClusterPlan:
         yield f"--dtype={self.dtype}"
         if self.batch_invariant:
             yield "--batch-invariant"
+
+    def _dispatching(self, experts: Sequence[str]) -> Iterator[str]:
+        yield f"--experts={','.join(experts)}"
+        yield f"--combine={self.combine}"
+        yield f"--wire-dtype={self.wire_dtype}"
 
 
 def fair_threads(num_experts: int) -> int:

@@ -30,6 +30,8 @@ async def _serve(settings: ServeSettings) -> None:
         threads=settings.threads,
         dtype=settings.dtype,
         batch_invariant=settings.batch_invariant,
+        combine=settings.combine,
+        wire_dtype=settings.wire_dtype,
         listen=settings.listen,
         drain_seconds=settings.drain_seconds,
     )

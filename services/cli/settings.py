@@ -12,6 +12,8 @@ MAX_UINT32 = 2**32 - 1
 MAX_UINT64 = 2**64 - 1
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Combine = Literal["exact", "partial"]
+WireDtype = Literal["auto", "bfloat16"]
 
 
 class ServeSettings(BaseSettings):
@@ -31,6 +33,12 @@ class ServeSettings(BaseSettings):
     )
     dtype: Dtype = Field("auto", description="element type to compute in; auto is the checkpoint's")
     batch_invariant: bool = Field(False, description="give a request the same bits in any company, more slowly")
+    combine: Combine = Field(
+        "exact", description="partial has services sum a row's experts first: fewer bytes, bits depend on placement"
+    )
+    wire_dtype: WireDtype = Field(
+        "auto", description="bfloat16 halves the bytes between router and experts of a float32 model, less precisely"
+    )
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time that requests have to finish at the end")
     verbose: bool = Field(False, description="show the services' logs instead of writing them to files")
 
@@ -54,6 +62,8 @@ class GenerateSettings(BaseSettings):
     )
     dtype: Dtype = Field("auto", description="element type that the own cluster computes in")
     batch_invariant: bool = Field(False, description="give the own cluster the same bits in any company")
+    combine: Combine = Field("exact", description="partial has the own cluster's services sum a row's experts first")
+    wire_dtype: WireDtype = Field("auto", description="bfloat16 has rows of a float32 model travel in half the bytes")
     chat: bool = Field(False, description="send the prompt as a chat message of the user")
     max_new_tokens: PositiveInt | None = Field(None, le=MAX_UINT32, description="most tokens to generate")
     temperature: float | None = Field(

@@ -3,16 +3,21 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from services.expert.compute import Positions, Work
+from services.expert.compute import Work
+from services.expert.grouped import Positions
 from services.expert.job import Answer, Job, not_hosted
 from services.wire.frames import BadFrame, Indices, ReceivedFrame
 from services.wire.outcomes import PairFailure
+from services.wire.row_bytes import type_name
 
 NOWHERE = -1
+# What rows may travel as beside the type that is computed in: types whose every value that one has too.
+NARROWER = {torch.float32: (torch.bfloat16,)}
 
 
 @dataclass(frozen=True)
@@ -23,34 +28,66 @@ class Contract:
     hidden_size: int
     moe_layers: tuple[int, ...]
     num_experts: int
+    num_experts_per_token: int
     max_frame_bytes: int
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row on the wire."""
-        return self.hidden_size * self.dtype.itemsize
+    @cached_property
+    def frame_dtypes(self) -> tuple[torch.dtype, ...]:
+        """Types that a frame's rows may have."""
+        return (self.dtype, *NARROWER.get(self.dtype, ()))
+
+    @cached_property
+    def most_pairs(self) -> int:
+        """Pairs of the largest frame that is let in, whatever its kind."""
+        return self._most_rows * self.num_experts_per_token
+
+    @cached_property
+    def _most_rows(self) -> int:
+        return max(self.max_rows(dtype) for dtype in self.frame_dtypes)
+
+    @cached_property
+    def _row_numbers(self) -> Positions:
+        return np.arange(self._most_rows)
+
+    def max_rows(self, dtype: torch.dtype) -> int:
+        """Most rows of this type that a message has room for."""
+        return self.max_frame_bytes // (self.hidden_size * dtype.itemsize)
 
     def check(self, frame: ReceivedFrame, num_bytes: int) -> torch.Tensor:
-        """The frame's rows, [num_rows, hidden_size]. Raises BadFrame naming the field and the limit."""
+        """The frame's rows, [num_rows, hidden_size]; its pairs are checked where they are looked up.
+
+        Raises BadFrame naming the field and the limit.
+        """
         if num_bytes > self.max_frame_bytes:
             raise _bad(frame, f"the message has {num_bytes} bytes; max_frame_bytes is {self.max_frame_bytes}")
         if frame.layer not in self.moe_layers:
             raise _bad(frame, f"layer is {frame.layer}; the layers with experts are {_listed(self.moe_layers)}")
-        if frame.dtype != self.dtype:
-            raise _bad(frame, f"dtype is {_name(frame.dtype)}; this service computes in {_name(self.dtype)}")
+        if frame.dtype not in self.frame_dtypes:
+            taken = " or ".join(map(type_name, self.frame_dtypes))
+            raise _bad(frame, f"dtype is {type_name(frame.dtype)}; this service takes {taken}")
         rows = frame.rows(self.hidden_size)
-        self._check_pairs(frame)
-        return rows
-
-    def _check_pairs(self, frame: ReceivedFrame) -> None:
         num_pairs = len(frame.pair_rows)
         if len(frame.pair_experts) != num_pairs:
             raise _bad(frame, f"pair_experts has {len(frame.pair_experts)} pairs, pair_rows {num_pairs}")
-        if num_pairs * self.row_bytes > self.max_frame_bytes:
-            most = self.max_frame_bytes // self.row_bytes
-            raise _bad(frame, f"pair_rows has {num_pairs} pairs; a reply of max_frame_bytes holds {most}")
-        _check_below(frame, "pair_rows", frame.pair_rows, frame.num_rows)
-        _check_below(frame, "pair_experts", frame.pair_experts, self.num_experts)
+        if len(frame.pair_weights):
+            self._check_weights(frame, num_pairs)
+        elif num_pairs > (max_rows := self.max_rows(frame.dtype)):
+            raise _bad(frame, f"pair_rows has {num_pairs} pairs; a reply of max_frame_bytes holds {max_rows}")
+        return rows
+
+    def _check_weights(self, frame: ReceivedFrame, num_pairs: int) -> None:
+        # The reply has a row for each of the frame's, so that it is what is computed that needs a limit.
+        most = self.max_rows(frame.dtype) * self.num_experts_per_token
+        if num_pairs > most:
+            raise _bad(frame, f"pair_rows has {num_pairs} pairs; with pair_weights a frame may have {most}")
+        if len(frame.pair_weights) != num_pairs:
+            raise _bad(frame, f"pair_weights has {len(frame.pair_weights)} pairs, pair_rows {num_pairs}")
+        if not np.isfinite(frame.pair_weights).all():
+            raise _bad(frame, "pair_weights has a weight that is not finite")
+
+    def pair_rows(self, frame: ReceivedFrame) -> Positions:
+        """The row of each pair of a frame whose rows are checked. Raises BadFrame for a row that it has not."""
+        return _looked_up(self._row_numbers[: frame.num_rows], frame, "pair_rows", frame.pair_rows)
 
 
 class Slots:
@@ -67,56 +104,60 @@ class Slots:
         """No new frame is served by this expert."""
         self._of_layer[layer][expert] = NOWHERE
 
-    def of(self, layer: int, experts: Indices) -> Positions:
-        """The slot of each expert, or NOWHERE."""
-        return self._of_layer[layer][experts]
+    def of(self, frame: ReceivedFrame) -> Positions:
+        """The slot of each pair's expert, or NOWHERE. Raises BadFrame for an expert that the model has not."""
+        return _looked_up(self._of_layer[frame.layer], frame, "pair_experts", frame.pair_experts)
 
 
 def admit(
     frame: ReceivedFrame,
-    rows: torch.Tensor,
+    num_bytes: int,
+    contract: Contract,
     slots: Slots,
     received_nanos: int,
     deliver: Callable[[Job, Answer], None],
 ) -> Job:
-    """A job for the pairs of a checked frame whose experts are ready; the others are NOT_HOSTED.
+    """A job for the pairs of a frame whose experts are ready; the others are NOT_HOSTED.
 
-    The deadline is anchored at `received_nanos`, by the monotonic clock.
+    The frame came in a message of `num_bytes`; its deadline is anchored at `received_nanos`, by the monotonic clock.
+    Raises BadFrame, naming the field and the limit, when it breaks the contract.
     """
-    slot_of_pair = slots.of(frame.layer, frame.pair_experts)
-    pair_rows = frame.pair_rows.astype(np.int64)
+    rows = contract.check(frame, num_bytes)
+    pair_rows, slot_of_pair = contract.pair_rows(frame), slots.of(frame)
     positions: tuple[int, ...] | None = None
+    weights = frame.pair_weights if len(frame.pair_weights) else None
     failures: tuple[PairFailure, ...] = ()
-    absent = slot_of_pair == NOWHERE
-    if absent.any():
+    if len(slot_of_pair) and np.minimum.reduce(slot_of_pair) == NOWHERE:
+        absent = slot_of_pair == NOWHERE
         served = np.flatnonzero(~absent)
         positions = tuple(served.tolist())
         failures = (not_hosted(np.flatnonzero(absent).tolist()),)
         slot_of_pair, pair_rows = slot_of_pair[served], pair_rows[served]
+        weights = weights if weights is None else weights[served]
     now = time.monotonic_ns()
     return Job(
         frame=frame,
-        work=Work(rows, pair_rows, slot_of_pair),
+        num_bytes=num_bytes,
+        work=Work(rows, pair_rows, slot_of_pair, weights),
         failures=failures,
         positions=positions,
         deadline_nanos=received_nanos + frame.remaining_nanos,
         decode_nanos=now - received_nanos,
-        deliver=deliver,
         admitted_nanos=now,
+        deliver=deliver,
     )
 
 
-def _check_below(frame: ReceivedFrame, field: str, indices: Indices, limit: int) -> None:
-    if len(indices) and (largest := int(indices.max())) >= limit:
-        raise _bad(frame, f"{field} has {largest}; it must be below {limit}")
+def _looked_up(table: Positions, frame: ReceivedFrame, field: str, indices: Indices) -> Positions:
+    # The look-up is the check as well: of a few indices, even finding the largest takes longer. None is negative.
+    try:
+        return table[indices]
+    except IndexError:
+        raise _bad(frame, f"{field} has {indices.max()}; it must be below {len(table)}") from None
 
 
 def _bad(frame: ReceivedFrame, message: str) -> BadFrame:
     return BadFrame(frame.frame_id, message, len(frame.pair_experts))
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _listed(layers: tuple[int, ...]) -> str:

@@ -82,7 +82,12 @@ def build(settings: ExpertSettings) -> ExpertParts:
     dtype = checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     bank = Bank(checkpoint, dtype, device, settings.expert_memory or default_expert_memory(device))
     contract = Contract(
-        dtype, checkpoint.hidden_size, checkpoint.moe_layers, checkpoint.num_experts, settings.max_frame_bytes
+        dtype,
+        checkpoint.hidden_size,
+        checkpoint.moe_layers,
+        checkpoint.num_experts,
+        checkpoint.num_experts_per_token,
+        settings.max_frame_bytes,
     )
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
@@ -98,7 +103,7 @@ def build(settings: ExpertSettings) -> ExpertParts:
         batcher=batcher,
         library=library,
         # Any frame that the contract allows fits into the credit.
-        window_pairs=max(settings.max_waiting_pairs, settings.max_frame_bytes // contract.row_bytes),
+        window_pairs=max(settings.max_waiting_pairs, contract.most_pairs),
         batch_invariant=settings.batch_invariant,
     )
     metrics.observe(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 import grpc
@@ -27,19 +27,18 @@ class Compute(Protocol):
 class Batcher:
     """Runs one batch at a time; all frames of its layer that arrived meanwhile form the next, whoever sent them.
 
-    There is no waiting timer: an idle batcher starts at once. The layer whose oldest frame has waited longest goes
-    first. Every job that is submitted is answered once, unless it is abandoned.
+    There is no waiting timer: an idle batcher starts as soon as the frames that are there have been read. The layer
+    that has waited longest goes first. Every job that is submitted is answered once, unless it is abandoned.
     """
 
     def __init__(self, compute: Compute, *, max_waiting_pairs: int) -> None:
         self._compute = compute
         self._max_waiting_pairs = max_waiting_pairs
-        self._waiting: dict[int, deque[Job]] = {}  # by layer
+        self._waiting: dict[int, list[Job]] = {}  # by layer, the one that has waited longest first
         self._waiting_pairs = 0
-        self._unfinished: dict[int, Job] = {}  # by number, oldest first
-        self._next_number = 0
+        self._unfinished: set[Job] = set()
         self._arrived = asyncio.Event()
-        self._settling: deque[tuple[int, Callable[[], None]]] = deque()
+        self._settling: deque[tuple[set[Job], Callable[[], None]]] = deque()
 
     @property
     def waiting_pairs(self) -> int:
@@ -51,22 +50,22 @@ class Batcher:
 
         A single job is let into an empty queue however large it is.
         """
-        if not job.num_pairs:
+        num_pairs = job.num_pairs
+        if not num_pairs:
             job.finish_idle()
             return
-        if self._waiting_pairs and self._waiting_pairs + job.num_pairs > self._max_waiting_pairs:
+        if self._waiting_pairs and self._waiting_pairs + num_pairs > self._max_waiting_pairs:
             job.fail(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED)
             return
-        job.number, self._next_number = self._next_number, self._next_number + 1
-        self._waiting.setdefault(job.frame.layer, deque()).append(job)
-        self._waiting_pairs += job.num_pairs
-        self._unfinished[job.number] = job
+        self._waiting.setdefault(job.frame.layer, []).append(job)
+        self._waiting_pairs += num_pairs
+        self._unfinished.add(job)
         self._arrived.set()
 
     def drop(self, job: Job) -> bool:
         """Take a job out of the queue, for the caller to answer; False when it waits no longer."""
-        queue = self._waiting.get(job.frame.layer)
-        if queue is None or job not in queue:
+        queue = self._waiting.get(job.frame.layer, [])
+        if job not in queue:
             return False  # in a batch already
         queue.remove(job)
         if not queue:
@@ -77,32 +76,34 @@ class Batcher:
 
     def when_settled(self, call: Callable[[], None]) -> None:
         """Call back once every job that is queued or being computed now is done with; at once if there is none."""
-        self._settling.append((self._next_number, call))
+        self._settling.append((set(self._unfinished), call))
         self._call_back()
 
     async def run(self) -> None:
         """Compute batches until cancelled."""
         while True:
             await self._arrived.wait()
-            batch = self._take()
-            if batch:
-                await self._run(batch)
-            # Inline batches await nothing: let readers bring what came meanwhile, and health be answered.
-            await asyncio.sleep(0)
+            self._arrived.clear()
+            while self._waiting:
+                if batch := self._take():
+                    await self._run(batch)
+                # Batches computed inline await nothing: let readers bring what came meanwhile, and health be answered.
+                if self._waiting:
+                    await asyncio.sleep(0)
 
     def _take(self) -> list[Job]:
-        if not self._waiting:
-            self._arrived.clear()
-            return []
-        layer = min(self._waiting, key=lambda layer: self._waiting[layer][0].number)
-        jobs = self._waiting.pop(layer)
-        self._waiting_pairs -= sum(job.num_pairs for job in jobs)
+        jobs = self._waiting.pop(next(iter(self._waiting)))
         now = time.monotonic_ns()
-        expired = [job for job in jobs if job.deadline_nanos <= now]
+        batch: list[Job] = []
+        expired: list[Job] = []
+        for job in jobs:
+            self._waiting_pairs -= job.num_pairs
+            (batch if job.deadline_nanos > now else expired).append(job)
         for job in expired:
             job.fail(expert_pb2.PAIR_FAILURE_REASON_EXPIRED)
-        self._settle(expired)
-        return [job for job in jobs if job.deadline_nanos > now]
+        if expired:
+            self._settle(expired)
+        return batch
 
     async def _run(self, batch: list[Job]) -> None:
         started = time.monotonic_ns()
@@ -120,11 +121,11 @@ class Batcher:
         finally:
             self._settle(batch)
 
-    def _settle(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            del self._unfinished[job.number]
-        self._call_back()
+    def _settle(self, jobs: Iterable[Job]) -> None:
+        self._unfinished.difference_update(jobs)
+        if self._settling:
+            self._call_back()
 
     def _call_back(self) -> None:
-        while self._settling and next(iter(self._unfinished), self._next_number) >= self._settling[0][0]:
+        while self._settling and self._unfinished.isdisjoint(self._settling[0][0]):
             self._settling.popleft()[1]()

@@ -1,60 +1,55 @@
-"""Computes one batch: rows grouped by expert, each expert's rows through one matrix product, results in frame order."""
+"""Computes one batch of frames: their rows through the experts of the bank, on the event loop where that is quick."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from services import kernels
+from services.expert import compiled
 from services.expert.bank import Bank
 from services.expert.compute_times import ComputeTimes
-
-Positions: TypeAlias = npt.NDArray[np.int64]
+from services.expert.grouped import GroupedExperts, Positions
+from services.model.weighted_sums import Weights, weighted_sums
 
 # A batch that takes longer is computed off the event loop, so that health is answered meanwhile.
 MAX_INLINE_NANOS = 2_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """The pairs of one frame that are to be computed."""
 
-    rows: torch.Tensor  # [rows, hidden], in the host's memory
+    rows: torch.Tensor  # [rows, hidden], in the host's memory, of the type that the results are to have
     pair_rows: Positions  # [pairs]
     slots: Positions  # [pairs], where each pair's expert is in the bank
+    weights: Weights | None = None  # [pairs]; where given, each row's weighted sum is wanted
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """The pairs' rows of each frame, [pairs, hidden] in its order, and how many experts took part."""
+class Computed(NamedTuple):
+    """The results of each frame, [pairs, hidden] in its order or [rows, hidden], and how many experts took part."""
 
-    rows: list[torch.Tensor]
+    rows: Sequence[torch.Tensor]
     num_active: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Grouped:
-    """The pairs of a batch sorted by expert; within an expert they keep their order."""
-
-    order: Positions  # [pairs], batch order of each sorted pair
-    rows: Positions  # [pairs], row of each sorted pair
-    slots: Positions  # [pairs], ascending
-    bounds: list[int]  # where each expert's pairs begin, and the end
-
-
 class Computer:
-    """Runs the bank's experts, inline where that is quick, else in one worker thread."""
+    """Runs the bank's experts, inline where that is quick, else in one worker thread.
+
+    Few rows go through the compiled kernel where there is one for such experts, others through torch. Where a row must
+    have the same bits in any company, all of them go one way.
+    """
 
     def __init__(self, bank: Bank, *, threads: int, batch_invariant: bool) -> None:
-        self._bank = bank
+        self._is_on_cpu = bank.device.type == "cpu"
+        self._dtype = bank.dtype
+        self._threads = threads
         self._batch_invariant = batch_invariant
-        # One matrix product for all experts pays where launching is what costs; on a CPU it would visit every slot.
-        self._in_one_call = bank.device.type == "cuda" and not batch_invariant
+        self._compiled = compiled.experts_of(bank)
+        self._grouped = GroupedExperts(bank, batch_invariant=batch_invariant)
         self._times = ComputeTimes()
         self._worker = ThreadPoolExecutor(1, "compute", _prepare_thread, (threads,))
 
@@ -64,68 +59,49 @@ class Computer:
 
     async def compute(self, batch: Sequence[Work]) -> Computed:
         """Compute a batch whose experts are all in the bank and stay there meanwhile."""
-        grouped = _group(batch)
-        num_active = len(grouped.bounds) - 1
-        expected = self._times.expected_nanos(len(grouped.order), num_active)
-        if self._bank.device.type == "cpu" and expected is not None and expected < MAX_INLINE_NANOS:
-            results = self._timed(batch, grouped)
+        whole = batch[0] if len(batch) == 1 else _together(batch)
+        num_active = len(set(whole.slots.tolist()))
+        expected = self._times.expected_nanos(len(whole.slots), num_active)
+        if self._is_on_cpu and expected is not None and expected < MAX_INLINE_NANOS:
+            results = self._timed(batch, whole, num_active)
         else:
-            results = await asyncio.get_running_loop().run_in_executor(self._worker, self._timed, batch, grouped)
-        lengths = [len(work.slots) for work in batch]
-        return Computed(list(results.split(lengths)), num_active)
+            loop = asyncio.get_running_loop()
+            results = await loop.run_in_executor(self._worker, self._timed, batch, whole, num_active)
+        return Computed(results, num_active)
 
-    def _timed(self, batch: Sequence[Work], grouped: _Grouped) -> torch.Tensor:
+    def _timed(self, batch: Sequence[Work], whole: Work, num_active: int) -> list[torch.Tensor]:
         began = time.perf_counter_ns()
-        results = self._results(batch, grouped)
-        took = time.perf_counter_ns() - began
-        self._times.observe(len(grouped.order), len(grouped.bounds) - 1, took)
+        of_pairs = self._results(whole, num_active)
+        parts = of_pairs.split([len(work.slots) for work in batch]) if len(batch) > 1 else (of_pairs,)
+        results = [_as_asked(work, part) for work, part in zip(batch, parts, strict=True)]
+        self._times.observe(len(whole.slots), num_active, time.perf_counter_ns() - began)
         return results
 
-    def _results(self, batch: Sequence[Work], grouped: _Grouped) -> torch.Tensor:
-        device = self._bank.device
-        rows = batch[0].rows if len(batch) == 1 else torch.cat([work.rows for work in batch])
-        # Selecting also copies received rows, which stand at any address, to an aligned one.
-        chosen = rows.index_select(0, torch.from_numpy(grouped.rows))
-        if device.type == "cuda":
-            chosen = chosen.pin_memory().to(device, non_blocking=True)
-        computed = self._computed(chosen, grouped)
-        results = torch.empty_like(computed)
-        results.index_copy_(0, torch.from_numpy(grouped.order).to(device), computed)
-        return results if device.type == "cpu" else _to_host(results)
+    def _results(self, whole: Work, num_active: int) -> torch.Tensor:
+        if whole.rows.dtype is not self._dtype:
+            whole = whole._replace(rows=whole.rows.to(self._dtype))
+        if self._compiled is not None and (self._batch_invariant or self._compiled_pays(len(whole.slots), num_active)):
+            return self._compiled(whole.rows, whole.pair_rows, whole.slots)
+        return self._grouped(whole.rows, whole.pair_rows, whole.slots)
 
-    def _computed(self, chosen: torch.Tensor, grouped: _Grouped) -> torch.Tensor:
-        if self._in_one_call:
-            slots = torch.from_numpy(grouped.slots).to(chosen.device)[:, None]
-            computed: torch.Tensor = self._bank.pool(chosen, slots, torch.ones_like(slots, dtype=chosen.dtype))
-            return computed
-        ends = zip(grouped.bounds[:-1], grouped.bounds[1:], strict=True)
-        return torch.cat([self._of_one(int(grouped.slots[start]), chosen[start:end]) for start, end in ends])
-
-    def _of_one(self, slot: int, rows: torch.Tensor) -> torch.Tensor:
-        single = self._bank.single(slot)
-        return single.in_tiles(rows) if self._batch_invariant else single(rows)
+    def _compiled_pays(self, num_pairs: int, num_active: int) -> bool:
+        # The kernel runs on one thread and torch's products on all; with two, the rule's limit falls to a quarter.
+        return kernels.gated_experts_pay(num_pairs * self._threads**2, num_active, self._dtype)
 
 
-def _group(batch: Sequence[Work]) -> _Grouped:
-    if len(batch) == 1:
-        slots, rows = batch[0].slots, batch[0].pair_rows
-    else:
-        slots = np.concatenate([work.slots for work in batch])
-        offsets = np.cumsum([0, *(len(work.rows) for work in batch[:-1])])
-        rows = np.concatenate([work.pair_rows + offset for work, offset in zip(batch, offsets, strict=True)])
-    order = np.argsort(slots, kind="stable")
-    ascending = slots[order]
-    changes = np.flatnonzero(ascending[1:] != ascending[:-1]) + 1
-    return _Grouped(order, rows[order], ascending, [0, *changes.tolist(), len(order)])
+def _as_asked(work: Work, of_pairs: torch.Tensor) -> torch.Tensor:
+    if work.weights is not None:
+        of_pairs = weighted_sums(of_pairs, work.pair_rows, len(work.rows), work.weights)
+    return of_pairs.to(work.rows.dtype)
 
 
-def _to_host(results: torch.Tensor) -> torch.Tensor:
-    host = torch.empty(results.shape, dtype=results.dtype, pin_memory=True)
-    host.copy_(results, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record()
-    copied.synchronize()  # in the worker thread: the event loop goes on
-    return host
+def _together(batch: Sequence[Work]) -> Work:
+    offsets = np.cumsum([0, *(len(work.rows) for work in batch[:-1])])
+    return Work(
+        torch.cat([work.rows for work in batch]),
+        np.concatenate([work.pair_rows + offset for work, offset in zip(batch, offsets, strict=True)]),
+        np.concatenate([work.slots for work in batch]),
+    )
 
 
 def _prepare_thread(threads: int) -> None:

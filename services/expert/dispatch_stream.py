@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 
 import grpc
 
@@ -33,10 +32,9 @@ class DispatchStream:
         self._batcher = batcher
         self._contract = contract
         self._slots = slots
-        self._window_pairs = window_pairs
         self._taken_pairs = 0
-        self._answered_pairs = 0
-        self._jobs: dict[Job, int] = {}  # to be answered, with their messages' bytes
+        self._granted_pairs = window_pairs  # the window and what was answered
+        self._jobs: set[Job] = set()  # to be answered
         self._outbox: deque[bytes] = deque([encode_grant(window_pairs)])
         self._outgoing = asyncio.Event()
         self._progress = asyncio.Event()
@@ -56,7 +54,8 @@ class DispatchStream:
                 await asyncio.wait((reader, drain), return_when=asyncio.FIRST_COMPLETED)
                 reader.cancel()
                 drain.cancel()
-                await self._until(lambda: not self._jobs)
+                while self._jobs:
+                    await self._progressed()
                 self._is_ending = True
                 self._outgoing.set()
         finally:
@@ -68,7 +67,8 @@ class DispatchStream:
         try:
             async for data in requests:
                 self._receive(data)
-                await self._until(lambda: len(self._outbox) <= MAX_UNSENT)
+                while len(self._outbox) > MAX_UNSENT:
+                    await self._progressed()
         except InvalidRequest as error:
             self._refusal = error
 
@@ -77,7 +77,7 @@ class DispatchStream:
             self._outgoing.clear()
             while self._outbox:
                 await write(self._outbox.popleft())
-                self._advance()
+                self._progress.set()
             if self._is_ending:
                 return
             await self._outgoing.wait()
@@ -92,18 +92,16 @@ class DispatchStream:
                 self._submit(request, len(data), received)
         except BadFrame as error:
             self._taken_pairs += error.num_pairs
-            self._answered_pairs += error.num_pairs
+            self._granted_pairs += error.num_pairs
             metrics.record_invalid_frame()
             refusal = FrameError(grpc.StatusCode.INVALID_ARGUMENT.value[0], str(error))
-            self._send(encode_reply(frame_id=error.frame_id, error=refusal, granted_pairs=self._granted_pairs()))
+            self._send(encode_reply(frame_id=error.frame_id, error=refusal, granted_pairs=self._granted_pairs))
 
     def _submit(self, frame: ReceivedFrame, num_bytes: int, received: int) -> None:
-        rows = self._contract.check(frame, num_bytes)
-        job = admit(frame, rows, self._slots, received, self._deliver)
+        job = admit(frame, num_bytes, self._contract, self._slots, received, self._deliver)
         self._taken_pairs += len(frame.pair_rows)
-        is_overdrawn = self._taken_pairs > self._granted_pairs()
-        self._jobs[job] = num_bytes
-        if is_overdrawn:
+        self._jobs.add(job)
+        if self._taken_pairs > self._granted_pairs:
             job.fail(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED)
         else:
             self._batcher.submit(job)
@@ -114,14 +112,11 @@ class DispatchStream:
                 job.fail(expert_pb2.PAIR_FAILURE_REASON_CANCELLED)
 
     def _deliver(self, job: Job, answer: Answer) -> None:
-        num_bytes = self._jobs.pop(job, None)
-        if num_bytes is None:
+        if job not in self._jobs:
             return  # the stream is gone
+        self._jobs.remove(job)
         frame = job.frame
-        self._answered_pairs += len(frame.pair_rows)
-        if answer.computed_nanos:
-            encode_nanos = time.monotonic_ns() - answer.computed_nanos
-            answer = replace(answer, timings=replace(answer.timings, encode_nanos=encode_nanos))
+        self._granted_pairs += len(frame.pair_rows)
         message = encode_reply(
             frame_id=frame.frame_id,
             rows=answer.rows,
@@ -129,29 +124,23 @@ class DispatchStream:
             error=answer.error,
             timings=answer.timings,
             batch_frames=answer.batch_frames,
-            granted_pairs=self._granted_pairs(),
+            granted_pairs=self._granted_pairs,
         )
         self._send(message)
-        metrics.record_answer(answer)
-        spans.record_frame(frame, num_bytes, answer)
+        metrics.record_answer(job, answer)
+        spans.record_frame(job, answer)
 
     def _send(self, message: bytes) -> None:
         self._outbox.append(message)
         self._outgoing.set()
-        self._advance()
-
-    def _granted_pairs(self) -> int:
-        return self._window_pairs + self._answered_pairs
+        self._progress.set()
 
     def _abandon(self) -> None:
-        for job in list(self._jobs):
+        for job in self._jobs:
             self._batcher.drop(job)
         self._jobs.clear()
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._progress.clear()
-            await self._progress.wait()
-
-    def _advance(self) -> None:
-        self._progress.set()
+    async def _progressed(self) -> None:
+        """Wait until an answer is made or written."""
+        self._progress.clear()
+        await self._progress.wait()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -14,16 +15,14 @@ from services.wire.outcomes import FrameError, PairFailure, Timings
 Reason = expert_pb2.PairFailureReason
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of a frame: rows of the pairs that were computed, and why the others were not."""
 
-    rows: torch.Tensor | None = None  # [computed pairs, hidden]
+    timings: Timings
+    rows: torch.Tensor | None = None  # [computed pairs, hidden], or [rows, hidden] where sums were asked for
     failures: tuple[PairFailure, ...] = ()
     error: FrameError | None = None
-    timings: Timings = field(default_factory=Timings)
     batch_frames: int = 0
-    computed_nanos: int = 0  # by the monotonic clock, when the rows were there; 0 without rows
 
 
 @dataclass(eq=False, slots=True)
@@ -31,19 +30,16 @@ class Job:
     """A frame that passed the checks. It is answered once: later answers are ignored."""
 
     frame: ReceivedFrame
+    num_bytes: int  # of the message that the frame came in
     work: Work
     failures: tuple[PairFailure, ...]  # of pairs that are not part of the work
     positions: tuple[int, ...] | None  # of the work's pairs in the frame; None for all
     deadline_nanos: int  # by the monotonic clock
     decode_nanos: int
+    admitted_nanos: int
     deliver: Callable[["Job", Answer], None]
-    admitted_nanos: int = field(default_factory=time.monotonic_ns)
-    number: int = 0  # order of admission to the queue
     is_answered: bool = False
-    _waiting_requests: set[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._waiting_requests = set(self.frame.requests)
+    _cancelled: set[int] = field(default_factory=set)
 
     @property
     def num_pairs(self) -> int:
@@ -52,29 +48,31 @@ class Job:
 
     def forget(self, requests: Iterable[int]) -> bool:
         """Note that these requests are cancelled; whether nobody waits for the frame any more."""
-        if not self._waiting_requests:
-            return False  # it never said whom it is for
-        self._waiting_requests.difference_update(requests)
-        return not self._waiting_requests
+        self._cancelled.update(requests)
+        # A frame may not say whom it is for: then it is never forgotten.
+        return bool(self.frame.requests) and self._cancelled.issuperset(self.frame.requests)
 
     def finish_idle(self) -> None:
         """Answer a frame of which nothing can be computed here."""
-        self._answer(Answer(None, self.failures, None, self._waited()))
+        self._answer(Answer(self._waited(), failures=self.failures))
 
     def finish(self, rows: torch.Tensor, started_nanos: int, computed_nanos: int, batch_frames: int) -> None:
-        """Answer with the work's rows."""
-        timings = Timings(self.decode_nanos, started_nanos - self.admitted_nanos, computed_nanos - started_nanos)
-        self._answer(Answer(rows, self.failures, None, timings, batch_frames, computed_nanos))
+        """Answer with what the work made: a row for each of its pairs, or for each row of the frame."""
+        encode_nanos = time.monotonic_ns() - computed_nanos
+        timings = Timings(
+            self.decode_nanos, started_nanos - self.admitted_nanos, computed_nanos - started_nanos, encode_nanos
+        )
+        self._answer(Answer(timings, rows, self.failures, None, batch_frames))
 
     def fail(self, reason: "Reason.ValueType") -> None:
         """Answer that the work was not done, for this reason."""
         positions = self.positions
         pairs = tuple(range(self.num_pairs)) if positions is None else positions
-        self._answer(Answer(None, (*self.failures, PairFailure(reason, pairs)), None, self._waited()))
+        self._answer(Answer(self._waited(), failures=(*self.failures, PairFailure(reason, pairs))))
 
     def refuse(self, error: FrameError) -> None:
         """Answer that the frame as a whole could not be served."""
-        self._answer(Answer(error=error, timings=self._waited()))
+        self._answer(Answer(self._waited(), error=error))
 
     def _waited(self) -> Timings:
         return Timings(self.decode_nanos, time.monotonic_ns() - self.admitted_nanos)

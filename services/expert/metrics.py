@@ -1,5 +1,6 @@
 """What the service counts and measures, by the OpenTelemetry API; nothing is recorded where no reader is configured."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from opentelemetry import metrics
@@ -7,7 +8,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from moesaic.v1 import expert_pb2
 from services.expert.compute import Computed
-from services.expert.job import Answer
+from services.expert.job import Answer, Job
 from services.wire.outcomes import PairFailure
 
 FRAMES = "moesaic.expert.frames"
@@ -27,8 +28,6 @@ INVALID = "invalid"
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 _meter = metrics.get_meter(__name__)
-_frames = _meter.create_counter(FRAMES, unit="{frame}", description="frames answered, by outcome")
-_pairs = _meter.create_counter(PAIRS, unit="{pair}", description="(row, expert) pairs answered, by outcome")
 _compute_duration = _meter.create_histogram(
     COMPUTE_DURATION,
     unit="s",
@@ -40,6 +39,10 @@ _active_experts = _meter.create_histogram(
     ACTIVE_EXPERTS, unit="{expert}", description="experts that took part in a batch"
 )
 
+# Counted here and read when somebody collects: an instrument's `add` costs many times as much for every frame.
+_frames: Counter[str] = Counter()
+_pairs: Counter[str] = Counter()
+
 
 def record_batch(layer: int, num_frames: int, computed: Computed, nanos: int) -> None:
     """Record one computed batch."""
@@ -49,24 +52,23 @@ def record_batch(layer: int, num_frames: int, computed: Computed, nanos: int) ->
     _active_experts.record(computed.num_active, attributes)
 
 
-def record_answer(answer: Answer) -> None:
+def record_answer(job: Job, answer: Answer) -> None:
     """Record one answered frame and what became of its pairs."""
-    num_computed = 0 if answer.rows is None else len(answer.rows)
-    if num_computed:
-        _pairs.add(num_computed, {"outcome": COMPUTED})
+    if answer.rows is not None:
+        _pairs[COMPUTED] += job.num_pairs
     for failure in answer.failures:
-        _pairs.add(len(failure.pairs), {"outcome": outcome_of(failure)})
+        _pairs[outcome_of(failure)] += len(failure.pairs)
     if answer.error is not None:
-        _frames.add(1, {"outcome": FAILED})
+        _frames[FAILED] += 1
     elif answer.failures:
-        _frames.add(1, {"outcome": outcome_of(answer.failures[-1])})
+        _frames[outcome_of(answer.failures[-1])] += 1
     else:
-        _frames.add(1, {"outcome": COMPUTED})
+        _frames[COMPUTED] += 1
 
 
 def record_invalid_frame() -> None:
     """Record a frame that broke the contract."""
-    _frames.add(1, {"outcome": INVALID})
+    _frames[INVALID] += 1
 
 
 def outcome_of(failure: PairFailure) -> str:
@@ -82,7 +84,13 @@ def observe(
     memory_used: Callable[[], int],
     memory_limit: int,
 ) -> None:
-    """Have the service's gauges read from these."""
+    """Have the service's gauges read from these, and what it counts exported."""
+    counters = (
+        (FRAMES, "{frame}", _frames, "frames answered, by outcome"),
+        (PAIRS, "{pair}", _pairs, "(row, expert) pairs answered, by outcome"),
+    )
+    for name, unit, counted, description in counters:
+        _meter.create_observable_counter(name, [_counts(counted)], unit=unit, description=description)
     gauges: tuple[tuple[str, str, Callable[[], int], str], ...] = (
         (WAITING_PAIRS, "{pair}", waiting_pairs, "pairs that wait for a batch"),
         (HOSTED_EXPERTS, "{expert}", hosted_experts, "experts that take memory here"),
@@ -95,3 +103,8 @@ def observe(
 
 def _reading(value: Callable[[], int]) -> Callable[[CallbackOptions], Iterable[Observation]]:
     return lambda _: [Observation(value())]
+
+
+def _counts(counted: Counter[str]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    # Called in a thread of the reader's; a copy of a dictionary is made in one piece.
+    return lambda _: [Observation(count, {"outcome": outcome}) for outcome, count in dict(counted).items()]

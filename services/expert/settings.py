@@ -25,7 +25,7 @@ class ExpertSettings(BaseSettings):
     model: Path = Field(EMBEDDED_MODEL, description="checkpoint directory to read experts from")
     model_name: str | None = Field(None, min_length=1, description="the model's name; unset for the directory's")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="type of weights, rows and replies; auto is the checkpoint's"
+        "auto", description="type of weights, and to compute in; auto is the checkpoint's"
     )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="device to compute on: cpu or cuda:N")
     threads: PositiveInt = Field(1, description="threads of a CPU computation")

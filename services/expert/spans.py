@@ -5,18 +5,23 @@ import time
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from services.expert.job import Answer
+from services.expert.job import Answer, Job
 from services.runtime.tracing import context_from, is_sampled
-from services.wire.frames import ReceivedFrame
 
 COMPUTE_SPAN = "expert.compute"
+
+# Where the last hexadecimal digit of a traceparent's flags stands, and the digits that say "sampled". Most frames are
+# of steps that are not, and are told apart before anything is parsed.
+FLAGS_DIGIT = 54
+SAMPLED = frozenset("13579bdf")
 
 _tracer = trace.get_tracer(__name__)
 
 
-def record_frame(frame: ReceivedFrame, num_bytes: int, answer: Answer) -> None:
+def record_frame(job: Job, answer: Answer) -> None:
     """Record what became of a frame, as a span that ends now; nothing where the step is not sampled."""
-    if not frame.traceparent:
+    frame = job.frame
+    if frame.traceparent[FLAGS_DIGIT : FLAGS_DIGIT + 1] not in SAMPLED:
         return
     context = context_from(frame.traceparent)
     if not is_sampled(context):
@@ -28,7 +33,7 @@ def record_frame(frame: ReceivedFrame, num_bytes: int, answer: Answer) -> None:
         "moesaic.layer": frame.layer,
         "moesaic.rows": frame.num_rows,
         "moesaic.pairs": len(frame.pair_rows),
-        "moesaic.bytes": num_bytes,
+        "moesaic.bytes": job.num_bytes,
         "moesaic.decode_nanos": timings.decode_nanos,
         "moesaic.queue_nanos": timings.queue_nanos,
         "moesaic.compute_nanos": timings.compute_nanos,

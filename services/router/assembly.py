@@ -9,11 +9,13 @@ from moesaic.v1 import router_pb2
 from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
 from services.model.kv_cache import KvCache, bytes_per_token
+from services.router.combine import ExactCombine, PartialCombine
 from services.router.dispatch import Dispatcher, Placement
 from services.router.engine import Engine
 from services.router.expert_peer import Expected
 from services.router.fleet import Fleet, find_services
 from services.router.kv_budget import KvBudget, kv_budget
+from services.router.lanes import AutoLanes, FixedLanes, Lanes
 from services.router.metrics import observe_fleet
 from services.router.scheduler import Scheduler
 from services.router.sequence import TraceDetail
@@ -23,6 +25,7 @@ from services.router.trunk import Numerics, Trunk
 from services.router.warm_up import warm_up
 from services.wire.errors import BadState
 from services.wire.frames import ELEMENT_TYPES
+from services.wire.row_bytes import type_name
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +49,18 @@ class Assembly:
             torch.device(settings.device),
             settings.batch_invariant,
         )
+        self._wire_dtype = _wire_dtype(settings, self._numerics.dtype)
         self._dispatcher = Dispatcher(
             num_experts=checkpoint.num_experts,
             hidden_size=checkpoint.hidden_size,
-            dtype=self._numerics.dtype,
+            wire_dtype=self._wire_dtype,
+            combine=PartialCombine() if settings.combine == "partial" else ExactCombine(),
             capacity_factor=settings.capacity_factor,
+        )
+        self._lanes: Lanes = (
+            AutoLanes(settings.max_lanes, len(checkpoint.moe_layers))
+            if settings.lanes == "auto"
+            else FixedLanes(settings.lanes)
         )
         self._loops: list[asyncio.Task[None]] = []
         self._is_stopped = False
@@ -95,12 +105,14 @@ class Assembly:
         settings, checkpoint = self._settings, self._checkpoint
         addresses = await find_services(settings.experts, settings.experts_wait_seconds)
         expected = Expected(
-            checkpoint.digest,
-            ELEMENT_TYPES[self._numerics.dtype],
-            checkpoint.hidden_size,
-            self._numerics.batch_invariant,
-            tuple(checkpoint.moe_layers),
-            checkpoint.num_experts,
+            model_digest=checkpoint.digest,
+            element_type=ELEMENT_TYPES[self._numerics.dtype],
+            wire_type=ELEMENT_TYPES[self._wire_dtype],
+            sums_pairs=settings.combine == "partial",
+            hidden_size=checkpoint.hidden_size,
+            batch_invariant=self._numerics.batch_invariant,
+            moe_layers=tuple(checkpoint.moe_layers),
+            num_experts=checkpoint.num_experts,
         )
 
         def place(placement: Placement) -> None:
@@ -110,7 +122,7 @@ class Assembly:
             checkpoint,
             addresses,
             expected,
-            num_lanes=settings.lanes,
+            num_lanes=self._lanes.max_lanes,
             frame_floor_seconds=settings.frame_floor_seconds,
             place=place,
         )
@@ -134,13 +146,13 @@ class Assembly:
             max_sequences=settings.max_sequences,
             max_context=budget.max_context,
             max_batch_tokens=settings.max_batch_tokens,
-            num_lanes=settings.lanes,
+            max_lanes=self._lanes.max_lanes,
         )
         return Engine(
             trunk,
             cache,
             scheduler,
-            num_lanes=settings.lanes,
+            lanes=self._lanes,
             trace_detail=TraceDetail[settings.trace_detail.upper()],
             forget=fleet.cancel,
         )
@@ -159,5 +171,21 @@ class Assembly:
             num_moe_layers=len(checkpoint.moe_layers),
             num_experts=checkpoint.num_experts,
             num_experts_per_token=checkpoint.num_experts_per_token,
-            numerics_fingerprint=numerics_fingerprint(self._numerics.device),
+            numerics_fingerprint=self._fingerprint(),
         )
+
+    def _fingerprint(self) -> str:
+        parts = [numerics_fingerprint(self._numerics.device)]
+        if self._settings.combine == "partial":
+            parts.append("partial sums")
+        if self._wire_dtype is not self._numerics.dtype:
+            parts.append(f"{type_name(self._wire_dtype)} on the wire")
+        return "; ".join(parts)
+
+
+def _wire_dtype(settings: RouterSettings, dtype: torch.dtype) -> torch.dtype:
+    if settings.wire_dtype == "auto":
+        return dtype
+    if dtype is torch.float16:
+        raise BadState("wire_dtype is bfloat16, which has less precision than float16, the type that is computed in")
+    return torch.bfloat16

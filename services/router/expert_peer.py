@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import grpc
 
-from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from moesaic.v1 import common_pb2, expert_pb2, expert_pb2_grpc
 from services.router.call_failures import as_serving_errors
 from services.router.expert_stream import ExpertStream
 from services.router.frame_deadline import FrameDeadline
 from services.router.placement import ExpertKey
 from services.runtime.channels import open_channel
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
+from services.wire.frames import DTYPES
+from services.wire.row_bytes import type_name
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,15 @@ MAX_RECONNECT_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Expected:
-    """What a service must be to work for this router."""
+    """What a service must be to work for this router.
+
+    Rows travel in `wire_type`; with `sums_pairs` frames carry their pairs' weights.
+    """
 
     model_digest: str
     element_type: int
+    wire_type: "common_pb2.ElementType.ValueType"
+    sums_pairs: bool
     hidden_size: int
     batch_invariant: bool
     moe_layers: tuple[int, ...]
@@ -172,6 +179,16 @@ class ExpertPeer:
                 raise BadState(
                     f"expert service {self.address} cannot be used: its {name} is {theirs}, the router's is {ours}"
                 )
+        taken = description.frame_dtypes or [description.dtype]
+        if expected.wire_type not in taken:
+            raise BadState(
+                f"expert service {self.address} cannot be used: it takes rows in "
+                f"{' or '.join(map(_name, taken))}, the router's wire_dtype is {_name(expected.wire_type)}"
+            )
+        if expected.sums_pairs and not description.sums_pairs:
+            raise BadState(
+                f"expert service {self.address} cannot be used: it does not sum pairs, which combine=partial needs"
+            )
 
     def _note(self, error: ServingError) -> None:
         is_absent = isinstance(error, Unavailable | DeadlinePassed)
@@ -181,6 +198,10 @@ class ExpertPeer:
             self.refusal = error
         elif self.description is not None:
             logger.warning("lost expert service %s: %s", self.address, error)
+
+
+def _name(element_type: "common_pb2.ElementType.ValueType") -> str:
+    return type_name(DTYPES[element_type]) if element_type in DTYPES else f"type {element_type}"
 
 
 async def _next_of(call: grpc.aio.UnaryStreamCall) -> expert_pb2.LoadExpertsResponse | None:

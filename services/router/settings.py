@@ -38,6 +38,16 @@ class RouterSettings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="type to compute in; auto is the checkpoint's"
     )
+    combine: Literal["exact", "partial"] = Field(
+        "exact",
+        description="who sums a row's experts: exact, the router, so that bits do not depend on who computed what; "
+        "partial, first each service its own, which sends fewer bytes back where a row has several experts on one",
+    )
+    wire_dtype: Literal["auto", "bfloat16"] = Field(
+        "auto",
+        description="type that rows travel in: auto is the one computed in; bfloat16 halves the bytes of a float32 "
+        "model, at the cost of bfloat16's precision, for networks that are slow",
+    )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="device to compute on: cpu or cuda:N")
     threads: PositiveInt = Field(1, description="threads of a CPU computation")
     max_context: PositiveInt | None = Field(
@@ -46,10 +56,13 @@ class RouterSettings(BaseSettings):
     kv_memory: ByteSize = Field(ByteSize(1 << 30), description="memory for keys and values, such as 512MiB or 4GiB")
     max_sequences: PositiveInt = Field(64, description="most sequences in flight")
     max_batch_tokens: PositiveInt = Field(
-        256, description="most tokens in one step; longer prompts are computed in chunks"
+        512, description="most tokens in one step; longer prompts are computed in chunks"
     )
     default_max_new_tokens: PositiveInt = Field(256, description="tokens generated where a request names no limit")
-    lanes: Annotated[int, Field(ge=1, le=8)] = Field(1, description="steps in flight at once")
+    lanes: Literal["auto"] | Annotated[int, Field(ge=1, le=8)] = Field(
+        "auto", description="steps in flight at once; auto is one unless more are measured to be better"
+    )
+    max_lanes: Annotated[int, Field(ge=1, le=8)] = Field(4, description="most lanes that auto may choose")
     batch_invariant: bool = Field(
         False, description="give a request the same bits in any company, at some cost in speed"
     )
@@ -81,6 +94,15 @@ class RouterSettings(BaseSettings):
             except InvalidRequest as error:
                 raise ValueError(str(error)) from error
         return experts
+
+    @model_validator(mode="after")
+    def _bits_are_not_promised_in_vain(self) -> Self:
+        if self.batch_invariant and self.combine == "partial":
+            raise ValueError(
+                "batch_invariant and combine=partial exclude each other: with partial sums the bits depend on which "
+                "service computes which expert"
+            )
+        return self
 
     @model_validator(mode="after")
     def _every_decode_fits_in_a_step(self) -> Self:

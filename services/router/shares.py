@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from services import kernels
+
 Indices = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint32]  # as they travel
 NOBODY = -1
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Share:
     """The pairs that one service computes in one frame.
 
@@ -21,38 +24,76 @@ class Share:
     service: int
     positions: Indices
     rows: Indices
-    pair_rows: Indices
-    experts: Indices
+    pair_rows: Words
+    experts: Words
 
 
-def shares_of(experts: Indices, owners: Indices, top_k: int, max_pairs: int) -> list[Share]:
-    """Split the pairs by the service that owns their expert, into frames of at most `max_pairs` pairs (and at least
-    one row).
+def shares_of(experts: Indices, owners: Indices, top_k: int, most: int, *, counts_rows: bool = False) -> list[Share]:
+    """Split the pairs by the service that owns their expert, into frames of at most `most` pairs (and at least one
+    row), or with `counts_rows` at most so many rows.
 
     `experts` [tokens x k] is flat, a negative one stands for a pair that is not computed; `owners` [experts] names a
     service or NOBODY. Pairs whose expert nobody owns come back as a share of the service NOBODY.
     """
-    services = np.where(experts >= 0, owners[experts], NOBODY - 1)
-    return [
-        share
-        for service in np.unique(services).tolist()
-        if service >= NOBODY
-        for share in _frames(service, np.flatnonzero(services == service), experts, top_k, max_pairs)
-    ]
+    if not len(experts):
+        return []
+    shares = _whole_shares(experts, owners, top_k, most, counts_rows) if kernels.AVAILABLE else None
+    return _split_shares(experts, owners, top_k, most, counts_rows) if shares is None else shares
 
 
-def _frames(service: int, positions: Indices, experts: Indices, top_k: int, max_pairs: int) -> Iterator[Share]:
-    rows = positions // top_k
-    first = 0
-    while first < len(positions):
-        last = first + max_pairs
-        if last < len(positions):
+def _whole_shares(experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool) -> list[Share] | None:
+    """One share for each service, if none is too large for a frame."""
+    services, positions, rows, pair_rows, pair_experts = kernels.scatter(experts, owners, top_k)
+    shares = []
+    for service, first, num_pairs, num_rows in services:
+        if (num_rows if counts_rows else num_pairs) > most:
+            return None
+        end = first + num_pairs
+        unique_rows = rows[first : first + num_rows]
+        shares.append(Share(service, positions[first:end], unique_rows, pair_rows[first:end], pair_experts[first:end]))
+    return shares
+
+
+def _split_shares(experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool) -> list[Share]:
+    services = owners[experts]
+    services[experts < 0] = NOBODY - 1
+    # Everything is worked out once for all services; a share is a stretch of it.
+    order = services.argsort(kind="stable")
+    services, experts, rows = services[order], experts[order], order // top_k
+    changes = (services[1:] != services[:-1]).nonzero()[0]
+    is_first = np.ones(len(rows), dtype=bool)  # of its row, in its service's stretch
+    np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
+    is_first[changes + 1] = True
+    ranks = is_first.cumsum()
+    ends = [*(changes + 1).tolist(), len(order)]
+    shares = []
+    for first, end in zip([0, *ends], ends, strict=False):
+        service = int(services[first])
+        if service < NOBODY:
+            continue
+        counted = ranks if counts_rows else None
+        for start, stop in _frames(rows, counted, first, end, most):
+            pair_rows = ranks[start:stop] - ranks[start]
+            unique_rows = rows[start:stop]
+            if pair_rows[-1] + 1 < stop - start:
+                unique_rows = unique_rows[is_first[start:stop]]
+            words, share_experts = pair_rows.astype(np.uint32), experts[start:stop].astype(np.uint32)
+            shares.append(Share(service, order[start:stop], unique_rows, words, share_experts))
+    return shares
+
+
+def _frames(rows: Indices, ranks: Indices | None, first: int, end: int, most: int) -> Iterator[tuple[int, int]]:
+    while first < end:
+        last = first + most
+        if ranks is not None:
+            last = first + int(np.searchsorted(ranks[first:end], ranks[first] + most))
+        elif last < end:
             # Cut between rows, so that no row is sent twice; a row's pairs stay together even where they exceed the
             # limit.
-            last = int(np.searchsorted(rows, rows[last], side="left"))
+            stretch, cut = rows[first:end], rows[last]
+            last = first + int(np.searchsorted(stretch, cut, side="left"))
             if last <= first:
-                last = int(np.searchsorted(rows, rows[first], side="right"))
-        frame = positions[first:last]
-        unique_rows, pair_rows = np.unique(rows[first:last], return_inverse=True)
-        yield Share(service, frame, unique_rows, pair_rows, experts[frame])
+                last = first + int(np.searchsorted(stretch, stretch[0], side="right"))
+        last = min(last, end)
+        yield first, last
         first = last

@@ -51,15 +51,18 @@ class Step:
         return np.repeat(np.arange(len(self.batch)), [work.num_tokens for work in self.batch])
 
     @cached_property
-    def drawing(self) -> list[Sequence]:
-        """Sequences whose next token is drawn from this step, in the order of `StepInputs.drawing_rows`."""
-        return [work.sequence for work in self.batch if work.draws]
+    def _draws(self) -> list[bool]:
+        return [work.draws for work in self.batch]
 
     @cached_property
-    def last_rows(self) -> list[int]:
+    def drawing(self) -> list[Sequence]:
+        """Sequences whose next token is drawn from this step, in the order of `StepInputs.drawing_rows`."""
+        return [work.sequence for work, draws in zip(self.batch, self._draws, strict=True) if draws]
+
+    @cached_property
+    def last_rows(self) -> npt.NDArray[np.int64]:
         """The last row of each drawing sequence."""
-        ends = np.cumsum([work.num_tokens for work in self.batch])
-        return [int(end) - 1 for end, work in zip(ends, self.batch, strict=True) if work.draws]
+        return (np.cumsum([work.num_tokens for work in self.batch]) - 1)[self._draws]
 
     @cached_property
     def wants_routed_experts(self) -> bool:
@@ -89,21 +92,21 @@ class Step:
     def inputs(self, cache: KvCache, device: torch.device, rows_per_tile: int | None) -> StepInputs:
         """The batch as tensors. With `rows_per_tile` it is padded to whole tiles and attention goes row by row."""
         ids: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
         segments: list[Segment] = []
         for work in self.batch:
             sequence, start = work.sequence, work.sequence.num_computed
             assert sequence.table is not None, "a sequence in a step has its reservation"
-            first_slot = sequence.table.first_slot
-            segments.append(Segment(len(ids), work.num_tokens, start, first_slot))
+            segments.append(Segment(len(ids), work.num_tokens, start, sequence.table.first_slot))
             ids += sequence.tokens(start, work.num_tokens)
-            positions += range(start, start + work.num_tokens)
-            slots += range(first_slot + start, first_slot + start + work.num_tokens)
-        padding = [0] * (padded_to_tiles(len(ids), rows_per_tile) - len(ids)) if rows_per_tile else []
+        num_rows = padded_to_tiles(len(ids), rows_per_tile) if rows_per_tile else len(ids)
+        token_ids, positions = np.zeros((2, num_rows), dtype=np.int64)
+        token_ids[: len(ids)] = ids
+        firsts, counts, starts, first_slots = np.array(segments, dtype=np.int64).T
+        positions[: len(ids)] = np.repeat(starts - firsts, counts) + np.arange(len(ids))
+        slots = torch.from_numpy(np.repeat(first_slots, counts) + positions[: len(ids)]).to(device)
         return StepInputs(
-            torch.tensor(ids + padding, device=device),
-            torch.tensor(positions + padding, device=device),
-            PackedBatch(cache, segments, torch.tensor(slots, device=device), row_by_row=rows_per_tile is not None),
-            torch.tensor(self.last_rows, dtype=torch.long, device=device),
+            torch.from_numpy(token_ids).to(device),
+            torch.from_numpy(positions).to(device),
+            PackedBatch(cache, segments, slots, row_by_row=rows_per_tile is not None),
+            torch.from_numpy(self.last_rows).to(device),
         )

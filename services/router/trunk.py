@@ -9,6 +9,7 @@ from services import kernels
 from services.model.attention import AttentionProbe, plug_into
 from services.model.checkpoint import Checkpoint
 from services.model.fused_attention import fuse_attention
+from services.model.fused_gate import fused_gate
 from services.model.kernel_layers import use_kernels
 from services.model.kv_cache import KvCache, LayerShape
 from services.model.tiles import Tiled, most_tile_rows, tile_linears
@@ -76,12 +77,17 @@ class Trunk:
         return logits
 
     def _plug_gates(self, num_experts: int) -> None:
+        numerics = self.numerics
         for block, name in gates(self._model):
-            gate = getattr(block, name)
-            if self.numerics.batch_invariant:
+            gate: torch.nn.Module = getattr(block, name)
+            fused = fused_gate(gate, numerics.dtype, _begin_gate, always=numerics.batch_invariant)
+            if fused is not None:
+                setattr(block, name, fused)
+                continue
+            if numerics.batch_invariant:
                 gate = Tiled(gate, num_experts)
                 setattr(block, name, gate)
-            gate.register_forward_pre_hook(_begin_gate)
+            gate.register_forward_pre_hook(lambda _gate, _arguments: _begin_gate())
 
     def _probe(self) -> dict[int, LayerShape]:
         probe = AttentionProbe()
@@ -93,7 +99,7 @@ class Trunk:
         self._model(input_ids=token_ids, position_ids=token_ids, use_cache=False, packed=probe)
 
 
-def _begin_gate(_module: torch.nn.Module, _arguments: object) -> None:
+def _begin_gate() -> None:
     step = current_state()
     if isinstance(step, Step):
         step.clock.charge("dense")

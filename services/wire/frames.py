@@ -1,12 +1,11 @@
-"""The tensor codec: ordinary protobuf bytes whose rows are copied once when written and never when read.
+"""The tensor codec: ordinary protobuf bytes whose rows are copied once when written and, where they are many, not read.
 
 The generated classes write and read the small fields; `rows`, the last field of its message, is put behind
-them and found again by hand. Whatever is laid out in another way (a field given twice, groups) is read by the
-generated classes alone, so that every valid message is understood and every broken one refused. The technique
-is that of TensorFlow's RecvTensor.
+them and found again by hand. Small messages, and whatever is laid out in another way (a field given twice, groups),
+are read by the generated classes alone, so that every valid message is understood and every broken one refused. The
+technique is that of TensorFlow's RecvTensor.
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,14 +18,11 @@ from google.protobuf.message import DecodeError
 from moesaic.v1 import common_pb2, expert_pb2
 from services.wire.errors import InvalidRequest
 from services.wire.outcomes import FrameError, PairFailure, Timings
-from services.wire.payload import Payload, header, split_off
-
-with warnings.catch_warnings():
-    # torch warns once in a process's life that received bytes are not writable; nothing here writes to them.
-    warnings.filterwarnings("ignore", message="The given buffer is not writable")
-    torch.frombuffer(b"\0", dtype=torch.uint8)
+from services.wire.payload import Payload, split_off
+from services.wire.row_bytes import FRAME_OR_REPLY, ROWS, rows_of, wrapped
 
 Indices: TypeAlias = npt.NDArray[np.uint32]
+Weights: TypeAlias = npt.NDArray[np.float32]
 
 ELEMENT_TYPES: dict[torch.dtype, "common_pb2.ElementType.ValueType"] = {
     torch.float32: common_pb2.ELEMENT_TYPE_FLOAT32,
@@ -35,8 +31,10 @@ ELEMENT_TYPES: dict[torch.dtype, "common_pb2.ElementType.ValueType"] = {
 }
 DTYPES = {element_type: dtype for dtype, element_type in ELEMENT_TYPES.items()}
 
-_FRAME_OR_REPLY = 1  # DispatchRequest.frame and DispatchResponse.reply
-_ROWS = 15  # Frame.rows and FrameReply.rows
+# Up to here the generated class's copy of the rows costs less than finding them.
+COPIED_BYTES = 32 * 1024
+_INDEX = np.dtype("<u4")
+_WEIGHT = np.dtype("<f4")
 
 
 class BadFrame(InvalidRequest):
@@ -53,7 +51,10 @@ class BadFrame(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFrame:
-    """A frame as it arrived; `rows_bytes` still lies in the received message."""
+    """A frame as it arrived; `rows_bytes` still lies in the received message.
+
+    Where there are `pair_weights`, each row's weighted sum is asked for, else each pair's output.
+    """
 
     frame_id: int
     layer: int
@@ -62,6 +63,7 @@ class ReceivedFrame:
     rows_bytes: memoryview
     pair_rows: Indices
     pair_experts: Indices
+    pair_weights: Weights
     remaining_nanos: int
     traceparent: str
     requests: tuple[int, ...]
@@ -78,7 +80,7 @@ class ReceivedFrame:
                 f"rows has {len(self.rows_bytes)} bytes, not {expected} for {self.num_rows} of {hidden_size}",
                 len(self.pair_experts),
             )
-        return _tensor(self.rows_bytes, self.dtype, hidden_size)
+        return rows_of(self.rows_bytes, self.dtype, hidden_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +101,21 @@ class ReceivedReply:
     timings: Timings
     batch_frames: int
 
+    def num_rows(self, dtype: torch.dtype, hidden_size: int) -> int:
+        """How many rows came. Raises InvalidRequest when the bytes are no whole number of rows."""
+        row_bytes = hidden_size * dtype.itemsize
+        num_rows, rest = divmod(len(self.rows_bytes), row_bytes)
+        if rest:
+            raise InvalidRequest(f"rows has {len(self.rows_bytes)} bytes, no multiple of a row's {row_bytes}")
+        return num_rows
+
     def rows(self, dtype: torch.dtype, hidden_size: int) -> torch.Tensor:
-        """View the computed pairs' rows, [computed pairs, hidden_size]; never write to it.
+        """View the rows, [computed pairs or the frame's rows, hidden_size]; never write to it.
 
         Raises InvalidRequest when the bytes are no whole number of rows.
         """
-        row_bytes = hidden_size * dtype.itemsize
-        if len(self.rows_bytes) % row_bytes:
-            raise InvalidRequest(f"rows has {len(self.rows_bytes)} bytes, no multiple of a row's {row_bytes}")
-        return _tensor(self.rows_bytes, dtype, hidden_size)
+        self.num_rows(dtype, hidden_size)
+        return rows_of(self.rows_bytes, dtype, hidden_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +136,27 @@ def encode_frame(
     remaining_nanos: int,
     traceparent: str,
     requests: Iterable[int],
+    pair_weights: Weights | None = None,
+    row_indices: npt.NDArray[np.int64] | None = None,
 ) -> bytes:
-    """Write a DispatchRequest with one frame; `rows` is [num_rows, hidden_size] in the host's memory."""
+    """Write a DispatchRequest with one frame; `rows` is [num_rows, hidden_size] in the host's memory.
+
+    Of `rows` those with `row_indices` are sent, where given. `pair_weights`, where given, ask for each row's weighted
+    sum.
+    """
     head = expert_pb2.Frame(
         frame_id=frame_id,
         layer=layer,
         dtype=ELEMENT_TYPES[rows.dtype],
-        num_rows=len(rows),
-        pair_rows=pair_rows.astype("<u4", copy=False).tobytes(),
-        pair_experts=pair_experts.astype("<u4", copy=False).tobytes(),
+        num_rows=rows.shape[0] if row_indices is None else len(row_indices),
+        pair_rows=pair_rows.astype(_INDEX, copy=False).tobytes(),
+        pair_experts=pair_experts.astype(_INDEX, copy=False).tobytes(),
         remaining_nanos=remaining_nanos,
         traceparent=traceparent,
         requests=requests,
+        pair_weights=b"" if pair_weights is None else pair_weights.astype(_WEIGHT, copy=False).tobytes(),
     )
-    return b"".join(_wrapped(head.SerializeToString(), rows))
+    return wrapped(head.SerializeToString(), rows, row_indices)
 
 
 def encode_cancel(requests: Iterable[int]) -> bytes:
@@ -165,7 +180,7 @@ def encode_reply(
     batch_frames: int = 0,
     granted_pairs: int = 0,
 ) -> bytes:
-    """Write a DispatchResponse with one reply; `rows` is [computed pairs, hidden_size] in host memory."""
+    """Write a DispatchResponse with one reply; `rows` is [rows, hidden_size] in host memory."""
     head = expert_pb2.FrameReply(frame_id=frame_id, batch_frames=batch_frames)
     for failure in failures:
         head.failures.add(reason=failure.reason, pairs=failure.pairs)
@@ -177,10 +192,8 @@ def encode_reply(
         head.timings.queue_nanos = timings.queue_nanos
         head.timings.compute_nanos = timings.compute_nanos
         head.timings.encode_nanos = timings.encode_nanos
-    parts = _wrapped(head.SerializeToString(), rows)
-    if granted_pairs:
-        parts.append(encode_grant(granted_pairs))
-    return b"".join(parts)
+    grant = encode_grant(granted_pairs) if granted_pairs else b""
+    return wrapped(head.SerializeToString(), rows, after=grant)
 
 
 def decode_request(data: bytes) -> ReceivedFrame | Cancel:
@@ -188,7 +201,7 @@ def decode_request(data: bytes) -> ReceivedFrame | Cancel:
 
     Raises BadFrame for a frame that can be answered, else InvalidRequest; both name the field.
     """
-    usual = split_off(data, 0, len(data), _FRAME_OR_REPLY)
+    usual = split_off(data, 0, len(data), FRAME_OR_REPLY) if len(data) > COPIED_BYTES else None
     if usual is not None and not usual.rest:
         message = expert_pb2.Frame()
         return _frame(message, _parse_rows_apart(message, data, usual))
@@ -205,12 +218,12 @@ def decode_request(data: bytes) -> ReceivedFrame | Cancel:
 
 def decode_response(data: bytes) -> Response:
     """Read a DispatchResponse. Raises InvalidRequest, naming what is wrong with it."""
-    usual = split_off(data, 0, len(data), _FRAME_OR_REPLY)
+    usual = split_off(data, 0, len(data), FRAME_OR_REPLY) if len(data) > COPIED_BYTES else None
     response = expert_pb2.DispatchResponse()
     if usual is None:
         _parse(response, data)
-        reply = _reply(response.reply, memoryview(response.reply.rows)) if response.HasField("reply") else None
-        return Response(reply, response.granted_pairs)
+        reply = response.reply if response.HasField("reply") else None
+        return Response(None if reply is None else _reply(reply, memoryview(reply.rows)), response.granted_pairs)
     _parse(response, usual.rest)
     message = expert_pb2.FrameReply()
     rows = _parse_rows_apart(message, data, usual)
@@ -223,7 +236,7 @@ _Message: TypeAlias = (
 
 
 def _parse_rows_apart(message: expert_pb2.Frame | expert_pb2.FrameReply, data: bytes, where: Payload) -> memoryview:
-    rows = split_off(data, where.start, where.end, _ROWS)
+    rows = split_off(data, where.start, where.end, ROWS)
     if rows is not None:
         _parse(message, rows.rest)
         return memoryview(data)[rows.start : rows.end]
@@ -250,18 +263,19 @@ def _frame(message: expert_pb2.Frame, rows: memoryview) -> ReceivedFrame:
         dtype=dtype,
         num_rows=message.num_rows,
         rows_bytes=rows,
-        pair_rows=_indices(message, "pair_rows", message.pair_rows),
-        pair_experts=_indices(message, "pair_experts", message.pair_experts),
+        pair_rows=np.frombuffer(_whole(message, "pair_rows", message.pair_rows), _INDEX),
+        pair_experts=np.frombuffer(_whole(message, "pair_experts", message.pair_experts), _INDEX),
+        pair_weights=np.frombuffer(_whole(message, "pair_weights", message.pair_weights), _WEIGHT),
         remaining_nanos=message.remaining_nanos,
         traceparent=message.traceparent,
         requests=tuple(message.requests),
     )
 
 
-def _indices(message: expert_pb2.Frame, field: str, data: bytes) -> Indices:
+def _whole(message: expert_pb2.Frame, field: str, data: bytes) -> bytes:
     if len(data) % 4:
         raise _bad(message, f"{field} has {len(data)} bytes, which is no multiple of 4")
-    return np.frombuffer(data, dtype="<u4")
+    return data
 
 
 def _bad(message: expert_pb2.Frame, reason: str) -> BadFrame:
@@ -269,28 +283,12 @@ def _bad(message: expert_pb2.Frame, reason: str) -> BadFrame:
 
 
 def _reply(message: expert_pb2.FrameReply, rows: memoryview) -> ReceivedReply:
-    timings = message.timings
+    timings, failures = message.timings, message.failures
     return ReceivedReply(
         frame_id=message.frame_id,
         rows_bytes=rows,
-        failures=tuple(PairFailure(failure.reason, tuple(failure.pairs)) for failure in message.failures),
+        failures=tuple([PairFailure(failure.reason, tuple(failure.pairs)) for failure in failures]) if failures else (),
         error=FrameError(message.error.status_code, message.error.message) if message.HasField("error") else None,
         timings=Timings(timings.decode_nanos, timings.queue_nanos, timings.compute_nanos, timings.encode_nanos),
         batch_frames=message.batch_frames,
     )
-
-
-def _tensor(data: memoryview, dtype: torch.dtype, hidden_size: int) -> torch.Tensor:
-    if not data:
-        return torch.empty(0, hidden_size, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype).view(-1, hidden_size)
-
-
-def _wrapped(head: bytes, rows: torch.Tensor | None) -> list[bytes | memoryview]:
-    if rows is None or not rows.numel():
-        return [header(_FRAME_OR_REPLY, len(head)), head]
-    # bfloat16 is no type of numpy's, so the elements travel as the bytes that they are.
-    payload = rows.detach().reshape(-1).view(torch.uint8).numpy().data
-    rows_header = header(_ROWS, len(payload))
-    length = len(head) + len(rows_header) + len(payload)
-    return [header(_FRAME_OR_REPLY, length), head, rows_header, payload]

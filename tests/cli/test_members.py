@@ -71,3 +71,11 @@ def test_the_cores_are_shared_out_among_the_expert_services(monkeypatch: pytest.
     assert fair_threads(4) == 4
     assert fair_threads(1) == 8
     assert fair_threads(32) == 1
+
+
+def test_the_router_alone_is_told_how_rows_are_combined_and_travel():
+    *experts, router, gateway = plan(batch_invariant=False, combine="partial", wire_dtype="bfloat16").members()
+    arguments = router.command[router.command.index("services.router") + 1 :]
+    settings = load(RouterSettings, arguments, "router")
+    assert (settings.combine, settings.wire_dtype) == ("partial", "bfloat16")
+    assert not [flag for one in (*experts, gateway) for flag in one.command if "combine" in flag or "wire" in flag]

@@ -30,8 +30,11 @@ class LogitsRecord:
 
     def of_prompt(self, prompt: tuple[int, ...]) -> torch.Tensor:
         """Logits of the latest sequence with this prompt, [drawn, vocabulary]."""
-        latest = [rows for sequence, rows in self._drawn.items() if sequence.order.prompt == prompt][-1]
-        return torch.stack(latest)
+        return self.all_of_prompt(prompt)[-1]
+
+    def all_of_prompt(self, prompt: tuple[int, ...]) -> list[torch.Tensor]:
+        """The same of every sequence with this prompt, oldest first."""
+        return [torch.stack(rows) for sequence, rows in self._drawn.items() if sequence.order.prompt == prompt]
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Comparison:
     """One generation against the reference, teacher-forced over the same tokens."""
 
     largest_difference: float
+    mean_difference: float
     num_tokens: int
     num_other_tokens: int
     unexcused: list[str]
@@ -75,7 +79,8 @@ class Oracle:
                 gap = float(ours[position].max() - ours[position, tokens[position]])
                 if gap > 2 * noise and not tossed[: first + position + 1].any():
                     unexcused.append(f"{len(prompt)} + {position}: gap {gap:.2e}, noise {noise:.2e}")
-        return Comparison(float((ours - logits).abs().max()), len(tokens), len(others), unexcused)
+        differences = (ours - logits).abs()
+        return Comparison(float(differences.max()), float(differences.mean()), len(tokens), len(others), unexcused)
 
     def _noise(self, ids: torch.Tensor, whole: torch.Tensor, gates: torch.Tensor) -> tuple[float, torch.Tensor]:
         """How far the reference is from itself, and at which positions a gate's choice lies within that."""

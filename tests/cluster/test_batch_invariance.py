@@ -17,7 +17,12 @@ VOCAB = 300
 
 
 async def logits_of(
-    model: Path, prompts: list[tuple[int, ...]], num_experts: int, record: LogitsRecord, dtype: str, **settings: int
+    model: Path,
+    prompts: list[tuple[int, ...]],
+    num_experts: int,
+    record: LogitsRecord,
+    dtype: str,
+    **settings: int | str,
 ) -> list[torch.Tensor]:
     """The logits of every draw for each prompt, all submitted together."""
     numerics = {"dtype": dtype, "batch_invariant": True}

@@ -26,6 +26,8 @@ from services.runtime.channels import open_channel
 from services.wire.frames import ReceivedReply, Response, decode_response, encode_cancel, encode_frame
 
 MINUTE_NANOS = 60 * 10**9
+# Of the largest result: sums in another order, and in bfloat16 a rounding here and there that falls the other way.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 
 
 class Stream:
@@ -45,8 +47,9 @@ class Stream:
         remaining_nanos: int = MINUTE_NANOS,
         requests: Sequence[int] = (),
         traceparent: str = "",
+        weights: Sequence[float] | None = None,
     ) -> None:
-        """Send a frame; `pairs` are (row, expert)."""
+        """Send a frame; `pairs` are (row, expert), each with a weight where sums are asked for."""
         data = encode_frame(
             frame_id=frame_id,
             layer=layer,
@@ -56,6 +59,7 @@ class Stream:
             remaining_nanos=remaining_nanos,
             traceparent=traceparent,
             requests=requests,
+            pair_weights=None if weights is None else np.array(weights, np.float32),
         )
         await self.call.write(data)
 
@@ -195,3 +199,11 @@ def expected_rows(
     experts = torch.tensor([[expert] for _, expert in pairs])
     computed: torch.Tensor = module(chosen, experts, torch.ones(len(pairs), 1, dtype=rows.dtype))
     return computed
+
+
+def assert_close(computed: torch.Tensor, expected: torch.Tensor) -> None:
+    """Within the rounding of another way to compute the same."""
+    assert computed.dtype is expected.dtype
+    largest = expected.abs().max().item()
+    difference = (computed.float() - expected.float()).abs().max().item()
+    assert difference <= TOLERANCE[expected.dtype] * largest

@@ -15,7 +15,8 @@ from services.expert.compute import Computed, Work
 from services.expert.job import Answer, Job
 from services.wire.frames import ReceivedFrame
 
-CONTRACT = Contract(torch.float32, 2, (0, 1, 2), 4, 1 << 20)
+NO_WEIGHTS = np.empty(0, np.float32)
+CONTRACT = Contract(torch.float32, 2, (0, 1, 2), 4, 2, 1 << 20)
 HOUR_NANOS = 3600 * 10**9
 
 
@@ -39,9 +40,9 @@ class Desk:
     def submit(self, number: int, layer: int, num_pairs: int, *, remaining_nanos: int = HOUR_NANOS) -> Job:
         experts = np.zeros(num_pairs, np.uint32)
         frame = ReceivedFrame(
-            number, layer, torch.float32, 1, memoryview(bytes(8)), experts, experts, remaining_nanos, "", ()
+            number, layer, torch.float32, 1, memoryview(bytes(8)), experts, experts, NO_WEIGHTS, remaining_nanos, "", ()
         )
-        job = admit(frame, torch.zeros(1, 2), self.slots, time.monotonic_ns(), self.deliver)
+        job = admit(frame, 100, CONTRACT, self.slots, time.monotonic_ns(), self.deliver)
         self.batcher.submit(job)
         return job
 
@@ -70,6 +71,43 @@ async def test_all_frames_of_a_layer_go_together_and_the_layer_that_waited_longe
     assert {number: len(answer.rows) for number, answer in desk.answers.items() if answer.rows is not None} == {
         0: 1, 1: 2, 2: 3, 3: 4, 4: 5,
     }  # fmt: skip
+
+
+async def test_frames_that_an_idle_batcher_gets_in_one_turn_go_together() -> None:
+    desk = Desk()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.batcher.run())
+        for number in (0, 2):
+            await asyncio.sleep(0)  # now it waits
+            settled = asyncio.Event()
+            desk.submit(number, 1, 1)
+            desk.submit(number + 1, 1, 2)
+            desk.batcher.when_settled(settled.set)
+            await settled.wait()
+        running.cancel()
+    assert desk.batches == [[1, 2], [1, 2]]
+
+
+async def test_others_get_a_turn_between_batches_that_await_nothing() -> None:
+    desk, order = Desk(), []
+
+    async def compute(batch: Sequence[Work]) -> Computed:
+        order.append("batch")
+        return Computed([torch.zeros(len(work.slots), 2) for work in batch], 1)
+
+    async def health() -> None:
+        for _ in range(3):
+            order.append("health")
+            await asyncio.sleep(0)
+
+    desk.batcher = Batcher(compute, max_waiting_pairs=100)
+    for layer in CONTRACT.moe_layers:
+        desk.submit(layer, layer, 1)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.batcher.run())
+        await tasks.create_task(health())
+        running.cancel()
+    assert order == ["batch", "health"] * 3
 
 
 async def test_the_bound_counts_pairs_that_wait_and_nothing_else() -> None:
@@ -107,8 +145,8 @@ async def test_pairs_that_were_not_hosted_stay_so_when_the_rest_fails_for_anothe
     desk.slots.take_away(0, 1)
     experts = np.array([1, 0, 1, 2], np.uint32)
     rows = np.zeros(4, np.uint32)
-    frame = ReceivedFrame(0, 0, torch.float32, 1, memoryview(bytes(8)), rows, experts, 0, "", ())
-    desk.batcher.submit(admit(frame, torch.zeros(1, 2), desk.slots, time.monotonic_ns(), desk.deliver))
+    frame = ReceivedFrame(0, 0, torch.float32, 1, memoryview(bytes(8)), rows, experts, NO_WEIGHTS, 0, "", ())
+    desk.batcher.submit(admit(frame, 100, CONTRACT, desk.slots, time.monotonic_ns(), desk.deliver))
     await desk.run()
     assert {failure.reason: failure.pairs for failure in desk.answers[0].failures} == {
         expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED: (0, 2),

@@ -12,7 +12,7 @@ from moesaic.v1 import expert_pb2
 from services.expert.bank import Bank
 from services.wire.errors import BadState
 from tests.checkpoints import save_tiny
-from tests.expert.expert_client import Client, Gate, ThreadGate, expected_rows, expert_service
+from tests.expert.expert_client import Client, Gate, ThreadGate, assert_close, expected_rows, expert_service
 
 LOADING = expert_pb2.EXPERT_STATE_LOADING
 READY = expert_pb2.EXPERT_STATE_READY
@@ -76,7 +76,7 @@ async def test_experts_are_added_to_those_that_are_hosted(olmoe: Path) -> None:
         await stream.send(0, rows, [(0, 4), (1, 3)])
         reply = await stream.reply()
         expected = expected_rows(service.parts.checkpoint, 1, rows, [(0, 4), (1, 3)])
-        assert torch.equal(reply.rows(torch.float32, 32), expected)
+        assert_close(reply.rows(torch.float32, 32), expected)
 
 
 async def test_the_watch_shows_loading_ready_retiring_and_gone(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ async def test_memory_that_was_let_go_is_used_again(olmoe: Path) -> None:
             await stream.send(0, rows, [(0, key[1]), (2, key[1])], layer=key[0])
             reply = await stream.reply()
             expected = expected_rows(service.parts.checkpoint, key[0], rows, [(0, key[1]), (2, key[1])])
-            assert torch.equal(reply.rows(torch.float32, 32), expected)
+            assert_close(reply.rows(torch.float32, 32), expected)
             assert (await service.unload(key, (1, 1))).free_memory_bytes == EXPERT_BYTES
 
 

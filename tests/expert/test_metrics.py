@@ -1,5 +1,6 @@
 """What is counted: every frame once, every pair once, each with what became of it."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,12 @@ async def test_frames_and_pairs_are_counted_by_outcome(olmoe: Path, monkeypatch:
     provider = MeterProvider([reader], shutdown_on_exit=False)
     meter = provider.get_meter("test")
     monkeypatch.setattr(metrics, "_meter", meter)
-    monkeypatch.setattr(metrics, "_frames", meter.create_counter(metrics.FRAMES))
-    monkeypatch.setattr(metrics, "_pairs", meter.create_counter(metrics.PAIRS))
+    monkeypatch.setattr(metrics, "_frames", Counter())
+    monkeypatch.setattr(metrics, "_pairs", Counter())
     monkeypatch.setattr(metrics, "_active_experts", meter.create_histogram(metrics.ACTIVE_EXPERTS))
     async with expert_service(olmoe, preload="0/2", expert_memory="1MiB") as service:
         stream, rows = service.open_stream(), torch.randn(2, 32)
-        await stream.send(0, rows, [(0, 0), (1, 0), (1, 3)])
+        await stream.send(0, rows, [(0, 0), (1, 0), (1, 3)], weights=[1.0, 0.5, 0.5])  # pairs count, not sums
         await stream.send(1, rows, [(0, 1), (1, 7), (1, 6)])
         await stream.send(2, rows, [(0, 0)], remaining_nanos=0)
         await stream.send(3, rows, [(0, 0)], layer=5)

@@ -18,12 +18,14 @@ SERVICE_NAME = "moesaic.v1.ExpertService"
 def expected_of(checkpoint: Checkpoint) -> Expected:
     """What a router of this checkpoint expects."""
     return Expected(
-        checkpoint.digest,
-        ELEMENT_TYPES[checkpoint.dtype],
-        checkpoint.hidden_size,
-        False,
-        tuple(checkpoint.moe_layers),
-        checkpoint.num_experts,
+        model_digest=checkpoint.digest,
+        element_type=ELEMENT_TYPES[checkpoint.dtype],
+        wire_type=ELEMENT_TYPES[checkpoint.dtype],
+        sums_pairs=False,
+        hidden_size=checkpoint.hidden_size,
+        batch_invariant=False,
+        moe_layers=tuple(checkpoint.moe_layers),
+        num_experts=checkpoint.num_experts,
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.model.sampler import Sampling
+from services.router.combine import Combine, ExactCombine, PartialCombine
 from services.router.dispatch import Dispatcher, Placement
 from services.router.expert_stream import Answer
 from services.router.receipt import ReplyTimes, SequenceReceipt
@@ -22,6 +23,8 @@ from services.router.step import Step
 from services.wire.errors import InvalidRequest, ServingError, Unavailable
 from services.wire.frames import ReceivedFrame, ReceivedReply, decode_request, decode_response, encode_reply
 from services.wire.outcomes import FrameError, PairFailure
+
+pytestmark = pytest.mark.usefixtures("with_and_without_kernels")
 
 LAYER, HIDDEN = 3, 8
 
@@ -47,6 +50,13 @@ class ScriptedStream:
     def _reply(self, frame: ReceivedFrame) -> ReceivedReply:
         rows = frame.rows(HIDDEN)[torch.from_numpy(frame.pair_rows.astype(np.int64))]
         computed = rows * self._scale[torch.from_numpy(frame.pair_experts.astype(np.int64))]
+        if len(frame.pair_weights):
+            sums = torch.zeros(frame.num_rows, HIDDEN)
+            for row, weight, output in zip(
+                frame.pair_rows.tolist(), frame.pair_weights.tolist(), computed, strict=True
+            ):
+                sums[row] += weight * output.float()
+            computed = sums.to(computed.dtype)
         fields = {"rows": computed} | (self._behaviour(frame, computed) if self._behaviour else {})
         reply = decode_response(encode_reply(frame_id=frame.frame_id, **fields)).reply
         assert reply is not None
@@ -60,8 +70,15 @@ def step_of(lengths: list[int]) -> Step:
     return Step(0, [Work(sequence, length) for sequence, length in zip(sequences, lengths, strict=True)])
 
 
-def dispatcher(dtype: torch.dtype, owners: list[int], streams: list[ScriptedStream], max_pairs: int) -> Dispatcher:
-    made = Dispatcher(num_experts=len(owners), hidden_size=HIDDEN, dtype=dtype)
+def dispatcher(
+    dtype: torch.dtype,
+    owners: list[int],
+    streams: list[ScriptedStream],
+    max_pairs: int,
+    combine: Combine | None = None,
+) -> Dispatcher:
+    combine = combine or ExactCombine()
+    made = Dispatcher(num_experts=len(owners), hidden_size=HIDDEN, wire_dtype=dtype, combine=combine)
     limit = max_pairs * 2 * HIDDEN * dtype.itemsize
     addresses = [f"service-{index}" for index in range(len(streams))]
     made.placement = Placement({LAYER: np.array(owners)}, [[stream] for stream in streams], addresses, limit)
@@ -92,10 +109,17 @@ async def computed(
     st.integers(1, 4),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     st.integers(1, 12),
+    st.sampled_from([ExactCombine(), PartialCombine()]),
     st.integers(0, 2**32),
 )
 def test_the_combined_rows_are_those_of_one_process(
-    lengths: list[int], num_experts: int, num_services: int, dtype: torch.dtype, max_pairs: int, seed: int
+    lengths: list[int],
+    num_experts: int,
+    num_services: int,
+    dtype: torch.dtype,
+    max_pairs: int,
+    combine: Combine,
+    seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     tokens, top_k = sum(lengths), min(num_experts, 3)
@@ -106,10 +130,15 @@ def test_the_combined_rows_are_those_of_one_process(
     streams = [ScriptedStream(scale) for _ in range(num_services)]
     owners = [expert % num_services for expert in range(num_experts)]
     step = step_of(lengths)
-    made = dispatcher(dtype, owners, streams, max_pairs)
+    made = dispatcher(dtype, owners, streams, max_pairs, combine)
     output = asyncio.run(computed(made, step, streams, (hidden, index, weights), seed))
     each = hidden[:, None] * scale[index]
-    assert torch.equal(output, (each * weights[..., None]).sum(1).to(dtype))
+    expected = each * weights[..., None]
+    if combine.sums_on_services:  # each service rounds its sum once, and the whole is rounded once
+        allowed = 2 * torch.finfo(dtype).eps * expected.abs().sum(1)
+        assert ((output.float() - expected.sum(1)).abs() <= allowed).all()
+    else:
+        assert torch.equal(output, expected.sum(1).to(dtype))
     assert all(work.sequence.ending is None for work in step.batch)
 
 
@@ -123,7 +152,7 @@ ROUTING = (torch.ones(4, HIDDEN), torch.tensor([[0, 1], [0, 2], [2, 3], [2, 3]])
             lambda frame, rows: {"rows": None, "error": FrameError(3, "layer is wrong")},
             "refused a frame: layer is wrong",
         ),
-        (lambda frame, rows: {"rows": rows[:-1]}, "rows for"),
+        (lambda frame, rows: {"rows": rows[:-1]}, "rows where"),
         (lambda frame, rows: {"rows": rows[:, :3].contiguous()}, "returned a broken reply: rows has"),
         (lambda frame, rows: {"failures": [PairFailure(1, (99,))]}, "named pairs that were not in the frame"),
         (
@@ -144,6 +173,21 @@ async def test_a_bad_answer_ends_only_the_requests_it_concerns(behaviour: Behavi
     assert not isinstance(concerned.ending.error, InvalidRequest), "the client is not to blame"
     assert other.ending is None
     assert torch.equal(output[2:], torch.full((2, HIDDEN), 2.0))
+
+
+async def test_a_frame_names_each_request_of_its_rows_once() -> None:
+    named: list[tuple[int, ...]] = []
+
+    def note(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+        named.append(frame.requests)
+        return {}
+
+    for lengths, expected in (([2, 2], [(0,), (0, 1)]), ([1, 1, 1, 1], [(0, 1), (1, 2, 3)])):
+        streams = [ScriptedStream(torch.ones(4, HIDDEN), note), ScriptedStream(torch.ones(4, HIDDEN), note)]
+        made = dispatcher(torch.float32, [0, 0, 1, 1], streams, 100)
+        await computed(made, step_of(lengths), streams, ROUTING)
+        assert sorted(named) == expected
+        named.clear()
 
 
 class NotedSpans(StepSpans, LayerSpans, CallSpan):
@@ -208,3 +252,70 @@ async def test_a_broken_stream_ends_its_requests_with_layer_and_expert() -> None
     assert ending is not None
     assert isinstance(ending.error, ServingError)
     assert str(ending.error) == "expert 0 of layer 3 could not be computed: the stream broke"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        (
+            lambda frame, rows: {"failures": [PairFailure(1, (0,))]},
+            "expert 0 of layer 3 was not computed by service-0: it is not hosted there any more",
+        ),
+        (
+            lambda frame, rows: {"rows": None, "failures": [PairFailure(2, (0, 1, 2))]},
+            "expert 0 of layer 3 was not computed by service-0: its queue is full",
+        ),
+        (lambda frame, rows: {"rows": rows[:-1]}, "service-0 returned 1 rows where 2 were due"),
+        (lambda frame, rows: {"rows": torch.ones(3, HIDDEN)}, "service-0 returned 3 rows where 2 were due"),
+        (lambda frame, rows: {"rows": None}, "service-0 returned 0 rows where 2 were due"),
+    ],
+)
+async def test_of_sums_too_a_bad_answer_ends_only_the_requests_it_concerns(behaviour: Behaviour, message: str) -> None:
+    streams = [ScriptedStream(torch.ones(4, HIDDEN), behaviour), ScriptedStream(torch.ones(4, HIDDEN))]
+    step = step_of([2, 2])
+    made = dispatcher(torch.float32, [0, 0, 1, 1], streams, 100, PartialCombine())
+    output = await computed(made, step, streams, ROUTING)
+    concerned, other = (work.sequence for work in step.batch)
+    assert concerned.ending is not None
+    assert message in str(concerned.ending.error)
+    assert other.ending is None
+    assert torch.equal(output[2:], torch.full((2, HIDDEN), 2.0))
+
+
+async def test_weights_that_are_not_finite_end_their_requests_and_are_not_sent() -> None:
+    sent: list[list[float]] = []
+
+    def note(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+        sent.append(frame.pair_weights.tolist())
+        return {}
+
+    hidden, index, weights = ROUTING
+    weights = weights.clone()
+    weights[1, 1] = float("nan")
+    streams = [ScriptedStream(torch.ones(4, HIDDEN), note), ScriptedStream(torch.ones(4, HIDDEN), note)]
+    step = step_of([2, 2])
+    made = dispatcher(torch.float32, [0, 0, 1, 1], streams, 100, PartialCombine())
+    output = await computed(made, step, streams, (hidden, index, weights))
+    broken, other = (work.sequence for work in step.batch)
+    assert broken.ending is not None
+    assert str(broken.ending.error) == "the gate of layer 3 computed weights that are not finite"
+    assert other.ending is None
+    assert sorted(sent) == [[0.0, 1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    assert torch.equal(output[2:], torch.full((2, HIDDEN), 2.0))
+
+
+async def test_rows_travel_in_the_wire_s_type_and_are_combined_in_the_model_s() -> None:
+    seen: set[torch.dtype] = set()
+
+    def note(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+        seen.add(frame.dtype)
+        return {}
+
+    hidden = torch.randn(4, HIDDEN)
+    for combine in (ExactCombine(), PartialCombine()):
+        streams = [ScriptedStream(torch.ones(4, HIDDEN).bfloat16(), note) for _ in range(2)]
+        made = dispatcher(torch.bfloat16, [0, 0, 1, 1], streams, 100, combine)
+        output = await computed(made, step_of([4]), streams, (hidden, *ROUTING[1:]))
+        assert output.dtype is torch.float32
+        assert seen == {torch.bfloat16}
+        assert torch.equal(output, 2 * hidden.bfloat16().float())  # every product and sum here is exact in bfloat16

@@ -3,16 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from moesaic.v1 import common_pb2, expert_pb2
 from services.model.checkpoint import Checkpoint
 from services.router import expert_peer, expert_stream
 from services.router.expert_peer import ExpertPeer
 from services.wire.errors import Unavailable
 from tests.checkpoints import save_tiny
 from tests.router.scripted_service import ScriptedService, expected_of, served
+
+FLOAT32, BFLOAT16 = common_pb2.ELEMENT_TYPE_FLOAT32, common_pb2.ELEMENT_TYPE_BFLOAT16
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +28,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 class Connected:
     """A peer that runs, and how to wait for what becomes of it."""
 
-    def __init__(self, checkpoint: Checkpoint, address: str, frame_floor_seconds: float) -> None:
+    def __init__(self, checkpoint: Checkpoint, address: str, frame_floor_seconds: float, **wanted: Any) -> None:
         self._changed = asyncio.Event()
-        expected = expected_of(checkpoint)
+        expected = replace(expected_of(checkpoint), **wanted)
         self.peer = ExpertPeer(address, expected, 1, frame_floor_seconds, self._changed.set)
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -37,10 +42,10 @@ class Connected:
 
 @asynccontextmanager
 async def connected(
-    checkpoint: Checkpoint, service: ScriptedService, frame_floor_seconds: float = 5.0
+    checkpoint: Checkpoint, service: ScriptedService, frame_floor_seconds: float = 5.0, **wanted: Any
 ) -> AsyncIterator[Connected]:
     async with served(service) as address:
-        made = Connected(checkpoint, address, frame_floor_seconds)
+        made = Connected(checkpoint, address, frame_floor_seconds, **wanted)
         running = asyncio.create_task(made.peer.run())
         yield made
         assert not running.done()
@@ -104,6 +109,28 @@ async def test_a_service_that_hosts_what_the_model_does_not_have_is_refused(chec
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.refusal is not None)
         assert "hosts expert 0 of layer 77, which the model does not have" in str(made.peer.refusal)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "described", "refusal"),
+    [
+        ({"wire_type": BFLOAT16}, {}, "it takes rows in float32, the router's wire_dtype is bfloat16"),
+        ({"wire_type": BFLOAT16}, {"frame_dtypes": [FLOAT32, 99]}, "it takes rows in float32 or type 99, the router's"),
+        ({"wire_type": BFLOAT16}, {"frame_dtypes": [FLOAT32, BFLOAT16]}, None),
+        ({"sums_pairs": True}, {}, "it does not sum pairs, which combine=partial needs"),
+        ({"sums_pairs": True}, {"sums_pairs": True}, None),
+    ],
+)
+async def test_a_service_that_cannot_do_what_the_options_ask_is_refused(
+    checkpoint: Checkpoint, wanted: dict[str, Any], described: dict[str, Any], refusal: str | None
+) -> None:
+    """One that is older than the options says nothing of them."""
+    service = ScriptedService(checkpoint)
+    service.description.MergeFrom(expert_pb2.ExpertServiceDescribeResponse(**described))
+    async with connected(checkpoint, service, **wanted) as made:
+        await made.until(lambda: made.peer.refusal is not None or made.peer.is_live)
+        assert (made.peer.refusal is None) == (refusal is None)
+        assert refusal is None or refusal in str(made.peer.refusal)
 
 
 async def test_a_service_that_describes_too_few_layers_is_refused(checkpoint: Checkpoint) -> None:

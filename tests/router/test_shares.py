@@ -1,12 +1,15 @@
 """Every pair lands in exactly one frame, with its row, whatever the placement."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.capacity import capacity_of, overflowed
 from services.router.shares import NOBODY, shares_of
+
+pytestmark = pytest.mark.usefixtures("with_and_without_kernels")
 
 
 @st.composite
@@ -35,6 +38,23 @@ def test_each_pair_is_in_one_frame_and_each_row_once_in_a_frame(
         assert len(share.positions) <= max_pairs or len(share.rows) == 1
 
 
+@given(routings(), st.integers(1, 9))
+def test_frames_may_be_limited_by_rows_instead_and_are_as_large_as_that_allows(
+    routing: tuple[np.ndarray, np.ndarray, int], max_rows: int
+) -> None:
+    experts, owners, top_k = routing
+    shares = shares_of(experts, owners, top_k, max_rows, counts_rows=True)
+    assert sorted(np.concatenate([share.positions for share in shares])) == list(range(len(experts)))
+    for service in {share.service for share in shares}:
+        sizes = [len(share.rows) for share in shares if share.service == service]
+        assert all(size == max_rows for size in sizes[:-1])
+        assert 1 <= sizes[-1] <= max_rows
+        rows = np.concatenate([share.rows for share in shares if share.service == service])
+        assert len(set(rows)) == len(rows)
+    for share in shares:
+        assert (share.rows[share.pair_rows] == share.positions // top_k).all()
+
+
 @given(routings(), st.integers(1, 9), st.randoms(use_true_random=False))
 def test_combining_replies_in_any_order_gives_the_local_sum(
     routing: tuple[np.ndarray, np.ndarray, int], max_pairs: int, random: object
@@ -48,8 +68,9 @@ def test_combining_replies_in_any_order_gives_the_local_sum(
     random.shuffle(shares)  # type: ignore[attr-defined]
     gathered = torch.zeros(tokens * top_k, 8)
     for share in shares:
-        rows = hidden[torch.from_numpy(share.rows)][torch.from_numpy(share.pair_rows)]
-        gathered.index_copy_(0, torch.from_numpy(share.positions), rows * scale[torch.from_numpy(share.experts)])
+        rows = hidden[torch.from_numpy(share.rows)][torch.from_numpy(share.pair_rows.astype(np.int64))]
+        positions = torch.from_numpy(share.positions)
+        gathered.index_copy_(0, positions, rows * scale[torch.from_numpy(experts)[positions]])
     combined = (gathered.view(tokens, top_k, 8) * weights[..., None]).sum(1)
     each = hidden[:, None] * scale[torch.from_numpy(experts.reshape(tokens, top_k))]
     assert torch.equal(combined, (each * weights[..., None]).sum(1))

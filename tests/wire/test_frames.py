@@ -1,5 +1,7 @@
 """The codec speaks exactly the protobuf of expert.proto, whatever the shapes, and refuses what is broken."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesaic.v1 import common_pb2, expert_pb2
+from services import kernels
+from services.wire import frames as codec
 from services.wire.errors import InvalidRequest
 from services.wire.frames import (
     ELEMENT_TYPES,
@@ -38,6 +42,19 @@ FAILURES = st.lists(
 UNKNOWN = [b"\xa8\x06\x05", b"\xa9\x06" + bytes(8), b"\xaa\x06\x02ab", b"\xad\x06" + bytes(4), b"\xab\x06\xac\x06"]
 
 
+@pytest.fixture(
+    autouse=True, scope="module", params=["read by the generated class", "rows found by hand", "without kernels"]
+)
+def _each_way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The frames of these tests are small; a message of any size must be read, and written, alike in each way."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "rows found by hand":
+            patch.setattr(codec, "COPIED_BYTES", -1)
+        elif request.param == "without kernels":
+            patch.setattr(kernels, "AVAILABLE", False)
+        yield
+
+
 @st.composite
 def tensors(draw: st.DrawFn, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Any rows, [0-7, 1-9]; the bits are drawn too, so that there are infinities, NaNs and subnormals."""
@@ -62,6 +79,7 @@ def frames(draw: st.DrawFn) -> tuple[torch.Tensor, expert_pb2.Frame]:
         remaining_nanos=draw(UINT64),
         traceparent=draw(st.text(max_size=60)),
         requests=draw(st.lists(UINT64, max_size=5)),
+        pair_weights=np.array(draw(st.lists(st.floats(width=32), max_size=9)), dtype="<f4").tobytes(),
         rows=raw(rows),
     )
     return rows, message
@@ -71,7 +89,7 @@ def raw(rows: torch.Tensor) -> bytes:
     return rows.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def encoded(rows: torch.Tensor, message: expert_pb2.Frame) -> bytes:
+def encoded(rows: torch.Tensor, message: expert_pb2.Frame, row_indices: np.ndarray | None = None) -> bytes:
     return encode_frame(
         frame_id=message.frame_id,
         layer=message.layer,
@@ -81,6 +99,8 @@ def encoded(rows: torch.Tensor, message: expert_pb2.Frame) -> bytes:
         remaining_nanos=message.remaining_nanos,
         traceparent=message.traceparent,
         requests=message.requests,
+        pair_weights=np.frombuffer(message.pair_weights, "<f4") if message.pair_weights else None,
+        row_indices=row_indices,
     )
 
 
@@ -89,6 +109,7 @@ def assert_same_frame(received: ReceivedFrame | Cancel, message: expert_pb2.Fram
     assert ELEMENT_TYPES[received.dtype] == message.dtype
     assert received.pair_rows.tobytes() == message.pair_rows
     assert received.pair_experts.tobytes() == message.pair_experts
+    assert received.pair_weights.tobytes() == message.pair_weights
     assert bytes(received.rows_bytes) == message.rows
     assert list(received.requests) == list(message.requests)
     for name in ("frame_id", "layer", "num_rows", "remaining_nanos", "traceparent"):
@@ -101,6 +122,14 @@ def test_a_frame_is_the_message_that_the_generated_class_would_write(
 ) -> None:
     rows, message = frame
     assert encoded(rows, message) == expert_pb2.DispatchRequest(frame=message).SerializeToString()
+
+
+@given(tensors(), st.lists(st.integers(0, 6)))
+def test_of_many_rows_those_that_are_asked_for_are_written(rows: torch.Tensor, wanted: list[int]) -> None:
+    indices = np.array([index for index in wanted if index < len(rows)], dtype=np.int64)
+    chosen = rows[torch.from_numpy(indices)]
+    message = expert_pb2.Frame(dtype=ELEMENT_TYPES[rows.dtype], num_rows=len(chosen), rows=raw(chosen))
+    assert encoded(rows, message, indices) == expert_pb2.DispatchRequest(frame=message).SerializeToString()
 
 
 @given(frames())
@@ -265,7 +294,7 @@ def assert_read_as(message: expert_pb2.DispatchRequest, data: bytes) -> None:
     elif action is None:
         with pytest.raises(InvalidRequest, match="action"):
             decode_request(data)
-    elif is_known and not len(frame.pair_rows) % 4 and not len(frame.pair_experts) % 4:
+    elif is_known and not any(len(pairs) % 4 for pairs in (frame.pair_rows, frame.pair_experts, frame.pair_weights)):
         assert_same_frame(decode_request(data), frame)
     else:
         with pytest.raises(BadFrame) as refused:
@@ -280,6 +309,7 @@ def assert_read_as(message: expert_pb2.DispatchRequest, data: bytes) -> None:
         ({"dtype": 9}, "dtype"),
         ({"pair_rows": b"abc"}, "pair_rows"),
         ({"pair_experts": b"abcde"}, "pair_experts"),
+        ({"pair_weights": b"abcdef"}, "pair_weights"),
     ],
 )
 def test_a_frame_that_can_be_answered_is_refused_with_its_id(fields: dict[str, object], named: str) -> None:
@@ -306,12 +336,13 @@ def test_reply_rows_of_another_length_are_refused() -> None:
         reply.rows(torch.float32, 5)
 
 
-def test_received_rows_are_not_copied() -> None:
-    data = encode_reply(frame_id=1, rows=torch.arange(6.0).view(2, 3))
+def test_many_received_rows_are_not_copied() -> None:
+    rows = torch.arange(30_000.0).view(-1, 3)
+    data = encode_reply(frame_id=1, rows=rows)
     reply = decode_response(data).reply
     assert reply is not None
     assert reply.rows_bytes.obj is data
-    assert reply.rows(torch.float32, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert reply.rows(torch.float32, 3).equal(rows)
 
 
 def test_an_empty_request_names_the_missing_action() -> None:
