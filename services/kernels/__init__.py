@@ -5,23 +5,39 @@ use torch. Each takes and gives torch tensors.
 """
 
 from services.kernels.attention import attend
-from services.kernels.crossover import gated_experts_pay, linear_pays
+from services.kernels.attention_layer import AttentionLayer, AttentionWeights, CachedLayer, CachedRows, HeadNorms
+from services.kernels.combine import combine, combines
+from services.kernels.crossover import gated_experts_pay, linear_pays, most_layer_rows
 from services.kernels.experts import gated_experts
+from services.kernels.gate import Choice, Gate
 from services.kernels.level import AVAILABLE, LEVELS, level, set_level
 from services.kernels.linear import linear
 from services.kernels.normalisation import rms_norm
 from services.kernels.rotary import apply_rotary
+from services.kernels.scatter import joined, scatter
 
 __all__ = [
     "AVAILABLE",
+    "AttentionLayer",
+    "AttentionWeights",
+    "CachedLayer",
+    "CachedRows",
+    "Choice",
+    "Gate",
+    "HeadNorms",
     "LEVELS",
     "apply_rotary",
     "attend",
+    "combine",
+    "combines",
     "gated_experts",
     "gated_experts_pay",
+    "joined",
     "level",
     "linear",
     "linear_pays",
+    "most_layer_rows",
     "rms_norm",
+    "scatter",
     "set_level",
 ]

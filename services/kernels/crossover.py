@@ -18,6 +18,14 @@ def linear_pays(num_rows: int, weight: torch.Tensor) -> bool:
     return AVAILABLE and weight.is_cpu and num_rows <= _most(_LINEAR_ROWS, weight.dtype)
 
 
+def most_layer_rows(weight: torch.Tensor) -> int:
+    """With how many rows a layer in one call, `Gate` or `AttentionLayer`, is still faster than torch's operations.
+
+    What the other calls cost pays for as many rows again.
+    """
+    return 2 * _most(_LINEAR_ROWS, weight.dtype)
+
+
 def gated_experts_pay(num_pairs: int, num_active: int, dtype: torch.dtype) -> bool:
     """Whether `gated_experts` takes this dtype and is faster than torch with so many pairs on so many experts."""
     return AVAILABLE and num_pairs <= _most(_EXPERT_PAIRS, dtype) * num_active

@@ -17,7 +17,10 @@ def rms_norm(rows: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.
         raise ValueError(f"rows {tuple(rows.shape)} of {dtype} and weight [{width}] of {weight.dtype} do not fit")
     if not (weight.is_contiguous() and rows.is_cpu and weight.is_cpu):
         raise ValueError("rows and weight must be on the CPU, and the weight without gaps")
-    num_outer, outer_stride, num_inner, inner_stride = _two_levels(rows)
+    if rows.is_contiguous():
+        num_outer, outer_stride, num_inner, inner_stride = 1, 0, rows.numel() // max(width, 1), width
+    else:
+        num_outer, outer_stride, num_inner, inner_stride = _two_levels(rows)
     out = rows.new_empty(rows.shape)
     _native.rms_norm(
         epsilon,
@@ -36,9 +39,6 @@ def rms_norm(rows: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.
 
 def _two_levels(rows: torch.Tensor) -> tuple[int, int, int, int]:
     """Count and stride of the outer and inner dimension that all but the last are seen as."""
-    if rows.is_contiguous():
-        width = rows.shape[-1]
-        return 1, 0, rows.numel() // max(width, 1), width
     levels = [(size, stride) for size, stride in zip(rows.shape[:-1], rows.stride(), strict=False) if size != 1]
     if len(levels) > 2 or rows.stride(-1) != 1:
         raise ValueError(f"rows {tuple(rows.shape)} with strides {rows.stride()} have too many gaps")

@@ -1,6 +1,6 @@
-"""Attention layers of the common form as a few calls of our kernels, where a trial shows that they are of that form.
+"""Attention layers of the common form by a call or a few of our kernels, where a trial shows them to be of that form.
 
-The form is Llama's and Qwen3's: projections to queries, keys and values, perhaps a normalisation of each head, rotary
+It is Llama's and Qwen3's: projections to queries, keys and values, perhaps a normalisation of each head, rotary
 embedding of whole heads by halves, attention, and a projection of what it gives.
 """
 
@@ -11,7 +11,7 @@ import torch
 
 from services import kernels
 from services.model.attention import AttentionCall, AttentionProbe, packed_attention
-from services.model.kernel_layers import KernelLinear, KernelNorm, linear
+from services.model.kernel_layers import KernelLinear, KernelNorm, called_directly, linear
 from services.model.packed_batch import PackedBatch
 
 # Inputs of these sizes show limits on values, and what a normalisation adds to the mean square.
@@ -19,10 +19,11 @@ TRIAL_SCALES = (0.01, 1.0, 100.0)
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
+@called_directly
 class FusedAttention(torch.nn.Module):
-    """Does what `inner`, of the common form, does, with one product for queries, keys and values.
+    """Does what `inner`, of the common form, does: in one call where each row of a batch is attended by itself.
 
-    `call` is what `inner` called attention with at any time.
+    Else with one product for queries, keys and values. `call` is what `inner` called attention with at any time.
     """
 
     def __init__(self, inner: torch.nn.Module, call: AttentionCall) -> None:
@@ -40,6 +41,8 @@ class FusedAttention(torch.nn.Module):
         self._width = call.query.shape[3]
         self._num_heads = [call.query.shape[1], call.key.shape[1], call.value.shape[1]]
         self._scores = call.scores
+        self._kernel = None if call.scores.sinks is not None else self._in_one_call()
+        self._most_rows = None if self._always else kernels.most_layer_rows(self.weight)
 
     def forward(
         self,
@@ -49,6 +52,31 @@ class FusedAttention(torch.nn.Module):
         **_: Any,
     ) -> tuple[torch.Tensor, None]:
         """hidden_states [1, tokens, hidden], cosines and sines [1, tokens, width]; returns [1, tokens, hidden]."""
+        if self._kernel is None or isinstance(packed, AttentionProbe) or not packed.rows_are_alone:
+            return self._by_parts(hidden_states, position_embeddings, packed)
+        rows = packed.for_kernels(position_embeddings)
+        if self._most_rows is not None and rows.num_rows > self._most_rows:
+            return self._by_parts(hidden_states, position_embeddings, packed)
+        return self._kernel(hidden_states, rows, packed.cache.for_kernels(self.layer_idx)), None
+
+    def _in_one_call(self) -> kernels.AttentionLayer:
+        norms = None
+        if self.q_norm is not None and self.k_norm is not None:
+            epsilons = self.q_norm.variance_epsilon, self.k_norm.variance_epsilon
+            norms = kernels.HeadNorms(self.q_norm.weight, self.k_norm.weight, *epsilons)
+        num_heads, num_key_heads, _ = self._num_heads
+        out = self.o_proj
+        weights = kernels.AttentionWeights(
+            self.weight, self.bias, out.weight, out.bias, norms, num_heads, num_key_heads
+        )
+        return kernels.AttentionLayer(weights, self._scores.scaling, self._scores.window)
+
+    def _by_parts(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        packed: PackedBatch | AttentionProbe,
+    ) -> tuple[torch.Tensor, None]:
         product = linear(hidden_states[0], self.weight, self.bias, always=self._always)
         query, key, value = product.view(len(product), -1, self._width).split(self._num_heads, dim=1)
         if self.q_norm is not None and self.k_norm is not None:
@@ -130,6 +158,8 @@ def _looks_right(inner: torch.nn.Module, call: AttentionCall, position_embedding
     norms = [getattr(inner, name, None) for name in ("q_norm", "k_norm")]
     return (
         call.value.shape[3] == width
+        and call.value.shape[1] == call.key.shape[1]
+        and len(inner.get_submodule("o_proj").get_parameter("weight")) == projections[0].in_features
         and [projection.out_features for projection in projections] == [width * heads for heads in num_heads]
         and len({projection.bias is None for projection in projections}) == 1
         and (norms == [None, None] or all(isinstance(norm, KernelNorm) and len(norm.weight) == width for norm in norms))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from services import kernels
 from services.model.block_table import BLOCK_TOKENS, BlockPool
 
 
@@ -43,6 +44,7 @@ class KvCache:
             layer: torch.empty(slots, shape.value_heads, shape.value_width, dtype=dtype, device=device)
             for layer, shape in shapes.items()
         }
+        self._for_kernels: dict[int, kernels.CachedLayer] = {}
 
     def write(self, layer: int, slots: torch.Tensor | slice, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Store keys and values [tokens, heads, width] at `slots` [tokens]."""
@@ -56,6 +58,12 @@ class KvCache:
     def of_layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """All keys and values of a layer, each [slots, heads, width]."""
         return self._keys[layer], self._values[layer]
+
+    def for_kernels(self, layer: int) -> kernels.CachedLayer:
+        """The same as `kernels.AttentionLayer` takes them; the layer's keys and values are of one width."""
+        if layer not in self._for_kernels:
+            self._for_kernels[layer] = kernels.CachedLayer(*self.of_layer(layer))
+        return self._for_kernels[layer]
 
     def read(self, layer: int, first_slot: int, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one sequence's keys and values, each [1, heads, num_tokens, width]."""

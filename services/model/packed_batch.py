@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from services import kernels
 from services.model.kv_cache import KvCache
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """The tokens of one sequence in the batch: `num_tokens` of them from position `first_position` on."""
 
     first_token: int
@@ -52,11 +53,7 @@ class PackedBatch:
     row_by_row: bool = False
     _masks: dict[tuple[int, int, int | None], torch.Tensor | None] = field(default_factory=dict)
     _visible: VisibleKeys | None = None
-
-    @cached_property
-    def decodes(self) -> list[Segment]:
-        """The segments of one token."""
-        return [segment for segment in self.segments if segment.num_tokens == 1]
+    _rows: tuple[object, kernels.CachedRows] | None = None
 
     @cached_property
     def chunks(self) -> list[Segment]:
@@ -83,13 +80,30 @@ class PackedBatch:
     def visible_keys(self, num_rows: int) -> VisibleKeys:
         """What each of `num_rows` rows sees, of the rows that are attended by themselves; the others see nothing."""
         if self._visible is None:
-            alone = self.rows if self.row_by_row else self.decodes
+            alone = np.array(self.rows if self.row_by_row else self.segments, dtype=np.int64).reshape(-1, 4)
+            places, num_tokens, first_positions, slots = alone[alone[:, 1] == 1].T
             first_slots, num_keys = np.zeros((2, num_rows), dtype=np.int64)
-            places = [segment.first_token for segment in alone]
-            first_slots[places] = [segment.first_slot for segment in alone]
-            num_keys[places] = [segment.num_keys for segment in alone]
+            first_slots[places] = slots
+            num_keys[places] = first_positions + num_tokens
             self._visible = VisibleKeys(first_slots, num_keys)
         return self._visible
+
+    @cached_property
+    def rows_are_alone(self) -> bool:
+        """Whether every row is attended by itself."""
+        return self.row_by_row or not self.chunks
+
+    def for_kernels(self, angles: tuple[torch.Tensor, torch.Tensor]) -> kernels.CachedRows:
+        """The rows as `kernels.AttentionLayer` takes them, with cosines and sines [1, rows, width].
+
+        Where `rows_are_alone`, and on the CPU.
+        """
+        if self._rows is None or self._rows[0] is not angles:
+            cosines, sines = angles[0][0], angles[1][0]
+            visible = self.visible_keys(len(cosines))
+            rows = kernels.CachedRows(visible.first_slots, visible.num_keys, self.slots.numpy(), cosines, sines)
+            self._rows = angles, rows
+        return self._rows[1]
 
     def mask(self, segment: Segment, window: int | None, device: torch.device) -> torch.Tensor | None:
         """Which keys each query of the segment may see, [queries, keys], or None for all."""

@@ -111,7 +111,7 @@ class Engine:
             self._work[lane].clear()
             self._remove_ended(lane)
             if self._scheduler.spread(lane):
-                self._wake_lanes()
+                self._begin_lanes()
             batch = self._scheduler.next_batch(lane)
             if batch:
                 await self._run_step(lane, batch)
@@ -201,6 +201,11 @@ class Engine:
     def _wake(self) -> None:
         self._wake_lanes()
         self._note_room()
+
+    def _begin_lanes(self) -> None:
+        loop = asyncio.get_running_loop()
+        for lane, work in enumerate(self._work):
+            loop.call_later(self._lanes.begins_after(lane), work.set)
 
     def _wake_lanes(self) -> None:
         for work in self._work:

@@ -68,6 +68,11 @@ class LayerTimes:
         return max(self._own, self._experts)
 
     @property
+    def whole(self) -> float:
+        """A layer from its begin to the next one's."""
+        return self._own + self._wire + self._experts
+
+    @property
     def waiting_ratio(self) -> float:
         """Time spent waiting for each of the router's own computing; zero while nothing is known."""
         return (self._wire + self._experts) / self._own if self._own else 0.0

@@ -46,6 +46,7 @@ class Evidence:
 
     communication: float = 0.0
     compute: float = 0.0
+    whole: float = 0.0
     candidate: int = 1
     tokens_per_second: Mapping[int, float] = field(default_factory=dict)
 
@@ -116,7 +117,13 @@ class AutoLanes:
     def evidence(self) -> Evidence:
         """What the choice rests on now."""
         times = self._times
-        return Evidence(times.communication / 1e9, times.compute / 1e9, times.candidate, self._rates)
+        return Evidence(
+            communication=times.communication / 1e9,
+            compute=times.compute / 1e9,
+            whole=times.whole / 1e9,
+            candidate=times.candidate,
+            tokens_per_second=self._rates,
+        )
 
     def _choose(self, limit: int) -> Choice:
         if limit <= 1:

@@ -56,7 +56,7 @@ class RouterSettings(BaseSettings):
     kv_memory: ByteSize = Field(ByteSize(1 << 30), description="memory for keys and values, such as 512MiB or 4GiB")
     max_sequences: PositiveInt = Field(64, description="most sequences in flight")
     max_batch_tokens: PositiveInt = Field(
-        512, description="most tokens in one step; longer prompts are computed in chunks"
+        1024, description="most tokens in one step; longer prompts are computed in chunks"
     )
     default_max_new_tokens: PositiveInt = Field(256, description="tokens generated where a request names no limit")
     lanes: Literal["auto"] | Annotated[int, Field(ge=1, le=8)] = Field(

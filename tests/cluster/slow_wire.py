@@ -1,26 +1,38 @@
 """A TCP relay that hands everything on some time later: a service that is far away."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
 @asynccontextmanager
 async def slow_wire(address: str, delay_seconds: float) -> AsyncIterator[str]:
-    """Relay to `address`, each way `delay_seconds` late and any amount under way; yields the relay's own address."""
-    async with asyncio.TaskGroup() as tasks:
-        wires: list[asyncio.Task[None]] = []
+    """Relay to `address`, each way `delay_seconds` late and any amount under way; yields the relay's own address.
+
+    It is a process of its own: beside what it connects it would get its turn too late, and hand on together what was
+    sent one after the other.
+    """
+    relay = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, address, str(delay_seconds), stdout=asyncio.subprocess.PIPE
+    )
+    assert relay.stdout is not None, "it is piped"
+    try:
+        yield f"127.0.0.1:{int(await relay.stdout.readline())}"
+    finally:
+        relay.kill()
+        await relay.wait()
+
+
+async def _serve(address: str, delay_seconds: float) -> None:
+    async with asyncio.TaskGroup() as wires:
 
         def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            wires.append(tasks.create_task(_relay(reader, writer, address, delay_seconds)))
+            wires.create_task(_relay(reader, writer, address, delay_seconds))
 
         server = await asyncio.start_server(connect, "127.0.0.1", 0)
-        try:
-            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            server.close()
-            for wire in wires:
-                wire.cancel()
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await server.serve_forever()
 
 
 async def _relay(
@@ -60,3 +72,7 @@ async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay
         while data := await source.read(1 << 16):
             under_way.put_nowait((loop.time() + delay_seconds, data))
         under_way.put_nowait((loop.time() + delay_seconds, b""))
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.argv[1], float(sys.argv[2])))

@@ -8,6 +8,8 @@ from services import kernels
 from services.model.attention import AttentionProbe, plug_into
 from services.model.fused_attention import FusedAttention, fuse_attention
 from services.model.kernel_layers import use_kernels
+from services.model.kv_cache import KvCache
+from services.model.packed_batch import PackedBatch, Segment
 from tests.checkpoints import tiny_model
 
 pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="the kernels are not built")
@@ -62,6 +64,44 @@ def test_attention_of_another_form_stays(family: str, overrides: dict[str, float
     fuse_attention(model, lambda probe: forward(model, probe))
     assert fused_layers(model) == 0
     assert torch.equal(forward(model, AttentionProbe()), expected)
+
+
+def in_steps(model: PreTrainedModel) -> list[torch.Tensor]:
+    """Logits of a step with two prompts, of one of two decodes, and of one of a decode and a chunk."""
+    probe = AttentionProbe()
+    forward(model, probe)
+    shapes = {layer: call.stored for layer, call in probe.calls.items()}
+    cache = KvCache(shapes, 64, next(model.parameters()).dtype, torch.device("cpu"))
+    # Each chunk is the sequence's first slot, how many of its tokens are there, and how many come.
+    steps = [[(16, 0, 5), (32, 0, 3)], [(16, 5, 1), (32, 3, 1)], [(32, 4, 1), (16, 6, 4)]]
+    logits = []
+    for step in steps:
+        segments, positions = [], []
+        for slot, start, count in step:
+            segments.append(Segment(len(positions), count, start, slot))
+            positions += range(start, start + count)
+        slots = [slot + start + token for slot, start, count in step for token in range(count)]
+        packed, places = PackedBatch(cache, segments, torch.tensor(slots)), torch.tensor(positions)[None]
+        output = model(input_ids=torch.tensor(slots)[None], position_ids=places, use_cache=False, packed=packed)
+        logits.append(output.logits)
+    return logits
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe", "mixtral", "granitemoe"])
+def test_steps_have_the_same_bits_in_one_call_and_by_parts(
+    family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_kernels(family, dtype)
+    fuse_attention(model, lambda probe: forward(model, probe))
+    whole, calls = in_steps(model), 0
+    for module in model.modules():
+        if isinstance(module, FusedAttention):
+            assert module._kernel is not None
+            monkeypatch.setattr(module, "_kernel", None)
+            calls += 1
+    assert calls == 3
+    assert all(torch.equal(one, other) for one, other in zip(whole, in_steps(model), strict=True))
 
 
 def test_a_layer_that_looks_common_and_does_something_more_stays() -> None:

@@ -1,57 +1,10 @@
-/* From Python's arguments to a kernel: reads numbers and indices, checks indices, lets other threads run in long work.
- *
- * Addresses come as integers (`tensor.data_ptr()`), unchecked: the facade sees to shapes, dtypes and lifetimes. */
+/* From Python's arguments to a kernel of its own; layers made of several are in layer_calls.c. */
 
 #include "calls.h"
 
 #include <stdlib.h>
 
-/* Multiplications from which on the work takes some 50 microseconds, and handing over the interpreter is worth it. */
-#define LONG_WORK (1 << 20)
-
-#define ADDRESS(number) ((char *)(intptr_t)(number))
-
-/* Reads `wanted` integers. */
-static int read_numbers(PyObject *const *arguments, Py_ssize_t given, int64_t *into, Py_ssize_t wanted) {
-    if (given != wanted) {
-        PyErr_Format(PyExc_TypeError, "%zd arguments are wanted, not %zd", wanted, given);
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < wanted; i++) {
-        into[i] = PyLong_AsLongLong(arguments[i]);
-        if (into[i] == -1 && PyErr_Occurred()) return -1;
-    }
-    return 0;
-}
-
-/* Borrows an array of `count` indices, each at least 0 and below `limit`. */
-static int read_indices(PyObject *array, int64_t count, int64_t limit, Py_buffer *buffer) {
-    if (PyObject_GetBuffer(array, buffer, PyBUF_ND | PyBUF_FORMAT) < 0) return -1;
-    const char format = buffer->format ? *buffer->format : 'B';
-    if (buffer->ndim != 1 || buffer->shape[0] != count || buffer->itemsize != 8 || (format != 'l' && format != 'q')) {
-        PyErr_Format(PyExc_ValueError, "an array of %lld int64 is wanted", (long long)count);
-        PyBuffer_Release(buffer);
-        return -1;
-    }
-    const int64_t *indices = buffer->buf;
-    for (int64_t i = 0; i < count; i++) {
-        if (indices[i] < 0 || indices[i] >= limit) {
-            PyErr_Format(PyExc_IndexError, "%lld is not below %lld", (long long)indices[i], (long long)limit);
-            PyBuffer_Release(buffer);
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* Lets other threads run when there is much to do; NULL when not. */
-static PyThreadState *pause_for(int64_t multiplications) {
-    return multiplications > LONG_WORK ? PyEval_SaveThread() : NULL;
-}
-
-static void resume(PyThreadState *paused) {
-    if (paused) PyEval_RestoreThread(paused);
-}
+#include "arguments.h"
 
 PyObject *call_linear(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
     enum { ROWS, WEIGHT, BIAS, OUT, NUM_ROWS, NUM_OUTPUTS, WIDTH, ROW_STRIDE, WEIGHT_STRIDE, DTYPE, COUNT };
@@ -146,27 +99,11 @@ PyObject *call_rms_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t
     Py_RETURN_NONE;
 }
 
-/* The most keys that any token sees; -1 when some would see slots beyond the cache. Counts all of them in `sum`. */
-static int64_t most_keys(const struct attention *call, int64_t num_slots, int64_t *sum) {
-    int64_t most = 0;
-    for (int64_t token = 0; token < call->num_tokens; token++) {
-        const int64_t seen = call->num_keys[token] < call->window ? call->num_keys[token] : call->window;
-        if (call->first_slots[token] + call->num_keys[token] > num_slots) {
-            PyErr_Format(PyExc_IndexError, "token %lld sees slots beyond the cache", (long long)token);
-            return -1;
-        }
-        *sum += seen;
-        if (seen > most) most = seen;
-    }
-    return most;
-}
-
 static PyObject *run_attend(struct attention *call, int64_t num_slots) {
     int64_t num_seen = 0;
     const int64_t most = most_keys(call, num_slots, &num_seen);
-    if (most < 0) return NULL;
-    const int64_t group = call->num_heads / call->num_key_heads;
-    call->scores = malloc((size_t)(group * PADDED_SCORES(most) + 1) * sizeof(float));
+    if (most < 0) return PyErr_Format(PyExc_IndexError, "a token sees slots beyond the cache");
+    call->scores = malloc((size_t)score_room(call, most));
     if (!call->scores) return PyErr_NoMemory();
     PyThreadState *paused = pause_for(num_seen * call->num_heads * (call->key_width + call->value_width));
     active->attend(call);

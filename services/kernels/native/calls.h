@@ -15,5 +15,10 @@ PyObject *call_gated_experts(PyObject *module, PyObject *const *arguments, Py_ss
 PyObject *call_rms_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
 PyObject *call_attend(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
 PyObject *call_apply_rotary(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_attention_layer(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_gate(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_scatter(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_joined(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_combine(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
 
 #endif

@@ -91,6 +91,53 @@ struct rotation {
     enum dtype dtype;
 };
 
+/* A whole attention layer for tokens that each see their own keys, as `attention` says; its queries, scores and results
+ * are set on the way. Queries, keys and values are one product, in this order; `slots` says where the keys and values of
+ * the first tokens go. All weights are without gaps. */
+struct attention_layer {
+    struct attention attention;
+    const char *rows;                    /* [num_tokens, hidden], without gaps */
+    const char *weight, *bias;           /* [(num_heads + 2 * num_key_heads) * width, hidden], and as many or NULL */
+    const char *query_norm, *key_norm;   /* [width], or both NULL */
+    const char *out_weight, *out_bias;   /* [hidden, num_heads * width], [hidden] or NULL */
+    const char *cosines, *sines;         /* [num_tokens, width] */
+    char *keys, *values;                 /* [slots, num_key_heads, width], where attention reads them */
+    char *out;                           /* [num_tokens, hidden] */
+    const int64_t *slots;                /* [num_written] */
+    int64_t num_written, hidden, angle_stride;
+    float query_epsilon, key_epsilon;
+};
+
+/* The experts with the highest scores of each row, and their weights. Scores are the logits, or their softmax. */
+struct routing {
+    const char *logits; /* [num_rows, num_experts] */
+    char *weights;      /* [num_rows, num_chosen]: their softmax where they are logits, else divided by their sum or not */
+    int64_t *indices;   /* [num_rows, num_chosen] */
+    int64_t num_rows, num_experts, num_chosen;
+    int softmax_first, renormalise;
+    enum dtype dtype, weights_dtype;
+    float *scores;          /* room for [num_experts, padded] */
+    struct scored *experts; /* room for [num_experts] */
+};
+
+/* An expert on its way to being chosen. */
+struct scored {
+    float score;
+    int64_t expert;
+};
+
+/* Weighted sums of rows: out[t] = weights[t, 0] * rows[t, 0] + weights[t, 1] * rows[t, 1] + .., in this order.
+ *
+ * A row that is NULL is zero. Products are rounded to `product`; sums are float32, rounded to `product` and then to
+ * `out_dtype`. */
+struct combination {
+    const char **rows;    /* [num_tokens, top_k], each of `width` numbers of `dtype` */
+    const float *weights; /* [num_tokens, top_k] */
+    char *out;            /* [num_tokens, width] */
+    int64_t num_tokens, top_k, width;
+    enum dtype dtype, product, out_dtype;
+};
+
 /* One level: the same functions, compiled for one instruction set. */
 struct level {
     const char *name;
@@ -99,6 +146,8 @@ struct level {
     void (*attend)(const struct attention *);
     void (*normalise)(const struct normalisation *);
     void (*rotate)(const struct rotation *);
+    void (*combine)(const struct combination *);
+    void (*route)(const struct routing *);
 };
 
 extern const struct level level_portable;
@@ -113,5 +162,14 @@ static inline int64_t item_bytes(enum dtype dtype) { return dtype == BFLOAT16 ? 
 
 /* Runs experts group by group. 0, or -1 when memory is short. */
 int run_experts(const struct level *level, const struct experts *call);
+
+/* The most keys that any token sees; -1 when some would see slots beyond the cache. Adds all of them to `num_seen`. */
+int64_t most_keys(const struct attention *call, int64_t num_slots, int64_t *num_seen);
+
+/* Bytes of the scores of an attention whose tokens see at most so many keys. */
+int64_t score_room(const struct attention *call, int64_t most);
+
+/* `most` keys are seen by a token. 0, or -1 when memory is short. */
+int run_attention_layer(const struct level *level, const struct attention_layer *layer, int64_t most);
 
 #endif

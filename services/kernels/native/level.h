@@ -5,7 +5,9 @@
 #include "product.h"
 
 #include "attention.h"
+#include "combine.h"
 #include "elementwise.h"
+#include "routing.h"
 
 #define JOINED(a, b) a##b
 #define LEVEL_NAME(level) JOINED(level_, level)
@@ -19,4 +21,6 @@ const struct level LEVEL_NAME(LEVEL) = {
     .attend = attend,
     .normalise = normalise,
     .rotate = rotate,
+    .combine = combine,
+    .route = route,
 };

@@ -1,0 +1,157 @@
+"""A whole attention layer in one call, for rows that each see their own keys in the cache."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from services.kernels.attention import UNLIMITED
+from services.kernels.level import DTYPES, _native
+
+
+@dataclass(frozen=True)
+class HeadNorms:
+    """The normalisation of each head of queries and of keys: weights [width] and what is added to the mean square."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    query_epsilon: float
+    key_epsilon: float
+
+
+@dataclass(frozen=True)
+class AttentionWeights:
+    """The weights of a layer.
+
+    `joined` [(heads + 2 * key heads) * width, hidden] are those of queries, keys and values one after the other, `out`
+    [hidden, heads * width] those of the projection of what attention gives; biases are as many, or None.
+    """
+
+    joined: torch.Tensor
+    joined_bias: torch.Tensor | None
+    out: torch.Tensor
+    out_bias: torch.Tensor | None
+    norms: HeadNorms | None
+    num_heads: int
+    num_key_heads: int
+
+    @property
+    def width(self) -> int:
+        return len(self.joined) // (self.num_heads + 2 * self.num_key_heads)
+
+
+class CachedLayer:
+    """The keys and values of one layer, each [slots, key heads, width] without gaps."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        if keys.dtype not in DTYPES or keys.shape != values.shape or keys.dtype is not values.dtype:
+            raise ValueError(f"keys {tuple(keys.shape)} of {keys.dtype} and values {tuple(values.shape)} do not fit")
+        if not (keys.is_cpu and values.is_cpu and keys.is_contiguous() and values.is_contiguous()):
+            raise ValueError("keys and values must be on the CPU and without gaps")
+        num_slots, num_key_heads, width = keys.shape
+        self._kept = keys, values  # the addresses below are theirs
+        self.addresses = keys.data_ptr(), values.data_ptr(), num_slots
+        self.form = num_key_heads, width, keys.dtype
+
+
+class CachedRows:
+    """The rows of a step and what is the same for each of its layers.
+
+    Row t sees `num_keys[t]` slots from `first_slots[t]` on, with its own key, which goes to `slots[t]`; rows past
+    `len(slots)` are padding. `cosines` and `sines` [rows, width] are the angles of its position.
+    """
+
+    def __init__(
+        self,
+        first_slots: npt.NDArray[np.int64],
+        num_keys: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        cosines: torch.Tensor,
+        sines: torch.Tensor,
+    ) -> None:
+        num_rows, width = cosines.shape
+        if sines.shape != cosines.shape or sines.dtype is not cosines.dtype or sines.stride() != cosines.stride():
+            raise ValueError(f"cosines {tuple(cosines.shape)} and sines {tuple(sines.shape)} do not fit")
+        if cosines.stride(1) != 1 or len(slots) > num_rows or not (cosines.is_cpu and sines.is_cpu):
+            raise ValueError(f"{len(slots)} slots and angles for {num_rows} rows do not fit, or are not neighbours")
+        self._kept = cosines, sines  # the addresses below are theirs
+        self.arrays = first_slots, num_keys, slots
+        self.numbers = num_rows, len(slots), cosines.data_ptr(), sines.data_ptr(), cosines.stride(0)
+        self.num_rows = num_rows
+        self.form = width, cosines.dtype
+
+
+class AttentionLayer:
+    """Does what `linear`, `rms_norm`, `apply_rotary`, writing to the cache, `attend` and `linear` do, in the same bits.
+
+    Raises ValueError for weights, rows or a cache of another kind, IndexError for slots that are not there.
+    """
+
+    def __init__(self, weights: AttentionWeights, scaling: float, window: int | None = None) -> None:
+        _check(weights, scaling, window)
+        joined, norms, width = weights.joined, weights.norms, weights.width
+        self._kept = weights  # the addresses below are theirs
+        self._hidden, self._dtype = joined.shape[1], joined.dtype
+        self._row_form = width, joined.dtype
+        self._cache_form = weights.num_key_heads, width, joined.dtype
+        self._numbers = (scaling, *((norms.query_epsilon, norms.key_epsilon) if norms else (0.0, 0.0)))
+        self._constants = (
+            joined.data_ptr(),
+            _address(weights.joined_bias),
+            _address(norms.query if norms else None),
+            _address(norms.key if norms else None),
+            weights.out.data_ptr(),
+            _address(weights.out_bias),
+            weights.num_heads,
+            weights.num_key_heads,
+            width,
+            self._hidden,
+            UNLIMITED if window is None else window,
+            DTYPES[joined.dtype],
+        )
+
+    def __call__(self, hidden: torch.Tensor, rows: CachedRows, cached: CachedLayer) -> torch.Tensor:
+        """hidden [..., hidden] without gaps, of as many rows; returns as many."""
+        if hidden.shape[-1] != self._hidden or hidden.numel() != rows.num_rows * self._hidden:
+            raise ValueError(f"hidden states {tuple(hidden.shape)} and {rows.num_rows} rows do not fit")
+        if hidden.dtype is not self._dtype or not hidden.is_contiguous() or not hidden.is_cpu:
+            raise ValueError("hidden states must have the dtype of the weights, be on the CPU and without gaps")
+        if rows.form != self._row_form or cached.form != self._cache_form:
+            raise ValueError(f"angles of {rows.form} or a cache of {cached.form} do not fit {self._cache_form}")
+        out = torch.empty_like(hidden)
+        _native.attention_layer(
+            *rows.arrays,
+            *self._numbers,
+            hidden.data_ptr(),
+            out.data_ptr(),
+            *rows.numbers,
+            *cached.addresses,
+            *self._constants,
+        )
+        return out
+
+
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _check(weights: AttentionWeights, scaling: float, window: int | None) -> None:
+    joined, width, hidden = weights.joined, weights.width, weights.joined.shape[1]
+    expected: list[tuple[torch.Tensor | None, tuple[int, ...]]] = [
+        (joined, (width * (weights.num_heads + 2 * weights.num_key_heads), hidden)),
+        (weights.joined_bias, (len(joined),)),
+        (weights.out, (hidden, weights.num_heads * width)),
+        (weights.out_bias, (hidden,)),
+    ]
+    if weights.norms is not None:
+        expected += [(weights.norms.query, (width,)), (weights.norms.key, (width,))]
+    for tensor, shape in expected:
+        if tensor is not None and (tensor.shape != shape or tensor.dtype is not joined.dtype):
+            raise ValueError(f"a weight {tuple(tensor.shape)} of {tensor.dtype} does not fit {shape} of {joined.dtype}")
+        if tensor is not None and not (tensor.is_cpu and tensor.is_contiguous()):
+            raise ValueError("weights must be on the CPU and without gaps")
+    if joined.dtype not in DTYPES or width % 2 or weights.num_heads % weights.num_key_heads:
+        raise ValueError(f"{weights.num_heads} heads of {width} {joined.dtype} on {weights.num_key_heads} do not fit")
+    if scaling <= 0 or (window is not None and window < 1):
+        raise ValueError(f"scaling {scaling} and window {window} must be above 0")

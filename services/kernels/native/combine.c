@@ -1,0 +1,85 @@
+/* From a layer's replies to its weighted sums: finds the row of each pair, wherever it lies. */
+
+#include "arguments.h"
+#include "calls.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Notes where the rows of one reply lie: row i is that of the pair positions[i]. */
+static int find_rows(const char **rows, int64_t num_pairs, PyObject *reply, PyObject *positions, int64_t row_bytes) {
+    Py_buffer data, indices;
+    if (PyObject_GetBuffer(reply, &data, PyBUF_SIMPLE) < 0) return -1;
+    const int64_t num_rows = data.len / row_bytes;
+    int failed = data.len % row_bytes ? -1 : 0;
+    if (failed)
+        PyErr_Format(PyExc_ValueError, "%zd bytes are no multiple of a row's %lld", data.len, (long long)row_bytes);
+    else
+        failed = read_indices(positions, num_rows, num_pairs, &indices);
+    if (!failed) {
+        for (int64_t i = 0; i < num_rows; i++)
+            rows[((const int64_t *)indices.buf)[i]] = (const char *)data.buf + i * row_bytes;
+        PyBuffer_Release(&indices);
+    }
+    // The caller's list keeps the reply, and so its bytes, where they are.
+    PyBuffer_Release(&data);
+    return failed;
+}
+
+static int find_all_rows(const char **rows, int64_t num_pairs, PyObject *replies, PyObject *positions,
+                         int64_t row_bytes) {
+    const Py_ssize_t count = PyList_Size(replies);
+    if (count < 0 || PyList_Size(positions) != count) {
+        if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "each reply needs its positions");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *reply = PyList_GetItem(replies, i), *indices = PyList_GetItem(positions, i);
+        if (find_rows(rows, num_pairs, reply, indices, row_bytes) < 0) return -1;
+    }
+    return 0;
+}
+
+static void widen_weights(float *into, const char *weights, int64_t count, enum dtype dtype) {
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = 0;
+        if (dtype == FLOAT32)
+            bits = ((const uint32_t *)weights)[i];
+        else
+            bits = (uint32_t)((const uint16_t *)weights)[i] << 16;
+        memcpy(into + i, &bits, sizeof bits);
+    }
+}
+
+PyObject *call_combine(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
+    enum { WEIGHTS, OUT, NUM_TOKENS, TOP_K, WIDTH, DTYPE, WEIGHTS_DTYPE, OUT_DTYPE, COUNT };
+    int64_t read[COUNT];
+    if (given < 2) return PyErr_Format(PyExc_TypeError, "replies and positions are wanted");
+    if (read_numbers(arguments + 2, given - 2, read, COUNT) < 0) return NULL;
+    const enum dtype dtype = read[DTYPE] ? BFLOAT16 : FLOAT32, weights_dtype = read[WEIGHTS_DTYPE] ? BFLOAT16 : FLOAT32;
+    const int64_t num_pairs = read[NUM_TOKENS] * read[TOP_K];
+    const char **rows = calloc((size_t)num_pairs + 1, sizeof *rows + sizeof(float));
+    if (!rows) return PyErr_NoMemory();
+    float *weights = (float *)(rows + num_pairs);
+    widen_weights(weights, ADDRESS(read[WEIGHTS]), num_pairs, weights_dtype);
+    const struct combination call = {
+        .rows = rows,
+        .weights = weights,
+        .out = ADDRESS(read[OUT]),
+        .num_tokens = read[NUM_TOKENS],
+        .top_k = read[TOP_K],
+        .width = read[WIDTH],
+        .dtype = dtype,
+        .product = dtype == weights_dtype ? dtype : FLOAT32,
+        .out_dtype = read[OUT_DTYPE] ? BFLOAT16 : FLOAT32,
+    };
+    const int failed = find_all_rows(rows, num_pairs, arguments[0], arguments[1], call.width * item_bytes(dtype));
+    if (!failed) {
+        PyThreadState *paused = pause_for(num_pairs * call.width);
+        active->combine(&call);
+        resume(paused);
+    }
+    free(rows);
+    if (failed) return NULL;
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,170 @@
+/* A layer's pairs by the service that computes them, and rows into a message: plain copies, the same at every level. */
+
+#include "arguments.h"
+#include "calls.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A service's pairs: how many, where they begin in the arrays of results, and on how many rows they are. */
+struct stretch {
+    int64_t start, num_pairs, num_rows;
+};
+
+/* The pairs of one service keep their order. A pair's position is its index in `experts`; of `rows` as many are used
+ * from the service's start on as it has rows, each once. */
+struct scatter {
+    const int64_t *experts; /* [num_pairs], a negative one for a pair that is not computed */
+    const int64_t *owners;  /* [num_experts], -1 for nobody */
+    int64_t num_pairs, num_experts, top_k;
+    int64_t *positions, *rows;          /* [num_pairs] */
+    uint32_t *pair_rows, *pair_experts; /* [num_pairs] */
+    struct stretch *stretches;          /* by service, nobody's first */
+    int64_t num_stretches;
+};
+
+static struct stretch *stretch_of(const struct scatter *call, int64_t expert) {
+    return call->stretches + 1 + call->owners[expert];
+}
+
+static void scatter_pairs(const struct scatter *call) {
+    for (int64_t i = 0; i < call->num_pairs; i++) {
+        if (call->experts[i] >= 0) stretch_of(call, call->experts[i])->num_pairs++;
+    }
+    int64_t start = 0;
+    for (struct stretch *stretch = call->stretches; stretch < call->stretches + call->num_stretches; stretch++) {
+        stretch->start = start;
+        start += stretch->num_pairs;
+        stretch->num_pairs = 0;
+    }
+    for (int64_t i = 0; i < call->num_pairs; i++) {
+        const int64_t expert = call->experts[i], row = i / call->top_k;
+        if (expert < 0) continue;
+        struct stretch *stretch = stretch_of(call, expert);
+        int64_t *const rows = call->rows + stretch->start;
+        const int64_t at = stretch->start + stretch->num_pairs++;
+        if (!stretch->num_rows || rows[stretch->num_rows - 1] != row) rows[stretch->num_rows++] = row;
+        call->positions[at] = i;
+        call->pair_rows[at] = (uint32_t)(stretch->num_rows - 1);
+        call->pair_experts[at] = (uint32_t)expert;
+    }
+}
+
+/* (service, start, pairs, rows) of each stretch that has pairs, nobody's first as service -1. */
+static PyObject *described(const struct scatter *call) {
+    PyObject *found = PyList_New(0);
+    for (int64_t i = 0; found && i < call->num_stretches; i++) {
+        const struct stretch *stretch = call->stretches + i;
+        if (!stretch->num_pairs) continue;
+        PyObject *item = Py_BuildValue("LLLL", (long long)i - 1, (long long)stretch->start,
+                                       (long long)stretch->num_pairs, (long long)stretch->num_rows);
+        if (!item || PyList_Append(found, item) < 0) Py_CLEAR(found);
+        Py_XDECREF(item);
+    }
+    return found;
+}
+
+/* Makes a stretch for nobody and each service; -1 when an expert or an owner is none. */
+static int begin_scatter(struct scatter *call) {
+    int64_t most = -1;
+    for (int64_t i = 0; i < call->num_experts; i++) {
+        if (call->owners[i] > most) most = call->owners[i];
+        if (call->owners[i] < -1 || call->owners[i] > INT16_MAX) {
+            PyErr_Format(PyExc_IndexError, "%lld is no service", (long long)call->owners[i]);
+            return -1;
+        }
+    }
+    for (int64_t i = 0; i < call->num_pairs; i++) {
+        if (call->experts[i] >= call->num_experts) {
+            PyErr_Format(PyExc_IndexError, "there is no expert %lld", (long long)call->experts[i]);
+            return -1;
+        }
+    }
+    call->num_stretches = most + 2;
+    call->stretches = calloc((size_t)call->num_stretches, sizeof(struct stretch));
+    if (!call->stretches) PyErr_NoMemory();
+    return call->stretches ? 0 : -1;
+}
+
+static void release_arrays(Py_buffer *buffers, int count) {
+    while (count-- > 0) PyBuffer_Release(buffers + count);
+}
+
+/* Borrows arrays of numbers without gaps, of so many bytes each; the last two are written to. */
+static int borrow_arrays(PyObject *const *arrays, Py_buffer *buffers, const int *item_bytes, int count) {
+    for (int i = 0; i < count; i++) {
+        const int flags = PyBUF_ND | (i >= count - 2 ? PyBUF_WRITABLE : 0);
+        int failed = PyObject_GetBuffer(arrays[i], buffers + i, flags) < 0;
+        if (!failed && buffers[i].itemsize != item_bytes[i]) {
+            PyErr_Format(PyExc_ValueError, "numbers of %d bytes are wanted", item_bytes[i]);
+            PyBuffer_Release(buffers + i);
+            failed = 1;
+        }
+        if (failed) {
+            release_arrays(buffers, i);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+PyObject *call_scatter(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
+    enum { EXPERTS, OWNERS, INDICES, WORDS, NUM_BUFFERS };
+    static const int item_bytes[NUM_BUFFERS] = {8, 8, 8, 4};
+    int64_t top_k;
+    Py_buffer buffers[NUM_BUFFERS];
+    if (given != NUM_BUFFERS + 1) return PyErr_Format(PyExc_TypeError, "four arrays and top_k are wanted");
+    if (read_numbers(arguments + NUM_BUFFERS, 1, &top_k, 1) < 0) return NULL;
+    if (borrow_arrays(arguments, buffers, item_bytes, NUM_BUFFERS) < 0) return NULL;
+    const int64_t num_pairs = buffers[EXPERTS].len / 8;
+    PyObject *result = NULL;
+    struct scatter call = {
+        .experts = buffers[EXPERTS].buf,
+        .owners = buffers[OWNERS].buf,
+        .num_pairs = num_pairs,
+        .num_experts = buffers[OWNERS].len / 8,
+        .top_k = top_k,
+        .positions = buffers[INDICES].buf,
+        .rows = (int64_t *)buffers[INDICES].buf + num_pairs,
+        .pair_rows = buffers[WORDS].buf,
+        .pair_experts = (uint32_t *)buffers[WORDS].buf + num_pairs,
+    };
+    if (top_k < 1 || buffers[INDICES].len < 16 * num_pairs || buffers[WORDS].len < 8 * num_pairs) {
+        PyErr_Format(PyExc_ValueError, "top_k %lld and arrays of results do not fit", (long long)top_k);
+    } else if (begin_scatter(&call) == 0) {
+        scatter_pairs(&call);
+        result = described(&call);
+        free(call.stretches);
+    }
+    release_arrays(buffers, NUM_BUFFERS);
+    return result;
+}
+
+PyObject *call_joined(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
+    enum { PREFIX, INDICES, SUFFIX, NUM_OBJECTS };
+    enum { ROWS, NUM_ROWS, ROW_BYTES, ROW_STRIDE, NUM_COPIED, COUNT };
+    int64_t read[COUNT];
+    char *prefix, *suffix;
+    Py_ssize_t prefix_bytes, suffix_bytes;
+    Py_buffer indices;
+    if (given < NUM_OBJECTS) return PyErr_Format(PyExc_TypeError, "prefix, indices and suffix are wanted");
+    if (read_numbers(arguments + NUM_OBJECTS, given - NUM_OBJECTS, read, COUNT) < 0) return NULL;
+    if (PyBytes_AsStringAndSize(arguments[PREFIX], &prefix, &prefix_bytes) < 0) return NULL;
+    if (PyBytes_AsStringAndSize(arguments[SUFFIX], &suffix, &suffix_bytes) < 0) return NULL;
+    const int is_gathered = arguments[INDICES] != Py_None;
+    if (is_gathered && read_indices(arguments[INDICES], read[NUM_COPIED], read[NUM_ROWS], &indices) < 0) return NULL;
+    const size_t row_bytes = (size_t)read[ROW_BYTES];
+    PyObject *message = PyBytes_FromStringAndSize(NULL, prefix_bytes + read[NUM_COPIED] * read[ROW_BYTES] + suffix_bytes);
+    if (message) {
+        char *to = PyBytes_AsString(message);
+        memcpy(to, prefix, (size_t)prefix_bytes);
+        to += prefix_bytes;
+        for (int64_t i = 0; i < read[NUM_COPIED]; i++, to += row_bytes) {
+            const int64_t row = is_gathered ? ((const int64_t *)indices.buf)[i] : i;
+            memcpy(to, ADDRESS(read[ROWS]) + row * read[ROW_STRIDE], row_bytes);
+        }
+        memcpy(to, suffix, (size_t)suffix_bytes);
+    }
+    if (is_gathered) PyBuffer_Release(&indices);
+    return message;
+}

@@ -1,0 +1,53 @@
+"""A layer's pairs by the service that computes them, and rows behind a message's first bytes: each in one call."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from services.kernels.level import _native
+
+
+class Scattered(NamedTuple):
+    """The pairs of all services, one service's after the other's.
+
+    Each of `services` is (service, first, pairs, rows): where its pairs begin, how many they are and on how many rows.
+    `positions` [pairs] are ascending within a service, `pair_rows` the index of a pair's row among its service's,
+    `pair_experts` its expert. A service's `rows`, each once, begin where its pairs do.
+    """
+
+    services: list[tuple[int, int, int, int]]
+    positions: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    pair_rows: npt.NDArray[np.uint32]
+    pair_experts: npt.NDArray[np.uint32]
+
+
+def scatter(experts: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], top_k: int) -> Scattered:
+    """Sort the flat [tokens x k] pairs by the owner of their expert; without negative ones, which are not computed.
+
+    `owners` [experts] names a service, or -1 for nobody; nobody's pairs come first. Raises IndexError for an expert or
+    owner that is none, ValueError for arrays of another kind.
+    """
+    num_pairs = len(experts)
+    indices = np.empty((2, num_pairs), dtype=np.int64)
+    words = np.empty((2, num_pairs), dtype=np.uint32)
+    services = _native.scatter(experts, owners, indices, words, top_k)
+    return Scattered(services, indices[0], indices[1], words[0], words[1])
+
+
+def joined(prefix: bytes, rows: torch.Tensor, indices: npt.NDArray[np.int64] | None, suffix: bytes = b"") -> bytes:
+    """`prefix`, the bytes of `rows` [rows, width] or of those with `indices` in their order, and `suffix`: in one
+    allocation.
+
+    Rows are of any dtype, on the CPU, and neighbours within a row. Raises ValueError otherwise, IndexError for a row
+    that is not there.
+    """
+    num_rows, width = rows.shape
+    stride, step = rows.stride()
+    if step != 1 or not rows.is_cpu:
+        raise ValueError("rows must be on the CPU, and neighbours within a row")
+    item = rows.element_size()
+    num_copied = num_rows if indices is None else len(indices)
+    return _native.joined(prefix, indices, suffix, rows.data_ptr(), num_rows, width * item, stride * item, num_copied)
