@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from services import kernels
 from services.expert import metrics
 from services.expert.admission import Contract, Slots
 from services.expert.bank import Bank
@@ -125,7 +126,8 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
         drain_seconds=settings.drain_seconds,
         health=health,
     ) as port:
-        logger.info("serving %s on port %d, on %s", parts.checkpoint.name, port, settings.device)
+        used = (parts.checkpoint.name, port, settings.device, kernels.level())
+        logger.info("serving %s on port %d, on %s, kernels %s", *used)
         try:
             await _preload(settings, parts)
             await health.ready()

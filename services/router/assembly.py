@@ -6,6 +6,7 @@ import logging
 import torch
 
 from moesaic.v1 import router_pb2
+from services import kernels
 from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
 from services.model.kv_cache import KvCache, bytes_per_token
@@ -79,6 +80,7 @@ class Assembly:
             models=self._checkpoint.max_context,
             max_sequences=settings.max_sequences,
         )
+        logger.info("computing on %s, kernels %s", self._numerics.device, kernels.level())
         logger.info("keys and values take %d bytes a token; room for %d tokens", per_token, budget.num_tokens)
         engine = self._build_engine(trunk, fleet, budget)
         await fleet.complete()
