@@ -133,8 +133,9 @@ def gate(
 def scatter(
     experts: npt.NDArray[np.int64],
     owners: npt.NDArray[np.int64],
-    indices: npt.NDArray[np.int64],
-    words: npt.NDArray[np.uint32],
+    results: npt.NDArray[np.int64],
+    num_pairs: int,
+    num_experts: int,
     top_k: int,
     /,
 ) -> list[tuple[int, int, int, int]]: ...

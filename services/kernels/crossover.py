@@ -21,9 +21,9 @@ def linear_pays(num_rows: int, weight: torch.Tensor) -> bool:
 def most_layer_rows(weight: torch.Tensor) -> int:
     """With how many rows a layer in one call, `Gate` or `AttentionLayer`, is still faster than torch's operations.
 
-    What the other calls cost pays for as many rows again.
+    What the other calls cost pays for as many rows again. Without kernels 0.
     """
-    return 2 * _most(_LINEAR_ROWS, weight.dtype)
+    return 2 * _most(_LINEAR_ROWS, weight.dtype) if AVAILABLE else 0
 
 
 def gated_experts_pay(num_pairs: int, num_active: int, dtype: torch.dtype) -> bool:

@@ -28,13 +28,17 @@ def scatter(experts: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], top_k
     """Sort the flat [tokens x k] pairs by the owner of their expert; without negative ones, which are not computed.
 
     `owners` [experts] names a service, or -1 for nobody; nobody's pairs come first. Raises IndexError for an expert or
-    owner that is none, ValueError for arrays of another kind.
+    owner that is none, ValueError for arrays of another kind or a `top_k` below 1.
     """
+    if top_k < 1:
+        raise ValueError(f"top_k {top_k} must be above 0")
     num_pairs = len(experts)
-    indices = np.empty((2, num_pairs), dtype=np.int64)
-    words = np.empty((2, num_pairs), dtype=np.uint32)
-    services = _native.scatter(experts, owners, indices, words, top_k)
-    return Scattered(services, indices[0], indices[1], words[0], words[1])
+    results = np.empty(3 * num_pairs, dtype=np.int64)
+    services = _native.scatter(experts, owners, results, num_pairs, len(owners), top_k)
+    words = results[2 * num_pairs :].view(np.uint32)
+    return Scattered(
+        services, results[:num_pairs], results[num_pairs : 2 * num_pairs], words[:num_pairs], words[num_pairs:]
+    )
 
 
 def joined(prefix: bytes, rows: torch.Tensor, indices: npt.NDArray[np.int64] | None, suffix: bytes = b"") -> bytes:

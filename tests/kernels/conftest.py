@@ -1,18 +1,36 @@
 """Every kernel test runs once for each instruction set of this processor."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from services import kernels
 
+PARAMS = kernels.LEVELS or ["off"]
 
-@pytest.fixture(params=kernels.LEVELS or ["off"])
+
+@pytest.fixture(params=PARAMS)
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
     """The level in use during the test."""
-    if request.param == "off":
+    with _used(request.param):
+        yield request.param
+
+
+@pytest.fixture(scope="module", params=PARAMS)
+def level_of_examples(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same for property tests, whose examples share their fixtures."""
+    with _used(request.param):
+        yield request.param
+
+
+@contextmanager
+def _used(name: str) -> Iterator[None]:
+    if name == "off":
         pytest.skip("the kernels were not built")
     before = kernels.level()
-    kernels.set_level(request.param)
-    yield request.param
-    kernels.set_level(before)
+    kernels.set_level(name)
+    try:
+        yield
+    finally:
+        kernels.set_level(before)

@@ -105,7 +105,7 @@ def test_a_token_without_keys_gets_zeros(level: str):
 @pytest.mark.parametrize(("first_slot", "count"), [(199, 2), (-1, 2), (0, -1), (200, 1), (0, 1 << 40)])
 def test_slots_that_are_not_there_are_refused(level: str, first_slot: int, count: int):
     query, keys, values = tensors(SHAPES[0], torch.float32)
-    with pytest.raises(IndexError, match=r"beyond the cache|is not below"):
+    with pytest.raises(IndexError, match=r"beyond the cache|is below 0"):
         kernels.attend(query[:1], keys, values, np.array([first_slot]), np.array([count]), 0.2)
 
 

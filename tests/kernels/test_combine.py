@@ -36,15 +36,7 @@ def same_bits(got: torch.Tensor, expected: torch.Tensor) -> bool:
     return got.dtype is expected.dtype and torch.equal(got.view(torch.uint8), expected.contiguous().view(torch.uint8))
 
 
-@pytest.fixture(scope="module", params=kernels.LEVELS)
-def each_level(request: pytest.FixtureRequest):
-    before = kernels.level()
-    kernels.set_level(request.param)
-    yield
-    kernels.set_level(before)
-
-
-@pytest.mark.usefixtures("each_level")
+@pytest.mark.usefixtures("level_of_examples")
 @settings(deadline=None)
 @given(
     num_tokens=st.integers(0, 6),

@@ -51,22 +51,17 @@ def test_addresses_and_gaps_between_rows_change_nothing(level: str, dtype: torch
     assert torch.equal(kernels.linear(rows, gapped), expected)
 
 
-@settings(deadline=None, max_examples=100)
+@pytest.mark.usefixtures("level_of_examples")
+@settings(deadline=None)
 @given(
     num_rows=st.integers(0, 20),
     num_outputs=st.integers(0, 40),
     width=st.integers(0, 150),
     dtype=st.sampled_from(DTYPES),
-    level_name=st.sampled_from(kernels.LEVELS or ("off",)),
 )
-def test_any_shape(num_rows: int, num_outputs: int, width: int, dtype: torch.dtype, level_name: str):
-    if level_name == "off":
-        pytest.skip("the kernels were not built")
-    before = kernels.level()
-    kernels.set_level(level_name)
+def test_any_shape(num_rows: int, num_outputs: int, width: int, dtype: torch.dtype):
     rows, weight = random(num_rows, width, dtype=dtype), random(num_outputs, width, dtype=dtype, seed=1)
     got = kernels.linear(rows, weight)
-    kernels.set_level(before)
     assert got.shape == (num_rows, num_outputs)
     if got.numel():
         assert_close(got, exact(rows, weight), units=4 if dtype is torch.float32 else 0.51)

@@ -40,9 +40,10 @@ def test_each_service_gets_its_pairs_in_order_and_their_rows_once(flat: list[int
         ([0, 1], [0, 1 << 40], 2, IndexError),
         ([0, 1], [0, 1], 0, ValueError),
         (np.array([0, 1], dtype=np.int32), [0, 1], 2, ValueError),
+        (np.array([0.0, 1.0]), [0, 1], 2, ValueError),
         (np.array([0, 1, 0, 1])[::2], [0, 1], 2, ValueError),
     ],
-    ids=["no such expert", "no such owner", "far too many services", "no slots", "narrow", "gaps"],
+    ids=["no such expert", "no such owner", "far too many services", "no slots", "narrow", "fractions", "gaps"],
 )
 def test_experts_and_owners_that_are_none_are_refused(
     experts: list[int] | np.ndarray, owners: list[int], top_k: int, error: type[Exception]

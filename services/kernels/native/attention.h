@@ -5,10 +5,6 @@
 #define TILE_QUERIES 4
 #define SLOTS_AHEAD 16 /* that far values are fetched */
 
-INLINE vector load_floats(const float *from) { return load_numbers((const char *)from, LANES, FLOAT32); }
-
-INLINE void store_floats(float *to, vector values) { store_numbers((char *)to, values, LANES, FLOAT32); }
-
 /* Softmax of the scaled scores in place; `scaling` is positive. There is room up to a multiple of LANES.
  *
  * Torch's fused attention rounds powers to the dtype for their product with the values, but not for their sum, and

@@ -5,21 +5,6 @@
 
 #include "kernels.h"
 
-int64_t most_keys(const struct attention *call, int64_t num_slots, int64_t *num_seen) {
-    int64_t most = 0;
-    for (int64_t token = 0; token < call->num_tokens; token++) {
-        const int64_t seen = call->num_keys[token] < call->window ? call->num_keys[token] : call->window;
-        if (call->first_slots[token] + call->num_keys[token] > num_slots) return -1;
-        *num_seen += seen;
-        if (seen > most) most = seen;
-    }
-    return most;
-}
-
-int64_t score_room(const struct attention *call, int64_t most) {
-    return (call->num_heads / call->num_key_heads * PADDED_SCORES(most) + 1) * (int64_t)sizeof(float);
-}
-
 /* Heads in place; they are neighbours within a token. */
 static void normalise_heads(const struct level *level, const struct attention_layer *layer, char *token, int64_t heads,
                             const char *weight, float epsilon) {

@@ -10,7 +10,7 @@ PyObject *call_linear(PyObject *module, PyObject *const *arguments, Py_ssize_t g
     enum { ROWS, WEIGHT, BIAS, OUT, NUM_ROWS, NUM_OUTPUTS, WIDTH, ROW_STRIDE, WEIGHT_STRIDE, DTYPE, COUNT };
     int64_t read[COUNT];
     if (read_numbers(arguments, given, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = read[DTYPE] ? BFLOAT16 : FLOAT32;
+    const enum dtype dtype = dtype_of(read[DTYPE]);
     const int64_t item = item_bytes(dtype);
     const struct product product = {
         .rows = ADDRESS(read[ROWS]),
@@ -32,20 +32,20 @@ PyObject *call_linear(PyObject *module, PyObject *const *arguments, Py_ssize_t g
     Py_RETURN_NONE;
 }
 
-static PyObject *run_gated_experts(struct experts *call, PyObject *pair_rows, PyObject *slots, int64_t num_rows) {
-    Py_buffer row_buffer, slot_buffer;
-    if (read_indices(pair_rows, call->num_pairs, num_rows, &row_buffer) < 0) return NULL;
-    if (read_indices(slots, call->num_pairs, call->num_slots, &slot_buffer) < 0) {
-        PyBuffer_Release(&row_buffer);
-        return NULL;
-    }
-    call->pair_rows = row_buffer.buf;
-    call->slots = slot_buffer.buf;
+/* `arrays` are pair_rows and slots. */
+static PyObject *run_gated_experts(struct experts *call, PyObject *const *arrays, int64_t num_rows) {
+    const struct array wanted[] = {
+        {.count = call->num_pairs, .limit = num_rows},
+        {.count = call->num_pairs, .limit = call->num_slots},
+    };
+    Py_buffer buffers[2];
+    if (read_arrays(arrays, wanted, buffers, 2) < 0) return NULL;
+    call->pair_rows = buffers[0].buf;
+    call->slots = buffers[1].buf;
     PyThreadState *paused = pause_for(call->num_pairs * call->hidden * call->intermediate * 3);
     const int failed = run_experts(active, call);
     resume(paused);
-    PyBuffer_Release(&slot_buffer);
-    PyBuffer_Release(&row_buffer);
+    release_arrays(buffers, 2);
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
@@ -56,7 +56,7 @@ PyObject *call_gated_experts(PyObject *module, PyObject *const *arguments, Py_ss
     int64_t read[COUNT];
     if (given < 2) return PyErr_Format(PyExc_TypeError, "pair_rows and slots are wanted");
     if (read_numbers(arguments + 2, given - 2, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = read[DTYPE] ? BFLOAT16 : FLOAT32;
+    const enum dtype dtype = dtype_of(read[DTYPE]);
     const int64_t item = item_bytes(dtype);
     struct experts call = {
         .rows = ADDRESS(read[ROWS]),
@@ -72,17 +72,17 @@ PyObject *call_gated_experts(PyObject *module, PyObject *const *arguments, Py_ss
         .intermediate = read[INTERMEDIATE],
         .dtype = dtype,
     };
-    return run_gated_experts(&call, arguments[0], arguments[1], read[NUM_ROWS]);
+    return run_gated_experts(&call, arguments, read[NUM_ROWS]);
 }
 
 PyObject *call_rms_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
     enum { ROWS, WEIGHT, OUT, NUM_OUTER, OUTER_STRIDE, NUM_INNER, INNER_STRIDE, WIDTH, DTYPE, COUNT };
     int64_t read[COUNT];
+    float epsilon;
     if (given < 1) return PyErr_Format(PyExc_TypeError, "epsilon is wanted");
-    const double epsilon = PyFloat_AsDouble(arguments[0]);
-    if (epsilon == -1.0 && PyErr_Occurred()) return NULL;
+    if (read_floats(arguments, &epsilon, 1) < 0) return NULL;
     if (read_numbers(arguments + 1, given - 1, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = read[DTYPE] ? BFLOAT16 : FLOAT32;
+    const enum dtype dtype = dtype_of(read[DTYPE]);
     const struct normalisation call = {
         .rows = ADDRESS(read[ROWS]),
         .outer_stride = read[OUTER_STRIDE] * item_bytes(dtype),
@@ -92,17 +92,31 @@ PyObject *call_rms_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t
         .num_outer = read[NUM_OUTER],
         .num_inner = read[NUM_INNER],
         .width = read[WIDTH],
-        .epsilon = (float)epsilon,
+        .epsilon = epsilon,
         .dtype = dtype,
     };
     active->normalise(&call);
     Py_RETURN_NONE;
 }
 
+int64_t most_keys(const struct attention *call, int64_t num_slots, int64_t *num_seen) {
+    int64_t most = 0;
+    for (int64_t token = 0; token < call->num_tokens; token++) {
+        const int64_t seen = call->num_keys[token] < call->window ? call->num_keys[token] : call->window;
+        if (call->first_slots[token] + call->num_keys[token] > num_slots) {
+            PyErr_Format(PyExc_IndexError, "a token sees slots beyond the cache");
+            return -1;
+        }
+        *num_seen += seen;
+        if (seen > most) most = seen;
+    }
+    return most;
+}
+
 static PyObject *run_attend(struct attention *call, int64_t num_slots) {
     int64_t num_seen = 0;
     const int64_t most = most_keys(call, num_slots, &num_seen);
-    if (most < 0) return PyErr_Format(PyExc_IndexError, "a token sees slots beyond the cache");
+    if (most < 0) return NULL;
     call->scores = malloc((size_t)score_room(call, most));
     if (!call->scores) return PyErr_NoMemory();
     PyThreadState *paused = pause_for(num_seen * call->num_heads * (call->key_width + call->value_width));
@@ -112,18 +126,18 @@ static PyObject *run_attend(struct attention *call, int64_t num_slots) {
     Py_RETURN_NONE;
 }
 
-static PyObject *attend_with(struct attention *call, PyObject *first_slots, PyObject *num_keys, int64_t num_slots) {
-    Py_buffer first_buffer, count_buffer;
-    if (read_indices(first_slots, call->num_tokens, INT64_MAX / 2, &first_buffer) < 0) return NULL;
-    if (read_indices(num_keys, call->num_tokens, INT64_MAX / 2, &count_buffer) < 0) {
-        PyBuffer_Release(&first_buffer);
-        return NULL;
-    }
-    call->first_slots = first_buffer.buf;
-    call->num_keys = count_buffer.buf;
+/* `arrays` are first_slots and num_keys. */
+static PyObject *attend_with(struct attention *call, PyObject *const *arrays, int64_t num_slots) {
+    const struct array wanted[] = {
+        {.count = call->num_tokens, .limit = MOST_SLOTS},
+        {.count = call->num_tokens, .limit = MOST_SLOTS},
+    };
+    Py_buffer buffers[2];
+    if (read_arrays(arrays, wanted, buffers, 2) < 0) return NULL;
+    call->first_slots = buffers[0].buf;
+    call->num_keys = buffers[1].buf;
     PyObject *result = run_attend(call, num_slots);
-    PyBuffer_Release(&count_buffer);
-    PyBuffer_Release(&first_buffer);
+    release_arrays(buffers, 2);
     return result;
 }
 
@@ -131,11 +145,11 @@ PyObject *call_attend(PyObject *module, PyObject *const *arguments, Py_ssize_t g
     enum { QUERY, TOKEN_STRIDE, HEAD_STRIDE, KEYS, VALUES, OUT, SINKS, NUM_TOKENS, NUM_HEADS, NUM_KEY_HEADS, NUM_SLOTS,
            KEY_WIDTH, VALUE_WIDTH, WINDOW, DTYPE, COUNT };
     int64_t read[COUNT];
+    float scaling;
     if (given < 3) return PyErr_Format(PyExc_TypeError, "first_slots, num_keys and scaling are wanted");
-    const double scaling = PyFloat_AsDouble(arguments[2]);
-    if (scaling == -1.0 && PyErr_Occurred()) return NULL;
+    if (read_floats(arguments + 2, &scaling, 1) < 0) return NULL;
     if (read_numbers(arguments + 3, given - 3, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = read[DTYPE] ? BFLOAT16 : FLOAT32;
+    const enum dtype dtype = dtype_of(read[DTYPE]);
     const int64_t item = item_bytes(dtype);
     struct attention call = {
         .query = ADDRESS(read[QUERY]),
@@ -155,17 +169,17 @@ PyObject *call_attend(PyObject *module, PyObject *const *arguments, Py_ssize_t g
         .key_width = read[KEY_WIDTH],
         .value_width = read[VALUE_WIDTH],
         .window = read[WINDOW],
-        .scaling = (float)scaling,
+        .scaling = scaling,
         .dtype = dtype,
     };
-    return attend_with(&call, arguments[0], arguments[1], read[NUM_SLOTS]);
+    return attend_with(&call, arguments, read[NUM_SLOTS]);
 }
 
 PyObject *call_apply_rotary(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
     enum { HEADS, TOKEN_STRIDE, HEAD_STRIDE, COSINES, SINES, ANGLE_STRIDE, NUM_TOKENS, NUM_HEADS, WIDTH, DTYPE, COUNT };
     int64_t read[COUNT];
     if (read_numbers(arguments, given, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = read[DTYPE] ? BFLOAT16 : FLOAT32;
+    const enum dtype dtype = dtype_of(read[DTYPE]);
     const struct rotation call = {
         .heads = ADDRESS(read[HEADS]),
         .token_stride = read[TOKEN_STRIDE] * item_bytes(dtype),

@@ -15,11 +15,11 @@ static int find_rows(const char **rows, int64_t num_pairs, PyObject *reply, PyOb
     if (failed)
         PyErr_Format(PyExc_ValueError, "%zd bytes are no multiple of a row's %lld", data.len, (long long)row_bytes);
     else
-        failed = read_indices(positions, num_rows, num_pairs, &indices);
+        failed = read_arrays(&positions, &(struct array){.count = num_rows, .limit = num_pairs}, &indices, 1);
     if (!failed) {
         for (int64_t i = 0; i < num_rows; i++)
             rows[((const int64_t *)indices.buf)[i]] = (const char *)data.buf + i * row_bytes;
-        PyBuffer_Release(&indices);
+        release_arrays(&indices, 1);
     }
     // The caller's list keeps the reply, and so its bytes, where they are.
     PyBuffer_Release(&data);
@@ -56,7 +56,7 @@ PyObject *call_combine(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     int64_t read[COUNT];
     if (given < 2) return PyErr_Format(PyExc_TypeError, "replies and positions are wanted");
     if (read_numbers(arguments + 2, given - 2, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = read[DTYPE] ? BFLOAT16 : FLOAT32, weights_dtype = read[WEIGHTS_DTYPE] ? BFLOAT16 : FLOAT32;
+    const enum dtype dtype = dtype_of(read[DTYPE]), weights_dtype = dtype_of(read[WEIGHTS_DTYPE]);
     const int64_t num_pairs = read[NUM_TOKENS] * read[TOP_K];
     const char **rows = calloc((size_t)num_pairs + 1, sizeof *rows + sizeof(float));
     if (!rows) return PyErr_NoMemory();
@@ -71,7 +71,7 @@ PyObject *call_combine(PyObject *module, PyObject *const *arguments, Py_ssize_t 
         .width = read[WIDTH],
         .dtype = dtype,
         .product = dtype == weights_dtype ? dtype : FLOAT32,
-        .out_dtype = read[OUT_DTYPE] ? BFLOAT16 : FLOAT32,
+        .out_dtype = dtype_of(read[OUT_DTYPE]),
     };
     const int failed = find_all_rows(rows, num_pairs, arguments[0], arguments[1], call.width * item_bytes(dtype));
     if (!failed) {

@@ -108,6 +108,12 @@ struct attention_layer {
     float query_epsilon, key_epsilon;
 };
 
+/* An expert on its way to being chosen. */
+struct scored {
+    float score;
+    int64_t expert;
+};
+
 /* The experts with the highest scores of each row, and their weights. Scores are the logits, or their softmax. */
 struct routing {
     const char *logits; /* [num_rows, num_experts] */
@@ -118,12 +124,6 @@ struct routing {
     enum dtype dtype, weights_dtype;
     float *scores;          /* room for [num_experts, padded] */
     struct scored *experts; /* room for [num_experts] */
-};
-
-/* An expert on its way to being chosen. */
-struct scored {
-    float score;
-    int64_t expert;
 };
 
 /* Weighted sums of rows: out[t] = weights[t, 0] * rows[t, 0] + weights[t, 1] * rows[t, 1] + .., in this order.
@@ -155,19 +155,18 @@ extern const struct level level_portable;
 extern const struct level level_avx2, level_avx512, level_avx512_bf16;
 #endif
 
-/* Scores of a token are padded to a multiple of the widest register. */
-#define PADDED_SCORES(num_keys) (((num_keys) + 15) / 16 * 16)
+/* Scores, of a token for its keys or of a row for the experts, are padded to a multiple of the widest register. */
+#define PADDED_SCORES(count) (((count) + 15) / 16 * 16)
 
 static inline int64_t item_bytes(enum dtype dtype) { return dtype == BFLOAT16 ? 2 : 4; }
 
+/* Bytes for the scores of an attention whose tokens see at most so many keys; never 0. */
+static inline int64_t score_room(const struct attention *call, int64_t most) {
+    return (call->num_heads / call->num_key_heads * PADDED_SCORES(most) + 1) * (int64_t)sizeof(float);
+}
+
 /* Runs experts group by group. 0, or -1 when memory is short. */
 int run_experts(const struct level *level, const struct experts *call);
-
-/* The most keys that any token sees; -1 when some would see slots beyond the cache. Adds all of them to `num_seen`. */
-int64_t most_keys(const struct attention *call, int64_t num_slots, int64_t *num_seen);
-
-/* Bytes of the scores of an attention whose tokens see at most so many keys. */
-int64_t score_room(const struct attention *call, int64_t most);
 
 /* `most` keys are seen by a token. 0, or -1 when memory is short. */
 int run_attention_layer(const struct level *level, const struct attention_layer *layer, int64_t most);

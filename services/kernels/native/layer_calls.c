@@ -15,7 +15,7 @@ static PyObject *run_layer(struct attention_layer *layer, int64_t num_slots) {
     const struct attention *attention = &layer->attention;
     int64_t num_seen = 0;
     const int64_t most = most_keys(attention, num_slots, &num_seen);
-    if (most < 0) return PyErr_Format(PyExc_IndexError, "a token sees slots beyond the cache");
+    if (most < 0) return NULL;
     const int64_t attending = num_seen * attention->num_heads * attention->key_width * 2;
     PyThreadState *paused = pause_for(attention->num_tokens * work_of_token(layer) + attending);
     const int failed = run_attention_layer(active, layer, most);
@@ -26,20 +26,18 @@ static PyObject *run_layer(struct attention_layer *layer, int64_t num_slots) {
 
 /* `arrays` are first_slots, num_keys and slots. */
 static PyObject *run_layer_with(struct attention_layer *layer, PyObject *const *arrays, int64_t num_slots) {
-    const int64_t counts[] = {layer->attention.num_tokens, layer->attention.num_tokens, layer->num_written};
-    const int64_t limits[] = {INT64_MAX / 2, INT64_MAX / 2, num_slots};
+    const struct array wanted[] = {
+        {.count = layer->attention.num_tokens, .limit = MOST_SLOTS},
+        {.count = layer->attention.num_tokens, .limit = MOST_SLOTS},
+        {.count = layer->num_written, .limit = num_slots},
+    };
     Py_buffer buffers[3];
-    PyObject *result = NULL;
-    int num_read = 0;
-    while (num_read < 3 && !read_indices(arrays[num_read], counts[num_read], limits[num_read], &buffers[num_read]))
-        num_read++;
-    if (num_read == 3) {
-        layer->attention.first_slots = buffers[0].buf;
-        layer->attention.num_keys = buffers[1].buf;
-        layer->slots = buffers[2].buf;
-        result = run_layer(layer, num_slots);
-    }
-    while (num_read > 0) PyBuffer_Release(&buffers[--num_read]);
+    if (read_arrays(arrays, wanted, buffers, 3) < 0) return NULL;
+    layer->attention.first_slots = buffers[0].buf;
+    layer->attention.num_keys = buffers[1].buf;
+    layer->slots = buffers[2].buf;
+    PyObject *result = run_layer(layer, num_slots);
+    release_arrays(buffers, 3);
     return result;
 }
 
@@ -47,15 +45,11 @@ PyObject *call_attention_layer(PyObject *module, PyObject *const *arguments, Py_
     enum { ROWS, OUT, NUM_TOKENS, NUM_WRITTEN, COSINES, SINES, ANGLE_STRIDE, KEYS, VALUES, NUM_SLOTS, WEIGHT, BIAS,
            QUERY_NORM, KEY_NORM, OUT_WEIGHT, OUT_BIAS, NUM_HEADS, NUM_KEY_HEADS, WIDTH, HIDDEN, WINDOW, DTYPE, COUNT };
     int64_t read[COUNT];
-    float numbers[3];
+    float scaling_and_epsilons[3];
     if (given < 6) return PyErr_Format(PyExc_TypeError, "three arrays, scaling and two epsilons are wanted");
-    for (int i = 0; i < 3; i++) {
-        const double number = PyFloat_AsDouble(arguments[3 + i]);
-        if (number == -1.0 && PyErr_Occurred()) return NULL;
-        numbers[i] = (float)number;
-    }
+    if (read_floats(arguments + 3, scaling_and_epsilons, 3) < 0) return NULL;
     if (read_numbers(arguments + 6, given - 6, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = read[DTYPE] ? BFLOAT16 : FLOAT32;
+    const enum dtype dtype = dtype_of(read[DTYPE]);
     const int64_t head = read[WIDTH] * item_bytes(dtype);
     struct attention_layer layer = {
         .attention =
@@ -72,7 +66,7 @@ PyObject *call_attention_layer(PyObject *module, PyObject *const *arguments, Py_
                 .key_width = read[WIDTH],
                 .value_width = read[WIDTH],
                 .window = read[WINDOW],
-                .scaling = numbers[0],
+                .scaling = scaling_and_epsilons[0],
                 .dtype = dtype,
             },
         .rows = ADDRESS(read[ROWS]),
@@ -90,8 +84,8 @@ PyObject *call_attention_layer(PyObject *module, PyObject *const *arguments, Py_
         .num_written = read[NUM_WRITTEN],
         .hidden = read[HIDDEN],
         .angle_stride = read[ANGLE_STRIDE] * item_bytes(dtype),
-        .query_epsilon = numbers[1],
-        .key_epsilon = numbers[2],
+        .query_epsilon = scaling_and_epsilons[1],
+        .key_epsilon = scaling_and_epsilons[2],
     };
     return run_layer_with(&layer, arguments, read[NUM_SLOTS]);
 }
@@ -115,7 +109,7 @@ PyObject *call_gate(PyObject *module, PyObject *const *arguments, Py_ssize_t giv
            SOFTMAX_FIRST, RENORMALISE, WEIGHTS_DTYPE, DTYPE, COUNT };
     int64_t read[COUNT];
     if (read_numbers(arguments, given, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = read[DTYPE] ? BFLOAT16 : FLOAT32;
+    const enum dtype dtype = dtype_of(read[DTYPE]);
     const int64_t item = item_bytes(dtype);
     const struct product product = {
         .rows = ADDRESS(read[ROWS]),
@@ -141,7 +135,7 @@ PyObject *call_gate(PyObject *module, PyObject *const *arguments, Py_ssize_t giv
         .softmax_first = read[SOFTMAX_FIRST] != 0,
         .renormalise = read[RENORMALISE] != 0,
         .dtype = dtype,
-        .weights_dtype = read[WEIGHTS_DTYPE] ? BFLOAT16 : FLOAT32,
+        .weights_dtype = dtype_of(read[WEIGHTS_DTYPE]),
     };
     return run_gate(&product, &routing);
 }

@@ -2,6 +2,8 @@
 
 #include "calls.h"
 
+#define MAX_LEVELS 4
+
 const struct level *active;
 
 /* The levels of this processor, the best first. */
@@ -20,7 +22,7 @@ static int usable_levels(const struct level **levels) {
 }
 
 static PyObject *levels(PyObject *module, PyObject *ignored) {
-    const struct level *usable[4];
+    const struct level *usable[MAX_LEVELS];
     const int count = usable_levels(usable);
     PyObject *names = PyTuple_New(count);
     for (int i = 0; names && i < count; i++) {
@@ -33,7 +35,7 @@ static PyObject *levels(PyObject *module, PyObject *ignored) {
 static PyObject *level(PyObject *module, PyObject *ignored) { return PyUnicode_FromString(active->name); }
 
 static PyObject *set_level(PyObject *module, PyObject *name) {
-    const struct level *usable[4];
+    const struct level *usable[MAX_LEVELS];
     const int count = usable_levels(usable);
     for (int i = 0; i < count; i++) {
         if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, usable[i]->name) == 0) {
@@ -65,7 +67,7 @@ static PyMethodDef methods[] = {
 };
 
 static int initialise(PyObject *module) {
-    const struct level *usable[4];
+    const struct level *usable[MAX_LEVELS];
     usable_levels(usable);
     active = usable[0];
     return 0;

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A service's number is below; there is a stretch for each. */
+#define MOST_SERVICES (1 << 15)
+
 /* A service's pairs: how many, where they begin in the arrays of results, and on how many rows they are. */
 struct stretch {
     int64_t start, num_pairs, num_rows;
@@ -64,21 +67,11 @@ static PyObject *described(const struct scatter *call) {
     return found;
 }
 
-/* Makes a stretch for nobody and each service; -1 when an expert or an owner is none. */
-static int begin_scatter(struct scatter *call) {
+/* Makes a stretch for nobody and for each service. 0, or -1 with an error set. */
+static int make_stretches(struct scatter *call) {
     int64_t most = -1;
     for (int64_t i = 0; i < call->num_experts; i++) {
         if (call->owners[i] > most) most = call->owners[i];
-        if (call->owners[i] < -1 || call->owners[i] > INT16_MAX) {
-            PyErr_Format(PyExc_IndexError, "%lld is no service", (long long)call->owners[i]);
-            return -1;
-        }
-    }
-    for (int64_t i = 0; i < call->num_pairs; i++) {
-        if (call->experts[i] >= call->num_experts) {
-            PyErr_Format(PyExc_IndexError, "there is no expert %lld", (long long)call->experts[i]);
-            return -1;
-        }
     }
     call->num_stretches = most + 2;
     call->stretches = calloc((size_t)call->num_stretches, sizeof(struct stretch));
@@ -86,58 +79,40 @@ static int begin_scatter(struct scatter *call) {
     return call->stretches ? 0 : -1;
 }
 
-static void release_arrays(Py_buffer *buffers, int count) {
-    while (count-- > 0) PyBuffer_Release(buffers + count);
-}
-
-/* Borrows arrays of numbers without gaps, of so many bytes each; the last two are written to. */
-static int borrow_arrays(PyObject *const *arrays, Py_buffer *buffers, const int *item_bytes, int count) {
-    for (int i = 0; i < count; i++) {
-        const int flags = PyBUF_ND | (i >= count - 2 ? PyBUF_WRITABLE : 0);
-        int failed = PyObject_GetBuffer(arrays[i], buffers + i, flags) < 0;
-        if (!failed && buffers[i].itemsize != item_bytes[i]) {
-            PyErr_Format(PyExc_ValueError, "numbers of %d bytes are wanted", item_bytes[i]);
-            PyBuffer_Release(buffers + i);
-            failed = 1;
-        }
-        if (failed) {
-            release_arrays(buffers, i);
-            return -1;
-        }
-    }
-    return 0;
-}
-
 PyObject *call_scatter(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { EXPERTS, OWNERS, INDICES, WORDS, NUM_BUFFERS };
-    static const int item_bytes[NUM_BUFFERS] = {8, 8, 8, 4};
-    int64_t top_k;
-    Py_buffer buffers[NUM_BUFFERS];
-    if (given != NUM_BUFFERS + 1) return PyErr_Format(PyExc_TypeError, "four arrays and top_k are wanted");
-    if (read_numbers(arguments + NUM_BUFFERS, 1, &top_k, 1) < 0) return NULL;
-    if (borrow_arrays(arguments, buffers, item_bytes, NUM_BUFFERS) < 0) return NULL;
-    const int64_t num_pairs = buffers[EXPERTS].len / 8;
-    PyObject *result = NULL;
+    enum { EXPERTS, OWNERS, RESULTS, NUM_ARRAYS };
+    enum { NUM_PAIRS, NUM_EXPERTS, TOP_K, COUNT };
+    int64_t read[COUNT];
+    Py_buffer buffers[NUM_ARRAYS];
+    if (given < NUM_ARRAYS) return PyErr_Format(PyExc_TypeError, "experts, owners and results are wanted");
+    if (read_numbers(arguments + NUM_ARRAYS, given - NUM_ARRAYS, read, COUNT) < 0) return NULL;
+    const int64_t num_pairs = read[NUM_PAIRS];
+    const struct array wanted[NUM_ARRAYS] = {
+        [EXPERTS] = {.count = num_pairs, .lowest = INT64_MIN, .limit = read[NUM_EXPERTS]},
+        [OWNERS] = {.count = read[NUM_EXPERTS], .lowest = -1, .limit = MOST_SERVICES},
+        [RESULTS] = {.count = 3 * num_pairs, .is_room = 1},
+    };
+    if (read_arrays(arguments, wanted, buffers, NUM_ARRAYS) < 0) return NULL;
+    int64_t *const results = buffers[RESULTS].buf;
+    PyObject *services = NULL;
     struct scatter call = {
         .experts = buffers[EXPERTS].buf,
         .owners = buffers[OWNERS].buf,
         .num_pairs = num_pairs,
-        .num_experts = buffers[OWNERS].len / 8,
-        .top_k = top_k,
-        .positions = buffers[INDICES].buf,
-        .rows = (int64_t *)buffers[INDICES].buf + num_pairs,
-        .pair_rows = buffers[WORDS].buf,
-        .pair_experts = (uint32_t *)buffers[WORDS].buf + num_pairs,
+        .num_experts = read[NUM_EXPERTS],
+        .top_k = read[TOP_K],
+        .positions = results,
+        .rows = results + num_pairs,
+        .pair_rows = (uint32_t *)(results + 2 * num_pairs),
+        .pair_experts = (uint32_t *)(results + 2 * num_pairs) + num_pairs,
     };
-    if (top_k < 1 || buffers[INDICES].len < 16 * num_pairs || buffers[WORDS].len < 8 * num_pairs) {
-        PyErr_Format(PyExc_ValueError, "top_k %lld and arrays of results do not fit", (long long)top_k);
-    } else if (begin_scatter(&call) == 0) {
+    if (make_stretches(&call) == 0) {
         scatter_pairs(&call);
-        result = described(&call);
+        services = described(&call);
         free(call.stretches);
     }
-    release_arrays(buffers, NUM_BUFFERS);
-    return result;
+    release_arrays(buffers, NUM_ARRAYS);
+    return services;
 }
 
 PyObject *call_joined(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
@@ -151,8 +126,9 @@ PyObject *call_joined(PyObject *module, PyObject *const *arguments, Py_ssize_t g
     if (read_numbers(arguments + NUM_OBJECTS, given - NUM_OBJECTS, read, COUNT) < 0) return NULL;
     if (PyBytes_AsStringAndSize(arguments[PREFIX], &prefix, &prefix_bytes) < 0) return NULL;
     if (PyBytes_AsStringAndSize(arguments[SUFFIX], &suffix, &suffix_bytes) < 0) return NULL;
-    const int is_gathered = arguments[INDICES] != Py_None;
-    if (is_gathered && read_indices(arguments[INDICES], read[NUM_COPIED], read[NUM_ROWS], &indices) < 0) return NULL;
+    const int num_arrays = arguments[INDICES] == Py_None ? 0 : 1; /* without indices all rows are copied in order */
+    const struct array wanted = {.count = read[NUM_COPIED], .limit = read[NUM_ROWS]};
+    if (read_arrays(arguments + INDICES, &wanted, &indices, num_arrays) < 0) return NULL;
     const size_t row_bytes = (size_t)read[ROW_BYTES];
     PyObject *message = PyBytes_FromStringAndSize(NULL, prefix_bytes + read[NUM_COPIED] * read[ROW_BYTES] + suffix_bytes);
     if (message) {
@@ -160,11 +136,11 @@ PyObject *call_joined(PyObject *module, PyObject *const *arguments, Py_ssize_t g
         memcpy(to, prefix, (size_t)prefix_bytes);
         to += prefix_bytes;
         for (int64_t i = 0; i < read[NUM_COPIED]; i++, to += row_bytes) {
-            const int64_t row = is_gathered ? ((const int64_t *)indices.buf)[i] : i;
+            const int64_t row = num_arrays ? ((const int64_t *)indices.buf)[i] : i;
             memcpy(to, ADDRESS(read[ROWS]) + row * read[ROW_STRIDE], row_bytes);
         }
         memcpy(to, suffix, (size_t)suffix_bytes);
     }
-    if (is_gathered) PyBuffer_Release(&indices);
+    release_arrays(&indices, num_arrays);
     return message;
 }

@@ -132,6 +132,10 @@ INLINE void store_numbers(char *to, vector values, int64_t count, enum dtype dty
     }
 }
 
+INLINE vector load_floats(const float *from) { return load_numbers((const char *)from, LANES, FLOAT32); }
+
+INLINE void store_floats(float *to, vector values) { store_numbers((char *)to, values, LANES, FLOAT32); }
+
 INLINE float sum_of(vector values) {
     const vector zero = {0};
     return sum_each(values, zero, zero, zero)[0];
