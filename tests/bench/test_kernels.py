@@ -1,0 +1,105 @@
+"""The kernels' bench itself: real workers with and without kernels, on the shipped model."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+
+from bench import kernel_error, kernel_operations, kernels
+from bench.failure import BenchFailed
+from bench.kernel_error import TRANSFORMERS, compared, passages, transformers_logits
+from bench.kernel_load import kernels_running
+from bench.kernel_model import LocalModel
+from bench.kernel_operations import Operations, cpu_micros
+from bench.kernels import Case
+from bench.progress import Stages
+from services.gateway.settings import EMBEDDED_MODEL
+from services.kernels.level import AVAILABLE, level
+from services.model.checkpoint import Checkpoint
+
+needs_kernels = pytest.mark.skipif(not AVAILABLE, reason="there was no compiler")
+
+
+@pytest.fixture(autouse=True)
+def without_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"NUM_PROMPTS": 2, "PROMPT_TOKENS": 8, "TEXT_TOKENS": 3}.items():
+        monkeypatch.setattr(kernel_error, name, value)
+
+
+@needs_kernels
+async def test_every_operation_is_timed_with_kernels_and_without(
+    monkeypatch: pytest.MonkeyPatch, few_tokens: None
+) -> None:
+    case = Case("shipped", EMBEDDED_MODEL, torch.bfloat16)
+    monkeypatch.setattr(kernels, "cases", lambda: [case])
+    monkeypatch.setattr(kernels, "QUICK_ROUNDS", 2)
+    report = await kernels.measure(Namespace(quick=True, rows=(1, 3)), Stages())
+    assert report.notes == [f"the kernels' instruction set is {level()}"]
+    (samples,) = report.samples.values()
+    assert samples.keys() >= {"norm", "gate", "rotary", "attend", "attention layer", "experts", "scatter", "combine"}
+    taken = [times for by_rows in samples.values() for by_name in by_rows.values() for times in by_name.values()]
+    assert all(len(times) == 2 and min(times) > 0 for times in taken)
+    error, timed = report.tables
+    assert len(timed.rows) == 2 * len(samples)
+    assert [row[0] for row in error.rows] == [
+        TRANSFORMERS,
+        "router and experts, bfloat16, torch",
+        "router and experts, bfloat16, kernels",
+    ]
+    assert all(0 < row[1] < 1 for row in error.rows), "bfloat16 is neither float32 nor another model"
+    by_torch, by_kernels = (row[-1] for row in error.rows[1:])
+    assert by_torch > by_kernels, "the worker without kernels rounds as transformers does"
+
+
+async def test_without_kernels_there_is_nothing_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.kernels.AVAILABLE", False)
+    with pytest.raises(BenchFailed, match="no compiled kernels"):
+        async with kernels_running(EMBEDDED_MODEL, torch.float32):
+            pass
+
+
+def test_a_model_in_one_process_computes_what_transformers_computes(few_tokens: None) -> None:
+    prompts, text = passages()
+    checkpoint = Checkpoint.open(EMBEDDED_MODEL)
+    ours = LocalModel(checkpoint, torch.float32, checkpoint.moe_layers)
+    expected = transformers_logits(EMBEDDED_MODEL, torch.float32, prompts, text)
+    for _ in range(2):
+        assert (ours.forced_logits(prompts, text) - expected).abs().max() < 1e-4
+    other = [[17, *tokens[1:]] for tokens in text]
+    forced = ours.forced_logits(prompts, other)
+    assert (forced[:, 0] - expected[:, 0]).abs().max() < 1e-4
+    assert (forced[:, 1] - expected[:, 1]).abs().max() > 0.1
+
+
+def test_operations_may_be_repeated_without_changing_what_they_compute() -> None:
+    calls = Operations(Checkpoint.open(EMBEDDED_MODEL), torch.bfloat16).of(2)
+    first, second = calls["attention layer"](), calls["attention layer"]()
+    assert torch.equal(first[0], second[0])  # type: ignore[index]
+    assert torch.equal(calls["trunk"](), calls["trunk"]())  # type: ignore[arg-type]
+
+
+def test_a_call_counts_cpu_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0
+
+    def call() -> None:
+        nonlocal clock
+        clock += 5_000
+
+    monkeypatch.setattr(kernel_operations.time, "thread_time_ns", lambda: clock)
+    assert cpu_micros(call) == 5
+
+
+def test_an_error_is_that_of_every_logit_against_float32() -> None:
+    exact = torch.tensor([[[1.0, 0.0], [0.0, 4.0]]])
+    near, far = exact + torch.tensor([0.0, 1.0]), exact + torch.tensor([2.0, 0.0])
+    near[0, 0] = torch.tensor([0.0, 1.0])
+    table = compared(exact, {TRANSFORMERS: far, "ours": near, "same": far})
+    errors = [(mean, largest, others) for _, mean, _, largest, others, _, _ in table.rows]
+    assert errors == [(1, 2, 0), (0.75, 1, 50), (1, 2, 0)]
+    assert [row[5:] for row in table.rows] == [(None, None), (50, 0), (0, 100)]
