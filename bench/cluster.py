@@ -37,22 +37,15 @@ class Cluster:
 @asynccontextmanager
 async def cluster_running(model: Path) -> AsyncIterator[Cluster]:
     """Run the cluster until the block ends; yields it once the gateway serves."""
-    plan = ClusterPlan(
-        model=model,
-        num_experts=NUM_EXPERT_SERVICES,
-        threads=1,
-        dtype="auto",
-        batch_invariant=False,
-        listen=None,
-        drain_seconds=1.0,
-    )
+    plan = ClusterPlan(model=model, num_experts=NUM_EXPERT_SERVICES, threads=1, drain_seconds=1.0)
     async with services_running(plan.members()) as servers:
         *experts, router, gateway = servers
-        await _until_serving(gateway.address)
+        await until_serving(gateway.address)
         yield Cluster(gateway, router, tuple(experts))
 
 
-async def _until_serving(address: str) -> None:
+async def until_serving(address: str) -> None:
+    """Wait until the service there says that it serves; raises BenchFailed when it does not in time."""
     async with open_channel(address) as channel:
         request = health_pb2.HealthCheckRequest()
         call = health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True, timeout=START_SECONDS)

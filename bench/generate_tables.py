@@ -8,9 +8,10 @@ from typing import Any
 from bench.generated import Generated
 from bench.plot import draw_spreads, label_axes
 from bench.report import Report
-from bench.statistics import Spread, percentile, ratio_of, spread_of
+from bench.statistics import Spread, ratio_of, spread_of
 from bench.table import Table
 from bench.transformers_load import Setting
+from services.cli.bench.statistics import percentile
 from services.router.receipt import Parts
 
 CLIENT, ROUTER, TRANSFORMERS = "at the client", "at the router", "transformers"
@@ -96,8 +97,8 @@ def _latencies(cases: Sequence[Case]) -> Table:
     for case in cases:
         cells: list[float] = []
         for party in (CLIENT, ROUTER, TRANSFORMERS):
-            first = [value for sample in case.of(party) for value in sample.first_token_ms]
-            between = [value for sample in case.of(party) for value in sample.inter_token_ms]
+            first = sorted(value for sample in case.of(party) for value in sample.first_token_ms)
+            between = sorted(value for sample in case.of(party) for value in sample.inter_token_ms)
             cells += [percentile(first, 50), percentile(between, 50), percentile(between, 99)]
         table.add(case.label, *cells)
     return table

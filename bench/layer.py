@@ -4,7 +4,7 @@ import statistics
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,9 @@ from bench.command import bench_parser, run_bench
 from bench.expert_members import expert_members
 from bench.layer_alone import ExpertCompute, FrameParts
 from bench.layer_options import add_options
-from bench.layer_path import LayerPath, LayerSample
+from bench.layer_path import NUM_LAYERS, LayerPath, LayerSample
 from bench.peers import connected, dispatcher_over
-from bench.processes import forked, services_running
+from bench.processes import Server, forked, services_running
 from bench.progress import Stages
 from bench.report import Report
 from bench.rounds import interleaved
@@ -34,7 +34,8 @@ SERVICE_PARTS = ("wire", "decode", "queue", "compute", "encode")
 COMPARED = (
     "one MoE layer through the router's Dispatcher: rows scattered to two real expert services of one thread each, "
     "computed, gathered and combined. The path's parts follow one another and add up; parts alone are the same "
-    "functions over and over without a wire."
+    f"functions over and over without a wire. A step has {NUM_LAYERS} layers: what is done once for a step falls on "
+    f"one sample in {NUM_LAYERS}."
 )
 
 
@@ -75,7 +76,7 @@ async def measure(options: Namespace, stages: Stages) -> Report:
         with stages.stage("one layer, all shapes in turn", num_rounds + 1):
             samples = await interleaved(paths, num_rounds, after_round=stages.step)
     report.samples["path, ns"] = {name: [vars(sample) for sample in taken] for name, taken in samples.items()}
-    _add_path(report, found, samples)
+    _add_path(report, samples)
     _add_service(report, samples)
     _add_cpu(report, found, samples)
     with stages.stage("parts alone"):
@@ -95,14 +96,13 @@ async def _path(case: Case, stack: AsyncExitStack) -> LayerPath:
     return LayerPath(checkpoint, dispatcher, num_rows=case.num_rows, top_k=case.top_k, service_pids=pids)
 
 
-def _servers(case: Case) -> Any:
-    """A context manager that yields a list of Server."""
+def _servers(case: Case) -> AbstractAsyncContextManager[list[Server]]:
     if case.is_simulated:
         return forked(simulated_expert, [SimulatedExpert(case.model)] * NUM_SERVICES)
     return services_running(expert_members(case.model, NUM_SERVICES))
 
 
-def _add_path(report: Report, found: Sequence[Case], samples: dict[str, list[LayerSample]]) -> None:
+def _add_path(report: Report, samples: dict[str, list[LayerSample]]) -> None:
     table = Table("critical path of one layer, µs", ("part", *samples))
     for part in PATH_PARTS:
         table.add(part.replace("_", " "), *(_micros([s.parts[part] for s in taken]) for taken in samples.values()))

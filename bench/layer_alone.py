@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.peers import random_gate
+from bench.peers import decode_step, random_gate
 from services.expert.bank import Bank
 from services.expert.compute import Computer, Work
 from services.model.checkpoint import Checkpoint
+from services.router.combine import ExactCombine, Returned
 from services.router.shares import Share, shares_of
-from services.wire.frames import decode_request, decode_response, encode_frame, encode_reply
+from services.wire.frames import ReceivedReply, decode_request, decode_response, encode_frame, encode_reply
 
 MAX_PAIRS = 1 << 20
 
@@ -26,11 +27,12 @@ class FrameParts:
         self._experts = random_gate(num_rows, checkpoint.num_experts, top_k, 0).reshape(-1).numpy()
         self._owners = np.arange(checkpoint.num_experts) % num_services
         self._weights = torch.full((num_rows, top_k), 1 / top_k, dtype=self._dtype)
-        self._share: Share = self._shares()[0]
-        self._rows = self._chosen_rows()
+        self._step = decode_step(num_rows)
+        self._share, *others = self._shares()
         self._request = self._encode()
         self._computed = torch.zeros(len(self._share.positions), self._hidden_size, dtype=self._dtype)
         self._reply = self._encode_reply()
+        self._replies = [self._returned(share) for share in (self._share, *others)]
 
     @property
     def frame_bytes(self) -> tuple[int, int]:
@@ -41,7 +43,6 @@ class FrameParts:
         """Microseconds of each part, taken in turn."""
         parts: dict[str, Callable[[], object]] = {
             "router: shares of all services": self._shares,
-            "router: choose the frame's rows": self._chosen_rows,
             "router: encode the frame": self._encode,
             "service: decode the frame": lambda: decode_request(self._request),
             "service: encode the reply": self._encode_reply,
@@ -60,35 +61,38 @@ class FrameParts:
     def _shares(self) -> list[Share]:
         return shares_of(self._experts, self._owners, self._top_k, MAX_PAIRS)
 
-    def _chosen_rows(self) -> torch.Tensor:
-        whole = len(self._share.rows) == len(self._hidden)
-        return self._hidden if whole else self._hidden[torch.from_numpy(self._share.rows)]
-
     def _encode(self) -> bytes:
         return encode_frame(
             frame_id=1,
             layer=0,
-            rows=self._rows,
-            pair_rows=self._share.pair_rows.astype(np.uint32),
-            pair_experts=self._share.experts.astype(np.uint32),
+            rows=self._hidden,
+            row_indices=None if len(self._share.rows) == len(self._hidden) else self._share.rows,
+            pair_rows=self._share.pair_rows,
+            pair_experts=self._share.experts,
             remaining_nanos=1,
             traceparent="",
-            requests=self._share.rows.tolist(),
+            requests=self._step.requests_of(self._share.rows),
         )
 
     def _encode_reply(self) -> bytes:
         return encode_reply(frame_id=1, rows=self._computed, granted_pairs=1)
 
-    def _decode_reply(self) -> torch.Tensor:
-        reply = decode_response(self._reply).reply
-        assert reply is not None, "it was written with one"
-        return reply.rows(self._dtype, self._hidden_size)
+    def _decode_reply(self) -> ReceivedReply:
+        return _decoded(self._reply)
+
+    def _returned(self, share: Share) -> Returned:
+        rows = torch.zeros(len(share.positions), self._hidden_size, dtype=self._dtype)
+        reply = _decoded(encode_reply(frame_id=1, rows=rows))
+        return Returned(share, share.positions, reply.rows_bytes, self._dtype)
 
     def _combine(self) -> torch.Tensor:
-        gathered = torch.zeros(len(self._experts), self._hidden_size, dtype=self._dtype)
-        gathered.index_copy_(0, torch.from_numpy(self._share.positions), self._computed)
-        shape = (len(self._hidden), self._top_k, self._hidden_size)
-        return (gathered.view(shape) * self._weights[..., None]).sum(1).to(self._dtype)
+        return ExactCombine()(self._replies, self._weights, self._hidden)
+
+
+def _decoded(message: bytes) -> ReceivedReply:
+    reply = decode_response(message).reply
+    assert reply is not None, "it was written with one"
+    return reply
 
 
 class ExpertCompute:

@@ -10,7 +10,7 @@ import torch
 
 from bench.checkpoints import Shape, experts_only
 from bench.expert_members import expert_members
-from bench.layer_path import NUM_GATES, LayerPath, LayerSample
+from bench.layer_path import NUM_LAYERS, LayerPath, LayerSample
 from bench.layer_tokens import NUM_PROMPTS, NUM_TOKENS, Generator, TokenErrors
 from bench.peers import connected, dispatcher_over
 from bench.processes import services_running
@@ -116,7 +116,7 @@ async def _add_layer(
 
 
 def _frames(taken: Sequence[LayerSample]) -> list[float]:
-    """How many a pass has, and the bytes of one: the message out, the rows back."""
+    """How many a layer has, and the bytes of one: the message out, the rows back."""
     frames = [frame for sample in taken for frame in sample.frame_bytes]
     return [len(frames) / len(taken), *map(statistics.fmean, zip(*frames, strict=True))]
 
@@ -128,7 +128,7 @@ def _times(taken: Sequence[LayerSample]) -> list[Spread]:
 
 async def _errors(paths: Mapping[str, LayerPath]) -> dict[str, Errors]:
     found: dict[str, list[torch.Tensor]] = {name: [] for name in paths}
-    for _ in range(NUM_GATES):
+    for _ in range(NUM_LAYERS):
         for path in paths.values():
             await path()
         exact = paths[EXACT.name].output

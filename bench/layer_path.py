@@ -11,17 +11,20 @@ import torch
 from bench.peers import decode_step, random_gate
 from bench.processes import cpu_nanos
 from services.model.checkpoint import Checkpoint
-from services.router.dispatch import Dispatcher, Placement
+from services.router.dispatch import Dispatcher
 from services.router.expert_stream import Answer, ExpertStream
+from services.router.pace import Pace
+from services.router.placement import Placement
 from services.router.step import Step
 from services.wire.errors import ServingError
 
-NUM_GATES = 16  # different choices of experts, used in turn
+# Of a step: as many as OLMoE-1B-7B has, each with its own choice of experts.
+NUM_LAYERS = 16
 
 
 @dataclass
 class LayerSample:
-    """One pass through a layer, in nanoseconds.
+    """One layer of a step, in nanoseconds.
 
     `parts` are the critical path, one after the other, as the router's receipts have them. `service` has what the
     services said of each frame, and `frame_bytes` each frame's bytes and those of its reply's rows. `router_cpu` and
@@ -32,8 +35,8 @@ class LayerSample:
     parts: dict[str, int]
     service: list[dict[str, int]]
     frame_bytes: list[tuple[int, int]]
-    router_cpu: int = 0
-    service_cpu: int = 0
+    router_cpu: int
+    service_cpu: int
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Recorded:
         return answered
 
     def answers(self) -> list[Answer]:
-        """To each frame of a pass that is over."""
+        """To each frame of a layer that is over."""
         return [answered.result() for answered in self.answered]
 
     def frame_bytes(self) -> list[tuple[int, int]]:
@@ -69,9 +72,10 @@ class Recorded:
 
 
 class LayerPath:
-    """Passes random rows through one layer of a placement, with a gate that has no favourites.
+    """Passes random rows through one layer of a placement again and again, with gates that have no favourites.
 
-    Two paths of the same shape pass the same rows with the same gates. `output` is the latest pass's.
+    A step goes through NUM_LAYERS of them, as it does in a model: what the router does once for a step is done for the
+    first of them. Two paths of the same shape pass the same rows with the same gates. `output` is the latest layer's.
     """
 
     def __init__(
@@ -92,29 +96,35 @@ class LayerPath:
         self._layer = checkpoint.moe_layers[0]
         self._pids = service_pids
         self._hidden = torch.randn(num_rows, checkpoint.hidden_size, generator=generator).to(dtype)
-        self._gates = [random_gate(num_rows, checkpoint.num_experts, top_k, seed) for seed in range(NUM_GATES)]
+        self._gates = [random_gate(num_rows, checkpoint.num_experts, top_k, seed) for seed in range(NUM_LAYERS)]
         self._weights = torch.randn(num_rows, top_k, generator=generator).softmax(-1).to(dtype)
-        self._num_passes = 0
+        self._num_passed = 0
+        self._step = decode_step(num_rows)
         self._recorded = _record(dispatcher)
 
     async def __call__(self) -> LayerSample:
-        """One pass. Raises the error of the first row that could not be computed."""
-        step = decode_step(len(self._hidden))
-        index = self._gates[self._num_passes % NUM_GATES]
-        self._num_passes += 1
+        """One layer. Raises the error of the first row that could not be computed."""
+        layer = self._num_passed % NUM_LAYERS
+        self._num_passed += 1
+        if layer == 0:
+            self._step = decode_step(len(self._hidden))
+        clock = self._step.clock
         router_cpu, service_cpu = time.process_time_ns(), cpu_nanos(*self._pids)
-        began = step.clock.now()
-        # What making the step took is no part of the layer.
-        step.clock.charge("step_wait")
-        self.output = await self._dispatcher.compute(step, self._layer, self._hidden, index, self._weights, None)
-        total = step.clock.now() - began
+        began = clock.charge("step_wait")  # what lay before is no part of the layer
+        before = dict(vars(clock.parts))
+        self.output = await self._dispatcher.compute(
+            self._step, self._layer, self._hidden, self._gates[layer], self._weights, None
+        )
+        total = clock.now() - began
+        # Read before anything is made of the answers, which no router does.
+        router_cpu, service_cpu = time.process_time_ns() - router_cpu, cpu_nanos(*self._pids) - service_cpu
         sample = LayerSample(
             total,
-            {name: nanos for name, nanos in vars(checked(step).clock.parts).items() if name != "step_wait"},
+            {name: nanos - before[name] for name, nanos in vars(checked(self._step).clock.parts).items()},
             self._service_timings(),
             [frame for recorded in self._recorded for frame in recorded.frame_bytes()],
-            time.process_time_ns() - router_cpu,
-            cpu_nanos(*self._pids) - service_cpu,
+            router_cpu,
+            service_cpu,
         )
         for recorded in self._recorded:
             recorded.clear()
@@ -142,13 +152,20 @@ def checked(step: Step) -> Step:
     return step
 
 
+@dataclass(frozen=True)
+class RecordedService:
+    """A service whose streams are recorded."""
+
+    address: str
+    streams: Sequence[Any]  # Recorded, which are sent to, and nothing else
+    pace: Pace
+
+
 def _record(dispatcher: Dispatcher) -> list[Recorded]:
     placement = dispatcher.placement
-    recorded = [[Recorded(stream) for stream in streams] for streams in placement.streams]
-    dispatcher.placement = Placement(
-        placement.owners,
-        recorded,  # type: ignore[arg-type]  # they are sent to, and nothing else
-        placement.addresses,
-        placement.max_frame_bytes,
-    )
-    return [stream for streams in recorded for stream in streams]
+    services = [
+        RecordedService(service.address, [Recorded(stream) for stream in service.streams], service.pace)
+        for service in placement.services
+    ]
+    dispatcher.place(Placement(services, placement.replicas, placement.max_frame_bytes))
+    return [stream for service in services for stream in service.streams]

@@ -15,12 +15,11 @@ from typing import Any
 
 from bench.failure import BenchFailed
 from services.cli.child import Child
-from services.cli.members import Member
+from services.cli.members import LOOPBACK, Member
 from services.runtime.allocator import keep_freed_memory
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
-LOOPBACK = "127.0.0.1"
 # Read once for all servers that are forked, so that thirty-two of them start in seconds.
 PRELOADED = ["bench.echo", "bench.simulated"]
 

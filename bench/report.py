@@ -4,17 +4,20 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from bench.machine import facts
 from bench.plot import Draw, write_plot
 from bench.table import Table
+from services.cli.machine import Machine
 
 # Wide enough for the widest table where stdout is a file; rich would cut at 80.
 FILE_WIDTH = 180
+PACKAGES = ("moesaic", "grpcio", "torch", "transformers")
 
 
 @dataclass
@@ -30,7 +33,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     samples: dict[str, Any] = field(default_factory=dict)
     panels: list[Draw] = field(default_factory=list)
-    machine: dict[str, Any] = field(default_factory=facts)
+    machine: Machine = field(default_factory=partial(Machine.here, PACKAGES))
+    began: datetime = field(default_factory=partial(datetime.now, UTC))
 
     def print(self) -> None:
         """Print to stdout what people read."""
@@ -40,7 +44,7 @@ class Report:
             console.print(table.as_rich())
         for note in self.notes:
             console.print(f"· {note}", markup=False)
-        console.print(" ".join(f"{key}={value}" for key, value in self.machine.items()), style="dim", markup=False)
+        console.print(f"{self._measured}, {self.machine}", style="dim", markup=False)
 
     def write(self, json_path: Path, command: Sequence[str]) -> list[Path]:
         """Write the JSON, and the plot beside it; the paths written."""
@@ -49,7 +53,7 @@ class Report:
             "bench": self.name,
             "command": list(command),
             "compared": self.compared,
-            "machine": self.machine,
+            "machine": {"measured": self._measured, **self.machine.as_object()},
             "notes": self.notes,
             "tables": [table.as_object() for table in self.tables],
             "samples": self.samples,
@@ -58,5 +62,9 @@ class Report:
         written = [json_path]
         if self.panels:
             written.append(json_path.with_suffix(".png"))
-            write_plot(written[-1], f"bench.{self.name} · {self.machine['processor']}", self.panels)
+            write_plot(written[-1], f"bench.{self.name} · {self.machine.processor}", self.panels)
         return written
+
+    @property
+    def _measured(self) -> str:
+        return self.began.isoformat(timespec="seconds")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.cli.bench.statistics import percentile
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -22,17 +24,9 @@ def spread_of(samples: Sequence[float]) -> Spread:
     """The spread of one sample or more; raises ValueError for none."""
     if not samples:
         raise ValueError("there are no samples")
-    low, middle, high = (percentile(samples, percent) for percent in (25, 50, 75))
-    return Spread(middle, low, high, len(samples))
-
-
-def percentile(samples: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of the samples lie, linear between neighbours (the usual definition)."""
     ordered = sorted(samples)
-    place = (len(ordered) - 1) * percent / 100
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    low, middle, high = (percentile(ordered, percent) for percent in (25, 50, 75))
+    return Spread(middle, low, high, len(samples))
 
 
 def ratio_of(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:

@@ -24,8 +24,8 @@ from bench.simulated import SimulatedExpert, simulated_expert
 from bench.statistics import Spread, ratio_of, spread_of
 from bench.table import Table
 from services.model.checkpoint import Checkpoint
-from services.router.dispatch import MAX_FRAME_BYTES
 from services.router.expert_peer import ExpertPeer
+from services.router.placement import MAX_FRAME_BYTES
 from services.wire.frames import encode_frame
 
 KIB, MIB = 1 << 10, 1 << 20

@@ -6,17 +6,45 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from services.cli.child import ServiceFailed
 from services.cli.members import ClusterPlan
 from services.cli.report import Report
+from services.cli.settings import ClusterSettings
 from services.cli.startup import Startup
 from services.cli.supervisor import Supervisor
 from services.runtime.process import ProcessSettings
 
+# Of a cluster that has one client, which has ended or given up its requests when it stops.
+OWN_DRAIN_SECONDS = 1.0
 # Beyond its own drain a process needs a moment to flush telemetry and leave.
 LEAVE_SECONDS = 10.0
 STOP_ORDER = ("gateway", "router", "expert")
+
+
+class ClientSettings(ClusterSettings, Protocol):
+    """The settings of any command that talks to a cluster, and starts one where there is none."""
+
+    @property
+    def address(self) -> str | None: ...
+    @property
+    def verbose(self) -> bool: ...
+
+
+@asynccontextmanager
+async def gateway_address(settings: ClientSettings, report: Report) -> AsyncIterator[str]:
+    """The address that the settings name, or else that of a local cluster which runs until the block ends.
+
+    Raises what `local_cluster` raises.
+    """
+    if settings.address is not None:
+        yield settings.address
+        return
+    plan = ClusterPlan.of(settings, drain_seconds=OWN_DRAIN_SECONDS)
+    async with local_cluster(plan, report, verbose=settings.verbose) as address:
+        report.line("")
+        yield address
 
 
 @asynccontextmanager

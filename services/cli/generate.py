@@ -5,18 +5,15 @@ import json
 import sys
 from collections.abc import Sequence
 
-from services.cli.cluster import local_cluster
+from services.cli.cluster import gateway_address
 from services.cli.command import run_command
 from services.cli.cost import as_object, receipt_table, remarks, summary
-from services.cli.members import ClusterPlan
 from services.cli.report import Report
 from services.cli.request import Outcome, build_request, stream
 from services.cli.settings import GenerateSettings
 from services.runtime.settings import load, refuse
 
 STDIN = "-"
-# Nothing but the one request is ever in flight, and it is over or given up when the cluster stops.
-DRAIN_SECONDS = 1.0
 
 EXAMPLES = (
     'moesaic generate "Once upon a time"',
@@ -46,22 +43,7 @@ def _prompt(settings: GenerateSettings) -> str:
 
 async def _generate(settings: GenerateSettings, prompt: str) -> None:
     report = Report()
-    if settings.address is not None:
-        await _continue(settings, prompt, settings.address, report)
-        return
-    plan = ClusterPlan(
-        model=settings.model,
-        num_experts=settings.experts,
-        threads=settings.threads,
-        dtype=settings.dtype,
-        batch_invariant=settings.batch_invariant,
-        combine=settings.combine,
-        wire_dtype=settings.wire_dtype,
-        listen=None,
-        drain_seconds=DRAIN_SECONDS,
-    )
-    async with local_cluster(plan, report, verbose=settings.verbose) as address:
-        report.line("")
+    async with gateway_address(settings, report) as address:
         await _continue(settings, prompt, address, report)
 
 

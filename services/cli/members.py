@@ -1,6 +1,5 @@
 """Which processes a local cluster has, and with which flags each is started."""
 
-import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.cli.machine import num_cores
+from services.cli.settings import ClusterSettings
 from services.runtime.channels import split_address
 
 LOOPBACK = "127.0.0.1"
@@ -22,6 +23,13 @@ class Member:
     address: str
     command: tuple[str, ...]
 
+    @classmethod
+    def of(cls, name: str, service: str, address: str, *flags: str) -> "Member":
+        """The member that listens at the address, with these flags besides."""
+        # -P: a folder called `services` where the user happens to be is none of ours.
+        command = (sys.executable, "-P", "-m", f"services.{service}", f"--listen={address}", *flags)
+        return cls(name, service, address, command)
+
 
 @dataclass(frozen=True)
 class ClusterPlan:
@@ -30,22 +38,35 @@ class ClusterPlan:
     model: Path | None
     num_experts: int
     threads: int | None
-    dtype: str
-    batch_invariant: bool
-    listen: str | None
     drain_seconds: float
+    listen: str | None = None
+    dtype: str = "auto"
+    batch_invariant: bool = False
     combine: str = "exact"
     wire_dtype: str = "auto"
+
+    @classmethod
+    def of(cls, settings: ClusterSettings, *, drain_seconds: float, listen: str | None = None) -> "ClusterPlan":
+        """The cluster that a command's settings describe."""
+        return cls(
+            model=settings.model,
+            num_experts=settings.experts,
+            threads=settings.threads,
+            drain_seconds=drain_seconds,
+            listen=listen,
+            dtype=settings.dtype,
+            batch_invariant=settings.batch_invariant,
+            combine=settings.combine,
+            wire_dtype=settings.wire_dtype,
+        )
 
     def members(self) -> list[Member]:
         """Expert services, router and gateway, on ports that are free now.
 
         Raises InvalidRequest when `listen` is no address.
         """
-        *expert_ports, router_port, gateway_port = _free_ports(self.num_experts + 2)
-        experts = [f"{LOOPBACK}:{port}" for port in expert_ports]
-        router = f"{LOOPBACK}:{router_port}"
-        gateway = self._gateway_address(gateway_port)
+        *experts, router, free = free_addresses(self.num_experts + 2)
+        gateway = self._gateway_address(free)
         members = [
             self._member(f"expert-{index}", "expert", address, *self._computing())
             for index, address in enumerate(experts)
@@ -54,18 +75,17 @@ class ClusterPlan:
         members.append(self._member("gateway", "gateway", gateway, f"--routers={router}"))
         return members
 
-    def _gateway_address(self, free_port: int) -> str:
-        listen = self.listen or f"{LOOPBACK}:0"
-        _, port = split_address(listen)
-        return listen if port else f"{listen.removesuffix('0')}{free_port}"
+    def _gateway_address(self, free: str) -> str:
+        if self.listen is None:
+            return free
+        _, port = split_address(self.listen)
+        return self.listen if port else f"{self.listen.removesuffix('0')}{split_address(free)[1]}"
 
-    def _member(self, name: str, service: str, address: str, *arguments: str) -> Member:
-        shared = [f"--listen={address}", f"--drain-seconds={self.drain_seconds}"]
+    def _member(self, name: str, service: str, address: str, *flags: str) -> Member:
+        shared = [f"--drain-seconds={self.drain_seconds}"]
         if self.model is not None:
             shared.append(f"--model={self.model}")
-        # -P: a folder called `services` where the user happens to be is none of ours.
-        command = (sys.executable, "-P", "-m", f"services.{service}", *shared, *arguments)
-        return Member(name, service, address, command)
+        return Member.of(name, service, address, *shared, *flags)
 
     def _computing(self) -> Iterator[str]:
         yield f"--threads={self.threads or fair_threads(self.num_experts)}"
@@ -81,15 +101,15 @@ class ClusterPlan:
 
 def fair_threads(num_experts: int) -> int:
     """Threads for each computing process: more than there are cores would wait for each other, spinning."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(2, num_experts))
+    return max(1, num_cores() // max(2, num_experts))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_addresses(count: int) -> list[str]:
+    """Addresses of this machine that nobody listens on at the moment, all different."""
     # All are held until the last is found, so that no two are the same; a service that finds its port taken
     # in the moment between says so and the cluster does not start.
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
             probe.bind((LOOPBACK, 0))
-        return [probe.getsockname()[1] for probe in probes]
+        return [f"{LOOPBACK}:{probe.getsockname()[1]}" for probe in probes]

@@ -8,14 +8,14 @@ import grpc
 from opentelemetry import trace
 
 from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
-from services.cli.settings import GenerateSettings
+from services.cli.settings import GenerateSettings, SamplingSettings
 from services.runtime.channels import open_channel
 from services.runtime.tracing import current_traceparent
 from services.wire.errors import ServingError, from_rpc
 
 tracer = trace.get_tracer(__name__)
 
-SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p", "seed")
+SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p")
 
 
 class RequestFailed(ServingError):
@@ -35,8 +35,7 @@ class Outcome:
     @property
     def finish_reason(self) -> str:
         """`stop` or `length`."""
-        name = common_pb2.FinishReason.Name(self.completion.finish_reason)
-        return name.removeprefix("FINISH_REASON_").lower()
+        return finish_reason_of(self.completion)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -54,15 +53,27 @@ def build_request(settings: GenerateSettings, prompt: str) -> generation_pb2.Gen
         request.chat.messages.add(role="user", content=prompt)
     else:
         request.text = prompt
-    for name in SAMPLING_FIELDS:
-        value = getattr(settings, name)
-        if value is not None:
-            setattr(request.sampling, name, value)
+    say_sampling(request, settings)
+    if settings.seed is not None:
+        request.sampling.seed = settings.seed
     if settings.max_new_tokens is not None:
         request.stop.max_new_tokens = settings.max_new_tokens
     request.stop.stop_strings.extend(settings.stop)
     request.stop.ignore_eos = settings.ignore_eos
     return request
+
+
+def say_sampling(request: generation_pb2.GenerateRequest, settings: SamplingSettings) -> None:
+    """Write into the request how tokens are to be drawn, as far as the settings say it; not the seed."""
+    for name in SAMPLING_FIELDS:
+        value = getattr(settings, name)
+        if value is not None:
+            setattr(request.sampling, name, value)
+
+
+def finish_reason_of(completion: generation_pb2.Completion) -> str:
+    """`stop` or `length`."""
+    return common_pb2.FinishReason.Name(completion.finish_reason).removeprefix("FINISH_REASON_").lower()
 
 
 async def stream(

@@ -24,17 +24,7 @@ def serve(arguments: Sequence[str]) -> int:
 
 async def _serve(settings: ServeSettings) -> None:
     report = Report()
-    plan = ClusterPlan(
-        model=settings.model,
-        num_experts=settings.experts,
-        threads=settings.threads,
-        dtype=settings.dtype,
-        batch_invariant=settings.batch_invariant,
-        combine=settings.combine,
-        wire_dtype=settings.wire_dtype,
-        listen=settings.listen,
-        drain_seconds=settings.drain_seconds,
-    )
+    plan = ClusterPlan.of(settings, drain_seconds=settings.drain_seconds, listen=settings.listen)
     async with local_cluster(plan, report, verbose=settings.verbose) as address:
         report.line(f'ready: moesaic generate --address {address} "Once upon a time"')
         await until_told_to_stop()

@@ -1,7 +1,7 @@
-"""Settings of the commands that start a cluster or talk to one."""
+"""Settings of the commands that start a cluster or talk to one, and the fields that they share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
@@ -11,9 +11,75 @@ from services.runtime.settings import Whole
 MAX_UINT32 = 2**32 - 1
 MAX_UINT64 = 2**64 - 1
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Combine = Literal["exact", "partial"]
-WireDtype = Literal["auto", "bfloat16"]
+Address = Annotated[str | None, Field(description="host:port of a running gateway")]
+
+# What a local cluster is to be.
+Model = Annotated[Path | None, Field(description="checkpoint folder in Hugging Face layout; else the embedded one")]
+Experts = Annotated[PositiveInt, Field(le=64, description="number of expert services")]
+Threads = Annotated[
+    PositiveInt | None, Field(description="threads of each process that computes; else the cores are shared out")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    Field(description="element type to compute in; auto is the checkpoint's"),
+]
+BatchInvariant = Annotated[bool, Field(description="give a request the same bits in any company, more slowly")]
+Combine = Annotated[
+    Literal["exact", "partial"],
+    Field(description="partial has services sum a row's experts first: fewer bytes, bits depend on placement"),
+]
+WireDtype = Annotated[
+    Literal["auto", "bfloat16"],
+    Field(description="bfloat16 halves the bytes between router and experts of a float32 model, less precisely"),
+]
+Verbose = Annotated[bool, Field(description="show the services' logs instead of writing them to files")]
+
+# What a request asks for; what is None is left to the server.
+Temperature = Annotated[
+    float | None,
+    Field(ge=0, le=100, allow_inf_nan=False, description="divides the logits; 0 takes the most likely token"),
+]
+TopP = Annotated[
+    float | None,
+    Field(gt=0, le=1, allow_inf_nan=False, description="keep the likeliest tokens up to this probability"),
+]
+TopK = Annotated[int | None, Field(ge=0, le=MAX_UINT32, description="keep the k likeliest tokens; 0 keeps all")]
+MinP = Annotated[
+    float | None,
+    Field(ge=0, le=1, allow_inf_nan=False, description="drop tokens below this share of the likeliest one"),
+]
+
+
+class ClusterSettings(Protocol):
+    """The settings of any command that starts a local cluster."""
+
+    @property
+    def model(self) -> Path | None: ...
+    @property
+    def experts(self) -> int: ...
+    @property
+    def threads(self) -> int | None: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def batch_invariant(self) -> bool: ...
+    @property
+    def combine(self) -> str: ...
+    @property
+    def wire_dtype(self) -> str: ...
+
+
+class SamplingSettings(Protocol):
+    """The settings of any command that has tokens drawn; what is None is left to the server."""
+
+    @property
+    def temperature(self) -> float | None: ...
+    @property
+    def top_k(self) -> int | None: ...
+    @property
+    def top_p(self) -> float | None: ...
+    @property
+    def min_p(self) -> float | None: ...
 
 
 class ServeSettings(BaseSettings):
@@ -25,28 +91,22 @@ class ServeSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_SERVE_", frozen=True)
 
-    model: Path | None = Field(None, description="checkpoint folder in Hugging Face layout; else the embedded one")
+    model: Model = None
     listen: str = Field("127.0.0.1:50051", description="address on which clients are served")
-    experts: PositiveInt = Field(2, le=64, description="number of expert services")
-    threads: PositiveInt | None = Field(
-        None, description="threads of each process that computes; else the cores are shared out"
-    )
-    dtype: Dtype = Field("auto", description="element type to compute in; auto is the checkpoint's")
-    batch_invariant: bool = Field(False, description="give a request the same bits in any company, more slowly")
-    combine: Combine = Field(
-        "exact", description="partial has services sum a row's experts first: fewer bytes, bits depend on placement"
-    )
-    wire_dtype: WireDtype = Field(
-        "auto", description="bfloat16 halves the bytes between router and experts of a float32 model, less precisely"
-    )
+    experts: Experts = 2
+    threads: Threads = None
+    dtype: Dtype = "auto"
+    batch_invariant: BatchInvariant = False
+    combine: Combine = "exact"
+    wire_dtype: WireDtype = "auto"
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time that requests have to finish at the end")
-    verbose: bool = Field(False, description="show the services' logs instead of writing them to files")
+    verbose: Verbose = False
 
 
 class GenerateSettings(BaseSettings):
     """Continue a prompt: stream the text to stdout, then print to stderr what it cost.
 
-    Starts a local cluster of its own for it, unless --address names one that is running.
+    Without --address it starts a cluster of its own, which the flags from --model to --verbose describe.
     """
 
     model_config = SettingsConfigDict(
@@ -54,32 +114,13 @@ class GenerateSettings(BaseSettings):
     )
 
     prompt: CliPositionalArg[str] = Field(description="text to continue; - reads it from stdin")
-    address: str | None = Field(None, description="host:port of a running gateway")
-    model: Path | None = Field(None, description="checkpoint folder of the own cluster; else the embedded one")
-    experts: PositiveInt = Field(2, le=64, description="number of expert services of the own cluster")
-    threads: PositiveInt | None = Field(
-        None, description="threads of each process of the own cluster; else the cores are shared out"
-    )
-    dtype: Dtype = Field("auto", description="element type that the own cluster computes in")
-    batch_invariant: bool = Field(False, description="give the own cluster the same bits in any company")
-    combine: Combine = Field("exact", description="partial has the own cluster's services sum a row's experts first")
-    wire_dtype: WireDtype = Field("auto", description="bfloat16 has rows of a float32 model travel in half the bytes")
+    address: Address = None
     chat: bool = Field(False, description="send the prompt as a chat message of the user")
     max_new_tokens: PositiveInt | None = Field(None, le=MAX_UINT32, description="most tokens to generate")
-    temperature: float | None = Field(
-        None,
-        ge=0,
-        le=100,
-        allow_inf_nan=False,
-        description="divides the logits; 0 takes the most likely token",
-    )
-    top_p: float | None = Field(
-        None, gt=0, le=1, allow_inf_nan=False, description="keep the likeliest tokens up to this probability"
-    )
-    top_k: int | None = Field(None, ge=0, le=MAX_UINT32, description="keep the k likeliest tokens; 0 keeps all")
-    min_p: float | None = Field(
-        None, ge=0, le=1, allow_inf_nan=False, description="drop tokens below this share of the likeliest one"
-    )
+    temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
+    min_p: MinP = None
     seed: int | None = Field(None, ge=0, le=MAX_UINT64, description="seed of the draws; else a random one")
     stop: Annotated[list[str], Whole] = Field([], description="end before this text; may be given several times")
     ignore_eos: bool = Field(False, description="go on past end-of-sequence tokens")
@@ -88,4 +129,11 @@ class GenerateSettings(BaseSettings):
         False,
         description="end stdout with one line of JSON: text, token_ids, usage, receipt, …",
     )
-    verbose: bool = Field(False, description="show the logs of the own cluster's services")
+    model: Model = None
+    experts: Experts = 2
+    threads: Threads = None
+    dtype: Dtype = "auto"
+    batch_invariant: BatchInvariant = False
+    combine: Combine = "exact"
+    wire_dtype: WireDtype = "auto"
+    verbose: Verbose = False

@@ -1,8 +1,8 @@
 """Waits until the members of a cluster serve, and says in a line what each of them holds."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -89,33 +89,33 @@ class Startup:
         self._report.line(f"{member.name:<9} {member.address:<21} pid {supervisor.pid or '-':<7} {holds}")
 
     async def _expert_holds(self, expert: Supervisor) -> str:
-        async with open_channel(expert.member.address) as channel:
+        async with _asking(expert) as channel:
             stub = expert_pb2_grpc.ExpertServiceStub(channel)
-            request = expert_pb2.ExpertServiceDescribeRequest()
-            about = await _answer(stub.Describe(request, timeout=DESCRIBE_SECONDS))
+            about = await stub.Describe(expert_pb2.ExpertServiceDescribeRequest(), timeout=DESCRIBE_SECONDS)
         total = about.num_experts * len(about.moe_layers)
         taken = about.expert_memory_bytes - about.free_memory_bytes
         placed = self._placed.get(expert.member.name, 0)
         return f"{placed} of {total} experts, {_mebibytes(taken)} on {about.device}"
 
     async def _router_holds(self) -> str:
-        async with open_channel(self._router.member.address) as channel:
+        async with _asking(self._router) as channel:
             stub = router_pb2_grpc.RouterServiceStub(channel)
-            request = router_pb2.RouterServiceDescribeRequest()
-            about = await _answer(stub.Describe(request, timeout=DESCRIBE_SECONDS))
+            about = await stub.Describe(router_pb2.RouterServiceDescribeRequest(), timeout=DESCRIBE_SECONDS)
         return f"{about.model} ({about.model_type}) without its experts, {about.kv_tokens} KV tokens"
 
     async def _gateway_holds(self) -> str:
-        async with open_channel(self._gateway.member.address) as channel:
+        async with _asking(self._gateway) as channel:
             stub = generation_pb2_grpc.GenerationServiceStub(channel)
-            request = generation_pb2.GetModelRequest()
-            about = await _answer(stub.GetModel(request, timeout=DESCRIBE_SECONDS))
+            about = await stub.GetModel(generation_pb2.GetModelRequest(), timeout=DESCRIBE_SECONDS)
         return f"serves {about.model}, context {about.max_context} tokens"
 
 
-async def _answer(call: grpc.aio.UnaryUnaryCall) -> Any:
+@asynccontextmanager
+async def _asking(supervisor: Supervisor) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the member; a call that fails raises the ServingError that it was there."""
     try:
-        return await call
+        async with open_channel(supervisor.member.address) as channel:
+            yield channel
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from error
 

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from services.cli.bench.settings import BenchSettings
 from services.cli.members import ClusterPlan, fair_threads
+from services.cli.settings import GenerateSettings, ServeSettings
 from services.expert.settings import ExpertSettings
 from services.gateway.settings import GatewaySettings
 from services.router.settings import RouterSettings
 from services.runtime.settings import load
 from services.wire.errors import InvalidRequest
 
+Command = type[ServeSettings | GenerateSettings | BenchSettings]
+COMMANDS = (ServeSettings, GenerateSettings, BenchSettings)
 SETTINGS = {"expert": ExpertSettings, "router": RouterSettings, "gateway": GatewaySettings}
 
 
@@ -26,6 +30,31 @@ def plan(**changes: object) -> ClusterPlan:
         "drain_seconds": 5.0,
     }
     return ClusterPlan(**whole | changes)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_of_a_command_is_in_its_plan(command: Command):
+    flags = "--model folder --experts 3 --threads 2 --dtype bfloat16 --combine partial --wire-dtype bfloat16"
+    assert planned(command, *flags.split()) == ClusterPlan(
+        model=Path("folder"),
+        num_experts=3,
+        threads=2,
+        drain_seconds=5.0,
+        dtype="bfloat16",
+        combine="partial",
+        wire_dtype="bfloat16",
+    )
+    assert planned(command, "--batch-invariant").batch_invariant
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_starts_the_same_cluster_by_default(command: Command):
+    assert planned(command) == ClusterPlan(model=None, num_experts=2, threads=None, drain_seconds=5.0)
+
+
+def planned(command: Command, *flags: str) -> ClusterPlan:
+    prompt = ("Once",) if command is GenerateSettings else ()
+    return ClusterPlan.of(load(command, (*flags, *prompt), "moesaic"), drain_seconds=5.0)
 
 
 def test_a_cluster_is_expert_services_a_router_and_a_gateway():

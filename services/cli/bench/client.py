@@ -10,13 +10,13 @@ from moesaic.v1 import generation_pb2, generation_pb2_grpc
 from services.cli.bench.prompts import Prompt
 from services.cli.bench.sample import NANOS_PER_SECOND, Failure, Sample
 from services.cli.bench.settings import BenchSettings
+from services.cli.request import say_sampling
 from services.cli.settings import MAX_UINT64
 
 RETRY_AFTER = "retry-after-ms"
 DESCRIBE_SECONDS = 10.0
 # A request that is due no longer is still sent, and refused by gRPC itself.
 LEAST_TIMEOUT_SECONDS = 0.001
-SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p")
 
 
 class LoadClient:
@@ -77,10 +77,7 @@ def build_request(settings: BenchSettings, prompt: Prompt, number: int) -> gener
         request.token_ids.ids.extend(prompt.token_ids)
     else:
         request.text = prompt.text
-    for name in SAMPLING_FIELDS:
-        value = getattr(settings, name)
-        if value is not None:
-            setattr(request.sampling, name, value)
+    say_sampling(request, settings)
     request.sampling.seed = (settings.seed + number) & MAX_UINT64
     request.stop.max_new_tokens = prompt.max_new_tokens or settings.max_new_tokens
     request.stop.ignore_eos = settings.ignore_eos

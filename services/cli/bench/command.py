@@ -3,8 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import grpc
 from rich.console import Console
@@ -14,16 +13,15 @@ from services.cli.bench.document import Findings, write_document
 from services.cli.bench.failures import RequestsFailed, failure_sentence
 from services.cli.bench.figures import figures_of
 from services.cli.bench.loads import Bounds, ClosedLoop, Load
-from services.cli.bench.machine import Machine
 from services.cli.bench.objectives import read_objectives
 from services.cli.bench.progress import shown_progress
 from services.cli.bench.prompts import Prompt, built_in_prompts, cut_to, read_prompts
 from services.cli.bench.run import LoadRun
 from services.cli.bench.settings import BenchSettings
 from services.cli.bench.tables import remarks, tables
-from services.cli.cluster import local_cluster
+from services.cli.cluster import gateway_address
 from services.cli.command import run_command
-from services.cli.members import ClusterPlan
+from services.cli.machine import Machine
 from services.cli.report import Report
 from services.runtime.channels import open_channel
 from services.runtime.settings import load as load_settings
@@ -31,8 +29,6 @@ from services.runtime.settings import refuse
 from services.wire.errors import InvalidRequest
 
 PROG = "moesaic bench"
-# Nothing is in flight any more, or it is given up, when the own cluster stops.
-DRAIN_SECONDS = 1.0
 FILE_WIDTH = 100
 
 EXAMPLES = (
@@ -61,7 +57,7 @@ def bench(arguments: Sequence[str]) -> int:
 async def _bench(settings: BenchSettings, prompts: Sequence[Prompt]) -> None:
     report = Report()
     findings = Findings(settings, Machine.here())
-    async with _target(settings, report) as address:
+    async with gateway_address(settings, report) as address:
         findings.address = address
         try:
             await _measure(findings, prompts, report)
@@ -73,24 +69,6 @@ async def _bench(settings: BenchSettings, prompts: Sequence[Prompt]) -> None:
     failed = failure_sentence(findings.samples)
     if failed is not None:
         raise RequestsFailed(failed)
-
-
-@asynccontextmanager
-async def _target(settings: BenchSettings, report: Report) -> AsyncIterator[str]:
-    if settings.address is not None:
-        yield settings.address
-        return
-    plan = ClusterPlan(
-        model=settings.model,
-        num_experts=settings.experts,
-        threads=settings.threads,
-        dtype=settings.dtype,
-        batch_invariant=settings.batch_invariant,
-        listen=None,
-        drain_seconds=DRAIN_SECONDS,
-    )
-    async with local_cluster(plan, report, verbose=settings.verbose) as address:
-        yield address
 
 
 async def _measure(findings: Findings, prompts: Sequence[Prompt], report: Report) -> None:

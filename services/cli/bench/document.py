@@ -10,14 +10,15 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from moesaic.v1 import common_pb2, generation_pb2
+from moesaic.v1 import generation_pb2
 from services.cli.bench.figures import Figures
 from services.cli.bench.loads import ClosedLoop, Load
-from services.cli.bench.machine import Machine
 from services.cli.bench.run import LoadRun
 from services.cli.bench.sample import NANOS_PER_SECOND, Sample
 from services.cli.bench.settings import BenchSettings
 from services.cli.cost import plain
+from services.cli.machine import Machine
+from services.cli.request import finish_reason_of
 
 SCHEMA = "moesaic.bench/1"
 # Microseconds; what lies below is noise that only makes the file longer.
@@ -103,7 +104,7 @@ def _request(sample: Sample, began_nanos: int) -> dict[str, Any]:
         "token_seconds": _each(sample.arrival_nanos, began_nanos),
         "token_counts": sample.arrival_tokens,
         "failure": None if sample.failure is None else asdict(sample.failure),
-        "finish_reason": None if completion is None else _finish_reason(completion),
+        "finish_reason": None if completion is None else finish_reason_of(completion),
         "usage": None if completion is None else plain(completion.usage),
         "receipt": None if completion is None else plain(completion.receipt),
     }
@@ -115,7 +116,3 @@ def _each(nanos: Sequence[int], began_nanos: int) -> list[float]:
 
 def _seconds(nanos: int, began_nanos: int) -> float:
     return round((nanos - began_nanos) / NANOS_PER_SECOND, DECIMALS)
-
-
-def _finish_reason(completion: generation_pb2.Completion) -> str:
-    return common_pb2.FinishReason.Name(completion.finish_reason).removeprefix("FINISH_REASON_").lower()

@@ -8,7 +8,23 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.cli.bench.loads import Arrivals, Bounds, ClosedLoop, Load, OpenLoop
 from services.cli.bench.objectives import read_objectives
-from services.cli.settings import MAX_UINT32, MAX_UINT64, Dtype
+from services.cli.settings import (
+    MAX_UINT32,
+    MAX_UINT64,
+    Address,
+    BatchInvariant,
+    Combine,
+    Dtype,
+    Experts,
+    MinP,
+    Model,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+    Verbose,
+    WireDtype,
+)
 
 DEFAULT_CONCURRENCY = (1, 4, 16)
 DEFAULT_SECONDS = 15.0
@@ -22,16 +38,16 @@ class BenchSettings(BaseSettings):
     ended. Open loop (--rate): requests arrive at a rate, however fast they are served; latencies then count
     from the moment at which a request was due. Several values are measured one after the other and compared.
 
-    Starts a local cluster of its own for it, unless --address names one that is running. Tables go to stdout,
-    progress to stderr. Ctrl-C ends it early and shows what there is. The exit code is 1 when any request
-    failed, 130 after Ctrl-C.
+    Without --address it starts a cluster of its own, which the flags from --model to --verbose describe. Tables
+    go to stdout, progress to stderr. Ctrl-C ends it early and shows what there is. The exit code is 1 when any
+    request failed, 130 after Ctrl-C.
     """
 
     model_config = SettingsConfigDict(
         env_prefix="MOESAIC_BENCH_", frozen=True, cli_shortcuts={"json-output": "json", "address": "gateway"}
     )
 
-    address: str | None = Field(None, description="host:port of a running gateway")
+    address: Address = None
     concurrency: list[PositiveInt] = Field(
         [], description="closed loop: requests at a time, such as 1,4,16 (which is also what an absent --rate means)"
     )
@@ -55,30 +71,24 @@ class BenchSettings(BaseSettings):
     )
     max_new_tokens: PositiveInt = Field(64, le=MAX_UINT32, description="most tokens to generate for a request")
     ignore_eos: bool = Field(False, description="go on past end-of-sequence tokens, so that lengths are known")
-    temperature: float | None = Field(
-        None, ge=0, le=100, allow_inf_nan=False, description="divides the logits; 0 takes the most likely token"
-    )
-    top_p: float | None = Field(
-        None, gt=0, le=1, allow_inf_nan=False, description="keep the likeliest tokens up to this probability"
-    )
-    top_k: int | None = Field(None, ge=0, le=MAX_UINT32, description="keep the k likeliest tokens; 0 keeps all")
-    min_p: float | None = Field(
-        None, ge=0, le=1, allow_inf_nan=False, description="drop tokens below this share of the likeliest one"
-    )
+    temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
+    min_p: MinP = None
     seed: int = Field(
         0, ge=0, le=MAX_UINT64, description="seed of Poisson arrivals; a request draws with this plus its number"
     )
     slo: list[str] = Field([], description="objectives for goodput, of ttft, itl, tpot and e2e: ttft=200ms,itl=50ms")
     timeout: PositiveFloat = Field(600.0, le=86_400, description="seconds that a request may take from when it is due")
     json_output: Path | None = Field(None, description="file for every sample, the settings and the figures")
-    model: Path | None = Field(None, description="checkpoint folder of the own cluster; else the embedded one")
-    experts: PositiveInt = Field(2, le=64, description="number of expert services of the own cluster")
-    threads: PositiveInt | None = Field(
-        None, description="threads of each process of the own cluster; else the cores are shared out"
-    )
-    dtype: Dtype = Field("auto", description="element type that the own cluster computes in")
-    batch_invariant: bool = Field(False, description="give the own cluster the same bits in any company")
-    verbose: bool = Field(False, description="show the logs of the own cluster's services")
+    model: Model = None
+    experts: Experts = 2
+    threads: Threads = None
+    dtype: Dtype = "auto"
+    batch_invariant: BatchInvariant = False
+    combine: Combine = "exact"
+    wire_dtype: WireDtype = "auto"
+    verbose: Verbose = False
 
     @field_validator("slo")
     @classmethod
