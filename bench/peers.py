@@ -11,13 +11,13 @@ from bench.failure import BenchFailed
 from services.model.checkpoint import Checkpoint
 from services.model.sampler import Sampling
 from services.router.combine import Combine, ExactCombine
-from services.router.dispatch import Dispatcher, Placement
+from services.router.dispatch import Dispatcher
 from services.router.expert_peer import Expected, ExpertPeer
+from services.router.placement import Placement, Replicas
 from services.router.receipt import SequenceReceipt
 from services.router.scheduler import Work
 from services.router.sequence import Order
 from services.router.sequence import Sequence as RoutedSequence
-from services.router.shares import NOBODY, Indices
 from services.router.step import Step
 from services.wire.frames import ELEMENT_TYPES
 
@@ -84,20 +84,21 @@ def dispatcher_over(
         wire_dtype=wire_dtype or checkpoint.dtype,
         combine=combine or ExactCombine(),
     )
-    ready = [peer.ready_experts() for peer in peers]
-    owners = {layer: _owners(checkpoint.num_experts, layer, ready) for layer in checkpoint.moe_layers}
-    dispatcher.placement = Placement(owners, [peer.streams for peer in peers], [peer.address for peer in peers])
+    replicas = {layer: _dealt_out(layer, checkpoint.num_experts, peers) for layer in checkpoint.moe_layers}
+    dispatcher.place(Placement(peers, replicas))
     return dispatcher
 
 
-def _owners(num_experts: int, layer: int, ready: Sequence[dict[tuple[int, int], bytes]]) -> Indices:
-    owners = np.full(num_experts, NOBODY, dtype=np.int64)
-    for expert in range(num_experts):
-        hosts = [index for index, experts in enumerate(ready) if (layer, expert) in experts]
-        if not hosts:
+def _dealt_out(layer: int, num_experts: int, peers: Sequence[ExpertPeer]) -> Replicas:
+    none = np.zeros(num_experts, dtype=bool)
+    ready = np.stack([peer.ready.get(layer, none) for peer in peers])
+    replicas = np.zeros_like(ready)
+    for expert, column in enumerate(ready.T):
+        hosts = np.flatnonzero(column)
+        if not len(hosts):
             raise BenchFailed(f"no service hosts expert {expert} of layer {layer}")
-        owners[expert] = hosts[expert % len(hosts)]
-    return owners
+        replicas[hosts[expert % len(hosts)], expert] = True
+    return replicas
 
 
 def decode_step(num_tokens: int, lane: int = 0) -> Step:

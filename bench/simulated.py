@@ -17,7 +17,8 @@ from services.expert.admission import Contract, Slots
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.compute import Computed, Work
-from services.expert.hosting import ExpertKey, Hosting
+from services.expert.expert_key import ExpertKey
+from services.expert.hosting import Hosting
 from services.expert.loading import Library, Progress
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
@@ -94,14 +95,7 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
     checkpoint = Checkpoint.open(expert.model)
     bank = Bank(checkpoint, checkpoint.dtype, torch.device("cpu"), EXPERT_MEMORY_BYTES)
     settings = ExpertSettings(model=expert.model)
-    contract = Contract(
-        bank.dtype,
-        checkpoint.hidden_size,
-        checkpoint.moe_layers,
-        checkpoint.num_experts,
-        checkpoint.num_experts_per_token,
-        settings.max_frame_bytes,
-    )
+    contract = Contract.of(checkpoint, bank.dtype, settings.max_frame_bytes)
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     device = SimulatedDevice(expert.time, checkpoint.hidden_size, bank.dtype)
     batcher = Batcher(device.compute, max_waiting_pairs=settings.max_waiting_pairs)

@@ -1,10 +1,26 @@
 """Experts of a checkpoint split over several modules of one process: what the cluster does, without the cluster."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from services.model.checkpoint import Checkpoint
-from services.model.expert_weights import build_experts
+from services.model.expert_weights import ExpertsImplementation, empty_experts, fill_expert
+
+
+def build_experts(
+    checkpoint: Checkpoint,
+    layer: int,
+    experts: Sequence[int],
+    dtype: torch.dtype,
+    implementation: ExpertsImplementation = "grouped_mm",
+) -> nn.Module:
+    """A filled module whose slot `i` is the expert `experts[i]` of `layer`; called as `empty_experts` says."""
+    module = empty_experts(checkpoint, layer, len(experts), dtype, torch.device("cpu"), implementation)
+    for slot, expert in enumerate(experts):
+        fill_expert(module, slot, checkpoint.read_expert(layer, expert, dtype))
+    return module
 
 
 class LocalExperts(nn.Module):
@@ -13,8 +29,7 @@ class LocalExperts(nn.Module):
     def __init__(self, checkpoint: Checkpoint, layer: int, dtype: torch.dtype, num_shares: int = 3) -> None:
         super().__init__()
         hosted = [range(share, checkpoint.num_experts, num_shares) for share in range(num_shares)]
-        device = torch.device("cpu")
-        self.shares = nn.ModuleList(build_experts(checkpoint, layer, experts, dtype, device) for experts in hosted)
+        self.shares = nn.ModuleList(build_experts(checkpoint, layer, experts, dtype) for experts in hosted)
 
     def forward(self, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """[tokens, hidden_size], [tokens, k], [tokens, k] -> [tokens, hidden_size]"""

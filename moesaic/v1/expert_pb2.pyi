@@ -33,7 +33,7 @@ class _ExpertStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     EXPERT_STATE_READY: _ExpertState.ValueType  # 2
     """Frames are served."""
     EXPERT_STATE_RETIRING: _ExpertState.ValueType  # 3
-    """Queued frames are served, new ones are not."""
+    """Frames are served for a moment yet, queued ones to the end; routers turn to other services."""
 
 class ExpertState(_ExpertState, metaclass=_ExpertStateEnumTypeWrapper):
     """What an expert is doing on a service."""
@@ -45,7 +45,7 @@ EXPERT_STATE_LOADING: ExpertState.ValueType  # 1
 EXPERT_STATE_READY: ExpertState.ValueType  # 2
 """Frames are served."""
 EXPERT_STATE_RETIRING: ExpertState.ValueType  # 3
-"""Queued frames are served, new ones are not."""
+"""Frames are served for a moment yet, queued ones to the end; routers turn to other services."""
 Global___ExpertState: typing_extensions.TypeAlias = ExpertState
 
 class _PairFailureReason:
@@ -230,12 +230,15 @@ class WatchHostingResponse(google.protobuf.message.Message):
     GENERATION_FIELD_NUMBER: builtins.int
     EXPERTS_FIELD_NUMBER: builtins.int
     FREE_MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    IS_DRAINING_FIELD_NUMBER: builtins.int
     instance: builtins.str
     """The service's instance id."""
     generation: builtins.int
     """Grows by one with each change."""
     free_memory_bytes: builtins.int
     """Bytes of expert memory that are not taken."""
+    is_draining: builtins.bool
+    """The service is about to stop and waits for its experts to be hosted elsewhere and unloaded."""
     @property
     def experts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HostedExpert]:
         """Ordered by layer and expert."""
@@ -247,8 +250,9 @@ class WatchHostingResponse(google.protobuf.message.Message):
         generation: builtins.int = ...,
         experts: collections.abc.Iterable[Global___HostedExpert] | None = ...,
         free_memory_bytes: builtins.int = ...,
+        is_draining: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["experts", b"experts", "free_memory_bytes", b"free_memory_bytes", "generation", b"generation", "instance", b"instance"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["experts", b"experts", "free_memory_bytes", b"free_memory_bytes", "generation", b"generation", "instance", b"instance", "is_draining", b"is_draining"]) -> None: ...
 
 Global___WatchHostingResponse: typing_extensions.TypeAlias = WatchHostingResponse
 
@@ -283,10 +287,19 @@ class LoadExpertsRequest(google.protobuf.message.Message):
     EXPECTED_GENERATION_FIELD_NUMBER: builtins.int
     MODEL_DIGEST_FIELD_NUMBER: builtins.int
     EXPERTS_FIELD_NUMBER: builtins.int
+    OPERATION_FIELD_NUMBER: builtins.int
+    HOLD_NANOS_FIELD_NUMBER: builtins.int
     expected_generation: builtins.int
     """The hosting generation that the caller planned with."""
     model_digest: builtins.str
     """Digest of the checkpoint that the caller means."""
+    operation: builtins.str
+    """Names the operation that `hold_nanos` is for; required with it."""
+    hold_nanos: builtins.int
+    """For so long from when they are ready no `UnloadExperts` of another operation takes them. Who retires an expert holds its
+    replica elsewhere first: of two planners that would each retire the other's replica, both are refused and none is lost.
+    0 ends the operation's hold at once.
+    """
     @property
     def experts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExpertId]:
         """Which experts; at least one."""
@@ -297,8 +310,10 @@ class LoadExpertsRequest(google.protobuf.message.Message):
         expected_generation: builtins.int = ...,
         model_digest: builtins.str = ...,
         experts: collections.abc.Iterable[Global___ExpertId] | None = ...,
+        operation: builtins.str = ...,
+        hold_nanos: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["expected_generation", b"expected_generation", "experts", b"experts", "model_digest", b"model_digest"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expected_generation", b"expected_generation", "experts", b"experts", "hold_nanos", b"hold_nanos", "model_digest", b"model_digest", "operation", b"operation"]) -> None: ...
 
 Global___LoadExpertsRequest: typing_extensions.TypeAlias = LoadExpertsRequest
 
@@ -336,8 +351,11 @@ class UnloadExpertsRequest(google.protobuf.message.Message):
 
     EXPECTED_GENERATION_FIELD_NUMBER: builtins.int
     EXPERTS_FIELD_NUMBER: builtins.int
+    OPERATION_FIELD_NUMBER: builtins.int
     expected_generation: builtins.int
     """The hosting generation that the caller planned with."""
+    operation: builtins.str
+    """Names the operation; one that holds the experts itself may let them go."""
     @property
     def experts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExpertId]:
         """Which experts; at least one."""
@@ -347,8 +365,9 @@ class UnloadExpertsRequest(google.protobuf.message.Message):
         *,
         expected_generation: builtins.int = ...,
         experts: collections.abc.Iterable[Global___ExpertId] | None = ...,
+        operation: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["expected_generation", b"expected_generation", "experts", b"experts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expected_generation", b"expected_generation", "experts", b"experts", "operation", b"operation"]) -> None: ...
 
 Global___UnloadExpertsRequest: typing_extensions.TypeAlias = UnloadExpertsRequest
 
@@ -394,6 +413,7 @@ class Frame(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     REQUESTS_FIELD_NUMBER: builtins.int
     PAIR_WEIGHTS_FIELD_NUMBER: builtins.int
+    CHECKSUM_FIELD_NUMBER: builtins.int
     ROWS_FIELD_NUMBER: builtins.int
     frame_id: builtins.int
     """Chosen by the router; not used twice while in flight on the stream."""
@@ -415,6 +435,11 @@ class Frame(google.protobuf.message.Message):
     """Weight of each pair: float32, little-endian, finite. Where there are any, the reply has each row's weighted sum instead of
     the pairs' outputs. Empty otherwise.
     """
+    checksum: builtins.int
+    """CRC-32 (that of zlib and PNG) of these, one after the other: `frame_id` (8 bytes), `layer`, `dtype`, `num_rows` (4 bytes each,
+    all little-endian), `pair_rows`, `pair_experts`, `pair_weights`, `rows`. Where it is set and wrong the frame is answered with
+    a FrameError of DATA_LOSS, and the reply has one too.
+    """
     rows: builtins.bytes
     """Hidden states, shape [num_rows, hidden_size], row-major. Last, so that it can be written without a copy."""
     @property
@@ -434,9 +459,12 @@ class Frame(google.protobuf.message.Message):
         traceparent: builtins.str = ...,
         requests: collections.abc.Iterable[builtins.int] | None = ...,
         pair_weights: builtins.bytes = ...,
+        checksum: builtins.int | None = ...,
         rows: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "frame_id", b"frame_id", "layer", b"layer", "num_rows", b"num_rows", "pair_experts", b"pair_experts", "pair_rows", b"pair_rows", "pair_weights", b"pair_weights", "remaining_nanos", b"remaining_nanos", "requests", b"requests", "rows", b"rows", "traceparent", b"traceparent"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_checksum", b"_checksum", "checksum", b"checksum"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_checksum", b"_checksum", "checksum", b"checksum", "dtype", b"dtype", "frame_id", b"frame_id", "layer", b"layer", "num_rows", b"num_rows", "pair_experts", b"pair_experts", "pair_rows", b"pair_rows", "pair_weights", b"pair_weights", "remaining_nanos", b"remaining_nanos", "requests", b"requests", "rows", b"rows", "traceparent", b"traceparent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_checksum", b"_checksum"]) -> typing.Literal["checksum"] | None: ...
 
 Global___Frame: typing_extensions.TypeAlias = Frame
 
@@ -521,7 +549,7 @@ class FrameError(google.protobuf.message.Message):
     STATUS_CODE_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     status_code: builtins.int
-    """gRPC status code: INVALID_ARGUMENT for the sender's fault, INTERNAL for the service's."""
+    """gRPC status code: INVALID_ARGUMENT for the sender's fault, INTERNAL for the service's, DATA_LOSS for a wrong checksum."""
     message: builtins.str
     """Names the field and the limit."""
     def __init__(
@@ -575,11 +603,16 @@ class FrameReply(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
     BATCH_FRAMES_FIELD_NUMBER: builtins.int
+    CHECKSUM_FIELD_NUMBER: builtins.int
     ROWS_FIELD_NUMBER: builtins.int
     frame_id: builtins.int
     """The frame's id."""
     batch_frames: builtins.int
     """Frames computed together with this one, itself included."""
+    checksum: builtins.int
+    """In the reply to a frame that has one: CRC-32 of these, one after the other: `frame_id` (8 bytes), for each failure its
+    `reason` and `pairs` (4 bytes each, all little-endian), `rows`.
+    """
     rows: builtins.bytes
     """Outputs of the computed pairs in the frame's order, not weighted by the gate: shape [computed pairs, hidden_size], in the
     frame's dtype. For a frame with `pair_weights` the sum over each row's computed pairs of weight times output, added up in
@@ -606,10 +639,12 @@ class FrameReply(google.protobuf.message.Message):
         error: Global___FrameError | None = ...,
         timings: Global___ServerTimings | None = ...,
         batch_frames: builtins.int = ...,
+        checksum: builtins.int | None = ...,
         rows: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["error", b"error", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_frames", b"batch_frames", "error", b"error", "failures", b"failures", "frame_id", b"frame_id", "rows", b"rows", "timings", b"timings"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_checksum", b"_checksum", "checksum", b"checksum", "error", b"error", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_checksum", b"_checksum", "batch_frames", b"batch_frames", "checksum", b"checksum", "error", b"error", "failures", b"failures", "frame_id", b"frame_id", "rows", b"rows", "timings", b"timings"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_checksum", b"_checksum"]) -> typing.Literal["checksum"] | None: ...
 
 Global___FrameReply: typing_extensions.TypeAlias = FrameReply
 

@@ -87,17 +87,19 @@ class ExpertServiceServicer(object):
 
         ABORTED when `expected_generation` is no longer the hosting's, so that of two planners one loses and plans again.
         RESOURCE_EXHAUSTED, before anything is allocated, when they do not fit in the expert memory. FAILED_PRECONDITION when the
-        service's checkpoint is another one. NOT_FOUND for a layer or an expert that the model does not have. Experts that are hosted already stay.
-        On any failure the hosting is what it was.
+        service's checkpoint is another one. NOT_FOUND for a layer or an expert that the model does not have. Experts that are
+        hosted already stay. On any failure the hosting is what it was. With `hold_nanos` the experts, once ready, are held for the operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadExperts(self, request, context):
-        """Lets experts go: no new frame is served, queued ones are, then their memory is freed.
+        """Lets experts go: they are shown as retiring and serve for a moment yet, so that routers turn to others; then no new frame
+        is served, queued ones are, and their memory is freed.
 
-        ABORTED and NOT_FOUND as for `LoadExperts`. Experts that are not hosted are ignored.
+        ABORTED and NOT_FOUND as for `LoadExperts`; ABORTED too when another operation holds one of the experts. Experts that are
+        not hosted are ignored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import moesaic.v1.common_pb2
 import sys
@@ -18,6 +19,66 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _ServiceState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ServiceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ServiceState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SERVICE_STATE_UNSPECIFIED: _ServiceState.ValueType  # 0
+    """Never sent."""
+    SERVICE_STATE_LOST: _ServiceState.ValueType  # 1
+    """Not connected."""
+    SERVICE_STATE_LIVE: _ServiceState.ValueType  # 2
+    """Connected and answering."""
+    SERVICE_STATE_SUSPECT: _ServiceState.ValueType  # 3
+    """Connected, but a frame's deadline passed and nothing has come since: avoided and probed."""
+    SERVICE_STATE_DRAINING: _ServiceState.ValueType  # 4
+    """Serving what it has yet; its experts are being moved elsewhere."""
+
+class ServiceState(_ServiceState, metaclass=_ServiceStateEnumTypeWrapper):
+    """Whether frames are sent to a service."""
+
+SERVICE_STATE_UNSPECIFIED: ServiceState.ValueType  # 0
+"""Never sent."""
+SERVICE_STATE_LOST: ServiceState.ValueType  # 1
+"""Not connected."""
+SERVICE_STATE_LIVE: ServiceState.ValueType  # 2
+"""Connected and answering."""
+SERVICE_STATE_SUSPECT: ServiceState.ValueType  # 3
+"""Connected, but a frame's deadline passed and nothing has come since: avoided and probed."""
+SERVICE_STATE_DRAINING: ServiceState.ValueType  # 4
+"""Serving what it has yet; its experts are being moved elsewhere."""
+Global___ServiceState: typing_extensions.TypeAlias = ServiceState
+
+class _OperationPhase:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _OperationPhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_OperationPhase.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    OPERATION_PHASE_UNSPECIFIED: _OperationPhase.ValueType  # 0
+    """Never sent."""
+    OPERATION_PHASE_LOADING: _OperationPhase.ValueType  # 1
+    """Experts are being loaded in their new places."""
+    OPERATION_PHASE_RETIRING: _OperationPhase.ValueType  # 2
+    """Experts are leaving their old places."""
+    OPERATION_PHASE_DONE: _OperationPhase.ValueType  # 3
+    """All is as it was asked for."""
+
+class OperationPhase(_OperationPhase, metaclass=_OperationPhaseEnumTypeWrapper):
+    """How far an operation is."""
+
+OPERATION_PHASE_UNSPECIFIED: OperationPhase.ValueType  # 0
+"""Never sent."""
+OPERATION_PHASE_LOADING: OperationPhase.ValueType  # 1
+"""Experts are being loaded in their new places."""
+OPERATION_PHASE_RETIRING: OperationPhase.ValueType  # 2
+"""Experts are leaving their old places."""
+OPERATION_PHASE_DONE: OperationPhase.ValueType  # 3
+"""All is as it was asked for."""
+Global___OperationPhase: typing_extensions.TypeAlias = OperationPhase
 
 @typing.final
 class RouterServiceDescribeRequest(google.protobuf.message.Message):
@@ -418,6 +479,11 @@ class PlacedService(google.protobuf.message.Message):
     IS_LIVE_FIELD_NUMBER: builtins.int
     GENERATION_FIELD_NUMBER: builtins.int
     LAYERS_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    EXPERT_MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    FREE_MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    REFUSAL_FIELD_NUMBER: builtins.int
     address: builtins.str
     """Its address."""
     instance: builtins.str
@@ -426,6 +492,16 @@ class PlacedService(google.protobuf.message.Message):
     """Whether frames can be sent to it now."""
     generation: builtins.int
     """The hosting generation that was seen last."""
+    state: Global___ServiceState.ValueType
+    """Whether it is used, and if not why."""
+    device: builtins.str
+    """Device that computes: `cpu`, `cuda:0`, …"""
+    expert_memory_bytes: builtins.int
+    """Bytes that experts may take there."""
+    free_memory_bytes: builtins.int
+    """Bytes of them that are not taken."""
+    refusal: builtins.str
+    """Why it cannot be used, where it was refused; else empty."""
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HostedLayer]:
         """What it hosts."""
@@ -438,8 +514,13 @@ class PlacedService(google.protobuf.message.Message):
         is_live: builtins.bool = ...,
         generation: builtins.int = ...,
         layers: collections.abc.Iterable[Global___HostedLayer] | None = ...,
+        state: Global___ServiceState.ValueType = ...,
+        device: builtins.str = ...,
+        expert_memory_bytes: builtins.int = ...,
+        free_memory_bytes: builtins.int = ...,
+        refusal: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "generation", b"generation", "instance", b"instance", "is_live", b"is_live", "layers", b"layers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "device", b"device", "expert_memory_bytes", b"expert_memory_bytes", "free_memory_bytes", b"free_memory_bytes", "generation", b"generation", "instance", b"instance", "is_live", b"is_live", "layers", b"layers", "refusal", b"refusal", "state", b"state"]) -> None: ...
 
 Global___PlacedService: typing_extensions.TypeAlias = PlacedService
 
@@ -451,18 +532,226 @@ class GetPlacementResponse(google.protobuf.message.Message):
 
     SERVICES_FIELD_NUMBER: builtins.int
     MIN_LIVE_REPLICAS_FIELD_NUMBER: builtins.int
+    COVERAGE_FIELD_NUMBER: builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    MOE_LAYERS_FIELD_NUMBER: builtins.int
+    NUM_EXPERTS_FIELD_NUMBER: builtins.int
     min_live_replicas: builtins.int
     """Live services that the least replicated expert is ready on."""
+    coverage: builtins.int
+    """Live services that each expert is to be ready on."""
+    model_digest: builtins.str
+    """Digest of the checkpoint that is served."""
+    num_experts: builtins.int
+    """Experts in each of them."""
     @property
     def services(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlacedService]:
         """Ordered by address."""
+
+    @property
+    def moe_layers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Layers of the model that have experts, counted from 0."""
 
     def __init__(
         self,
         *,
         services: collections.abc.Iterable[Global___PlacedService] | None = ...,
         min_live_replicas: builtins.int = ...,
+        coverage: builtins.int = ...,
+        model_digest: builtins.str = ...,
+        moe_layers: collections.abc.Iterable[builtins.int] | None = ...,
+        num_experts: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["min_live_replicas", b"min_live_replicas", "services", b"services"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["coverage", b"coverage", "min_live_replicas", b"min_live_replicas", "model_digest", b"model_digest", "moe_layers", b"moe_layers", "num_experts", b"num_experts", "services", b"services"]) -> None: ...
 
 Global___GetPlacementResponse: typing_extensions.TypeAlias = GetPlacementResponse
+
+@typing.final
+class TargetService(google.protobuf.message.Message):
+    """The experts that one service is to host."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: builtins.int
+    LAYERS_FIELD_NUMBER: builtins.int
+    address: builtins.str
+    """Its address."""
+    @property
+    def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HostedLayer]:
+        """What it is to host in each layer; layers left out are none of its."""
+
+    def __init__(
+        self,
+        *,
+        address: builtins.str = ...,
+        layers: collections.abc.Iterable[Global___HostedLayer] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "layers", b"layers"]) -> None: ...
+
+Global___TargetService: typing_extensions.TypeAlias = TargetService
+
+@typing.final
+class TargetPlacement(google.protobuf.message.Message):
+    """A whole placement: whatever a service hosts beyond it is unloaded."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_DIGEST_FIELD_NUMBER: builtins.int
+    SERVICES_FIELD_NUMBER: builtins.int
+    model_digest: builtins.str
+    """Digest of the checkpoint that it is for; empty for whatever is served."""
+    @property
+    def services(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TargetService]:
+        """Each service once; one that is left out hosts nothing in the end."""
+
+    def __init__(
+        self,
+        *,
+        model_digest: builtins.str = ...,
+        services: collections.abc.Iterable[Global___TargetService] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model_digest", b"model_digest", "services", b"services"]) -> None: ...
+
+Global___TargetPlacement: typing_extensions.TypeAlias = TargetPlacement
+
+@typing.final
+class EvenPlacement(google.protobuf.message.Message):
+    """Experts spread evenly over the services, each `coverage` times, with few moves."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___EvenPlacement: typing_extensions.TypeAlias = EvenPlacement
+
+@typing.final
+class DrainService(google.protobuf.message.Message):
+    """A service emptied, so that it can be stopped; it is given no experts until it is started again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: builtins.int
+    address: builtins.str
+    """Its address."""
+    def __init__(
+        self,
+        *,
+        address: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address"]) -> None: ...
+
+Global___DrainService: typing_extensions.TypeAlias = DrainService
+
+@typing.final
+class ChangePlacementRequest(google.protobuf.message.Message):
+    """What to change."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    EVEN_FIELD_NUMBER: builtins.int
+    DRAIN_FIELD_NUMBER: builtins.int
+    FORCE_FIELD_NUMBER: builtins.int
+    operation_id: builtins.str
+    """Chosen by the caller; made up by the router where empty."""
+    force: builtins.bool
+    """Carried out even where experts are left with fewer replicas than the coverage asked for, though never with none."""
+    @property
+    def target(self) -> Global___TargetPlacement:
+        """Who is to host what."""
+
+    @property
+    def even(self) -> Global___EvenPlacement:
+        """Evenly."""
+
+    @property
+    def drain(self) -> Global___DrainService:
+        """All but one service."""
+
+    def __init__(
+        self,
+        *,
+        operation_id: builtins.str = ...,
+        target: Global___TargetPlacement | None = ...,
+        even: Global___EvenPlacement | None = ...,
+        drain: Global___DrainService | None = ...,
+        force: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["change", b"change", "drain", b"drain", "even", b"even", "target", b"target"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["change", b"change", "drain", b"drain", "even", b"even", "force", b"force", "operation_id", b"operation_id", "target", b"target"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["change", b"change"]) -> typing.Literal["target", "even", "drain"] | None: ...
+
+Global___ChangePlacementRequest: typing_extensions.TypeAlias = ChangePlacementRequest
+
+@typing.final
+class ChangePlacementResponse(google.protobuf.message.Message):
+    """How far an operation is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: builtins.int
+    PHASE_FIELD_NUMBER: builtins.int
+    NUM_DONE_FIELD_NUMBER: builtins.int
+    NUM_TOTAL_FIELD_NUMBER: builtins.int
+    operation_id: builtins.str
+    """Its id."""
+    phase: Global___OperationPhase.ValueType
+    """What it is doing."""
+    num_done: builtins.int
+    """Experts loaded or unloaded so far."""
+    num_total: builtins.int
+    """Experts to load and unload in all."""
+    def __init__(
+        self,
+        *,
+        operation_id: builtins.str = ...,
+        phase: Global___OperationPhase.ValueType = ...,
+        num_done: builtins.int = ...,
+        num_total: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["num_done", b"num_done", "num_total", b"num_total", "operation_id", b"operation_id", "phase", b"phase"]) -> None: ...
+
+Global___ChangePlacementResponse: typing_extensions.TypeAlias = ChangePlacementResponse
+
+@typing.final
+class AddExpertServicesRequest(google.protobuf.message.Message):
+    """Services to make known."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: builtins.int
+    @property
+    def addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """As host:port; dns:///name:port for every address of a name, looked up again from then on. At least one."""
+
+    def __init__(
+        self,
+        *,
+        addresses: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses"]) -> None: ...
+
+Global___AddExpertServicesRequest: typing_extensions.TypeAlias = AddExpertServicesRequest
+
+@typing.final
+class AddExpertServicesResponse(google.protobuf.message.Message):
+    """They are known."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: builtins.int
+    @property
+    def addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Addresses of all services that the router knows now, ordered."""
+
+    def __init__(
+        self,
+        *,
+        addresses: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses"]) -> None: ...
+
+Global___AddExpertServicesResponse: typing_extensions.TypeAlias = AddExpertServicesResponse

@@ -50,6 +50,16 @@ class RouterServiceStub(object):
                 request_serializer=moesaic_dot_v1_dot_router__pb2.GetPlacementRequest.SerializeToString,
                 response_deserializer=moesaic_dot_v1_dot_router__pb2.GetPlacementResponse.FromString,
                 _registered_method=True)
+        self.ChangePlacement = channel.unary_stream(
+                '/moesaic.v1.RouterService/ChangePlacement',
+                request_serializer=moesaic_dot_v1_dot_router__pb2.ChangePlacementRequest.SerializeToString,
+                response_deserializer=moesaic_dot_v1_dot_router__pb2.ChangePlacementResponse.FromString,
+                _registered_method=True)
+        self.AddExpertServices = channel.unary_unary(
+                '/moesaic.v1.RouterService/AddExpertServices',
+                request_serializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesRequest.SerializeToString,
+                response_deserializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer(object):
@@ -80,6 +90,26 @@ class RouterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangePlacement(self, request, context):
+        """Changes who hosts what: an expert is loaded and ready in its new place before it leaves the old one, and serving never pauses.
+
+        The stream tells how far the operation is; its last response has phase DONE. Whoever leaves it does not end the operation,
+        and a call with the id of one that is under way, or has ended lately, tells of that one. FAILED_PRECONDITION while another is
+        under way, when a service named is not there, or when experts would be left with fewer live replicas than the router's
+        `coverage`, unless `force` is set. RESOURCE_EXHAUSTED when expert memory does not suffice. ABORTED when the operation fails on
+        its way; what was in force stays in force, and the same call made again goes on from there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddExpertServices(self, request, context):
+        """Makes expert services known to the router; they are connected to, and given experts, as if they had been there from the start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +127,16 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.GetPlacement,
                     request_deserializer=moesaic_dot_v1_dot_router__pb2.GetPlacementRequest.FromString,
                     response_serializer=moesaic_dot_v1_dot_router__pb2.GetPlacementResponse.SerializeToString,
+            ),
+            'ChangePlacement': grpc.unary_stream_rpc_method_handler(
+                    servicer.ChangePlacement,
+                    request_deserializer=moesaic_dot_v1_dot_router__pb2.ChangePlacementRequest.FromString,
+                    response_serializer=moesaic_dot_v1_dot_router__pb2.ChangePlacementResponse.SerializeToString,
+            ),
+            'AddExpertServices': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddExpertServices,
+                    request_deserializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesRequest.FromString,
+                    response_serializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +221,60 @@ class RouterService(object):
             '/moesaic.v1.RouterService/GetPlacement',
             moesaic_dot_v1_dot_router__pb2.GetPlacementRequest.SerializeToString,
             moesaic_dot_v1_dot_router__pb2.GetPlacementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePlacement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/moesaic.v1.RouterService/ChangePlacement',
+            moesaic_dot_v1_dot_router__pb2.ChangePlacementRequest.SerializeToString,
+            moesaic_dot_v1_dot_router__pb2.ChangePlacementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddExpertServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moesaic.v1.RouterService/AddExpertServices',
+            moesaic_dot_v1_dot_router__pb2.AddExpertServicesRequest.SerializeToString,
+            moesaic_dot_v1_dot_router__pb2.AddExpertServicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

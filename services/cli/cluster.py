@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,14 @@ OWN_DRAIN_SECONDS = 1.0
 # Beyond its own drain a process needs a moment to flush telemetry and leave.
 LEAVE_SECONDS = 10.0
 STOP_ORDER = ("gateway", "router", "expert")
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """Where a cluster of this machine is reached."""
+
+    gateway: str
+    router: str
 
 
 class ClientSettings(ClusterSettings, Protocol):
@@ -42,14 +51,14 @@ async def gateway_address(settings: ClientSettings, report: Report) -> AsyncIter
         yield settings.address
         return
     plan = ClusterPlan.of(settings, drain_seconds=OWN_DRAIN_SECONDS)
-    async with local_cluster(plan, report, verbose=settings.verbose) as address:
+    async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
         report.line("")
-        yield address
+        yield cluster.gateway
 
 
 @asynccontextmanager
-async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> AsyncIterator[str]:
-    """Start the plan's members and yield the gateway's address once requests are served.
+async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> AsyncIterator[LocalCluster]:
+    """Start the plan's members and yield where they are once requests are served.
 
     When the block ends, the gateway drains and stops first, then the router, then the experts. Raises
     ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled then.
@@ -66,7 +75,8 @@ async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> 
             try:
                 with report.waiting():
                     await Startup(supervisors, report).wait()
-                yield members[-1].address
+                *_, router, gateway = members
+                yield LocalCluster(gateway.address, router.address)
             finally:
                 await _stop(supervisors, plan.drain_seconds + LEAVE_SECONDS)
 

@@ -44,6 +44,7 @@ class ClusterPlan:
     batch_invariant: bool = False
     combine: str = "exact"
     wire_dtype: str = "auto"
+    coverage: int = 1
 
     @classmethod
     def of(cls, settings: ClusterSettings, *, drain_seconds: float, listen: str | None = None) -> "ClusterPlan":
@@ -58,6 +59,7 @@ class ClusterPlan:
             batch_invariant=settings.batch_invariant,
             combine=settings.combine,
             wire_dtype=settings.wire_dtype,
+            coverage=settings.coverage,
         )
 
     def members(self) -> list[Member]:
@@ -97,6 +99,7 @@ class ClusterPlan:
         yield f"--experts={','.join(experts)}"
         yield f"--combine={self.combine}"
         yield f"--wire-dtype={self.wire_dtype}"
+        yield f"--coverage={self.coverage}"
 
 
 def fair_threads(num_experts: int) -> int:

@@ -12,6 +12,7 @@ from services.runtime.settings import load
 
 EXAMPLES = (
     "moesaic serve",
+    "moesaic serve --experts 4 --coverage 2",
     "moesaic serve --model /models/OLMoE-1B-7B-0924 --experts 4 --listen 0.0.0.0:50051",
 )
 
@@ -25,8 +26,9 @@ def serve(arguments: Sequence[str]) -> int:
 async def _serve(settings: ServeSettings) -> None:
     report = Report()
     plan = ClusterPlan.of(settings, drain_seconds=settings.drain_seconds, listen=settings.listen)
-    async with local_cluster(plan, report, verbose=settings.verbose) as address:
-        report.line(f'ready: moesaic generate --address {address} "Once upon a time"')
+    async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
+        report.line(f"experts: moesaic placement show --router {cluster.router}")
+        report.line(f'ready: moesaic generate --address {cluster.gateway} "Once upon a time"')
         await until_told_to_stop()
         report.line("stopping")
     report.line("stopped")

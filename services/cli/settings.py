@@ -16,6 +16,9 @@ Address = Annotated[str | None, Field(description="host:port of a running gatewa
 # What a local cluster is to be.
 Model = Annotated[Path | None, Field(description="checkpoint folder in Hugging Face layout; else the embedded one")]
 Experts = Annotated[PositiveInt, Field(le=64, description="number of expert services")]
+Coverage = Annotated[
+    PositiveInt, Field(le=8, description="expert services that host each expert; with 2 any one may be lost")
+]
 Threads = Annotated[
     PositiveInt | None, Field(description="threads of each process that computes; else the cores are shared out")
 ]
@@ -58,6 +61,8 @@ class ClusterSettings(Protocol):
     @property
     def experts(self) -> int: ...
     @property
+    def coverage(self) -> int: ...
+    @property
     def threads(self) -> int | None: ...
     @property
     def dtype(self) -> str: ...
@@ -94,6 +99,7 @@ class ServeSettings(BaseSettings):
     model: Model = None
     listen: str = Field("127.0.0.1:50051", description="address on which clients are served")
     experts: Experts = 2
+    coverage: Coverage = 1
     threads: Threads = None
     dtype: Dtype = "auto"
     batch_invariant: BatchInvariant = False
@@ -131,6 +137,7 @@ class GenerateSettings(BaseSettings):
     )
     model: Model = None
     experts: Experts = 2
+    coverage: Coverage = 1
     threads: Threads = None
     dtype: Dtype = "auto"
     batch_invariant: BatchInvariant = False

@@ -11,7 +11,9 @@ import torch
 from services.expert.compute import Work
 from services.expert.grouped import Positions
 from services.expert.job import Answer, Job, not_hosted
-from services.wire.frames import BadFrame, Indices, ReceivedFrame
+from services.model.checkpoint import Checkpoint
+from services.wire.bad_frame import BadFrame
+from services.wire.frames import Indices, ReceivedFrame
 from services.wire.outcomes import PairFailure
 from services.wire.row_bytes import type_name
 
@@ -30,6 +32,18 @@ class Contract:
     num_experts: int
     num_experts_per_token: int
     max_frame_bytes: int
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, dtype: torch.dtype, max_frame_bytes: int) -> "Contract":
+        """What frames for experts of this checkpoint must be, which are computed in `dtype`."""
+        return cls(
+            dtype,
+            checkpoint.hidden_size,
+            checkpoint.moe_layers,
+            checkpoint.num_experts,
+            checkpoint.num_experts_per_token,
+            max_frame_bytes,
+        )
 
     @cached_property
     def frame_dtypes(self) -> tuple[torch.dtype, ...]:
@@ -157,7 +171,7 @@ def _looked_up(table: Positions, frame: ReceivedFrame, field: str, indices: Indi
 
 
 def _bad(frame: ReceivedFrame, message: str) -> BadFrame:
-    return BadFrame(frame.frame_id, message, len(frame.pair_experts))
+    return BadFrame(frame.frame_id, message, len(frame.pair_experts), has_checksum=frame.has_checksum)
 
 
 def _listed(layers: tuple[int, ...]) -> str:

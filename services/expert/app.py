@@ -15,7 +15,8 @@ from services.expert.admission import Contract, Slots
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.compute import Computer
-from services.expert.hosting import ExpertKey, Hosting
+from services.expert.expert_key import ExpertKey
+from services.expert.hosting import Hosting
 from services.expert.loading import Library, Progress
 from services.expert.memory import default_expert_memory
 from services.expert.service import SERVICE_NAME, ExpertService
@@ -48,15 +49,16 @@ class ExpertParts:
 
 
 async def run(settings: ExpertSettings, *, on_ready: OnReady | None = None) -> None:
-    """Serve until told to stop; frames that were accepted are finished within `drain_seconds`.
+    """Serve until told to stop; then experts may be moved elsewhere, and frames that were accepted are finished.
 
     `on_ready` is called with the port once the service listens and what it preloads is ready: it is healthy then.
     Raises ServingError, alone or in a group, when checkpoint, device, memory or address cannot be used.
     """
-    async with running(settings) as (_, port):
+    async with running(settings) as (parts, port):
         if on_ready is not None:
             await on_ready(port)
         await until_told_to_stop()
+        await _evacuate(parts.hosting, settings.evacuate_seconds)
 
 
 @asynccontextmanager
@@ -82,14 +84,7 @@ def build(settings: ExpertSettings) -> ExpertParts:
     checkpoint = Checkpoint.open(settings.model)
     dtype = checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     bank = Bank(checkpoint, dtype, device, settings.expert_memory or default_expert_memory(device))
-    contract = Contract(
-        dtype,
-        checkpoint.hidden_size,
-        checkpoint.moe_layers,
-        checkpoint.num_experts,
-        checkpoint.num_experts_per_token,
-        settings.max_frame_bytes,
-    )
+    contract = Contract.of(checkpoint, dtype, settings.max_frame_bytes)
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
     batcher = Batcher(computer.compute, max_waiting_pairs=settings.max_waiting_pairs)
@@ -143,6 +138,16 @@ async def _preload(settings: ExpertSettings, parts: ExpertParts) -> None:
     keys = [ExpertKey(layer, expert) for layer in checkpoint.moe_layers for expert in share]
     if keys:
         await parts.library.load(keys, parts.hosting.generation, _log_progress)
+
+
+async def _evacuate(hosting: Hosting, seconds: float) -> None:
+    """Serve on while routers that watch the hosting move its experts elsewhere, but no longer than this."""
+    hosting.drain()
+    try:
+        async with asyncio.timeout(seconds):
+            await hosting.evacuated()
+    except TimeoutError:
+        logger.warning("stopping with %d experts that were not moved elsewhere in %g s", hosting.num_hosted, seconds)
 
 
 async def _log_progress(progress: Progress) -> None:

@@ -38,7 +38,8 @@ class Bank:
         self.device = device
         self.pool = _allocated(shell, self.num_slots, device)
         self._checkpoint = checkpoint
-        self._sizes = _file_sizes(checkpoint)
+        files = {info.file for info in checkpoint.files.infos}
+        self._sizes = {checkpoint.directory / file: _size(checkpoint.directory / file) for file in files}
         self._singles: dict[int, SingleExpert] = {}
 
     def fill(self, slot: int, layer: int, expert: int) -> bytes:
@@ -46,7 +47,8 @@ class Bank:
 
         Raises UnusableModel when the checkpoint is no longer what it was when it was opened.
         """
-        if _file_sizes(self._checkpoint) != self._sizes:
+        # Reading a mapped file beyond its end would kill the process, so sizes are compared before.
+        if any(_size(path) != size for path, size in self._sizes.items()):
             raise UnusableModel(f"the files of {self._checkpoint.name} have changed since the service started")
         loaded = self._checkpoint.load_expert(layer, expert, self.dtype)
         fill_expert(self.pool, slot, loaded.weights)
@@ -75,12 +77,6 @@ def _allocated(shell: nn.Module, num_slots: int, device: torch.device) -> nn.Mod
 def _padded(values: torch.Tensor) -> int:
     step = ALIGNMENT_BYTES // values.dtype.itemsize
     return math.ceil(values.numel() / step) * step
-
-
-def _file_sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    """Reading a mapped file beyond its end would kill the process, so sizes are compared before."""
-    files = {info.file for info in checkpoint.files.infos}
-    return {file: _size(checkpoint.directory / file) for file in sorted(files)}
 
 
 def _size(path: Path) -> int:

@@ -5,15 +5,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import grpc
-
 from moesaic.v1 import expert_pb2
 from services.expert import metrics, spans
 from services.expert.admission import Contract, Slots, admit
 from services.expert.batcher import Batcher
 from services.expert.job import Answer, Job
+from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
-from services.wire.frames import BadFrame, Cancel, ReceivedFrame, decode_request, encode_grant, encode_reply
+from services.wire.frames import Cancel, ReceivedFrame, decode_request, encode_grant, encode_reply
 from services.wire.outcomes import FrameError
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -94,8 +93,16 @@ class DispatchStream:
             self._taken_pairs += error.num_pairs
             self._granted_pairs += error.num_pairs
             metrics.record_invalid_frame()
-            refusal = FrameError(grpc.StatusCode.INVALID_ARGUMENT.value[0], str(error))
-            self._send(encode_reply(frame_id=error.frame_id, error=refusal, granted_pairs=self._granted_pairs))
+            self._refuse(error)
+
+    def _refuse(self, error: BadFrame) -> None:
+        message = encode_reply(
+            frame_id=error.frame_id,
+            error=FrameError(error.status.value[0], str(error)),
+            granted_pairs=self._granted_pairs,
+            checksum=error.has_checksum,
+        )
+        self._send(message)
 
     def _submit(self, frame: ReceivedFrame, num_bytes: int, received: int) -> None:
         job = admit(frame, num_bytes, self._contract, self._slots, received, self._deliver)
@@ -125,6 +132,7 @@ class DispatchStream:
             timings=answer.timings,
             batch_frames=answer.batch_frames,
             granted_pairs=self._granted_pairs,
+            checksum=frame.has_checksum,
         )
         self._send(message)
         metrics.record_answer(job, answer)

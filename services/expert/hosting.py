@@ -1,19 +1,13 @@
 """The truth about which experts are hosted here: states, content hashes and the generation that counts changes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple
 
-from services.wire.errors import Outdated, Overloaded
-
-
-class ExpertKey(NamedTuple):
-    """An expert of the model: transformer layer and expert, both counted from 0."""
-
-    layer: int
-    expert: int
+from services.expert.expert_key import ExpertKey
+from services.expert.holds import Holds
+from services.wire.errors import BadState, Outdated, Overloaded
 
 
 class State(Enum):
@@ -40,6 +34,7 @@ class Snapshot:
     generation: int
     experts: tuple[tuple[ExpertKey, Hosted], ...]
     num_free: int
+    is_draining: bool = False
 
 
 class Hosting:
@@ -52,8 +47,11 @@ class Hosting:
         self._num_slots = num_slots
         self._free = list(reversed(range(num_slots)))
         self._hosted: dict[ExpertKey, Hosted] = {}
+        self._holds = Holds()
         self._generation = 1
         self._changed = asyncio.Event()
+        self._num_watchers = 0
+        self._is_draining = False
         self._is_closed = False
 
     @property
@@ -74,8 +72,8 @@ class Hosting:
     def begin_loading(self, keys: Iterable[ExpertKey], expected_generation: int) -> dict[ExpertKey, int]:
         """Give a slot to each expert that has none and mark it as loading; the slots of those, in order.
 
-        Raises Outdated when the generation is another, or an expert is on its way in or out by another call, and
-        Overloaded when the memory is too small; nothing has changed then.
+        Raises Outdated when the generation is another, or an expert is on its way in or out by another call, BadState
+        when the service is draining and Overloaded when the memory is too small; nothing has changed then.
         """
         self._expect(expected_generation)
         wanted = dict.fromkeys(keys)
@@ -83,6 +81,8 @@ class Hosting:
             if key in self._hosted and self._hosted[key].state is not State.READY:
                 raise Outdated(f"expert {key.expert} of layer {key.layer} is {self._hosted[key].state.value}")
         new = [key for key in wanted if key not in self._hosted]
+        if new and self._is_draining:
+            raise BadState("the service is draining: it takes no more experts")
         if len(new) > len(self._free):
             raise Overloaded(
                 f"experts has {len(new)} that are not hosted; expert_memory has room for {len(self._free)} more "
@@ -101,10 +101,16 @@ class Hosting:
         if content_hashes:
             self._change()
 
-    def begin_retiring(self, keys: Iterable[ExpertKey], expected_generation: int) -> list[ExpertKey]:
-        """Mark those of the experts that are hosted as retiring, and say which they are.
+    def hold(self, keys: Iterable[ExpertKey], operation: str, until: float) -> None:
+        """Keep experts that are hosted from being retired by another operation until then, by the monotonic clock."""
+        self._holds.put((key for key in keys if key in self._hosted), operation, until)
 
-        Raises Outdated as `begin_loading` does.
+    def begin_retiring(
+        self, keys: Iterable[ExpertKey], expected_generation: int, operation: str = ""
+    ) -> list[ExpertKey]:
+        """Mark those of the experts that are ready as retiring, and say which they are.
+
+        Raises Outdated as `begin_loading` does, and when an operation other than this one holds one of them.
         """
         self._expect(expected_generation)
         leaving = [key for key in dict.fromkeys(keys) if key in self._hosted]
@@ -113,6 +119,8 @@ class Hosting:
                 raise Outdated(f"expert {key.expert} of layer {key.layer} is loading")
         ready = [key for key in leaving if self._hosted[key].state is State.READY]
         for key in ready:
+            self._holds.check(key, operation)
+        for key in ready:
             self._hosted[key] = replace(self._hosted[key], state=State.RETIRING)
         if ready:
             self._change()
@@ -120,32 +128,49 @@ class Hosting:
 
     def remove(self, keys: Iterable[ExpertKey]) -> None:
         """Take experts out and free their slots: retired ones, or loading ones whose load failed."""
-        freed = [self._hosted.pop(key).slot for key in keys]
-        self._free += reversed(freed)
-        if freed:
+        gone = list(keys)
+        self._free += reversed([self._hosted.pop(key).slot for key in gone])
+        self._holds.forget(gone)
+        if gone:
             self._change()
 
     def snapshot(self) -> Snapshot:
         """The hosting as it is now."""
-        return Snapshot(self._generation, tuple(sorted(self._hosted.items(), key=_by_key)), self.num_free)
+        experts = tuple(sorted(self._hosted.items(), key=_by_key))
+        return Snapshot(self._generation, experts, self.num_free, self._is_draining)
 
-    async def watch(self) -> AsyncIterator[Snapshot]:
+    async def watch(self) -> AsyncGenerator[Snapshot, None]:
         """The hosting as it is, then again after changes; who is slow gets the newest and misses those between.
 
-        Ends when the hosting is closed.
+        Ends, after the last change, when the hosting is closed.
         """
         seen = None
-        while not self._is_closed:
-            if self._generation == seen:
-                await self._changed.wait()
-            else:
-                seen = self._generation
-                yield self.snapshot()
+        self._num_watchers += 1
+        try:
+            while not (self._is_closed and self._generation == seen):
+                if self._generation == seen:
+                    await self._changed.wait()
+                else:
+                    seen = self._generation
+                    yield self.snapshot()
+        finally:
+            self._num_watchers -= 1
+            self._wake()
+
+    def drain(self) -> None:
+        """Take no more experts, and let all who watch know that these are to be hosted elsewhere."""
+        self._is_draining = True
+        self._change()
+
+    async def evacuated(self) -> None:
+        """Return as soon as no expert is hosted any more, or nobody watches who would see to that."""
+        while self._hosted and self._num_watchers:
+            await self._changed.wait()
 
     def close(self) -> None:
         """End all watches: the service is going."""
         self._is_closed = True
-        self._changed.set()
+        self._wake()
 
     def _expect(self, generation: int) -> None:
         if generation != self._generation:
@@ -153,6 +178,9 @@ class Hosting:
 
     def _change(self) -> None:
         self._generation += 1
+        self._wake()
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -11,7 +11,9 @@ from services.expert.admission import Contract, Slots
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.dispatch_stream import DispatchStream
-from services.expert.hosting import ExpertKey, Hosting, Snapshot, State
+from services.expert.expert_key import ExpertKey
+from services.expert.holds import Hold
+from services.expert.hosting import Hosting, Snapshot, State
 from services.expert.loading import Library, Progress
 from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
@@ -117,12 +119,12 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
                 )
             )
 
-        await self._library.load(_keys(request.experts), request.expected_generation, report)
+        await self._library.load(_keys(request.experts), request.expected_generation, report, _hold(request))
 
     async def UnloadExperts(
         self, request: expert_pb2.UnloadExpertsRequest, context: grpc.aio.ServicerContext
     ) -> expert_pb2.UnloadExpertsResponse:
-        await self._library.unload(_keys(request.experts), request.expected_generation)
+        await self._library.unload(_keys(request.experts), request.expected_generation, request.operation)
         return expert_pb2.UnloadExpertsResponse(
             generation=self._hosting.generation, free_memory_bytes=self._free_bytes(self._hosting.num_hosted)
         )
@@ -139,6 +141,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             generation=snapshot.generation,
             experts=experts,
             free_memory_bytes=self._free_bytes(len(experts)),
+            is_draining=snapshot.is_draining,
         )
 
     def _free_bytes(self, num_hosted: int) -> int:
@@ -150,3 +153,11 @@ def _keys(experts: Iterable[expert_pb2.ExpertId]) -> list[ExpertKey]:
     if not keys:
         raise InvalidRequest("experts is empty; name at least one")
     return keys
+
+
+def _hold(request: expert_pb2.LoadExpertsRequest) -> Hold | None:
+    if request.operation:
+        return Hold(request.operation, request.hold_nanos / 1e9)
+    if request.hold_nanos:
+        raise InvalidRequest(f"operation is empty, but hold_nanos is {request.hold_nanos}; name who holds the experts")
+    return None

@@ -45,8 +45,13 @@ class ExpertSettings(BaseSettings):
         8 << 20, description="most bytes of a frame, and of a reply's rows"
     )
     batch_invariant: bool = Field(False, description="give a row the same bits in any company, at some cost in speed")
+    evacuate_seconds: NonNegativeFloat = Field(
+        10.0,
+        allow_inf_nan=False,
+        description="how long routers may take to move the experts elsewhere when told to stop",
+    )
     drain_seconds: NonNegativeFloat = Field(
-        10.0, allow_inf_nan=False, description="how long frames and loads in flight may go on when told to stop"
+        10.0, allow_inf_nan=False, description="how long frames and loads in flight may go on after that"
     )
 
     @field_validator("cores")

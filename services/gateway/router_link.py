@@ -14,6 +14,7 @@ from moesaic.v1.router_pb2_grpc import RouterServiceStub
 from services.gateway.ledger import StreamLedger
 from services.gateway.sequence import Sequence
 from services.gateway.waiting import Room
+from services.runtime.apart import apart
 from services.runtime.channels import open_channel
 from services.wire.errors import ServingError, Unavailable, from_rpc
 
@@ -76,7 +77,7 @@ class RouterLink:
         async with open_channel(self.address) as channel:
             stub: Any = RouterServiceStub(channel)
             while self._desk.wants(self.address):
-                was_up = await self._converse(stub)
+                was_up = await apart(self._converse(stub))
                 pause = MIN_PAUSE_SECONDS if was_up else min(2 * pause, MAX_PAUSE_SECONDS)
                 await asyncio.sleep(random.uniform(pause / 2, pause))
 

@@ -6,6 +6,7 @@ use torch. Each takes and gives torch tensors.
 
 from services.kernels.attention import attend
 from services.kernels.attention_layer import AttentionLayer, AttentionWeights, CachedLayer, CachedRows, HeadNorms
+from services.kernels.checksum import CHECKSUMS, checksum
 from services.kernels.combine import combine, combines
 from services.kernels.crossover import gated_experts_pay, linear_pays, most_layer_rows
 from services.kernels.experts import gated_experts
@@ -20,6 +21,7 @@ __all__ = [
     "AVAILABLE",
     "AttentionLayer",
     "AttentionWeights",
+    "CHECKSUMS",
     "CachedLayer",
     "CachedRows",
     "Choice",
@@ -28,6 +30,7 @@ __all__ = [
     "LEVELS",
     "apply_rotary",
     "attend",
+    "checksum",
     "combine",
     "combines",
     "gated_experts",

@@ -148,8 +148,12 @@ def joined(
     row_bytes: int,
     row_stride: int,
     num_copied: int,
+    checksum_at: int,
+    checksum: int,
     /,
 ) -> bytes: ...
+def checksum(data: bytes | memoryview, checksum: int, /) -> int: ...
+def has_checksum() -> bool: ...
 def combine(
     replies: list[memoryview],
     positions: list[npt.NDArray[np.int64]],

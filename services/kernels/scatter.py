@@ -8,6 +8,9 @@ import torch
 
 from services.kernels.level import _native
 
+# Where the checksum of a message without one stands.
+NOWHERE = -1
+
 
 class Scattered(NamedTuple):
     """The pairs of all services, one service's after the other's.
@@ -41,12 +44,21 @@ def scatter(experts: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], top_k
     )
 
 
-def joined(prefix: bytes, rows: torch.Tensor, indices: npt.NDArray[np.int64] | None, suffix: bytes = b"") -> bytes:
+def joined(
+    prefix: bytes,
+    rows: torch.Tensor,
+    indices: npt.NDArray[np.int64] | None,
+    suffix: bytes = b"",
+    *,
+    checksum_at: int = NOWHERE,
+    checksum: int = 0,
+) -> bytes:
     """`prefix`, the bytes of `rows` [rows, width] or of those with `indices` in their order, and `suffix`: in one
     allocation.
 
-    Rows are of any dtype, on the CPU, and neighbours within a row. Raises ValueError otherwise, IndexError for a row
-    that is not there.
+    The four bytes of the prefix at `checksum_at`, where given, become the checksum of what has `checksum`, followed by
+    the rows. Rows are of any dtype, on the CPU, and neighbours within a row. Raises ValueError otherwise, or where
+    there are no CHECKSUMS or no room for one, IndexError for a row that is not there.
     """
     num_rows, width = rows.shape
     stride, step = rows.stride()
@@ -54,4 +66,5 @@ def joined(prefix: bytes, rows: torch.Tensor, indices: npt.NDArray[np.int64] | N
         raise ValueError("rows must be on the CPU, and neighbours within a row")
     item = rows.element_size()
     num_copied = num_rows if indices is None else len(indices)
-    return _native.joined(prefix, indices, suffix, rows.data_ptr(), num_rows, width * item, stride * item, num_copied)
+    shape = (num_rows, width * item, stride * item, num_copied)
+    return _native.joined(prefix, indices, suffix, rows.data_ptr(), *shape, checksum_at, checksum)

@@ -1,7 +1,6 @@
 """Experts in memory: the family's own `*Experts` module, cut down to the experts that are wanted."""
 
 import copy
-from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -43,24 +42,3 @@ def fill_expert(module: nn.Module, slot: int, weights: ExpertWeights) -> None:
     parameters = dict(module.named_parameters())
     for name, weight in weights.items():
         parameters[name][slot].copy_(weight)
-
-
-def build_experts(
-    checkpoint: Checkpoint,
-    layer: int,
-    experts: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device,
-    implementation: ExpertsImplementation = "grouped_mm",
-    progress: Callable[[int, int], None] | None = None,
-) -> nn.Module:
-    """A filled module whose slot `i` is the expert `experts[i]` of `layer`; called as `empty_experts` says.
-
-    `progress` is told, after each expert, how many are there and how many there will be.
-    """
-    module = empty_experts(checkpoint, layer, len(experts), dtype, device, implementation)
-    for slot, expert in enumerate(experts):
-        fill_expert(module, slot, checkpoint.read_expert(layer, expert, dtype))
-        if progress is not None:
-            progress(slot + 1, len(experts))
-    return module

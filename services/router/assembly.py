@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import torch
 
@@ -11,13 +12,13 @@ from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
 from services.model.kv_cache import KvCache, bytes_per_token
 from services.router.combine import ExactCombine, PartialCombine
-from services.router.dispatch import Dispatcher, Placement
+from services.router.dispatch import Dispatcher
 from services.router.engine import Engine
 from services.router.expert_peer import Expected
-from services.router.fleet import Fleet, find_services
+from services.router.hosting.fleet import Fleet
+from services.router.hosting.metrics import observe_fleet
 from services.router.kv_budget import KvBudget, kv_budget
 from services.router.lanes import AutoLanes, FixedLanes, Lanes
-from services.router.metrics import observe_fleet
 from services.router.scheduler import Scheduler
 from services.router.sequence import TraceDetail
 from services.router.service import Running
@@ -57,6 +58,8 @@ class Assembly:
             wire_dtype=self._wire_dtype,
             combine=PartialCombine() if settings.combine == "partial" else ExactCombine(),
             capacity_factor=settings.capacity_factor,
+            unserved_seconds=settings.unserved_seconds,
+            frame_checksums=settings.frame_checksums,
         )
         self._lanes: Lanes = (
             AutoLanes(settings.max_lanes, len(checkpoint.moe_layers))
@@ -69,7 +72,7 @@ class Assembly:
     async def start(self, loops: asyncio.TaskGroup) -> Running:
         """Load the trunk while the experts are found and given out; ready when both are, and warm."""
         settings = self._settings
-        fleet = await self._find_fleet()
+        fleet = self._build_fleet()
         self._loops.append(loops.create_task(fleet.run(settings.experts_wait_seconds)))
         trunk = await asyncio.to_thread(self._load_trunk)
         per_token = bytes_per_token(trunk.kv_shapes, self._numerics.dtype)
@@ -103,9 +106,8 @@ class Assembly:
         if checkpoint.context_note is not None:
             logger.warning("%s", checkpoint.context_note)
 
-    async def _find_fleet(self) -> Fleet:
+    def _build_fleet(self) -> Fleet:
         settings, checkpoint = self._settings, self._checkpoint
-        addresses = await find_services(settings.experts, settings.experts_wait_seconds)
         expected = Expected(
             model_digest=checkpoint.digest,
             element_type=ELEMENT_TYPES[self._numerics.dtype],
@@ -116,17 +118,15 @@ class Assembly:
             moe_layers=tuple(checkpoint.moe_layers),
             num_experts=checkpoint.num_experts,
         )
-
-        def place(placement: Placement) -> None:
-            self._dispatcher.placement = placement
-
         return Fleet(
             checkpoint,
-            addresses,
+            settings.experts,
             expected,
             num_lanes=self._lanes.max_lanes,
             frame_floor_seconds=settings.frame_floor_seconds,
-            place=place,
+            place=self._dispatcher.place,
+            coverage=settings.coverage,
+            requires_coverage=settings.require_coverage,
         )
 
     def _load_trunk(self) -> Trunk:
@@ -150,13 +150,18 @@ class Assembly:
             max_batch_tokens=settings.max_batch_tokens,
             max_lanes=self._lanes.max_lanes,
         )
+
+        def forget(requests: Sequence[int]) -> None:
+            fleet.cancel(requests)
+            self._dispatcher.forget(requests)
+
         return Engine(
             trunk,
             cache,
             scheduler,
             lanes=self._lanes,
             trace_detail=TraceDetail[settings.trace_detail.upper()],
-            forget=fleet.cancel,
+            forget=forget,
         )
 
     def _describe(self, budget: KvBudget) -> router_pb2.RouterServiceDescribeResponse:

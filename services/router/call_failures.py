@@ -3,10 +3,19 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import grpc
 
 from services.wire.errors import Unavailable, from_rpc
+
+
+class FrameLost(Unavailable):
+    """A frame that no answer will be taken for: its stream broke, or its service left it unanswered."""
+
+    def __init__(self, message: str, reason: Literal["broken", "deadline"]) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @contextmanager

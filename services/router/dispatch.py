@@ -1,67 +1,38 @@
 """Scatter and gather: a layer's rows go to the services that host its experts, and come back to be combined."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Sequence as Sequenced
-from dataclasses import dataclass
+from contextlib import suppress
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from moesaic.v1 import expert_pb2
 from services.router.capacity import capacity_of, overflowed
-from services.router.combine import Combine, Returned
-from services.router.expert_stream import Answer, ExpertStream
+from services.router.combine import Combine
+from services.router.expert_stream import Answer
+from services.router.failure import FailureLog
+from services.router.gather import Gather, Gathered
 from services.router.host_copy import to_host
+from services.router.placement import Placement
 from services.router.receipt import ReplyTimes
-from services.router.shares import NOBODY, Indices, Share, Words, shares_of
-from services.router.spans import NO_CALL_SPAN, NO_LAYER_SPANS, CallSpan, LayerSpans
+from services.router.scatter import Attempt, Call, Outgoing, Scatter, first_attempt
+from services.router.shares import DROPPED, Indices
+from services.router.spans import NO_LAYER_SPANS, LayerSpans
 from services.router.step import Step
-from services.wire.errors import InvalidRequest, Overloaded, ServingError, Unavailable
-from services.wire.frames import ReceivedReply, Weights, encode_frame
+from services.router.unfinished import Unfinished
+from services.wire.errors import ServingError
+from services.wire.frames import Weights
 
-DROPPED = -1
-# Far below gRPC's limit on messages, so that one frame does not hold up the others for long.
-MAX_FRAME_BYTES = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Who computes what, as the dispatcher sees it; replaced as a whole when hosting changes.
-
-    `owners` has for each layer the service that computes each expert, or NOBODY; `streams` has a stream by service and
-    lane; `max_frame_bytes` is the least that any of the services allows.
-    """
-
-    owners: Mapping[int, Indices]
-    streams: Sequenced[Sequenced[ExpertStream]]
-    addresses: Sequenced[str]
-    max_frame_bytes: int = MAX_FRAME_BYTES
-
-
-@dataclass(slots=True)
-class _Outgoing:
-    """A layer's input in the host's memory: rows [tokens, hidden], experts and weights of [tokens x k] pairs."""
-
-    hidden: torch.Tensor
-    experts: Indices
-    weights: Weights | None  # where services sum
-    top_k: int
-
-
-@dataclass(slots=True)
-class _Call:
-    share: Share
-    answered: "asyncio.Future[Answer]"
-    span: CallSpan
-    address: str
+UNSERVED_SECONDS = 10.0
 
 
 class Dispatcher:
     """Computes a layer's routed experts on the services of the current placement.
 
-    Rows travel in `wire_dtype`. `capacity_factor`, where given, turns the capacity guard on.
+    Rows travel in `wire_dtype`, with checksums unless told otherwise. `capacity_factor`, where given, turns the
+    capacity guard on. Pairs that a service does not compute are sent again, to another replica where there is one; for
+    `unserved_seconds` from the first failure on they wait for one that can compute them.
     """
 
     def __init__(
@@ -72,13 +43,36 @@ class Dispatcher:
         wire_dtype: torch.dtype,
         combine: Combine,
         capacity_factor: float | None = None,
+        unserved_seconds: float = UNSERVED_SECONDS,
+        frame_checksums: bool = True,
     ) -> None:
+        self.placement = Placement()
         self._num_experts = num_experts
-        self._hidden_size = hidden_size
         self._wire_dtype = wire_dtype
         self._combine = combine
         self._capacity_factor = capacity_factor
-        self.placement = Placement({}, [], [])
+        self._unserved_seconds = unserved_seconds
+        self._scatter = Scatter(
+            hidden_size=hidden_size,
+            wire_dtype=wire_dtype,
+            sums_on_services=combine.sums_on_services,
+            checksums=frame_checksums,
+        )
+        self._gather = Gather(
+            hidden_size=hidden_size, wire_dtype=wire_dtype, combine=combine, checksums=frame_checksums
+        )
+        self._failures = FailureLog()
+        self._news = asyncio.Event()  # another one for each piece of news, so that none is missed or seen twice
+
+    def place(self, placement: Placement) -> None:
+        """Use another placement, from the next layer and the next attempt on."""
+        self.placement = placement
+        self._tell()
+
+    def forget(self, requests: Sequenced[int]) -> None:
+        """Some sequences have ended, and nothing has to be computed for them any more."""
+        if requests:
+            self._tell()
 
     async def compute(
         self,
@@ -98,28 +92,25 @@ class Dispatcher:
         scatter_began = step.clock.charge("gate")
         spans = step.spans.begin_layer(layer, gate_began)
         outgoing = await self._on_host(step, layer, hidden, index, weights)
-        calls = self._scatter(step, layer, outgoing, spans)
-        scatter_ended = step.clock.charge("encode")
-        try:
-            if meanwhile is not None:
-                meanwhile()
-                step.clock.charge("dense")
-            answers = [(call, await _answer_of(call)) for call in calls]
-        finally:
-            for call in calls:  # whatever is not answered by now is not waited for
-                call.answered.cancel()
-        times = [answer.times for _, answer in answers if isinstance(answer, Answer)]
-        lost = next((call.address for call, answer in answers if isinstance(answer, ServingError)), None)
-        gathered = step.clock.charge_gather(times, lost)
-        combined = self._combine(self._gather(step, layer, answers), weights, hidden)
+        attempt = first_attempt(outgoing, self.placement)
+        times: list[ReplyTimes] = []
+        gathered, scatter_ended = await self._try(step, outgoing, attempt, spans, times, meanwhile)
+        if gathered.failed:
+            await self._finish(step, outgoing, gathered, spans, times)
+        gather_ended = step.clock.ended
+        combined = self._combine(gathered.returned, weights, hidden)
         ended = step.clock.charge("combine")
         if spans is not NO_LAYER_SPANS:
-            self._record(spans, times, (gate_began, scatter_began, scatter_ended, gathered, ended))
+            spans.part("gate", gate_began, scatter_began)
+            spans.part("scatter", scatter_began, scatter_ended)
+            spans.part("gather", scatter_ended, gather_ended)
+            spans.part("combine", gather_ended, ended)
+            spans.end(ended, max(times, key=lambda reply: reply.arrived).service if times else "")
         return combined
 
     async def _on_host(
         self, step: Step, layer: int, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
-    ) -> _Outgoing:
+    ) -> Outgoing:
         if len(hidden) > step.num_tokens:  # rows beyond are padding and are not sent
             hidden, index, weights = hidden[: step.num_tokens], index[: step.num_tokens], weights[: step.num_tokens]
         wanted = [hidden.to(self._wire_dtype), index]
@@ -133,7 +124,7 @@ class Dispatcher:
         if self._capacity_factor is not None:
             experts = self._guard(step, experts, top_k)
         sent = _sendable(step, layer, host_weights[0].reshape(-1).numpy(), top_k) if host_weights else None
-        return _Outgoing(host_hidden.contiguous(), experts, sent, top_k)
+        return Outgoing(layer, host_hidden.contiguous(), experts, sent, top_k)
 
     def _guard(self, step: Step, experts: Indices, top_k: int) -> Indices:
         assert self._capacity_factor is not None
@@ -145,92 +136,83 @@ class Dispatcher:
         guarded[dropped] = DROPPED
         return guarded
 
-    def _scatter(self, step: Step, layer: int, outgoing: _Outgoing, spans: LayerSpans) -> list[_Call]:
-        placement, calls = self.placement, []
-        # Half of a frame is for what surrounds the rows: indices, request numbers, headers.
-        most = max(1, placement.max_frame_bytes // 2 // (self._hidden_size * self._wire_dtype.itemsize))
-        owners, by_row = placement.owners[layer], self._combine.sums_on_services
-        for share in shares_of(outgoing.experts, owners, outgoing.top_k, most, counts_rows=by_row):
-            if share.service == NOBODY:
-                error = Unavailable(f"no live service hosts expert {share.experts[0]} of layer {layer}")
-                step.fail(share.rows, error)
-                continue
-            address = placement.addresses[share.service]
-            num_rows, num_pairs = len(share.rows), len(share.positions)
-            span = NO_CALL_SPAN
-            if spans is not NO_LAYER_SPANS:
-                num_bytes = num_rows * self._hidden_size * self._wire_dtype.itemsize
-                span = spans.begin_call(address, step.clock.now(), rows=num_rows, pairs=num_pairs, num_bytes=num_bytes)
-            encode = _encoder(share, layer, outgoing, step, span.traceparent)
-            answered = placement.streams[share.service][step.lane].send(encode, num_pairs)
-            calls.append(_Call(share, answered, span, address))
-        return calls
-
-    def _gather(
+    async def _try(
         self,
         step: Step,
-        layer: int,
-        answers: Sequenced[tuple[_Call, Answer | ServingError]],
-    ) -> list[Returned]:
-        returned: list[Returned] = []
-        for call, answer in answers:
-            times = answer.times if isinstance(answer, Answer) else None
-            try:
-                if isinstance(answer, ServingError):
-                    raise answer
-                computed = self._returned(step, layer, call, answer.reply)
-            except ServingError as error:
-                call.span.end(times, attempt=1, failure=str(error))
-                step.fail(call.share.rows, _named(error, layer, call.share.experts))
-            else:
-                is_whole = len(computed.positions) == len(call.share.positions)
-                call.span.end(times, attempt=1, failure="" if is_whole else "some pairs were not computed")
-                returned.append(computed)
-        return returned
+        outgoing: Outgoing,
+        attempt: Attempt,
+        spans: LayerSpans,
+        times: list[ReplyTimes],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> tuple[Gathered, int]:
+        """Send an attempt's frames and wait for all of their answers; also when the last one was sent.
 
-    def _returned(self, step: Step, layer: int, call: _Call, reply: ReceivedReply) -> Returned:
-        """What was computed of the share; the sequences of the other pairs end.
-
-        Raises ServingError when nothing of the reply can be used.
+        The times of the replies are added to `times`.
         """
-        if reply.error is not None:
-            raise ServingError(f"{call.address} refused a frame: {reply.error.message}")
-        positions = call.share.positions
-        if reply.failures:
-            positions = positions[self._is_computed(step, layer, call, reply)]
+        calls: list[Call] = []
         try:
-            num_rows = reply.num_rows(self._wire_dtype, self._hidden_size)
-        except InvalidRequest as error:  # the service's fault, not the client's
-            raise ServingError(f"{call.address} returned a broken reply: {error}") from error
-        expected = self._combine.num_rows(call.share, len(positions))
-        if num_rows != expected:
-            raise ServingError(f"{call.address} returned {num_rows} rows where {expected} were due")
-        return Returned(call.share, positions, reply.rows_bytes, self._wire_dtype)
+            unserved = self._scatter(step, outgoing, attempt, spans, calls)
+            scatter_ended = step.clock.charge("encode")
+            if meanwhile is not None:
+                meanwhile()
+                step.clock.charge("dense")
+            answers = [(call, await _answer_of(call)) for call in calls]
+        finally:
+            for call in calls:  # whatever is not answered by now is not waited for
+                call.release()
+        replies = [answer.times for _, answer in answers if isinstance(answer, Answer)]
+        lost = next((call.address for call, answer in answers if isinstance(answer, ServingError)), None)
+        step.clock.charge_gather(replies, lost)
+        times += replies
+        gathered = self._gather(step, outgoing.layer, answers)
+        gathered.failed += unserved
+        return gathered, scatter_ended
 
-    @staticmethod
-    def _is_computed(step: Step, layer: int, call: _Call, reply: ReceivedReply) -> npt.NDArray[np.bool_]:
-        share = call.share
-        is_computed = np.ones(len(share.positions), dtype=bool)
-        for failure in reply.failures:
-            pairs = np.asarray(failure.pairs, dtype=np.int64)
-            if len(pairs) == 0 or pairs.max() >= len(is_computed):
-                raise ServingError(f"{call.address} named pairs that were not in the frame")
-            is_computed[pairs] = False
-            error = _why(failure.reason, call.address, layer, int(share.experts[pairs[0]]))
-            step.fail(share.rows[share.pair_rows[pairs]], error)
-        return is_computed
+    async def _finish(
+        self, step: Step, outgoing: Outgoing, gathered: Gathered, spans: LayerSpans, times: list[ReplyTimes]
+    ) -> None:
+        """Send what failed again until all of it is in `gathered`, or its sequences have ended."""
+        loop = asyncio.get_running_loop()
+        unfinished = Unfinished(outgoing, loop.time() + self._unserved_seconds)
+        latest = gathered
+        while True:
+            for failed in latest.failed:
+                self._failures.note(failed, outgoing.layer)
+            unfinished.add(latest.failed, loop.time())
+            attempt = await self._next_attempt(step, unfinished)
+            if attempt is None:
+                return
+            latest, _ = await self._try(step, outgoing, attempt, spans, times)
+            gathered.returned += latest.returned
 
-    @staticmethod
-    def _record(spans: LayerSpans, times: list[ReplyTimes], at: tuple[int, int, int, int, int]) -> None:
-        gate_began, scatter_began, scatter_ended, gathered, ended = at
-        spans.part("gate", gate_began, scatter_began)
-        spans.part("scatter", scatter_began, scatter_ended)
-        spans.part("gather", scatter_ended, gathered)
-        spans.part("combine", gathered, ended)
-        spans.end(ended, max(times, key=lambda reply: reply.arrived).service if times else "")
+    async def _next_attempt(self, step: Step, unfinished: Unfinished) -> Attempt | None:
+        """Wait until something can be sent again; None when nothing is left, or the time for it is up."""
+        loop = asyncio.get_running_loop()
+        while unfinished.drop_ended(step):
+            now = loop.time()
+            attempt = unfinished.next_attempt(self.placement, step.lane, now)
+            if attempt is not None:
+                return attempt
+            if now >= unfinished.give_up_at:
+                for rows, error in unfinished.errors():
+                    step.fail(rows, error)
+                return None
+            await self._until_news(unfinished.seconds_to_wait(now))
+            step.clock.charge("straggler_wait")
+        return None
+
+    async def _until_news(self, seconds: float) -> None:
+        news = self._news
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
 
-async def _answer_of(call: _Call) -> Answer | ServingError:
+async def _answer_of(call: Call) -> Answer | ServingError:
     try:
         return await call.answered
     except ServingError as error:
@@ -245,42 +227,3 @@ def _sendable(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:
     error = ServingError(f"the gate of layer {layer} computed weights that are not finite")
     step.fail(np.flatnonzero(~is_finite) // top_k, error)
     return np.where(is_finite, weights, np.float32(0))
-
-
-def _encoder(
-    share: Share, layer: int, outgoing: _Outgoing, step: Step, traceparent: str
-) -> Callable[[int, int], bytes]:
-    whole, weights = len(share.rows) == step.num_tokens, outgoing.weights
-
-    def encode(frame_id: int, remaining_nanos: int) -> bytes:
-        return encode_frame(
-            frame_id=frame_id,
-            layer=layer,
-            rows=outgoing.hidden,
-            row_indices=None if whole else share.rows,
-            pair_rows=share.pair_rows,
-            pair_experts=share.experts,
-            remaining_nanos=remaining_nanos,
-            traceparent=traceparent,
-            requests=step.requests_of(share.rows),
-            pair_weights=None if weights is None else weights[share.positions],
-        )
-
-    return encode
-
-
-def _named(error: ServingError, layer: int, experts: Words) -> ServingError:
-    return type(error)(f"expert {experts[0]} of layer {layer} could not be computed: {error}")
-
-
-def _why(reason: int, address: str, layer: int, expert: int) -> ServingError:
-    subject = f"expert {expert} of layer {layer} was not computed by {address}"
-    match reason:
-        case expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED:
-            return Unavailable(f"{subject}: it is not hosted there any more")
-        case expert_pb2.PAIR_FAILURE_REASON_OVERLOADED:
-            return Overloaded(f"{subject}: its queue is full")
-        case expert_pb2.PAIR_FAILURE_REASON_EXPIRED:
-            return Unavailable(f"{subject}: the frame's time passed in its queue")
-        case _:
-            return ServingError(f"{subject}: its reason is {reason}")

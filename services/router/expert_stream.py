@@ -9,16 +9,20 @@ from dataclasses import dataclass
 import grpc
 
 from services.router.arrivals import Arrivals
-from services.router.call_failures import as_serving_errors
+from services.router.call_failures import FrameLost, as_serving_errors
 from services.router.flights import Flight, Flights
 from services.router.frame_deadline import FrameDeadline
+from services.router.pace import Pace
 from services.router.receipt import ReplyTimes
+from services.router.suspicion import Suspicion
 from services.wire.errors import Unavailable
 from services.wire.frames import ReceivedReply, decode_response, encode_cancel
 
 DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
 # How long a service may take to say that it listens on a stream.
 FIRST_GRANT_SECONDS = 10.0
+# Messages that wait to be written; many times what a lane has in flight.
+MAX_QUEUED = 256
 
 
 @dataclass(slots=True)
@@ -29,26 +33,36 @@ class Answer:
     times: ReplyTimes
 
 
-class ExpertStream:
-    """The stream of one lane. Frames wait here only while the service has not granted their pairs.
+@dataclass(frozen=True)
+class Standing:
+    """What is known of one service, by all of its streams."""
 
-    `send` is bounded by its callers: a lane has one layer's frames in flight at a time. A service that leaves a frame
-    unanswered until its deadline counts as hung: the stream ends, and with it all that waits here.
+    deadline: FrameDeadline
+    pace: Pace
+    suspicion: Suspicion
+
+
+class ExpertStream:
+    """The stream of one lane. Frames wait here only while the service does not take more.
+
+    A service that leaves a frame unanswered until its deadline is suspect: it is sent nothing more until it says
+    something, and the stream goes on. `on_change` is called when the stream is up, and when it is down.
     """
 
     def __init__(
-        self, address: str, channel: grpc.aio.Channel, deadline: FrameDeadline, on_up: Callable[[], None]
+        self, address: str, channel: grpc.aio.Channel, standing: Standing, on_change: Callable[[], None]
     ) -> None:
         self.is_up = False
         self.has_answered = False
-        self._on_up = on_up
+        self._on_change = on_change
         self._address = address
         self._open = channel.stream_stream(DISPATCH)
-        self._deadline = deadline
+        self._deadline = standing.deadline
+        self._pace = standing.pace
+        self._suspicion = standing.suspicion
         self._arrivals = Arrivals()
-        self._hung = asyncio.Event()
-        self._flights: Flights[Answer] = Flights(address, self._hung.set)
-        self._outbox: deque[tuple[bytes, int]] = deque()  # message, pairs
+        self._flights: Flights[Answer] = Flights(address, self._note_lost, self._note_hung)
+        self._outbox: deque[_Queued] = deque()
         self._idle_writer: asyncio.Future[None] | None = None  # what the writer waits for, while it has nothing to do
         self._sent_pairs = 0
         self._granted_pairs = 0
@@ -56,23 +70,28 @@ class ExpertStream:
     def send(self, encode: Callable[[int, int], bytes], num_pairs: int) -> "asyncio.Future[Answer]":
         """Queue the frame that `encode(frame_id, remaining_nanos)` writes.
 
-        The future ends with the answer, or with Unavailable when the stream breaks or the frame's deadline passes.
+        The future ends with the answer, or with FrameLost when the stream breaks or the frame's deadline passes; at
+        once when the stream is down, its service suspect, or the queue full.
         """
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        if not self.is_up:
-            answered.set_exception(Unavailable(f"expert service {self._address} is not connected"))
+        refusal = self._refusal()
+        if refusal is not None:
+            answered.set_exception(refusal)
             return answered
-        remaining_nanos = self._deadline.nanos_for(num_pairs)
-        frame_id = self._flights.next_id
+        frame_id, remaining_nanos = self._flights.next_id, self._deadline.nanos_for(num_pairs)
         message = encode(frame_id, remaining_nanos)
-        self._flights.begin(Flight(answered, num_pairs, time.perf_counter_ns(), remaining_nanos))
-        self._push(message, num_pairs)
+        fitted = self._deadline.fitted_nanos(num_pairs)
+        self._flights.begin(Flight(answered, num_pairs, time.perf_counter_ns(), remaining_nanos, fitted))
+        self._deadline.begin(fitted)
+        self._pace.begin(num_pairs)
+        self._push(_Queued(message, num_pairs, frame_id, answered))
         return answered
 
     def cancel(self, requests: Iterable[int]) -> None:
         """Tell the service, if it has frames of this lane, that nobody waits for these requests any more."""
-        if len(self._flights):
-            self._push(encode_cancel(requests), 0)
+        # To a service that takes nothing it can be left unsaid: its frames expire.
+        if len(self._flights) and len(self._outbox) < MAX_QUEUED:
+            self._push(_Queued(encode_cancel(requests)))
 
     async def run(self) -> None:
         """Keep the stream until it breaks; raises ServingError then. Frames in flight fail with it."""
@@ -82,36 +101,42 @@ class ExpertStream:
                 async with asyncio.timeout(FIRST_GRANT_SECONDS):
                     self._receive(await call.read())  # the first response is a grant: the service is listening
             self.is_up = True
-            self._on_up()
+            self._on_change()
             async with asyncio.TaskGroup() as parts:
                 parts.create_task(self._write(call))
                 parts.create_task(self._read(call))
-                parts.create_task(self._until_hung())
         finally:
             self.is_up = False
             call.cancel()
-            self._flights.fail_all(Unavailable(f"the stream to expert service {self._address} broke"))
+            self._flights.fail_all(FrameLost(f"the stream to expert service {self._address} broke", "broken"))
             self._outbox.clear()
+            self._on_change()
 
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
-        loop, outbox = asyncio.get_running_loop(), self._outbox
+        loop = asyncio.get_running_loop()
         with as_serving_errors(self._address):
             while True:
-                while outbox and self._sent_pairs + outbox[0][1] <= self._granted_pairs:
-                    message, num_pairs = outbox.popleft()
-                    self._sent_pairs += num_pairs
-                    await call.write(message)
+                while (queued := self._next_queued()) is not None:
+                    self._sent_pairs += queued.num_pairs
+                    await call.write(queued.message)
                 self._idle_writer = loop.create_future()
                 await self._idle_writer
+
+    def _next_queued(self) -> "_Queued | None":
+        """What the service has credit for; frames that nobody waits for any more are passed over."""
+        while self._outbox:
+            queued = self._outbox[0]
+            if not queued.is_over:
+                has_credit = self._sent_pairs + queued.num_pairs <= self._granted_pairs
+                return self._outbox.popleft() if has_credit else None
+            self._outbox.popleft()
+            self._forget(queued)
+        return None
 
     async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
         with as_serving_errors(self._address):
             while True:
                 self._receive(await call.read())
-
-    async def _until_hung(self) -> None:
-        await self._hung.wait()
-        raise Unavailable(f"expert service {self._address} left a frame unanswered")
 
     def _receive(self, data: bytes) -> None:
         if data is grpc.aio.EOF:
@@ -126,8 +151,9 @@ class ExpertStream:
 
     def _settle(self, reply: ReceivedReply) -> None:
         flight = self._flights.end(reply.frame_id)
-        if flight is None or flight.answered.done():
-            return  # late: its deadline passed, or its step is gone
+        self._suspicion.heard_reply(is_late=flight is None)
+        if flight is None:
+            return  # late or twice: whoever waited has been told otherwise
         self.has_answered = True
         timings, sent = reply.timings, flight.sent
         queue, compute = timings.queue_nanos, timings.decode_nanos + timings.compute_nanos + timings.encode_nanos
@@ -137,14 +163,59 @@ class ExpertStream:
             server_nanos=queue + compute,
             num_bytes=len(reply.rows_bytes),
         )
-        self._deadline.observe(flight.num_pairs, arrived - sent)
-        flight.answered.set_result(Answer(reply, ReplyTimes(self._address, sent, arrived, queue, compute)))
+        self._deadline.end(flight.fitted_nanos)
+        if reply.error is None and not reply.failures:
+            self._deadline.observe(flight.num_pairs, arrived - sent)
+            self._pace.end(flight.num_pairs, arrived - sent, queue + compute)
+        else:
+            self._pace.lose(flight.num_pairs)  # a refusal is quick, and says nothing of computing
+        if not flight.answered.done():
+            flight.answered.set_result(Answer(reply, ReplyTimes(self._address, sent, arrived, queue, compute)))
 
-    def _push(self, message: bytes, num_pairs: int) -> None:
-        self._outbox.append((message, num_pairs))
+    def _refusal(self) -> FrameLost | None:
+        if not self.is_up:
+            return FrameLost(f"expert service {self._address} is not connected", "broken")
+        if self._suspicion.is_suspect:
+            return FrameLost(f"expert service {self._address} is suspect", "deadline")
+        if len(self._outbox) >= MAX_QUEUED:
+            return FrameLost(f"expert service {self._address} takes nothing: {MAX_QUEUED} frames wait", "deadline")
+        return None
+
+    def _note_lost(self, flight: Flight[Answer]) -> None:
+        self._deadline.end(flight.fitted_nanos)
+        self._pace.lose(flight.num_pairs)
+
+    def _note_hung(self, error: FrameLost) -> None:
+        # What was given up before it was written is not kept: nobody knows for how long nothing is taken.
+        for queued in [queued for queued in self._outbox if queued.is_over]:
+            self._outbox.remove(queued)
+            self._forget(queued)
+        self._suspicion.doubt(str(error))
+
+    def _forget(self, queued: "_Queued") -> None:
+        flight = None if queued.frame_id is None else self._flights.end(queued.frame_id)
+        if flight is not None:  # its step is gone
+            self._note_lost(flight)
+
+    def _push(self, queued: "_Queued") -> None:
+        self._outbox.append(queued)
         self._wake_writer()
 
     def _wake_writer(self) -> None:
         idle = self._idle_writer
         if idle is not None and not idle.done():
             idle.set_result(None)
+
+
+@dataclass(slots=True, eq=False)
+class _Queued:
+    """A message to be written; that of a frame only while somebody waits for its answer."""
+
+    message: bytes
+    num_pairs: int = 0
+    frame_id: int | None = None
+    answered: "asyncio.Future[Answer] | None" = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.answered is not None and self.answered.done()

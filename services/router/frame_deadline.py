@@ -1,27 +1,85 @@
-"""How long a frame may take before its service counts as hung: pure arithmetic on measured round trips."""
+"""How long a frame may take before its service counts as hung: arithmetic on measured round trips."""
+
+import math
+import time
+from collections.abc import Callable
+
+IN_FLIGHT_FACTOR = 2
+# However often a service was suspected for being slow, a hang is noticed within so many times the usual deadline.
+MAX_PATIENCE = 16.0
+PATIENCE_HALF_LIFE_SECONDS = 5.0
 
 
 class FrameDeadline:
     """`max(floor, factor x fitted time)`, the fit being a running mean of the time for each pair, by frame size.
 
     Sizes go by powers of two: a decode's single pair takes far longer for each pair than a prefill's thousands, and
-    one mean for both would leave a hang in a prefill unnoticed for minutes.
+    one mean for both would leave a hang in a prefill unnoticed for minutes. A frame waits for those that the service
+    has before it, so twice their fitted time is added. Until a frame was answered the floor is `unmeasured` times as
+    high: a service that has just started computes its first frame slowly.
     """
 
-    def __init__(self, floor_seconds: float, factor: float = 20.0, smoothing: float = 0.1) -> None:
+    def __init__(
+        self,
+        floor_seconds: float,
+        factor: float = 8.0,
+        smoothing: float = 0.1,
+        unmeasured: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._floor_nanos = int(floor_seconds * 1e9)
         self._factor = factor
         self._smoothing = smoothing
+        self._unmeasured = unmeasured
+        self._clock = clock
         self._nanos_per_pair: dict[int, float] = {}  # by the bits of the number of pairs
+        self._in_flight_nanos = 0
+        self._patience = 1.0
+        self._grown_at = 0.0
 
     def nanos_for(self, num_pairs: int) -> int:
-        """Nanoseconds that a frame of so many pairs is given; a size not met yet is fitted by the next smaller one."""
-        met = [size for size in self._nanos_per_pair if size <= num_pairs.bit_length()]
-        fitted = self._nanos_per_pair[max(met)] * num_pairs if met else 0.0
-        return max(self._floor_nanos, int(self._factor * fitted))
+        """Nanoseconds that a frame of so many pairs is given now."""
+        if not self._nanos_per_pair:
+            return int(self._floor_nanos * self._unmeasured)
+        own = max(self._floor_nanos, int(self._factor * self.fitted_nanos(num_pairs)))
+        limit = own + IN_FLIGHT_FACTOR * self._in_flight_nanos
+        return limit if self._patience == 1.0 else int(limit * self._patience_now())
+
+    def fitted_nanos(self, num_pairs: int) -> int:
+        """Nanoseconds that a frame of so many pairs has taken.
+
+        A size not met yet is fitted by the next smaller one, or by a whole frame of the next larger one; 0 before any.
+        """
+        size = num_pairs.bit_length()
+        fitted = self._nanos_per_pair.get(size)
+        if fitted is None:
+            smaller = [met for met in self._nanos_per_pair if met < size]
+            if not smaller:
+                larger = min(self._nanos_per_pair, default=0)
+                return int(self._nanos_per_pair.get(larger, 0.0) * (1 << larger))
+            fitted = self._nanos_per_pair[max(smaller)]
+        return int(fitted * num_pairs)
+
+    def begin(self, fitted_nanos: int) -> None:
+        """A frame that is fitted so is on its way."""
+        self._in_flight_nanos += fitted_nanos
+
+    def end(self, fitted_nanos: int) -> None:
+        """It is answered, or given up."""
+        self._in_flight_nanos -= fitted_nanos
 
     def observe(self, num_pairs: int, round_trip_nanos: int) -> None:
         """Learn from a frame that was answered."""
         size, measured = num_pairs.bit_length(), round_trip_nanos / max(1, num_pairs)
-        before = self._nanos_per_pair.get(size, 0.0)
+        before = self._nanos_per_pair.get(size, measured)
         self._nanos_per_pair[size] = before + self._smoothing * (measured - before)
+
+    def grow(self) -> None:
+        """The service was suspected for being slow: frames are given twice the time, and less again as time goes by."""
+        self._patience = min(MAX_PATIENCE, 2 * self._patience_now())
+        self._grown_at = self._clock()
+
+    def _patience_now(self) -> float:
+        halves = (self._clock() - self._grown_at) / PATIENCE_HALF_LIFE_SECONDS
+        # Counted from 1, where it ends.
+        return 1.0 + (self._patience - 1.0) * math.pow(0.5, halves)

@@ -7,7 +7,6 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from services.model.kv_cache import KvCache
-from services.router.fleet import Fleet
 from services.router.lanes import Lanes
 from services.router.receipt import Parts
 from services.router.scheduler import Scheduler
@@ -21,8 +20,6 @@ STRAGGLERS = "moesaic.router.stragglers"
 SEQUENCES = "moesaic.router.sequences"
 FREE_KV_TOKENS = "moesaic.router.kv_cache.free_tokens"
 RETRIES = "moesaic.router.retries"
-MIN_LIVE_REPLICAS = "moesaic.router.min_live_replicas"
-READY_EXPERTS = "moesaic.router.ready_experts"
 LANES = "moesaic.router.lanes"
 CANDIDATE_LANES = "moesaic.router.lanes.candidate"
 LAYER_COMMUNICATION = "moesaic.router.lanes.layer_communication"
@@ -39,9 +36,10 @@ class StepMetrics:
     """
 
     def __init__(self, scheduler: Scheduler, cache: KvCache) -> None:
-        self._num_steps = self._num_drawn = self._num_retries = 0
+        self._num_steps = self._num_drawn = 0
         self._parts = Parts()
         self._stragglers: Counter[str] = Counter()
+        self._retries: Counter[tuple[str, str]] = Counter()
         self._step_tokens = meter.create_histogram(STEP_TOKENS, "{token}", "tokens computed in one step")
 
         def parts(_: CallbackOptions) -> Iterable[Observation]:
@@ -52,11 +50,15 @@ class StepMetrics:
             for service, layers in self._stragglers.items():
                 yield Observation(layers, {"service": service})
 
+        def retries(_: CallbackOptions) -> Iterable[Observation]:
+            for (service, reason), frames in self._retries.items():
+                yield Observation(frames, {"service": service, "reason": reason})
+
         counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
         counter(STEPS, [_reading(lambda: self._num_steps)], "{step}", "steps computed")
         counter(DRAWN_TOKENS, [_reading(lambda: self._num_drawn)], "{token}", "tokens drawn")
         counter(PART_SECONDS, [parts], "s", "time of steps by part of the critical path")
-        counter(RETRIES, [_reading(lambda: self._num_retries)], "{frame}", "frames sent again")
+        counter(RETRIES, [retries], "{frame}", "frames sent again, by the service that failed them and why")
         counter(STRAGGLERS, [stragglers], "{layer}", "layers by the service that replied last")
         gauge(SEQUENCES, [_reading(lambda: scheduler.num_sequences)], "{sequence}", "sequences in flight")
         gauge(FREE_KV_TOKENS, [_reading(lambda: cache.pool.free_tokens)], "{token}", "tokens the KV cache has room for")
@@ -65,7 +67,7 @@ class StepMetrics:
         """Count a step that has ended."""
         self._num_steps += 1
         self._num_drawn += num_drawn
-        self._num_retries += step.clock.retries
+        self._retries.update(step.clock.retries)
         self._parts.add(step.clock.parts)
         self._stragglers.update(step.clock.stragglers)
         self._step_tokens.record(step.num_tokens)
@@ -89,22 +91,6 @@ def observe_lanes(lanes: Lanes) -> None:
     gauge(
         LAYER_COMPUTE, [_reading(lambda: lanes.evidence().compute)], "s", "a layer's slower part: router's or experts'"
     )
-
-
-def observe_fleet(fleet: Fleet) -> None:
-    """Observe how well the experts are covered by the services that are live."""
-
-    def min_live_replicas(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(fleet.min_live_replicas)
-
-    def ready_experts(_: CallbackOptions) -> Iterable[Observation]:
-        for address, num_ready in fleet.ready_by_service.items():
-            yield Observation(num_ready, {"service": address})
-
-    meter.create_observable_gauge(
-        MIN_LIVE_REPLICAS, [min_live_replicas], "{service}", "live services that the least replicated expert is on"
-    )
-    meter.create_observable_gauge(READY_EXPERTS, [ready_experts], "{expert}", "experts ready, by service")
 
 
 def _reading(value: Callable[[], float]) -> Callable[[CallbackOptions], Iterable[Observation]]:

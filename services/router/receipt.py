@@ -57,7 +57,7 @@ class StepClock:
     def __init__(self) -> None:
         self.parts = Parts()
         self.stragglers: Counter[str] = Counter()
-        self.retries = 0
+        self.retries: Counter[tuple[str, str]] = Counter()  # frames sent again: (service that failed, reason)
         self.started = self._mark = time.perf_counter_ns()
 
     @property
@@ -142,7 +142,7 @@ class SequenceReceipt:
         phase.steps += 1
         for service, layers in clock.stragglers.items():
             self.stragglers[service] += layers
-        self.retries += clock.retries
+        self.retries += clock.retries.total()
         self._mark = clock.ended
 
     def elapsed(self) -> int:

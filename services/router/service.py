@@ -1,16 +1,16 @@
-"""The router's gRPC service: translates protobuf, nothing else."""
+"""Serves `moesaic.v1.RouterService`; translates protobuf, nothing else."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
 import grpc
 
-from moesaic.v1 import expert_pb2, router_pb2, router_pb2_grpc
+from moesaic.v1 import router_pb2, router_pb2_grpc
 from services.router.engine import Engine
-from services.router.expert_peer import ExpertPeer
-from services.router.fleet import Fleet
+from services.router.hosting.fleet import Fleet
+from services.router.hosting.messages import goal_of, placement_message, progress_message
 from services.router.session import Session
-from services.wire.errors import Unavailable
+from services.wire.errors import InvalidRequest, Unavailable
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,27 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     async def GetPlacement(
         self, request: router_pb2.GetPlacementRequest, context: grpc.aio.ServicerContext
     ) -> router_pb2.GetPlacementResponse:
-        fleet = self._running().fleet
-        return router_pb2.GetPlacementResponse(
-            services=[_placed(peer) for peer in fleet.peers], min_live_replicas=fleet.min_live_replicas
-        )
+        running = self._running()
+        return placement_message(running.fleet, running.description.model_digest)
+
+    async def ChangePlacement(
+        self, request: router_pb2.ChangePlacementRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[router_pb2.ChangePlacementResponse, None]:
+        running = self._running()
+        goal = goal_of(request, running.description.model_digest)
+        operation = running.fleet.change(request.operation_id, goal, force=request.force)
+        async for progress in operation.follow():
+            yield progress_message(operation.name, progress)
+
+    async def AddExpertServices(
+        self, request: router_pb2.AddExpertServicesRequest, context: grpc.aio.ServicerContext
+    ) -> router_pb2.AddExpertServicesResponse:
+        if not request.addresses:
+            raise InvalidRequest("addresses is empty; name at least one")
+        return router_pb2.AddExpertServicesResponse(addresses=await self._running().fleet.add(request.addresses))
 
     def _running(self) -> Running:
         running = self._get()
         if running is None:
             raise Unavailable("the router is not ready: it is loading, or waiting for expert services")
         return running
-
-
-def _placed(peer: ExpertPeer) -> router_pb2.PlacedService:
-    by_layer: dict[int, list[int]] = {}
-    for hosted in peer.hosting.experts:
-        if hosted.state == expert_pb2.EXPERT_STATE_READY:
-            by_layer.setdefault(hosted.layer, []).append(hosted.expert)
-    return router_pb2.PlacedService(
-        address=peer.address,
-        instance=peer.hosting.instance,
-        is_live=peer.is_live,
-        generation=peer.hosting.generation,
-        layers=[router_pb2.HostedLayer(layer=layer, experts=experts) for layer, experts in sorted(by_layer.items())],
-    )

@@ -78,9 +78,21 @@ class RouterSettings(BaseSettings):
         allow_inf_nan=False,
         description="how long to wait for all expert services before starting with some",
     )
-    frame_floor_seconds: PositiveFloat = Field(
-        5.0, allow_inf_nan=False, description="least time that an expert service is given for a frame"
+    coverage: Annotated[int, Field(ge=1, le=8)] = Field(
+        1, description="expert services that each expert is to be ready on; with 2 the loss of any one is covered"
     )
+    require_coverage: bool = Field(
+        False, description="refuse to start where memory cannot hold the coverage; else it is reported by a gauge"
+    )
+    unserved_seconds: PositiveFloat = Field(
+        10.0,
+        allow_inf_nan=False,
+        description="how long a request waits for an expert that no service can compute, before it ends",
+    )
+    frame_floor_seconds: PositiveFloat = Field(
+        0.2, allow_inf_nan=False, description="least time that an expert service is given for a frame"
+    )
+    frame_checksums: bool = Field(True, description="send frames with a checksum, and have replies with one")
     drain_seconds: NonNegativeFloat = Field(
         30.0, allow_inf_nan=False, description="how long sequences may go on when told to stop"
     )

@@ -10,7 +10,8 @@ from services import kernels
 
 Indices = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint32]  # as they travel
-NOBODY = -1
+NOBODY = -1  # in the place of a service: no one computes the expert
+DROPPED = -1  # in the place of an expert: its pair is not computed
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ def shares_of(experts: Indices, owners: Indices, top_k: int, most: int, *, count
     """Split the pairs by the service that owns their expert, into frames of at most `most` pairs (and at least one
     row), or with `counts_rows` at most so many rows.
 
-    `experts` [tokens x k] is flat, a negative one stands for a pair that is not computed; `owners` [experts] names a
+    `experts` [tokens x k] is flat, with DROPPED for a pair that is not computed; `owners` [experts] names a
     service or NOBODY. Pairs whose expert nobody owns come back as a share of the service NOBODY.
     """
     if not len(experts):

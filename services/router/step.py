@@ -72,6 +72,11 @@ class Step:
         """The sequences that these rows belong to, each once."""
         return [self.batch[index].sequence for index in np.unique(self.row_sequences[rows])]
 
+    def goes_on(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """For each of these rows whether its sequence has not ended."""
+        goes_on = np.array([work.sequence.ending is None for work in self.batch])
+        return goes_on[self.row_sequences[rows]]
+
     @cached_property
     def _row_requests(self) -> npt.NDArray[np.uint64]:
         numbers = np.array([work.sequence.number for work in self.batch], dtype=np.uint64)

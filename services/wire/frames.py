@@ -10,16 +10,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import torch
-from google.protobuf.message import DecodeError
 
 from moesaic.v1 import common_pb2, expert_pb2
+from services.wire import checksum as checksums
+from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.outcomes import FrameError, PairFailure, Timings
-from services.wire.payload import Payload, split_off
-from services.wire.row_bytes import FRAME_OR_REPLY, ROWS, rows_of, wrapped
+from services.wire.parsing import frame_or_reply, parse, parse_rows_apart
+from services.wire.row_bytes import rows_of, wrapped
 
 Indices: TypeAlias = npt.NDArray[np.uint32]
 Weights: TypeAlias = npt.NDArray[np.float32]
@@ -31,22 +33,8 @@ ELEMENT_TYPES: dict[torch.dtype, "common_pb2.ElementType.ValueType"] = {
 }
 DTYPES = {element_type: dtype for dtype, element_type in ELEMENT_TYPES.items()}
 
-# Up to here the generated class's copy of the rows costs less than finding them.
-COPIED_BYTES = 32 * 1024
 _INDEX = np.dtype("<u4")
 _WEIGHT = np.dtype("<f4")
-
-
-class BadFrame(InvalidRequest):
-    """A frame that breaks the contract in a message that is whole: it is answered, and the stream goes on.
-
-    `num_pairs` is what it counts against the sender's credit.
-    """
-
-    def __init__(self, frame_id: int, message: str, num_pairs: int = 0) -> None:
-        super().__init__(message)
-        self.frame_id = frame_id
-        self.num_pairs = num_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +55,7 @@ class ReceivedFrame:
     remaining_nanos: int
     traceparent: str
     requests: tuple[int, ...]
+    has_checksum: bool = False  # then the answer has one too
 
     def rows(self, hidden_size: int) -> torch.Tensor:
         """View the rows, [num_rows, hidden_size]; never write to it.
@@ -79,6 +68,7 @@ class ReceivedFrame:
                 self.frame_id,
                 f"rows has {len(self.rows_bytes)} bytes, not {expected} for {self.num_rows} of {hidden_size}",
                 len(self.pair_experts),
+                has_checksum=self.has_checksum,
             )
         return rows_of(self.rows_bytes, self.dtype, hidden_size)
 
@@ -100,6 +90,7 @@ class ReceivedReply:
     error: FrameError | None
     timings: Timings
     batch_frames: int
+    has_checksum: bool = False
 
     def num_rows(self, dtype: torch.dtype, hidden_size: int) -> int:
         """How many rows came. Raises InvalidRequest when the bytes are no whole number of rows."""
@@ -138,11 +129,12 @@ def encode_frame(
     requests: Iterable[int],
     pair_weights: Weights | None = None,
     row_indices: npt.NDArray[np.int64] | None = None,
+    checksum: bool = False,
 ) -> bytes:
     """Write a DispatchRequest with one frame; `rows` is [num_rows, hidden_size] in the host's memory.
 
     Of `rows` those with `row_indices` are sent, where given. `pair_weights`, where given, ask for each row's weighted
-    sum.
+    sum. With a `checksum` the reply has one too.
     """
     head = expert_pb2.Frame(
         frame_id=frame_id,
@@ -156,7 +148,8 @@ def encode_frame(
         requests=requests,
         pair_weights=b"" if pair_weights is None else pair_weights.astype(_WEIGHT, copy=False).tobytes(),
     )
-    return wrapped(head.SerializeToString(), rows, row_indices)
+    field = checksums.field_of_frame(head) if checksum else None
+    return wrapped(head.SerializeToString(), rows, row_indices, checksum=field)
 
 
 def encode_cancel(requests: Iterable[int]) -> bytes:
@@ -179,6 +172,7 @@ def encode_reply(
     timings: Timings | None = None,
     batch_frames: int = 0,
     granted_pairs: int = 0,
+    checksum: bool = False,
 ) -> bytes:
     """Write a DispatchResponse with one reply; `rows` is [rows, hidden_size] in host memory."""
     head = expert_pb2.FrameReply(frame_id=frame_id, batch_frames=batch_frames)
@@ -193,7 +187,8 @@ def encode_reply(
         head.timings.compute_nanos = timings.compute_nanos
         head.timings.encode_nanos = timings.encode_nanos
     grant = encode_grant(granted_pairs) if granted_pairs else b""
-    return wrapped(head.SerializeToString(), rows, after=grant)
+    field = checksums.field_of_reply(head) if checksum else None
+    return wrapped(head.SerializeToString(), rows, after=grant, checksum=field)
 
 
 def decode_request(data: bytes) -> ReceivedFrame | Cancel:
@@ -201,12 +196,12 @@ def decode_request(data: bytes) -> ReceivedFrame | Cancel:
 
     Raises BadFrame for a frame that can be answered, else InvalidRequest; both name the field.
     """
-    usual = split_off(data, 0, len(data), FRAME_OR_REPLY) if len(data) > COPIED_BYTES else None
+    usual = frame_or_reply(data)
     if usual is not None and not usual.rest:
         message = expert_pb2.Frame()
-        return _frame(message, _parse_rows_apart(message, data, usual))
+        return _frame(message, parse_rows_apart(message, data, usual))
     request = expert_pb2.DispatchRequest()
-    _parse(request, data)
+    parse(request, data)
     match request.WhichOneof("action"):
         case "frame":
             return _frame(request.frame, memoryview(request.frame.rows))
@@ -217,42 +212,26 @@ def decode_request(data: bytes) -> ReceivedFrame | Cancel:
 
 
 def decode_response(data: bytes) -> Response:
-    """Read a DispatchResponse. Raises InvalidRequest, naming what is wrong with it."""
-    usual = split_off(data, 0, len(data), FRAME_OR_REPLY) if len(data) > COPIED_BYTES else None
+    """Read a DispatchResponse; a reply whose checksum is wrong is one with an error of DATA_LOSS.
+
+    Raises InvalidRequest, naming what is wrong with the message.
+    """
+    usual = frame_or_reply(data)
     response = expert_pb2.DispatchResponse()
     if usual is None:
-        _parse(response, data)
+        parse(response, data)
         reply = response.reply if response.HasField("reply") else None
         return Response(None if reply is None else _reply(reply, memoryview(reply.rows)), response.granted_pairs)
-    _parse(response, usual.rest)
+    parse(response, usual.rest)
     message = expert_pb2.FrameReply()
-    rows = _parse_rows_apart(message, data, usual)
+    rows = parse_rows_apart(message, data, usual)
     return Response(_reply(message, rows), response.granted_pairs)
 
 
-_Message: TypeAlias = (
-    expert_pb2.Frame | expert_pb2.FrameReply | expert_pb2.DispatchRequest | expert_pb2.DispatchResponse
-)
-
-
-def _parse_rows_apart(message: expert_pb2.Frame | expert_pb2.FrameReply, data: bytes, where: Payload) -> memoryview:
-    rows = split_off(data, where.start, where.end, ROWS)
-    if rows is not None:
-        _parse(message, rows.rest)
-        return memoryview(data)[rows.start : rows.end]
-    _parse(message, data[where.start : where.end])
-    return memoryview(message.rows)
-
-
-def _parse(message: _Message, data: bytes) -> None:
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        name = message.DESCRIPTOR.name
-        raise InvalidRequest(f"the bytes are no {name}: truncated, out of form, or text that is no UTF-8") from error
-
-
 def _frame(message: expert_pb2.Frame, rows: memoryview) -> ReceivedFrame:
+    has_checksum = message.HasField("checksum")
+    if has_checksum and (refusal := checksums.refusal(message.checksum, checksums.of_frame(message, rows))):
+        raise _bad(message, refusal, grpc.StatusCode.DATA_LOSS)
     dtype = DTYPES.get(message.dtype)
     if dtype is None:
         known = "float32 (1), bfloat16 (2) or float16 (3)"
@@ -269,6 +248,7 @@ def _frame(message: expert_pb2.Frame, rows: memoryview) -> ReceivedFrame:
         remaining_nanos=message.remaining_nanos,
         traceparent=message.traceparent,
         requests=tuple(message.requests),
+        has_checksum=has_checksum,
     )
 
 
@@ -278,11 +258,18 @@ def _whole(message: expert_pb2.Frame, field: str, data: bytes) -> bytes:
     return data
 
 
-def _bad(message: expert_pb2.Frame, reason: str) -> BadFrame:
-    return BadFrame(message.frame_id, reason, len(message.pair_experts) // 4)
+def _bad(
+    message: expert_pb2.Frame, reason: str, status: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
+) -> BadFrame:
+    num_pairs, has_checksum = len(message.pair_experts) // 4, message.HasField("checksum")
+    return BadFrame(message.frame_id, reason, num_pairs, status=status, has_checksum=has_checksum)
 
 
 def _reply(message: expert_pb2.FrameReply, rows: memoryview) -> ReceivedReply:
+    has_checksum = message.HasField("checksum")
+    if has_checksum and (refusal := checksums.refusal(message.checksum, checksums.of_reply(message, rows))):
+        error = FrameError(grpc.StatusCode.DATA_LOSS.value[0], refusal)
+        return ReceivedReply(message.frame_id, memoryview(b""), (), error, Timings(), 0, has_checksum=True)
     timings, failures = message.timings, message.failures
     return ReceivedReply(
         frame_id=message.frame_id,
@@ -291,4 +278,5 @@ def _reply(message: expert_pb2.FrameReply, rows: memoryview) -> ReceivedReply:
         error=FrameError(message.error.status_code, message.error.message) if message.HasField("error") else None,
         timings=Timings(timings.decode_nanos, timings.queue_nanos, timings.compute_nanos, timings.encode_nanos),
         batch_frames=message.batch_frames,
+        has_checksum=has_checksum,
     )

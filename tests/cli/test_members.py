@@ -34,8 +34,9 @@ def plan(**changes: object) -> ClusterPlan:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_flag_of_a_command_is_in_its_plan(command: Command):
-    flags = "--model folder --experts 3 --threads 2 --dtype bfloat16 --combine partial --wire-dtype bfloat16"
-    assert planned(command, *flags.split()) == ClusterPlan(
+    cluster = "--model folder --experts 3 --coverage 2 --threads 2"
+    numerics = "--dtype bfloat16 --combine partial --wire-dtype bfloat16"
+    assert planned(command, *cluster.split(), *numerics.split()) == ClusterPlan(
         model=Path("folder"),
         num_experts=3,
         threads=2,
@@ -43,6 +44,7 @@ def test_every_flag_of_a_command_is_in_its_plan(command: Command):
         dtype="bfloat16",
         combine="partial",
         wire_dtype="bfloat16",
+        coverage=2,
     )
     assert planned(command, "--batch-invariant").batch_invariant
 
@@ -100,6 +102,13 @@ def test_the_cores_are_shared_out_among_the_expert_services(monkeypatch: pytest.
     assert fair_threads(4) == 4
     assert fair_threads(1) == 8
     assert fair_threads(32) == 1
+
+
+def test_the_router_alone_is_told_the_coverage():
+    *others, router, gateway = plan(coverage=2).members()
+    arguments = router.command[router.command.index("services.router") + 1 :]
+    assert load(RouterSettings, arguments, "router").coverage == 2
+    assert not [flag for one in (*others, gateway) for flag in one.command if "coverage" in flag]
 
 
 def test_the_router_alone_is_told_how_rows_are_combined_and_travel():

@@ -21,9 +21,9 @@ from services.expert.compute import Computed, Computer, Work
 from services.expert.job import Job
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
-from services.model.expert_weights import build_experts
 from services.runtime.channels import open_channel
 from services.wire.frames import ReceivedReply, Response, decode_response, encode_cancel, encode_frame
+from tests.local_experts import build_experts
 
 MINUTE_NANOS = 60 * 10**9
 # Of the largest result: sums in another order, and in bfloat16 a rounding here and there that falls the other way.
@@ -165,6 +165,19 @@ class Gate:
         monkeypatch.setattr(Batcher, "submit", noted_submit)
 
 
+def noted(monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str) -> asyncio.Event:
+    """Set once the method has been called on the event loop."""
+    called, original = asyncio.Event(), getattr(owner, name)
+
+    def call(*arguments: Any) -> Any:
+        result = original(*arguments)
+        called.set()
+        return result
+
+    monkeypatch.setattr(owner, name, call)
+    return called
+
+
 class ThreadGate:
     """Holds a thread up before the n-th call of a method."""
 
@@ -194,7 +207,7 @@ def expected_rows(
     checkpoint: Checkpoint, layer: int, rows: torch.Tensor, pairs: Sequence[tuple[int, int]]
 ) -> torch.Tensor:
     """What the family's own module, holding all experts of the layer, makes of the pairs; not weighted."""
-    module = build_experts(checkpoint, layer, range(checkpoint.num_experts), rows.dtype, torch.device("cpu"))
+    module = build_experts(checkpoint, layer, range(checkpoint.num_experts), rows.dtype)
     chosen = rows[[row for row, _ in pairs]]
     experts = torch.tensor([[expert] for _, expert in pairs])
     computed: torch.Tensor = module(chosen, experts, torch.ones(len(pairs), 1, dtype=rows.dtype))

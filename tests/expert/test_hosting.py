@@ -1,11 +1,14 @@
 """The truth about what is hosted, without a service around it."""
 
 import asyncio
+import math
+import time
 
 import pytest
 
-from services.expert.hosting import ExpertKey, Hosting, Snapshot, State
-from services.wire.errors import Outdated, Overloaded
+from services.expert.expert_key import ExpertKey
+from services.expert.hosting import Hosting, Snapshot, State
+from services.wire.errors import BadState, Outdated, Overloaded
 
 A, B, C = ExpertKey(0, 1), ExpertKey(0, 2), ExpertKey(3, 0)
 
@@ -89,6 +92,64 @@ def test_a_slot_belongs_to_one_expert_at_a_time() -> None:
     assert hosting.begin_loading([ExpertKey(7, 7)], hosting.generation) == {ExpertKey(7, 7): slot}
 
 
+def test_of_two_operations_that_rely_on_each_other_s_replica_both_are_refused() -> None:
+    here, there = Hosting(1), Hosting(1)
+    for hosting in (here, there):
+        ready(hosting, A)
+    here.hold([A], "to here", math.inf)
+    there.hold([A], "to there", math.inf)
+    for hosting, operation, holder in ((there, "to here", "to there"), (here, "to there", "to here")):
+        with pytest.raises(Outdated, match=f"expert 1 of layer 0 is held by operation '{holder}'"):
+            hosting.begin_retiring([A], hosting.generation, operation)
+        assert states(hosting) == {A: State.READY}
+
+
+def test_a_refused_retirement_retires_none() -> None:
+    hosting = Hosting(2)
+    ready(hosting, A, B)
+    hosting.hold([B], "move", math.inf)
+    before = hosting.snapshot()
+    with pytest.raises(Outdated, match="held by operation 'move'"):
+        hosting.begin_retiring([A, B], before.generation)
+    assert hosting.snapshot() == before
+
+
+def test_a_hold_is_no_bar_to_its_own_operation_unless_another_holds_too() -> None:
+    hosting = Hosting(2)
+    ready(hosting, A, B)
+    hosting.hold([A, B], "first", math.inf)
+    hosting.hold([B], "second", math.inf)
+    assert hosting.begin_retiring([A], hosting.generation, "first") == [A]
+    with pytest.raises(Outdated, match="held by operation 'second'"):
+        hosting.begin_retiring([B], hosting.generation, "first")
+    hosting.hold([B], "second", time.monotonic())
+    assert hosting.begin_retiring([B], hosting.generation, "first") == [B]
+
+
+def test_a_hold_ends_when_its_time_is_up_and_with_its_expert() -> None:
+    hosting = Hosting(2)
+    ready(hosting, A)
+    hosting.hold([A, B], "move", math.inf)
+    hosting.hold([A], "move", time.monotonic())
+    assert hosting.begin_retiring([A], hosting.generation) == [A]
+    hosting.hold([A], "move", math.inf)
+    hosting.remove([A])
+    ready(hosting, A, B)
+    assert hosting.begin_retiring([A, B], hosting.generation) == [A, B]
+
+
+def test_a_draining_service_takes_no_expert_and_keeps_those_it_has() -> None:
+    hosting = Hosting(2)
+    ready(hosting, A)
+    before = hosting.generation
+    hosting.drain()
+    assert (hosting.generation, hosting.snapshot().is_draining) == (before + 1, True)
+    with pytest.raises(BadState, match="the service is draining"):
+        hosting.begin_loading([A, B], hosting.generation)
+    assert hosting.begin_loading([A], hosting.generation) == {}
+    assert states(hosting) == {A: State.READY}
+
+
 async def test_a_slow_watcher_gets_the_newest_only() -> None:
     hosting = Hosting(3)
     watch = hosting.watch()
@@ -112,3 +173,42 @@ async def test_every_watcher_is_told_and_all_end_with_the_hosting() -> None:
     hosting.close()
     for watcher in watchers:
         assert [snapshot.generation for snapshot in await watcher] == [1, 3]
+
+
+async def test_the_last_change_is_seen_before_a_watch_ends() -> None:
+    hosting = Hosting(1)
+    ready(hosting, A)
+    watch = hosting.watch()
+    await anext(watch)
+    hosting.remove([A])
+    hosting.close()
+    assert [snapshot.experts async for snapshot in watch] == [()]
+
+
+async def test_who_hosts_nothing_or_is_watched_by_nobody_is_evacuated_at_once() -> None:
+    empty = Hosting(1)
+    watch = empty.watch()
+    await anext(watch)
+    await empty.evacuated()
+    unwatched = Hosting(1)
+    ready(unwatched, A)
+    await unwatched.evacuated()
+
+
+@pytest.mark.parametrize("ending", ["unloaded", "unwatched"])
+async def test_evacuation_ends_with_the_last_expert_or_the_last_watcher(ending: str) -> None:
+    hosting = Hosting(2)
+    ready(hosting, A, B)
+    watches = [hosting.watch(), hosting.watch()]
+    for watch in watches:
+        await anext(watch)
+    evacuated = asyncio.create_task(hosting.evacuated())
+    steps = [lambda: hosting.remove([A]), lambda: hosting.remove([B])]
+    for step, watch in zip(steps, watches, strict=True):
+        await asyncio.sleep(0)
+        assert not evacuated.done()
+        if ending == "unloaded":
+            step()
+        else:
+            await watch.aclose()
+    await evacuated

@@ -9,10 +9,22 @@ import pytest
 import torch
 
 from moesaic.v1 import expert_pb2
+from services.expert import loading
+from services.expert.admission import Slots
 from services.expert.bank import Bank
+from services.model.refusals import UnusableModel
 from services.wire.errors import BadState
 from tests.checkpoints import save_tiny
-from tests.expert.expert_client import Client, Gate, ThreadGate, assert_close, expected_rows, expert_service
+from tests.expert.expert_client import (
+    MINUTE_NANOS,
+    Client,
+    Gate,
+    ThreadGate,
+    assert_close,
+    expected_rows,
+    expert_service,
+    noted,
+)
 
 LOADING = expert_pb2.EXPERT_STATE_LOADING
 READY = expert_pb2.EXPERT_STATE_READY
@@ -82,14 +94,16 @@ async def test_experts_are_added_to_those_that_are_hosted(olmoe: Path) -> None:
 async def test_the_watch_shows_loading_ready_retiring_and_gone(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(monkeypatch)
     reading = ThreadGate(monkeypatch, Bank, "fill", 1)
+    retired = noted(monkeypatch, Slots, "take_away")
+    monkeypatch.setattr(loading, "RETIRE_SECONDS", 1.0)
     async with expert_service(olmoe, expert_memory=2 * EXPERT_BYTES) as service:
         watch = service.stub.WatchHosting(expert_pb2.WatchHostingRequest())
         first = await watch.read()
         assert (states(first), first.free_memory_bytes) == ({}, 2 * EXPERT_BYTES)
         load = service.stub.LoadExperts(await service.load_request((1, 0)))
-        loading = await watch.read()
-        assert (states(loading), loading.free_memory_bytes) == ({(1, 0): LOADING}, EXPERT_BYTES)
-        assert loading.experts[0].content_hash == b""
+        begun = await watch.read()
+        assert (states(begun), begun.free_memory_bytes) == ({(1, 0): LOADING}, EXPERT_BYTES)
+        assert begun.experts[0].content_hash == b""
         assert await service.health() == 1  # while the expert is read
         reading.open()
         ready = await watch.read()
@@ -97,21 +111,75 @@ async def test_the_watch_shows_loading_ready_retiring_and_gone(olmoe: Path, monk
         assert (await _last(load)).generation == ready.generation
         stream, rows = service.open_stream(), torch.randn(1, 32)
         await stream.send(0, rows, [(0, 0)])
+        await gate.queued.acquire()
         await gate.began.acquire()
         unloading = asyncio.create_task(service.unload((1, 0)))
         assert states(await watch.read()) == {(1, 0): RETIRING}
         await stream.send(1, rows, [(0, 0)])
+        await gate.queued.acquire()
+        await retired.wait()
+        await stream.send(2, rows, [(0, 0)])
         late = await stream.reply()
-        assert (late.frame_id, late.failures[0].reason) == (1, expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED)
+        assert (late.frame_id, late.failures[0].reason) == (2, expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED)
         gate.opened.set()
-        assert (await stream.reply()).failures == ()
+        assert [((reply := await stream.reply()).frame_id, reply.failures) for _ in range(2)] == [(0, ()), (1, ())]
         gone = await watch.read()
         assert (states(gone), gone.free_memory_bytes) == ({}, 2 * EXPERT_BYTES)
         response = await unloading
         assert (response.generation, response.free_memory_bytes) == (gone.generation, 2 * EXPERT_BYTES)
         assert [first.generation + step for step in range(1, 5)] == [
-            loading.generation, ready.generation, ready.generation + 1, gone.generation,
+            begun.generation, ready.generation, ready.generation + 1, gone.generation,
         ]  # fmt: skip
+
+
+async def test_an_operation_holds_what_it_loads_and_what_is_hosted_already_until_it_ends(olmoe: Path) -> None:
+    async with expert_service(olmoe) as service:
+        await service.load((0, 0))
+        await service.load((0, 0), (0, 1), operation="move", hold_nanos=MINUTE_NANOS)
+        for key in ((0, 0), (0, 1)):
+            with pytest.raises(grpc.aio.AioRpcError, match="is held by operation 'move'") as refused:
+                await service.unload(key, operation="another")
+            assert refused.value.code() is grpc.StatusCode.ABORTED
+        await service.unload((0, 1), operation="move")
+        await service.load((0, 0), operation="move")
+        await service.unload((0, 0))
+        assert states(await service.hosting()) == {}
+
+
+async def test_what_an_operation_counts_on_stays_while_the_rest_is_read(
+    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with expert_service(olmoe) as service:
+        await service.load((0, 0))
+        reading = ThreadGate(monkeypatch, Bank, "fill", 1)
+        request = await service.load_request((0, 0), (0, 1), operation="move", hold_nanos=1)
+        load = service.stub.LoadExperts(request)
+        await reading.reached.wait()
+        with pytest.raises(grpc.aio.AioRpcError, match="is held by operation 'move'"):
+            await service.unload((0, 0))
+        reading.open()
+        await _last(load)
+        await service.unload((0, 0), (0, 1))
+
+
+async def test_a_load_that_fails_holds_nothing(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise UnusableModel("unreadable")
+
+    async with expert_service(olmoe) as service:
+        await service.load((0, 0))
+        monkeypatch.setattr(Bank, "fill", fail)
+        await refusal(service, (0, 0), (0, 1), operation="move", hold_nanos=MINUTE_NANOS)
+        await service.unload((0, 0))
+
+
+async def test_a_hold_without_an_operation_is_refused(olmoe: Path) -> None:
+    async with expert_service(olmoe) as service:
+        code, message = await refusal(service, (0, 0), hold_nanos=5)
+        assert (code, message) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "operation is empty, but hold_nanos is 5; name who holds the experts",
+        )
 
 
 async def test_of_two_planners_one_loses(olmoe: Path) -> None:

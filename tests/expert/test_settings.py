@@ -54,6 +54,8 @@ def test_the_shares_are_even_and_together_everything(num_experts: int, num_share
         ({"max_waiting_pairs": 0}, "greater than 0"),
         ({"max_frame_bytes": MAX_MESSAGE_BYTES}, "less than or equal to"),
         ({"drain_seconds": float("inf")}, "finite"),
+        ({"evacuate_seconds": float("nan")}, "finite"),
+        ({"evacuate_seconds": -1}, "greater than or equal to 0"),
         ({"drain_seconds": -1}, "greater than or equal to 0"),
     ],
 )

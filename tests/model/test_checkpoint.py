@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from services.model.checkpoint import Checkpoint
 from services.model.configuration import GenerationDefaults
-from services.model.expert_weights import build_experts, empty_experts, fill_expert
+from services.model.expert_weights import empty_experts, fill_expert
 from services.model.tensor_files import TensorFiles
 from services.wire.errors import NotFound
 from tests.checkpoints import MAX_CONTEXT, SERVED_FAMILIES, VOCAB_SIZE, save_tiny, tiny_model
+from tests.local_experts import build_experts
 
 CPU = torch.device("cpu")
 
@@ -167,8 +168,8 @@ def test_both_implementations_of_experts_agree(family: str, tmp_path: Path) -> N
     hidden = torch.randn(9, 32, generator=torch.Generator().manual_seed(5))
     slots, ones = torch.arange(9)[:, None] % 3, torch.ones(9, 1)
 
-    grouped = build_experts(checkpoint, 2, (6, 1, 3), torch.float32, CPU)
-    eager = build_experts(checkpoint, 2, (6, 1, 3), torch.float32, CPU, "eager")
+    grouped = build_experts(checkpoint, 2, (6, 1, 3), torch.float32)
+    eager = build_experts(checkpoint, 2, (6, 1, 3), torch.float32, "eager")
 
     assert grouped.config._experts_implementation == "grouped_mm"
     torch.testing.assert_close(grouped(hidden, slots, ones), eager(hidden, slots, ones), atol=1e-5, rtol=1e-5)
@@ -184,17 +185,8 @@ def test_a_module_is_allocated_once_and_filled_expert_by_expert(tmp_path: Path) 
 
     assert {name: weight.data_ptr() for name, weight in module.named_parameters()} == allocated
     assert sum(weight.nbytes for weight in module.parameters()) == 2 * checkpoint.expert_bytes(1)
-    for name, weight in build_experts(checkpoint, 1, (7, 4), checkpoint.dtype, CPU).named_parameters():
+    for name, weight in build_experts(checkpoint, 1, (7, 4), checkpoint.dtype).named_parameters():
         assert torch.equal(module.get_parameter(name), weight)
-
-
-def test_building_experts_tells_its_progress(tmp_path: Path) -> None:
-    checkpoint = Checkpoint.open(save_tiny("olmoe", tmp_path))
-    seen: list[tuple[int, int]] = []
-
-    build_experts(checkpoint, 0, (1, 2, 5), torch.float32, CPU, progress=lambda done, total: seen.append((done, total)))
-
-    assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_the_context_ends_at_the_last_position(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
         self.grants = True
         self.cancels_first_stream = False
         self._stream_end = asyncio.Event()
+        self.num_damaged_hostings = 0  # so many are sent as bytes that are no message
         self.loading = asyncio.Event()
         self.load_error: tuple[grpc.StatusCode, str] | None = None
 
@@ -66,6 +67,13 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
         """End the streams that there are; later ones stay."""
         ends, self._stream_end = self._stream_end, asyncio.Event()
         ends.set()
+
+    def written(self, hosting: expert_pb2.WatchHostingResponse) -> bytes:
+        """What travels for a hosting."""
+        if self.num_damaged_hostings:
+            self.num_damaged_hostings -= 1
+            return b"\xff"
+        return hosting.SerializeToString()
 
     async def Describe(self, request: object, context: grpc.aio.ServicerContext) -> object:
         return self.description
@@ -107,6 +115,9 @@ async def served(service: ScriptedService) -> AsyncIterator[str]:
 
     def register(server: grpc.aio.Server) -> None:
         expert_pb2_grpc.add_ExpertServiceServicer_to_server(service, server)
+        parse = expert_pb2.WatchHostingRequest.FromString
+        watch = grpc.unary_stream_rpc_method_handler(service.WatchHosting, parse, service.written)
+        server.add_registered_method_handlers(SERVICE_NAME, {"WatchHosting": watch})
 
     async with serving(register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0) as port:
         yield f"127.0.0.1:{port}"

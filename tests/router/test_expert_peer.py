@@ -1,9 +1,8 @@
 """A peer outlives whatever its service does: every failure is noticed, named, and followed by a new connection."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import pytest
 from moesaic.v1 import common_pb2, expert_pb2
 from services.model.checkpoint import Checkpoint
 from services.router import expert_peer, expert_stream
-from services.router.expert_peer import ExpertPeer
+from services.router.call_failures import FrameLost
 from services.wire.errors import Unavailable
 from tests.checkpoints import save_tiny
-from tests.router.scripted_service import ScriptedService, expected_of, served
+from tests.router.connected_peer import Connected, connected_to
+from tests.router.scripted_service import ScriptedService, served
 
 FLOAT32, BFLOAT16 = common_pb2.ELEMENT_TYPE_FLOAT32, common_pb2.ELEMENT_TYPE_BFLOAT16
 
@@ -25,32 +25,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return Checkpoint.open(save_tiny("olmoe", Path(tmp_path_factory.mktemp("models")) / "olmoe"))
 
 
-class Connected:
-    """A peer that runs, and how to wait for what becomes of it."""
-
-    def __init__(self, checkpoint: Checkpoint, address: str, frame_floor_seconds: float, **wanted: Any) -> None:
-        self._changed = asyncio.Event()
-        expected = replace(expected_of(checkpoint), **wanted)
-        self.peer = ExpertPeer(address, expected, 1, frame_floor_seconds, self._changed.set)
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
-
-
 @asynccontextmanager
 async def connected(
     checkpoint: Checkpoint, service: ScriptedService, frame_floor_seconds: float = 5.0, **wanted: Any
 ) -> AsyncIterator[Connected]:
-    async with served(service) as address:
-        made = Connected(checkpoint, address, frame_floor_seconds, **wanted)
-        running = asyncio.create_task(made.peer.run())
+    async with (
+        served(service) as address,
+        connected_to(checkpoint, address, frame_floor_seconds, **wanted) as made,
+    ):
         yield made
-        assert not running.done()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_stream_that_the_service_cancels_is_opened_again(checkpoint: Checkpoint) -> None:
@@ -60,18 +43,35 @@ async def test_a_stream_that_the_service_cancels_is_opened_again(checkpoint: Che
         await made.until(lambda: made.peer.is_live and service.num_streams == 2)
 
 
-async def test_a_frame_left_unanswered_ends_the_connection_and_a_new_one_is_made(checkpoint: Checkpoint) -> None:
+async def test_a_service_that_leaves_a_frame_unanswered_is_suspect_until_it_answers_a_probe(
+    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
     service = ScriptedService(checkpoint)
-    async with connected(checkpoint, service, frame_floor_seconds=0.05) as made:
-        await made.until(lambda: made.peer.is_live)
-        stream = made.peer.streams[0]
-        expired, waiting = stream.send(lambda *_: b"", 1), stream.send(lambda *_: b"", 10_000)
-        with pytest.raises(Unavailable, match="did not answer a frame within 50 ms"):
-            await expired
-        with pytest.raises(Unavailable):
-            await waiting  # for credit that never came
-        await made.until(lambda: made.peer.is_live and made.peer.streams[0] is not stream)
-        assert not stream.is_up
+    caplog.set_level("INFO", "services.router")
+    async with connected(checkpoint, service, frame_floor_seconds=0.002) as made:
+        await made.until(lambda: made.peer.is_usable)
+        peer, stream = made.peer, made.peer.streams[0]
+        with pytest.raises(FrameLost, match="did not answer a frame within 50 ms") as lost:
+            await stream.send(lambda *_: b"", 1)
+        assert lost.value.reason == "deadline"
+        assert peer.is_suspect and peer.is_live and not peer.is_usable
+        with pytest.raises(FrameLost, match="is suspect"):
+            await stream.send(lambda *_: b"", 1)
+        await made.until(lambda: made.peer.is_usable)
+        assert peer.streams[0] is stream and stream.is_up
+    said = [record.getMessage() for record in caplog.records]
+    assert f"expert service {peer.address} is suspect and avoided: {lost.value}" in said
+    assert any(line.startswith(f"expert service {peer.address} answers again, after ") for line in said)
+
+
+async def test_a_hosting_that_cannot_be_read_is_asked_for_again(
+    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = ScriptedService(checkpoint)
+    service.num_damaged_hostings = 1
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.is_usable)
+    assert "sent a message that cannot be read" in caplog.text
 
 
 async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_else(checkpoint: Checkpoint) -> None:
@@ -109,6 +109,19 @@ async def test_a_service_that_hosts_what_the_model_does_not_have_is_refused(chec
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.refusal is not None)
         assert "hosts expert 0 of layer 77, which the model does not have" in str(made.peer.refusal)
+
+
+async def test_a_hosting_that_goes_back_ends_the_connection_and_it_is_asked_again(checkpoint: Checkpoint) -> None:
+    """What was garbled on the way, or comes from nowhere, is not kept for longer than that."""
+    service = ScriptedService(checkpoint)
+    service.hosting.generation = 1 << 40
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.is_live)
+        stream = made.peer.streams[0]
+        service.hosting.generation = 2
+        service.changed.set()
+        await made.until(lambda: made.peer.is_live and made.peer.streams[0] is not stream)
+        assert made.peer.hosting.generation == 2
 
 
 @pytest.mark.parametrize(

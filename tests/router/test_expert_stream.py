@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
-from services.router.expert_stream import ExpertStream
+from services.router import expert_stream
+from services.router.call_failures import FrameLost
+from services.router.expert_stream import ExpertStream, Standing
 from services.router.frame_deadline import FrameDeadline
-from services.wire.errors import ServingError, Unavailable
+from services.router.pace import Pace
+from services.router.suspicion import Suspicion
+from services.wire.errors import Unavailable
 from services.wire.frames import encode_grant, encode_reply
+from services.wire.outcomes import PairFailure, Timings
 
 
 class ScriptedCall:
@@ -20,6 +25,8 @@ class ScriptedCall:
         self.incoming: asyncio.Queue[bytes] = asyncio.Queue(4)
         self.written: list[bytes] = []
         self.has_ended = False
+        self.takes = asyncio.Event()  # what is written; else the sender is held up, as by flow control
+        self.takes.set()
 
     async def read(self) -> bytes:
         return await self.incoming.get()
@@ -28,6 +35,7 @@ class ScriptedCall:
         if self.has_ended:
             raise asyncio.InvalidStateError("RPC already finished.")
         self.written.append(message)
+        await self.takes.wait()
 
     def cancel(self) -> None:
         self.has_ended = True
@@ -43,14 +51,32 @@ class ScriptedChannel:
         return lambda: self._call
 
 
-async def up(call: ScriptedCall, floor_seconds: float = 5.0) -> tuple[ExpertStream, "asyncio.Task[None]"]:
+def standing_of(floor_seconds: float) -> Standing:
+    deadline = FrameDeadline(floor_seconds)
+    return Standing(deadline, Pace(), Suspicion("a:1", deadline, lambda: None))
+
+
+async def up(
+    call: ScriptedCall, floor_seconds: float = 5.0, standing: Standing | None = None
+) -> tuple[ExpertStream, "asyncio.Task[None]"]:
     is_up = asyncio.Event()
     channel: Any = ScriptedChannel(call)
-    stream = ExpertStream("a:1", channel, FrameDeadline(floor_seconds), is_up.set)
+    stream = ExpertStream("a:1", channel, standing or standing_of(floor_seconds), is_up.set)
     running = asyncio.create_task(stream.run())
     await call.incoming.put(encode_grant(100))
     await is_up.wait()
     return stream, running
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 -- what other tasks do has no event
+            await asyncio.sleep(0)
+
+
+async def stopped(running: "asyncio.Task[None]") -> None:
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_write_to_a_call_that_has_just_ended_breaks_the_stream_and_nothing_else() -> None:
@@ -61,10 +87,10 @@ async def test_a_write_to_a_call_that_has_just_ended_breaks_the_stream_and_nothi
     with pytest.raises(ExceptionGroup) as caught:
         await running
     assert caught.group_contains(Unavailable, match="ended the call")
-    with pytest.raises(Unavailable):
-        await answered
-    with pytest.raises(ServingError):
-        await stream.send(lambda *_: b"frame", 1)
+    for lost in (answered, stream.send(lambda *_: b"frame", 1)):
+        with pytest.raises(FrameLost) as caught_frame:
+            await lost
+        assert caught_frame.value.reason == "broken"
 
 
 async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy_itself() -> None:
@@ -74,8 +100,7 @@ async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy
     time.sleep(0.1)  # noqa: ASYNC251 -- another lane computes
     await call.incoming.put(encode_reply(frame_id=0))
     assert (await answered).reply.frame_id == 0
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await stopped(running)
 
 
 async def test_a_cancellation_is_sent_only_where_frames_are_waiting() -> None:
@@ -88,5 +113,85 @@ async def test_a_cancellation_is_sent_only_where_frames_are_waiting() -> None:
     await answered
     assert call.written[0] == b"frame"
     assert len(call.written) == 2
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await stopped(running)
+
+
+async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over() -> None:
+    call, standing = ScriptedCall(), standing_of(0.02)
+    stream, running = await up(call, standing=standing)
+    with pytest.raises(FrameLost):
+        await stream.send(lambda *_: b"frame", 1)
+    assert standing.suspicion.is_suspect
+    for _ in range(2):  # late, and then twice
+        await call.incoming.put(encode_reply(frame_id=0))
+    await until(lambda: not standing.suspicion.is_suspect)
+    answered = stream.send(lambda *_: b"frame", 1)
+    await call.incoming.put(encode_reply(frame_id=1))
+    assert (await answered).reply.frame_id == 1
+    await stopped(running)
+
+
+async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_written() -> None:
+    call, standing = ScriptedCall(), standing_of(0.02)
+    stream, running = await up(call, standing=standing)
+    call.takes.clear()
+    first, second = stream.send(lambda *_: b"first", 1), stream.send(lambda *_: b"second", 1)
+    for answered in (first, second):
+        with pytest.raises(FrameLost):
+            await answered
+    call.takes.set()
+    await call.incoming.put(encode_reply(frame_id=0))
+    await until(lambda: not standing.suspicion.is_suspect)
+    third = stream.send(lambda *_: b"third", 1)
+    await call.incoming.put(encode_reply(frame_id=2))
+    await third
+    assert call.written == [b"first", b"third"]
+    await stopped(running)
+
+
+async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_suspicion() -> None:
+    call, standing = ScriptedCall(), standing_of(0.02)
+    stream, running = await up(call, standing=standing)
+    waiting = stream.send(lambda *_: b"waiting", 101)  # for credit
+    waiting.cancel()
+    answered = stream.send(lambda *_: b"frame", 1)
+    # Longer inside the service than on the way, so that what is expected is all for what is in flight.
+    await call.incoming.put(encode_reply(frame_id=1, timings=Timings(0, 0, 10**12, 0)))
+    await answered
+    assert standing.pace.expected_nanos(0) == 0
+    stream.cancel([7])
+    assert call.written == [b"frame"], "a stream without frames in flight has nothing to cancel"
+    await stopped(running)
+
+
+async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(expert_stream, "MAX_QUEUED", 2)
+    call = ScriptedCall()
+    stream, running = await up(call)
+    waiting = [stream.send(lambda *_: b"frame", 101) for _ in range(2)]
+    stream.cancel([7])
+    with pytest.raises(FrameLost, match="takes nothing: 2 frames wait"):
+        await stream.send(lambda *_: b"frame", 1)
+    assert not any(answered.done() for answered in waiting)
+    await call.incoming.put(encode_grant(1000))
+    await until(lambda: call.written == [b"frame"] * 2)
+    await stopped(running)
+    for answered in waiting:
+        with pytest.raises(FrameLost):
+            await answered
+
+
+async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes() -> None:
+    call, standing = ScriptedCall(), standing_of(5.0)
+    stream, running = await up(call, standing=standing)
+    refused = stream.send(lambda *_: b"frame", 1)
+    await call.incoming.put(encode_reply(frame_id=0, failures=[PairFailure(2, (0,))]))
+    await refused
+    assert not standing.pace.is_known
+    computed = stream.send(lambda *_: b"frame", 1)
+    await call.incoming.put(encode_reply(frame_id=1))
+    await computed
+    assert standing.pace.is_known
+    await stopped(running)

@@ -45,6 +45,7 @@ def test_the_choice_of_lanes_and_its_inputs_are_observed(reader: InMemoryMetricR
 async def test_steps_are_counted(reader: InMemoryMetricReader) -> None:
     def act(step):  # type: ignore[no-untyped-def]
         step.clock.stragglers["a:1"] += 2
+        step.clock.retries["a:1", "broken"] += 1
         step.clock.charge("dense")
         return torch.ones(len(step.drawing), 4)
 
@@ -56,6 +57,6 @@ async def test_steps_are_counted(reader: InMemoryMetricReader) -> None:
     assert seen[metrics.STEPS] == {(): 5}
     assert seen[metrics.DRAWN_TOKENS] == {(): 5}
     assert seen[metrics.STRAGGLERS] == {(("service", "a:1"),): 10}
-    assert seen[metrics.RETRIES] == {(): 0}
+    assert seen[metrics.RETRIES] == {(("service", "a:1"), ("reason", "broken")): 5}
     assert seen[metrics.PART_SECONDS][(("part", "dense"),)] > 0
     assert seen[metrics.LANES] == {(("reason", "fixed"),): 1}

@@ -70,6 +70,16 @@ def test_a_sequence_is_charged_for_its_steps_and_the_waits_between_them() -> Non
     assert 0 < total <= receipt.elapsed()
 
 
+def test_a_sequence_counts_the_frames_that_its_steps_sent_again() -> None:
+    receipt = SequenceReceipt()
+    for reasons in ([], ["broken", "broken", "overloaded"], ["expired"]):
+        clock = StepClock()
+        for reason in reasons:
+            clock.retries["a:1", reason] += 1
+        receipt.leave_step(clock, prefill=False)
+    assert receipt.retries == 4
+
+
 def test_a_frames_deadline_has_a_floor_and_grows_with_the_fitted_time() -> None:
     deadline = FrameDeadline(floor_seconds=0.001, factor=10, smoothing=1.0)
     assert deadline.nanos_for(8) == 1_000_000

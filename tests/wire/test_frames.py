@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from moesaic.v1 import common_pb2, expert_pb2
 from services import kernels
-from services.wire import frames as codec
+from services.wire import parsing
+from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.frames import (
     ELEMENT_TYPES,
-    BadFrame,
     Cancel,
     ReceivedFrame,
     decode_request,
@@ -49,7 +49,7 @@ def _each_way(request: pytest.FixtureRequest) -> Iterator[None]:
     """The frames of these tests are small; a message of any size must be read, and written, alike in each way."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "rows found by hand":
-            patch.setattr(codec, "COPIED_BYTES", -1)
+            patch.setattr(parsing, "COPIED_BYTES", -1)
         elif request.param == "without kernels":
             patch.setattr(kernels, "AVAILABLE", False)
         yield

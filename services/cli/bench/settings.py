@@ -14,6 +14,7 @@ from services.cli.settings import (
     Address,
     BatchInvariant,
     Combine,
+    Coverage,
     Dtype,
     Experts,
     MinP,
@@ -83,6 +84,7 @@ class BenchSettings(BaseSettings):
     json_output: Path | None = Field(None, description="file for every sample, the settings and the figures")
     model: Model = None
     experts: Experts = 2
+    coverage: Coverage = 1
     threads: Threads = None
     dtype: Dtype = "auto"
     batch_invariant: BatchInvariant = False

@@ -27,5 +27,7 @@ PyObject *call_gate(PyObject *module, PyObject *const *arguments, Py_ssize_t giv
 PyObject *call_scatter(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
 PyObject *call_joined(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
 PyObject *call_combine(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_checksum(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+PyObject *call_has_checksum(PyObject *module, PyObject *ignored);
 
 #endif

@@ -60,6 +60,8 @@ static PyMethodDef methods[] = {
     {"scatter", FASTCALL(call_scatter), METH_FASTCALL, NULL},
     {"joined", FASTCALL(call_joined), METH_FASTCALL, NULL},
     {"combine", FASTCALL(call_combine), METH_FASTCALL, NULL},
+    {"checksum", FASTCALL(call_checksum), METH_FASTCALL, NULL},
+    {"has_checksum", call_has_checksum, METH_NOARGS, NULL},
     {"levels", levels, METH_NOARGS, NULL},
     {"level", level, METH_NOARGS, NULL},
     {"set_level", set_level, METH_O, NULL},

@@ -2,12 +2,17 @@
 
 #include "arguments.h"
 #include "calls.h"
+#include "checksum.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* A service's number is below; there is a stretch for each. */
 #define MOST_SERVICES (1 << 15)
+
+/* Where the checksum stands in a message that has none. */
+#define NOWHERE (-1)
+#define CHECKSUM_BYTES 4
 
 /* A service's pairs: how many, where they begin in the arrays of results, and on how many rows they are. */
 struct stretch {
@@ -115,9 +120,22 @@ PyObject *call_scatter(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     return services;
 }
 
+/* Puts the checksum of what has `checksum`, followed by the rows, into its place in the prefix, little-endian. */
+static void put_checksum(char *place, uint32_t checksum, const char *rows, size_t num_bytes) {
+    checksum = checksum_of(checksum, rows, num_bytes);
+    for (int i = 0; i < CHECKSUM_BYTES; i++) place[i] = (char)(checksum >> 8 * i);
+}
+
+/* 0, or -1 with an error set. */
+static int check_place(int64_t place, Py_ssize_t prefix_bytes) {
+    if (place == NOWHERE || (has_checksum() && place >= 0 && place <= prefix_bytes - CHECKSUM_BYTES)) return 0;
+    PyErr_Format(PyExc_ValueError, "there is no checksum, or no room for it at %lld", (long long)place);
+    return -1;
+}
+
 PyObject *call_joined(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
     enum { PREFIX, INDICES, SUFFIX, NUM_OBJECTS };
-    enum { ROWS, NUM_ROWS, ROW_BYTES, ROW_STRIDE, NUM_COPIED, COUNT };
+    enum { ROWS, NUM_ROWS, ROW_BYTES, ROW_STRIDE, NUM_COPIED, CHECKSUM_AT, CHECKSUM, COUNT };
     int64_t read[COUNT];
     char *prefix, *suffix;
     Py_ssize_t prefix_bytes, suffix_bytes;
@@ -126,20 +144,22 @@ PyObject *call_joined(PyObject *module, PyObject *const *arguments, Py_ssize_t g
     if (read_numbers(arguments + NUM_OBJECTS, given - NUM_OBJECTS, read, COUNT) < 0) return NULL;
     if (PyBytes_AsStringAndSize(arguments[PREFIX], &prefix, &prefix_bytes) < 0) return NULL;
     if (PyBytes_AsStringAndSize(arguments[SUFFIX], &suffix, &suffix_bytes) < 0) return NULL;
+    if (check_place(read[CHECKSUM_AT], prefix_bytes) < 0) return NULL;
     const int num_arrays = arguments[INDICES] == Py_None ? 0 : 1; /* without indices all rows are copied in order */
     const struct array wanted = {.count = read[NUM_COPIED], .limit = read[NUM_ROWS]};
     if (read_arrays(arguments + INDICES, &wanted, &indices, num_arrays) < 0) return NULL;
-    const size_t row_bytes = (size_t)read[ROW_BYTES];
-    PyObject *message = PyBytes_FromStringAndSize(NULL, prefix_bytes + read[NUM_COPIED] * read[ROW_BYTES] + suffix_bytes);
+    const size_t row_bytes = (size_t)read[ROW_BYTES], rows_bytes = (size_t)read[NUM_COPIED] * row_bytes;
+    PyObject *message = PyBytes_FromStringAndSize(NULL, prefix_bytes + (Py_ssize_t)rows_bytes + suffix_bytes);
     if (message) {
-        char *to = PyBytes_AsString(message);
-        memcpy(to, prefix, (size_t)prefix_bytes);
-        to += prefix_bytes;
+        char *const start = PyBytes_AsString(message), *to = start + prefix_bytes;
+        memcpy(start, prefix, (size_t)prefix_bytes);
         for (int64_t i = 0; i < read[NUM_COPIED]; i++, to += row_bytes) {
             const int64_t row = num_arrays ? ((const int64_t *)indices.buf)[i] : i;
             memcpy(to, ADDRESS(read[ROWS]) + row * read[ROW_STRIDE], row_bytes);
         }
         memcpy(to, suffix, (size_t)suffix_bytes);
+        if (read[CHECKSUM_AT] != NOWHERE)
+            put_checksum(start + read[CHECKSUM_AT], (uint32_t)read[CHECKSUM], to - rows_bytes, rows_bytes);
     }
     release_arrays(&indices, num_arrays);
     return message;

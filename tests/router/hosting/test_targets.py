@@ -1,47 +1,220 @@
-"""Experts are spread evenly, as memory allows, and what is hosted stays."""
+"""Experts are spread evenly, as memory allows, with few moves; what must not be carried out is refused."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.placement import Holder, spread_evenly
-from services.wire.errors import BadState
+from services.router.hosting.targets import Host, Target, check_target, even_target, missing_replicas, without
+from services.router.placement import ExpertKey
+from services.wire.errors import BadState, NotFound, Overloaded, ServingError
 
-EXPERTS = [(layer, expert) for layer in range(3) for expert in range(8)]
-BYTES = dict.fromkeys(range(3), 10)
+NUM_LAYERS, NUM_EXPERTS = 3, 8
+EXPERTS = [(layer, expert) for layer in range(NUM_LAYERS) for expert in range(NUM_EXPERTS)]
+ALL = frozenset(EXPERTS)
+SMALL = ((0, 0), (0, 1))
+
+
+def in_layers(keys: set[ExpertKey] | list[ExpertKey]) -> list[int]:
+    return [sum(key[0] == layer for key in keys) for layer in range(NUM_LAYERS)]
+
+
+def num_moves(hosts: list[Host], target: Target) -> int:
+    return sum(len(target[host.address] - host.hosted) for host in hosts)
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> list[Host]:
+    """Services of any size that host anything that fits, some of it on its way in or out."""
+    hosts = []
+    for index in range(draw(st.integers(1, 5))):
+        num_slots = draw(st.integers(1, 30))
+        keys = draw(st.lists(st.sampled_from(EXPERTS), max_size=num_slots, unique=True))
+        first, second = sorted(draw(st.tuples(*[st.integers(max(0, len(keys) - 3), len(keys))] * 2)))
+        parts = [frozenset(part) for part in (keys[:first], keys[first:second], keys[second:])]
+        takes, is_draining = draw(st.sampled_from([True, True, False])), draw(st.sampled_from([False, False, True]))
+        hosts.append(Host(f"{index}", num_slots, *parts, is_draining=is_draining, takes=takes))
+    return hosts
 
 
 def test_equal_services_get_equal_shares_of_every_layer() -> None:
-    plan = spread_evenly(EXPERTS, BYTES, [Holder("a", 1000), Holder("b", 1000)])
-    for layer in range(3):
-        assert [sum(key[0] == layer for key in plan[address]) for address in ("a", "b")] == [4, 4]
+    loads = missing_replicas(EXPERTS, [Host("a", 100), Host("b", 100)], 1).loads
+    assert [in_layers(keys) for keys in loads.values()] == [[4, 4, 4], [4, 4, 4]]
 
 
-def test_a_small_service_gets_what_fits() -> None:
-    plan = spread_evenly(EXPERTS, BYTES, [Holder("a", 1000), Holder("small", 25)])
-    assert {address: len(keys) for address, keys in plan.items()} == {"a": 22, "small": 2}
+def test_a_small_service_gets_what_fits_without_its_transfer_slot() -> None:
+    loads = missing_replicas(EXPERTS, [Host("a", 100), Host("small", 3)], 1).loads
+    assert {address: len(keys) for address, keys in loads.items()} == {"a": 22, "small": 2}
 
 
-def test_hosted_experts_are_not_given_again() -> None:
-    hosted = {(0, expert) for expert in range(8)}
-    plan = spread_evenly(EXPERTS, BYTES, [Holder("a", 1000, hosted), Holder("b", 1000)])
-    given_keys = [key for keys in plan.values() for key in keys]
-    assert sorted(given_keys) == sorted(set(EXPERTS) - hosted)
-    assert len(plan["a"]) == len(plan["b"]) == 8
+def test_a_first_replica_takes_a_transfer_slot_where_it_must_and_a_second_never_does() -> None:
+    hosts = [Host("a", 1, {SMALL[0]}), Host("b", 1)]
+    assert missing_replicas(SMALL, hosts, 2).loads == {"b": [SMALL[1]]}
+    assert missing_replicas(SMALL, hosts, 2).num_uncovered == 2
+    assert missing_replicas(SMALL[:1], [Host("a", 1, {SMALL[0]}), Host("b", 1)], 2).loads == {"b": [SMALL[0]]}
 
 
-def test_too_little_memory_is_refused_with_the_figures() -> None:
-    with pytest.raises(BadState, match=r"24 experts to place take 240 bytes, 2 services have 150 bytes"):
-        spread_evenly(EXPERTS, BYTES, [Holder("a", 100), Holder("b", 50)])
+def test_first_replicas_come_before_second_ones_and_the_lost_before_the_leaving() -> None:
+    lost, leaving, single = EXPERTS[:3]
+    hosts = [Host("a", 9, {leaving}, is_draining=True), Host("b", 9, {single}), Host("c", 9)]
+    missing = missing_replicas([leaving, single, lost], hosts, 2)
+    assert missing.loads["c"][-1] == single
+    firsts = [keys[0] for keys in missing.loads.values()]
+    assert sorted(firsts) == sorted([lost, leaving])
+    only_c = missing_replicas([leaving, single, lost], [*hosts[:1], replace(hosts[1], takes=False), hosts[2]], 2)
+    assert only_c.loads == {"c": [lost, leaving, single]}
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=5))
-def test_no_service_gets_more_than_its_memory(sizes: list[int]) -> None:
-    holders = [Holder(str(index), size * 10) for index, size in enumerate(sizes)]
-    if sum(sizes) < len(EXPERTS):
-        with pytest.raises(BadState):
-            spread_evenly(EXPERTS, BYTES, holders)
+def test_what_is_being_loaded_is_not_loaded_again() -> None:
+    hosts = [Host("a", 9, loading=set(SMALL)), Host("b", 9)]
+    assert missing_replicas(SMALL, hosts, 1).loads == {}
+
+
+def test_what_is_retiring_is_loaded_elsewhere_or_waited_for() -> None:
+    retiring = Host("a", 9, retiring={SMALL[0]})
+    assert missing_replicas(SMALL[:1], [retiring, Host("b", 9)], 1).loads == {"b": [SMALL[0]]}
+    alone = missing_replicas(SMALL[:1], [retiring], 1)
+    assert (alone.loads, alone.num_uncovered, alone.shortage) == ({}, 1, None)
+
+
+def test_too_little_memory_is_named_and_what_fits_is_given() -> None:
+    missing = missing_replicas(EXPERTS, [Host("a", 10), Host("b", 5)], 1)
+    assert {address: len(keys) for address, keys in missing.loads.items()} == {"a": 10, "b": 5}
+    assert str(missing.shortage) == (
+        "too little expert memory in the cluster: 9 experts find no place, 2 services that take experts have memory "
+        "for 15; raise expert_memory or add services"
+    )
+
+
+def test_the_order_of_the_services_does_not_matter() -> None:
+    hosts = [Host("a", 20, set(EXPERTS[:3])), Host("b", 20), Host("c", 20)]
+    assert missing_replicas(EXPERTS, hosts, 2) == missing_replicas(EXPERTS, hosts[::-1], 2)
+    assert even_target(EXPERTS, hosts, 2) == even_target(EXPERTS, hosts[::-1], 2)
+
+
+@settings(deadline=None)
+@given(clusters(), st.integers(1, 3))
+def test_missing_replicas_fit_and_are_never_two_on_one_service(hosts: list[Host], coverage: int) -> None:
+    missing = missing_replicas(EXPERTS, hosts, coverage)
+    by_address = {host.address: host for host in hosts}
+    replicas = Counter(key for host in hosts if not host.is_draining for key in host.hosted | host.loading)
+    firsts = {key for key in EXPERTS if not replicas[key]}
+    for address, keys in missing.loads.items():
+        host = by_address[address]
+        assert host.takes and not host.is_draining
+        assert len(keys) == len(set(keys)) <= host.num_free
+        assert not set(keys) & (host.hosted | host.loading | host.retiring)
+        num_further = sum(key not in firsts for key in keys)
+        assert num_further == 0 or len(keys) < host.num_free or host.num_slots >= len(EXPERTS)
+        replicas.update(keys)
+    assert all(replicas[key] <= coverage for keys in missing.loads.values() for key in keys)
+    assert missing.num_uncovered == sum(replicas[key] < coverage for key in EXPERTS)
+    retiring = {key for host in hosts for key in host.retiring}
+    assert (missing.shortage is None) == all(replicas[key] or key in retiring for key in EXPERTS)
+
+
+@settings(deadline=None)
+@given(clusters(), st.integers(1, 3))
+def test_an_even_target_fits_serves_everything_and_stays_as_it_is(hosts: list[Host], coverage: int) -> None:
+    hosts = [replace(host, takes=True) for host in hosts]
+    used = [host for host in hosts if not host.is_draining]
+    if sum(min(host.num_slots, len(EXPERTS)) for host in used) < len(EXPERTS):
+        with pytest.raises(BadState, match="too little expert memory"):
+            even_target(EXPERTS, hosts, coverage)
         return
-    plan = spread_evenly(EXPERTS, BYTES, holders)
-    assert sorted(key for keys in plan.values() for key in keys) == EXPERTS
-    assert all(len(plan.get(holder.address, [])) * 10 <= holder.free_bytes for holder in holders)
+    target = even_target(EXPERTS, hosts, coverage)
+    assert all(len(target[host.address]) <= host.num_slots for host in hosts)
+    assert all(not target[host.address] for host in hosts if host.is_draining)
+    replicas = Counter(key for keys in target.values() for key in keys)
+    room = sum(len(EXPERTS) if host.num_slots >= len(EXPERTS) else host.num_slots - 1 for host in used)
+    most = min(coverage, len(used)) * len(EXPERTS)
+    assert sum(replicas.values()) == (min(room, most) if room >= len(EXPERTS) else len(EXPERTS))
+    assert all(0 < replicas[key] <= coverage for key in EXPERTS)
+    assert max(replicas.values()) - min(replicas.values()) <= 1
+    for keys in target.values():
+        assert max(in_layers(keys)) - min(in_layers(keys)) <= 1
+    there = [Host(host.address, host.num_slots, target[host.address]) for host in used]
+    assert num_moves(there, even_target(EXPERTS, there, coverage)) == 0
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.sampled_from([5, 17, 100]))
+def test_what_was_spread_evenly_at_the_start_is_not_moved(num_hosts: int, num_slots: int) -> None:
+    hosts = [Host(str(index), num_slots) for index in range(num_hosts)]
+    loads = missing_replicas(EXPERTS, hosts, 1).loads
+    hosts = [replace(host, hosted=frozenset(loads[host.address])) for host in hosts]
+    if sum(len(keys) for keys in loads.values()) == len(EXPERTS):
+        assert num_moves(hosts, even_target(EXPERTS, hosts, 1)) == 0
+
+
+def test_what_a_lost_service_leaves_falls_to_all_others_alike() -> None:
+    hosts = [Host(name, 100) for name in "abcd"]
+    for placed in (missing_replicas(EXPERTS, hosts, 2).loads, even_target(EXPERTS, hosts, 2)):
+        common = [len(set(placed[one]) & set(placed[other])) for one, other in combinations("abcd", 2)]
+        assert sum(common) == len(EXPERTS)
+        assert max(common) - min(common) <= 2
+
+
+@pytest.mark.parametrize("coverage", [1, 2])
+def test_a_service_that_joins_is_given_its_share_and_nothing_else_moves(coverage: int) -> None:
+    hosts = [Host(name, 100) for name in "abc"]
+    target = even_target(EXPERTS, hosts, coverage)
+    hosts = [replace(host, hosted=target[host.address]) for host in hosts] + [Host("d", 100)]
+    joined = even_target(EXPERTS, hosts, coverage)
+    share = len(EXPERTS) * coverage // 4
+    assert {address: len(keys) for address, keys in joined.items()} == dict.fromkeys("abcd", share)
+    assert num_moves(hosts, joined) == share
+
+
+@pytest.mark.parametrize("coverage", [1, 2])
+def test_a_service_that_drains_gives_its_share_and_nothing_else_moves(coverage: int) -> None:
+    target = even_target(EXPERTS, [Host(name, 100) for name in "abcd"], coverage)
+    hosts = [Host(name, 100, target[name]) for name in "abcd"]
+    left = even_target(EXPERTS, [replace(hosts[0], is_draining=True), *hosts[1:]], coverage)
+    # A few more where a service hosts too much already of what the one that leaves has.
+    assert len(target["a"]) <= num_moves(hosts, left) <= len(target["a"]) + coverage
+    assert without("a", EXPERTS, hosts, coverage)["a"] == set()
+    assert num_moves(hosts, without("a", EXPERTS, hosts, coverage)) == len(target["a"])
+    check_target(without("a", EXPERTS, hosts, coverage), EXPERTS, hosts, coverage)
+
+
+def test_even_is_refused_while_a_service_takes_no_experts() -> None:
+    with pytest.raises(BadState, match="b takes no experts at present"):
+        even_target(EXPERTS, [Host("a", 100, ALL), Host("b", 100, takes=False)], 1)
+
+
+def test_a_drain_that_leaves_too_little_memory_is_refused() -> None:
+    with pytest.raises(BadState, match="14 experts find no place"):
+        without("a", EXPERTS, [Host("a", 100, ALL), Host("b", 10)], 1)
+    with pytest.raises(BadState, match="there is no expert service c"):
+        without("c", EXPERTS, [Host("a", 100, ALL)], 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "said"),
+    [
+        ({"a": ALL, "c": set()}, BadState, "there is no expert service c"),
+        ({"a": ALL, "b": {(3, 0)}}, NotFound, "the model has no expert 0 of layer 3, which b is to host"),
+        ({"a": ALL - {(1, 7)}}, BadState, "expert 7 of layer 1 would be on no service"),
+        ({"a": ALL, "leaving": {(0, 0)}}, BadState, "leaving is draining"),
+        ({"a": ALL, "small": set(EXPERTS[:3])}, Overloaded, "small is to host 3 experts; it has memory for 2"),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_a_target_that_cannot_be_is_refused_even_when_forced(
+    target: Target, error: type[ServingError], said: str, force: bool
+) -> None:
+    hosts = [Host("a", 24, ALL), Host("b", 24), Host("small", 2), Host("leaving", 9, is_draining=True)]
+    with pytest.raises(error, match=said):
+        check_target(target, EXPERTS, hosts, 1, force=force)
+
+
+def test_a_target_below_the_coverage_is_refused_unless_forced() -> None:
+    hosts, target = [Host("a", 24, ALL), Host("b", 24)], {"a": set(ALL), "b": set(EXPERTS[:22])}
+    with pytest.raises(BadState, match="expert 6 of layer 2 and 1 others would have fewer than 2 replicas"):
+        check_target(target, EXPERTS, hosts, 2)
+    check_target(target, EXPERTS, hosts, 2, force=True)
+    check_target(target, EXPERTS, hosts, 1)

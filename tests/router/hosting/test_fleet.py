@@ -3,31 +3,23 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import grpc
 import pytest
 
 from services.model.checkpoint import Checkpoint
-from services.router import fleet as fleet_module
-from services.router.dispatch import Placement
-from services.router.fleet import Fleet, find_services
+from services.router.hosting.fleet import Fleet
+from services.router.placement import Placement
 from services.router.shares import NOBODY
-from services.wire.errors import BadState, Unavailable
-from tests.checkpoints import save_tiny
+from services.wire.errors import BadState
 from tests.router.scripted_service import ScriptedService, expected_of, served
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return Checkpoint.open(save_tiny("olmoe", Path(tmp_path_factory.mktemp("models")) / "olmoe"))
 
 
 class Placements:
     """The newest placement, and how to wait for the next."""
 
     def __init__(self) -> None:
-        self.newest = Placement({}, [], [])
+        self.newest = Placement()
         self._changed = asyncio.Event()
 
     def take(self, placement: Placement) -> None:
@@ -87,8 +79,8 @@ async def test_replicas_are_counted_over_the_services_that_are_live(checkpoint: 
     two.host(*every[:-1])
     async with served(one) as first, served(two) as second, running(checkpoint, first, second) as (fleet, _, _task):
         await fleet.complete()
-        assert fleet.min_live_replicas == 1
-        assert fleet.ready_by_service == {first: len(every), second: len(every) - 1}
+        assert fleet.laid.min_live_replicas == 1
+        assert fleet.laid.ready_by_service == {first: len(every), second: len(every) - 1}
 
 
 async def test_a_checkpoint_that_a_service_cannot_read_ends_the_start(checkpoint: Checkpoint) -> None:
@@ -102,18 +94,3 @@ async def test_a_checkpoint_that_a_service_cannot_read_ends_the_start(checkpoint
             leaves = leaves.exceptions[0]
         assert isinstance(leaves, BadState)
         assert str(leaves) == f"expert service {address} cannot load its experts: model.safetensors is truncated"
-
-
-async def test_a_name_without_an_address_is_looked_up_again_until_the_time_is_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    answers = iter([[], ["10.0.0.1:1"]])
-
-    async def resolve(_: str) -> list[str]:
-        return next(answers, [])
-
-    monkeypatch.setattr(fleet_module, "resolve", resolve)
-    monkeypatch.setattr(fleet_module, "RETRY_SECONDS", 0.0)
-    assert await find_services(["dns:///experts:1"], 10) == ["10.0.0.1:1"]
-    with pytest.raises(Unavailable, match="no address behind dns:///experts:1"):
-        await find_services(["dns:///experts:1"], 0.0)

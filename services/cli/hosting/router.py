@@ -1,0 +1,127 @@
+"""A running router, as the commands talk to it: questions with a deadline, and operations that are followed."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
+
+import grpc
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from moesaic.v1 import router_pb2, router_pb2_grpc
+from services.cli.report import Report
+from services.runtime.channels import open_channel
+from services.wire.errors import ServingError
+
+ANSWER_SECONDS = 10.0
+PHASES = {
+    router_pb2.OPERATION_PHASE_LOADING: "loading",
+    router_pb2.OPERATION_PHASE_RETIRING: "retiring",
+    router_pb2.OPERATION_PHASE_DONE: "done",
+}
+
+
+class RouterFailed(ServingError):
+    """The router refused the call or did not answer; the message has the status and the reason."""
+
+
+class OperationSettings(Protocol):
+    """The settings of any command that changes who hosts what."""
+
+    @property
+    def router(self) -> str: ...
+    @property
+    def force(self) -> bool: ...
+    @property
+    def operation_id(self) -> str | None: ...
+    @property
+    def timeout(self) -> float: ...
+
+
+@asynccontextmanager
+async def router_at(address: str) -> AsyncIterator[router_pb2_grpc.RouterServiceStub]:
+    """The router's calls. One that fails in the block raises RouterFailed."""
+    try:
+        async with open_channel(address) as channel:
+            yield router_pb2_grpc.RouterServiceStub(channel)
+    except grpc.aio.AioRpcError as error:
+        details = " ".join((error.details() or "the call failed without a message").split())
+        raise RouterFailed(f"{error.code().name}: {details} (router {address})") from error
+
+
+async def placement_of(address: str) -> router_pb2.GetPlacementResponse:
+    """Who hosts what, as the router sees it. Raises RouterFailed."""
+    async with router_at(address) as stub:
+        placement: router_pb2.GetPlacementResponse = await stub.GetPlacement(
+            router_pb2.GetPlacementRequest(), timeout=ANSWER_SECONDS
+        )
+        return placement
+
+
+async def change(request: router_pb2.ChangePlacementRequest, settings: OperationSettings, report: Report) -> None:
+    """Ask for a change and show how far it is until it is done. Raises RouterFailed.
+
+    Who breaks off, or runs out of time, is told that the operation goes on and how to follow it again.
+    """
+    request.operation_id = settings.operation_id or uuid.uuid4().hex[:12]
+    request.force = settings.force
+    began = time.monotonic()
+    last: router_pb2.ChangePlacementResponse | None = None
+    async with router_at(settings.router) as stub:
+        call = stub.ChangePlacement(request, timeout=settings.timeout)
+        try:
+            with _Shown.on(report) as shown:
+                async for last in call:
+                    shown.show(last)
+        except asyncio.CancelledError:
+            _say_it_goes_on(report, request.operation_id, is_certain=last is not None)
+            raise
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                _say_it_goes_on(report, request.operation_id, is_certain=last is not None)
+            raise
+        finally:
+            call.cancel()
+    if last is None or last.phase != router_pb2.OPERATION_PHASE_DONE:
+        raise RouterFailed(f"the router ended the stream before operation {request.operation_id} was done")
+    moved = f"{last.num_total} experts loaded or unloaded" if last.num_total else "nothing had to change"
+    report.line(f"done: {moved}, {time.monotonic() - began:.1f} s")
+
+
+def _say_it_goes_on(report: Report, operation_id: str, *, is_certain: bool) -> None:
+    does = "goes on in the router" if is_certain else "may go on in the router"
+    report.line(f"operation {operation_id} {does}; the same command with --operation-id {operation_id} follows it")
+
+
+class _Shown:
+    """An operation's progress: a bar where stderr is a terminal, a line for each phase elsewhere."""
+
+    def __init__(self, report: Report, bar: Progress | None) -> None:
+        self._report = report
+        self._bar = bar
+        self._task = bar.add_task("asking", total=None) if bar is not None else None
+        self._told = {"done"}  # that one is said with its figures at the end
+
+    @classmethod
+    @contextmanager
+    def on(cls, report: Report) -> Iterator["_Shown"]:
+        """Show for as long as the block takes."""
+        if not report.console.is_terminal:
+            yield cls(report, None)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=report.console, transient=True) as bar:
+            yield cls(report, bar)
+
+    def show(self, response: router_pb2.ChangePlacementResponse) -> None:
+        """Take in how far it is."""
+        phase = PHASES.get(response.phase, "working")
+        if self._bar is not None and self._task is not None:
+            # Until the router has counted there is no total.
+            total = response.num_total or None
+            self._bar.update(self._task, description=phase, completed=response.num_done, total=total)
+        elif phase not in self._told and response.num_total:
+            self._report.line(f"operation {response.operation_id}: {phase}, {response.num_total} changes in all")
+            self._told.add(phase)

@@ -1,0 +1,150 @@
+"""The expert services together: found, kept connected, given their experts, and laid out as a placement."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from services.model.checkpoint import Checkpoint
+from services.router.expert_peer import Expected, ExpertPeer
+from services.router.hosting.goals import Goal, Wanted
+from services.router.hosting.keeper import Keeper
+from services.router.hosting.layout import Laid, Layout
+from services.router.hosting.members import Members, Resolve
+from services.router.hosting.mover import Mover
+from services.router.hosting.operations import Operation, Operations
+from services.router.hosting.signal import Signal
+from services.router.hosting.survey import Survey
+from services.router.hosting.transfers import Transfers
+from services.router.placement import Placement
+from services.runtime.channels import resolve
+from services.wire.errors import BadState
+
+logger = logging.getLogger(__name__)
+
+
+class Fleet:
+    """Every expert service that the router knows. Truth about hosting lives in the services; the fleet watches.
+
+    `place` is called with a new placement whenever hosting changes; the dispatcher uses it from the next layer on. Each
+    expert is kept ready on `coverage` services; with `requires_coverage` a start that cannot reach that is refused.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        targets: Sequence[str],
+        expected: Expected,
+        *,
+        num_lanes: int,
+        frame_floor_seconds: float,
+        place: Callable[[Placement], None],
+        coverage: int = 1,
+        requires_coverage: bool = False,
+        look_up: Resolve = resolve,
+    ) -> None:
+        experts = [(layer, expert) for layer in checkpoint.moe_layers for expert in range(checkpoint.num_experts)]
+        self.wanted = Wanted(experts, coverage)
+        self._place = place
+        self._peers_changed = asyncio.Event()
+        self._changed = Signal()  # the placement, or what is under way
+        self._least_replicas = coverage if requires_coverage else 1
+        self._complete = asyncio.Event()
+        self._layout = Layout(checkpoint.moe_layers, checkpoint.num_experts, self._refuse_claim)
+        self.laid: Laid = self._layout.lay_out(())
+        self.members = Members(
+            targets,
+            lambda address: ExpertPeer(address, expected, num_lanes, frame_floor_seconds, self._peers_changed.set),
+            self._peers_changed.set,
+            look_up=look_up,
+        )
+        self.transfers = Transfers(self._changed.send)
+        self.survey = Survey(lambda: self.peers, self.transfers)
+        mover = Mover(self.survey, self.transfers, self.wanted, self.members.peer, self._changed)
+        self.operations = Operations(mover.carry_out, mover.check, self._changed.send)
+        self._keeper = Keeper(
+            self.survey,
+            self.transfers,
+            self.operations,
+            self.wanted,
+            lambda: self.peers,
+            self._changed,
+            lambda coverage: self.laid.num_below(coverage),
+            requires_coverage=requires_coverage,
+        )
+
+    @property
+    def peers(self) -> Sequence[ExpertPeer]:
+        """The services, ordered by address."""
+        return self.members.peers
+
+    async def run(self, wait_seconds: float) -> None:
+        """Keep the services connected and every expert hosted, until cancelled.
+
+        Waits up to `wait_seconds` for every service before it distributes experts over those that are there. Raises
+        Unavailable when a name stands for no address by then, and BadState when what is there cannot hold the model,
+        cannot read it, or two services claim different weights for one expert.
+        """
+        deadline = asyncio.get_running_loop().time() + wait_seconds
+        await self.members.find(wait_seconds)
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self.members.run())
+            await self._until_all_are_live(deadline, wait_seconds)
+            loops.create_task(self._keep_laid_out())
+            loops.create_task(self.operations.run())
+            loops.create_task(self._keeper.run())
+
+    async def complete(self) -> None:
+        """Return once every expert is ready somewhere; on as many services as are asked for, where that is required."""
+        await self._complete.wait()
+
+    def cancel(self, requests: Sequence[int]) -> None:
+        """Tell every service that nobody waits for these requests any more."""
+        for peer in self.peers:
+            for stream in peer.streams:
+                stream.cancel(requests)
+
+    def change(self, name: str, goal: Goal, *, force: bool = False) -> Operation:
+        """Begin an operation, or give the one of that name. Raises ServingError when it is refused."""
+        if not self._complete.is_set():
+            raise BadState("the router is starting: its experts are not all hosted yet")
+        return self.operations.begin(name, goal, force=force)
+
+    async def add(self, targets: Sequence[str]) -> Sequence[str]:
+        """Make services known; the addresses of all. Raises InvalidRequest or Unavailable for one that is none."""
+        await self.members.add(targets)
+        return [peer.address for peer in self.peers]
+
+    async def _keep_laid_out(self) -> None:
+        while True:
+            self._peers_changed.clear()
+            self.survey.note()
+            self.laid = self._layout.lay_out(self.peers)
+            self._place(self.laid.placement)
+            if not self._complete.is_set() and self.laid.num_below(self._least_replicas) == 0:
+                logger.info("every expert is ready: %d on %d services", len(self.wanted.experts), len(self.peers))
+                self._keeper.is_starting = False
+                self._complete.set()
+            self._changed.send()
+            await self._peers_changed.wait()
+
+    async def _until_all_are_live(self, deadline: float, wait_seconds: float) -> None:
+        missing: list[str] = []
+        try:
+            async with asyncio.timeout_at(deadline):
+                while (absent := [peer.address for peer in self.peers if not peer.is_live]) or not self.peers:
+                    if absent != missing:
+                        logger.info("waiting for expert services: %s", ", ".join(absent))
+                    missing = absent
+                    await self._peers_changed.wait()
+                    self._peers_changed.clear()
+        except TimeoutError:
+            refusals = [str(peer.refusal) for peer in self.peers if peer.refusal is not None]
+            if len(missing) == len(self.peers):
+                reason = "; ".join(refusals) or f"none of {', '.join(missing)} answered within {wait_seconds:g} s"
+                raise BadState(f"no expert service can be used: {reason}") from None
+            logger.warning("going on without expert services %s", "; ".join(refusals) or ", ".join(missing))
+
+    def _refuse_claim(self, conflict: str) -> None:
+        if not self._complete.is_set():
+            raise BadState(conflict)
+        logger.error("%s; the latter's is not used", conflict)

@@ -1,0 +1,118 @@
+"""What an operation is to bring about: a target, made of what the services host and of the coverage asked for."""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.router.hosting.targets import Host, Target, even_target, without
+from services.router.placement import ExpertKey
+from services.wire.errors import BadState, Overloaded
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The experts of the model, and on how many services each is to be ready."""
+
+    experts: Sequence[ExpertKey]
+    coverage: int
+
+
+class Goal(Protocol):
+    """What is to be brought about; `emptied` are the addresses of services that are given no experts meanwhile."""
+
+    @property
+    def emptied(self) -> Set[str]: ...
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """Who is to host what. Raises ServingError when that cannot be."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stated:
+    """Just what is said, service by service."""
+
+    experts: Mapping[str, frozenset[ExpertKey]]
+    emptied: Set[str] = frozenset()
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """As it was said, whoever is there."""
+        return {address: set(experts) for address, experts in self.experts.items()}
+
+    def __str__(self) -> str:
+        num_replicas = sum(len(experts) for experts in self.experts.values())
+        return f"a stated placement of {num_replicas} replicas on {len(self.experts)} services"
+
+
+@dataclass(frozen=True)
+class Even:
+    """Experts spread evenly over the services that are there."""
+
+    emptied: Set[str] = frozenset()
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """Even, with few moves from what is hosted."""
+        absent = next((host.address for host in hosts if not host.takes and not host.is_draining), None)
+        if absent is not None:
+            raise BadState(f"expert service {absent} does not answer; wait until it does, or drain it")
+        with _lack_of_memory():
+            return even_target(wanted.experts, hosts, wanted.coverage)
+
+    def __str__(self) -> str:
+        return "an even placement"
+
+
+@dataclass(frozen=True)
+class Without:
+    """One service emptied."""
+
+    address: str
+
+    @property
+    def emptied(self) -> Set[str]:
+        """That one."""
+        return {self.address}
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """What is hosted, its experts moved to the others."""
+        if self.address not in {host.address for host in hosts}:
+            raise BadState(f"there is no expert service {self.address}, or it does not answer")
+        with _lack_of_memory():
+            return without(self.address, wanted.experts, hosts, wanted.coverage)
+
+    def __str__(self) -> str:
+        return f"a placement without {self.address}"
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """Replicas beyond the coverage let go by the services that have no memory left but for a move."""
+
+    emptied: Set[str] = frozenset()
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """What is hosted, less what is too much; the fullest services let go first."""
+        target = {host.address: set(host.hosted | host.loading) for host in hosts}
+        staying = [host for host in hosts if not host.is_draining and host.takes]
+        replicas = {key: sum(key in host.hosted for host in staying) for key in wanted.experts}
+        for host in sorted(staying, key=lambda host: (host.num_free, host.address)):
+            if host.num_free > 1:
+                continue
+            for key in sorted(host.hosted):
+                if replicas[key] > wanted.coverage:
+                    replicas[key] -= 1
+                    target[host.address].discard(key)
+        return target
+
+    def __str__(self) -> str:
+        return "a placement without surplus replicas"
+
+
+@contextmanager
+def _lack_of_memory() -> Iterator[None]:
+    """Whatever else could be wrong has been looked at before."""
+    try:
+        yield
+    except BadState as error:
+        raise Overloaded(str(error)) from error

@@ -1,0 +1,176 @@
+"""Keeps every expert hosted: what is lost is loaded elsewhere, who drains is emptied, who is new gets a share."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+
+from services.router.expert_peer import ExpertPeer
+from services.router.hosting.goals import Even, Goal, Trimmed, Wanted, Without
+from services.router.hosting.moves import MAX_BATCH
+from services.router.hosting.operations import Operations
+from services.router.hosting.signal import Signal
+from services.router.hosting.survey import Survey
+from services.router.hosting.targets import Host, Missing, missing_replicas
+from services.router.hosting.transfers import Outcome, Transfers
+from services.wire.errors import BadState, ServingError
+
+logger = logging.getLogger(__name__)
+
+# Before further replicas of experts that have one are loaded elsewhere: a service that was lost may be back.
+COVERAGE_GRACE_SECONDS = 1.0
+RETRY_SECONDS = 1.0  # before an operation of the keeper's own that failed or was refused is tried again
+
+
+class Keeper:
+    """Looks after hosting whenever it changes.
+
+    Experts without a replica are loaded at once, whatever else is under way; the rest waits for operations to end.
+    Until the first time that all experts are hosted it is `is_starting`: what cannot be done then is raised, later it
+    is logged and tried again when something changes. `num_below` tells how many experts are ready on fewer services.
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        transfers: Transfers,
+        operations: Operations,
+        wanted: Wanted,
+        peers: Callable[[], Sequence[ExpertPeer]],
+        changed: Signal,
+        num_below: Callable[[int], int],
+        *,
+        requires_coverage: bool,
+    ) -> None:
+        self.is_starting = True
+        self._survey = survey
+        self._transfers = transfers
+        self._operations = operations
+        self._wanted = wanted
+        self._peers = peers
+        self._changed = changed
+        self._num_below = num_below
+        self._requires_coverage = requires_coverage
+        self._uncovered_since: float | None = None
+        self._own_not_before = 0.0
+        self._name = f"router-{uuid.uuid4().hex[:8]}"
+        self._num_own = 0
+        self._told = ""
+
+    async def run(self) -> None:
+        """Keep until cancelled. Raises BadState when the start cannot succeed."""
+        async with asyncio.TaskGroup() as loads:
+            while True:
+                await self._changed.wait(self._look_after(loads))
+
+    def _look_after(self, loads: asyncio.TaskGroup) -> float | None:
+        """Begin what is to be done now; in how many seconds to look again even if nothing changes."""
+        hosts, now = self._survey.hosts(self._emptied()), asyncio.get_running_loop().time()
+        due = [self._survey.seconds_until_given_up()]
+        missing = self._missing(hosts, 1)
+        self._note_shortage(missing, hosts)
+        if missing.loads:
+            self._load(loads, missing)
+        elif self._operations.current is None:
+            due.append(self._cover(loads, hosts, now))
+            if now < self._own_not_before:
+                due.append(self._own_not_before - now)
+            elif self._transfers.is_idle() and not self.is_starting:
+                due.append(self._tidy(hosts))
+        return min((seconds for seconds in due if seconds is not None), default=None)
+
+    def _missing(self, hosts: Sequence[Host], coverage: int) -> Missing:
+        is_certain = not any(host.is_draining and host.hosted for host in hosts)
+        if is_certain and self._num_below(coverage) == 0:  # which is quicker to see than to plan
+            return Missing({}, 0)
+        return missing_replicas(self._wanted.experts, hosts, coverage)
+
+    def _emptied(self) -> frozenset[str]:
+        operation = self._operations.current
+        return frozenset() if operation is None else frozenset(operation.goal.emptied)
+
+    def _cover(self, loads: asyncio.TaskGroup, hosts: Sequence[Host], now: float) -> float | None:
+        """Load further replicas where there are too few; how long the grace lasts, if it does."""
+        missing = self._missing(hosts, self._wanted.coverage)
+        if self.is_starting and self._requires_coverage and missing.num_uncovered:
+            raise BadState(_uncovered(missing.num_uncovered, self._wanted.coverage))
+        if not missing.loads:
+            self._uncovered_since = None
+            return None
+        if self._uncovered_since is None:
+            self._uncovered_since = now
+        left = 0.0 if self.is_starting else self._uncovered_since + COVERAGE_GRACE_SECONDS - now
+        if left > 0:
+            return left
+        self._load(loads, missing)
+        return None
+
+    def _load(self, loads: asyncio.TaskGroup, missing: Missing) -> None:
+        for peer in self._peers():
+            experts = missing.loads.get(peer.address, ())[:MAX_BATCH]
+            if experts and self._transfers.on(peer.address) is None:
+                logger.debug("loading %d experts on %s", len(experts), peer.address)
+                task = self._transfers.load(loads, peer, experts)
+                if self.is_starting:
+                    loads.create_task(self._check_start(task, peer))
+
+    async def _check_start(self, load: "asyncio.Task[Outcome]", peer: ExpertPeer) -> None:
+        """A service that cannot load its experts ends the start: nothing that it waits for would mend that."""
+        error = await load
+        if isinstance(error, BadState) and self.is_starting and not peer.is_draining:
+            raise BadState(f"expert service {peer.address} cannot load its experts: {error}") from error
+
+    def _note_shortage(self, missing: Missing, hosts: Sequence[Host]) -> None:
+        if missing.shortage is None:
+            return
+        if self.is_starting and hosts:
+            raise missing.shortage
+        self._tell(f"experts stay unhosted: {missing.shortage}")
+
+    def _tidy(self, hosts: Sequence[Host]) -> float | None:
+        """Begin an operation of the router's own where there is reason for one; when to try again, if it is refused."""
+        goal = self._reason(hosts)
+        if goal is None:
+            return None
+        self._num_own += 1
+        self._own_not_before = asyncio.get_running_loop().time() + RETRY_SECONDS
+        try:
+            self._operations.begin(f"{self._name}-{self._num_own}", goal, force=True, is_own=True)
+        except ServingError as error:
+            self._tell(f"{goal} cannot be brought about: {error}")
+            return RETRY_SECONDS
+        return None
+
+    def _reason(self, hosts: Sequence[Host]) -> Goal | None:
+        leaving = {host.address for host in hosts if host.hosted}
+        for peer in self._peers():
+            if peer.is_draining and peer.address in leaving:
+                return Without(peer.address)
+        if self._gains_from_new(hosts):
+            return Even()
+        if self._missing(hosts, self._wanted.coverage).num_uncovered:
+            trimmed = Trimmed().target(hosts, self._wanted)
+            if any(trimmed[host.address] != host.hosted for host in hosts):
+                return Trimmed()
+        return None
+
+    def _gains_from_new(self, hosts: Sequence[Host]) -> bool:
+        """Whether a service that never had an expert would get some if they were spread evenly."""
+        new = [peer.address for peer in self._peers() if self._survey.is_new(peer)]
+        if not new or not all(host.takes for host in hosts):
+            return False
+        target = Even().target(hosts, self._wanted)
+        return any(target.get(address) for address in new)
+
+    def _tell(self, message: str) -> None:
+        """Log it, unless it was the last to be told."""
+        if message != self._told:
+            self._told = message
+            logger.error("%s", message)
+
+
+def _uncovered(num_experts: int, coverage: int) -> str:
+    return (
+        f"coverage is {coverage}, and {num_experts} experts would be on fewer services: "
+        "raise expert_memory, add services, or leave require_coverage off"
+    )

@@ -1,0 +1,101 @@
+"""What the services host, laid out as the placement that frames are sent by."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from services.router.expert_peer import ExpertPeer
+from services.router.placement import MAX_FRAME_BYTES, ExpertKey, Placement, Replicas
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A placement, and how well it covers the experts.
+
+    `counts` has for every layer the usable services that each expert is ready on, int64 [layers, experts].
+    """
+
+    placement: Placement
+    ready_by_service: Mapping[str, int]
+    counts: npt.NDArray[np.int64]
+
+    @property
+    def min_live_replicas(self) -> int:
+        """Usable services that the least replicated expert is ready on."""
+        return int(self.counts.min(initial=len(self.ready_by_service)))
+
+    def num_below(self, coverage: int) -> int:
+        """Experts that are ready on fewer services than that."""
+        return int((self.counts < coverage).sum())
+
+
+@dataclass(frozen=True)
+class _Rows:
+    ready: Mapping[int, npt.NDArray[np.bool_]]  # what they were made from: a peer makes it anew with each change
+    rows: Replicas  # [layers, experts]
+
+
+class Layout:
+    """Makes placements of the peers' hosting; what a peer that has not changed hosts is not looked at again.
+
+    Where services claim different weights for an expert the later claim is not used, and `on_conflict` is told of it in
+    words, once for each change of hosting.
+    """
+
+    def __init__(self, moe_layers: Sequence[int], num_experts: int, on_conflict: Callable[[str], None]) -> None:
+        self._layer_at = {layer: index for index, layer in enumerate(moe_layers)}
+        self._num_experts = num_experts
+        self._on_conflict = on_conflict
+        self._claims: dict[ExpertKey, tuple[bytes, str]] = {}  # content hash, and who said so
+        self._rows: dict[str, _Rows] = {}
+
+    def lay_out(self, peers: Sequence[ExpertPeer]) -> Laid:
+        """The placement of what is ready now on those that can be used."""
+        usable = {peer.address for peer in peers if peer.is_usable}
+        if self._rows.keys() - usable:  # their claims go with them
+            self._rows = {address: rows for address, rows in self._rows.items() if address in usable}
+            self._claims = {key: claim for key, claim in self._claims.items() if claim[1] in usable}
+        none = np.zeros((len(self._layer_at), self._num_experts), dtype=bool)
+        rows = [self._rows_of(peer) if peer.address in usable else none for peer in peers]
+        # [layers, services, experts]
+        stacked = np.stack(rows, axis=1) if rows else np.zeros((len(none), 0, self._num_experts), dtype=bool)
+        limits = [peer.description.max_frame_bytes for peer in peers if peer.description is not None]
+        return Laid(
+            Placement(
+                tuple(peers),
+                {layer: stacked[index] for layer, index in self._layer_at.items()},
+                min([MAX_FRAME_BYTES, *limits]),
+            ),
+            {peer.address: int(ready.sum()) for peer, ready in zip(peers, rows, strict=True)},
+            stacked.sum(axis=1),
+        )
+
+    def _rows_of(self, peer: ExpertPeer) -> Replicas:
+        ready, known = peer.ready, self._rows.get(peer.address)
+        if known is not None and known.ready is ready:
+            return known.rows
+        rows = np.zeros((len(self._layer_at), self._num_experts), dtype=bool)
+        for layer, is_ready in ready.items():
+            rows[self._layer_at[layer]] = is_ready
+        for layer, expert in self._refused(peer):
+            rows[self._layer_at[layer], expert] = False
+        self._rows[peer.address] = _Rows(ready, rows)
+        return rows
+
+    def _refused(self, peer: ExpertPeer) -> list[ExpertKey]:
+        refused = []
+        for key, content_hash in peer.content_hashes.items():
+            claimed, claimant = self._claims.setdefault(key, (content_hash, peer.address))
+            if claimant == peer.address:
+                self._claims[key] = (content_hash, claimant)
+            elif claimed != content_hash:
+                refused.append(key)
+        if refused:
+            layer, expert = refused[0]
+            self._on_conflict(
+                f"{self._claims[refused[0]][1]} and {peer.address} claim different weights for "
+                f"expert {expert} of layer {layer}"
+            )
+        return refused

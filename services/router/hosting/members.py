@@ -1,0 +1,108 @@
+"""Who belongs to the cluster: services by address, by a name that is looked up again and again, or made known later."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
+
+from services.router.expert_peer import ExpertPeer
+from services.runtime.channels import DNS_SCHEME, resolve
+from services.wire.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+LOOK_UP_SECONDS = 2.0  # between two look-ups of the names
+RETRY_SECONDS = 0.5  # before a name that is not known yet is looked up again
+
+Resolve = Callable[[str], Awaitable[list[str]]]
+
+
+class Members:
+    """Keeps a peer for every address behind the targets; a target is host:port, or dns:///name:port.
+
+    A service whose address no name stands for any more stays for as long as it is connected: it may be draining.
+    `on_change` is called when one comes or goes.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        make_peer: Callable[[str], ExpertPeer],
+        on_change: Callable[[], None],
+        *,
+        look_up: Resolve = resolve,
+    ) -> None:
+        self.peers: Sequence[ExpertPeer] = ()  # by address
+        self._make_peer = make_peer
+        self._on_change = on_change
+        self._look_up = look_up
+        self._behind: dict[str, Sequence[str]] = dict.fromkeys(targets, ())  # addresses by target
+        self._runs: dict[str, asyncio.Task[None]] = {}
+        self._loops: asyncio.TaskGroup | None = None
+
+    def peer(self, address: str) -> ExpertPeer | None:
+        """The service at an address, if it is known."""
+        return next((peer for peer in self.peers if peer.address == address), None)
+
+    async def find(self, wait_seconds: float) -> None:
+        """Look the targets up.
+
+        A name that is not known yet, or has no address, is looked up again until `wait_seconds` have passed; raises
+        Unavailable then.
+        """
+        deadline = asyncio.get_running_loop().time() + wait_seconds
+        while True:
+            try:
+                self._behind = await self._addresses_behind(tuple(self._behind))
+            except Unavailable as error:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+                logger.info("%s; trying again", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def run(self) -> None:
+        """Keep the services connected and the names looked up, until cancelled."""
+        async with asyncio.TaskGroup() as self._loops:
+            self._update()
+            while True:
+                await asyncio.sleep(LOOK_UP_SECONDS)
+                for target in [target for target in self._behind if target.startswith(DNS_SCHEME)]:
+                    await self._look_up_again(target)
+                self._update()
+
+    async def add(self, targets: Sequence[str]) -> None:
+        """Make services known. Raises InvalidRequest for what is no address, Unavailable for a name without any."""
+        self._behind |= await self._addresses_behind(targets)
+        self._update()
+
+    async def _addresses_behind(self, targets: Sequence[str]) -> dict[str, Sequence[str]]:
+        behind: dict[str, Sequence[str]] = {}
+        for target in targets:
+            behind[target] = await self._look_up(target)
+            if not behind[target]:
+                raise Unavailable(f"no address behind {target}")
+        return behind
+
+    async def _look_up_again(self, target: str) -> None:
+        try:
+            self._behind[target] = await self._look_up(target)
+        except Unavailable as error:  # what was known holds on
+            logger.debug("%s", error)
+
+    def _update(self) -> None:
+        assert self._loops is not None, "members are kept while `run` runs"
+        wanted = set(chain.from_iterable(self._behind.values()))
+        staying = [peer for peer in self.peers if peer.address in wanted or peer.is_live]
+        new = [self._make_peer(address) for address in sorted(wanted - {peer.address for peer in self.peers})]
+        gone = {peer.address for peer in self.peers} - {peer.address for peer in staying}
+        if not new and not gone:
+            return
+        self.peers = sorted([*staying, *new], key=lambda peer: peer.address)
+        for address in gone:
+            logger.info("expert service %s left: its name stands for it no more", address)
+            self._runs.pop(address).cancel()
+        for peer in new:
+            self._runs[peer.address] = self._loops.create_task(peer.run())
+        self._on_change()

@@ -1,0 +1,183 @@
+"""Carries an operation out: loads in the new places, then unloads in the old ones, planned anew after every change."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+from services.router.expert_peer import ExpertPeer
+from services.router.hosting.goals import Wanted
+from services.router.hosting.moves import Changes, next_changes
+from services.router.hosting.operations import Operation, OperationFailed, Phase, Progress
+from services.router.hosting.signal import Signal
+from services.router.hosting.survey import Survey
+from services.router.hosting.targets import Host, Target, check_target
+from services.router.hosting.transfers import Outcome, Transfers, release
+from services.router.placement import ExpertKey
+from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+# Failures in a row that another planner, or a service that leaves, explains. More of them explain nothing.
+MAX_SETBACKS = 50
+# How long nothing at all may change while something is left to do: what others have under way has to end.
+STALL_SECONDS = 60.0
+RELEASE_SECONDS = 2.0
+
+
+class Mover:
+    """Brings operations about, within the memory of the services and with no expert ever without a ready replica."""
+
+    def __init__(
+        self,
+        survey: Survey,
+        transfers: Transfers,
+        wanted: Wanted,
+        peer: Callable[[str], ExpertPeer | None],
+        changed: Signal,
+    ) -> None:
+        self._survey = survey
+        self._transfers = transfers
+        self._wanted = wanted
+        self._peer = peer
+        self._changed = changed
+        # Part of the holder's name: two routers may be told to carry out operations of the same name.
+        self._instance = uuid.uuid4().hex
+
+    def check(self, operation: Operation) -> None:
+        """Refuse what must not be begun, or cannot be done with what is there. Raises ServingError."""
+        goal, wanted = operation.goal, self._wanted
+        hosts = self._survey.hosts(goal.emptied)
+        target = goal.target(hosts, wanted)
+        check_target(target, wanted.experts, hosts, wanted.coverage, force=operation.force)
+        next_changes(hosts, target)
+
+    async def carry_out(self, operation: Operation) -> None:
+        """Return when the goal is reached. Raises OperationFailed when it cannot be any more."""
+        move = _Move(operation, f"{operation.name}@{self._instance}")
+        try:
+            async with asyncio.TaskGroup() as tasks:  # which cancels what is under way when the rest fails
+                await self._advance(move, tasks)
+        except* ServingError as group:
+            raise OperationFailed(f"operation {operation.name} failed: {_first_of(group)}") from group
+        finally:
+            await self._release(move)
+        for address in operation.goal.emptied:
+            self._survey.keep_empty(address)
+        operation.report(Progress(Phase.DONE, move.num_done, move.num_done))
+
+    async def _advance(self, move: "_Move", tasks: asyncio.TaskGroup) -> None:
+        planned_for: Mapping[str, bool] = {}
+        target: Target = {}
+        while True:
+            move.take_in_ended()
+            hosts = self._survey.hosts(move.operation.goal.emptied)
+            if not all(host.takes for host in hosts):  # it is soon known whether they come back
+                await self._changed.wait(self._survey.seconds_until_given_up() or 0.0)
+                continue
+            present = {host.address: host.is_draining for host in hosts}
+            if present != planned_for:  # somebody came, went, or is about to go
+                target, planned_for = move.operation.goal.target(hosts, self._wanted), present
+                _check_present(target, hosts)
+            changes = next_changes(hosts, target)
+            move.report(changes)
+            if changes.num_left == 0:
+                return
+            self._begin(changes, hosts, target, move, tasks)
+            if not await self._changed.wait(STALL_SECONDS):
+                raise OperationFailed(f"nothing has changed for {STALL_SECONDS:g} s")
+
+    def _begin(
+        self, changes: Changes, hosts: Sequence[Host], target: Target, move: "_Move", tasks: asyncio.TaskGroup
+    ) -> None:
+        for address, experts in changes.loads.items():
+            peer = self._idle_peer(address)
+            if peer is not None:
+                move.hold(address, experts)
+                move.tasks.append(self._transfers.load(tasks, peer, experts, move.holder))
+        for address, experts in changes.unloads.items():
+            peer = self._idle_peer(address)
+            if peer is not None:
+                keepers = self._keepers(experts, changes, hosts, target)
+                for keeper, kept in keepers:
+                    move.hold(keeper.address, kept)
+                leaving = sorted(key for _, kept in keepers for key in kept)
+                if leaving:
+                    move.tasks.append(self._transfers.unload(tasks, peer, leaving, keepers, move.holder))
+
+    def _idle_peer(self, address: str) -> ExpertPeer | None:
+        return None if self._transfers.on(address) is not None else self._peer(address)
+
+    def _keepers(
+        self, experts: Sequence[ExpertKey], changes: Changes, hosts: Sequence[Host], target: Target
+    ) -> list[tuple[ExpertPeer, list[ExpertKey]]]:
+        """For experts that leave a service, another each whose replica serves on; those without one are left out."""
+        staying = {host.address: host.hosted - set(changes.unloads.get(host.address, ())) for host in hosts}
+
+        def keeper_of(key: ExpertKey) -> str:
+            others = [address for address, kept in staying.items() if key in kept]
+            return min(others, key=lambda address: (key not in target.get(address, ()), address), default="")
+
+        chosen = sorted((keeper_of(key), key) for key in experts)
+        by_keeper = {address: [key for _, key in kept] for address, kept in groupby(chosen, lambda entry: entry[0])}
+        peers = {address: self._peer(address) for address in by_keeper}
+        return [(peer, by_keeper[address]) for address, peer in peers.items() if peer is not None]
+
+    async def _release(self, move: "_Move") -> None:
+        """End the holds, so that the next operation, another router's perhaps, need not wait for them to lapse."""
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS), asyncio.TaskGroup() as tasks:
+                for host in self._survey.hosts():
+                    peer, held = self._peer(host.address), move.held.get(host.address, set()) & host.hosted
+                    if peer is not None and held:
+                        tasks.create_task(release(peer, sorted(held), move.holder))
+        except TimeoutError:
+            logger.debug("holds of operation %s are left to lapse", move.operation.name)
+
+
+class _Move:
+    """What has become of an operation's transfers so far."""
+
+    def __init__(self, operation: Operation, holder: str) -> None:
+        self.operation = operation
+        self.holder = holder  # whom the services know as who holds replicas
+        self.tasks: list[asyncio.Task[Outcome]] = []
+        self.held: dict[str, set[ExpertKey]] = {}
+        self.num_done = 0
+        self._num_left: int | None = None
+        self._num_setbacks = 0
+
+    def hold(self, address: str, experts: Sequence[ExpertKey]) -> None:
+        self.held.setdefault(address, set()).update(experts)
+
+    def take_in_ended(self) -> None:
+        """Raises ServingError for a failure that trying again does not mend, or for too many of the others."""
+        ended = [task for task in self.tasks if task.done()]
+        self.tasks = [task for task in self.tasks if not task.done()]
+        for error in [task.result() for task in ended]:
+            self._num_setbacks = 0 if error is None else self._num_setbacks + 1
+            may_pass = isinstance(error, Outdated | Overloaded | Unavailable | DeadlinePassed)
+            if error is not None and (not may_pass or self._num_setbacks > MAX_SETBACKS):
+                raise error
+
+    def report(self, changes: Changes) -> None:
+        if self._num_left is not None:
+            self.num_done += max(0, self._num_left - changes.num_left)
+        self._num_left = changes.num_left
+        phase = Phase.RETIRING if changes.unloads and not changes.loads else Phase.LOADING
+        self.operation.report(Progress(phase, self.num_done, self.num_done + changes.num_left))
+
+
+def _check_present(target: Target, hosts: Sequence[Host]) -> None:
+    present = {host.address for host in hosts}
+    lost = sorted(address for address, experts in target.items() if experts and address not in present)
+    if lost:
+        raise Unavailable(f"expert service {lost[0]} was lost")
+
+
+def _first_of(error: BaseException) -> ServingError:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ServingError), "the group was split by its type"
+    return error

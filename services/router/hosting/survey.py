@@ -1,0 +1,113 @@
+"""What the services host and can take, as plans are made of it."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
+
+from moesaic.v1 import expert_pb2
+from services.router.expert_peer import ExpertPeer
+from services.router.hosting.targets import Host
+from services.router.hosting.transfers import Transfer, Transfers
+from services.router.placement import ExpertKey
+
+# A service that does not answer may be back at once; after so long it is planned without.
+SUSPECT_GRACE_SECONDS = 0.3
+
+_States = Mapping[int, frozenset[ExpertKey]]  # experts by `ExpertState`
+
+
+class Survey:
+    """Reads the hosting of the services, with what is under way on them.
+
+    A service that was emptied stays empty until it is started again: `keep_empty`.
+    """
+
+    def __init__(
+        self,
+        peers: Callable[[], Sequence[ExpertPeer]],
+        transfers: Transfers,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._peers = peers
+        self._transfers = transfers
+        self._now = now
+        self._suspect_since: dict[str, float] = {}
+        self._kept_empty: dict[str, str] = {}  # instances by address
+        self._read: dict[str, tuple[tuple[str, int], _States]] = {}  # what was read, of which hosting, by address
+        self._used: dict[str, str] = {}  # instances that have hosted experts, by address
+
+    def note(self) -> None:
+        """Take in a change of hosting, liveness or suspicion."""
+        now = self._now()
+        suspect = {peer.address for peer in self._peers() if peer.is_live and peer.is_suspect}
+        self._suspect_since = {address: self._suspect_since.get(address, now) for address in suspect}
+        for peer in self._peers():
+            if peer.hosting.experts:
+                self._used[peer.address] = peer.hosting.instance
+
+    def keep_empty(self, address: str) -> None:
+        """Give a service no experts until it is started again."""
+        self._kept_empty |= {peer.address: peer.hosting.instance for peer in self._peers() if peer.address == address}
+
+    def is_draining(self, peer: ExpertPeer) -> bool:
+        """Whether a service is to host nothing, by its own word or an operator's."""
+        return peer.is_draining or (
+            peer.address in self._kept_empty and self._kept_empty[peer.address] == peer.hosting.instance
+        )
+
+    def is_new(self, peer: ExpertPeer) -> bool:
+        """Whether a service can take experts and never had any since it was started."""
+        return (
+            peer.is_usable
+            and not peer.hosting.experts
+            and not self.is_draining(peer)
+            and self._used.get(peer.address) != peer.hosting.instance
+        )
+
+    def hosts(self, draining: Set[str] = frozenset()) -> list[Host]:
+        """The services that are there, those at the addresses in `draining` as if they were to be empty."""
+        return [
+            self._host(peer, peer.address in draining or self.is_draining(peer))
+            for peer in self._peers()
+            if peer.is_live and not self._is_given_up(peer)
+        ]
+
+    def seconds_until_given_up(self) -> float | None:
+        """When the next suspect service is planned without, if nothing changes before."""
+        ends = [since + SUSPECT_GRACE_SECONDS - self._now() for since in self._suspect_since.values()]
+        return min((end for end in ends if end > 0), default=None)
+
+    def _is_given_up(self, peer: ExpertPeer) -> bool:
+        since = self._suspect_since.get(peer.address)
+        return since is not None and self._now() >= since + SUSPECT_GRACE_SECONDS
+
+    def _host(self, peer: ExpertPeer, is_draining: bool) -> Host:
+        assert peer.description is not None, "a live service has been described"
+        transfer = self._transfers.on(peer.address) or Transfer()
+        by_state = self._states(peer)
+        ready = by_state.get(expert_pb2.EXPERT_STATE_READY, frozenset())
+        loading = by_state.get(expert_pb2.EXPERT_STATE_LOADING, frozenset())
+        retiring = by_state.get(expert_pb2.EXPERT_STATE_RETIRING, frozenset()) | (ready & transfer.retiring)
+        return Host(
+            peer.address,
+            len(peer.hosting.experts) + peer.hosting.free_memory_bytes // max(peer.description.expert_bytes),
+            hosted=ready - retiring,
+            loading=loading | (transfer.loading - ready - retiring),
+            retiring=retiring,
+            is_draining=is_draining,
+            takes=not peer.is_suspect,
+        )
+
+    def _states(self, peer: ExpertPeer) -> _States:
+        version = peer.hosting.instance, peer.hosting.generation
+        known = self._read.get(peer.address)
+        if known is None or known[0] != version:
+            known = self._read[peer.address] = version, _by_state(peer.hosting)
+        return known[1]
+
+
+def _by_state(hosting: expert_pb2.WatchHostingResponse) -> _States:
+    by_state: dict[int, set[ExpertKey]] = {}
+    for hosted in hosting.experts:
+        by_state.setdefault(hosted.state, set()).add((hosted.layer, hosted.expert))
+    return {state: frozenset(experts) for state, experts in by_state.items()}

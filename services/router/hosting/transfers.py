@@ -1,0 +1,128 @@
+"""Loads and unloads under way on the services: one at a time on each, known to every plan that is made meanwhile."""
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from services.router.expert_peer import ExpertPeer
+from services.router.placement import ExpertKey
+from services.wire.errors import Outdated, ServingError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+# For so long a replica is held, at most, for the operation that relies on it.
+HOLD_SECONDS = 10.0
+# Before a service is asked again where another planner was first: at random, so that one of two gets ahead.
+CONFLICT_SECONDS = (0.02, 0.1)
+RETRY_SECONDS = 0.5  # before a service that failed is asked again
+
+Outcome = ServingError | None
+Work = Coroutine[Any, Any, Outcome]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Experts on their way into a service, or out of it."""
+
+    loading: Set[ExpertKey] = frozenset()
+    retiring: Set[ExpertKey] = frozenset()
+
+
+class Transfers:
+    """What this router has under way. `on_end` is called when a service is free for the next change."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self.num_loaded: Counter[str] = Counter()  # experts since the start, by address
+        self.num_unloaded: Counter[str] = Counter()
+        self._on_end = on_end
+        self._under_way: dict[str, Transfer] = {}
+
+    def on(self, address: str) -> Transfer | None:
+        """What is under way on a service."""
+        return self._under_way.get(address)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+    def load(
+        self, tasks: asyncio.TaskGroup, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str = ""
+    ) -> "asyncio.Task[Outcome]":
+        """Begin to load experts, held for `operation` where one is named; the task tells why it failed, if it did."""
+        work = _outcome_of(peer, partial(self._load, peer, experts, operation))
+        return self._start(tasks, peer, Transfer(loading=frozenset(experts)), work)
+
+    def unload(
+        self,
+        tasks: asyncio.TaskGroup,
+        peer: ExpertPeer,
+        experts: Sequence[ExpertKey],
+        keepers: Sequence[tuple[ExpertPeer, Sequence[ExpertKey]]],
+        operation: str,
+    ) -> "asyncio.Task[Outcome]":
+        """Begin to let experts go, once the replicas that `keepers` have of them are held for the operation."""
+        work = _outcome_of(peer, partial(self._unload, peer, experts, keepers, operation))
+        return self._start(tasks, peer, Transfer(retiring=frozenset(experts)), work)
+
+    def _start(
+        self, tasks: asyncio.TaskGroup, peer: ExpertPeer, transfer: Transfer, work: Work
+    ) -> "asyncio.Task[Outcome]":
+        assert peer.address not in self._under_way, "one change at a time on a service"
+        self._under_way[peer.address] = transfer
+        task = tasks.create_task(work)
+        # Not in the task itself, which might be cancelled before it begins.
+        task.add_done_callback(lambda _: self._end(peer.address))
+        return task
+
+    def _end(self, address: str) -> None:
+        del self._under_way[address]
+        self._on_end()
+
+    async def _load(self, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str) -> None:
+        await peer.load(experts, _no_progress, operation=operation, hold_seconds=HOLD_SECONDS if operation else 0.0)
+        self.num_loaded[peer.address] += len(experts)
+
+    async def _unload(
+        self,
+        peer: ExpertPeer,
+        experts: Sequence[ExpertKey],
+        keepers: Sequence[tuple[ExpertPeer, Sequence[ExpertKey]]],
+        operation: str,
+    ) -> None:
+        for keeper, kept in keepers:
+            await keeper.load(kept, _no_progress, operation=operation, hold_seconds=HOLD_SECONDS)
+        for keeper, _ in keepers:
+            if not keeper.is_usable:
+                raise Unavailable(f"expert service {keeper.address}, which was to serve instead, does not answer")
+        await peer.unload(experts, operation=operation)
+        self.num_unloaded[peer.address] += len(experts)
+
+
+async def release(peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str) -> None:
+    """End the hold that an operation has; it would lapse by itself."""
+    try:
+        await peer.load(experts, _no_progress, operation=operation, hold_seconds=0.0)
+    except ServingError as error:
+        logger.debug("%s still holds experts for %s: %s", peer.address, operation, error)
+
+
+async def _outcome_of(peer: ExpertPeer, change: Callable[[], Awaitable[None]]) -> Outcome:
+    try:
+        await change()
+    except ServingError as error:
+        is_outdated = isinstance(error, Outdated)  # which happens where several routers share services
+        level = logging.DEBUG if is_outdated else logging.WARNING
+        logger.log(level, "changing what %s hosts failed: %s", peer.address, error)
+        # The service stays taken meanwhile: no plan turns to it at once again.
+        await asyncio.sleep(random.uniform(*CONFLICT_SECONDS) if is_outdated else RETRY_SECONDS)
+        return error
+    return None
+
+
+def _no_progress(num_loaded: int, num_total: int) -> None:
+    """Batches are small: what is ready is progress enough."""

@@ -1,0 +1,223 @@
+"""What is lost is loaded elsewhere, coverage is kept, who drains is emptied, who is new is given experts."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from services.model.checkpoint import Checkpoint
+from services.router.hosting import keeper as keeper_module
+from services.router.hosting import members as members_module
+from services.wire.errors import BadState
+from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, local_experts, running_fleet, several
+
+NUM_EXPERTS = 24
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "COVERAGE_GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "RETRY_SECONDS", 0.01)
+
+
+def replicas(experts: LocalExperts) -> Counter[tuple[int, int]]:
+    return Counter(key for address in experts.parts for key in experts.hosted(address))
+
+
+def num_ready(fleet: LocalFleet) -> dict[str, int]:
+    return dict(fleet.fleet.laid.ready_by_service)
+
+
+async def test_experts_are_spread_evenly_over_the_services(model: Path, checkpoint: Checkpoint) -> None:
+    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        assert num_ready(fleet) == dict.fromkeys(addresses, NUM_EXPERTS // 3)
+        assert set(replicas(experts).values()) == {1}
+
+
+async def test_every_expert_is_on_as_many_services_as_asked_for(model: Path, checkpoint: Checkpoint) -> None:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses, coverage=2, requires_coverage=True) as fleet,
+    ):
+        assert fleet.fleet.laid.min_live_replicas == 2  # it is complete only then
+        assert set(replicas(experts).values()) == {2}
+
+
+async def test_a_coverage_that_memory_does_not_hold_is_reported(model: Path, checkpoint: Checkpoint) -> None:
+    async with several(model, 2, num_slots=16) as (_, addresses):
+        async with running_fleet(checkpoint, addresses, coverage=2) as fleet:
+            await fleet.until(lambda: sum(num_ready(fleet).values()) == 30)  # but for a transfer slot each
+            assert fleet.fleet.laid.num_below(2) == 18
+            assert fleet.fleet.laid.num_below(1) == 0
+
+
+async def test_a_coverage_that_memory_does_not_hold_ends_the_start_where_it_is_required(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with several(model, 2, num_slots=16) as (_, addresses):
+        with pytest.raises(ExceptionGroup) as caught:
+            async with running_fleet(checkpoint, addresses, coverage=2, requires_coverage=True):
+                pass
+        error: BaseException = caught.value
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        assert isinstance(error, BadState)
+        assert "coverage is 2, and 18 experts would be on fewer services" in str(error)
+
+
+async def test_experts_of_a_lost_service_are_loaded_on_the_others(model: Path, checkpoint: Checkpoint) -> None:
+    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        await experts.stop(addresses[0])
+        await fleet.until(lambda: fleet.fleet.laid.min_live_replicas == 0)
+        await fleet.until(lambda: fleet.fleet.laid.min_live_replicas == 1)
+        assert num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12}
+
+
+async def test_with_two_replicas_the_loss_of_a_service_leaves_none_without_and_is_made_good(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses, coverage=2, requires_coverage=True) as fleet,
+    ):
+        least = [2]
+        await experts.stop(addresses[0])
+
+        def is_covered() -> bool:
+            least.append(fleet.fleet.laid.min_live_replicas)
+            return least[-1] == 2 and 1 in least
+
+        await fleet.until(is_covered)
+        assert min(least) == 1
+
+
+async def test_what_fits_is_loaded_even_where_not_all_does(model: Path, checkpoint: Checkpoint) -> None:
+    async with several(model, 3, num_slots=9) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        await experts.stop(addresses[0])
+        await fleet.until(lambda: sum(num_ready(fleet).values()) == 18)
+        assert fleet.fleet.laid.num_below(1) == NUM_EXPERTS - 18
+
+
+async def test_a_service_that_joins_is_given_its_share(model: Path, checkpoint: Checkpoint) -> None:
+    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        joined = await experts.start()
+        assert joined in await fleet.fleet.add([joined])
+        await fleet.until(lambda: set(num_ready(fleet).values()) == {8})
+        await fleet.until(lambda: fleet.fleet.operations.current is None)
+        assert set(replicas(experts).values()) == {1}
+
+
+async def test_a_service_that_comes_back_is_given_its_share(model: Path, checkpoint: Checkpoint) -> None:
+    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        await experts.stop(addresses[0])
+        await fleet.until(lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12})
+        assert await experts.start(listen=addresses[0]) == addresses[0]
+        await fleet.until(lambda: set(num_ready(fleet).values()) == {8})
+
+
+async def test_a_service_that_drains_is_emptied_and_no_expert_is_without_a_replica(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        hosting = experts.parts[addresses[1]].hosting
+        hosting.drain()
+        least = [1]
+
+        def is_emptied() -> bool:
+            least.append(fleet.fleet.laid.min_live_replicas)
+            return hosting.num_hosted == 0
+
+        async with asyncio.timeout(10):
+            await asyncio.gather(hosting.evacuated(), fleet.until(is_emptied))
+        assert min(least) == 1
+        await experts.stop(addresses[1])
+        await fleet.until(lambda: not fleet.fleet.peers[1].is_live)
+        assert set(replicas(experts).values()) == {1}
+
+
+async def test_services_that_drain_together_are_emptied_one_after_the_other(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with several(model, 4) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        leaving = [experts.parts[address].hosting for address in addresses[:2]]
+        for hosting in leaving:
+            hosting.drain()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(hosting.evacuated() for hosting in leaving))
+        await fleet.until(lambda: num_ready(fleet)[addresses[0]] == num_ready(fleet)[addresses[1]] == 0)
+        assert fleet.fleet.laid.min_live_replicas == 1
+
+
+async def test_replicas_beyond_the_coverage_stay_until_memory_is_short(model: Path, checkpoint: Checkpoint) -> None:
+    async with local_experts(model) as experts:
+        addresses = sorted([await experts.start(num_slots=30, preload="all") for _ in range(2)])
+        async with running_fleet(checkpoint, addresses) as fleet:
+            assert num_ready(fleet) == dict.fromkeys(addresses, NUM_EXPERTS)
+            joined = await experts.start(num_slots=30)  # even is: each expert once
+            await fleet.fleet.add([joined])
+            await fleet.until(lambda: set(num_ready(fleet).values()) == {8})
+
+
+async def test_a_service_that_joins_a_name_is_given_its_share(
+    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members_module, "LOOK_UP_SECONDS", 0.01)
+    async with several(model, 2) as (experts, addresses):
+        behind = {"dns:///experts:1": addresses[:1]}
+
+        async def look_up(target: str) -> list[str]:
+            return behind[target]
+
+        async with running_fleet(checkpoint, list(behind), look_up=look_up) as fleet:
+            assert experts.hosted(addresses[1]) == frozenset()
+            behind["dns:///experts:1"] = addresses
+            await fleet.until(lambda: num_ready(fleet) == dict.fromkeys(addresses, NUM_EXPERTS // 2))
+
+
+async def test_two_routers_make_a_loss_good_side_by_side(model: Path, checkpoint: Checkpoint) -> None:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as first,
+        running_fleet(checkpoint, addresses) as second,
+    ):
+        await experts.stop(addresses[0])
+        for fleet in (first, second):
+            await fleet.until(lambda fleet=fleet: num_ready(fleet)[addresses[0]] == 0)
+            await fleet.until(lambda fleet=fleet: fleet.fleet.laid.min_live_replicas == 1)
+        assert len(replicas(experts)) == NUM_EXPERTS
+
+
+async def test_two_routers_empty_a_service_that_drains_and_lose_nothing(model: Path, checkpoint: Checkpoint) -> None:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses),
+        running_fleet(checkpoint, addresses),
+    ):
+        hosting = experts.parts[addresses[0]].hosting
+        hosting.drain()
+        async with asyncio.timeout(10):
+            await hosting.evacuated()
+        assert len(replicas(experts)) == NUM_EXPERTS
+
+
+async def test_two_routers_give_a_service_that_joins_its_share_and_lose_nothing(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 2) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as first,
+        running_fleet(checkpoint, addresses) as second,
+    ):
+        joined = await experts.start()
+        least = [1]
+        for fleet in (first, second):
+            await fleet.fleet.add([joined])
+        for fleet in (first, second):
+
+            def is_even(fleet: LocalFleet = fleet) -> bool:
+                least.append(fleet.fleet.laid.min_live_replicas)
+                return set(num_ready(fleet).values()) == {8} and fleet.fleet.operations.current is None
+
+            await fleet.until(is_even)
+        assert min(least) == 1

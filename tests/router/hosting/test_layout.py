@@ -1,0 +1,94 @@
+"""What is ready on services that can be used is laid out; claims that disagree are not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from services.router.hosting.layout import Laid, Layout
+from services.router.shares import NOBODY
+
+LAYERS, NUM_EXPERTS = (1, 3), 4
+
+
+@dataclass
+class Peer:
+    """What a layout looks at."""
+
+    address: str
+    content_hashes: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    is_usable: bool = True
+    description: None = None
+    ready: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    def host(self, *experts: tuple[int, int], content_hash: bytes = b"same") -> "Peer":
+        self.content_hashes = dict.fromkeys(experts, content_hash)
+        ready: dict[int, np.ndarray] = {}
+        for layer, expert in experts:
+            ready.setdefault(layer, np.zeros(NUM_EXPERTS, dtype=bool))[expert] = True
+        self.ready = ready
+        return self
+
+
+@pytest.fixture
+def conflicts() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def layout(conflicts: list[str]) -> Layout:
+    return Layout(LAYERS, NUM_EXPERTS, conflicts.append)
+
+
+def lay_out(layout: Layout, *peers: Peer) -> Laid:
+    return layout.lay_out(peers)  # type: ignore[arg-type]
+
+
+def test_an_expert_is_where_it_is_ready(layout: Layout) -> None:
+    laid = lay_out(layout, Peer("a:1").host((1, 0), (3, 2)), Peer("b:1").host((1, 0), (1, 1)))
+    assert laid.placement.replicas[1].tolist() == [[True, False, False, False], [True, True, False, False]]
+    assert laid.placement.owners[1][1] == 1
+    assert laid.placement.owners[3].tolist() == [NOBODY, NOBODY, 0, NOBODY]
+    assert laid.ready_by_service == {"a:1": 2, "b:1": 2}
+    assert (laid.num_below(1), laid.num_below(2)) == (5, 7)
+    assert laid.min_live_replicas == 0
+
+
+def test_without_services_nothing_is_ready(layout: Layout) -> None:
+    laid = lay_out(layout)
+    assert laid.num_below(1) == len(LAYERS) * NUM_EXPERTS
+    assert laid.min_live_replicas == 0
+
+
+def test_a_service_that_cannot_be_used_is_left_out_until_it_can(layout: Layout) -> None:
+    peer = Peer("a:1").host((1, 0))
+    assert lay_out(layout, peer).placement.owners[1][0] == 0
+    peer.is_usable = False
+    assert lay_out(layout, peer).placement.owners[1][0] == NOBODY
+    peer.is_usable = True
+    assert lay_out(layout, peer).placement.owners[1][0] == 0
+
+
+def test_what_a_service_hosts_anew_replaces_what_it_hosted(layout: Layout) -> None:
+    peer = Peer("a:1").host((1, 0))
+    lay_out(layout, peer)
+    laid = lay_out(layout, peer.host((1, 1)))
+    assert laid.placement.owners[1].tolist() == [NOBODY, 0, NOBODY, NOBODY]
+
+
+def test_a_claim_that_disagrees_is_not_used_and_told_once(layout: Layout, conflicts: list[str]) -> None:
+    first, second = Peer("a:1").host((1, 0)), Peer("b:1").host((1, 0), (1, 1), content_hash=b"other")
+    for _ in range(2):
+        laid = lay_out(layout, first, second)
+    assert laid.placement.owners[1].tolist() == [0, 1, NOBODY, NOBODY]
+    assert conflicts == ["a:1 and b:1 claim different weights for expert 0 of layer 1"]
+
+
+def test_a_claim_ends_with_the_service_that_made_it(layout: Layout, conflicts: list[str]) -> None:
+    first = Peer("a:1").host((1, 0))
+    lay_out(layout, first)
+    first.is_usable = False
+    laid = lay_out(layout, first, Peer("b:1").host((1, 0), content_hash=b"other"))
+    assert laid.placement.owners[1][0] == 1
+    assert conflicts == []

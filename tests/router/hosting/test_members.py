@@ -1,0 +1,147 @@
+"""Services come by address, by a name that resolves anew, and later; who left stays while it is connected."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.router.hosting import members as members_module
+from services.router.hosting.members import Members
+from services.wire.errors import InvalidRequest, Unavailable
+
+
+class Peer:
+    """Stands for a service: `is_live` as the test says, running until it is cancelled."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.is_live = True
+        self.runs = False
+
+    async def run(self) -> None:
+        self.runs = True
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.runs = False
+
+
+class Names:
+    """A name server: what it says changes, and who waits is told of look-ups."""
+
+    def __init__(self, **addresses: list[str]) -> None:
+        self.addresses = {f"dns:///{name}:1": known for name, known in addresses.items()}
+        self.looked_up = asyncio.Event()
+
+    async def look_up(self, target: str) -> list[str]:
+        self.looked_up.set()
+        if target in self.addresses:
+            return self.addresses[target]
+        if target.startswith("dns:///"):
+            raise Unavailable(f"cannot look up {target}")
+        if ":" not in target:
+            raise InvalidRequest(f"{target!r} is no address of the form host:port")
+        return [target]
+
+
+@asynccontextmanager
+async def running(names: Names, *targets: str) -> AsyncIterator[tuple[Members, asyncio.Event]]:
+    changed = asyncio.Event()
+    members = Members(targets, Peer, changed.set, look_up=names.look_up)  # type: ignore[arg-type]
+    await members.find(0.0)
+    task = asyncio.create_task(members.run())
+    await until(changed)
+    try:
+        yield members, changed
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(event: asyncio.Event) -> None:
+    async with asyncio.timeout(10):
+        await event.wait()
+    event.clear()
+
+
+def addresses(members: Members) -> list[str]:
+    return [peer.address for peer in members.peers]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members_module, "LOOK_UP_SECONDS", 0.001)
+    monkeypatch.setattr(members_module, "RETRY_SECONDS", 0.0)
+
+
+async def test_a_name_is_looked_up_until_it_has_an_address_or_the_time_is_up() -> None:
+    names = Names(experts=[])
+
+    async def appear() -> None:
+        await names.looked_up.wait()
+        names.addresses["dns:///experts:1"] = ["10.0.0.1:1"]
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(appear())
+        members = Members(["dns:///experts:1"], Peer, lambda: None, look_up=names.look_up)  # type: ignore[arg-type]
+        await members.find(10)
+    names.addresses["dns:///nobody:1"] = []
+    members = Members(["dns:///nobody:1"], Peer, lambda: None, look_up=names.look_up)  # type: ignore[arg-type]
+    with pytest.raises(Unavailable, match="no address behind dns:///nobody:1"):
+        await members.find(0.0)
+
+
+async def test_a_service_that_joins_a_name_is_connected_to() -> None:
+    names = Names(experts=["10.0.0.2:1"])
+    async with running(names, "dns:///experts:1", "10.0.0.9:1") as (members, changed):
+        assert addresses(members) == ["10.0.0.2:1", "10.0.0.9:1"]
+        first = members.peers[0]
+        names.addresses["dns:///experts:1"] = ["10.0.0.1:1", "10.0.0.2:1"]
+        await until(changed)
+        assert addresses(members) == ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.9:1"]
+        assert members.peers[1] is first  # whose connection stays
+
+
+async def test_a_service_that_left_its_name_is_let_go_once_its_connection_is_gone() -> None:
+    names = Names(experts=["10.0.0.1:1", "10.0.0.2:1"])
+    async with running(names, "dns:///experts:1") as (members, changed):
+        leaving = members.peers[1]
+        names.addresses["dns:///experts:1"] = ["10.0.0.1:1"]
+        for _ in range(3):
+            await until(names.looked_up)
+        assert addresses(members) == ["10.0.0.1:1", "10.0.0.2:1"]
+        leaving.is_live = False  # type: ignore[misc]
+        await until(changed)
+        assert addresses(members) == ["10.0.0.1:1"]
+        await asyncio.sleep(0)
+        assert not leaving.runs  # type: ignore[attr-defined]
+
+
+async def test_a_name_that_cannot_be_looked_up_keeps_what_it_had() -> None:
+    names = Names(experts=["10.0.0.1:1"])
+    async with running(names, "dns:///experts:1") as (members, _):
+        members.peers[0].is_live = False  # type: ignore[misc]
+        del names.addresses["dns:///experts:1"]
+        for _ in range(3):
+            await until(names.looked_up)
+        assert addresses(members) == ["10.0.0.1:1"]
+
+
+async def test_services_made_known_later_are_members_as_the_others_are() -> None:
+    names = Names(experts=["10.0.0.1:1"])
+    async with running(names, "10.0.0.9:1") as (members, changed):
+        await members.add(["10.0.0.8:1", "10.0.0.9:1", "dns:///experts:1"])
+        assert addresses(members) == ["10.0.0.1:1", "10.0.0.8:1", "10.0.0.9:1"]
+        changed.clear()
+        names.addresses["dns:///experts:1"] = ["10.0.0.2:1"]
+        await until(changed)
+        assert "10.0.0.2:1" in addresses(members)
+
+
+@pytest.mark.parametrize(("target", "error"), [("nowhere", InvalidRequest), ("dns:///nobody:1", Unavailable)])
+async def test_what_is_no_service_is_refused_and_changes_nothing(target: str, error: type[Exception]) -> None:
+    async with running(Names(), "10.0.0.9:1") as (members, _):
+        with pytest.raises(error):
+            await members.add(["10.0.0.8:1", target])
+        assert addresses(members) == ["10.0.0.9:1"]

@@ -1,0 +1,130 @@
+"""One operation at a time, known by id, followed by whoever likes to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.router.hosting.goals import Even, Without
+from services.router.hosting.operations import (
+    MAX_REMEMBERED,
+    Operation,
+    OperationFailed,
+    Operations,
+    Phase,
+    Progress,
+)
+from services.wire.errors import BadState, Overloaded
+
+
+class Work:
+    """Ends operations when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.refusal: Exception | None = None
+        self.failure: Exception | None = None
+        self.may_end = asyncio.Event()
+
+    def check(self, operation: Operation) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def carry_out(self, operation: Operation) -> None:
+        self.begun.append(operation.name)
+        await self.may_end.wait()
+        if self.failure is not None:
+            raise self.failure
+        operation.report(Progress(Phase.DONE, 2, 2))
+
+
+@asynccontextmanager
+async def running(work: Work) -> AsyncIterator[Operations]:
+    operations = Operations(work.carry_out, work.check, lambda: None)
+    task = asyncio.create_task(operations.run())
+    await asyncio.sleep(0)
+    try:
+        yield operations
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def followed(operation: Operation) -> list[Progress]:
+    async with asyncio.timeout(10):
+        return [progress async for progress in operation.follow()]
+
+
+async def test_everyone_who_follows_sees_the_end() -> None:
+    work = Work()
+    async with running(work) as operations:
+        operation = operations.begin("", Even())
+        following = [asyncio.create_task(followed(operation)) for _ in range(2)]
+        await asyncio.sleep(0)
+        work.may_end.set()
+        for told in await asyncio.gather(*following):
+            assert told == [Progress(Phase.LOADING, 0, 0), Progress(Phase.DONE, 2, 2)]
+        assert operations.current is None
+        assert operations.num_ended == {"done": 1}
+
+
+async def test_a_second_operation_is_refused_while_one_is_under_way() -> None:
+    work = Work()
+    async with running(work) as operations:
+        operations.begin("first", Even())
+        with pytest.raises(BadState, match="operation first is under way"):
+            operations.begin("second", Even())
+        with pytest.raises(BadState, match="operation first is under way"):
+            operations.begin("own", Even(), is_own=True)
+
+
+async def test_an_operation_of_the_routers_own_gives_way_to_one_that_was_asked_for() -> None:
+    work = Work()
+    async with running(work) as operations:
+        own = operations.begin("own", Even(), is_own=True)
+        await asyncio.sleep(0)
+        asked = operations.begin("asked", Without("a:1"))
+        work.may_end.set()
+        assert (await followed(asked))[-1].phase is Phase.DONE
+        with pytest.raises(OperationFailed, match="gave way"):
+            await followed(own)
+        assert work.begun == ["own", "asked"]
+
+
+async def test_an_operation_that_was_refused_is_not_known() -> None:
+    work = Work()
+    async with running(work) as operations:
+        work.refusal = Overloaded("memory for 3")
+        with pytest.raises(Overloaded, match="memory for 3"):
+            operations.begin("move", Even())
+        assert operations.current is None
+        work.refusal = None
+        work.may_end.set()
+        assert (await followed(operations.begin("move", Without("a:1"))))[-1].phase is Phase.DONE
+
+
+async def test_one_that_failed_tells_why_and_is_begun_anew_when_called_again() -> None:
+    work = Work()
+    work.failure = OperationFailed("a:1 was lost")
+    work.may_end.set()
+    async with running(work) as operations:
+        failed = operations.begin("move", Even())
+        with pytest.raises(OperationFailed, match="a:1 was lost"):
+            await followed(failed)
+        work.failure = None
+        assert (await followed(operations.begin("move", Even())))[-1].phase is Phase.DONE
+        assert work.begun == ["move", "move"]
+        assert operations.num_ended == {"failed": 1, "done": 1}
+
+
+async def test_the_last_operations_are_remembered_and_earlier_ones_are_not() -> None:
+    work = Work()
+    work.may_end.set()
+    async with running(work) as operations:
+        for number in range(MAX_REMEMBERED + 1):
+            await followed(operations.begin(str(number), Even()))
+        await followed(operations.begin("1", Even()))
+        assert work.begun.count("1") == 1
+        await followed(operations.begin("0", Even()))
+        assert work.begun.count("0") == 2

@@ -1,0 +1,150 @@
+"""What plans are made of: who is there, who may take experts, and what is under way."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from moesaic.v1 import expert_pb2
+from services.router.hosting.survey import SUSPECT_GRACE_SECONDS, Survey
+from services.router.hosting.transfers import Transfers
+
+READY, LOADING, RETIRING = (
+    expert_pb2.EXPERT_STATE_READY,
+    expert_pb2.EXPERT_STATE_LOADING,
+    expert_pb2.EXPERT_STATE_RETIRING,
+)
+
+
+@dataclass
+class Peer:
+    """What a survey looks at."""
+
+    address: str
+    is_live: bool = True
+    is_suspect: bool = False
+    is_draining: bool = False
+    description: expert_pb2.ExpertServiceDescribeResponse = field(
+        default_factory=lambda: expert_pb2.ExpertServiceDescribeResponse(expert_bytes=[10, 10])
+    )
+    hosting: expert_pb2.WatchHostingResponse = field(
+        default_factory=lambda: expert_pb2.WatchHostingResponse(instance="first", generation=1, free_memory_bytes=45)
+    )
+
+    @property
+    def is_usable(self) -> bool:
+        return self.is_live and not self.is_suspect
+
+    def host(self, state: int, *experts: tuple[int, int]) -> "Peer":
+        for layer, expert in experts:
+            self.hosting.experts.add(layer=layer, expert=expert, state=state)
+        self.hosting.generation += 1
+        return self
+
+    async def load(self, *arguments: object, **options: object) -> None:
+        await asyncio.Event().wait()
+
+
+class Clock:
+    """Stands still but for what the test adds."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer("a:1")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def transfers() -> Transfers:
+    return Transfers(lambda: None)
+
+
+@pytest.fixture
+def survey(peer: Peer, transfers: Transfers, clock: Clock) -> Survey:
+    return Survey(lambda: [peer], transfers, now=clock)  # type: ignore[list-item]
+
+
+def test_experts_are_told_apart_by_their_states_and_all_take_memory(peer: Peer, survey: Survey) -> None:
+    peer.host(READY, (0, 0)).host(LOADING, (0, 1)).host(RETIRING, (0, 2))
+    (host,) = survey.hosts()
+    assert (host.hosted, host.loading, host.retiring) == ({(0, 0)}, {(0, 1)}, {(0, 2)})
+    assert (host.num_slots, host.num_free) == (7, 4)
+
+
+async def test_what_is_under_way_counts_before_the_service_shows_it(
+    peer: Peer, survey: Survey, transfers: Transfers
+) -> None:
+    peer.host(READY, (0, 0))
+    async with asyncio.TaskGroup() as tasks:
+        task = transfers.load(tasks, peer, [(0, 0), (0, 1)])  # type: ignore[arg-type]
+        (host,) = survey.hosts()
+        assert (host.hosted, host.loading) == ({(0, 0)}, {(0, 1)})
+        task.cancel()
+    async with asyncio.TaskGroup() as tasks:
+        task = transfers.unload(tasks, peer, [(0, 0)], [(peer, [(0, 1)])], "move")  # type: ignore[arg-type, list-item]
+        (host,) = survey.hosts()
+        assert (host.hosted, host.retiring) == (frozenset(), {(0, 0)})
+        task.cancel()
+    assert survey.hosts()[0].hosted == {(0, 0)}
+
+
+def test_a_service_that_is_not_connected_is_not_there(peer: Peer, survey: Survey) -> None:
+    peer.is_live = False
+    assert survey.hosts() == []
+
+
+def test_a_suspect_service_counts_for_a_moment_but_takes_nothing(peer: Peer, survey: Survey, clock: Clock) -> None:
+    survey.note()
+    assert survey.seconds_until_given_up() is None
+    peer.is_suspect = True
+    survey.note()
+    (host,) = survey.hosts()
+    assert not host.takes
+    clock.seconds += SUSPECT_GRACE_SECONDS / 2
+    survey.note()  # whatever else changes does not begin the moment anew
+    assert survey.seconds_until_given_up() == pytest.approx(SUSPECT_GRACE_SECONDS / 2)
+    clock.seconds += SUSPECT_GRACE_SECONDS
+    assert survey.hosts() == []
+    assert survey.seconds_until_given_up() is None
+    peer.is_suspect = False
+    survey.note()
+    assert survey.hosts()[0].takes
+
+
+def test_a_service_is_new_until_it_has_had_an_expert(peer: Peer, survey: Survey) -> None:
+    survey.note()
+    assert survey.is_new(peer)  # type: ignore[arg-type]
+    peer.host(READY, (0, 0))
+    survey.note()
+    del peer.hosting.experts[:]
+    survey.note()
+    assert not survey.is_new(peer)  # type: ignore[arg-type]
+    peer.hosting.instance = "second"
+    assert survey.is_new(peer)  # type: ignore[arg-type]
+
+
+def test_a_service_that_is_kept_empty_is_so_until_it_is_started_again(peer: Peer, survey: Survey) -> None:
+    survey.keep_empty("a:1")
+    assert survey.hosts()[0].is_draining
+    assert not survey.is_new(peer)  # type: ignore[arg-type]
+    peer.hosting.instance = "second"
+    assert not survey.hosts()[0].is_draining
+    assert survey.is_new(peer)  # type: ignore[arg-type]
+
+
+def test_a_service_is_draining_by_its_own_word_or_for_an_operation(peer: Peer, survey: Survey) -> None:
+    assert not survey.hosts()[0].is_draining
+    assert survey.hosts({"a:1"})[0].is_draining
+    peer.is_draining = True
+    assert survey.hosts()[0].is_draining

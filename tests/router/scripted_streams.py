@@ -1,0 +1,126 @@
+"""Expert services without a network: they decode each frame as a service would, and answer it as a test tells them."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from services.model.sampler import Sampling
+from services.router.expert_stream import Answer
+from services.router.pace import Pace
+from services.router.receipt import ReplyTimes, SequenceReceipt
+from services.router.scheduler import Work
+from services.router.sequence import Order, Sequence
+from services.router.spans import CallSpan, LayerSpans, StepSpans
+from services.router.step import Step
+from services.wire.errors import ServingError
+from services.wire.frames import ReceivedFrame, ReceivedReply, decode_request, decode_response, encode_reply
+
+HIDDEN = 8
+
+# What is to be said otherwise than with the computed rows: arguments of encode_reply. It may raise the error that the
+# frame ends with; None leaves it unanswered.
+Behaviour = Callable[[ReceivedFrame, torch.Tensor], dict | None]
+
+
+def well(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    """Answer as it should be."""
+    return {}
+
+
+def in_turn(*behaviours: Behaviour) -> Behaviour:
+    """One after the other, frame by frame, and well when there are no more."""
+    turns = iter(behaviours)
+    return lambda frame, rows: next(turns, well)(frame, rows)
+
+
+class ScriptedStream:
+    """Multiplies rows by their expert's `scale` [experts, hidden]. With `holds` answers wait to be asked for."""
+
+    def __init__(self, scale: torch.Tensor, behaviour: Behaviour = well, *, holds: bool = False) -> None:
+        self._scale = scale
+        self._holds = holds
+        self.behaviour = behaviour
+        self.frames: list[ReceivedFrame] = []
+        self.waiting: list[Callable[[], None]] = []
+        self.answers: list[asyncio.Future[Answer]] = []
+
+    def send(self, encode: Callable[[int, int], bytes], num_pairs: int) -> "asyncio.Future[Answer]":
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        frame = decode_request(encode(len(self.frames), 10**9))
+        assert isinstance(frame, ReceivedFrame)
+        assert len(frame.pair_rows) == num_pairs
+        self.frames.append(frame)
+        self.answers.append(answered)
+        if self._holds:
+            self.waiting.append(lambda: self._answer(frame, answered))
+        else:
+            asyncio.get_running_loop().call_soon(self._answer, frame, answered)
+        return answered
+
+    def _answer(self, frame: ReceivedFrame, answered: "asyncio.Future[Answer]") -> None:
+        try:
+            reply = self._reply(frame)
+        except ServingError as error:
+            answered.set_exception(error)
+        else:
+            if reply is not None:
+                answered.set_result(Answer(reply, ReplyTimes("a:1", 0, 1, 0, 0)))
+
+    def _reply(self, frame: ReceivedFrame) -> ReceivedReply | None:
+        computed = self.computed(frame, np.arange(len(frame.pair_rows)))
+        otherwise = self.behaviour(frame, computed)
+        if otherwise is None:
+            return None
+        said = {"rows": computed, "checksum": frame.has_checksum} | otherwise
+        reply = decode_response(encode_reply(frame_id=frame.frame_id, **said)).reply
+        assert reply is not None
+        return reply
+
+    def computed(self, frame: ReceivedFrame, pairs: np.ndarray) -> torch.Tensor:
+        """The rows to return where only these pairs are computed."""
+        pair_rows = torch.from_numpy(frame.pair_rows[pairs].astype(np.int64))
+        experts = torch.from_numpy(frame.pair_experts[pairs].astype(np.int64))
+        computed = frame.rows(HIDDEN)[pair_rows] * self._scale[experts]
+        if not len(frame.pair_weights) or not len(pairs):
+            return computed
+        sums = torch.zeros(frame.num_rows, HIDDEN)
+        for row, weight, output in zip(pair_rows.tolist(), frame.pair_weights[pairs].tolist(), computed, strict=True):
+            sums[row] += weight * output.float()
+        return sums.to(computed.dtype)
+
+
+@dataclass
+class ScriptedExperts:
+    """A service of scripted streams, one for each lane."""
+
+    address: str
+    streams: list[ScriptedStream]
+    pace: Pace = field(default_factory=Pace)
+
+
+class NotedSpans(StepSpans, LayerSpans, CallSpan):
+    """Notes how each call ended: attempt and failure."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, str]] = []
+
+    def begin_layer(self, layer: int, started: int) -> LayerSpans:
+        return self
+
+    def begin_call(self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int) -> CallSpan:
+        return self
+
+    def end(self, *arguments: object, attempt: int = 0, failure: str = "") -> None:
+        if attempt:
+            self.calls.append((attempt, failure))
+
+
+def step_of(lengths: list[int]) -> Step:
+    """A step of so many rows of each sequence; sequences are numbered from 0."""
+    sequences = [
+        Sequence(n, Order((0,) * length, Sampling(), 1), SequenceReceipt()) for n, length in enumerate(lengths)
+    ]
+    return Step(0, [Work(sequence, length) for sequence, length in zip(sequences, lengths, strict=True)])

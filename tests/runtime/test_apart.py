@@ -1,0 +1,65 @@
+"""Work apart ends with its caller, and its caller's end is never lost."""
+
+import asyncio
+
+import pytest
+
+from services.runtime.apart import apart
+
+
+async def failing_group(may_fail: asyncio.Event) -> None:
+    async def fail() -> None:
+        await may_fail.wait()
+        raise ValueError("it failed")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail())
+
+
+async def test_what_the_work_returns_or_raises_is_the_callers() -> None:
+    assert await apart(asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(ZeroDivisionError):
+        await apart(divide_by_zero())
+
+
+async def divide_by_zero() -> float:
+    return 1 / 0
+
+
+async def test_a_cancellation_that_meets_a_failure_is_not_lost() -> None:
+    may_fail = asyncio.Event()
+
+    async def again_and_again() -> None:
+        while True:
+            try:
+                await apart(failing_group(may_fail))
+            except* ValueError:
+                await asyncio.sleep(0)
+
+    task = asyncio.create_task(again_and_again())
+    await asyncio.sleep(0.01)
+    may_fail.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=1)
+    assert task.cancelled()
+
+
+async def test_the_work_is_cancelled_with_its_caller_and_has_ended_then() -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.set()
+
+    task = asyncio.create_task(apart(work()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
