@@ -9,9 +9,10 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 TORCH := torch==2.13.0
 TORCH_FLAGS ?=
 PROMPT ?= Once upon a time
+SEED ?=
 FLAGS ?=
 
-.PHONY: help run test bench lint format stubs clean
+.PHONY: help run test chaos bench lint format stubs clean
 
 help: ## say what there is to make
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -22,9 +23,12 @@ run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded mode
 test: $(INSTALLED_DEV) ## run the tests
 	$(BIN)/pytest -q
 
+chaos: $(INSTALLED) ## break a cluster under load for some minutes, on a schedule drawn from a seed (SEED=n repeats one)
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(FLAGS)
+
 bench: $(INSTALLED) ## run the benchmarks, with tables, JSON and plots into build/bench (FLAGS="--quick")
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[bench]"
-	@for name in transport layer scale generate; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
+	@for name in kernels transport layer scale generate hosting; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
 
 lint: $(INSTALLED_DEV) ## check style, types and protos
 	$(BIN)/ruff check .
@@ -47,7 +51,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch comes first and alone: resolved together with the rest, pip may fetch several builds of it to compare.
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard services/kernels/native/*) | $(BIN)/python
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard services/kernels/native/*) | $(BIN)/python
 	$(BIN)/pip install --quiet $(TORCH_FLAGS) $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	@touch $@

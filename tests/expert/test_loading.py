@@ -63,7 +63,10 @@ async def test_the_service_starts_empty_and_says_what_it_is(olmoe: Path) -> None
         assert hosting.generation > 0
 
 
-async def test_loading_streams_its_progress_and_ends_with_all_ready(olmoe: Path) -> None:
+async def test_loading_streams_its_progress_and_ends_with_all_ready(
+    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "REPORT_SECONDS", 0.0)
     async with expert_service(olmoe) as service:
         generation = await service.generation()
         progress = await service.load((0, 3), (2, 7), (0, 1))
@@ -75,6 +78,13 @@ async def test_loading_streams_its_progress_and_ends_with_all_ready(olmoe: Path)
         assert [entry.content_hash for entry in hosting.experts] == [
             checkpoint.content_hash(layer, expert) for layer, expert in ((0, 1), (0, 3), (2, 7))
         ]
+
+
+async def test_a_quick_load_reports_its_start_and_its_end(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "REPORT_SECONDS", 60.0)
+    async with expert_service(olmoe) as service:
+        progress = await service.load((0, 3), (2, 7), (0, 1))
+    assert [(step.num_loaded, step.num_total) for step in progress] == [(0, 3), (3, 3)]
 
 
 async def test_experts_are_added_to_those_that_are_hosted(olmoe: Path) -> None:

@@ -19,10 +19,16 @@ class Wanted:
 
 
 class Goal(Protocol):
-    """What is to be brought about; `emptied` are the addresses of services that are given no experts meanwhile."""
+    """What is to be brought about; `emptied` are the addresses of services that are given no experts meanwhile.
+
+    What `is_urgent` is done as fast as it goes, the rest so that serving hardly notices.
+    """
 
     @property
     def emptied(self) -> Set[str]: ...
+
+    @property
+    def is_urgent(self) -> bool: ...
 
     def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
         """Who is to host what. Raises ServingError when that cannot be."""
@@ -35,6 +41,7 @@ class Stated:
 
     experts: Mapping[str, frozenset[ExpertKey]]
     emptied: Set[str] = frozenset()
+    is_urgent: bool = False
 
     def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
         """As it was said, whoever is there."""
@@ -50,6 +57,7 @@ class Even:
     """Experts spread evenly over the services that are there."""
 
     emptied: Set[str] = frozenset()
+    is_urgent: bool = False
 
     def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
         """Even, with few moves from what is hosted."""
@@ -65,9 +73,10 @@ class Even:
 
 @dataclass(frozen=True)
 class Without:
-    """One service emptied."""
+    """One service emptied, which waits to be stopped."""
 
     address: str
+    is_urgent: bool = True
 
     @property
     def emptied(self) -> Set[str]:
@@ -90,6 +99,7 @@ class Trimmed:
     """Replicas beyond the coverage let go by the services that have no memory left but for a move."""
 
     emptied: Set[str] = frozenset()
+    is_urgent: bool = False
 
     def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
         """What is hosted, less what is too much; the fullest services let go first."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from services.router.expert_peer import ExpertPeer
 from services.router.hosting.goals import Wanted
-from services.router.hosting.moves import Changes, next_changes
+from services.router.hosting.moves import MAX_BATCH, Changes, next_changes
 from services.router.hosting.operations import Operation, OperationFailed, Phase, Progress
 from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
@@ -24,6 +25,9 @@ MAX_SETBACKS = 50
 # How long nothing at all may change while something is left to do: what others have under way has to end.
 STALL_SECONDS = 60.0
 RELEASE_SECONDS = 2.0
+# Where there is no hurry: experts of one load, and how many times as long as that took its service is left alone then.
+EASY_BATCH = 4
+EASY_REST = 9.0
 
 
 class Mover:
@@ -80,12 +84,13 @@ class Mover:
             if present != planned_for:  # somebody came, went, or is about to go
                 target, planned_for = move.operation.goal.target(hosts, self._wanted), present
                 _check_present(target, hosts)
-            changes = next_changes(hosts, target)
+            changes = next_changes(hosts, target, max_batch=MAX_BATCH if move.is_urgent else EASY_BATCH)
             move.report(changes)
             if changes.num_left == 0:
                 return
             self._begin(changes, hosts, target, move, tasks)
-            if not await self._changed.wait(STALL_SECONDS):
+            rest = move.seconds_of_rest()
+            if not await self._changed.wait(rest or STALL_SECONDS) and rest is None:
                 raise OperationFailed(f"nothing has changed for {STALL_SECONDS:g} s")
 
     def _begin(
@@ -93,9 +98,9 @@ class Mover:
     ) -> None:
         for address, experts in changes.loads.items():
             peer = self._idle_peer(address)
-            if peer is not None:
+            if peer is not None and not move.rests(address):
                 move.hold(address, experts)
-                move.tasks.append(self._transfers.load(tasks, peer, experts, move.holder))
+                move.loading(address, self._transfers.load(tasks, peer, experts, move.holder))
         for address, experts in changes.unloads.items():
             peer = self._idle_peer(address)
             if peer is not None:
@@ -145,8 +150,26 @@ class _Move:
         self.tasks: list[asyncio.Task[Outcome]] = []
         self.held: dict[str, set[ExpertKey]] = {}
         self.num_done = 0
+        self.is_urgent = operation.goal.is_urgent
         self._num_left: int | None = None
         self._num_setbacks = 0
+        self._rests_until: dict[str, float] = {}  # seconds of the monotonic clock, by address
+
+    def loading(self, address: str, task: "asyncio.Task[Outcome]") -> None:
+        """A load was begun; its service rests when it has ended, unless there is a hurry."""
+        self.tasks.append(task)
+        if not self.is_urgent:
+            began = time.monotonic()
+            task.add_done_callback(lambda _: self._rest(address, time.monotonic() - began))
+
+    def rests(self, address: str) -> bool:
+        """Whether nothing is to be loaded there for now."""
+        return self._rests_until.get(address, 0.0) > time.monotonic()
+
+    def seconds_of_rest(self) -> float | None:
+        """Until the first service that rests can go on; None where none does."""
+        now = time.monotonic()
+        return min((until - now for until in self._rests_until.values() if until > now), default=None)
 
     def hold(self, address: str, experts: Sequence[ExpertKey]) -> None:
         self.held.setdefault(address, set()).update(experts)
@@ -160,6 +183,9 @@ class _Move:
             may_pass = isinstance(error, Outdated | Overloaded | Unavailable | DeadlinePassed)
             if error is not None and (not may_pass or self._num_setbacks > MAX_SETBACKS):
                 raise error
+
+    def _rest(self, address: str, seconds_taken: float) -> None:
+        self._rests_until[address] = time.monotonic() + EASY_REST * seconds_taken
 
     def report(self, changes: Changes) -> None:
         if self._num_left is not None:

@@ -1,0 +1,39 @@
+"""Schedules of chaos runs: drawn from a seed alone, and with a cluster that is whole after each scene."""
+
+import pytest
+
+from bench.hosting_events import PHASES, ROUTER
+from tests.chaos.schedule import SERVICES, Drawing
+
+
+def labels(seed: int, count: int = 100) -> list[str]:
+    return [event.label for event in Drawing(seed).events(count)]
+
+
+def test_a_seed_draws_the_same_events_again():
+    assert labels(7) == labels(7)
+    assert labels(7) != labels(8)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_there_are_always_four_services_after_a_scene_and_never_fewer_than_three(seed: int):
+    running = set(SERVICES)
+    for label in labels(seed):
+        words = label.replace(",", "").split()
+        if words[0] in ("SIGKILL", "SIGTERM", "drain") and words[1] != ROUTER:
+            running.remove(words[1])
+        elif label.endswith("join"):
+            running |= {word for word in words if word.startswith("expert-")}
+        elif label.endswith("starts again"):
+            running.add(words[0])
+        assert 3 <= len(running) <= 6
+
+
+def test_only_a_router_that_is_killed_may_fail_requests():
+    assert all(event.may_fail == ("router" in event.label) for event in Drawing(3).events(300))
+
+
+def test_everybody_in_a_move_dies_in_each_phase_of_it():
+    roles = ("source of a move", "target of a move", "in a move")
+    seen = labels(5, count=1)
+    assert all(any(f"{role}, when {phase}" in label for label in seen) for role in roles for phase in PHASES)

@@ -1,0 +1,20 @@
+"""A cluster of real processes that is broken again and again answers every request, and with the same bytes."""
+
+from collections.abc import Callable
+
+import pytest
+
+from bench.hosting_findings import table_of
+from tests.chaos.schedule import SHORT
+from tests.chaos.storm import run
+
+STORM_SECONDS = 400
+
+
+@pytest.mark.timeout(STORM_SECONDS)
+async def test_nobody_notices(record_property: Callable[[str, object], None]):
+    findings = await run(SHORT, say=print)
+    record_property("chaos", table_of("chaos", findings))
+    assert [complaint for finding in findings for complaint in finding.complaints()] == []
+    assert len(findings) == len(SHORT)
+    assert all(finding.num_requests for finding in findings)
