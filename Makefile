@@ -28,7 +28,7 @@ chaos: $(INSTALLED) ## break a cluster under load for some minutes, on a schedul
 
 bench: $(INSTALLED) ## run the benchmarks, with tables, JSON and plots into build/bench (FLAGS="--quick")
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[bench]"
-	@for name in kernels transport layer scale generate hosting; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
+	@for name in kernels transport layer scale generate hosting placement; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
 
 lint: $(INSTALLED_DEV) ## check style, types and protos
 	$(BIN)/ruff check .
