@@ -1,0 +1,68 @@
+"""The shipped model's routing of held-out text, recorded once and kept under build/bench/."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from bench.command import OUTPUT
+from bench.placement_text import NUM_WINDOWS, TOPICS, WINDOW, Text, held_out_texts
+from bench.progress import Stages
+from services.gateway.settings import EMBEDDED_MODEL
+from services.router.load.recording import ExpertIds, Recording, read_recording
+from services.wire.errors import InvalidRequest
+
+FOLDER = OUTPUT / "routing" / f"{NUM_WINDOWS}-{WINDOW}"
+WINDOWS_AT_ONCE = 8  # of the model's forward
+
+
+def recordings(stages: Stages) -> list[Recording]:
+    """Of each topic, a window of text to a step."""
+    paths = [FOLDER / f"{topic}.npz" for topic in TOPICS]
+    try:
+        return [read_recording(path) for path in paths]
+    except (FileNotFoundError, InvalidRequest):
+        with stages.stage("reading the corpus"):
+            texts = held_out_texts()
+        with stages.stage("recording the shipped model's routing", len(texts)):
+            return _recorded(texts, paths, stages)
+
+
+def _recorded(texts: Sequence[Text], paths: Sequence[Path], stages: Stages) -> list[Recording]:
+    disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(EMBEDDED_MODEL).eval()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    found = []
+    for text, path in zip(texts, paths, strict=True):
+        found.append(recorded(model, text))
+        found[-1].write(path)
+        stages.step()
+    return found
+
+
+def recorded(model: PreTrainedModel, text: Text) -> Recording:
+    """What the gates of transformers' model chose for a text."""
+    chosen: list[list[ExpertIds]] = [[] for _ in model.model.layers]
+
+    def note(layer: int, module: object, inputs: object, outputs: tuple[torch.Tensor, ...]) -> None:
+        chosen[layer].append(outputs[2].numpy().astype(np.uint16))  # [tokens, k], after the logits and the weights
+
+    hooks = [
+        block.mlp.gate.register_forward_hook(partial(note, layer)) for layer, block in enumerate(model.model.layers)
+    ]
+    for windows in torch.from_numpy(text.tokens).split(WINDOWS_AT_ONCE):
+        model.model(windows, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    num_windows, window = text.tokens.shape
+    return Recording(
+        text.topic,
+        model.config.num_experts,
+        np.stack([np.concatenate(parts) for parts in chosen]),
+        np.full(num_windows, window, dtype=np.int64),
+        np.zeros(num_windows, dtype=bool),
+    )

@@ -1,0 +1,115 @@
+"""A plan: who is to host what, what that is expected to bring, and why each move is made or none is."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+from services.router.hosting.goals import Wanted
+from services.router.hosting.targets import Host, Target
+from services.router.load.load import Load
+from services.router.planning.costs import Costs, Floats
+from services.router.planning.coverage import cover
+from services.router.planning.draft import Draft, Replica
+from services.router.planning.strategy import Reason, Strategy
+
+
+@dataclass(frozen=True)
+class Move:
+    """An expert loaded by the service at `target`; it leaves `source`, or stays wherever it is where that is None.
+
+    `gain_nanos` is how much sooner a mean step is expected to be done for it. What is moved together has its gain in
+    equal parts.
+    """
+
+    layer: int
+    expert: int
+    source: str | None
+    target: str
+    gain_nanos: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Unload:
+    """A replica given up that is not moved anywhere: it costs nothing and makes room."""
+
+    layer: int
+    expert: int
+    address: str
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A target and its explanation.
+
+    `before` and `after` [layers] are the nanoseconds until the last service is done with a layer in a mean step.
+    `reason` says why no more is moved; it is never empty.
+    """
+
+    target: Target
+    before: Floats
+    after: Floats
+    moves: Sequence[Move]
+    unloads: Sequence[Unload]
+    reason: str
+
+    @property
+    def gain_nanos(self) -> float:
+        """How much sooner a mean step is expected to be done."""
+        return float(self.before.sum() - self.after.sum())
+
+
+def plan(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted, strategy: Strategy) -> Plan:
+    """What `strategy` would have hosted where: `Balanced()`, `Eplb()` or `Static(target)`.
+
+    `load` is of the wanted experts' layers in ascending order, `costs` of the hosts in their order. What is hosted now,
+    and the memory, are the hosts'. Raises BadState when the experts do not fit once.
+    """
+    draft = Draft(load, hosts, costs, wanted)
+    hosted = draft.hosted()
+    lacking = {replica: Reason(0.0, why) for replica, why in cover(draft).items()}
+    before = draft.makespans()
+    proposal = strategy.propose(draft)
+    after = draft.makespans()
+    planned = draft.hosted()
+    loads, unloads = planned - hosted, hosted - planned
+    even_parts = _even_parts(loads, before - after)
+    reasons = even_parts | lacking | dict(proposal.reasons)
+    moves = []
+    sources = _sources(draft, hosts, unloads)
+    for replica in sorted(loads):
+        layer, expert, service = replica
+        leaving = sources.get((layer, expert))
+        reason = reasons[replica]
+        source = leaving.pop() if leaving else None
+        moves.append(
+            Move(draft.layers[layer], expert, source, draft.hosts[service].address, reason.gain_nanos, reason.why)
+        )
+    given_up = tuple(
+        Unload(draft.layers[layer], expert, address)
+        for (layer, expert), addresses in sorted(sources.items())
+        for address in addresses
+    )
+    return Plan(draft.target(), before, after, tuple(moves), given_up, proposal.summary)
+
+
+def _even_parts(loads: Set[Replica], gains: Floats) -> dict[Replica, Reason]:
+    """Each layer's gain in equal parts, where the strategy says no more."""
+    num_loads = Counter(layer for layer, _, _ in loads)
+    return {
+        replica: Reason(float(gains[replica[0]]) / num_loads[replica[0]], "its layer is placed anew")
+        for replica in loads
+    }
+
+
+def _sources(draft: Draft, hosts: Sequence[Host], unloads: Set[Replica]) -> dict[tuple[int, int], list[str]]:
+    """Where each (position of the layer, expert) goes from: what is unloaded, draining services included."""
+    sources: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for layer, expert, service in sorted(unloads, reverse=True):
+        sources[layer, expert].append(draft.hosts[service].address)
+    positions = {layer: position for position, layer in enumerate(draft.layers)}
+    for host in hosts:
+        if host.is_draining:
+            for layer, expert in sorted(host.hosted | host.loading):
+                sources[positions[layer], expert].append(host.address)
+    return sources
