@@ -1,6 +1,5 @@
 """With sums made on the services, and narrower rows on the wire, a cluster still computes what one process does."""
 
-import asyncio
 from pathlib import Path
 
 import pytest

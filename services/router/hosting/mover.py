@@ -14,17 +14,19 @@ from services.router.hosting.operations import Operation, OperationFailed, Phase
 from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
 from services.router.hosting.targets import Host, Target, check_target
-from services.router.hosting.transfers import Outcome, Transfers, release
+from services.router.hosting.transfers import HOLD_SECONDS, Outcome, Transfers, release
 from services.router.placement import ExpertKey
 from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
 
-# Failures in a row that another planner, or a service that leaves, explains. More of them explain nothing.
-MAX_SETBACKS = 50
+# For how long nothing but failures may come that another planner explains, or a service that leaves: longer than holds
+# of a router that is no more last.
+PATIENCE_SECONDS = 2 * HOLD_SECONDS
 # How long nothing at all may change while something is left to do: what others have under way has to end.
 STALL_SECONDS = 60.0
 RELEASE_SECONDS = 2.0
+RELEASE_AGAIN_SECONDS = 0.05
 # Where there is no hurry: experts of one load, and how many times as long as that took its service is left alone then.
 EASY_BATCH = 4
 EASY_REST = 9.0
@@ -133,12 +135,19 @@ class Mover:
         """End the holds, so that the next operation, another router's perhaps, need not wait for them to lapse."""
         try:
             async with asyncio.timeout(RELEASE_SECONDS), asyncio.TaskGroup() as tasks:
-                for host in self._survey.hosts():
-                    peer, held = self._peer(host.address), move.held.get(host.address, set()) & host.hosted
-                    if peer is not None and held:
-                        tasks.create_task(release(peer, sorted(held), move.holder))
+                for address in move.held:
+                    tasks.create_task(self._release_on(address, move))
         except TimeoutError:
             logger.debug("holds of operation %s are left to lapse", move.operation.name)
+
+    async def _release_on(self, address: str, move: "_Move") -> None:
+        # What the operation began there may end only now: then the hosting is another, and what is held is read anew.
+        while peer := self._peer(address):
+            hosted = next((host.hosted for host in self._survey.hosts() if host.address == address), frozenset())
+            held = sorted(move.held[address] & hosted)
+            if not held or await release(peer, held, move.holder):
+                return
+            await self._changed.wait(RELEASE_AGAIN_SECONDS)
 
 
 class _Move:
@@ -152,7 +161,7 @@ class _Move:
         self.num_done = 0
         self.is_urgent = operation.goal.is_urgent
         self._num_left: int | None = None
-        self._num_setbacks = 0
+        self._trouble_since: float | None = None  # seconds of the monotonic clock
         self._rests_until: dict[str, float] = {}  # seconds of the monotonic clock, by address
 
     def loading(self, address: str, task: "asyncio.Task[Outcome]") -> None:
@@ -175,13 +184,17 @@ class _Move:
         self.held.setdefault(address, set()).update(experts)
 
     def take_in_ended(self) -> None:
-        """Raises ServingError for a failure that trying again does not mend, or for too many of the others."""
+        """Raises ServingError for a failure that trying again does not mend, or has not mended for long."""
         ended = [task for task in self.tasks if task.done()]
         self.tasks = [task for task in self.tasks if not task.done()]
         for error in [task.result() for task in ended]:
-            self._num_setbacks = 0 if error is None else self._num_setbacks + 1
+            if error is None:
+                self._trouble_since = None
+                continue
+            now = time.monotonic()
+            self._trouble_since = self._trouble_since or now
             may_pass = isinstance(error, Outdated | Overloaded | Unavailable | DeadlinePassed)
-            if error is not None and (not may_pass or self._num_setbacks > MAX_SETBACKS):
+            if not may_pass or now - self._trouble_since > PATIENCE_SECONDS:
                 raise error
 
     def _rest(self, address: str, seconds_taken: float) -> None:

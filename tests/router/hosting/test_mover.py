@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.expert.hosting import State
 from services.expert.loading import Library
 from services.model.checkpoint import Checkpoint
+from services.router.expert_peer import ExpertPeer
 from services.router.hosting import transfers as transfers_module
 from services.router.hosting.goals import Even, Goal, Stated, Without
 from services.router.hosting.operations import OperationFailed, Phase
@@ -85,6 +87,25 @@ async def test_holds_end_with_their_operation(model: Path, checkpoint: Checkpoin
         await fleet.change(Without(addresses[0]))
         parts = experts.parts[addresses[1]]
         await parts.library.unload(list(parts.hosting.snapshot().experts[0][:1]), parts.hosting.generation, "another")
+
+
+async def test_holds_end_though_another_change_of_the_hosting_comes_first(
+    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, overtaken = ExpertPeer.load, set()
+
+    async def overtaken_once(peer: ExpertPeer, *arguments: Any, operation: str = "", hold_seconds: float = 0.0) -> None:
+        if operation and not hold_seconds and peer.address not in overtaken:
+            overtaken.add(peer.address)
+            raise Outdated("expected_generation is another")
+        await load(peer, *arguments, operation=operation, hold_seconds=hold_seconds)
+
+    monkeypatch.setattr(ExpertPeer, "load", overtaken_once)
+    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        await fleet.change(Without(addresses[0]))
+        parts = experts.parts[addresses[1]]
+        await parts.library.unload(list(parts.hosting.snapshot().experts[0][:1]), parts.hosting.generation, "another")
+    assert addresses[1] in overtaken
 
 
 @pytest.mark.parametrize(
@@ -231,6 +252,21 @@ async def test_a_service_lost_during_an_even_operation_is_planned_without(
             await experts.stop(addresses[2])
             assert (await moving)[-1].phase is Phase.DONE
         assert [len(experts.hosted(address)) for address in addresses[:2]] == [12, 12]
+
+
+async def test_an_operation_that_gives_way_leaves_no_hold_to_the_one_that_follows(
+    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is broken off: what it held would stand in the other's way for a minute."""
+    monkeypatch.setattr(transfers_module, "HOLD_SECONDS", 60.0)
+    there, back = (half(0), half(1)), (half(1), half(0))
+    async with several(model, 2) as (experts, (one, two)), running_fleet(checkpoint, [one, two]) as fleet:
+        for number in range(12):
+            own = Stated({one: there[0], two: there[1]}, is_urgent=True)
+            fleet.fleet.operations.begin(f"own-{number}", own, is_own=True)
+            await asyncio.sleep(0.004 * number)
+            await fleet.change(Stated({one: back[0], two: back[1]}, is_urgent=True))
+            assert (experts.hosted(one), experts.hosted(two)) == back
 
 
 async def test_two_routers_that_move_the_same_experts_lose_none(model: Path, checkpoint: Checkpoint) -> None:
