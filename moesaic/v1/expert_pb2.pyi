@@ -298,7 +298,7 @@ class LoadExpertsRequest(google.protobuf.message.Message):
     hold_nanos: builtins.int
     """For so long from when they are ready no `UnloadExperts` of another operation takes them. Who retires an expert holds its
     replica elsewhere first: of two planners that would each retire the other's replica, both are refused and none is lost.
-    0 ends the operation's hold at once.
+    With an operation and 0 nothing is loaded: the operation's hold ends at once, whatever the generation.
     """
     @property
     def experts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExpertId]:

@@ -89,6 +89,12 @@ class Library:
             logger.info("loaded %d experts, %d more fit", len(slots), self._hosting.num_free)
         await report(Progress(num_total, num_total, self._hosting.generation))
 
+    def release(self, keys: Sequence[ExpertKey], operation: str) -> Progress:
+        """End an operation's hold of experts, hosted or not. Raises NotFound."""
+        self._check_exist(keys)
+        self._hosting.hold(keys, operation, 0.0)
+        return Progress(len(set(keys)), len(set(keys)), self._hosting.generation)
+
     async def unload(self, keys: Sequence[ExpertKey], expected_generation: int, operation: str = "") -> None:
         """Let experts go: new frames are served for `RETIRE_SECONDS`, queued ones to the end, then memory is free.
 

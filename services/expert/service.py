@@ -119,7 +119,11 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
                 )
             )
 
-        await self._library.load(_keys(request.experts), request.expected_generation, report, _hold(request))
+        keys, hold = _keys(request.experts), _hold(request)
+        if hold is not None and not hold.seconds:
+            await report(self._library.release(keys, hold.operation))
+        else:
+            await self._library.load(keys, request.expected_generation, report, hold)
 
     async def UnloadExperts(
         self, request: expert_pb2.UnloadExpertsRequest, context: grpc.aio.ServicerContext

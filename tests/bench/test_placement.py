@@ -199,5 +199,3 @@ async def test_the_bench_has_a_row_for_every_strategy(folder: Path, monkeypatch:
         assert whose == expected
     assert [row[0] for row in drift.rows] == [EPLB, BALANCED]
     assert len(plans.rows) == 6
-    written = report.write(folder / "placement.json", ["bench.placement"])
-    assert [path.suffix for path in written] == [".json", ".png"]

@@ -172,6 +172,16 @@ async def test_what_an_operation_counts_on_stays_while_the_rest_is_read(
         await service.unload((0, 0), (0, 1))
 
 
+async def test_ending_a_hold_needs_no_generation_and_loads_nothing(olmoe: Path) -> None:
+    async with expert_service(olmoe) as service:
+        await service.load((0, 0), operation="move", hold_nanos=MINUTE_NANOS)
+        before = await service.hosting()
+        await service.load((0, 0), (0, 1), operation="move", expected_generation=before.generation - 1)
+        assert await service.hosting() == before
+        await service.unload((0, 0), operation="another")
+        assert states(await service.hosting()) == {}
+
+
 async def test_a_load_that_fails_holds_nothing(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> bytes:
         raise UnusableModel("unreadable")

@@ -26,7 +26,6 @@ PATIENCE_SECONDS = 2 * HOLD_SECONDS
 # How long nothing at all may change while something is left to do: what others have under way has to end.
 STALL_SECONDS = 60.0
 RELEASE_SECONDS = 2.0
-RELEASE_AGAIN_SECONDS = 0.05
 # Where there is no hurry: experts of one load, and how many times as long as that took its service is left alone then.
 EASY_BATCH = 4
 EASY_REST = 9.0
@@ -135,19 +134,12 @@ class Mover:
         """End the holds, so that the next operation, another router's perhaps, need not wait for them to lapse."""
         try:
             async with asyncio.timeout(RELEASE_SECONDS), asyncio.TaskGroup() as tasks:
-                for address in move.held:
-                    tasks.create_task(self._release_on(address, move))
+                for address, held in move.held.items():
+                    peer = self._peer(address)
+                    if peer is not None:
+                        tasks.create_task(release(peer, sorted(held), move.holder))
         except TimeoutError:
             logger.debug("holds of operation %s are left to lapse", move.operation.name)
-
-    async def _release_on(self, address: str, move: "_Move") -> None:
-        # What the operation began there may end only now: then the hosting is another, and what is held is read anew.
-        while peer := self._peer(address):
-            hosted = next((host.hosted for host in self._survey.hosts() if host.address == address), frozenset())
-            held = sorted(move.held[address] & hosted)
-            if not held or await release(peer, held, move.holder):
-                return
-            await self._changed.wait(RELEASE_AGAIN_SECONDS)
 
 
 class _Move:

@@ -103,18 +103,12 @@ class Transfers:
         self.num_unloaded[peer.address] += len(experts)
 
 
-async def release(peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str) -> bool:
-    """End the hold that an operation has of experts that are hosted; it would lapse by itself.
-
-    False where the service's hosting is another by now than is known here.
-    """
+async def release(peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str) -> None:
+    """End the hold that an operation has, or may have by a call that was broken off; it would lapse by itself."""
     try:
         await peer.load(experts, _no_progress, operation=operation, hold_seconds=0.0)
-    except Outdated:
-        return False
     except ServingError as error:
         logger.debug("%s still holds experts for %s: %s", peer.address, operation, error)
-    return True
 
 
 async def _outcome_of(peer: ExpertPeer, change: Callable[[], Awaitable[None]]) -> Outcome:

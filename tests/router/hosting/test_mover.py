@@ -4,14 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from services.expert.hosting import State
 from services.expert.loading import Library
 from services.model.checkpoint import Checkpoint
-from services.router.expert_peer import ExpertPeer
 from services.router.hosting import transfers as transfers_module
 from services.router.hosting.goals import Even, Goal, Stated, Without
 from services.router.hosting.operations import OperationFailed, Phase
@@ -87,25 +85,6 @@ async def test_holds_end_with_their_operation(model: Path, checkpoint: Checkpoin
         await fleet.change(Without(addresses[0]))
         parts = experts.parts[addresses[1]]
         await parts.library.unload(list(parts.hosting.snapshot().experts[0][:1]), parts.hosting.generation, "another")
-
-
-async def test_holds_end_though_another_change_of_the_hosting_comes_first(
-    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load, overtaken = ExpertPeer.load, set()
-
-    async def overtaken_once(peer: ExpertPeer, *arguments: Any, operation: str = "", hold_seconds: float = 0.0) -> None:
-        if operation and not hold_seconds and peer.address not in overtaken:
-            overtaken.add(peer.address)
-            raise Outdated("expected_generation is another")
-        await load(peer, *arguments, operation=operation, hold_seconds=hold_seconds)
-
-    monkeypatch.setattr(ExpertPeer, "load", overtaken_once)
-    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
-        await fleet.change(Without(addresses[0]))
-        parts = experts.parts[addresses[1]]
-        await parts.library.unload(list(parts.hosting.snapshot().experts[0][:1]), parts.hosting.generation, "another")
-    assert addresses[1] in overtaken
 
 
 @pytest.mark.parametrize(
