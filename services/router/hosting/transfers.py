@@ -16,7 +16,7 @@ from services.wire.errors import Outdated, ServingError, Unavailable
 logger = logging.getLogger(__name__)
 
 # For so long a replica is held, at most, for the operation that relies on it.
-HOLD_SECONDS = 10.0
+HOLD_SECONDS = 4.0
 # Before a service is asked again where another planner was first: at random, so that one of two gets ahead.
 CONFLICT_SECONDS = (0.02, 0.1)
 RETRY_SECONDS = 0.5  # before a service that failed is asked again
