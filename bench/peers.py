@@ -12,7 +12,8 @@ from services.model.checkpoint import Checkpoint
 from services.model.sampler import Sampling
 from services.router.combine import Combine, ExactCombine
 from services.router.dispatch import Dispatcher
-from services.router.expert_peer import Expected, ExpertPeer
+from services.router.expected import Expected
+from services.router.expert_peer import ExpertPeer
 from services.router.placement import Placement, Replicas
 from services.router.receipt import SequenceReceipt
 from services.router.scheduler import Work

@@ -52,6 +52,30 @@ SERVICE_STATE_DRAINING: ServiceState.ValueType  # 4
 """Serving what it has yet; its experts are being moved elsewhere."""
 Global___ServiceState: typing_extensions.TypeAlias = ServiceState
 
+class _PlanStrategy:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PlanStrategyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_PlanStrategy.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PLAN_STRATEGY_UNSPECIFIED: _PlanStrategy.ValueType  # 0
+    """As BALANCED."""
+    PLAN_STRATEGY_BALANCED: _PlanStrategy.ValueType  # 1
+    """Soonest done by the services' fitted times, with few moves."""
+    PLAN_STRATEGY_EPLB: _PlanStrategy.ValueType  # 2
+    """DeepSeek's EPLB: even numbers of tokens, however many moves that takes."""
+
+class PlanStrategy(_PlanStrategy, metaclass=_PlanStrategyEnumTypeWrapper):
+    """How a placement is planned."""
+
+PLAN_STRATEGY_UNSPECIFIED: PlanStrategy.ValueType  # 0
+"""As BALANCED."""
+PLAN_STRATEGY_BALANCED: PlanStrategy.ValueType  # 1
+"""Soonest done by the services' fitted times, with few moves."""
+PLAN_STRATEGY_EPLB: PlanStrategy.ValueType  # 2
+"""DeepSeek's EPLB: even numbers of tokens, however many moves that takes."""
+Global___PlanStrategy: typing_extensions.TypeAlias = PlanStrategy
+
 class _OperationPhase:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -645,6 +669,24 @@ class DrainService(google.protobuf.message.Message):
 Global___DrainService: typing_extensions.TypeAlias = DrainService
 
 @typing.final
+class PlannedPlacement(google.protobuf.message.Message):
+    """Experts placed for the load of late."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: builtins.int
+    strategy: Global___PlanStrategy.ValueType
+    """How."""
+    def __init__(
+        self,
+        *,
+        strategy: Global___PlanStrategy.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["strategy", b"strategy"]) -> None: ...
+
+Global___PlannedPlacement: typing_extensions.TypeAlias = PlannedPlacement
+
+@typing.final
 class ChangePlacementRequest(google.protobuf.message.Message):
     """What to change."""
 
@@ -654,6 +696,7 @@ class ChangePlacementRequest(google.protobuf.message.Message):
     TARGET_FIELD_NUMBER: builtins.int
     EVEN_FIELD_NUMBER: builtins.int
     DRAIN_FIELD_NUMBER: builtins.int
+    PLANNED_FIELD_NUMBER: builtins.int
     FORCE_FIELD_NUMBER: builtins.int
     operation_id: builtins.str
     """Chosen by the caller; made up by the router where empty."""
@@ -671,6 +714,10 @@ class ChangePlacementRequest(google.protobuf.message.Message):
     def drain(self) -> Global___DrainService:
         """All but one service."""
 
+    @property
+    def planned(self) -> Global___PlannedPlacement:
+        """As planned for the load of late."""
+
     def __init__(
         self,
         *,
@@ -678,11 +725,12 @@ class ChangePlacementRequest(google.protobuf.message.Message):
         target: Global___TargetPlacement | None = ...,
         even: Global___EvenPlacement | None = ...,
         drain: Global___DrainService | None = ...,
+        planned: Global___PlannedPlacement | None = ...,
         force: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["change", b"change", "drain", b"drain", "even", b"even", "target", b"target"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["change", b"change", "drain", b"drain", "even", b"even", "force", b"force", "operation_id", b"operation_id", "target", b"target"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["change", b"change"]) -> typing.Literal["target", "even", "drain"] | None: ...
+    def HasField(self, field_name: typing.Literal["change", b"change", "drain", b"drain", "even", b"even", "planned", b"planned", "target", b"target"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["change", b"change", "drain", b"drain", "even", b"even", "force", b"force", "operation_id", b"operation_id", "planned", b"planned", "target", b"target"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["change", b"change"]) -> typing.Literal["target", "even", "drain", "planned"] | None: ...
 
 Global___ChangePlacementRequest: typing_extensions.TypeAlias = ChangePlacementRequest
 
@@ -696,6 +744,7 @@ class ChangePlacementResponse(google.protobuf.message.Message):
     PHASE_FIELD_NUMBER: builtins.int
     NUM_DONE_FIELD_NUMBER: builtins.int
     NUM_TOTAL_FIELD_NUMBER: builtins.int
+    PLAN_FIELD_NUMBER: builtins.int
     operation_id: builtins.str
     """Its id."""
     phase: Global___OperationPhase.ValueType
@@ -704,6 +753,10 @@ class ChangePlacementResponse(google.protobuf.message.Message):
     """Experts loaded or unloaded so far."""
     num_total: builtins.int
     """Experts to load and unload in all."""
+    @property
+    def plan(self) -> Global___PlanPlacementResponse:
+        """With the first response to a planned placement: what is carried out, and why."""
+
     def __init__(
         self,
         *,
@@ -711,8 +764,10 @@ class ChangePlacementResponse(google.protobuf.message.Message):
         phase: Global___OperationPhase.ValueType = ...,
         num_done: builtins.int = ...,
         num_total: builtins.int = ...,
+        plan: Global___PlanPlacementResponse | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["num_done", b"num_done", "num_total", b"num_total", "operation_id", b"operation_id", "phase", b"phase"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["plan", b"plan"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["num_done", b"num_done", "num_total", b"num_total", "operation_id", b"operation_id", "phase", b"phase", "plan", b"plan"]) -> None: ...
 
 Global___ChangePlacementResponse: typing_extensions.TypeAlias = ChangePlacementResponse
 
@@ -755,3 +810,233 @@ class AddExpertServicesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["addresses", b"addresses"]) -> None: ...
 
 Global___AddExpertServicesResponse: typing_extensions.TypeAlias = AddExpertServicesResponse
+
+@typing.final
+class PlanPlacementRequest(google.protobuf.message.Message):
+    """Asks for a plan."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    strategy: Global___PlanStrategy.ValueType
+    """How to plan."""
+    @property
+    def target(self) -> Global___TargetPlacement:
+        """Where set, it is judged instead, and nothing is planned."""
+
+    def __init__(
+        self,
+        *,
+        strategy: Global___PlanStrategy.ValueType = ...,
+        target: Global___TargetPlacement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["target", b"target"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["strategy", b"strategy", "target", b"target"]) -> None: ...
+
+Global___PlanPlacementRequest: typing_extensions.TypeAlias = PlanPlacementRequest
+
+@typing.final
+class PlannedMove(google.protobuf.message.Message):
+    """One expert loaded in another place."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: builtins.int
+    EXPERT_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    GAIN_NANOS_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    layer: builtins.int
+    """Transformer layer, counted from 0."""
+    expert: builtins.int
+    """The expert."""
+    source: builtins.str
+    """Address of the service that it leaves; empty where it stays wherever it is."""
+    target: builtins.str
+    """Address of the service that it is loaded by."""
+    gain_nanos: builtins.float
+    """How much sooner a mean step is expected to be done for it, in nanoseconds."""
+    why: builtins.str
+    """Why it is made."""
+    def __init__(
+        self,
+        *,
+        layer: builtins.int = ...,
+        expert: builtins.int = ...,
+        source: builtins.str = ...,
+        target: builtins.str = ...,
+        gain_nanos: builtins.float = ...,
+        why: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expert", b"expert", "gain_nanos", b"gain_nanos", "layer", b"layer", "source", b"source", "target", b"target", "why", b"why"]) -> None: ...
+
+Global___PlannedMove: typing_extensions.TypeAlias = PlannedMove
+
+@typing.final
+class PlanOutcome(google.protobuf.message.Message):
+    """What became of a plan that was carried out."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: builtins.int
+    BEFORE_NANOS_FIELD_NUMBER: builtins.int
+    PREDICTED_NANOS_FIELD_NUMBER: builtins.int
+    ACHIEVED_NANOS_FIELD_NUMBER: builtins.int
+    NUM_MOVES_FIELD_NUMBER: builtins.int
+    operation_id: builtins.str
+    """The operation's id."""
+    before_nanos: builtins.float
+    """The time that experts took a step before, as the plan fitted it, in nanoseconds."""
+    predicted_nanos: builtins.float
+    """The same as predicted for the placement planned."""
+    achieved_nanos: builtins.float
+    """The same as fitted to the load that came after it; 0 while not enough has come."""
+    num_moves: builtins.int
+    """Experts that were moved."""
+    def __init__(
+        self,
+        *,
+        operation_id: builtins.str = ...,
+        before_nanos: builtins.float = ...,
+        predicted_nanos: builtins.float = ...,
+        achieved_nanos: builtins.float = ...,
+        num_moves: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["achieved_nanos", b"achieved_nanos", "before_nanos", b"before_nanos", "num_moves", b"num_moves", "operation_id", b"operation_id", "predicted_nanos", b"predicted_nanos"]) -> None: ...
+
+Global___PlanOutcome: typing_extensions.TypeAlias = PlanOutcome
+
+@typing.final
+class PlanPlacementResponse(google.protobuf.message.Message):
+    """What would be changed, and why."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: builtins.int
+    MOVES_FIELD_NUMBER: builtins.int
+    NUM_UNLOADS_FIELD_NUMBER: builtins.int
+    BEFORE_NANOS_FIELD_NUMBER: builtins.int
+    AFTER_NANOS_FIELD_NUMBER: builtins.int
+    BEFORE_IMBALANCE_FIELD_NUMBER: builtins.int
+    AFTER_IMBALANCE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    NUM_STEPS_FIELD_NUMBER: builtins.int
+    OUTCOMES_FIELD_NUMBER: builtins.int
+    num_unloads: builtins.int
+    """Replicas that are given up and not moved anywhere."""
+    reason: builtins.str
+    """Why no more is changed."""
+    num_steps: builtins.int
+    """Steps that the load was seen in."""
+    @property
+    def target(self) -> Global___TargetPlacement:
+        """Who is to host what."""
+
+    @property
+    def moves(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlannedMove]:
+        """What is loaded elsewhere, ordered by layer and expert; replicas that are only given up are not among it."""
+
+    @property
+    def before_nanos(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """For each layer with experts: nanoseconds until the last service is done with it in a mean step, as it is."""
+
+    @property
+    def after_nanos(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The same as planned."""
+
+    @property
+    def before_imbalance(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Imbalance of each of these layers as it is: (max - mean) / mean over services of the pairs each computes in a mean step."""
+
+    @property
+    def after_imbalance(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The same as planned."""
+
+    @property
+    def outcomes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlanOutcome]:
+        """What became of earlier plans, the latest first; some of the last."""
+
+    def __init__(
+        self,
+        *,
+        target: Global___TargetPlacement | None = ...,
+        moves: collections.abc.Iterable[Global___PlannedMove] | None = ...,
+        num_unloads: builtins.int = ...,
+        before_nanos: collections.abc.Iterable[builtins.float] | None = ...,
+        after_nanos: collections.abc.Iterable[builtins.float] | None = ...,
+        before_imbalance: collections.abc.Iterable[builtins.float] | None = ...,
+        after_imbalance: collections.abc.Iterable[builtins.float] | None = ...,
+        reason: builtins.str = ...,
+        num_steps: builtins.int = ...,
+        outcomes: collections.abc.Iterable[Global___PlanOutcome] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["target", b"target"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after_imbalance", b"after_imbalance", "after_nanos", b"after_nanos", "before_imbalance", b"before_imbalance", "before_nanos", b"before_nanos", "moves", b"moves", "num_steps", b"num_steps", "num_unloads", b"num_unloads", "outcomes", b"outcomes", "reason", b"reason", "target", b"target"]) -> None: ...
+
+Global___PlanPlacementResponse: typing_extensions.TypeAlias = PlanPlacementResponse
+
+@typing.final
+class RecordRoutingRequest(google.protobuf.message.Message):
+    """Asks for a recording."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_STEPS_FIELD_NUMBER: builtins.int
+    num_steps: builtins.int
+    """Steps to record; at least one."""
+    def __init__(
+        self,
+        *,
+        num_steps: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["num_steps", b"num_steps"]) -> None: ...
+
+Global___RecordRoutingRequest: typing_extensions.TypeAlias = RecordRoutingRequest
+
+@typing.final
+class RecordRoutingResponse(google.protobuf.message.Message):
+    """Some complete steps, in order."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_EXPERTS_FIELD_NUMBER: builtins.int
+    NUM_LAYERS_FIELD_NUMBER: builtins.int
+    NUM_EXPERTS_PER_TOKEN_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    IS_DECODE_FIELD_NUMBER: builtins.int
+    EXPERTS_FIELD_NUMBER: builtins.int
+    NUM_MISSED_FIELD_NUMBER: builtins.int
+    num_experts: builtins.int
+    """Experts of a layer."""
+    num_layers: builtins.int
+    """Layers that have experts."""
+    num_experts_per_token: builtins.int
+    """Experts chosen for a token."""
+    experts: builtins.bytes
+    """Expert ids as little-endian 16-bit words, [layers, tokens of all these steps, experts per token]; 0xFFFF where none computed."""
+    num_missed: builtins.int
+    """Steps that were missed so far, since the stream was not read fast enough."""
+    @property
+    def rows(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Tokens of each step."""
+
+    @property
+    def is_decode(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]:
+        """For each step whether all of its tokens were the next ones of their sequences."""
+
+    def __init__(
+        self,
+        *,
+        num_experts: builtins.int = ...,
+        num_layers: builtins.int = ...,
+        num_experts_per_token: builtins.int = ...,
+        rows: collections.abc.Iterable[builtins.int] | None = ...,
+        is_decode: collections.abc.Iterable[builtins.bool] | None = ...,
+        experts: builtins.bytes = ...,
+        num_missed: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["experts", b"experts", "is_decode", b"is_decode", "num_experts", b"num_experts", "num_experts_per_token", b"num_experts_per_token", "num_layers", b"num_layers", "num_missed", b"num_missed", "rows", b"rows"]) -> None: ...
+
+Global___RecordRoutingResponse: typing_extensions.TypeAlias = RecordRoutingResponse

@@ -60,6 +60,16 @@ class RouterServiceStub(object):
                 request_serializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesRequest.SerializeToString,
                 response_deserializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesResponse.FromString,
                 _registered_method=True)
+        self.PlanPlacement = channel.unary_unary(
+                '/moesaic.v1.RouterService/PlanPlacement',
+                request_serializer=moesaic_dot_v1_dot_router__pb2.PlanPlacementRequest.SerializeToString,
+                response_deserializer=moesaic_dot_v1_dot_router__pb2.PlanPlacementResponse.FromString,
+                _registered_method=True)
+        self.RecordRouting = channel.unary_stream(
+                '/moesaic.v1.RouterService/RecordRouting',
+                request_serializer=moesaic_dot_v1_dot_router__pb2.RecordRoutingRequest.SerializeToString,
+                response_deserializer=moesaic_dot_v1_dot_router__pb2.RecordRoutingResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer(object):
@@ -110,6 +120,25 @@ class RouterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanPlacement(self, request, context):
+        """Says what would be changed for the load of late, and why; changes nothing.
+
+        FAILED_PRECONDITION while too few steps have been seen to plan for, or when a service does not answer; RESOURCE_EXHAUSTED when
+        expert memory does not suffice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordRouting(self, request, context):
+        """Streams which experts the steps to come chose, until so many steps are recorded or the caller leaves.
+
+        RESOURCE_EXHAUSTED while another recording is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +166,16 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.AddExpertServices,
                     request_deserializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesRequest.FromString,
                     response_serializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesResponse.SerializeToString,
+            ),
+            'PlanPlacement': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanPlacement,
+                    request_deserializer=moesaic_dot_v1_dot_router__pb2.PlanPlacementRequest.FromString,
+                    response_serializer=moesaic_dot_v1_dot_router__pb2.PlanPlacementResponse.SerializeToString,
+            ),
+            'RecordRouting': grpc.unary_stream_rpc_method_handler(
+                    servicer.RecordRouting,
+                    request_deserializer=moesaic_dot_v1_dot_router__pb2.RecordRoutingRequest.FromString,
+                    response_serializer=moesaic_dot_v1_dot_router__pb2.RecordRoutingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,6 +314,60 @@ class RouterService(object):
             '/moesaic.v1.RouterService/AddExpertServices',
             moesaic_dot_v1_dot_router__pb2.AddExpertServicesRequest.SerializeToString,
             moesaic_dot_v1_dot_router__pb2.AddExpertServicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanPlacement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moesaic.v1.RouterService/PlanPlacement',
+            moesaic_dot_v1_dot_router__pb2.PlanPlacementRequest.SerializeToString,
+            moesaic_dot_v1_dot_router__pb2.PlanPlacementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordRouting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/moesaic.v1.RouterService/RecordRouting',
+            moesaic_dot_v1_dot_router__pb2.RecordRoutingRequest.SerializeToString,
+            moesaic_dot_v1_dot_router__pb2.RecordRoutingResponse.FromString,
             options,
             channel_credentials,
             insecure,

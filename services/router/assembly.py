@@ -14,7 +14,7 @@ from services.model.kv_cache import KvCache, bytes_per_token
 from services.router.combine import ExactCombine, PartialCombine
 from services.router.dispatch import Dispatcher
 from services.router.engine import Engine
-from services.router.expert_peer import Expected
+from services.router.expected import Expected
 from services.router.hosting.fleet import Fleet
 from services.router.hosting.metrics import observe_fleet
 from services.router.kv_budget import KvBudget, kv_budget

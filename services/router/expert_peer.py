@@ -10,17 +10,15 @@ import grpc
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.router.call_failures import as_serving_errors
 from services.router.expected import Expected
+from services.router.expert_key import ExpertKey
 from services.router.expert_stream import ExpertStream, Standing
 from services.router.frame_deadline import FrameDeadline
 from services.router.known_hosting import KnownHosting, Ready
 from services.router.pace import Pace
-from services.router.placement import ExpertKey
 from services.router.suspicion import Suspicion
 from services.runtime.apart import apart
 from services.runtime.channels import open_channel
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
-
-__all__ = ["Expected", "ExpertPeer"]
 
 logger = logging.getLogger(__name__)
 

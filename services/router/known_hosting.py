@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesaic.v1 import expert_pb2
-from services.router.placement import ExpertKey
+from services.router.expert_key import ExpertKey
 from services.wire.errors import Unavailable
 
 Ready = npt.NDArray[np.bool_]  # [experts]: whether an expert of one layer is ready

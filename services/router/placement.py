@@ -14,7 +14,6 @@ from services.router.expert_stream import ExpertStream
 from services.router.pace import Pace
 from services.router.shares import NOBODY, Indices
 
-ExpertKey = tuple[int, int]  # layer, expert
 Replicas = npt.NDArray[np.bool_]  # [services, experts]: whether an expert of one layer is ready on a service
 
 # Far below gRPC's limit on messages, so that one frame does not hold up the others for long.

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from services.model.checkpoint import Checkpoint
-from services.router.expert_peer import Expected, ExpertPeer
+from services.router.expected import Expected
+from services.router.expert_peer import ExpertPeer
 from services.router.hosting.goals import Goal, Wanted
 from services.router.hosting.keeper import Keeper
 from services.router.hosting.layout import Laid, Layout

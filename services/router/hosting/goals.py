@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.router.expert_key import ExpertKey
 from services.router.hosting.targets import Host, Target, even_target, without
-from services.router.placement import ExpertKey
 from services.wire.errors import BadState, Overloaded
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
-from services.router.placement import MAX_FRAME_BYTES, ExpertKey, Placement, Replicas
+from services.router.placement import MAX_FRAME_BYTES, Placement, Replicas
 
 
 @dataclass(frozen=True)

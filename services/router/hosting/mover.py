@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
+from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
 from services.router.hosting.goals import Wanted
 from services.router.hosting.moves import MAX_BATCH, Changes, next_changes
@@ -15,7 +16,6 @@ from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
 from services.router.hosting.targets import Host, Target, check_target
 from services.router.hosting.transfers import HOLD_SECONDS, Outcome, Transfers, release
-from services.router.placement import ExpertKey
 from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)

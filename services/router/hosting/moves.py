@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 
+from services.router.expert_key import ExpertKey
 from services.router.hosting.targets import Host
-from services.router.placement import ExpertKey
 from services.wire.errors import BadState
 
 MAX_BATCH = 16  # experts of one load: they become ready together, and the next load is planned with what is known then

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 
 from moesaic.v1 import expert_pb2
+from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
 from services.router.hosting.targets import Host
 from services.router.hosting.transfers import Transfer, Transfers
-from services.router.placement import ExpertKey
 
 # A service that does not answer may be back at once; after so long it is planned without.
 SUSPECT_GRACE_SECONDS = 0.3

@@ -7,8 +7,8 @@ from itertools import chain
 
 import numpy as np
 
+from services.router.expert_key import ExpertKey
 from services.router.hosting.even import Counts, Places, even_quotas, even_shares, fill_quotas, shared_experts
-from services.router.placement import ExpertKey
 from services.wire.errors import BadState, NotFound, Overloaded
 
 Target = dict[str, set[ExpertKey]]  # what each service is to host in the end, by address

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
-from services.router.placement import ExpertKey
 from services.wire.errors import Outdated, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)

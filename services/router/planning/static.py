@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+from services.router.expert_key import ExpertKey
 from services.router.hosting.targets import check_target
-from services.router.placement import ExpertKey
 from services.router.planning.draft import Draft
 from services.router.planning.strategy import Proposal
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.router.expert_key import ExpertKey
 from services.router.hosting.moves import Changes, next_changes
 from services.router.hosting.targets import Host, Target
-from services.router.placement import ExpertKey
 from services.wire.errors import BadState
 
 A, B, C = (0, 0), (0, 1), (0, 2)

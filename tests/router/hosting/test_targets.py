@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.router.expert_key import ExpertKey
 from services.router.hosting.targets import Host, Target, check_target, even_target, missing_replicas, without
-from services.router.placement import ExpertKey
 from services.wire.errors import BadState, NotFound, Overloaded, ServingError
 
 NUM_LAYERS, NUM_EXPERTS = 3, 8
