@@ -17,6 +17,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.allocator import keep_freed_memory
+from services.runtime.event_loop import run_in_loop
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
 from services.runtime.settings import load
@@ -84,7 +85,7 @@ def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service
 
     def run() -> None:
         with configure_telemetry(service, uuid.uuid4().hex, otlp=otlp, metrics_port=process.metrics_port):
-            asyncio.run(_live(life(_announcer(process.announce_fd)), measured))
+            run_in_loop(_live(life(_announcer(process.announce_fd)), measured))
 
     return exit_code_of(run, command=service)
 
