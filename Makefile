@@ -12,23 +12,31 @@ PROMPT ?= Once upon a time
 SEED ?=
 FLAGS ?=
 
-.PHONY: help run test chaos bench lint format stubs clean
+.PHONY: help run test chaos image compose-test bench lint format stubs clean
 
 help: ## say what there is to make
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded model (PROMPT="…", FLAGS="…")
 	@$(BIN)/moesaic generate $(FLAGS) "$(PROMPT)"
 
+# Two files at a time. In their order, since the longest ones, which would else be the last, come early.
 test: $(INSTALLED_DEV) ## run the tests
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q -m alone
 
 chaos: $(INSTALLED) ## break a cluster under load for some minutes, on a schedule drawn from a seed (SEED=n repeats one)
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(FLAGS)
 
+image: ## build the container image (TORCH_FLAGS="…" for a torch without CUDA)
+	@TORCH_FLAGS="$(TORCH_FLAGS)" deploy/build-image $(FLAGS)
+
+compose-test: $(INSTALLED_DEV) ## build the image, bring the composed cluster up and break it under load
+	@TORCH_FLAGS="$(TORCH_FLAGS)" $(BIN)/python -m tests.compose $(FLAGS)
+
 bench: $(INSTALLED) ## run the benchmarks, with tables, JSON and plots into build/bench (FLAGS="--quick")
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[bench]"
-	@for name in kernels transport layer scale generate hosting placement; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
+	@for name in kernels transport layer scale generate hosting placement tracing; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
 
 lint: $(INSTALLED_DEV) ## check style, types and protos
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
 """Which processes a local cluster has, and with which flags each is started."""
 
+import random
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from services.cli.settings import ClusterSettings
 from services.runtime.channels import split_address
 
 LOOPBACK = "127.0.0.1"
+# Below those that a system gives to outgoing connections and to whoever asks for any port: until the service listens,
+# some seconds later, nobody else is given its port.
+CHOSEN_PORTS = range(20_000, 32_768)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class ClusterPlan:
     combine: str = "exact"
     wire_dtype: str = "auto"
     coverage: int = 1
+    rebalance: bool = True
+    # Where the processes send traces and metrics; None is where the environment says, if it does.
+    otlp_endpoint: str | None = None
 
     @classmethod
     def of(cls, settings: ClusterSettings, *, drain_seconds: float, listen: str | None = None) -> "ClusterPlan":
@@ -60,6 +67,7 @@ class ClusterPlan:
             combine=settings.combine,
             wire_dtype=settings.wire_dtype,
             coverage=settings.coverage,
+            rebalance=settings.rebalance,
         )
 
     def members(self) -> list[Member]:
@@ -78,10 +86,7 @@ class ClusterPlan:
         return members
 
     def _gateway_address(self, free: str) -> str:
-        if self.listen is None:
-            return free
-        _, port = split_address(self.listen)
-        return self.listen if port else f"{self.listen.removesuffix('0')}{split_address(free)[1]}"
+        return free if self.listen is None else chosen_address(self.listen, free)
 
     def _member(self, name: str, service: str, address: str, *flags: str) -> Member:
         shared = [f"--drain-seconds={self.drain_seconds}"]
@@ -100,6 +105,14 @@ class ClusterPlan:
         yield f"--combine={self.combine}"
         yield f"--wire-dtype={self.wire_dtype}"
         yield f"--coverage={self.coverage}"
+        if not self.rebalance:
+            yield "--no-rebalance"
+
+
+def chosen_address(listen: str, free: str) -> str:
+    """`listen`, with the port of the `free` address where its own is 0. Raises InvalidRequest for no address."""
+    _, port = split_address(listen)
+    return listen if port else f"{listen.removesuffix('0')}{split_address(free)[1]}"
 
 
 def fair_threads(num_experts: int) -> int:
@@ -108,11 +121,16 @@ def fair_threads(num_experts: int) -> int:
 
 
 def free_addresses(count: int) -> list[str]:
-    """Addresses of this machine that nobody listens on at the moment, all different."""
-    # All are held until the last is found, so that no two are the same; a service that finds its port taken
-    # in the moment between says so and the cluster does not start.
+    """Addresses of this machine that nobody listens on at the moment, all different.
+
+    A service that finds its port taken in the moment between says so, and the cluster does not start.
+    """
+    # All are held until the last is found, so that no two are the same.
     with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [f"{LOOPBACK}:{probe.getsockname()[1]}" for probe in probes]
+        addresses: list[str] = []
+        while len(addresses) < count:
+            probe, port = held.enter_context(socket.socket()), random.choice(CHOSEN_PORTS)
+            with suppress(OSError):  # it is taken
+                probe.bind((LOOPBACK, port))
+                addresses.append(f"{LOOPBACK}:{port}")
+        return addresses

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 # How long experts that are shown as retiring serve new frames: until whoever watches the hosting has turned to others.
 RETIRE_SECONDS = 0.1
-# Of the reading thread, so that serving goes first where they share a core: p99 of the event loop's gaps while experts
-# load falls from 3 ms to 0.4. With 10 or more, whoever holds the interpreter's lock may wait long for the core.
+# Of the reading thread, so that serving goes first where they share a core. Not more, since the reader holds the
+# interpreter's lock now and then: one that hardly gets the core makes the serving thread wait for that.
 READER_NICENESS = 5
 # Between two reports of a load: each is a message to write, and for whoever asked one to read.
 REPORT_SECONDS = 0.1

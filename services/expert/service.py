@@ -58,6 +58,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         self._window_pairs = window_pairs
         self._batch_invariant = batch_invariant
         self._draining = asyncio.Event()
+        self._newest = expert_pb2.WatchHostingResponse()  # one message for all who watch
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server: `Dispatch` in bytes, which the codec reads, the rest in messages."""
@@ -134,6 +135,11 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         )
 
     def _hosting_response(self, snapshot: Snapshot) -> expert_pb2.WatchHostingResponse:
+        if self._newest.generation != snapshot.generation:
+            self._newest = self._as_message(snapshot)
+        return self._newest
+
+    def _as_message(self, snapshot: Snapshot) -> expert_pb2.WatchHostingResponse:
         experts = [
             expert_pb2.HostedExpert(
                 layer=key.layer, expert=key.expert, content_hash=hosted.content_hash, state=STATES[hosted.state]

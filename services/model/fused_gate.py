@@ -104,6 +104,12 @@ def _is_of_form(inner: torch.nn.Module, choice: kernels.Choice) -> bool:
 
 def _by_torch(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, choice: kernels.Choice) -> Routed:
     logits = F.linear(rows, weight, bias)
+    weights, indices = chosen_by_torch(logits, choice)
+    return logits, weights.to(choice.weights_dtype), indices
+
+
+def chosen_by_torch(logits: torch.Tensor, choice: kernels.Choice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights, still in float32, and indices, both [n, chosen], of logits [n, experts]: what a choice means."""
     if choice.softmax_first:
         weights, indices = logits.softmax(-1, dtype=torch.float32).topk(choice.num_chosen)
     else:
@@ -111,7 +117,7 @@ def _by_torch(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         weights = values.softmax(-1, dtype=torch.float32)
     if choice.renormalise:
         weights = weights / weights.sum(-1, keepdim=True)
-    return logits, weights.to(choice.weights_dtype), indices
+    return weights, indices
 
 
 def _agrees(inner: torch.nn.Module, fused: FusedGate, weight: torch.Tensor) -> bool:

@@ -1,14 +1,11 @@
 """Shows the table of the chaos run at the end, since its gaps are measured and not asserted."""
 
 import pytest
-from rich.console import Console
-
-WIDTH = 140
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print every table that a test has left."""
     for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
-        for name, table in report.user_properties:
+        for name, text in report.user_properties:
             if name == "chaos":
-                Console(width=WIDTH, highlight=False).print(table.as_rich())
+                terminalreporter.write(text)

@@ -19,6 +19,8 @@ async def test_frames_and_pairs_are_counted_by_outcome(olmoe: Path, monkeypatch:
     monkeypatch.setattr(metrics, "_meter", meter)
     monkeypatch.setattr(metrics, "_frames", Counter())
     monkeypatch.setattr(metrics, "_pairs", Counter())
+    monkeypatch.setattr(metrics, "_batches", Counter())
+    monkeypatch.setattr(metrics, "SAMPLED_BATCHES", 1)
     monkeypatch.setattr(metrics, "_active_experts", meter.create_histogram(metrics.ACTIVE_EXPERTS))
     async with expert_service(olmoe, preload="0/2", expert_memory="1MiB") as service:
         stream, rows = service.open_stream(), torch.randn(2, 32)
@@ -31,6 +33,7 @@ async def test_frames_and_pairs_are_counted_by_outcome(olmoe: Path, monkeypatch:
         recorded = points(reader)
         assert recorded[metrics.FRAMES] == {"computed": 1, "not_hosted": 1, "expired": 1, "invalid": 1}
         assert recorded[metrics.PAIRS] == {"computed": 4, "not_hosted": 2, "expired": 1}
+        assert recorded[metrics.BATCHES] in ({None: 1}, {None: 2})  # the two frames came together, or not
         assert recorded[metrics.HOSTED_EXPERTS] == {None: 12}
         assert recorded[metrics.MEMORY_USED] == {None: 12 * service.parts.bank.slot_bytes}
         assert recorded[metrics.MEMORY_LIMIT] == {None: 1 << 20}

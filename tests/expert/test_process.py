@@ -20,7 +20,7 @@ from services.model.fingerprint import numerics_fingerprint
 from services.runtime.channels import open_channel
 from services.runtime.server import PortInUse
 from tests.expert.expert_client import expert_service
-from tests.expert.expert_process import process
+from tests.service_process import service_process
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -28,7 +28,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 async def test_a_process_preloads_its_share_announces_its_port_and_stops_when_told(olmoe: Path) -> None:
     core = min(os.sched_getaffinity(0))
     flags = ("--listen", "127.0.0.1:0", "--model", str(olmoe), "--preload", "0/2", "--cores", str(core))
-    async with process(*flags, "--threads", "1") as (expert, announced):
+    async with service_process("expert", *flags, "--threads", "1") as (expert, announced):
         word, port = (await announced.readline()).split()
         assert word == b"ready"
         assert expert.pid is not None
@@ -43,7 +43,7 @@ async def test_a_process_preloads_its_share_announces_its_port_and_stops_when_to
 
 
 async def test_a_process_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
-    async with process("--listen", "127.0.0.1:0", "--model", str(tmp_path / "none")) as (expert, _):
+    async with service_process("expert", "--listen", "127.0.0.1:0", "--model", str(tmp_path / "none")) as (expert, _):
         _, said = await expert.communicate()
     assert expert.returncode == 1
     assert "Traceback" not in said.decode()

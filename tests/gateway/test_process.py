@@ -1,15 +1,12 @@
 """The gateway as a process: what it imports, how it starts, how it stops, and what it leaves behind."""
 
 import asyncio
-import os
 import random
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
 
 import grpc
 import pytest
@@ -21,8 +18,7 @@ from services.gateway.settings import GatewaySettings
 from services.runtime.server import PortInUse
 from tests.gateway.gateway_client import Client, running_gateway
 from tests.gateway.router_double import RouterDouble, finished, serving_router, token
-
-ROOT = Path(__file__).parents[2]
+from tests.service_process import ROOT, free_port, service_process
 
 
 def test_the_gateway_imports_neither_torch_nor_transformers() -> None:
@@ -34,29 +30,9 @@ def test_the_gateway_imports_neither_torch_nor_transformers() -> None:
     assert result.stdout.strip() == "[]"
 
 
-@asynccontextmanager
-async def process(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+def process(*flags: str) -> AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
     """A gateway process and the stream on which it announces that it is ready."""
-    reading, writing = os.pipe()
-    announced = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(announced), os.fdopen(reading, "rb")
-    )
-    running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.gateway", "--listen", "127.0.0.1:0", *flags),
-        stderr=asyncio.subprocess.PIPE,
-        pass_fds=(writing,),
-        env=os.environ | {"MOESAIC_ANNOUNCE_FD": str(writing)},
-        cwd=ROOT,
-    )
-    os.close(writing)
-    try:
-        yield running, announced
-    finally:
-        if running.returncode is None:
-            running.kill()
-        await running.communicate()
-        transport.close()
+    return service_process("gateway", "--listen", "127.0.0.1:0", *flags)
 
 
 async def test_told_to_stop_it_finishes_what_it_accepted_and_refuses_what_is_new() -> None:
@@ -143,10 +119,3 @@ async def leave_somewhere(client: Client, moment: int) -> None:
     if moment > 2:
         await call.read()
     call.cancel()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

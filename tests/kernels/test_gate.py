@@ -6,21 +6,10 @@ import torch.nn.functional as F
 
 from services import kernels
 from services.kernels import Choice
+from services.model.fused_gate import chosen_by_torch
 from tests.kernels.numbers import DTYPES, assert_close, random
 
 FORMS = [(True, True), (True, False), (False, False)]
-
-
-def by_torch(logits: torch.Tensor, choice: Choice) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights and indices of exact logits."""
-    if choice.softmax_first:
-        weights, indices = logits.softmax(-1, dtype=torch.float32).topk(choice.num_chosen)
-    else:
-        values, indices = logits.topk(choice.num_chosen)
-        weights = values.softmax(-1, dtype=torch.float32)
-    if choice.renormalise:
-        weights = weights / weights.sum(-1, keepdim=True)
-    return weights, indices
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -43,7 +32,7 @@ def test_among_equals_the_choice_is_torch_s(
     weight = (torch.randint(num_values, (num_experts, 40), generator=generator) / 4).to(dtype)
     choice = Choice(num_chosen, softmax_first, renormalise, weights_dtype)
     logits, weights, indices = kernels.Gate(weight, None, choice)(torch.eye(40, dtype=dtype))
-    expected_weights, expected_indices = by_torch(weight.T.contiguous(), choice)
+    expected_weights, expected_indices = chosen_by_torch(weight.T.contiguous(), choice)
     assert torch.equal(logits, weight.T)
     assert torch.equal(indices, expected_indices)
     assert weights.dtype is weights_dtype
@@ -58,7 +47,7 @@ def test_logits_are_those_of_a_linear_layer(level: str, dtype: torch.dtype, with
     choice = Choice(2, True, True, dtype)
     logits, weights, indices = kernels.Gate(weight, bias, choice)(rows)
     assert torch.equal(logits, kernels.linear(rows, weight, bias))
-    expected_weights, expected_indices = by_torch(logits, choice)
+    expected_weights, expected_indices = chosen_by_torch(logits, choice)
     assert torch.equal(indices, expected_indices)
     assert_close(weights, expected_weights.double(), units=4 if dtype is torch.float32 else 1)
 
@@ -81,7 +70,7 @@ def test_rows_may_be_apart_and_may_be_none(level: str):
     assert [result.shape for result in gate(wide[:0, :40])] == [(0, 8), (0, 2), (0, 2)]
 
 
-def test_what_is_not_a_number_is_chosen_first_as_by_torch(level: str):
+def test_what_is_not_a_number_is_chosen_first_as_chosen_by_torch(level: str):
     weight = torch.zeros(8, 1)
     weight[[2, 5]] = float("nan")
     _, weights, indices = kernels.Gate(weight, None, Choice(2, False, False, torch.float32))(torch.ones(1, 1))

@@ -11,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesaic.v1 import expert_pb2
-from services import kernels
-from services.wire import parsing
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.frames import (
@@ -25,6 +23,7 @@ from services.wire.frames import (
     encode_reply,
 )
 from services.wire.outcomes import FrameError, PairFailure
+from tests.wire import ways
 
 HIDDEN = 5
 UINT32 = st.integers(0, 2**32 - 1)
@@ -34,19 +33,9 @@ FEWER = settings(max_examples=25)
 DATA_LOSS = grpc.StatusCode.DATA_LOSS
 
 
-@pytest.fixture(
-    autouse=True,
-    scope="module",
-    params=["read by the generated class", "rows found by hand", "without checksum kernel", "without kernels"],
-)
+@pytest.fixture(autouse=True, scope="module", params=list(ways.CHANGES))
 def _each_way(request: pytest.FixtureRequest) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "rows found by hand":
-            patch.setattr(parsing, "COPIED_BYTES", -1)
-        elif request.param == "without checksum kernel":
-            patch.setattr(kernels, "CHECKSUMS", False)
-        elif request.param == "without kernels":
-            patch.setattr(kernels, "AVAILABLE", False)
+    with ways.used(request.param):
         yield
 
 

@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesaic.v1 import common_pb2, expert_pb2
-from services import kernels
-from services.wire import parsing
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.frames import (
@@ -26,6 +24,7 @@ from services.wire.frames import (
     encode_reply,
 )
 from services.wire.outcomes import FrameError, PairFailure, Timings
+from tests.wire import ways
 
 UINT32 = st.integers(0, 2**32 - 1)
 UINT64 = st.integers(0, 2**64 - 1)
@@ -42,16 +41,11 @@ FAILURES = st.lists(
 UNKNOWN = [b"\xa8\x06\x05", b"\xa9\x06" + bytes(8), b"\xaa\x06\x02ab", b"\xad\x06" + bytes(4), b"\xab\x06\xac\x06"]
 
 
-@pytest.fixture(
-    autouse=True, scope="module", params=["read by the generated class", "rows found by hand", "without kernels"]
-)
+# These frames have no checksums.
+@pytest.fixture(autouse=True, scope="module", params=[way for way in ways.CHANGES if way != "without checksum kernel"])
 def _each_way(request: pytest.FixtureRequest) -> Iterator[None]:
     """The frames of these tests are small; a message of any size must be read, and written, alike in each way."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "rows found by hand":
-            patch.setattr(parsing, "COPIED_BYTES", -1)
-        elif request.param == "without kernels":
-            patch.setattr(kernels, "AVAILABLE", False)
+    with ways.used(request.param):
         yield
 
 
