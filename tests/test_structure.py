@@ -20,9 +20,10 @@ MAY_IMPORT = {
     "gateway": {"runtime", "wire", "moesaic"},
     "router": {"runtime", "wire", "model", "kernels", "moesaic"},
     "expert": {"runtime", "wire", "model", "kernels", "moesaic"},
+    "tracing": {"runtime", "wire"},
     "cli": {"runtime", "wire", "model", "gateway", "router", "expert", "moesaic"},
 }
-WITHOUT_TORCH = ("gateway", "cli", "runtime", "wire")
+WITHOUT_TORCH = ("gateway", "tracing", "cli", "runtime", "wire")
 # The files between torch and the wire.
 MAY_IMPORT_TORCH = {Path("services/wire/frames.py"), Path("services/wire/row_bytes.py")}
 TORCH_PACKAGES = {"torch", "transformers", "safetensors"}
@@ -82,6 +83,7 @@ def test_only_frames_bring_torch_to_the_wire():
     "module",
     [
         "services.gateway.app",
+        "services.tracing.app",
         "services.cli.main",
         "services.cli.generate",
         "services.cli.serve",

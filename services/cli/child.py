@@ -43,6 +43,7 @@ class Child:
                 env={
                     **os.environ,
                     **variables,
+                    "OTEL_SERVICE_NAME": member.name,
                     "MOESAIC_ANNOUNCE_FD": str(writing),
                     "MOESAIC_PARENT_PID": str(os.getpid()),
                 },

@@ -5,14 +5,13 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from services.cli.child import ServiceFailed
 from services.cli.members import ClusterPlan
 from services.cli.report import Report
-from services.cli.settings import ClusterSettings
+from services.cli.settings import ClientSettings
 from services.cli.startup import Startup
 from services.cli.supervisor import Supervisor
 from services.runtime.process import ProcessSettings
@@ -32,25 +31,18 @@ class LocalCluster:
     router: str
 
 
-class ClientSettings(ClusterSettings, Protocol):
-    """The settings of any command that talks to a cluster, and starts one where there is none."""
-
-    @property
-    def address(self) -> str | None: ...
-    @property
-    def verbose(self) -> bool: ...
-
-
 @asynccontextmanager
-async def gateway_address(settings: ClientSettings, report: Report) -> AsyncIterator[str]:
+async def gateway_address(
+    settings: ClientSettings, report: Report, otlp_endpoint: str | None = None
+) -> AsyncIterator[str]:
     """The address that the settings name, or else that of a local cluster which runs until the block ends.
 
-    Raises what `local_cluster` raises.
+    The cluster exports to `otlp_endpoint`, where it is said. Raises what `local_cluster` raises.
     """
     if settings.address is not None:
         yield settings.address
         return
-    plan = ClusterPlan.of(settings, drain_seconds=OWN_DRAIN_SECONDS)
+    plan = replace(ClusterPlan.of(settings, drain_seconds=OWN_DRAIN_SECONDS), otlp_endpoint=otlp_endpoint)
     async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
         report.line("")
         yield cluster.gateway
@@ -64,11 +56,11 @@ async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> 
     ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled then.
     """
     members = plan.members()
-    with _log_folder(report, verbose) as folder:
+    with log_folder(report, verbose) as folder:
         async with asyncio.TaskGroup() as tasks:
             supervisors = [
-                Supervisor(member, folder, variables, report.line)
-                for member, variables in zip(members, _variables(len(members)), strict=True)
+                Supervisor(member, folder, variables_of(index, plan.otlp_endpoint), report.line)
+                for index, member in enumerate(members)
             ]
             for supervisor in supervisors:
                 tasks.create_task(supervisor.run())
@@ -89,16 +81,20 @@ async def _stop(supervisors: Sequence[Supervisor], grace_seconds: float) -> None
                 stopping.create_task(supervisor.stop(grace_seconds))
 
 
-def _variables(count: int) -> Iterator[dict[str, str]]:
-    # Processes of one machine cannot share a metrics port: each gets the next one.
+def variables_of(index: int, otlp_endpoint: str | None = None) -> dict[str, str]:
+    """What a command's process of this number has in its environment besides the command's own."""
+    variables = {"GRPC_VERBOSITY": "ERROR"}
     first = ProcessSettings().metrics_port
-    for index in range(count):
-        metrics = {"MOESAIC_METRICS_PORT": str(first + index)} if first is not None else {}
-        yield {"GRPC_VERBOSITY": "ERROR", **metrics}
+    if first is not None:  # processes of one machine cannot share a port: each gets the next one
+        variables["MOESAIC_METRICS_PORT"] = str(first + index)
+    if otlp_endpoint is not None:
+        variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = otlp_endpoint
+    return variables
 
 
 @contextmanager
-def _log_folder(report: Report, verbose: bool) -> Iterator[Path | None]:
+def log_folder(report: Report, verbose: bool) -> Iterator[Path | None]:
+    """A folder for the processes' logs, kept only when one of them failed; none where the terminal shows them."""
     if verbose:
         yield None
         return

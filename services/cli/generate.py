@@ -8,16 +8,21 @@ from collections.abc import Sequence
 from services.cli.cluster import gateway_address
 from services.cli.command import run_command
 from services.cli.cost import as_object, receipt_table, remarks, summary
+from services.cli.local_tracing import ANY_PORT, LocalTracing, local_tracing
 from services.cli.report import Report
 from services.cli.request import Outcome, build_request, stream
 from services.cli.settings import GenerateSettings
+from services.cli.trace.source import QueryClient
+from services.cli.trace.waterfall import waterfall
 from services.runtime.settings import load, refuse
 
 STDIN = "-"
+TRACE_SECONDS = 30.0
 
 EXAMPLES = (
     'moesaic generate "Once upon a time"',
     'moesaic generate --temperature 0 --max-new-tokens 40 --json "The fox"',
+    'moesaic generate --tracing "Once upon a time"',
     'moesaic generate --address 127.0.0.1:50051 --chat "Tell me about the sea."',
     "moesaic generate --model /models/OLMoE-1B-7B-0924 --experts 4 - < prompt.txt",
 )
@@ -43,8 +48,21 @@ def _prompt(settings: GenerateSettings) -> str:
 
 async def _generate(settings: GenerateSettings, prompt: str) -> None:
     report = Report()
-    async with gateway_address(settings, report) as address:
-        await _continue(settings, prompt, address, report)
+    shown_at = ANY_PORT if settings.tracing and settings.address is None else None
+    others = settings.experts + 2
+    async with local_tracing(shown_at, report, verbose=settings.verbose, num_others=others) as tracing:
+        endpoint = tracing.otlp_endpoint if tracing is not None else None
+        async with gateway_address(settings, report, endpoint) as address:
+            await _continue(settings, prompt, address, report)
+        if tracing is not None:  # by now the services have ended, and sent what they had
+            await _show_trace(tracing, report)
+
+
+async def _show_trace(tracing: LocalTracing, report: Report) -> None:
+    client = QueryClient(tracing.url, timeout_seconds=TRACE_SECONDS)
+    trace = await client.latest("gateway", {})
+    report.line("")
+    report.console.print(waterfall(trace))
 
 
 async def _continue(settings: GenerateSettings, prompt: str, address: str, report: Report) -> None:

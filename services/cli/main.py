@@ -26,12 +26,16 @@ COMMANDS = {
     "serve": Command("services.cli.serve", "run a local cluster: gateway, router and expert services"),
     "generate": Command("services.cli.generate", "continue a prompt and say what it cost"),
     "bench": Command("services.cli.bench.command", "put load on a cluster and measure how it is served"),
-    "placement": Command("services.cli.hosting.placement", "show and change which expert service hosts what"),
+    "placement": Command("services.cli.hosting.placement", "show, plan and change which expert service hosts what"),
     "experts": Command("services.cli.hosting.experts", "show, add and empty expert services"),
-    "rebalance": Command("services.cli.hosting.rebalance", "spread experts evenly over the services"),
+    "rebalance": Command("services.cli.hosting.rebalance", "move experts to where their load is shared best"),
+    "routing": Command("services.cli.routing.command", "write down which experts live traffic chooses"),
+    "trace": Command("services.cli.trace.command", "show where the time of a request went"),
     "gateway": Command("services.cli.services", "run one gateway: text in, text out"),
     "router": Command("services.cli.services", "run one router: the model without its experts"),
     "expert": Command("services.cli.services", "run one expert service"),
+    "tracing": Command("services.cli.services", "run a tracing service: a stand-in where no Jaeger runs"),
+    "probe": Command("services.cli.probe", "ask a service whether it is healthy; the exit code says it"),
 }
 
 HELP = """usage: moesaic COMMAND [FLAGS]

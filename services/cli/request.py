@@ -5,15 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import grpc
-from opentelemetry import trace
 
 from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from services.cli.settings import GenerateSettings, SamplingSettings
 from services.runtime.channels import open_channel
-from services.runtime.tracing import current_traceparent
+from services.runtime.span_writing import Kind
+from services.runtime.tracing import begin_span
 from services.wire.errors import ServingError, from_rpc
-
-tracer = trace.get_tracer(__name__)
 
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p")
 
@@ -60,6 +58,8 @@ def build_request(settings: GenerateSettings, prompt: str) -> generation_pb2.Gen
         request.stop.max_new_tokens = settings.max_new_tokens
     request.stop.stop_strings.extend(settings.stop)
     request.stop.ignore_eos = settings.ignore_eos
+    if settings.tracing:  # one request that is looked at, where a service by itself samples
+        request.trace_detail = common_pb2.TRACE_DETAIL_LAYER
     return request
 
 
@@ -87,19 +87,25 @@ async def stream(
     Raises RequestFailed when the gateway refuses it or fails.
     """
     outcome = Outcome()
-    with tracer.start_as_current_span("moesaic.generate", kind=trace.SpanKind.CLIENT):
-        traceparent = current_traceparent()
-        metadata = (("traceparent", traceparent),) if traceparent else ()
+    span = begin_span("moesaic.generate", Kind.CLIENT)
+    metadata = () if span is None else (("traceparent", span.span.traceparent),)
+    failure: BaseException | None = None
+    try:
         async with open_channel(address) as channel:
             stub = generation_pb2_grpc.GenerationServiceStub(channel)
             call = stub.Generate(request, timeout=timeout_seconds, metadata=metadata)
             try:
                 await _collect(call, outcome, write)
             except grpc.aio.AioRpcError as error:
-                failure = from_rpc(error)
-                raise RequestFailed(f"{error.code().name}: {failure}") from error
+                raise RequestFailed(f"{error.code().name}: {from_rpc(error)}") from error
             finally:
                 call.cancel()
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        if span is not None:
+            span.end(None if failure is None else str(failure))
     return outcome
 
 

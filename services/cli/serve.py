@@ -1,9 +1,11 @@
 """`moesaic serve`: a cluster of local processes until it is told to stop."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from services.cli.cluster import local_cluster
+from services.cli.cluster import LocalCluster, local_cluster
 from services.cli.command import run_command
+from services.cli.local_tracing import LocalTracing, local_tracing
 from services.cli.members import ClusterPlan
 from services.cli.report import Report
 from services.cli.settings import ServeSettings
@@ -13,6 +15,7 @@ from services.runtime.settings import load
 EXAMPLES = (
     "moesaic serve",
     "moesaic serve --experts 4 --coverage 2",
+    "moesaic serve --tracing",
     "moesaic serve --model /models/OLMoE-1B-7B-0924 --experts 4 --listen 0.0.0.0:50051",
 )
 
@@ -26,9 +29,19 @@ def serve(arguments: Sequence[str]) -> int:
 async def _serve(settings: ServeSettings) -> None:
     report = Report()
     plan = ClusterPlan.of(settings, drain_seconds=settings.drain_seconds, listen=settings.listen)
-    async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
-        report.line(f"experts: moesaic placement show --router {cluster.router}")
-        report.line(f'ready: moesaic generate --address {cluster.gateway} "Once upon a time"')
-        await until_told_to_stop()
-        report.line("stopping")
+    shown_at, verbose = settings.tracing_http if settings.tracing else None, settings.verbose
+    async with local_tracing(shown_at, report, verbose=verbose, num_others=len(plan.members())) as tracing:
+        if tracing is not None:
+            plan = replace(plan, otlp_endpoint=tracing.otlp_endpoint)
+        async with local_cluster(plan, report, verbose=verbose) as cluster:
+            await _until_told_to_stop(cluster, tracing, report)
     report.line("stopped")
+
+
+async def _until_told_to_stop(cluster: LocalCluster, tracing: LocalTracing | None, report: Report) -> None:
+    if tracing is not None:
+        report.line(f"traces: moesaic trace --from {tracing.url}")
+    report.line(f"experts: moesaic placement show --router {cluster.router}")
+    report.line(f'ready: moesaic generate --address {cluster.gateway} "Once upon a time"')
+    await until_told_to_stop()
+    report.line("stopping")

@@ -1,4 +1,4 @@
-"""`moesaic gateway`, `router` and `expert`: one service as one process."""
+"""`moesaic gateway`, `router`, `expert` and `tracing`: one service as one process."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,6 +12,7 @@ ROUTER_EXAMPLES = (
     "moesaic router --model /models/OLMoE-1B-7B-0924 --experts dns:///expert:50053",
 )
 EXPERT_EXAMPLES = ("moesaic expert --listen 0.0.0.0:50053 --threads 4",)
+TRACING_EXAMPLES = ("moesaic tracing --listen 127.0.0.1:4317 --http 127.0.0.1:16686",)
 
 
 def gateway(arguments: Sequence[str]) -> NoReturn:
@@ -27,6 +28,11 @@ def router(arguments: Sequence[str]) -> NoReturn:
 def expert(arguments: Sequence[str]) -> NoReturn:
     """Run an expert service; ends the process."""
     _run("expert", "ExpertSettings", arguments, EXPERT_EXAMPLES)
+
+
+def tracing(arguments: Sequence[str]) -> NoReturn:
+    """Run a tracing service; ends the process."""
+    _run("tracing", "TracingSettings", arguments, TRACING_EXAMPLES)
 
 
 def _run(service: str, settings_class: str, arguments: Sequence[str], examples: Sequence[str]) -> NoReturn:

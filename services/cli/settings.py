@@ -35,6 +35,8 @@ WireDtype = Annotated[
     Literal["auto", "bfloat16"],
     Field(description="bfloat16 halves the bytes between router and experts of a float32 model, less precisely"),
 ]
+Rebalance = Annotated[bool, Field(description="move and replicate experts by themselves where the load asks for it")]
+Tracing = Annotated[bool, Field(description="run a tracing service too, a stand-in for Jaeger, and export to it")]
 Verbose = Annotated[bool, Field(description="show the services' logs instead of writing them to files")]
 
 # What a request asks for; what is None is left to the server.
@@ -53,25 +55,25 @@ MinP = Annotated[
 ]
 
 
-class ClusterSettings(Protocol):
-    """The settings of any command that starts a local cluster."""
+class ClusterSettings(BaseSettings):
+    """What the local cluster is to be that a command starts."""
 
-    @property
-    def model(self) -> Path | None: ...
-    @property
-    def experts(self) -> int: ...
-    @property
-    def coverage(self) -> int: ...
-    @property
-    def threads(self) -> int | None: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def batch_invariant(self) -> bool: ...
-    @property
-    def combine(self) -> str: ...
-    @property
-    def wire_dtype(self) -> str: ...
+    model: Model = None
+    experts: Experts = 2
+    coverage: Coverage = 1
+    threads: Threads = None
+    dtype: Dtype = "auto"
+    batch_invariant: BatchInvariant = False
+    combine: Combine = "exact"
+    wire_dtype: WireDtype = "auto"
+    rebalance: Rebalance = True
+    verbose: Verbose = False
+
+
+class ClientSettings(ClusterSettings):
+    """Where the cluster is that a command talks to; without an address it starts one of its own."""
+
+    address: Address = None
 
 
 class SamplingSettings(Protocol):
@@ -87,7 +89,7 @@ class SamplingSettings(Protocol):
     def min_p(self) -> float | None: ...
 
 
-class ServeSettings(BaseSettings):
+class ServeSettings(ClusterSettings):
     """Run a local cluster: one gateway, one router and some expert services, each a process of its own.
 
     The processes are watched: one that crashes is started again, and the cluster ends when one keeps
@@ -96,23 +98,17 @@ class ServeSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_SERVE_", frozen=True)
 
-    model: Model = None
     listen: str = Field("127.0.0.1:50051", description="address on which clients are served")
-    experts: Experts = 2
-    coverage: Coverage = 1
-    threads: Threads = None
-    dtype: Dtype = "auto"
-    batch_invariant: BatchInvariant = False
-    combine: Combine = "exact"
-    wire_dtype: WireDtype = "auto"
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time that requests have to finish at the end")
-    verbose: Verbose = False
+    tracing: Tracing = False
+    tracing_http: str = Field("127.0.0.1:16686", description="address on which the tracing service shows traces")
 
 
-class GenerateSettings(BaseSettings):
+class GenerateSettings(ClientSettings):
     """Continue a prompt: stream the text to stdout, then print to stderr what it cost.
 
-    Without --address it starts a cluster of its own, which the flags from --model to --verbose describe.
+    Without --address it starts a cluster of its own, which the flags from --model to --verbose describe, and
+    which --tracing has traced: the trace is then printed too.
     """
 
     model_config = SettingsConfigDict(
@@ -120,7 +116,6 @@ class GenerateSettings(BaseSettings):
     )
 
     prompt: CliPositionalArg[str] = Field(description="text to continue; - reads it from stdin")
-    address: Address = None
     chat: bool = Field(False, description="send the prompt as a chat message of the user")
     max_new_tokens: PositiveInt | None = Field(None, le=MAX_UINT32, description="most tokens to generate")
     temperature: Temperature = None
@@ -135,12 +130,4 @@ class GenerateSettings(BaseSettings):
         False,
         description="end stdout with one line of JSON: text, token_ids, usage, receipt, …",
     )
-    model: Model = None
-    experts: Experts = 2
-    coverage: Coverage = 1
-    threads: Threads = None
-    dtype: Dtype = "auto"
-    batch_invariant: BatchInvariant = False
-    combine: Combine = "exact"
-    wire_dtype: WireDtype = "auto"
-    verbose: Verbose = False
+    tracing: Tracing = False

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 MOESAIC = (sys.executable, "-m", "services.cli.main")
-NUM_PROCESSES = 4
+SERVICES = ("gateway", "router", "expert-0", "expert-1")
+NUM_PROCESSES = len(SERVICES) + 1  # with the tracing service
 
 
 @dataclass
@@ -99,8 +100,8 @@ def run_folders(folder: Path) -> list[Path]:
     return list(folder.glob("moesaic-*"))
 
 
-async def test_generate_starts_a_cluster_streams_says_the_cost_and_leaves_nothing(tmp_path: Path):
-    flags = ("--max-new-tokens", "8", "--temperature", "0", "--experts", "2", "--json", "--ignore-eos")
+async def test_generate_starts_a_cluster_streams_says_the_cost_shows_the_trace_and_leaves_nothing(tmp_path: Path):
+    flags = ("--max-new-tokens", "8", "--temperature", "0", "--experts", "2", "--json", "--ignore-eos", "--tracing")
     code, stdout, stderr = await run("generate", "Once upon a time", *flags, folder=tmp_path)
     assert code == 0, stderr
     *text, last = stdout.splitlines()
@@ -112,10 +113,22 @@ async def test_generate_starts_a_cluster_streams_says_the_cost_and_leaves_nothin
     assert 0.95 * parts["end_to_end_nanos"] <= parts["end_to_end_nanos"] - parts["unaccounted_nanos"]
     assert "where the time went" in stderr
     assert "slowest service" in stderr
+    assert_shows_the_way_through_every_service(stderr.partition("\ntrace ")[2])
     pids = [int(pid) for pid in re.findall(r"pid (\d+)", stderr)]
     assert len(pids) == NUM_PROCESSES
     assert not any(is_running(pid) for pid in pids)
     assert run_folders(tmp_path) == []
+
+
+def assert_shows_the_way_through_every_service(trace: str) -> None:
+    """A waterfall of 8 steps of 6 layers, with the communication of the slowest one."""
+    assert all(f"━ {service} " in trace for service in SERVICES)
+    assert len(re.findall(r"^ *router\.step \d tokens?", trace, re.MULTILINE)) == 8
+    assert re.search(r"waited for expert-[01], ", trace)
+    assert re.search(r"router\.expert → expert-[01] .*░", trace)
+    layers = re.findall(r"^ +(\d) +8 +\d.* expert-[01] [1-8] of 8 *$", trace, re.MULTILINE)
+    assert layers == ["0", "1", "2", "3", "4", "5"]
+    assert re.search(r"critical path: .*wire \d+\.\d%", trace)
 
 
 async def test_serve_says_what_each_service_holds_brings_a_crashed_one_back_and_stops_cleanly(

@@ -14,9 +14,10 @@ import pytest
 from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from services.cli.request import build_request
 from services.cli.settings import GenerateSettings
-from services.runtime.server import serving
 from services.runtime.settings import load
 from services.wire.errors import Overloaded
+from tests.cli import command_line
+from tests.cli.command_line import scripted
 
 Behaviour = Callable[[generation_pb2.GenerateRequest], AsyncIterator[generation_pb2.GenerateResponse]]
 
@@ -63,35 +64,23 @@ class ScriptedGateway(generation_pb2_grpc.GenerationServiceServicer):
 @pytest.fixture
 async def gateway() -> AsyncIterator[ScriptedGateway]:
     gateway = ScriptedGateway()
-
-    def register(server: grpc.aio.Server) -> None:
-        generation_pb2_grpc.add_GenerationServiceServicer_to_server(gateway, server)
-
-    async with serving(register, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
-        gateway.address = f"127.0.0.1:{port}"
+    async with scripted(generation_pb2_grpc.add_GenerationServiceServicer_to_server, gateway) as gateway.address:
         yield gateway
 
 
 async def start(
     gateway: ScriptedGateway, *arguments: str, variables: Mapping[str, str] | None = None
 ) -> asyncio.subprocess.Process:
-    command = (sys.executable, "-m", "services.cli.main", "generate", "--address", gateway.address)
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        *command, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=os.environ | (variables or {})
-    )
+    return await command_line.start("generate", "--address", gateway.address, *arguments, variables=variables)
 
 
-async def generate(gateway: ScriptedGateway, *arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
-    process = await start(gateway, *arguments)
-    stdout, stderr = await process.communicate(stdin)
-    assert process.returncode is not None
-    return process.returncode, stdout, stderr.decode()
+async def generate(gateway: ScriptedGateway, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+    return await command_line.moesaic("generate", "--address", gateway.address, *arguments, stdin=stdin)
 
 
 async def test_the_text_goes_to_stdout_and_the_cost_to_stderr(gateway: ScriptedGateway):
     code, stdout, stderr = await generate(gateway, "Once")
-    assert (code, stdout) == (0, b" a fox lived\n\n")
+    assert (code, stdout) == (0, " a fox lived\n\n")
     assert "where the time went" in stderr
     assert "unaccounted" in stderr
 
@@ -164,7 +153,7 @@ async def test_a_prompt_that_is_no_utf_8_is_refused(gateway: ScriptedGateway):
 
 async def test_the_last_line_of_stdout_is_one_object(gateway: ScriptedGateway):
     _, stdout, _ = await generate(gateway, "Once", "--json", "--seed", "3")
-    *_, last = stdout.decode().splitlines()
+    *_, last = stdout.splitlines()
     read = json.loads(last)
     assert read["text"] == " a fox lived\n"
     assert read["token_ids"] == [7, 8, 9, 10]
@@ -182,7 +171,7 @@ async def test_a_refusal_is_one_line_with_status_and_message(gateway: ScriptedGa
 
     gateway.behaviour = refuse
     code, stdout, stderr = await generate(gateway, "Once")
-    assert (code, stdout) == (1, b"")
+    assert (code, stdout) == (1, "")
     assert stderr == "moesaic generate: RESOURCE_EXHAUSTED: 256 requests are waiting already\n"
 
 

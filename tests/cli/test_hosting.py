@@ -1,6 +1,7 @@
 """The commands that show and change who hosts what, against a real router and real expert services."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ import pytest
 import torch
 
 from moesaic.v1 import router_pb2, router_pb2_grpc
-from services.runtime.server import serving
+from services.cli.main import USAGE_EXIT, main
 from services.wire.errors import BadState
 from tests.checkpoints import save_tiny
+from tests.cli.command_line import moesaic, start
+from tests.cli.command_line import scripted as scripted_server
 from tests.cluster import local
 
 EVERYTHING = {"0": "0-7", "1": "0-7", "2": "0-7"}
@@ -33,24 +36,6 @@ def _gradients_as_before() -> AsyncIterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny("olmoe", Path(tmp_path_factory.mktemp("models")) / "olmoe")
-
-
-async def start(*arguments: str) -> asyncio.subprocess.Process:
-    command = (sys.executable, "-m", "services.cli.main", *arguments)
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=os.environ)
-
-
-async def moesaic(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
-    process = await start(*arguments)
-    try:
-        stdout, stderr = await process.communicate(stdin.encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, stdout.decode(), stderr.decode()
 
 
 async def shown(router: str) -> dict:
@@ -220,12 +205,7 @@ class ScriptedRouter(router_pb2_grpc.RouterServiceServicer):
 @pytest.fixture
 async def scripted() -> AsyncIterator[ScriptedRouter]:
     router = ScriptedRouter()
-
-    def register(server: grpc.aio.Server) -> None:
-        router_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
-
-    async with serving(register, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
-        router.address = f"127.0.0.1:{port}"
+    async with scripted_server(router_pb2_grpc.add_RouterServiceServicer_to_server, router) as router.address:
         yield router
 
 
@@ -282,15 +262,29 @@ async def test_a_router_that_is_not_there_is_one_line(unused_tcp_port: int) -> N
     ("arguments", "said"),
     [
         (["placement", "shw"], "moesaic placement: no action 'shw', did you mean show?; see moesaic placement --help"),
-        (["rebalance"], "moesaic rebalance: say how: --even spreads every layer evenly over all services"),
+        (["rebalance", "--even", "--strategy", "eplb"], "moesaic rebalance: --even asks nothing of the load and "),
+        (
+            ["rebalance", "--strategy", "best"],
+            "--strategy (MOESAIC_ADMIN_STRATEGY): 'best': it should be 'balanced'",
+        ),
+        (
+            ["placement", "plan", "--file", "-", "--strategy", "eplb"],
+            "moesaic placement plan: --file gives a ",
+        ),
+        (["placement", "plan", "--file", "/absent.json"], "plan: /absent.json: No such file or directory"),
         (["experts", "list", "--router", "nowhere"], "'nowhere' is no address of the form host:port"),
         (["experts", "add", "nowhere"], "'nowhere' is no address of the form host:port"),
         (["placement", "apply", "/absent.json"], "moesaic placement apply: /absent.json: No such file or directory"),
         (["placement", "apply", "-"], "moesaic placement apply: -: it is no JSON: "),
     ],
 )
-async def test_a_wrong_call_is_refused_before_anything_is_asked(arguments: list[str], said: str) -> None:
-    code, stdout, stderr = await moesaic(*arguments)
-    assert (code, stdout) == (2, "")
+def test_a_wrong_call_is_refused_before_anything_is_asked(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == USAGE_EXIT
+    stdout, stderr = capsys.readouterr()
+    assert (stdout, stderr.count("\n")) == ("", 1)
     assert said in stderr
-    assert stderr.count("\n") == 1

@@ -42,7 +42,7 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     assert f"examples:\n  moesaic {name}" in text
 
 
-@pytest.mark.parametrize("name", ["gateway", "router", "expert"])
+@pytest.mark.parametrize("name", ["gateway", "router", "expert", "tracing"])
 def test_every_service_is_a_module_that_runs(name: str):
     ended = subprocess.run(
         [sys.executable, "-m", f"services.{name}", "--help"],

@@ -47,6 +47,7 @@ def test_every_flag_of_a_command_is_in_its_plan(command: Command):
         coverage=2,
     )
     assert planned(command, "--batch-invariant").batch_invariant
+    assert not planned(command, "--no-rebalance").rebalance
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -104,10 +105,11 @@ def test_the_cores_are_shared_out_among_the_expert_services(monkeypatch: pytest.
     assert fair_threads(32) == 1
 
 
-def test_the_router_alone_is_told_the_coverage():
-    *others, router, gateway = plan(coverage=2).members()
+def test_the_router_alone_is_told_how_to_host_experts():
+    *others, router, gateway = plan(coverage=2, rebalance=False).members()
     arguments = router.command[router.command.index("services.router") + 1 :]
-    assert load(RouterSettings, arguments, "router").coverage == 2
+    settings = load(RouterSettings, arguments, "router")
+    assert (settings.coverage, settings.rebalance) == (2, False)
     assert not [flag for one in (*others, gateway) for flag in one.command if "coverage" in flag]
 
 

@@ -4,35 +4,18 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.cli.bench.loads import Arrivals, Bounds, ClosedLoop, Load, OpenLoop
 from services.cli.bench.objectives import read_objectives
-from services.cli.settings import (
-    MAX_UINT32,
-    MAX_UINT64,
-    Address,
-    BatchInvariant,
-    Combine,
-    Coverage,
-    Dtype,
-    Experts,
-    MinP,
-    Model,
-    Temperature,
-    Threads,
-    TopK,
-    TopP,
-    Verbose,
-    WireDtype,
-)
+from services.cli.settings import MAX_UINT32, MAX_UINT64, ClientSettings, MinP, Temperature, TopK, TopP
 
 DEFAULT_CONCURRENCY = (1, 4, 16)
 DEFAULT_SECONDS = 15.0
 Rate = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 
 
-class BenchSettings(BaseSettings):
+class BenchSettings(ClientSettings):
     """Put load on a cluster and measure it as its clients would: latencies, throughput, refusals, cost.
 
     Closed loop (--concurrency): so many users, each of whom sends the next request when the last one has
@@ -48,7 +31,6 @@ class BenchSettings(BaseSettings):
         env_prefix="MOESAIC_BENCH_", frozen=True, cli_shortcuts={"json-output": "json", "address": "gateway"}
     )
 
-    address: Address = None
     concurrency: list[PositiveInt] = Field(
         [], description="closed loop: requests at a time, such as 1,4,16 (which is also what an absent --rate means)"
     )
@@ -82,15 +64,6 @@ class BenchSettings(BaseSettings):
     slo: list[str] = Field([], description="objectives for goodput, of ttft, itl, tpot and e2e: ttft=200ms,itl=50ms")
     timeout: PositiveFloat = Field(600.0, le=86_400, description="seconds that a request may take from when it is due")
     json_output: Path | None = Field(None, description="file for every sample, the settings and the figures")
-    model: Model = None
-    experts: Experts = 2
-    coverage: Coverage = 1
-    threads: Threads = None
-    dtype: Dtype = "auto"
-    batch_invariant: BatchInvariant = False
-    combine: Combine = "exact"
-    wire_dtype: WireDtype = "auto"
-    verbose: Verbose = False
 
     @field_validator("slo")
     @classmethod

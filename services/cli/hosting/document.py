@@ -36,12 +36,22 @@ class PlacementDocument(BaseModel):
     @classmethod
     def of(cls, placement: router_pb2.GetPlacementResponse) -> "PlacementDocument":
         """The placement in force, of the services that are there."""
-        services = {
+        return cls._of(placement.model_digest, (service for service in placement.services if service.is_live))
+
+    @classmethod
+    def planned(cls, target: router_pb2.TargetPlacement) -> "PlacementDocument":
+        """What the router would have hosted."""
+        return cls._of(target.model_digest, target.services)
+
+    @classmethod
+    def _of(
+        cls, model_digest: str, services: Iterable[router_pb2.PlacedService | router_pb2.TargetService]
+    ) -> "PlacementDocument":
+        hosted = {
             service.address: {str(hosted.layer): ranges_of(hosted.experts) for hosted in service.layers}
-            for service in placement.services
-            if service.is_live
+            for service in services
         }
-        return cls(model_digest=placement.model_digest, services=services)
+        return cls(model_digest=model_digest, services=hosted)
 
     @classmethod
     def read(cls, text: str) -> "PlacementDocument":

@@ -1,23 +1,30 @@
-"""`moesaic rebalance`: moves experts so that the services share them better."""
+"""`moesaic rebalance`: moves experts so that the services share their work better."""
 
 from collections.abc import Sequence
 
 from moesaic.v1 import router_pb2
 from services.cli.command import run_command
 from services.cli.hosting.router import change
-from services.cli.hosting.settings import RebalanceSettings
+from services.cli.hosting.settings import STRATEGIES, RebalanceSettings
 from services.cli.report import Report
-from services.runtime.settings import load, refuse
+from services.runtime.settings import load
 
-PROG = "moesaic rebalance"
-
-EXAMPLES = ("moesaic rebalance --even", "moesaic rebalance --even --router 10.0.0.7:50052")
+EXAMPLES = (
+    "moesaic rebalance",
+    "moesaic rebalance --strategy eplb --router 10.0.0.7:50052",
+    "moesaic rebalance --even",
+)
 
 
 def rebalance(arguments: Sequence[str]) -> int:
-    """Run the command; its exit code."""
-    settings = load(RebalanceSettings, arguments, PROG, examples=EXAMPLES)
-    if not settings.even:
-        refuse(PROG, ["say how: --even spreads every layer evenly over all services"])
-    request = router_pb2.ChangePlacementRequest(even=router_pb2.EvenPlacement())
-    return run_command(change(request, settings, Report()), command="rebalance")
+    """Run the command; its exit code, 0 too where there was nothing to gain."""
+    settings = load(RebalanceSettings, arguments, "moesaic rebalance", examples=EXAMPLES)
+    return run_command(change(request_for(settings), settings, Report()), command="rebalance")
+
+
+def request_for(settings: RebalanceSettings) -> router_pb2.ChangePlacementRequest:
+    """What the router is asked for."""
+    if settings.even:
+        return router_pb2.ChangePlacementRequest(even=router_pb2.EvenPlacement())
+    planned = router_pb2.PlannedPlacement(strategy=STRATEGIES[settings.strategy])
+    return router_pb2.ChangePlacementRequest(planned=planned)

@@ -11,11 +11,13 @@ import grpc
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from moesaic.v1 import router_pb2, router_pb2_grpc
+from services.cli.hosting.plan import plan_summary
 from services.cli.report import Report
 from services.runtime.channels import open_channel
 from services.wire.errors import ServingError
 
 ANSWER_SECONDS = 10.0
+PLAN_SECONDS = 60.0
 PHASES = {
     router_pb2.OPERATION_PHASE_LOADING: "loading",
     router_pb2.OPERATION_PHASE_RETIRING: "retiring",
@@ -58,6 +60,13 @@ async def placement_of(address: str) -> router_pb2.GetPlacementResponse:
             router_pb2.GetPlacementRequest(), timeout=ANSWER_SECONDS
         )
         return placement
+
+
+async def plan_of(address: str, request: router_pb2.PlanPlacementRequest) -> router_pb2.PlanPlacementResponse:
+    """What the router would change, and why. Raises RouterFailed."""
+    async with router_at(address) as stub:
+        planned: router_pb2.PlanPlacementResponse = await stub.PlanPlacement(request, timeout=PLAN_SECONDS)
+        return planned
 
 
 async def change(request: router_pb2.ChangePlacementRequest, settings: OperationSettings, report: Report) -> None:
@@ -116,7 +125,10 @@ class _Shown:
             yield cls(report, bar)
 
     def show(self, response: router_pb2.ChangePlacementResponse) -> None:
-        """Take in how far it is."""
+        """Take in how far it is, and say what is planned."""
+        if response.HasField("plan"):
+            for sentence in plan_summary(response.plan):
+                self._report.line(sentence)
         phase = PHASES.get(response.phase, "working")
         if self._bar is not None and self._task is not None:
             # Until the router has counted there is no total.

@@ -1,17 +1,18 @@
 """Settings of the commands that show and change who hosts what, and the fields that they share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
+from moesaic.v1 import router_pb2
 from services.runtime.channels import DNS_SCHEME, split_address
 from services.wire.errors import InvalidRequest
 
 # One prefix for all, so that MOESAIC_ADMIN_ROUTER serves every one of them.
 PREFIX = "MOESAIC_ADMIN_"
-JSON_SHORTCUT = {"json-output": "json"}
+QUESTION = SettingsConfigDict(env_prefix=PREFIX, frozen=True, cli_shortcuts={"json-output": "json"})
 
 
 def _address(address: str) -> str:
@@ -40,6 +41,19 @@ Force = Annotated[
     bool, Field(description="go on even where experts are left with fewer replicas than the coverage asked for")
 ]
 
+JsonOutput = Annotated[bool, Field(description="print one line of JSON instead of tables")]
+Strategy = Annotated[
+    Literal["balanced", "eplb"],
+    Field(
+        description="balanced: soonest done by the services' measured times, with few moves; eplb: even numbers of "
+        "tokens, however many moves that takes"
+    ),
+]
+STRATEGIES = {
+    "balanced": router_pb2.PLAN_STRATEGY_BALANCED,
+    "eplb": router_pb2.PLAN_STRATEGY_EPLB,
+}
+
 DEFAULT_ROUTER = "127.0.0.1:50052"
 DEFAULT_TIMEOUT = 3600.0
 
@@ -47,10 +61,34 @@ DEFAULT_TIMEOUT = 3600.0
 class ShowSettings(BaseSettings):
     """Show the expert services, and on how many of them each expert is ready."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, cli_shortcuts=JSON_SHORTCUT)
+    model_config = QUESTION
 
     router: Router = DEFAULT_ROUTER
-    json_output: bool = Field(False, description="print one line of JSON instead of tables")
+    json_output: JsonOutput = False
+
+
+class PlanSettings(BaseSettings):
+    """Say what would be moved for the load of late, what that is expected to bring, and why; nothing is moved.
+
+    The router plans with what it has seen of the routing of late and with the times that the services have taken. It
+    rebalances by itself, unless it is told not to; what became of that is said too.
+    """
+
+    model_config = QUESTION
+
+    strategy: Strategy = "balanced"
+    file: Path | None = Field(None, description="judge this placement, in JSON, instead of planning one; - is stdin")
+    output: Path | None = Field(
+        None, description="write the placement, as `placement apply` reads it; - is stdout, instead of the explanation"
+    )
+    json_output: JsonOutput = False
+    router: Router = DEFAULT_ROUTER
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.file is not None and "strategy" in self.model_fields_set:
+            raise ValueError("--file gives a placement to judge and --strategy plans one: give one of them")
+        return self
 
 
 class ExportSettings(BaseSettings):
@@ -81,10 +119,10 @@ class ApplySettings(BaseSettings):
 class ListSettings(BaseSettings):
     """Show the expert services that the router knows."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, cli_shortcuts=JSON_SHORTCUT)
+    model_config = QUESTION
 
     router: Router = DEFAULT_ROUTER
-    json_output: bool = Field(False, description="print one line of JSON instead of a table")
+    json_output: JsonOutput = False
 
 
 class AddSettings(BaseSettings):
@@ -116,15 +154,26 @@ class DrainSettings(BaseSettings):
 
 
 class RebalanceSettings(BaseSettings):
-    """Move experts so that the services share them better, while they are being served.
+    """Move experts so that the services share their work better, while they are being served.
 
-    Ctrl-C leaves the operation to the router, which carries it out.
+    The router plans for the load of late, says what it expects of the plan, and carries it out; where nothing is to be
+    gained it says so. `moesaic placement plan` tells more and moves nothing. Ctrl-C leaves the operation to the router,
+    which carries it out.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    even: bool = Field(False, description="every layer evenly over all services, with as few moves as that takes")
+    strategy: Strategy = "balanced"
+    even: bool = Field(
+        False, description="whatever the load: every layer evenly over all services, with as few moves as that takes"
+    )
     force: Force = False
     router: Router = DEFAULT_ROUTER
     operation_id: OperationId = None
     timeout: Timeout = DEFAULT_TIMEOUT
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.even and "strategy" in self.model_fields_set:
+            raise ValueError("--even asks nothing of the load and --strategy plans for it: give one of them")
+        return self

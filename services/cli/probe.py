@@ -1,0 +1,104 @@
+"""`moesaic probe`: asks a service whether it is healthy, for orchestrators that run a command to know.
+
+It is run every second or so in every container. Importing gRPC would take most of its CPU time by far, so it speaks
+the one call of the standard health service that it needs over a plain socket.
+"""
+
+import socket
+import struct
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from typing import BinaryIO
+
+UNHEALTHY_EXIT = 1
+# HTTP/2 as in RFC 9113.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RESET, SETTINGS, GOODBYE = 0, 1, 3, 4, 7
+END_STREAM, END_HEADERS = 1, 4
+STREAM = 1
+# Header fields as in RFC 7541, with the numbers of its static table.
+METHOD_POST, SCHEME_HTTP = b"\x83", b"\x86"
+AUTHORITY, PATH, CONTENT_TYPE, NEW_NAME = b"\x01", b"\x04", b"\x0f\x10", b"\x00"
+# A message is led by a byte that says whether it is compressed and by its length. The request is empty.
+MESSAGE_HEAD = struct.Struct(">BI")
+SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
+
+
+def probe(arguments: Sequence[str]) -> int:
+    """0 when the service says that it is serving, else 1 and a line on stderr that says why."""
+    parser = ArgumentParser(
+        prog="moesaic probe", description="Ask a service whether it is healthy.", allow_abbrev=False
+    )
+    parser.add_argument("address", help="host:port of a gateway, router, expert or tracing service")
+    parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="default: %(default)s")
+    options = parser.parse_args(list(arguments))
+    try:
+        is_serving = ask(options.address, options.timeout)
+    except (OSError, ValueError, EOFError) as error:
+        print(f"moesaic probe: {options.address}: {error}", file=sys.stderr)
+        return UNHEALTHY_EXIT
+    if not is_serving:
+        print(f"moesaic probe: {options.address}: not serving", file=sys.stderr)
+    return 0 if is_serving else UNHEALTHY_EXIT
+
+
+def ask(address: str, timeout_seconds: float) -> bool:
+    """Whether the service at host:port says SERVING of itself.
+
+    Raises OSError when it cannot be reached or says nothing for so long, EOFError when it hangs up, ValueError for what
+    is no address.
+    """
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout_seconds) as connection:
+        connection.sendall(PREFACE + _frame(SETTINGS, 0, 0, b"") + _request(address.encode()))
+        with connection.makefile("rb") as received:
+            return _answer(received) == SERVING
+
+
+def _request(authority: bytes) -> bytes:
+    fields = (
+        METHOD_POST,
+        SCHEME_HTTP,
+        AUTHORITY + _text(authority),
+        PATH + _text(b"/grpc.health.v1.Health/Check"),
+        CONTENT_TYPE + _text(b"application/grpc"),
+        NEW_NAME + _text(b"te") + _text(b"trailers"),
+    )
+    message = MESSAGE_HEAD.pack(0, 0)
+    return _frame(HEADERS, END_HEADERS, STREAM, b"".join(fields)) + _frame(DATA, END_STREAM, STREAM, message)
+
+
+def _answer(received: BinaryIO) -> bytes:
+    """The message of the reply; empty where the call failed."""
+    while True:
+        kind, flags, payload = _read_frame(received)
+        if kind == DATA:
+            return payload[MESSAGE_HEAD.size :]
+        if kind in (RESET, GOODBYE) or (kind == HEADERS and flags & END_STREAM):
+            return b""
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def _read_frame(received: BinaryIO) -> tuple[int, int, bytes]:
+    head = _exactly(received, 9)
+    return head[3], head[4], _exactly(received, int.from_bytes(head[:3]))
+
+
+def _exactly(received: BinaryIO, count: int) -> bytes:
+    taken = received.read(count)
+    if len(taken) < count:
+        raise EOFError("it hung up")
+    return taken
+
+
+def _text(text: bytes) -> bytes:
+    assert len(text) < 127, "a longer length takes another form"
+    return bytes([len(text)]) + text
+
+
+if __name__ == "__main__":
+    sys.exit(probe(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""`moesaic routing`: writes down which experts the gates choose."""

@@ -1,0 +1,1 @@
+"""`moesaic trace`: a trace in the terminal, and as files for other viewers."""

@@ -1,0 +1,60 @@
+"""Spans under each other with their bars on one scale of time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from services.cli.trace.bars import bar
+from services.cli.trace.model import Process, Span
+from services.cli.trace.parts import Segment
+
+MIN_BAR_WIDTH, MAX_NAME_WIDTH, DURATION_WIDTH = 16, 44, 12
+MICROS_PER_MILLI = 1_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a waterfall; without a span it is only a remark."""
+
+    depth: int
+    span: Span | None
+    remark: str = ""
+    segments: Sequence[Segment] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows from `started` to `ended`, in microseconds since 1970; as wide as there is room."""
+
+    rows: Sequence[Row]
+    colours: Mapping[Process, str]
+    started: int
+    ended: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = [self._name(row) for row in self.rows]
+        widest = min(max(name.cell_len for name in names), MAX_NAME_WIDTH)
+        width = max(options.max_width - widest - DURATION_WIDTH - 2, MIN_BAR_WIDTH)
+        for row, name in zip(self.rows, names, strict=True):
+            if row.span is None:
+                yield name
+                continue
+            name.truncate(widest, overflow="ellipsis", pad=True)
+            line = name.append("  ")
+            line.append_text(bar(row.segments, self.colours, self.started, self.ended, width))
+            style = "red" if row.span.is_error else ""
+            yield line.append(f"{millis(row.span.duration):>{DURATION_WIDTH}}", style)
+
+    def _name(self, row: Row) -> Text:
+        text = Text("  " * row.depth, no_wrap=True)
+        if row.span is None:
+            return text.append(row.remark, "dim")
+        text.append(row.span.name, self.colours[row.span.process])
+        return text.append(f" {row.remark}" if row.remark else "", "dim")
+
+
+def millis(micros: float) -> str:
+    """A duration for a person to read."""
+    return f"{micros / MICROS_PER_MILLI:.2f} ms"

@@ -1,0 +1,141 @@
+"""Jaeger's query API and the page, over HTTP."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+from aiohttp import web
+
+from services.tracing.jaeger import trace_document
+from services.tracing.query import Query, micros_in, trace_id_in
+from services.tracing.search import count_calls, find_traces
+from services.tracing.store import SpanStore, StoredTrace
+from services.tracing.summary import summary_document
+from services.wire.errors import InvalidRequest, NotFound, ServingError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+NANOS_PER_MILLI = 1_000_000
+# Of a search the traces beyond that many spans are left out: as JSON a span takes a kilobyte.
+MAX_ANSWER_SPANS = 100_000
+STATUSES = {InvalidRequest: 400, NotFound: 404}
+PAGE = "page.html"
+# The page asks this service only, and shows what strangers wrote into spans.
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def query_app(store: SpanStore) -> web.Application:
+    """The HTTP application that shows what is in the store."""
+    api = QueryApi(store)
+    app = web.Application(middlewares=[_errors_to_documents])
+    app.add_routes(
+        [
+            web.get("/", _page),
+            web.get("/trace/{trace_id}", _page),  # as Jaeger's links to a trace are
+            web.get("/search", _page),
+            web.get("/api/services", api.services),
+            web.get("/api/services/{service}/operations", api.operation_names),
+            web.get("/api/operations", api.operations),
+            web.get("/api/traces", api.traces),
+            web.get("/api/traces/{trace_id}", api.trace),
+            web.get("/api/summaries", api.summaries),
+            web.get("/api/dependencies", api.dependencies),
+        ]
+    )
+    return app
+
+
+class QueryApi:
+    """Answers as Jaeger's query service does; `/api/summaries` is its search with only what a list shows."""
+
+    def __init__(self, store: SpanStore) -> None:
+        self._store = store
+
+    async def services(self, request: web.Request) -> web.Response:
+        return _answer(sorted({operation.service for operation in self._store.operations()}))
+
+    async def operation_names(self, request: web.Request) -> web.Response:
+        service = request.match_info["service"]
+        return _answer(sorted({one.name for one in self._store.operations() if one.service == service}))
+
+    async def operations(self, request: web.Request) -> web.Response:
+        service, kind = request.query.get("service", ""), request.query.get("spanKind", "")
+        if not service:
+            raise InvalidRequest("service is required")
+        return _answer(
+            [
+                {"name": one.name, "spanKind": one.kind}
+                for one in self._store.operations()
+                if one.service == service and kind in ("", one.kind)
+            ]
+        )
+
+    async def traces(self, request: web.Request) -> web.Response:
+        found = await find_traces(self._store, Query.of(request.query, time.time_ns()))
+        return await _answer_traces([*_within_limit(found)])
+
+    async def summaries(self, request: web.Request) -> web.Response:
+        found = await find_traces(self._store, Query.of(request.query, time.time_ns()))
+        return _answer([summary_document(trace) for trace in found])
+
+    async def trace(self, request: web.Request) -> web.Response:
+        trace = self._store.get(trace_id_in(request.match_info["trace_id"]))
+        if trace is None:
+            raise NotFound("trace not found")
+        return await _answer_traces([trace])
+
+    async def dependencies(self, request: web.Request) -> web.Response:
+        now_millis = time.time_ns() // NANOS_PER_MILLI
+        end = micros_in(request.query.get("endTs", "") or str(now_millis), "endTs")
+        lookback = micros_in(request.query.get("lookback", "") or str(now_millis), "lookback")
+        calls = await count_calls(self._store, (end - lookback) * NANOS_PER_MILLI, end * NANOS_PER_MILLI)
+        return _answer(
+            [{"parent": parent, "child": child, "callCount": count} for (parent, child), count in sorted(calls.items())]
+        )
+
+
+def _answer(data: list[Any]) -> web.Response:
+    return web.json_response(_document(data))
+
+
+async def _answer_traces(traces: Sequence[StoredTrace]) -> web.Response:
+    # Seconds for the largest: spans are received meanwhile.
+    text = await asyncio.to_thread(lambda: json.dumps(_document([trace_document(trace) for trace in traces])))
+    return web.Response(text=text, content_type="application/json")
+
+
+def _within_limit(traces: Sequence[StoredTrace]) -> Iterator[StoredTrace]:
+    num_spans = 0
+    for trace in traces:
+        num_spans += len(trace.spans)
+        if num_spans > MAX_ANSWER_SPANS and trace is not traces[0]:
+            return
+        yield trace
+
+
+def _document(data: list[Any]) -> dict[str, Any]:
+    return {"data": data, "total": len(data), "limit": 0, "offset": 0, "errors": None}
+
+
+async def _page(request: web.Request) -> web.Response:
+    text = resources.files("services.tracing").joinpath(PAGE).read_text(encoding="utf-8")
+    return web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS)
+
+
+@web.middleware
+async def _errors_to_documents(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ServingError as error:
+        code = STATUSES.get(type(error), 500)
+        errors = [{"code": code, "msg": str(error)}]
+        document = {"data": None, "total": 0, "limit": 0, "offset": 0, "errors": errors}
+        return web.json_response(document, status=code)

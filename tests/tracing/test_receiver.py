@@ -1,0 +1,138 @@
+"""What is exported by OTLP comes back as Jaeger's JSON; what is no span is refused and said."""
+
+import time
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    set_span_in_context,
+)
+
+from services.runtime.channels import open_channel
+from tests.tracing.tracing_client import Client, tracing_client
+
+SECOND = 1_000_000_000
+BEGAN = 1_700_000_000 * SECOND
+TRACE_ID, PARENT_ID, OTHER_TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, 0x1234
+PARENT = set_span_in_context(
+    NonRecordingSpan(SpanContext(TRACE_ID, PARENT_ID, is_remote=True, trace_flags=TraceFlags(1)))
+)
+
+
+def record_a_call(tracer: Tracer) -> None:
+    """One span of a second with all that a span can have."""
+    link = Link(SpanContext(OTHER_TRACE_ID, 0x5678, is_remote=True))
+    attributes = {"text": "a", "flag": True, "whole": 3, "part": 0.5, "not.a.number": float("nan"), "list": [1, 2]}
+    span = tracer.start_span("call", PARENT, SpanKind.CLIENT, attributes, links=[link], start_time=BEGAN)
+    span.add_event("retried", {"attempt": 2}, timestamp=BEGAN + SECOND // 2)
+    span.set_status(Status(StatusCode.ERROR, "it broke"))
+    span.end(BEGAN + SECOND)
+
+
+async def test_a_span_comes_back_as_jaeger_writes_it(client: Client) -> None:
+    await client.export("router", record_a_call)
+    (trace,) = await client.data(f"/api/traces/{TRACE_ID:032x}")
+    (span,) = trace["spans"]
+    assert trace["traceID"] == f"{TRACE_ID:032x}"
+    assert trace["processes"] == {
+        "p1": {
+            "serviceName": "router",
+            "tags": [{"key": "service.instance.id", "type": "string", "value": "router-1"}],
+        }
+    }
+    assert span.pop("spanID")
+    assert span == {
+        "traceID": f"{TRACE_ID:032x}",
+        "operationName": "call",
+        "references": [
+            {"refType": "CHILD_OF", "traceID": f"{TRACE_ID:032x}", "spanID": f"{PARENT_ID:016x}"},
+            {"refType": "FOLLOWS_FROM", "traceID": f"{OTHER_TRACE_ID:032x}", "spanID": f"{0x5678:016x}"},
+        ],
+        "startTime": BEGAN // 1000,
+        "duration": 1_000_000,
+        "tags": [
+            {"key": "text", "type": "string", "value": "a"},
+            {"key": "flag", "type": "bool", "value": True},
+            {"key": "whole", "type": "int64", "value": 3},
+            {"key": "part", "type": "float64", "value": 0.5},
+            {"key": "not.a.number", "type": "string", "value": "nan"},
+            {"key": "list", "type": "string", "value": "[1, 2]"},
+            {"key": "otel.scope.name", "type": "string", "value": "test"},
+            {"key": "otel.scope.version", "type": "string", "value": "1.0"},
+            {"key": "span.kind", "type": "string", "value": "client"},
+            {"key": "otel.status_code", "type": "string", "value": "ERROR"},
+            {"key": "error", "type": "bool", "value": True},
+            {"key": "otel.status_description", "type": "string", "value": "it broke"},
+        ],
+        "logs": [
+            {
+                "timestamp": (BEGAN + SECOND // 2) // 1000,
+                "fields": [
+                    {"key": "event", "type": "string", "value": "retried"},
+                    {"key": "attempt", "type": "int64", "value": 2},
+                ],
+            }
+        ],
+        "processID": "p1",
+        "warnings": None,
+    }
+
+
+def message(*spans: Span) -> trace_service_pb2.ExportTraceServiceRequest:
+    request = trace_service_pb2.ExportTraceServiceRequest()
+    request.resource_spans.add().scope_spans.add().spans.extend(spans)
+    return request
+
+
+def span(number: int, **fields: object) -> Span:
+    now = time.time_ns()
+    ids = {"trace_id": number.to_bytes(16, "big"), "span_id": number.to_bytes(8, "big")}
+    return Span(**{**ids, "name": "one", "start_time_unix_nano": now, "end_time_unix_nano": now, **fields})
+
+
+async def test_spans_without_valid_ids_are_counted_and_the_others_kept(client: Client) -> None:
+    bad = [span(0), span(1, trace_id=b"short"), span(1, span_id=b"")]
+    async with open_channel(f"127.0.0.1:{client.running.port}") as channel:
+        stub = trace_service_pb2_grpc.TraceServiceStub(channel)
+        response = await stub.Export(message(*bad, span(7)), timeout=10)
+    assert response.partial_success.rejected_spans == 3
+    assert "3 spans without valid ids" in response.partial_success.error_message
+    assert await client.data("/api/services") == ["unknown_service"]
+    assert len(await client.data("/api/traces", limit="10")) == 1
+
+
+async def test_what_is_no_message_is_the_callers_fault(client: Client) -> None:
+    async with open_channel(f"127.0.0.1:{client.running.port}") as channel:
+        export = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await export(b"\xff\xff\xff", timeout=10)
+    assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_metrics_are_taken_so_that_exporters_do_not_complain(client: Client) -> None:
+    async with open_channel(f"127.0.0.1:{client.running.port}") as channel:
+        stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
+        request = metrics_service_pb2.ExportMetricsServiceRequest()
+        assert await stub.Export(request, timeout=10) == metrics_service_pb2.ExportMetricsServiceResponse()
+
+
+async def test_a_trace_too_large_is_cut_and_the_exporter_told() -> None:
+    async with tracing_client(max_bytes=1 << 20) as client:
+        spans = [span(1, span_id=number.to_bytes(8, "big"), name="x" * 1000) for number in range(1, 501)]
+        async with open_channel(f"127.0.0.1:{client.running.port}") as channel:
+            stub = trace_service_pb2_grpc.TraceServiceStub(channel)
+            response = await stub.Export(message(*spans), timeout=10)
+            (trace,) = await client.data("/api/traces")
+        assert response.partial_success.rejected_spans == 500 - len(trace["spans"]) > 0
+        assert client.running.store.num_bytes <= (1 << 20) // 4
