@@ -1,6 +1,6 @@
 """A whole cluster as `moesaic serve --experts 2 --threads 1` runs it, and what its processes are."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +35,10 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster_running(model: Path) -> AsyncIterator[Cluster]:
-    """Run the cluster until the block ends; yields it once the gateway serves."""
+async def cluster_running(model: Path, variables: Mapping[str, str] | None = None) -> AsyncIterator[Cluster]:
+    """Run the cluster until the block ends, with `variables` besides; yields it once the gateway serves."""
     plan = ClusterPlan(model=model, num_experts=NUM_EXPERT_SERVICES, threads=1, drain_seconds=1.0)
-    async with services_running(plan.members()) as servers:
+    async with services_running(plan.members(), variables) as servers:
         *experts, router, gateway = servers
         await until_serving(gateway.address)
         yield Cluster(gateway, router, tuple(experts))

@@ -6,6 +6,7 @@ at once, and is a process of its own, so that it takes its turn beside what it c
 
 import asyncio
 import random
+import selectors
 import sys
 from dataclasses import dataclass, field
 
@@ -200,5 +201,11 @@ class Relay:
             self._connections.discard(connection)
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A loop that is on time: with epoll it would wake up to a millisecond late."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 if __name__ == "__main__":
-    asyncio.run(Relay(sys.argv[1]).serve())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(Relay(sys.argv[1]).serve())

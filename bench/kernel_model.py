@@ -44,7 +44,7 @@ class LocalModel:
     @property
     def model(self) -> Any:
         """transformers' model with whatever stands in for its modules."""
-        return self._trunk._model
+        return self._trunk.model
 
     @property
     def first_layer(self) -> Any:

@@ -47,13 +47,13 @@ class Recorded:
     sent: list[int] = field(default_factory=list)
     answered: list["asyncio.Future[Answer]"] = field(default_factory=list)
 
-    def send(self, encode: Callable[[int, int], bytes], num_pairs: int) -> Any:
+    def send(self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int) -> Any:
         def noted(frame_id: int, remaining_nanos: int) -> bytes:
             data = encode(frame_id, remaining_nanos)
             self.sent.append(len(data))
             return data
 
-        answered = self.stream.send(noted, num_pairs)
+        answered = self.stream.send(noted, num_pairs, num_experts)
         self.answered.append(answered)
         return answered
 

@@ -35,16 +35,7 @@ async def connected(
 
     They compute in `dtype`, by default the checkpoint's. Raises BenchFailed when one cannot be reached.
     """
-    expected = Expected(
-        model_digest=checkpoint.digest,
-        element_type=ELEMENT_TYPES[dtype or checkpoint.dtype],
-        wire_type=ELEMENT_TYPES[dtype or checkpoint.dtype],
-        sums_pairs=False,
-        hidden_size=checkpoint.hidden_size,
-        batch_invariant=False,
-        moe_layers=tuple(checkpoint.moe_layers),
-        num_experts=checkpoint.num_experts,
-    )
+    expected = expected_of(checkpoint, dtype or checkpoint.dtype)
     changed = asyncio.Event()
     peers = [ExpertPeer(address, expected, num_lanes, FRAME_SECONDS, changed.set) for address in addresses]
     async with asyncio.TaskGroup() as tasks:
@@ -55,6 +46,20 @@ async def connected(
         finally:
             for loop in loops:
                 loop.cancel()
+
+
+def expected_of(checkpoint: Checkpoint, dtype: torch.dtype) -> Expected:
+    """What a router of this checkpoint expects of services that compute in `dtype`."""
+    return Expected(
+        model_digest=checkpoint.digest,
+        element_type=ELEMENT_TYPES[dtype],
+        wire_type=ELEMENT_TYPES[dtype],
+        sums_pairs=False,
+        hidden_size=checkpoint.hidden_size,
+        batch_invariant=False,
+        moe_layers=tuple(checkpoint.moe_layers),
+        num_experts=checkpoint.num_experts,
+    )
 
 
 async def _until_live(peers: Sequence[ExpertPeer], changed: asyncio.Event) -> None:
@@ -104,9 +109,20 @@ def _dealt_out(layer: int, num_experts: int, peers: Sequence[ExpertPeer]) -> Rep
 
 def decode_step(num_tokens: int, lane: int = 0) -> Step:
     """A step as decoding makes it: a token of each of so many sequences."""
-    order = Order((0,), Sampling(), 1)
-    sequences = [RoutedSequence(number, order, SequenceReceipt()) for number in range(1, num_tokens + 1)]
-    return Step(lane, [Work(sequence, 1) for sequence in sequences])
+    order = Order((0,), Sampling(), 2)
+    return Step(
+        lane,
+        [
+            Work(RoutedSequence(number, order, SequenceReceipt(), generated=[0], num_computed=1), 1)
+            for number in range(1, num_tokens + 1)
+        ],
+    )
+
+
+def prefill_step(num_tokens: int, lane: int = 0) -> Step:
+    """A step that reads one sequence's prompt."""
+    order = Order((0,) * num_tokens, Sampling(), 1)
+    return Step(lane, [Work(RoutedSequence(1, order, SequenceReceipt()), num_tokens)])
 
 
 def random_gate(num_tokens: int, num_experts: int, top_k: int, seed: int) -> torch.Tensor:

@@ -50,6 +50,11 @@ class Shape:
     num_services: int
     num_slots: int
 
+    @property
+    def service_slots(self) -> int:
+        """Experts of any layer that one service has memory for; the last slot is for moves."""
+        return self.num_layers * self.num_slots // self.num_services + 1
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -73,8 +78,7 @@ class Cluster:
     def even(cls, shape: Shape, prices: Prices) -> "Cluster":
         """Experts spread as services do that know no load, with one replica each."""
         experts = [(layer, expert) for layer in range(shape.num_layers) for expert in range(shape.num_experts)]
-        memory = shape.num_layers * shape.num_slots // shape.num_services + 1  # the last for moves
-        empty = [Host(f"service-{number:02}", memory) for number in range(shape.num_services)]
+        empty = [Host(f"service-{number:02}", shape.service_slots) for number in range(shape.num_services)]
         nanos = (prices.fixed_nanos, prices.expert_nanos, prices.pair_nanos)
         wanted = Wanted(experts, coverage=1)
         costs = Costs.equal(shape.num_services, *nanos)

@@ -1,6 +1,7 @@
 """The shipped model's routing of held-out text, recorded once and kept under build/bench/."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from bench.command import OUTPUT
+from bench.failure import BenchFailed
 from bench.placement_text import NUM_WINDOWS, TOPICS, WINDOW, Text, held_out_texts
+from bench.placement_traffic import DECODE_BATCH
 from bench.progress import Stages
 from services.gateway.settings import EMBEDDED_MODEL
 from services.router.load.recording import ExpertIds, Recording, read_recording
@@ -30,6 +33,26 @@ def recordings(stages: Stages) -> list[Recording]:
             texts = held_out_texts()
         with stages.stage("recording the shipped model's routing", len(texts)):
             return _recorded(texts, paths, stages)
+
+
+def given(paths: Sequence[Path]) -> list[Recording]:
+    """Recordings of a router's traffic, tokens as they came in steps of a window's; as many of each.
+
+    Raises BenchFailed for what is no recording, is of different models, or does not suffice for all kinds of steps.
+    """
+    try:
+        found = [read_recording(path).regrouped(WINDOW) for path in paths]
+    except (OSError, InvalidRequest) as error:
+        raise BenchFailed(str(error)) from None
+    if len({(it.num_layers, it.num_experts) for it in found}) > 1:
+        raise BenchFailed("the recordings are of models with different numbers of layers or experts")
+    if WINDOW % len(found):
+        raise BenchFailed(f"{len(found)} recordings do not share steps of {WINDOW} tokens; give 1, 2, 4 or 8")
+    least = 2 * DECODE_BATCH  # a batch of windows to plan by, and one to judge by
+    fewest = min(it.num_steps for it in found) // least * least
+    if not fewest:
+        raise BenchFailed(f"every recording needs {least * WINDOW} tokens, half of them to be judged by")
+    return [replace(it.between(0, fewest), topic=it.topic or path.stem) for it, path in zip(found, paths, strict=True)]
 
 
 def _recorded(texts: Sequence[Text], paths: Sequence[Path], stages: Stages) -> list[Recording]:

@@ -11,7 +11,7 @@ from bench.placement_cluster import Cluster, Prices, Shape
 from bench.placement_traffic import Traffic
 from services.router.load.imbalance import active_excess, imbalance
 from services.router.load.recording import Recording
-from services.router.planning.split import Speeds, split
+from services.router.split import Speeds, split
 
 Counts = npt.NDArray[np.int64]
 

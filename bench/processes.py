@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -36,17 +36,20 @@ class Server:
 
 
 @asynccontextmanager
-async def services_running(members: Sequence[Member]) -> AsyncIterator[list[Server]]:
+async def services_running(
+    members: Sequence[Member], variables: Mapping[str, str] | None = None
+) -> AsyncIterator[list[Server]]:
     """Run services as `moesaic serve` would, all at once, until the block ends; yields them once all are ready.
 
-    They stop in the opposite order. Raises BenchFailed with the end of the log of one that does not start.
+    `variables` are added to their environment. They stop in the opposite order. Raises BenchFailed with the end of the
+    log of one that does not start.
     """
     with tempfile.TemporaryDirectory(prefix="moesaic-bench-") as folder:
         children: list[Child] = []
         try:
             for member in members:
                 log = Path(folder) / f"{member.name}.log"
-                children.append(await Child.start(member, log, {"GRPC_VERBOSITY": "ERROR"}))
+                children.append(await Child.start(member, log, {"GRPC_VERBOSITY": "ERROR", **(variables or {})}))
             async with asyncio.timeout(START_SECONDS):
                 await asyncio.gather(*(child.until_ready() for child in children))
             yield [Server(child.member.address, child.pid) for child in children]

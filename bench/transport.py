@@ -61,7 +61,7 @@ class TensorClient:
     async def exchange(self, frames: Sequence[torch.Tensor], num_services: int) -> None:
         """Send the frames to each of the first services, and return when the rows of all of them are readable."""
         answers = [
-            peer.streams[0].send(partial(encode, rows), len(rows))
+            peer.streams[0].send(partial(encode, rows), len(rows), 1)
             for rows in frames
             for peer in self._peers[:num_services]
         ]

@@ -892,7 +892,7 @@ class PlanOutcome(google.protobuf.message.Message):
     predicted_nanos: builtins.float
     """The same as predicted for the placement planned."""
     achieved_nanos: builtins.float
-    """The same as fitted to the load that came after it; 0 while not enough has come."""
+    """The same in proportion to what the load that came after it would have taken without the plan; 0 while not enough has come."""
     num_moves: builtins.int
     """Experts that were moved."""
     def __init__(

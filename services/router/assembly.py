@@ -11,6 +11,9 @@ from services import kernels
 from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
 from services.model.kv_cache import KvCache, bytes_per_token
+from services.router.balance.balancer import Balancer
+from services.router.balance.metrics import observe_balancer
+from services.router.balance.planner import Planner
 from services.router.combine import ExactCombine, PartialCombine
 from services.router.dispatch import Dispatcher
 from services.router.engine import Engine
@@ -19,10 +22,12 @@ from services.router.hosting.fleet import Fleet
 from services.router.hosting.metrics import observe_fleet
 from services.router.kv_budget import KvBudget, kv_budget
 from services.router.lanes import AutoLanes, FixedLanes, Lanes
+from services.router.load.watch import RoutingWatch
 from services.router.scheduler import Scheduler
 from services.router.sequence import TraceDetail
 from services.router.service import Running
 from services.router.settings import RouterSettings
+from services.router.tracing import Tracing
 from services.router.trunk import Numerics, Trunk
 from services.router.warm_up import warm_up
 from services.wire.errors import BadState
@@ -52,11 +57,18 @@ class Assembly:
             settings.batch_invariant,
         )
         self._wire_dtype = _wire_dtype(settings, self._numerics.dtype)
+        self._watch = RoutingWatch(
+            checkpoint.moe_layers,
+            checkpoint.num_experts,
+            checkpoint.num_experts_per_token,
+            window_steps=settings.rebalance_steps,
+        )
         self._dispatcher = Dispatcher(
             num_experts=checkpoint.num_experts,
             hidden_size=checkpoint.hidden_size,
             wire_dtype=self._wire_dtype,
             combine=PartialCombine() if settings.combine == "partial" else ExactCombine(),
+            watch=self._watch,
             capacity_factor=settings.capacity_factor,
             unserved_seconds=settings.unserved_seconds,
             frame_checksums=settings.frame_checksums,
@@ -89,8 +101,12 @@ class Assembly:
         await fleet.complete()
         self._loops.append(loops.create_task(engine.run()))
         await warm_up(engine, self._checkpoint.vocab_size, settings.max_batch_tokens, budget.max_context)
+        self._watch.restart()  # warming up is not traffic
         observe_fleet(fleet)
-        return Running(engine, fleet, self._describe(budget))
+        balancer = Balancer(fleet, self._watch, Planner(), settings)
+        self._loops.append(loops.create_task(balancer.run()))
+        observe_balancer(balancer)
+        return Running(engine, fleet, self._describe(budget), self._watch, balancer)
 
     def stop(self) -> None:
         """End the loops, and loading where it still goes on."""
@@ -160,7 +176,7 @@ class Assembly:
             cache,
             scheduler,
             lanes=self._lanes,
-            trace_detail=TraceDetail[settings.trace_detail.upper()],
+            tracing=Tracing.of(TraceDetail[settings.trace_detail.upper()], layers_share=settings.trace_layers_share),
             forget=forget,
         )
 

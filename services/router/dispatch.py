@@ -14,6 +14,7 @@ from services.router.expert_stream import Answer
 from services.router.failure import FailureLog
 from services.router.gather import Gather, Gathered
 from services.router.host_copy import to_host
+from services.router.load.watch import RoutingWatch
 from services.router.placement import Placement
 from services.router.receipt import ReplyTimes
 from services.router.scatter import Attempt, Call, Outgoing, Scatter, first_attempt
@@ -30,9 +31,10 @@ UNSERVED_SECONDS = 10.0
 class Dispatcher:
     """Computes a layer's routed experts on the services of the current placement.
 
-    Rows travel in `wire_dtype`, with checksums unless told otherwise. `capacity_factor`, where given, turns the
-    capacity guard on. Pairs that a service does not compute are sent again, to another replica where there is one; for
-    `unserved_seconds` from the first failure on they wait for one that can compute them.
+    Rows travel in `wire_dtype`, with checksums unless told otherwise. `watch`, where given, sees the routing;
+    `capacity_factor` turns the capacity guard on. Pairs that a service does not compute are sent again, to another
+    replica where there is one; for `unserved_seconds` from the first failure on they wait for one that can compute
+    them.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Dispatcher:
         hidden_size: int,
         wire_dtype: torch.dtype,
         combine: Combine,
+        watch: RoutingWatch | None = None,
         capacity_factor: float | None = None,
         unserved_seconds: float = UNSERVED_SECONDS,
         frame_checksums: bool = True,
@@ -50,6 +53,7 @@ class Dispatcher:
         self._num_experts = num_experts
         self._wire_dtype = wire_dtype
         self._combine = combine
+        self._watch = watch
         self._capacity_factor = capacity_factor
         self._unserved_seconds = unserved_seconds
         self._scatter = Scatter(
@@ -123,6 +127,8 @@ class Dispatcher:
         top_k = index.shape[1]
         if self._capacity_factor is not None:
             experts = self._guard(step, experts, top_k)
+        if self._watch is not None:
+            self._watch.note(step.lane, layer, experts, is_decode=step.is_decode)
         sent = _sendable(step, layer, host_weights[0].reshape(-1).numpy(), top_k) if host_weights else None
         return Outgoing(layer, host_hidden.contiguous(), experts, sent, top_k)
 

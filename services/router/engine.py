@@ -8,7 +8,6 @@ from functools import partial
 from itertools import count
 
 import torch
-from opentelemetry import trace
 
 from services.model.kv_cache import KvCache
 from services.model.sampler import are_finite, draw_all
@@ -18,14 +17,14 @@ from services.router.lanes import Lanes
 from services.router.metrics import StepMetrics
 from services.router.receipt import SequenceReceipt
 from services.router.scheduler import Room, Scheduler, Work
-from services.router.sequence import Order, Reason, Sequence, TraceDetail
+from services.router.sequence import Order, Reason, Sequence
 from services.router.spans import spans_of_step
 from services.router.step import Step
+from services.router.tracing import Tracing
 from services.router.trunk import Trunk
 from services.wire.errors import ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
-tracer = trace.get_tracer(__name__)
 
 # Told of each new token of a sequence, with the step that made it; after the last one `ending` is set.
 Listener = Callable[[Sequence, int | None, Step | None], None]
@@ -44,14 +43,14 @@ class Engine:
         scheduler: Scheduler,
         *,
         lanes: Lanes,
-        trace_detail: TraceDetail,
+        tracing: Tracing,
         forget: Callable[[Sequenced[int]], None],
     ) -> None:
         self._trunk = trunk
         self._cache = cache
         self._scheduler = scheduler
         self._lanes = LaneControl(lanes, scheduler)
-        self._trace_detail = trace_detail
+        self._tracing = tracing
         self._forget = forget
         self._numbers = count(1)
         self._listeners: dict[int, Listener] = {}
@@ -72,6 +71,7 @@ class Engine:
             raise Unavailable("the router is stopping")
         sequence = Sequence(next(self._numbers), order, SequenceReceipt())
         self._scheduler.submit(sequence)
+        sequence.trace = self._tracing.begin(order)
         self._listeners[sequence.number] = listener
         if seconds is not None:
             loop = asyncio.get_running_loop()
@@ -124,7 +124,7 @@ class Engine:
         step = Step(lane, batch)
         sequences = [work.sequence for work in batch]
         prefilling = [sequence.is_prefilling for sequence in sequences]
-        step.spans = spans_of_step(tracer, sequences, self._trace_detail, lane)
+        step.spans = spans_of_step(self._tracing, sequences, lane, step.clock.started)
         for sequence, prefill in zip(sequences, prefilling, strict=True):
             sequence.receipt.enter_step(step.clock, prefill=prefill)
         try:
@@ -193,6 +193,7 @@ class Engine:
         listener = self._listeners.pop(sequence.number, None)
         if listener is not None:
             listener(sequence, None, None)
+            self._tracing.end(sequence)
         self._idle.set()
 
     def _expire(self, sequence: Sequence) -> None:

@@ -18,6 +18,7 @@ from services.router.pace import Pace
 from services.router.suspicion import Suspicion
 from services.runtime.apart import apart
 from services.runtime.channels import open_channel
+from services.runtime.process import leaves
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,9 @@ class ExpertPeer:
             try:
                 await apart(self._live(channel))
             except* ServingError as group:
-                self._note(_first_of(group))
+                error = leaves(group)[0]
+                assert isinstance(error, ServingError), "the group was split by its type"
+                self._note(error)
             finally:
                 pause = self._forget()
                 await channel.close()
@@ -258,10 +261,3 @@ def _readable(message: Message | None, address: str) -> Message:
     if message is None:
         raise Unavailable(f"expert service {address} sent a message that cannot be read")
     return message
-
-
-def _first_of(error: BaseException) -> ServingError:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, ServingError), "the group was split by its type"
-    return error

@@ -67,8 +67,8 @@ class ExpertStream:
         self._sent_pairs = 0
         self._granted_pairs = 0
 
-    def send(self, encode: Callable[[int, int], bytes], num_pairs: int) -> "asyncio.Future[Answer]":
-        """Queue the frame that `encode(frame_id, remaining_nanos)` writes.
+    def send(self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int) -> "asyncio.Future[Answer]":
+        """Queue the frame that `encode(frame_id, remaining_nanos)` writes, of pairs of so many experts.
 
         The future ends with the answer, or with FrameLost when the stream breaks or the frame's deadline passes; at
         once when the stream is down, its service suspect, or the queue full.
@@ -81,9 +81,9 @@ class ExpertStream:
         frame_id, remaining_nanos = self._flights.next_id, self._deadline.nanos_for(num_pairs)
         message = encode(frame_id, remaining_nanos)
         fitted = self._deadline.fitted_nanos(num_pairs)
-        self._flights.begin(Flight(answered, num_pairs, time.perf_counter_ns(), remaining_nanos, fitted))
+        self._flights.begin(Flight(answered, num_pairs, num_experts, time.perf_counter_ns(), remaining_nanos, fitted))
         self._deadline.begin(fitted)
-        self._pace.begin(num_pairs)
+        self._pace.begin(num_pairs, num_experts)
         self._push(_Queued(message, num_pairs, frame_id, answered))
         return answered
 
@@ -166,11 +166,12 @@ class ExpertStream:
         self._deadline.end(flight.fitted_nanos)
         if reply.error is None and not reply.failures:
             self._deadline.observe(flight.num_pairs, arrived - sent)
-            self._pace.end(flight.num_pairs, arrived - sent, queue + compute)
+            self._pace.end(flight.num_pairs, flight.num_experts, arrived - sent, queue, compute)
         else:
-            self._pace.lose(flight.num_pairs)  # a refusal is quick, and says nothing of computing
+            self._pace.lose(flight.num_pairs, flight.num_experts)  # a refusal is quick, and says nothing of computing
         if not flight.answered.done():
-            flight.answered.set_result(Answer(reply, ReplyTimes(self._address, sent, arrived, queue, compute)))
+            times = ReplyTimes(self._address, sent, arrived, queue, compute, timings.decode_nanos)
+            flight.answered.set_result(Answer(reply, times))
 
     def _refusal(self) -> FrameLost | None:
         if not self.is_up:
@@ -183,7 +184,7 @@ class ExpertStream:
 
     def _note_lost(self, flight: Flight[Answer]) -> None:
         self._deadline.end(flight.fitted_nanos)
-        self._pace.lose(flight.num_pairs)
+        self._pace.lose(flight.num_pairs, flight.num_experts)
 
     def _note_hung(self, error: FrameLost) -> None:
         # What was given up before it was written is not kept: nobody knows for how long nothing is taken.

@@ -21,6 +21,7 @@ class Flight(Generic[Answer]):
 
     answered: "asyncio.Future[Answer]"
     num_pairs: int
+    num_experts: int
     sent: int  # nanoseconds of the monotonic clock
     remaining_nanos: int
     fitted_nanos: int = 0

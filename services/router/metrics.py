@@ -26,6 +26,10 @@ LAYER_COMMUNICATION = "moesaic.router.lanes.layer_communication"
 LAYER_COMPUTE = "moesaic.router.lanes.layer_compute"
 LANE_TOKEN_RATE = "moesaic.router.lanes.token_rate"
 
+# Services that are named; a fleet whose services are replaced again and again would else add series without end.
+MAX_SERVICES = 256
+OTHER = "other"
+
 meter = metrics.get_meter(__name__)
 
 
@@ -38,6 +42,7 @@ class StepMetrics:
     def __init__(self, scheduler: Scheduler, cache: KvCache) -> None:
         self._num_steps = self._num_drawn = 0
         self._parts = Parts()
+        self._services: set[str] = set()
         self._stragglers: Counter[str] = Counter()
         self._retries: Counter[tuple[str, str]] = Counter()
         self._step_tokens = meter.create_histogram(STEP_TOKENS, "{token}", "tokens computed in one step")
@@ -67,10 +72,17 @@ class StepMetrics:
         """Count a step that has ended."""
         self._num_steps += 1
         self._num_drawn += num_drawn
-        self._retries.update(step.clock.retries)
         self._parts.add(step.clock.parts)
-        self._stragglers.update(step.clock.stragglers)
+        for service, layers in step.clock.stragglers.items():
+            self._stragglers[self._named(service)] += layers
+        for (service, reason), frames in step.clock.retries.items():
+            self._retries[self._named(service), reason] += frames
         self._step_tokens.record(step.num_tokens)
+
+    def _named(self, service: str) -> str:
+        if service not in self._services and len(self._services) < MAX_SERVICES:
+            self._services.add(service)
+        return service if service in self._services else OTHER
 
 
 def observe_lanes(lanes: Lanes) -> None:

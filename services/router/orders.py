@@ -5,7 +5,7 @@ import math
 from moesaic.v1 import common_pb2, router_pb2
 from services.model.sampler import Sampling
 from services.router.sequence import Order, TraceDetail
-from services.runtime.tracing import context_from
+from services.runtime.span_writing import SpanRef
 from services.wire.errors import InvalidRequest
 
 MAX_TEMPERATURE = 100.0
@@ -27,7 +27,7 @@ def order_of(request: router_pb2.SequenceRequest, vocab_size: int) -> Order:
         max_new_tokens=request.max_new_tokens,
         stop_token_ids=frozenset(request.stop_token_ids),
         return_routed_experts=request.return_routed_experts,
-        trace_context=context_from(trace.traceparent, trace.tracestate) if trace.traceparent else None,
+        trace_parent=SpanRef.parse(trace.traceparent, trace.tracestate),
         trace_detail=_trace_detail(request.trace_detail),
     )
 

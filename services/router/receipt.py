@@ -34,13 +34,17 @@ class Parts:
 
 @dataclass(slots=True)
 class ReplyTimes:
-    """One service's answer to a layer, in nanoseconds; `sent` and `arrived` by this process's monotonic clock."""
+    """One service's answer to a layer, in nanoseconds; `sent` and `arrived` by this process's monotonic clock.
+
+    `server_compute` is the service's own time but for the queue: `server_decode` of it to read the frame.
+    """
 
     service: str
     sent: int
     arrived: int
     server_queue: int
     server_compute: int
+    server_decode: int = 0
 
     @property
     def wire(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from services.router.assignment import assign
+from services.router.assignment import Assigned, assign
 from services.router.expert_stream import Answer
 from services.router.failure import FailedPairs, Failure
 from services.router.placement import Placement
@@ -32,14 +32,10 @@ class Outgoing:
 
 @dataclass(slots=True)
 class Attempt:
-    """Pairs to send now, flat as in Outgoing, to the placement's services by `owners` [experts].
-
-    `failures` are those of experts that were tried before.
-    """
+    """Pairs to send now, assigned to the placement's services; `failures` are of experts that were tried before."""
 
     placement: Placement
-    experts: Indices
-    owners: Indices
+    assigned: Assigned
     failures: Mapping[int, Sequence[Failure]] = field(default_factory=dict)
 
 
@@ -60,11 +56,11 @@ class Call:
 
 
 def first_attempt(outgoing: Outgoing, placement: Placement) -> Attempt:
-    """All pairs of the layer, each to the replica of its expert that is expected to be done with it first."""
+    """All pairs of the layer, to the replicas of their experts that are expected to be done with them first."""
     owners, choices = placement.owners[outgoing.layer], placement.choices(outgoing.layer)
-    if choices:
-        owners = assign(outgoing.experts, owners, choices, [service.pace for service in placement.services])
-    return Attempt(placement, outgoing.experts, owners)
+    if not choices:
+        return Attempt(placement, Assigned(outgoing.experts, owners))
+    return Attempt(placement, assign(outgoing.experts, owners, choices, [it.pace for it in placement.services]))
 
 
 class Scatter:
@@ -87,11 +83,13 @@ class Scatter:
         calls: list[Call],
     ) -> list[FailedPairs]:
         """Send the frames of an attempt and add them to `calls`; returns the pairs that nobody can be asked for."""
-        placement = attempt.placement
+        placement, assigned = attempt.placement, attempt.assigned
         # Half of a frame is for what surrounds the rows: indices, request numbers, headers.
         most = max(1, placement.max_frame_bytes // 2 // self._row_bytes)
         lane, unserved = step.lane, []
-        for share in shares_of(attempt.experts, attempt.owners, outgoing.top_k, most, counts_rows=self._counts_rows):
+        for share in shares_of(assigned.parts, assigned.owners, outgoing.top_k, most, counts_rows=self._counts_rows):
+            if assigned.experts is not None:
+                share.experts = assigned.experts[share.experts]
             service = None if share.service == NOBODY else placement.services[share.service]
             if service is None or lane >= len(service.streams):  # it was lost, and the placement is not yet replaced
                 unserved.append(FailedPairs(share.positions, None))
@@ -104,7 +102,7 @@ class Scatter:
                 now = step.clock.now()
                 span = spans.begin_call(service.address, now, rows=num_rows, pairs=num_pairs, num_bytes=num_bytes)
             encode = self._encoder(share, outgoing, step, span.traceparent)
-            answered = service.streams[lane].send(encode, num_pairs)
+            answered = service.streams[lane].send(encode, num_pairs, share.num_experts)
             calls.append(Call(share, answered, span, service.address, number))
         return unserved
 

@@ -3,11 +3,10 @@
 import enum
 from dataclasses import dataclass, field
 
-from opentelemetry.context import Context
-
 from services.model.block_table import BlockTable
 from services.model.sampler import Sampling
 from services.router.receipt import SequenceReceipt
+from services.runtime.span_writing import SpanRef
 from services.wire.errors import ServingError
 
 
@@ -47,13 +46,23 @@ class Order:
     max_new_tokens: int
     stop_token_ids: frozenset[int] = frozenset()
     return_routed_experts: bool = False
-    trace_context: Context | None = None
+    trace_parent: SpanRef | None = None
     trace_detail: TraceDetail = TraceDetail.UNSPECIFIED
 
     @property
     def worst_case_tokens(self) -> int:
         """Tokens of KV cache that it takes if it runs to its limit."""
         return len(self.prompt) + self.max_new_tokens
+
+
+@dataclass(frozen=True)
+class SequenceTrace:
+    """A sequence that is traced: its span, the one above it, and how deep; `is_chosen` by the router for its layers."""
+
+    span: SpanRef
+    parent_id: bytes
+    detail: TraceDetail
+    is_chosen: bool = False
 
 
 @dataclass(eq=False)
@@ -66,6 +75,7 @@ class Sequence:
     number: int
     order: Order
     receipt: SequenceReceipt
+    trace: SequenceTrace | None = None
     generated: list[int] = field(default_factory=list)
     num_computed: int = 0
     table: BlockTable | None = None

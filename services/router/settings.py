@@ -71,7 +71,14 @@ class RouterSettings(BaseSettings):
         description="drop pairs beyond ceil(factor x tokens x k / experts) of an expert; unset drops none",
     )
     trace_detail: Literal["request", "step", "layer"] = Field(
-        "layer", description="how much of a sampled request is traced where it does not say itself"
+        "step", description="how much of a sampled request is traced where it does not say itself"
+    )
+    trace_layers_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of the time in which one such request at a time is traced to its layers, with "
+        "trace_detail=step",
     )
     experts_wait_seconds: PositiveFloat = Field(
         60.0,
@@ -88,6 +95,16 @@ class RouterSettings(BaseSettings):
         10.0,
         allow_inf_nan=False,
         description="how long a request waits for an expert that no service can compute, before it ends",
+    )
+    rebalance: bool = Field(True, description="move and replicate experts by itself where the load asks for it")
+    rebalance_seconds: PositiveFloat = Field(
+        10.0, allow_inf_nan=False, description="how often it is looked whether moving experts would pay"
+    )
+    rebalance_steps: PositiveInt = Field(
+        1024, description="steps of late whose load is planned for, and that a plan is judged by afterwards"
+    )
+    rebalance_gain: PositiveFloat = Field(
+        0.05, lt=1, description="share of the experts' time of a step that a plan is to save, or nothing is moved"
     )
     frame_floor_seconds: PositiveFloat = Field(
         0.2, allow_inf_nan=False, description="least time that an expert service is given for a frame"

@@ -28,6 +28,11 @@ class Share:
     pair_rows: Words
     experts: Words
 
+    @property
+    def num_experts(self) -> int:
+        """Distinct experts."""
+        return int(np.count_nonzero(np.bincount(self.experts)))
+
 
 def shares_of(experts: Indices, owners: Indices, top_k: int, most: int, *, counts_rows: bool = False) -> list[Share]:
     """Split the pairs by the service that owns their expert, into frames of at most `most` pairs (and at least one

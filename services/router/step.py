@@ -51,6 +51,11 @@ class Step:
         return np.repeat(np.arange(len(self.batch)), [work.num_tokens for work in self.batch])
 
     @cached_property
+    def is_decode(self) -> bool:
+        """Whether every row is the next token of a sequence whose prompt is computed."""
+        return not any(work.sequence.is_prefilling for work in self.batch)
+
+    @cached_property
     def _draws(self) -> list[bool]:
         return [work.draws for work in self.batch]
 

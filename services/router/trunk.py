@@ -33,7 +33,8 @@ class Numerics:
 class Trunk:
     """Runs steps through transformers' own model; below `run_awaiting` only, since its experts are awaited.
 
-    `kv_shapes` says what each attention layer stores for one token, as a probing forward found it.
+    `model` is that one, with whatever stands in for its modules; `kv_shapes` says what each attention layer stores for
+    one token, as a probing forward found it.
     """
 
     def __init__(
@@ -44,28 +45,28 @@ class Trunk:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.numerics = numerics
-        self._model = build_trunk(
+        self.model = build_trunk(
             checkpoint,
             numerics.dtype,
             numerics.device,
             lambda layer, _shell: RemoteExperts(layer, compute_experts),
             progress,
         )
-        plug_into(self._model)
+        plug_into(self.model)
         self._plug_gates(checkpoint.num_experts)
-        overlap_shared_experts(self._model)
+        overlap_shared_experts(self.model)
         if kernels.AVAILABLE and numerics.device.type == "cpu":
-            use_kernels(self._model, always=numerics.batch_invariant)
-            fuse_attention(self._model, self._run_with)
+            use_kernels(self.model, always=numerics.batch_invariant)
+            fuse_attention(self.model, self._run_with)
         if numerics.batch_invariant:
-            tile_linears(self._model)
-        self._rows_per_tile = most_tile_rows(self._model) if numerics.batch_invariant else None
+            tile_linears(self.model)
+        self._rows_per_tile = most_tile_rows(self.model) if numerics.batch_invariant else None
         self.kv_shapes = self._probe()
 
     def forward(self, step: Step, cache: KvCache) -> torch.Tensor:
         """Logits in float32 of the step's drawing sequences, [drawing, vocabulary]."""
         inputs = step.inputs(cache, self.numerics.device, self._rows_per_tile)
-        output = self._model(
+        output = self.model(
             input_ids=inputs.token_ids[None],
             position_ids=inputs.positions[None],
             use_cache=False,
@@ -78,7 +79,7 @@ class Trunk:
 
     def _plug_gates(self, num_experts: int) -> None:
         numerics = self.numerics
-        for block, name in gates(self._model):
+        for block, name in gates(self.model):
             gate: torch.nn.Module = getattr(block, name)
             fused = fused_gate(gate, numerics.dtype, _begin_gate, always=numerics.batch_invariant)
             if fused is not None:
@@ -96,7 +97,7 @@ class Trunk:
 
     def _run_with(self, probe: AttentionProbe) -> None:
         token_ids = torch.arange(PROBE_TOKENS, device=self.numerics.device)[None]
-        self._model(input_ids=token_ids, position_ids=token_ids, use_cache=False, packed=probe)
+        self.model(input_ids=token_ids, position_ids=token_ids, use_cache=False, packed=probe)
 
 
 def _begin_gate() -> None:

@@ -71,7 +71,7 @@ class Unfinished:
         for expert, services in choices.items():
             owners[expert] = services[0] if len(services) == 1 else SEVERAL
         paces = [service.pace for service in placement.services]
-        return Attempt(placement, experts, assign(experts, owners, choices, paces), self._failures)
+        return Attempt(placement, assign(experts, owners, choices, paces), self._failures)
 
     def seconds_to_wait(self, now: float) -> float:
         """Until there is something to do though no placement comes and no sequence ends."""

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from bench import placement_planner, placement_recording
 from bench.failure import BenchFailed
-from bench.placement import measure
+from bench.placement import REPLAY, measure
 from bench.placement_cluster import BALANCED, CACHED, EPLB, EVEN, READ, Cluster, Shape
 from bench.placement_drift import Drift, bytes_per_point, drifts
 from bench.placement_planner import CHANGED, FROM_EVEN, UNCHANGED, skewed_load, timings
-from bench.placement_recording import recorded, recordings
+from bench.placement_recording import given, recorded, recordings
 from bench.placement_replay import computed, judged
 from bench.placement_text import TOPICS, WINDOW, Text, _windows
 from bench.placement_traffic import DECODE_BATCH, decoded, halves, mixed, traffics
@@ -181,6 +181,28 @@ def test_what_was_recorded_is_read_again(folder: Path):
     assert [recording.topic for recording in recordings(Stages())] == list(TOPICS)
 
 
+def test_recordings_of_a_router_are_cut_into_windows_of_tokens_as_they_came(tmp_path: Path):
+    served = topic("chat", 3, num_windows=2 * DECODE_BATCH + 1).regrouped(48)  # not whole steps of a window
+    served.write(tmp_path / "chat.npz")
+    (found,) = given([tmp_path / "chat.npz"])
+    assert found.topic == "chat"
+    assert found.rows.tolist() == [WINDOW] * (2 * DECODE_BATCH)
+    assert (found.experts == served.experts[:, : found.experts.shape[1]]).all()
+    assert all(seen.num_steps for traffic in traffics([found]) for case in traffic.cases for seen in case)
+
+
+def test_recordings_that_do_not_suffice_are_refused(tmp_path: Path):
+    paths = [tmp_path / f"{number}.npz" for number in range(3)]
+    for path in paths:
+        topic("short", 1, num_windows=2 * DECODE_BATCH - 1).write(path)
+    with pytest.raises(BenchFailed, match="needs 16384 tokens"):
+        given(paths[:1])
+    with pytest.raises(BenchFailed, match="3 recordings do not share"):
+        given(paths)
+    with pytest.raises(BenchFailed, match="No such file"):
+        given([tmp_path / "nowhere.npz"])
+
+
 def test_every_traffic_has_something_to_plan_by_and_to_judge_on(folder: Path):
     for traffic in traffics(recordings(Stages())):
         for seen, unseen in traffic.cases:
@@ -190,7 +212,8 @@ def test_every_traffic_has_something_to_plan_by_and_to_judge_on(folder: Path):
 async def test_the_bench_has_a_row_for_every_strategy(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(placement_planner, "LARGE", SHAPE)
     monkeypatch.setattr("bench.placement.DRIFT_SLOTS", (12,))
-    report = await measure(Namespace(quick=True, services=(2,), slots=(8, 12)), Stages())
+    options = Namespace(quick=True, services=(2,), slots=(8, 12), only=REPLAY, recording=None, model=EMBEDDED_MODEL)
+    report = await measure(options, Stages())
     prefill, decode, drift, plans = report.tables
     for table in (prefill, decode):
         whose = [(row[1], row[2], row[3]) for row in table.rows]

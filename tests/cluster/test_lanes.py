@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.hosting_wire import Wire
 from bench.simulated import DeviceTime, SimulatedExpert, simulated_expert
 from services.model.kv_cache import KvCache
 from services.router.lane_times import StepSeen
@@ -20,7 +21,6 @@ from tests.checkpoints import MAX_CONTEXT, VOCAB_SIZE, save_tiny
 from tests.cluster import local
 from tests.cluster.oracle import LogitsRecord, prompts_of
 from tests.cluster.router_client import RouterClient, connected
-from tests.cluster.slow_wire import slow_wire
 from tests.cluster.test_batch_invariance import TESSERA, logits_of
 
 NUM_SEQUENCES, TOP_K = 16, 2
@@ -66,18 +66,29 @@ def choices(monkeypatch: pytest.MonkeyPatch) -> Choices:
 
 
 @asynccontextmanager
+async def slow_wire(address: str) -> AsyncIterator[str]:
+    wire = await Wire.start(address)
+    try:
+        await wire.delay(ROUND_TRIP_SECONDS / 2)
+        yield wire.address
+    finally:
+        await wire.close()
+
+
+@asynccontextmanager
 async def far_away(model: Path) -> AsyncIterator[RouterClient]:
     """A router with the default lanes, and its one service on a simulated device at the end of a slow wire."""
     row_nanos = int(DEVICE_SECONDS * 1e9 / (NUM_SEQUENCES * TOP_K))
     async with (
         simulated_expert(SimulatedExpert(model, DeviceTime(row_nanos=row_nanos))) as port,
-        slow_wire(f"127.0.0.1:{port}", ROUND_TRIP_SECONDS / 2) as address,
+        slow_wire(f"127.0.0.1:{port}") as address,
         local.router(model, [address]) as router,
         connected(router) as client,
     ):
         yield client
 
 
+@pytest.mark.alone
 async def test_a_slow_device_far_away_gets_more_than_one_lane(model: Path, choices: Choices) -> None:
     async with far_away(model) as client:
         choices.clear()

@@ -1,82 +1,93 @@
 """One trace from the client's traceparent down to layer and service, and communication times that add up."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from moesaic.v1 import common_pb2
-from services.expert import spans as expert_spans
-from services.gateway import request_trace
-from services.router import engine
 from services.runtime.channels import open_channel
 from tests.cluster import local
 from tests.gateway.gateway_client import Client
+from tests.recorded_spans import PARENT_ID, TRACE_ID, TRACEPARENT, RecordedSpans, attributes_of, recorded_spans
 
-TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
-SAMPLED = (("traceparent", f"00-{TRACE_ID}-b7ad6b7169203331-01"),)
+SAMPLED = (("traceparent", TRACEPARENT),)
 NUM_LAYERS, NEW_TOKENS = 3, 4
+PARTS = ("encode", "wire", "decode", "queue", "compute")
+INTERNAL, SERVER, CLIENT = Span.SPAN_KIND_INTERNAL, Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT
+# Each span's name, kind and parent's name; the first one's parent is the client's.
+TREE = {
+    ("gateway.generate", SERVER, ""),
+    ("gateway.tokenise", INTERNAL, "gateway.generate"),
+    ("gateway.admit", INTERNAL, "gateway.generate"),
+    ("gateway.queue", INTERNAL, "gateway.generate"),
+    ("gateway.relay", CLIENT, "gateway.generate"),
+    ("router.sequence", SERVER, "gateway.relay"),
+    ("router.step", INTERNAL, "router.sequence"),
+    ("router.layer", INTERNAL, "router.step"),
+    ("router.gate", INTERNAL, "router.layer"),
+    ("router.scatter", INTERNAL, "router.layer"),
+    ("router.gather", INTERNAL, "router.layer"),
+    ("router.combine", INTERNAL, "router.layer"),
+    ("router.expert", CLIENT, "router.layer"),
+    ("expert.compute", SERVER, "router.expert"),
+}
 
 
-@pytest.fixture
-def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """Every span of the three services; a provider for the whole process would stay with the tests after these."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracer = provider.get_tracer("test")
-    monkeypatch.setattr(request_trace, "_tracer", tracer)
-    monkeypatch.setattr(engine, "tracer", tracer)
-    monkeypatch.setattr(expert_spans, "_tracer", tracer)
-    yield exporter
-    provider.shutdown()
+@asynccontextmanager
+async def traced(olmoe: Path, **router_settings: Any) -> AsyncIterator[tuple[Client, RecordedSpans]]:
+    """A client of a cluster, and what is recorded once it serves; without a share of the time for layers."""
+    settings = {"trace_layers_share": 0.0} | router_settings
+    async with local.cluster(olmoe, router_settings=settings) as cluster, open_channel(cluster.gateway) as channel:
+        with recorded_spans() as recorded:
+            yield Client(channel, cluster.gateway), recorded
 
 
-async def spans_of(olmoe: Path, exporter: InMemorySpanExporter, **fields: object) -> list[ReadableSpan]:
-    async with local.cluster(olmoe) as cluster, open_channel(cluster.gateway) as channel:
-        exporter.clear()
-        request = {"stop": common_pb2.StopConditions(max_new_tokens=NEW_TOKENS, ignore_eos=True)} | fields
-        await Client(channel, cluster.gateway).complete("the gate", metadata=SAMPLED, **request)
-    return [span for span in exporter.get_finished_spans() if f"{span.context.trace_id:032x}" == TRACE_ID]
+async def generate(client: Client, **fields: object) -> None:
+    stop = common_pb2.StopConditions(max_new_tokens=NEW_TOKENS, ignore_eos=True)
+    await client.complete("the gate", metadata=SAMPLED, **{"stop": stop, **fields})
 
 
-def named(spans: list[ReadableSpan], name: str) -> list[ReadableSpan]:
-    return [span for span in spans if span.name == name]
-
-
-async def test_a_trace_reaches_from_the_client_to_every_layer_and_service(
-    olmoe: Path, exporter: InMemorySpanExporter
-) -> None:
-    spans = await spans_of(olmoe, exporter)
-    by_id = {span.context.span_id: span for span in spans}
-    (generate,) = named(spans, "gateway.generate")
-    assert f"{generate.parent.span_id:016x}" == "b7ad6b7169203331"
-    steps = named(spans, "router.step")
-    assert len(steps) == NEW_TOKENS  # the prefill draws the first token
-    layers = named(spans, "router.layer")
-    assert len(layers) == NEW_TOKENS * NUM_LAYERS
-    assert all(by_id[layer.parent.span_id].name == "router.step" for layer in layers)
-    for part in ("gate", "scatter", "gather", "combine"):
-        assert len(named(spans, f"router.{part}")) == len(layers)
-    calls, computes = named(spans, "router.expert"), named(spans, "expert.compute")
-    assert calls
-    assert sorted(by_id[compute.parent.span_id].context.span_id for compute in computes) == sorted(
-        call.context.span_id for call in calls
+async def test_a_trace_reaches_from_the_client_to_every_layer_and_service(olmoe: Path) -> None:
+    async with traced(olmoe) as (client, recorded):
+        await generate(client, trace_detail=common_pb2.TRACE_DETAIL_LAYER)
+    spans = recorded.spans
+    by_id = {span.span_id: span for span in spans}
+    assert len(by_id) == len(spans)
+    assert {span.trace_id.hex() for span in spans} == {TRACE_ID}
+    assert recorded.named("gateway.generate")[0].parent_span_id.hex() == PARENT_ID
+    names = {identity: span.name for identity, span in by_id.items()}
+    assert {(span.name, span.kind, names.get(span.parent_span_id, "")) for span in spans} == TREE
+    assert len(recorded.named("router.step")) == NEW_TOKENS  # the prefill draws the first token
+    layers, calls = recorded.named("router.layer"), recorded.named("router.expert")
+    for name in ("router.layer", "router.gate", "router.scatter", "router.gather", "router.combine"):
+        assert len(recorded.named(name)) == NEW_TOKENS * NUM_LAYERS
+    assert sorted(span.parent_span_id for span in recorded.named("expert.compute")) == sorted(
+        call.span_id for call in calls
     )
     for layer in layers:
-        asked = [call.attributes["server.address"] for call in calls if call.parent.span_id == layer.context.span_id]
-        assert layer.attributes["moesaic.straggler"] in asked
+        asked = [attributes_of(call)["server.address"] for call in calls if call.parent_span_id == layer.span_id]
+        assert attributes_of(layer)["moesaic.straggler"] in asked
     for call in calls:
-        parts = sum(call.attributes[f"moesaic.{part}_nanos"] for part in ("encode", "wire", "queue", "compute"))
-        assert parts == call.end_time - call.start_time
+        told = attributes_of(call)
+        assert sum(int(told[f"moesaic.{part}_nanos"]) for part in PARTS) == (
+            call.end_time_unix_nano - call.start_time_unix_nano
+        )
 
 
-async def test_the_request_says_how_deep_its_trace_goes(olmoe: Path, exporter: InMemorySpanExporter) -> None:
-    spans = await spans_of(olmoe, exporter, trace_detail=common_pb2.TRACE_DETAIL_STEP)
-    assert len(named(spans, "router.step")) == NEW_TOKENS
-    assert not named(spans, "router.layer")
-    spans = await spans_of(olmoe, exporter, trace_detail=common_pb2.TRACE_DETAIL_REQUEST)
-    assert not named(spans, "router.step")
-    assert named(spans, "gateway.generate")
+async def test_the_request_says_how_deep_its_trace_goes(olmoe: Path) -> None:
+    async with traced(olmoe) as (client, recorded):
+        await generate(client, trace_detail=common_pb2.TRACE_DETAIL_REQUEST)
+        assert {span.name for span in recorded.spans} >= {"gateway.generate", "router.sequence"}
+        assert not recorded.named("router.step")
+        await generate(client)
+        assert len(recorded.named("router.step")) == NEW_TOKENS
+        assert not recorded.named("router.layer")
+
+
+async def test_of_requests_that_say_nothing_the_first_is_traced_to_its_layers(olmoe: Path) -> None:
+    async with traced(olmoe, trace_layers_share=1e-6) as (client, recorded):
+        await generate(client)
+        assert len(recorded.named("router.layer")) == NEW_TOKENS * NUM_LAYERS

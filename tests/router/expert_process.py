@@ -1,9 +1,6 @@
 """An expert service in a process of its own, to be stopped, continued and killed; and frames for it."""
 
 import asyncio
-import os
-import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,33 +9,15 @@ import numpy as np
 import torch
 
 from services.wire.frames import encode_frame
-
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+from tests.service_process import service_process
 
 
 @asynccontextmanager
 async def expert_process(model: Path, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process with all experts; yields at once, while it starts."""
     flags = ("--listen", f"127.0.0.1:{port}", "--model", str(model), "--preload", "all", "--threads", "1")
-    running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.expert", *flags),
-        stderr=asyncio.subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-    )
-    try:
+    async with service_process("expert", *flags, stderr=asyncio.subprocess.DEVNULL) as (running, _):
         yield running
-    finally:
-        if running.returncode is None:
-            running.kill()
-        await running.wait()
 
 
 def one_pair(hidden_size: int, num_rows: int = 1) -> Callable[[int, int], bytes]:

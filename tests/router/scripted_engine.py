@@ -19,6 +19,7 @@ from services.router.lanes import Choice, Evidence, FixedLanes, Lanes, Why
 from services.router.scheduler import Scheduler
 from services.router.sequence import Order, Reason, Sequence, TraceDetail
 from services.router.step import Step
+from services.router.tracing import Tracing
 
 VOCAB = 16
 
@@ -89,7 +90,8 @@ async def engine(
     cache = KvCache({0: LayerShape(1, 1, 1, 1)}, 256, torch.float32, torch.device("cpu"))
     scheduler = Scheduler(cache.pool, max_sequences=8, max_context=64, max_batch_tokens=8, max_lanes=lanes.max_lanes)
     forget = (forgotten if forgotten is not None else []).append
-    made = Engine(trunk, cache, scheduler, lanes=lanes, trace_detail=TraceDetail.STEP, forget=forget)
+    tracing = Tracing.of(TraceDetail.STEP, layers_share=0.0)
+    made = Engine(trunk, cache, scheduler, lanes=lanes, tracing=tracing, forget=forget)
     running = asyncio.ensure_future(made.run())
     yield made
     news = asyncio.Event()

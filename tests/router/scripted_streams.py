@@ -47,11 +47,12 @@ class ScriptedStream:
         self.waiting: list[Callable[[], None]] = []
         self.answers: list[asyncio.Future[Answer]] = []
 
-    def send(self, encode: Callable[[int, int], bytes], num_pairs: int) -> "asyncio.Future[Answer]":
+    def send(self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int) -> "asyncio.Future[Answer]":
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         frame = decode_request(encode(len(self.frames), 10**9))
         assert isinstance(frame, ReceivedFrame)
         assert len(frame.pair_rows) == num_pairs
+        assert len(np.unique(frame.pair_experts)) == num_experts
         self.frames.append(frame)
         self.answers.append(answered)
         if self._holds:

@@ -1,41 +1,68 @@
-"""An expert's pairs go to the replica that is expected to be done with them first."""
+"""An expert's pairs go to the replica that is expected to be done with them first, or to several that share them."""
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.assignment import SEVERAL, assign
+from services.router.assignment import SEVERAL, Assigned, assign
 from services.router.pace import Pace
 from services.router.shares import DROPPED, NOBODY
+from tests.router.paces import fitted_pace
 
 NOW = 10**9
 
 
 def pace(wire: int = 1000, per_pair: int = 100, in_flight: int = 0) -> Pace:
     made = Pace()
-    made.begin(1)
-    made.end(1, wire + per_pair, per_pair)
-    made.begin(in_flight)
+    made.begin(1, 1)
+    made.end(1, 1, wire + per_pair, 0, per_pair)
+    made.begin(in_flight, 1)
     made.heard = NOW
     return made
 
 
+def fitted(expert: int, pair: int, wire: int = 1000, frame: int = 100) -> Pace:
+    """A pace that knows what an expert takes apart from its pairs."""
+    made = fitted_pace(expert, pair, wire=wire, frame=frame)
+    made.heard = NOW
+    return made
+
+
+def assignment(experts: list[int], owners: list[int], choices: dict[int, list[int]], paces: list[Pace]) -> Assigned:
+    return assign(np.array(experts, dtype=np.int64), np.array(owners), choices, paces, NOW)
+
+
 def assigned(experts: list[int], owners: list[int], choices: dict[int, list[int]], paces: list[Pace]) -> list[int]:
-    return assign(np.array(experts, dtype=np.int64), np.array(owners), choices, paces, NOW).tolist()
+    """The service of each expert, none of which is split."""
+    found = assignment(experts, owners, choices, paces)
+    assert found.experts is None and found.parts.tolist() == experts
+    return found.owners.tolist()
 
 
 def test_the_faster_replica_is_taken() -> None:
     assert assigned([0], [SEVERAL], {0: [0, 1]}, [pace(wire=2000), pace(wire=1000)]) == [1]
     assert assigned([0] * 9, [SEVERAL], {0: [0, 1]}, [pace(per_pair=500), pace(per_pair=300)]) == [1]
+    assert assigned([0], [SEVERAL], {0: [0, 1]}, [fitted(200, 10), fitted(100, 10)]) == [1]
+    assert assigned([0], [SEVERAL], {0: [0, 1]}, [fitted(100, 10), fitted(100, 10, frame=0)]) == [1]
+
+
+def test_services_that_seem_to_differ_a_little_share_pairs_alike() -> None:
+    shared = assignment([0] * 40, [SEVERAL], {0: [0, 1]}, [fitted(100, 1000), fitted(110, 1100)])
+    assert np.bincount(shared.parts).tolist() == [20, 20]
 
 
 def test_what_is_on_the_way_to_a_replica_counts() -> None:
     assert assigned([0], [SEVERAL], {0: [0, 1]}, [pace(in_flight=20), pace(wire=2000)]) == [1]
+    busy = fitted(100, 10)
+    busy.begin(1, 1)
+    assert assigned([0], [SEVERAL], {0: [0, 1]}, [busy, fitted(100, 10, wire=1100)]) == [1]
 
 
 def test_what_only_one_service_can_compute_counts_first() -> None:
     experts = [0] + [1] * 20
     assert assigned(experts, [SEVERAL, 0], {0: [0, 1]}, [pace(), pace(wire=2000)]) == [1, 0]
+    assert assigned([0, 1, 2], [SEVERAL, 0, 0], {0: [0, 1]}, [fitted(200, 1), fitted(200, 1, wire=1300)]) == [1, 0, 0]
 
 
 def test_the_expert_with_most_pairs_is_placed_first() -> None:
@@ -67,13 +94,47 @@ def test_experts_without_pairs_are_nobody_s_and_owners_are_left_alone() -> None:
     owners = np.array([SEVERAL, 1, NOBODY, SEVERAL])
     before = owners.copy()
     found = assign(np.array([DROPPED, 1, 3]), owners, {0: [0, 1], 3: [0, 1]}, [pace(), pace()], NOW)
-    assert found.tolist() == [NOBODY, 1, NOBODY, 0]
+    assert found.owners.tolist() == [NOBODY, 1, NOBODY, 0]
     assert (owners == before).all()
 
 
-@given(st.data(), st.integers(1, 5), st.integers(1, 12))
-def test_each_expert_with_pairs_goes_to_one_of_its_choices(
-    data: st.DataObject, num_services: int, num_experts: int
+def test_a_service_whose_pairs_seem_to_cost_nothing_is_not_given_all_of_them() -> None:
+    choices = {expert: [0, 1] for expert in range(8)}
+    paces = [fitted(0, 0, frame=1000), fitted(100, 150, frame=0)]  # alike for a frame of four experts and pairs
+    assert sorted(assigned(list(range(8)), [SEVERAL] * 8, choices, paces)) == [0] * 4 + [1] * 4
+
+
+def test_a_hot_expert_is_split_after_what_its_services_must_compute_besides() -> None:
+    experts = [1, DROPPED, *[1, 0] * 20, *[1] * 39]
+    found = assignment(experts, [0, SEVERAL], {1: [0, 1]}, [fitted(10, 10), fitted(10, 10)])
+    # 20 of expert 0's, which stands for 21 of another, and 60 of expert 1's.
+    assert found.experts is not None and found.experts.tolist() == [0, 1, 1]
+    assert sorted(found.owners[1:].tolist()) == [0, 1]
+    counts = np.bincount(found.owners[found.parts[found.parts != DROPPED]])
+    assert counts.tolist() == pytest.approx([40, 40], abs=1)
+    assert found.parts[1] == DROPPED
+
+
+def test_nothing_is_split_where_what_an_expert_takes_is_not_known_or_more_than_a_part_would_save() -> None:
+    experts, choices = [0] * 60, {0: [0, 1]}
+    assert assigned(experts, [SEVERAL], choices, [pace(), pace()]) == [0]
+    assert assigned(experts, [SEVERAL], choices, [fitted(10, 10), pace(per_pair=20)]) == [0]
+    both = {0: [0, 1], 1: [1, 0]}
+    assert assigned([0, 1, 1, 1], [SEVERAL] * 2, both, [fitted(100, 10), fitted(100, 10)]) == [0, 1]
+
+
+def test_nothing_is_split_while_another_service_holds_the_layer_up_anyway() -> None:
+    experts = [0] * 60 + [1]
+    slow = fitted(10, 10, wire=50_000)
+    assert assigned(experts, [SEVERAL, 2], {0: [0, 1]}, [fitted(10, 10), fitted(10, 10), slow]) == [0, 2]
+    without = assignment(experts, [SEVERAL, NOBODY], {0: [0, 1]}, [fitted(10, 10), fitted(10, 10), slow])
+    assert without.experts is not None, "a slow service that computes nothing here holds nothing up"
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 5), st.integers(1, 12), st.booleans())
+def test_each_pair_is_assigned_once_to_a_service_that_hosts_its_expert(
+    data: st.DataObject, num_services: int, num_experts: int, may_split: bool
 ) -> None:
     services = st.integers(0, num_services - 1)
     choices, owners = {}, []
@@ -82,15 +143,20 @@ def test_each_expert_with_pairs_goes_to_one_of_its_choices(
         owners.append(NOBODY if not found else found[0] if len(found) == 1 else SEVERAL)
         if len(found) > 1:
             choices[expert] = found
-    experts = data.draw(st.lists(st.integers(DROPPED, num_experts - 1), max_size=40))
-    times = st.integers(0, 10**6)
-    paces = [
-        data.draw(st.builds(Pace) | st.builds(pace, times, times, st.integers(0, 100))) for _ in range(num_services)
-    ]
-    for expert, service in enumerate(assigned(experts, owners, choices, paces)):
-        if owners[expert] != SEVERAL:
-            assert service == owners[expert]
-        elif expert in experts:
-            assert service in choices[expert]
-        else:
-            assert service == NOBODY
+    experts = data.draw(st.lists(st.integers(DROPPED, num_experts - 1), max_size=80))
+    times = st.integers(0, 10**4)
+    known = st.builds(fitted, times, times, times) if may_split else st.builds(pace, times, times, st.integers(0, 100))
+    paces = [data.draw(st.builds(Pace) | known) for _ in range(num_services)]
+    made = assignment(experts, owners, choices, paces)
+    expert_of = np.arange(num_experts) if made.experts is None else made.experts
+    assert expert_of[:num_experts].tolist() == list(range(num_experts))
+    given_out = set()
+    for part, expert in zip(made.parts.tolist(), experts, strict=True):
+        if expert == DROPPED:
+            assert part == DROPPED
+            continue
+        assert expert_of[part] == expert
+        service = int(made.owners[part])
+        assert service in choices[expert] if owners[expert] == SEVERAL else service == owners[expert]
+        given_out.add((part, expert, service))
+    assert len({(expert, service) for _, expert, service in given_out}) == len(given_out), "each has one part of it"

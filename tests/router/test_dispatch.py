@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from services.router.combine import Combine, ExactCombine, PartialCombine
 from services.router.dispatch import Dispatcher
+from services.router.load.recording import DROPPED_ID
+from services.router.load.watch import RoutingWatch
 from services.router.placement import Placement
 from services.router.shares import NOBODY
 from services.router.step import Step
@@ -30,11 +33,12 @@ def dispatcher(
     streams: list[ScriptedStream],
     max_pairs: int,
     combine: Combine | None = None,
+    **options: Any,
 ) -> Dispatcher:
-    """With each expert on one service, and no time for a second attempt."""
+    """With each expert on one service, and no time for a second attempt; `options` are further arguments."""
     combine = combine or ExactCombine()
     made = Dispatcher(
-        num_experts=len(owners), hidden_size=HIDDEN, wire_dtype=dtype, combine=combine, unserved_seconds=0.0
+        num_experts=len(owners), hidden_size=HIDDEN, wire_dtype=dtype, combine=combine, unserved_seconds=0.0, **options
     )
     limit = max_pairs * 2 * HIDDEN * dtype.itemsize
     services = [ScriptedExperts(f"service-{index}", [stream]) for index, stream in enumerate(streams)]
@@ -102,6 +106,24 @@ def test_the_combined_rows_are_those_of_one_process(
 
 
 ROUTING = (torch.ones(4, HIDDEN), torch.tensor([[0, 1], [0, 2], [2, 3], [2, 3]]), torch.ones(4, 2))
+
+
+async def test_the_watch_sees_which_pairs_of_a_layer_are_computed_and_whether_it_was_decode() -> None:
+    watch = RoutingWatch([LAYER], num_experts=4, top_k=2, window_steps=8)
+    streams = [ScriptedStream(torch.ones(4, HIDDEN))]
+    # Three pairs of an expert at most, of which the third token's is one too many.
+    made = dispatcher(torch.float32, [0] * 4, streams, 100, watch=watch, capacity_factor=1.0)
+    recorder = watch.record(max_bytes=100)
+    decode, prefill = step_of([1, 1, 1, 1]), step_of([1, 3])
+    for work in [*decode.batch, prefill.batch[0]]:
+        work.sequence.num_computed = 1
+    index = torch.tensor([[0, 1], [0, 2], [0, 3], [2, 3]])
+    for step in (decode, prefill):
+        await made.compute(step, LAYER, torch.ones(4, HIDDEN), index, torch.ones(4, 2), None)
+    recording = recorder.take("")
+    assert recording.step(0)[0].tolist() == [[0, 1], [0, 2], [DROPPED_ID, 3], [2, 3]]
+    assert recording.is_decode.tolist() == [True, False]
+    assert watch.monitor.load().tokens.tolist() == [[2, 1, 2, 2]]
 
 
 @pytest.mark.parametrize(

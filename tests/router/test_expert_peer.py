@@ -52,11 +52,11 @@ async def test_a_service_that_leaves_a_frame_unanswered_is_suspect_until_it_answ
         await made.until(lambda: made.peer.is_usable)
         peer, stream = made.peer, made.peer.streams[0]
         with pytest.raises(FrameLost, match="did not answer a frame within 50 ms") as lost:
-            await stream.send(lambda *_: b"", 1)
+            await stream.send(lambda *_: b"", 1, 1)
         assert lost.value.reason == "deadline"
         assert peer.is_suspect and peer.is_live and not peer.is_usable
         with pytest.raises(FrameLost, match="is suspect"):
-            await stream.send(lambda *_: b"", 1)
+            await stream.send(lambda *_: b"", 1, 1)
         await made.until(lambda: made.peer.is_usable)
         assert peer.streams[0] is stream and stream.is_up
     said = [record.getMessage() for record in caplog.records]

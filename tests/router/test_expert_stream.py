@@ -83,11 +83,11 @@ async def test_a_write_to_a_call_that_has_just_ended_breaks_the_stream_and_nothi
     call = ScriptedCall()
     stream, running = await up(call)
     call.has_ended = True
-    answered = stream.send(lambda *_: b"frame", 1)
+    answered = stream.send(lambda *_: b"frame", 1, 1)
     with pytest.raises(ExceptionGroup) as caught:
         await running
     assert caught.group_contains(Unavailable, match="ended the call")
-    for lost in (answered, stream.send(lambda *_: b"frame", 1)):
+    for lost in (answered, stream.send(lambda *_: b"frame", 1, 1)):
         with pytest.raises(FrameLost) as caught_frame:
             await lost
         assert caught_frame.value.reason == "broken"
@@ -96,7 +96,7 @@ async def test_a_write_to_a_call_that_has_just_ended_breaks_the_stream_and_nothi
 async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy_itself() -> None:
     call = ScriptedCall()
     stream, running = await up(call, floor_seconds=0.02)
-    answered = stream.send(lambda *_: b"frame", 1)
+    answered = stream.send(lambda *_: b"frame", 1, 1)
     time.sleep(0.1)  # noqa: ASYNC251 -- another lane computes
     await call.incoming.put(encode_reply(frame_id=0))
     assert (await answered).reply.frame_id == 0
@@ -107,7 +107,7 @@ async def test_a_cancellation_is_sent_only_where_frames_are_waiting() -> None:
     call = ScriptedCall()
     stream, running = await up(call)
     stream.cancel([7])
-    answered = stream.send(lambda *_: b"frame", 1)
+    answered = stream.send(lambda *_: b"frame", 1, 1)
     stream.cancel([7])
     await call.incoming.put(encode_reply(frame_id=0))
     await answered
@@ -120,12 +120,12 @@ async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over() -
     call, standing = ScriptedCall(), standing_of(0.02)
     stream, running = await up(call, standing=standing)
     with pytest.raises(FrameLost):
-        await stream.send(lambda *_: b"frame", 1)
+        await stream.send(lambda *_: b"frame", 1, 1)
     assert standing.suspicion.is_suspect
     for _ in range(2):  # late, and then twice
         await call.incoming.put(encode_reply(frame_id=0))
     await until(lambda: not standing.suspicion.is_suspect)
-    answered = stream.send(lambda *_: b"frame", 1)
+    answered = stream.send(lambda *_: b"frame", 1, 1)
     await call.incoming.put(encode_reply(frame_id=1))
     assert (await answered).reply.frame_id == 1
     await stopped(running)
@@ -135,14 +135,14 @@ async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_writ
     call, standing = ScriptedCall(), standing_of(0.02)
     stream, running = await up(call, standing=standing)
     call.takes.clear()
-    first, second = stream.send(lambda *_: b"first", 1), stream.send(lambda *_: b"second", 1)
+    first, second = stream.send(lambda *_: b"first", 1, 1), stream.send(lambda *_: b"second", 1, 1)
     for answered in (first, second):
         with pytest.raises(FrameLost):
             await answered
     call.takes.set()
     await call.incoming.put(encode_reply(frame_id=0))
     await until(lambda: not standing.suspicion.is_suspect)
-    third = stream.send(lambda *_: b"third", 1)
+    third = stream.send(lambda *_: b"third", 1, 1)
     await call.incoming.put(encode_reply(frame_id=2))
     await third
     assert call.written == [b"first", b"third"]
@@ -152,13 +152,14 @@ async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_writ
 async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_suspicion() -> None:
     call, standing = ScriptedCall(), standing_of(0.02)
     stream, running = await up(call, standing=standing)
-    waiting = stream.send(lambda *_: b"waiting", 101)  # for credit
+    waiting = stream.send(lambda *_: b"waiting", 101, 1)  # for credit
     waiting.cancel()
-    answered = stream.send(lambda *_: b"frame", 1)
+    answered = stream.send(lambda *_: b"frame", 1, 1)
     # Longer inside the service than on the way, so that what is expected is all for what is in flight.
     await call.incoming.put(encode_reply(frame_id=1, timings=Timings(0, 0, 10**12, 0)))
     await answered
-    assert standing.pace.expected_nanos(0) == 0
+    now = standing.pace.heard
+    assert standing.pace.waiting_nanos(standing.pace.estimate(now)) == 0
     stream.cancel([7])
     assert call.written == [b"frame"], "a stream without frames in flight has nothing to cancel"
     await stopped(running)
@@ -170,10 +171,10 @@ async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed
     monkeypatch.setattr(expert_stream, "MAX_QUEUED", 2)
     call = ScriptedCall()
     stream, running = await up(call)
-    waiting = [stream.send(lambda *_: b"frame", 101) for _ in range(2)]
+    waiting = [stream.send(lambda *_: b"frame", 101, 1) for _ in range(2)]
     stream.cancel([7])
     with pytest.raises(FrameLost, match="takes nothing: 2 frames wait"):
-        await stream.send(lambda *_: b"frame", 1)
+        await stream.send(lambda *_: b"frame", 1, 1)
     assert not any(answered.done() for answered in waiting)
     await call.incoming.put(encode_grant(1000))
     await until(lambda: call.written == [b"frame"] * 2)
@@ -186,11 +187,11 @@ async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed
 async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes() -> None:
     call, standing = ScriptedCall(), standing_of(5.0)
     stream, running = await up(call, standing=standing)
-    refused = stream.send(lambda *_: b"frame", 1)
+    refused = stream.send(lambda *_: b"frame", 1, 1)
     await call.incoming.put(encode_reply(frame_id=0, failures=[PairFailure(2, (0,))]))
     await refused
     assert not standing.pace.is_known
-    computed = stream.send(lambda *_: b"frame", 1)
+    computed = stream.send(lambda *_: b"frame", 1, 1)
     await call.incoming.put(encode_reply(frame_id=1))
     await computed
     assert standing.pace.is_known

@@ -2,18 +2,22 @@
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from services.model.checkpoint import Checkpoint
 from services.router.call_failures import FrameLost
+from services.router.expert_peer import ExpertPeer
 from services.router.expert_stream import ExpertStream
 from services.wire.errors import Outdated
 from tests.checkpoints import save_tiny
 from tests.expert.expert_client import expert_service
 from tests.router.connected_peer import connected_to
-from tests.router.expert_process import expert_process, free_port, one_pair
+from tests.router.expert_process import expert_process, one_pair
+from tests.service_process import free_port
 
 FLOOR_SECONDS = 0.2
 STARTING_SECONDS = 60.0
@@ -31,53 +35,47 @@ def checkpoint(model: Path) -> Checkpoint:
 
 async def answered(stream: ExpertStream, checkpoint: Checkpoint) -> None:
     """A frame is sent and answered: the service is measured then."""
-    answer = await stream.send(one_pair(checkpoint.hidden_size), 1)
+    answer = await stream.send(one_pair(checkpoint.hidden_size), 1, 1)
     assert answer.reply.error is None and not answer.reply.failures
+
+
+@asynccontextmanager
+async def stopped_for(model: Path, checkpoint: Checkpoint) -> AsyncIterator[tuple[ExpertPeer, ExpertStream]]:
+    """A process that answers a frame and is stopped; continued, it is used again over the same streams."""
+    port = free_port()
+    async with (
+        expert_process(model, port) as process,
+        connected_to(checkpoint, f"127.0.0.1:{port}", FLOOR_SECONDS) as made,
+    ):
+        peer = made.peer
+        await made.until(lambda: peer.is_usable and peer.ready, STARTING_SECONDS)
+        stream = peer.streams[0]
+        await answered(stream, checkpoint)
+        process.send_signal(signal.SIGSTOP)
+        yield peer, stream
+        process.send_signal(signal.SIGCONT)
+        await made.until(lambda: peer.is_usable)
+        assert peer.streams[0] is stream
+        await answered(stream, checkpoint)
 
 
 async def test_a_stopped_process_is_avoided_and_used_again_over_the_same_streams(
     model: Path, checkpoint: Checkpoint
 ) -> None:
-    port = free_port()
-    async with (
-        expert_process(model, port) as process,
-        connected_to(checkpoint, f"127.0.0.1:{port}", FLOOR_SECONDS) as made,
-    ):
-        peer = made.peer
-        await made.until(lambda: peer.is_usable and peer.ready, STARTING_SECONDS)
-        stream = peer.streams[0]
-        await answered(stream, checkpoint)
-        process.send_signal(signal.SIGSTOP)
+    async with stopped_for(model, checkpoint) as (peer, stream):
         with pytest.raises(FrameLost) as lost:
-            await stream.send(one_pair(checkpoint.hidden_size), 1)
+            await stream.send(one_pair(checkpoint.hidden_size), 1, 1)
         assert lost.value.reason == "deadline"
         assert peer.is_suspect and peer.is_live
-        process.send_signal(signal.SIGCONT)
-        await made.until(lambda: peer.is_usable)
-        assert peer.streams[0] is stream
-        await answered(stream, checkpoint)
 
 
 async def test_a_stopped_process_that_takes_no_more_bytes_is_used_again(model: Path, checkpoint: Checkpoint) -> None:
     """More is written than lies between the two: the writer waits for the process to read on."""
-    port = free_port()
-    async with (
-        expert_process(model, port) as process,
-        connected_to(checkpoint, f"127.0.0.1:{port}", FLOOR_SECONDS) as made,
-    ):
-        peer = made.peer
-        await made.until(lambda: peer.is_usable and peer.ready, STARTING_SECONDS)
-        stream = peer.streams[0]
-        await answered(stream, checkpoint)
-        process.send_signal(signal.SIGSTOP)
+    async with stopped_for(model, checkpoint) as (_, stream):
         encode = one_pair(checkpoint.hidden_size, num_rows=8192)  # a MiB
-        for frame in [stream.send(encode, 1) for _ in range(32)]:
+        for frame in [stream.send(encode, 1, 1) for _ in range(32)]:
             with pytest.raises(FrameLost):
                 await frame
-        process.send_signal(signal.SIGCONT)
-        await made.until(lambda: peer.is_usable)
-        assert peer.streams[0] is stream
-        await answered(stream, checkpoint)
 
 
 async def test_a_killed_process_is_noticed_by_its_stream_and_used_again_when_it_is_back(
@@ -91,7 +89,7 @@ async def test_a_killed_process_is_noticed_by_its_stream_and_used_again_when_it_
             await made.until(lambda: peer.is_usable and peer.ready, STARTING_SECONDS)
             await answered(peer.streams[0], checkpoint)
             process.send_signal(signal.SIGSTOP)
-            frame = peer.streams[0].send(one_pair(checkpoint.hidden_size), 1)
+            frame = peer.streams[0].send(one_pair(checkpoint.hidden_size), 1, 1)
             process.kill()
             with pytest.raises(FrameLost) as lost:
                 await frame

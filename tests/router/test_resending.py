@@ -20,6 +20,7 @@ from services.router.step import Step
 from services.wire.errors import InvalidRequest, Unavailable
 from services.wire.frames import ReceivedFrame
 from services.wire.outcomes import FrameError, PairFailure
+from tests.router.paces import fitted_pace
 from tests.router.scripted_streams import (
     HIDDEN,
     Behaviour,
@@ -69,8 +70,8 @@ class Cluster:
         self.streams = [ScriptedStream(SCALE, behaviour) for behaviour in behaviours]
         self.services = [ScriptedExperts(f"service-{index}", [stream]) for index, stream in enumerate(self.streams)]
         for index, service in enumerate(self.services):
-            service.pace.begin(1)
-            service.pace.end(1, 10 ** (6 + 3 * index), 0)
+            service.pace.begin(1, 1)
+            service.pace.end(1, 1, 10 ** (6 + 3 * index), 0, 0)
         self.dispatcher = Dispatcher(
             num_experts=NUM_EXPERTS,
             hidden_size=HIDDEN,
@@ -85,6 +86,11 @@ class Cluster:
         ready = np.zeros((len(self.services), NUM_EXPERTS), dtype=bool)
         ready[list(hosting)] = True
         self.dispatcher.place(Placement(self.services, {LAYER: ready}))
+
+    def know_costs(self) -> None:
+        """Pairs alone cost anything, so that they are shared out evenly though experts are split by it."""
+        for service in self.services:
+            service.pace = fitted_pace(0, 10**6, frame=0)
 
     def compute(self, step: Step, meanwhile: Callable[[], None] | None = None) -> Any:
         return self.dispatcher.compute(step, LAYER, *ROUTING, meanwhile)
@@ -150,6 +156,17 @@ async def test_only_the_pairs_that_were_not_computed_are_sent_again(combine: Com
     torch.testing.assert_close(output, UNDISTURBED)
     if not combine.sums_on_services:
         assert torch.equal(output, UNDISTURBED)
+
+
+async def test_of_an_expert_that_is_split_only_the_part_that_was_not_computed_is_sent_again() -> None:
+    cluster, step = Cluster(in_turn(BROKEN), in_turn()), step_of([2, 2])
+    cluster.know_costs()
+    only_2_on_both = np.array([[True, False, True, False], [False, True, True, True]])
+    cluster.dispatcher.place(Placement(cluster.services, {LAYER: only_2_on_both}))
+    assert_well(step, await cluster.compute(step))
+    asked = [[frame.pair_experts.tolist() for frame in stream.frames] for stream in cluster.streams]
+    assert asked == [[[0, 0, 2, 2], [0, 0]], [[1, 3, 2, 3], [2, 2]]]
+    assert step.clock.retries == {("service-0", "broken"): 2}
 
 
 async def test_a_replica_that_dies_too_leaves_the_pairs_to_who_refused_them_before() -> None:
@@ -344,14 +361,17 @@ def partly(pairs: set[int], stream: list[ScriptedStream]) -> Behaviour:
         min_size=1,
         max_size=3,
     ),
+    st.booleans(),
     st.integers(0, 2**32),
 )
 def test_with_any_failures_each_pair_is_combined_once_and_bits_are_the_same(
-    scripts: list[list[Behaviour | set[int]]], seed: int
+    scripts: list[list[Behaviour | set[int]]], may_split: bool, seed: int
 ) -> None:
     async def run() -> None:
         combine = CountingCombine(INDEX.numel())
         cluster = Cluster(*[in_turn() for _ in scripts], combine=combine)
+        if may_split:
+            cluster.know_costs()
         for stream, script in zip(cluster.streams, scripts, strict=True):
             stream.behaviour = in_turn(*[partly(item, [stream]) if isinstance(item, set) else item for item in script])
         generator = np.random.default_rng(seed)

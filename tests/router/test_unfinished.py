@@ -36,9 +36,10 @@ def failed_by(address: str, positions: np.ndarray = ALL) -> list[FailedPairs]:
 def sent(attempt: Attempt | None) -> list[tuple[int, int]]:
     """The pairs of an attempt and the service of each."""
     assert attempt is not None
-    positions = np.flatnonzero(attempt.experts != DROPPED)
-    assert (attempt.experts[positions] == EXPERTS[positions]).all()
-    return [(int(position), int(attempt.owners[EXPERTS[position]])) for position in positions]
+    assigned = attempt.assigned
+    positions = np.flatnonzero(assigned.parts != DROPPED)
+    assert assigned.experts is None and (assigned.parts[positions] == EXPERTS[positions]).all()
+    return [(int(position), int(assigned.owners[EXPERTS[position]])) for position in positions]
 
 
 def test_another_replica_is_asked_at_once_and_each_pair_once() -> None:
@@ -120,4 +121,4 @@ def test_pairs_of_ended_sequences_are_dropped() -> None:
     attempt = left.next_attempt(placement([], [0, 1, 2]), 0, 1.0)
     assert [position for position, _ in sent(attempt)] == [2, 3]
     assert attempt is not None
-    assert attempt.owners[0] == NOBODY
+    assert attempt.assigned.owners[0] == NOBODY

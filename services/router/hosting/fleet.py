@@ -94,6 +94,11 @@ class Fleet:
             loops.create_task(self.operations.run())
             loops.create_task(self._keeper.run())
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all experts have been hosted, as at the start."""
+        return self._complete.is_set()
+
     async def complete(self) -> None:
         """Return once every expert is ready somewhere; on as many services as are asked for, where that is required."""
         await self._complete.wait()
@@ -106,7 +111,7 @@ class Fleet:
 
     def change(self, name: str, goal: Goal, *, force: bool = False) -> Operation:
         """Begin an operation, or give the one of that name. Raises ServingError when it is refused."""
-        if not self._complete.is_set():
+        if not self.is_complete:
             raise BadState("the router is starting: its experts are not all hosted yet")
         return self.operations.begin(name, goal, force=force)
 

@@ -1,12 +1,12 @@
 """What an operation is to bring about: a target, made of what the services host and of the coverage asked for."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 from services.router.expert_key import ExpertKey
-from services.router.hosting.targets import Host, Target, even_target, without
+from services.router.hosting.targets import Host, Target, even_target, missing_replicas, without
 from services.wire.errors import BadState, Overloaded
 
 
@@ -18,30 +18,32 @@ class Wanted:
     coverage: int
 
 
-class Goal(Protocol):
-    """What is to be brought about; `emptied` are the addresses of services that are given no experts meanwhile.
+@dataclass(frozen=True, kw_only=True)
+class Goal(ABC):
+    """What is to be brought about.
 
-    What `is_urgent` is done as fast as it goes, the rest so that serving hardly notices.
+    What `is_urgent` is done as fast as it goes, the rest so that serving hardly notices. What `ends_when_outdated` is
+    given up where another router was first to change a service: it was made for what was hosted before.
     """
 
-    @property
-    def emptied(self) -> Set[str]: ...
+    is_urgent: bool = False
+    ends_when_outdated: bool = False
 
     @property
-    def is_urgent(self) -> bool: ...
+    def emptied(self) -> Set[str]:
+        """Addresses of services that are given no experts meanwhile, and host none in the end."""
+        return frozenset()
 
+    @abstractmethod
     def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
         """Who is to host what. Raises ServingError when that cannot be."""
-        ...
 
 
 @dataclass(frozen=True)
-class Stated:
+class Stated(Goal):
     """Just what is said, service by service."""
 
     experts: Mapping[str, frozenset[ExpertKey]]
-    emptied: Set[str] = frozenset()
-    is_urgent: bool = False
 
     def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
         """As it was said, whoever is there."""
@@ -53,11 +55,8 @@ class Stated:
 
 
 @dataclass(frozen=True)
-class Even:
+class Even(Goal):
     """Experts spread evenly over the services that are there."""
-
-    emptied: Set[str] = frozenset()
-    is_urgent: bool = False
 
     def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
         """Even, with few moves from what is hosted."""
@@ -72,11 +71,11 @@ class Even:
 
 
 @dataclass(frozen=True)
-class Without:
+class Without(Goal):
     """One service emptied, which waits to be stopped."""
 
     address: str
-    is_urgent: bool = True
+    is_urgent: bool = field(default=True, kw_only=True)
 
     @property
     def emptied(self) -> Set[str]:
@@ -95,25 +94,27 @@ class Without:
 
 
 @dataclass(frozen=True)
-class Trimmed:
-    """Replicas beyond the coverage let go by the services that have no memory left but for a move."""
+class Trimmed(Goal):
+    """Replicas beyond the coverage let go by the services that have no memory left but for a move.
 
-    emptied: Set[str] = frozenset()
-    is_urgent: bool = False
+    What is missing then is put in their places, experts that are nowhere first.
+    """
 
     def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
         """What is hosted, less what is too much; the fullest services let go first."""
-        target = {host.address: set(host.hosted | host.loading) for host in hosts}
         staying = [host for host in hosts if not host.is_draining and host.takes]
         replicas = {key: sum(key in host.hosted for host in staying) for key in wanted.experts}
+        kept = {host.address: set(host.hosted) for host in hosts}
         for host in sorted(staying, key=lambda host: (host.num_free, host.address)):
             if host.num_free > 1:
                 continue
             for key in sorted(host.hosted):
                 if replicas[key] > wanted.coverage:
                     replicas[key] -= 1
-                    target[host.address].discard(key)
-        return target
+                    kept[host.address].discard(key)
+        trimmed = [replace(host, hosted=kept[host.address]) for host in hosts]
+        loads = missing_replicas(wanted.experts, trimmed, wanted.coverage).loads
+        return {host.address: {*kept[host.address], *host.loading, *loads.get(host.address, ())} for host in hosts}
 
     def __str__(self) -> str:
         return "a placement without surplus replicas"

@@ -68,6 +68,7 @@ class Keeper:
         hosts, now = self._survey.hosts(self._emptied()), asyncio.get_running_loop().time()
         due = [self._survey.seconds_until_given_up()]
         missing = self._missing(hosts, 1)
+        is_short = missing.shortage is not None
         self._note_shortage(missing, hosts)
         if missing.loads:
             self._load(loads, missing)
@@ -75,7 +76,7 @@ class Keeper:
             due.append(self._cover(loads, hosts, now))
             if now < self._own_not_before:
                 due.append(self._own_not_before - now)
-            elif self._transfers.is_idle() and not self.is_starting:
+            elif self._transfers.is_idle() and (is_short or not self.is_starting):
                 due.append(self._tidy(hosts))
         return min((seconds for seconds in due if seconds is not None), default=None)
 
@@ -121,23 +122,23 @@ class Keeper:
             raise BadState(f"expert service {peer.address} cannot load its experts: {error}") from error
 
     def _note_shortage(self, missing: Missing, hosts: Sequence[Host]) -> None:
-        if missing.shortage is None:
-            return
+        if missing.shortage is None or any(host.retiring for host in hosts) or self._can_trim(hosts):
+            return  # there is memory enough, or soon will be
         if self.is_starting and hosts:
             raise missing.shortage
         self._tell(f"experts stay unhosted: {missing.shortage}")
 
     def _tidy(self, hosts: Sequence[Host]) -> float | None:
         """Begin an operation of the router's own where there is reason for one; when to try again, if it is refused."""
-        goal = self._reason(hosts)
-        if goal is None:
-            return None
-        self._num_own += 1
-        self._own_not_before = asyncio.get_running_loop().time() + RETRY_SECONDS
+        goal: Goal | None = None
         try:
-            self._operations.begin(f"{self._name}-{self._num_own}", goal, force=True, is_own=True)
+            goal = self._reason(hosts)
+            if goal is not None:
+                self._num_own += 1
+                self._own_not_before = asyncio.get_running_loop().time() + RETRY_SECONDS
+                self._operations.begin(f"{self._name}-{self._num_own}", goal, force=True, is_own=True)
         except ServingError as error:
-            self._tell(f"{goal} cannot be brought about: {error}")
+            self._tell(f"{goal or 'an even placement'} cannot be brought about: {error}")
             return RETRY_SECONDS
         return None
 
@@ -148,11 +149,14 @@ class Keeper:
                 return Without(peer.address)
         if self._gains_from_new(hosts):
             return Even()
-        if self._missing(hosts, self._wanted.coverage).num_uncovered:
-            trimmed = Trimmed().target(hosts, self._wanted)
-            if any(trimmed[host.address] != host.hosted for host in hosts):
-                return Trimmed()
+        if self._missing(hosts, self._wanted.coverage).num_uncovered and self._can_trim(hosts):
+            return Trimmed()
         return None
+
+    def _can_trim(self, hosts: Sequence[Host]) -> bool:
+        """Whether there are replicas that could be let go for what is missing."""
+        trimmed = Trimmed().target(hosts, self._wanted)
+        return any(host.hosted - trimmed[host.address] for host in hosts)
 
     def _gains_from_new(self, hosts: Sequence[Host]) -> bool:
         """Whether a service that never had an expert would get some if they were spread evenly."""

@@ -1,7 +1,5 @@
 """Between the messages of router.proto about hosting and hosting's own words."""
 
-from collections.abc import Iterable
-
 from moesaic.v1 import expert_pb2, router_pb2
 from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
@@ -18,32 +16,48 @@ PHASES = {
 
 
 def goal_of(request: router_pb2.ChangePlacementRequest, model_digest: str) -> Goal:
-    """What a request asks for.
+    """What a request asks for, unless that is to be planned first.
 
-    Raises InvalidRequest where it is not said, or said twice, and BadState for another checkpoint's placement.
+    Raises InvalidRequest where it is not said, and what `stated` raises.
     """
     match request.WhichOneof("change"):
         case "target":
-            if request.target.model_digest not in ("", model_digest):
-                raise BadState(
-                    f"target.model_digest is {request.target.model_digest!r}; this router serves {model_digest!r}"
-                )
-            return Stated(_stated(request.target.services))
+            return Stated(stated(request.target, model_digest))
         case "even":
             return Even()
         case "drain":
             return Without(request.drain.address)
         case _:
-            raise InvalidRequest("change is not set; give a target, even or drain")
+            raise InvalidRequest("change is not set; give a target, even, drain or planned")
 
 
-def progress_message(name: str, progress: Progress) -> router_pb2.ChangePlacementResponse:
-    """How far the operation of that name is."""
+def stated(target: router_pb2.TargetPlacement, model_digest: str) -> dict[str, frozenset[ExpertKey]]:
+    """What each service is to host, by address.
+
+    Raises InvalidRequest for one that stands twice, and BadState for another checkpoint's placement.
+    """
+    if target.model_digest not in ("", model_digest):
+        raise BadState(f"target.model_digest is {target.model_digest!r}; this router serves {model_digest!r}")
+    by_address: dict[str, frozenset[ExpertKey]] = {}
+    for service in target.services:
+        if service.address in by_address:
+            raise InvalidRequest(f"target.services has {service.address} twice")
+        by_address[service.address] = frozenset(
+            (hosted.layer, expert) for hosted in service.layers for expert in hosted.experts
+        )
+    return by_address
+
+
+def progress_message(
+    name: str, progress: Progress, plan: router_pb2.PlanPlacementResponse | None
+) -> router_pb2.ChangePlacementResponse:
+    """How far the operation of that name is, and what is carried out where that is to be said."""
     return router_pb2.ChangePlacementResponse(
         operation_id=name,
         phase=PHASES[progress.phase],
         num_done=progress.num_done,
         num_total=progress.num_total,
+        plan=plan,
     )
 
 
@@ -67,17 +81,6 @@ def state_of(peer: ExpertPeer, *, is_draining: bool) -> "router_pb2.ServiceState
     if peer.is_suspect:
         return router_pb2.SERVICE_STATE_SUSPECT
     return router_pb2.SERVICE_STATE_DRAINING if is_draining else router_pb2.SERVICE_STATE_LIVE
-
-
-def _stated(services: Iterable[router_pb2.TargetService]) -> dict[str, frozenset[ExpertKey]]:
-    stated: dict[str, frozenset[ExpertKey]] = {}
-    for service in services:
-        if service.address in stated:
-            raise InvalidRequest(f"target.services has {service.address} twice")
-        stated[service.address] = frozenset(
-            (hosted.layer, expert) for hosted in service.layers for expert in hosted.experts
-        )
-    return stated
 
 
 def _placed(peer: ExpertPeer, is_draining: bool) -> router_pb2.PlacedService:

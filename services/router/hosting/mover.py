@@ -16,6 +16,7 @@ from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
 from services.router.hosting.targets import Host, Target, check_target
 from services.router.hosting.transfers import HOLD_SECONDS, Outcome, Transfers, release
+from services.runtime.process import leaves
 from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Mover:
             async with asyncio.TaskGroup() as tasks:  # which cancels what is under way when the rest fails
                 await self._advance(move, tasks)
         except* ServingError as group:
-            raise OperationFailed(f"operation {operation.name} failed: {_first_of(group)}") from group
+            raise OperationFailed(f"operation {operation.name} failed: {leaves(group)[0]}") from group
         finally:
             await self._release(move)
         for address in operation.goal.emptied:
@@ -185,7 +186,8 @@ class _Move:
                 continue
             now = time.monotonic()
             self._trouble_since = self._trouble_since or now
-            may_pass = isinstance(error, Outdated | Overloaded | Unavailable | DeadlinePassed)
+            is_outdated = isinstance(error, Outdated) and not self.operation.goal.ends_when_outdated
+            may_pass = is_outdated or isinstance(error, Overloaded | Unavailable | DeadlinePassed)
             if not may_pass or now - self._trouble_since > PATIENCE_SECONDS:
                 raise error
 
@@ -205,10 +207,3 @@ def _check_present(target: Target, hosts: Sequence[Host]) -> None:
     lost = sorted(address for address, experts in target.items() if experts and address not in present)
     if lost:
         raise Unavailable(f"expert service {lost[0]} was lost")
-
-
-def _first_of(error: BaseException) -> ServingError:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, ServingError), "the group was split by its type"
-    return error

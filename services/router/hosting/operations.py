@@ -117,6 +117,10 @@ class Operations:
         """What is under way."""
         return None if self._current is None or self._current[0].has_ended else self._current[0]
 
+    def known(self, name: str) -> Operation | None:
+        """The operation of that name, if it was asked for not too long ago."""
+        return self._known.get(name)
+
     def begin(self, name: str, goal: Goal, *, force: bool = False, is_own: bool = False) -> Operation:
         """Begin an operation, or give the one of that name that is under way or done; one that failed begins anew.
 

@@ -3,14 +3,14 @@
 from itertools import product
 
 from services.router.planning.draft import Draft, Replica
-from services.wire.errors import BadState
+from services.wire.errors import Overloaded
 
 
 def cover(draft: Draft) -> dict[Replica, str]:
     """Add the replicas that lack, with why; those too many where a transfer slot is taken are let go.
 
     Where there is no room a replica beyond the coverage gives way, for an expert that has no home any second one, and
-    then a transfer slot. Fewer replicas than asked for are no error; raises BadState when an expert finds no home.
+    then a transfer slot. Fewer replicas than asked for are no error; raises Overloaded when an expert finds no home.
     """
     added: dict[Replica, str] = {}
     for num_replicas in range(draft.coverage):
@@ -29,7 +29,7 @@ def cover(draft: Draft) -> dict[Replica, str]:
                     draft.add(layer, expert, service)
                     added[layer, expert, service] = "it is on no service" if not num_replicas else "to be covered"
                 elif not num_replicas:
-                    raise BadState(
+                    raise Overloaded(
                         f"too little expert memory in the cluster: expert {expert} of layer {draft.layers[layer]} "
                         "finds no place; raise expert_memory or add services"
                     )

@@ -28,6 +28,7 @@ class Draft:
         self.layers = sorted({layer for layer, _ in wanted.experts})
         if (len(self.layers), load.num_experts) != (load.num_layers, len(wanted.experts) // max(1, len(self.layers))):
             raise ValueError(f"a load of {load.tokens.shape} is none of {len(wanted.experts)} experts")
+        self._load = load
         order = sorted(range(len(hosts)), key=lambda index: hosts[index].address)
         used = [index for index in order if not hosts[index].is_draining]
         self.hosts = [hosts[index] for index in used]
@@ -55,6 +56,14 @@ class Draft:
         """That of one layer."""
         steps = self._judged_by[layer]
         return math.fsum(work.makespan for work in steps) / len(steps)
+
+    def pairs(self) -> Floats:
+        """Pairs that each service computes in the mean step: [layers, services]."""
+        return self._shared_out(self._load.tokens)
+
+    def active(self) -> Floats:
+        """Experts that each service computes in the mean step, of one that several compute each its part."""
+        return self._shared_out(self._load.active)
 
     def steps(self, layer: int) -> Sequence[LayerWork]:
         """What the layer's placement is judged by."""
@@ -121,6 +130,15 @@ class Draft:
         for (layer, expert, service), is_added in self._changes:
             self._count(layer, expert, service, -1 if is_added else 1)
         self.mark()
+
+    def _shared_out(self, amounts: Floats) -> Floats:
+        """Amounts by layer and expert as each service has its part of them: [layers, services]."""
+        parts = np.zeros((len(self.works), len(self.hosts)))
+        for layer, work in enumerate(self.works):
+            for amount, share in zip(amounts[layer].tolist(), work.shares, strict=True):
+                for service, part in share.items():
+                    parts[layer, service] += part * amount
+        return parts
 
     def _fill(self) -> None:
         positions = {layer: position for position, layer in enumerate(self.layers)}

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.router.hosting.goals import Wanted
 from services.router.hosting.targets import Host, Target
@@ -42,13 +42,18 @@ class Unload:
 class Plan:
     """A target and its explanation.
 
-    `before` and `after` [layers] are the nanoseconds until the last service is done with a layer in a mean step.
-    `reason` says why no more is moved; it is never empty.
+    `before` and `after` [layers] are the nanoseconds until the last service is done with a layer in a mean step,
+    `before_pairs` and `after_pairs` [layers, services] the pairs that each service computes in one, and
+    `before_active` the experts; services that are draining are left out. `reason` says why no more is moved; it is
+    never empty.
     """
 
     target: Target
     before: Floats
     after: Floats
+    before_pairs: Floats
+    before_active: Floats
+    after_pairs: Floats
     moves: Sequence[Move]
     unloads: Sequence[Unload]
     reason: str
@@ -63,12 +68,12 @@ def plan(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted, strate
     """What `strategy` would have hosted where: `Balanced()`, `Eplb()` or `Static(target)`.
 
     `load` is of the wanted experts' layers in ascending order, `costs` of the hosts in their order. What is hosted now,
-    and the memory, are the hosts'. Raises BadState when the experts do not fit once.
+    and the memory, are the hosts'. Raises Overloaded when the experts do not fit once.
     """
     draft = Draft(load, hosts, costs, wanted)
     hosted = draft.hosted()
     lacking = {replica: Reason(0.0, why) for replica, why in cover(draft).items()}
-    before = draft.makespans()
+    before, before_pairs, before_active = draft.makespans(), draft.pairs(), draft.active()
     proposal = strategy.propose(draft)
     after = draft.makespans()
     planned = draft.hosted()
@@ -90,7 +95,24 @@ def plan(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted, strate
         for (layer, expert), addresses in sorted(sources.items())
         for address in addresses
     )
-    return Plan(draft.target(), before, after, tuple(moves), given_up, proposal.summary)
+    return Plan(
+        target=draft.target(),
+        before=before,
+        after=after,
+        before_pairs=before_pairs,
+        after_pairs=draft.pairs(),
+        before_active=before_active,
+        moves=tuple(moves),
+        unloads=given_up,
+        reason=proposal.summary,
+    )
+
+
+def step_nanos(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted, target: Target | None = None) -> float:
+    """The time that experts take a mean step with what is hosted, or with `target`; arguments as for `plan`."""
+    if target is not None:
+        hosts = [replace(host, hosted=target.get(host.address, frozenset()), loading=frozenset()) for host in hosts]
+    return float(Draft(load, hosts, costs, wanted).makespans().sum())
 
 
 def _even_parts(loads: Set[Replica], gains: Floats) -> dict[Replica, Reason]:

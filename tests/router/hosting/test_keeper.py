@@ -4,15 +4,19 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import grpc
 import pytest
 
+from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.model.checkpoint import Checkpoint
 from services.router.hosting import keeper as keeper_module
 from services.router.hosting import members as members_module
+from services.router.hosting.goals import Stated
 from services.wire.errors import BadState
 from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, local_experts, running_fleet, several
 
 NUM_EXPERTS = 24
+ALL = {(layer, expert) for layer in range(3) for expert in range(8)}
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +73,8 @@ async def test_a_coverage_that_memory_does_not_hold_ends_the_start_where_it_is_r
 async def test_experts_of_a_lost_service_are_loaded_on_the_others(model: Path, checkpoint: Checkpoint) -> None:
     async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
         await experts.stop(addresses[0])
-        await fleet.until(lambda: fleet.fleet.laid.min_live_replicas == 0)
-        await fleet.until(lambda: fleet.fleet.laid.min_live_replicas == 1)
-        assert num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12}
+        await fleet.until(lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12})
+        assert fleet.fleet.laid.min_live_replicas == 1
 
 
 async def test_with_two_replicas_the_loss_of_a_service_leaves_none_without_and_is_made_good(
@@ -157,6 +160,35 @@ async def test_replicas_beyond_the_coverage_stay_until_memory_is_short(model: Pa
             joined = await experts.start(num_slots=30)  # even is: each expert once
             await fleet.fleet.add([joined])
             await fleet.until(lambda: set(num_ready(fleet).values()) == {8})
+
+
+async def test_replicas_beyond_the_coverage_make_room_for_what_a_lost_service_hosted(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with several(model, 3, num_slots=16) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        first, second, third = addresses
+        same = frozenset((layer, expert) for layer in range(3) for expert in range(5))
+        await fleet.change(Stated({first: ALL - same, second: same, third: same}))
+        await experts.stop(first)
+        await fleet.until(lambda: num_ready(fleet)[first] == 0 and fleet.fleet.laid.min_live_replicas == 1)
+        assert replicas(experts).keys() == ALL
+
+
+async def test_replicas_beyond_the_coverage_make_room_at_the_start(model: Path, checkpoint: Checkpoint) -> None:
+    """As another router left them, with a service gone since."""
+    async with several(model, 2, num_slots=16) as (experts, addresses):
+        same = [expert_pb2.ExpertId(layer=layer, expert=expert) for layer in range(3) for expert in range(5)]
+        for address in addresses:
+            async with grpc.aio.insecure_channel(address) as channel:
+                stub = expert_pb2_grpc.ExpertServiceStub(channel)
+                generation = experts.parts[address].hosting.snapshot().generation
+                request = expert_pb2.LoadExpertsRequest(
+                    expected_generation=generation, model_digest=checkpoint.digest, experts=same
+                )
+                async for _ in stub.LoadExperts(request):
+                    pass
+        async with running_fleet(checkpoint, addresses):
+            assert replicas(experts).keys() == ALL
 
 
 async def test_a_service_that_joins_a_name_is_given_its_share(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from services.router.expert_key import ExpertKey
 from services.router.hosting.targets import Host, Target, check_target, even_target, missing_replicas, without
 from services.wire.errors import BadState, NotFound, Overloaded, ServingError
+from tests.router.hosting.drawn_clusters import clusters
 
 NUM_LAYERS, NUM_EXPERTS = 3, 8
 EXPERTS = [(layer, expert) for layer in range(NUM_LAYERS) for expert in range(NUM_EXPERTS)]
@@ -24,20 +25,6 @@ def in_layers(keys: set[ExpertKey] | list[ExpertKey]) -> list[int]:
 
 def num_moves(hosts: list[Host], target: Target) -> int:
     return sum(len(target[host.address] - host.hosted) for host in hosts)
-
-
-@st.composite
-def clusters(draw: st.DrawFn) -> list[Host]:
-    """Services of any size that host anything that fits, some of it on its way in or out."""
-    hosts = []
-    for index in range(draw(st.integers(1, 5))):
-        num_slots = draw(st.integers(1, 30))
-        keys = draw(st.lists(st.sampled_from(EXPERTS), max_size=num_slots, unique=True))
-        first, second = sorted(draw(st.tuples(*[st.integers(max(0, len(keys) - 3), len(keys))] * 2)))
-        parts = [frozenset(part) for part in (keys[:first], keys[first:second], keys[second:])]
-        takes, is_draining = draw(st.sampled_from([True, True, False])), draw(st.sampled_from([False, False, True]))
-        hosts.append(Host(f"{index}", num_slots, *parts, is_draining=is_draining, takes=takes))
-    return hosts
 
 
 def test_equal_services_get_equal_shares_of_every_layer() -> None:
@@ -96,7 +83,7 @@ def test_the_order_of_the_services_does_not_matter() -> None:
 
 
 @settings(deadline=None)
-@given(clusters(), st.integers(1, 3))
+@given(clusters(EXPERTS), st.integers(1, 3))
 def test_missing_replicas_fit_and_are_never_two_on_one_service(hosts: list[Host], coverage: int) -> None:
     missing = missing_replicas(EXPERTS, hosts, coverage)
     by_address = {host.address: host for host in hosts}
@@ -117,7 +104,7 @@ def test_missing_replicas_fit_and_are_never_two_on_one_service(hosts: list[Host]
 
 
 @settings(deadline=None)
-@given(clusters(), st.integers(1, 3))
+@given(clusters(EXPERTS), st.integers(1, 3))
 def test_an_even_target_fits_serves_everything_and_stays_as_it_is(hosts: list[Host], coverage: int) -> None:
     hosts = [replace(host, takes=True) for host in hosts]
     used = [host for host in hosts if not host.is_draining]

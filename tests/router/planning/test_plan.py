@@ -18,7 +18,8 @@ from services.router.planning.eplb import Eplb
 from services.router.planning.plan import Plan, plan
 from services.router.planning.static import Static
 from services.router.planning.strategy import Strategy
-from services.wire.errors import BadState
+from services.wire.errors import BadState, Overloaded
+from tests.router.hosting.drawn_clusters import clusters
 
 NUM_LAYERS, NUM_EXPERTS = 3, 8
 LAYERS = (1, 2, 5)  # those with experts need not be all
@@ -56,20 +57,6 @@ def planned(load: Load, hosts: list[Host], strategy: Strategy, coverage: int = 1
 
 def num_replicas(target: Target) -> Counter[tuple[int, int]]:
     return Counter(key for keys in target.values() for key in keys)
-
-
-@st.composite
-def clusters(draw: st.DrawFn) -> list[Host]:
-    """Services of any size that host anything that fits, some of it on its way in or out."""
-    hosts = []
-    for index in range(draw(st.integers(1, 5))):
-        num_slots = draw(st.integers(1, 30))
-        keys = draw(st.lists(st.sampled_from(EXPERTS), max_size=num_slots, unique=True))
-        first, second = sorted(draw(st.tuples(*[st.integers(max(0, len(keys) - 3), len(keys))] * 2)))
-        parts = [frozenset(part) for part in (keys[:first], keys[first:second], keys[second:])]
-        takes, is_draining = draw(st.sampled_from([True, True, False])), draw(st.sampled_from([False, False, True]))
-        hosts.append(Host(f"{index}", num_slots, *parts, is_draining=is_draining, takes=takes))
-    return hosts
 
 
 @st.composite
@@ -115,13 +102,13 @@ def assert_holds(hosts: list[Host], target: Target, coverage: int, *, strict: bo
 
 
 @settings(max_examples=100, deadline=None)
-@given(clusters(), loads(), st.integers(1, 3), st.sampled_from(STRATEGIES), st.data())
+@given(clusters(EXPERTS), loads(), st.integers(1, 3), st.sampled_from(STRATEGIES), st.data())
 def test_a_plan_is_within_memory_and_loses_nothing(
     hosts: list[Host], load: Load, coverage: int, strategy: Strategy, data: st.DataObject
 ) -> None:
     costs_of = data.draw(costs(len(hosts)))
     if not fits(hosts):
-        with pytest.raises(BadState, match="too little expert memory"):
+        with pytest.raises(Overloaded, match="too little expert memory"):
             plan(load, hosts, costs_of, Wanted(EXPERTS, coverage), strategy)
         return
     made = plan(load, hosts, costs_of, Wanted(EXPERTS, coverage), strategy)
@@ -271,7 +258,7 @@ def test_experts_of_a_draining_service_go_to_the_others() -> None:
 
 
 def test_experts_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(BadState, match="too little expert memory"):
+    with pytest.raises(Overloaded, match="too little expert memory"):
         planned(skewed(0), [Host("a", 10), Host("b", 13)], Balanced())
     made = planned(skewed(0), [Host("a", 10), Host("b", 14)], Balanced())
     assert num_replicas(made.target) == dict.fromkeys(EXPERTS, 1)

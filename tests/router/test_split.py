@@ -5,18 +5,30 @@ from itertools import product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.planning.split import Speeds, split
+from services.router.split import Speeds, split, whole
 
 Hosts = list[list[int]]
+Parts = list[list[tuple[int, int]]]
 
 
-def done(parts: list[list[tuple[int, int]]], busy: list[float], speeds: Speeds) -> float:
-    """When the last service that was given anything, or was busy, is done."""
+def done_at(parts: Parts, busy: list[float], speeds: Speeds) -> list[float]:
+    """When each service is done."""
     nanos = list(busy)
     for part in parts:
         for service, count in part:
             nanos[service] += speeds.expert_nanos[service] + count * speeds.pair_nanos[service]
-    return max(nanos)
+    return nanos
+
+
+def done(parts: Parts, busy: list[float], speeds: Speeds) -> float:
+    """When the last service that was given anything, or was busy, is done."""
+    return max(done_at(parts, busy, speeds))
+
+
+def layer_done(parts: Parts, busy: list[float], speeds: Speeds) -> float:
+    """When the last service that was given anything is done."""
+    nanos = done_at(parts, busy, speeds)
+    return max(nanos[service] for part in parts for service, _ in part)
 
 
 def equal(num_services: int, expert_nanos: float, pair_nanos: float) -> Speeds:
@@ -45,6 +57,17 @@ def test_every_pair_is_computed_once_by_a_service_that_has_its_expert(
         assert set(services) <= set(there)
         assert len(set(services)) == len(services)
         assert all(count > 0 for _, count in part)
+
+
+@settings(max_examples=200, deadline=None)
+@given(frames(), st.sampled_from([0.0, 50.0]))
+def test_the_layer_is_never_done_later_than_with_whole_experts(
+    frame: tuple[list[int], Hosts, list[float], Speeds], until: float
+) -> None:
+    pairs, hosts, busy, speeds = frame
+    owners = whole(pairs, hosts, list(busy), speeds)
+    before = layer_done([[it] for it in zip(owners, pairs, strict=True)], busy, speeds)
+    assert layer_done(split(*frame, until_nanos=until), busy, speeds) <= before * (1 + 1e-9)
 
 
 @settings(max_examples=200, deadline=None)
@@ -80,6 +103,17 @@ def test_a_slow_or_busy_service_is_given_less() -> None:
     assert split([90], [[0, 1]], [0.0, 0.0], Speeds([0.0, 0.0], [1.0, 2.0]))[0] == [(0, 60), (1, 30)]
     assert split([90], [[0, 1]], [0.0, 50.0], equal(2, 0.0, 1.0))[0] == [(0, 70), (1, 20)]
     assert split([90], [[0, 1]], [0.0, 90.0], equal(2, 0.0, 1.0))[0] == [(0, 90)]
+
+
+def test_nothing_is_handed_on_before_the_layer_could_be_done() -> None:
+    frame = ([100, 20], [[0, 1], [0]], [0.0, 0.0], equal(2, 10.0, 10.0))
+    assert split(*frame, until_nanos=1010.0) == [[(1, 100)], [(0, 20)]]
+    assert len(split(*frame, until_nanos=1000.0)[0]) == 2
+
+
+def test_a_busy_service_that_is_given_nothing_hinders_nobody() -> None:
+    parts = split([100], [[0, 1]], [0.0, 0.0, 10.0**9], equal(3, 10.0, 10.0))
+    assert sorted(parts[0]) == [(0, 50), (1, 50)]
 
 
 def test_of_equal_replicas_the_preferred_one_is_taken() -> None:

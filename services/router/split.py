@@ -1,8 +1,9 @@
-"""How one frame's pairs fall to the replicas of their experts: whole experts or parts, whichever costs less."""
+"""How one layer's pairs fall to the replicas of their experts: whole experts or parts, whichever costs less."""
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
 
 # Handing on ends where the two services would be done sooner by less than this share of the whole layer's time.
 LEAST_GAIN = 0.005
@@ -22,42 +23,64 @@ class Speeds:
 
 
 def split(
-    pairs: Sequence[int], hosts: Sequence[Sequence[int]], busy_nanos: Sequence[float], speeds: Speeds
+    pairs: Sequence[int],
+    hosts: Sequence[Sequence[int]],
+    busy_nanos: Sequence[float],
+    speeds: Speeds,
+    *,
+    until_nanos: float = 0.0,
 ) -> list[list[tuple[int, int]]]:
     """For each active expert of one layer, (service, number of pairs): so that the last service is done soon.
 
     `pairs` [active experts] are positive, `hosts` the services of each, of equals the first is preferred; `busy_nanos`
-    [services] is when each could begin. First each expert goes whole to where it is done soonest, the one with most
-    pairs first, after those that have no choice, and from the busiest service on to others as long as that helps:
-    fewest active experts, as suits decode. Then a busy service hands part of an expert on to another replica wherever
-    both are done sooner so, though the weights are read twice: fewest pairs, as suits prefill.
+    [services] is when each could begin, and `until_nanos` when the layer could be done at the soonest, whatever is
+    decided here. First each expert goes where `whole` lets it, and from the busiest service on to others as long as
+    that helps: fewest active experts, as suits decode. Then a busy service hands part of an expert on to another
+    replica wherever both are done sooner so, though the weights are read twice: fewest pairs, as suits prefill.
     """
     nanos = list(busy_nanos)
-    owners = _whole(pairs, hosts, nanos, speeds)
+    owners = whole(pairs, hosts, nanos, speeds)
     divisible = [expert for expert in sorted(range(len(pairs)), key=pairs.__getitem__) if len(hosts[expert]) > 1]
-    if divisible:
-        for _ in nanos:
-            if not _pass_on(owners, divisible, pairs, hosts, nanos, speeds):
-                break
+    if not divisible:
+        return [[(owner, count)] for owner, count in zip(owners, pairs, strict=True)]
+    for _ in nanos:
+        if not _pass_on(owners, divisible, pairs, hosts, nanos, speeds, until_nanos):
+            break
     parts = [{owner: count} for owner, count in zip(owners, pairs, strict=True)]
     for _ in range(MAX_PASSES):
-        least = LEAST_GAIN * max(nanos)
+        last = max(nanos[service] for part in parts for service in part)
+        if last <= until_nanos:
+            break
+        least = LEAST_GAIN * last
+        idle_until = _next_expert(nanos, speeds) + least
         has_changed = False
         for expert in reversed(divisible):
+            part = parts[expert]
             # What is handed on is taken from the busiest of its services only.
-            source = max(parts[expert], key=nanos.__getitem__)
-            has_changed |= _hand_on(parts[expert], source, hosts[expert], nanos, speeds, least)
+            source = max(part, key=nanos.__getitem__) if len(part) > 1 else next(iter(part))
+            if len(part) > 1 or nanos[source] > idle_until:
+                has_changed |= _hand_on(part, source, hosts[expert], nanos, speeds, least)
         if not has_changed:
             break
     return [list(part.items()) for part in parts]
 
 
-def _whole(pairs: Sequence[int], hosts: Sequence[Sequence[int]], nanos: list[float], speeds: Speeds) -> list[int]:
-    """One service for every expert: greedy scheduling of the longest job first (Graham, 1969)."""
+def _next_expert(nanos: Sequence[float], speeds: Speeds) -> float:
+    """When the first service would have read another expert's weights: before that it can take nothing new."""
+    soonest: float = min(map(add, nanos, speeds.expert_nanos))
+    return soonest
+
+
+def whole(pairs: Sequence[int], hosts: Sequence[Sequence[int]], nanos: list[float], speeds: Speeds) -> list[int]:
+    """One service for every expert, each where it is done soonest; `nanos` is then when each service is done.
+
+    Experts that have no choice come first, then the one with most pairs before the others: greedy scheduling of the
+    longest job first (Graham, 1969).
+    """
     expert_nanos, pair_nanos = speeds.expert_nanos, speeds.pair_nanos
     owners = [0] * len(pairs)
-    order = sorted(range(len(pairs)), key=lambda expert: (len(hosts[expert]) > 1, -pairs[expert]))
-    for expert in order:
+    order = sorted(range(len(pairs)), key=pairs.__getitem__, reverse=True)
+    for expert in sorted(order, key=lambda expert: len(hosts[expert]) > 1):
         count, there = pairs[expert], hosts[expert]
         best, soonest = there[0], float("inf")
         for service in there:
@@ -76,20 +99,26 @@ def _pass_on(
     hosts: Sequence[Sequence[int]],
     nanos: list[float],
     speeds: Speeds,
+    until_nanos: float,
 ) -> bool:
     """Relieve the busiest service of a whole expert, its taker of another one if need be, and so on.
 
     Whether there is such an augmenting path, after which all that take part are done sooner than the busiest was.
     """
-    busiest = max(range(len(nanos)), key=nanos.__getitem__)
+    busiest = max(set(owners), key=nanos.__getitem__)  # one that is given nothing may be as busy as it likes
+    if nanos[busiest] <= until_nanos:
+        return False
     limit = nanos[busiest] * (1 - LEAST_GAIN)
+    if _next_expert(nanos, speeds) >= limit:
+        return False
+    theirs: list[list[int]] = [[] for _ in nanos]
+    for expert in divisible:
+        theirs[owners[expert]].append(expert)
     came_from: dict[int, tuple[int, int]] = {}  # service -> who gives it which expert
     waiting = deque([(busiest, 0.0)])  # with what it is given, in nanoseconds
     while waiting:
         giver, given = waiting.popleft()
-        for expert in divisible:
-            if owners[expert] != giver:
-                continue
+        for expert in theirs[giver]:
             count = pairs[expert]
             if nanos[giver] + given - speeds.of(giver, count) >= limit:
                 continue

@@ -1,0 +1,44 @@
+"""What a plan comes to, with the figures it is judged by, and the goal of having it carried out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from services.router.hosting.goals import Goal, Wanted
+from services.router.hosting.targets import Host, Target
+from services.router.load.imbalance import imbalance
+from services.router.planning.costs import Floats
+from services.router.planning.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A plan, and in how many steps the load was seen that it is made for."""
+
+    plan: Plan
+    num_steps: int
+
+    @property
+    def before_imbalance(self) -> Floats:
+        """Imbalance of each layer in a mean step, as it is: [layers]."""
+        return imbalance(self.plan.before_pairs)
+
+    @property
+    def after_imbalance(self) -> Floats:
+        """The same as planned."""
+        return imbalance(self.plan.after_pairs)
+
+
+@dataclass(frozen=True)
+class Planned(Goal):
+    """What was planned. Two of one strategy are the same goal: who asks again for an operation has no other plan."""
+
+    strategy: str
+    judged: Judged = field(compare=False)
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """As it was planned, whoever is there."""
+        return {address: set(experts) for address, experts in self.judged.plan.target.items()}
+
+    def __str__(self) -> str:
+        plan = self.judged.plan
+        return f"{self.strategy} plan of {len(plan.moves)} loads and {len(plan.unloads)} replicas given up"

@@ -1,0 +1,99 @@
+"""Makes plans for the load of late: with what the services host, what they take, and how long it takes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.router.balance.judged import Judged
+from services.router.balance.outcomes import gain
+from services.router.balance.planner import Planner
+from services.router.balance.speeds import costs_of
+from services.router.hosting.fleet import Fleet
+from services.router.hosting.targets import Host
+from services.router.load.load import Load
+from services.router.load.watch import RoutingWatch
+from services.router.planning.costs import Costs
+from services.router.planning.plan import plan, step_nanos
+from services.router.planning.strategy import Strategy
+from services.wire.errors import BadState
+
+# How often a plan is made anew since what is hosted has changed while it was made.
+MAX_PLANS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A plan, the services as they were when it was made, and what they cost by then."""
+
+    judged: Judged
+    hosts: Sequence[Host]
+    costs: Costs
+
+
+class Plans:
+    """Makes and judges plans in the planner's process.
+
+    They are made for the load of all steps, of decode and prefill alike: in their mean each kind weighs as much as it
+    takes of the experts' time, which is what a plan is to shorten. The smoothed load is what they are made for, since a
+    topic that has just come does not count for all yet; the window's is what they are judged by besides, since one that
+    has just gone does not count there any more.
+    """
+
+    def __init__(self, fleet: Fleet, watch: RoutingWatch, planner: Planner, num_steps_needed: int) -> None:
+        self._fleet = fleet
+        self._watch = watch
+        self._planner = planner
+        self._num_steps_needed = num_steps_needed
+
+    @property
+    def has_seen_enough(self) -> bool:
+        """Whether there have been steps enough to plan for."""
+        return self._watch.monitor.num_steps() >= self._num_steps_needed
+
+    async def make(self, strategy: Strategy) -> Made:
+        """A plan for what is hosted now.
+
+        Raises BadState while too few steps have been seen, or a service does not answer, and what `plan` and the
+        planner do.
+        """
+        for _ in range(MAX_PLANS):
+            self._check_ready()
+            hosts, load, num_steps = self.hosts(), self._watch.monitor.smoothed(), self._watch.monitor.num_steps()
+            costs = self._costs(hosts, load)
+            made = await self._planner.run(plan, load, hosts, costs, self._fleet.wanted, strategy)
+            if self.hosts() == hosts:
+                break
+        return Made(Judged(made, num_steps), hosts, costs)
+
+    async def gains(self, made: Made) -> tuple[float, float]:
+        """What is saved of a step's expert time: by the load that the plan was made for, and in the last window."""
+        planned = made.judged.plan
+        before = await self.window_nanos(made, made.hosts)
+        after = await self._planner.run(
+            step_nanos, self._watch.monitor.load(), made.hosts, made.costs, self._fleet.wanted, planned.target
+        )
+        return gain(float(planned.before.sum()), float(planned.after.sum())), gain(before, after)
+
+    async def window_nanos(self, made: Made, hosts: Sequence[Host]) -> float:
+        """The time that experts take in a mean step of the last window with what `hosts` have, by a plan's costs."""
+        load = self._watch.monitor.load()
+        return await self._planner.run(step_nanos, load, hosts, made.costs, self._fleet.wanted)
+
+    def hosts(self) -> Sequence[Host]:
+        """The services as they are."""
+        return self._fleet.survey.hosts()
+
+    def _check_ready(self) -> None:
+        if not self._fleet.is_complete:
+            raise BadState("the router is starting: its experts are not all hosted yet")
+        for peer in self._fleet.peers:
+            if peer.is_live and peer.is_suspect:
+                raise BadState(f"expert service {peer.address} does not answer; wait until it does, or drain it")
+        if not self.has_seen_enough:
+            raise BadState(
+                f"{self._watch.monitor.num_steps()} steps have been seen so far; "
+                f"{self._num_steps_needed} are needed to plan for their load"
+            )
+
+    def _costs(self, hosts: Sequence[Host], load: Load) -> Costs:
+        fits = {peer.address: peer.pace.fit() for peer in self._fleet.peers}
+        return costs_of([fits[host.address] for host in hosts], load)
