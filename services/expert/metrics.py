@@ -1,7 +1,9 @@
 """What the service counts and measures, by the OpenTelemetry API; nothing is recorded where no reader is configured."""
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -14,6 +16,7 @@ from services.wire.outcomes import PairFailure
 FRAMES = "moesaic.expert.frames"
 PAIRS = "moesaic.expert.pairs"
 COMPUTE_DURATION = "moesaic.expert.compute.duration"
+BATCHES = "moesaic.expert.batches"
 BATCH_FRAMES = "moesaic.expert.batch.frames"
 ACTIVE_EXPERTS = "moesaic.expert.active"
 WAITING_PAIRS = "moesaic.expert.waiting.pairs"
@@ -26,6 +29,9 @@ FAILED = "failed"
 INVALID = "invalid"
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+# An instrument's `record` takes as long as a small batch's decoding: histograms get one batch of so many.
+SAMPLED_BATCHES = 16
 
 _meter = metrics.get_meter(__name__)
 _compute_duration = _meter.create_histogram(
@@ -42,10 +48,14 @@ _active_experts = _meter.create_histogram(
 # Counted here and read when somebody collects: an instrument's `add` costs many times as much for every frame.
 _frames: Counter[str] = Counter()
 _pairs: Counter[str] = Counter()
+_batches: Counter[int] = Counter()  # by layer
 
 
 def record_batch(layer: int, num_frames: int, computed: Computed, nanos: int) -> None:
-    """Record one computed batch."""
+    """Count a computed batch; what it was like is recorded of some, drawn at random."""
+    _batches[layer] += 1
+    if random.random() * SAMPLED_BATCHES >= 1:
+        return
     attributes = {"layer": layer}
     _compute_duration.record(nanos / 1e9, attributes)
     _batch_frames.record(num_frames)
@@ -85,12 +95,13 @@ def observe(
     memory_limit: int,
 ) -> None:
     """Have the service's gauges read from these, and what it counts exported."""
-    counters = (
-        (FRAMES, "{frame}", _frames, "frames answered, by outcome"),
-        (PAIRS, "{pair}", _pairs, "(row, expert) pairs answered, by outcome"),
+    counters: tuple[tuple[str, str, Counter[Any], str, str], ...] = (
+        (FRAMES, "{frame}", _frames, "outcome", "frames answered"),
+        (PAIRS, "{pair}", _pairs, "outcome", "(row, expert) pairs answered"),
+        (BATCHES, "{batch}", _batches, "layer", "batches computed"),
     )
-    for name, unit, counted, description in counters:
-        _meter.create_observable_counter(name, [_counts(counted)], unit=unit, description=description)
+    for name, unit, counted, attribute, description in counters:
+        _meter.create_observable_counter(name, [_counts(counted, attribute)], unit=unit, description=description)
     gauges: tuple[tuple[str, str, Callable[[], int], str], ...] = (
         (WAITING_PAIRS, "{pair}", waiting_pairs, "pairs that wait for a batch"),
         (HOSTED_EXPERTS, "{expert}", hosted_experts, "experts that take memory here"),
@@ -105,6 +116,6 @@ def _reading(value: Callable[[], int]) -> Callable[[CallbackOptions], Iterable[O
     return lambda _: [Observation(value())]
 
 
-def _counts(counted: Counter[str]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _counts(counted: Counter[Any], attribute: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
     # Called in a thread of the reader's; a copy of a dictionary is made in one piece.
-    return lambda _: [Observation(count, {"outcome": outcome}) for outcome, count in dict(counted).items()]
+    return lambda _: [Observation(count, {attribute: value}) for value, count in dict(counted).items()]

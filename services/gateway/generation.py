@@ -131,6 +131,7 @@ class Generation:
             place.claim(len(prompt_token_ids))
             await caller.deadline.bound(self._pacing.wait(caller.client), "it waited for its client's rate")
         times.queue_nanos = time.monotonic_ns() - started_nanos
+        trace.begin_relay()
         return Order(
             prompt_token_ids=prompt_token_ids,
             sampling=wanted.sampling,

@@ -3,54 +3,63 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from opentelemetry import trace
-from opentelemetry.trace import SpanKind, Status, StatusCode
-from opentelemetry.util.types import AttributeValue
-
 from services.gateway.request_metrics import error_type
-from services.runtime.tracing import context_from, current_traceparent, current_tracestate
-
-_tracer = trace.get_tracer(__name__)
+from services.runtime.span_writing import Kind, SpanRef
+from services.runtime.tracing import OpenSpan, begin_span
 
 
 class RequestTrace:
-    """Spans that are passed on by hand: a response stream is suspended between any two of its messages, where a
-    current span would leak into whoever runs next."""
+    """Spans that are passed on by hand: a response stream is suspended between any two of its messages."""
 
     def __init__(self, traceparent: str, tracestate: str) -> None:
-        parent = context_from(traceparent, tracestate)
-        self._span = _tracer.start_span("gateway.generate", parent, kind=SpanKind.SERVER)
-        self._context = trace.set_span_in_context(self._span, parent)
+        parent = SpanRef.parse(traceparent, tracestate)
+        self._span = begin_span("gateway.generate", Kind.SERVER, parent)
+        self._relay: OpenSpan | None = None
+        # Where nothing is recorded here, the client's context is passed on as it came.
+        self._passed_on = parent if self._span is None else None
 
     @property
     def traceparent(self) -> str:
         """What the router goes on with; empty for none."""
-        return current_traceparent(self._context)
+        return "" if self._passed_on is None else self._passed_on.traceparent
 
     @property
     def tracestate(self) -> str:
         """The `tracestate` beside `traceparent`."""
-        return current_tracestate(self._context)
+        return "" if self._passed_on is None else self._passed_on.tracestate
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """A span within the request's for as long as the block lasts."""
-        span = _tracer.start_span(name, self._context)
+        span = None if self._span is None else self._span.child(name)
         try:
             yield
         except BaseException as error:
-            span.set_status(Status(StatusCode.ERROR, error_type(error)))
+            if span is not None:
+                span.end(error_type(error))
             raise
-        finally:
+        if span is not None:
             span.end()
 
-    def note(self, attributes: Mapping[str, AttributeValue]) -> None:
+    def begin_relay(self) -> None:
+        """From here on the request is the router's: `traceparent` names the call to it, which ends with the request."""
+        if self._span is not None:
+            self._relay = self._span.child("gateway.relay", Kind.CLIENT)
+            self._passed_on = self._relay.span
+
+    def note(self, attributes: Mapping[str, str | int]) -> None:
         """Write something about the request."""
-        self._span.set_attributes(attributes)
+        if self._span is not None:
+            self._span.note(attributes)
 
     def end(self, error: BaseException | None) -> None:
-        """Close the request's span; with `error` where it did not end well."""
-        if error is not None:
-            self._span.set_status(Status(StatusCode.ERROR, str(error)))
-            self._span.set_attribute("error.type", error_type(error))
-        self._span.end()
+        """Close the request's spans; with `error` where it did not end well."""
+        if self._span is None:
+            return
+        if self._relay is not None:
+            self._relay.end(None if error is None else error_type(error))
+        if error is None:
+            self._span.end()
+        else:
+            self._span.note({"error.type": error_type(error)})
+            self._span.end(str(error))

@@ -6,7 +6,7 @@ import time
 from opentelemetry import metrics
 
 LOOP_LAG = "moesaic.loop.lag"
-INTERVAL_SECONDS = 0.1
+INTERVAL_SECONDS = 0.25
 BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 

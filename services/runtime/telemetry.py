@@ -3,19 +3,20 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from opentelemetry import metrics, trace
+from opentelemetry import metrics
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import NoOpTracer
 from prometheus_client import start_http_server
 
+from services.runtime.span_outbox import SpanOutbox
+from services.runtime.tracing import Recorder, recording_with
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
@@ -30,26 +31,28 @@ def configure_telemetry(service_name: str, instance: str, *, otlp: bool, metrics
 
     With `otlp` traces and metrics go to the endpoint that the OTEL_* variables name; with a `metrics_port`
     metrics are served to Prometheus there. With neither nothing is installed and recording does nothing.
+    OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before `service_name` and `instance`.
     Raises ServingError when the metrics port cannot be listened on. To be entered once in a process's life.
     """
-    resource = Resource.create(
-        {"service.namespace": "moesaic", "service.name": service_name, "service.instance.id": instance}
-    )
+    own = {"service.namespace": "moesaic", "service.name": service_name, "service.instance.id": instance}
+    resource = Resource.create(own).merge(OTELResourceDetector().detect())
     shutdowns: list[Callable[[], object]] = []
-    if otlp:
-        traces = TracerProvider(resource=resource, shutdown_on_exit=False)
-        traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        trace.set_tracer_provider(traces)
-        shutdowns.append(traces.shutdown)
     readers = _metric_readers(otlp, metrics_port)
     if readers:
         meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
         metrics.set_meter_provider(meters)
         shutdowns.append(meters.shutdown)
-    try:
-        yield
-    finally:
-        _within(FLUSH_SECONDS, shutdowns)
+    with ExitStack() as stack:
+        # The SDK's provider knows what its variables say of sampling, and of being off.
+        traces = TracerProvider(resource=resource, shutdown_on_exit=False)
+        if otlp and not isinstance(traces.get_tracer(__name__), NoOpTracer):
+            outbox = SpanOutbox(resource)
+            stack.enter_context(recording_with(Recorder(outbox.put, traces.sampler)))
+            shutdowns.append(outbox.close)
+        try:
+            yield
+        finally:
+            _within(FLUSH_SECONDS, shutdowns)
 
 
 def _metric_readers(otlp: bool, metrics_port: int | None) -> list[MetricReader]:

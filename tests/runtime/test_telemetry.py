@@ -15,13 +15,17 @@ from services.runtime.server import serving
 
 RECORDING = """
 import asyncio, sys
-from opentelemetry import metrics, trace
+from opentelemetry import metrics
 from services.runtime.process import run_process
+from services.runtime.span_writing import Kind
+from services.runtime.tracing import begin_span
 
 async def life(on_ready):
     metrics.get_meter("test").create_counter("moesaic.test.rows", "{row}").add(7)
-    with trace.get_tracer("test").start_as_current_span("step") as span:
-        print("recording" if span.is_recording() else "silent")
+    span = begin_span("step", Kind.INTERNAL)
+    print("recording" if span else "silent")
+    if span:
+        span.end()
     BODY
 
 sys.exit(run_process(life, service="router"))

@@ -1,44 +1,100 @@
-"""Trace contexts as strings."""
+"""Trace contexts as strings, and spans as a collector reads them."""
 
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import get_current_span
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from services.runtime.tracing import context_from, current_traceparent, current_tracestate, is_sampled
+from services.runtime.span_writing import Kind, SpanRef, attribute, encode_span
+from services.runtime.tracing import Recorder, begin_span, recording_with
+from tests.recorded_spans import PARENT_ID, TRACE_ID, TRACEPARENT, attributes_of, recorded_spans
 
-TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-def test_without_a_span_the_strings_are_empty():
-    assert current_traceparent() == ""
-    assert current_tracestate() == ""
-    assert not is_sampled()
+PARENT = SpanRef.parse(TRACEPARENT, "vendor=1")
+assert PARENT is not None
 
 
-def test_a_traceparent_survives_the_way_there_and_back():
-    context = context_from(TRACEPARENT, "vendor=1")
-    assert current_traceparent(context) == TRACEPARENT
-    assert current_tracestate(context) == "vendor=1"
-    assert is_sampled(context)
+def decoded(encoded: bytes) -> Span:
+    (span,) = ScopeSpans.FromString(encoded).spans
+    return span
 
 
-def test_an_unsampled_traceparent_stays_unsampled():
-    assert not is_sampled(context_from(TRACEPARENT.removesuffix("01") + "00"))
+def test_a_traceparent_survives_the_way_there_and_back() -> None:
+    assert (PARENT.traceparent, PARENT.tracestate, PARENT.is_sampled) == (TRACEPARENT, "vendor=1", True)
+    child = PARENT.child()
+    assert child.traceparent != TRACEPARENT
+    assert (child.trace_id, child.tracestate) == (PARENT.trace_id, "vendor=1")
 
 
-def test_a_malformed_traceparent_is_no_span():
-    assert not get_current_span(context_from("00-nonsense")).get_span_context().is_valid
+@pytest.mark.parametrize(("flags", "is_sampled"), [("00", False), ("01", True), ("02", False), ("ff", True)])
+def test_the_last_bit_of_the_flags_says_whether_it_is_sampled(flags: str, is_sampled: bool) -> None:
+    parsed = SpanRef.parse(f"00-{TRACE_ID}-{PARENT_ID}-{flags}")
+    assert parsed is not None
+    assert parsed.is_sampled is is_sampled
+    assert parsed.traceparent == f"00-{TRACE_ID}-{PARENT_ID}-{int(is_sampled):02x}"
 
 
-def test_the_current_span_is_not_taken_for_an_empty_traceparent():
-    with trace.use_span(get_current_span(context_from(TRACEPARENT))):
-        assert current_traceparent() == TRACEPARENT
-        assert current_traceparent(context_from("")) == ""
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        "00-nonsense",
+        f"ff-{TRACE_ID}-{PARENT_ID}-01",
+        f"00-{'0' * 32}-{PARENT_ID}-01",
+        f"00-{TRACE_ID}-{'0' * 16}-01",
+        f"00-{TRACE_ID}-{PARENT_ID}-01-more",
+        f"00-{TRACE_ID.upper()}-{PARENT_ID}-01",
+        f"{TRACEPARENT}\n",
+    ],
+)
+def test_a_malformed_traceparent_is_no_span(traceparent: str) -> None:
+    assert SpanRef.parse(traceparent) is None
 
 
-def test_a_span_under_a_remote_parent_is_in_its_trace():
-    tracer = TracerProvider().get_tracer("test")
-    with tracer.start_as_current_span("child", context=context_from(TRACEPARENT)):
-        version, trace_id, span_id, flags = current_traceparent().split("-")
-    assert (version, trace_id, flags) == ("00", "0af7651916cd43dd8448eb211c80319c", "01")
-    assert span_id != "b7ad6b7169203331"
+def test_a_later_version_may_say_more() -> None:
+    assert SpanRef.parse(f"01-{TRACE_ID}-{PARENT_ID}-01-more") == SpanRef.parse(TRACEPARENT)
+
+
+# Around the lengths and values at which the encoding takes a byte more.
+@pytest.mark.parametrize("size", [0, 1, 30, 127, 128, 300, 20_000])
+def test_what_is_written_is_what_a_collector_reads(size: int) -> None:
+    span, link, word = PARENT.child(), SpanRef.root(), "ä" * (size // 2) + "x" * (size % 2)
+    numbers = {f"moesaic.{power}": (1 << power) - 1 for power in range(1, 64)}
+    attributes = [attribute(key, value) for key, value in {"word": word, **numbers}.items()]
+    read = decoded(encode_span("name", Kind.CLIENT, span, b"p" * 8, 5, 7, attributes, (link, PARENT), error=word))
+    assert (read.trace_id, read.span_id, read.parent_span_id) == (PARENT.trace_id, span.span_id, b"p" * 8)
+    assert (read.name, read.kind, read.trace_state) == ("name", Span.SPAN_KIND_CLIENT, "vendor=1")
+    assert (read.start_time_unix_nano, read.end_time_unix_nano) == (5, 7)
+    assert attributes_of(read) == {"word": word, **numbers}
+    assert [(one.trace_id, one.span_id) for one in read.links] == [
+        (link.trace_id, link.span_id),
+        (PARENT.trace_id, PARENT.span_id),
+    ]
+    assert read.status == Status(message=word, code=Status.STATUS_CODE_ERROR)
+
+
+def test_a_clock_that_was_set_back_makes_a_span_short_not_negative() -> None:
+    read = decoded(encode_span("name", Kind.INTERNAL, PARENT, b"", 9, 7))
+    assert (read.start_time_unix_nano, read.end_time_unix_nano) == (9, 9)
+    assert not read.HasField("status")
+
+
+def test_without_a_recorder_there_is_no_span() -> None:
+    assert begin_span("first", Kind.SERVER) is None
+
+
+def test_a_parent_that_is_not_sampled_has_no_children_here() -> None:
+    with recorded_spans() as recorded:
+        assert begin_span("child", Kind.SERVER, SpanRef.parse(f"00-{TRACE_ID}-{PARENT_ID}-00")) is None
+    assert not recorded.spans
+
+
+def test_the_sampler_decides_on_traces_that_begin_here_alone() -> None:
+    with recording_with(Recorder(lambda _: None, ALWAYS_OFF)):
+        assert begin_span("first", Kind.SERVER) is None
+        assert begin_span("child", Kind.SERVER, PARENT) is not None
+    with recorded_spans() as recorded:
+        first = begin_span("first", Kind.SERVER)
+        assert first is not None
+        first.child("second").end()
+        first.end()
+    second, first_read = recorded.spans
+    assert (second.parent_span_id, first_read.parent_span_id) == (first_read.span_id, b"")

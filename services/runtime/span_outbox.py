@@ -1,0 +1,119 @@
+"""Spans on their way to the collector: gathered for a moment, then sent together by a thread."""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import grpc
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1 import resource_pb2
+from opentelemetry.sdk.resources import Resource
+
+from services.runtime.span_writing import encode_request
+
+logger = logging.getLogger(__name__)
+
+SCOPE = "moesaic"
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+SEND_EVERY_SECONDS = 1.0
+# Some thousands of spans a message; collectors refuse more than 4 MiB unless told otherwise.
+MAX_MESSAGE_BYTES = 1 << 20
+# What waits while the collector is slow or gone; beyond that the newest spans are dropped.
+MAX_WAITING_BYTES = 16 << 20
+
+
+class SpanOutbox:
+    """Takes encoded spans from any thread; what cannot be kept or sent is lost, and said once in the log.
+
+    `resource` is the process that they are of. To be closed, which sends what is left.
+    """
+
+    def __init__(self, resource: Resource) -> None:
+        self._exporter = _Exporter(resource)
+        self._waiting: list[bytes] = []
+        self._num_bytes = 0
+        self._is_dropping = False
+        self._is_closed = False
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+        self._thread.start()
+
+    def put(self, spans: Sequence[bytes]) -> None:
+        """Have spans sent soon; returns at once."""
+        with self._lock:
+            if self._num_bytes >= MAX_WAITING_BYTES:
+                self._note_dropping()
+                return
+            self._waiting += spans
+            self._num_bytes += sum(map(len, spans))
+            is_much = self._num_bytes >= MAX_MESSAGE_BYTES
+        if is_much:
+            self._news.set()
+
+    def close(self) -> None:
+        """Send what waits, and end; takes as long as the exporter's own retries."""
+        self._is_closed = True
+        self._news.set()
+        self._thread.join()
+        self._exporter.shutdown()
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            self._news.wait(SEND_EVERY_SECONDS)
+            self._news.clear()
+            self._send()
+        self._send()
+
+    def _send(self) -> None:
+        with self._lock:
+            spans, self._waiting = self._waiting, []
+            self._num_bytes, self._is_dropping = 0, False
+        for message in _messages(spans):
+            self._exporter.export(message)  # type: ignore[arg-type]  # what `_translate_data` takes
+
+    def _note_dropping(self) -> None:
+        if not self._is_dropping:
+            logger.warning("spans are dropped: the collector does not take them as fast as they are made")
+        self._is_dropping = True
+
+
+class _Exporter(OTLPSpanExporter):
+    """The SDK's own, with its variables, security and retries, for spans that are encoded already."""
+
+    def __init__(self, resource: Resource) -> None:
+        attributes = [
+            KeyValue(key=key, value=AnyValue(string_value=str(value))) for key, value in resource.attributes.items()
+        ]
+        self._encoded_resource = resource_pb2.Resource(attributes=attributes).SerializeToString()
+        self._encoded_scope = InstrumentationScope(name=SCOPE).SerializeToString()
+        super().__init__()
+
+    def _translate_data(self, data: Sequence[bytes]) -> bytes:  # type: ignore[override]
+        return encode_request(self._encoded_resource, self._encoded_scope, data)
+
+    def _initialize_channel_and_stub(self) -> None:
+        super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
+        self._client = _EncodedTraces(self._channel)  # type: ignore[assignment]
+
+
+class _EncodedTraces:
+    """The collector's service, which is sent bytes: the generated stub would have them as a message first."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.Export = channel.unary_unary(EXPORT, response_deserializer=ExportTraceServiceResponse.FromString)
+
+
+def _messages(spans: Sequence[bytes]) -> list[list[bytes]]:
+    """The spans in portions that fit in a message each."""
+    portions: list[list[bytes]] = []
+    left = 0
+    for span in spans:
+        if len(span) > left:
+            portions.append([])
+            left = MAX_MESSAGE_BYTES
+        portions[-1].append(span)
+        left -= len(span)
+    return portions
