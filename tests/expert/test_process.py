@@ -1,4 +1,4 @@
-"""The expert service as a process: how it starts, stops and refuses to start; and its spans."""
+"""The expert service as a process: how it starts, stops and refuses to start."""
 
 import os
 import signal
@@ -7,13 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
-from services.expert import spans
 from services.expert.app import running
 from services.expert.settings import ExpertSettings
 from services.model.fingerprint import numerics_fingerprint
@@ -21,8 +16,6 @@ from services.runtime.channels import open_channel
 from services.runtime.server import PortInUse
 from tests.expert.expert_client import expert_service
 from tests.service_process import service_process
-
-TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 async def test_a_process_preloads_its_share_announces_its_port_and_stops_when_told(olmoe: Path) -> None:
@@ -64,46 +57,6 @@ async def test_preloading_more_than_fits_is_an_error(olmoe: Path) -> None:
         async with expert_service(olmoe, preload="all", expert_memory="64KiB"):
             pass
     assert "expert_memory has room for 7 more of 7" in str(refused.value.exceptions[0])
-
-
-@pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(spans, "_tracer", provider.get_tracer("test"))
-    return exporter
-
-
-async def test_a_sampled_frame_is_a_span_in_the_trace_of_its_step(olmoe: Path, exported: InMemorySpanExporter) -> None:
-    async with expert_service(olmoe, preload="all") as service:
-        stream, rows = service.open_stream(), torch.randn(2, 32)
-        for flags in ("00", "01"):
-            await stream.send(0, rows, [(0, 1), (1, 2), (1, 3)], traceparent=f"00-{TRACE}-{PARENT}-{flags}")
-            reply = await stream.reply()
-        await stream.send(0, rows, [(0, 1)])
-        await stream.reply()
-    (span,) = exported.get_finished_spans()
-    assert (span.name, span.kind) == ("expert.compute", SpanKind.SERVER)
-    assert span.parent is not None
-    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, PARENT)
-    attributes = dict(span.attributes or {})
-    assert attributes.pop("moesaic.bytes") > rows.nbytes
-    assert attributes == {
-        "moesaic.layer": 1,
-        "moesaic.rows": 2,
-        "moesaic.pairs": 3,
-        "moesaic.decode_nanos": reply.timings.decode_nanos,
-        "moesaic.queue_nanos": reply.timings.queue_nanos,
-        "moesaic.compute_nanos": reply.timings.compute_nanos,
-        "moesaic.encode_nanos": reply.timings.encode_nanos,
-        "moesaic.batch_frames": 1,
-        "moesaic.failed_pairs": 0,
-    }
-    assert span.start_time is not None
-    assert span.end_time is not None
-    assert span.end_time - span.start_time == sum(
-        value for name, value in attributes.items() if name.endswith("_nanos")
-    )
 
 
 def test_a_fingerprint_names_what_bits_depend_on() -> None:

@@ -25,3 +25,27 @@ async def test_frames_of_sampled_steps_alone_have_a_span(olmoe: Path) -> None:
         assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE_ID, PARENT_ID)
         told = attributes_of(span)
         assert (told["moesaic.layer"], told["moesaic.failed_pairs"]) == (2, 0)
+
+
+async def test_a_span_says_what_its_frame_took(olmoe: Path) -> None:
+    with recorded_spans() as recorded:
+        async with expert_service(olmoe, preload="all") as service:
+            stream, rows = service.open_stream(), torch.randn(2, 32)
+            await stream.send(0, rows, [(0, 1), (1, 2), (1, 3)], traceparent=f"{PARENT}-01")
+            timings = (await stream.reply()).timings
+    (span,) = recorded.spans
+    attributes = attributes_of(span)
+    assert attributes.pop("moesaic.bytes") > rows.nbytes
+    assert attributes == {
+        "moesaic.layer": 1,
+        "moesaic.rows": 2,
+        "moesaic.pairs": 3,
+        "moesaic.decode_nanos": timings.decode_nanos,
+        "moesaic.queue_nanos": timings.queue_nanos,
+        "moesaic.compute_nanos": timings.compute_nanos,
+        "moesaic.encode_nanos": timings.encode_nanos,
+        "moesaic.batch_frames": 1,
+        "moesaic.failed_pairs": 0,
+    }
+    took = sum(value for name, value in attributes.items() if name.endswith("_nanos"))
+    assert span.end_time_unix_nano - span.start_time_unix_nano == took
