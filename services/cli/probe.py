@@ -7,7 +7,7 @@ the one call of the standard health service that it needs over a plain socket.
 import socket
 import struct
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -28,7 +28,11 @@ SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 def probe(arguments: Sequence[str]) -> int:
     """0 when the service says that it is serving, else 1 and a line on stderr that says why."""
     parser = ArgumentParser(
-        prog="moesaic probe", description="Ask a service whether it is healthy.", allow_abbrev=False
+        prog="moesaic probe",
+        description="Ask a service whether it is healthy.",
+        epilog="examples:\n  moesaic probe 127.0.0.1:50051",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("address", help="host:port of a gateway, router, expert or tracing service")
     parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="default: %(default)s")
