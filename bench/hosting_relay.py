@@ -8,9 +8,12 @@ import asyncio
 import random
 import selectors
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 LOOPBACK = "127.0.0.1"
+# A processor that sleeps wakes late: the end of a delay is waited for awake.
+AWAKE_SECONDS = 0.001
 CHUNK_BYTES = 1 << 18
 # Of HTTP/2 (RFC 9113): what a client says first, and the head of a frame: length (3 bytes), type, flags, stream.
 PREFACE_BYTES = 24
@@ -46,13 +49,13 @@ class Damage:
     async def until_due(self, arrived: float) -> None:
         """Wait for as long as something that arrived then is kept back."""
         loop = asyncio.get_running_loop()
-        while self.is_held or arrived + self.delay_seconds > loop.time():
-            left = None if self.is_held else arrived + self.delay_seconds - loop.time()
-            try:
+        while self.is_held or arrived + self.delay_seconds - AWAKE_SECONDS > loop.time():
+            left = None if self.is_held else arrived + self.delay_seconds - AWAKE_SECONDS - loop.time()
+            with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self.changed.wait()
-            except TimeoutError:
-                return
+        while arrived + self.delay_seconds > loop.time():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
     def place_in(self, num_bytes: int) -> int | None:
         """Which byte of a data frame that begins is to be changed, if any."""

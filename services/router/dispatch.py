@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from collections.abc import Sequence as Sequenced
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import torch
@@ -98,7 +99,16 @@ class Dispatcher:
         outgoing = await self._on_host(step, layer, hidden, index, weights)
         attempt = first_attempt(outgoing, self.placement)
         times: list[ReplyTimes] = []
-        gathered, scatter_ended = await self._try(step, outgoing, attempt, spans, times, meanwhile)
+
+        def on_the_way() -> None:
+            if self._watch is not None:  # once the frames are written, which their streams do in the loop's next turn
+                note = partial(self._watch.note, is_decode=step.is_decode)
+                asyncio.get_running_loop().call_soon(note, step.lane, layer, outgoing.experts)
+            if meanwhile is not None:
+                meanwhile()
+                step.clock.charge("dense")
+
+        gathered, scatter_ended = await self._try(step, outgoing, attempt, spans, times, on_the_way)
         if gathered.failed:
             await self._finish(step, outgoing, gathered, spans, times)
         gather_ended = step.clock.ended
@@ -127,8 +137,6 @@ class Dispatcher:
         top_k = index.shape[1]
         if self._capacity_factor is not None:
             experts = self._guard(step, experts, top_k)
-        if self._watch is not None:
-            self._watch.note(step.lane, layer, experts, is_decode=step.is_decode)
         sent = _sendable(step, layer, host_weights[0].reshape(-1).numpy(), top_k) if host_weights else None
         return Outgoing(layer, host_hidden.contiguous(), experts, sent, top_k)
 
@@ -149,19 +157,18 @@ class Dispatcher:
         attempt: Attempt,
         spans: LayerSpans,
         times: list[ReplyTimes],
-        meanwhile: Callable[[], None] | None = None,
+        on_the_way: Callable[[], None] | None = None,
     ) -> tuple[Gathered, int]:
         """Send an attempt's frames and wait for all of their answers; also when the last one was sent.
 
-        The times of the replies are added to `times`.
+        `on_the_way` is called meanwhile. The times of the replies are added to `times`.
         """
         calls: list[Call] = []
         try:
             unserved = self._scatter(step, outgoing, attempt, spans, calls)
             scatter_ended = step.clock.charge("encode")
-            if meanwhile is not None:
-                meanwhile()
-                step.clock.charge("dense")
+            if on_the_way is not None:
+                on_the_way()
             answers = [(call, await _answer_of(call)) for call in calls]
         finally:
             for call in calls:  # whatever is not answered by now is not waited for

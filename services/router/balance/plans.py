@@ -1,12 +1,15 @@
 """Makes plans for the load of late: with what the services host, what they take, and how long it takes them."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 
 from services.router.balance.judged import Judged
 from services.router.balance.outcomes import gain
 from services.router.balance.planner import Planner
 from services.router.balance.speeds import costs_of
+from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
 from services.router.hosting.targets import Host
 from services.router.load.load import Load
@@ -18,6 +21,8 @@ from services.wire.errors import BadState
 
 # How often a plan is made anew since what is hosted has changed while it was made.
 MAX_PLANS = 3
+# What a layer takes the router longer in which it chooses among replicas, on the path, as `bench.generate` shows it.
+CHOOSING_NANOS = 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +70,19 @@ class Plans:
         return Made(Judged(made, num_steps), hosts, costs)
 
     async def gains(self, made: Made) -> tuple[float, float]:
-        """What is saved of a step's expert time: by the load that the plan was made for, and in the last window."""
+        """What is saved of a step's expert time: by the load that the plan was made for, and in the last window.
+
+        Less what choosing takes the router in layers that would have replicas to choose from, and have none now.
+        """
         planned = made.judged.plan
+        num_more = _num_with_choice(planned.target.values()) - _num_with_choice(host.hosted for host in made.hosts)
+        choosing = CHOOSING_NANOS * num_more
         before = await self.window_nanos(made, made.hosts)
         after = await self._planner.run(
             step_nanos, self._watch.monitor.load(), made.hosts, made.costs, self._fleet.wanted, planned.target
         )
-        return gain(float(planned.before.sum()), float(planned.after.sum())), gain(before, after)
+        planned_before, planned_after = float(planned.before.sum()), float(planned.after.sum())
+        return gain(planned_before, planned_after + choosing), gain(before, after + choosing)
 
     async def window_nanos(self, made: Made, hosts: Sequence[Host]) -> float:
         """The time that experts take in a mean step of the last window with what `hosts` have, by a plan's costs."""
@@ -97,3 +108,9 @@ class Plans:
     def _costs(self, hosts: Sequence[Host], load: Load) -> Costs:
         fits = {peer.address: peer.pace.fit() for peer in self._fleet.peers}
         return costs_of([fits[host.address] for host in hosts], load)
+
+
+def _num_with_choice(hosted: Iterable[Set[ExpertKey]]) -> int:
+    """Layers that have an expert on more than one service."""
+    replicas = Counter(chain.from_iterable(hosted))
+    return len({layer for (layer, _), count in replicas.items() if count > 1})

@@ -22,7 +22,7 @@ from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, running_f
 from tests.router.hosting.test_mover import watched
 
 STEPS = 16
-SKEWED = np.array([800] + [100] * 7)  # pairs of each of eight experts in a step: so many that what they take counts
+SKEWED = np.array([8000] + [1000] * 7)  # pairs of each of eight experts in a step: so many that what they take counts
 
 
 class Balancing:

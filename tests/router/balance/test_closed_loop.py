@@ -41,6 +41,18 @@ async def test_topics_that_take_turns_with_memory_full_do_not_thrash(looks_each:
     assert simulation.balancer.latest is not None
 
 
+async def test_what_is_gained_must_be_more_than_choosing_among_replicas_takes_the_router() -> None:
+    simulation = Simulation(World(4, FULL + 3), 0)
+    for peer in simulation.world.peers:
+        peer.costs = (2e4, 1e4, 1e3)
+    for _ in range(5):
+        await simulation.look(0)
+    latest = simulation.balancer.latest
+    assert latest is not None
+    assert latest.plan.gain_nanos > 0.05 * latest.plan.before.sum()
+    assert not simulation.world.num_loads
+
+
 async def test_coverage_is_kept_and_spare_memory_used() -> None:
     simulation = Simulation(World(4, 2 * FULL + 2, coverage=2), 0, gain=0.01)
     for _ in range(10):
