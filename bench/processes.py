@@ -17,6 +17,7 @@ from bench.failure import BenchFailed
 from services.cli.child import Child
 from services.cli.members import LOOPBACK, Member
 from services.runtime.allocator import keep_freed_memory
+from services.runtime.event_loop import run_in_loop
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -107,7 +108,7 @@ async def _server(process: BaseProcess, connection: Connection) -> Server:
 
 def _live(connection: Connection, serve: Serve, argument: Any) -> None:
     keep_freed_memory()  # as a service does
-    asyncio.run(_serve(connection, serve, argument))
+    run_in_loop(_serve(connection, serve, argument))
     os._exit(0)  # the interpreter would take torch apart for seconds
 
 
