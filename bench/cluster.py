@@ -1,19 +1,27 @@
 """A whole cluster as `moesaic serve --experts 2 --threads 1` runs it, and what its processes are."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.failure import BenchFailed
+from bench.generated import Generated
 from bench.processes import START_SECONDS, Server, cpu_nanos, services_running
 from services.cli.members import ClusterPlan
 from services.runtime.channels import open_channel
 
 NUM_EXPERT_SERVICES = 2
+
+
+class Load(Protocol):
+    """A client that has prompts continued."""
+
+    async def generate(self, prompts: Sequence[Sequence[int]]) -> Generated: ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,14 @@ class Cluster:
             "router": cpu_nanos(self.router.pid) / 1e9,
             "experts": cpu_nanos(*experts) / 1e9,
         }
+
+    async def generate(self, load: Load, prompts: Sequence[Sequence[int]]) -> Generated:
+        """What the load generates, and the CPU time that the services take for it."""
+        before = self.cpu_seconds()
+        generated = await load.generate(prompts)
+        after = self.cpu_seconds()
+        generated.cpu_seconds = {service: after[service] - before[service] for service in after}
+        return generated
 
 
 @asynccontextmanager

@@ -99,8 +99,8 @@ async def _case(
             stages.step()
     finalists = best_by_threads(probes)
     variants = {
-        CLIENT: partial(_with_cpu, parties.cluster, parties.client, prompts),
-        ROUTER: partial(_with_cpu, parties.cluster, parties.router, prompts),
+        CLIENT: partial(parties.cluster.generate, parties.client, prompts),
+        ROUTER: partial(parties.cluster.generate, parties.router, prompts),
         **{str(setting): partial(parties.transformers.generate, setting, prompts) for setting in finalists},
     }
     with stages.stage(f"{name}, requests: {len(prompts)}", num_rounds + 1):
@@ -112,14 +112,6 @@ async def _probe(transformers: TransformersLoad, setting: Setting, prompts: Prom
     """The best of some runs; the first of a shape is slower than the rest."""
     runs = [await transformers.generate(setting, prompts) for _ in range(NUM_PROBES)]
     return min(runs, key=lambda run: run.seconds)
-
-
-async def _with_cpu(cluster: Cluster, load: ClientLoad | RouterLoad, prompts: Prompts) -> Generated:
-    before = cluster.cpu_seconds()
-    generated = await load.generate(prompts)
-    after = cluster.cpu_seconds()
-    generated.cpu_seconds = {service: after[service] - before[service] for service in after}
-    return generated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

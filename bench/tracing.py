@@ -10,7 +10,6 @@ from pathlib import Path
 from bench.client_load import ClientLoad
 from bench.cluster import Cluster, cluster_running
 from bench.command import bench_parser, run_bench
-from bench.generated import Generated
 from bench.progress import Stages
 from bench.prompts import text_prompts
 from bench.report import Report
@@ -55,7 +54,7 @@ async def _measure_cost(report: Report, prompts: Prompts, num_rounds: int, stage
             DEFAULT: (traced, _load(traced, by_default, stack)),
             LAYERS: (traced, _load(traced, common_pb2.TRACE_DETAIL_LAYER, stack)),
         }
-        variants = {name: partial(_with_cpu, cluster, load, prompts) for name, (cluster, load) in loads.items()}
+        variants = {name: partial(cluster.generate, load, prompts) for name, (cluster, load) in loads.items()}
 
         def end_round() -> None:
             sink.clear()
@@ -86,14 +85,6 @@ def _load(cluster: Cluster, detail: "common_pb2.TraceDetail.ValueType", stack: A
     load = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS, trace_detail=detail)
     stack.push_async_callback(load.close)
     return load
-
-
-async def _with_cpu(cluster: Cluster, load: ClientLoad, prompts: Prompts) -> Generated:
-    before = cluster.cpu_seconds()
-    generated = await load.generate(prompts)
-    after = cluster.cpu_seconds()
-    generated.cpu_seconds = {service: after[service] - before[service] for service in after}
-    return generated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
