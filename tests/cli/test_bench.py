@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from moesaic.v1 import router_pb2
 from tests.checkpoints import save_tiny
@@ -28,13 +27,11 @@ NAMED_ELSEWHERE = {"usage", "receipt", "model", "settings"}
 
 
 @pytest.fixture
-async def tiny_cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+async def tiny_cluster(tmp_path: Path, gradients_as_before: None) -> AsyncIterator[Cluster]:
     """A whole cluster of a random tiny model."""
-    was_enabled = torch.is_grad_enabled()
     model = save_tiny("olmoe", tmp_path / "olmoe")
     async with cluster(model) as running:
         yield running
-    torch.set_grad_enabled(was_enabled)  # the router turned gradients off for this thread
 
 
 async def start(address: str, *arguments: str) -> asyncio.subprocess.Process:

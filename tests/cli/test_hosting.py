@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-import torch
 
 from moesaic.v1 import router_pb2, router_pb2_grpc
 from services.cli.main import USAGE_EXIT, main
@@ -25,12 +24,7 @@ EVERYTHING = {"0": "0-7", "1": "0-7", "2": "0-7"}
 NUM_EXPERTS = 24
 
 
-@pytest.fixture(autouse=True)
-def _gradients_as_before() -> AsyncIterator[None]:
-    """A router turns gradients off for its thread, which here is the tests' too."""
-    was_enabled = torch.is_grad_enabled()
-    yield
-    torch.set_grad_enabled(was_enabled)
+pytestmark = pytest.mark.usefixtures("gradients_as_before")
 
 
 @pytest.fixture(scope="module")

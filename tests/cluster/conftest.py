@@ -1,21 +1,16 @@
 """One cluster of the shipped model for the tests that only use it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 import services.model
 from tests.checkpoints import save_tiny
 
 
 @pytest.fixture(autouse=True)
-def _gradients_as_before() -> Iterator[None]:
-    """A router turns gradients off for its thread, for good; here that is the thread of every other test too."""
-    was_enabled = torch.is_grad_enabled()
-    yield
-    torch.set_grad_enabled(was_enabled)
+def _gradients_as_before(gradients_as_before: None) -> None:
+    """For all tests of this folder."""
 
 
 @pytest.fixture(scope="session")

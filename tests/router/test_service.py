@@ -1,13 +1,12 @@
 """The calls about planning and recorded routing, of a router that serves."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-import torch
 
 from moesaic.v1 import router_pb2
 from services.router.pace import Pace
@@ -19,12 +18,7 @@ NUM_LAYERS, NUM_EXPERTS, TOP_K = 3, 8, 2
 STEPS = 32  # that the load is of; a quarter of them is enough to plan for
 
 
-@pytest.fixture(autouse=True)
-def _gradients_as_before() -> AsyncIterator[None]:
-    """A router turns gradients off for its thread, which here is the tests' too."""
-    was_enabled = torch.is_grad_enabled()
-    yield
-    torch.set_grad_enabled(was_enabled)
+pytestmark = pytest.mark.usefixtures("gradients_as_before")
 
 
 @pytest.fixture(scope="module")
