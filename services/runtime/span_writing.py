@@ -1,4 +1,4 @@
-"""Spans in OTLP's encoding, written once they have ended: a few microseconds each, where the SDK takes some fifty."""
+"""Spans in OTLP's encoding, written once they have ended: in a small part of the time that the SDK takes."""
 
 import enum
 import re

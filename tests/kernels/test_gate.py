@@ -70,7 +70,7 @@ def test_rows_may_be_apart_and_may_be_none(level: str):
     assert [result.shape for result in gate(wide[:0, :40])] == [(0, 8), (0, 2), (0, 2)]
 
 
-def test_what_is_not_a_number_is_chosen_first_as_chosen_by_torch(level: str):
+def test_what_is_not_a_number_is_chosen_first_as_by_torch(level: str):
     weight = torch.zeros(8, 1)
     weight[[2, 5]] = float("nan")
     _, weights, indices = kernels.Gate(weight, None, Choice(2, False, False, torch.float32))(torch.ones(1, 1))

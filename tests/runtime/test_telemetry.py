@@ -10,8 +10,12 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.resources import Resource
 
+from services.runtime import span_outbox
 from services.runtime.server import serving
+from services.runtime.span_outbox import SpanOutbox
+from services.runtime.span_writing import Kind, SpanRef, encode_span
 
 RECORDING = """
 import asyncio, sys
@@ -121,6 +125,21 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collec
     )
     assert ended.returncode == 0
     assert "telemetry was not flushed within 0.2 s" in ended.stderr
+
+
+async def test_spans_beyond_what_may_wait_are_dropped_and_that_is_said_once(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    spans = [encode_span(name, Kind.INTERNAL, SpanRef.root(), b"", 5, 7) for name in "abcd"]
+    monkeypatch.setattr(span_outbox, "SEND_EVERY_SECONDS", 3600.0)  # all wait until it is closed
+    monkeypatch.setattr(span_outbox, "MAX_WAITING_BYTES", 2 * len(spans[0]))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
+    outbox = SpanOutbox(Resource({}))
+    for span in spans:
+        outbox.put([span])
+    await asyncio.to_thread(outbox.close)
+    assert collector.spans == ["a", "b"]
+    assert caplog.text.count("spans are dropped") == 1
 
 
 async def test_prometheus_reads_the_metrics_port(unused_tcp_port: int):
