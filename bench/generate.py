@@ -15,7 +15,7 @@ from bench.command import add_numbers, bench_parser, run_bench
 from bench.generate_tables import CLIENT, ROUTER, Case, fill
 from bench.generated import Generated
 from bench.progress import Stages
-from bench.prompts import text_prompts
+from bench.prompts import Prompts, text_prompts
 from bench.report import Report
 from bench.rounds import interleaved
 from bench.router_load import RouterLoad
@@ -28,8 +28,6 @@ QUICK_CONCURRENCY = (1, 16)
 NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 64, 48
 NUM_PROBES = 2
 MODELS = ("shipped", "470m")
-
-Prompts = Sequence[Sequence[int]]
 
 COMPARED = (
     f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} tokens of real text, "

@@ -1,7 +1,7 @@
 """A router's fleet and dispatcher over simulated services that are given their experts, and its balancer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from services.router.dispatch import Dispatcher
 from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
 from services.router.hosting.goals import Stated
-from services.router.hosting.targets import Host
 from services.router.load.watch import RoutingWatch
 from services.router.settings import RouterSettings
 from services.wire.errors import ServingError
@@ -60,14 +59,9 @@ class LiveCluster:
         )
 
     @property
-    def hosts(self) -> Sequence[Host]:
-        """The services, and what each hosts."""
-        return self.fleet.survey.hosts()
-
-    @property
     def hosted(self) -> Hosted:
         """What each service hosts."""
-        return {host.address: frozenset(host.hosted) for host in self.hosts}
+        return {host.address: frozenset(host.hosted) for host in self.fleet.survey.hosts()}
 
     @property
     def num_loaded(self) -> int:

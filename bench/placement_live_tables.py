@@ -42,8 +42,8 @@ def add_live(report: Report, shape: Shape, rounds: Sequence[Round], expert_bytes
 
 
 def _throughputs(shape: Shape, rounds: Sequence[Round]) -> Table:
-    over = ("unplanned", "evenly routed")
-    ratios = [f"planned ÷ {name}" for name in over] + [f"{name}, devices alone" for name in over]
+    others = (UNPLANNED, EVENLY_ROUTED)
+    ratios = [f"{PLANNED} ÷ {other}" for other in others] + [f"{other}, devices alone" for other in others]
     table = Table(
         f"Live, a topic at a time: {shape.num_services} SIMULATED services, {shape.num_slots} slots, REPLAYED routing",
         ("steps", *(f"{variant} tokens/s" for variant in VARIANTS), *ratios),
@@ -59,8 +59,8 @@ def _throughputs(shape: Shape, rounds: Sequence[Round]) -> Table:
         table.add(
             name,
             *(spread_of(rates[variant]) for variant in VARIANTS),
-            *(ratio_of(rates[PLANNED], rates[other]) for other in (UNPLANNED, EVENLY_ROUTED)),
-            *(ratio_of(alone[PLANNED], alone[other]) if is_alone else None for other in (UNPLANNED, EVENLY_ROUTED)),
+            *(ratio_of(rates[PLANNED], rates[other]) for other in others),
+            *(ratio_of(alone[PLANNED], alone[other]) if is_alone else None for other in others),
         )
     return table
 

@@ -1,6 +1,7 @@
 """Prompts of real text: windows of a novel out of the archive that the shipped model was trained with."""
 
 import tarfile
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
@@ -11,6 +12,8 @@ from train.corpus import ARCHIVE, SEPARATOR
 DOMAIN = "austen.txt"
 # Far more than the most prompts take.
 NUM_CHARACTERS = 200_000
+
+Prompts = Sequence[Sequence[int]]  # tokens of each
 
 
 def text_prompts(count: int, num_tokens: int) -> list[list[int]]:

@@ -5,13 +5,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 from bench.client_load import ClientLoad
 from bench.cluster import Cluster, cluster_running
 from bench.command import bench_parser, run_bench
 from bench.progress import Stages
-from bench.prompts import text_prompts
+from bench.prompts import Prompts, text_prompts
 from bench.report import Report
 from bench.rounds import interleaved
 from bench.tracing_sink import span_sink
@@ -23,7 +22,6 @@ from services.gateway.settings import EMBEDDED_MODEL
 CONCURRENCY = 16
 NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 64, 96
 NUM_RECEIPTS = 200
-Prompts = Sequence[Sequence[int]]
 
 COMPARED = (
     f"{CONCURRENCY} requests at once on clusters of real processes (gateway, router, two experts, one thread each): "
@@ -71,7 +69,7 @@ async def _measure_cost(report: Report, prompts: Prompts, num_rounds: int, stage
 
 async def _measure_wire(report: Report, prompts: Prompts, num_rounds: int, stages: Stages) -> None:
     times = {IDLE: WireTimes(), BUSY: WireTimes()}
-    async with span_sink() as sink, wired_cluster(Path(EMBEDDED_MODEL), sink) as cluster:
+    async with span_sink() as sink, wired_cluster(EMBEDDED_MODEL, sink) as cluster:
         with stages.stage("wire times with a relay that delays", num_rounds):
             await cluster.measure(prompts[:NUM_BUSY], WireTimes())
             for _ in range(num_rounds):

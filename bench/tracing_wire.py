@@ -1,6 +1,6 @@
 """Whether traces tell communication for what it is: a relay delays one service, and its frames' wire time is read."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from bench.client_load import ClientLoad
 from bench.cluster import until_serving
 from bench.hosting_wire import Wire
 from bench.processes import services_running
+from bench.prompts import Prompts
 from bench.tracing_sink import SpanSink
 from moesaic.v1 import common_pb2
 from services.cli.members import Member, free_addresses
@@ -19,8 +20,6 @@ IDLE, BUSY = "one lane, idle", f"{NUM_LANES} lanes, busy"
 NUM_BUSY = 4 * NUM_LANES
 NUM_NEW_TOKENS = 24
 DELAY_SECONDS = 0.02
-
-Prompts = Sequence[Sequence[int]]
 
 
 @dataclass
@@ -44,7 +43,6 @@ class WiredCluster:
 
     async def measure(self, prompts: Prompts, times: WireTimes) -> None:
         """A round: the same requests, all at once, without the delay and with it."""
-        await self._wire.restore()
         times.undelayed.append(await self._wire_ms(prompts))
         await self._wire.delay(DELAY_SECONDS / 2)  # each way
         times.delayed.append(await self._wire_ms(prompts))
@@ -78,7 +76,9 @@ async def wired_cluster(model: Path, sink: SpanSink) -> AsyncIterator[WiredClust
         async with services_running(members, sink.variables):
             await until_serving(gateway)
             load = ClientLoad(gateway, num_new_tokens=NUM_NEW_TOKENS, trace_detail=common_pb2.TRACE_DETAIL_LAYER)
-            yield WiredCluster(wire, load, sink)
-            await load.close()
+            try:
+                yield WiredCluster(wire, load, sink)
+            finally:
+                await load.close()
     finally:
         await wire.close()

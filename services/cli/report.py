@@ -1,4 +1,4 @@
-"""What the person at the terminal sees on stderr while a cluster starts, runs and stops."""
+"""What the person at the terminal sees: on stderr how far a command is, on stdout what it found."""
 
 import sys
 from collections.abc import Iterator
@@ -6,6 +6,13 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.status import Status
+
+FILE_WIDTH = 120  # of what is printed where there is no terminal
+
+
+def output(file_width: int = FILE_WIDTH) -> Console:
+    """Where tables go: stdout, as wide as it is."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else file_width)
 
 
 class Report:

@@ -79,11 +79,12 @@ def _estimates(paces: Sequence[Pace], now: int) -> tuple[list[Estimate], bool]:
     known = [pace.estimate(now) for pace in paces if pace.is_known]
     if not known:
         return [Estimate(0.0, 0.0, 0.0, 1.0)] * len(paces), False
-    if len(known) < len(paces):
-        wire, frame, expert, pair, _ = (sum(column) / len(known) for column in zip(*known, strict=True))
-        rest, mean = iter(known), Estimate(wire, frame, expert, pair)
-        return [next(rest) if pace.is_known else mean for pace in paces], all(one.is_fitted for one in known)
-    return known, all(one.is_fitted for one in known)
+    is_fitted = all(one.is_fitted for one in known)
+    if len(known) == len(paces):
+        return known, is_fitted
+    wire, frame, expert, pair, _ = (sum(column) / len(known) for column in zip(*known, strict=True))
+    rest, mean = iter(known), Estimate(wire, frame, expert, pair)
+    return [next(rest) if pace.is_known else mean for pace in paces], is_fitted
 
 
 def _of_one_shape(estimates: Sequence[Estimate], experts: float, pairs: float) -> list[Estimate]:

@@ -66,8 +66,7 @@ class Tracing:
     @classmethod
     def of(cls, default: TraceDetail, *, layers_share: float) -> "Tracing":
         """Tracing to a depth by default, and to the layers for a share of the time."""
-        share = layers_share if default is TraceDetail.STEP else 0.0
-        return cls(default, LayerShare(share, time.perf_counter_ns()), UsualSteps())
+        return cls(default, LayerShare(layers_share, time.perf_counter_ns()), UsualSteps())
 
     def begin(self, order: Order) -> SequenceTrace | None:
         """What a sequence that is taken in now is traced as; None where nobody records it."""

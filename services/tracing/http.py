@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from services.tracing.jaeger import trace_document
-from services.tracing.query import Query, micros_in, trace_id_in
+from services.tracing.query import Query, trace_id_in, whole_number_in
 from services.tracing.search import count_calls, find_traces
 from services.tracing.store import SpanStore, StoredTrace
 from services.tracing.summary import summary_document
@@ -94,8 +94,8 @@ class QueryApi:
 
     async def dependencies(self, request: web.Request) -> web.Response:
         now_millis = time.time_ns() // NANOS_PER_MILLI
-        end = micros_in(request.query.get("endTs", "") or str(now_millis), "endTs")
-        lookback = micros_in(request.query.get("lookback", "") or str(now_millis), "lookback")
+        end = whole_number_in(request.query.get("endTs", "") or str(now_millis), "endTs")
+        lookback = whole_number_in(request.query.get("lookback", "") or str(now_millis), "lookback")
         calls = await count_calls(self._store, (end - lookback) * NANOS_PER_MILLI, end * NANOS_PER_MILLI)
         return _answer(
             [{"parent": parent, "child": child, "callCount": count} for (parent, child), count in sorted(calls.items())]

@@ -5,11 +5,10 @@ from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from services.tracing.spans import KINDS, RecordedSpan, Source, nanos_of
+from services.tracing.spans import KINDS, NANOS_PER_MICRO, RecordedSpan, Source, nanos_of
 from services.tracing.store import StoredTrace
 from services.tracing.tags import Tag, string_tag, tags_of
 
-NANOS_PER_MICRO = 1_000
 Document = dict[str, Any]
 
 

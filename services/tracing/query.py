@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from multidict import MultiMapping
 
-from services.tracing.spans import TRACE_ID_BYTES
+from services.tracing.spans import NANOS_PER_MICRO, TRACE_ID_BYTES
 from services.wire.errors import InvalidRequest
 
 Parameters = MultiMapping[str]
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1_500
 DEFAULT_LOOKBACK = "48h"
-NANOS_PER_MICRO = 1_000
 NANOS_OF_UNIT = {
     "ns": 1,
     "us": 1_000,
@@ -82,8 +81,8 @@ def nanos_in(text: str, name: str) -> int:
     return round(sum(float(number) * NANOS_OF_UNIT[unit] for number, unit in re.findall(DURATION_PART, text)))
 
 
-def micros_in(text: str, name: str) -> int:
-    """A whole number of micro- or milliseconds."""
+def whole_number_in(text: str, name: str) -> int:
+    """The whole number from 0 on that a text says."""
     if len(text) > MAX_DIGITS or not re.fullmatch("[0-9]+", text):
         raise InvalidRequest(f"{name} is {text[:64]!r}, which is no whole number")
     return int(text)
@@ -91,11 +90,11 @@ def micros_in(text: str, name: str) -> int:
 
 def _micros(parameters: Parameters, name: str, default_nanos: int) -> int:
     text = parameters.get(name, "")
-    return micros_in(text, name) * NANOS_PER_MICRO if text else default_nanos
+    return whole_number_in(text, name) * NANOS_PER_MICRO if text else default_nanos
 
 
 def _limit(text: str) -> int:
-    limit = micros_in(text, "limit")
+    limit = whole_number_in(text, "limit")
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidRequest(f"limit is {limit}, which is not from 1 to {MAX_LIMIT}")
     return limit

@@ -13,6 +13,7 @@ SERVICE_NAME_KEY = "service.name"
 NO_SERVICE_NAME = "unknown_service"
 
 TRACE_ID_BYTES, SPAN_ID_BYTES = 16, 8
+NANOS_PER_MICRO = 1_000
 # What the store's list, the tuple and the bytes objects take besides the bytes themselves.
 OVERHEAD_BYTES = 160
 

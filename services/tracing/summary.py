@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.tracing.jaeger import NANOS_PER_MICRO
+from services.tracing.spans import NANOS_PER_MICRO
 from services.tracing.store import StoredTrace
 
 

@@ -6,13 +6,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-MOESAIC = (sys.executable, "-m", "services.cli.main")
+from tests.cli.command_line import start
+
 SERVICES = ("gateway", "router", "expert-0", "expert-1")
 NUM_PROCESSES = len(SERVICES) + 1  # with the tracing service
 
@@ -48,13 +49,6 @@ class Serving:
         _, stderr = await self.process.communicate()
         assert self.process.returncode is not None
         return self.process.returncode, stderr.decode()
-
-
-async def start(*arguments: str, variables: Mapping[str, str]) -> asyncio.subprocess.Process:
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        *MOESAIC, *arguments, stdout=pipe, stderr=pipe, env=os.environ | variables
-    )
 
 
 async def run(*arguments: str, folder: Path) -> tuple[int, str, str]:

@@ -3,10 +3,8 @@
 import asyncio
 import json
 import os
-import socket
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +14,8 @@ import grpc
 
 from bench.failure import BenchFailed
 from bench.hosting_admin import Admin
+from services.cli.members import free_addresses
+from services.runtime.channels import split_address
 from tests.compose.commands import output
 from tests.compose.engine import ROOT
 
@@ -44,7 +44,7 @@ class ComposeCluster:
 
     def __init__(self, compose: Sequence[str], image: str) -> None:
         self._compose = (*compose, "--file", str(ROOT / "deploy" / "compose.yaml"), "--project-name", PROJECT)
-        self.port, self._router_port, self.tracing_port = _free_ports(3)
+        self.port, self._router_port, self.tracing_port = (split_address(one)[1] for one in free_addresses(3))
         self._variables = {
             **os.environ,
             "MOESAIC_IMAGE": image,
@@ -69,13 +69,13 @@ class ComposeCluster:
 
     async def containers(self, service: str) -> list[Container]:
         """The running containers of a service, by name."""
-        names = (await self._run("ps", "--format", "{{.Name}}", service)).split()
-        return [_container(about) for about in json.loads(await output("docker", "inspect", *sorted(names)))]
+        described = await output("docker", "inspect", *await self._names(service))
+        return [_container(about) for about in json.loads(described)]
 
     async def num_restarts(self, service: str) -> int:
         """How often docker has started the service's containers again."""
-        names = (await self._run("ps", "--format", "{{.Name}}", service)).split()
-        return sum(map(int, (await output("docker", "inspect", "--format", "{{.RestartCount}}", *names)).split()))
+        counts = await output("docker", "inspect", "--format", "{{.RestartCount}}", *await self._names(service))
+        return sum(map(int, counts.split()))
 
     async def until_whole(self, num_experts: int) -> None:
         """Return when the router has so many live services and every expert has its replicas. Raises BenchFailed."""
@@ -106,6 +106,10 @@ class ComposeCluster:
             said = await output("sh", "-c", 'docker logs --timestamps "$0" 2>&1', name)
             (LOGS / f"{name}.log").write_text(said, encoding="utf-8")
         return LOGS
+
+    async def _names(self, service: str) -> list[str]:
+        """The service's running containers."""
+        return sorted((await self._run("ps", "--format", "{{.Name}}", service)).split())
 
     async def _run(self, *arguments: str) -> str:
         return await output(*self._compose, *arguments, seconds=COMPOSE_SECONDS, variables=self._variables)
@@ -158,11 +162,3 @@ def _container(about: dict[str, Any]) -> Container:
     # Python reads microseconds, docker writes nanoseconds.
     moment = datetime.fromisoformat(about["State"]["StartedAt"][:26].rstrip("Z") + "+00:00")
     return Container(about["Name"].lstrip("/"), network["IPAddress"], moment.timestamp())
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as open_ones:
-        sockets = [open_ones.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import Sequence
 
 import grpc
-from rich.console import Console
 
 from services.cli.bench.client import LoadClient, failure_of
 from services.cli.bench.document import Findings, write_document
@@ -22,7 +20,7 @@ from services.cli.bench.tables import remarks, tables
 from services.cli.cluster import gateway_address
 from services.cli.command import run_command
 from services.cli.machine import Machine
-from services.cli.report import Report
+from services.cli.report import Report, output
 from services.runtime.channels import open_channel
 from services.runtime.settings import load as load_settings
 from services.runtime.settings import refuse
@@ -116,7 +114,7 @@ def _show(findings: Findings, report: Report) -> None:
     if findings.interrupted:
         report.line("interrupted: what follows is what was measured until then")
     if findings.loads:
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+        console = output(FILE_WIDTH)
         for table in tables(findings.figures):
             console.print("\n", table, "\n", sep="", end="")
         for figures in findings.figures:

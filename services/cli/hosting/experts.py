@@ -8,8 +8,8 @@ from moesaic.v1 import router_pb2
 from services.cli.hosting.actions import Action, run_action
 from services.cli.hosting.router import ANSWER_SECONDS, change, placement_of, router_at
 from services.cli.hosting.settings import AddSettings, DrainSettings, ListSettings
-from services.cli.hosting.tables import as_object, output, services_table
-from services.cli.report import Report
+from services.cli.hosting.tables import as_object, services_table
+from services.cli.report import Report, output
 
 
 def experts(arguments: Sequence[str]) -> int:

@@ -12,8 +12,8 @@ from services.cli.hosting.document import PlacementDocument
 from services.cli.hosting.plan import explanation, plan_as_object
 from services.cli.hosting.router import change, placement_of, plan_of
 from services.cli.hosting.settings import STRATEGIES, ApplySettings, ExportSettings, PlanSettings, ShowSettings
-from services.cli.hosting.tables import as_object, output, replica_map, services_table, summary, warnings
-from services.cli.report import Report
+from services.cli.hosting.tables import as_object, replica_map, services_table, summary, warnings
+from services.cli.report import Report, output
 from services.runtime.settings import refuse
 from services.wire.errors import InvalidRequest
 

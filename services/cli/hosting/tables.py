@@ -1,10 +1,8 @@
 """Who hosts what, for people: a table of services, a map of replicas and warnings; and as one object for programs."""
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,12 +14,6 @@ LINE = 64  # experts of the map on one line
 MAX_NAMED = 8  # experts named in a warning
 
 BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-FILE_WIDTH = 120  # of what is printed where there is no terminal
-
-
-def output() -> Console:
-    """Where tables go: stdout, as wide as it is."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def state_of(service: router_pb2.PlacedService) -> str:

@@ -1,6 +1,6 @@
 """A trace in Chrome's trace-event format, as Perfetto and chrome://tracing open it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from services.cli.trace.model import Process, Span, Trace
@@ -11,9 +11,11 @@ Event = dict[str, Any]
 
 def chrome_document(trace: Trace) -> dict[str, Any]:
     """Complete events, one process of the viewer for each process, and arrows where a call goes from one to another."""
-    processes = {process: number for number, process in enumerate(labels_of(trace), start=1)}
+    labels = labels_of(trace)
+    processes = {process: number for number, process in enumerate(labels, start=1)}
     lanes = _lanes(trace)
-    events = [*_names(trace, processes, lanes)]
+    used = {(processes[span.process], lanes[span.span_id]) for span in trace.spans}
+    events = [*_names({number: labels[process] for process, number in processes.items()}, used)]
     for span in trace.spans:
         events.append(_complete(span, processes[span.process], lanes[span.span_id]))
     events.extend(_arrows(trace, processes, lanes))
@@ -33,13 +35,11 @@ def _complete(span: Span, process: int, lane: int) -> Event:
     }
 
 
-def _names(trace: Trace, processes: dict[Process, int], lanes: dict[str, int]) -> Iterator[Event]:
-    labels = labels_of(trace)
-    for process, number in processes.items():
-        yield {"name": "process_name", "ph": "M", "pid": number, "args": {"name": labels[process]}}
+def _names(labels: Mapping[int, str], lanes: Iterable[tuple[int, int]]) -> Iterator[Event]:
+    for number, label in labels.items():
+        yield {"name": "process_name", "ph": "M", "pid": number, "args": {"name": label}}
         yield {"name": "process_sort_index", "ph": "M", "pid": number, "args": {"sort_index": number}}
-    used = {(processes[span.process], lanes[span.span_id]) for span in trace.spans}
-    for number, lane in sorted(used):
+    for number, lane in sorted(lanes):
         yield {"name": "thread_name", "ph": "M", "pid": number, "tid": lane, "args": {"name": f"lane {lane}"}}
 
 

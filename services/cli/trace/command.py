@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from services.cli.command import run_command
+from services.cli.report import FILE_WIDTH, output
 from services.cli.trace.chrome import chrome_document
 from services.cli.trace.model import Trace
 from services.cli.trace.settings import TraceSettings
@@ -24,8 +25,6 @@ EXAMPLES = (
     "moesaic trace 4bf92f3577b34da6a3ce929d0e0e4736 --step 0 --layer 3",
     "moesaic trace --last --format chrome --output trace.json",
 )
-# Where no terminal says how wide it is.
-FILE_WIDTH = 120
 
 
 def trace(arguments: Sequence[str]) -> int:
@@ -59,8 +58,7 @@ def _print(found: Trace, settings: TraceSettings) -> None:
     if settings.format != "waterfall":
         print(_as_text(found, settings))
         return
-    width = None if sys.stdout.isatty() else FILE_WIDTH
-    Console(highlight=False, width=width).print(waterfall(found, step=settings.step, layer=settings.layer))
+    output().print(waterfall(found, step=settings.step, layer=settings.layer))
 
 
 def _as_text(found: Trace, settings: TraceSettings) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.cli.trace.model import Span, Trace
-from services.cli.trace.parts import CALL, LAYER, STEP, Part, nanos_of
+from services.cli.trace.parts import CALL, LAYER, NANOS_PER_MICRO, STEP, Part, nanos_of
 
-NANOS_PER_MICRO = 1_000
 STEP_PREFIX, NANOS_SUFFIX = "moesaic.", "_nanos"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from services.wire.errors import InvalidRequest
 
@@ -96,22 +96,18 @@ class Trace:
         return [span for span in self.spans if span.name == name]
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(populate_by_name=True, extra="ignore")
-
-
-class _Tag(_Document):
+class _Tag(BaseModel):
     key: str
     value: TagValue = None
 
 
-class _Reference(_Document):
+class _Reference(BaseModel):
     kind: str = Field(alias="refType")
     trace_id: str = Field(alias="traceID")
     span_id: str = Field(alias="spanID")
 
 
-class _Span(_Document):
+class _Span(BaseModel):
     span_id: str = Field(alias="spanID")
     name: str = Field(alias="operationName")
     references: list[_Reference] | None = None
@@ -121,12 +117,12 @@ class _Span(_Document):
     process_id: str = Field(alias="processID")
 
 
-class _Process(_Document):
+class _Process(BaseModel):
     service: str = Field(alias="serviceName")
     tags: list[_Tag] | None = None
 
 
-class _Trace(_Document):
+class _Trace(BaseModel):
     trace_id: str = Field(alias="traceID")
     spans: list[_Span] = Field(max_length=MAX_SPANS)
     processes: dict[str, _Process]

@@ -7,10 +7,10 @@ from rich.text import Text
 from services.cli.trace.bars import STYLES
 from services.cli.trace.layers import LayerSummary, step_parts, summarise_layers
 from services.cli.trace.model import Trace
+from services.cli.trace.panel import MICROS_PER_MILLI
 from services.cli.trace.parts import Part
 from services.cli.trace.processes import names_of_addresses
 
-MICROS_PER_MILLI = 1_000
 MIN_SHARE = 0.005
 
 

@@ -80,7 +80,7 @@ class Balancer:
     @property
     def layers(self) -> Sequence[int]:
         """The layers with experts, as the figures of a plan have them."""
-        return sorted({layer for layer, _ in self._fleet.wanted.experts})
+        return self._fleet.wanted.layers
 
     @property
     def hottest_expert_replicas(self) -> int:
@@ -210,8 +210,7 @@ class Balancer:
         if [host.address for host in hosts] != [host.address for host in made.hosts]:
             self._hysteresis.note_end(self._now())
             return
-        unchanged = await self._plans.window_nanos(made, made.hosts)
-        achieved = await self._plans.window_nanos(made, hosts)
+        unchanged, achieved = await self._plans.window_nanos(made, made.hosts, hosts)
         index = [outcome.operation for outcome in self.outcomes].index(followed.operation.name)
         outcome = replace(self.outcomes[index], unchanged_nanos=unchanged, achieved_nanos=achieved)
         self.outcomes = (*self.outcomes[:index], outcome, *self.outcomes[index + 1 :])

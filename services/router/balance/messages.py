@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from moesaic.v1 import router_pb2
 from services.router.balance.judged import Judged
 from services.router.balance.outcomes import Outcome
+from services.router.hosting.messages import hosted_layers
 from services.router.hosting.targets import Target
 from services.router.planning.balanced import Balanced
 from services.router.planning.eplb import Eplb
@@ -51,13 +52,10 @@ def plan_message(judged: Judged, model_digest: str, outcomes: Iterable[Outcome])
 
 
 def _target_message(target: Target, model_digest: str) -> router_pb2.TargetPlacement:
-    services = []
-    for address, experts in sorted(target.items()):
-        by_layer: dict[int, list[int]] = {}
-        for layer, expert in sorted(experts):
-            by_layer.setdefault(layer, []).append(expert)
-        layers = [router_pb2.HostedLayer(layer=layer, experts=mine) for layer, mine in by_layer.items()]
-        services.append(router_pb2.TargetService(address=address, layers=layers))
+    services = [
+        router_pb2.TargetService(address=address, layers=hosted_layers(sorted(experts)))
+        for address, experts in sorted(target.items())
+    ]
     return router_pb2.TargetPlacement(model_digest=model_digest, services=services)
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from services.router.balance.judged import Judged
@@ -77,17 +77,15 @@ class Plans:
         planned = made.judged.plan
         num_more = _num_with_choice(planned.target.values()) - _num_with_choice(host.hosted for host in made.hosts)
         choosing = CHOOSING_NANOS * num_more
-        before = await self.window_nanos(made, made.hosts)
-        after = await self._planner.run(
-            step_nanos, self._watch.monitor.load(), made.hosts, made.costs, self._fleet.wanted, planned.target
-        )
+        before, after = await self.window_nanos(made, made.hosts, _as_planned(made))
         planned_before, planned_after = float(planned.before.sum()), float(planned.after.sum())
         return gain(planned_before, planned_after + choosing), gain(before, after + choosing)
 
-    async def window_nanos(self, made: Made, hosts: Sequence[Host]) -> float:
-        """The time that experts take in a mean step of the last window with what `hosts` have, by a plan's costs."""
-        load = self._watch.monitor.load()
-        return await self._planner.run(step_nanos, load, hosts, made.costs, self._fleet.wanted)
+    async def window_nanos(self, made: Made, before: Sequence[Host], after: Sequence[Host]) -> tuple[float, float]:
+        """The time that experts take in a mean step of the last window, by a plan's costs: before and after."""
+        load, costs, wanted = self._watch.monitor.load(), made.costs, self._fleet.wanted
+        nanos_before = await self._planner.run(step_nanos, load, before, costs, wanted)
+        return nanos_before, await self._planner.run(step_nanos, load, after, costs, wanted)
 
     def hosts(self) -> Sequence[Host]:
         """The services as they are."""
@@ -108,6 +106,11 @@ class Plans:
     def _costs(self, hosts: Sequence[Host], load: Load) -> Costs:
         fits = {peer.address: peer.pace.fit() for peer in self._fleet.peers}
         return costs_of([fits[host.address] for host in hosts], load)
+
+
+def _as_planned(made: Made) -> Sequence[Host]:
+    target = made.judged.plan.target
+    return [replace(host, hosted=target.get(host.address, frozenset()), loading=frozenset()) for host in made.hosts]
 
 
 def _num_with_choice(hosted: Iterable[Set[ExpertKey]]) -> int:

@@ -17,6 +17,11 @@ class Wanted:
     experts: Sequence[ExpertKey]
     coverage: int
 
+    @property
+    def layers(self) -> list[int]:
+        """The layers with experts, in ascending order."""
+        return sorted({layer for layer, _ in self.experts})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Goal(ABC):

@@ -1,5 +1,7 @@
 """Between the messages of router.proto about hosting and hosting's own words."""
 
+from collections.abc import Iterable
+
 from moesaic.v1 import expert_pb2, router_pb2
 from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
@@ -63,7 +65,7 @@ def progress_message(
 
 def placement_message(fleet: Fleet, model_digest: str) -> router_pb2.GetPlacementResponse:
     """Who hosts what, and whether it is used."""
-    layers = sorted({layer for layer, _ in fleet.wanted.experts})
+    layers = fleet.wanted.layers
     return router_pb2.GetPlacementResponse(
         services=[_placed(peer, fleet.survey.is_draining(peer)) for peer in fleet.peers],
         min_live_replicas=fleet.laid.min_live_replicas,
@@ -83,18 +85,27 @@ def state_of(peer: ExpertPeer, *, is_draining: bool) -> "router_pb2.ServiceState
     return router_pb2.SERVICE_STATE_DRAINING if is_draining else router_pb2.SERVICE_STATE_LIVE
 
 
-def _placed(peer: ExpertPeer, is_draining: bool) -> router_pb2.PlacedService:
+def hosted_layers(experts: Iterable[ExpertKey]) -> list[router_pb2.HostedLayer]:
+    """Experts by layer: layers in ascending order, the experts of each as they come."""
     by_layer: dict[int, list[int]] = {}
-    for hosted in peer.hosting.experts:
-        if hosted.state == expert_pb2.EXPERT_STATE_READY:
-            by_layer.setdefault(hosted.layer, []).append(hosted.expert)
+    for layer, expert in experts:
+        by_layer.setdefault(layer, []).append(expert)
+    return [router_pb2.HostedLayer(layer=layer, experts=mine) for layer, mine in sorted(by_layer.items())]
+
+
+def _placed(peer: ExpertPeer, is_draining: bool) -> router_pb2.PlacedService:
+    ready = (
+        (hosted.layer, hosted.expert)
+        for hosted in peer.hosting.experts
+        if hosted.state == expert_pb2.EXPERT_STATE_READY
+    )
     description = peer.description or expert_pb2.ExpertServiceDescribeResponse()
     return router_pb2.PlacedService(
         address=peer.address,
         instance=peer.hosting.instance,
         is_live=peer.is_live,
         generation=peer.hosting.generation,
-        layers=[router_pb2.HostedLayer(layer=layer, experts=experts) for layer, experts in sorted(by_layer.items())],
+        layers=hosted_layers(ready),
         state=state_of(peer, is_draining=is_draining),
         device=description.device,
         expert_memory_bytes=description.expert_memory_bytes,

@@ -25,7 +25,7 @@ class Draft:
     """
 
     def __init__(self, load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted) -> None:
-        self.layers = sorted({layer for layer, _ in wanted.experts})
+        self.layers = wanted.layers
         if (len(self.layers), load.num_experts) != (load.num_layers, len(wanted.experts) // max(1, len(self.layers))):
             raise ValueError(f"a load of {load.tokens.shape} is none of {len(wanted.experts)} experts")
         self._load = load

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from services.router.hosting.goals import Wanted
 from services.router.hosting.targets import Host, Target
@@ -108,10 +108,8 @@ def plan(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted, strate
     )
 
 
-def step_nanos(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted, target: Target | None = None) -> float:
-    """The time that experts take a mean step with what is hosted, or with `target`; arguments as for `plan`."""
-    if target is not None:
-        hosts = [replace(host, hosted=target.get(host.address, frozenset()), loading=frozenset()) for host in hosts]
+def step_nanos(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted) -> float:
+    """The time that experts take a mean step with what is hosted; arguments as for `plan`."""
     return float(Draft(load, hosts, costs, wanted).makespans().sum())
 
 
