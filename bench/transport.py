@@ -37,8 +37,8 @@ HIDDEN_SIZE = 2048  # a row of 4 KiB in bfloat16
 MAX_ROWS_BYTES = MAX_FRAME_BYTES // 2
 
 COMPARED = (
-    "the router's ExpertStream to real expert services (frames written and read, queued, batched, answered with as "
-    "many bytes of rows; the device behind them is SIMULATED and takes no time) against a bare grpc.aio stream that "
+    "the router's ExpertStream to real expert services (frames with checksums written and read, queued, batched, answered "
+    "with as many bytes of rows; the device behind them is SIMULATED and takes no time) against a bare grpc.aio stream that "
     "echoes the same bytes, both with the same channel options, each server a process of its own. A sample is one "
     "exchange with all services at once."
 )
@@ -82,6 +82,7 @@ def encode(rows: torch.Tensor, frame_id: int, remaining_nanos: int) -> bytes:
         remaining_nanos=remaining_nanos,
         traceparent="",
         requests=(1,),
+        checksum=True,  # as a router does unless told otherwise
     )
 
 

@@ -1,12 +1,22 @@
 """What holds for every test, and what tests of several folders share."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 # Before grpc is imported: services that are stopped in the middle of calls, as here, are no news.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+# A shell has what it starts in the background ignore SIGINT, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes is the machine's matter.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

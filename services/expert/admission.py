@@ -46,26 +46,19 @@ class Contract:
         )
 
     @cached_property
-    def frame_dtypes(self) -> tuple[torch.dtype, ...]:
-        """Types that a frame's rows may have."""
-        return (self.dtype, *NARROWER.get(self.dtype, ()))
+    def max_rows(self) -> dict[torch.dtype, int]:
+        """Types that a frame's rows may have, and of each how many rows a message has room for."""
+        dtypes = (self.dtype, *NARROWER.get(self.dtype, ()))
+        return {dtype: self.max_frame_bytes // (self.hidden_size * dtype.itemsize) for dtype in dtypes}
 
     @cached_property
     def most_pairs(self) -> int:
         """Pairs of the largest frame that is let in, whatever its kind."""
-        return self._most_rows * self.num_experts_per_token
-
-    @cached_property
-    def _most_rows(self) -> int:
-        return max(self.max_rows(dtype) for dtype in self.frame_dtypes)
+        return max(self.max_rows.values()) * self.num_experts_per_token
 
     @cached_property
     def _row_numbers(self) -> Positions:
-        return np.arange(self._most_rows)
-
-    def max_rows(self, dtype: torch.dtype) -> int:
-        """Most rows of this type that a message has room for."""
-        return self.max_frame_bytes // (self.hidden_size * dtype.itemsize)
+        return np.arange(max(self.max_rows.values()))
 
     def check(self, frame: ReceivedFrame, num_bytes: int) -> torch.Tensor:
         """The frame's rows, [num_rows, hidden_size]; its pairs are checked where they are looked up.
@@ -76,8 +69,9 @@ class Contract:
             raise _bad(frame, f"the message has {num_bytes} bytes; max_frame_bytes is {self.max_frame_bytes}")
         if frame.layer not in self.moe_layers:
             raise _bad(frame, f"layer is {frame.layer}; the layers with experts are {_listed(self.moe_layers)}")
-        if frame.dtype not in self.frame_dtypes:
-            taken = " or ".join(map(type_name, self.frame_dtypes))
+        max_rows = self.max_rows.get(frame.dtype)
+        if max_rows is None:
+            taken = " or ".join(map(type_name, self.max_rows))
             raise _bad(frame, f"dtype is {type_name(frame.dtype)}; this service takes {taken}")
         rows = frame.rows(self.hidden_size)
         num_pairs = len(frame.pair_rows)
@@ -85,13 +79,13 @@ class Contract:
             raise _bad(frame, f"pair_experts has {len(frame.pair_experts)} pairs, pair_rows {num_pairs}")
         if len(frame.pair_weights):
             self._check_weights(frame, num_pairs)
-        elif num_pairs > (max_rows := self.max_rows(frame.dtype)):
+        elif num_pairs > max_rows:
             raise _bad(frame, f"pair_rows has {num_pairs} pairs; a reply of max_frame_bytes holds {max_rows}")
         return rows
 
     def _check_weights(self, frame: ReceivedFrame, num_pairs: int) -> None:
         # The reply has a row for each of the frame's, so that it is what is computed that needs a limit.
-        most = self.max_rows(frame.dtype) * self.num_experts_per_token
+        most = self.max_rows[frame.dtype] * self.num_experts_per_token
         if num_pairs > most:
             raise _bad(frame, f"pair_rows has {num_pairs} pairs; with pair_weights a frame may have {most}")
         if len(frame.pair_weights) != num_pairs:
@@ -141,7 +135,7 @@ def admit(
     positions: tuple[int, ...] | None = None
     weights = frame.pair_weights if len(frame.pair_weights) else None
     failures: tuple[PairFailure, ...] = ()
-    if len(slot_of_pair) and np.minimum.reduce(slot_of_pair) == NOWHERE:
+    if NOWHERE in slot_of_pair.tolist():
         absent = slot_of_pair == NOWHERE
         served = np.flatnonzero(~absent)
         positions = tuple(served.tolist())
@@ -165,7 +159,7 @@ def admit(
 def _looked_up(table: Positions, frame: ReceivedFrame, field: str, indices: Indices) -> Positions:
     # The look-up is the check as well: of a few indices, even finding the largest takes longer. None is negative.
     try:
-        return table[indices]
+        return table.take(indices)
     except IndexError:
         raise _bad(frame, f"{field} has {indices.max()}; it must be below {len(table)}") from None
 

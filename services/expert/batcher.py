@@ -36,8 +36,8 @@ class Batcher:
         self._max_waiting_pairs = max_waiting_pairs
         self._waiting: dict[int, list[Job]] = {}  # by layer, the one that has waited longest first
         self._waiting_pairs = 0
-        self._unfinished: set[Job] = set()
-        self._arrived = asyncio.Event()
+        self._in_hand: Sequence[Job] = ()  # taken out of the queue to be computed
+        self._idle: asyncio.Future[None] | None = None  # what `run` waits for, while there is nothing to do
         self._settling: deque[tuple[set[Job], Callable[[], None]]] = deque()
 
     @property
@@ -59,8 +59,8 @@ class Batcher:
             return
         self._waiting.setdefault(job.frame.layer, []).append(job)
         self._waiting_pairs += num_pairs
-        self._unfinished.add(job)
-        self._arrived.set()
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def drop(self, job: Job) -> bool:
         """Take a job out of the queue, for the caller to answer; False when it waits no longer."""
@@ -76,20 +76,22 @@ class Batcher:
 
     def when_settled(self, call: Callable[[], None]) -> None:
         """Call back once every job that is queued or being computed now is done with; at once if there is none."""
-        self._settling.append((set(self._unfinished), call))
+        waiting = [job for jobs in self._waiting.values() for job in jobs]
+        self._settling.append(({*waiting, *self._in_hand}, call))
         self._call_back()
 
     async def run(self) -> None:
         """Compute batches until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
             while self._waiting:
                 if batch := self._take():
                     await self._run(batch)
                 # Batches computed inline await nothing: let readers bring what came meanwhile, and health be answered.
                 if self._waiting:
                     await asyncio.sleep(0)
+            self._idle = loop.create_future()
+            await self._idle
 
     def _take(self) -> list[Job]:
         jobs = self._waiting.pop(next(iter(self._waiting)))
@@ -106,6 +108,7 @@ class Batcher:
         return batch
 
     async def _run(self, batch: list[Job]) -> None:
+        self._in_hand = batch
         started = time.monotonic_ns()
         try:
             computed = await self._compute([job.work for job in batch])
@@ -119,13 +122,15 @@ class Batcher:
             for job in batch:
                 job.refuse(FrameError(grpc.StatusCode.INTERNAL.value[0], message))
         finally:
+            self._in_hand = ()
             self._settle(batch)
 
     def _settle(self, jobs: Iterable[Job]) -> None:
-        self._unfinished.difference_update(jobs)
         if self._settling:
+            for unfinished, _ in self._settling:
+                unfinished.difference_update(jobs)
             self._call_back()
 
     def _call_back(self) -> None:
-        while self._settling and self._unfinished.isdisjoint(self._settling[0][0]):
+        while self._settling and not self._settling[0][0]:
             self._settling.popleft()[1]()

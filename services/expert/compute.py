@@ -1,6 +1,7 @@
 """Computes one batch of frames: their rows through the experts of the bank, on the event loop where that is quick."""
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import torch
 from services import kernels
 from services.expert import compiled
 from services.expert.bank import Bank
-from services.expert.compute_times import ComputeTimes
+from services.expert.compute_times import ComputeTime, ComputeTimes
 from services.expert.grouped import GroupedExperts, Positions
 from services.model.weighted_sums import Weights, weighted_sums
 
@@ -46,9 +47,8 @@ class Computer:
     def __init__(self, bank: Bank, *, threads: int, batch_invariant: bool) -> None:
         self._is_on_cpu = bank.device.type == "cpu"
         self._dtype = bank.dtype
-        self._threads = threads
-        self._batch_invariant = batch_invariant
         self._compiled = compiled.experts_of(bank)
+        self._most_compiled = _most_compiled(bank.dtype, threads, batch_invariant=batch_invariant)
         self._grouped = GroupedExperts(bank, batch_invariant=batch_invariant)
         self._times = ComputeTimes()
         self._worker = ThreadPoolExecutor(1, "compute", _prepare_thread, (threads,))
@@ -61,38 +61,42 @@ class Computer:
         """Compute a batch whose experts are all in the bank and stay there meanwhile."""
         whole = batch[0] if len(batch) == 1 else _together(batch)
         num_active = len(set(whole.slots.tolist()))
-        expected = self._times.expected_nanos(len(whole.slots), num_active)
-        if self._is_on_cpu and expected is not None and expected < MAX_INLINE_NANOS:
-            results = self._timed(batch, whole, num_active)
+        usual = self._times.of(len(whole.slots), num_active)
+        if self._is_on_cpu and usual.nanos < MAX_INLINE_NANOS:
+            results = self._timed(batch, whole, num_active, usual)
         else:
             loop = asyncio.get_running_loop()
-            results = await loop.run_in_executor(self._worker, self._timed, batch, whole, num_active)
+            results = await loop.run_in_executor(self._worker, self._timed, batch, whole, num_active, usual)
         return Computed(results, num_active)
 
-    def _timed(self, batch: Sequence[Work], whole: Work, num_active: int) -> list[torch.Tensor]:
+    def _timed(self, batch: Sequence[Work], whole: Work, num_active: int, usual: ComputeTime) -> list[torch.Tensor]:
         began = time.perf_counter_ns()
         of_pairs = self._results(whole, num_active)
         parts = of_pairs.split([len(work.slots) for work in batch]) if len(batch) > 1 else (of_pairs,)
         results = [_as_asked(work, part) for work, part in zip(batch, parts, strict=True)]
-        self._times.observe(len(whole.slots), num_active, time.perf_counter_ns() - began)
+        usual.observe(time.perf_counter_ns() - began)
         return results
 
     def _results(self, whole: Work, num_active: int) -> torch.Tensor:
-        if whole.rows.dtype is not self._dtype:
-            whole = whole._replace(rows=whole.rows.to(self._dtype))
-        if self._compiled is not None and (self._batch_invariant or self._compiled_pays(len(whole.slots), num_active)):
-            return self._compiled(whole.rows, whole.pair_rows, whole.slots)
-        return self._grouped(whole.rows, whole.pair_rows, whole.slots)
+        rows, pair_rows, slots, _ = whole
+        if rows.dtype is not self._dtype:
+            rows = rows.to(self._dtype)
+        if self._compiled is not None and len(slots) <= self._most_compiled * num_active:
+            return self._compiled(rows, pair_rows, slots)
+        return self._grouped(rows, pair_rows, slots)
 
-    def _compiled_pays(self, num_pairs: int, num_active: int) -> bool:
-        # The kernel runs on one thread and torch's products on all; with two, the rule's limit falls to a quarter.
-        return kernels.gated_experts_pay(num_pairs * self._threads**2, num_active, self._dtype)
+
+def _most_compiled(dtype: torch.dtype, threads: int, *, batch_invariant: bool) -> float:
+    """Pairs for each active expert that the kernel computes, where there is one."""
+    # It runs on one thread and torch's products on all; with two, it is as fast up to a quarter as many pairs.
+    return math.inf if batch_invariant else kernels.most_pairs_per_expert(dtype) / threads**2
 
 
 def _as_asked(work: Work, of_pairs: torch.Tensor) -> torch.Tensor:
     if work.weights is not None:
         of_pairs = weighted_sums(of_pairs, work.pair_rows, len(work.rows), work.weights)
-    return of_pairs.to(work.rows.dtype)
+    # torch takes long even to find that there is nothing to convert.
+    return of_pairs if of_pairs.dtype is work.rows.dtype else of_pairs.to(work.rows.dtype)
 
 
 def _together(batch: Sequence[Work]) -> Work:

@@ -1,24 +1,30 @@
 """How long a batch will probably take, learnt from the batches before it."""
 
+import math
+from collections import defaultdict
+
 SMOOTHING = 0.25
 
 
-class ComputeTimes:
-    """Moving averages of measured times, for batches of about the same number of pairs and active experts."""
+class ComputeTime:
+    """A moving average of measured times: `nanos` is what such a batch took of late, infinite before the first."""
+
+    __slots__ = ("nanos",)
 
     def __init__(self) -> None:
-        self._nanos: dict[tuple[int, int], float] = {}
+        self.nanos = math.inf
 
-    def expected_nanos(self, num_pairs: int, num_active: int) -> float | None:
-        """What such a batch took of late; None when there was none like it."""
-        return self._nanos.get(_kind(num_pairs, num_active))
-
-    def observe(self, num_pairs: int, num_active: int, nanos: int) -> None:
+    def observe(self, nanos: int) -> None:
         """Learn what a batch took."""
-        kind = _kind(num_pairs, num_active)
-        before = self._nanos.get(kind, float(nanos))
-        self._nanos[kind] = before + SMOOTHING * (nanos - before)
+        self.nanos = nanos if self.nanos == math.inf else self.nanos + SMOOTHING * (nanos - self.nanos)
 
 
-def _kind(num_pairs: int, num_active: int) -> tuple[int, int]:
-    return num_pairs.bit_length(), num_active.bit_length()
+class ComputeTimes:
+    """A time for each kind of batch: those of about the same number of pairs and active experts are of one."""
+
+    def __init__(self) -> None:
+        self._times: defaultdict[tuple[int, int], ComputeTime] = defaultdict(ComputeTime)
+
+    def of(self, num_pairs: int, num_active: int) -> ComputeTime:
+        """The time of such batches."""
+        return self._times[num_pairs.bit_length(), num_active.bit_length()]

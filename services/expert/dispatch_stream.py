@@ -35,7 +35,7 @@ class DispatchStream:
         self._granted_pairs = window_pairs  # the window and what was answered
         self._jobs: set[Job] = set()  # to be answered
         self._outbox: deque[bytes] = deque([encode_grant(window_pairs)])
-        self._outgoing = asyncio.Event()
+        self._idle_writer: asyncio.Future[None] | None = None  # what the writer waits for, while it has nothing to do
         self._progress = asyncio.Event()
         self._is_ending = False
         self._refusal: InvalidRequest | None = None
@@ -56,7 +56,7 @@ class DispatchStream:
                 while self._jobs:
                     await self._progressed()
                 self._is_ending = True
-                self._outgoing.set()
+                self._wake_writer()
         finally:
             self._abandon()
         if self._refusal is not None:
@@ -72,14 +72,15 @@ class DispatchStream:
             self._refusal = error
 
     async def _write(self, write: Write) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            self._outgoing.clear()
             while self._outbox:
                 await write(self._outbox.popleft())
                 self._progress.set()
             if self._is_ending:
                 return
-            await self._outgoing.wait()
+            self._idle_writer = loop.create_future()
+            await self._idle_writer
 
     def _receive(self, data: bytes) -> None:
         received = time.monotonic_ns()
@@ -140,8 +141,12 @@ class DispatchStream:
 
     def _send(self, message: bytes) -> None:
         self._outbox.append(message)
-        self._outgoing.set()
+        self._wake_writer()
         self._progress.set()
+
+    def _wake_writer(self) -> None:
+        if self._idle_writer is not None and not self._idle_writer.done():
+            self._idle_writer.set_result(None)
 
     def _abandon(self) -> None:
         for job in self._jobs:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -39,7 +39,7 @@ class Job:
     admitted_nanos: int
     deliver: Callable[["Job", Answer], None]
     is_answered: bool = False
-    _cancelled: set[int] = field(default_factory=set)
+    _cancelled: frozenset[int] = frozenset()
 
     @property
     def num_pairs(self) -> int:
@@ -48,7 +48,7 @@ class Job:
 
     def forget(self, requests: Iterable[int]) -> bool:
         """Note that these requests are cancelled; whether nobody waits for the frame any more."""
-        self._cancelled.update(requests)
+        self._cancelled = self._cancelled.union(requests)
         # A frame may not say whom it is for: then it is never forgotten.
         return bool(self.frame.requests) and self._cancelled.issuperset(self.frame.requests)
 

@@ -95,7 +95,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             numerics_fingerprint=numerics_fingerprint(bank.device),
             max_frame_bytes=self._contract.max_frame_bytes,
             batch_invariant=self._batch_invariant,
-            frame_dtypes=[ELEMENT_TYPES[dtype] for dtype in self._contract.frame_dtypes],
+            frame_dtypes=[ELEMENT_TYPES[dtype] for dtype in self._contract.max_rows],
             sums_pairs=True,
         )
 

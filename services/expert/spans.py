@@ -11,8 +11,8 @@ COMPUTE_SPAN = "expert.compute"
 
 def record_frame(job: Job, answer: Answer) -> None:
     """Record what became of a frame, as a span that ends now; nothing where the step is not traced so deep."""
-    frame, recording = job.frame, recorder()
-    if recording is None or not frame.traceparent:
+    frame = job.frame
+    if not frame.traceparent or (recording := recorder()) is None:
         return
     parent = SpanRef.parse(frame.traceparent)
     if parent is None or not parent.is_sampled:

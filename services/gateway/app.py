@@ -37,6 +37,11 @@ class Gateway:
         self.port = port
         self._routers = routers
 
+    @property
+    def num_routers(self) -> int:
+        """Routers that can be used now."""
+        return self._routers.num_up
+
     async def until_ready(self) -> None:
         """Return when the first router is up; raises BadState when that runs another model."""
         await self._routers.until_reachable()

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Sequence as Sequenced
 from dataclasses import dataclass
 
+from opentelemetry import metrics
+
 from moesaic.v1 import router_pb2 as pb
 from services.gateway.dispatcher import Dispatcher
 from services.gateway.router_link import RouterLink
@@ -13,6 +15,12 @@ from services.runtime.channels import RESOLVE_SECONDS, resolve
 from services.wire.errors import BadState, Unavailable
 
 logger = logging.getLogger(__name__)
+
+ROUTERS = "moesaic.gateway.routers"
+
+_routers = metrics.get_meter(__name__).create_up_down_counter(
+    ROUTERS, unit="{router}", description="routers that can be used"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,11 @@ class Routers:
         self.reachable = asyncio.Event()
         self.unreachable = asyncio.Event()
         self.unreachable.set()
+
+    @property
+    def num_up(self) -> int:
+        """Routers that can be used now."""
+        return len(self._up)
 
     @property
     def description(self) -> pb.RouterServiceDescribeResponse:
@@ -113,6 +126,7 @@ class Routers:
         if self._grace is not None:
             self._grace.cancel()
         self._up.add(link)
+        _routers.add(1)
         self._description = link.description
         self._heard_of_one.set()
         self.reachable.set()
@@ -122,7 +136,8 @@ class Routers:
 
     def link_down(self, link: RouterLink, unbegun: Sequenced[Sequence]) -> None:
         """A router is lost; what did not begin there waits again."""
-        self._up.discard(link)
+        self._up.remove(link)
+        _routers.add(-1)
         self._dispatcher.detach(link)
         if not self._up:
             self._grace = asyncio.get_running_loop().call_later(self._grace_seconds, self._lost)

@@ -6,40 +6,42 @@ use torch. Each takes and gives torch tensors.
 
 from services.kernels.attention import attend
 from services.kernels.attention_layer import AttentionLayer, AttentionWeights, CachedLayer, CachedRows, HeadNorms
-from services.kernels.checksum import CHECKSUMS, checksum
 from services.kernels.combine import combine, combines
-from services.kernels.crossover import gated_experts_pay, linear_pays, most_layer_rows
-from services.kernels.experts import gated_experts
+from services.kernels.crossover import linear_pays, most_layer_rows, most_pairs_per_expert
+from services.kernels.experts import GatedExperts
 from services.kernels.gate import Choice, Gate
 from services.kernels.level import AVAILABLE, LEVELS, level, set_level
 from services.kernels.linear import linear
+from services.kernels.messages import FrameFields, decode_request, decode_response, encode_frame, encode_reply
 from services.kernels.normalisation import rms_norm
 from services.kernels.rotary import apply_rotary
-from services.kernels.scatter import joined, scatter
+from services.kernels.scatter import scatter
 
 __all__ = [
     "AVAILABLE",
     "AttentionLayer",
     "AttentionWeights",
-    "CHECKSUMS",
     "CachedLayer",
     "CachedRows",
     "Choice",
+    "FrameFields",
     "Gate",
+    "GatedExperts",
     "HeadNorms",
     "LEVELS",
     "apply_rotary",
     "attend",
-    "checksum",
     "combine",
     "combines",
-    "gated_experts",
-    "gated_experts_pay",
-    "joined",
+    "decode_request",
+    "decode_response",
+    "encode_frame",
+    "encode_reply",
     "level",
     "linear",
     "linear_pays",
     "most_layer_rows",
+    "most_pairs_per_expert",
     "rms_norm",
     "scatter",
     "set_level",

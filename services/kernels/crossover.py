@@ -26,9 +26,12 @@ def most_layer_rows(weight: torch.Tensor) -> int:
     return 2 * _most(_LINEAR_ROWS, weight.dtype) if AVAILABLE else 0
 
 
-def gated_experts_pay(num_pairs: int, num_active: int, dtype: torch.dtype) -> bool:
-    """Whether `gated_experts` takes this dtype and is faster than torch with so many pairs on so many experts."""
-    return AVAILABLE and num_pairs <= _most(_EXPERT_PAIRS, dtype) * num_active
+def most_pairs_per_expert(dtype: torch.dtype) -> int:
+    """With how many pairs for each active expert `GatedExperts` of this dtype are still faster than torch.
+
+    Of a dtype that they do not take, and without kernels, 0.
+    """
+    return _most(_EXPERT_PAIRS, dtype) if AVAILABLE else 0
 
 
 def _most(by_level: dict[str, tuple[int, int]], dtype: torch.dtype) -> int:

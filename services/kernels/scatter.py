@@ -1,26 +1,22 @@
-"""A layer's pairs by the service that computes them, and rows behind a message's first bytes: each in one call."""
+"""A layer's pairs by the service that computes them, in one call."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from services.kernels.level import _native
-
-# Where the checksum of a message without one stands.
-NOWHERE = -1
 
 
 class Scattered(NamedTuple):
     """The pairs of all services, one service's after the other's.
 
-    Each of `services` is (service, first, pairs, rows): where its pairs begin, how many they are and on how many rows.
-    `positions` [pairs] are ascending within a service, `pair_rows` the index of a pair's row among its service's,
-    `pair_experts` its expert. A service's `rows`, each once, begin where its pairs do.
+    Each of `services` is (service, first, pairs, rows, experts): where its pairs begin, how many they are, and on how
+    many rows and of how many experts. `positions` [pairs] are ascending within a service, `pair_rows` the index of a
+    pair's row among its service's, `pair_experts` its expert. A service's `rows`, each once, begin where its pairs do.
     """
 
-    services: list[tuple[int, int, int, int]]
+    services: list[tuple[int, int, int, int, int]]
     positions: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     pair_rows: npt.NDArray[np.uint32]
@@ -42,29 +38,3 @@ def scatter(experts: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], top_k
     return Scattered(
         services, results[:num_pairs], results[num_pairs : 2 * num_pairs], words[:num_pairs], words[num_pairs:]
     )
-
-
-def joined(
-    prefix: bytes,
-    rows: torch.Tensor,
-    indices: npt.NDArray[np.int64] | None,
-    suffix: bytes = b"",
-    *,
-    checksum_at: int = NOWHERE,
-    checksum: int = 0,
-) -> bytes:
-    """`prefix`, the bytes of `rows` [rows, width] or of those with `indices` in their order, and `suffix`: in one
-    allocation.
-
-    The four bytes of the prefix at `checksum_at`, where given, become the checksum of what has `checksum`, followed by
-    the rows. Rows are of any dtype, on the CPU, and neighbours within a row. Raises ValueError otherwise, or where
-    there are no CHECKSUMS or no room for one, IndexError for a row that is not there.
-    """
-    num_rows, width = rows.shape
-    stride, step = rows.stride()
-    if step != 1 or not rows.is_cpu:
-        raise ValueError("rows must be on the CPU, and neighbours within a row")
-    item = rows.element_size()
-    num_copied = num_rows if indices is None else len(indices)
-    shape = (num_rows, width * item, stride * item, num_copied)
-    return _native.joined(prefix, indices, suffix, rows.data_ptr(), *shape, checksum_at, checksum)

@@ -78,7 +78,7 @@ def packed_attention(
     if isinstance(packed, AttentionProbe):
         packed.calls[layer] = AttentionCall(query, key, value, scores)
         return query.new_ones(1, query.shape[2], query.shape[1], value.shape[3]), None
-    num_tokens = len(packed.slots)
+    num_tokens = packed.num_tokens
     packed.cache.write(layer, packed.written, *(t[0, :, :num_tokens].transpose(0, 1) for t in (key, value)))
     if _kernel_serves(query, value, scores):
         return _attend_by_kernel(query, layer, packed, scores), None

@@ -42,18 +42,26 @@ class VisibleKeys:
 class PackedBatch:
     """The segments of a step and where their keys and values lie.
 
-    `slots` [tokens] says where each token's keys and values go; tokens past `len(slots)` are padding. With
-    `row_by_row` every query is computed by itself, so that its bits depend on its own keys alone. What is derived is
-    made once and serves all layers.
+    Rows past their tokens are padding. With `row_by_row` every query is computed by itself, so that its bits depend on
+    its own keys alone. What is derived is made once and serves all layers.
     """
 
     cache: KvCache
     segments: Sequence[Segment]
-    slots: torch.Tensor
+    device: torch.device
     row_by_row: bool = False
     _masks: dict[tuple[int, int, int | None], torch.Tensor | None] = field(default_factory=dict)
     _visible: VisibleKeys | None = None
     _rows: tuple[object, kernels.CachedRows] | None = None
+
+    def __post_init__(self) -> None:
+        self._table = np.array(self.segments, dtype=np.int64)  # [segments, fields of a segment]
+        firsts, counts, starts, first_slots = self._table.T
+        self.num_tokens = int(counts.sum())
+        places = np.arange(self.num_tokens)
+        # Of each token its position in its sequence, and the slot that its keys and values go to.
+        self.positions = np.repeat(starts - firsts, counts) + places
+        self.slots = np.repeat(first_slots + starts - firsts, counts) + places
 
     @cached_property
     def chunks(self) -> list[Segment]:
@@ -71,16 +79,16 @@ class PackedBatch:
 
     @cached_property
     def written(self) -> torch.Tensor | slice:
-        """`slots`, as a slice where they are neighbours, which is quicker to write to."""
+        """`slots` on the device, as a slice where they are neighbours, which is quicker to write to."""
         if len(self.segments) != 1:
-            return self.slots
+            return torch.from_numpy(self.slots).to(self.device)
         segment = self.segments[0]
         return slice(segment.first_slot + segment.first_position, segment.first_slot + segment.num_keys)
 
     def visible_keys(self, num_rows: int) -> VisibleKeys:
         """What each of `num_rows` rows sees, of the rows that are attended by themselves; the others see nothing."""
         if self._visible is None:
-            alone = np.array(self.rows if self.row_by_row else self.segments, dtype=np.int64).reshape(-1, 4)
+            alone = np.array(self.rows, dtype=np.int64) if self.row_by_row else self._table
             places, num_tokens, first_positions, slots = alone[alone[:, 1] == 1].T
             first_slots, num_keys = np.zeros((2, num_rows), dtype=np.int64)
             first_slots[places] = slots
@@ -101,7 +109,7 @@ class PackedBatch:
         if self._rows is None or self._rows[0] is not angles:
             cosines, sines = angles[0][0], angles[1][0]
             visible = self.visible_keys(len(cosines))
-            rows = kernels.CachedRows(visible.first_slots, visible.num_keys, self.slots.numpy(), cosines, sines)
+            rows = kernels.CachedRows(visible.first_slots, visible.num_keys, self.slots, cosines, sines)
             self._rows = angles, rows
         return self._rows[1]
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 # Nearly all of the probability lies in so many tokens, and to find them is cheap where to sort all is not.
@@ -32,10 +33,15 @@ def uniform(seed: int, position: int) -> float:
     return float(int.from_bytes(digest.digest(), "little") >> 11) / float(1 << 53)
 
 
-def are_finite(rows: torch.Tensor) -> torch.Tensor:
-    """Whether all of each row is finite: of `rows` [n, width] a boolean [n]."""
+def are_finite(rows: torch.Tensor) -> list[bool]:
+    """Whether all of each row is finite: of `rows` [n, width] n truths."""
     # Two reductions cost a tenth of looking at every element; either of them hands a NaN on.
-    return rows.amax(dim=-1).isfinite() & rows.amin(dim=-1).isfinite()
+    if rows.is_cpu:
+        numbers = rows.numpy()
+        finite: list[bool] = (np.isfinite(numbers.max(-1)) & np.isfinite(numbers.min(-1))).tolist()
+    else:
+        finite = (rows.amax(dim=-1).isfinite() & rows.amin(dim=-1).isfinite()).tolist()
+    return finite
 
 
 def draw_all(logits: torch.Tensor, samplings: Sequence[Sampling], positions: Sequence[int]) -> list[int]:
@@ -43,14 +49,14 @@ def draw_all(logits: torch.Tensor, samplings: Sequence[Sampling], positions: Seq
 
     Filters apply in the order temperature, top-k, top-p, min-p, as in transformers; ties keep the smaller token id.
     """
-    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    tokens = _likeliest(logits)
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0.0]
     if not drawn:
         return tokens
     temperatures = torch.tensor([samplings[row].temperature for row in drawn], dtype=torch.float64)
     scaled = logits[drawn].double() / temperatures.to(logits.device)[:, None]
     # At a temperature so near to zero that it is zero, the most likely token stays.
-    finite = are_finite(scaled).tolist()
+    finite = are_finite(scaled)
     probabilities = torch.softmax(scaled, dim=-1)
     best, ordered = _most_likely(probabilities)
     totals = probabilities.sum(dim=-1).tolist()
@@ -60,6 +66,12 @@ def draw_all(logits: torch.Tensor, samplings: Sequence[Sampling], positions: Seq
             token = _draw_of_most_likely(best[place], ordered[place], totals[place], sampling, point)
             tokens[row] = _draw_of_all(probabilities[place], sampling, point) if token is None else token
     return tokens
+
+
+def _likeliest(logits: torch.Tensor) -> list[int]:
+    # NumPy compares many numbers at once, torch one after the other: a tenth of the time.
+    highest = logits.numpy().argmax(-1) if logits.is_cpu else logits.argmax(dim=-1)
+    return highest.tolist()
 
 
 def draw(logits: torch.Tensor, sampling: Sampling, position: int) -> int:

@@ -24,8 +24,12 @@ STOP_SECONDS = 0.2
 
 async def run(settings: RouterSettings, *, on_ready: Callable[[int], Awaitable[None]] | None = None) -> None:
     """Serve until told to stop. Raises ServingError when the router cannot start."""
-    torch.set_grad_enabled(False)  # for this thread, for good: lanes would interleave a context manager
     torch.set_num_threads(settings.threads)
+    with torch.inference_mode():  # around all steps: lanes would interleave what is entered for each
+        await _serve(settings, on_ready)
+
+
+async def _serve(settings: RouterSettings, on_ready: Callable[[int], Awaitable[None]] | None) -> None:
     assembly = Assembly(settings, Checkpoint.open(settings.model))
     running: Running | None = None
     health = Health([SERVICE_NAME])

@@ -13,7 +13,7 @@ from services.router.shares import Indices, Share
 from services.wire.row_bytes import rows_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Returned:
     """What a service made of a share: the positions of the pairs it computed, and bytes of whole rows of `dtype`."""
 

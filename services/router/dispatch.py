@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from collections.abc import Sequence as Sequenced
 from contextlib import suppress
-from functools import partial
 
 import numpy as np
 import torch
@@ -96,14 +95,14 @@ class Dispatcher:
         gate_began = step.clock.ended
         scatter_began = step.clock.charge("gate")
         spans = step.spans.begin_layer(layer, gate_began)
-        outgoing = await self._on_host(step, layer, hidden, index, weights)
+        sent = self._to_send(step, hidden, index, weights)
+        outgoing = self._outgoing(step, layer, *(sent if hidden.is_cpu else await to_host(*sent)))
         attempt = first_attempt(outgoing, self.placement)
         times: list[ReplyTimes] = []
 
         def on_the_way() -> None:
-            if self._watch is not None:  # once the frames are written, which their streams do in the loop's next turn
-                note = partial(self._watch.note, is_decode=step.is_decode)
-                asyncio.get_running_loop().call_soon(note, step.lane, layer, outgoing.experts)
+            if self._watch is not None:
+                self._watch.note(step.lane, layer, outgoing.experts, is_decode=step.is_decode)
             if meanwhile is not None:
                 meanwhile()
                 step.clock.charge("dense")
@@ -122,23 +121,26 @@ class Dispatcher:
             spans.end(ended, max(times, key=lambda reply: reply.arrived).service if times else "")
         return combined
 
-    async def _on_host(
-        self, step: Step, layer: int, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
-    ) -> Outgoing:
-        if len(hidden) > step.num_tokens:  # rows beyond are padding and are not sent
+    def _to_send(
+        self, step: Step, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Rows, experts and, where services sum, weights: of all that is not padding."""
+        if hidden.shape[0] > step.num_tokens:
             hidden, index, weights = hidden[: step.num_tokens], index[: step.num_tokens], weights[: step.num_tokens]
-        wanted = [hidden.to(self._wire_dtype), index]
-        if self._combine.sums_on_services:
-            wanted.append(weights.float())
-        host_hidden, host_index, *host_weights = wanted if hidden.is_cpu else await to_host(*wanted)
-        experts: Indices = host_index.numpy().reshape(-1).astype(np.int64, copy=False)
+        rows = hidden.to(self._wire_dtype)
+        return (rows, index, weights.float()) if self._combine.sums_on_services else (rows, index)
+
+    def _outgoing(
+        self, step: Step, layer: int, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> Outgoing:
+        experts: Indices = index.numpy().reshape(-1).astype(np.int64, copy=False)
         if step.wants_routed_experts:
-            step.routed[layer] = host_index[step.last_rows]
+            step.routed[layer] = index[step.last_rows]
         top_k = index.shape[1]
         if self._capacity_factor is not None:
             experts = self._guard(step, experts, top_k)
-        sent = _sendable(step, layer, host_weights[0].reshape(-1).numpy(), top_k) if host_weights else None
-        return Outgoing(layer, host_hidden.contiguous(), experts, sent, top_k)
+        sent = None if weights is None else _sendable(step, layer, weights.reshape(-1).numpy(), top_k)
+        return Outgoing(layer, hidden.contiguous(), experts, sent, top_k)
 
     def _guard(self, step: Step, experts: Indices, top_k: int) -> Indices:
         assert self._capacity_factor is not None
@@ -164,12 +166,17 @@ class Dispatcher:
         `on_the_way` is called meanwhile. The times of the replies are added to `times`.
         """
         calls: list[Call] = []
+        answers: list[tuple[Call, Answer | ServingError]] = []
         try:
             unserved = self._scatter(step, outgoing, attempt, spans, calls)
             scatter_ended = step.clock.charge("encode")
             if on_the_way is not None:
                 on_the_way()
-            answers = [(call, await _answer_of(call)) for call in calls]
+            for call in calls:
+                try:
+                    answers.append((call, await call.answered))
+                except ServingError as error:  # by its traceback it would keep itself, and the layer's rows
+                    answers.append((call, error.with_traceback(None)))
         finally:
             for call in calls:  # whatever is not answered by now is not waited for
                 call.release()
@@ -223,13 +230,6 @@ class Dispatcher:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
-
-
-async def _answer_of(call: Call) -> Answer | ServingError:
-    try:
-        return await call.answered
-    except ServingError as error:
-        return error
 
 
 def _sendable(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:

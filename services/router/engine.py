@@ -148,7 +148,7 @@ class Engine:
 
     def _draw(self, step: Step, logits: torch.Tensor) -> dict[int, int]:
         """Draw for every sequence that is still wanted; returns the tokens by sequence number."""
-        finite = are_finite(logits).tolist()
+        finite = are_finite(logits)
         for sequence, is_finite in zip(step.drawing, finite, strict=True):
             if not is_finite:
                 sequence.end(Reason.ERROR, ServingError("the model computed logits that are not finite"))

@@ -62,7 +62,8 @@ class ExpertStream:
         self._suspicion = standing.suspicion
         self._arrivals = Arrivals()
         self._flights: Flights[Answer] = Flights(address, self._note_lost, self._note_hung)
-        self._outbox: deque[_Queued] = deque()
+        self._num_frames = 0
+        self._outbox: deque[Flight[Answer] | bytes] = deque()  # frames, and messages that tell of what is given up
         self._idle_writer: asyncio.Future[None] | None = None  # what the writer waits for, while it has nothing to do
         self._sent_pairs = 0
         self._granted_pairs = 0
@@ -78,20 +79,22 @@ class ExpertStream:
         if refusal is not None:
             answered.set_exception(refusal)
             return answered
-        frame_id, remaining_nanos = self._flights.next_id, self._deadline.nanos_for(num_pairs)
-        message = encode(frame_id, remaining_nanos)
         fitted = self._deadline.fitted_nanos(num_pairs)
-        self._flights.begin(Flight(answered, num_pairs, num_experts, time.perf_counter_ns(), remaining_nanos, fitted))
+        frame_id, remaining_nanos = self._num_frames, self._deadline.nanos_for(fitted)
+        message, sent = encode(frame_id, remaining_nanos), time.perf_counter_ns()
+        flight = Flight(frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted)
+        self._num_frames += 1
+        self._flights.begin(flight)
         self._deadline.begin(fitted)
         self._pace.begin(num_pairs, num_experts)
-        self._push(_Queued(message, num_pairs, frame_id, answered))
+        self._push(flight)
         return answered
 
     def cancel(self, requests: Iterable[int]) -> None:
         """Tell the service, if it has frames of this lane, that nobody waits for these requests any more."""
         # To a service that takes nothing it can be left unsaid: its frames expire.
         if len(self._flights) and len(self._outbox) < MAX_QUEUED:
-            self._push(_Queued(encode_cancel(requests)))
+            self._push(encode_cancel(requests))
 
     async def run(self) -> None:
         """Keep the stream until it breaks; raises ServingError then. Frames in flight fail with it."""
@@ -116,21 +119,28 @@ class ExpertStream:
         loop = asyncio.get_running_loop()
         with as_serving_errors(self._address):
             while True:
-                while (queued := self._next_queued()) is not None:
-                    self._sent_pairs += queued.num_pairs
-                    await call.write(queued.message)
+                while (message := self._next_message()) is not None:
+                    await call.write(message)
                 self._idle_writer = loop.create_future()
                 await self._idle_writer
 
-    def _next_queued(self) -> "_Queued | None":
+    def _next_message(self) -> bytes | None:
         """What the service has credit for; frames that nobody waits for any more are passed over."""
         while self._outbox:
             queued = self._outbox[0]
-            if not queued.is_over:
-                has_credit = self._sent_pairs + queued.num_pairs <= self._granted_pairs
-                return self._outbox.popleft() if has_credit else None
-            self._outbox.popleft()
-            self._forget(queued)
+            if isinstance(queued, bytes):
+                self._outbox.popleft()
+                return queued
+            if queued.answered.done():
+                self._outbox.popleft()
+                self._forget(queued)
+            elif self._sent_pairs + queued.num_pairs > self._granted_pairs:
+                return None
+            else:
+                self._outbox.popleft()
+                self._sent_pairs += queued.num_pairs
+                message, queued.message = queued.message, b""  # which is not kept until its answer
+                return message
         return None
 
     async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
@@ -188,35 +198,23 @@ class ExpertStream:
 
     def _note_hung(self, error: FrameLost) -> None:
         # What was given up before it was written is not kept: nobody knows for how long nothing is taken.
-        for queued in [queued for queued in self._outbox if queued.is_over]:
-            self._outbox.remove(queued)
-            self._forget(queued)
+        queued, self._outbox = self._outbox, deque()
+        for message in queued:
+            if isinstance(message, Flight) and message.answered.done():
+                self._forget(message)
+            else:
+                self._outbox.append(message)
         self._suspicion.doubt(str(error))
 
-    def _forget(self, queued: "_Queued") -> None:
-        flight = None if queued.frame_id is None else self._flights.end(queued.frame_id)
-        if flight is not None:  # its step is gone
+    def _forget(self, flight: Flight[Answer]) -> None:
+        if self._flights.end(flight.frame_id) is not None:  # its step is gone
             self._note_lost(flight)
 
-    def _push(self, queued: "_Queued") -> None:
-        self._outbox.append(queued)
+    def _push(self, message: Flight[Answer] | bytes) -> None:
+        self._outbox.append(message)
         self._wake_writer()
 
     def _wake_writer(self) -> None:
         idle = self._idle_writer
         if idle is not None and not idle.done():
             idle.set_result(None)
-
-
-@dataclass(slots=True, eq=False)
-class _Queued:
-    """A message to be written; that of a frame only while somebody waits for its answer."""
-
-    message: bytes
-    num_pairs: int = 0
-    frame_id: int | None = None
-    answered: "asyncio.Future[Answer] | None" = None
-
-    @property
-    def is_over(self) -> bool:
-        return self.answered is not None and self.answered.done()

@@ -37,11 +37,11 @@ class FrameDeadline:
         self._patience = 1.0
         self._grown_at = 0.0
 
-    def nanos_for(self, num_pairs: int) -> int:
-        """Nanoseconds that a frame of so many pairs is given now."""
+    def nanos_for(self, fitted_nanos: int) -> int:
+        """Nanoseconds that a frame with this fitted time is given now."""
         if not self._nanos_per_pair:
             return int(self._floor_nanos * self._unmeasured)
-        own = max(self._floor_nanos, int(self._factor * self.fitted_nanos(num_pairs)))
+        own = max(self._floor_nanos, int(self._factor * fitted_nanos))
         limit = own + IN_FLIGHT_FACTOR * self._in_flight_nanos
         return limit if self._patience == 1.0 else int(limit * self._patience_now())
 

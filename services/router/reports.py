@@ -8,21 +8,29 @@ from services.router.sequence import Ending, Reason, Sequence
 from services.router.step import Step
 
 
-def token_event(name: int, sequence: Sequence, token: int, step: Step | None) -> router_pb2.SequenceEvent:
-    """A token of the sequence that the gateway calls `name`."""
-    event = router_pb2.SequenceEvent(sequence=name)
+def report_token(
+    response: router_pb2.RunResponse, name: int, sequence: Sequence, token: int, step: Step | None
+) -> None:
+    """Add a token of the sequence that the gateway calls `name`."""
+    # Filled in place: an event that is made apart is copied, and this runs for each token.
+    event = response.events.add()
+    event.sequence = name
     event.token.token_id = token
     if sequence.order.return_routed_experts and step is not None:
         row = step.drawing.index(sequence)
         event.token.routed_experts.layers.extend(
             common_pb2.RoutedLayer(layer=layer, experts=experts[row].tolist()) for layer, experts in step.routed.items()
         )
-    return event
 
 
-def finish_event(name: int, ending: Ending, sequence: Sequence | None = None) -> router_pb2.SequenceEvent:
-    """The end of the sequence that the gateway calls `name`; without a `sequence` it was never taken in."""
-    finish = router_pb2.SequenceFinish(reason=_REASONS[ending.reason])
+def report_finish(
+    response: router_pb2.RunResponse, name: int, ending: Ending, sequence: Sequence | None = None
+) -> None:
+    """Add the end of the sequence that the gateway calls `name`; without a `sequence` it was never taken in."""
+    event = response.events.add()
+    event.sequence = name
+    finish = event.finish
+    finish.reason = _REASONS[ending.reason]
     if ending.error is not None:
         finish.status_code = ending.error.status.value[0]
         finish.message = str(ending.error)
@@ -30,7 +38,6 @@ def finish_event(name: int, ending: Ending, sequence: Sequence | None = None) ->
         finish.overflowed_pairs = sequence.overflowed_pairs
         finish.router_nanos = sequence.receipt.elapsed()
         finish.receipt.CopyFrom(_receipt(sequence.receipt))
-    return router_pb2.SequenceEvent(sequence=name, finish=finish)
 
 
 _REASONS: Mapping[Reason, "common_pb2.FinishReason.ValueType"] = {

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from moesaic.v1 import router_pb2
 from services.router.engine import Engine
 from services.router.orders import order_of
-from services.router.reports import finish_event, token_event
+from services.router.reports import report_finish, report_token
 from services.router.sequence import Ending, Reason, Sequence
 from services.router.step import Step
 from services.wire.errors import InvalidRequest, ServingError
@@ -26,7 +26,7 @@ class Session:
         self._vocab_size = vocab_size
         self._sequences: dict[int, Sequence] = {}
         self._names: dict[int, int] = {}  # the router's number -> the gateway's
-        self._outbox: list[router_pb2.SequenceEvent] = []
+        self._outbox = router_pb2.RunResponse()  # what is to be said next, but for the credit
         self._news = asyncio.Event()
         self._taken = asyncio.Event()
         self._num_submits = 0
@@ -40,13 +40,15 @@ class Session:
                 said = router_pb2.Credit()
                 while True:
                     self._news.clear()
-                    events, self._outbox = self._outbox, []
+                    response, self._outbox = self._outbox, router_pb2.RunResponse()
                     self._taken.set()
                     credit = self._credit()
-                    if events or credit != said:
+                    if credit != said:
                         said = credit
-                        yield router_pb2.RunResponse(events=events, credit=credit)
-                    if self._outbox:
+                        response.credit.CopyFrom(credit)
+                    if response.ListFields():
+                        yield response
+                    if self._outbox.events:
                         continue
                     if reading.done() and not self._sequences:
                         break
@@ -69,7 +71,7 @@ class Session:
                             self._engine.cancel(self._sequences[name])
                 case _:
                     raise InvalidRequest("action is not set: a RunRequest is a submit or a cancel")
-            while len(self._outbox) > MAX_UNREAD_EVENTS:
+            while len(self._outbox.events) > MAX_UNREAD_EVENTS:
                 self._taken.clear()
                 await self._taken.wait()
         self._news.set()
@@ -84,8 +86,7 @@ class Session:
                 order = order_of(request, self._vocab_size)
                 sequence = self._engine.submit(order, self._listen, seconds)
             except ServingError as error:
-                event = finish_event(request.sequence, Ending(Reason.ERROR, error))
-                self._outbox.append(event)
+                report_finish(self._outbox, request.sequence, Ending(Reason.ERROR, error))
             else:
                 self._sequences[request.sequence] = sequence
                 self._names[sequence.number] = request.sequence
@@ -94,11 +95,11 @@ class Session:
     def _listen(self, sequence: Sequence, token: int | None, step: Step | None) -> None:
         name = self._names[sequence.number]
         if token is not None:
-            self._outbox.append(token_event(name, sequence, token, step))
+            report_token(self._outbox, name, sequence, token, step)
         else:
             assert sequence.ending is not None, "without a token it is the end"
             del self._sequences[name], self._names[sequence.number]
-            self._outbox.append(finish_event(name, sequence.ending, sequence))
+            report_finish(self._outbox, name, sequence.ending, sequence)
         self._news.set()
 
     def _credit(self) -> router_pb2.Credit:

@@ -19,7 +19,7 @@ class Share:
     """The pairs that one service computes in one frame.
 
     `positions` are indices into the flat [tokens x k] pairs, ascending; `rows` the tokens they belong to, each once;
-    `pair_rows` the index into `rows` of each pair; `experts` its expert.
+    `pair_rows` the index into `rows` of each pair; `experts` its expert, of which `num_experts` are distinct.
     """
 
     service: int
@@ -27,11 +27,7 @@ class Share:
     rows: Indices
     pair_rows: Words
     experts: Words
-
-    @property
-    def num_experts(self) -> int:
-        """Distinct experts."""
-        return int(np.count_nonzero(np.bincount(self.experts)))
+    num_experts: int
 
 
 def shares_of(experts: Indices, owners: Indices, top_k: int, most: int, *, counts_rows: bool = False) -> list[Share]:
@@ -51,12 +47,11 @@ def _whole_shares(experts: Indices, owners: Indices, top_k: int, most: int, coun
     """One share for each service, if none is too large for a frame."""
     services, positions, rows, pair_rows, pair_experts = kernels.scatter(experts, owners, top_k)
     shares = []
-    for service, first, num_pairs, num_rows in services:
+    for service, first, num_pairs, num_rows, num_experts in services:
         if (num_rows if counts_rows else num_pairs) > most:
             return None
-        end = first + num_pairs
-        unique_rows = rows[first : first + num_rows]
-        shares.append(Share(service, positions[first:end], unique_rows, pair_rows[first:end], pair_experts[first:end]))
+        pairs, unique_rows = slice(first, first + num_pairs), rows[first : first + num_rows]
+        shares.append(Share(service, positions[pairs], unique_rows, pair_rows[pairs], pair_experts[pairs], num_experts))
     return shares
 
 
@@ -84,7 +79,8 @@ def _split_shares(experts: Indices, owners: Indices, top_k: int, most: int, coun
             if pair_rows[-1] + 1 < stop - start:
                 unique_rows = unique_rows[is_first[start:stop]]
             words, share_experts = pair_rows.astype(np.uint32), experts[start:stop].astype(np.uint32)
-            shares.append(Share(service, order[start:stop], unique_rows, words, share_experts))
+            num_experts = int(np.count_nonzero(np.bincount(share_experts)))
+            shares.append(Share(service, order[start:stop], unique_rows, words, share_experts, num_experts))
     return shares
 
 

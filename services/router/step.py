@@ -22,13 +22,13 @@ from services.wire.errors import ServingError
 class StepInputs:
     """What the forward is called with:
 
-    Ids and positions [tokens], padded where the mode says so, and the rows to draw from.
+    Ids and positions [tokens], padded where the mode says so, and the rows to draw from, None for all.
     """
 
     token_ids: torch.Tensor
     positions: torch.Tensor
     packed: PackedBatch
-    drawing_rows: torch.Tensor
+    drawing_rows: torch.Tensor | None
 
 
 @dataclass
@@ -108,15 +108,16 @@ class Step:
             assert sequence.table is not None, "a sequence in a step has its reservation"
             segments.append(Segment(len(ids), work.num_tokens, start, sequence.table.first_slot))
             ids += sequence.tokens(start, work.num_tokens)
-        num_rows = padded_to_tiles(len(ids), rows_per_tile) if rows_per_tile else len(ids)
+        packed = PackedBatch(cache, segments, device, row_by_row=rows_per_tile is not None)
+        num_tokens = len(ids)
+        num_rows = padded_to_tiles(num_tokens, rows_per_tile) if rows_per_tile else num_tokens
         token_ids, positions = np.zeros((2, num_rows), dtype=np.int64)
-        token_ids[: len(ids)] = ids
-        firsts, counts, starts, first_slots = np.array(segments, dtype=np.int64).T
-        positions[: len(ids)] = np.repeat(starts - firsts, counts) + np.arange(len(ids))
-        slots = torch.from_numpy(np.repeat(first_slots, counts) + positions[: len(ids)]).to(device)
+        token_ids[:num_tokens] = ids
+        positions[:num_tokens] = packed.positions
+        all_draw = len(self.drawing) == num_rows
         return StepInputs(
             torch.from_numpy(token_ids).to(device),
             torch.from_numpy(positions).to(device),
-            PackedBatch(cache, segments, slots, row_by_row=rows_per_tile is not None),
-            torch.from_numpy(self.last_rows).to(device),
+            packed,
+            None if all_draw else torch.from_numpy(self.last_rows).to(device),
         )

@@ -12,6 +12,7 @@ from services.model.fused_attention import fuse_attention
 from services.model.fused_gate import fused_gate
 from services.model.kernel_layers import use_kernels
 from services.model.kv_cache import KvCache, LayerShape
+from services.model.plain_calls import call_plainly
 from services.model.tiles import Tiled, most_tile_rows, tile_linears
 from services.model.trunk import build_trunk
 from services.router.greenlets import current_state
@@ -19,6 +20,7 @@ from services.router.remote_experts import ComputeExperts, RemoteExperts, gates,
 from services.router.step import Step
 
 PROBE_TOKENS = 3
+ALL_ROWS = 0  # what transformers' `logits_to_keep` means by it
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Trunk:
             tile_linears(self.model)
         self._rows_per_tile = most_tile_rows(self.model) if numerics.batch_invariant else None
         self.kv_shapes = self._probe()
+        call_plainly(self.model)
 
     def forward(self, step: Step, cache: KvCache) -> torch.Tensor:
         """Logits in float32 of the step's drawing sequences, [drawing, vocabulary]."""
@@ -71,7 +74,7 @@ class Trunk:
             position_ids=inputs.positions[None],
             use_cache=False,
             packed=inputs.packed,
-            logits_to_keep=inputs.drawing_rows,
+            logits_to_keep=ALL_ROWS if inputs.drawing_rows is None else inputs.drawing_rows,
         )
         logits: torch.Tensor = output.logits[0, : len(step.drawing)].float()
         step.clock.charge("dense")

@@ -70,9 +70,10 @@ def _stream(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]
 
 def _converse(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]]:
     async def converse(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
-        parsed = (_parsed(request, parse) async for request in requests)
+        # A generator around requests that nobody parses would cost something at each of them.
+        received = requests if parse is bytes else (_parsed(request, parse) async for request in requests)
         try:
-            await _write_all(behaviour(parsed, context), context)
+            await _write_all(behaviour(received, context), context)
         except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
             await _abort(context, error)
 

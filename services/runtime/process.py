@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.allocator import keep_freed_memory
 from services.runtime.event_loop import run_in_loop
+from services.runtime.garbage import set_aside_what_stays
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
 from services.runtime.settings import load
@@ -122,6 +123,7 @@ async def _live(life: Coroutine[Any, Any, None], measured: bool) -> None:
 
 def _announcer(descriptor: int | None) -> OnReady:
     async def announce(port: int) -> None:
+        set_aside_what_stays()
         logger.info("ready on port %d", port)
         if descriptor is not None:
             os.write(descriptor, f"ready {port}\n".encode())

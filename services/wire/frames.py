@@ -1,14 +1,12 @@
-"""The tensor codec: ordinary protobuf bytes whose rows are copied once when written and, where they are many, not read.
+"""The tensor codec: ordinary protobuf bytes, whose rows are copied once when written and not when read.
 
-The generated classes write and read the small fields; `rows`, the last field of its message, is put behind
-them and found again by hand. Small messages, and whatever is laid out in another way (a field given twice, groups),
-are read by the generated classes alone, so that every valid message is understood and every broken one refused. The
-technique is that of TensorFlow's RecvTensor.
+Where there are kernels they write and read what is laid out in the usual way. The generated classes do the rest:
+replies with failures, messages laid out in another way or broken, which they refuse, and all of them without kernels.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc
 import numpy as np
@@ -16,12 +14,13 @@ import numpy.typing as npt
 import torch
 
 from moesaic.v1 import common_pb2, expert_pb2
+from services import kernels
 from services.wire import checksum as checksums
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.outcomes import FrameError, PairFailure, Timings
-from services.wire.parsing import frame_or_reply, parse, parse_rows_apart
-from services.wire.row_bytes import rows_of, wrapped
+from services.wire.parsing import fields_of, parse
+from services.wire.row_bytes import bytes_of, rows_of
 
 Indices: TypeAlias = npt.NDArray[np.uint32]
 Weights: TypeAlias = npt.NDArray[np.float32]
@@ -31,14 +30,14 @@ ELEMENT_TYPES: dict[torch.dtype, "common_pb2.ElementType.ValueType"] = {
     torch.bfloat16: common_pb2.ELEMENT_TYPE_BFLOAT16,
     torch.float16: common_pb2.ELEMENT_TYPE_FLOAT16,
 }
-DTYPES = {element_type: dtype for dtype, element_type in ELEMENT_TYPES.items()}
+DTYPES: dict[int, torch.dtype] = {element_type: dtype for dtype, element_type in ELEMENT_TYPES.items()}
 
 _INDEX = np.dtype("<u4")
 _WEIGHT = np.dtype("<f4")
+_NO_WEIGHTS = np.empty(0, _WEIGHT)
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedFrame:
+class ReceivedFrame(NamedTuple):
     """A frame as it arrived; `rows_bytes` still lies in the received message.
 
     Where there are `pair_weights`, each row's weighted sum is asked for, else each pair's output.
@@ -80,8 +79,7 @@ class Cancel:
     requests: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedReply:
+class ReceivedReply(NamedTuple):
     """What became of a frame; `rows_bytes` still lies in the received message."""
 
     frame_id: int
@@ -109,8 +107,7 @@ class ReceivedReply:
         return rows_of(self.rows_bytes, dtype, hidden_size)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """What the service said: a reply or none, and the credit so far (0 for no change)."""
 
     reply: ReceivedReply | None
@@ -134,12 +131,17 @@ def encode_frame(
     """Write a DispatchRequest with one frame; `rows` is [num_rows, hidden_size] in the host's memory.
 
     Of `rows` those with `row_indices` are sent, where given. `pair_weights`, where given, ask for each row's weighted
-    sum. With a `checksum` the reply has one too.
+    sum. With a `checksum` the reply has one too. Raises ValueError or OverflowError for what the fields do not hold,
+    IndexError for a row that is not there.
     """
-    head = expert_pb2.Frame(
+    element_type = ELEMENT_TYPES[rows.dtype]
+    if kernels.AVAILABLE:
+        fields = (pair_rows, pair_experts, pair_weights, requests, traceparent, frame_id, layer, element_type)
+        return kernels.encode_frame(rows, row_indices, *fields, remaining_nanos, checksum)
+    message = expert_pb2.Frame(
         frame_id=frame_id,
         layer=layer,
-        dtype=ELEMENT_TYPES[rows.dtype],
+        dtype=element_type,
         num_rows=rows.shape[0] if row_indices is None else len(row_indices),
         pair_rows=pair_rows.astype(_INDEX, copy=False).tobytes(),
         pair_experts=pair_experts.astype(_INDEX, copy=False).tobytes(),
@@ -147,9 +149,11 @@ def encode_frame(
         traceparent=traceparent,
         requests=requests,
         pair_weights=b"" if pair_weights is None else pair_weights.astype(_WEIGHT, copy=False).tobytes(),
+        rows=bytes_of(rows, row_indices),
     )
-    field = checksums.field_of_frame(head) if checksum else None
-    return wrapped(head.SerializeToString(), rows, row_indices, checksum=field)
+    if checksum:
+        message.checksum = checksums.of_frame(message)
+    return expert_pb2.DispatchRequest(frame=message).SerializeToString()
 
 
 def encode_cancel(requests: Iterable[int]) -> bytes:
@@ -175,20 +179,19 @@ def encode_reply(
     checksum: bool = False,
 ) -> bytes:
     """Write a DispatchResponse with one reply; `rows` is [rows, hidden_size] in host memory."""
-    head = expert_pb2.FrameReply(frame_id=frame_id, batch_frames=batch_frames)
-    for failure in failures:
-        head.failures.add(reason=failure.reason, pairs=failure.pairs)
-    if error is not None:
-        head.error.status_code = error.status_code
-        head.error.message = error.message
-    if timings is not None:
-        head.timings.decode_nanos = timings.decode_nanos
-        head.timings.queue_nanos = timings.queue_nanos
-        head.timings.compute_nanos = timings.compute_nanos
-        head.timings.encode_nanos = timings.encode_nanos
-    grant = encode_grant(granted_pairs) if granted_pairs else b""
-    field = checksums.field_of_reply(head) if checksum else None
-    return wrapped(head.SerializeToString(), rows, after=grant, checksum=field)
+    if kernels.AVAILABLE and not failures and error is None:
+        return kernels.encode_reply(rows, frame_id, batch_frames, timings, granted_pairs, checksum)
+    message = expert_pb2.FrameReply(
+        frame_id=frame_id,
+        failures=[expert_pb2.PairFailure(reason=failure.reason, pairs=failure.pairs) for failure in failures],
+        error=None if error is None else expert_pb2.FrameError(status_code=error.status_code, message=error.message),
+        timings=None if timings is None else expert_pb2.ServerTimings(**timings._asdict()),
+        batch_frames=batch_frames,
+        rows=b"" if rows is None else bytes_of(rows),
+    )
+    if checksum:
+        message.checksum = checksums.of_reply(message)
+    return expert_pb2.DispatchResponse(reply=message, granted_pairs=granted_pairs).SerializeToString()
 
 
 def decode_request(data: bytes) -> ReceivedFrame | Cancel:
@@ -196,15 +199,14 @@ def decode_request(data: bytes) -> ReceivedFrame | Cancel:
 
     Raises BadFrame for a frame that can be answered, else InvalidRequest; both name the field.
     """
-    usual = frame_or_reply(data)
-    if usual is not None and not usual.rest:
-        message = expert_pb2.Frame()
-        return _frame(message, parse_rows_apart(message, data, usual))
+    fields = kernels.decode_request(data) if kernels.AVAILABLE else None
+    if fields is not None:
+        return _frame(fields)
     request = expert_pb2.DispatchRequest()
     parse(request, data)
     match request.WhichOneof("action"):
         case "frame":
-            return _frame(request.frame, memoryview(request.frame.rows))
+            return _frame(fields_of(request.frame))
         case "cancel":
             return Cancel(tuple(request.cancel.requests))
         case _:
@@ -216,65 +218,49 @@ def decode_response(data: bytes) -> Response:
 
     Raises InvalidRequest, naming what is wrong with the message.
     """
-    usual = frame_or_reply(data)
+    if kernels.AVAILABLE and (fields := kernels.decode_response(data)) is not None:
+        granted_pairs, reply = fields
+        if reply is None:
+            return Response(None, granted_pairs)
+        frame_id, rows, timings, batch_frames, has_checksum = reply
+        received = ReceivedReply(frame_id, rows, (), None, Timings(*timings), batch_frames, has_checksum)
+        return Response(received, granted_pairs)
     response = expert_pb2.DispatchResponse()
-    if usual is None:
-        parse(response, data)
-        reply = response.reply if response.HasField("reply") else None
-        return Response(None if reply is None else _reply(reply, memoryview(reply.rows)), response.granted_pairs)
-    parse(response, usual.rest)
-    message = expert_pb2.FrameReply()
-    rows = parse_rows_apart(message, data, usual)
-    return Response(_reply(message, rows), response.granted_pairs)
+    parse(response, data)
+    return Response(_reply(response.reply) if response.HasField("reply") else None, response.granted_pairs)
 
 
-def _frame(message: expert_pb2.Frame, rows: memoryview) -> ReceivedFrame:
-    has_checksum = message.HasField("checksum")
-    if has_checksum and (refusal := checksums.refusal(message.checksum, checksums.of_frame(message, rows))):
-        raise _bad(message, refusal, grpc.StatusCode.DATA_LOSS)
-    dtype = DTYPES.get(message.dtype)
-    if dtype is None:
-        known = "float32 (1), bfloat16 (2) or float16 (3)"
-        raise _bad(message, f"dtype is {message.dtype}; it must be {known}")
+def _frame(fields: kernels.FrameFields) -> ReceivedFrame:
+    frame_id, layer, dtype, num_rows, rows, pair_rows, experts, weights, nanos, traceparent, requests, checksum = fields
+    if dtype not in DTYPES:
+        message = f"dtype is {dtype}; it must be float32 (1), bfloat16 (2) or float16 (3)"
+        raise BadFrame(frame_id, message, len(experts) // _INDEX.itemsize, has_checksum=checksum)
     return ReceivedFrame(
-        frame_id=message.frame_id,
-        layer=message.layer,
-        dtype=dtype,
-        num_rows=message.num_rows,
-        rows_bytes=rows,
-        pair_rows=np.frombuffer(_whole(message, "pair_rows", message.pair_rows), _INDEX),
-        pair_experts=np.frombuffer(_whole(message, "pair_experts", message.pair_experts), _INDEX),
-        pair_weights=np.frombuffer(_whole(message, "pair_weights", message.pair_weights), _WEIGHT),
-        remaining_nanos=message.remaining_nanos,
-        traceparent=message.traceparent,
-        requests=tuple(message.requests),
-        has_checksum=has_checksum,
+        frame_id,
+        layer,
+        DTYPES[dtype],
+        num_rows,
+        rows,
+        np.frombuffer(pair_rows, _INDEX),
+        np.frombuffer(experts, _INDEX),
+        np.frombuffer(weights, _WEIGHT) if weights else _NO_WEIGHTS,
+        nanos,
+        traceparent,
+        requests,
+        checksum,
     )
 
 
-def _whole(message: expert_pb2.Frame, field: str, data: bytes) -> bytes:
-    if len(data) % 4:
-        raise _bad(message, f"{field} has {len(data)} bytes, which is no multiple of 4")
-    return data
-
-
-def _bad(
-    message: expert_pb2.Frame, reason: str, status: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
-) -> BadFrame:
-    num_pairs, has_checksum = len(message.pair_experts) // 4, message.HasField("checksum")
-    return BadFrame(message.frame_id, reason, num_pairs, status=status, has_checksum=has_checksum)
-
-
-def _reply(message: expert_pb2.FrameReply, rows: memoryview) -> ReceivedReply:
+def _reply(message: expert_pb2.FrameReply) -> ReceivedReply:
     has_checksum = message.HasField("checksum")
-    if has_checksum and (refusal := checksums.refusal(message.checksum, checksums.of_reply(message, rows))):
+    if has_checksum and (refusal := checksums.refusal(message.checksum, checksums.of_reply(message))):
         error = FrameError(grpc.StatusCode.DATA_LOSS.value[0], refusal)
         return ReceivedReply(message.frame_id, memoryview(b""), (), error, Timings(), 0, has_checksum=True)
-    timings, failures = message.timings, message.failures
+    timings = message.timings
     return ReceivedReply(
         frame_id=message.frame_id,
-        rows_bytes=rows,
-        failures=tuple([PairFailure(failure.reason, tuple(failure.pairs)) for failure in failures]) if failures else (),
+        rows_bytes=memoryview(message.rows),
+        failures=tuple([PairFailure(failure.reason, tuple(failure.pairs)) for failure in message.failures]),
         error=FrameError(message.error.status_code, message.error.message) if message.HasField("error") else None,
         timings=Timings(timings.decode_nanos, timings.queue_nanos, timings.compute_nanos, timings.encode_nanos),
         batch_frames=message.batch_frames,

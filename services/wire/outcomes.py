@@ -1,6 +1,7 @@
 """What became of a frame and its pairs, as both ends of the stream speak of it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from moesaic.v1 import expert_pb2
 
@@ -21,8 +22,7 @@ class FrameError:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(NamedTuple):
     """Durations inside the expert service."""
 
     decode_nanos: int = 0

@@ -1,23 +1,16 @@
-"""Reads a message by its generated class, its rows, where they are many, left where they lie."""
+"""Reads messages by their generated classes, however they are laid out, and refuses those that break the contract."""
 
-from typing import TypeAlias
-
+import grpc
 from google.protobuf.message import DecodeError
 
 from moesaic.v1 import expert_pb2
+from services.kernels import FrameFields
+from services.wire import checksum as checksums
+from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
-from services.wire.payload import Payload, split_off
-from services.wire.row_bytes import FRAME_OR_REPLY, ROWS
-
-# Up to here the generated class's copy of the rows costs less than finding them.
-COPIED_BYTES = 32 * 1024
-
-_Message: TypeAlias = (
-    expert_pb2.Frame | expert_pb2.FrameReply | expert_pb2.DispatchRequest | expert_pb2.DispatchResponse
-)
 
 
-def parse(message: _Message, data: bytes) -> None:
+def parse(message: expert_pb2.DispatchRequest | expert_pb2.DispatchResponse, data: bytes) -> None:
     """Read `data` into `message`. Raises InvalidRequest when it is none."""
     try:
         message.ParseFromString(data)
@@ -26,16 +19,35 @@ def parse(message: _Message, data: bytes) -> None:
         raise InvalidRequest(f"the bytes are no {name}: truncated, out of form, or text that is no UTF-8") from error
 
 
-def frame_or_reply(data: bytes) -> Payload | None:
-    """Where in a large DispatchRequest or DispatchResponse its frame or reply lies; None to read it all at once."""
-    return split_off(data, 0, len(data), FRAME_OR_REPLY) if len(data) > COPIED_BYTES else None
+def fields_of(message: expert_pb2.Frame) -> FrameFields:
+    """What the kernels read of such a frame. Raises BadFrame for a wrong checksum and for arrays that are not whole."""
+    has_checksum = message.HasField("checksum")
+    if has_checksum and (refusal := checksums.refusal(message.checksum, checksums.of_frame(message))):
+        raise _bad(message, refusal, grpc.StatusCode.DATA_LOSS)
+    return (
+        message.frame_id,
+        message.layer,
+        message.dtype,
+        message.num_rows,
+        memoryview(message.rows),
+        _whole(message, "pair_rows", message.pair_rows),
+        _whole(message, "pair_experts", message.pair_experts),
+        _whole(message, "pair_weights", message.pair_weights),
+        message.remaining_nanos,
+        message.traceparent,
+        tuple(message.requests),
+        has_checksum,
+    )
 
 
-def parse_rows_apart(message: expert_pb2.Frame | expert_pb2.FrameReply, data: bytes, where: Payload) -> memoryview:
-    """Read what lies there into `message`, but not its rows; these. Raises InvalidRequest when it is none."""
-    rows = split_off(data, where.start, where.end, ROWS)
-    if rows is not None:
-        parse(message, rows.rest)
-        return memoryview(data)[rows.start : rows.end]
-    parse(message, data[where.start : where.end])
-    return memoryview(message.rows)
+def _whole(message: expert_pb2.Frame, field: str, data: bytes) -> bytes:
+    if len(data) % 4:
+        raise _bad(message, f"{field} has {len(data)} bytes, which is no multiple of 4")
+    return data
+
+
+def _bad(
+    message: expert_pb2.Frame, reason: str, status: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
+) -> BadFrame:
+    num_pairs, has_checksum = len(message.pair_experts) // 4, message.HasField("checksum")
+    return BadFrame(message.frame_id, reason, num_pairs, status=status, has_checksum=has_checksum)

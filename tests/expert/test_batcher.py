@@ -169,6 +169,27 @@ async def test_who_waits_for_the_queue_to_settle_does_not_wait_for_later_jobs() 
     assert settled == ["empty", "first", "both"]
 
 
+async def test_who_waits_for_the_queue_to_settle_waits_for_the_batch_that_is_being_computed() -> None:
+    desk, began, opened, settled = Desk(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def held(batch: Sequence[Work]) -> Computed:
+        began.set()
+        await opened.wait()
+        return await desk.compute(batch)
+
+    desk.batcher = Batcher(held, max_waiting_pairs=100)
+    desk.submit(0, 0, 1)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.batcher.run())
+        await began.wait()
+        desk.batcher.when_settled(settled.set)
+        assert not settled.is_set()
+        opened.set()
+        await settled.wait()
+        assert 0 in desk.answers
+        running.cancel()
+
+
 @pytest.mark.parametrize("failure", [RuntimeError("out of memory"), ValueError("bad")])
 async def test_a_failure_is_handed_to_every_waiter_of_its_batch(
     failure: Exception, caplog: pytest.LogCaptureFixture

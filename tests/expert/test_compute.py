@@ -102,14 +102,14 @@ async def test_many_rows_of_an_expert_go_through_torch_unless_their_bits_must_no
     olmoe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    kernel = kernels.gated_experts
+    kernel = kernels.GatedExperts.__call__
 
-    def noted(rows: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    def noted(experts: kernels.GatedExperts, rows: torch.Tensor, *arguments: Any) -> torch.Tensor:
         calls.append(len(rows))
-        return kernel(rows, *arguments)
+        return kernel(experts, rows, *arguments)
 
-    monkeypatch.setattr(kernels, "gated_experts", noted)
-    monkeypatch.setattr(kernels, "gated_experts_pay", lambda num_pairs, num_active, _: num_pairs <= 3 * num_active)
+    monkeypatch.setattr(kernels.GatedExperts, "__call__", noted)
+    monkeypatch.setattr(kernels, "most_pairs_per_expert", lambda _: 3)
     with filled_bank(olmoe, torch.float32) as (bank, slots):
         for batch_invariant, threads, expected in ((False, 1, [1]), (False, 2, []), (True, 2, [1, 500])):
             calls.clear()

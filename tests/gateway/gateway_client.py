@@ -1,5 +1,6 @@
 """A running gateway for tests: the real one, on port 0, with a client."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -9,18 +10,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from moesaic.v1 import generation_pb2 as pb
 from moesaic.v1.generation_pb2_grpc import GenerationServiceStub
-from services.gateway.app import gateway
+from services.gateway.app import Gateway, gateway
 from services.gateway.settings import GatewaySettings
 from services.runtime.channels import open_channel
 from tests.gateway.router_double import RouterDouble, serving_router
+
+ROUTERS_SECONDS = 20.0
 
 
 class Client:
     """Calls a gateway."""
 
-    def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, address: str, running: Gateway | None = None) -> None:
         self.channel = channel
         self.address = address
+        self._running = running
         self.stub: Any = GenerationServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)
 
@@ -45,6 +49,13 @@ class Client:
         """What the standard health service says now."""
         response = await self._health.Check(health_pb2.HealthCheckRequest())
         return _health_name(response)
+
+    async def until_up(self, num_routers: int) -> None:
+        """Return when the gateway, which runs here, can use so many routers; it is ready as soon as it can use one."""
+        assert self._running is not None
+        async with asyncio.timeout(ROUTERS_SECONDS):
+            while self._running.num_routers < num_routers:  # noqa: ASYNC110 -- only the first has an event
+                await asyncio.sleep(0.01)
 
     async def watch_health(self) -> AsyncIterator[str]:
         """What the standard health service says, at each change."""
@@ -73,7 +84,7 @@ async def connected(*, routers: Sequence[str], **settings: Any) -> AsyncIterator
         await running.until_ready()
         address = f"127.0.0.1:{running.port}"
         async with open_channel(address) as channel:
-            yield Client(channel, address)
+            yield Client(channel, address, running)
 
 
 async def failure_of(call: Any) -> tuple[grpc.StatusCode, str]:

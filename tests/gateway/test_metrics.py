@@ -8,7 +8,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from moesaic.v1 import generation_pb2 as pb
-from services.gateway import admission, dispatcher, refusals, request_metrics
+from services.gateway import admission, dispatcher, refusals, request_metrics, routers
 from tests.gateway.gateway_client import running_gateway
 from tests.gateway.router_double import RouterDouble
 
@@ -18,6 +18,7 @@ INSTRUMENTS = {
     (request_metrics, "_time_per_output_token"): ("histogram", request_metrics.TIME_PER_OUTPUT_TOKEN),
     (dispatcher, "_batch_requests"): ("histogram", dispatcher.BATCH_REQUESTS),
     (dispatcher, "_batch_tokens"): ("histogram", dispatcher.BATCH_TOKENS),
+    (routers, "_routers"): ("up_down_counter", routers.ROUTERS),
     (refusals, "_refusals"): ("counter", refusals.REFUSALS),
     (admission, "_waiting_requests"): ("up_down_counter", admission.WAITING_REQUESTS),
     (admission, "_waiting_tokens"): ("up_down_counter", admission.WAITING_TOKENS),
@@ -67,3 +68,11 @@ async def test_what_waits_and_what_is_refused_is_counted(reader: InMemoryMetricR
     assert found["moesaic.gateway.waiting.tokens"][0].value == 7
     (refused,) = found["moesaic.gateway.refusals"]
     assert (refused.value, refused.attributes) == (1, {"reason": "waiting_requests"})
+
+
+async def test_routers_that_can_be_used_are_counted(reader: InMemoryMetricReader) -> None:
+    async with running_gateway(RouterDouble(), RouterDouble()) as client:
+        await client.until_up(2)
+        (up,) = points(reader)["moesaic.gateway.routers"]
+    (ended,) = points(reader)["moesaic.gateway.routers"]
+    assert (up.value, ended.value) == (2, 0)

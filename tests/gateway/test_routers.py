@@ -25,7 +25,7 @@ def ids(num_tokens: int) -> dict[str, Any]:
 async def test_the_router_with_most_credit_gets_the_batch() -> None:
     small, large = RouterDouble(kv_tokens=100, acknowledges=False), RouterDouble(kv_tokens=200, acknowledges=False)
     async with running_gateway(small, large) as client:
-        await both_up(small, large)
+        await client.until_up(2)
         calls = [client.generate(**ids(1)) for _ in range(2)]
         # The first takes the larger router; while its batch is in flight the other one has most.
         await asyncio.gather(large.submits.get(), small.submits.get())
@@ -35,7 +35,7 @@ async def test_the_router_with_most_credit_gets_the_batch() -> None:
 async def test_a_sequence_without_a_token_moves_to_another_router_when_its_own_is_lost() -> None:
     lost, other = RouterDouble(kv_tokens=200), RouterDouble(answer=[5], kv_tokens=100)
     async with running_gateway(lost, other) as client:
-        await both_up(lost, other)
+        await client.until_up(2)
         call = client.generate(**ids(3))
         await lost.submits.get()
         lost.break_stream()
@@ -104,7 +104,7 @@ async def test_a_request_whose_turn_comes_after_the_routers_are_gone_is_refused(
 async def test_a_departed_sequence_is_not_begun_again_on_another_router() -> None:
     lost, other = RouterDouble(kv_tokens=200), RouterDouble(answer=[5], kv_tokens=100)
     async with running_gateway(lost, other) as client:
-        await both_up(lost, other)
+        await client.until_up(2)
         lost.answers_cancels = False
         call = client.generate(**ids(3))
         await lost.submits.get()
@@ -189,8 +189,3 @@ async def test_a_router_that_ends_a_sequence_without_a_token_for_its_own_reason_
             )
         )
         assert await failure_of(call) == (UNAVAILABLE, "nobody hosts expert 3 of layer 1")
-
-
-async def both_up(*routers: RouterDouble) -> None:
-    for router in routers:
-        await router.all_said()

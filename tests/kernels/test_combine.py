@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services import kernels
@@ -37,7 +37,6 @@ def same_bits(got: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 @pytest.mark.usefixtures("level_of_examples")
-@settings(deadline=None)
 @given(
     num_tokens=st.integers(0, 6),
     slots_and_width=st.one_of(

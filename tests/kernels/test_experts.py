@@ -46,27 +46,25 @@ def test_each_pair_is_its_expert_s_result_in_the_pairs_order(
     gate_up, down = weights(hidden, intermediate, dtype)
     pair_rows, slots = random_pairs(9, num_pairs)
     expected = [one_expert(rows[row], gate_up[slot], down[slot]) for row, slot in zip(pair_rows, slots, strict=True)]
-    got = kernels.gated_experts(rows, pair_rows, slots, gate_up, down)
+    got = kernels.GatedExperts(gate_up, down)(rows, pair_rows, slots)
     assert_close(got, torch.stack(expected).double(), units=8 if dtype is torch.float32 else 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_pair_has_the_same_bits_alone_and_in_any_company(level: str, dtype: torch.dtype):
     rows = random(9, 40, dtype=dtype)
-    gate_up, down = weights(40, 24, dtype)
+    experts = kernels.GatedExperts(*weights(40, 24, dtype))
     pair_rows, slots = random_pairs(9, 64)
-    together = kernels.gated_experts(rows, pair_rows, slots, gate_up, down)
+    together = experts(rows, pair_rows, slots)
     for pair in range(64):
-        alone = kernels.gated_experts(
-            unaligned(rows[pair_rows[pair]][None]), np.zeros(1, np.int64), slots[pair : pair + 1], gate_up, down
-        )
+        alone = experts(unaligned(rows[pair_rows[pair]][None]), np.zeros(1, np.int64), slots[pair : pair + 1])
         assert torch.equal(alone[0], together[pair])
 
 
 def test_no_pairs_give_no_rows(level: str):
-    gate_up, down = weights(40, 24, torch.float32)
+    experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     none = np.zeros(0, np.int64)
-    assert kernels.gated_experts(torch.ones(3, 40), none, none, gate_up, down).shape == (0, 40)
+    assert experts(torch.ones(3, 40), none, none).shape == (0, 40)
 
 
 def test_gates_far_from_zero_are_closed_or_open(level: str):
@@ -76,7 +74,7 @@ def test_gates_far_from_zero_are_closed_or_open(level: str):
     gate_up[0, :5, :5], gate_up[0, 5:, 5] = torch.eye(5), 1
     down = torch.cat([torch.eye(5), torch.zeros(1, 5)])[None]
     index = np.zeros(1, np.int64)
-    got = kernels.gated_experts(torch.cat([gates, torch.ones(1, 1)], 1), index, index, gate_up, down)
+    got = kernels.GatedExperts(gate_up, down)(torch.cat([gates, torch.ones(1, 1)], 1), index, index)
     assert torch.allclose(got[:, :5], F.silu(gates), rtol=1e-6, atol=1e-30)
 
 
@@ -84,9 +82,9 @@ def test_gates_far_from_zero_are_closed_or_open(level: str):
     ("pair_rows", "slots"), [([3], [0]), ([-1], [0]), ([0], [NUM_SLOTS]), ([0], [-1]), ([0, 0, 7], [0, 1, 2])]
 )
 def test_rows_and_slots_that_are_not_there_are_refused(level: str, pair_rows: list[int], slots: list[int]):
-    gate_up, down = weights(40, 24, torch.float32)
+    experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     with pytest.raises(IndexError, match=r"-1 is below 0|is not below"):
-        kernels.gated_experts(torch.ones(3, 40), np.array(pair_rows), np.array(slots), gate_up, down)
+        experts(torch.ones(3, 40), np.array(pair_rows), np.array(slots))
 
 
 @pytest.mark.parametrize(
@@ -100,37 +98,48 @@ def test_rows_and_slots_that_are_not_there_are_refused(level: str, pair_rows: li
     ids=["lengths", "int32", "uint64", "dimensions"],
 )
 def test_indices_of_another_kind_are_refused(level: str, pair_rows: np.ndarray, slots: np.ndarray):
-    gate_up, down = weights(40, 24, torch.float32)
+    experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     with pytest.raises(ValueError, match="int64"):
-        kernels.gated_experts(torch.ones(3, 40), pair_rows, slots, gate_up, down)
+        experts(torch.ones(3, 40), pair_rows, slots)
 
 
 def test_an_array_is_given_back_when_the_one_after_it_is_refused(level: str):
-    gate_up, down = weights(40, 24, torch.float32)
+    experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     pair_rows, slots = np.zeros(1, np.int64), np.full(1, NUM_SLOTS)
     before = sys.getrefcount(pair_rows), sys.getrefcount(slots)
     with pytest.raises(IndexError):
-        kernels.gated_experts(torch.ones(3, 40), pair_rows, slots, gate_up, down)
+        experts(torch.ones(3, 40), pair_rows, slots)
     assert (sys.getrefcount(pair_rows), sys.getrefcount(slots)) == before
 
 
-@pytest.mark.parametrize("case", ["half", "mixed", "hidden", "down", "transposed", "device"])
-def test_tensors_of_another_kind_are_refused(case: str):
-    rows, (gate_up, down) = torch.ones(3, 40), weights(40, 24, torch.float32)
+@pytest.mark.parametrize("case", ["half", "mixed", "down", "odd", "transposed", "device"])
+def test_weights_of_another_kind_are_refused(case: str):
+    gate_up, down = weights(40, 24, torch.float32)
     refused = {
-        "half": (rows.half(), gate_up.half(), down.half()),
-        "mixed": (rows, gate_up, down.bfloat16()),
-        "hidden": (torch.ones(3, 41), gate_up, down),
-        "down": (rows, gate_up, down[:, :, :23].contiguous()),
-        "transposed": (rows, gate_up.mT.contiguous().mT, down),
-        "device": (rows.to("meta"), gate_up, down),
+        "half": (gate_up.half(), down.half()),
+        "mixed": (gate_up, down.bfloat16()),
+        "down": (gate_up, down[:, :, :23].contiguous()),
+        "odd": (gate_up[:, :47].contiguous(), down[:, :, :23].contiguous()),
+        "transposed": (gate_up.mT.contiguous().mT, down),
+        "device": (gate_up.contiguous().to("meta"), down.contiguous().to("meta")),
     }[case]
-    index = np.zeros(1, np.int64)
     with pytest.raises(ValueError, match=r"fit|gaps|CPU"):
-        kernels.gated_experts(refused[0], index, index, *refused[1:])
+        kernels.GatedExperts(*refused)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [torch.ones(3, 41), torch.ones(3, 40).bfloat16(), torch.ones(40, 3).T, torch.ones(3, 40, device="meta")],
+    ids=["width", "dtype", "gaps", "device"],
+)
+def test_rows_of_another_kind_are_refused(rows: torch.Tensor):
+    experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
+    index = np.zeros(1, np.int64)
+    with pytest.raises(ValueError, match=r"do not fit experts for 40 numbers"):
+        experts(rows, index, index)
 
 
 def test_they_pay_for_dtypes_that_they_take(level: str):
-    assert kernels.gated_experts_pay(4, 2, torch.bfloat16)
-    assert not kernels.gated_experts_pay(4, 2, torch.float16)
-    assert not kernels.gated_experts_pay(1_000_000, 2, torch.bfloat16)
+    assert kernels.most_pairs_per_expert(torch.float32) > 1
+    assert kernels.most_pairs_per_expert(torch.bfloat16) > 1
+    assert kernels.most_pairs_per_expert(torch.float16) == 0

@@ -12,7 +12,7 @@ SAY = """
 import torch
 from services import kernels
 print(kernels.AVAILABLE, kernels.level())
-print(kernels.linear_pays(1, torch.ones(2, 2)), kernels.gated_experts_pay(1, 1, torch.float32))
+print(kernels.linear_pays(1, torch.ones(2, 2)), kernels.most_pairs_per_expert(torch.float32) > 0)
 print(kernels.most_layer_rows(torch.ones(2, 2)) > 0)
 """
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services import kernels
@@ -52,7 +52,6 @@ def test_addresses_and_gaps_between_rows_change_nothing(level: str, dtype: torch
 
 
 @pytest.mark.usefixtures("level_of_examples")
-@settings(deadline=None)
 @given(
     num_rows=st.integers(0, 20),
     num_outputs=st.integers(0, 40),

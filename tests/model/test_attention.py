@@ -47,18 +47,17 @@ def test_chunks_and_decodes_of_many_sequences_attend_as_whole_sequences_do(
     outputs: list[list[torch.Tensor]] = [[], [], []]
     # The first two steps prefill in uneven chunks, the third mixes a chunk with decodes.
     for chunks in ([(0, 0, 7), (1, 0, 8)], [(0, 7, 12), (2, 0, 13)], [(0, 19, 4), (1, 8, 1), (2, 13, 1)]):
-        segments, slots, first = [], [], 0
+        segments, first = [], 0
         for index, start, count in chunks:
             table = tables[index]
             assert table is not None
             segments.append(Segment(first, count, start, table.first_slot))
-            slots += range(table.first_slot + start, table.first_slot + start + count)
             first += count
         query, key, value = (
             torch.cat([whole[index][part][:, start : start + count] for index, start, count in chunks], 1)[None]
             for part in range(3)
         )
-        packed = PackedBatch(cache, segments, torch.tensor(slots), row_by_row)
+        packed = PackedBatch(cache, segments, CPU, row_by_row)
         output, _ = packed_attention(
             Layer(), query, key, value, None, packed=packed, scaling=WIDTH**-0.5, sliding_window=window, s_aux=sinks
         )
@@ -72,7 +71,7 @@ def test_chunks_and_decodes_of_many_sequences_attend_as_whole_sequences_do(
 def test_padding_tokens_leave_no_trace_in_the_cache() -> None:
     cache = KvCache({0: LayerShape(KV_HEADS, WIDTH, KV_HEADS, WIDTH)}, 32, torch.float32, CPU)
     cache.write(0, torch.arange(32), torch.zeros(32, KV_HEADS, WIDTH), torch.zeros(32, KV_HEADS, WIDTH))
-    packed = PackedBatch(cache, [Segment(0, 2, 0, 16)], torch.tensor([16, 17]))
+    packed = PackedBatch(cache, [Segment(0, 2, 0, 16)], CPU)
     query, key = torch.ones(1, HEADS, 16, WIDTH), torch.ones(1, KV_HEADS, 16, WIDTH)
     output, _ = packed_attention(Layer(), query, key, key, None, packed=packed)
     keys, _ = cache.read(0, 0, 32)

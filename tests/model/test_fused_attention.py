@@ -81,7 +81,7 @@ def in_steps(model: PreTrainedModel) -> list[torch.Tensor]:
             segments.append(Segment(len(positions), count, start, slot))
             positions += range(start, start + count)
         slots = [slot + start + token for slot, start, count in step for token in range(count)]
-        packed, places = PackedBatch(cache, segments, torch.tensor(slots)), torch.tensor(positions)[None]
+        packed, places = PackedBatch(cache, segments, torch.device("cpu")), torch.tensor(positions)[None]
         output = model(input_ids=torch.tensor(slots)[None], position_ids=places, use_cache=False, packed=packed)
         logits.append(output.logits)
     return logits

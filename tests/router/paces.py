@@ -1,6 +1,7 @@
-"""Paces of services that have been heard often enough."""
+"""Paces of services that have been heard often enough, and how long a frame is given."""
 
 from services.router.fitted_cost import FRAMES_PER_FIT
+from services.router.frame_deadline import FrameDeadline
 from services.router.pace import Pace
 
 
@@ -21,3 +22,8 @@ def end_frame(pace: Pace, experts: int, pairs: int, cost: tuple[int, int, int], 
     compute = frame + expert * experts + pair * pairs
     pace.begin(pairs, experts)
     pace.end(pairs, experts, wire + (1 + queue_factor) * compute, queue_factor * compute, compute)
+
+
+def nanos_given(deadline: FrameDeadline, num_pairs: int) -> int:
+    """How long a frame of so many pairs may take."""
+    return deadline.nanos_for(deadline.fitted_nanos(num_pairs))

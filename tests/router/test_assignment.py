@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.assignment import SEVERAL, Assigned, assign
@@ -131,7 +131,6 @@ def test_nothing_is_split_while_another_service_holds_the_layer_up_anyway() -> N
     assert without.experts is not None, "a slow service that computes nothing here holds nothing up"
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(1, 5), st.integers(1, 12), st.booleans())
 def test_each_pair_is_assigned_once_to_a_service_that_hosts_its_expert(
     data: st.DataObject, num_services: int, num_experts: int, may_split: bool

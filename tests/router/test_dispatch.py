@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.combine import Combine, ExactCombine, PartialCombine
@@ -64,7 +64,6 @@ async def computed(
     return await task
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 6), min_size=1, max_size=5),
     st.integers(1, 8),

@@ -77,7 +77,7 @@ def test_a_service_that_becomes_slower_costs_more() -> None:
     assert cost.nanos == pytest.approx([5 * nanos for nanos in COST], rel=0.02)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.integers(0, 2**32))
 def test_no_cost_is_ever_negative_and_no_other_way_to_leave_some_out_is_better(data: st.DataObject, seed: int) -> None:
     generator = np.random.default_rng(seed)

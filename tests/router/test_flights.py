@@ -11,7 +11,7 @@ from services.router.flights import Flight, Flights
 
 def begin(flights: Flights[str], seconds: float) -> "asyncio.Future[str]":
     answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    flights.begin(Flight(answered, 1, 1, time.perf_counter_ns(), int(seconds * 1e9)))
+    flights.begin(Flight(len(flights), b"", answered, 1, 1, time.perf_counter_ns(), int(seconds * 1e9)))
     return answered
 
 

@@ -2,6 +2,7 @@
 
 from services.router.frame_deadline import FrameDeadline
 from services.router.receipt import ReplyTimes, SequenceReceipt, StepClock
+from tests.router.paces import nanos_given
 
 
 def test_a_clock_charges_every_nanosecond_to_some_part() -> None:
@@ -82,14 +83,14 @@ def test_a_sequence_counts_the_frames_that_its_steps_sent_again() -> None:
 
 def test_a_frames_deadline_has_a_floor_and_grows_with_the_fitted_time() -> None:
     deadline = FrameDeadline(floor_seconds=0.001, factor=10, smoothing=1.0)
-    assert deadline.nanos_for(8) == 1_000_000
+    assert nanos_given(deadline, 8) == 1_000_000
     deadline.observe(4, round_trip_nanos=4_000_000)
-    assert deadline.nanos_for(8) == 80_000_000
+    assert nanos_given(deadline, 8) == 80_000_000
 
 
 def test_a_frames_deadline_is_fitted_by_frames_of_its_size() -> None:
     deadline = FrameDeadline(floor_seconds=0.001, factor=10, smoothing=1.0)
     deadline.observe(1, round_trip_nanos=1_000_000)
     deadline.observe(1024, round_trip_nanos=2_048_000)
-    assert deadline.nanos_for(1) == 10_000_000
-    assert deadline.nanos_for(2000) == 40_000_000
+    assert nanos_given(deadline, 1) == 10_000_000
+    assert nanos_given(deadline, 2000) == 40_000_000

@@ -354,7 +354,7 @@ def partly(pairs: set[int], stream: list[ScriptedStream]) -> Behaviour:
     return behaviour
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.lists(st.sampled_from(FAILURES) | st.sets(st.integers(0, 7)), max_size=3),  # of each service, in turn

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 
@@ -47,6 +48,20 @@ async def test_a_stream_whose_gateway_has_said_all_ends_with_its_last_sequence()
     async with engine(ScriptedTrunk()) as running:
         responses = [response async for response in Session(running, VOCAB).run(last_words())]
         assert responses[-1].events[-1].HasField("finish")
+
+
+async def test_credit_is_said_where_it_changed_and_nowhere_else() -> None:
+    submit = router_pb2.RunRequest(submit=router_pb2.Submit(sequences=[request()]))
+    async with engine(ScriptedTrunk()) as running:
+        responses = []
+        async for response in Session(running, VOCAB).run(spoken(submit)):
+            responses.append(response)
+            if any(event.HasField("finish") for event in response.events):
+                break
+    credits = [response.credit for response in responses if response.HasField("credit")]
+    assert credits[-1].acknowledged_submits == 1
+    assert all(one != other for one, other in pairwise(credits))
+    assert len(credits) < len(responses)
 
 
 async def test_a_gateway_that_reads_nothing_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ def test_each_pair_is_in_one_frame_and_each_row_once_in_a_frame(
         assert (experts[share.positions] == share.experts).all()
         assert (share.rows[share.pair_rows] == share.positions // top_k).all()
         assert len(set(share.rows)) == len(share.rows)
+        assert len(set(share.experts)) == share.num_experts
         assert len(share.positions) <= max_pairs or len(share.rows) == 1
 
 

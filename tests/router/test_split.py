@@ -44,7 +44,7 @@ def frames(draw: st.DrawFn) -> tuple[list[int], Hosts, list[float], Speeds]:
     return pairs, [draw(services) for _ in pairs], draw(nanos), Speeds(draw(nanos), draw(nanos))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(frames())
 def test_every_pair_is_computed_once_by_a_service_that_has_its_expert(
     frame: tuple[list[int], Hosts, list[float], Speeds],
@@ -59,7 +59,7 @@ def test_every_pair_is_computed_once_by_a_service_that_has_its_expert(
         assert all(count > 0 for _, count in part)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(frames(), st.sampled_from([0.0, 50.0]))
 def test_the_layer_is_never_done_later_than_with_whole_experts(
     frame: tuple[list[int], Hosts, list[float], Speeds], until: float
@@ -70,7 +70,7 @@ def test_the_layer_is_never_done_later_than_with_whole_experts(
     assert layer_done(split(*frame, until_nanos=until), busy, speeds) <= before * (1 + 1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(frames())
 def test_it_takes_at_most_twice_as_long_as_the_best_way_to_keep_experts_whole(
     frame: tuple[list[int], Hosts, list[float], Speeds],

@@ -10,6 +10,7 @@ from services.router import suspicion as suspicion_module
 from services.router.frame_deadline import MAX_PATIENCE, PATIENCE_HALF_LIFE_SECONDS, FrameDeadline
 from services.router.suspicion import Suspicion
 from services.wire.errors import Unavailable
+from tests.router.paces import nanos_given
 
 
 class Probed:
@@ -103,13 +104,13 @@ async def test_only_a_slow_service_is_given_more_time_and_not_one_that_was_stopp
     probed = Probed(deadline)
     probed.suspicion.doubt("no answer")
     probed.suspicion.heard_reply(is_late=True)
-    grown = deadline.nanos_for(1)
+    grown = nanos_given(deadline, 1)
     assert 1_500_000_000 < grown <= 2_000_000_000
     probed.suspicion.heard_reply(is_late=True)  # the frame behind it
     monkeypatch.setattr(suspicion_module, "SLOW_SECONDS", 0.0)  # it was silent for longer than that
     probed.suspicion.doubt("no answer")
     probed.suspicion.heard_reply(is_late=True)
-    assert deadline.nanos_for(1) <= grown
+    assert nanos_given(deadline, 1) <= grown
 
 
 def test_patience_doubles_up_to_a_bound_and_wears_off() -> None:
@@ -119,23 +120,23 @@ def test_patience_doubles_up_to_a_bound_and_wears_off() -> None:
     given = []
     for _ in range(6):
         deadline.grow()
-        given.append(deadline.nanos_for(1) / 1e9)
+        given.append(nanos_given(deadline, 1) / 1e9)
     assert given == [2, 4, 8, MAX_PATIENCE, MAX_PATIENCE, MAX_PATIENCE]
     now[0] += PATIENCE_HALF_LIFE_SECONDS
-    assert deadline.nanos_for(1) / 1e9 == 1 + (MAX_PATIENCE - 1) / 2
+    assert nanos_given(deadline, 1) / 1e9 == 1 + (MAX_PATIENCE - 1) / 2
     now[0] += 100 * PATIENCE_HALF_LIFE_SECONDS
-    assert deadline.nanos_for(1) == 1_000_000_000
+    assert nanos_given(deadline, 1) == 1_000_000_000
 
 
 def test_a_frame_is_given_time_for_those_before_it_and_more_before_any_was_measured() -> None:
     deadline = FrameDeadline(1.0, unmeasured=25.0)
-    assert deadline.nanos_for(1) == 25_000_000_000
+    assert nanos_given(deadline, 1) == 25_000_000_000
     deadline.observe(512, 3_000_000_000)
     prefill = deadline.fitted_nanos(512)
     assert prefill == 3_000_000_000
     deadline.observe(1, 1_000_000)
-    assert deadline.nanos_for(1) == 1_000_000_000
+    assert nanos_given(deadline, 1) == 1_000_000_000
     deadline.begin(prefill)
-    assert deadline.nanos_for(1) == 7_000_000_000
+    assert nanos_given(deadline, 1) == 7_000_000_000
     deadline.end(prefill)
-    assert deadline.nanos_for(1) == 1_000_000_000
+    assert nanos_given(deadline, 1) == 1_000_000_000

@@ -1,6 +1,7 @@
 /* The Python module, and which level of the instruction set it uses. */
 
 #include "calls.h"
+#include "checksum.h"
 
 #define MAX_LEVELS 4
 
@@ -58,10 +59,11 @@ static PyMethodDef methods[] = {
     {"attention_layer", FASTCALL(call_attention_layer), METH_FASTCALL, NULL},
     {"gate", FASTCALL(call_gate), METH_FASTCALL, NULL},
     {"scatter", FASTCALL(call_scatter), METH_FASTCALL, NULL},
-    {"joined", FASTCALL(call_joined), METH_FASTCALL, NULL},
     {"combine", FASTCALL(call_combine), METH_FASTCALL, NULL},
-    {"checksum", FASTCALL(call_checksum), METH_FASTCALL, NULL},
-    {"has_checksum", call_has_checksum, METH_NOARGS, NULL},
+    {"encode_frame", FASTCALL(call_encode_frame), METH_FASTCALL, NULL},
+    {"encode_reply", FASTCALL(call_encode_reply), METH_FASTCALL, NULL},
+    {"decode_request", call_decode_request, METH_O, NULL},
+    {"decode_response", call_decode_response, METH_O, NULL},
     {"levels", levels, METH_NOARGS, NULL},
     {"level", level, METH_NOARGS, NULL},
     {"set_level", set_level, METH_O, NULL},
@@ -72,6 +74,7 @@ static int initialise(PyObject *module) {
     const struct level *usable[MAX_LEVELS];
     usable_levels(usable);
     active = usable[0];
+    prepare_checksums();
     return 0;
 }
 

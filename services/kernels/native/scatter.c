@@ -1,22 +1,17 @@
-/* A layer's pairs by the service that computes them, and rows into a message: plain copies, the same at every level. */
+/* A layer's pairs by the service that computes them: arithmetic on indices, the same at every level. */
 
 #include "arguments.h"
 #include "calls.h"
-#include "checksum.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* A service's number is below; there is a stretch for each. */
 #define MOST_SERVICES (1 << 15)
 
-/* Where the checksum stands in a message that has none. */
-#define NOWHERE (-1)
-#define CHECKSUM_BYTES 4
-
-/* A service's pairs: how many, where they begin in the arrays of results, and on how many rows they are. */
+/* A service's pairs: how many, where they begin in the arrays of results, and on how many rows and of how many experts
+ * they are. */
 struct stretch {
-    int64_t start, num_pairs, num_rows;
+    int64_t start, num_pairs, num_rows, num_experts;
 };
 
 /* The pairs of one service keep their order. A pair's position is its index in `experts`; of `rows` as many are used
@@ -29,6 +24,7 @@ struct scatter {
     uint32_t *pair_rows, *pair_experts; /* [num_pairs] */
     struct stretch *stretches;          /* by service, nobody's first */
     int64_t num_stretches;
+    char *is_met; /* [num_experts], in the memory of the stretches */
 };
 
 static struct stretch *stretch_of(const struct scatter *call, int64_t expert) {
@@ -37,7 +33,12 @@ static struct stretch *stretch_of(const struct scatter *call, int64_t expert) {
 
 static void scatter_pairs(const struct scatter *call) {
     for (int64_t i = 0; i < call->num_pairs; i++) {
-        if (call->experts[i] >= 0) stretch_of(call, call->experts[i])->num_pairs++;
+        const int64_t expert = call->experts[i];
+        if (expert < 0) continue;
+        struct stretch *stretch = stretch_of(call, expert);
+        stretch->num_pairs++;
+        stretch->num_experts += !call->is_met[expert];
+        call->is_met[expert] = 1;
     }
     int64_t start = 0;
     for (struct stretch *stretch = call->stretches; stretch < call->stretches + call->num_stretches; stretch++) {
@@ -58,14 +59,15 @@ static void scatter_pairs(const struct scatter *call) {
     }
 }
 
-/* (service, start, pairs, rows) of each stretch that has pairs, nobody's first as service -1. */
+/* (service, start, pairs, rows, experts) of each stretch that has pairs, nobody's first as service -1. */
 static PyObject *described(const struct scatter *call) {
     PyObject *found = PyList_New(0);
     for (int64_t i = 0; found && i < call->num_stretches; i++) {
         const struct stretch *stretch = call->stretches + i;
         if (!stretch->num_pairs) continue;
-        PyObject *item = Py_BuildValue("LLLL", (long long)i - 1, (long long)stretch->start,
-                                       (long long)stretch->num_pairs, (long long)stretch->num_rows);
+        PyObject *item =
+            Py_BuildValue("LLLLL", (long long)i - 1, (long long)stretch->start, (long long)stretch->num_pairs,
+                          (long long)stretch->num_rows, (long long)stretch->num_experts);
         if (!item || PyList_Append(found, item) < 0) Py_CLEAR(found);
         Py_XDECREF(item);
     }
@@ -79,8 +81,10 @@ static int make_stretches(struct scatter *call) {
         if (call->owners[i] > most) most = call->owners[i];
     }
     call->num_stretches = most + 2;
-    call->stretches = calloc((size_t)call->num_stretches, sizeof(struct stretch));
+    const size_t num_bytes = (size_t)call->num_stretches * sizeof(struct stretch);
+    call->stretches = calloc(1, num_bytes + (size_t)call->num_experts);
     if (!call->stretches) PyErr_NoMemory();
+    call->is_met = (char *)call->stretches + num_bytes;
     return call->stretches ? 0 : -1;
 }
 
@@ -118,49 +122,4 @@ PyObject *call_scatter(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     }
     release_arrays(buffers, NUM_ARRAYS);
     return services;
-}
-
-/* Puts the checksum of what has `checksum`, followed by the rows, into its place in the prefix, little-endian. */
-static void put_checksum(char *place, uint32_t checksum, const char *rows, size_t num_bytes) {
-    checksum = checksum_of(checksum, rows, num_bytes);
-    for (int i = 0; i < CHECKSUM_BYTES; i++) place[i] = (char)(checksum >> 8 * i);
-}
-
-/* 0, or -1 with an error set. */
-static int check_place(int64_t place, Py_ssize_t prefix_bytes) {
-    if (place == NOWHERE || (has_checksum() && place >= 0 && place <= prefix_bytes - CHECKSUM_BYTES)) return 0;
-    PyErr_Format(PyExc_ValueError, "there is no checksum, or no room for it at %lld", (long long)place);
-    return -1;
-}
-
-PyObject *call_joined(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { PREFIX, INDICES, SUFFIX, NUM_OBJECTS };
-    enum { ROWS, NUM_ROWS, ROW_BYTES, ROW_STRIDE, NUM_COPIED, CHECKSUM_AT, CHECKSUM, COUNT };
-    int64_t read[COUNT];
-    char *prefix, *suffix;
-    Py_ssize_t prefix_bytes, suffix_bytes;
-    Py_buffer indices;
-    if (given < NUM_OBJECTS) return PyErr_Format(PyExc_TypeError, "prefix, indices and suffix are wanted");
-    if (read_numbers(arguments + NUM_OBJECTS, given - NUM_OBJECTS, read, COUNT) < 0) return NULL;
-    if (PyBytes_AsStringAndSize(arguments[PREFIX], &prefix, &prefix_bytes) < 0) return NULL;
-    if (PyBytes_AsStringAndSize(arguments[SUFFIX], &suffix, &suffix_bytes) < 0) return NULL;
-    if (check_place(read[CHECKSUM_AT], prefix_bytes) < 0) return NULL;
-    const int num_arrays = arguments[INDICES] == Py_None ? 0 : 1; /* without indices all rows are copied in order */
-    const struct array wanted = {.count = read[NUM_COPIED], .limit = read[NUM_ROWS]};
-    if (read_arrays(arguments + INDICES, &wanted, &indices, num_arrays) < 0) return NULL;
-    const size_t row_bytes = (size_t)read[ROW_BYTES], rows_bytes = (size_t)read[NUM_COPIED] * row_bytes;
-    PyObject *message = PyBytes_FromStringAndSize(NULL, prefix_bytes + (Py_ssize_t)rows_bytes + suffix_bytes);
-    if (message) {
-        char *const start = PyBytes_AsString(message), *to = start + prefix_bytes;
-        memcpy(start, prefix, (size_t)prefix_bytes);
-        for (int64_t i = 0; i < read[NUM_COPIED]; i++, to += row_bytes) {
-            const int64_t row = num_arrays ? ((const int64_t *)indices.buf)[i] : i;
-            memcpy(to, ADDRESS(read[ROWS]) + row * read[ROW_STRIDE], row_bytes);
-        }
-        memcpy(to, suffix, (size_t)suffix_bytes);
-        if (read[CHECKSUM_AT] != NOWHERE)
-            put_checksum(start + read[CHECKSUM_AT], (uint32_t)read[CHECKSUM], to - rows_bytes, rows_bytes);
-    }
-    release_arrays(&indices, num_arrays);
-    return message;
 }

@@ -11,6 +11,9 @@ from services.router.load.load import Load
 from services.router.shares import Indices
 
 NUM_BUCKETS = 8
+# Notes are kept as they came and counted together: at the latest when there are so many, or so many pairs in them.
+MAX_NOTES = 64
+MAX_NOTED_PAIRS = 1 << 16
 KINDS = 2  # of steps: those of decode alone, and those that prefill
 
 Sums = npt.NDArray[Any]  # int64 while counting, which is faster and exact; float64 where they fade
@@ -33,25 +36,27 @@ class LoadMonitor:
         self._smoothed = _Sums.zeros(num_layers, num_experts, np.float64)
         self._bucket_decay = 0.5 ** (1 / NUM_BUCKETS)
         self._bucket = self._window[-1]  # the one that is being filled
-        self._num_noted = 0
+        self._num_counted = 0  # notes in it
+        self._noted: list[tuple[int, int, Indices]] = []  # not counted yet: kind, layer, experts
+        self._num_noted_pairs = 0
 
     def note(self, layer_index: int, experts: Indices, *, is_decode: bool) -> None:
         """Count one layer of one step.
 
-        `layer_index` counts layers with experts. `experts` [pairs] is flat; a negative one is not computed, and not
-        counted. `is_decode` says that every row is a sequence's next token.
+        `layer_index` counts layers with experts. `experts` [pairs] is flat and not written to any more; a negative one
+        is not computed, and not counted. `is_decode` says that every row is a sequence's next token.
         """
-        counts = np.bincount(experts + 1, minlength=self._num_experts + 1)[1:]
-        bucket, kind = self._bucket, int(is_decode)
-        bucket.tokens[kind, layer_index] += counts
-        bucket.active[kind, layer_index] += counts > 0
-        bucket.steps[kind, layer_index] += 1
-        self._num_noted += 1
-        if self._num_noted == self._notes_per_bucket:
+        self._noted.append((int(is_decode), layer_index, experts))
+        self._num_noted_pairs += len(experts)
+        is_full = self._num_counted + len(self._noted) == self._notes_per_bucket
+        if is_full or len(self._noted) == MAX_NOTES or self._num_noted_pairs >= MAX_NOTED_PAIRS:
+            self._count()
+        if is_full:
             self._next_bucket()
 
     def load(self, *, is_decode: bool | None = None) -> Load:
         """The load in a mean step of the window: of all steps, or of one kind alone."""
+        self._count()
         total = _Sums.zeros(*self._bucket.shape, np.int64)
         for bucket in self._window:
             total.add(bucket)
@@ -59,6 +64,7 @@ class LoadMonitor:
 
     def smoothed(self, *, is_decode: bool | None = None) -> Load:
         """The load in a mean step of all that were, where those of late count most."""
+        self._count()
         total = _Sums.zeros(*self._bucket.shape, np.float64)
         total.add(self._smoothed)
         total.add(self._bucket)
@@ -66,8 +72,26 @@ class LoadMonitor:
 
     def num_steps(self, *, is_decode: bool | None = None) -> int:
         """The steps in the window, as far as they have come: what can be made of them."""
+        self._count()
         kinds = _kinds(is_decode)
         return int(sum(bucket.steps[kinds].sum(axis=0).max() for bucket in self._window))
+
+    def _count(self) -> None:
+        """Take what was noted into the bucket."""
+        if not self._noted:
+            return
+        kinds, layers, experts = zip(*self._noted, strict=True)
+        # A row of counts for each note, the first of them of the pairs that are not computed.
+        width = self._num_experts + 1
+        firsts = np.arange(1, len(experts) * width, width).repeat([len(one) for one in experts])
+        counts = np.bincount(firsts + np.concatenate(experts), minlength=len(experts) * width).reshape(-1, width)[:, 1:]
+        notes = kinds, layers
+        np.add.at(self._bucket.tokens, notes, counts)
+        np.add.at(self._bucket.active, notes, counts > 0)
+        np.add.at(self._bucket.steps, notes, 1)
+        self._num_counted += len(experts)
+        self._noted.clear()
+        self._num_noted_pairs = 0
 
     def _next_bucket(self) -> None:
         self._smoothed.decay(self._bucket_decay)
@@ -75,7 +99,7 @@ class LoadMonitor:
         self._window.append(self._window.pop(0))  # the oldest becomes the newest
         self._bucket = self._window[-1]
         self._bucket.clear()
-        self._num_noted = 0
+        self._num_counted = 0
 
 
 @dataclass(frozen=True)

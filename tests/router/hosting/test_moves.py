@@ -109,7 +109,7 @@ def carry_out(cluster: Cluster, target: Target, data: st.DataObject, *, max_fail
     assert {name: host.hosted for name, host in cluster.hosts.items()} == target
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ways(), st.data())
 def test_any_target_is_reached_without_losing_an_expert_or_exceeding_memory(
     way: tuple[list[Host], Target], data: st.DataObject
@@ -118,7 +118,7 @@ def test_any_target_is_reached_without_losing_an_expert_or_exceeding_memory(
     carry_out(Cluster(hosts), target, data, max_failures=5)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(tight_ways(), st.data())
 def test_full_services_that_change_experts_never_wait_for_each_other_for_ever(
     way: tuple[list[Host], Target], data: st.DataObject

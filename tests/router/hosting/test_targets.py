@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.expert_key import ExpertKey
@@ -82,7 +82,6 @@ def test_the_order_of_the_services_does_not_matter() -> None:
     assert even_target(EXPERTS, hosts, 2) == even_target(EXPERTS, hosts[::-1], 2)
 
 
-@settings(deadline=None)
 @given(clusters(EXPERTS), st.integers(1, 3))
 def test_missing_replicas_fit_and_are_never_two_on_one_service(hosts: list[Host], coverage: int) -> None:
     missing = missing_replicas(EXPERTS, hosts, coverage)
@@ -103,7 +102,6 @@ def test_missing_replicas_fit_and_are_never_two_on_one_service(hosts: list[Host]
     assert (missing.shortage is None) == all(replicas[key] or key in retiring for key in EXPERTS)
 
 
-@settings(deadline=None)
 @given(clusters(EXPERTS), st.integers(1, 3))
 def test_an_even_target_fits_serves_everything_and_stays_as_it_is(hosts: list[Host], coverage: int) -> None:
     hosts = [replace(host, takes=True) for host in hosts]
@@ -127,7 +125,6 @@ def test_an_even_target_fits_serves_everything_and_stays_as_it_is(hosts: list[Ho
     assert num_moves(there, even_target(EXPERTS, there, coverage)) == 0
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.sampled_from([5, 17, 100]))
 def test_what_was_spread_evenly_at_the_start_is_not_moved(num_hosts: int, num_slots: int) -> None:
     hosts = [Host(str(index), num_slots) for index in range(num_hosts)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from services.router.load.load import Load
-from services.router.load.monitor import NUM_BUCKETS, LoadMonitor
+from services.router.load.monitor import MAX_NOTED_PAIRS, MAX_NOTES, NUM_BUCKETS, LoadMonitor
 
 LAYERS, EXPERTS = 2, 4
 
@@ -86,6 +86,19 @@ def test_smoothed_the_first_steps_count_in_full(monitor):
     assert monitor.smoothed().tokens[0] == pytest.approx([1, 1, 0, 0])
 
 
+@pytest.mark.parametrize("pairs", [1, MAX_NOTED_PAIRS // 4])
+def test_what_is_noted_counts_whether_it_was_asked_for_in_between_or_not(pairs):
+    asked, unasked = LoadMonitor(LAYERS, EXPERTS, window_steps=800), LoadMonitor(LAYERS, EXPERTS, window_steps=800)
+    for step in range(MAX_NOTES + 1):
+        for monitor in (asked, unasked):
+            monitor.note(step % LAYERS, np.full(pairs, step % EXPERTS), is_decode=step % 3 > 0)
+        expected = asked.load(is_decode=True)
+    for kind in (True, False):
+        assert asked.load(is_decode=kind).tokens.tolist() == unasked.load(is_decode=kind).tokens.tolist()
+    assert unasked.load(is_decode=True).active.tolist() == expected.active.tolist()
+    assert unasked.load(is_decode=True).tokens.sum() == pytest.approx(LAYERS * pairs)
+
+
 def test_memory_does_not_grow(monitor):
     def num_bytes() -> int:
         parts = [part for sums in [*monitor._window, monitor._smoothed] for part in sums._parts]
@@ -95,6 +108,13 @@ def test_memory_does_not_grow(monitor):
     before = num_bytes()
     noted(monitor, 0, 1, 2, steps=1000)
     assert num_bytes() == before
+    assert len(monitor._noted) < MAX_NOTES
+
+
+def test_many_pairs_are_not_kept_for_long():
+    monitor = LoadMonitor(LAYERS, EXPERTS, window_steps=8000)
+    noted(monitor, *[0] * (MAX_NOTED_PAIRS // 2), steps=1)
+    assert not monitor._noted
 
 
 def test_a_window_is_never_shorter_than_an_eighth_less_than_asked_for():

@@ -101,7 +101,7 @@ def assert_holds(hosts: list[Host], target: Target, coverage: int, *, strict: bo
         assert all(replicas[key] >= min(before[key], coverage) for key in EXPERTS) or homeless
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(clusters(EXPERTS), loads(), st.integers(1, 3), st.sampled_from(STRATEGIES), st.data())
 def test_a_plan_is_within_memory_and_loses_nothing(
     hosts: list[Host], load: Load, coverage: int, strategy: Strategy, data: st.DataObject
@@ -116,7 +116,7 @@ def test_a_plan_is_within_memory_and_loses_nothing(
     assert made.reason
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 5), st.integers(0, 20), st.integers(1, 2), loads(), loads(), st.sampled_from(STRATEGIES))
 def test_every_plan_can_be_carried_out_within_memory_with_every_expert_ready_throughout(
     num_services: int, num_spare: int, coverage: int, first: Load, second: Load, strategy: Strategy

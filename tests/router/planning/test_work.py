@@ -38,7 +38,7 @@ def layers(draw: st.DrawFn) -> tuple[list[float], list[list[int]], int]:
     return tokens, [draw(hosts) for _ in tokens], num_services
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(layers())
 def test_the_busiest_service_is_done_about_as_soon_as_can_be(layer: tuple[list[float], list[list[int]], int]) -> None:
     tokens, hosts, num_services = layer

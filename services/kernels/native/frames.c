@@ -1,0 +1,248 @@
+/* Frames: written in one allocation, read without a copy of their rows. */
+
+#include "arguments.h"
+#include "calls.h"
+#include "checksum.h"
+#include "messages.h"
+
+/* Of protos/moesaic/v1/expert.proto. */
+enum {
+    FRAME_ID = 1,
+    LAYER = 2,
+    DTYPE = 3,
+    NUM_ROWS = 4,
+    PAIR_ROWS = 5,
+    PAIR_EXPERTS = 6,
+    REMAINING_NANOS = 7,
+    TRACEPARENT = 8,
+    REQUESTS = 9,
+    PAIR_WEIGHTS = 10,
+    CHECKSUM = 11,
+    ROWS = 15,
+};
+
+struct frame {
+    uint64_t frame_id, remaining_nanos;
+    uint32_t layer, dtype, num_rows, checksum;
+    struct bytes pair_rows, pair_experts, traceparent, requests, pair_weights, rows;
+    int has_checksum;
+};
+
+static uint32_t checksum_of_frame(const struct frame *frame) {
+    char numbers[sizeof frame->frame_id + 3 * WORD_BYTES];
+    struct sink to = {.at = numbers};
+    put_fixed(&to, frame->frame_id, sizeof frame->frame_id);
+    put_fixed(&to, frame->layer, WORD_BYTES);
+    put_fixed(&to, frame->dtype, WORD_BYTES);
+    put_fixed(&to, frame->num_rows, WORD_BYTES);
+    uint32_t checksum = checksum_of(0, numbers, sizeof numbers);
+    const struct bytes arrays[] = {frame->pair_rows, frame->pair_experts, frame->pair_weights, frame->rows};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        checksum = checksum_of(checksum, arrays[i].data, arrays[i].count);
+    return checksum;
+}
+
+/* All of the frame but the bytes of its rows, which follow. */
+static void put_head(struct sink *to, const struct frame *frame) {
+    put_number(to, FRAME_ID, frame->frame_id);
+    put_number(to, LAYER, frame->layer);
+    put_number(to, DTYPE, frame->dtype);
+    put_number(to, NUM_ROWS, frame->num_rows);
+    put_bytes(to, PAIR_ROWS, frame->pair_rows);
+    put_bytes(to, PAIR_EXPERTS, frame->pair_experts);
+    put_number(to, REMAINING_NANOS, frame->remaining_nanos);
+    put_bytes(to, TRACEPARENT, frame->traceparent);
+    put_bytes(to, REQUESTS, frame->requests);
+    put_bytes(to, PAIR_WEIGHTS, frame->pair_weights);
+    if (frame->has_checksum) put_checksum(to, CHECKSUM, frame->checksum);
+    if (frame->rows.count) put_header(to, ROWS, frame->rows.count);
+}
+
+static PyObject *written(struct frame *frame, const struct rows *rows) {
+    struct sink counted = {0}, head;
+    put_head(&counted, frame);
+    PyObject *message = new_message(counted.count, rows, 0, &head);
+    if (!message) return NULL;
+    frame->rows.data = head.at + counted.count;
+    if (frame->has_checksum) frame->checksum = checksum_of_frame(frame);
+    put_head(&head, frame);
+    return message;
+}
+
+/* What a frame is written from, borrowed until `release`. */
+struct sources {
+    Py_buffer row_indices, pair_rows, pair_experts, pair_weights;
+    char *requests;
+};
+
+static void release(struct sources *sources) {
+    PyBuffer_Release(&sources->row_indices);
+    PyBuffer_Release(&sources->pair_rows);
+    PyBuffer_Release(&sources->pair_experts);
+    PyBuffer_Release(&sources->pair_weights);
+    PyMem_Free(sources->requests);
+}
+
+/* Borrows an array of numbers of 32 bits. 0, or -1 with an error set. */
+static int read_words(PyObject *array, char format, Py_buffer *buffer, struct bytes *words) {
+    if (PyObject_GetBuffer(array, buffer, PyBUF_ND | PyBUF_FORMAT) < 0) return -1;
+    const char *const found = buffer->format ? buffer->format : "B";
+    const int is_marked = *found == '='; /* as one of the machine's own that lies at any address */
+    if (buffer->ndim != 1 || buffer->itemsize != WORD_BYTES || found[is_marked] != format) {
+        PyErr_Format(PyExc_ValueError, "an array of '%c' is wanted, not of '%s'", format, found);
+        return -1;
+    }
+    *words = (struct bytes){buffer->buf, (size_t)buffer->len};
+    return 0;
+}
+
+/* Packs numbers as varints, into memory that is the caller's to free. 0, or -1 with an error set. */
+static int read_requests(PyObject *numbers, char **memory, struct bytes *packed) {
+    PyObject *requests = PySequence_Tuple(numbers);
+    if (!requests) return -1;
+    const Py_ssize_t count = PyTuple_Size(requests);
+    struct sink to = {.at = *memory = PyMem_Malloc((size_t)count * MOST_VARINT_BYTES)};
+    if (!to.at) PyErr_NoMemory();
+    for (Py_ssize_t i = 0; to.at && i < count; i++) {
+        uint64_t request;
+        if (read_unsigned(PyTuple_GetItem(requests, i), UINT64_MAX, &request) < 0) break;
+        put_varint(&to, request);
+    }
+    Py_DECREF(requests);
+    *packed = (struct bytes){*memory, to.count};
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* 0, or -1 with an error set. */
+static int read_text(PyObject *text, struct bytes *bytes) {
+    Py_ssize_t count;
+    bytes->data = PyUnicode_AsUTF8AndSize(text, &count);
+    if (!bytes->data) return -1;
+    bytes->count = (size_t)count;
+    return 0;
+}
+
+enum { ARG_INDICES, ARG_PAIR_ROWS, ARG_EXPERTS, ARG_WEIGHTS, ARG_REQUESTS, ARG_TRACEPARENT, ARG_ID };
+enum { ARG_LAYER = ARG_ID + 1, ARG_DTYPE, ARG_NANOS, ARG_CHECKSUM, ARG_ROWS, NUM_ARGUMENTS = ARG_ROWS + ROWS_NUMBERS };
+
+/* 0, or -1 with an error set. */
+static int read_frame_numbers(PyObject *const *arguments, const struct rows *rows, struct frame *frame) {
+    uint64_t layer, dtype;
+    if (read_unsigned(arguments[ARG_ID], UINT64_MAX, &frame->frame_id) < 0) return -1;
+    if (read_unsigned(arguments[ARG_LAYER], UINT32_MAX, &layer) < 0) return -1;
+    if (read_unsigned(arguments[ARG_DTYPE], INT32_MAX, &dtype) < 0) return -1;
+    if (read_unsigned(arguments[ARG_NANOS], UINT64_MAX, &frame->remaining_nanos) < 0) return -1;
+    if (rows->count > UINT32_MAX) {
+        PyErr_Format(PyExc_OverflowError, "%lld rows are too many", (long long)rows->count);
+        return -1;
+    }
+    frame->layer = (uint32_t)layer;
+    frame->dtype = (uint32_t)dtype;
+    frame->num_rows = (uint32_t)rows->count;
+    frame->has_checksum = PyObject_IsTrue(arguments[ARG_CHECKSUM]);
+    return frame->has_checksum < 0 ? -1 : 0;
+}
+
+/* 0, or -1 with an error set. */
+static int read_sources(PyObject *const *arguments, struct sources *sources, struct rows *rows, struct frame *frame) {
+    PyObject *const indices = arguments[ARG_INDICES], *const weights = arguments[ARG_WEIGHTS];
+    if (read_rows(arguments + ARG_ROWS, indices, rows, &sources->row_indices, &frame->rows.count) < 0) return -1;
+    if (read_words(arguments[ARG_PAIR_ROWS], 'I', &sources->pair_rows, &frame->pair_rows) < 0) return -1;
+    if (read_words(arguments[ARG_EXPERTS], 'I', &sources->pair_experts, &frame->pair_experts) < 0) return -1;
+    if (weights != Py_None && read_words(weights, 'f', &sources->pair_weights, &frame->pair_weights) < 0) return -1;
+    if (read_text(arguments[ARG_TRACEPARENT], &frame->traceparent) < 0) return -1;
+    return read_requests(arguments[ARG_REQUESTS], &sources->requests, &frame->requests);
+}
+
+PyObject *call_encode_frame(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
+    struct frame frame = {0};
+    struct rows rows;
+    struct sources sources = {0};
+    PyObject *message = NULL;
+    if (given != NUM_ARGUMENTS)
+        return PyErr_Format(PyExc_TypeError, "%d arguments are wanted, not %zd", NUM_ARGUMENTS, given);
+    if (read_sources(arguments, &sources, &rows, &frame) == 0 && read_frame_numbers(arguments, &rows, &frame) == 0)
+        message = written(&frame, &rows);
+    release(&sources);
+    return message;
+}
+
+/* Whether the bytes are those of a frame with each field once at most, and none that is not known here. */
+static int read_frame(struct reader from, struct frame *frame) {
+    uint32_t seen = 0;
+    for (int is_read = 1; from.at < from.end;) {
+        switch (read_new_tag(&from, &seen)) {
+        case TAG(FRAME_ID, VARINT): is_read = read_varint(&from, &frame->frame_id); break;
+        case TAG(LAYER, VARINT): is_read = read_word(&from, UINT32_MAX, &frame->layer); break;
+        case TAG(DTYPE, VARINT): is_read = read_word(&from, INT32_MAX, &frame->dtype); break;
+        case TAG(NUM_ROWS, VARINT): is_read = read_word(&from, UINT32_MAX, &frame->num_rows); break;
+        case TAG(PAIR_ROWS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->pair_rows); break;
+        case TAG(PAIR_EXPERTS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->pair_experts); break;
+        case TAG(REMAINING_NANOS, VARINT): is_read = read_varint(&from, &frame->remaining_nanos); break;
+        case TAG(TRACEPARENT, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->traceparent); break;
+        case TAG(REQUESTS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->requests); break;
+        case TAG(PAIR_WEIGHTS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->pair_weights); break;
+        case TAG(CHECKSUM, FIXED32): is_read = frame->has_checksum = read_fixed32(&from, &frame->checksum); break;
+        case TAG(ROWS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->rows); break;
+        default: return 0;
+        }
+        if (!is_read) return 0;
+    }
+    return 1;
+}
+
+/* Whether what was read is whole: arrays of words, and the checksum that it says. */
+static int is_right(const struct frame *frame) {
+    if ((frame->pair_rows.count | frame->pair_experts.count | frame->pair_weights.count) % WORD_BYTES) return 0;
+    return !frame->has_checksum || frame->checksum == checksum_of_frame(frame);
+}
+
+/* A tuple of the packed numbers; NULL where they are none, with an error set only where there is no memory. */
+static PyObject *unpacked(struct bytes packed) {
+    Py_ssize_t count = 0;
+    for (size_t i = 0; i < packed.count; i++) count += !(packed.data[i] & 0x80);
+    struct reader from = reader_of(packed);
+    PyObject *numbers = PyTuple_New(count);
+    for (Py_ssize_t i = 0; numbers && i < count; i++) {
+        uint64_t value;
+        PyObject *number = read_varint(&from, &value) ? PyLong_FromUnsignedLongLong(value) : NULL;
+        if (!number || PyTuple_SetItem(numbers, i, number) < 0) Py_CLEAR(numbers);
+    }
+    if (numbers && from.at != from.end) Py_CLEAR(numbers);
+    return numbers;
+}
+
+static PyObject *copied(struct bytes bytes) { return PyBytes_FromStringAndSize(bytes.data, (Py_ssize_t)bytes.count); }
+
+/* As _native.pyi says; NULL as `unpacked`. */
+static PyObject *described(PyObject *message, const struct frame *frame) {
+    const struct bytes text = frame->traceparent;
+    PyObject *requests = unpacked(frame->requests);
+    if (!requests) return NULL;
+    PyObject *traceparent = PyUnicode_DecodeUTF8(text.count ? text.data : "", (Py_ssize_t)text.count, NULL);
+    if (!traceparent) {
+        Py_DECREF(requests);
+        if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) PyErr_Clear();
+        return NULL;
+    }
+    return Py_BuildValue("KIIINNNNKNNO", (unsigned long long)frame->frame_id, frame->layer, frame->dtype,
+                         frame->num_rows, view_of(message, frame->rows), copied(frame->pair_rows),
+                         copied(frame->pair_experts), copied(frame->pair_weights),
+                         (unsigned long long)frame->remaining_nanos, traceparent, requests,
+                         frame->has_checksum ? Py_True : Py_False);
+}
+
+PyObject *call_decode_request(PyObject *module, PyObject *message) {
+    struct frame frame = {0};
+    struct bytes body;
+    char *data;
+    Py_ssize_t count;
+    if (PyBytes_AsStringAndSize(message, &data, &count) < 0) return NULL;
+    struct reader from = reader_of((struct bytes){data, (size_t)count});
+    if (count && *from.at++ == TAG(BODY, LENGTH_DELIMITED) && read_bytes(&from, &body) && from.at == from.end &&
+        read_frame(reader_of(body), &frame) && is_right(&frame)) {
+        PyObject *fields = described(message, &frame);
+        if (fields || PyErr_Occurred()) return fields;
+    }
+    Py_RETURN_NONE;
+}
