@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ SERVICE_PARTS = ("wire", "decode", "queue", "compute", "encode")
 COMPARED = (
     "one MoE layer through the router's Dispatcher: rows scattered to two real expert services of one thread each, "
     "computed, gathered and combined. The path's parts follow one another and add up; parts alone are the same "
-    f"functions over and over without a wire. A step has {NUM_LAYERS} layers: what is done once for a step falls on "
-    f"one sample in {NUM_LAYERS}."
+    f"functions over and over without a wire. Shapes take turns with a step of {NUM_LAYERS} layers each: a layer comes "
+    f"after another of its step, as in a model, and what is done once for a step falls on one sample in {NUM_LAYERS}."
 )
 
 
@@ -73,8 +74,11 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     async with AsyncExitStack() as stack:
         with stages.stage("starting services"):
             paths = {case.label: await _path(case, stack) for case in found}
-        with stages.stage("one layer, all shapes in turn", num_rounds + 1):
-            samples = await interleaved(paths, num_rounds, after_round=stages.step)
+        num_steps = 4 if options.quick else 12
+        with stages.stage("steps of one shape after the other, in turn", num_steps + 1):
+            steps = {label: path.step for label, path in paths.items()}
+            taken = await interleaved(steps, num_steps, after_round=stages.step)
+    samples = {label: list(chain.from_iterable(layers)) for label, layers in taken.items()}
     report.samples["path, ns"] = {name: [vars(sample) for sample in taken] for name, taken in samples.items()}
     _add_path(report, samples)
     _add_service(report, samples)

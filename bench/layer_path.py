@@ -130,6 +130,10 @@ class LayerPath:
             recorded.clear()
         return sample
 
+    async def step(self) -> list[LayerSample]:
+        """A step's layers, one after the other; raises as one layer does."""
+        return [await self() for _ in range(NUM_LAYERS)]
+
     def _service_timings(self) -> list[dict[str, int]]:
         answers = [answer for recorded in self._recorded for answer in recorded.answers()]
         return [

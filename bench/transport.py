@@ -37,10 +37,10 @@ HIDDEN_SIZE = 2048  # a row of 4 KiB in bfloat16
 MAX_ROWS_BYTES = MAX_FRAME_BYTES // 2
 
 COMPARED = (
-    "the router's ExpertStream to real expert services (frames with checksums written and read, queued, batched, answered "
-    "with as many bytes of rows; the device behind them is SIMULATED and takes no time) against a bare grpc.aio stream that "
-    "echoes the same bytes, both with the same channel options, each server a process of its own. A sample is one "
-    "exchange with all services at once."
+    "the router's ExpertStream to real expert services (frames with checksums written and read, queued, batched, "
+    "answered with as many bytes of rows; the device behind them is SIMULATED and takes no time) against a bare "
+    "grpc.aio stream that echoes the same bytes, both with the same channel options, each server a process of its own. "
+    "A sample is one exchange with all services at once."
 )
 
 
