@@ -14,6 +14,7 @@ from bench.progress import Stages
 from bench.report import Report
 from services.cli.command import run_command
 from services.runtime.allocator import keep_freed_memory
+from services.runtime.event_loop import NEW_LOOP
 from services.runtime.garbage import set_aside_what_stays
 
 HELP_WIDTH = 88
@@ -67,17 +68,19 @@ def run_bench(parser: ArgumentParser, measure: Measure, arguments: Sequence[str]
     """Measure, print and write; the exit code. SIGINT and SIGTERM stop what was started before it ends."""
     options = parser.parse_args(arguments)
     options.command = [parser.prog, *(sys.argv[1:] if arguments is None else arguments)]
-    return run_command(_run(measure, options), command=parser.prog.removeprefix("python -m "))
+    command = parser.prog.removeprefix("python -m ")
+    return run_command(_run(measure, options), command=command, new_loop=NEW_LOOP)
 
 
 async def _run(measure: Measure, options: Namespace) -> None:
     require_matplotlib()
-    # This process plays a router of one thread; idle threads of torch would spin beside the services.
+    # This process plays a router of one thread, and lives as one does, on its loop as well; idle threads of torch would
+    # spin beside the services.
     torch.set_num_threads(1)
-    keep_freed_memory()  # this and the next as a service does
+    keep_freed_memory()
     set_aside_what_stays()
-    torch.set_grad_enabled(False)
-    report = await measure(options, Stages())
+    with torch.inference_mode():
+        report = await measure(options, Stages())
     report.print()
     for path in report.write(options.json, options.command):
         print(f"wrote {path}", file=sys.stderr)

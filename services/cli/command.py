@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from services.runtime.logs import configure_logging
@@ -16,8 +16,13 @@ TERMINATED_EXIT = 128 + signal.SIGTERM
 BROKEN_PIPE_EXIT = 128 + signal.SIGPIPE
 
 
-def run_command(life: Coroutine[Any, Any, None], *, command: str) -> int:
-    """Run a command's coroutine; its exit code, as `exit_code_of` has it.
+def run_command(
+    life: Coroutine[Any, Any, None],
+    *,
+    command: str,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+) -> int:
+    """Run a command's coroutine in such a loop; its exit code, as `exit_code_of` has it.
 
     SIGINT and SIGTERM cancel it, so that what it started is stopped before it ends. A reader of stdout that
     left ends it quietly.
@@ -29,7 +34,8 @@ def run_command(life: Coroutine[Any, Any, None], *, command: str) -> int:
         otlp = process.otlp_endpoint is not None
         with configure_telemetry(command, uuid.uuid4().hex, otlp=otlp, metrics_port=None):
             try:
-                asyncio.run(_cancelled_by_sigterm(life))
+                with asyncio.Runner(loop_factory=new_loop) as runner:
+                    runner.run(_cancelled_by_sigterm(life))
             except asyncio.CancelledError:
                 return TERMINATED_EXIT
             except (BrokenPipeError, BaseExceptionGroup) as error:
