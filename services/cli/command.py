@@ -5,9 +5,10 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
+from services.runtime.event_loop import NewLoop, run_in_loop
 from services.runtime.logs import configure_logging
 from services.runtime.process import ProcessSettings, exit_code_of, leaves
 from services.runtime.telemetry import configure_telemetry
@@ -20,7 +21,7 @@ def run_command(
     life: Coroutine[Any, Any, None],
     *,
     command: str,
-    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    new_loop: NewLoop = asyncio.new_event_loop,
 ) -> int:
     """Run a command's coroutine in such a loop; its exit code, as `exit_code_of` has it.
 
@@ -34,8 +35,7 @@ def run_command(
         otlp = process.otlp_endpoint is not None
         with configure_telemetry(command, uuid.uuid4().hex, otlp=otlp, metrics_port=None):
             try:
-                with asyncio.Runner(loop_factory=new_loop) as runner:
-                    runner.run(_cancelled_by_sigterm(life))
+                run_in_loop(_cancelled_by_sigterm(life), new_loop)
             except asyncio.CancelledError:
                 return TERMINATED_EXIT
             except (BrokenPipeError, BaseExceptionGroup) as error:

@@ -13,6 +13,7 @@ from moesaic.v1 import expert_pb2
 from services.expert import metrics
 from services.expert.compute import Computed, Work
 from services.expert.job import Job
+from services.runtime.doorbell import Doorbell
 from services.wire.outcomes import FrameError
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Batcher:
         self._waiting: dict[int, list[Job]] = {}  # by layer, the one that has waited longest first
         self._waiting_pairs = 0
         self._in_hand: Sequence[Job] = ()  # taken out of the queue to be computed
-        self._idle: asyncio.Future[None] | None = None  # what `run` waits for, while there is nothing to do
+        self._arrived = Doorbell()
         self._settling: deque[tuple[set[Job], Callable[[], None]]] = deque()
 
     @property
@@ -59,8 +60,7 @@ class Batcher:
             return
         self._waiting.setdefault(job.frame.layer, []).append(job)
         self._waiting_pairs += num_pairs
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        self._arrived.ring()
 
     def drop(self, job: Job) -> bool:
         """Take a job out of the queue, for the caller to answer; False when it waits no longer."""
@@ -82,7 +82,6 @@ class Batcher:
 
     async def run(self) -> None:
         """Compute batches until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             while self._waiting:
                 if batch := self._take():
@@ -90,8 +89,7 @@ class Batcher:
                 # Batches computed inline await nothing: let readers bring what came meanwhile, and health be answered.
                 if self._waiting:
                     await asyncio.sleep(0)
-            self._idle = loop.create_future()
-            await self._idle
+            await self._arrived.rung()
 
     def _take(self) -> list[Job]:
         jobs = self._waiting.pop(next(iter(self._waiting)))

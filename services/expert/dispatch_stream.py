@@ -10,6 +10,7 @@ from services.expert import metrics, spans
 from services.expert.admission import Contract, Slots, admit
 from services.expert.batcher import Batcher
 from services.expert.job import Answer, Job
+from services.runtime.doorbell import Doorbell
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.frames import Cancel, ReceivedFrame, decode_request, encode_grant, encode_reply
@@ -35,7 +36,7 @@ class DispatchStream:
         self._granted_pairs = window_pairs  # the window and what was answered
         self._jobs: set[Job] = set()  # to be answered
         self._outbox: deque[bytes] = deque([encode_grant(window_pairs)])
-        self._idle_writer: asyncio.Future[None] | None = None  # what the writer waits for, while it has nothing to do
+        self._outgoing = Doorbell()
         self._progress = asyncio.Event()
         self._is_ending = False
         self._refusal: InvalidRequest | None = None
@@ -56,7 +57,7 @@ class DispatchStream:
                 while self._jobs:
                     await self._progressed()
                 self._is_ending = True
-                self._wake_writer()
+                self._outgoing.ring()
         finally:
             self._abandon()
         if self._refusal is not None:
@@ -72,15 +73,13 @@ class DispatchStream:
             self._refusal = error
 
     async def _write(self, write: Write) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             while self._outbox:
                 await write(self._outbox.popleft())
                 self._progress.set()
             if self._is_ending:
                 return
-            self._idle_writer = loop.create_future()
-            await self._idle_writer
+            await self._outgoing.rung()
 
     def _receive(self, data: bytes) -> None:
         received = time.monotonic_ns()
@@ -141,12 +140,8 @@ class DispatchStream:
 
     def _send(self, message: bytes) -> None:
         self._outbox.append(message)
-        self._wake_writer()
+        self._outgoing.ring()
         self._progress.set()
-
-    def _wake_writer(self) -> None:
-        if self._idle_writer is not None and not self._idle_writer.done():
-            self._idle_writer.set_result(None)
 
     def _abandon(self) -> None:
         for job in self._jobs:

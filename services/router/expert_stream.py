@@ -15,6 +15,7 @@ from services.router.frame_deadline import FrameDeadline
 from services.router.pace import Pace
 from services.router.receipt import ReplyTimes
 from services.router.suspicion import Suspicion
+from services.runtime.doorbell import Doorbell
 from services.wire.errors import Unavailable
 from services.wire.frames import ReceivedReply, decode_response, encode_cancel
 
@@ -64,7 +65,7 @@ class ExpertStream:
         self._flights: Flights[Answer] = Flights(address, self._note_lost, self._note_hung)
         self._num_frames = 0
         self._outbox: deque[Flight[Answer] | bytes] = deque()  # frames, and messages that tell of what is given up
-        self._idle_writer: asyncio.Future[None] | None = None  # what the writer waits for, while it has nothing to do
+        self._outgoing = Doorbell()
         self._sent_pairs = 0
         self._granted_pairs = 0
 
@@ -116,13 +117,11 @@ class ExpertStream:
             self._on_change()
 
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
-        loop = asyncio.get_running_loop()
         with as_serving_errors(self._address):
             while True:
                 while (message := self._next_message()) is not None:
                     await call.write(message)
-                self._idle_writer = loop.create_future()
-                await self._idle_writer
+                await self._outgoing.rung()
 
     def _next_message(self) -> bytes | None:
         """What the service has credit for; frames that nobody waits for any more are passed over."""
@@ -155,7 +154,7 @@ class ExpertStream:
         if response.granted_pairs > self._granted_pairs:
             self._granted_pairs = response.granted_pairs
             if self._outbox:
-                self._wake_writer()
+                self._outgoing.ring()
         if response.reply is not None:
             self._settle(response.reply)
 
@@ -212,9 +211,4 @@ class ExpertStream:
 
     def _push(self, message: Flight[Answer] | bytes) -> None:
         self._outbox.append(message)
-        self._wake_writer()
-
-    def _wake_writer(self) -> None:
-        idle = self._idle_writer
-        if idle is not None and not idle.done():
-            idle.set_result(None)
+        self._outgoing.ring()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesaic.v1 import common_pb2, expert_pb2
+from services import kernels
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.frames import (
@@ -356,3 +357,14 @@ def varint(value: int) -> bytes:
         written += bytes([value & 0x7F | 0x80])
         value >>= 7
     return written + bytes([value])
+
+
+def test_many_received_rows_are_not_copied() -> None:
+    if not kernels.AVAILABLE:
+        pytest.skip("the generated class copies them")
+    rows = torch.arange(30_000.0).view(-1, 3)
+    data = encode_reply(frame_id=1, rows=rows)
+    reply = decode_response(data).reply
+    assert reply is not None
+    assert reply.rows_bytes.obj is data
+    assert reply.rows(torch.float32, 3).equal(rows)
