@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 WITHOUT_TORCH = ("gateway", "tracing", "cli", "runtime", "wire")
 # The files between torch and the wire.
-MAY_IMPORT_TORCH = {Path("services/wire/frames.py"), Path("services/wire/row_bytes.py")}
+MAY_IMPORT_TORCH = {Path("services/wire") / name for name in ("frames.py", "row_bytes.py", "native/messages.py")}
 TORCH_PACKAGES = {"torch", "transformers", "safetensors"}
 
 SOURCES = sorted(path.relative_to(ROOT) for folder in ("services", "train") for path in (ROOT / folder).rglob("*.py"))

@@ -12,7 +12,6 @@ from services.kernels.experts import GatedExperts
 from services.kernels.gate import Choice, Gate
 from services.kernels.level import AVAILABLE, LEVELS, level, set_level
 from services.kernels.linear import linear
-from services.kernels.messages import FrameFields, decode_request, decode_response, encode_frame, encode_reply
 from services.kernels.normalisation import rms_norm
 from services.kernels.rotary import apply_rotary
 from services.kernels.scatter import scatter
@@ -24,7 +23,6 @@ __all__ = [
     "CachedLayer",
     "CachedRows",
     "Choice",
-    "FrameFields",
     "Gate",
     "GatedExperts",
     "HeadNorms",
@@ -33,10 +31,6 @@ __all__ = [
     "attend",
     "combine",
     "combines",
-    "decode_request",
-    "decode_response",
-    "encode_frame",
-    "encode_reply",
     "level",
     "linear",
     "linear_pays",

@@ -1,7 +1,7 @@
 """The tensor codec: ordinary protobuf bytes, whose rows are copied once when written and not when read.
 
 Where there are kernels they write and read what is laid out in the usual way. The generated classes do the rest:
-replies with failures, messages laid out in another way or broken, which they refuse, and all of them without kernels.
+replies with failures, messages laid out in another way or broken, which they refuse, and all of them without native.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from moesaic.v1 import common_pb2, expert_pb2
-from services import kernels
 from services.wire import checksum as checksums
+from services.wire import native
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.outcomes import FrameError, PairFailure, Timings
@@ -135,9 +135,9 @@ def encode_frame(
     IndexError for a row that is not there.
     """
     element_type = ELEMENT_TYPES[rows.dtype]
-    if kernels.AVAILABLE:
+    if native.AVAILABLE:
         fields = (pair_rows, pair_experts, pair_weights, requests, traceparent, frame_id, layer, element_type)
-        return kernels.encode_frame(rows, row_indices, *fields, remaining_nanos, checksum)
+        return native.encode_frame(rows, row_indices, *fields, remaining_nanos, checksum)
     message = expert_pb2.Frame(
         frame_id=frame_id,
         layer=layer,
@@ -179,8 +179,8 @@ def encode_reply(
     checksum: bool = False,
 ) -> bytes:
     """Write a DispatchResponse with one reply; `rows` is [rows, hidden_size] in host memory."""
-    if kernels.AVAILABLE and not failures and error is None:
-        return kernels.encode_reply(rows, frame_id, batch_frames, timings, granted_pairs, checksum)
+    if native.AVAILABLE and not failures and error is None:
+        return native.encode_reply(rows, frame_id, batch_frames, timings, granted_pairs, checksum)
     message = expert_pb2.FrameReply(
         frame_id=frame_id,
         failures=[expert_pb2.PairFailure(reason=failure.reason, pairs=failure.pairs) for failure in failures],
@@ -199,7 +199,7 @@ def decode_request(data: bytes) -> ReceivedFrame | Cancel:
 
     Raises BadFrame for a frame that can be answered, else InvalidRequest; both name the field.
     """
-    fields = kernels.decode_request(data) if kernels.AVAILABLE else None
+    fields = native.decode_request(data) if native.AVAILABLE else None
     if fields is not None:
         return _frame(fields)
     request = expert_pb2.DispatchRequest()
@@ -218,7 +218,7 @@ def decode_response(data: bytes) -> Response:
 
     Raises InvalidRequest, naming what is wrong with the message.
     """
-    if kernels.AVAILABLE and (fields := kernels.decode_response(data)) is not None:
+    if native.AVAILABLE and (fields := native.decode_response(data)) is not None:
         granted_pairs, reply = fields
         if reply is None:
             return Response(None, granted_pairs)
@@ -230,7 +230,7 @@ def decode_response(data: bytes) -> Response:
     return Response(_reply(response.reply) if response.HasField("reply") else None, response.granted_pairs)
 
 
-def _frame(fields: kernels.FrameFields) -> ReceivedFrame:
+def _frame(fields: native.FrameFields) -> ReceivedFrame:
     frame_id, layer, dtype, num_rows, rows, pair_rows, experts, weights, nanos, traceparent, requests, checksum = fields
     if dtype not in DTYPES:
         message = f"dtype is {dtype}; it must be float32 (1), bfloat16 (2) or float16 (3)"

@@ -4,10 +4,10 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from moesaic.v1 import expert_pb2
-from services.kernels import FrameFields
 from services.wire import checksum as checksums
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
+from services.wire.native import FrameFields
 
 
 def parse(message: expert_pb2.DispatchRequest | expert_pb2.DispatchResponse, data: bytes) -> None:

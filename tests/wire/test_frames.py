@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesaic.v1 import common_pb2, expert_pb2
-from services import kernels
+from services.wire import native
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.frames import (
@@ -360,7 +360,7 @@ def varint(value: int) -> bytes:
 
 
 def test_many_received_rows_are_not_copied() -> None:
-    if not kernels.AVAILABLE:
+    if not native.AVAILABLE:
         pytest.skip("the generated class copies them")
     rows = torch.arange(30_000.0).view(-1, 3)
     data = encode_reply(frame_id=1, rows=rows)

@@ -5,15 +5,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from services import kernels
+from services.wire import native
 
-WITH_KERNELS, WITHOUT_KERNELS = "with kernels", "without kernels"
-WAYS = (WITH_KERNELS, WITHOUT_KERNELS) if kernels.AVAILABLE else (WITHOUT_KERNELS,)
+NATIVE, GENERATED = "native codec", "generated classes"
+WAYS = (NATIVE, GENERATED) if native.AVAILABLE else (GENERATED,)
 
 
 @contextmanager
 def used(way: str) -> Iterator[None]:
     """Frames are read and written in this way."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "AVAILABLE", way == WITH_KERNELS)
+        patch.setattr(native, "AVAILABLE", way == NATIVE)
         yield

@@ -14,6 +14,9 @@
 
 #define ADDRESS(number) ((char *)(intptr_t)(number))
 
+/* A function that takes its arguments as an array, as a method table wants it. */
+#define FASTCALL(function) (PyCFunction)(void (*)(void)) function
+
 /* What an array must be: `count` int64, each at least `lowest` and below `limit`; or room to write as many. */
 struct array {
     int64_t count, lowest, limit;

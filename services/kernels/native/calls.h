@@ -26,9 +26,5 @@ PyObject *call_attention_layer(PyObject *module, PyObject *const *arguments, Py_
 PyObject *call_gate(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
 PyObject *call_scatter(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
 PyObject *call_combine(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_encode_frame(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_encode_reply(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_decode_request(PyObject *module, PyObject *message);
-PyObject *call_decode_response(PyObject *module, PyObject *message);
 
 #endif

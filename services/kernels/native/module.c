@@ -1,7 +1,7 @@
 /* The Python module, and which level of the instruction set it uses. */
 
+#include "arguments.h"
 #include "calls.h"
-#include "checksum.h"
 
 #define MAX_LEVELS 4
 
@@ -48,8 +48,6 @@ static PyObject *set_level(PyObject *module, PyObject *name) {
     return NULL;
 }
 
-#define FASTCALL(function) (PyCFunction)(void (*)(void)) function
-
 static PyMethodDef methods[] = {
     {"linear", FASTCALL(call_linear), METH_FASTCALL, NULL},
     {"gated_experts", FASTCALL(call_gated_experts), METH_FASTCALL, NULL},
@@ -60,10 +58,6 @@ static PyMethodDef methods[] = {
     {"gate", FASTCALL(call_gate), METH_FASTCALL, NULL},
     {"scatter", FASTCALL(call_scatter), METH_FASTCALL, NULL},
     {"combine", FASTCALL(call_combine), METH_FASTCALL, NULL},
-    {"encode_frame", FASTCALL(call_encode_frame), METH_FASTCALL, NULL},
-    {"encode_reply", FASTCALL(call_encode_reply), METH_FASTCALL, NULL},
-    {"decode_request", call_decode_request, METH_O, NULL},
-    {"decode_response", call_decode_response, METH_O, NULL},
     {"levels", levels, METH_NOARGS, NULL},
     {"level", level, METH_NOARGS, NULL},
     {"set_level", set_level, METH_O, NULL},
@@ -74,7 +68,6 @@ static int initialise(PyObject *module) {
     const struct level *usable[MAX_LEVELS];
     usable_levels(usable);
     active = usable[0];
-    prepare_checksums();
     return 0;
 }
 

@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from services.kernels.level import _native
+from services import kernels
+
+try:
+    from services.wire.native import _codec as _codec
+except ImportError:  # no compiler was there at install time
+    _codec = None  # type: ignore[assignment]
+
+# Where the kernels are off, so is this.
+AVAILABLE = kernels.AVAILABLE and _codec is not None
 
 # frame_id, layer, dtype's number, num_rows, rows, pair_rows, pair_experts, pair_weights, remaining_nanos, traceparent,
 # requests, and whether there is a checksum.
@@ -45,7 +53,7 @@ def encode_frame(
     if rows.stride(1) != 1:
         rows = rows.contiguous()
     fields = (pair_rows, pair_experts, pair_weights, requests, traceparent, frame_id, layer, element_type)
-    return _native.encode_frame(row_indices, *fields, remaining_nanos, checksum, *_laid_out(rows))
+    return _codec.encode_frame(row_indices, *fields, remaining_nanos, checksum, *_laid_out(rows))
 
 
 def encode_reply(
@@ -60,17 +68,17 @@ def encode_reply(
     if rows is not None and rows.stride(1) != 1:
         rows = rows.contiguous()
     shape = _NO_ROWS if rows is None else _laid_out(rows)
-    return _native.encode_reply(frame_id, batch_frames, timings, granted_pairs, checksum, *shape)
+    return _codec.encode_reply(frame_id, batch_frames, timings, granted_pairs, checksum, *shape)
 
 
 def decode_request(message: bytes) -> FrameFields | None:
     """The fields of a DispatchRequest's frame, whose rows still lie in the message; None for an unusual one."""
-    return _native.decode_request(message)
+    return _codec.decode_request(message)
 
 
 def decode_response(message: bytes) -> tuple[int, ReplyFields | None] | None:
     """`granted_pairs` and the fields of a DispatchResponse's reply, if it has one; None for an unusual message."""
-    return _native.decode_response(message)
+    return _codec.decode_response(message)
 
 
 def _laid_out(rows: torch.Tensor) -> tuple[int, int, int, int]:

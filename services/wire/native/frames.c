@@ -1,8 +1,8 @@
 /* Frames: written in one allocation, read without a copy of their rows. */
 
 #include "arguments.h"
-#include "calls.h"
 #include "checksum.h"
+#include "codec.h"
 #include "messages.h"
 
 /* Of protos/moesaic/v1/expert.proto. */

@@ -1,8 +1,8 @@
 /* Replies and grants: written in one allocation, read without a copy of the rows. Those with failures or an error are
  * rare, and left to the generated class. */
 
-#include "calls.h"
 #include "checksum.h"
+#include "codec.h"
 #include "messages.h"
 
 /* Of protos/moesaic/v1/expert.proto: FrameReply's fields. */

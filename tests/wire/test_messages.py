@@ -1,4 +1,4 @@
-"""Messages that the kernels write and read, against the generated classes: which they take, and what they refuse."""
+"""The native codec against the generated classes: which messages it takes, and what it refuses."""
 
 import zlib
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesaic.v1 import expert_pb2
-from services import kernels
+from services.wire import native
 
-pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="the kernels were not built")
+pytestmark = pytest.mark.skipif(not native.AVAILABLE, reason="the codec was not built")
 
 UINT32 = st.integers(0, 2**32 - 1)
 UINT64 = st.integers(0, 2**64 - 1)
@@ -71,11 +71,11 @@ def fields_of_response(response: expert_pb2.DispatchResponse) -> tuple[object, .
 
 
 def assert_frame_read(data: bytes) -> None:
-    assert kernels.decode_request(data) == fields_of_frame(expert_pb2.DispatchRequest.FromString(data).frame)
+    assert native.decode_request(data) == fields_of_frame(expert_pb2.DispatchRequest.FromString(data).frame)
 
 
 def assert_response_read(data: bytes) -> None:
-    assert kernels.decode_response(data) == fields_of_response(expert_pb2.DispatchResponse.FromString(data))
+    assert native.decode_response(data) == fields_of_response(expert_pb2.DispatchResponse.FromString(data))
 
 
 def set_to_something(message: expert_pb2.Frame | expert_pb2.FrameReply, field: FieldDescriptor) -> None:
@@ -131,12 +131,12 @@ def test_a_response_as_the_generated_class_writes_it_is_usual(
     whole = expert_pb2.DispatchResponse.FromString(data)
     grant = expert_pb2.DispatchResponse(granted_pairs=whole.granted_pairs).SerializeToString()
     whole.ClearField("granted_pairs")
-    assert kernels.decode_response(grant + whole.SerializeToString()) == kernels.decode_response(data)
+    assert native.decode_response(grant + whole.SerializeToString()) == native.decode_response(data)
 
 
 def test_received_rows_lie_in_the_message() -> None:
     request, response = request_of(expert_pb2.Frame(rows=b"rows")), response_of(expert_pb2.FrameReply(rows=b"rows"))
-    frame, answer = kernels.decode_request(request), kernels.decode_response(response)
+    frame, answer = native.decode_request(request), native.decode_response(response)
     assert frame is not None
     assert answer is not None
     assert answer[1] is not None
@@ -181,8 +181,8 @@ def wrapped(body: bytes) -> bytes:
     ],
 )
 def test_what_is_unusual_is_left_to_the_generated_class(body: bytes) -> None:
-    assert kernels.decode_request(wrapped(body)) is None
-    assert kernels.decode_response(wrapped(body)) is None
+    assert native.decode_request(wrapped(body)) is None
+    assert native.decode_response(wrapped(body)) is None
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_what_is_unusual_is_left_to_the_generated_class(body: bytes) -> None:
     ],
 )
 def test_what_is_unusual_in_a_frame_is_left_to_the_generated_class(body: bytes) -> None:
-    assert kernels.decode_request(wrapped(body)) is None
+    assert native.decode_request(wrapped(body)) is None
 
 
 @pytest.mark.parametrize(
@@ -242,12 +242,12 @@ def test_what_is_unusual_in_a_frame_is_left_to_the_generated_class(body: bytes) 
     ],
 )
 def test_what_is_unusual_in_a_response_is_left_to_the_generated_class(data: bytes) -> None:
-    assert kernels.decode_response(data) is None
+    assert native.decode_response(data) is None
 
 
 @pytest.mark.parametrize("data", [b"", wrapped(b"") + wrapped(b""), b"\x12\x00", wrapped(b"")[:1]])
 def test_a_request_that_is_not_one_frame_is_left_to_the_generated_class(data: bytes) -> None:
-    assert kernels.decode_request(data) is None
+    assert native.decode_request(data) is None
 
 
 @given(FRAMES, REPLIES, st.data())
@@ -268,9 +268,9 @@ def test_any_bytes_are_read_as_the_generated_class_reads_them_or_not_at_all(data
 
 
 def assert_alike_or_unread(data: bytes) -> None:
-    if kernels.decode_request(data) is not None:
+    if native.decode_request(data) is not None:
         assert_frame_read(data)
-    if kernels.decode_response(data) is not None:
+    if native.decode_response(data) is not None:
         assert_response_read(data)
 
 
@@ -281,13 +281,13 @@ def test_a_checksum_is_zlib_s_whatever_the_length_and_wherever_it_begins(
 ) -> None:
     data = np.random.default_rng(seed).bytes(num_bytes)
     rows = torch.frombuffer(bytearray(data), dtype=torch.uint8)[None] if data else None
-    message = kernels.encode_reply(rows, frame_id, 1, None, 0, True)
+    message = native.encode_reply(rows, frame_id, 1, None, 0, True)
     assert expert_pb2.DispatchResponse.FromString(message).reply.checksum == zlib.crc32(
         data, zlib.crc32(frame_id.to_bytes(8, "little"))
     )
     assert_response_read(message)
     # The last byte of the message is the rows' or the checksum's.
-    assert kernels.decode_response(message[:-1] + bytes([message[-1] ^ 1])) is None
+    assert native.decode_response(message[:-1] + bytes([message[-1] ^ 1])) is None
 
 
 def frame_with(**otherwise: object) -> bytes:
@@ -305,7 +305,7 @@ def frame_with(**otherwise: object) -> bytes:
         "remaining_nanos": 0,
         "checksum": True,
     }
-    return kernels.encode_frame(**(fields | otherwise))  # type: ignore[arg-type]
+    return native.encode_frame(**(fields | otherwise))  # type: ignore[arg-type]
 
 
 def reply_with(**otherwise: object) -> bytes:
@@ -317,7 +317,7 @@ def reply_with(**otherwise: object) -> bytes:
         "granted_pairs": 0,
         "checksum": False,
     }
-    return kernels.encode_reply(**(fields | otherwise))  # type: ignore[arg-type]
+    return native.encode_reply(**(fields | otherwise))  # type: ignore[arg-type]
 
 
 def any_address(numbers: np.ndarray) -> np.ndarray:
@@ -396,12 +396,12 @@ def test_what_a_message_does_not_hold_is_refused(
         write(**fields)
 
 
-@pytest.mark.parametrize("read", [kernels.decode_request, kernels.decode_response])
+@pytest.mark.parametrize("read", [native.decode_request, native.decode_response])
 def test_only_bytes_are_read(read: Callable[[object], object]) -> None:
     with pytest.raises(TypeError):
         read(bytearray(b"\x10\x01"))
 
 
 def test_a_response_that_grants_nothing_and_has_no_reply_is_one() -> None:
-    assert kernels.decode_response(b"") == (0, None)
+    assert native.decode_response(b"") == (0, None)
     assert expert_pb2.DispatchResponse.FromString(b"") == expert_pb2.DispatchResponse()
