@@ -12,7 +12,7 @@ PROMPT ?= Once upon a time
 SEED ?=
 FLAGS ?=
 
-.PHONY: help run test chaos image compose-test bench lint format stubs clean
+.PHONY: help run test chaos image compose-test bench lint fuzz format stubs clean
 
 help: ## say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -38,15 +38,20 @@ bench: $(INSTALLED) ## run the benchmarks, with tables, JSON and plots into buil
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[bench]"
 	@for name in kernels transport layer scale generate hosting placement tracing; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
 
-lint: $(INSTALLED_DEV) ## check style, types and protos
+lint: $(INSTALLED_DEV) ## check style, types, protos and the C sources
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
+	scripts/check-c
+
+fuzz: $(INSTALLED_DEV) ## read altered frames for a minute with a codec that has sanitizers (SECONDS_OF_FUZZING=n)
+	scripts/check-sanitised
 
 format: $(INSTALLED_DEV) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i services/*/native/*.[ch]
 
 stubs: ## generate moesaic/v1 from protos/
 	scripts/generate-stubs

@@ -1,15 +1,19 @@
 /* Attention: for each token and each head of keys, all heads of queries that share it.
  *
- * A result depends on its token's query and keys alone: everything is summed up in the order of the keys. */
+ * A result depends on its token's query and keys alone: everything is summed up in the order of the
+ * keys. */
 
 #define TILE_QUERIES 4
 #define SLOTS_AHEAD 16 /* that far values are fetched */
 
-/* Softmax of the scaled scores in place; `scaling` is positive. There is room up to a multiple of LANES.
+/* Softmax of the scaled scores in place; `scaling` is positive. There is room up to a multiple of
+ * LANES.
  *
- * Torch's fused attention rounds powers to the dtype for their product with the values, but not for their sum, and
- * divides afterwards; so does this, to differ from it as little as can be. With a sink torch has no fused attention. */
-INLINE void weigh(float *scores, int64_t num_keys, float scaling, const float *sink, enum dtype dtype) {
+ * Torch's fused attention rounds powers to the dtype for their product with the values, but not for
+ * their sum, and divides afterwards; so does this, to differ from it as little as can be. With a
+ * sink torch has no fused attention. */
+INLINE void weigh(float *scores, int64_t num_keys, float scaling, const float *sink,
+                  enum dtype dtype) {
     vector highest = every(sink ? *sink : -__builtin_inff()), sums = {0};
     for (int64_t i = num_keys; i % LANES; i++) scores[i] = -__builtin_inff();
     for (int64_t i = 0; i < num_keys; i += LANES) {
@@ -25,7 +29,8 @@ INLINE void weigh(float *scores, int64_t num_keys, float scaling, const float *s
         sums += weights;
     }
     const float total = sum_of(sums) + (sink ? exponential(every(*sink - peak))[0] : 0.0f);
-    for (int64_t i = 0; i < num_keys; i += LANES) store_floats(scores + i, load_floats(scores + i) / total);
+    for (int64_t i = 0; i < num_keys; i += LANES)
+        store_floats(scores + i, load_floats(scores + i) / total);
 }
 
 /* What the heads of queries that share one head of keys need to gather its values. */
@@ -38,16 +43,18 @@ struct gathering {
     int64_t out_stride;
 };
 
-/* `count` numbers of the values, at most two registers, for a constant number of queries: each value is loaded once. */
-INLINE void gather_tile(const struct gathering *g, int64_t query, int num_queries, int64_t column, int64_t count,
-                        enum dtype dtype) {
+/* `count` numbers of the values, at most two registers, for a constant number of queries: each
+ * value is loaded once. */
+INLINE void gather_tile(const struct gathering *g, int64_t query, int num_queries, int64_t column,
+                        int64_t count, enum dtype dtype) {
     const int64_t item = item_bytes(dtype);
     vector low[TILE_QUERIES] = {{0}}, high[TILE_QUERIES] = {{0}};
     for (int64_t key = 0; key < g->num_keys; key++) {
         const char *values = g->values + key * g->slot_stride + column * item;
         __builtin_prefetch(values + SLOTS_AHEAD * g->slot_stride);
         const vector low_values = load_numbers(values, count, dtype);
-        const vector high_values = count > LANES ? load_numbers(values + LANES * item, count - LANES, dtype) : every(0);
+        const vector high_values =
+            count > LANES ? load_numbers(values + LANES * item, count - LANES, dtype) : every(0);
 #pragma GCC unroll 4
         for (int i = 0; i < num_queries; i++) {
             const vector weight = every(g->weights[(query + i) * g->stride + key]);
@@ -63,7 +70,8 @@ INLINE void gather_tile(const struct gathering *g, int64_t query, int num_querie
     }
 }
 
-INLINE void gather(const struct gathering *g, int64_t num_queries, int64_t width, enum dtype dtype) {
+INLINE void gather(const struct gathering *g, int64_t num_queries, int64_t width,
+                   enum dtype dtype) {
     for (int64_t column = 0; column < width; column += 2 * LANES) {
         const int64_t count = width - column < 2 * LANES ? width - column : 2 * LANES;
         for (int64_t query = 0; query < num_queries; query += TILE_QUERIES) {
@@ -78,15 +86,20 @@ INLINE void gather(const struct gathering *g, int64_t num_queries, int64_t width
 }
 
 /* The queries of one token that share a head of keys. */
-INLINE void attend_group(const struct attention *call, int64_t token, int64_t key_head, enum dtype dtype) {
+INLINE void attend_group(const struct attention *call, int64_t token, int64_t key_head,
+                         enum dtype dtype) {
     const int64_t group = call->num_heads / call->num_key_heads, first_head = key_head * group;
-    const int64_t num_keys = call->num_keys[token] < call->window ? call->num_keys[token] : call->window;
+    const int64_t num_keys =
+        call->num_keys[token] < call->window ? call->num_keys[token] : call->window;
     const int64_t first_slot = call->first_slots[token] + call->num_keys[token] - num_keys;
-    const int64_t out_stride = call->value_width * item_bytes(dtype), stride = PADDED_SCORES(num_keys);
+    const int64_t out_stride = call->value_width * item_bytes(dtype),
+                  stride = PADDED_SCORES(num_keys);
     const struct product product = {
-        .rows = call->query + token * call->query_token_stride + first_head * call->query_head_stride,
+        .rows =
+            call->query + token * call->query_token_stride + first_head * call->query_head_stride,
         .row_stride = call->query_head_stride,
-        .weight = call->keys + first_slot * call->key_slot_stride + key_head * call->key_head_stride,
+        .weight =
+            call->keys + first_slot * call->key_slot_stride + key_head * call->key_head_stride,
         .weight_stride = call->key_slot_stride,
         .out = (char *)call->scores,
         .out_stride = stride * (int64_t)sizeof(float),
@@ -103,7 +116,8 @@ INLINE void attend_group(const struct attention *call, int64_t token, int64_t ke
         .weights = call->scores,
         .stride = stride,
         .num_keys = num_keys,
-        .values = call->values + first_slot * call->value_slot_stride + key_head * call->value_head_stride,
+        .values = call->values + first_slot * call->value_slot_stride +
+                  key_head * call->value_head_stride,
         .slot_stride = call->value_slot_stride,
         .out = call->out + (token * call->num_heads + first_head) * out_stride,
         .out_stride = out_stride,
@@ -118,7 +132,8 @@ INLINE void attend_as(const struct attention *call, enum dtype dtype) {
             memset(call->out + token * token_bytes, 0, (size_t)token_bytes);
             continue;
         }
-        for (int64_t head = 0; head < call->num_key_heads; head++) attend_group(call, token, head, dtype);
+        for (int64_t head = 0; head < call->num_key_heads; head++)
+            attend_group(call, token, head, dtype);
     }
 }
 

@@ -1,4 +1,5 @@
-/* A whole attention layer for rows whose keys and values lie in the cache: what its parts do, one after the other. */
+/* A whole attention layer for rows whose keys and values lie in the cache: what its parts do, one
+ * after the other. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -6,8 +7,8 @@
 #include "kernels.h"
 
 /* Heads in place; they are neighbours within a token. */
-static void normalise_heads(const struct level *level, const struct attention_layer *layer, char *token, int64_t heads,
-                            const char *weight, float epsilon) {
+static void normalise_heads(const struct level *level, const struct attention_layer *layer,
+                            char *token, int64_t heads, const char *weight, float epsilon) {
     const struct normalisation call = {
         .rows = token,
         .inner_stride = layer->attention.key_width * item_bytes(layer->attention.dtype),
@@ -23,14 +24,16 @@ static void normalise_heads(const struct level *level, const struct attention_la
 }
 
 /* Normalisation, where there is one, and rotary embedding of the queries and keys of each token. */
-static void place_heads(const struct level *level, const struct attention_layer *layer, char *joined, int64_t stride) {
+static void place_heads(const struct level *level, const struct attention_layer *layer,
+                        char *joined, int64_t stride) {
     const struct attention *attention = &layer->attention;
     const int64_t head = attention->key_width * item_bytes(attention->dtype);
     for (int64_t i = 0; layer->query_norm && i < attention->num_tokens; i++) {
         char *token = joined + i * stride;
-        normalise_heads(level, layer, token, attention->num_heads, layer->query_norm, layer->query_epsilon);
-        normalise_heads(level, layer, token + attention->num_heads * head, attention->num_key_heads, layer->key_norm,
-                        layer->key_epsilon);
+        normalise_heads(level, layer, token, attention->num_heads, layer->query_norm,
+                        layer->query_epsilon);
+        normalise_heads(level, layer, token + attention->num_heads * head, attention->num_key_heads,
+                        layer->key_norm, layer->key_epsilon);
     }
     const struct rotation rotation = {
         .heads = joined,
@@ -48,7 +51,8 @@ static void place_heads(const struct level *level, const struct attention_layer 
 }
 
 /* `joined` holds keys, and after them values, from each token's place on. */
-static void write_to_cache(const struct attention_layer *layer, const char *joined, int64_t stride) {
+static void write_to_cache(const struct attention_layer *layer, const char *joined,
+                           int64_t stride) {
     const size_t size = (size_t)layer->attention.key_slot_stride;
     for (int64_t i = 0; i < layer->num_written; i++) {
         const int64_t place = layer->slots[i] * layer->attention.key_slot_stride;
@@ -57,8 +61,8 @@ static void write_to_cache(const struct attention_layer *layer, const char *join
     }
 }
 
-static struct product projection(const struct attention_layer *layer, const char *rows, int64_t width, char *out,
-                                 int64_t num_outputs) {
+static struct product projection(const struct attention_layer *layer, const char *rows,
+                                 int64_t width, char *out, int64_t num_outputs) {
     const enum dtype dtype = layer->attention.dtype;
     const int64_t item = item_bytes(dtype);
     return (struct product){
@@ -75,15 +79,18 @@ static struct product projection(const struct attention_layer *layer, const char
     };
 }
 
-int run_attention_layer(const struct level *level, const struct attention_layer *layer, int64_t most) {
+int run_attention_layer(const struct level *level, const struct attention_layer *layer,
+                        int64_t most) {
     struct attention attention = layer->attention;
     const int64_t head = attention.key_width * item_bytes(attention.dtype);
-    const int64_t query_bytes = attention.num_heads * head, key_bytes = attention.num_key_heads * head;
+    const int64_t query_bytes = attention.num_heads * head,
+                  key_bytes = attention.num_key_heads * head;
     const int64_t stride = query_bytes + 2 * key_bytes, scores = score_room(&attention, most);
     char *room = malloc((size_t)(scores + attention.num_tokens * (stride + query_bytes)));
     if (!room) return -1;
     char *joined = room + scores, *attended = joined + attention.num_tokens * stride;
-    const int64_t num_outputs = (attention.num_heads + 2 * attention.num_key_heads) * attention.key_width;
+    const int64_t num_outputs =
+        (attention.num_heads + 2 * attention.num_key_heads) * attention.key_width;
     struct product entering = projection(layer, layer->rows, layer->hidden, joined, num_outputs);
     entering.weight = layer->weight;
     entering.bias = layer->bias;

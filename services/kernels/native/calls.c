@@ -6,8 +6,20 @@
 
 #include "arguments.h"
 
-PyObject *call_linear(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { ROWS, WEIGHT, BIAS, OUT, NUM_ROWS, NUM_OUTPUTS, WIDTH, ROW_STRIDE, WEIGHT_STRIDE, DTYPE, COUNT };
+PyObject *call_linear(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
+    enum {
+        ROWS,
+        WEIGHT,
+        BIAS,
+        OUT,
+        NUM_ROWS,
+        NUM_OUTPUTS,
+        WIDTH,
+        ROW_STRIDE,
+        WEIGHT_STRIDE,
+        DTYPE,
+        COUNT
+    };
     int64_t read[COUNT];
     if (read_numbers(arguments, given, read, COUNT) < 0) return NULL;
     const enum dtype dtype = dtype_of(read[DTYPE]);
@@ -33,7 +45,8 @@ PyObject *call_linear(PyObject *module, PyObject *const *arguments, Py_ssize_t g
 }
 
 /* `arrays` are pair_rows and slots. */
-static PyObject *run_gated_experts(struct experts *call, PyObject *const *arrays, int64_t num_rows) {
+static PyObject *run_gated_experts(struct experts *call, PyObject *const *arrays,
+                                   int64_t num_rows) {
     const struct array wanted[] = {
         {.count = call->num_pairs, .limit = num_rows},
         {.count = call->num_pairs, .limit = call->num_slots},
@@ -50,9 +63,24 @@ static PyObject *run_gated_experts(struct experts *call, PyObject *const *arrays
     Py_RETURN_NONE;
 }
 
-PyObject *call_gated_experts(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { ROWS, NUM_ROWS, ROW_STRIDE, GATE_UP, GATE_UP_STRIDE, DOWN, DOWN_STRIDE, OUT, NUM_PAIRS, NUM_SLOTS, HIDDEN,
-           INTERMEDIATE, DTYPE, COUNT };
+PyObject *call_gated_experts(PyObject *Py_UNUSED(module), PyObject *const *arguments,
+                             Py_ssize_t given) {
+    enum {
+        ROWS,
+        NUM_ROWS,
+        ROW_STRIDE,
+        GATE_UP,
+        GATE_UP_STRIDE,
+        DOWN,
+        DOWN_STRIDE,
+        OUT,
+        NUM_PAIRS,
+        NUM_SLOTS,
+        HIDDEN,
+        INTERMEDIATE,
+        DTYPE,
+        COUNT
+    };
     int64_t read[COUNT];
     if (given < 2) return PyErr_Format(PyExc_TypeError, "pair_rows and slots are wanted");
     if (read_numbers(arguments + 2, given - 2, read, COUNT) < 0) return NULL;
@@ -75,8 +103,19 @@ PyObject *call_gated_experts(PyObject *module, PyObject *const *arguments, Py_ss
     return run_gated_experts(&call, arguments, read[NUM_ROWS]);
 }
 
-PyObject *call_rms_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { ROWS, WEIGHT, OUT, NUM_OUTER, OUTER_STRIDE, NUM_INNER, INNER_STRIDE, WIDTH, DTYPE, COUNT };
+PyObject *call_rms_norm(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
+    enum {
+        ROWS,
+        WEIGHT,
+        OUT,
+        NUM_OUTER,
+        OUTER_STRIDE,
+        NUM_INNER,
+        INNER_STRIDE,
+        WIDTH,
+        DTYPE,
+        COUNT
+    };
     int64_t read[COUNT];
     float epsilon;
     if (given < 1) return PyErr_Format(PyExc_TypeError, "epsilon is wanted");
@@ -102,7 +141,8 @@ PyObject *call_rms_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t
 int64_t most_keys(const struct attention *call, int64_t num_slots, int64_t *num_seen) {
     int64_t most = 0;
     for (int64_t token = 0; token < call->num_tokens; token++) {
-        const int64_t seen = call->num_keys[token] < call->window ? call->num_keys[token] : call->window;
+        const int64_t seen =
+            call->num_keys[token] < call->window ? call->num_keys[token] : call->window;
         if (call->first_slots[token] + call->num_keys[token] > num_slots) {
             PyErr_Format(PyExc_IndexError, "a token sees slots beyond the cache");
             return -1;
@@ -119,7 +159,8 @@ static PyObject *run_attend(struct attention *call, int64_t num_slots) {
     if (most < 0) return NULL;
     call->scores = malloc((size_t)score_room(call, most));
     if (!call->scores) return PyErr_NoMemory();
-    PyThreadState *paused = pause_for(num_seen * call->num_heads * (call->key_width + call->value_width));
+    PyThreadState *paused =
+        pause_for(num_seen * call->num_heads * (call->key_width + call->value_width));
     active->attend(call);
     resume(paused);
     free(call->scores);
@@ -141,12 +182,29 @@ static PyObject *attend_with(struct attention *call, PyObject *const *arrays, in
     return result;
 }
 
-PyObject *call_attend(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { QUERY, TOKEN_STRIDE, HEAD_STRIDE, KEYS, VALUES, OUT, SINKS, NUM_TOKENS, NUM_HEADS, NUM_KEY_HEADS, NUM_SLOTS,
-           KEY_WIDTH, VALUE_WIDTH, WINDOW, DTYPE, COUNT };
+PyObject *call_attend(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
+    enum {
+        QUERY,
+        TOKEN_STRIDE,
+        HEAD_STRIDE,
+        KEYS,
+        VALUES,
+        OUT,
+        SINKS,
+        NUM_TOKENS,
+        NUM_HEADS,
+        NUM_KEY_HEADS,
+        NUM_SLOTS,
+        KEY_WIDTH,
+        VALUE_WIDTH,
+        WINDOW,
+        DTYPE,
+        COUNT
+    };
     int64_t read[COUNT];
     float scaling;
-    if (given < 3) return PyErr_Format(PyExc_TypeError, "first_slots, num_keys and scaling are wanted");
+    if (given < 3)
+        return PyErr_Format(PyExc_TypeError, "first_slots, num_keys and scaling are wanted");
     if (read_floats(arguments + 2, &scaling, 1) < 0) return NULL;
     if (read_numbers(arguments + 3, given - 3, read, COUNT) < 0) return NULL;
     const enum dtype dtype = dtype_of(read[DTYPE]);
@@ -175,8 +233,21 @@ PyObject *call_attend(PyObject *module, PyObject *const *arguments, Py_ssize_t g
     return attend_with(&call, arguments, read[NUM_SLOTS]);
 }
 
-PyObject *call_apply_rotary(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { HEADS, TOKEN_STRIDE, HEAD_STRIDE, COSINES, SINES, ANGLE_STRIDE, NUM_TOKENS, NUM_HEADS, WIDTH, DTYPE, COUNT };
+PyObject *call_apply_rotary(PyObject *Py_UNUSED(module), PyObject *const *arguments,
+                            Py_ssize_t given) {
+    enum {
+        HEADS,
+        TOKEN_STRIDE,
+        HEAD_STRIDE,
+        COSINES,
+        SINES,
+        ANGLE_STRIDE,
+        NUM_TOKENS,
+        NUM_HEADS,
+        WIDTH,
+        DTYPE,
+        COUNT
+    };
     int64_t read[COUNT];
     if (read_numbers(arguments, given, read, COUNT) < 0) return NULL;
     const enum dtype dtype = dtype_of(read[DTYPE]);

@@ -7,15 +7,18 @@
 #include <string.h>
 
 /* Notes where the rows of one reply lie: row i is that of the pair positions[i]. */
-static int find_rows(const char **rows, int64_t num_pairs, PyObject *reply, PyObject *positions, int64_t row_bytes) {
+static int find_rows(const char **rows, int64_t num_pairs, PyObject *reply, PyObject *positions,
+                     int64_t row_bytes) {
     Py_buffer data, indices;
     if (PyObject_GetBuffer(reply, &data, PyBUF_SIMPLE) < 0) return -1;
     const int64_t num_rows = data.len / row_bytes;
     int failed = data.len % row_bytes ? -1 : 0;
     if (failed)
-        PyErr_Format(PyExc_ValueError, "%zd bytes are no multiple of a row's %lld", data.len, (long long)row_bytes);
+        PyErr_Format(PyExc_ValueError, "%zd bytes are no multiple of a row's %lld", data.len,
+                     (long long)row_bytes);
     else
-        failed = read_arrays(&positions, &(struct array){.count = num_rows, .limit = num_pairs}, &indices, 1);
+        failed = read_arrays(&positions, &(struct array){.count = num_rows, .limit = num_pairs},
+                             &indices, 1);
     if (!failed) {
         for (int64_t i = 0; i < num_rows; i++)
             rows[((const int64_t *)indices.buf)[i]] = (const char *)data.buf + i * row_bytes;
@@ -26,8 +29,8 @@ static int find_rows(const char **rows, int64_t num_pairs, PyObject *reply, PyOb
     return failed;
 }
 
-static int find_all_rows(const char **rows, int64_t num_pairs, PyObject *replies, PyObject *positions,
-                         int64_t row_bytes) {
+static int find_all_rows(const char **rows, int64_t num_pairs, PyObject *replies,
+                         PyObject *positions, int64_t row_bytes) {
     const Py_ssize_t count = PyList_Size(replies);
     if (count < 0 || PyList_Size(positions) != count) {
         if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "each reply needs its positions");
@@ -51,7 +54,7 @@ static void widen_weights(float *into, const char *weights, int64_t count, enum 
     }
 }
 
-PyObject *call_combine(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
+PyObject *call_combine(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
     enum { WEIGHTS, OUT, NUM_TOKENS, TOP_K, WIDTH, DTYPE, WEIGHTS_DTYPE, OUT_DTYPE, COUNT };
     int64_t read[COUNT];
     if (given < 2) return PyErr_Format(PyExc_TypeError, "replies and positions are wanted");
@@ -73,7 +76,8 @@ PyObject *call_combine(PyObject *module, PyObject *const *arguments, Py_ssize_t 
         .product = dtype == weights_dtype ? dtype : FLOAT32,
         .out_dtype = dtype_of(read[OUT_DTYPE]),
     };
-    const int failed = find_all_rows(rows, num_pairs, arguments[0], arguments[1], call.width * item_bytes(dtype));
+    const int failed =
+        find_all_rows(rows, num_pairs, arguments[0], arguments[1], call.width * item_bytes(dtype));
     if (!failed) {
         PyThreadState *paused = pause_for(num_pairs * call.width);
         active->combine(&call);

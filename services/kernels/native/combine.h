@@ -1,12 +1,13 @@
 /* The weighted sum of each token's rows, as its experts' results are combined. */
 
 /* One register's width of a token's sum, from number `at` on. */
-INLINE vector combined_at(const struct combination *call, const char *const *rows, const float *weights, int64_t at,
-                          enum dtype dtype, enum dtype product) {
+INLINE vector combined_at(const struct combination *call, const char *const *rows,
+                          const float *weights, int64_t at, enum dtype dtype, enum dtype product) {
     const int64_t offset = at * item_bytes(dtype), count = call->width - at;
     vector sum = {0};
     for (int64_t slot = 0; slot < call->top_k; slot++) {
-        const vector values = rows[slot] ? load_numbers(rows[slot] + offset, count, dtype) : every(0.0f);
+        const vector values =
+            rows[slot] ? load_numbers(rows[slot] + offset, count, dtype) : every(0.0f);
         const vector weighted = rounded_to(values * weights[slot], product);
         // A sum of one term is that term, whose zero may be negative.
         sum = call->top_k == 1 ? weighted : sum + weighted;
@@ -14,7 +15,8 @@ INLINE vector combined_at(const struct combination *call, const char *const *row
     return rounded_to(sum, product);
 }
 
-INLINE void combine_as(const struct combination *call, enum dtype dtype, enum dtype product, enum dtype out_dtype) {
+INLINE void combine_as(const struct combination *call, enum dtype dtype, enum dtype product,
+                       enum dtype out_dtype) {
     const int64_t item = item_bytes(out_dtype);
     for (int64_t token = 0; token < call->num_tokens; token++) {
         const char *const *rows = call->rows + token * call->top_k;

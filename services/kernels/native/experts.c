@@ -1,4 +1,5 @@
-/* Gated experts: pairs are grouped by slot, and each group goes through its expert's two products. */
+/* Gated experts: pairs are grouped by slot, and each group goes through its expert's two products.
+ */
 
 #include <stdlib.h>
 
@@ -30,15 +31,17 @@ static void group_by_slot(const struct experts *call, struct groups *groups) {
 }
 
 /* The gate and up weights of the next slot that has pairs, or NULL. */
-static const char *next_expert(const struct experts *call, const struct groups *groups, int64_t slot) {
+static const char *next_expert(const struct experts *call, const struct groups *groups,
+                               int64_t slot) {
     const int64_t end = groups->ends[slot];
     if (end == call->num_pairs) return NULL;
     return call->gate_up + call->slots[groups->pairs[end]] * call->gate_up_stride;
 }
 
-/* The sorted pairs from `begin` to the end of `slot`. `room` holds three times the intermediate width for each. */
-static void run_group(const struct level *level, const struct experts *call, const struct groups *groups, int64_t slot,
-                      int64_t begin, char *room) {
+/* The sorted pairs from `begin` to the end of `slot`. `room` holds three times the intermediate
+ * width for each. */
+static void run_group(const struct level *level, const struct experts *call,
+                      const struct groups *groups, int64_t slot, int64_t begin, char *room) {
     const int64_t item = item_bytes(call->dtype), num_rows = groups->ends[slot] - begin;
     char *activated = room + num_rows * 2 * call->intermediate * item;
     const char *down = call->down + slot * call->down_stride;
@@ -79,12 +82,14 @@ static void run_group(const struct level *level, const struct experts *call, con
 }
 
 int run_experts(const struct level *level, const struct experts *call) {
-    struct groups groups = {.ends = calloc((size_t)(call->num_slots + 2 * call->num_pairs + 1), sizeof(int64_t))};
+    struct groups groups = {
+        .ends = calloc((size_t)(call->num_slots + 2 * call->num_pairs + 1), sizeof(int64_t))};
     if (!groups.ends) return -1;
     groups.pairs = groups.ends + call->num_slots;
     groups.rows = groups.pairs + call->num_pairs;
     group_by_slot(call, &groups);
-    char *room = malloc((size_t)(groups.largest * 3 * call->intermediate * item_bytes(call->dtype) + 1));
+    char *room =
+        malloc((size_t)(groups.largest * 3 * call->intermediate * item_bytes(call->dtype) + 1));
     for (int64_t begin = 0; room && begin < call->num_pairs;) {
         const int64_t slot = call->slots[groups.pairs[begin]];
         run_group(level, call, &groups, slot, begin, room);

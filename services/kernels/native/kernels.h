@@ -1,4 +1,5 @@
-/* What every level of the instruction set offers: plain numbers in, plain memory out, nothing of Python. */
+/* What every level of the instruction set offers: plain numbers in, plain memory out, nothing of
+ * Python. */
 
 #ifndef MOESAIC_KERNELS_H
 #define MOESAIC_KERNELS_H
@@ -9,16 +10,18 @@ enum dtype { FLOAT32, BFLOAT16 };
 
 /* A matrix product with weights as they lie in a linear layer: out[i] = rows[i] . weight^T + bias.
  *
- * Row i is read at rows + row_index[i] * row_stride, and its result written at out + out_index[i] * out_stride; without
- * an index it is i itself. All strides are in bytes; within a row, numbers are neighbours. Sums are float32 and rounded
- * once, to out_dtype. The bits of a row's result depend on that row, the weights and the level. */
+ * Row i is read at rows + row_index[i] * row_stride, and its result written at out + out_index[i] *
+ * out_stride; without an index it is i itself. All strides are in bytes; within a row, numbers are
+ * neighbours. Sums are float32 and rounded once, to out_dtype. The bits of a row's result depend on
+ * that row, the weights and the level. */
 struct product {
     const char *rows;
     const int64_t *row_index;
     int64_t row_stride;
     const char *weight; /* [num_outputs, width] */
     int64_t weight_stride;
-    const char *next_weight; /* what is wanted after these weights, to be fetched already, or NULL */
+    const char
+        *next_weight; /* what is wanted after these weights, to be fetched already, or NULL */
     const char *bias; /* [num_outputs], or NULL */
     char *out;
     const int64_t *out_index;
@@ -27,7 +30,8 @@ struct product {
     enum dtype dtype, out_dtype;
 };
 
-/* out = silu(gate) * up, in rows of which the first half is the gate. Rounded to the dtype after each operation. */
+/* out = silu(gate) * up, in rows of which the first half is the gate. Rounded to the dtype after
+ * each operation. */
 struct gating {
     const char *rows; /* [num_rows, 2 * width] */
     char *out;        /* [num_rows, width] */
@@ -50,10 +54,12 @@ struct experts {
     enum dtype dtype;
 };
 
-/* Attention of tokens over the keys and values of their own sequences, which lie in neighbouring slots of a cache.
+/* Attention of tokens over the keys and values of their own sequences, which lie in neighbouring
+ * slots of a cache.
  *
- * Token t sees num_keys[t] slots from first_slots[t] on, of these the last `window`; without keys its result is zero.
- * Strides are in bytes; within a head, numbers are neighbours. All arithmetic is float32. */
+ * Token t sees num_keys[t] slots from first_slots[t] on, of these the last `window`; without keys
+ * its result is zero. Strides are in bytes; within a head, numbers are neighbours. All arithmetic
+ * is float32. */
 struct attention {
     const char *query;
     int64_t query_token_stride, query_head_stride;
@@ -63,14 +69,16 @@ struct attention {
     int64_t value_slot_stride, value_head_stride;
     char *out; /* [num_tokens, num_heads, value_width] */
     const int64_t *first_slots, *num_keys;
-    const float *sinks; /* [num_heads], logits that take part in the softmax and have no value; or NULL */
+    const float
+        *sinks; /* [num_heads], logits that take part in the softmax and have no value; or NULL */
     int64_t num_tokens, num_heads, num_key_heads, key_width, value_width, window;
     float scaling;
     float *scores; /* room for [num_heads / num_key_heads, most keys, padded] */
     enum dtype dtype;
 };
 
-/* Root mean square normalisation of rows [outer, inner, width]: rounded to the dtype, times weight, and rounded. */
+/* Root mean square normalisation of rows [outer, inner, width]: rounded to the dtype, times weight,
+ * and rounded. */
 struct normalisation {
     const char *rows;
     int64_t outer_stride, inner_stride;
@@ -91,19 +99,21 @@ struct rotation {
     enum dtype dtype;
 };
 
-/* A whole attention layer for tokens that each see their own keys, as `attention` says; its queries, scores and results
- * are set on the way. Queries, keys and values are one product, in this order; `slots` says where the keys and values of
- * the first tokens go. All weights are without gaps. */
+/* A whole attention layer for tokens that each see their own keys, as `attention` says; its
+ * queries, scores and results are set on the way. Queries, keys and values are one product, in this
+ * order; `slots` says where the keys and values of the first tokens go. All weights are without
+ * gaps. */
 struct attention_layer {
     struct attention attention;
-    const char *rows;                    /* [num_tokens, hidden], without gaps */
-    const char *weight, *bias;           /* [(num_heads + 2 * num_key_heads) * width, hidden], and as many or NULL */
-    const char *query_norm, *key_norm;   /* [width], or both NULL */
-    const char *out_weight, *out_bias;   /* [hidden, num_heads * width], [hidden] or NULL */
-    const char *cosines, *sines;         /* [num_tokens, width] */
-    char *keys, *values;                 /* [slots, num_key_heads, width], where attention reads them */
-    char *out;                           /* [num_tokens, hidden] */
-    const int64_t *slots;                /* [num_written] */
+    const char *rows; /* [num_tokens, hidden], without gaps */
+    const char *weight,
+        *bias; /* [(num_heads + 2 * num_key_heads) * width, hidden], and as many or NULL */
+    const char *query_norm, *key_norm; /* [width], or both NULL */
+    const char *out_weight, *out_bias; /* [hidden, num_heads * width], [hidden] or NULL */
+    const char *cosines, *sines;       /* [num_tokens, width] */
+    char *keys, *values;  /* [slots, num_key_heads, width], where attention reads them */
+    char *out;            /* [num_tokens, hidden] */
+    const int64_t *slots; /* [num_written] */
     int64_t num_written, hidden, angle_stride;
     float query_epsilon, key_epsilon;
 };
@@ -114,11 +124,13 @@ struct scored {
     int64_t expert;
 };
 
-/* The experts with the highest scores of each row, and their weights. Scores are the logits, or their softmax. */
+/* The experts with the highest scores of each row, and their weights. Scores are the logits, or
+ * their softmax. */
 struct routing {
     const char *logits; /* [num_rows, num_experts] */
-    char *weights;      /* [num_rows, num_chosen]: their softmax where they are logits, else divided by their sum or not */
-    int64_t *indices;   /* [num_rows, num_chosen] */
+    char *weights; /* [num_rows, num_chosen]: their softmax where they are logits, else divided by
+                      their sum or not */
+    int64_t *indices; /* [num_rows, num_chosen] */
     int64_t num_rows, num_experts, num_chosen;
     int softmax_first, renormalise;
     enum dtype dtype, weights_dtype;
@@ -126,10 +138,11 @@ struct routing {
     struct scored *experts; /* room for [num_experts] */
 };
 
-/* Weighted sums of rows: out[t] = weights[t, 0] * rows[t, 0] + weights[t, 1] * rows[t, 1] + .., in this order.
+/* Weighted sums of rows: out[t] = weights[t, 0] * rows[t, 0] + weights[t, 1] * rows[t, 1] + .., in
+ * this order.
  *
- * A row that is NULL is zero. Products are rounded to `product`; sums are float32, rounded to `product` and then to
- * `out_dtype`. */
+ * A row that is NULL is zero. Products are rounded to `product`; sums are float32, rounded to
+ * `product` and then to `out_dtype`. */
 struct combination {
     const char **rows;    /* [num_tokens, top_k], each of `width` numbers of `dtype` */
     const float *weights; /* [num_tokens, top_k] */
@@ -155,20 +168,23 @@ extern const struct level level_portable;
 extern const struct level level_avx2, level_avx512, level_avx512_bf16;
 #endif
 
-/* Scores, of a token for its keys or of a row for the experts, are padded to a multiple of the widest register. */
+/* Scores, of a token for its keys or of a row for the experts, are padded to a multiple of the
+ * widest register. */
 #define PADDED_SCORES(count) (((count) + 15) / 16 * 16)
 
 static inline int64_t item_bytes(enum dtype dtype) { return dtype == BFLOAT16 ? 2 : 4; }
 
 /* Bytes for the scores of an attention whose tokens see at most so many keys; never 0. */
 static inline int64_t score_room(const struct attention *call, int64_t most) {
-    return (call->num_heads / call->num_key_heads * PADDED_SCORES(most) + 1) * (int64_t)sizeof(float);
+    return (call->num_heads / call->num_key_heads * PADDED_SCORES(most) + 1) *
+           (int64_t)sizeof(float);
 }
 
 /* Runs experts group by group. 0, or -1 when memory is short. */
 int run_experts(const struct level *level, const struct experts *call);
 
 /* `most` keys are seen by a token. 0, or -1 when memory is short. */
-int run_attention_layer(const struct level *level, const struct attention_layer *layer, int64_t most);
+int run_attention_layer(const struct level *level, const struct attention_layer *layer,
+                        int64_t most);
 
 #endif

@@ -8,7 +8,8 @@
 /* Multiplications of a token besides those for its keys. */
 static int64_t work_of_token(const struct attention_layer *layer) {
     const struct attention *attention = &layer->attention;
-    return 2 * layer->hidden * attention->key_width * (attention->num_heads + attention->num_key_heads);
+    return 2 * layer->hidden * attention->key_width *
+           (attention->num_heads + attention->num_key_heads);
 }
 
 static PyObject *run_layer(struct attention_layer *layer, int64_t num_slots) {
@@ -25,7 +26,8 @@ static PyObject *run_layer(struct attention_layer *layer, int64_t num_slots) {
 }
 
 /* `arrays` are first_slots, num_keys and slots. */
-static PyObject *run_layer_with(struct attention_layer *layer, PyObject *const *arrays, int64_t num_slots) {
+static PyObject *run_layer_with(struct attention_layer *layer, PyObject *const *arrays,
+                                int64_t num_slots) {
     const struct array wanted[] = {
         {.count = layer->attention.num_tokens, .limit = MOST_SLOTS},
         {.count = layer->attention.num_tokens, .limit = MOST_SLOTS},
@@ -41,12 +43,37 @@ static PyObject *run_layer_with(struct attention_layer *layer, PyObject *const *
     return result;
 }
 
-PyObject *call_attention_layer(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { ROWS, OUT, NUM_TOKENS, NUM_WRITTEN, COSINES, SINES, ANGLE_STRIDE, KEYS, VALUES, NUM_SLOTS, WEIGHT, BIAS,
-           QUERY_NORM, KEY_NORM, OUT_WEIGHT, OUT_BIAS, NUM_HEADS, NUM_KEY_HEADS, WIDTH, HIDDEN, WINDOW, DTYPE, COUNT };
+PyObject *call_attention_layer(PyObject *Py_UNUSED(module), PyObject *const *arguments,
+                               Py_ssize_t given) {
+    enum {
+        ROWS,
+        OUT,
+        NUM_TOKENS,
+        NUM_WRITTEN,
+        COSINES,
+        SINES,
+        ANGLE_STRIDE,
+        KEYS,
+        VALUES,
+        NUM_SLOTS,
+        WEIGHT,
+        BIAS,
+        QUERY_NORM,
+        KEY_NORM,
+        OUT_WEIGHT,
+        OUT_BIAS,
+        NUM_HEADS,
+        NUM_KEY_HEADS,
+        WIDTH,
+        HIDDEN,
+        WINDOW,
+        DTYPE,
+        COUNT
+    };
     int64_t read[COUNT];
     float scaling_and_epsilons[3];
-    if (given < 6) return PyErr_Format(PyExc_TypeError, "three arrays, scaling and two epsilons are wanted");
+    if (given < 6)
+        return PyErr_Format(PyExc_TypeError, "three arrays, scaling and two epsilons are wanted");
     if (read_floats(arguments + 3, scaling_and_epsilons, 3) < 0) return NULL;
     if (read_numbers(arguments + 6, given - 6, read, COUNT) < 0) return NULL;
     const enum dtype dtype = dtype_of(read[DTYPE]);
@@ -104,9 +131,25 @@ static PyObject *run_gate(const struct product *product, struct routing *routing
     Py_RETURN_NONE;
 }
 
-PyObject *call_gate(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { ROWS, NUM_ROWS, ROW_STRIDE, LOGITS, WEIGHTS, INDICES, WEIGHT, BIAS, NUM_EXPERTS, WIDTH, NUM_CHOSEN,
-           SOFTMAX_FIRST, RENORMALISE, WEIGHTS_DTYPE, DTYPE, COUNT };
+PyObject *call_gate(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
+    enum {
+        ROWS,
+        NUM_ROWS,
+        ROW_STRIDE,
+        LOGITS,
+        WEIGHTS,
+        INDICES,
+        WEIGHT,
+        BIAS,
+        NUM_EXPERTS,
+        WIDTH,
+        NUM_CHOSEN,
+        SOFTMAX_FIRST,
+        RENORMALISE,
+        WEIGHTS_DTYPE,
+        DTYPE,
+        COUNT
+    };
     int64_t read[COUNT];
     if (read_numbers(arguments, given, read, COUNT) < 0) return NULL;
     const enum dtype dtype = dtype_of(read[DTYPE]);

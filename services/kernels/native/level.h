@@ -1,5 +1,6 @@
-/* All kernels of one level; included by the file of each level, which defines LEVEL, LANES, TARGET and TILE_ROWS, and
- * HAS_BF16_DOT where the processor multiplies bfloat16 itself. The order matters: later files use earlier ones. */
+/* All kernels of one level; included by the file of each level, which defines LEVEL, LANES, TARGET
+ * and TILE_ROWS, and HAS_BF16_DOT where the processor multiplies bfloat16 itself. The order
+ * matters: later files use earlier ones. */
 
 #include "vector.h"
 

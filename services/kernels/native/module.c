@@ -12,17 +12,19 @@ static int usable_levels(const struct level **levels) {
     int count = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    const int has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const int has_avx512 = __builtin_cpu_supports("avx512f") &&
+                           __builtin_cpu_supports("avx512bw") &&
+                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (has_avx512 && __builtin_cpu_supports("avx512bf16")) levels[count++] = &level_avx512_bf16;
     if (has_avx512) levels[count++] = &level_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels[count++] = &level_avx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        levels[count++] = &level_avx2;
 #endif
     levels[count++] = &level_portable;
     return count;
 }
 
-static PyObject *levels(PyObject *module, PyObject *ignored) {
+static PyObject *levels(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
     const struct level *usable[MAX_LEVELS];
     const int count = usable_levels(usable);
     PyObject *names = PyTuple_New(count);
@@ -33,9 +35,11 @@ static PyObject *levels(PyObject *module, PyObject *ignored) {
     return names;
 }
 
-static PyObject *level(PyObject *module, PyObject *ignored) { return PyUnicode_FromString(active->name); }
+static PyObject *level(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    return PyUnicode_FromString(active->name);
+}
 
-static PyObject *set_level(PyObject *module, PyObject *name) {
+static PyObject *set_level(PyObject *Py_UNUSED(module), PyObject *name) {
     const struct level *usable[MAX_LEVELS];
     const int count = usable_levels(usable);
     for (int i = 0; i < count; i++) {
@@ -64,7 +68,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int initialise(PyObject *module) {
+static int initialise(PyObject *Py_UNUSED(module)) {
     const struct level *usable[MAX_LEVELS];
     usable_levels(usable);
     active = usable[0];
@@ -74,7 +78,10 @@ static int initialise(PyObject *module) {
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, initialise}, {0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_native", .m_methods = methods, .m_slots = slots,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_native",
+    .m_methods = methods,
+    .m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

@@ -1,7 +1,8 @@
-/* The matrix product: tiles of a few rows by four weight rows, so that a loaded register is used several times.
+/* The matrix product: tiles of a few rows by four weight rows, so that a loaded register is used
+ * several times.
  *
- * Each result has its own sums, added up in the order of the width: its place in a tile and the tile's size are without
- * effect. */
+ * Each result has its own sums, added up in the order of the width: its place in a tile and the
+ * tile's size are without effect. */
 
 #define TILE_OUTPUTS 4
 #define TILES_AHEAD 4 /* that far weights with gaps are fetched, such as the keys of one head */
@@ -10,8 +11,10 @@
 struct tile {
     const char *row[TILE_ROWS];
     const char *weight[TILE_OUTPUTS];
-    const char *next; /* the weights that are wanted after these, as many and without gaps; or NULL */
-    int64_t ahead;    /* bytes from weights with gaps to those that are wanted some tiles later; or 0 */
+    const char
+        *next; /* the weights that are wanted after these, as many and without gaps; or NULL */
+    int64_t
+        ahead; /* bytes from weights with gaps to those that are wanted some tiles later; or 0 */
 };
 
 /* Into the first cache, or with many rows, which fill that one, into the second. */
@@ -22,15 +25,17 @@ INLINE void fetch(const char *address, int num_rows) {
         __builtin_prefetch(address, 0, 2);
 }
 
-INLINE void add_register(vector sums[][TILE_OUTPUTS], const words *row, const words *weight, int num_rows,
-                         enum dtype dtype) {
+INLINE void add_register(vector sums[][TILE_OUTPUTS], const words *row, const words *weight,
+                         int num_rows, enum dtype dtype) {
 #pragma GCC unroll 4
     for (int i = 0; i < num_rows; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < TILE_OUTPUTS; j++) sums[i][j] = add_products(sums[i][j], row[i], weight[j], dtype);
+        for (int j = 0; j < TILE_OUTPUTS; j++)
+            sums[i][j] = add_products(sums[i][j], row[i], weight[j], dtype);
 }
 
-INLINE void dot_products(const struct tile *tile, int num_rows, int64_t width, enum dtype dtype, quad *results) {
+INLINE void dot_products(const struct tile *tile, int num_rows, int64_t width, enum dtype dtype,
+                         quad *results) {
     const int64_t end = width * item_bytes(dtype), whole = end - end % REGISTER_BYTES;
     vector sums[TILE_ROWS][TILE_OUTPUTS] = {{{0}}};
     words row[TILE_ROWS], weight[TILE_OUTPUTS];
@@ -46,12 +51,14 @@ INLINE void dot_products(const struct tile *tile, int num_rows, int64_t width, e
         add_register(sums, row, weight, num_rows, dtype);
     }
     if (whole < end) {
-        for (int j = 0; j < TILE_OUTPUTS; j++) weight[j] = load_part(tile->weight[j] + whole, end - whole);
+        for (int j = 0; j < TILE_OUTPUTS; j++)
+            weight[j] = load_part(tile->weight[j] + whole, end - whole);
         for (int i = 0; i < num_rows; i++) row[i] = load_part(tile->row[i] + whole, end - whole);
         add_register(sums, row, weight, num_rows, dtype);
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < num_rows; i++) results[i] = sum_each(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+    for (int i = 0; i < num_rows; i++)
+        results[i] = sum_each(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
 }
 
 /* Four numbers of which `count` lie at `from`. */
@@ -81,27 +88,33 @@ INLINE void store_quad(char *to, quad values, int64_t count, enum dtype dtype) {
 INLINE int64_t indexed(const int64_t *index, int64_t i) { return index ? index[i] : i; }
 
 /* The results of rows first_row .. first_row + num_rows - 1 for the outputs from `output` on. */
-INLINE void compute_tile(const struct product *p, struct tile *tile, int64_t first_row, int num_rows, int64_t output,
-                         enum dtype dtype, enum dtype out_dtype) {
-    const int64_t count = p->num_outputs - output < TILE_OUTPUTS ? p->num_outputs - output : TILE_OUTPUTS;
-    const quad bias = p->bias ? load_quad(p->bias + output * item_bytes(dtype), count, dtype) : (quad){0};
+INLINE void compute_tile(const struct product *p, struct tile *tile, int64_t first_row,
+                         int num_rows, int64_t output, enum dtype dtype, enum dtype out_dtype) {
+    const int64_t count =
+        p->num_outputs - output < TILE_OUTPUTS ? p->num_outputs - output : TILE_OUTPUTS;
+    const quad bias =
+        p->bias ? load_quad(p->bias + output * item_bytes(dtype), count, dtype) : (quad){0};
     quad results[TILE_ROWS];
-    for (int i = 0; i < num_rows; i++) tile->row[i] = p->rows + indexed(p->row_index, first_row + i) * p->row_stride;
+    for (int i = 0; i < num_rows; i++)
+        tile->row[i] = p->rows + indexed(p->row_index, first_row + i) * p->row_stride;
     dot_products(tile, num_rows, p->width, dtype, results);
     for (int i = 0; i < num_rows; i++) {
         char *row = p->out + indexed(p->out_index, first_row + i) * p->out_stride;
-        store_quad(row + output * item_bytes(out_dtype), p->bias ? results[i] + bias : results[i], count, out_dtype);
+        store_quad(row + output * item_bytes(out_dtype), p->bias ? results[i] + bias : results[i],
+                   count, out_dtype);
     }
 }
 
-/* Where the weights lie that are wanted after those from `output` on. They are fetched line after line in the order in
- * which they lie, since memory is read at its full speed only so, and not in the order in which they are used. */
+/* Where the weights lie that are wanted after those from `output` on. They are fetched line after
+ * line in the order in which they lie, since memory is read at its full speed only so, and not in
+ * the order in which they are used. */
 INLINE const char *wanted_next(const struct product *p, int64_t output) {
     if (output + TILE_OUTPUTS >= p->num_outputs) return p->next_weight;
     return p->weight + (output + TILE_OUTPUTS) * p->weight_stride;
 }
 
-/* The weights are read once, in order: all rows meet four of their rows before the next four are touched. */
+/* The weights are read once, in order: all rows meet four of their rows before the next four are
+ * touched. */
 INLINE void multiply_as(const struct product *p, enum dtype dtype, enum dtype out_dtype) {
     for (int64_t output = 0; output < p->num_outputs; output += TILE_OUTPUTS) {
         const int has_gaps = p->weight_stride != p->width * item_bytes(dtype);
@@ -109,12 +122,14 @@ INLINE void multiply_as(const struct product *p, enum dtype dtype, enum dtype ou
             .next = has_gaps ? NULL : wanted_next(p, output),
             .ahead = has_gaps ? TILES_AHEAD * TILE_OUTPUTS * p->weight_stride : 0,
         };
-        for (int64_t j = 0; j < TILE_OUTPUTS; j++) { /* past the end the last one stands in; its results are dropped */
+        for (int64_t j = 0; j < TILE_OUTPUTS;
+             j++) { /* past the end the last one stands in; its results are dropped */
             const int64_t row = output + j < p->num_outputs ? output + j : p->num_outputs - 1;
             tile.weight[j] = p->weight + row * p->weight_stride;
         }
         for (int64_t row = 0; row < p->num_rows; row += TILE_ROWS) {
-            switch (p->num_rows - row) { /* the number of rows is a constant in each, so that sums stay in registers */
+            switch (p->num_rows - row) { /* the number of rows is a constant in each, so that sums
+                                            stay in registers */
             case 1: compute_tile(p, &tile, row, 1, output, dtype, out_dtype); break;
 #if TILE_ROWS > 2
             case 2: compute_tile(p, &tile, row, 2, output, dtype, out_dtype); break;

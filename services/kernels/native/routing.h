@@ -41,8 +41,8 @@ static inline struct scored *split(struct scored *first, struct scored *last) {
 
 /* Brings the `wanted` best to the front, the best first.
  *
- * Bfloat16 logits are equal often, and which of equals is chosen follows from the algorithm: this is the one of
- * std::nth_element, by which torch.topk chooses, and of std::sort for few. */
+ * Bfloat16 logits are equal often, and which of equals is chosen follows from the algorithm: this
+ * is the one of std::nth_element, by which torch.topk chooses, and of std::sort for few. */
 static void bring_best_forward(struct scored *experts, int64_t num_experts, int64_t wanted) {
     struct scored *first = experts, *last = experts + num_experts;
     const struct scored *kth = experts + wanted - 1;
@@ -64,9 +64,11 @@ INLINE void route_row(const struct routing *call, int64_t row, enum dtype dtype)
     float *scores = call->scores;
     const char *logits = call->logits + row * call->num_experts * item_bytes(dtype);
     for (int64_t i = 0; i < call->num_experts; i += LANES)
-        store_floats(scores + i, load_numbers(logits + i * item_bytes(dtype), call->num_experts - i, dtype));
+        store_floats(scores + i,
+                     load_numbers(logits + i * item_bytes(dtype), call->num_experts - i, dtype));
     if (call->softmax_first) weigh(scores, call->num_experts, 1.0f, NULL, FLOAT32);
-    for (int64_t i = 0; i < call->num_experts; i++) call->experts[i] = (struct scored){scores[i], i};
+    for (int64_t i = 0; i < call->num_experts; i++)
+        call->experts[i] = (struct scored){scores[i], i};
     bring_best_forward(call->experts, call->num_experts, call->num_chosen);
     float sum = 0;
     for (int64_t i = 0; i < call->num_chosen; i++) {
@@ -78,8 +80,9 @@ INLINE void route_row(const struct routing *call, int64_t row, enum dtype dtype)
     char *weights = call->weights + row * call->num_chosen * item_bytes(call->weights_dtype);
     for (int64_t i = 0; i < call->num_chosen; i += LANES) {
         const vector chosen = load_floats(scores + i);
-        store_numbers(weights + i * item_bytes(call->weights_dtype), call->renormalise ? chosen / sum : chosen,
-                      call->num_chosen - i, call->weights_dtype);
+        store_numbers(weights + i * item_bytes(call->weights_dtype),
+                      call->renormalise ? chosen / sum : chosen, call->num_chosen - i,
+                      call->weights_dtype);
     }
 }
 

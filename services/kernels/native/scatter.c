@@ -1,4 +1,5 @@
-/* A layer's pairs by the service that computes them: arithmetic on indices, the same at every level. */
+/* A layer's pairs by the service that computes them: arithmetic on indices, the same at every
+ * level. */
 
 #include "arguments.h"
 #include "calls.h"
@@ -8,14 +9,14 @@
 /* A service's number is below; there is a stretch for each. */
 #define MOST_SERVICES (1 << 15)
 
-/* A service's pairs: how many, where they begin in the arrays of results, and on how many rows and of how many experts
- * they are. */
+/* A service's pairs: how many, where they begin in the arrays of results, and on how many rows and
+ * of how many experts they are. */
 struct stretch {
     int64_t start, num_pairs, num_rows, num_experts;
 };
 
-/* The pairs of one service keep their order. A pair's position is its index in `experts`; of `rows` as many are used
- * from the service's start on as it has rows, each once. */
+/* The pairs of one service keep their order. A pair's position is its index in `experts`; of `rows`
+ * as many are used from the service's start on as it has rows, each once. */
 struct scatter {
     const int64_t *experts; /* [num_pairs], a negative one for a pair that is not computed */
     const int64_t *owners;  /* [num_experts], -1 for nobody */
@@ -41,7 +42,8 @@ static void scatter_pairs(const struct scatter *call) {
         call->is_met[expert] = 1;
     }
     int64_t start = 0;
-    for (struct stretch *stretch = call->stretches; stretch < call->stretches + call->num_stretches; stretch++) {
+    for (struct stretch *stretch = call->stretches; stretch < call->stretches + call->num_stretches;
+         stretch++) {
         stretch->start = start;
         start += stretch->num_pairs;
         stretch->num_pairs = 0;
@@ -52,22 +54,24 @@ static void scatter_pairs(const struct scatter *call) {
         struct stretch *stretch = stretch_of(call, expert);
         int64_t *const rows = call->rows + stretch->start;
         const int64_t at = stretch->start + stretch->num_pairs++;
-        if (!stretch->num_rows || rows[stretch->num_rows - 1] != row) rows[stretch->num_rows++] = row;
+        if (!stretch->num_rows || rows[stretch->num_rows - 1] != row)
+            rows[stretch->num_rows++] = row;
         call->positions[at] = i;
         call->pair_rows[at] = (uint32_t)(stretch->num_rows - 1);
         call->pair_experts[at] = (uint32_t)expert;
     }
 }
 
-/* (service, start, pairs, rows, experts) of each stretch that has pairs, nobody's first as service -1. */
+/* (service, start, pairs, rows, experts) of each stretch that has pairs, nobody's first as service
+ * -1. */
 static PyObject *described(const struct scatter *call) {
     PyObject *found = PyList_New(0);
     for (int64_t i = 0; found && i < call->num_stretches; i++) {
         const struct stretch *stretch = call->stretches + i;
         if (!stretch->num_pairs) continue;
-        PyObject *item =
-            Py_BuildValue("LLLLL", (long long)i - 1, (long long)stretch->start, (long long)stretch->num_pairs,
-                          (long long)stretch->num_rows, (long long)stretch->num_experts);
+        PyObject *item = Py_BuildValue("LLLLL", (long long)i - 1, (long long)stretch->start,
+                                       (long long)stretch->num_pairs, (long long)stretch->num_rows,
+                                       (long long)stretch->num_experts);
         if (!item || PyList_Append(found, item) < 0) Py_CLEAR(found);
         Py_XDECREF(item);
     }
@@ -88,12 +92,13 @@ static int make_stretches(struct scatter *call) {
     return call->stretches ? 0 : -1;
 }
 
-PyObject *call_scatter(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
+PyObject *call_scatter(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
     enum { EXPERTS, OWNERS, RESULTS, NUM_ARRAYS };
     enum { NUM_PAIRS, NUM_EXPERTS, TOP_K, COUNT };
     int64_t read[COUNT];
     Py_buffer buffers[NUM_ARRAYS];
-    if (given < NUM_ARRAYS) return PyErr_Format(PyExc_TypeError, "experts, owners and results are wanted");
+    if (given < NUM_ARRAYS)
+        return PyErr_Format(PyExc_TypeError, "experts, owners and results are wanted");
     if (read_numbers(arguments + NUM_ARRAYS, given - NUM_ARRAYS, read, COUNT) < 0) return NULL;
     const int64_t num_pairs = read[NUM_PAIRS];
     const struct array wanted[NUM_ARRAYS] = {

@@ -36,7 +36,8 @@ static uint32_t checksum_of_frame(const struct frame *frame) {
     put_fixed(&to, frame->dtype, WORD_BYTES);
     put_fixed(&to, frame->num_rows, WORD_BYTES);
     uint32_t checksum = checksum_of(0, numbers, sizeof numbers);
-    const struct bytes arrays[] = {frame->pair_rows, frame->pair_experts, frame->pair_weights, frame->rows};
+    const struct bytes arrays[] = {frame->pair_rows, frame->pair_experts, frame->pair_weights,
+                                   frame->rows};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         checksum = checksum_of(checksum, arrays[i].data, arrays[i].count);
     return checksum;
@@ -96,7 +97,8 @@ static int read_words(PyObject *array, char format, Py_buffer *buffer, struct by
     return 0;
 }
 
-/* Packs numbers as varints, into memory that is the caller's to free. 0, or -1 with an error set. */
+/* Packs numbers as varints, into memory that is the caller's to free. 0, or -1 with an error set.
+ */
 static int read_requests(PyObject *numbers, char **memory, struct bytes *packed) {
     PyObject *requests = PySequence_Tuple(numbers);
     if (!requests) return -1;
@@ -122,11 +124,27 @@ static int read_text(PyObject *text, struct bytes *bytes) {
     return 0;
 }
 
-enum { ARG_INDICES, ARG_PAIR_ROWS, ARG_EXPERTS, ARG_WEIGHTS, ARG_REQUESTS, ARG_TRACEPARENT, ARG_ID };
-enum { ARG_LAYER = ARG_ID + 1, ARG_DTYPE, ARG_NANOS, ARG_CHECKSUM, ARG_ROWS, NUM_ARGUMENTS = ARG_ROWS + ROWS_NUMBERS };
+enum {
+    ARG_INDICES,
+    ARG_PAIR_ROWS,
+    ARG_EXPERTS,
+    ARG_WEIGHTS,
+    ARG_REQUESTS,
+    ARG_TRACEPARENT,
+    ARG_ID
+};
+enum {
+    ARG_LAYER = ARG_ID + 1,
+    ARG_DTYPE,
+    ARG_NANOS,
+    ARG_CHECKSUM,
+    ARG_ROWS,
+    NUM_ARGUMENTS = ARG_ROWS + ROWS_NUMBERS
+};
 
 /* 0, or -1 with an error set. */
-static int read_frame_numbers(PyObject *const *arguments, const struct rows *rows, struct frame *frame) {
+static int read_frame_numbers(PyObject *const *arguments, const struct rows *rows,
+                              struct frame *frame) {
     uint64_t layer, dtype;
     if (read_unsigned(arguments[ARG_ID], UINT64_MAX, &frame->frame_id) < 0) return -1;
     if (read_unsigned(arguments[ARG_LAYER], UINT32_MAX, &layer) < 0) return -1;
@@ -144,30 +162,41 @@ static int read_frame_numbers(PyObject *const *arguments, const struct rows *row
 }
 
 /* 0, or -1 with an error set. */
-static int read_sources(PyObject *const *arguments, struct sources *sources, struct rows *rows, struct frame *frame) {
+static int read_sources(PyObject *const *arguments, struct sources *sources, struct rows *rows,
+                        struct frame *frame) {
     PyObject *const indices = arguments[ARG_INDICES], *const weights = arguments[ARG_WEIGHTS];
-    if (read_rows(arguments + ARG_ROWS, indices, rows, &sources->row_indices, &frame->rows.count) < 0) return -1;
-    if (read_words(arguments[ARG_PAIR_ROWS], 'I', &sources->pair_rows, &frame->pair_rows) < 0) return -1;
-    if (read_words(arguments[ARG_EXPERTS], 'I', &sources->pair_experts, &frame->pair_experts) < 0) return -1;
-    if (weights != Py_None && read_words(weights, 'f', &sources->pair_weights, &frame->pair_weights) < 0) return -1;
+    if (read_rows(arguments + ARG_ROWS, indices, rows, &sources->row_indices, &frame->rows.count) <
+        0)
+        return -1;
+    if (read_words(arguments[ARG_PAIR_ROWS], 'I', &sources->pair_rows, &frame->pair_rows) < 0)
+        return -1;
+    if (read_words(arguments[ARG_EXPERTS], 'I', &sources->pair_experts, &frame->pair_experts) < 0)
+        return -1;
+    if (weights != Py_None &&
+        read_words(weights, 'f', &sources->pair_weights, &frame->pair_weights) < 0)
+        return -1;
     if (read_text(arguments[ARG_TRACEPARENT], &frame->traceparent) < 0) return -1;
     return read_requests(arguments[ARG_REQUESTS], &sources->requests, &frame->requests);
 }
 
-PyObject *call_encode_frame(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
+PyObject *call_encode_frame(PyObject *Py_UNUSED(module), PyObject *const *arguments,
+                            Py_ssize_t given) {
     struct frame frame = {0};
     struct rows rows;
     struct sources sources = {0};
     PyObject *message = NULL;
     if (given != NUM_ARGUMENTS)
-        return PyErr_Format(PyExc_TypeError, "%d arguments are wanted, not %zd", NUM_ARGUMENTS, given);
-    if (read_sources(arguments, &sources, &rows, &frame) == 0 && read_frame_numbers(arguments, &rows, &frame) == 0)
+        return PyErr_Format(PyExc_TypeError, "%d arguments are wanted, not %zd", NUM_ARGUMENTS,
+                            given);
+    if (read_sources(arguments, &sources, &rows, &frame) == 0 &&
+        read_frame_numbers(arguments, &rows, &frame) == 0)
         message = written(&frame, &rows);
     release(&sources);
     return message;
 }
 
-/* Whether the bytes are those of a frame with each field once at most, and none that is not known here. */
+/* Whether the bytes are those of a frame with each field once at most, and none that is not known
+ * here. */
 static int read_frame(struct reader from, struct frame *frame) {
     uint32_t seen = 0;
     for (int is_read = 1; from.at < from.end;) {
@@ -176,13 +205,25 @@ static int read_frame(struct reader from, struct frame *frame) {
         case TAG(LAYER, VARINT): is_read = read_word(&from, UINT32_MAX, &frame->layer); break;
         case TAG(DTYPE, VARINT): is_read = read_word(&from, INT32_MAX, &frame->dtype); break;
         case TAG(NUM_ROWS, VARINT): is_read = read_word(&from, UINT32_MAX, &frame->num_rows); break;
-        case TAG(PAIR_ROWS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->pair_rows); break;
-        case TAG(PAIR_EXPERTS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->pair_experts); break;
-        case TAG(REMAINING_NANOS, VARINT): is_read = read_varint(&from, &frame->remaining_nanos); break;
-        case TAG(TRACEPARENT, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->traceparent); break;
+        case TAG(PAIR_ROWS, LENGTH_DELIMITED):
+            is_read = read_bytes(&from, &frame->pair_rows);
+            break;
+        case TAG(PAIR_EXPERTS, LENGTH_DELIMITED):
+            is_read = read_bytes(&from, &frame->pair_experts);
+            break;
+        case TAG(REMAINING_NANOS, VARINT):
+            is_read = read_varint(&from, &frame->remaining_nanos);
+            break;
+        case TAG(TRACEPARENT, LENGTH_DELIMITED):
+            is_read = read_bytes(&from, &frame->traceparent);
+            break;
         case TAG(REQUESTS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->requests); break;
-        case TAG(PAIR_WEIGHTS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->pair_weights); break;
-        case TAG(CHECKSUM, FIXED32): is_read = frame->has_checksum = read_fixed32(&from, &frame->checksum); break;
+        case TAG(PAIR_WEIGHTS, LENGTH_DELIMITED):
+            is_read = read_bytes(&from, &frame->pair_weights);
+            break;
+        case TAG(CHECKSUM, FIXED32):
+            is_read = frame->has_checksum = read_fixed32(&from, &frame->checksum);
+            break;
         case TAG(ROWS, LENGTH_DELIMITED): is_read = read_bytes(&from, &frame->rows); break;
         default: return 0;
         }
@@ -193,11 +234,14 @@ static int read_frame(struct reader from, struct frame *frame) {
 
 /* Whether what was read is whole: arrays of words, and the checksum that it says. */
 static int is_right(const struct frame *frame) {
-    if ((frame->pair_rows.count | frame->pair_experts.count | frame->pair_weights.count) % WORD_BYTES) return 0;
+    if ((frame->pair_rows.count | frame->pair_experts.count | frame->pair_weights.count) %
+        WORD_BYTES)
+        return 0;
     return !frame->has_checksum || frame->checksum == checksum_of_frame(frame);
 }
 
-/* A tuple of the packed numbers; NULL where they are none, with an error set only where there is no memory. */
+/* A tuple of the packed numbers; NULL where they are none, with an error set only where there is no
+ * memory. */
 static PyObject *unpacked(struct bytes packed) {
     Py_ssize_t count = 0;
     for (size_t i = 0; i < packed.count; i++) count += !(packed.data[i] & 0x80);
@@ -212,35 +256,38 @@ static PyObject *unpacked(struct bytes packed) {
     return numbers;
 }
 
-static PyObject *copied(struct bytes bytes) { return PyBytes_FromStringAndSize(bytes.data, (Py_ssize_t)bytes.count); }
+static PyObject *copied(struct bytes bytes) {
+    return PyBytes_FromStringAndSize(bytes.data, (Py_ssize_t)bytes.count);
+}
 
 /* As _native.pyi says; NULL as `unpacked`. */
 static PyObject *described(PyObject *message, const struct frame *frame) {
     const struct bytes text = frame->traceparent;
     PyObject *requests = unpacked(frame->requests);
     if (!requests) return NULL;
-    PyObject *traceparent = PyUnicode_DecodeUTF8(text.count ? text.data : "", (Py_ssize_t)text.count, NULL);
+    PyObject *traceparent =
+        PyUnicode_DecodeUTF8(text.count ? text.data : "", (Py_ssize_t)text.count, NULL);
     if (!traceparent) {
         Py_DECREF(requests);
         if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) PyErr_Clear();
         return NULL;
     }
-    return Py_BuildValue("KIIINNNNKNNO", (unsigned long long)frame->frame_id, frame->layer, frame->dtype,
-                         frame->num_rows, view_of(message, frame->rows), copied(frame->pair_rows),
-                         copied(frame->pair_experts), copied(frame->pair_weights),
-                         (unsigned long long)frame->remaining_nanos, traceparent, requests,
-                         frame->has_checksum ? Py_True : Py_False);
+    return Py_BuildValue("KIIINNNNKNNO", (unsigned long long)frame->frame_id, frame->layer,
+                         frame->dtype, frame->num_rows, view_of(message, frame->rows),
+                         copied(frame->pair_rows), copied(frame->pair_experts),
+                         copied(frame->pair_weights), (unsigned long long)frame->remaining_nanos,
+                         traceparent, requests, frame->has_checksum ? Py_True : Py_False);
 }
 
-PyObject *call_decode_request(PyObject *module, PyObject *message) {
+PyObject *call_decode_request(PyObject *Py_UNUSED(module), PyObject *message) {
     struct frame frame = {0};
     struct bytes body;
     char *data;
     Py_ssize_t count;
     if (PyBytes_AsStringAndSize(message, &data, &count) < 0) return NULL;
     struct reader from = reader_of((struct bytes){data, (size_t)count});
-    if (count && *from.at++ == TAG(BODY, LENGTH_DELIMITED) && read_bytes(&from, &body) && from.at == from.end &&
-        read_frame(reader_of(body), &frame) && is_right(&frame)) {
+    if (count && *from.at++ == TAG(BODY, LENGTH_DELIMITED) && read_bytes(&from, &body) &&
+        from.at == from.end && read_frame(reader_of(body), &frame) && is_right(&frame)) {
         PyObject *fields = described(message, &frame);
         if (fields || PyErr_Occurred()) return fields;
     }

@@ -4,7 +4,8 @@
 
 #include "arguments.h"
 
-/* Half of what there is room for, so that what stands around the rows can be added without a look. */
+/* Half of what there is room for, so that what stands around the rows can be added without a look.
+ */
 #define MOST_ROW_BYTES (PY_SSIZE_T_MAX / 2)
 
 int read_unsigned(PyObject *number, uint64_t most, uint64_t *into) {
@@ -14,11 +15,13 @@ int read_unsigned(PyObject *number, uint64_t most, uint64_t *into) {
     Py_DECREF(index);
     if (*into == (uint64_t)-1 && PyErr_Occurred()) return -1;
     if (*into <= most) return 0;
-    PyErr_Format(PyExc_OverflowError, "%llu is above %llu", (unsigned long long)*into, (unsigned long long)most);
+    PyErr_Format(PyExc_OverflowError, "%llu is above %llu", (unsigned long long)*into,
+                 (unsigned long long)most);
     return -1;
 }
 
-int read_rows(PyObject *const *arguments, PyObject *indices, struct rows *rows, Py_buffer *buffer, size_t *num_bytes) {
+int read_rows(PyObject *const *arguments, PyObject *indices, struct rows *rows, Py_buffer *buffer,
+              size_t *num_bytes) {
     int64_t read[ROWS_NUMBERS];
     if (read_numbers(arguments, ROWS_NUMBERS, read, ROWS_NUMBERS) < 0) return -1;
     *rows = (struct rows){
@@ -33,7 +36,8 @@ int read_rows(PyObject *const *arguments, PyObject *indices, struct rows *rows, 
         rows->indices = buffer->buf;
         rows->count = wanted.count;
     }
-    if (!__builtin_mul_overflow((size_t)rows->count, rows->row_bytes, num_bytes) && *num_bytes < MOST_ROW_BYTES)
+    if (!__builtin_mul_overflow((size_t)rows->count, rows->row_bytes, num_bytes) &&
+        *num_bytes < MOST_ROW_BYTES)
         return 0;
     PyErr_NoMemory();
     return -1;
@@ -46,11 +50,13 @@ static void copy_rows(const struct rows *rows, char *to) {
     }
 }
 
-PyObject *new_message(size_t num_head, const struct rows *rows, size_t num_after, struct sink *head) {
+PyObject *new_message(size_t num_head, const struct rows *rows, size_t num_after,
+                      struct sink *head) {
     const size_t num_body = num_head + (size_t)rows->count * rows->row_bytes;
     struct sink header = {0};
     put_header(&header, BODY, num_body);
-    PyObject *message = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(header.count + num_body + num_after));
+    PyObject *message =
+        PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(header.count + num_body + num_after));
     if (!message) return NULL;
     *head = (struct sink){.at = PyBytes_AsString(message)};
     put_header(head, BODY, num_body);

@@ -1,7 +1,8 @@
 /* Frames and replies as they travel: protobuf's wire format, as far as the two need it.
  *
- * Numbers of fields are those of protos/moesaic/v1/expert.proto, all below 16, so that a tag is one byte. What is read
- * is any bytes at all: nothing beyond `end` is looked at, and lengths are compared before they are added. */
+ * Numbers of fields are those of protos/moesaic/v1/expert.proto, all below 16, so that a tag is one
+ * byte. What is read is any bytes at all: nothing beyond `end` is looked at, and lengths are
+ * compared before they are added. */
 
 #ifndef MOESAIC_MESSAGES_H
 #define MOESAIC_MESSAGES_H
@@ -25,7 +26,8 @@ struct bytes {
     size_t count;
 };
 
-/* Counts what is put into it, and writes it where `at` is not NULL: a message is put twice, to know its size first. */
+/* Counts what is put into it, and writes it where `at` is not NULL: a message is put twice, to know
+ * its size first. */
 struct sink {
     char *at;
     size_t count;
@@ -123,7 +125,8 @@ static inline int read_bytes(struct reader *from, struct bytes *bytes) {
 
 /* Reads a tag of a field that was not yet `seen`; 0 for any other, which no field has. */
 static inline int read_new_tag(struct reader *from, uint32_t *seen) {
-    const int tag = *from->at++; /* a longer one, of a field from 16 on, is one that the caller does not know */
+    const int tag =
+        *from->at++; /* a longer one, of a field from 16 on, is one that the caller does not know */
     const uint32_t field = UINT32_C(1) << (tag >> 3);
     if (*seen & field) return 0;
     *seen |= field;
@@ -142,15 +145,18 @@ struct rows {
 /* The order in which Python passes a tensor of rows. */
 enum { ROWS_ADDRESS, ROWS_COUNT, ROWS_ROW_BYTES, ROWS_STRIDE, ROWS_NUMBERS };
 
-/* Reads all rows of a tensor; `num_bytes` is what they take when written. 0, or -1 with an error set. */
-int read_rows(PyObject *const *arguments, PyObject *indices, struct rows *rows, Py_buffer *buffer, size_t *num_bytes);
+/* Reads all rows of a tensor; `num_bytes` is what they take when written. 0, or -1 with an error
+ * set. */
+int read_rows(PyObject *const *arguments, PyObject *indices, struct rows *rows, Py_buffer *buffer,
+              size_t *num_bytes);
 
 /* Reads an integer of at most `most`. 0, or -1 with an error set. */
 int read_unsigned(PyObject *number, uint64_t most, uint64_t *into);
 
-/* A new message whose body has `num_head` bytes and then `rows`, which are in place already; `num_after` bytes follow
- * it. `head` is where the body is to be put. NULL with an error set. */
-PyObject *new_message(size_t num_head, const struct rows *rows, size_t num_after, struct sink *head);
+/* A new message whose body has `num_head` bytes and then `rows`, which are in place already;
+ * `num_after` bytes follow it. `head` is where the body is to be put. NULL with an error set. */
+PyObject *new_message(size_t num_head, const struct rows *rows, size_t num_after,
+                      struct sink *head);
 
 /* A memoryview of bytes of `message`, or of none of them. */
 PyObject *view_of(PyObject *message, struct bytes bytes);

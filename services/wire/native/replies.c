@@ -1,5 +1,5 @@
-/* Replies and grants: written in one allocation, read without a copy of the rows. Those with failures or an error are
- * rare, and left to the generated class. */
+/* Replies and grants: written in one allocation, read without a copy of the rows. Those with
+ * failures or an error are rare, and left to the generated class. */
 
 #include "checksum.h"
 #include "codec.h"
@@ -25,7 +25,8 @@ static uint32_t checksum_of_reply(const struct reply *reply) {
     char numbers[sizeof reply->frame_id];
     struct sink to = {.at = numbers};
     put_fixed(&to, reply->frame_id, sizeof reply->frame_id);
-    return checksum_of(checksum_of(0, numbers, sizeof numbers), reply->rows.data, reply->rows.count);
+    return checksum_of(checksum_of(0, numbers, sizeof numbers), reply->rows.data,
+                       reply->rows.count);
 }
 
 static void put_timings(struct sink *to, const struct reply *reply) {
@@ -70,13 +71,23 @@ static int read_timings_argument(PyObject *timings, struct reply *reply) {
     return 0;
 }
 
-PyObject *call_encode_reply(PyObject *module, PyObject *const *arguments, Py_ssize_t given) {
-    enum { ID, FRAMES, ARG_TIMINGS, GRANTED, HAS_CHECKSUM, TENSOR, NUM_ARGUMENTS = TENSOR + ROWS_NUMBERS };
+PyObject *call_encode_reply(PyObject *Py_UNUSED(module), PyObject *const *arguments,
+                            Py_ssize_t given) {
+    enum {
+        ID,
+        FRAMES,
+        ARG_TIMINGS,
+        GRANTED,
+        HAS_CHECKSUM,
+        TENSOR,
+        NUM_ARGUMENTS = TENSOR + ROWS_NUMBERS
+    };
     struct reply reply = {0};
     struct rows rows;
     uint64_t batch_frames;
     if (given != NUM_ARGUMENTS)
-        return PyErr_Format(PyExc_TypeError, "%d arguments are wanted, not %zd", NUM_ARGUMENTS, given);
+        return PyErr_Format(PyExc_TypeError, "%d arguments are wanted, not %zd", NUM_ARGUMENTS,
+                            given);
     if (read_unsigned(arguments[ID], UINT64_MAX, &reply.frame_id) < 0) return NULL;
     if (read_unsigned(arguments[FRAMES], UINT32_MAX, &batch_frames) < 0) return NULL;
     if (read_timings_argument(arguments[ARG_TIMINGS], &reply) < 0) return NULL;
@@ -92,7 +103,8 @@ static int read_timings(struct reader from, struct reply *reply) {
     uint32_t seen = 0;
     while (from.at < from.end) {
         const int tag = read_new_tag(&from, &seen), timing = (tag >> 3) - FIRST_TIMING;
-        if (timing < 0 || timing >= NUM_TIMINGS || tag != TAG(FIRST_TIMING + timing, VARINT)) return 0;
+        if (timing < 0 || timing >= NUM_TIMINGS || tag != TAG(FIRST_TIMING + timing, VARINT))
+            return 0;
         if (!read_varint(&from, reply->timings + timing)) return 0;
     }
     return 1;
@@ -106,8 +118,12 @@ static int read_reply(struct reader from, struct reply *reply) {
         switch (read_new_tag(&from, &seen)) {
         case TAG(FRAME_ID, VARINT): is_read = read_varint(&from, &reply->frame_id); break;
         case TAG(TIMINGS, LENGTH_DELIMITED): is_read = read_bytes(&from, &timings); break;
-        case TAG(BATCH_FRAMES, VARINT): is_read = read_word(&from, UINT32_MAX, &reply->batch_frames); break;
-        case TAG(CHECKSUM, FIXED32): is_read = reply->has_checksum = read_fixed32(&from, &reply->checksum); break;
+        case TAG(BATCH_FRAMES, VARINT):
+            is_read = read_word(&from, UINT32_MAX, &reply->batch_frames);
+            break;
+        case TAG(CHECKSUM, FIXED32):
+            is_read = reply->has_checksum = read_fixed32(&from, &reply->checksum);
+            break;
         case TAG(ROWS, LENGTH_DELIMITED): is_read = read_bytes(&from, &reply->rows); break;
         default: return 0;
         }
@@ -121,13 +137,13 @@ static int read_reply(struct reader from, struct reply *reply) {
 static PyObject *described(PyObject *message, const struct reply *reply) {
     const unsigned long long id = reply->frame_id, granted = reply->granted_pairs;
     const uint64_t *const timings = reply->timings;
-    return Py_BuildValue("K(KN(KKKK)IO)", granted, id, view_of(message, reply->rows), (unsigned long long)timings[0],
-                         (unsigned long long)timings[1], (unsigned long long)timings[2],
-                         (unsigned long long)timings[3], reply->batch_frames,
-                         reply->has_checksum ? Py_True : Py_False);
+    return Py_BuildValue("K(KN(KKKK)IO)", granted, id, view_of(message, reply->rows),
+                         (unsigned long long)timings[0], (unsigned long long)timings[1],
+                         (unsigned long long)timings[2], (unsigned long long)timings[3],
+                         reply->batch_frames, reply->has_checksum ? Py_True : Py_False);
 }
 
-PyObject *call_decode_response(PyObject *module, PyObject *message) {
+PyObject *call_decode_response(PyObject *Py_UNUSED(module), PyObject *message) {
     struct reply reply = {0};
     struct bytes body = {0};
     uint32_t seen = 0;
