@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import grpc
 
-from moesaic.v1 import router_pb2, router_pb2_grpc
+from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.runtime.channels import open_channel
 
 CALL_SECONDS = 10.0
@@ -24,7 +24,7 @@ class Admin:
 
     def __init__(self, address: str, metrics_address: str) -> None:
         self._channel: grpc.aio.Channel = open_channel(address)
-        self._stub = router_pb2_grpc.RouterServiceStub(self._channel)
+        self._stub = placement_pb2_grpc.PlacementServiceStub(self._channel)
         self._metrics_address = metrics_address
 
     async def close(self) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from moesaic.v1 import common_pb2, expert_pb2, generation_pb2, router_pb2
+from moesaic.v1 import common_pb2, expert_pb2, generation_pb2, placement_pb2, router_pb2
 
 PROTOS = Path(__file__).parents[1] / "protos"
-STUBS = (common_pb2, expert_pb2, generation_pb2, router_pb2)
+STUBS = (common_pb2, expert_pb2, generation_pb2, placement_pb2, router_pb2)
 
 
 def buf(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RouterServiceStub(object):
-    """Runs the model without its experts. Internal: a gateway is its only client.
+    """Runs the model without its experts. Internal: gateways are its clients. Who operates a cluster calls PlacementService.
     """
 
     def __init__(self, channel):
@@ -73,7 +73,7 @@ class RouterServiceStub(object):
 
 
 class RouterServiceServicer(object):
-    """Runs the model without its experts. Internal: a gateway is its only client.
+    """Runs the model without its experts. Internal: gateways are its clients. Who operates a cluster calls PlacementService.
     """
 
     def Describe(self, request, context):
@@ -94,46 +94,35 @@ class RouterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetPlacement(self, request, context):
-        """Says which services host which experts, as this router sees it.
+        """Deprecated: moved to PlacementService.GetPlacement; version 0.3 drops it here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangePlacement(self, request, context):
-        """Changes who hosts what: an expert is loaded and ready in its new place before it leaves the old one, and serving never pauses.
-
-        The stream tells how far the operation is; its last response has phase DONE. Whoever leaves it does not end the operation,
-        and a call with the id of one that is under way, or has ended lately, tells of that one. FAILED_PRECONDITION while another is
-        under way, when a service named is not there, or when experts would be left with fewer live replicas than the router's
-        `coverage`, unless `force` is set. RESOURCE_EXHAUSTED when expert memory does not suffice. ABORTED when the operation fails on
-        its way; what was in force stays in force, and the same call made again goes on from there.
+        """Deprecated: moved to PlacementService.ChangePlacement; version 0.3 drops it here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddExpertServices(self, request, context):
-        """Makes expert services known to the router; they are connected to, and given experts, as if they had been there from the start.
+        """Deprecated: moved to PlacementService.AddExpertServices; version 0.3 drops it here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PlanPlacement(self, request, context):
-        """Says what would be changed for the load of late, and why; changes nothing.
-
-        FAILED_PRECONDITION while too few steps have been seen to plan for, or when a service does not answer; RESOURCE_EXHAUSTED when
-        expert memory does not suffice.
+        """Deprecated: moved to PlacementService.PlanPlacement; version 0.3 drops it here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecordRouting(self, request, context):
-        """Streams which experts the steps to come chose, until so many steps are recorded or the caller leaves.
-
-        RESOURCE_EXHAUSTED while another recording is under way.
+        """Deprecated: moved to PlacementService.RecordRouting; version 0.3 drops it here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,7 +175,7 @@ def add_RouterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RouterService(object):
-    """Runs the model without its experts. Internal: a gateway is its only client.
+    """Runs the model without its experts. Internal: gateways are its clients. Who operates a cluster calls PlacementService.
     """
 
     @staticmethod

@@ -7,17 +7,21 @@ from collections.abc import Awaitable, Callable
 import grpc
 import torch
 
-from moesaic.v1 import router_pb2_grpc
+from moesaic.v1 import placement_pb2_grpc, router_pb2_grpc
 from services.model.checkpoint import Checkpoint
+from services.router import placement_service, service
 from services.router.assembly import Assembly
 from services.router.engine import Engine
-from services.router.service import RouterService, Running
+from services.router.placement_service import PlacementService
+from services.router.running import Running
+from services.router.service import RouterService
 from services.router.settings import RouterSettings
 from services.runtime.server import Health, serving, until_told_to_stop
+from services.wire.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
-SERVICE_NAME = "moesaic.v1.RouterService"
+SERVICE_NAMES = (service.SERVICE_NAME, placement_service.SERVICE_NAME)
 # The gateway's stream never ends by itself; what matters is drained before the server stops.
 STOP_SECONDS = 0.2
 
@@ -32,16 +36,22 @@ async def run(settings: RouterSettings, *, on_ready: Callable[[int], Awaitable[N
 async def _serve(settings: RouterSettings, on_ready: Callable[[int], Awaitable[None]] | None) -> None:
     assembly = Assembly(settings, Checkpoint.open(settings.model))
     running: Running | None = None
-    health = Health([SERVICE_NAME])
+    health = Health(SERVICE_NAMES)
+
+    def ready() -> Running:
+        if running is None:
+            raise Unavailable("the router is not ready: it is loading, or waiting for expert services")
+        return running
 
     def register(server: grpc.aio.Server) -> None:
-        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(lambda: running), server)
+        placement_pb2_grpc.add_PlacementServiceServicer_to_server(PlacementService(ready), server)
+        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterService(ready), server)
 
     async with (
         serving(
             register,
             listen=settings.listen,
-            service_names=[SERVICE_NAME],
+            service_names=SERVICE_NAMES,
             drain_seconds=STOP_SECONDS,
             health=health,
         ) as port,

@@ -23,9 +23,9 @@ from services.router.hosting.metrics import observe_fleet
 from services.router.kv_budget import KvBudget, kv_budget
 from services.router.lanes import AutoLanes, FixedLanes, Lanes
 from services.router.load.watch import RoutingWatch
+from services.router.running import Running
 from services.router.scheduler import Scheduler
 from services.router.sequence import TraceDetail
-from services.router.service import Running
 from services.router.settings import RouterSettings
 from services.router.tracing import Tracing
 from services.router.trunk import Numerics, Trunk

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from moesaic.v1 import router_pb2, router_pb2_grpc
+from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.cli.main import USAGE_EXIT, main
 from services.wire.errors import BadState
 from tests.checkpoints import save_tiny
@@ -171,7 +171,7 @@ async def test_a_served_cluster_has_the_coverage_asked_for_and_says_how_to_see_i
         await process.communicate()
 
 
-class ScriptedRouter(router_pb2_grpc.RouterServiceServicer):
+class ScriptedRouter(placement_pb2_grpc.PlacementServiceServicer):
     """Begins every change and goes no further until it is let."""
 
     def __init__(self) -> None:
@@ -199,7 +199,7 @@ class ScriptedRouter(router_pb2_grpc.RouterServiceServicer):
 @pytest.fixture
 async def scripted() -> AsyncIterator[ScriptedRouter]:
     router = ScriptedRouter()
-    async with scripted_server(router_pb2_grpc.add_RouterServiceServicer_to_server, router) as router.address:
+    async with scripted_server(placement_pb2_grpc.add_PlacementServiceServicer_to_server, router) as router.address:
         yield router
 
 

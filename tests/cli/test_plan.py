@@ -9,7 +9,7 @@ import grpc
 import pytest
 from rich.console import Console
 
-from moesaic.v1 import router_pb2, router_pb2_grpc
+from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.cli.hosting import placement
 from services.cli.hosting.document import PlacementDocument
 from services.cli.hosting.plan import MAX_MOVES, duration, explanation, plan_as_object, plan_summary
@@ -131,7 +131,7 @@ def test_durations_have_three_digits(nanos: float, text: str) -> None:
     assert duration(nanos) == text
 
 
-class Planning(router_pb2_grpc.RouterServiceServicer):
+class Planning(placement_pb2_grpc.PlacementServiceServicer):
     """Answers with a plan, and carries it out at once."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class Planning(router_pb2_grpc.RouterServiceServicer):
 @pytest.fixture
 async def router() -> AsyncIterator[Planning]:
     router = Planning()
-    async with scripted(router_pb2_grpc.add_RouterServiceServicer_to_server, router) as router.address:
+    async with scripted(placement_pb2_grpc.add_PlacementServiceServicer_to_server, router) as router.address:
         yield router
 
 

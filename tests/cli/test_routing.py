@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from moesaic.v1 import router_pb2, router_pb2_grpc
+from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.cli.hosting.router import RouterFailed
 from services.cli.main import USAGE_EXIT, main
 from services.cli.report import Report
@@ -21,7 +21,8 @@ from services.cli.routing.settings import RecordSettings
 from services.router.load import recorded
 from services.router.load.recording import DROPPED_ID, Recording, read_recording
 from services.router.load.watch import RoutingWatch
-from services.router.service import RouterService, Running
+from services.router.placement_service import PlacementService
+from services.router.running import Running
 from services.wire.errors import ServingError
 from tests.cli.command_line import scripted
 
@@ -67,8 +68,8 @@ async def traffic(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traffic]:
     monkeypatch.setattr(recorded, "LOOK_SECONDS", 0.001)
     traffic = Traffic()
     nothing = cast(Any, None)
-    service = RouterService(lambda: Running(nothing, nothing, nothing, traffic.watch, nothing))
-    async with scripted(router_pb2_grpc.add_RouterServiceServicer_to_server, service) as traffic.address:
+    service = PlacementService(lambda: Running(nothing, nothing, nothing, traffic.watch, nothing))
+    async with scripted(placement_pb2_grpc.add_PlacementServiceServicer_to_server, service) as traffic.address:
         yield traffic
 
 
@@ -138,7 +139,7 @@ async def test_there_is_one_recording_at_a_time_and_it_ends_when_its_caller_leav
 ) -> None:
     async with grpc.aio.insecure_channel(traffic.address) as channel:
         request = router_pb2.RecordRoutingRequest(num_steps=1)
-        call = router_pb2_grpc.RouterServiceStub(channel).RecordRouting(request)
+        call = placement_pb2_grpc.PlacementServiceStub(channel).RecordRouting(request)
         begun = await call.read()
         assert (begun.num_experts, begun.num_layers, list(begun.rows)) == (NUM_EXPERTS, len(MOE_LAYERS), [])
         with pytest.raises(ServingError, match="RESOURCE_EXHAUSTED: the routing is being recorded already"):
@@ -190,7 +191,7 @@ async def test_a_file_that_cannot_be_written_is_a_failure_that_leaves_nothing(tr
 
 async def test_a_recording_of_no_steps_is_refused(traffic: Traffic) -> None:
     async with grpc.aio.insecure_channel(traffic.address) as channel:
-        call = router_pb2_grpc.RouterServiceStub(channel).RecordRouting(router_pb2.RecordRoutingRequest())
+        call = placement_pb2_grpc.PlacementServiceStub(channel).RecordRouting(router_pb2.RecordRoutingRequest())
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call.read()
     assert (raised.value.code(), raised.value.details()) == (
@@ -207,7 +208,7 @@ async def is_recorded(wanted: RecordSettings) -> bool:
     return True
 
 
-class Nonsense(router_pb2_grpc.RouterServiceServicer):
+class Nonsense(placement_pb2_grpc.PlacementServiceServicer):
     """Streams what it is told to."""
 
     def __init__(self, *responses: router_pb2.RecordRoutingResponse) -> None:
@@ -240,7 +241,7 @@ async def test_a_stream_that_ends_early_or_contradicts_itself_is_a_failure(
         "experts": np.array([2, 3], dtype="<u2").tobytes(),
     }
     router = Nonsense(router_pb2.RecordRoutingResponse(**(good | fields)))
-    async with scripted(router_pb2_grpc.add_RouterServiceServicer_to_server, router) as address:
+    async with scripted(placement_pb2_grpc.add_PlacementServiceServicer_to_server, router) as address:
         with pytest.raises(ServingError, match=said):
             await recording(RecordSettings(file=tmp_path / "file.npz", router=address), Report())
 

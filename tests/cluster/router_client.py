@@ -1,11 +1,11 @@
-"""Speaks to a router as a gateway does."""
+"""Speaks to a router as a gateway does, and as an operator."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from moesaic.v1 import common_pb2, router_pb2, router_pb2_grpc
+from moesaic.v1 import common_pb2, placement_pb2_grpc, router_pb2, router_pb2_grpc
 from services.runtime.channels import open_channel
 
 GREEDY = common_pb2.SamplingParameters(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=1)
@@ -23,8 +23,9 @@ class Outcome:
 class RouterClient:
     """One Run stream; sequences are named in the order of submission."""
 
-    def __init__(self, stub: Any) -> None:
+    def __init__(self, stub: Any, placement: Any) -> None:
         self.stub = stub
+        self.placement = placement
         self.outcomes: dict[int, Outcome] = {}
         self.credit = router_pb2.Credit()
         self._call = stub.Run()
@@ -86,6 +87,8 @@ class RouterClient:
 async def connected(address: str) -> AsyncIterator[RouterClient]:
     """A client of the router at `address`."""
     async with open_channel(address) as channel:
-        client = RouterClient(router_pb2_grpc.RouterServiceStub(channel))
+        client = RouterClient(
+            router_pb2_grpc.RouterServiceStub(channel), placement_pb2_grpc.PlacementServiceStub(channel)
+        )
         yield client
         client._call.cancel()

@@ -30,11 +30,11 @@ def halves(one: str, two: str, **fields: Any) -> router_pb2.ChangePlacementReque
 
 async def changed(client: RouterClient, request: router_pb2.ChangePlacementRequest) -> list[Any]:
     async with asyncio.timeout(30):
-        return [response async for response in client.stub.ChangePlacement(request)]
+        return [response async for response in client.placement.ChangePlacement(request)]
 
 
 async def placement(client: RouterClient) -> dict[str, router_pb2.PlacedService]:
-    response = await client.stub.GetPlacement(router_pb2.GetPlacementRequest())
+    response = await client.placement.GetPlacement(router_pb2.GetPlacementRequest())
     return {service.address: service for service in response.services}
 
 
@@ -62,7 +62,7 @@ async def test_tokens_are_the_same_while_experts_move(olmoe: Path) -> None:
 async def test_a_placement_says_what_there_is(olmoe: Path) -> None:
     async with local.experts(olmoe, 2) as addresses, local.router(olmoe, addresses, coverage=2) as router:
         async with connected(router) as client:
-            response = await client.stub.GetPlacement(router_pb2.GetPlacementRequest())
+            response = await client.placement.GetPlacement(router_pb2.GetPlacementRequest())
             assert (response.coverage, response.num_experts) == (2, NUM_EXPERTS)
             assert list(response.moe_layers) == list(LAYERS)
             description = await client.stub.Describe(router_pb2.RouterServiceDescribeRequest())
@@ -77,7 +77,7 @@ async def test_a_service_made_known_is_given_experts_and_drained_of_them(olmoe: 
     async with local.experts(olmoe, 3) as addresses, local.router(olmoe, addresses[:2]) as router:
         async with connected(router) as client:
             request = router_pb2.AddExpertServicesRequest(addresses=addresses[2:])
-            assert list((await client.stub.AddExpertServices(request)).addresses) == sorted(addresses)
+            assert list((await client.placement.AddExpertServices(request)).addresses) == sorted(addresses)
             await client.generate([[5, 6]])
             while not (await placement(client))[addresses[2]].is_live:
                 pass
@@ -132,14 +132,14 @@ async def test_no_addresses_and_no_address_are_refused(olmoe: Path) -> None:
         async with connected(router) as client:
             for named in ([], ["nowhere"]):
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await client.stub.AddExpertServices(router_pb2.AddExpertServicesRequest(addresses=named))
+                    await client.placement.AddExpertServices(router_pb2.AddExpertServicesRequest(addresses=named))
                 assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_client_that_leaves_does_not_end_its_operation(olmoe: Path) -> None:
     async with local.experts(olmoe, 2) as (one, two), local.router(olmoe, [one, two]) as router:
         async with connected(router) as client:
-            leaving = client.stub.ChangePlacement(halves(one, two, operation_id="move"))
+            leaving = client.placement.ChangePlacement(halves(one, two, operation_id="move"))
             assert (await leaving.read()).operation_id == "move"
             leaving.cancel()
             told = await changed(client, halves(one, two, operation_id="move"))

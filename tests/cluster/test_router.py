@@ -149,7 +149,7 @@ async def test_a_lost_service_ends_only_its_requests_and_its_experts_move_to_the
         async with local.expert(olmoe) as leaving, local.router(olmoe, [staying, leaving]) as address:
             async with connected(address) as client:
                 await client.generate([[5, 6, 7]])
-                before = await client.stub.GetPlacement(router_pb2.GetPlacementRequest())
+                before = await client.placement.GetPlacement(router_pb2.GetPlacementRequest())
                 assert [service.is_live for service in before.services] == [True, True]
                 assert before.min_live_replicas == 1
         # The block above ends the router first: start over with the service gone for good.

@@ -1,4 +1,4 @@
-"""The calls about planning and recorded routing, of a router that serves."""
+"""PlacementService of a router that serves: planning, recorded routing, and its deprecated twins."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +49,7 @@ async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
 
 async def changed(client: RouterClient, **change: Any) -> list[router_pb2.ChangePlacementResponse]:
     request = router_pb2.ChangePlacementRequest(**change)
-    return [response async for response in client.stub.ChangePlacement(request)]
+    return [response async for response in client.placement.ChangePlacement(request)]
 
 
 async def test_a_lopsided_placement_is_planned_carried_out_and_followed(
@@ -61,7 +61,7 @@ async def test_a_lopsided_placement_is_planned_carried_out_and_followed(
         local.router(model, [one, two], rebalance=False, rebalance_steps=STEPS) as address,
         connected(address) as client,
     ):
-        plan = client.stub.PlanPlacement
+        plan = client.placement.PlanPlacement
         code, details = await refused(plan(router_pb2.PlanPlacementRequest()))
         assert code == grpc.StatusCode.FAILED_PRECONDITION
         assert details.startswith("0 steps have been seen so far; ")
@@ -76,7 +76,7 @@ async def test_a_lopsided_placement_is_planned_carried_out_and_followed(
         assert all(move.why and move.gain_nanos > 0 for move in planned.moves)
         assert planned.num_steps >= STEPS // 4
         assert planned.reason
-        placed = await client.stub.GetPlacement(router_pb2.GetPlacementRequest())
+        placed = await client.placement.GetPlacement(router_pb2.GetPlacementRequest())
         assert hosted(placed.services) == hosted(target([one, two], [NUM_EXPERTS - 1, 1]).services)  # as it was
 
         even = await plan(router_pb2.PlanPlacementRequest(target=target([one, two], [4, 4])))
@@ -87,7 +87,7 @@ async def test_a_lopsided_placement_is_planned_carried_out_and_followed(
         first, *rest = await changed(client, **change)
         assert first.plan.moves
         assert not any(response.HasField("plan") for response in rest)
-        placed = await client.stub.GetPlacement(router_pb2.GetPlacementRequest())
+        placed = await client.placement.GetPlacement(router_pb2.GetPlacementRequest())
         assert hosted(placed.services) == hosted(first.plan.target.services)
         again, *_ = await changed(client, **change)
         assert (again.phase, again.plan.moves) == (router_pb2.OPERATION_PHASE_DONE, first.plan.moves)
@@ -114,7 +114,7 @@ async def test_what_cannot_be_planned_or_judged_is_refused(model: Path) -> None:
             ),
         }
         for said, request in requests.items():
-            _, details = await refused(client.stub.PlanPlacement(request))
+            _, details = await refused(client.placement.PlanPlacement(request))
             assert details.startswith(said)
         planned = router_pb2.PlannedPlacement(strategy=9)  # type: ignore[arg-type]
         code, _ = await refused(changed(client, planned=planned))
@@ -123,13 +123,37 @@ async def test_what_cannot_be_planned_or_judged_is_refused(model: Path) -> None:
         assert details == "change is not set; give a target, even, drain or planned"
 
 
+async def test_the_deprecated_calls_answer_as_those_that_replace_them(model: Path) -> None:
+    async with (
+        local.experts(model, 1) as (one,),
+        local.router(model, [one], rebalance=False) as address,
+        connected(address) as client,
+    ):
+        request = router_pb2.GetPlacementRequest()
+        assert await client.stub.GetPlacement(request) == await client.placement.GetPlacement(request)
+        nobody = router_pb2.AddExpertServicesRequest()
+        assert await refused(client.stub.AddExpertServices(nobody)) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "addresses is empty; name at least one",
+        )
+        unplanned = router_pb2.PlanPlacementRequest()
+        assert await refused(client.stub.PlanPlacement(unplanned)) == await refused(
+            client.placement.PlanPlacement(unplanned)
+        )
+        even = router_pb2.ChangePlacementRequest(even=router_pb2.EvenPlacement(), operation_id="even")
+        done = [response async for response in client.stub.ChangePlacement(even)]
+        assert done[-1].phase == router_pb2.OPERATION_PHASE_DONE
+        recording = aiter(client.stub.RecordRouting(router_pb2.RecordRoutingRequest(num_steps=1)))
+        assert (await anext(recording)).num_layers == NUM_LAYERS
+
+
 async def test_served_steps_are_recorded_as_they_were_routed(model: Path) -> None:
     async with (
         local.experts(model, 1) as addresses,
         local.router(model, addresses, lanes=1) as address,
         connected(address) as client,
     ):
-        responses = aiter(client.stub.RecordRouting(router_pb2.RecordRoutingRequest(num_steps=4)))
+        responses = aiter(client.placement.RecordRouting(router_pb2.RecordRoutingRequest(num_steps=4)))
         begun = await anext(responses)
         assert (begun.num_layers, begun.num_experts, begun.num_experts_per_token) == (NUM_LAYERS, NUM_EXPERTS, TOP_K)
         (outcome,) = await client.generate([[5, 6, 7]], max_new_tokens=4, return_routed_experts=True)

@@ -1,4 +1,4 @@
-"""`python -m tests.wire.fuzz --seconds 60`: altered frames and replies, read by the native codec and the generated classes.
+"""`python -m tests.wire.fuzz --seconds 60`: altered frames and replies, read natively and by the generated classes.
 
 Each message is a seed's, so that a failure is found again. It is most worth with a codec built with sanitizers, which
 `scripts/check-sanitised` does.

@@ -10,7 +10,7 @@ from typing import Protocol
 import grpc
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from moesaic.v1 import router_pb2, router_pb2_grpc
+from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.cli.hosting.plan import plan_summary
 from services.cli.report import Report
 from services.runtime.channels import open_channel
@@ -43,11 +43,11 @@ class OperationSettings(Protocol):
 
 
 @asynccontextmanager
-async def router_at(address: str) -> AsyncIterator[router_pb2_grpc.RouterServiceStub]:
-    """The router's calls. One that fails in the block raises RouterFailed."""
+async def router_at(address: str) -> AsyncIterator[placement_pb2_grpc.PlacementServiceStub]:
+    """The router's calls for operators. One that fails in the block raises RouterFailed."""
     try:
         async with open_channel(address) as channel:
-            yield router_pb2_grpc.RouterServiceStub(channel)
+            yield placement_pb2_grpc.PlacementServiceStub(channel)
     except grpc.aio.AioRpcError as error:
         details = " ".join((error.details() or "the call failed without a message").split())
         raise RouterFailed(f"{error.code().name}: {details} (router {address})") from error

@@ -1,0 +1,70 @@
+"""Serves `moesaic.v1.PlacementService`; translates protobuf, nothing else."""
+
+from collections.abc import AsyncGenerator, Callable
+
+import grpc
+
+from moesaic.v1 import placement_pb2_grpc, router_pb2
+from services.router.balance.messages import plan_message, strategy_of
+from services.router.hosting.messages import goal_of, placement_message, progress_message, stated
+from services.router.hosting.operations import Operation
+from services.router.load.recorded import recorded_steps
+from services.router.running import Running
+from services.wire.errors import InvalidRequest
+
+SERVICE_NAME = "moesaic.v1.PlacementService"
+
+
+class PlacementService(placement_pb2_grpc.PlacementServiceServicer):
+    """Answers UNAVAILABLE until the router is ready: `running` raises Unavailable then."""
+
+    def __init__(self, running: Callable[[], Running]) -> None:
+        self._running = running
+
+    async def GetPlacement(
+        self, request: router_pb2.GetPlacementRequest, context: grpc.aio.ServicerContext
+    ) -> router_pb2.GetPlacementResponse:
+        running = self._running()
+        return placement_message(running.fleet, running.description.model_digest)
+
+    async def ChangePlacement(
+        self, request: router_pb2.ChangePlacementRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[router_pb2.ChangePlacementResponse, None]:
+        operation, plan = await _begun(self._running(), request)
+        async for progress in operation.follow():
+            yield progress_message(operation.name, progress, plan)
+            plan = None  # said once
+
+    async def AddExpertServices(
+        self, request: router_pb2.AddExpertServicesRequest, context: grpc.aio.ServicerContext
+    ) -> router_pb2.AddExpertServicesResponse:
+        if not request.addresses:
+            raise InvalidRequest("addresses is empty; name at least one")
+        return router_pb2.AddExpertServicesResponse(addresses=await self._running().fleet.add(request.addresses))
+
+    async def PlanPlacement(
+        self, request: router_pb2.PlanPlacementRequest, context: grpc.aio.ServicerContext
+    ) -> router_pb2.PlanPlacementResponse:
+        running = self._running()
+        model_digest, balancer = running.description.model_digest, running.balancer
+        if request.HasField("target"):
+            judged = await balancer.judge(stated(request.target, model_digest))
+        else:
+            judged = await balancer.preview(strategy_of(request.strategy))
+        return plan_message(judged, model_digest, balancer.outcomes)
+
+    def RecordRouting(
+        self, request: router_pb2.RecordRoutingRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[router_pb2.RecordRoutingResponse, None]:
+        return recorded_steps(self._running().watch, request.num_steps)
+
+
+async def _begun(
+    running: Running, request: router_pb2.ChangePlacementRequest
+) -> tuple[Operation, router_pb2.PlanPlacementResponse | None]:
+    """The operation that is asked for, and its plan where it has one."""
+    name, force, model_digest = request.operation_id, request.force, running.description.model_digest
+    if request.WhichOneof("change") != "planned":
+        return running.fleet.change(name, goal_of(request, model_digest), force=force), None
+    operation, judged = await running.balancer.begin(name, strategy_of(request.planned.strategy), force=force)
+    return operation, plan_message(judged, model_digest, running.balancer.outcomes)
