@@ -9,6 +9,10 @@ from hypothesis import settings
 
 # Before grpc is imported: services that are stopped in the middle of calls, as here, are no news.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# What tests talk to is on this machine, and what they record goes where they say.
+for name in list(os.environ):
+    if name.lower().endswith("_proxy") or name.startswith("OTEL_"):
+        del os.environ[name]
 
 # A shell has what it starts in the background ignore SIGINT, and so would the commands that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
 from services.runtime.tracing import Recorder, recording_with
 
@@ -33,7 +33,7 @@ class RecordedSpans:
 def recorded_spans() -> Iterator[RecordedSpans]:
     """Record until the block ends; traces without a parent are sampled."""
     recorded = RecordedSpans()
-    with recording_with(Recorder(recorded.encoded.extend, ALWAYS_ON)):
+    with recording_with(Recorder(recorded.encoded.extend, DEFAULT_ON)):
         yield recorded
 
 

@@ -1,6 +1,7 @@
 """The shape of the code: who may import whom, and how long files and functions may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,3 +119,10 @@ def test_functions_are_short():
 
 def test_modules_say_in_their_first_line_what_they_are_for():
     assert [path for path in SOURCES if not (ast.get_docstring(parsed(path)) or "").strip()] == []
+
+
+def test_clients_are_opened_where_proxies_are_kept_away():
+    opening = re.compile(r"\b(urlopen|insecure_channel|secure_channel)\(|trust_env")
+    sources = (path for folder in ("services", "bench", "tests/compose") for path in (ROOT / folder).rglob("*.py"))
+    found = {str(path.relative_to(ROOT)) for path in sources if opening.search(path.read_text(encoding="utf-8"))}
+    assert found == {"services/runtime/channels.py", "services/runtime/otlp/grpc_sender.py"}

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,16 +33,16 @@ class LocalCluster:
 
 @asynccontextmanager
 async def gateway_address(
-    settings: ClientSettings, report: Report, otlp_endpoint: str | None = None
+    settings: ClientSettings, report: Report, telemetry: Mapping[str, str] | None = None
 ) -> AsyncIterator[str]:
     """The address that the settings name, or else that of a local cluster which runs until the block ends.
 
-    The cluster exports to `otlp_endpoint`, where it is said. Raises what `local_cluster` raises.
+    Its processes have the variables of `telemetry` too. Raises what `local_cluster` raises.
     """
     if settings.address is not None:
         yield settings.address
         return
-    plan = replace(ClusterPlan.of(settings, drain_seconds=OWN_DRAIN_SECONDS), otlp_endpoint=otlp_endpoint)
+    plan = replace(ClusterPlan.of(settings, drain_seconds=OWN_DRAIN_SECONDS), telemetry=telemetry or {})
     async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
         report.line("")
         yield cluster.gateway
@@ -59,7 +59,7 @@ async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> 
     with log_folder(report, verbose) as folder:
         async with asyncio.TaskGroup() as tasks:
             supervisors = [
-                Supervisor(member, folder, variables_of(index, plan.otlp_endpoint), report.line)
+                Supervisor(member, folder, variables_of(index) | dict(plan.telemetry), report.line)
                 for index, member in enumerate(members)
             ]
             for supervisor in supervisors:
@@ -81,14 +81,12 @@ async def _stop(supervisors: Sequence[Supervisor], grace_seconds: float) -> None
                 stopping.create_task(supervisor.stop(grace_seconds))
 
 
-def variables_of(index: int, otlp_endpoint: str | None = None) -> dict[str, str]:
+def variables_of(index: int) -> dict[str, str]:
     """What a command's process of this number has in its environment besides the command's own."""
     variables = {"GRPC_VERBOSITY": "ERROR"}
     first = ProcessSettings().metrics_port
     if first is not None:  # processes of one machine cannot share a port: each gets the next one
         variables["MOESAIC_METRICS_PORT"] = str(first + index)
-    if otlp_endpoint is not None:
-        variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = otlp_endpoint
     return variables
 
 

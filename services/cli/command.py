@@ -10,7 +10,8 @@ from typing import Any
 
 from services.runtime.event_loop import NewLoop, run_in_loop
 from services.runtime.logs import configure_logging
-from services.runtime.process import ProcessSettings, exit_code_of, leaves
+from services.runtime.otlp.settings import load_telemetry
+from services.runtime.process import exit_code_of, leaves
 from services.runtime.telemetry import configure_telemetry
 
 TERMINATED_EXIT = 128 + signal.SIGTERM
@@ -28,12 +29,15 @@ def run_command(
     SIGINT and SIGTERM cancel it, so that what it started is stopped before it ends. A reader of stdout that
     left ends it quietly.
     """
-    process = ProcessSettings()
+    try:
+        telemetry = load_telemetry(f"moesaic {command}")
+    except SystemExit:
+        life.close()  # it will never be awaited
+        raise
     configure_logging(command, "warning")
 
     def run() -> int:
-        otlp = process.otlp_endpoint is not None
-        with configure_telemetry(command, uuid.uuid4().hex, otlp=otlp, metrics_port=None):
+        with configure_telemetry(command, uuid.uuid4().hex, telemetry, metrics_port=None):
             try:
                 run_in_loop(_cancelled_by_sigterm(life), new_loop)
             except asyncio.CancelledError:

@@ -51,8 +51,8 @@ async def _generate(settings: GenerateSettings, prompt: str) -> None:
     shown_at = ANY_PORT if settings.tracing and settings.address is None else None
     others = settings.experts + 2
     async with local_tracing(shown_at, report, verbose=settings.verbose, num_others=others) as tracing:
-        endpoint = tracing.otlp_endpoint if tracing is not None else None
-        async with gateway_address(settings, report, endpoint) as address:
+        telemetry = tracing.variables(every_trace=True) if tracing is not None else None
+        async with gateway_address(settings, report, telemetry) as address:
             await _continue(settings, prompt, address, report)
         if tracing is not None:  # by now the services have ended, and sent what they had
             await _show_trace(tracing, report)

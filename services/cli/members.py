@@ -3,9 +3,9 @@
 import random
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.cli.machine import num_cores
@@ -50,8 +50,8 @@ class ClusterPlan:
     wire_dtype: str = "auto"
     coverage: int = 1
     rebalance: bool = True
-    # Where the processes send traces and metrics; None is where the environment says, if it does.
-    otlp_endpoint: str | None = None
+    # Variables of OpenTelemetry's that the processes have beside and before the environment's own.
+    telemetry: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: ClusterSettings, *, drain_seconds: float, listen: str | None = None) -> "ClusterPlan":

@@ -10,7 +10,7 @@ from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from services.cli.settings import GenerateSettings, SamplingSettings
 from services.runtime.channels import open_channel
 from services.runtime.span_writing import Kind
-from services.runtime.tracing import begin_span
+from services.runtime.tracing import begin_span, passed_on
 from services.wire.errors import ServingError, from_rpc
 
 SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p")
@@ -88,7 +88,8 @@ async def stream(
     """
     outcome = Outcome()
     span = begin_span("moesaic.generate", Kind.CLIENT)
-    metadata = () if span is None else (("traceparent", span.span.traceparent),)
+    context = passed_on(span, None)
+    metadata = () if context is None else (("traceparent", context.traceparent),)
     failure: BaseException | None = None
     try:
         async with open_channel(address) as channel:

@@ -32,7 +32,7 @@ async def _serve(settings: ServeSettings) -> None:
     shown_at, verbose = settings.tracing_http if settings.tracing else None, settings.verbose
     async with local_tracing(shown_at, report, verbose=verbose, num_others=len(plan.members())) as tracing:
         if tracing is not None:
-            plan = replace(plan, otlp_endpoint=tracing.otlp_endpoint)
+            plan = replace(plan, telemetry=tracing.variables(every_trace=False))
         async with local_cluster(plan, report, verbose=verbose) as cluster:
             await _until_told_to_stop(cluster, tracing, report)
     report.line("stopped")

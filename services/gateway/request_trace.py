@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from services.gateway.request_metrics import error_type
 from services.runtime.span_writing import Kind, SpanRef
-from services.runtime.tracing import OpenSpan, begin_span
+from services.runtime.tracing import OpenSpan, begin_span, passed_on
 
 
 class RequestTrace:
@@ -15,8 +15,8 @@ class RequestTrace:
         parent = SpanRef.parse(traceparent, tracestate)
         self._span = begin_span("gateway.generate", Kind.SERVER, parent)
         self._relay: OpenSpan | None = None
-        # Where nothing is recorded here, the client's context is passed on as it came.
-        self._passed_on = parent if self._span is None else None
+        # Where nothing is recorded of it here; what is gets a span to go on below when it is relayed.
+        self._passed_on = passed_on(None, parent) if self._span is None else None
 
     @property
     def traceparent(self) -> str:

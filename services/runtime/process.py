@@ -14,14 +14,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Literal, NoReturn
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from services.runtime.allocator import keep_freed_memory
 from services.runtime.event_loop import run_in_loop
 from services.runtime.garbage import set_aside_what_stays
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
-from services.runtime.settings import load
+from services.runtime.otlp.settings import load_telemetry
+from services.runtime.settings import Variables, load
 from services.runtime.telemetry import configure_telemetry
 from services.wire.errors import ServingError
 
@@ -41,15 +42,19 @@ ORPHAN_SECONDS = 40.0
 class ProcessSettings(BaseSettings):
     """What every process has, whichever service it is."""
 
-    model_config = SettingsConfigDict(env_prefix="MOESAIC_", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix="MOESAIC_", frozen=True)
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
     metrics_port: int | None = Field(None, ge=1, le=65_535, description="port for Prometheus; unset for none")
     announce_fd: int | None = Field(None, ge=0, description="descriptor that gets `ready PORT` once serving")
     parent_pid: int | None = Field(None, ge=1, description="process to die with")
-    otlp_endpoint: str | None = Field(
-        None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", description="collector; unset for none"
-    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read variables as `load` does, wherever these are made."""
+        return init_settings, Variables(settings_cls)
 
 
 def run_service(
@@ -78,14 +83,14 @@ def run_service(
 def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service: str) -> int:
     """Run `life` in an event loop with logging and telemetry; the exit code, as `exit_code_of` has it."""
     process = load(ProcessSettings, (), f"moesaic {service}")
+    telemetry = load_telemetry(f"moesaic {service}")
     keep_freed_memory()
     configure_logging(service, process.log_level)
     _die_with(process.parent_pid)
-    otlp = process.otlp_endpoint is not None
-    measured = otlp or process.metrics_port is not None
+    measured = telemetry.metrics is not None or process.metrics_port is not None
 
     def run() -> None:
-        with configure_telemetry(service, uuid.uuid4().hex, otlp=otlp, metrics_port=process.metrics_port):
+        with configure_telemetry(service, uuid.uuid4().hex, telemetry, metrics_port=process.metrics_port):
             run_in_loop(_live(life(_announcer(process.announce_fd)), measured))
 
     return exit_code_of(run, command=service)

@@ -30,6 +30,8 @@ COMMON_PREFIX = "MOESAIC_"
 USAGE_EXIT = 2
 # What would stand for an absent value; no argument of a process can contain it, so that `None` is a text too.
 NO_TEXT = "\0"
+# What Kubernetes says in NAME_PORT of a Service called NAME, as Docker once did of a link.
+SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.+:\d+")
 METAVARS = {
     "str": "TEXT",
     "Path": "PATH",
@@ -77,7 +79,15 @@ class Whole:
 
 
 class Variables(EnvSettingsSource):
-    """Environment variables, with lists written `a,b` as well as in JSON."""
+    """Environment variables, with lists written `a,b` as well as in JSON.
+
+    What Kubernetes sets for a Service whose name happens to give a setting's variable is not taken for a setting.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        is_service_link = key.endswith("_port") and SERVICE_LINK.fullmatch(value or "") is not None
+        return None if is_service_link else value, key, is_complex
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:

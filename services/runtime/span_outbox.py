@@ -3,20 +3,18 @@
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
 
-import grpc
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1 import resource_pb2
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.sdk.resources import Resource
 
+from services.runtime.otlp.delivery import Delivery
+from services.runtime.otlp.resource import encoded
 from services.runtime.span_writing import encode_request
 
 logger = logging.getLogger(__name__)
 
 SCOPE = "moesaic"
-EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 SEND_EVERY_SECONDS = 1.0
 # Some thousands of spans a message; collectors refuse more than 4 MiB unless told otherwise.
 MAX_MESSAGE_BYTES = 1 << 20
@@ -27,11 +25,13 @@ MAX_WAITING_BYTES = 16 << 20
 class SpanOutbox:
     """Takes encoded spans from any thread; what cannot be kept or sent is lost, and said once in the log.
 
-    `resource` is the process that they are of. To be closed, which sends what is left.
+    `resource` is the process that they are of. To be closed, which sends what is left and closes the `delivery`.
     """
 
-    def __init__(self, resource: Resource) -> None:
-        self._exporter = _Exporter(resource)
+    def __init__(self, resource: Resource, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._encoded_resource = encoded(resource)
+        self._encoded_scope = InstrumentationScope(name=SCOPE).SerializeToString()
         self._waiting: list[bytes] = []
         self._num_bytes = 0
         self._is_dropping = False
@@ -54,11 +54,11 @@ class SpanOutbox:
             self._news.set()
 
     def close(self) -> None:
-        """Send what waits, and end; takes as long as the exporter's own retries."""
+        """Send what waits, and end; takes as long as the delivery."""
         self._is_closed = True
         self._news.set()
         self._thread.join()
-        self._exporter.shutdown()
+        self._delivery.close()
 
     def _run(self) -> None:
         while not self._is_closed:
@@ -72,38 +72,12 @@ class SpanOutbox:
             spans, self._waiting = self._waiting, []
             self._num_bytes, self._is_dropping = 0, False
         for message in _messages(spans):
-            self._exporter.export(message)  # type: ignore[arg-type]  # what `_translate_data` takes
+            self._delivery.deliver(partial(encode_request, self._encoded_resource, self._encoded_scope, message))
 
     def _note_dropping(self) -> None:
         if not self._is_dropping:
             logger.warning("spans are dropped: the collector does not take them as fast as they are made")
         self._is_dropping = True
-
-
-class _Exporter(OTLPSpanExporter):
-    """The SDK's own, with its variables, security and retries, for spans that are encoded already."""
-
-    def __init__(self, resource: Resource) -> None:
-        attributes = [
-            KeyValue(key=key, value=AnyValue(string_value=str(value))) for key, value in resource.attributes.items()
-        ]
-        self._encoded_resource = resource_pb2.Resource(attributes=attributes).SerializeToString()
-        self._encoded_scope = InstrumentationScope(name=SCOPE).SerializeToString()
-        super().__init__()
-
-    def _translate_data(self, data: Sequence[bytes]) -> bytes:  # type: ignore[override]
-        return encode_request(self._encoded_resource, self._encoded_scope, data)
-
-    def _initialize_channel_and_stub(self) -> None:
-        super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
-        self._client = _EncodedTraces(self._channel)  # type: ignore[assignment]
-
-
-class _EncodedTraces:
-    """The collector's service, which is sent bytes: the generated stub would have them as a message first."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self.Export = channel.unary_unary(EXPORT, response_deserializer=ExportTraceServiceResponse.FromString)
 
 
 def _messages(spans: Sequence[bytes]) -> list[list[bytes]]:

@@ -25,6 +25,8 @@ _SPANS, _SCOPE, _RESOURCE, _SCOPE_SPANS, _RESOURCE_SPANS = b"\x12", b"\x0a", b"\
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED_FLAG = 1
 
+_ALL_BITS = (1 << 64) - 1  # of a negative number: its two's complement
+
 _random = Random()
 _BYTES = tuple(bytes((value,)) for value in range(0x80))
 
@@ -99,11 +101,11 @@ def encode_span(
         *attributes,
     ]
     if tracestate:
-        parts.append(_sized(_TRACE_STATE, tracestate.encode()))
+        parts.append(_sized(_TRACE_STATE, _utf8(tracestate)))
     for link in links:
         parts.append(_LINK + _TRACE_AND_SPAN_ID.pack(_TRACE_ID, link.trace_id, _SPAN_ID, link.span_id))
     if error is not None:
-        parts.append(_sized(_STATUS, _sized(_MESSAGE, error.encode()) + _CODE_IS_ERROR))
+        parts.append(_sized(_STATUS, _sized(_MESSAGE, _utf8(error)) + _CODE_IS_ERROR))
     return _sized(_SPANS, b"".join(parts))
 
 
@@ -114,22 +116,22 @@ def encode_request(resource: bytes, scope: bytes, spans: Iterable[bytes]) -> byt
 
 
 def attribute(key: str, value: str | int) -> bytes:
-    """An attribute of a span; a number must not be negative."""
+    """An attribute of a span."""
     return number(key, value) if isinstance(value, int) else text(key, value)
 
 
 def number(key: str, value: int) -> bytes:
-    """An attribute that is a number from 0 on."""
-    if value < 0x80:
+    """An attribute that is a number."""
+    if 0 <= value < 0x80:
         return _small_number(key, value)
-    encoded = _varint(value)
+    encoded = _varint(value & _ALL_BITS)
     return _number_head(key, len(encoded)) + encoded
 
 
 @lru_cache(maxsize=4096)
 def text(key: str, value: str) -> bytes:
     """An attribute that is a text."""
-    return _sized(_ATTRIBUTE, _sized(_KEY, key.encode()) + _sized(_VALUE, _sized(_TEXT, value.encode())))
+    return _sized(_ATTRIBUTE, _sized(_KEY, key.encode()) + _sized(_VALUE, _sized(_TEXT, _utf8(value))))
 
 
 @lru_cache(maxsize=4096)
@@ -146,6 +148,11 @@ def _number_head(key: str, num_bytes: int) -> bytes:
 @lru_cache(maxsize=256)
 def _name_and_kind(name: str, kind: Kind) -> bytes:
     return _sized(_NAME, name.encode()) + _KIND + _varint(kind)
+
+
+def _utf8(text: str) -> bytes:
+    """Half of a surrogate pair, which no UTF-8 has, is a question mark: no text may end what is traced."""
+    return text.encode("utf-8", "replace")
 
 
 def _sized(tag: bytes, content: bytes) -> bytes:

@@ -2,19 +2,20 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from opentelemetry import metrics
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import NoOpTracer
 from prometheus_client import start_http_server
 
+from services.runtime.otlp.delivery import Delivery
+from services.runtime.otlp.metric_exporter import DeliveredMetrics
+from services.runtime.otlp.resource import describe_process
+from services.runtime.otlp.settings import Telemetry
 from services.runtime.span_outbox import SpanOutbox
 from services.runtime.tracing import Recorder, recording_with
 from services.wire.errors import ServingError
@@ -26,40 +27,51 @@ FLUSH_SECONDS = 5.0
 
 
 @contextmanager
-def configure_telemetry(service_name: str, instance: str, *, otlp: bool, metrics_port: int | None) -> Iterator[None]:
+def configure_telemetry(
+    service_name: str, instance: str, telemetry: Telemetry, *, metrics_port: int | None
+) -> Iterator[None]:
     """Install what the process records into, and flush it within FLUSH_SECONDS when the block ends.
 
-    With `otlp` traces and metrics go to the endpoint that the OTEL_* variables name; with a `metrics_port`
-    metrics are served to Prometheus there. With neither nothing is installed and recording does nothing.
-    OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before `service_name` and `instance`.
+    Traces and metrics go where `telemetry` says; with a `metrics_port` metrics are served to Prometheus there. With
+    neither nothing is installed and recording does nothing, as where all is disabled. OTEL_SERVICE_NAME and
+    OTEL_RESOURCE_ATTRIBUTES go before `service_name` and `instance`.
     Raises ServingError when the metrics port cannot be listened on. To be entered once in a process's life.
     """
-    own = {"service.namespace": "moesaic", "service.name": service_name, "service.instance.id": instance}
-    resource = Resource.create(own).merge(OTELResourceDetector().detect())
+    for remark in telemetry.remarks:
+        logger.warning("%s", remark)
+    resource = describe_process(service_name, instance, telemetry.attributes)
+    deliveries: list[Delivery] = []
     shutdowns: list[Callable[[], object]] = []
-    readers = _metric_readers(otlp, metrics_port)
+    readers = _metric_readers(telemetry, metrics_port, deliveries)
     if readers:
-        meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+        exemplars = telemetry.metric_settings.exemplar_filter
+        meters = MeterProvider(readers, resource, exemplars, shutdown_on_exit=False)
         metrics.set_meter_provider(meters)
         shutdowns.append(meters.shutdown)
     with ExitStack() as stack:
-        # The SDK's provider knows what its variables say of sampling, and of being off.
-        traces = TracerProvider(resource=resource, shutdown_on_exit=False)
-        if otlp and not isinstance(traces.get_tracer(__name__), NoOpTracer):
-            outbox = SpanOutbox(resource)
-            stack.enter_context(recording_with(Recorder(outbox.put, traces.sampler)))
+        if telemetry.traces is not None:
+            deliveries.append(Delivery(telemetry.traces))
+            outbox = SpanOutbox(resource, deliveries[-1])
+            stack.enter_context(recording_with(Recorder(outbox.put, telemetry.sampler)))
             shutdowns.append(outbox.close)
         try:
             yield
         finally:
+            for delivery in deliveries:
+                delivery.hurry()
             _within(FLUSH_SECONDS, shutdowns)
 
 
-def _metric_readers(otlp: bool, metrics_port: int | None) -> list[MetricReader]:
+def _metric_readers(telemetry: Telemetry, metrics_port: int | None, deliveries: list[Delivery]) -> list[MetricReader]:
     readers: list[MetricReader] = []
-    if otlp:
-        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
-    if metrics_port is not None:
+    settings = telemetry.metric_settings
+    if telemetry.metrics is not None:
+        deliveries.append(Delivery(telemetry.metrics))
+        exporter = DeliveredMetrics(deliveries[-1], settings)
+        readers.append(PeriodicExportingMetricReader(exporter, settings.interval_millis, settings.timeout_millis))
+    if metrics_port is not None and telemetry.is_disabled:
+        logger.warning("OTEL_SDK_DISABLED: no metrics on port %d either", metrics_port)
+    elif metrics_port is not None:
         try:
             start_http_server(metrics_port)
         except OSError as error:
@@ -72,12 +84,13 @@ def _metric_readers(otlp: bool, metrics_port: int | None) -> list[MetricReader]:
 def _within(seconds: float, shutdowns: list[Callable[[], object]]) -> None:
     """Run all of them at once, each in a thread that may be left behind.
 
-    An exporter's own retries know no bound.
+    A collector that hangs takes as long as its timeout.
     """
     threads = [threading.Thread(target=shutdown, daemon=True) for shutdown in shutdowns]
     for thread in threads:
         thread.start()
+    until = time.monotonic() + seconds
     for thread in threads:
-        thread.join(seconds)
+        thread.join(max(0.0, until - time.monotonic()))
     if any(thread.is_alive() for thread in threads):
         logger.warning("telemetry was not flushed within %g s", seconds)

@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from services.runtime.span_writing import Kind, SpanRef, attribute, encode_span
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """Where a process's spans go: `put` takes them encoded. The `sampler` decides on traces that begin here."""
+    """Where a process's spans go: `put` takes them encoded. The `sampler` decides where requests enter the process."""
 
     put: Callable[[Sequence[bytes]], None]
     sampler: Sampler
@@ -80,9 +82,28 @@ def begin_span(name: str, kind: Kind, parent: SpanRef | None = None) -> OpenSpan
     """A span below `parent`, or the first one of a trace; None where it is not sampled or nothing is recorded."""
     if _recorder is None:
         return None
-    if parent is not None:
-        return OpenSpan(_recorder, name, kind, parent.child(), parent.span_id) if parent.is_sampled else None
-    root = SpanRef.root()
-    result = _recorder.sampler.should_sample(None, int.from_bytes(root.trace_id, "big"), name)
-    is_sampled = result.decision is Decision.RECORD_AND_SAMPLE
-    return OpenSpan(_recorder, name, kind, root, b"") if is_sampled else None
+    span = SpanRef.root() if parent is None else parent.child()
+    result = _recorder.sampler.should_sample(_context(parent), int.from_bytes(span.trace_id, "big"), name)
+    if result.decision is not Decision.RECORD_AND_SAMPLE:
+        return None
+    return OpenSpan(_recorder, name, kind, span._replace(is_sampled=True), b"" if parent is None else parent.span_id)
+
+
+def passed_on(span: OpenSpan | None, parent: SpanRef | None) -> SpanRef | None:
+    """What others are told to go on below: the span; the parent as it came where nobody records here; else that nothing
+    is sampled, so that none of them decides anew.
+    """
+    if span is not None:
+        return span.span
+    if _recorder is None:
+        return parent
+    return (parent or SpanRef.root())._replace(is_sampled=False)
+
+
+def _context(parent: SpanRef | None) -> Context | None:
+    """A parent as samplers are told of it."""
+    if parent is None:
+        return None
+    trace_id, span_id = int.from_bytes(parent.trace_id, "big"), int.from_bytes(parent.span_id, "big")
+    flags = TraceFlags(TraceFlags.SAMPLED if parent.is_sampled else TraceFlags.DEFAULT)
+    return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags)))

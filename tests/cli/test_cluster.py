@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +51,8 @@ class Serving:
         return self.process.returncode, stderr.decode()
 
 
-async def run(*arguments: str, folder: Path) -> tuple[int, str, str]:
-    process = await start(*arguments, variables={"TMPDIR": str(folder)})
+async def run(*arguments: str, folder: Path, variables: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    process = await start(*arguments, variables={"TMPDIR": str(folder), **(variables or {})})
     stdout, stderr = await process.communicate()
     assert process.returncode is not None
     return process.returncode, stdout.decode(), stderr.decode()
@@ -94,9 +94,25 @@ def run_folders(folder: Path) -> list[Path]:
     return list(folder.glob("moesaic-*"))
 
 
+# What a machine may have set for everybody, and what no proxy, collector or Service may come between.
+SURROUNDINGS = {
+    **{
+        name: "http://127.0.0.1:9"
+        for proxy in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+        for name in (proxy, proxy.upper())
+    },
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_TRACES_SAMPLER": "always_off",
+    "MOESAIC_METRICS_PORT": "tcp://10.0.0.1:9090",
+    "MOESAIC_ROUTER_PORT": "tcp://10.0.0.2:50052",
+    "MOESAIC_EXPERT_PORT_50053_TCP_ADDR": "10.0.0.3",
+}
+
+
 async def test_generate_starts_a_cluster_streams_says_the_cost_shows_the_trace_and_leaves_nothing(tmp_path: Path):
     flags = ("--max-new-tokens", "8", "--temperature", "0", "--experts", "2", "--json", "--ignore-eos", "--tracing")
-    code, stdout, stderr = await run("generate", "Once upon a time", *flags, folder=tmp_path)
+    code, stdout, stderr = await run("generate", "Once upon a time", *flags, folder=tmp_path, variables=SURROUNDINGS)
     assert code == 0, stderr
     *text, last = stdout.splitlines()
     read = json.loads(last)
@@ -107,6 +123,7 @@ async def test_generate_starts_a_cluster_streams_says_the_cost_shows_the_trace_a
     assert 0.95 * parts["end_to_end_nanos"] <= parts["end_to_end_nanos"] - parts["unaccounted_nanos"]
     assert "where the time went" in stderr
     assert "slowest service" in stderr
+    assert "traces go to the cluster's own tracing service, not where OTEL_* variables say" in stderr
     assert_shows_the_way_through_every_service(stderr.partition("\ntrace ")[2])
     pids = [int(pid) for pid in re.findall(r"pid (\d+)", stderr)]
     assert len(pids) == NUM_PROCESSES

@@ -242,6 +242,15 @@ async def test_a_traced_request_brings_its_trace_along(gateway: ScriptedGateway)
     assert int(flags, 16) & 1  # sampled
 
 
+async def test_a_request_that_is_not_sampled_says_so(gateway: ScriptedGateway):
+    variables = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_SAMPLER": "always_off"}
+    process = await start(gateway, "Once", variables=variables)
+    _, stderr = await process.communicate()
+    assert process.returncode == 0
+    assert b"lost" not in stderr
+    assert gateway.metadata["traceparent"].endswith("-00")
+
+
 async def test_an_untraced_request_brings_none(gateway: ScriptedGateway):
     await generate(gateway, "Once")
     assert "traceparent" not in gateway.metadata

@@ -42,6 +42,32 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     assert f"examples:\n  moesaic {name}" in text
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve",),
+        ("generate", "Once"),
+        ("bench", "--address", "127.0.0.1:9"),
+        ("placement", "show"),
+        ("experts", "list"),
+        ("rebalance",),
+        ("routing", "record", "FILE"),
+        ("trace",),
+    ],
+)
+def test_every_command_refuses_a_variable_of_opentelemetrys_that_cannot_be_followed(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    reason = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json': it should be 'grpc' or 'http/protobuf'"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"moesaic {arguments[0]}") and line.endswith(f": {reason}")
+
+
 @pytest.mark.parametrize("name", ["gateway", "router", "expert", "tracing"])
 def test_every_service_is_a_module_that_runs(name: str):
     ended = subprocess.run(

@@ -1,10 +1,12 @@
 """A request's spans lie in its client's trace, and the router goes on in it."""
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
+from services.runtime.tracing import Recorder, recording_with
 from tests.gateway.gateway_client import running_gateway
 from tests.gateway.router_double import RouterDouble
-from tests.recorded_spans import PARENT_ID, TRACE_ID, TRACEPARENT, attributes_of, recorded_spans
+from tests.recorded_spans import PARENT_ID, TRACE_ID, TRACEPARENT, RecordedSpans, attributes_of, recorded_spans
 
 METADATA = [("traceparent", TRACEPARENT), ("tracestate", "vendor=1")]
 
@@ -35,6 +37,18 @@ async def test_a_failed_request_says_so_in_its_span() -> None:
     (request,) = recorded.spans
     assert request.status.code == Status.STATUS_CODE_ERROR
     assert attributes_of(request)["error.type"] == "INVALID_ARGUMENT"
+
+
+async def test_a_sampler_that_samples_nothing_tells_the_router_so() -> None:
+    router, recorded = RouterDouble(answer=[5]), RecordedSpans()
+    with recording_with(Recorder(recorded.encoded.extend, ALWAYS_OFF)):
+        async with running_gateway(router) as client:
+            await client.complete(metadata=METADATA)
+            await client.complete()
+            first, second = await router.next_sequence(), await router.next_sequence()
+    assert recorded.spans == []
+    assert first.trace.traceparent == METADATA[0][1].removesuffix("01") + "00"
+    assert second.trace.traceparent.endswith("-00")
 
 
 async def test_without_tracing_the_clients_context_is_passed_on_unchanged() -> None:

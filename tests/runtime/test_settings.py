@@ -152,3 +152,28 @@ def test_the_help_has_description_defaults_variables_and_examples(capsys: pytest
     assert "--max-guests N most guests at once (default: 4) [env: MOESAIC_KITCHEN_MAX_GUESTS]" in text
     assert "examples: moesaic kitchen --cooks ann" in text
     assert "[kitchen]" in text
+
+
+class HarbourSettings(BaseSettings):
+    """Lets ships in."""
+
+    model_config = SettingsConfigDict(env_prefix="MOESAIC_HARBOUR_", frozen=True)
+
+    quay_port: PositiveInt | None = None
+
+
+@pytest.mark.parametrize("link", ["tcp://10.0.0.1:9090", "udp://[fd00::1]:53"])
+def test_what_kubernetes_says_of_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch, link: str):
+    monkeypatch.setenv("MOESAIC_HARBOUR_QUAY_PORT", link)
+    assert load(HarbourSettings, (), "moesaic harbour").quay_port is None
+    monkeypatch.setenv("MOESAIC_HARBOUR_QUAY_PORT", "7")
+    assert load(HarbourSettings, (), "moesaic harbour").quay_port == 7
+
+
+def test_a_port_that_is_none_is_refused_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("MOESAIC_HARBOUR_QUAY_PORT", "tcp://")
+    with pytest.raises(SystemExit):
+        load(HarbourSettings, (), "moesaic harbour")
+    assert "MOESAIC_HARBOUR_QUAY_PORT" in capsys.readouterr().err

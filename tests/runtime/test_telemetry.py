@@ -13,6 +13,9 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.sdk.resources import Resource
 
 from services.runtime import span_outbox
+from services.runtime.otlp.delivery import Delivery
+from services.runtime.otlp.destination import GRPC, Destination, Signal
+from services.runtime.otlp.endpoint import grpc_endpoint
 from services.runtime.server import serving
 from services.runtime.span_outbox import SpanOutbox
 from services.runtime.span_writing import Kind, SpanRef, encode_span
@@ -127,14 +130,75 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collec
     assert "telemetry was not flushed within 0.2 s" in ended.stderr
 
 
+async def test_a_collector_that_is_gone_costs_a_line_a_signal_and_no_time_at_the_end(unused_tcp_port: int):
+    body = "import services.runtime.telemetry as telemetry; telemetry.FLUSH_SECONDS = 60.0"
+    ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_tcp_port}"}, body)
+    assert ended.returncode == 0
+    assert ended.stderr.count("\n") == 2
+    assert ended.stderr.count("spans are lost") == ended.stderr.count("metrics are lost") == 1
+
+
+async def test_a_collector_without_metrics_costs_one_line_and_gets_the_spans(collector: Collector):
+    def register(server: grpc.aio.Server) -> None:
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+
+    async with serving(register, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
+        often = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_METRIC_EXPORT_INTERVAL": "20"}
+        ended = await record(often, "await asyncio.sleep(0.3)")
+    assert (ended.returncode, collector.spans) == (0, ["step"])
+    assert ended.stderr.count("\n") == 1
+    assert "metrics are lost" in ended.stderr and "UNIMPLEMENTED" in ended.stderr
+
+
+async def test_each_signal_alone_is_sent_where_it_alone_is_asked_for(collector: Collector):
+    assert (await record({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": collector.address})).stdout == "silent\n"
+    assert (collector.spans, "moesaic.test.rows" in collector.metrics) == ([], True)
+    collector.metrics.clear()
+    assert (await record({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.address})).stdout == "recording\n"
+    assert (collector.spans, collector.metrics) == (["step"], set())
+
+
+async def test_a_process_may_be_described_by_any_bytes(collector: Collector):
+    variables = {"OTEL_SERVICE_NAME": "\udcff", "OTEL_RESOURCE_ATTRIBUTES": "team=a%20b,zone=%FF,\udcfe=c"}
+    ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address} | variables)
+    assert (ended.returncode, ended.stderr, collector.spans) == (0, "", ["step"])
+    assert collector.resource["service.name"] == "?"
+    assert (collector.resource["team"], collector.resource["zone"]) == ("a b", "�")
+
+
+async def test_a_variable_that_cannot_be_followed_ends_a_service_before_it_lives():
+    ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "moesaic router: OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json': it should be " in ended.stderr
+
+
+async def test_a_remark_on_a_variable_is_logged_and_the_rest_goes_on(collector: Collector):
+    ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address, "OTEL_TRACES_SAMPLER": "sometimes"})
+    assert (ended.returncode, collector.spans) == (0, ["step"])
+    assert ended.stderr.count("\n") == 1
+    assert "OTEL_TRACES_SAMPLER: 'sometimes': it should be 'always_on'" in ended.stderr
+
+
+async def test_a_disabled_sdk_records_and_serves_nothing(unused_tcp_port: int):
+    off = {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    ended = await record(off | {"MOESAIC_METRICS_PORT": str(unused_tcp_port)})
+    assert (ended.returncode, ended.stdout) == (0, "silent\n")
+    assert f"OTEL_SDK_DISABLED: no metrics on port {unused_tcp_port} either" in ended.stderr
+
+
+async def test_a_service_of_kubernetes_is_no_metrics_port():
+    ended = await record({"MOESAIC_METRICS_PORT": "tcp://10.0.0.1:9090", "MOESAIC_METRICS_SERVICE_PORT": "9090"})
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 async def test_spans_beyond_what_may_wait_are_dropped_and_that_is_said_once(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     spans = [encode_span(name, Kind.INTERNAL, SpanRef.root(), b"", 5, 7) for name in "abcd"]
     monkeypatch.setattr(span_outbox, "SEND_EVERY_SECONDS", 3600.0)  # all wait until it is closed
     monkeypatch.setattr(span_outbox, "MAX_WAITING_BYTES", 2 * len(spans[0]))
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
-    outbox = SpanOutbox(Resource({}))
+    delivery = Delivery(Destination(Signal.TRACES, GRPC, grpc_endpoint(collector.address)))
+    outbox = SpanOutbox(Resource({}), delivery)
     for span in spans:
         outbox.put([span])
     await asyncio.to_thread(outbox.close)

@@ -2,10 +2,18 @@
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    DEFAULT_OFF,
+    DEFAULT_ON,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    TraceIdRatioBased,
+)
 
 from services.runtime.span_writing import Kind, SpanRef, attribute, encode_span
-from services.runtime.tracing import Recorder, begin_span, recording_with
+from services.runtime.tracing import Recorder, begin_span, passed_on, recording_with
 from tests.recorded_spans import PARENT_ID, TRACE_ID, TRACEPARENT, attributes_of, recorded_spans
 
 PARENT = SpanRef.parse(TRACEPARENT, "vendor=1")
@@ -81,16 +89,48 @@ def test_without_a_recorder_there_is_no_span() -> None:
     assert begin_span("first", Kind.SERVER) is None
 
 
-def test_a_parent_that_is_not_sampled_has_no_children_here() -> None:
-    with recorded_spans() as recorded:
-        assert begin_span("child", Kind.SERVER, SpanRef.parse(f"00-{TRACE_ID}-{PARENT_ID}-00")) is None
-    assert not recorded.spans
+@pytest.mark.parametrize(
+    ("sampler", "first", "below_sampled", "below_unsampled"),
+    [
+        (ALWAYS_ON, True, True, True),
+        (ALWAYS_OFF, False, False, False),
+        (DEFAULT_ON, True, True, False),
+        (DEFAULT_OFF, False, True, False),
+        (TraceIdRatioBased(1.0), True, True, True),
+        (ParentBasedTraceIdRatio(0.0), False, True, False),
+    ],
+)
+def test_the_sampler_decides_as_the_specification_has_it(
+    sampler: Sampler, first: bool, below_sampled: bool, below_unsampled: bool
+) -> None:
+    unsampled = SpanRef.parse(f"00-{TRACE_ID}-{PARENT_ID}-00", "vendor=1")
+    with recording_with(Recorder(lambda _: None, sampler)):
+        for parent, is_recorded in ((None, first), (PARENT, below_sampled), (unsampled, below_unsampled)):
+            span = begin_span("name", Kind.SERVER, parent)
+            assert (span is not None) is is_recorded
+            told = passed_on(span, parent)
+            assert told is not None
+            assert told.is_sampled is is_recorded
+            if parent is not None:
+                assert (told.trace_id, told.tracestate) == (parent.trace_id, "vendor=1")
 
 
-def test_the_sampler_decides_on_traces_that_begin_here_alone() -> None:
-    with recording_with(Recorder(lambda _: None, ALWAYS_OFF)):
-        assert begin_span("first", Kind.SERVER) is None
-        assert begin_span("child", Kind.SERVER, PARENT) is not None
+def test_where_nobody_records_a_context_is_passed_on_as_it_came() -> None:
+    assert passed_on(None, PARENT) == PARENT
+    assert passed_on(None, None) is None
+
+
+def test_no_text_and_no_number_ends_what_is_traced() -> None:
+    half = "a\ud800"
+    attributes = [attribute("text", half), attribute("number", -5), attribute("least", -(1 << 63))]
+    parent = SpanRef.parse(TRACEPARENT, half)
+    assert parent is not None
+    read = decoded(encode_span("name", Kind.CLIENT, parent, b"", 5, 7, attributes, error=half))
+    assert (read.status.message, read.trace_state) == ("a?", "a?")
+    assert attributes_of(read) == {"text": "a?", "number": -5, "least": -(1 << 63)}
+
+
+def test_spans_lie_within_one_another() -> None:
     with recorded_spans() as recorded:
         first = begin_span("first", Kind.SERVER)
         assert first is not None
