@@ -61,13 +61,13 @@ class Operations:
         angles = self._local.model.model.rotary_emb(rows[None], inputs.positions[None])
         query = torch.randn(len(rows), num_heads, shape.key_width).to(self._dtype)
         key, value = (torch.randn(len(rows), shape.key_heads, shape.key_width).to(self._dtype) for _ in range(2))
-        heads = [part.transpose(0, 1)[None] for part in (query, key, value)]
+        queries, keys, values = (part.transpose(0, 1)[None] for part in (query, key, value))
         scaling = shape.key_width**-0.5
         # Angles of zero, since the kernel turns in place: the numbers stay what they are however often it runs.
         still = torch.ones_like(angles[0]), torch.zeros_like(angles[1])
         return {
             "rotary": lambda: _rotate(query, key, *still),
-            "attend": lambda: packed_attention(attention, *heads, None, packed=packed, scaling=scaling),
+            "attend": lambda: packed_attention(attention, queries, keys, values, None, packed=packed, scaling=scaling),
             "attention layer": lambda: attention(
                 hidden_states=rows[None], position_embeddings=angles, attention_mask=None, packed=packed
             ),

@@ -1,9 +1,8 @@
 """What a dispatcher's rounding does to a model's tokens: greedy generation through it, free and on a given text."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -98,9 +97,17 @@ class Generator:
             work.sequence.num_computed += work.num_tokens
         return logits
 
-    def _compute(self, *arguments: Any) -> Awaitable[torch.Tensor]:
+    def _compute(
+        self,
+        step: Step,
+        layer: int,
+        hidden: torch.Tensor,
+        index: torch.Tensor,
+        weights: torch.Tensor,
+        meanwhile: Callable[[], None] | None,
+    ) -> Awaitable[torch.Tensor]:
         assert self._dispatcher is not None, "the probing forward computes no experts"
-        return self._dispatcher.compute(*arguments)
+        return self._dispatcher.compute(step, layer, hidden, index, weights, meanwhile)
 
 
 def _submitted(scheduler: Scheduler, number: int, prompt: list[int]) -> Sequence:

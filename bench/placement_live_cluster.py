@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from bench.failure import BenchFailed
 from bench.peers import FRAME_SECONDS, expected_of
@@ -101,7 +102,7 @@ class LiveCluster:
 
 @asynccontextmanager
 async def live_cluster(
-    model: Path, shape: Shape, time: DeviceTime, *, num_lanes: int, **balancing: float
+    model: Path, shape: Shape, time: DeviceTime, *, num_lanes: int, **balancing: Any
 ) -> AsyncIterator[LiveCluster]:
     """A cluster that has just started: its experts are spread evenly, one replica of each.
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from random import Random
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,7 +42,7 @@ def generate(
     torch.manual_seed(0)
     sampling = {"do_sample": True, "temperature": heat, "top_p": 0.9, "top_k": 0} if heat else {"do_sample": False}
     with torch.no_grad():
-        output = model.generate(
+        output = cast(Any, model).generate(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             max_new_tokens=max_tokens,

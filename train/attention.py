@@ -56,7 +56,8 @@ def cached_causal(
     """What transformers calls: query [batch, heads, window, head], result [batch, window, heads, head]."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    result: torch.Tensor = CausalAttention.apply(query.contiguous(), key.contiguous(), value.contiguous(), scaling)
+    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    result: torch.Tensor = CausalAttention.apply(query, key, value, scaling)  # type: ignore[no-untyped-call]
     return result.transpose(1, 2), None
 
 

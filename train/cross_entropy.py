@@ -42,5 +42,5 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 def cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The mean over all tokens; see `ChunkedCrossEntropy`."""
-    result: torch.Tensor = ChunkedCrossEntropy.apply(hidden, weight, targets)
+    result: torch.Tensor = ChunkedCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
     return result

@@ -4,6 +4,8 @@ Each expert's rows are padded to a multiple of a fixed number. A matrix product 
 before is several times faster than a new one, for which oneDNN first generates code.
 """
 
+from typing import cast
+
 import torch
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
@@ -16,7 +18,8 @@ def padded_experts(
     experts: nn.Module, hidden: torch.Tensor, chosen: torch.Tensor, shares: torch.Tensor
 ) -> torch.Tensor:
     """hidden [tokens, width]; chosen and shares [tokens, experts per token]."""
-    num_experts, per_token = len(experts.gate_up_proj), chosen.shape[1]
+    gate_up_proj, down_proj = cast(torch.Tensor, experts.gate_up_proj), cast(torch.Tensor, experts.down_proj)
+    num_experts, per_token = len(gate_up_proj), chosen.shape[1]
     slots, sizes = _padded_slots(chosen.reshape(-1), num_experts)
     is_real = slots >= 0
     slots = slots.clamp_min(0)
@@ -26,8 +29,8 @@ def padded_experts(
         _expert(rows, gate_up, down)
         for rows, gate_up, down in zip(
             hidden[tokens].split(sizes),
-            experts.gate_up_proj.unbind(0),
-            experts.down_proj.unbind(0),
+            gate_up_proj.unbind(0),
+            down_proj.unbind(0),
             strict=True,
         )
     ]

@@ -34,7 +34,7 @@ def export(checkpoint: Path, tokenizer_file: Path, folder: Path) -> None:
         for parameter, master in zip(model.parameters(), masters, strict=True):
             parameter.copy_(master)
     model.generation_config.update(**SAMPLING)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[arg-type]
     wrapped = wrap_tokenizer(tokenizer_file)
     wrapped.model_max_length = shape.context
     wrapped.save_pretrained(folder)

@@ -38,7 +38,7 @@ class ModelShape:
     context: int = 2048
 
     def config(self) -> Qwen3MoeConfig:
-        return Qwen3MoeConfig(
+        return Qwen3MoeConfig(  # type: ignore[call-arg]  # some fields are declared by its base class alone
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
             num_hidden_layers=self.layers,

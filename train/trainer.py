@@ -35,7 +35,7 @@ class Trainer:
         self.model = new_model(recipe)
         names = [name for name, _ in self.model.named_parameters()]
         self._masters = [parameter.detach().clone() for parameter in self.model.parameters()]
-        self.model.to(torch.bfloat16)
+        self.model.to(torch.bfloat16)  # type: ignore[arg-type]
         self._weights = list(self.model.parameters())
         self.watch = GateWatch(self.model, recipe.shape.experts)
         self._optimizer = _optimizer(names, self._masters, recipe)
