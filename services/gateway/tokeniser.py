@@ -68,9 +68,9 @@ class Tokeniser:
             return await loop.run_in_executor(self._threads, self._encode_text, prompt.text)
         return await loop.run_in_executor(self._threads, self._encode_chat, prompt.messages)
 
-    def detokeniser(self) -> Detokeniser:
-        """For the tokens of one continuation; its short windows are decoded on the event loop."""
-        return Detokeniser(self._decode, self._is_visible)
+    def detokeniser(self, prompt_token_ids: Sequence[int] = ()) -> Detokeniser:
+        """For the tokens of one continuation of a prompt; its short windows are decoded on the event loop."""
+        return Detokeniser(self._decode, self._is_visible, prompt_token_ids)
 
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
