@@ -87,7 +87,7 @@ class RequestReader:
 
     def _chat(self, chat: pb.Chat) -> ChatPrompt:
         if self._checkpoint.chat_template is None:
-            raise InvalidRequest(f"chat: model {self._checkpoint.name!r} has no chat template; send text")
+            raise InvalidRequest(f"chat: model {self._checkpoint.name!r} {self._checkpoint.chat_refusal}; send text")
         if not chat.messages:
             raise InvalidRequest("chat.messages must not be empty")
         for index, message in enumerate(chat.messages):
