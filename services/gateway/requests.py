@@ -94,7 +94,8 @@ class RequestReader:
             if not message.role:
                 raise InvalidRequest(f"chat.messages[{index}].role must not be empty")
         self._check_bytes("chat", chat.ByteSize())
-        return ChatPrompt([{"role": message.role, "content": message.content} for message in chat.messages])
+        messages = [{"role": message.role, "content": message.content} for message in chat.messages]
+        return ChatPrompt(messages, parse_control_tokens=chat.parse_control_tokens)
 
     def _token_ids(self, token_ids: Collection[int]) -> TokenPrompt:
         if not token_ids:
