@@ -48,6 +48,12 @@ class Chat(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MESSAGES_FIELD_NUMBER: builtins.int
+    PARSE_CONTROL_TOKENS_FIELD_NUMBER: builtins.int
+    parse_control_tokens: builtins.bool
+    """Reads control tokens of the template in messages as such, for who writes turns by hand. Unset, what a message spells
+    is text: nobody whose words it passes on can end a turn or begin another. In messages of the role `assistant` only
+    special tokens are text then; others, such as those around a thought, are what the model wrote.
+    """
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
         """Oldest first; at least one."""
@@ -56,8 +62,9 @@ class Chat(google.protobuf.message.Message):
         self,
         *,
         messages: collections.abc.Iterable[Global___ChatMessage] | None = ...,
+        parse_control_tokens: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["messages", b"messages"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["messages", b"messages", "parse_control_tokens", b"parse_control_tokens"]) -> None: ...
 
 Global___Chat: typing_extensions.TypeAlias = Chat
 

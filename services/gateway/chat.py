@@ -1,15 +1,15 @@
 """Renders a chat with the checkpoint's template, by the conventions of Hugging Face's tokenizers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from services.gateway.metered import MeteredEnvironment
 from services.wire.errors import BadState, InvalidRequest
 
 
@@ -20,33 +20,55 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols]
+        environment = MeteredEnvironment(
+            filters={"tojson": _to_json},
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_GenerationBlocks, loopcontrols],
         )
-        environment.filters["tojson"] = _to_json
         environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
         self._special_tokens = dict(special_tokens)
+        self._environment = environment
         try:
-            self._template = environment.from_string(source)
+            tree = environment.parse(source)
+            self.literals = frozenset(_literals(tree))
+            self._template = environment.compiled(tree)
         except TemplateSyntaxError as error:
             raise BadState(f"the checkpoint's chat template, line {error.lineno}: {error.message}") from error
+        except Exception as error:  # the boundary: a source can be too deep for Jinja, or for Python
+            raise BadState(f"the checkpoint's chat template: {_said(error)}") from error
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The prompt that asks for the answer to `messages`, each with `role` and `content`.
 
         Raises InvalidRequest, with the template's own words, where it refuses them.
         """
+        self._environment.begin()
         try:
-            return self._template.render(
+            text: str = self._template.render(
                 **self._special_tokens,
                 messages=[dict(message) for message in messages],
                 tools=None,
                 documents=None,
                 add_generation_prompt=True,
             )
-        # Templates fail with whatever Python raises when they meet a chat that their author did not think of.
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise InvalidRequest(f"chat: the model's chat template refuses the messages: {error}") from error
+            text.encode()  # which a part of a character, made by the template, is not fit for
+        except Exception as error:  # the boundary: a template is a program, and raises whatever Python does
+            raise InvalidRequest(f"chat: the model's chat template refuses the messages: {_said(error)}") from error
+        return text
+
+
+def _literals(tree: nodes.Template) -> Iterator[str]:
+    """Every piece of text that a template writes as it stands."""
+    for data in tree.find_all(nodes.TemplateData):
+        yield data.data
+    for constant in tree.find_all(nodes.Const):
+        if isinstance(constant.value, str):
+            yield constant.value
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 class _GenerationBlocks(Extension):

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from services.gateway.chat_templates import ChosenTemplate, choose_chat_template
 from services.wire.errors import BadState
 
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -36,6 +37,8 @@ class TextCheckpoint:
     # By name (`bos_token`, …), as chat templates know them.
     special_tokens: Mapping[str, str]
     chat_template: str | None
+    # What to say of the model where there is none.
+    chat_refusal: str
     tokenizer: Tokenizer
 
 
@@ -51,6 +54,7 @@ def read_checkpoint(directory: Path, *, name: str | None = None) -> TextCheckpoi
     generation = _read_json(directory / "generation_config.json", optional=True)
     tokenizer = _read_tokenizer(directory / "tokenizer.json")
     special_tokens = _special_tokens(directory, tokenizer_config)
+    chat_template = _chat_template(directory, tokenizer_config)
     return TextCheckpoint(
         name=name or directory.resolve().name,
         model_type=str(config.get("model_type", "")),
@@ -59,7 +63,8 @@ def read_checkpoint(directory: Path, *, name: str | None = None) -> TextCheckpoi
         sampling=_sampling_defaults(generation),
         adds_bos_token_id=_missing_bos(tokenizer, tokenizer_config, special_tokens),
         special_tokens=special_tokens,
-        chat_template=_chat_template(directory, tokenizer_config),
+        chat_template=chat_template.source,
+        chat_refusal=chat_template.refusal,
         tokenizer=tokenizer,
     )
 
@@ -137,11 +142,5 @@ def _missing_bos(
     return token_id
 
 
-def _chat_template(directory: Path, tokenizer_config: dict[str, Any]) -> str | None:
-    path = directory / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = tokenizer_config.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template if isinstance(template, str) else None
+def _chat_template(directory: Path, tokenizer_config: dict[str, Any]) -> ChosenTemplate:
+    return choose_chat_template(directory, tokenizer_config, lambda path: _read_json(path, optional=True))

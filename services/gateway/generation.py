@@ -96,7 +96,7 @@ class Generation:
             order = await self._prepare(wanted, place, caller, trace, times)
             trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
             sequence = Sequence(order, place, now_nanos=time.monotonic_ns())
-            relay = Relay(sequence, self._continuation(wanted), self._dispatcher)
+            relay = Relay(sequence, self._continuation(wanted, order), self._dispatcher)
             try:
                 await self._queue(sequence, trace)
                 async with aclosing(relay.run()) as events:
@@ -150,8 +150,9 @@ class Generation:
             self._dispatcher.submit(sequence)
             await sequence.order.deadline.bound(sequence.taken.wait(), "it waited for a router")
 
-    def _continuation(self, wanted: Wanted) -> Continuation:
-        return Continuation(self._tokeniser.detokeniser(), wanted.stop_token_ids, wanted.stop_strings)
+    def _continuation(self, wanted: Wanted, order: Order) -> Continuation:
+        detokeniser = self._tokeniser.detokeniser(order.prompt_token_ids)
+        return Continuation(detokeniser, wanted.stop_token_ids, wanted.stop_strings)
 
     def _completed(self, ending: Ending, sequence: Sequence, trace: RequestTrace, times: GatewayTimes) -> Completed:
         times.taken_nanos = sequence.taken_nanos

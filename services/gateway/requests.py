@@ -87,14 +87,15 @@ class RequestReader:
 
     def _chat(self, chat: pb.Chat) -> ChatPrompt:
         if self._checkpoint.chat_template is None:
-            raise InvalidRequest(f"chat: model {self._checkpoint.name!r} has no chat template; send text")
+            raise InvalidRequest(f"chat: model {self._checkpoint.name!r} {self._checkpoint.chat_refusal}; send text")
         if not chat.messages:
             raise InvalidRequest("chat.messages must not be empty")
         for index, message in enumerate(chat.messages):
             if not message.role:
                 raise InvalidRequest(f"chat.messages[{index}].role must not be empty")
         self._check_bytes("chat", chat.ByteSize())
-        return ChatPrompt([{"role": message.role, "content": message.content} for message in chat.messages])
+        messages = [{"role": message.role, "content": message.content} for message in chat.messages]
+        return ChatPrompt(messages, parse_control_tokens=chat.parse_control_tokens)
 
     def _token_ids(self, token_ids: Collection[int]) -> TokenPrompt:
         if not token_ids:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from services.gateway.chat import ChatTemplate
+from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
 
@@ -22,6 +23,8 @@ class ChatPrompt:
     """A conversation; each message has `role` and `content`."""
 
     messages: Sequence[Mapping[str, str]]
+    # Whether control tokens that messages spell are control tokens.
+    parse_control_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Tokeniser:
     def __init__(self, checkpoint: TextCheckpoint, *, threads: int) -> None:
         self._tokenizer = checkpoint.tokenizer
         self._bos_token_id = checkpoint.adds_bos_token_id
-        self._template = (
-            ChatTemplate(checkpoint.chat_template, checkpoint.special_tokens)
+        self._chat_tokens = (
+            ChatTokens(self._tokenizer, ChatTemplate(checkpoint.chat_template, checkpoint.special_tokens))
             if checkpoint.chat_template is not None
             else None
         )
@@ -49,11 +52,6 @@ class Tokeniser:
             token_id for token_id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether chats can be rendered."""
-        return self._template is not None
 
     async def encode(self, prompt: Prompt) -> Sequence[int]:
         """Token ids of a prompt, its special tokens included.
@@ -66,11 +64,11 @@ class Tokeniser:
         loop = asyncio.get_running_loop()
         if isinstance(prompt, TextPrompt):
             return await loop.run_in_executor(self._threads, self._encode_text, prompt.text)
-        return await loop.run_in_executor(self._threads, self._encode_chat, prompt.messages)
+        return await loop.run_in_executor(self._threads, self._encode_chat, prompt)
 
-    def detokeniser(self) -> Detokeniser:
-        """For the tokens of one continuation; its short windows are decoded on the event loop."""
-        return Detokeniser(self._decode, self._is_visible)
+    def detokeniser(self, prompt_token_ids: Sequence[int] = ()) -> Detokeniser:
+        """For the tokens of one continuation of a prompt; its short windows are decoded on the event loop."""
+        return Detokeniser(self._decode, self._is_visible, prompt_token_ids)
 
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
@@ -80,11 +78,10 @@ class Tokeniser:
         ids: list[int] = self._tokenizer.encode(text).ids
         return ids if self._bos_token_id is None else [self._bos_token_id, *ids]
 
-    def _encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        assert self._template is not None, "a chat without a template is refused before"
+    def _encode_chat(self, prompt: ChatPrompt) -> list[int]:
+        assert self._chat_tokens is not None, "a chat without a template is refused before"
         # The template writes the special tokens itself.
-        ids: list[int] = self._tokenizer.encode(self._template.render(messages), add_special_tokens=False).ids
-        return ids
+        return self._chat_tokens.encode(prompt.messages, parse_control_tokens=prompt.parse_control_tokens)
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from tokenizers import processors
 
-from services.gateway.chat import ChatTemplate
 from services.gateway.checkpoint import read_checkpoint
 from services.gateway.settings import EMBEDDED_MODEL
 from services.gateway.tokeniser import ChatPrompt, TextPrompt, Tokeniser
-from services.wire.errors import BadState, InvalidRequest
+from services.wire.errors import BadState
 
 TEXT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -58,16 +57,6 @@ def test_without_any_eos_id_the_eos_token_is_looked_up(directory: Path) -> None:
 def test_a_composite_models_vocabulary_is_its_texts(directory: Path) -> None:
     change(directory, "config.json", vocab_size=None, text_config={"vocab_size": 4096})
     assert read_checkpoint(directory).vocab_size == 4096
-
-
-def test_the_chat_template_may_stand_in_the_tokenizer_config(directory: Path) -> None:
-    change(directory, "tokenizer_config.json", chat_template="one")
-    assert read_checkpoint(directory).chat_template == "one"
-    several = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "two"}]
-    change(directory, "tokenizer_config.json", chat_template=several)
-    assert read_checkpoint(directory).chat_template == "two"
-    (directory / "chat_template.jinja").write_text("three")
-    assert read_checkpoint(directory).chat_template == "three"
 
 
 async def test_a_bos_token_that_only_the_config_asks_for_is_added_to_text_alone(directory: Path) -> None:
@@ -124,38 +113,3 @@ def test_a_config_that_is_no_object_or_lacks_the_vocabulary_is_refused(directory
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadState, match=r"there is no directory .*nowhere"):
         read_checkpoint(tmp_path / "nowhere")
-
-
-def render(template: str, *contents: str) -> str:
-    messages = [{"role": "user", "content": content} for content in contents]
-    return ChatTemplate(template, {"bos_token": "<s>", "eos_token": "</s>"}).render(messages)
-
-
-def test_templates_follow_hugging_faces_conventions() -> None:
-    assert render("{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "a") == "<s>a</s>"
-    assert render("{{ messages[0] | tojson }}", "é<") == '{"role": "user", "content": "é<"}'
-    assert render("{% if add_generation_prompt and tools is none %}yes{% endif %}") == "yes"
-    assert render("{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}x{% endfor %}", "a", "b") == "x"
-    assert render("{% generation %}{{ messages[0].content }}{% endgeneration %}", "a") == "a"
-    assert len(render("{{ strftime_now('%Y') }}")) == 4
-
-
-@pytest.mark.parametrize(
-    "template",
-    ["{{ raise_exception('only one message') }}", "{{ messages[7].content.x }}", "{{ 'a' + 1 }}"],
-)
-def test_what_a_template_refuses_is_the_clients_fault(template: str) -> None:
-    with pytest.raises(InvalidRequest, match="chat template refuses the messages"):
-        render(template, "a")
-
-
-def test_a_template_runs_in_a_sandbox() -> None:
-    with pytest.raises(InvalidRequest):
-        render("{{ messages.__class__.__mro__[1].__subclasses__() }}", "a")
-    with pytest.raises(InvalidRequest):
-        render("{% set _ = messages.append(1) %}", "a")
-
-
-def test_a_template_that_is_none_is_refused_at_once() -> None:
-    with pytest.raises(BadState, match="chat template, line 1"):
-        render("{% for %}")

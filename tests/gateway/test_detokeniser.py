@@ -7,24 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from services.gateway.detokeniser import REPLACEMENT, Detokeniser
-from tests.gateway.tokenizers_of_each_kind import byte_fallback, byte_level, metaspace
+from services.gateway.detokeniser import MAX_PENDING, MAX_UNFINISHED, REPLACEMENT, Detokeniser
+from tests.gateway.tokenizers_of_each_kind import byte_fallback, byte_level, llama_2s, metaspace, word_piece
 
 BYTE_LEVEL, BYTE_FALLBACK, METASPACE = byte_level(), byte_fallback(), metaspace()
+LLAMA_2S, WORD_PIECE = llama_2s(), word_piece()
+# Those that are no character, or not a whole one.
+LONE_BYTES = [i for i in range(BYTE_LEVEL.get_vocab_size()) if REPLACEMENT in BYTE_LEVEL.decode([i])]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=REPLACEMENT), max_size=40)
 
 
-def detokeniser(tokenizer: Tokenizer) -> Detokeniser:
+def detokeniser(tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> Detokeniser:
     special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     return Detokeniser(
         lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
         lambda i: i not in special and tokenizer.id_to_token(i) is not None,
+        prompt,
     )
 
 
-def pieces(tokenizer: Tokenizer, ids: list[int], sizes: list[int]) -> list[str]:
+def pieces(tokenizer: Tokenizer, ids: list[int], sizes: list[int], prompt: Sequence[int] = ()) -> list[str]:
     """The text that comes out when `ids` arrive in groups of `sizes`, the rest one by one."""
-    subject, texts, start = detokeniser(tokenizer), [], 0
+    subject, texts, start = detokeniser(tokenizer, prompt), [], 0
     for size in [*sizes, *[1] * len(ids)]:
         texts.append(subject.feed(ids[start : start + size]))
         start += size
@@ -38,6 +42,107 @@ def test_any_text_comes_out_whole_however_its_tokens_arrive(tokenizer: Tokenizer
     out = pieces(tokenizer, ids, sizes)
     assert "".join(out) == tokenizer.decode(ids, skip_special_tokens=True)
     assert not any(REPLACEMENT in piece for piece in out)
+
+
+def decoded(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=True)
+    return text
+
+
+def text_of_prompt(tokenizer: Tokenizer, ids: list[int], whole: str) -> str:
+    """What of `whole` is the prompt's: all that it decodes to, or all but a character that others complete."""
+    for num_unfinished in range(4):
+        text = decoded(tokenizer, ids[: len(ids) - num_unfinished])
+        if whole.startswith(text):
+            return text
+    raise AssertionError(f"{whole!r} has none of the beginning")
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [BYTE_LEVEL, METASPACE, WORD_PIECE], ids=["byte_level", "metaspace", "word_piece"]
+)
+@given(data=st.data())
+def test_prompt_and_continuation_read_as_the_whole_whatever_the_tokens(
+    tokenizer: Tokenizer, data: st.DataObject
+) -> None:
+    ids = data.draw(st.lists(st.integers(0, tokenizer.get_vocab_size() + 3), max_size=50))
+    cut = data.draw(st.integers(0, len(ids)))
+    sizes = data.draw(st.lists(st.integers(0, 5), max_size=5))
+    whole = decoded(tokenizer, ids)
+    out = "".join(pieces(tokenizer, ids[cut:], sizes, ids[:cut]))
+    assert text_of_prompt(tokenizer, ids[:cut], whole) + out == whole
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [BYTE_LEVEL, BYTE_FALLBACK, LLAMA_2S], ids=["byte_level", "byte_fallback", "llama_2s"]
+)
+@given(text=TEXTS, cut=st.integers(0, 100), sizes=st.lists(st.integers(0, 5), max_size=5))
+def test_a_text_that_is_cut_anywhere_goes_on_as_the_whole(
+    tokenizer: Tokenizer, text: str, cut: int, sizes: list[int]
+) -> None:
+    ids = tokenizer.encode(text).ids
+    whole = decoded(tokenizer, ids)
+    out = "".join(pieces(tokenizer, ids[cut:], sizes, ids[:cut]))
+    assert text_of_prompt(tokenizer, ids[:cut], whole) + out == whole
+
+
+@given(data=st.data())
+def test_bytes_that_are_no_text_come_out_as_the_whole_is_decoded(data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.sampled_from(LONE_BYTES), max_size=60))
+    cut = data.draw(st.integers(0, len(ids)))
+    whole = decoded(BYTE_LEVEL, ids)
+    out = "".join(pieces(BYTE_LEVEL, ids[cut:], [], ids[:cut]))
+    assert text_of_prompt(BYTE_LEVEL, ids[:cut], whole) + out == whole
+
+
+def test_the_space_before_the_first_new_word_is_kept() -> None:
+    the, a = LLAMA_2S.encode("the").ids, LLAMA_2S.encode("a").ids
+    assert pieces(LLAMA_2S, a, [], the)[0] == " a"
+    assert pieces(LLAMA_2S, a, [], [LLAMA_2S.token_to_id("<s>")] * 40)[0] == "a"  # no text before it
+    assert pieces(LLAMA_2S, a, [], [*the, *[LLAMA_2S.token_to_id("<s>")] * 40])[0] == " a"
+
+
+@pytest.mark.parametrize("length", [1, 5, 6, 7, 30])
+def test_a_character_that_the_prompt_begins_comes_out_whole(length: int) -> None:
+    ids = LLAMA_2S.encode("字" * length).ids
+    assert "".join(pieces(LLAMA_2S, ids[-2:], [], ids[:-2])) == "字"
+    assert "".join(pieces(LLAMA_2S, [*ids[-1:], *LLAMA_2S.encode("a").ids], [], ids[:-1])) == "字 a"
+
+
+def test_a_replacement_character_of_the_prompt_is_not_repeated() -> None:
+    for tokenizer in (BYTE_LEVEL, LLAMA_2S):
+        prompt = tokenizer.encode(f"a{REPLACEMENT}").ids
+        assert "".join(pieces(tokenizer, tokenizer.encode("b").ids, [], prompt)).strip() == "b"
+
+
+@pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, BYTE_FALLBACK], ids=["byte_level", "byte_fallback"])
+def test_text_of_replacement_characters_streams_through_a_short_window(tokenizer: Tokenizer) -> None:
+    lengths: list[int] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        lengths.append(len(ids))
+        return decoded(tokenizer, ids)
+
+    lone_byte = next(i for i in range(tokenizer.get_vocab_size()) if decoded(tokenizer, [i]) == REPLACEMENT)
+    subject = Detokeniser(decode, lambda token_id: True)
+    texts = [subject.feed([lone_byte]) for _ in range(300)]
+    assert all(texts[MAX_UNFINISHED:])
+    assert "".join([*texts, subject.flush()]) == REPLACEMENT * 300
+    assert max(lengths) <= 2 * MAX_PENDING
+
+
+def test_replacement_characters_that_are_meant_come_out_one_for_one() -> None:
+    for tokenizer in (BYTE_LEVEL, BYTE_FALLBACK):
+        text = f"a{REPLACEMENT}{REPLACEMENT * 30}é{REPLACEMENT}"
+        ids = tokenizer.encode(text).ids
+        assert "".join(pieces(tokenizer, ids, [])).strip() == text
+
+
+def test_a_token_of_any_length_and_a_nul_come_out() -> None:
+    tokenizer = byte_level()
+    tokenizer.add_tokens(["x" * 100_000])
+    ids = tokenizer.encode("a\0" + "x" * 100_000 + "b").ids
+    assert "".join(pieces(tokenizer, ids[1:], [], ids[:1])) == "\0" + "x" * 100_000 + "b"
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, METASPACE], ids=["byte_level", "metaspace"])

@@ -83,6 +83,13 @@ async def test_the_default_length_is_cut_to_what_the_context_leaves() -> None:
         assert (await router.next_sequence()).max_new_tokens == 4
 
 
+async def test_a_character_that_the_prompt_begins_comes_out_whole() -> None:
+    *prompt, last = ids("a ship 😀")
+    async with running_gateway(RouterDouble(answer=[last, *ids("é")])) as client:
+        deltas, _ = await client.complete(token_ids=generation_pb2.TokenIds(ids=prompt))
+    assert text_of(deltas) == "😀é"
+
+
 async def test_a_chat_is_rendered_with_the_checkpoints_template() -> None:
     router = RouterDouble(answer=ids(" hi"))
     chat = generation_pb2.Chat(messages=[generation_pb2.ChatMessage(role="user", content="hello")])

@@ -1,6 +1,6 @@
 """Small tokenizers of every decoder family that checkpoints use."""
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from services.gateway.checkpoint import read_checkpoint
 from services.gateway.settings import EMBEDDED_MODEL
@@ -34,4 +34,21 @@ def metaspace() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
+    return tokenizer
+
+
+def llama_2s() -> Tokenizer:
+    """Mixtral's and Phi-3.5's as published: a normaliser puts the ▁ before the text, the decoder strips it."""
+    tokenizer = byte_fallback()
+    tokenizer.pre_tokenizer = None
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return tokenizer
+
+
+def word_piece() -> Tokenizer:
+    """BERT's: words but for their continuations, and no space before a full stop."""
+    names = ("[UNK]", "the", "##re", "a", "##b", ".", "'", "s", "don", "##t", "##")
+    tokenizer = Tokenizer(models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece(cleanup=True)
+    tokenizer.add_special_tokens([AddedToken("[SEP]", special=True)])
     return tokenizer
