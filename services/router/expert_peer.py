@@ -18,7 +18,7 @@ from services.router.pace import Pace
 from services.router.suspicion import Suspicion
 from services.runtime.apart import apart
 from services.runtime.channels import open_channel
-from services.runtime.process import leaves
+from services.runtime.failures import leaves
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ import grpc
 
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.wire.errors import InvalidRequest, Unavailable
+from services.wire.quoting import quoted
 
 RESOLVE_SECONDS = 5.0
 DNS_SCHEME = "dns:///"
@@ -61,7 +62,7 @@ def split_address(address: str) -> tuple[str, int]:
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
-        raise InvalidRequest(f"{address!r} is no address of the form host:port")
+        raise InvalidRequest(f"{quoted(address)} is no address of the form host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -13,6 +13,7 @@ import grpc
 from services.router.hosting.goals import Goal
 from services.router.hosting.signal import Signal
 from services.wire.errors import BadState, InvalidRequest, ServingError
+from services.wire.quoting import quoted
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class Operations:
         name = name or uuid.uuid4().hex
         known = self._known.get(name)
         if known is not None and (known.goal, known.force) != (goal, force):
-            raise InvalidRequest(f"operation_id {name!r} is that of another operation")
+            raise InvalidRequest(f"operation_id {quoted(name)} is that of another operation")
         if known is not None and known.failure is None:
             return known
         current = self.current
