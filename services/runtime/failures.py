@@ -6,6 +6,8 @@ operator to read: the log has its traceback, once, and whoever waited hears INTE
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from services.wire.errors import ServingError
 
@@ -30,7 +32,7 @@ def failure_of(error: BaseException, what: str) -> ServingError:
     if isinstance(error, ServingError):
         return error
     logger.error("%s failed unforeseen", what, exc_info=error)
-    return ServingError(f"{what} failed; the log says why")
+    return ServingError(f"{what} failed; the service's log says why")
 
 
 def leave_aside(error: BaseException, what: str) -> None:
@@ -39,3 +41,12 @@ def leave_aside(error: BaseException, what: str) -> None:
     if now - _left_aside.get(what, -ASIDE_SECONDS) >= ASIDE_SECONDS:
         _left_aside[what] = now
         logger.error("%s failed unforeseen, and is left aside", what, exc_info=error)
+
+
+@contextmanager
+def aside(what: str) -> Iterator[None]:
+    """Leave aside whatever fails in the block."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 -- a boundary by its purpose: see `leave_aside`
+        leave_aside(error, what)
