@@ -136,7 +136,9 @@ class Routers:
         self._dispatcher.pump()
 
     def link_down(self, link: RouterLink, unbegun: Sequenced[Sequence]) -> None:
-        """A router is lost; what did not begin there waits again."""
+        """A router is lost, or never came up; what did not begin there waits again."""
+        if link not in self._up:
+            return
         self._up.remove(link)
         _routers.add(-1)
         self._dispatcher.detach(link)
