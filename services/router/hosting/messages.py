@@ -44,7 +44,7 @@ def stated(target: router_pb2.TargetPlacement, model_digest: str) -> dict[str, f
     by_address: dict[str, frozenset[ExpertKey]] = {}
     for service in target.services:
         if service.address in by_address:
-            raise InvalidRequest(f"target.services has {quoted(service.address)} twice")
+            raise InvalidRequest(f"target.services has {service.address} twice")
         by_address[service.address] = frozenset(
             (hosted.layer, expert) for hosted in service.layers for expert in hosted.experts
         )
