@@ -25,6 +25,8 @@ _SPANS, _SCOPE, _RESOURCE, _SCOPE_SPANS, _RESOURCE_SPANS = b"\x12", b"\x0a", b"\
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED_FLAG = 1
 
+_MOST = (1 << 63) - 1
+
 _random = Random()
 _BYTES = tuple(bytes((value,)) for value in range(0x80))
 
@@ -119,10 +121,10 @@ def attribute(key: str, value: str | int) -> bytes:
 
 
 def number(key: str, value: int) -> bytes:
-    """An attribute that is a number from 0 on."""
+    """An attribute that is a number from 0 on; what a peer measured may be more than OTLP has numbers for."""
     if value < 0x80:
         return _small_number(key, value)
-    encoded = _varint(value)
+    encoded = _varint(min(value, _MOST))
     return _number_head(key, len(encoded)) + encoded
 
 
