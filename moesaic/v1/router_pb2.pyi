@@ -699,7 +699,7 @@ class ChangePlacementRequest(google.protobuf.message.Message):
     PLANNED_FIELD_NUMBER: builtins.int
     FORCE_FIELD_NUMBER: builtins.int
     operation_id: builtins.str
-    """Chosen by the caller; made up by the router where empty."""
+    """Chosen by the caller, of at most 128 characters; made up by the router where empty."""
     force: builtins.bool
     """Carried out even where experts are left with fewer replicas than the coverage asked for, though never with none."""
     @property

@@ -14,7 +14,11 @@ NUM_LAST_LINES = 12
 
 
 class ServiceFailed(ServingError):
-    """A process of the cluster ended and is not worth starting again; the message has the end of its log."""
+    """A process of the cluster ended and is not worth starting again; the message has the end of its log, in lines."""
+
+    def __init__(self, obituary: str) -> None:
+        super().__init__(obituary)
+        self.args = (obituary,)
 
 
 class Child:

@@ -9,9 +9,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from services.runtime.event_loop import NewLoop, run_in_loop
+from services.runtime.failures import leaves
 from services.runtime.logs import configure_logging
 from services.runtime.otlp.settings import load_telemetry
-from services.runtime.process import exit_code_of, leaves
+from services.runtime.process import exit_code_of
 from services.runtime.telemetry import configure_telemetry
 
 TERMINATED_EXIT = 128 + signal.SIGTERM

@@ -1,22 +1,18 @@
 """Frames that wait for the same layer are computed together; the batch in flight is the timer."""
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
-
-import grpc
 
 from moesaic.v1 import expert_pb2
 from services.expert import metrics
 from services.expert.compute import Computed, Work
 from services.expert.job import Job
 from services.runtime.doorbell import Doorbell
+from services.runtime.failures import aside, failure_of, leave_aside
 from services.wire.outcomes import FrameError
-
-logger = logging.getLogger(__name__)
 
 
 class Compute(Protocol):
@@ -107,21 +103,30 @@ class Batcher:
 
     async def _run(self, batch: list[Job]) -> None:
         self._in_hand = batch
-        started = time.monotonic_ns()
         try:
-            computed = await self._compute([job.work for job in batch])
-            ended = time.monotonic_ns()
-            metrics.record_batch(batch[0].frame.layer, len(batch), computed, ended - started)
-            for job, rows in zip(batch, computed.rows, strict=True):
-                job.finish(rows, started, ended, len(batch))
-        except Exception:  # a batch hands its failure to every waiter
-            logger.exception("a batch of layer %d failed", batch[0].frame.layer)
-            message = f"computing layer {batch[0].frame.layer} failed; the service's log says why"
-            for job in batch:
-                job.refuse(FrameError(grpc.StatusCode.INTERNAL.value[0], message))
+            if not await self._answer(batch):
+                for job in batch:
+                    await self._answer([job])
         finally:
             self._in_hand = ()
             self._settle(batch)
+
+    async def _answer(self, batch: Sequence[Job]) -> bool:
+        """Compute a batch and answer its frames; False where several failed together, whosever fault that was."""
+        started, layer = time.monotonic_ns(), batch[0].frame.layer
+        try:
+            computed = await self._compute([job.work for job in batch])
+            ended = time.monotonic_ns()
+            for job, rows in zip(batch, computed.rows, strict=True):
+                job.finish(rows, started, ended, len(batch))
+            metrics.record_batch(layer, len(batch), computed, ended - started)
+        except Exception as error:  # noqa: BLE001 -- the boundary of a batch: who is at fault is found out one by one
+            if len(batch) > 1:
+                leave_aside(error, "a batch of several frames (each is tried alone)")
+                return False
+            failure = failure_of(error, f"computing layer {layer}")
+            batch[0].refuse(FrameError(failure.status.value[0], str(failure)))
+        return True
 
     def _settle(self, jobs: Iterable[Job]) -> None:
         if self._settling:
@@ -131,4 +136,5 @@ class Batcher:
 
     def _call_back(self) -> None:
         while self._settling and not self._settling[0][0]:
-            self._settling.popleft()[1]()
+            with aside("what waited for frames to be done with"):
+                self._settling.popleft()[1]()

@@ -11,6 +11,7 @@ from services.expert.admission import Contract, Slots, admit
 from services.expert.batcher import Batcher
 from services.expert.job import Answer, Job
 from services.runtime.doorbell import Doorbell
+from services.runtime.failures import failure_of
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.frames import Cancel, ReceivedFrame, decode_request, encode_grant, encode_reply
@@ -105,7 +106,15 @@ class DispatchStream:
         self._send(message)
 
     def _submit(self, frame: ReceivedFrame, num_bytes: int, received: int) -> None:
-        job = admit(frame, num_bytes, self._contract, self._slots, received, self._deliver)
+        try:
+            job = admit(frame, num_bytes, self._contract, self._slots, received, self._deliver)
+        except BadFrame:
+            raise
+        except Exception as error:  # the boundary of one frame: the stream goes on
+            failure, num_pairs = failure_of(error, "taking a frame in"), len(frame.pair_rows)
+            raise BadFrame(
+                frame.frame_id, str(failure), num_pairs, status=failure.status, has_checksum=frame.has_checksum
+            ) from error
         self._taken_pairs += len(frame.pair_rows)
         self._jobs.add(job)
         if self._taken_pairs > self._granted_pairs:
@@ -122,21 +131,28 @@ class DispatchStream:
         if job not in self._jobs:
             return  # the stream is gone
         self._jobs.remove(job)
-        frame = job.frame
-        self._granted_pairs += len(frame.pair_rows)
-        message = encode_reply(
-            frame_id=frame.frame_id,
+        self._granted_pairs += len(job.frame.pair_rows)
+        try:
+            message = self._encoded(job, answer)
+        except Exception as error:  # noqa: BLE001 -- the boundary of one frame: its sender has to hear of it
+            failure = failure_of(error, "answering a frame")
+            answer = Answer(answer.timings, error=FrameError(failure.status.value[0], str(failure)))
+            message = self._encoded(job, answer)
+        self._send(message)
+        metrics.record_answer(job, answer)
+        spans.record_frame(job, answer)
+
+    def _encoded(self, job: Job, answer: Answer) -> bytes:
+        return encode_reply(
+            frame_id=job.frame.frame_id,
             rows=answer.rows,
             failures=answer.failures,
             error=answer.error,
             timings=answer.timings,
             batch_frames=answer.batch_frames,
             granted_pairs=self._granted_pairs,
-            checksum=frame.has_checksum,
+            checksum=job.frame.has_checksum,
         )
-        self._send(message)
-        metrics.record_answer(job, answer)
-        spans.record_frame(job, answer)
 
     def _send(self, message: bytes) -> None:
         self._outbox.append(message)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from services.expert.expert_key import ExpertKey
 from services.wire.errors import Outdated
+from services.wire.quoting import quoted
 
 
 class Hold(NamedTuple):
@@ -30,7 +31,7 @@ class Holds:
     def check(self, key: ExpertKey, operation: str) -> None:
         """Raise Outdated when an operation other than this one holds the expert."""
         for holder in self._others(key, operation):
-            raise Outdated(f"expert {key.expert} of layer {key.layer} is held by operation {holder!r}")
+            raise Outdated(f"expert {key.expert} of layer {key.layer} is held by operation {quoted(holder)}")
 
     def forget(self, keys: Iterable[ExpertKey]) -> None:
         """These experts are gone."""

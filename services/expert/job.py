@@ -9,6 +9,7 @@ import torch
 
 from moesaic.v1 import expert_pb2
 from services.expert.compute import Work
+from services.runtime.failures import leave_aside
 from services.wire.frames import ReceivedFrame
 from services.wire.outcomes import FrameError, PairFailure, Timings
 
@@ -80,7 +81,10 @@ class Job:
     def _answer(self, answer: Answer) -> None:
         if not self.is_answered:
             self.is_answered = True
-            self.deliver(self, answer)
+            try:
+                self.deliver(self, answer)
+            except Exception as error:  # noqa: BLE001 -- the boundary of one frame: others are answered by the same task
+                leave_aside(error, "delivering an answer")
 
 
 def not_hosted(positions: Iterable[int]) -> PairFailure:

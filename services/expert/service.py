@@ -19,6 +19,7 @@ from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
 from services.wire.errors import BadState, InvalidRequest
 from services.wire.frames import ELEMENT_TYPES
+from services.wire.quoting import quoted
 
 SERVICE_NAME = "moesaic.v1.ExpertService"
 
@@ -108,7 +109,8 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
     async def LoadExperts(self, request: expert_pb2.LoadExpertsRequest, context: grpc.aio.ServicerContext) -> None:
         if request.model_digest != self._checkpoint.digest:
             raise BadState(
-                f"model_digest is {request.model_digest!r}; this service's checkpoint is {self._checkpoint.digest!r}"
+                f"model_digest is {quoted(request.model_digest)}; "
+                f"this service's checkpoint is {self._checkpoint.digest!r}"
             )
 
         async def report(progress: Progress) -> None:

@@ -20,6 +20,7 @@ from services.gateway.requests import RequestReader, Wanted, new_tokens_within
 from services.gateway.routers import Routers
 from services.gateway.sequence import Order, Sequence
 from services.gateway.tokeniser import Prompt, Tokeniser
+from services.runtime.failures import aside
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ class Generation:
             failure = error
             raise
         finally:
-            metrics.ended(failure)
-            trace.end(failure)
+            with aside("observing a request"):
+                metrics.ended(failure)
+                trace.end(failure)
 
     async def tokenise(self, prompt: Prompt, caller: Caller) -> list[int]:
         """Token ids of a prompt, for a client that asks for them alone; it counts as waiting meanwhile."""

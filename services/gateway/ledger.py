@@ -9,6 +9,7 @@ from moesaic.v1 import common_pb2
 from moesaic.v1 import router_pb2 as pb
 from services.gateway.sequence import Finish, Sequence, Token
 from services.gateway.waiting import Room
+from services.runtime.failures import failure_of
 from services.wire.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -57,10 +58,14 @@ class StreamLedger:
             self._to_cancel.append(number)
 
     def next_message(self) -> pb.RunRequest | None:
-        """What is to be written next, new sequences before cancellations; None for nothing."""
+        """What is to be written next, new sequences before cancellations; None for nothing.
+
+        A sequence that cannot be written fails alone. A batch of which nothing is left is sent all the same: what the
+        router acknowledges is counted.
+        """
         if self._to_submit:
             numbers, self._to_submit = self._to_submit, []
-            sequences = [_request(number, self._carried[number]) for number in numbers]
+            sequences = [request for number in numbers if (request := self._written(number)) is not None]
             return pb.RunRequest(submit=pb.Submit(sequences=sequences))
         if self._to_cancel:
             numbers, self._to_cancel = self._to_cancel, []
@@ -87,6 +92,15 @@ class StreamLedger:
             else:
                 sequence.fail(Unavailable(f"the router at {self._address} was lost"))
         return unbegun
+
+    def _written(self, number: int) -> pb.SequenceRequest | None:
+        sequence = self._carried[number]
+        try:
+            return _request(number, sequence)
+        except Exception as error:  # noqa: BLE001 -- the boundary of one sequence: others are written with it
+            self._forget(sequence)
+            sequence.fail(failure_of(error, "the request to the router"))
+            return None
 
     def _apply(self, event: pb.SequenceEvent, now_nanos: int) -> Sequence | None:
         sequence = self._carried.get(event.sequence)

@@ -1,5 +1,6 @@
 """What is measured of each request, by the names that OpenTelemetry gives to serving language models."""
 
+import asyncio
 import time
 
 from opentelemetry import metrics
@@ -69,4 +70,4 @@ def error_type(error: BaseException) -> str:
     """The status that an error travels as; CANCELLED for a client that left."""
     if isinstance(error, ServingError):
         return str(error.status.name)
-    return "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError | GeneratorExit) else "INTERNAL"

@@ -11,6 +11,7 @@ from services.gateway.checkpoint import SamplingDefaults, TextCheckpoint
 from services.gateway.sequence import Sampling
 from services.gateway.tokeniser import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from services.wire.errors import InvalidRequest, NotFound
+from services.wire.quoting import quoted
 
 MAX_TEMPERATURE = 100.0
 MAX_STOP_STRINGS = 16
@@ -62,7 +63,7 @@ class RequestReader:
     def check_model(self, name: str) -> None:
         """Refuse a model that is not the one that is served."""
         if name not in ("", self._checkpoint.name):
-            raise NotFound(f"model: {name!r} is not served here; {self._checkpoint.name!r} is")
+            raise NotFound(f"model: {quoted(name)} is not served here; {self._checkpoint.name!r} is")
 
     def prompt(self, request: pb.GenerateRequest | pb.TokenizeRequest) -> Prompt:
         """The prompt of a request, checked for all that can be said before it is tokenised."""

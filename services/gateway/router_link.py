@@ -15,8 +15,10 @@ from services.gateway.ledger import StreamLedger
 from services.gateway.sequence import Sequence
 from services.gateway.waiting import Room
 from services.runtime.apart import apart
+from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
-from services.wire.errors import ServingError, Unavailable, from_rpc
+from services.runtime.failures import failure_of
+from services.wire.errors import ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class Desk(Protocol):
         """The router is described and has given its first credit; raises BadState as `check` does."""
 
     def link_down(self, link: "RouterLink", unbegun: Sequenced[Sequence]) -> None:
-        """The stream broke; `unbegun` can begin again elsewhere."""
+        """The stream broke, if there was one; `unbegun` can begin again elsewhere."""
 
     def credit_changed(self, refused: Sequenced[Sequence]) -> None:
         """The router may have room again; it has refused some sequences before they began."""
@@ -50,6 +52,7 @@ class RouterLink:
 
     def __init__(self, address: str, desk: Desk) -> None:
         self.address = address
+        self._name = f"the router at {address}"
         self.description = pb.RouterServiceDescribeResponse()
         self._desk = desk
         self._ledger = StreamLedger(address)
@@ -87,59 +90,64 @@ class RouterLink:
         was_up = False
         call: Any = None
         try:
-            self.description = await stub.Describe(pb.RouterServiceDescribeRequest(), timeout=ANSWER_SECONDS)
+            self.description = await self._describe(stub)
             self._desk.check(self.description)
             call = stub.Run()
-            async with asyncio.timeout(ANSWER_SECONDS):
-                self._ledger.apply(await _read(call), now_nanos=time.monotonic_ns())
+            with as_serving_errors(self._name):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    self._ledger.apply(await self._read(call), now_nanos=time.monotonic_ns())
             self._went_up()
             was_up = True
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(self._write_all(call))
                 ways.create_task(self._read_all(call))
-        except* (grpc.RpcError, ServingError, TimeoutError, asyncio.InvalidStateError) as lost:
-            self._complain(lost.exceptions[0])
+        except Exception as error:  # noqa: BLE001 -- the boundary of one router: whatever it says ends its stream alone
+            self._complain(failure_of(error, f"the stream to {self._name}"))
         finally:
             if call is not None:
                 call.cancel()
-            if was_up:
-                self._desk.link_down(self, self._ledger.close())
+            self._desk.link_down(self, self._ledger.close())
         return was_up
+
+    async def _describe(self, stub: Any) -> pb.RouterServiceDescribeResponse:
+        with as_serving_errors(self._name):
+            request = pb.RouterServiceDescribeRequest()
+            described: pb.RouterServiceDescribeResponse | None = await stub.Describe(request, timeout=ANSWER_SECONDS)
+        return readable(described, self._name)
 
     async def _write_all(self, call: Any) -> None:
         # The only writer: grpc.aio takes one outstanding write for each stream.
-        while True:
-            await self._something_to_say.wait()
-            self._something_to_say.clear()
-            while (message := self._ledger.next_message()) is not None:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await call.write(message)
+        with as_serving_errors(self._name):
+            while True:
+                await self._something_to_say.wait()
+                self._something_to_say.clear()
+                while (message := self._ledger.next_message()) is not None:
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await call.write(message)
 
     async def _read_all(self, call: Any) -> None:
         # No deadline: an idle stream is silent, and keepalive notices a router that vanished.
-        while True:
-            response = await _read(call)
-            refused = self._ledger.apply(response, now_nanos=time.monotonic_ns())
-            if refused or response.HasField("credit"):
-                self._desk.credit_changed(refused)
+        with as_serving_errors(self._name):
+            while True:
+                response = await self._read(call)
+                refused = self._ledger.apply(response, now_nanos=time.monotonic_ns())
+                if refused or response.HasField("credit"):
+                    self._desk.credit_changed(refused)
+
+    async def _read(self, call: Any) -> pb.RunResponse:
+        response = await call.read()
+        if response is grpc.aio.EOF:
+            raise Unavailable("the router ended the stream")
+        message: pb.RunResponse | None = response
+        return readable(message, self._name)
 
     def _went_up(self) -> None:
         self._desk.link_up(self)
         logger.info("router %s is up", self.address)
         self._last_complaint = ""
 
-    def _complain(self, error: BaseException) -> None:
-        if isinstance(error, grpc.aio.AioRpcError):
-            error = from_rpc(error)
-        complaint = str(error) or type(error).__name__
+    def _complain(self, error: ServingError) -> None:
+        complaint = str(error)
         if complaint != self._last_complaint:  # once, not at each attempt
             logger.warning("router %s cannot be used: %s", self.address, complaint)
         self._last_complaint = complaint
-
-
-async def _read(call: Any) -> pb.RunResponse:
-    response = await call.read()
-    if response is grpc.aio.EOF:
-        raise Unavailable("the router ended the stream")
-    message: pb.RunResponse = response
-    return message

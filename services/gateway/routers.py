@@ -13,6 +13,7 @@ from services.gateway.router_link import RouterLink
 from services.gateway.sequence import Sequence
 from services.runtime.channels import RESOLVE_SECONDS, resolve
 from services.wire.errors import BadState, Unavailable
+from services.wire.quoting import quoted
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,9 @@ class Routers:
         self._dispatcher.pump()
 
     def link_down(self, link: RouterLink, unbegun: Sequenced[Sequence]) -> None:
-        """A router is lost; what did not begin there waits again."""
+        """A router is lost, or never came up; what did not begin there waits again."""
+        if link not in self._up:
+            return
         self._up.remove(link)
         _routers.add(-1)
         self._dispatcher.detach(link)
@@ -150,7 +153,7 @@ class Routers:
     def _check(self, description: pb.RouterServiceDescribeResponse) -> None:
         if description.vocab_size != self._vocab_size:
             raise BadState(
-                f"the router's model {description.model!r} has a vocabulary of {description.vocab_size}, the "
+                f"the router's model {quoted(description.model)} has a vocabulary of {description.vocab_size}, the "
                 f"gateway's checkpoint one of {self._vocab_size}; both must be given the same checkpoint"
             )
         if self._up and description.model_digest != self._description.model_digest:

@@ -1,7 +1,6 @@
 """Runs the steps: schedule, forward, draw, report; one loop for each lane that may be in use."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Sequenced
 from functools import partial
@@ -17,14 +16,13 @@ from services.router.lanes import Lanes
 from services.router.metrics import StepMetrics
 from services.router.receipt import SequenceReceipt
 from services.router.scheduler import Room, Scheduler, Work
-from services.router.sequence import Order, Reason, Sequence
+from services.router.sequence import Ending, Order, Reason, Sequence
 from services.router.spans import spans_of_step
 from services.router.step import Step
 from services.router.tracing import Tracing
 from services.router.trunk import Trunk
+from services.runtime.failures import aside, failure_of, leave_aside
 from services.wire.errors import ServingError, Unavailable
-
-logger = logging.getLogger(__name__)
 
 # Told of each new token of a sequence, with the step that made it; after the last one `ending` is set.
 Listener = Callable[[Sequence, int | None, Step | None], None]
@@ -32,6 +30,8 @@ Listener = Callable[[Sequence, int | None, Step | None], None]
 
 class Engine:
     """Carries out orders. Each one ends exactly once, and its listener hears of every token and of the end.
+
+    Whatever one order or its listener raises ends that order alone.
 
     `forget` is told the numbers of sequences that ended before their time, so that experts can drop their frames.
     """
@@ -71,7 +71,8 @@ class Engine:
             raise Unavailable("the router is stopping")
         sequence = Sequence(next(self._numbers), order, SequenceReceipt())
         self._scheduler.submit(sequence)
-        sequence.trace = self._tracing.begin(order)
+        with aside("tracing a sequence"):
+            sequence.trace = self._tracing.begin(order)
         self._listeners[sequence.number] = listener
         if seconds is not None:
             loop = asyncio.get_running_loop()
@@ -124,27 +125,42 @@ class Engine:
         step = Step(lane, batch)
         sequences = [work.sequence for work in batch]
         prefilling = [sequence.is_prefilling for sequence in sequences]
-        step.spans = spans_of_step(self._tracing, sequences, lane, step.clock.started)
+        with aside("tracing a step"):
+            step.spans = spans_of_step(self._tracing, sequences, lane, step.clock.started)
         for sequence, prefill in zip(sequences, prefilling, strict=True):
             sequence.receipt.enter_step(step.clock, prefill=prefill)
-        try:
-            logits = await run_awaiting(partial(self._trunk.forward, step, self._cache), step)
-            tokens = self._draw(step, logits)
-        except Exception as error:
-            logger.error("a step failed", exc_info=error)
-            tokens = {}
-            for sequence in sequences:
-                sequence.end(Reason.ERROR, ServingError("the router failed to compute a step; its log says why"))
-        for work in batch:
-            work.sequence.num_computed += work.num_tokens
+        tokens = await self._compute(step)
         step.clock.charge("sampling")
         for sequence, prefill in zip(sequences, prefilling, strict=True):
             sequence.receipt.leave_step(step.clock, prefill=prefill)
-        step.spans.end(step.clock.parts, step.num_tokens)
-        self._metrics.record(step, len(tokens))
-        self._lanes.note(step, len(tokens))
+        with aside("observing a step"):
+            step.spans.end(step.clock.parts, step.num_tokens)
+            self._metrics.record(step, len(tokens))
+            self._lanes.note(step, len(tokens))
         self._report(step, tokens)
         self._remove_ended(lane)
+
+    async def _compute(self, step: Step) -> dict[int, int]:
+        """The tokens that were drawn, by sequence number; none where the step failed."""
+        try:
+            logits = await run_awaiting(partial(self._trunk.forward, step, self._cache), step)
+            tokens = self._draw(step, logits)
+        except Exception as error:  # noqa: BLE001 -- the boundary of a step: who is at fault is found out one by one
+            self._take_apart(step, error)
+            return {}
+        for work in step.batch:
+            work.sequence.num_computed += work.num_tokens
+            work.sequence.goes_alone = False
+        return tokens
+
+    def _take_apart(self, step: Step, error: Exception) -> None:
+        """End the sequence of a failed step; of several each is computed again, alone, as if the step had not been."""
+        if len(step.batch) == 1:
+            step.batch[0].sequence.end(Reason.ERROR, failure_of(error, "a step of the router"))
+            return
+        leave_aside(error, "a step of several sequences (each is tried alone)")
+        for work in step.batch:
+            work.sequence.goes_alone = True
 
     def _draw(self, step: Step, logits: torch.Tensor) -> dict[int, int]:
         """Draw for every sequence that is still wanted; returns the tokens by sequence number."""
@@ -168,7 +184,13 @@ class Engine:
             token = tokens.get(sequence.number)
             if token is not None and sequence.ending is None:
                 sequence.take(token)
-                self._listeners[sequence.number](sequence, token, step)
+                self._tell(sequence, token, step)
+
+    def _tell(self, sequence: Sequence, token: int, step: Step) -> None:
+        try:
+            self._listeners[sequence.number](sequence, token, step)
+        except Exception as error:  # noqa: BLE001 -- the boundary of one sequence: what hears of it is not the step's
+            sequence.ending = Ending(Reason.ERROR, failure_of(error, "telling of a token"))
 
     def _remove_ended(self, lane: int) -> None:
         ended = self._scheduler.ended(lane)
@@ -182,7 +204,8 @@ class Engine:
         """End a sequence at once, whatever its step waits for; its blocks are freed between its lane's steps."""
         if sequence.ending is None:
             sequence.end(reason, error)
-            self._forget([sequence.number])
+            with aside("telling experts of an end"):
+                self._forget([sequence.number])
             self._announce_end(sequence)
             self._wake()
 
@@ -192,8 +215,10 @@ class Engine:
             timer.cancel()
         listener = self._listeners.pop(sequence.number, None)
         if listener is not None:
-            listener(sequence, None, None)
-            self._tracing.end(sequence)
+            with aside("telling of an end"):
+                listener(sequence, None, None)
+            with aside("tracing a sequence"):
+                self._tracing.end(sequence)
         self._idle.set()
 
     def _expire(self, sequence: Sequence) -> None:

@@ -39,6 +39,8 @@ class Expected:
                 raise BadState(
                     f"expert service {address} cannot be used: its {name} is {theirs}, the router's is {ours}"
                 )
+        if not all(description.expert_bytes):
+            raise BadState(f"expert service {address} cannot be used: an expert takes 0 of its expert_bytes")
         taken = description.frame_dtypes or [description.dtype]
         if self.wire_type not in taken:
             raise BadState(

@@ -3,12 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeAlias
 
 import grpc
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
-from services.router.call_failures import as_serving_errors
 from services.router.expected import Expected
 from services.router.expert_key import ExpertKey
 from services.router.expert_stream import ExpertStream, Standing
@@ -17,9 +16,11 @@ from services.router.known_hosting import KnownHosting, Ready
 from services.router.pace import Pace
 from services.router.suspicion import Suspicion
 from services.runtime.apart import apart
+from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
-from services.runtime.process import leaves
+from services.runtime.failures import failure_of
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
+from services.wire.quoting import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,9 @@ MAX_RECONNECT_SECONDS = 2.0
 ABSENT_SECONDS = 0.2
 # Until a service has answered a frame, the floor of a frame's deadline is so many times as high.
 UNMEASURED = 25.0
+MAX_DEVICE_BYTES = 200
 
-Message = TypeVar("Message")
+Description: TypeAlias = expert_pb2.ExpertServiceDescribeResponse
 
 
 class ExpertPeer:
@@ -56,9 +58,10 @@ class ExpertPeer:
         on_change: Callable[[], None],
     ) -> None:
         self.address = address
+        self._name = f"expert service {address}"
         self.streams: Sequence[ExpertStream] = ()
         self.pace = Pace()
-        self.description: expert_pb2.ExpertServiceDescribeResponse | None = None
+        self.description: Description | None = None
         self.refusal: ServingError | None = None
         self._expected = expected
         self._num_lanes = num_lanes
@@ -110,10 +113,8 @@ class ExpertPeer:
             channel = open_channel(self.address)
             try:
                 await apart(self._live(channel))
-            except* ServingError as group:
-                error = leaves(group)[0]
-                assert isinstance(error, ServingError), "the group was split by its type"
-                self._note(error)
+            except Exception as error:  # noqa: BLE001 -- the boundary of one peer: whatever it says ends its connection alone
+                self._note(failure_of(error, f"the connection to {self._name}"))
             finally:
                 pause = self._forget()
                 await channel.close()
@@ -144,8 +145,8 @@ class ExpertPeer:
         generation = None
         call = stub.LoadExperts(request)
         try:
-            with as_serving_errors(self.address):
-                while (response := await _next_of(call, self.address)) is not None:
+            with as_serving_errors(self._name):
+                while (response := await _next_of(call, self._name)) is not None:
                     progress(response.num_loaded, response.num_total)
                     generation = response.generation
         finally:
@@ -165,8 +166,8 @@ class ExpertPeer:
             experts=[expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in experts],
             operation=operation,
         )
-        with as_serving_errors(self.address):
-            response = await stub.UnloadExperts(request, timeout=UNLOAD_SECONDS)
+        with as_serving_errors(self._name):
+            response = readable(await stub.UnloadExperts(request, timeout=UNLOAD_SECONDS), self._name)
         await self._hosting.until(hosting.instance, response.generation, HOSTING_SECONDS)
 
     async def until_newer(self, generation: int) -> None:
@@ -186,6 +187,7 @@ class ExpertPeer:
         stub = expert_pb2_grpc.ExpertServiceStub(channel)
         description = await self._describe(stub, DESCRIBE_SECONDS)
         self._expected.check(self.address, description)
+        description.device = one_line(description.device, MAX_DEVICE_BYTES)
         self.description, self.refusal, self._stub = description, None, stub
         # Made anew with each connection: what is there now may be another process, which is cold.
         deadline = FrameDeadline(self._frame_floor_seconds, unmeasured=UNMEASURED)
@@ -216,20 +218,19 @@ class ExpertPeer:
         self._on_change()
         return min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * (1 << min(self._num_failures, 8)))
 
-    async def _describe(
-        self, stub: expert_pb2_grpc.ExpertServiceStub, timeout_seconds: float
-    ) -> expert_pb2.ExpertServiceDescribeResponse:
+    async def _describe(self, stub: expert_pb2_grpc.ExpertServiceStub, timeout_seconds: float) -> Description:
         request = expert_pb2.ExpertServiceDescribeRequest()
-        with as_serving_errors(self.address):
-            return await stub.Describe(request, timeout=timeout_seconds)  # type: ignore[no-any-return]
+        with as_serving_errors(self._name):
+            description: Description | None = await stub.Describe(request, timeout=timeout_seconds)
+        return readable(description, self._name)
 
     async def _watch(self, stub: expert_pb2_grpc.ExpertServiceStub, instance: str) -> None:
         call = stub.WatchHosting(expert_pb2.WatchHostingRequest())
-        with as_serving_errors(self.address):
+        with as_serving_errors(self._name):
             async with asyncio.timeout(HOSTING_SECONDS) as first:
                 async for hosting in call:
                     first.reschedule(None)  # from here on it speaks when there is something to say
-                    self._take(_readable(hosting, self.address), instance)
+                    self._take(readable(hosting, self._name), instance)
         raise Unavailable(f"expert service {self.address} ended its hosting watch")
 
     def _take(self, hosting: expert_pb2.WatchHostingResponse, instance: str) -> None:
@@ -250,14 +251,7 @@ class ExpertPeer:
             logger.warning("lost expert service %s: %s", self.address, error)
 
 
-async def _next_of(call: grpc.aio.UnaryStreamCall, address: str) -> expert_pb2.LoadExpertsResponse | None:
+async def _next_of(call: grpc.aio.UnaryStreamCall, peer: str) -> expert_pb2.LoadExpertsResponse | None:
     async with asyncio.timeout(LOAD_PROGRESS_SECONDS):
         response = await call.read()
-    return None if response is grpc.aio.EOF else _readable(response, address)
-
-
-def _readable(message: Message | None, address: str) -> Message:
-    # grpc.aio hands out None for a message of a stream that is not one of its type, and says so only in the log.
-    if message is None:
-        raise Unavailable(f"expert service {address} sent a message that cannot be read")
-    return message
+    return None if response is grpc.aio.EOF else readable(response, peer)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import grpc
 
 from services.router.arrivals import Arrivals
-from services.router.call_failures import FrameLost, as_serving_errors
+from services.router.call_failures import FrameLost
 from services.router.flights import Flight, Flights
 from services.router.frame_deadline import FrameDeadline
 from services.router.pace import Pace
 from services.router.receipt import ReplyTimes
 from services.router.suspicion import Suspicion
+from services.runtime.calls import as_serving_errors
 from services.runtime.doorbell import Doorbell
 from services.wire.errors import Unavailable
 from services.wire.frames import ReceivedReply, decode_response, encode_cancel
@@ -101,7 +102,7 @@ class ExpertStream:
         """Keep the stream until it breaks; raises ServingError then. Frames in flight fail with it."""
         call = self._open()
         try:
-            with as_serving_errors(self._address):
+            with as_serving_errors(f"expert service {self._address}"):
                 async with asyncio.timeout(FIRST_GRANT_SECONDS):
                     self._receive(await call.read())  # the first response is a grant: the service is listening
             self.is_up = True
@@ -117,7 +118,7 @@ class ExpertStream:
             self._on_change()
 
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
-        with as_serving_errors(self._address):
+        with as_serving_errors(f"expert service {self._address}"):
             while True:
                 while (message := self._next_message()) is not None:
                     await call.write(message)
@@ -143,7 +144,7 @@ class ExpertStream:
         return None
 
     async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
-        with as_serving_errors(self._address):
+        with as_serving_errors(f"expert service {self._address}"):
             while True:
                 self._receive(await call.read())
 

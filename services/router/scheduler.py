@@ -95,6 +95,8 @@ class Scheduler:
         """The work of the lane's next step; empty when there is none. Ended sequences are left out, not removed."""
         self._admit()
         running = [sequence for sequence in self._lanes[lane] if sequence.ending is None]
+        if (alone := next((sequence for sequence in running if sequence.goes_alone), None)) is not None:
+            running = [alone]
         budget, batch = self._max_batch_tokens, []
         for sequence in sorted(running, key=lambda sequence: sequence.is_prefilling):
             num_tokens = min(sequence.num_pending, budget)

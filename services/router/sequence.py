@@ -81,6 +81,7 @@ class Sequence:
     table: BlockTable | None = None
     lane: int = 0
     ending: Ending | None = None
+    goes_alone: bool = False  # a step with it failed, and nobody knows yet whose fault that was
     overflowed_pairs: int = 0
 
     @property

@@ -9,9 +9,12 @@ from services.router.orders import order_of
 from services.router.reports import report_finish, report_token
 from services.router.sequence import Ending, Reason, Sequence
 from services.router.step import Step
+from services.runtime.failures import failure_of
 from services.wire.errors import InvalidRequest, ServingError
 
 MAX_UNREAD_EVENTS = 4096
+# Of one message, which has to be small enough to be sent, the experts of each token included.
+MAX_EVENTS = 1024
 
 
 class Session:
@@ -40,8 +43,7 @@ class Session:
                 said = router_pb2.Credit()
                 while True:
                     self._news.clear()
-                    response, self._outbox = self._outbox, router_pb2.RunResponse()
-                    self._taken.set()
+                    response = self._take_outbox()
                     credit = self._credit()
                     if credit != said:
                         said = credit
@@ -59,6 +61,14 @@ class Session:
             self._engine.room_watchers.discard(self._news)
             for sequence in list(self._sequences.values()):
                 self._engine.cancel(sequence)
+
+    def _take_outbox(self) -> router_pb2.RunResponse:
+        """What is to be said next, no more than fits in a message."""
+        response = self._outbox
+        self._outbox = router_pb2.RunResponse(events=response.events[MAX_EVENTS:])
+        del response.events[MAX_EVENTS:]
+        self._taken.set()
+        return response
 
     async def _read(self, requests: AsyncIterator[router_pb2.RunRequest]) -> None:
         async for request in requests:
@@ -85,22 +95,31 @@ class Session:
             try:
                 order = order_of(request, self._vocab_size)
                 sequence = self._engine.submit(order, self._listen, seconds)
-            except ServingError as error:
-                report_finish(self._outbox, request.sequence, Ending(Reason.ERROR, error))
+            except Exception as error:  # noqa: BLE001 -- the boundary of one sequence
+                self._refuse(request.sequence, failure_of(error, "taking a sequence in"))
             else:
                 self._sequences[request.sequence] = sequence
                 self._names[sequence.number] = request.sequence
         self._news.set()
 
     def _listen(self, sequence: Sequence, token: int | None, step: Step | None) -> None:
-        name = self._names[sequence.number]
-        if token is not None:
-            report_token(self._outbox, name, sequence, token, step)
-        else:
-            assert sequence.ending is not None, "without a token it is the end"
-            del self._sequences[name], self._names[sequence.number]
-            report_finish(self._outbox, name, sequence.ending, sequence)
+        name, num_said = self._names[sequence.number], len(self._outbox.events)
+        try:
+            if token is not None:
+                report_token(self._outbox, name, sequence, token, step)
+            else:
+                assert sequence.ending is not None, "without a token it is the end"
+                del self._sequences[name], self._names[sequence.number]
+                report_finish(self._outbox, name, sequence.ending, sequence)
+        except Exception as error:  # the boundary of one sequence; what is raised ends it
+            del self._outbox.events[num_said:]
+            if token is not None:
+                raise
+            self._refuse(name, failure_of(error, "the report of a sequence"))
         self._news.set()
+
+    def _refuse(self, name: int, error: ServingError) -> None:
+        report_finish(self._outbox, name, Ending(Reason.ERROR, error))
 
     def _credit(self) -> router_pb2.Credit:
         room = self._engine.room()

@@ -1,7 +1,6 @@
 """The boundary of every server: requests are parsed and errors become statuses here, and nowhere else."""
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, NoReturn
@@ -9,13 +8,16 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.wire.errors import InvalidRequest, ServingError
-
-logger = logging.getLogger(__name__)
+from services.runtime.failures import failure_of, leaves
+from services.wire.errors import InvalidRequest
 
 Parse = Callable[[bytes], Any]
 # A handler of a stream yields its responses, or writes them to its context.
 Streaming = Callable[..., AsyncGenerator[Any, None] | Awaitable[None]]
+
+# No failures of a handler. Whatever else is no Exception is one: compiled libraries raise their panics so.
+PASSED_ON = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+MAX_RETRY_SECONDS = 3600.0
 
 
 class ErrorsToStatus(grpc.aio.ServerInterceptor):
@@ -52,7 +54,9 @@ def _answer(behaviour: Callable[..., Awaitable[Any]], parse: Parse) -> Callable[
     async def answer(request: bytes, context: grpc.aio.ServicerContext) -> Any:
         try:
             return await behaviour(_parsed(request, parse), context)
-        except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
+        except PASSED_ON:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
             await _abort(context, error)
 
     return answer
@@ -62,7 +66,9 @@ def _stream(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]
     async def stream(request: bytes, context: grpc.aio.ServicerContext) -> None:
         try:
             await _write_all(behaviour(_parsed(request, parse), context), context)
-        except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
+        except PASSED_ON:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
             await _abort(context, error)
 
     return stream
@@ -74,7 +80,9 @@ def _converse(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[Non
         received = requests if parse is bytes else (_parsed(request, parse) async for request in requests)
         try:
             await _write_all(behaviour(received, context), context)
-        except Exception as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
+        except PASSED_ON:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- the boundary: whatever it is becomes a status
             await _abort(context, error)
 
     return converse
@@ -102,15 +110,12 @@ def _parsed(request: bytes, parse: Parse) -> Any:
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:
-    while isinstance(error, BaseExceptionGroup):  # of a handler's task group: its first failure ended the others
-        error = error.exceptions[0]
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    if not isinstance(error, ServingError):
-        logger.error("unforeseen failure", exc_info=error)
-        error = ServingError("the service failed; its log says why")
+    if isinstance(first := leaves(error)[0], grpc.aio.AbortError):
+        raise first
+    told = failure_of(error, "the call")
     trailing: tuple[tuple[str, str], ...] = ()
-    if error.retry_after_seconds is not None:
-        trailing = (("retry-after-ms", str(round(error.retry_after_seconds * 1000))),)
-    await context.abort(error.status, str(error), trailing)
+    if told.retry_after_seconds is not None:
+        seconds = max(0.0, min(MAX_RETRY_SECONDS, told.retry_after_seconds))
+        trailing = (("retry-after-ms", str(round(seconds * 1000))),)
+    await context.abort(told.status, str(told), trailing)
     raise AssertionError("unreachable: abort raises")

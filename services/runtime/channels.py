@@ -9,6 +9,7 @@ import grpc
 
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.wire.errors import InvalidRequest, Unavailable
+from services.wire.quoting import quoted
 
 RESOLVE_SECONDS = 5.0
 DNS_SCHEME = "dns:///"
@@ -40,7 +41,8 @@ async def resolve(target: str, *, timeout_seconds: float = RESOLVE_SECONDS) -> l
 
     `host:port` is one service and comes back as it is. `dns:///name:port` is one service for each A record of
     the name (for each AAAA record where it has no A record, so that a dual-stack service counts once). Raises
-    InvalidRequest for a target without a port and Unavailable when the name cannot be looked up in time.
+    InvalidRequest for a target without a port or with an impossible name, and Unavailable when the name cannot be
+    looked up in time.
     """
     host, port = split_address(target.removeprefix(DNS_SCHEME))
     if not target.startswith(DNS_SCHEME):
@@ -49,6 +51,8 @@ async def resolve(target: str, *, timeout_seconds: float = RESOLVE_SECONDS) -> l
     try:
         async with asyncio.timeout(timeout_seconds):
             records = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label of a name that no name can have
+        raise InvalidRequest(f"{quoted(host)} is no name of a host") from error
     except (OSError, TimeoutError) as error:
         raise Unavailable(f"cannot look up {host}: {str(error) or 'no answer in time'}") from error
     return _addresses(records)
@@ -61,7 +65,7 @@ def split_address(address: str) -> tuple[str, int]:
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
-        raise InvalidRequest(f"{address!r} is no address of the form host:port")
+        raise InvalidRequest(f"{quoted(address)} is no address of the form host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

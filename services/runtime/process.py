@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from services.runtime.allocator import keep_freed_memory
 from services.runtime.event_loop import run_in_loop
+from services.runtime.failures import leaves
 from services.runtime.garbage import set_aside_what_stays
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
@@ -109,13 +110,6 @@ def exit_code_of(run: Callable[[], int | None], *, command: str) -> int:
         return _failed(command, [error])
     except BaseExceptionGroup as group:
         return _failed(command, leaves(group))
-
-
-def leaves(error: BaseException) -> list[BaseException]:
-    """The exceptions of a group and of the groups within it; an exception that is no group is its only leaf."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in leaves(inner)]
 
 
 async def _live(life: Coroutine[Any, Any, None], measured: bool) -> None:

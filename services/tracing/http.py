@@ -9,12 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
+from services.runtime.failures import failure_of
 from services.tracing.jaeger import trace_document
 from services.tracing.query import Query, trace_id_in, whole_number_in
 from services.tracing.search import count_calls, find_traces
 from services.tracing.store import SpanStore, StoredTrace
 from services.tracing.summary import summary_document
-from services.wire.errors import InvalidRequest, NotFound, ServingError
+from services.wire.errors import InvalidRequest, NotFound
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -134,8 +135,11 @@ async def _page(request: web.Request) -> web.Response:
 async def _errors_to_documents(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except ServingError as error:
-        code = STATUSES.get(type(error), 500)
-        errors = [{"code": code, "msg": str(error)}]
+    except web.HTTPException:  # aiohttp's own: no such page, say
+        raise
+    except Exception as error:  # noqa: BLE001 -- the boundary of HTTP: whatever it is becomes a document
+        failure = failure_of(error, "the query")
+        code = STATUSES.get(type(failure), 500)
+        errors = [{"code": code, "msg": str(failure)}]
         document = {"data": None, "total": 0, "limit": 0, "offset": 0, "errors": errors}
         return web.json_response(document, status=code)

@@ -9,6 +9,7 @@ from multidict import MultiMapping
 
 from services.tracing.spans import NANOS_PER_MICRO, TRACE_ID_BYTES
 from services.wire.errors import InvalidRequest
+from services.wire.quoting import quoted
 
 Parameters = MultiMapping[str]
 
@@ -70,21 +71,21 @@ class Query:
 def trace_id_in(text: str) -> bytes:
     """The trace id that 1 to 32 hexadecimal digits are; raises InvalidRequest for anything else."""
     if not re.fullmatch(r"[0-9a-fA-F]{1,32}", text):
-        raise InvalidRequest(f"{text[:64]!r} is no trace id: 1 to 32 hexadecimal digits")
+        raise InvalidRequest(f"{quoted(text)} is no trace id: 1 to 32 hexadecimal digits")
     return bytes.fromhex(text.zfill(2 * TRACE_ID_BYTES))
 
 
 def nanos_in(text: str, name: str) -> int:
     """The duration that a text such as `1.5s`, `200ms` or `1h30m` says."""
     if len(text) > MAX_DIGITS or not re.fullmatch(f"({DURATION_PART})+", text):
-        raise InvalidRequest(f"{name} is {text[:64]!r}, which is no duration such as 1.5s, 200ms or 1h30m")
+        raise InvalidRequest(f"{name} is {quoted(text)}, which is no duration such as 1.5s, 200ms or 1h30m")
     return round(sum(float(number) * NANOS_OF_UNIT[unit] for number, unit in re.findall(DURATION_PART, text)))
 
 
 def whole_number_in(text: str, name: str) -> int:
     """The whole number from 0 on that a text says."""
     if len(text) > MAX_DIGITS or not re.fullmatch("[0-9]+", text):
-        raise InvalidRequest(f"{name} is {text[:64]!r}, which is no whole number")
+        raise InvalidRequest(f"{name} is {quoted(text)}, which is no whole number")
     return int(text)
 
 
@@ -104,7 +105,7 @@ def _tags(parameters: Parameters) -> Iterator[tuple[str, str]]:
     for text in parameters.getall("tag", []):
         key, colon, value = text.partition(":")
         if not key or not colon:
-            raise InvalidRequest(f"tag is {text[:64]!r}, which is not of the form key:value")
+            raise InvalidRequest(f"tag is {quoted(text)}, which is not of the form key:value")
         yield key, value
     for text in parameters.getall("tags", []):
         try:

@@ -2,9 +2,11 @@
 
 import grpc
 
+from services.wire.quoting import one_line
+
 
 class ServingError(Exception):
-    """A failure the caller is meant to see; its message is shown to the caller as written.
+    """A failure the caller is meant to see; its message is shown to the caller as one line, a long one cut.
 
     `retry_after_seconds`, where set, tells the caller when trying again is worth it.
     """
@@ -12,7 +14,7 @@ class ServingError(Exception):
     status = grpc.StatusCode.INTERNAL
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -191,23 +191,55 @@ async def test_who_waits_for_the_queue_to_settle_waits_for_the_batch_that_is_bei
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("out of memory"), ValueError("bad")])
-async def test_a_failure_is_handed_to_every_waiter_of_its_batch(
+async def test_a_failure_is_that_of_the_frame_that_fails_alone(
     failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     desk, compute = Desk(), Desk.compute
 
     async def failing(batch: Sequence[Work]) -> Computed:
-        if len(desk.batches) == 0:
-            desk.batches.append([])
+        if any(len(work.slots) == 3 for work in batch):
             raise failure
         return await compute(desk, batch)
 
     desk.batcher = Batcher(failing, max_waiting_pairs=100)
-    for number, layer in enumerate((0, 0, 1)):
-        desk.submit(number, layer, 1)
+    for number, (layer, num_pairs) in enumerate([(0, 1), (0, 3), (0, 2), (1, 3), (2, 1)]):
+        desk.submit(number, layer, num_pairs)
     await desk.run()
-    errors = [desk.answers[number].error for number in range(3)]
-    assert errors[0] == errors[1] is not None
-    assert errors[0].message == "computing layer 0 failed; the service's log says why"
-    assert errors[2] is None
+    errors = {number: answer.error for number, answer in desk.answers.items() if answer.error is not None}
+    assert {number: error.message for number, error in errors.items()} == {
+        1: "computing layer 0 failed; the service's log says why",
+        3: "computing layer 1 failed; the service's log says why",
+    }
+    assert desk.batches == [[1], [2], [1]]
     assert caplog.records[0].exc_info is not None
+
+
+async def test_an_answer_that_cannot_be_delivered_ends_nothing_else() -> None:
+    desk = Desk()
+    deliver = desk.deliver
+
+    def failing(job: Job, answer: Answer) -> None:
+        if job.frame.frame_id in (1, 3):
+            raise ValueError("no room")
+        deliver(job, answer)
+
+    desk.deliver = failing  # type: ignore[method-assign]
+    for number, remaining_nanos in enumerate((HOUR_NANOS, HOUR_NANOS, HOUR_NANOS, 0, 0)):
+        desk.submit(number, 0, 1, remaining_nanos=remaining_nanos)
+    await desk.run()
+    assert desk.answers.keys() == {0, 2, 4}
+    assert desk.answers[0].rows is not None
+
+
+async def test_a_call_that_fails_when_its_frames_are_done_with_ends_nothing_else() -> None:
+    desk, called = Desk(), asyncio.Event()
+
+    def failing() -> None:
+        called.set()
+        raise KeyError("gone")
+
+    desk.submit(0, 0, 1)
+    desk.batcher.when_settled(failing)
+    await desk.run()
+    assert called.is_set()
+    assert desk.answers[0].rows is not None

@@ -278,7 +278,7 @@ async def test_a_batch_that_fails_fails_its_frames_alone(
         reply = await stream.reply()
         assert reply.error is not None
         assert reply.error.status_code == INTERNAL
-        assert "a batch of layer 1 failed" in caplog.text
+        assert "computing layer 1 failed" in caplog.text
         monkeypatch.undo()
         await stream.send(1, torch.randn(1, 32), [(0, 0)])
         assert (await stream.reply()).error is None

@@ -59,8 +59,10 @@ class RouterDouble(RouterServiceServicer):
         self.may_begin.set()
         self.answers_cancels = True
         self.cancel_receipt = common_pb2.LatencyReceipt()
+        # So many messages are sent as bytes that are none.
+        self.num_damaged_descriptions = self.num_damaged_responses = 0
         self._answer = answer
-        self._said: asyncio.Queue[pb.RunResponse | None] = asyncio.Queue()
+        self._said: asyncio.Queue[pb.RunResponse | grpc.StatusCode | None] = asyncio.Queue()
 
     async def Describe(self, request: pb.RouterServiceDescribeRequest, context: Any) -> Any:
         self.described.put_nowait(None)
@@ -76,6 +78,8 @@ class RouterDouble(RouterServiceServicer):
             hearing = tasks.create_task(self._hear(requests))
             try:
                 while (response := await self._said.get()) is not None:
+                    if isinstance(response, grpc.StatusCode):
+                        await context.abort(response, "as the test says")
                     yield response
                     self._said.task_done()
             finally:
@@ -98,9 +102,19 @@ class RouterDouble(RouterServiceServicer):
         """Return when everything was sent."""
         await self._said.join()
 
-    def break_stream(self) -> None:
-        """End the stream, with whatever it carries."""
-        self._said.put_nowait(None)
+    def break_stream(self, status: grpc.StatusCode | None = None) -> None:
+        """End the stream, with whatever it carries, well or with a status."""
+        self._said.put_nowait(status)
+
+    def written_description(self, description: pb.RouterServiceDescribeResponse) -> bytes:
+        """What travels for it."""
+        self.num_damaged_descriptions -= 1
+        return description.SerializeToString() if self.num_damaged_descriptions < 0 else b"\xff"
+
+    def written(self, response: pb.RunResponse) -> bytes:
+        """What travels for it."""
+        self.num_damaged_responses -= 1
+        return response.SerializeToString() if self.num_damaged_responses < 0 else b"\xff"
 
     async def _hear(self, requests: AsyncIterator[pb.RunRequest]) -> None:
         async for request in requests:
@@ -159,6 +173,11 @@ async def serving_router(double: RouterDouble) -> AsyncIterator[str]:
 
     def register(server: grpc.aio.Server) -> None:
         add_RouterServiceServicer_to_server(double, server)
+        describe = grpc.unary_unary_rpc_method_handler(
+            double.Describe, pb.RouterServiceDescribeRequest.FromString, double.written_description
+        )
+        run = grpc.stream_stream_rpc_method_handler(double.Run, pb.RunRequest.FromString, double.written)
+        server.add_registered_method_handlers(SERVICE_NAME, {"Describe": describe, "Run": run})
 
     async with serving(register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0) as port:
         yield f"127.0.0.1:{port}"

@@ -101,6 +101,19 @@ async def test_an_unknown_model_is_not_found_and_the_served_one_is_named() -> No
     assert failures == [(grpc.StatusCode.NOT_FOUND, "model: 'gpt' is not served here; 'tessera' is")] * 3
 
 
+@pytest.mark.parametrize("name", ["x" * 20_000, "é" * 4_000, "\n\x1b[2J" * 4_000], ids=["long", "two bytes", "control"])
+async def test_an_unknown_model_is_not_found_however_long_its_name(name: str) -> None:
+    async with running_gateway(RouterDouble()) as client:
+        failures = [
+            await client.refused(model=name),
+            await unary_failure(client.stub.GetModel(pb.GetModelRequest(model=name))),
+        ]
+    for status, message in failures:
+        assert status == grpc.StatusCode.NOT_FOUND
+        assert message.endswith("…' is not served here; 'tessera' is")
+        assert message.isprintable()
+
+
 async def test_text_that_is_no_utf8_is_refused() -> None:
     wire = pb.GenerateRequest(text="a~").SerializeToString().replace(b"~", b"\xff")
     async with running_gateway(RouterDouble()) as client:

@@ -49,7 +49,8 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
         self.grants = True
         self.cancels_first_stream = False
         self._stream_end = asyncio.Event()
-        self.num_damaged_hostings = 0  # so many are sent as bytes that are no message
+        # So many are sent as bytes that are no message.
+        self.num_damaged_hostings = self.num_damaged_descriptions = 0
         self.loading = asyncio.Event()
         self.load_error: tuple[grpc.StatusCode, str] | None = None
 
@@ -75,6 +76,11 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
             return b"\xff"
         return hosting.SerializeToString()
 
+    def written_description(self, description: expert_pb2.ExpertServiceDescribeResponse) -> bytes:
+        """What travels for a description."""
+        self.num_damaged_descriptions -= 1
+        return description.SerializeToString() if self.num_damaged_descriptions < 0 else b"\xff"
+
     async def Describe(self, request: object, context: grpc.aio.ServicerContext) -> object:
         return self.description
 
@@ -90,6 +96,9 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
             await context.abort(*self.load_error)
         yield expert_pb2.LoadExpertsResponse(num_total=1)
         await asyncio.Event().wait()
+
+    async def UnloadExperts(self, request: object, context: grpc.aio.ServicerContext) -> object:
+        return expert_pb2.UnloadExpertsResponse(generation=self.hosting.generation)
 
     async def Dispatch(self, requests: AsyncIterator[object], context: grpc.aio.ServicerContext) -> None:
         self.num_streams += 1
@@ -117,7 +126,9 @@ async def served(service: ScriptedService) -> AsyncIterator[str]:
         expert_pb2_grpc.add_ExpertServiceServicer_to_server(service, server)
         parse = expert_pb2.WatchHostingRequest.FromString
         watch = grpc.unary_stream_rpc_method_handler(service.WatchHosting, parse, service.written)
-        server.add_registered_method_handlers(SERVICE_NAME, {"WatchHosting": watch})
+        parse = expert_pb2.ExpertServiceDescribeRequest.FromString
+        describe = grpc.unary_unary_rpc_method_handler(service.Describe, parse, service.written_description)
+        server.add_registered_method_handlers(SERVICE_NAME, {"WatchHosting": watch, "Describe": describe})
 
     async with serving(register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0) as port:
         yield f"127.0.0.1:{port}"

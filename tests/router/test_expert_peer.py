@@ -12,10 +12,11 @@ from moesaic.v1 import common_pb2, expert_pb2
 from services.model.checkpoint import Checkpoint
 from services.router import expert_peer, expert_stream
 from services.router.call_failures import FrameLost
+from services.router.expert_peer import ExpertPeer
 from services.wire.errors import Unavailable
 from tests.checkpoints import save_tiny
 from tests.router.connected_peer import Connected, connected_to
-from tests.router.scripted_service import ScriptedService, served
+from tests.router.scripted_service import ScriptedService, expected_of, served
 
 FLOAT32, BFLOAT16 = common_pb2.ELEMENT_TYPE_FLOAT32, common_pb2.ELEMENT_TYPE_BFLOAT16
 
@@ -72,6 +73,52 @@ async def test_a_hosting_that_cannot_be_read_is_asked_for_again(
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.is_usable)
     assert "sent a message that cannot be read" in caplog.text
+
+
+async def test_a_description_that_cannot_be_read_is_asked_for_again(checkpoint: Checkpoint) -> None:
+    service = ScriptedService(checkpoint)
+    service.num_damaged_descriptions = 2
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.is_usable)
+
+
+async def test_a_peer_outlives_what_nobody_foresaw(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    service, errors = ScriptedService(checkpoint), iter([KeyError("first"), KeyError("second")])
+    async with served(service) as address:
+        changed = asyncio.Event()
+
+        def change() -> None:
+            for error in errors:
+                raise error
+            changed.set()
+
+        peer = ExpertPeer(address, expected_of(checkpoint), 1, 5.0, change)
+        running = asyncio.create_task(peer.run())
+        async with asyncio.timeout(10):
+            while not peer.is_usable:
+                changed.clear()
+                await changed.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert "KeyError: 'first'" in caplog.text
+
+
+async def test_what_a_service_says_of_itself_is_kept_to_a_line(checkpoint: Checkpoint) -> None:
+    service = ScriptedService(checkpoint)
+    service.description.device = "cpu\n\x1b[2J" * 1000
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.is_usable)
+        assert made.peer.description is not None
+        assert made.peer.description.device.isprintable()
+        assert len(made.peer.description.device) <= 200
+
+
+async def test_a_service_whose_experts_take_no_memory_is_refused(checkpoint: Checkpoint) -> None:
+    service = ScriptedService(checkpoint)
+    service.description.expert_bytes[0] = 0
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.refusal is not None)
+        assert "expert_bytes" in str(made.peer.refusal)
 
 
 async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_else(checkpoint: Checkpoint) -> None:

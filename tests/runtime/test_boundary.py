@@ -7,7 +7,7 @@ import pytest
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc, generation_pb2, generation_pb2_grpc
 from services.runtime.server import MAX_MESSAGE_BYTES, serving
-from services.wire.errors import BY_STATUS, Overloaded, ServingError
+from services.wire.errors import BY_STATUS, NotFound, Overloaded, ServingError
 
 GENERATE = "/moesaic.v1.GenerationService/Generate"
 TOKENIZE = "/moesaic.v1.GenerationService/Tokenize"
@@ -17,7 +17,7 @@ DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
 class Failing(generation_pb2_grpc.GenerationServiceServicer, expert_pb2_grpc.ExpertServiceServicer):
     """Raises in every kind of call."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
     async def Tokenize(
@@ -80,6 +80,31 @@ async def test_a_serving_error_is_its_status_in_every_kind_of_call(channel: grpc
     assert error.details() == streamed.details() == conversed.details() == "what the caller should know"
 
 
+LONG = ["x" * 20_000, "é" * 4_000, "😀" * 4_000, "%" * 9_000, "\r\n" * 9_000, "\x1b[2J" * 4_000, "\ud800" * 4_000]
+
+
+@pytest.mark.parametrize("channel", [NotFound(f"there is no {text}") for text in LONG], indirect=True)
+async def test_a_refusal_keeps_its_status_however_long_the_text_it_quotes(channel: grpc.aio.Channel):
+    for call in (
+        channel.unary_unary(TOKENIZE)(b"", timeout=5),
+        channel.unary_stream(GENERATE)(b"", timeout=5),
+        channel.stream_stream(DISPATCH)(iter([b""]), timeout=5),
+    ):
+        error = await failure(call)
+        assert error.code() == grpc.StatusCode.NOT_FOUND
+        assert (error.details() or "").startswith("there is no ")
+        assert (error.details() or "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "channel", [Overloaded("full", retry_after_seconds=each) for each in (float("inf"), float("nan"))], indirect=True
+)
+async def test_an_odd_retry_delay_leaves_the_status_as_it_is(channel: grpc.aio.Channel):
+    error = await failure(channel.unary_unary(TOKENIZE)(b"", timeout=5))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert ("retry-after-ms", "3600000") in tuple(error.trailing_metadata() or ())
+
+
 @pytest.mark.parametrize("channel", [Overloaded("full", retry_after_seconds=1.5)], indirect=True)
 async def test_the_retry_delay_travels_in_the_trailing_metadata(channel: grpc.aio.Channel):
     error = await failure(channel.unary_unary(TOKENIZE)(b"", timeout=5))
@@ -94,6 +119,20 @@ async def test_an_unforeseen_failure_is_internal_and_keeps_its_details_in_the_lo
     assert error.code() == grpc.StatusCode.INTERNAL
     assert "secret" not in (error.details() or "")
     assert "secret" in caplog.text
+
+
+class Panic(BaseException):
+    """What compiled libraries raise: no Exception."""
+
+
+@pytest.mark.parametrize("channel", [Panic("secret")], indirect=True)
+async def test_a_panic_of_a_compiled_library_is_internal_and_the_next_call_is_served(channel: grpc.aio.Channel):
+    for call in (
+        channel.unary_unary(TOKENIZE)(b"", timeout=5),
+        channel.unary_stream(GENERATE)(b"", timeout=5),
+        channel.stream_stream(DISPATCH)(iter([b""]), timeout=5),
+    ):
+        assert (await failure(call)).code() == grpc.StatusCode.INTERNAL
 
 
 @pytest.mark.parametrize("payload", [b"\x0a\x02\xff\xfe", b"\x0a\x7f", b"\xff"], ids=["no UTF-8", "cut", "no tag"])

@@ -56,6 +56,12 @@ async def test_an_unknown_name_is_unavailable():
         await resolve("dns:///does-not-exist.invalid:50053")
 
 
+@pytest.mark.parametrize("name", ["x" * 100, "a..b"])
+async def test_a_name_that_no_host_can_have_is_the_callers_fault(name: str):
+    with pytest.raises(InvalidRequest, match="is no name of a host"):
+        await resolve(f"dns:///{name}:50053")
+
+
 async def test_a_name_service_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch):
     async def getaddrinfo(loop: asyncio.AbstractEventLoop, host: str, port: int, *, type: int) -> None:
         await asyncio.Event().wait()

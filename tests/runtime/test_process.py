@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from services.runtime.process import exit_code_of, leaves
+from services.runtime.failures import leaves
+from services.runtime.process import exit_code_of
 from services.wire.errors import BadState, Unavailable
 
 PREAMBLE = """

@@ -79,6 +79,13 @@ def test_what_is_written_is_what_a_collector_reads(size: int) -> None:
     assert read.status == Status(message=word, code=Status.STATUS_CODE_ERROR)
 
 
+@pytest.mark.parametrize("value", [1 << 63, 1 << 64, 3 << 64])
+def test_a_number_beyond_what_there_are_numbers_for_breaks_no_message(value: int) -> None:
+    encoded = encode_span("one", Kind.CLIENT, SpanRef.root(), b"", 1, 2, [attribute("nanos", value)])
+    (read,) = ScopeSpans.FromString(encoded).spans
+    assert attributes_of(read) == {"nanos": (1 << 63) - 1}
+
+
 def test_a_clock_that_was_set_back_makes_a_span_short_not_negative() -> None:
     read = decoded(encode_span("name", Kind.INTERNAL, PARENT, b"", 9, 7))
     assert (read.start_time_unix_nano, read.end_time_unix_nano) == (9, 9)

@@ -12,6 +12,7 @@ from services.cli.bench.sample import NANOS_PER_SECOND, Failure, Sample
 from services.cli.bench.settings import BenchSettings
 from services.cli.request import say_sampling
 from services.cli.settings import MAX_UINT64
+from services.wire.quoting import one_line
 
 RETRY_AFTER = "retry-after-ms"
 DESCRIBE_SECONDS = 10.0
@@ -89,4 +90,4 @@ def failure_of(error: grpc.aio.AioRpcError) -> Failure:
     trailing = {str(key): value for key, value in error.trailing_metadata() or ()}
     millis = trailing.get(RETRY_AFTER)
     retry_after_seconds = int(millis) / 1000 if isinstance(millis, str) and millis.isdecimal() else None
-    return Failure(error.code().name, error.details() or "", retry_after_seconds)
+    return Failure(error.code().name, one_line(error.details() or ""), retry_after_seconds)

@@ -14,7 +14,7 @@ from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.cli.hosting.plan import plan_summary
 from services.cli.report import Report
 from services.runtime.channels import open_channel
-from services.wire.errors import ServingError
+from services.wire.errors import ServingError, from_rpc
 
 ANSWER_SECONDS = 10.0
 PLAN_SECONDS = 60.0
@@ -49,8 +49,7 @@ async def router_at(address: str) -> AsyncIterator[placement_pb2_grpc.PlacementS
         async with open_channel(address) as channel:
             yield placement_pb2_grpc.PlacementServiceStub(channel)
     except grpc.aio.AioRpcError as error:
-        details = " ".join((error.details() or "the call failed without a message").split())
-        raise RouterFailed(f"{error.code().name}: {details} (router {address})") from error
+        raise RouterFailed(f"{error.code().name}: {from_rpc(error)} (router {address})") from error
 
 
 async def placement_of(address: str) -> router_pb2.GetPlacementResponse:

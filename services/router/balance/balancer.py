@@ -23,7 +23,7 @@ from services.router.planning.balanced import Balanced
 from services.router.planning.static import Static
 from services.router.planning.strategy import Strategy
 from services.router.settings import RouterSettings
-from services.wire.errors import ServingError
+from services.runtime.failures import failure_of
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ class Balancer:
                 began = self._now()
                 try:
                     await self.look()
-                except ServingError as error:
-                    logger.warning("no placement was planned: %s", error)
+                except Exception as error:  # noqa: BLE001 -- the boundary of planning: requests are served meanwhile
+                    logger.warning("no placement was planned: %s", failure_of(error, "planning"))
                     self._fail()
                 seconds = max(self._settings.rebalance_seconds, (self._now() - began) / MAX_PLANNING)
         finally:

@@ -73,6 +73,8 @@ class Planner:
             raise DeadlinePassed(f"planning took more than {self._plan_seconds:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError):
             raise Unavailable("the planning process died; it is started anew with the next plan") from None
+        except OSError as error:
+            raise Unavailable(f"the planning process cannot be started: {error}") from error
         finally:
             if not is_answered:  # its answer, if any, would be taken for the next one's
                 await self._end()

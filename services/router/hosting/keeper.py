@@ -13,6 +13,7 @@ from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
 from services.router.hosting.targets import Host, Missing, missing_replicas
 from services.router.hosting.transfers import Outcome, Transfers
+from services.runtime.failures import leave_aside
 from services.wire.errors import BadState, ServingError
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,16 @@ class Keeper:
         """Keep until cancelled. Raises BadState when the start cannot succeed."""
         async with asyncio.TaskGroup() as loads:
             while True:
-                await self._changed.wait(self._look_after(loads))
+                await self._changed.wait(self._look(loads))
+
+    def _look(self, loads: asyncio.TaskGroup) -> float | None:
+        try:
+            return self._look_after(loads)
+        except Exception as error:  # the boundary of looking after: requests are served meanwhile
+            if self.is_starting:
+                raise
+            leave_aside(error, "looking after the hosting")
+            return RETRY_SECONDS
 
     def _look_after(self, loads: asyncio.TaskGroup) -> float | None:
         """Begin what is to be done now; in how many seconds to look again even if nothing changes."""

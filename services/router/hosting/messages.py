@@ -9,6 +9,7 @@ from services.router.hosting.fleet import Fleet
 from services.router.hosting.goals import Even, Goal, Stated, Without
 from services.router.hosting.operations import Phase, Progress
 from services.wire.errors import BadState, InvalidRequest
+from services.wire.quoting import quoted
 
 PHASES = {
     Phase.LOADING: router_pb2.OPERATION_PHASE_LOADING,
@@ -39,7 +40,7 @@ def stated(target: router_pb2.TargetPlacement, model_digest: str) -> dict[str, f
     Raises InvalidRequest for one that stands twice, and BadState for another checkpoint's placement.
     """
     if target.model_digest not in ("", model_digest):
-        raise BadState(f"target.model_digest is {target.model_digest!r}; this router serves {model_digest!r}")
+        raise BadState(f"target.model_digest is {quoted(target.model_digest)}; this router serves {model_digest!r}")
     by_address: dict[str, frozenset[ExpertKey]] = {}
     for service in target.services:
         if service.address in by_address:

@@ -16,7 +16,7 @@ from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
 from services.router.hosting.targets import Host, Target, check_target
 from services.router.hosting.transfers import HOLD_SECONDS, Outcome, Transfers, release
-from services.runtime.process import leaves
+from services.runtime.failures import leaves
 from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)

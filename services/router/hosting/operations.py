@@ -12,11 +12,14 @@ import grpc
 
 from services.router.hosting.goals import Goal
 from services.router.hosting.signal import Signal
+from services.runtime.failures import failure_of
 from services.wire.errors import BadState, InvalidRequest, ServingError
+from services.wire.quoting import quoted
 
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 16
+MAX_NAME_CHARACTERS = 128
 
 
 class OperationFailed(ServingError):
@@ -125,12 +128,14 @@ class Operations:
         """Begin an operation, or give the one of that name that is under way or done; one that failed begins anew.
 
         An operation of the router's own gives way to one that was asked for. Raises BadState while another is under
-        way, InvalidRequest for a name that is another operation's, and whatever `check` raises.
+        way, InvalidRequest for a name that is too long or another operation's, and whatever `check` raises.
         """
+        if len(name) > MAX_NAME_CHARACTERS:
+            raise InvalidRequest(f"operation_id has {len(name)} characters; the limit is {MAX_NAME_CHARACTERS}")
         name = name or uuid.uuid4().hex
         known = self._known.get(name)
         if known is not None and (known.goal, known.force) != (goal, force):
-            raise InvalidRequest(f"operation_id {name!r} is that of another operation")
+            raise InvalidRequest(f"operation_id {quoted(name)} is that of another operation")
         if known is not None and known.failure is None:
             return known
         current = self.current
@@ -154,9 +159,9 @@ class Operations:
         try:
             await self._carry_out(operation)
             logger.info("operation %s is done", operation.name)
-        except ServingError as error:
-            logger.warning("%s", error)
-            operation.fail(error)
+        except Exception as error:  # noqa: BLE001 -- the boundary of one operation
+            operation.fail(failure_of(error, f"operation {operation.name}"))
+            logger.warning("%s", operation.failure)
         except asyncio.CancelledError:
             operation.fail(OperationFailed(f"operation {operation.name} gave way to another, or to the router's end"))
             raise

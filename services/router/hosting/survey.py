@@ -82,7 +82,10 @@ class Survey:
         return since is not None and self._now() >= since + SUSPECT_GRACE_SECONDS
 
     def _host(self, peer: ExpertPeer, is_draining: bool) -> Host:
-        assert peer.description is not None, "a live service has been described"
+        description = peer.description
+        assert description is not None, "a live service has been described"
+        # More than the whole model is of no use, and what a service says may be more than there are numbers for.
+        most_free = len(description.moe_layers) * description.num_experts
         transfer = self._transfers.on(peer.address) or Transfer()
         by_state = self._states(peer)
         ready = by_state.get(expert_pb2.EXPERT_STATE_READY, frozenset())
@@ -90,7 +93,7 @@ class Survey:
         retiring = by_state.get(expert_pb2.EXPERT_STATE_RETIRING, frozenset()) | (ready & transfer.retiring)
         return Host(
             peer.address,
-            len(peer.hosting.experts) + peer.hosting.free_memory_bytes // max(peer.description.expert_bytes),
+            len(peer.hosting.experts) + min(most_free, peer.hosting.free_memory_bytes // max(description.expert_bytes)),
             hosted=ready - retiring,
             loading=loading | (transfer.loading - ready - retiring),
             retiring=retiring,

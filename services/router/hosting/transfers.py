@@ -11,6 +11,7 @@ from typing import Any
 
 from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
+from services.runtime.failures import failure_of
 from services.wire.errors import Outdated, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ async def release(peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str
 async def _outcome_of(peer: ExpertPeer, change: Callable[[], Awaitable[None]]) -> Outcome:
     try:
         await change()
-    except ServingError as error:
+    except Exception as raised:  # noqa: BLE001 -- the boundary of one change on one service
+        error = failure_of(raised, f"changing what {peer.address} hosts")
         is_outdated = isinstance(error, Outdated)  # which happens where several routers share services
         level = logging.DEBUG if is_outdated else logging.WARNING
         logger.log(level, "changing what %s hosts failed: %s", peer.address, error)

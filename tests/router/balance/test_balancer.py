@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,3 +133,28 @@ async def test_plans_are_shown_judged_and_carried_out_when_asked_for(model: Path
         with pytest.raises(InvalidRequest, match="that of another operation"):
             await balancer.begin("mine", Balanced())
         assert str(operation.goal).startswith("eplb plan of")
+
+
+async def test_planning_that_fails_unforeseen_does_not_end_the_balancer(model: Path, checkpoint: Checkpoint) -> None:
+    class Failing(Inline):
+        called = asyncio.Event()
+
+        async def run(self, *arguments: Any, **named: Any) -> Any:
+            self.called.set()
+            raise KeyError("secret")
+
+    planner = Failing()
+    async with several(model, 2, num_slots=24) as (_, addresses), running_fleet(checkpoint, addresses) as fleet:
+        balancing = Balancing(fleet, planner)
+        settings = RouterSettings(rebalance_seconds=0.01, rebalance_steps=STEPS)
+        balancer = Balancer(fleet.fleet, balancing.watch, planner, settings)  # type: ignore[arg-type]
+        balancing.route(3)
+        running = asyncio.create_task(balancer.run())
+        async with asyncio.timeout(10):
+            await planner.called.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert balancer.num_plans["failed"] == 1
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

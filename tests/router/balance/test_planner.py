@@ -107,3 +107,13 @@ asyncio.run(main())
         # The planner has the other end of no pipe of ours: only /proc tells.
         while is_there(pid):
             time.sleep(0.01)
+
+
+async def test_one_that_cannot_be_started_is_started_with_the_next_plan(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(Unavailable, match="the planning process cannot be started"):
+        await planner.run(os.getpid)
+    monkeypatch.undo()
+    assert await planner.run(os.getpid) == planner.pid

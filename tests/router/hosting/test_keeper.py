@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -12,6 +13,8 @@ from services.model.checkpoint import Checkpoint
 from services.router.hosting import keeper as keeper_module
 from services.router.hosting import members as members_module
 from services.router.hosting.goals import Stated
+from services.router.hosting.survey import Survey
+from services.router.hosting.targets import Host
 from services.wire.errors import BadState
 from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, local_experts, running_fleet, several
 
@@ -75,6 +78,23 @@ async def test_experts_of_a_lost_service_are_loaded_on_the_others(model: Path, c
         await experts.stop(addresses[0])
         await fleet.until(lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12})
         assert fleet.fleet.laid.min_live_replicas == 1
+
+
+async def test_looking_after_goes_on_after_what_nobody_foresaw(
+    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors, hosts = iter([KeyError("first"), KeyError("second")]), Survey.hosts
+
+    def failing(survey: Survey, *arguments: Any) -> list[Host]:
+        for error in errors:
+            raise error
+        return hosts(survey, *arguments)
+
+    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        monkeypatch.setattr(Survey, "hosts", failing)
+        await experts.stop(addresses[0])
+        await fleet.until(lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12})
+    assert list(errors) == []
 
 
 async def test_with_two_replicas_the_loss_of_a_service_leaves_none_without_and_is_made_good(

@@ -8,6 +8,7 @@ import pytest
 
 from services.router.hosting.goals import Even, Without
 from services.router.hosting.operations import (
+    MAX_NAME_CHARACTERS,
     MAX_REMEMBERED,
     Operation,
     OperationFailed,
@@ -15,7 +16,7 @@ from services.router.hosting.operations import (
     Phase,
     Progress,
 )
-from services.wire.errors import BadState, Overloaded
+from services.wire.errors import BadState, InvalidRequest, Overloaded, ServingError
 
 
 class Work:
@@ -128,3 +129,23 @@ async def test_the_last_operations_are_remembered_and_earlier_ones_are_not() -> 
         assert work.begun.count("1") == 1
         await followed(operations.begin("0", Even()))
         assert work.begun.count("0") == 2
+
+
+async def test_an_operation_that_fails_unforeseen_ends_no_other() -> None:
+    work = Work()
+    work.failure = KeyError("secret")
+    work.may_end.set()
+    async with running(work) as operations:
+        with pytest.raises(ServingError, match="operation first failed; the service's log says why"):
+            await followed(operations.begin("first", Even()))
+        work.failure = None
+        assert (await followed(operations.begin("second", Even())))[-1].phase is Phase.DONE
+        assert operations.num_ended == {"failed": 1, "done": 1}
+
+
+async def test_an_id_that_is_too_long_is_refused() -> None:
+    async with running(Work()) as operations:
+        with pytest.raises(
+            InvalidRequest, match=f"operation_id has 5000 characters; the limit is {MAX_NAME_CHARACTERS}"
+        ):
+            operations.begin("x" * 5000, Even())

@@ -7,7 +7,9 @@ import pytest
 
 from moesaic.v1 import expert_pb2
 from services.router.hosting.survey import SUSPECT_GRACE_SECONDS, Survey
+from services.router.hosting.targets import missing_replicas
 from services.router.hosting.transfers import Transfers
+from services.wire.errors import ServingError
 
 READY, LOADING, RETIRING = (
     expert_pb2.EXPERT_STATE_READY,
@@ -25,7 +27,9 @@ class Peer:
     is_suspect: bool = False
     is_draining: bool = False
     description: expert_pb2.ExpertServiceDescribeResponse = field(
-        default_factory=lambda: expert_pb2.ExpertServiceDescribeResponse(expert_bytes=[10, 10])
+        default_factory=lambda: expert_pb2.ExpertServiceDescribeResponse(
+            expert_bytes=[10, 10], moe_layers=[0, 1], num_experts=8
+        )
     )
     hosting: expert_pb2.WatchHostingResponse = field(
         default_factory=lambda: expert_pb2.WatchHostingResponse(instance="first", generation=1, free_memory_bytes=45)
@@ -80,6 +84,15 @@ def test_experts_are_told_apart_by_their_states_and_all_take_memory(peer: Peer, 
     (host,) = survey.hosts()
     assert (host.hosted, host.loading, host.retiring) == ({(0, 0)}, {(0, 1)}, {(0, 2)})
     assert (host.num_slots, host.num_free) == (7, 4)
+
+
+def test_a_service_that_claims_more_memory_than_there_are_numbers_for_is_planned_with(
+    peer: Peer, survey: Survey
+) -> None:
+    peer.hosting.free_memory_bytes = (1 << 64) - 1
+    peer.description.expert_bytes[:] = [1, 1]
+    experts = [(layer, expert) for layer in range(2) for expert in range(8)]
+    assert missing_replicas(experts, survey.hosts(), 1).loads == {"a:1": experts}
 
 
 async def test_what_is_under_way_counts_before_the_service_shows_it(
@@ -148,3 +161,17 @@ def test_a_service_is_draining_by_its_own_word_or_for_an_operation(peer: Peer, s
     assert survey.hosts({"a:1"})[0].is_draining
     peer.is_draining = True
     assert survey.hosts()[0].is_draining
+
+
+async def test_a_load_that_fails_unforeseen_is_that_loads_failure(
+    peer: Peer, transfers: Transfers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*_: object, **__: object) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr(peer, "load", failing)
+    async with asyncio.TaskGroup() as tasks:
+        error = await transfers.load(tasks, peer, [(0, 0)])  # type: ignore[arg-type]
+    assert isinstance(error, ServingError)
+    assert "secret" not in str(error)
+    assert transfers.is_idle()
