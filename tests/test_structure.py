@@ -17,14 +17,15 @@ MAY_IMPORT = {
     "wire": {"kernels", "moesaic"},
     "runtime": {"wire", "moesaic"},
     "kernels": set(),
-    "model": {"wire", "kernels"},
-    "gateway": {"runtime", "wire", "moesaic"},
+    "metadata": {"wire"},
+    "model": {"wire", "kernels", "metadata"},
+    "gateway": {"runtime", "wire", "metadata", "moesaic"},
     "router": {"runtime", "wire", "model", "kernels", "moesaic"},
     "expert": {"runtime", "wire", "model", "kernels", "moesaic"},
     "tracing": {"runtime", "wire"},
     "cli": {"runtime", "wire", "model", "gateway", "router", "expert", "moesaic"},
 }
-WITHOUT_TORCH = ("gateway", "tracing", "cli", "runtime", "wire")
+WITHOUT_TORCH = ("metadata", "gateway", "tracing", "cli", "runtime", "wire")
 # The files between torch and the wire.
 MAY_IMPORT_TORCH = {Path("services/wire") / name for name in ("frames.py", "row_bytes.py", "native/messages.py")}
 TORCH_PACKAGES = {"torch", "transformers", "safetensors"}

@@ -114,7 +114,8 @@ Global___TraceDetail: typing_extensions.TypeAlias = TraceDetail
 @typing.final
 class SamplingParameters(google.protobuf.message.Message):
     """How the next token is drawn from the logits. In a request from a client an absent field means its
-    default; between gateway and router every field is set.
+    default; between gateway and router every field is set but a penalty of 1. The model's defaults are those of its
+    generation_config.json, as transformers understands it.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -124,16 +125,24 @@ class SamplingParameters(google.protobuf.message.Message):
     TOP_P_FIELD_NUMBER: builtins.int
     MIN_P_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: builtins.int
     temperature: builtins.float
-    """Divides the logits; 0 takes the most likely token. From 0 to 100. Default: the model's, else 1."""
+    """Divides the logits; 0 takes the most likely token. From 0 to 100. Default: the model's, which is 0 where that file does
+    not say that it samples, else 1.
+    """
     top_k: builtins.int
     """Keeps the k most likely tokens; 0 keeps all. Default: the model's, else 0."""
     top_p: builtins.float
     """Keeps the fewest most likely tokens whose probability reaches this. In (0, 1]. Default: the model's, else 1."""
     min_p: builtins.float
-    """Drops tokens less likely than this share of the most likely one. In [0, 1]. Default: 0."""
+    """Drops tokens less likely than this share of the most likely one. In [0, 1]. Default: the model's, else 0."""
     seed: builtins.int
     """The draw for a position depends on the seed and the position alone. Default: a random one, returned in `Usage`."""
+    repetition_penalty: builtins.float
+    """Divides the positive logits of tokens that prompt or continuation have already, and multiplies their negative ones; it
+    comes before the temperature, and counts at temperature 0, too. In (0, 100]. Default: the model's, else 1, which does
+    nothing.
+    """
     def __init__(
         self,
         *,
@@ -142,11 +151,14 @@ class SamplingParameters(google.protobuf.message.Message):
         top_p: builtins.float | None = ...,
         min_p: builtins.float | None = ...,
         seed: builtins.int | None = ...,
+        repetition_penalty: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_p", b"_min_p", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_p", b"_min_p", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_p", b"_min_p"]) -> typing.Literal["min_p"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
     @typing.overload

@@ -5,9 +5,11 @@ import os
 import signal
 import sys
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.cli.members import Member
+from services.runtime.announcement import announced_warnings
 from services.wire.errors import ServingError
 
 NUM_LAST_LINES = 12
@@ -65,8 +67,11 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
-    async def until_ready(self) -> None:
-        """Wait for the announcement. Raises ServiceFailed when the process ends without one."""
+    async def until_ready(self) -> Sequence[str]:
+        """Wait for the announcement; what the start warned of.
+
+        Raises ServiceFailed when the process ends without one.
+        """
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._pipe, "rb", 0)
@@ -75,8 +80,10 @@ class Child:
             line = await reader.readline()
         finally:
             transport.close()
-        if not line.startswith(b"ready "):
+        warnings = announced_warnings(line)
+        if warnings is None:
             raise ServiceFailed(self.obituary(await self._process.wait(), "did not start"))
+        return warnings
 
     async def wait(self) -> int:
         """The exit code, once the process has ended; negative for a signal."""

@@ -59,7 +59,7 @@ async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> 
     with log_folder(report, verbose) as folder:
         async with asyncio.TaskGroup() as tasks:
             supervisors = [
-                Supervisor(member, folder, variables_of(index) | dict(plan.telemetry), report.line)
+                Supervisor(member, folder, variables_of(index) | dict(plan.telemetry), report.line, report.warning)
                 for index, member in enumerate(members)
             ]
             for supervisor in supervisors:

@@ -53,7 +53,7 @@ async def local_tracing(
     http = chosen_address(http, free)
     member = Member.of("tracing", "tracing", otlp, f"--http={http}")
     with log_folder(report, verbose) as folder:
-        supervisor = Supervisor(member, folder, variables_of(num_others), report.line)
+        supervisor = Supervisor(member, folder, variables_of(num_others), report.line, report.warning)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(supervisor.run())
             try:

@@ -50,6 +50,7 @@ class ClusterPlan:
     wire_dtype: str = "auto"
     coverage: int = 1
     rebalance: bool = True
+    generation_config: str = "auto"
     # Variables of OpenTelemetry's that the processes have beside and before the environment's own.
     telemetry: Mapping[str, str] = field(default_factory=dict)
 
@@ -68,6 +69,7 @@ class ClusterPlan:
             wire_dtype=settings.wire_dtype,
             coverage=settings.coverage,
             rebalance=settings.rebalance,
+            generation_config=settings.generation_config,
         )
 
     def members(self) -> list[Member]:
@@ -82,7 +84,8 @@ class ClusterPlan:
             for index, address in enumerate(experts)
         ]
         members.append(self._member("router", "router", router, *self._computing(), *self._dispatching(experts)))
-        members.append(self._member("gateway", "gateway", gateway, f"--routers={router}"))
+        recommended = f"--generation-config={self.generation_config}"
+        members.append(self._member("gateway", "gateway", gateway, f"--routers={router}", recommended))
         return members
 
     def _gateway_address(self, free: str) -> str:

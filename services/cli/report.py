@@ -22,10 +22,17 @@ class Report:
         self.console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._status: Status | None = None
         self._stage = ""
+        self._warnings: set[str] = set()
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
         self.console.print(text, markup=False)
+
+    def warning(self, text: str) -> None:
+        """Print a warning, once: several processes may have the same."""
+        if text not in self._warnings:
+            self._warnings.add(text)
+            self.line(f"warning: {text}")
 
     def quote(self, text: str) -> None:
         """Print a text faintly, without a line's end, so that what follows goes on after it."""

@@ -13,7 +13,7 @@ from services.runtime.span_writing import Kind
 from services.runtime.tracing import begin_span, passed_on
 from services.wire.errors import ServingError, from_rpc
 
-SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p")
+SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 class RequestFailed(ServingError):

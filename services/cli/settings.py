@@ -35,6 +35,10 @@ WireDtype = Annotated[
     Literal["auto", "bfloat16"],
     Field(description="bfloat16 halves the bytes between router and experts of a float32 model, less precisely"),
 ]
+GenerationConfig = Annotated[
+    Literal["auto", "ignore"],
+    Field(description="ignore takes nothing but stop tokens from the checkpoint's generation_config.json"),
+]
 Rebalance = Annotated[bool, Field(description="move and replicate experts by themselves where the load asks for it")]
 Tracing = Annotated[bool, Field(description="run a tracing service too, a stand-in for Jaeger, and export to it")]
 Verbose = Annotated[bool, Field(description="show the services' logs instead of writing them to files")]
@@ -53,6 +57,10 @@ MinP = Annotated[
     float | None,
     Field(ge=0, le=1, allow_inf_nan=False, description="drop tokens below this share of the likeliest one"),
 ]
+RepetitionPenalty = Annotated[
+    float | None,
+    Field(gt=0, le=100, allow_inf_nan=False, description="divides the logits of tokens that are there already"),
+]
 
 
 class ClusterSettings(BaseSettings):
@@ -67,6 +75,7 @@ class ClusterSettings(BaseSettings):
     combine: Combine = "exact"
     wire_dtype: WireDtype = "auto"
     rebalance: Rebalance = True
+    generation_config: GenerationConfig = "auto"
     verbose: Verbose = False
 
 
@@ -87,6 +96,8 @@ class SamplingSettings(Protocol):
     def top_p(self) -> float | None: ...
     @property
     def min_p(self) -> float | None: ...
+    @property
+    def repetition_penalty(self) -> float | None: ...
 
 
 class ServeSettings(ClusterSettings):
@@ -122,6 +133,7 @@ class GenerateSettings(ClientSettings):
     top_p: TopP = None
     top_k: TopK = None
     min_p: MinP = None
+    repetition_penalty: RepetitionPenalty = None
     seed: int | None = Field(None, ge=0, le=MAX_UINT64, description="seed of the draws; else a random one")
     stop: Annotated[list[str], Whole] = Field([], description="end before this text; may be given several times")
     ignore_eos: bool = Field(False, description="go on past end-of-sequence tokens")

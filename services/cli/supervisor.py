@@ -18,8 +18,9 @@ FIRST_BACKOFF_SECONDS = 0.5
 class Supervisor:
     """Owns the processes of one member, one after another.
 
-    `report` is told in a sentence about each crash. `run` ends when the member was told to stop; it raises
-    ServiceFailed when the first start fails or at the third crash within a minute.
+    `report` is told in a sentence about each crash, `warn` of what the first start warned of, unless the log is shown.
+    `run` ends when the member was told to stop; it raises ServiceFailed when the first start fails or at the third
+    crash within a minute.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Supervisor:
         folder: Path | None,
         variables: dict[str, str],
         report: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
         *,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
     ) -> None:
@@ -36,6 +38,7 @@ class Supervisor:
         self._log = folder / f"{member.name}.log" if folder is not None else None
         self._variables = variables
         self._report = report
+        self._warn = warn or report
         self._first_backoff_seconds = first_backoff_seconds
         self._child: Child | None = None
         self._stopping = asyncio.Event()
@@ -66,7 +69,7 @@ class Supervisor:
 
     async def _watch(self, child: Child) -> None:
         try:
-            await child.until_ready()
+            warnings = await child.until_ready()
         except ServiceFailed as error:
             if self._stopping.is_set():
                 return
@@ -76,6 +79,9 @@ class Supervisor:
             return
         if self.ready.is_set():
             self._report(f"{self.member.name} is ready again, pid {child.pid}")
+        elif self._log is not None:
+            for warning in warnings:
+                self._warn(warning)
         self.ready.set()
         code = await child.wait()
         if not self._stopping.is_set():

@@ -50,7 +50,11 @@ class Gateway:
 @asynccontextmanager
 async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """Serve for as long as the block lasts, then drain. Healthy whenever a router can be reached."""
-    checkpoint = read_checkpoint(settings.model, name=settings.model_name)
+    checkpoint = read_checkpoint(
+        settings.model,
+        name=settings.model_name,
+        takes_recommendations=settings.generation_config == "auto",
+    )
     tokeniser = Tokeniser(checkpoint, threads=settings.tokeniser_threads)
     waiting = WaitingQueue(max_batch_requests=settings.max_batch_requests, max_batch_tokens=settings.max_batch_tokens)
     dispatcher = Dispatcher(waiting)

@@ -1,26 +1,23 @@
 """What the gateway reads of a checkpoint directory: everything about text, nothing about weights."""
 
-import json
-from collections.abc import Mapping
+import logging
+import reprlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from services.gateway.chat_templates import ChosenTemplate, choose_chat_template
-from services.wire.errors import BadState
+from services.metadata.fields import Fields, Range
+from services.metadata.generation import Recommendation, SamplingDefaults, read_recommendation
+from services.metadata.names import model_name
+from services.metadata.refusals import UnusableModel, in_one_line
 
+logger = logging.getLogger(__name__)
+
+IDS = Range(1, 2**31)
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
-
-
-@dataclass(frozen=True)
-class SamplingDefaults:
-    """What the checkpoint's generation_config.json recommends, for what a request leaves open."""
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,107 +37,98 @@ class TextCheckpoint:
     # What to say of the model where there is none.
     chat_refusal: str
     tokenizer: Tokenizer
+    # That end a continuation besides those of its request.
+    stop_strings: tuple[str, ...] = ()
 
 
-def read_checkpoint(directory: Path, *, name: str | None = None) -> TextCheckpoint:
+def read_checkpoint(directory: Path, *, name: str | None = None, takes_recommendations: bool = True) -> TextCheckpoint:
     """Read the checkpoint in `directory`; its name is the directory's unless `name` says another.
 
-    Raises BadState, naming the file, where one is missing or unusable.
+    Without `takes_recommendations` nothing but end-of-sequence tokens is taken from generation_config.json. Raises
+    UnusableModel, naming the file, where one is missing, and the field, where a value is not what it has to be.
     """
     if not directory.is_dir():
-        raise BadState(f"model: there is no directory {directory}")
-    config = _read_json(directory / "config.json")
-    tokenizer_config = _read_json(directory / "tokenizer_config.json", optional=True)
-    generation = _read_json(directory / "generation_config.json", optional=True)
+        raise UnusableModel(f"model: there is no directory {directory}")
+    config = Fields.read(directory / "config.json")
+    tokenizer_config = Fields.read(directory / "tokenizer_config.json", optional=True)
+    generation = Fields.read(directory / "generation_config.json", optional=True)
+    recommended = read_recommendation(generation) if takes_recommendations else Recommendation()
     tokenizer = _read_tokenizer(directory / "tokenizer.json")
     special_tokens = _special_tokens(directory, tokenizer_config)
     chat_template = _chat_template(directory, tokenizer_config)
+    vocab_size = _vocab_size(config)
+    bos, eos = (tokenizer.token_to_id(special_tokens.get(token, "")) for token in ("bos_token", "eos_token"))
     return TextCheckpoint(
-        name=name or directory.resolve().name,
-        model_type=str(config.get("model_type", "")),
-        vocab_size=_vocab_size(config, directory),
-        eos_token_ids=_eos_token_ids(generation, config, tokenizer, special_tokens),
-        sampling=_sampling_defaults(generation),
-        adds_bos_token_id=_missing_bos(tokenizer, tokenizer_config, special_tokens),
+        name=name or model_name(directory),
+        model_type=config.text("model_type") or "",
+        vocab_size=vocab_size,
+        eos_token_ids=_eos_token_ids((generation, config, config.inner("text_config")), eos, vocab_size),
+        sampling=recommended.sampling,
+        adds_bos_token_id=_missing_bos(tokenizer, tokenizer_config, bos, vocab_size),
         special_tokens=special_tokens,
         chat_template=chat_template.source,
         chat_refusal=chat_template.refusal,
         tokenizer=tokenizer,
+        stop_strings=recommended.stop_strings,
     )
-
-
-def _read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if optional:
-            return {}
-        raise BadState(f"model: {path} is missing") from error
-    except (OSError, ValueError) as error:
-        raise BadState(f"model: {path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise BadState(f"model: {path} holds no JSON object")
-    return content
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
-        raise BadState(f"model: {path} is missing; a checkpoint without a fast tokenizer cannot be served")
+        raise UnusableModel(f"{path} is missing; a checkpoint without a fast tokenizer cannot be served")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the boundary: tokenizers raises no other
-        raise BadState(f"model: {path} is no tokenizer: {error}") from error
+        raise UnusableModel(f"{path} is no tokenizer: {in_one_line(error)}") from error
     # A training run may leave these on; a prompt is served whole or refused.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def _vocab_size(config: dict[str, Any], directory: Path) -> int:
-    vocab_size = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
-    if not isinstance(vocab_size, int) or vocab_size < 1:
-        raise BadState(f"model: {directory / 'config.json'} has no vocab_size")
+def _vocab_size(config: Fields) -> int:
+    vocab_size = config.whole("vocab_size", IDS) or config.inner("text_config").whole("vocab_size", IDS)
+    if vocab_size is None:
+        raise UnusableModel(f"{config.source} has no vocab_size")
     return vocab_size
 
 
-def _eos_token_ids(
-    generation: dict[str, Any],
-    config: dict[str, Any],
-    tokenizer: Tokenizer,
-    special_tokens: Mapping[str, str],
-) -> tuple[int, ...]:
-    for source in (generation, config, config.get("text_config", {})):
-        found = source.get("eos_token_id")
-        if found is not None:
-            return tuple(found) if isinstance(found, list) else (int(found),)
-    token_id = tokenizer.token_to_id(special_tokens.get("eos_token", ""))
-    return () if token_id is None else (token_id,)
+def _eos_token_ids(sources: Iterable[Fields], own: int | None, vocab_size: int) -> tuple[int, ...]:
+    """What the first of the sources says that says it, and the tokenizer's `own` besides."""
+    stated = next((ids for source in sources if (ids := source.wholes("eos_token_id")) is not None), ())
+    token_ids = dict.fromkeys(stated if own is None else (*stated, own))
+    # transformers takes -1, which some write for none, and whatever else is no token, as what is never drawn.
+    never_drawn = [token_id for token_id in token_ids if not 0 <= token_id < vocab_size]
+    if never_drawn:
+        logger.warning("eos_token_id: %s is outside of the vocabulary of %d", reprlib.repr(never_drawn), vocab_size)
+    return tuple(token_id for token_id in token_ids if token_id not in never_drawn)
 
 
-def _sampling_defaults(generation: dict[str, Any]) -> SamplingDefaults:
-    known = {name: generation.get(name) for name in ("temperature", "top_k", "top_p")}
-    return SamplingDefaults(**{name: value for name, value in known.items() if value is not None})
-
-
-def _special_tokens(directory: Path, tokenizer_config: dict[str, Any]) -> dict[str, str]:
-    entries = _read_json(directory / "special_tokens_map.json", optional=True) | tokenizer_config
+def _special_tokens(directory: Path, tokenizer_config: Fields) -> dict[str, str]:
+    sources = (tokenizer_config, Fields.read(directory / "special_tokens_map.json", optional=True))
     tokens: dict[str, str] = {}
     for name in SPECIAL_TOKEN_NAMES:
-        entry = entries.get(name)
-        content = entry.get("content") if isinstance(entry, dict) else entry
-        if isinstance(content, str):
-            tokens[name] = content
+        stated = (_special_token(source, name) for source in sources)
+        token = next((one for one in stated if one is not None), None)
+        if token is not None:
+            tokens[name] = token
     return tokens
 
 
-def _missing_bos(
-    tokenizer: Tokenizer, tokenizer_config: dict[str, Any], special_tokens: Mapping[str, str]
-) -> int | None:
-    token_id: int | None = tokenizer.token_to_id(special_tokens.get("bos_token", ""))
-    if not tokenizer_config.get("add_bos_token") or token_id in tokenizer.encode("").ids:
+def _special_token(source: Fields, name: str) -> str | None:
+    is_described = isinstance(source.values.get(name), dict)
+    return source.inner(name).text("content") if is_described else source.text(name)
+
+
+def _missing_bos(tokenizer: Tokenizer, tokenizer_config: Fields, bos: int | None, vocab_size: int) -> int | None:
+    if not tokenizer_config.flag("add_bos_token") or bos is None or bos in tokenizer.encode("").ids:
         return None
-    return token_id
+    if bos >= vocab_size:
+        tokenizer_config.refuse("bos_token", f"one of the vocabulary of {vocab_size}, to be added; its id is {bos}")
+    return bos
 
 
-def _chat_template(directory: Path, tokenizer_config: dict[str, Any]) -> ChosenTemplate:
-    return choose_chat_template(directory, tokenizer_config, lambda path: _read_json(path, optional=True))
+def _chat_template(directory: Path, tokenizer_config: Fields) -> ChosenTemplate:
+    return choose_chat_template(
+        directory, tokenizer_config.values, lambda path: Fields.read(path, optional=True).values
+    )

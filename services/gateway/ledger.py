@@ -139,6 +139,7 @@ def _request(number: int, sequence: Sequence) -> pb.SequenceRequest:
             top_p=sampling.top_p,
             min_p=sampling.min_p,
             seed=sampling.seed,
+            repetition_penalty=None if sampling.repetition_penalty == 1.0 else sampling.repetition_penalty,
         ),
         max_new_tokens=order.max_new_tokens,
         stop_token_ids=order.stop_token_ids,

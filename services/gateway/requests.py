@@ -1,19 +1,25 @@
 """Reads a client's request and refuses, naming field and limit, what can never be served."""
 
-import math
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
-from services.gateway.checkpoint import SamplingDefaults, TextCheckpoint
+from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.sequence import Sampling
 from services.gateway.tokeniser import ChatPrompt, Prompt, TextPrompt, TokenPrompt
+from services.metadata.fields import Range
+from services.metadata.generation import PENALTIES, SHARES, TEMPERATURES, SamplingDefaults
 from services.wire.errors import InvalidRequest, NotFound
 from services.wire.quoting import quoted
 
-MAX_TEMPERATURE = 100.0
+SAMPLING_RANGES = {
+    "temperature": TEMPERATURES,
+    "top_p": Range(0, 1, is_above=True),
+    "min_p": SHARES,
+    "repetition_penalty": PENALTIES,
+}
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_CHARACTERS = 512
 MAX_STOP_TOKENS = 64
@@ -54,7 +60,7 @@ class RequestReader:
             prompt=self.prompt(request),
             sampling=_sampling(request.sampling, self._checkpoint.sampling),
             max_new_tokens=max_new_tokens,
-            stop_strings=_stop_strings(request.stop.stop_strings),
+            stop_strings=self._stop_strings(request.stop),
             stop_token_ids=self._stop_token_ids(request.stop),
             return_routed_experts=request.return_routed_experts,
             trace_detail=request.trace_detail,
@@ -124,6 +130,10 @@ class RequestReader:
         eos = () if stop.ignore_eos else self._checkpoint.eos_token_ids
         return frozenset((*stop.stop_token_ids, *eos))
 
+    def _stop_strings(self, stop: common_pb2.StopConditions) -> tuple[str, ...]:
+        recommended = () if stop.ignore_eos else self._checkpoint.stop_strings
+        return (*_stop_strings(stop.stop_strings), *recommended)
+
 
 def new_tokens_within(*, num_prompt_tokens: int, wanted: int | None, default: int, max_context: int) -> int:
     """How many tokens to generate: what is wanted, else the default as far as the context leaves room.
@@ -149,22 +159,21 @@ def new_tokens_within(*, num_prompt_tokens: int, wanted: int | None, default: in
 
 
 def _sampling(asked: common_pb2.SamplingParameters, defaults: SamplingDefaults) -> Sampling:
-    temperature = asked.temperature if asked.HasField("temperature") else defaults.temperature
-    top_p = asked.top_p if asked.HasField("top_p") else defaults.top_p
-    min_p = asked.min_p
-    if not (math.isfinite(temperature) and 0 <= temperature <= MAX_TEMPERATURE):
-        raise InvalidRequest(f"sampling.temperature is {temperature:g}; it must be from 0 to {MAX_TEMPERATURE:g}")
-    if not 0 < top_p <= 1:  # false for what is no number, too
-        raise InvalidRequest(f"sampling.top_p is {top_p:g}; it must be above 0 and at most 1")
-    if not 0 <= min_p <= 1:
-        raise InvalidRequest(f"sampling.min_p is {min_p:g}; it must be from 0 to 1")
-    return Sampling(
-        temperature=temperature,
+    sampling = Sampling(
+        temperature=asked.temperature if asked.HasField("temperature") else defaults.temperature,
         top_k=asked.top_k if asked.HasField("top_k") else defaults.top_k,
-        top_p=top_p,
-        min_p=min_p,
+        top_p=asked.top_p if asked.HasField("top_p") else defaults.top_p,
+        min_p=asked.min_p if asked.HasField("min_p") else defaults.min_p,
         seed=asked.seed if asked.HasField("seed") else random.getrandbits(SEED_BITS),
+        repetition_penalty=(
+            asked.repetition_penalty if asked.HasField("repetition_penalty") else defaults.repetition_penalty
+        ),
     )
+    for name, allowed in SAMPLING_RANGES.items():
+        value = getattr(sampling, name)
+        if not allowed.holds(value):
+            raise InvalidRequest(f"sampling.{name} is {value:g}; it must be {allowed}")
+    return sampling
 
 
 def _stop_strings(stop_strings: Collection[str]) -> tuple[str, ...]:

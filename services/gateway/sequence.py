@@ -24,6 +24,7 @@ class Sampling:
     top_p: float
     min_p: float
     seed: int
+    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True)

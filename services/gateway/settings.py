@@ -2,7 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +28,11 @@ class GatewaySettings(BaseSettings):
     model: Path = Field(EMBEDDED_MODEL, description="checkpoint directory, for tokenizer and chat template")
     model_name: str | None = Field(
         None, min_length=1, description="name that requests ask for; unset for the directory's"
+    )
+    generation_config: Literal["auto", "ignore"] = Field(
+        "auto",
+        description="whether the checkpoint's generation_config.json says how tokens are drawn where a request does "
+        "not; ignore takes nothing but stop tokens from it",
     )
     max_prompt_bytes: PositiveInt = Field(1 << 20, description="most bytes of a prompt's text, as UTF-8")
     max_waiting_requests: PositiveInt = Field(256, description="most requests that wait; one more is refused")

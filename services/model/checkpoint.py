@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from services.model.configuration import Configuration, Generation, GenerationDefaults
+from services.metadata.names import model_name
+from services.model.configuration import Configuration
 from services.model.context_limit import context_limit
 from services.model.digest import ContentHash, checkpoint_digest
 from services.model.encodings import StoredWeight, stored_weights
@@ -42,14 +43,13 @@ class Checkpoint:
         """For `open`, which see; `model` is a skeleton of the configuration."""
         modules = experts_modules(model)
         config = configuration.config
-        generation = Generation.read(directory, config)
         limit = context_limit(config)
         self._files = files
         self._layout = _split(model, modules, stored_weights(files, configuration.quantisation))
         self._modules = {entry.layer: entry.module for entry in modules}
         self._hashes: dict[tuple[int, int], bytes] = {}
         self.directory = directory
-        self.name: str = directory.resolve().name
+        self.name: str = model_name(directory)
         self.config: PreTrainedConfig = config
         self.model_type: str = config.model_type
         self.digest: str = checkpoint_digest(configuration.fields, files.infos)
@@ -59,8 +59,6 @@ class Checkpoint:
         self.hidden_size: int = config.hidden_size
         self.vocab_size: int = config.vocab_size
         self.dtype: torch.dtype = configuration.dtype(files)
-        self.eos_token_ids: tuple[int, ...] = generation.eos_token_ids
-        self.generation_defaults: GenerationDefaults = generation.defaults
         self.max_context: int = limit.tokens
         self.context_note: str | None = limit.note
 
@@ -71,7 +69,7 @@ class Checkpoint:
         Raises UnusableModel, whose message names the file, the tensor, the layer or the setting at fault.
         """
         configuration = Configuration.read(directory)
-        files = TensorFiles.open(directory)
+        files = TensorFiles.open(directory, configuration.weights_file)
         model = build_skeleton(configuration.config, configuration.dtype(files))
         refuse_structure(model)
         return cls(directory, configuration, files, model)
@@ -168,5 +166,7 @@ def _num_experts_per_token(model: PreTrainedModel, experts: ExpertsModule) -> in
     for gate in (*block.children(), model.config):
         chosen = getattr(gate, "top_k", None) or getattr(gate, "num_experts_per_tok", None)
         if isinstance(chosen, int):
+            if not 1 <= chosen <= experts.num_experts:
+                raise UnusableModel(f"config.json sends a token to {chosen} experts; a layer has {experts.num_experts}")
             return chosen
     raise UnusableModel(f"{model.config.model_type} does not say how many experts a token is sent to")

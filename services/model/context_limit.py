@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedConfig
 
+from services.metadata.fields import Fields, Range
 from services.model.refusals import UnusableModel
+
+MAX_TOKENS = 2**32 - 1  # that can be said on the wire
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ def context_limit(config: PreTrainedConfig) -> ContextLimit:
     """
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:
-        raise UnusableModel(f"the configuration of {config.model_type} names no max_position_embeddings")
-    note = None
+        raise UnusableModel(f"config.json of this {config.model_type} model names no max_position_embeddings")
+    limit, note = min(limit, MAX_TOKENS), None
     for settings in _rope_settings(config):
-        kind = settings.get("rope_type", "default")
-        original = settings.get("original_max_position_embeddings") or limit
+        kind = settings.text("rope_type") or "default"
+        original = settings.whole("original_max_position_embeddings", Range(1)) or limit
         if (kind == "longrope" and original < limit) or "dynamic" in kind:
             limit = min(limit, original)
             note = (
@@ -39,10 +41,11 @@ def context_limit(config: PreTrainedConfig) -> ContextLimit:
     return ContextLimit(limit, note)
 
 
-def _rope_settings(config: PreTrainedConfig) -> Iterator[dict[str, Any]]:
+def _rope_settings(config: PreTrainedConfig) -> Iterator[Fields]:
     """The settings of each rotary embedding: one for the model, or one for each type of layer."""
-    settings = getattr(config, "rope_parameters", None) or {}
-    if "rope_type" in settings:
-        yield settings
+    settings = getattr(config, "rope_parameters", None)
+    source = Fields("config.json: rope_parameters", settings if isinstance(settings, dict) else {})
+    if "rope_type" in source.values:
+        yield source
         return
-    yield from (value for value in settings.values() if isinstance(value, dict))
+    yield from (source.inner(name) for name, value in source.values.items() if isinstance(value, dict))

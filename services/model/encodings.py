@@ -62,7 +62,11 @@ def check_quantisation(quantisation: Any) -> None:
     if method == "fp8":
         _fp8_block(quantisation)
     elif method != "mxfp4":
-        raise UnusableModel(f"weights quantised by {method} are not read; fp8 with block scales and mxfp4 are")
+        named = f"in a way without a name ({_said(quantisation)})" if method is None else f"by {str(method)[:100]}"
+        raise UnusableModel(
+            f"weights quantised {named} are not read; fp8 with block scales and mxfp4 are "
+            f"(quantization_config in config.json)"
+        )
 
 
 def stored_weights(files: TensorFiles, quantisation: dict[str, Any] | None) -> list[StoredWeight]:
@@ -73,6 +77,12 @@ def stored_weights(files: TensorFiles, quantisation: dict[str, Any] | None) -> l
     infos = {info.name: info for info in files.infos}
     block = _fp8_block(quantisation) if quantisation and quantisation.get("quant_method") == "fp8" else None
     return list(_grouped(infos, block))
+
+
+def _said(quantisation: dict[str, Any]) -> str:
+    """What a quantization_config without a method says: bitsandbytes' have load_in_4bit or load_in_8bit alone."""
+    said = [f"{name}={value}" for name, value in quantisation.items() if value is not None]
+    return ", ".join(said)[:100] or "it is empty"
 
 
 def _grouped(infos: dict[str, TensorInfo], block: Block | None) -> Iterable[StoredWeight]:
@@ -97,7 +107,7 @@ def _is_scale(name: str, infos: dict[str, TensorInfo]) -> bool:
 
 def _fp8_block(quantisation: dict[str, Any]) -> Block:
     block = quantisation.get("weight_block_size")
-    if not (isinstance(block, list) and len(block) == 2 and all(isinstance(side, int) and side > 0 for side in block)):
+    if not (isinstance(block, list) and len(block) == 2 and all(type(side) is int and side > 0 for side in block)):
         raise UnusableModel(f"fp8 weights need a weight_block_size of two sides in the configuration, not {block}")
     return block[0], block[1]
 

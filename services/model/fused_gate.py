@@ -79,7 +79,8 @@ def _choices(inner: torch.nn.Module, weight: torch.Tensor) -> Iterator[kernels.C
     """The choices that give results of the same shapes and dtypes; none for another kind of results."""
     try:
         results = inner(torch.zeros(1, weight.shape[1], dtype=weight.dtype))
-    except TypeError:  # it wants more than rows
+    except (TypeError, ValueError, RuntimeError, ArithmeticError):
+        # It wants more than rows, or its settings do not fit, as a probing forward will tell.
         return
     if not isinstance(results, tuple) or [type(result) for result in results] != [torch.Tensor] * 3:
         return

@@ -1,6 +1,5 @@
 """A checkpoint split at its experts: which stored weights are whose."""
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,8 +9,7 @@ from services.model.encodings import StoredWeight
 from services.model.expert_sources import ExpertParameter, ExpertSources, check_shape
 from services.model.refusals import UnusableModel
 from services.model.skeleton import Renames, experts_modules
-
-logger = logging.getLogger(__name__)
+from services.model.unplaced import warn_of_unplaced
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Layout:
 
 
 def split(model: PreTrainedModel, weights: Iterable[StoredWeight]) -> Layout:
-    """Sort `weights` into experts and trunk of `model`, a skeleton; what it has no place for is left out.
+    """Sort `weights` into experts and trunk of `model`, a skeleton; what has no place is left out, with a warning.
 
     Raises UnusableModel naming the layer, expert or tensor that is missing, superfluous or of the wrong shape.
     """
@@ -31,12 +29,12 @@ def split(model: PreTrainedModel, weights: Iterable[StoredWeight]) -> Layout:
     state = model.state_dict()
     sources = {module.path: ExpertSources(module) for module in experts_modules(model)}
     trunk: dict[str, StoredWeight] = {}
-    ignored = []
+    unplaced = []
     for weight in weights:
         destination = renames.destination(weight.name)
         owner = sources.get(destination.name.rpartition(".")[0])
         if destination.name not in state:
-            ignored.append(weight.name)
+            unplaced.append(weight.name)
         elif owner is not None:
             owner.take(weight, destination)
         elif destination.converter is None:
@@ -44,8 +42,7 @@ def split(model: PreTrainedModel, weights: Iterable[StoredWeight]) -> Layout:
             trunk[destination.name] = weight
         else:
             raise UnusableModel(f"{weight.name} is stored in a layout that is not read")
-    if ignored:  # layers for predicting several tokens, buffers that old versions saved
-        logger.info("ignoring %d tensors that the model has no place for, %s first", len(ignored), ignored[0])
+    warn_of_unplaced(model, unplaced)
     experts = {owner.layer: owner.parameters() for owner in sources.values()}
     _check_complete(model, set(trunk), set(sources))
     return Layout(experts, trunk)

@@ -1,20 +1,17 @@
 """Which models cannot be served, told from their configuration and structure rather than from a list of names."""
 
+import re
+
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from services.wire.errors import BadState
+from services.metadata.refusals import UnusableModel as UnusableModel
+from services.metadata.refusals import in_one_line as in_one_line
 
 ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
-
-
-class UnusableModel(BadState):
-    """The checkpoint cannot be served; the message names the file, the tensor, the layer or the setting at fault."""
-
-
-def in_one_line(error: Exception) -> str:
-    """What a library's error says, fit to stand at the end of a sentence."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+# What `architectures` calls a model that continues text; others have a head of another use in its place, or none.
+LANGUAGE_HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+OTHER_HEAD = re.compile(r"For[A-Z]\w*$|Model$|Reward|Embedding")
 
 
 def refuse_configuration(config: PreTrainedConfig) -> None:
@@ -27,12 +24,24 @@ def refuse_configuration(config: PreTrainedConfig) -> None:
         raise UnusableModel(f"{kind} is a model of several parts ({parts}); only plain language models are served")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnusableModel(f"{kind} is not a causal language model")
+    _refuse_head(config)
     for layer, layer_type in enumerate(getattr(config, "layer_types", None) or ()):
         if layer_type not in ATTENTION_LAYERS:
             raise UnusableModel(
                 f"layer {layer} of {kind} is of type {layer_type}, whose state is no plain cache of keys and values; "
                 f"only layers of full or sliding attention are served"
             )
+
+
+def _refuse_head(config: PreTrainedConfig) -> None:
+    stated = config.architectures if isinstance(config.architectures, list) else []
+    names = [name for name in stated if isinstance(name, str)]
+    others = [name for name in names if not name.endswith(LANGUAGE_HEADS) and OTHER_HEAD.search(name)]
+    if others and len(others) == len(names):
+        raise UnusableModel(
+            f"config.json: architectures is {others[0]}, a model whose head does not continue text; "
+            f"only causal language models are served"
+        )
 
 
 def refuse_structure(model: PreTrainedModel) -> None:

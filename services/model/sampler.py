@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from services.model.repetition import Repetition
+
 # Nearly all of the probability lies in so many tokens, and to find them is cheap where to sort all is not.
 NUM_CANDIDATES = 64
 # Sums of a vocabulary's probabilities in two orders differ by less than this share.
@@ -22,6 +24,7 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    repetition_penalty: float = 1.0
 
 
 def uniform(seed: int, position: int) -> float:
@@ -44,11 +47,19 @@ def are_finite(rows: torch.Tensor) -> list[bool]:
     return finite
 
 
-def draw_all(logits: torch.Tensor, samplings: Sequence[Sampling], positions: Sequence[int]) -> list[int]:
+def draw_all(
+    logits: torch.Tensor,
+    samplings: Sequence[Sampling],
+    positions: Sequence[int],
+    repetitions: Sequence[Repetition | None] = (),
+) -> list[int]:
     """The token at each position, from the rows of `logits` [sequences, vocabulary]; rows do not affect each other.
 
-    Filters apply in the order temperature, top-k, top-p, min-p, as in transformers; ties keep the smaller token id.
+    `repetitions`, where there are any, come first; filters then apply in the order temperature, top-k, top-p, min-p, as
+    in transformers; ties keep the smaller token id.
     """
+    if any(repetitions):
+        logits = _penalised(logits, repetitions)
     tokens = _likeliest(logits)
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0.0]
     if not drawn:
@@ -66,6 +77,14 @@ def draw_all(logits: torch.Tensor, samplings: Sequence[Sampling], positions: Seq
             token = _draw_of_most_likely(best[place], ordered[place], totals[place], sampling, point)
             tokens[row] = _draw_of_all(probabilities[place], sampling, point) if token is None else token
     return tokens
+
+
+def _penalised(logits: torch.Tensor, repetitions: Sequence[Repetition | None]) -> torch.Tensor:
+    penalised = logits.clone()
+    for row, repetition in zip(penalised, repetitions, strict=True):
+        if repetition is not None:
+            repetition.penalise(row)
+    return penalised
 
 
 def _likeliest(logits: torch.Tensor) -> list[int]:

@@ -12,18 +12,6 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from services.model.refusals import UnusableModel, in_one_line
 
-# What transformers may raise for a configuration whose values make no sense together.
-SENSELESS = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    ImportError,
-    AssertionError,
-)
-
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -55,9 +43,11 @@ def build_skeleton(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedMo
     try:
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
-    except SENSELESS as error:
+    except Exception as error:  # the boundary: transformers raises whatever its code meets in values it does not expect
         reason = in_one_line(error)
-        raise UnusableModel(f"transformers cannot build this {config.model_type} model: {reason}") from error
+        raise UnusableModel(
+            f"transformers cannot build this {config.model_type} model from its config.json: {reason}"
+        ) from error
     return model
 
 

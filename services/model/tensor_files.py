@@ -1,6 +1,6 @@
 """The safetensors files of a checkpoint: what is in them, and reading no more of it than is asked for."""
 
-import json
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from services.model.refusals import UnusableModel
+from services.model.weight_files import weight_files
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,28 +37,19 @@ class TensorFiles:
         self._handles = handles
 
     @classmethod
-    def open(cls, directory: Path) -> "TensorFiles":
-        """Read the headers of a single file, or of the shards that an index names.
+    def open(cls, directory: Path, stated: str | None = None) -> "TensorFiles":
+        """Read the headers of the files that `weight_files`, which see, finds.
 
         Raises UnusableModel naming the file that is missing, truncated or corrupt.
         """
-        index = directory / INDEX_FILE
-        if index.exists():
-            return cls._of_shards(directory, _weight_map(index))
-        if not (directory / SINGLE_FILE).exists():
-            raise UnusableModel(f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}; only safetensors are read")
-        handle = _open(directory / SINGLE_FILE)
-        return cls(_infos(handle, SINGLE_FILE), {SINGLE_FILE: handle})
-
-    @classmethod
-    def _of_shards(cls, directory: Path, weight_map: dict[str, str]) -> "TensorFiles":
-        handles = {file: _open(directory / file) for file in sorted(set(weight_map.values()))}
+        handles = {file: _open(directory / file) for file in weight_files(directory, stated)}
         infos: dict[str, TensorInfo] = {}
         for file, handle in handles.items():
-            infos |= _infos(handle, file)
-        for name, file in weight_map.items():
-            if name not in infos:
-                raise UnusableModel(f"{directory / file} lacks the tensor {name}, which {INDEX_FILE} says is there")
+            more = _infos(handle, file)
+            again = more.keys() & infos.keys()
+            if again:
+                logger.warning("%s has %d tensors of files before it, and counts: %s", file, len(again), min(again))
+            infos |= more
         return cls(infos, handles)
 
     @property
@@ -101,15 +92,3 @@ def _infos(handle: Any, file: str) -> dict[str, TensorInfo]:
         header = handle.get_slice(name)
         infos[name] = TensorInfo(name, tuple(header.get_shape()), header.get_dtype(), file)
     return infos
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        weight_map = json.loads(index.read_text())["weight_map"]
-        files = {name: str(file) for name, file in weight_map.items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UnusableModel(f"{index} is not an index of weights: {error!r}") from error
-    for file in files.values():
-        if Path(file).name != file:
-            raise UnusableModel(f"{index} names a file outside its directory: {file}")
-    return files

@@ -176,6 +176,7 @@ class Engine:
             logits if len(rows) == len(logits) else logits[rows],
             [sequence.order.sampling for sequence in wanted],
             [sequence.num_tokens for sequence in wanted],
+            [sequence.repetition for sequence in wanted],
         )
         return {sequence.number: token for sequence, token in zip(wanted, tokens, strict=True)}
 

@@ -9,6 +9,7 @@ from services.runtime.span_writing import SpanRef
 from services.wire.errors import InvalidRequest
 
 MAX_TEMPERATURE = 100.0
+MAX_PENALTY = 100.0
 
 
 def order_of(request: router_pb2.SequenceRequest, vocab_size: int) -> Order:
@@ -43,10 +44,19 @@ def _sampling(parameters: common_pb2.SamplingParameters) -> Sampling:
     for field in ("temperature", "top_k", "top_p", "min_p", "seed"):
         if not parameters.HasField(field):
             raise InvalidRequest(f"sampling.{field} is not set")
-    sampling = Sampling(parameters.temperature, parameters.top_k, parameters.top_p, parameters.min_p, parameters.seed)
+    sampling = Sampling(
+        parameters.temperature,
+        parameters.top_k,
+        parameters.top_p,
+        parameters.min_p,
+        parameters.seed,
+        parameters.repetition_penalty if parameters.HasField("repetition_penalty") else 1.0,
+    )
     _check("temperature", sampling.temperature, 0.0 <= sampling.temperature <= MAX_TEMPERATURE, "from 0 to 100")
     _check("top_p", sampling.top_p, 0.0 < sampling.top_p <= 1.0, "above 0 and at most 1")
     _check("min_p", sampling.min_p, 0.0 <= sampling.min_p <= 1.0, "from 0 to 1")
+    penalty = sampling.repetition_penalty
+    _check("repetition_penalty", penalty, 0.0 < penalty <= MAX_PENALTY, "above 0 and at most 100")
     return sampling
 
 

@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass, field
 
 from services.model.block_table import BlockTable
+from services.model.repetition import Repetition
 from services.model.sampler import Sampling
 from services.router.receipt import SequenceReceipt
 from services.runtime.span_writing import SpanRef
@@ -83,6 +84,12 @@ class Sequence:
     ending: Ending | None = None
     goes_alone: bool = False  # a step with it failed, and nobody knows yet whose fault that was
     overflowed_pairs: int = 0
+    repetition: Repetition | None = None
+
+    def __post_init__(self) -> None:
+        penalty = self.order.sampling.repetition_penalty
+        if penalty != 1.0:
+            self.repetition = Repetition(penalty, self.order.prompt)
 
     @property
     def num_tokens(self) -> int:
@@ -111,6 +118,8 @@ class Sequence:
     def take(self, token: int) -> None:
         """Append a drawn token and end the sequence where it says so."""
         self.generated.append(token)
+        if self.repetition is not None:
+            self.repetition.note(token)
         if token in self.order.stop_token_ids:
             self.end(Reason.STOP)
         elif len(self.generated) >= self.order.max_new_tokens:

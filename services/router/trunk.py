@@ -13,13 +13,15 @@ from services.model.fused_gate import fused_gate
 from services.model.kernel_layers import use_kernels
 from services.model.kv_cache import KvCache, LayerShape
 from services.model.plain_calls import call_plainly
+from services.model.refusals import UnusableModel, in_one_line
 from services.model.tiles import Tiled, most_tile_rows, tile_linears
 from services.model.trunk import build_trunk
 from services.router.greenlets import current_state
 from services.router.remote_experts import ComputeExperts, RemoteExperts, gates, overlap_shared_experts
 from services.router.step import Step
+from services.wire.errors import ServingError
 
-PROBE_TOKENS = 3
+PROBE_TOKENS = 7  # with few divisors, so that what does not fit shows
 ALL_ROWS = 0  # what transformers' `logits_to_keep` means by it
 
 
@@ -100,7 +102,13 @@ class Trunk:
 
     def _run_with(self, probe: AttentionProbe) -> None:
         token_ids = torch.arange(PROBE_TOKENS, device=self.numerics.device)[None]
-        self.model(input_ids=token_ids, position_ids=token_ids, use_cache=False, packed=probe)
+        try:
+            self.model(input_ids=token_ids, position_ids=token_ids, use_cache=False, packed=probe)
+        except ServingError:
+            raise
+        except Exception as error:  # the boundary: transformers raises whatever its code meets in such values
+            kind, reason = self.model.config.model_type, in_one_line(error)
+            raise UnusableModel(f"transformers cannot run this {kind} model with its config.json: {reason}") from error
 
 
 def _begin_gate() -> None:

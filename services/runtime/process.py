@@ -17,6 +17,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from services.runtime.allocator import keep_freed_memory
+from services.runtime.announcement import Announcement
 from services.runtime.event_loop import run_in_loop
 from services.runtime.failures import leaves
 from services.runtime.garbage import set_aside_what_stays
@@ -87,12 +88,13 @@ def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service
     telemetry = load_telemetry(f"moesaic {service}")
     keep_freed_memory()
     configure_logging(service, process.log_level)
+    announcement = Announcement(process.announce_fd) if process.announce_fd is not None else None
     _die_with(process.parent_pid)
     measured = telemetry.metrics is not None or process.metrics_port is not None
 
     def run() -> None:
         with configure_telemetry(service, uuid.uuid4().hex, telemetry, metrics_port=process.metrics_port):
-            run_in_loop(_live(life(_announcer(process.announce_fd)), measured))
+            run_in_loop(_live(life(_announcer(announcement)), measured))
 
     return exit_code_of(run, command=service)
 
@@ -120,13 +122,12 @@ async def _live(life: Coroutine[Any, Any, None], measured: bool) -> None:
             lag.cancel()
 
 
-def _announcer(descriptor: int | None) -> OnReady:
+def _announcer(announcement: Announcement | None) -> OnReady:
     async def announce(port: int) -> None:
         set_aside_what_stays()
         logger.info("ready on port %d", port)
-        if descriptor is not None:
-            os.write(descriptor, f"ready {port}\n".encode())
-            os.close(descriptor)
+        if announcement is not None:
+            announcement.send(port)
 
     return announce
 

@@ -48,6 +48,7 @@ def test_every_flag_of_a_command_is_in_its_plan(command: Command):
     )
     assert planned(command, "--batch-invariant").batch_invariant
     assert not planned(command, "--no-rebalance").rebalance
+    assert planned(command, "--generation-config", "ignore").generation_config == "ignore"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -81,6 +82,7 @@ def test_the_router_is_told_every_expert_service_and_the_gateway_the_router():
     *experts, router, gateway = plan().members()
     assert f"--experts={','.join(one.address for one in experts)}" in router.command
     assert f"--routers={router.address}" in gateway.command
+    assert "--generation-config=auto" in gateway.command
 
 
 def test_the_gateway_listens_where_it_is_told():

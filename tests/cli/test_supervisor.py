@@ -68,6 +68,15 @@ async def test_a_member_is_ready_when_it_says_so_and_stops_when_told(supervise: 
     assert supervisor.pid is None
 
 
+async def test_what_a_start_warned_of_is_reported(supervise: Callable[[str], Supervisor], reports: Reports):
+    supervisor = supervise(READY.replace("ready 1", 'ready 1 ["tensors have no place"]') + WAIT)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run())
+        await supervisor.ready.wait()
+        await supervisor.stop(10)
+    assert reports.texts == ["tensors have no place"]
+
+
 async def test_a_crashed_member_is_started_again(supervise: Callable[[str], Supervisor], reports: Reports):
     supervisor = supervise(READY + WAIT)
     async with asyncio.TaskGroup() as tasks:

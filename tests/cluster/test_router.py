@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from moesaic.v1 import common_pb2, router_pb2
 from services.wire.errors import BadState
@@ -34,6 +35,7 @@ def sampling(**changed: float) -> common_pb2.SamplingParameters:
         ({"sampling": sampling(temperature=float("nan"))}, "sampling.temperature is nan"),
         ({"sampling": sampling(top_p=0.0)}, "sampling.top_p is 0.0"),
         ({"sampling": sampling(min_p=1.5)}, "sampling.min_p is 1.5"),
+        ({"sampling": sampling(repetition_penalty=0.0)}, "sampling.repetition_penalty is 0.0"),
         ({"sampling": common_pb2.SamplingParameters(temperature=0.0)}, "sampling.top_k is not set"),
     ],
 )
@@ -54,6 +56,21 @@ async def test_a_bad_prompt_ends_with_the_limit(olmoe: Path, prompt: list[int], 
             (outcome,) = await client.finished(*await client.submit([prompt]))
             assert outcome.finish is not None
             assert message in outcome.finish.message
+
+
+async def test_a_repetition_penalty_gives_the_tokens_of_transformers(olmoe: Path) -> None:
+    prompts = prompts_of([3, 9, 20], VOCAB_SIZE)
+    whole = AutoModelForCausalLM.from_pretrained(olmoe, dtype=torch.float32)
+    whole.generation_config.eos_token_id = None  # the router ends at what it is told to
+    asked = {"do_sample": False, "repetition_penalty": 1.3, "max_new_tokens": 24}
+    expected = [whole.generate(torch.tensor([prompt]), **asked)[0, len(prompt) :].tolist() for prompt in prompts]
+    async with local.experts(olmoe, 1) as addresses, local.router(olmoe, addresses, dtype="float32") as address:
+        async with connected(address) as client:
+            penalised = sampling(repetition_penalty=1.3)
+            outcomes = await client.generate([list(p) for p in prompts], max_new_tokens=24, sampling=penalised)
+            assert [outcome.tokens for outcome in outcomes] == expected
+            (plain,) = await client.generate([list(prompts[0])], max_new_tokens=24)
+            assert plain.tokens != expected[0]
 
 
 async def test_stop_tokens_limits_and_seeds_are_heeded(olmoe: Path) -> None:

@@ -55,6 +55,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "negative min_p": (sampling(min_p=-1), "sampling.min_p is -1"),
     "min_p above one": (sampling(min_p=2), "sampling.min_p is 2"),
     "min_p that is no number": (sampling(min_p=math.nan), "sampling.min_p is nan"),
+    "no repetition penalty": (sampling(repetition_penalty=0), "sampling.repetition_penalty is 0; it must be above 0"),
+    "repetition penalty that is no number": (sampling(repetition_penalty=math.nan), "repetition_penalty is nan"),
     "no new tokens": (stop(max_new_tokens=0), "stop.max_new_tokens must be at least 1"),
     "more new tokens than the context leaves": (
         ids(1, 2) | stop(max_new_tokens=CONTEXT - 1),

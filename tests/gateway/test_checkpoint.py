@@ -11,6 +11,7 @@ from tokenizers import processors
 from services.gateway.checkpoint import read_checkpoint
 from services.gateway.settings import EMBEDDED_MODEL
 from services.gateway.tokeniser import ChatPrompt, TextPrompt, Tokeniser
+from services.metadata.generation import SamplingDefaults
 from services.wire.errors import BadState
 
 TEXT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -52,6 +53,89 @@ def test_without_any_eos_id_the_eos_token_is_looked_up(directory: Path) -> None:
     change(directory, "config.json", eos_token_id=None)
     change(directory, "tokenizer_config.json", eos_token={"content": "<|assistant|>"})
     assert read_checkpoint(directory).eos_token_ids == (2,)
+
+
+def test_the_tokenizers_eos_token_ends_a_turn_besides_those_of_the_generation_config(directory: Path) -> None:
+    change(directory, "generation_config.json", eos_token_id=[0, 3])
+    change(directory, "tokenizer_config.json", eos_token="<|assistant|>")
+    assert read_checkpoint(directory).eos_token_ids == (0, 3, 2)
+
+
+@pytest.mark.parametrize(("stated", "token_ids"), [([], (0,)), (2.0, (2, 0)), ([2, -1], (2, 0)), (5_000_000_000, (0,))])
+def test_eos_ids_outside_of_the_vocabulary_are_never_drawn_and_warned_of(
+    directory: Path, stated: Any, token_ids: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    change(directory, "generation_config.json", eos_token_id=stated)
+    assert read_checkpoint(directory).eos_token_ids == token_ids
+    assert ("outside of the vocabulary of 4096" in caplog.text) == (stated not in ([], 2.0))
+
+
+def test_null_is_as_if_it_were_not_there(directory: Path) -> None:
+    for name in TEXT_FILES:
+        if name != "tokenizer.json":
+            path = directory / name
+            nothing = dict.fromkeys(("text_config", "temperature", "add_bos_token", "pad_token", "unk_token"))
+            path.write_text(json.dumps(json.loads(path.read_text()) | nothing))
+    checkpoint = read_checkpoint(directory)
+    assert checkpoint.eos_token_ids == (0,)
+    assert checkpoint.special_tokens.keys() == {"bos_token", "eos_token"}
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("config.json", "vocab_size", "many"),
+        ("config.json", "vocab_size", True),
+        ("config.json", "vocab_size", 2**40),
+        ("config.json", "text_config", []),
+        ("config.json", "model_type", 5),
+        ("generation_config.json", "temperature", "warm"),
+        ("generation_config.json", "eos_token_id", "<|endoftext|>"),
+        ("generation_config.json", "eos_token_id", [[0]]),
+        ("generation_config.json", "num_beams", 4),
+        ("tokenizer_config.json", "add_bos_token", "yes"),
+        ("tokenizer_config.json", "bos_token", 5),
+        ("tokenizer_config.json", "eos_token", "\ud800"),
+        ("special_tokens_map.json", "unk_token", ["<unk>"]),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_file_and_field(
+    directory: Path, file: str, field: str, value: Any
+) -> None:
+    change(directory, file, **{field: value})
+    with pytest.raises(BadState, match=rf"{file}: {field} is .*; it must be "):
+        read_checkpoint(directory)
+
+
+def test_a_special_token_may_be_described_by_an_object(directory: Path) -> None:
+    change(directory, "tokenizer_config.json", eos_token={"content": "<|assistant|>"})
+    assert read_checkpoint(directory).special_tokens["eos_token"] == "<|assistant|>"
+    change(directory, "tokenizer_config.json", eos_token={"content": 5})
+    with pytest.raises(BadState, match=r"tokenizer_config\.json: eos_token: content is 5; it must be a text"):
+        read_checkpoint(directory)
+
+
+def test_a_bos_token_that_the_model_does_not_have_is_not_added_to_every_prompt(directory: Path) -> None:
+    change(directory, "config.json", vocab_size=1)
+    change(directory, "tokenizer_config.json", add_bos_token=True, bos_token="<|assistant|>")
+    with pytest.raises(BadState, match=r"tokenizer_config\.json: bos_token .* its id is 2"):
+        read_checkpoint(directory)
+
+
+def test_without_recommendations_nothing_but_stop_tokens_is_taken(directory: Path) -> None:
+    change(directory, "generation_config.json", eos_token_id=3, num_beams=4, stop_strings=["x"])
+    checkpoint = read_checkpoint(directory, takes_recommendations=False)
+    assert (checkpoint.sampling, checkpoint.stop_strings) == (SamplingDefaults(), ())
+    assert checkpoint.eos_token_ids == (3, 0)
+
+
+def test_in_the_cache_a_model_has_its_repositorys_name(directory: Path) -> None:
+    snapshot = directory / "models--org--Tiny" / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    for name in TEXT_FILES:
+        (snapshot / name).symlink_to(directory / name)
+    assert read_checkpoint(snapshot).name == "Tiny"
+    assert read_checkpoint(snapshot, name="mine").name == "mine"
 
 
 def test_a_composite_models_vocabulary_is_its_texts(directory: Path) -> None:

@@ -1,5 +1,9 @@
 """A request's way through the gateway: what the router is asked for, and what the client gets."""
 
+import json
+import shutil
+from pathlib import Path
+
 import grpc
 import pytest
 
@@ -61,6 +65,25 @@ async def test_what_a_request_leaves_open_is_what_the_checkpoint_recommends() ->
     assert asked.max_new_tokens == 16
     assert asked.stop_token_ids == [EOS]
     assert 0 < asked.remaining_nanos < 60e9
+
+
+async def test_what_the_checkpoint_recommends_fills_in_what_a_request_leaves_open(tmp_path: Path) -> None:
+    for file in EMBEDDED_MODEL.glob("*.js*"):
+        shutil.copy(file, tmp_path)
+    recommended = {"do_sample": False, "top_k": -1, "min_p": 0.25, "repetition_penalty": 1.5, "stop_strings": "b"}
+    (tmp_path / "generation_config.json").write_text(json.dumps(recommended))
+    router = RouterDouble(answer=ids(" a"))
+    async with running_gateway(router, model=tmp_path) as client:
+        await client.complete()
+        asked = (await router.next_sequence()).sampling
+        assert (asked.temperature, asked.top_k, asked.min_p, asked.repetition_penalty) == (0, 0, 0.25, 1.5)
+        await client.complete(sampling=common_pb2.SamplingParameters(temperature=0.5, min_p=0, repetition_penalty=1))
+        asked = (await router.next_sequence()).sampling
+        assert (asked.temperature, asked.min_p, asked.HasField("repetition_penalty")) == (0.5, 0, False)
+    router = RouterDouble(answer=ids(" ab"))
+    async with running_gateway(router, model=tmp_path) as client:
+        deltas, completion = await client.complete()
+        assert (completion.stop_string, text_of(deltas)) == ("b", " a")
 
 
 async def test_set_parameters_reach_the_router_as_they_are() -> None:

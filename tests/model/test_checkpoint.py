@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from services.model.checkpoint import Checkpoint
-from services.model.configuration import GenerationDefaults
 from services.model.expert_weights import empty_experts, fill_expert
 from services.model.tensor_files import TensorFiles
 from services.wire.errors import NotFound
@@ -45,7 +44,6 @@ def test_a_checkpoint_says_what_its_model_is(family: str, tmp_path: Path) -> Non
     assert (checkpoint.num_experts, checkpoint.num_experts_per_token) == (8, 2)
     assert (checkpoint.hidden_size, checkpoint.vocab_size) == (32, VOCAB_SIZE)
     assert checkpoint.dtype is torch.bfloat16
-    assert checkpoint.eos_token_ids == (0,)
 
 
 @pytest.mark.parametrize("family", SERVED_FAMILIES)
@@ -211,34 +209,6 @@ def test_dynamic_rope_is_served_up_to_its_original_length(tmp_path: Path) -> Non
     assert checkpoint.max_context == MAX_CONTEXT
     assert checkpoint.context_note is not None
     assert "dynamic" in checkpoint.context_note
-
-
-def test_sampling_defaults_are_those_of_a_checkpoint_that_samples(tmp_path: Path) -> None:
-    save_tiny("olmoe", tmp_path)
-    path = tmp_path / "generation_config.json"
-    edit_json(path, do_sample=True, temperature=0.6, top_p=0.95, top_k=20, eos_token_id=[0, 2])
-
-    checkpoint = Checkpoint.open(tmp_path)
-
-    assert checkpoint.generation_defaults == GenerationDefaults(temperature=0.6, top_k=20, top_p=0.95)
-    assert checkpoint.eos_token_ids == (0, 2)
-
-
-def test_sampling_values_of_a_checkpoint_that_does_not_sample_are_not_taken(tmp_path: Path) -> None:
-    save_tiny("olmoe", tmp_path)
-    edit_json(tmp_path / "generation_config.json", do_sample=False, temperature=0.6)
-
-    assert Checkpoint.open(tmp_path).generation_defaults == GenerationDefaults()
-
-
-def test_a_checkpoint_needs_no_generation_config(tmp_path: Path) -> None:
-    save_tiny("olmoe", tmp_path)
-    (tmp_path / "generation_config.json").unlink()
-
-    checkpoint = Checkpoint.open(tmp_path)
-
-    assert checkpoint.generation_defaults == GenerationDefaults()
-    assert checkpoint.eos_token_ids == (0,)
 
 
 def test_the_tokenizer_of_a_tiny_checkpoint_spells_any_text(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ DAMAGED_FILES: dict[str, tuple[Damage, str]] = {
     "no config": (replaced("config.json", None), r"config\.json is missing"),
     "config no JSON": (replaced("config.json", b"{"), r"config\.json is not readable JSON"),
     "config no UTF-8": (replaced("config.json", b"\xff"), r"config\.json is not readable JSON"),
-    "config no object": (replaced("config.json", b"[]"), r"config\.json holds no object"),
+    "config no object": (replaced("config.json", b"[]"), r"config\.json holds no JSON object"),
     "unknown family": (
         settings(model_type="perceptron"),
         r"config\.json is of model type perceptron, which transformers does not know",
@@ -27,7 +27,13 @@ DAMAGED_FILES: dict[str, tuple[Damage, str]] = {
     "senseless setting": (settings(num_experts="many"), r"config\.json \(olmoe\) is not understood"),
     "senseless sizes": (settings(num_attention_heads=0), r"transformers cannot build this olmoe model"),
     "no positions": (settings(max_position_embeddings=0), r"names no max_position_embeddings"),
-    "bad generation config": (replaced("generation_config.json", b'{"eos_token_id": "x"}'), r"makes no sense"),
+    "more experts a token than there are": (
+        settings(num_experts_per_tok=9),
+        r"sends a token to 9 experts; a layer has 8",
+    ),
+    "no experts a token": (settings(num_experts_per_tok=0), r"config\.json sends a token to 0 experts"),
+    "layers without end": (settings(num_hidden_layers=10**9), r"config\.json: num_hidden_layers is 1000000000"),
+    "configuration nested too deep": (replaced("config.json", b'{"a": ' * 100_000), r"config\.json .*nested too deep"),
     "no weights": (replaced("model.safetensors", None), r"neither model\.safetensors nor .*only safetensors"),
     "truncated weights": (truncated("model.safetensors"), r"model\.safetensors is truncated"),
     "empty weights": (replaced("model.safetensors", b""), r"model\.safetensors is truncated"),
@@ -79,11 +85,6 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", r"nowhere is no directory")
 
 
-def test_weights_that_are_no_safetensors_are_not_read(tmp_path: Path) -> None:
-    (save_tiny("olmoe", tmp_path) / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    refused(tmp_path, r"only safetensors are read")
-
-
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     save_tiny("olmoe", tmp_path, max_shard_size="50KB")
     (tmp_path / "model-00002-of-00008.safetensors").unlink()
@@ -93,19 +94,6 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
     truncated("model-00003-of-00008.safetensors")(save_tiny("olmoe", tmp_path, max_shard_size="50KB"))
     refused(tmp_path, r"model-00003-of-00008\.safetensors is truncated")
-
-
-@pytest.mark.parametrize(
-    ("index", "message"),
-    [
-        (b"{}", r"model\.safetensors\.index\.json is not an index of weights"),
-        (b'{"weight_map": {"a": "../model.safetensors"}}', r"names a file outside its directory"),
-        (b'{"weight_map": {"a": "model.safetensors"}}', r"model\.safetensors lacks the tensor a"),
-    ],
-)
-def test_an_index_that_does_not_fit_is_refused(index: bytes, message: str, tmp_path: Path) -> None:
-    (save_tiny("olmoe", tmp_path) / "model.safetensors.index.json").write_bytes(index)
-    refused(tmp_path, message)
 
 
 def test_a_fused_tensor_of_too_few_experts_is_named(tmp_path: Path) -> None:
@@ -124,6 +112,9 @@ def test_both_of_two_tied_weights_missing_is_noticed(tmp_path: Path) -> None:
     ("quantisation", "message"),
     [
         ({"quant_method": "gptq", "bits": 4}, r"quantised by gptq are not read; fp8 with block scales and mxfp4 are"),
+        ({"load_in_4bit": True}, r"quantised in a way without a name \(load_in_4bit=True\) are not read"),
+        ({}, r"quantised in a way without a name \(it is empty\)"),
+        ({"quant_method": "fp8", "weight_block_size": [True, True]}, r"need a weight_block_size"),
         ({"quant_method": "fp8"}, r"fp8 weights need a weight_block_size of two sides in the configuration, not None"),
         ({"quant_method": "fp8", "weight_block_size": [128, 0]}, r"need a weight_block_size"),
     ],

@@ -1,10 +1,12 @@
 """Every order ends exactly once, whatever happens to its steps."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 import torch
 
+from services.model.sampler import Sampling
 from services.router.greenlets import await_
 from services.router.lanes import FixedLanes
 from services.router.sequence import Reason
@@ -48,6 +50,20 @@ async def test_sequences_change_lanes_between_their_steps_and_never_in_them() ->
         assert [await listener.reason() for listener in heard] == [Reason.LENGTH] * 5
     assert all(listener.tokens == [position % VOCAB for position in range(2, 32)] for listener in heard)
     assert any(len(lanes) > 1 for lanes in lanes_of.values())
+
+
+async def test_a_repetition_penalty_counts_prompt_and_continuation_of_its_own_order() -> None:
+    def act(step: Step) -> torch.Tensor:
+        return torch.linspace(2.0, 1.0, VOCAB).repeat(len(step.drawing), 1)
+
+    penalty = Sampling(temperature=0.0, repetition_penalty=50.0)
+    async with engine(ScriptedTrunk(act)) as running:
+        plain, penalised = Heard(), Heard()
+        running.submit(order(), plain)
+        running.submit(replace(order(), sampling=penalty), penalised)
+        assert await plain.reason() == await penalised.reason() == Reason.LENGTH
+    assert plain.tokens == [0] * 4  # of which the prompt consists
+    assert penalised.tokens == [1, 2, 3, 4]
 
 
 async def test_a_stop_token_is_reported_and_ends_the_order() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from services.runtime.announcement import announced_warnings
 from services.runtime.failures import leaves
 from services.runtime.process import exit_code_of
 from services.wire.errors import BadState, Unavailable
@@ -95,6 +96,25 @@ def test_readiness_is_announced_on_the_descriptor_and_nowhere_else():
         os.close(writing)
         assert announced.read() == "ready 4711\n"
     assert ended.stdout == b""
+
+
+def test_what_was_warned_of_the_checkpoint_is_announced_with_readiness():
+    reading, writing = os.pipe()
+    life = (
+        "async def life(on_ready):\n"
+        "    for name in ('services.model.layout', 'services.gateway.router_link', 'a_library'):\n"
+        "        logging.getLogger(name).warning('%s warns\\nof it', name)\n"
+        "    await on_ready(4711)\n"
+    )
+    script = f"{PREAMBLE}\nimport logging\n{life}\nrun_process(life, service='expert')"
+    variables = os.environ | {"MOESAIC_ANNOUNCE_FD": str(writing)}
+    subprocess.run([sys.executable, "-c", script], pass_fds=(writing,), env=variables, timeout=60, check=True)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as announced:
+        line = announced.read()
+    assert announced_warnings(line) == ["services.model.layout warns of it"]
+    assert announced_warnings(b"ready 1\n") == []
+    assert announced_warnings(b"") is None
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's help is Linux's")

@@ -8,7 +8,16 @@ from pydantic_settings import SettingsConfigDict
 
 from services.cli.bench.loads import Arrivals, Bounds, ClosedLoop, Load, OpenLoop
 from services.cli.bench.objectives import read_objectives
-from services.cli.settings import MAX_UINT32, MAX_UINT64, ClientSettings, MinP, Temperature, TopK, TopP
+from services.cli.settings import (
+    MAX_UINT32,
+    MAX_UINT64,
+    ClientSettings,
+    MinP,
+    RepetitionPenalty,
+    Temperature,
+    TopK,
+    TopP,
+)
 
 DEFAULT_CONCURRENCY = (1, 4, 16)
 DEFAULT_SECONDS = 15.0
@@ -58,6 +67,7 @@ class BenchSettings(ClientSettings):
     top_p: TopP = None
     top_k: TopK = None
     min_p: MinP = None
+    repetition_penalty: RepetitionPenalty = None
     seed: int = Field(
         0, ge=0, le=MAX_UINT64, description="seed of Poisson arrivals; a request draws with this plus its number"
     )
