@@ -35,8 +35,8 @@ class LoadedExpert:
 class Checkpoint:
     """A checkpoint directory in Hugging Face layout: safetensors, single or in shards, with config.json.
 
-    Opening it reads headers and samples. Reading an expert reads no other expert's bytes. Files that are written to
-    after that are not read any more, until `refresh`. Safe to use from several threads.
+    Opening it reads headers and samples. Reading an expert reads no other expert's bytes. Files that were written to
+    after that are not read any more, unless they are what they were. Safe to use from several threads.
     """
 
     def __init__(
@@ -119,7 +119,12 @@ class Checkpoint:
 
     def load_expert(self, layer: int, expert: int, dtype: torch.dtype | None = None) -> LoadedExpert:
         """Weights and content hash, of bytes that are read once."""
-        stored = self._stored(layer, expert)
+        try:
+            stored = self._stored(layer, expert)
+        except UnusableModel:
+            if not self._are_put_back():
+                raise
+            stored = self._stored(layer, expert)
         return LoadedExpert(_weights(stored, dtype or self.dtype), _hash(stored))
 
     def refresh(self) -> None:
@@ -127,8 +132,20 @@ class Checkpoint:
 
         Raises UnusableModel when they cannot be used, or are of another model.
         """
-        if self._files.refresh():
-            self.digest = checkpoint_digest(self._fields, self._files)
+        files = self._files.refreshed()
+        if files is not None:
+            self._files, self.digest = files, checkpoint_digest(self._fields, files)
+
+    def _are_put_back(self) -> bool:
+        """Whether files that were written to are of the same digest even so; they are read on then."""
+        try:
+            files = self._files.refreshed()
+            if files is None or checkpoint_digest(self._fields, files) != self.digest:
+                return False
+        except UnusableModel:
+            return False
+        self._files = files
+        return True
 
     def _stored(self, layer: int, expert: int) -> Stored:
         """The encoded parts that each parameter of an expert is stacked from, read into memory."""

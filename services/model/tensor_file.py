@@ -75,7 +75,7 @@ class TensorFile:
             size, shape = (end - begin) // shape[0], shape[1:]
             begin, end = begin + part * size, begin + (part + 1) * size
         values = torch.empty(end - begin, dtype=torch.uint8)
-        self._read_into(memoryview(values.numpy()), begin)
+        self._read_into(values.numpy().data, begin)
         return values.view(DTYPES[stored.dtype]).reshape(shape)
 
     def sample(self, name: str) -> bytes:
@@ -83,10 +83,13 @@ class TensorFile:
         stored = self.tensors[name]
         size = stored.end - stored.begin
         if size <= 3 * SAMPLE_BLOCK_BYTES:
-            return self._read_bytes(stored.begin, size)
-        last = stored.end - SAMPLE_BLOCK_BYTES
-        begins = (stored.begin, (stored.begin + last) // 2, last)
-        return b"".join(self._read_bytes(begin, SAMPLE_BLOCK_BYTES) for begin in begins)
+            sample = os.pread(self._file, size, stored.begin)
+        else:
+            last = stored.end - SAMPLE_BLOCK_BYTES
+            begins = (stored.begin, (stored.begin + last) // 2, last)
+            sample = b"".join([os.pread(self._file, SAMPLE_BLOCK_BYTES, begin) for begin in begins])
+        self._check_unchanged()
+        return sample
 
     def is_current(self) -> bool:
         """Whether its path still leads to this file, and nobody has written to it."""
@@ -95,18 +98,16 @@ class TensorFile:
         except OSError:
             return False
 
-    def _read_bytes(self, begin: int, size: int) -> bytes:
-        data = bytearray(size)
-        self._read_into(memoryview(data), begin)
-        return bytes(data)
-
     def _read_into(self, memory: memoryview, begin: int) -> None:
         while memory:
             count = os.preadv(self._file, [memory], begin)
             if not count:
-                break  # which its size tells
+                break  # it is shorter than it was
             memory, begin = memory[count:], begin + count
-        # Afterwards, since whatever is written shows in the time first.
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        """Called after reading, since whatever is written shows in the file's time first."""
         if _identity(os.fstat(self._file)) != self._identity:
             raise UnusableModel(
                 f"{self.path} has changed since this process opened it: put the former file back, or start it again"
@@ -116,10 +117,11 @@ class TensorFile:
         size = self._identity[2]
         if size < LENGTH_BYTES:
             raise ValueError(f"it has {size} bytes")
-        length = int.from_bytes(self._read_bytes(0, LENGTH_BYTES), "little")
+        length = int.from_bytes(os.pread(self._file, LENGTH_BYTES, 0), "little")
         if length > min(size - LENGTH_BYTES, MAX_HEADER_BYTES):
             raise ValueError(f"its header would have {length} bytes, the file has {size}")
-        header = json.loads(self._read_bytes(LENGTH_BYTES, length))
+        header = json.loads(os.pread(self._file, length, LENGTH_BYTES))
+        self._check_unchanged()
         if not isinstance(header, dict):
             raise ValueError("its header is no object")
         first = LENGTH_BYTES + length

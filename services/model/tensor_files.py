@@ -84,18 +84,17 @@ class TensorFiles:
         with _named(name, file):
             return self._handles[file].sample(name)
 
-    def refresh(self) -> bool:
-        """Take up files that were replaced, or written to, since they were opened; whether there are any.
+    def refreshed(self) -> "TensorFiles | None":
+        """The same tensors in the files as they are now; None where no file was replaced or written to.
 
-        Raises UnusableModel when one cannot be used, or has other tensors; what was open stays open then.
+        Raises UnusableModel when one cannot be used, or has other tensors.
         """
         stale = {file: handle for file, handle in self._handles.items() if not handle.is_current()}
         fresh = {file: _open(handle.path) for file, handle in stale.items()}
         for file, handle in fresh.items():
             if _infos(handle, file) != _infos(stale[file], file):
                 raise UnusableModel(f"{handle.path} has other tensors than when this process opened it")
-        self._handles = self._handles | fresh
-        return bool(fresh)
+        return TensorFiles(self._infos, self._handles | fresh) if fresh else None
 
 
 @contextmanager
