@@ -66,7 +66,7 @@ class Keeper:
     def _look_after(self, loads: asyncio.TaskGroup) -> float | None:
         """Begin what is to be done now; in how many seconds to look again even if nothing changes."""
         hosts, now = self._survey.hosts(self._emptied()), asyncio.get_running_loop().time()
-        due = [self._survey.seconds_until_given_up()]
+        due = [self._survey.seconds_until_given_up(), self._survey.seconds_until_asked_again()]
         missing = self._missing(hosts, 1)
         is_short = missing.shortage is not None
         self._note_shortage(missing, hosts)
@@ -124,9 +124,10 @@ class Keeper:
     def _note_shortage(self, missing: Missing, hosts: Sequence[Host]) -> None:
         if missing.shortage is None or any(host.retiring for host in hosts) or self._can_trim(hosts):
             return  # there is memory enough, or soon will be
-        if self.is_starting and hosts:
+        troubles = [trouble for peer in self._peers() if (trouble := self._survey.trouble(peer)) is not None]
+        if self.is_starting and hosts and not troubles:  # trouble ends the start by itself, where it is known why
             raise missing.shortage
-        self._tell(f"experts stay unhosted: {missing.shortage}")
+        self._tell(f"experts stay unhosted: {'; '.join(troubles) or missing.shortage}")
 
     def _tidy(self, hosts: Sequence[Host]) -> float | None:
         """Begin an operation of the router's own where there is reason for one; when to try again, if it is refused."""
@@ -143,7 +144,7 @@ class Keeper:
         return None
 
     def _reason(self, hosts: Sequence[Host]) -> Goal | None:
-        leaving = {host.address for host in hosts if host.hosted}
+        leaving = {host.address for host in hosts if host.hosted or host.refused}
         for peer in self._peers():
             if peer.is_draining and peer.address in leaving:
                 return Without(peer.address)
