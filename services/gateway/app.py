@@ -16,6 +16,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.tokeniser import Tokeniser
 from services.gateway.waiting import WaitingQueue
 from services.runtime.server import Health, serving, until_told_to_stop
+from services.wire.text_digest import text_digest
 
 
 async def run(settings: GatewaySettings, *, on_ready: Callable[[int], Awaitable[None]] | None = None) -> None:
@@ -58,6 +59,7 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         settings.routers,
         dispatcher,
         vocab_size=checkpoint.vocab_size,
+        text_digest=text_digest(settings.model),
         grace_seconds=settings.router_grace_seconds,
     )
     service = _service(settings, checkpoint, tokeniser, dispatcher, routers)

@@ -107,12 +107,6 @@ class Fleet:
         """Return once every expert is ready somewhere; on as many services as are asked for, where that is required."""
         await self._complete.wait()
 
-    def amiss(self, peer: ExpertPeer) -> str | None:
-        """Why a service cannot be used, or not to load experts, for a reason that does not pass by itself."""
-        if peer.is_live:
-            return self.survey.trouble(peer)
-        return str(peer.refusal) if isinstance(peer.refusal, BadState) else None
-
     def cancel(self, requests: Sequence[int]) -> None:
         """Tell every service that nobody waits for these requests any more."""
         for peer in self.peers:
@@ -164,7 +158,7 @@ class Fleet:
 
     def _unhosted(self) -> Unhosted:
         """What keeps services from loading what nobody hosts."""
-        amiss = [self.amiss(peer) for peer in self.peers]
+        amiss = [self.survey.amiss(peer) for peer in self.peers]
         reasons = tuple(reason for reason in amiss if reason is not None)
         return Unhosted(reasons, is_final=bool(reasons) and len(reasons) == len(amiss))
 

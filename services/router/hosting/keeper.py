@@ -124,10 +124,11 @@ class Keeper:
     def _note_shortage(self, missing: Missing, hosts: Sequence[Host]) -> None:
         if missing.shortage is None or any(host.retiring for host in hosts) or self._can_trim(hosts):
             return  # there is memory enough, or soon will be
-        troubles = [trouble for peer in self._peers() if (trouble := self._survey.trouble(peer)) is not None]
-        if self.is_starting and hosts and not troubles:  # trouble ends the start by itself, where it is known why
+        has_trouble = any(self._survey.trouble(peer) for peer in self._peers())
+        if self.is_starting and hosts and not has_trouble:  # which ends the start by itself, where it is known why
             raise missing.shortage
-        self._tell(f"experts stay unhosted: {'; '.join(troubles) or missing.shortage}")
+        amiss = [reason for peer in self._peers() if (reason := self._survey.amiss(peer)) is not None]
+        self._tell(f"experts stay unhosted: {'; '.join(amiss) or missing.shortage}")
 
     def _tidy(self, hosts: Sequence[Host]) -> float | None:
         """Begin an operation of the router's own where there is reason for one; when to try again, if it is refused."""

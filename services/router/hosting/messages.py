@@ -67,7 +67,7 @@ def placement_message(fleet: Fleet, model_digest: str) -> router_pb2.GetPlacemen
     """Who hosts what, and whether it is used."""
     layers = fleet.wanted.layers
     return router_pb2.GetPlacementResponse(
-        services=[_placed(peer, fleet.survey.is_draining(peer), fleet.amiss(peer)) for peer in fleet.peers],
+        services=[_placed(peer, fleet.survey.is_draining(peer), fleet.survey.amiss(peer)) for peer in fleet.peers],
         min_live_replicas=fleet.laid.min_live_replicas,
         coverage=fleet.wanted.coverage,
         model_digest=model_digest,

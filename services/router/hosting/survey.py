@@ -10,6 +10,7 @@ from services.router.hosting.contents import Contents
 from services.router.hosting.targets import Host
 from services.router.hosting.transfers import Transfer, Transfers
 from services.router.hosting.troubles import Troubles
+from services.wire.errors import BadState
 
 # A service that does not answer may be back at once; after so long it is planned without.
 SUSPECT_GRACE_SECONDS = 0.3
@@ -81,6 +82,12 @@ class Survey:
     def trouble(self, peer: ExpertPeer) -> str | None:
         """Why a service is given no experts though it answers, where that is so: its checkpoint has changed, say."""
         return self._contents.refusal(peer) or self._troubles.of(peer.address, peer.hosting.instance)
+
+    def amiss(self, peer: ExpertPeer) -> str | None:
+        """Why a service cannot be used, or not to load experts, for a reason that does not pass by itself."""
+        if peer.is_live:
+            return self.trouble(peer)
+        return str(peer.refusal) if isinstance(peer.refusal, BadState) else None
 
     def seconds_until_given_up(self) -> float | None:
         """When the next suspect service is planned without, if nothing changes before."""
