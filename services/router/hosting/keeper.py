@@ -128,7 +128,8 @@ class Keeper:
         if self.is_starting and hosts and not has_trouble:  # which ends the start by itself, where it is known why
             raise missing.shortage
         amiss = [reason for peer in self._peers() if (reason := self._survey.amiss(peer)) is not None]
-        self._tell(f"experts stay unhosted: {'; '.join(amiss) or missing.shortage}")
+        shortage = str(missing.shortage) if hosts else "no expert service is connected"
+        self._tell(f"experts stay unhosted: {'; '.join(amiss) or shortage}")
 
     def _tidy(self, hosts: Sequence[Host]) -> float | None:
         """Begin an operation of the router's own where there is reason for one; when to try again, if it is refused."""
