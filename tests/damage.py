@@ -54,6 +54,20 @@ def without(part: str) -> Damage:
     return edit
 
 
+def altered(part: str) -> Damage:
+    """Damage to the weights: of each tensor whose name contains `part` one value, where small samples have none."""
+
+    def edit(directory: Path) -> None:
+        path = directory / "model.safetensors"
+        changed = load_file(path)
+        for name, value in changed.items():
+            if part in name:
+                value.view(-1)[value.numel() // 4] += 0.5
+        save_file(changed, path)
+
+    return edit
+
+
 def replaced(file: str, content: bytes | None) -> Damage:
     """Damage to a file: other content, or with None no file."""
 

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "metadata": {"wire"},
     "model": {"wire", "kernels", "metadata"},
     "gateway": {"runtime", "wire", "metadata", "moesaic"},
-    "router": {"runtime", "wire", "model", "kernels", "moesaic"},
+    "router": {"runtime", "wire", "metadata", "model", "kernels", "moesaic"},
     "expert": {"runtime", "wire", "model", "kernels", "moesaic"},
     "tracing": {"runtime", "wire"},
     "cli": {"runtime", "wire", "model", "gateway", "router", "expert", "moesaic"},

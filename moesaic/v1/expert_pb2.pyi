@@ -119,7 +119,9 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
     model: builtins.str
     """The model's name."""
     model_digest: builtins.str
-    """Digest of the checkpoint's configuration and tensor list."""
+    """Digest of the checkpoint's configuration, tensor list and samples of every tensor. While no expert is hosted it is that of
+    the files as they are.
+    """
     device: builtins.str
     """Device that computes: `cpu`, `cuda:0`, …"""
     dtype: moesaic.v1.common_pb2.ElementType.ValueType
@@ -264,17 +266,21 @@ class ExpertId(google.protobuf.message.Message):
 
     LAYER_FIELD_NUMBER: builtins.int
     EXPERT_FIELD_NUMBER: builtins.int
+    CONTENT_HASH_FIELD_NUMBER: builtins.int
     layer: builtins.int
     """Transformer layer, counted from 0."""
     expert: builtins.int
     """Expert, counted from 0 within the layer."""
+    content_hash: builtins.bytes
+    """In a load: what the expert's tensors have to hash to, as in `HostedExpert`; empty where the caller does not know."""
     def __init__(
         self,
         *,
         layer: builtins.int = ...,
         expert: builtins.int = ...,
+        content_hash: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["expert", b"expert", "layer", b"layer"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content_hash", b"content_hash", "expert", b"expert", "layer", b"layer"]) -> None: ...
 
 Global___ExpertId: typing_extensions.TypeAlias = ExpertId
 

@@ -69,7 +69,8 @@ class ExpertServiceServicer(object):
     """
 
     def Describe(self, request, context):
-        """Says what the service is and what it can hold.
+        """Says what the service is and what it can hold. FAILED_PRECONDITION when it hosts nothing and its checkpoint's files, changed
+        since it started, cannot be used any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +88,8 @@ class ExpertServiceServicer(object):
 
         ABORTED when `expected_generation` is no longer the hosting's, so that of two planners one loses and plans again.
         RESOURCE_EXHAUSTED, before anything is allocated, when they do not fit in the expert memory. FAILED_PRECONDITION when the
-        service's checkpoint is another one. NOT_FOUND for a layer or an expert that the model does not have. Experts that are
+        service's checkpoint is another one, when its files have changed since they were opened, and when an expert that is hosted
+        or was read is not of the `content_hash` that the caller knows. NOT_FOUND for a layer or an expert that the model does not have. Experts that are
         hosted already stay. On any failure the hosting is what it was. With `hold_nanos` the experts, once ready, are held for the operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -134,12 +134,14 @@ class RouterServiceDescribeResponse(google.protobuf.message.Message):
     NUM_EXPERTS_FIELD_NUMBER: builtins.int
     NUM_EXPERTS_PER_TOKEN_FIELD_NUMBER: builtins.int
     NUMERICS_FINGERPRINT_FIELD_NUMBER: builtins.int
+    TRUNK_HASH_FIELD_NUMBER: builtins.int
+    TOKENIZER_DIGEST_FIELD_NUMBER: builtins.int
     model: builtins.str
     """The model's name."""
     model_type: builtins.str
     """Its architecture, as Hugging Face names it."""
     model_digest: builtins.str
-    """Digest of the checkpoint's configuration and tensor list; gateway, router and experts agree on it."""
+    """Digest of the checkpoint's configuration, tensor list and samples of every tensor; routers and experts agree on it."""
     vocab_size: builtins.int
     """Number of token ids."""
     max_context: builtins.int
@@ -158,6 +160,12 @@ class RouterServiceDescribeResponse(google.protobuf.message.Message):
     """Experts chosen for a token."""
     numerics_fingerprint: builtins.str
     """What the outputs' bits hold for: device kind, torch build, instruction set, threads."""
+    trunk_hash: builtins.bytes
+    """BLAKE2b-128 of all weights but the experts', as they stand in the checkpoint; empty from routers older than this field."""
+    tokenizer_digest: builtins.str
+    """BLAKE2b-128, in hex, of the checkpoint's tokenizer.json, which a gateway's own has to match; empty where the router's folder
+    has none, and from routers older than this field.
+    """
     def __init__(
         self,
         *,
@@ -173,8 +181,10 @@ class RouterServiceDescribeResponse(google.protobuf.message.Message):
         num_experts: builtins.int = ...,
         num_experts_per_token: builtins.int = ...,
         numerics_fingerprint: builtins.str = ...,
+        trunk_hash: builtins.bytes = ...,
+        tokenizer_digest: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["default_max_new_tokens", b"default_max_new_tokens", "kv_tokens", b"kv_tokens", "max_context", b"max_context", "max_sequences", b"max_sequences", "model", b"model", "model_digest", b"model_digest", "model_type", b"model_type", "num_experts", b"num_experts", "num_experts_per_token", b"num_experts_per_token", "num_moe_layers", b"num_moe_layers", "numerics_fingerprint", b"numerics_fingerprint", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_max_new_tokens", b"default_max_new_tokens", "kv_tokens", b"kv_tokens", "max_context", b"max_context", "max_sequences", b"max_sequences", "model", b"model", "model_digest", b"model_digest", "model_type", b"model_type", "num_experts", b"num_experts", "num_experts_per_token", b"num_experts_per_token", "num_moe_layers", b"num_moe_layers", "numerics_fingerprint", b"numerics_fingerprint", "tokenizer_digest", b"tokenizer_digest", "trunk_hash", b"trunk_hash", "vocab_size", b"vocab_size"]) -> None: ...
 
 Global___RouterServiceDescribeResponse: typing_extensions.TypeAlias = RouterServiceDescribeResponse
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.cli.child import ServiceFailed
+from services.cli.error_lines import ErrorLines
 from services.cli.members import ClusterPlan
 from services.cli.report import Report
 from services.cli.settings import ClientSettings
@@ -64,12 +65,15 @@ async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> 
             ]
             for supervisor in supervisors:
                 tasks.create_task(supervisor.run())
+            errors = tasks.create_task(ErrorLines(folder, report.line).run()) if folder is not None else None
             try:
                 with report.waiting():
                     await Startup(supervisors, report).wait()
                 *_, router, gateway = members
                 yield LocalCluster(gateway.address, router.address)
             finally:
+                if errors is not None:
+                    errors.cancel()
                 await _stop(supervisors, plan.drain_seconds + LEAVE_SECONDS)
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from services.cli.child import Child, ServiceFailed
 from services.cli.members import Member
+from services.runtime.process import FAILED_EXIT
 
 MAX_CRASHES = 3
 CRASH_WINDOW_SECONDS = 60.0
 FIRST_BACKOFF_SECONDS = 0.5
+# Before an expert service that says why it cannot start is tried again; the others serve on meanwhile.
+REFUSED_SECONDS = 5.0
 
 
 class Supervisor:
@@ -20,7 +23,8 @@ class Supervisor:
 
     `report` is told in a sentence about each crash, `warn` of what the first start warned of, unless the log is shown.
     `run` ends when the member was told to stop; it raises ServiceFailed when the first start fails or at the third
-    crash within a minute.
+    crash within a minute. An expert service whose later start ends with a word why, its checkpoint having changed, say,
+    has not crashed: it is tried again until it can start.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class Supervisor:
         warn: Callable[[str], None] | None = None,
         *,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
+        refused_seconds: float = REFUSED_SECONDS,
     ) -> None:
         self.member = member
         self.ready = asyncio.Event()
@@ -40,6 +45,8 @@ class Supervisor:
         self._report = report
         self._warn = warn or report
         self._first_backoff_seconds = first_backoff_seconds
+        self._refused_seconds = refused_seconds
+        self._is_refused = False
         self._child: Child | None = None
         self._stopping = asyncio.Event()
         self._crashes: deque[float] = deque(maxlen=MAX_CRASHES)
@@ -75,8 +82,12 @@ class Supervisor:
                 return
             if not self.ready.is_set():
                 raise
-            await self._crashed(str(error))
+            if self.member.service == "expert" and await child.wait() == FAILED_EXIT:
+                await self._refused(str(error))
+            else:
+                await self._crashed(str(error))
             return
+        self._is_refused = False
         if self.ready.is_set():
             self._report(f"{self.member.name} is ready again, pid {child.pid}")
         elif self._log is not None:
@@ -94,6 +105,15 @@ class Supervisor:
             raise ServiceFailed(f"{obituary}\n{self.member.name} crashed {MAX_CRASHES} times within a minute")
         backoff = self._first_backoff_seconds * 2 ** (len(self._crashes) - 1)
         self._report(f"{obituary}\n{self.member.name} is started again in {backoff:g} s")
+        await self._pause(backoff)
+
+    async def _refused(self, obituary: str) -> None:
+        if not self._is_refused:  # said once, not at each attempt
+            self._report(f"{obituary}\n{self.member.name} is tried again every {self._refused_seconds:g} s")
+        self._is_refused = True
+        await self._pause(self._refused_seconds)
+
+    async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(backoff):
+            async with asyncio.timeout(seconds):
                 await self._stopping.wait()

@@ -1,7 +1,6 @@
 """The weights held: one pool of slots, allocated once, that experts of any layer are read into and leave again."""
 
 import math
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -38,8 +37,6 @@ class Bank:
         self.device = device
         self.pool = _allocated(shell, self.num_slots, device)
         self._checkpoint = checkpoint
-        files = {info.file for info in checkpoint.files.infos}
-        self._sizes = {checkpoint.directory / file: _size(checkpoint.directory / file) for file in files}
         self._singles: dict[int, SingleExpert] = {}
 
     def fill(self, slot: int, layer: int, expert: int) -> bytes:
@@ -47,9 +44,6 @@ class Bank:
 
         Raises UnusableModel when the checkpoint is no longer what it was when it was opened.
         """
-        # Reading a mapped file beyond its end would kill the process, so sizes are compared before.
-        if any(_size(path) != size for path, size in self._sizes.items()):
-            raise UnusableModel(f"the files of {self._checkpoint.name} have changed since the service started")
         loaded = self._checkpoint.load_expert(layer, expert, self.dtype)
         fill_expert(self.pool, slot, loaded.weights)
         return loaded.content_hash
@@ -77,7 +71,3 @@ def _allocated(shell: nn.Module, num_slots: int, device: torch.device) -> nn.Mod
 def _padded(values: torch.Tensor) -> int:
     step = ALIGNMENT_BYTES // values.dtype.itemsize
     return math.ceil(values.numel() / step) * step
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

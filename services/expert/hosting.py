@@ -69,6 +69,11 @@ class Hosting:
         """Experts that take memory, whatever their state."""
         return len(self._hosted)
 
+    def content_hash(self, key: ExpertKey) -> bytes:
+        """That of an expert that is hosted and read; else empty."""
+        hosted = self._hosted.get(key)
+        return b"" if hosted is None else hosted.content_hash
+
     def begin_loading(self, keys: Iterable[ExpertKey], expected_generation: int) -> dict[ExpertKey, int]:
         """Give a slot to each expert that has none and mark it as loading; the slots of those, in order.
 

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from services.expert.expert_key import ExpertKey
 from services.expert.holds import Hold
 from services.expert.hosting import Hosting
 from services.model.checkpoint import Checkpoint
+from services.model.refusals import UnusableModel
 from services.wire.errors import NotFound
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ RETIRE_SECONDS = 0.1
 READER_NICENESS = 5
 # Between two reports of a load: each is a message to write, and for whoever asked one to read.
 REPORT_SECONDS = 0.1
+NOTHING_KNOWN: Mapping[ExpertKey, bytes] = {}
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,22 @@ class Library:
         self._reader = ThreadPoolExecutor(1, "read-experts", _step_back)
 
     async def load(
-        self, keys: Sequence[ExpertKey], expected_generation: int, report: Report, hold: Hold | None = None
+        self,
+        keys: Sequence[ExpertKey],
+        expected_generation: int,
+        report: Report,
+        hold: Hold | None = None,
+        known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
     ) -> None:
         """Load experts; they become ready together, which the last report says, and are held from then on.
 
-        Reports come at the start, now and then, and at the end.
+        Reports come at the start, now and then, and at the end. `known` has the content hashes that experts must have.
 
-        Raises NotFound, Outdated, BadState or Overloaded before anything is read, UnusableModel when reading fails.
-        After a failure, or when the caller is cancelled, the hosting is what it was.
+        Raises NotFound, Outdated, BadState or Overloaded before anything is read, UnusableModel when reading fails or
+        what is read has another hash. After a failure, or when the caller is cancelled, the hosting is what it was.
         """
         self._check_exist(keys)
+        self._check_known({key: self._hosting.content_hash(key) for key in known}, known)
         slots = self._hosting.begin_loading(keys, expected_generation)
         self._hold(keys, hold, math.inf)  # those that are hosted already stay while the others are read
         num_total = len(set(keys))
@@ -77,6 +85,7 @@ class Library:
                     await report(Progress(num_present + len(hashes), num_total, self._hosting.generation))
                     reported = now
                 hashes[key] = await self._read(key, slot)
+                self._check_known({key: hashes[key]}, known)
         except BaseException:
             self._hold(keys, hold, 0.0)
             self._hosting.remove(slots)
@@ -88,6 +97,14 @@ class Library:
         if slots:
             logger.info("loaded %d experts, %d more fit", len(slots), self._hosting.num_free)
         await report(Progress(num_total, num_total, self._hosting.generation))
+
+    async def refresh(self) -> None:
+        """Take up the checkpoint's files as they are now, as long as nothing is hosted of what they were.
+
+        Raises UnusableModel when they cannot be used.
+        """
+        if not self._hosting.num_hosted:
+            await asyncio.get_running_loop().run_in_executor(self._reader, self._checkpoint.refresh)
 
     def release(self, keys: Sequence[ExpertKey], operation: str) -> Progress:
         """End an operation's hold of experts, hosted or not. Raises NotFound."""
@@ -130,6 +147,14 @@ class Library:
     async def _read(self, key: ExpertKey, slot: int) -> bytes:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reader, self._bank.fill, slot, key.layer, key.expert)
+
+    def _check_known(self, hashes: Mapping[ExpertKey, bytes], known: Mapping[ExpertKey, bytes]) -> None:
+        for key, content_hash in hashes.items():
+            if content_hash and known.get(key, content_hash) != content_hash:
+                raise UnusableModel(
+                    f"{self._checkpoint.directory} has changed: expert {key.expert} of layer {key.layer} is not what "
+                    "it was when the router started"
+                )
 
     def _check_exist(self, keys: Sequence[ExpertKey]) -> None:
         layers, num_experts = self._checkpoint.moe_layers, self._checkpoint.num_experts

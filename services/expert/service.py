@@ -80,6 +80,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
     async def Describe(
         self, request: expert_pb2.ExpertServiceDescribeRequest, context: grpc.aio.ServicerContext
     ) -> expert_pb2.ExpertServiceDescribeResponse:
+        await self._library.refresh()
         checkpoint, bank = self._checkpoint, self._bank
         return expert_pb2.ExpertServiceDescribeResponse(
             instance=self.instance,
@@ -112,6 +113,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
                 f"model_digest is {quoted(request.model_digest)}; "
                 f"this service's checkpoint is {self._checkpoint.digest!r}"
             )
+        known = {ExpertKey(one.layer, one.expert): one.content_hash for one in request.experts if one.content_hash}
 
         async def report(progress: Progress) -> None:
             await context.write(
@@ -126,7 +128,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         if hold is not None and not hold.seconds:
             await report(self._library.release(keys, hold.operation))
         else:
-            await self._library.load(keys, request.expected_generation, report, hold)
+            await self._library.load(keys, request.expected_generation, report, hold, known)
 
     async def UnloadExperts(
         self, request: expert_pb2.UnloadExpertsRequest, context: grpc.aio.ServicerContext

@@ -15,6 +15,7 @@ from services.gateway.service import SERVICE_NAME, GenerationService
 from services.gateway.settings import GatewaySettings
 from services.gateway.tokeniser import Tokeniser
 from services.gateway.waiting import WaitingQueue
+from services.metadata.tokenizer_digest import tokenizer_digest
 from services.runtime.server import Health, serving, until_told_to_stop
 
 
@@ -62,6 +63,7 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         settings.routers,
         dispatcher,
         vocab_size=checkpoint.vocab_size,
+        tokenizer_digest=tokenizer_digest(settings.model),
         grace_seconds=settings.router_grace_seconds,
     )
     service = _service(settings, checkpoint, tokeniser, dispatcher, routers)

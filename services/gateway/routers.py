@@ -12,7 +12,7 @@ from services.gateway.dispatcher import Dispatcher
 from services.gateway.router_link import RouterLink
 from services.gateway.sequence import Sequence
 from services.runtime.channels import RESOLVE_SECONDS, resolve
-from services.wire.errors import BadState, Unavailable
+from services.wire.errors import BadState, ServingError, Unavailable
 from services.wire.quoting import quoted
 
 logger = logging.getLogger(__name__)
@@ -36,21 +36,30 @@ class Routers:
     """A link for each address that the targets stand for; they are looked up again every few seconds.
 
     `reachable` is set while a router is up, and for `grace_seconds` after the last one was lost; `unreachable`
-    is set otherwise. When the grace is over everything that waits fails with UNAVAILABLE.
+    is set otherwise. When the grace is over everything that waits fails with UNAVAILABLE, or as the router that came
+    back was refused: one of another `tokenizer_digest`, say, which is empty where the gateway's files do not tell.
     """
 
     def __init__(
-        self, targets: Sequenced[str], dispatcher: Dispatcher, *, vocab_size: int, grace_seconds: float
+        self,
+        targets: Sequenced[str],
+        dispatcher: Dispatcher,
+        *,
+        vocab_size: int,
+        grace_seconds: float,
+        tokenizer_digest: str = "",
     ) -> None:
         self._targets = targets
         self._dispatcher = dispatcher
         self._vocab_size = vocab_size
+        self._tokenizer_digest = tokenizer_digest
         self._grace_seconds = grace_seconds
         self._wanted: frozenset[str] = frozenset()
         self._up: set[RouterLink] = set()
         self._description = pb.RouterServiceDescribeResponse()
         self._grace: asyncio.TimerHandle | None = None
-        self._refusal: BadState | None = None
+        self._refusal: BadState | None = None  # of the first router that was heard of
+        self._latest_refusal: BadState | None = None  # since a router came up
         self._heard_of_one = asyncio.Event()
         self.reachable = asyncio.Event()
         self.unreachable = asyncio.Event()
@@ -73,9 +82,9 @@ class Routers:
         return self._description.numerics_fingerprint
 
     def check_reachable(self) -> None:
-        """Raises Unavailable while no router can be reached."""
+        """Raises Unavailable while no router can be reached, and BadState where one can that is refused."""
         if not self.reachable.is_set():
-            raise Unavailable("no router can be reached", retry_after_seconds=RESOLVE_SECONDS)
+            raise self._unreachable("no router can be reached", retry_after_seconds=RESOLVE_SECONDS)
 
     @property
     def limits(self) -> RouterLimits:
@@ -116,6 +125,7 @@ class Routers:
         try:
             self._check(description)
         except BadState as error:
+            self._latest_refusal = error
             if not self._heard_of_one.is_set():
                 self._refusal = error
                 self._heard_of_one.set()
@@ -129,6 +139,7 @@ class Routers:
         self._up.add(link)
         _routers.add(1)
         self._description = link.description
+        self._latest_refusal = None
         self._heard_of_one.set()
         self.reachable.set()
         self.unreachable.clear()
@@ -156,13 +167,27 @@ class Routers:
                 f"the router's model {quoted(description.model)} has a vocabulary of {description.vocab_size}, the "
                 f"gateway's checkpoint one of {self._vocab_size}; both must be given the same checkpoint"
             )
-        if self._up and description.model_digest != self._description.model_digest:
+        if _differ(description.tokenizer_digest, self._tokenizer_digest):
+            raise BadState(
+                f"the router's model {quoted(description.model)} has another tokenizer.json than the gateway has; "
+                "give both the same checkpoint, and where its files have changed meanwhile put the former ones back or "
+                "start everything again"
+            )
+        if self._up and (
+            description.model_digest != self._description.model_digest
+            or _differ(description.trunk_hash, self._description.trunk_hash)
+        ):
             raise BadState("the router's checkpoint is another one than that of the routers in use")
+
+    def _unreachable(self, reason: str, *, retry_after_seconds: float | None = None) -> ServingError:
+        if self._latest_refusal is not None:
+            return BadState(f"{reason}: {self._latest_refusal}")
+        return Unavailable(reason, retry_after_seconds=retry_after_seconds)
 
     def _lost(self) -> None:
         self.reachable.clear()
         self.unreachable.set()
-        self._dispatcher.fail_waiting(Unavailable(f"no router came back within {self._grace_seconds:g} s"))
+        self._dispatcher.fail_waiting(self._unreachable(f"no router came back within {self._grace_seconds:g} s"))
 
     async def _look_up(self) -> frozenset[str]:
         addresses: set[str] = set()
@@ -173,3 +198,8 @@ class Routers:
                 logger.warning("%s", error)
         # A name server that is gone takes no router with it.
         return frozenset(addresses) or self._wanted
+
+
+def _differ(one: str | bytes, other: str | bytes) -> bool:
+    """Whether both are said, and not the same."""
+    return bool(one and other and one != other)

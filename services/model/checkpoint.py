@@ -22,10 +22,12 @@ from services.wire.errors import NotFound
 ExpertWeights = dict[str, torch.Tensor]
 """One expert's parameters under their names in the family's `*Experts` module, which stacks them for all experts."""
 
+Stored = dict[str, list[tuple[StoredWeight, tuple[torch.Tensor, ...]]]]
+
 
 @dataclass(frozen=True)
 class LoadedExpert:
-    """One expert's weights and the hash of what they were read from."""
+    """One expert's weights and the hash of the very bytes that they were made of."""
 
     weights: ExpertWeights
     content_hash: bytes
@@ -34,7 +36,8 @@ class LoadedExpert:
 class Checkpoint:
     """A checkpoint directory in Hugging Face layout: safetensors, single or in shards, with config.json.
 
-    Opening it reads headers only. Reading an expert reads no other expert's bytes. Safe to use from several threads.
+    Opening it reads headers and samples. Reading an expert reads no other expert's bytes. Files that were written to
+    after that are not read any more, unless they are what they were. Safe to use from several threads.
     """
 
     def __init__(
@@ -47,12 +50,12 @@ class Checkpoint:
         self._files = files
         self._layout = _split(model, modules, stored_weights(files, configuration.quantisation))
         self._modules = {entry.layer: entry.module for entry in modules}
-        self._hashes: dict[tuple[int, int], bytes] = {}
+        self._fields = configuration.fields
         self.directory = directory
         self.name: str = model_name(directory)
         self.config: PreTrainedConfig = config
         self.model_type: str = config.model_type
-        self.digest: str = checkpoint_digest(configuration.fields, files.infos)
+        self.digest: str = checkpoint_digest(self._fields, files)
         self.moe_layers: tuple[int, ...] = tuple(self._modules)
         self.num_experts: int = _num_experts(modules)
         self.num_experts_per_token: int = _num_experts_per_token(model, modules[0])
@@ -103,22 +106,51 @@ class Checkpoint:
 
         Raises NotFound for a layer or an expert that the model does not have.
         """
-        sources = self._sources(layer, expert)
-        return {name: self._value(source, expert, dtype or self.dtype) for name, source in sources.items()}
+        return _weights(self._stored(layer, expert), dtype or self.dtype)
 
     def content_hash(self, layer: int, expert: int) -> bytes:
-        """BLAKE2b-128 of the expert as it stands in the files, whatever their layout; computed once.
+        """BLAKE2b-128 of the expert as it stands in the files, whatever their layout.
 
         Raises NotFound for a layer or an expert that the model does not have.
         """
-        sources = self._sources(layer, expert)
-        if (layer, expert) not in self._hashes:
-            self._hashes[layer, expert] = self._hash(sources, expert)
-        return self._hashes[layer, expert]
+        return _hash(self._stored(layer, expert))
 
     def load_expert(self, layer: int, expert: int, dtype: torch.dtype | None = None) -> LoadedExpert:
-        """Weights and content hash, with the bytes read from disk once."""
-        return LoadedExpert(self.read_expert(layer, expert, dtype), self.content_hash(layer, expert))
+        """Weights and content hash, of bytes that are read once."""
+        try:
+            stored = self._stored(layer, expert)
+        except UnusableModel:
+            if not self._are_put_back():
+                raise
+            stored = self._stored(layer, expert)
+        return LoadedExpert(_weights(stored, dtype or self.dtype), _hash(stored))
+
+    def refresh(self) -> None:
+        """Take up files that were replaced, or written to, since they were opened; the digest is theirs from then on.
+
+        Raises UnusableModel when they cannot be used, or are of another model.
+        """
+        files = self._files.refreshed()
+        if files is not None:
+            self._files, self.digest = files, checkpoint_digest(self._fields, files)
+
+    def _are_put_back(self) -> bool:
+        """Whether files that were written to are of the same digest even so; they are read on then."""
+        try:
+            files = self._files.refreshed()
+            if files is None or checkpoint_digest(self._fields, files) != self.digest:
+                return False
+        except UnusableModel:
+            return False
+        self._files = files
+        return True
+
+    def _stored(self, layer: int, expert: int) -> Stored:
+        """The encoded parts that each parameter of an expert is stacked from, read into memory."""
+        return {
+            name: [(weight, weight.read(self._files, index)) for weight, index in source.of(expert)]
+            for name, source in self._sources(layer, expert).items()
+        }
 
     def _sources(self, layer: int, expert: int) -> dict[str, ExpertParameter]:
         self.experts_module(layer)
@@ -126,23 +158,17 @@ class Checkpoint:
             raise NotFound(f"layer {layer} of {self.name} has no expert {expert}; it has {self.num_experts}")
         return self._layout.experts[layer]
 
-    def _value(self, source: ExpertParameter, expert: int, dtype: torch.dtype) -> torch.Tensor:
-        """A parameter of one expert in memory of its own, not mapped from the file."""
-        value = torch.empty(source.shape, dtype=dtype)
-        row = 0
-        for weight, index in source.of(expert):
-            decoded = weight.decode(weight.read(self._files, index), dtype)
-            value[row : row + len(decoded)].copy_(decoded)
-            row += len(decoded)
-        return value
 
-    def _hash(self, sources: dict[str, ExpertParameter], expert: int) -> bytes:
-        content = ContentHash()
-        for name in sorted(sources):
-            stored = [weight.read(self._files, index) for weight, index in sources[name].of(expert)]
-            for role, tensors in zip(("values", "scales"), zip(*stored, strict=True), strict=False):
-                content.add(f"{name} {role}", tensors)
-        return content.value()
+def _weights(stored: Stored, dtype: torch.dtype) -> ExpertWeights:
+    decoded = {name: [weight.decode(tensors, dtype) for weight, tensors in parts] for name, parts in stored.items()}
+    return {name: values[0] if len(values) == 1 else torch.cat(values) for name, values in decoded.items()}
+
+
+def _hash(stored: Stored) -> bytes:
+    content = ContentHash()
+    for name, parts in sorted(stored.items()):
+        content.add(name, [tensors for _, tensors in parts])
+    return content.value()
 
 
 def _split(model: PreTrainedModel, modules: list[ExpertsModule], weights: list[StoredWeight]) -> Layout:

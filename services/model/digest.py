@@ -1,28 +1,49 @@
-"""Names for contents: of a checkpoint by its headers, of an expert by its bytes."""
+"""Names for contents: of a checkpoint by its headers and samples of its bytes, of an expert by all of its bytes."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import torch
 
-from services.model.tensor_files import TensorInfo
+from services.model.tensor_files import TensorFiles
 
 DIGEST_BYTES = 16
+# Samples are asked for side by side: a store behind a network takes its time for each, whatever the size.
+NUM_SAMPLERS = 16
+TENSORS_AT_ONCE = 64
 
 
-def checkpoint_digest(fields: dict[str, Any], tensors: Iterable[TensorInfo]) -> str:
-    """BLAKE2b-128, in hex, over the configuration and every tensor's name, type and shape, not over the sharding."""
+def checkpoint_digest(fields: dict[str, Any], files: TensorFiles) -> str:
+    """BLAKE2b-128, in hex, over the configuration and each tensor's name, type, shape and sample, not the sharding.
+
+    Any training changes it, though few bytes are read. Raises UnusableModel when a tensor cannot be read.
+    """
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digest.update(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
-    for info in sorted(tensors, key=lambda info: info.name):
-        digest.update(f"\n{info.name} {info.dtype} {list(info.shape)}".encode())
+    samples = _sample_hashes(files)
+    for info in sorted(files.infos, key=lambda info: info.name):
+        digest.update(f"\n{info.name} {info.dtype} {list(info.shape)} ".encode())
+        digest.update(samples[info.name])
     return digest.hexdigest()
 
 
+def _sample_hashes(files: TensorFiles) -> dict[str, bytes]:
+    names = [info.name for info in files.infos]
+    groups = [names[first : first + TENSORS_AT_ONCE] for first in range(0, len(names), TENSORS_AT_ONCE)]
+
+    def hashes(group: list[str]) -> list[bytes]:
+        return [hashlib.blake2b(files.sample(name), digest_size=DIGEST_BYTES).digest() for name in group]
+
+    with ThreadPoolExecutor(NUM_SAMPLERS, "sample-tensors") as samplers:
+        return dict(zip(names, chain.from_iterable(samplers.map(hashes, groups)), strict=True))
+
+
 class ContentHash:
-    """BLAKE2b-128 over the tensors of one expert, each under its name within the expert.
+    """BLAKE2b-128 over tensors, of one expert or of the trunk, each under its name within that.
 
     A parameter that is stored in several parts, as gate and up projection mostly are, hashes as if it were stored in
     one: the hash names the weights, not the layout of the files.
@@ -31,12 +52,13 @@ class ContentHash:
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
-    def add(self, label: str, parts: Sequence[torch.Tensor]) -> None:
-        """Add a tensor that is stacked from `parts` along their first dimension."""
-        size = sum(part.numel() for part in parts)
-        self._hash.update(f"{label} {parts[0].dtype} {size}\n".encode())
-        for part in parts:
-            self._hash.update(_bytes(part))
+    def add(self, name: str, stored: Sequence[tuple[torch.Tensor, ...]]) -> None:
+        """Add a weight that is stacked along its first dimension from parts, each its values and, maybe, scales."""
+        for role, parts in zip(("values", "scales"), zip(*stored, strict=True), strict=False):
+            size = sum(part.numel() for part in parts)
+            self._hash.update(f"{name} {role} {parts[0].dtype} {size}\n".encode())
+            for part in parts:
+                self._hash.update(_bytes(part))
 
     def value(self) -> bytes:
         """The hash of what was added so far."""

@@ -42,11 +42,11 @@ class StoredWeight:
     block: Block = (1, 1)  # rows and columns that share an FP8 scale
 
     def read(self, files: TensorFiles, part: int | None = None) -> tuple[torch.Tensor, ...]:
-        """The encoded tensors, or the `part`-th slice of each, as views of the mapped files."""
+        """The encoded tensors, or the `part`-th slice of each, in memory of their own."""
         return tuple(files.read(name, part) for name in self.tensors)
 
     def decode(self, tensors: tuple[torch.Tensor, ...], dtype: torch.dtype) -> torch.Tensor:
-        """The values of what `read` gave, in `dtype`; a view of the file where nothing had to be converted."""
+        """The values of what `read` gave, in `dtype`; that very tensor where nothing had to be converted."""
         if self.encoding is Encoding.FP8:
             return _decode_fp8(tensors[0], tensors[1], self.block, dtype)
         if self.encoding is Encoding.MXFP4:

@@ -1,15 +1,15 @@
 """The safetensors files of a checkpoint: what is in them, and reading no more of it than is asked for."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from services.model.refusals import UnusableModel
+from services.model.tensor_file import TensorFile
 from services.model.weight_files import weight_files
 
 logger = logging.getLogger(__name__)
@@ -28,11 +28,10 @@ class TensorInfo:
 class TensorFiles:
     """The tensors of one checkpoint, over all its files.
 
-    Files stay mapped: opening reads the headers only, and a tensor's bytes are read when they are copied. Safe to use
-    from several threads.
+    Files stay open: opening reads the headers only. Safe to use from several threads.
     """
 
-    def __init__(self, infos: dict[str, TensorInfo], handles: dict[str, Any]) -> None:
+    def __init__(self, infos: dict[str, TensorInfo], handles: dict[str, TensorFile]) -> None:
         self._infos = infos
         self._handles = handles
 
@@ -62,33 +61,49 @@ class TensorFiles:
         return self._infos[name]
 
     def read(self, name: str, part: int | None = None) -> torch.Tensor:
-        """The tensor `name`, or the `part`-th slice of its first dimension, as a view of the mapped file.
+        """The tensor `name`, or the `part`-th slice of its first dimension, in memory of its own.
 
-        Copy the view before you keep it or write to it.
+        Raises UnusableModel when it cannot be read, or the file has changed since it was opened.
         """
         file = self._infos[name].file
-        try:
-            if part is None:
-                tensor: torch.Tensor = self._handles[file].get_tensor(name)
-            else:
-                tensor = self._handles[file].get_slice(name)[part]
-        except (SafetensorError, OSError) as error:
-            raise UnusableModel(f"{name} cannot be read from {file}: {error}") from error
-        return tensor
+        with _named(name, file):
+            return self._handles[file].read(name, part)
+
+    def sample(self, name: str) -> bytes:
+        """A few blocks of the tensor `name`, always the same ones. Raises as `read` does."""
+        file = self._infos[name].file
+        with _named(name, file):
+            return self._handles[file].sample(name)
+
+    def refreshed(self) -> "TensorFiles | None":
+        """The same tensors in the files as they are now; None where no file was replaced or written to.
+
+        Raises UnusableModel when one cannot be used, or has other tensors.
+        """
+        stale = {file: handle for file, handle in self._handles.items() if not handle.is_current()}
+        fresh = {file: _open(handle.path) for file, handle in stale.items()}
+        for file, handle in fresh.items():
+            if _infos(handle, file) != _infos(stale[file], file):
+                raise UnusableModel(f"{handle.path} has other tensors than when this process opened it")
+        return TensorFiles(self._infos, self._handles | fresh) if fresh else None
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _named(name: str, file: str) -> Iterator[None]:
     try:
-        return safe_open(path, framework="pt", device="cpu")
+        yield
+    except OSError as error:
+        raise UnusableModel(f"{name} cannot be read from {file}: {error}") from error
+
+
+def _open(path: Path) -> TensorFile:
+    try:
+        return TensorFile(path)
     except FileNotFoundError:
         raise UnusableModel(f"{path} is missing") from None
-    except (SafetensorError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise UnusableModel(f"{path} is truncated or no safetensors file: {error}") from error
 
 
-def _infos(handle: Any, file: str) -> dict[str, TensorInfo]:
-    infos = {}
-    for name in handle.keys():  # noqa: SIM118 -- a file handle, not a dict
-        header = handle.get_slice(name)
-        infos[name] = TensorInfo(name, tuple(header.get_shape()), header.get_dtype(), file)
-    return infos
+def _infos(handle: TensorFile, file: str) -> dict[str, TensorInfo]:
+    return {name: TensorInfo(name, stored.shape, stored.dtype, file) for name, stored in handle.tensors.items()}

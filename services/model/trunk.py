@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from services.model.checkpoint import Checkpoint
+from services.model.digest import ContentHash
 from services.model.refusals import UnusableModel
 from services.model.skeleton import build_skeleton, experts_modules
 
@@ -22,19 +23,20 @@ def build_trunk(
     device: torch.device,
     make_experts: MakeExperts,
     progress: Progress | None = None,
+    content: ContentHash | None = None,
 ) -> PreTrainedModel:
     """The checkpoint's causal language model on `device`, with each block's experts replaced; in evaluation mode.
 
     `make_experts(layer, module)` gets the family's own module on the meta device and returns what is called in its
     place: `(hidden [tokens, hidden_size], experts [tokens, k], weights [tokens, k]) -> [tokens, hidden_size]`. No
-    expert is allocated or read. `progress` is told after each tensor how many are loaded and how many there are.
-    Raises UnusableModel when a tensor cannot be read.
+    expert is allocated or read. `progress` is told after each tensor how many are loaded and how many there are; what
+    is read is added to `content`. Raises UnusableModel when a tensor cannot be read.
     """
     model = build_skeleton(checkpoint.config, dtype)
     for experts in experts_modules(model):
         model.set_submodule(experts.path, make_experts(experts.layer, experts.module))
     _fill_computed_buffers(model, device)
-    _load(model, checkpoint, dtype, device, progress)
+    _load(model, checkpoint, dtype, device, progress, content)
     missing = {name for name, tensor in model.state_dict(keep_vars=True).items() if tensor.is_meta}
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
     _check_complete(model)
@@ -49,13 +51,16 @@ def _load(
     dtype: torch.dtype,
     device: torch.device,
     progress: Progress | None,
+    content: ContentHash | None,
 ) -> None:
     is_kept_in_float32 = _kept_in_float32(model, dtype)
     trunk = checkpoint.layout.trunk
-    for number, (name, weight) in enumerate(trunk.items(), start=1):
+    for number, (name, weight) in enumerate(sorted(trunk.items()), start=1):  # in one order however it is stored
         wanted = torch.float32 if is_kept_in_float32(name) else _tensor(model, name).dtype
-        value = weight.decode(weight.read(checkpoint.files), wanted)
-        _place(model, name, value.to(device=device, copy=True))
+        stored = weight.read(checkpoint.files)
+        _place(model, name, weight.decode(stored, wanted).to(device))
+        if content is not None:
+            content.add(name, [stored])
         if progress is not None:
             progress(number, len(trunk))
 

@@ -8,6 +8,7 @@ import torch
 
 from moesaic.v1 import router_pb2
 from services import kernels
+from services.metadata.tokenizer_digest import tokenizer_digest
 from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
 from services.model.kv_cache import KvCache, bytes_per_token
@@ -50,6 +51,7 @@ class Assembly:
     def __init__(self, settings: RouterSettings, checkpoint: Checkpoint) -> None:
         self._settings = settings
         self._checkpoint = checkpoint
+        self._tokenizer_digest = tokenizer_digest(checkpoint.directory)  # now, as the configuration was read
         self._check_context()
         self._numerics = Numerics(
             checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype),
@@ -106,7 +108,7 @@ class Assembly:
         balancer = Balancer(fleet, self._watch, Planner(), settings)
         self._loops.append(loops.create_task(balancer.run()))
         observe_balancer(balancer)
-        return Running(engine, fleet, self._describe(budget), self._watch, balancer)
+        return Running(engine, fleet, self._describe(budget, trunk), self._watch, balancer)
 
     def stop(self) -> None:
         """End the loops, and loading where it still goes on."""
@@ -180,7 +182,7 @@ class Assembly:
             forget=forget,
         )
 
-    def _describe(self, budget: KvBudget) -> router_pb2.RouterServiceDescribeResponse:
+    def _describe(self, budget: KvBudget, trunk: Trunk) -> router_pb2.RouterServiceDescribeResponse:
         checkpoint, settings = self._checkpoint, self._settings
         return router_pb2.RouterServiceDescribeResponse(
             model=settings.model_name or checkpoint.name,
@@ -195,6 +197,8 @@ class Assembly:
             num_experts=checkpoint.num_experts,
             num_experts_per_token=checkpoint.num_experts_per_token,
             numerics_fingerprint=self._fingerprint(),
+            trunk_hash=trunk.content_hash,
+            tokenizer_digest=self._tokenizer_digest,
         )
 
     def _fingerprint(self) -> str:

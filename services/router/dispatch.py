@@ -209,12 +209,16 @@ class Dispatcher:
         """Wait until something can be sent again; None when nothing is left, or the time for it is up."""
         loop = asyncio.get_running_loop()
         while unfinished.drop_ended(step):
+            for rows, error in (hopeless := unfinished.hopeless(self.placement)):
+                step.fail(rows, error)
+            if hopeless:
+                continue
             now = loop.time()
             attempt = unfinished.next_attempt(self.placement, step.lane, now)
             if attempt is not None:
                 return attempt
             if now >= unfinished.give_up_at:
-                for rows, error in unfinished.errors():
+                for rows, error in unfinished.errors(self.placement):
                     step.fail(rows, error)
                 return None
             await self._until_news(unfinished.seconds_to_wait(now))

@@ -26,8 +26,13 @@ class Expected:
 
     def check(self, address: str, description: expert_pb2.ExpertServiceDescribeResponse) -> None:
         """Raise BadState, naming what differs, when the service so described is another."""
+        if description.model_digest != self.model_digest:
+            raise BadState(
+                f"expert service {address} cannot be used: its checkpoint is not the router's, their digests are "
+                f"{description.model_digest} and {self.model_digest}; give both the same files, and where these have "
+                "changed meanwhile put the former ones back or start everything again"
+            )
         for name, theirs, ours in (
-            ("checkpoint", description.model_digest, self.model_digest),
             ("dtype", description.dtype, self.element_type),
             ("hidden_size", description.hidden_size, self.hidden_size),
             ("batch_invariant", description.batch_invariant, self.batch_invariant),

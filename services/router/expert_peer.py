@@ -39,6 +39,7 @@ ABSENT_SECONDS = 0.2
 # Until a service has answered a frame, the floor of a frame's deadline is so many times as high.
 UNMEASURED = 25.0
 MAX_DEVICE_BYTES = 200
+NOTHING_KNOWN: Mapping[ExpertKey, bytes] = {}
 
 Description: TypeAlias = expert_pb2.ExpertServiceDescribeResponse
 
@@ -127,18 +128,23 @@ class ExpertPeer:
         *,
         operation: str = "",
         hold_seconds: float = 0.0,
+        known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
     ) -> None:
         """Have it load experts, and hold them for `operation` for so long from then; return once they show as ready.
 
         `progress` is called with how many are loaded and how many there are in all. With an operation, 0 seconds end
-        its hold. Raises ServingError when it refuses, stalls or is lost; Outdated when its hosting is another by now
-        than is known here: `until_newer` waits for that.
+        its hold. `known` has the content hashes that experts must have. Raises ServingError when it refuses, stalls or
+        is lost; BadState when its checkpoint is another; Outdated when its hosting is another by now than is known
+        here: `until_newer` waits for that.
         """
         stub, hosting = self._connected()
         request = expert_pb2.LoadExpertsRequest(
             expected_generation=hosting.generation,
             model_digest=self._expected.model_digest,
-            experts=[expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in experts],
+            experts=[
+                expert_pb2.ExpertId(layer=layer, expert=expert, content_hash=known.get((layer, expert), b""))
+                for layer, expert in experts
+            ],
             operation=operation,
             hold_nanos=int(hold_seconds * 1e9),
         )

@@ -34,6 +34,20 @@ class Service(Protocol):
 
 
 @dataclass(frozen=True)
+class Unhosted:
+    """Why experts may be hosted by nobody: what is amiss with the services, in words.
+
+    It `is_final` where no service is left that could load them: whoever needs them has nothing to wait for.
+    """
+
+    reasons: Sequence[str] = ()
+    is_final: bool = False
+
+
+NOTHING_AMISS = Unhosted()
+
+
+@dataclass(frozen=True)
 class Placement:
     """Services that frames can be sent to, and the experts of each layer that are ready on each.
 
@@ -44,6 +58,7 @@ class Placement:
     services: Sequence[Service] = ()
     replicas: Mapping[int, Replicas] = field(default_factory=dict)
     max_frame_bytes: int = MAX_FRAME_BYTES
+    unhosted: Unhosted = NOTHING_AMISS
     owners: Mapping[int, Indices] = field(init=False)
     _choices: dict[int, Choices] = field(init=False, default_factory=dict)
 

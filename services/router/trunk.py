@@ -8,6 +8,7 @@ import torch
 from services import kernels
 from services.model.attention import AttentionProbe, plug_into
 from services.model.checkpoint import Checkpoint
+from services.model.digest import ContentHash
 from services.model.fused_attention import fuse_attention
 from services.model.fused_gate import fused_gate
 from services.model.kernel_layers import use_kernels
@@ -38,7 +39,7 @@ class Trunk:
     """Runs steps through transformers' own model; below `run_awaiting` only, since its experts are awaited.
 
     `model` is that one, with whatever stands in for its modules; `kv_shapes` says what each attention layer stores for
-    one token, as a probing forward found it.
+    one token, as a probing forward found it; `content_hash` names the weights as they stand in the checkpoint.
     """
 
     def __init__(
@@ -49,13 +50,16 @@ class Trunk:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.numerics = numerics
+        content = ContentHash()
         self.model = build_trunk(
             checkpoint,
             numerics.dtype,
             numerics.device,
             lambda layer, _shell: RemoteExperts(layer, compute_experts),
             progress,
+            content,
         )
+        self.content_hash = content.value()
         plug_into(self.model)
         self._plug_gates(checkpoint.num_experts)
         overlap_shared_experts(self.model)

@@ -11,7 +11,7 @@ from services.router.placement import Placement
 from services.router.scatter import Attempt, Outgoing
 from services.router.shares import DROPPED, NOBODY, Indices
 from services.router.step import Step
-from services.wire.errors import ServingError, Unavailable
+from services.wire.errors import BadState, ServingError, Unavailable
 
 # Before a service that failed an expert's pairs is asked for them again, doubled each time.
 FIRST_PAUSE_SECONDS = 0.001
@@ -78,9 +78,24 @@ class Unfinished:
         until = min(self._next_try_at, self.give_up_at) if self._is_pausing else self.give_up_at
         return max(0.0, until - now)
 
-    def errors(self) -> list[tuple[Indices, ServingError]]:
+    def errors(self, placement: Placement) -> list[tuple[Indices, ServingError]]:
         """For each expert that is given up the rows that need it, and why."""
-        return [(positions // self._outgoing.top_k, self._error(expert)) for expert, positions in self._by_expert()]
+        return [(self._rows(positions), self._error(expert, placement)) for expert, positions in self._by_expert()]
+
+    def hopeless(self, placement: Placement) -> list[tuple[Indices, ServingError]]:
+        """The same for experts that nobody hosts or could load: waiting for them is of no use."""
+        if not placement.unhosted.is_final:
+            return []
+        error = "nobody hosts expert {} of layer {}, or can load it: {}"
+        reasons = "; ".join(placement.unhosted.reasons)
+        return [
+            (self._rows(positions), BadState(error.format(expert, self._outgoing.layer, reasons)))
+            for expert, positions in self._by_expert()
+            if not placement.candidates(self._outgoing.layer, expert)
+        ]
+
+    def _rows(self, positions: Indices) -> Indices:
+        return positions // self._outgoing.top_k
 
     def _by_expert(self) -> list[tuple[int, Indices]]:
         positions = np.flatnonzero(self._is_pending)
@@ -110,8 +125,9 @@ class Unfinished:
         self._is_pending[experts != DROPPED] = False
         return experts
 
-    def _error(self, expert: int) -> ServingError:
+    def _error(self, expert: int, placement: Placement) -> ServingError:
         failures, layer = self._failures.get(expert), self._outgoing.layer
         if not failures:
-            return Unavailable(f"no live service hosts expert {expert} of layer {layer}")
+            reasons = "".join(f"; {reason}" for reason in placement.unhosted.reasons)
+            return Unavailable(f"no live service hosts expert {expert} of layer {layer}{reasons}")
         return Unavailable(f"expert {expert} of layer {layer} could not be computed: {failures[-1].message}")

@@ -43,7 +43,7 @@ def reports() -> Reports:
 def supervise(tmp_path: Path, reports: Reports) -> Callable[[str], Supervisor]:
     def supervise(script: str) -> Supervisor:
         member = Member("expert-0", "expert", "127.0.0.1:1", (sys.executable, "-c", script))
-        return Supervisor(member, tmp_path, {}, reports, first_backoff_seconds=0.01)
+        return Supervisor(member, tmp_path, {}, reports, first_backoff_seconds=0.01, refused_seconds=0.01)
 
     return supervise
 
@@ -119,6 +119,25 @@ async def test_a_restart_that_fails_counts_as_a_crash(
         await supervisor.run()
     assert "exit code 6" in reports.texts[0]
     assert "exit code 5" in reports.texts[1]
+
+
+async def test_an_expert_service_that_is_refused_when_it_starts_again_is_tried_until_it_can(
+    supervise: Callable[[str], Supervisor], reports: Reports, tmp_path: Path
+):
+    count = f"import pathlib\npath = pathlib.Path({str(tmp_path / 'count')!r})\n"
+    count += "number = int(path.read_text()) + 1 if path.exists() else 0\npath.write_text(str(number))\n"
+    refused = "import sys\nif 1 <= number <= 5: sys.exit('model.safetensors is truncated')\n"
+    supervisor = supervise(count + refused + READY + "if number == 0: sys.exit(7)\n" + WAIT)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run())
+        await reports.until(3)
+        await supervisor.stop(10)
+    ended, why, again = reports.texts
+    assert "exit code 7" in ended
+    assert why.startswith("expert-0 did not start (exit code 1)\n")
+    assert "model.safetensors is truncated" in why
+    assert why.endswith("expert-0 is tried again every 0.01 s")
+    assert again.startswith("expert-0 is ready again, pid ")
 
 
 async def test_a_member_that_ignores_the_signal_is_killed(supervise: Callable[[str], Supervisor]):

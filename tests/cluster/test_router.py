@@ -9,11 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from moesaic.v1 import common_pb2, router_pb2
+from services.model import tensor_file
 from services.wire.errors import BadState
 from tests.checkpoints import VOCAB_SIZE, save_tiny
 from tests.cluster import local
 from tests.cluster.oracle import prompts_of
 from tests.cluster.router_client import GREEDY, connected
+from tests.damage import altered
 
 INVALID_ARGUMENT, UNAVAILABLE = 3, 14
 
@@ -232,11 +234,22 @@ async def test_services_of_another_checkpoint_are_refused(olmoe: Path, tmp_path:
     other = save_tiny("olmoe", tmp_path / "other", num_hidden_layers=2)
     async with local.experts(other, 1) as addresses:
         message = await start_failure(olmoe, addresses, experts_wait_seconds=2.0)
-    assert "its checkpoint is" in message
+    assert "its checkpoint is not the router's, their digests are" in message
 
 
-async def test_two_services_claiming_different_weights_are_refused(olmoe: Path, tmp_path: Path) -> None:
-    other = save_tiny("olmoe", tmp_path / "olmoe", seed=2)  # the same configuration and shapes, other weights
+async def test_services_of_retrained_weights_are_refused(olmoe: Path, tmp_path: Path) -> None:
+    other = save_tiny("olmoe", tmp_path / "other", seed=2)  # the same configuration and shapes
+    async with local.experts(other, 1) as addresses:
+        message = await start_failure(olmoe, addresses, experts_wait_seconds=0.5)
+    assert "its checkpoint is not the router's, their digests are" in message
+
+
+async def test_two_services_claiming_different_weights_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensor_file, "SAMPLE_BLOCK_BYTES", 64)  # so that the digests are the same
+    olmoe, other = (save_tiny("olmoe", tmp_path / name) for name in ("olmoe", "other"))
+    altered(".experts.")(other)
     async with local.expert(olmoe, preload="all") as one, local.expert(other, preload="all") as two:
         assert "claim different weights for expert" in await start_failure(olmoe, [one, two])
 

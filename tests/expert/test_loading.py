@@ -287,7 +287,7 @@ async def test_a_checkpoint_that_is_truncated_during_a_load_leaves_the_hosting_a
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await _last(load)
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "changed since the service started" in (refused.value.details() or "")
+        assert "model.safetensors has changed since this process opened it" in (refused.value.details() or "")
         hosting = await service.hosting()
         assert states(hosting) == {(0, 0): READY}
         assert hosting.free_memory_bytes == 3 * EXPERT_BYTES

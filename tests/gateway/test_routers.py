@@ -10,7 +10,8 @@ import pytest
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.app import gateway
-from services.gateway.settings import GatewaySettings
+from services.gateway.settings import EMBEDDED_MODEL, GatewaySettings
+from services.metadata.tokenizer_digest import tokenizer_digest
 from services.wire.errors import BadState
 from tests.gateway.gateway_client import Client, connected, failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble, finished, serving_router, token
@@ -125,8 +126,37 @@ async def test_a_gateway_refuses_to_start_with_a_router_of_another_vocabulary() 
     assert failure.group_contains(BadState, match="a vocabulary of 32000, the gateway's checkpoint one of 4096")
 
 
-async def test_of_two_routers_of_different_checkpoints_only_the_first_is_used() -> None:
-    first, second = RouterDouble(answer=[5]), RouterDouble(answer=[5], model_digest="another")
+async def test_a_gateway_refuses_to_start_with_a_router_of_another_tokenizer() -> None:
+    async with serving_router(RouterDouble(tokenizer_digest="another")) as address:
+        settings = GatewaySettings(listen="127.0.0.1:0", routers=[address], drain_seconds=0)
+        with pytest.raises(ExceptionGroup) as failure:
+            async with gateway(settings) as running:
+                await running.until_ready()
+    assert failure.group_contains(BadState, match=r"'tessera' has another tokenizer\.json than the")
+
+
+async def test_a_router_that_comes_back_with_another_tokenizer_is_refused_and_requests_are_told_why() -> None:
+    router = RouterDouble(answer=[5], tokenizer_digest=tokenizer_digest(EMBEDDED_MODEL))
+    async with running_gateway(router, router_grace_seconds=0) as client:
+        await client.complete()
+        former, router.description.tokenizer_digest = router.description.tokenizer_digest, "another"
+        router.break_stream()
+        for _ in range(3):  # once at first, once to be refused, and once more after that
+            await router.described.get()
+        status, message = await client.refused()
+        assert status == grpc.StatusCode.FAILED_PRECONDITION
+        assert message.startswith("no router can be reached: the router's model 'tessera' has another tokenizer.json")
+        router.description.tokenizer_digest = former
+        await client.until_up(1)
+        await client.complete()
+
+
+@pytest.mark.parametrize("other", [{"model_digest": "another"}, {"trunk_hash": b"another"}])
+async def test_of_two_routers_of_different_checkpoints_only_the_first_is_used(other: dict[str, Any]) -> None:
+    first, second = (
+        RouterDouble(answer=[5], trunk_hash=b"one"),
+        RouterDouble(answer=[5], **{"trunk_hash": b"one"} | other),
+    )
     for router in (first, second):
         router.may_begin.clear()
     async with serving_router(first) as one, serving_router(second) as two, asyncio.TaskGroup() as tasks:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from services.router.failure import FailedPairs, Failure
-from services.router.placement import Placement
+from services.router.placement import Placement, Unhosted
 from services.router.scatter import Attempt, Outgoing
 from services.router.sequence import Reason
 from services.router.shares import DROPPED, NOBODY
 from services.router.unfinished import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Unfinished
+from services.wire.errors import BadState
 from tests.router.scripted_streams import ScriptedExperts, ScriptedStream, step_of
 
 LAYER, GIVE_UP_AT = 2, 10.0
@@ -77,7 +78,7 @@ def test_experts_with_a_replica_do_not_wait_for_those_without() -> None:
     assert sent(left.next_attempt(apart, 0, 2.0)) == [(0, 0)]
     assert left.next_attempt(apart, 0, 3.0) is None, "expert 2 is nowhere"
     assert left.seconds_to_wait(3.0) == GIVE_UP_AT - 3.0
-    assert [(rows.tolist(), str(error)) for rows, error in left.errors()] == [
+    assert [(rows.tolist(), str(error)) for rows, error in left.errors(apart)] == [
         ([1], "expert 2 of layer 2 could not be computed: a broke")
     ]
 
@@ -110,7 +111,27 @@ def test_after_its_time_a_service_that_failed_is_not_asked_again_but_one_that_di
 def test_pairs_that_were_never_sent_have_no_failure_to_tell_of() -> None:
     left = unfinished()
     left.add([FailedPairs(np.array([0]), None)], 1.0)
-    assert [str(error) for _, error in left.errors()] == ["no live service hosts expert 0 of layer 2"]
+    assert [str(error) for _, error in left.errors(Placement())] == ["no live service hosts expert 0 of layer 2"]
+
+
+def test_what_nobody_could_ever_load_is_given_up_at_once_and_why() -> None:
+    left, made = (
+        unfinished(),
+        replace(placement([0, 1]), unhosted=Unhosted(("a has another checkpoint",), is_final=True)),
+    )
+    left.add([FailedPairs(ALL, None)], 1.0)
+    ((rows, error),) = left.hopeless(made)
+    assert rows.tolist() == [1] and isinstance(error, BadState)
+    assert str(error) == "nobody hosts expert 2 of layer 2, or can load it: a has another checkpoint"
+
+
+def test_while_somebody_may_load_it_an_expert_is_waited_for_and_then_what_is_amiss_is_said() -> None:
+    left, made = unfinished(), replace(placement([]), unhosted=Unhosted(("a has another checkpoint",)))
+    left.add([FailedPairs(np.array([0]), None)], 1.0)
+    assert left.hopeless(made) == []
+    assert [str(error) for _, error in left.errors(made)] == [
+        "no live service hosts expert 0 of layer 2; a has another checkpoint"
+    ]
 
 
 def test_pairs_of_ended_sequences_are_dropped() -> None:

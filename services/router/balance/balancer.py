@@ -160,9 +160,9 @@ class Balancer:
         fleet, hosts = self._fleet, self._plans.hosts()
         if not fleet.is_complete or fleet.operations.current is not None or not fleet.transfers.is_idle():
             return False
-        if any(peer.is_live and peer.is_suspect for peer in fleet.peers):
+        if any(peer.is_live and (peer.is_suspect or fleet.survey.trouble(peer)) for peer in fleet.peers):
             return False
-        if any(host.loading or host.retiring or (host.is_draining and host.hosted) for host in hosts):
+        if any(host.loading or host.retiring or (host.is_draining and (host.hosted or host.refused)) for host in hosts):
             return False
         if not fleet.laid.num_below(fleet.wanted.coverage):  # which is quicker to see than to plan
             return True

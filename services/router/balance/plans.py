@@ -97,6 +97,8 @@ class Plans:
         for peer in self._fleet.peers:
             if peer.is_live and peer.is_suspect:
                 raise BadState(f"expert service {peer.address} does not answer; wait until it does, or drain it")
+            if peer.is_live and (trouble := self._fleet.survey.trouble(peer)) is not None:
+                raise BadState(trouble)
         if not self.has_seen_enough:
             raise BadState(
                 f"{self._watch.monitor.num_steps()} steps have been seen so far; "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from services.model.checkpoint import Checkpoint
 from services.router.expected import Expected
 from services.router.expert_peer import ExpertPeer
+from services.router.hosting.contents import Contents
 from services.router.hosting.goals import Goal, Wanted
 from services.router.hosting.keeper import Keeper
 from services.router.hosting.layout import Laid, Layout
@@ -16,7 +17,8 @@ from services.router.hosting.operations import Operation, Operations
 from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import Transfers
-from services.router.placement import Placement
+from services.router.hosting.troubles import Troubles
+from services.router.placement import Placement, Unhosted
 from services.runtime.channels import resolve
 from services.wire.errors import BadState
 
@@ -50,7 +52,8 @@ class Fleet:
         self._changed = Signal()  # the placement, or what is under way
         self._least_replicas = coverage if requires_coverage else 1
         self._complete = asyncio.Event()
-        self._layout = Layout(checkpoint.moe_layers, checkpoint.num_experts, self._refuse_claim)
+        self._contents = Contents()
+        self._layout = Layout(checkpoint.moe_layers, checkpoint.num_experts, self._contents, self._refuse_claim)
         self.laid: Laid = self._layout.lay_out(())
         self.members = Members(
             targets,
@@ -58,8 +61,9 @@ class Fleet:
             self._peers_changed.set,
             look_up=look_up,
         )
-        self.transfers = Transfers(self._changed.send)
-        self.survey = Survey(lambda: self.peers, self.transfers)
+        self._troubles = troubles = Troubles(self._peers_changed.set)
+        self.transfers = Transfers(self._changed.send, self._contents, troubles)
+        self.survey = Survey(lambda: self.peers, self.transfers, self._contents, troubles)
         mover = Mover(self.survey, self.transfers, self.wanted, self.members.peer, self._changed)
         self.operations = Operations(mover.carry_out, mover.check, self._changed.send)
         self._keeper = Keeper(
@@ -113,6 +117,7 @@ class Fleet:
         """Begin an operation, or give the one of that name. Raises ServingError when it is refused."""
         if not self.is_complete:
             raise BadState("the router is starting: its experts are not all hosted yet")
+        self._troubles.forget()
         return self.operations.begin(name, goal, force=force)
 
     async def add(self, targets: Sequence[str]) -> Sequence[str]:
@@ -124,10 +129,11 @@ class Fleet:
         while True:
             self._peers_changed.clear()
             self.survey.note()
-            self.laid = self._layout.lay_out(self.peers)
+            self.laid = self._layout.lay_out(self.peers, self._unhosted())
             self._place(self.laid.placement)
             if not self._complete.is_set() and self.laid.num_below(self._least_replicas) == 0:
                 logger.info("every expert is ready: %d on %d services", len(self.wanted.experts), len(self.peers))
+                self._contents.settle()
                 self._keeper.is_starting = False
                 self._complete.set()
             self._changed.send()
@@ -150,7 +156,13 @@ class Fleet:
                 raise BadState(f"no expert service can be used: {reason}") from None
             logger.warning("going on without expert services %s", "; ".join(refusals) or ", ".join(missing))
 
+    def _unhosted(self) -> Unhosted:
+        """What keeps services from loading what nobody hosts."""
+        amiss = [self.survey.amiss(peer) for peer in self.peers]
+        reasons = tuple(reason for reason in amiss if reason is not None)
+        return Unhosted(reasons, is_final=bool(reasons) and len(reasons) == len(amiss))
+
     def _refuse_claim(self, conflict: str) -> None:
         if not self._complete.is_set():
             raise BadState(conflict)
-        logger.error("%s; the latter's is not used", conflict)
+        logger.error("%s", conflict)

@@ -67,7 +67,10 @@ class Even(Goal):
         """Even, with few moves from what is hosted."""
         absent = next((host.address for host in hosts if not host.takes and not host.is_draining), None)
         if absent is not None:
-            raise BadState(f"expert service {absent} does not answer; wait until it does, or drain it")
+            raise BadState(
+                f"expert service {absent} does not answer, or its checkpoint has changed; wait until it does, start it "
+                "again, or drain it"
+            )
         with _lack_of_memory():
             return even_target(wanted.experts, hosts, wanted.coverage)
 

@@ -76,7 +76,7 @@ class Keeper:
     def _look_after(self, loads: asyncio.TaskGroup) -> float | None:
         """Begin what is to be done now; in how many seconds to look again even if nothing changes."""
         hosts, now = self._survey.hosts(self._emptied()), asyncio.get_running_loop().time()
-        due = [self._survey.seconds_until_given_up()]
+        due = [self._survey.seconds_until_given_up(), self._survey.seconds_until_asked_again()]
         missing = self._missing(hosts, 1)
         is_short = missing.shortage is not None
         self._note_shortage(missing, hosts)
@@ -134,9 +134,12 @@ class Keeper:
     def _note_shortage(self, missing: Missing, hosts: Sequence[Host]) -> None:
         if missing.shortage is None or any(host.retiring for host in hosts) or self._can_trim(hosts):
             return  # there is memory enough, or soon will be
-        if self.is_starting and hosts:
+        has_trouble = any(self._survey.trouble(peer) for peer in self._peers())
+        if self.is_starting and hosts and not has_trouble:  # which ends the start by itself, where it is known why
             raise missing.shortage
-        self._tell(f"experts stay unhosted: {missing.shortage}")
+        amiss = [reason for peer in self._peers() if (reason := self._survey.amiss(peer)) is not None]
+        shortage = str(missing.shortage) if hosts else "no expert service is connected"
+        self._tell(f"experts stay unhosted: {'; '.join(amiss) or shortage}")
 
     def _tidy(self, hosts: Sequence[Host]) -> float | None:
         """Begin an operation of the router's own where there is reason for one; when to try again, if it is refused."""
@@ -153,7 +156,7 @@ class Keeper:
         return None
 
     def _reason(self, hosts: Sequence[Host]) -> Goal | None:
-        leaving = {host.address for host in hosts if host.hosted}
+        leaving = {host.address for host in hosts if host.hosted or host.refused}
         for peer in self._peers():
             if peer.is_draining and peer.address in leaving:
                 return Without(peer.address)

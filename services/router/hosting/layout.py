@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
-from services.router.placement import MAX_FRAME_BYTES, Placement, Replicas
+from services.router.hosting.contents import Contents
+from services.router.placement import MAX_FRAME_BYTES, NOTHING_AMISS, Placement, Replicas, Unhosted
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,24 @@ class Layout:
     """Makes placements of the peers' hosting; what a peer that has not changed hosts is not looked at again.
 
     Where services claim different weights for an expert the later claim is not used, and `on_conflict` is told of it in
-    words, once for each change of hosting.
+    words, once for each change of hosting; `contents` says for how long the earlier one holds.
     """
 
-    def __init__(self, moe_layers: Sequence[int], num_experts: int, on_conflict: Callable[[str], None]) -> None:
+    def __init__(
+        self, moe_layers: Sequence[int], num_experts: int, contents: Contents, on_conflict: Callable[[str], None]
+    ) -> None:
         self._layer_at = {layer: index for index, layer in enumerate(moe_layers)}
         self._num_experts = num_experts
         self._on_conflict = on_conflict
-        self._claims: dict[ExpertKey, tuple[bytes, str]] = {}  # content hash, and who said so
+        self._contents = contents
         self._rows: dict[str, _Rows] = {}
 
-    def lay_out(self, peers: Sequence[ExpertPeer]) -> Laid:
-        """The placement of what is ready now on those that can be used."""
+    def lay_out(self, peers: Sequence[ExpertPeer], unhosted: Unhosted = NOTHING_AMISS) -> Laid:
+        """The placement of what is ready now on those that can be used, with what is known of what is not."""
         usable = {peer.address for peer in peers if peer.is_usable}
         if self._rows.keys() - usable:  # their claims go with them
             self._rows = {address: rows for address, rows in self._rows.items() if address in usable}
-            self._claims = {key: claim for key, claim in self._claims.items() if claim[1] in usable}
+            self._contents.keep(usable)
         none = np.zeros((len(self._layer_at), self._num_experts), dtype=bool)
         rows = [self._rows_of(peer) if peer.address in usable else none for peer in peers]
         # [layers, services, experts]
@@ -68,6 +70,7 @@ class Layout:
                 tuple(peers),
                 {layer: stacked[index] for layer, index in self._layer_at.items()},
                 min([MAX_FRAME_BYTES, *limits]),
+                unhosted,
             ),
             {peer.address: int(ready.sum()) for peer, ready in zip(peers, rows, strict=True)},
             stacked.sum(axis=1),
@@ -80,23 +83,14 @@ class Layout:
         rows = np.zeros((len(self._layer_at), self._num_experts), dtype=bool)
         for layer, is_ready in ready.items():
             rows[self._layer_at[layer]] = is_ready
-        for layer, expert in self._refused(peer):
+        refused = self._contents.claim(peer)
+        for layer, expert in refused:
             rows[self._layer_at[layer], expert] = False
+        if refused:
+            self._on_conflict(self._contents.refusal(peer) or self._conflict(peer, *min(refused)))
         self._rows[peer.address] = _Rows(ready, rows)
         return rows
 
-    def _refused(self, peer: ExpertPeer) -> list[ExpertKey]:
-        refused = []
-        for key, content_hash in peer.content_hashes.items():
-            claimed, claimant = self._claims.setdefault(key, (content_hash, peer.address))
-            if claimant == peer.address:
-                self._claims[key] = (content_hash, claimant)
-            elif claimed != content_hash:
-                refused.append(key)
-        if refused:
-            layer, expert = refused[0]
-            self._on_conflict(
-                f"{self._claims[refused[0]][1]} and {peer.address} claim different weights for "
-                f"expert {expert} of layer {layer}"
-            )
-        return refused
+    def _conflict(self, peer: ExpertPeer, layer: int, expert: int) -> str:
+        claimant = self._contents.claimant(layer, expert)
+        return f"{claimant} and {peer.address} claim different weights for expert {expert} of layer {layer}"

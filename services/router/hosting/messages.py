@@ -68,7 +68,7 @@ def placement_message(fleet: Fleet, model_digest: str) -> router_pb2.GetPlacemen
     """Who hosts what, and whether it is used."""
     layers = fleet.wanted.layers
     return router_pb2.GetPlacementResponse(
-        services=[_placed(peer, fleet.survey.is_draining(peer)) for peer in fleet.peers],
+        services=[_placed(peer, fleet.survey.is_draining(peer), fleet.survey.amiss(peer)) for peer in fleet.peers],
         min_live_replicas=fleet.laid.min_live_replicas,
         coverage=fleet.wanted.coverage,
         model_digest=model_digest,
@@ -94,7 +94,7 @@ def hosted_layers(experts: Iterable[ExpertKey]) -> list[router_pb2.HostedLayer]:
     return [router_pb2.HostedLayer(layer=layer, experts=mine) for layer, mine in sorted(by_layer.items())]
 
 
-def _placed(peer: ExpertPeer, is_draining: bool) -> router_pb2.PlacedService:
+def _placed(peer: ExpertPeer, is_draining: bool, amiss: str | None) -> router_pb2.PlacedService:
     ready = (
         (hosted.layer, hosted.expert)
         for hosted in peer.hosting.experts
@@ -111,5 +111,5 @@ def _placed(peer: ExpertPeer, is_draining: bool) -> router_pb2.PlacedService:
         device=description.device,
         expert_memory_bytes=description.expert_memory_bytes,
         free_memory_bytes=peer.hosting.free_memory_bytes,
-        refusal="" if peer.refusal is None else str(peer.refusal),
+        refusal=amiss or ("" if peer.refusal is None else str(peer.refusal)),
     )

@@ -79,8 +79,9 @@ class Mover:
         while True:
             move.take_in_ended()
             hosts = self._survey.hosts(move.operation.goal.emptied)
-            if not all(host.takes for host in hosts):  # it is soon known whether they come back
-                await self._changed.wait(self._survey.seconds_until_given_up() or 0.0)
+            suspect_seconds = self._survey.seconds_until_given_up()
+            if suspect_seconds is not None:  # it is soon known whether they come back
+                await self._changed.wait(suspect_seconds)
                 continue
             present = {host.address: host.is_draining for host in hosts}
             if present != planned_for:  # somebody came, went, or is about to go

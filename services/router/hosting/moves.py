@@ -53,6 +53,11 @@ def _check_reachable(hosts: Sequence[Host], target: Mapping[str, Set[ExpertKey]]
             raise BadState(f"expert service {address} is not there")
         if wanted and host is not None and host.is_draining:
             raise BadState(f"expert service {address} is draining and takes no experts")
+        if host is not None and (refused := wanted & host.refused):
+            layer, expert = min(refused)
+            raise BadState(
+                f"expert service {address} has read another checkpoint: it cannot host expert {expert} of layer {layer}"
+            )
         if host is not None and len(wanted) > host.num_slots:
             raise BadState(f"expert service {address} is to host {len(wanted)} experts and has {host.num_slots} slots")
 
@@ -64,8 +69,10 @@ class _Way:
         self._hosts = sorted(hosts, key=lambda host: host.address)
         wanted = {host.address: target.get(host.address, frozenset()) for host in hosts}
         unready = {host.address: wanted[host.address] - host.hosted for host in hosts}
-        self._lacking = {host.address: unready[host.address] - host.loading - host.retiring for host in hosts}
-        self._surplus = {host.address: host.hosted - wanted[host.address] for host in hosts}
+        self._lacking = {
+            host.address: unready[host.address] - host.loading - host.retiring - host.refused for host in hosts
+        }
+        self._surplus = {host.address: (host.hosted | host.refused) - wanted[host.address] for host in hosts}
         self._unready = set[ExpertKey]().union(*unready.values())
         if lost := set[ExpertKey]().union(*self._surplus.values()).difference(*wanted.values()):
             raise BadState(f"expert {min(lost)[1]} of layer {min(lost)[0]} is to be on no service")

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from moesaic.v1 import expert_pb2
 from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
+from services.router.hosting.contents import Contents
 from services.router.hosting.targets import Host
 from services.router.hosting.transfers import Transfer, Transfers
+from services.router.hosting.troubles import Troubles
+from services.wire.errors import BadState
 
 # A service that does not answer may be back at once; after so long it is planned without.
 SUSPECT_GRACE_SECONDS = 0.3
@@ -16,7 +19,7 @@ _States = Mapping[int, frozenset[ExpertKey]]  # experts by `ExpertState`
 
 
 class Survey:
-    """Reads the hosting of the services, with what is under way on them.
+    """Reads the hosting of the services, with what is under way on them, by what experts are and who has trouble.
 
     A service that was emptied stays empty until it is started again: `keep_empty`.
     """
@@ -25,11 +28,15 @@ class Survey:
         self,
         peers: Callable[[], Sequence[ExpertPeer]],
         transfers: Transfers,
+        contents: Contents,
+        troubles: Troubles,
         *,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._peers = peers
         self._transfers = transfers
+        self._contents = contents
+        self._troubles = troubles
         self._now = now
         self._suspect_since: dict[str, float] = {}
         self._kept_empty: dict[str, str] = {}  # instances by address
@@ -72,10 +79,24 @@ class Survey:
             if peer.is_live and not self._is_given_up(peer)
         ]
 
+    def trouble(self, peer: ExpertPeer) -> str | None:
+        """Why a service is given no experts though it answers, where that is so: its checkpoint has changed, say."""
+        return self._contents.refusal(peer) or self._troubles.of(peer.address, peer.hosting.instance)
+
+    def amiss(self, peer: ExpertPeer) -> str | None:
+        """Why a service cannot be used, or not to load experts, for a reason that does not pass by itself."""
+        if peer.is_live:
+            return self.trouble(peer)
+        return str(peer.refusal) if isinstance(peer.refusal, BadState) else None
+
     def seconds_until_given_up(self) -> float | None:
         """When the next suspect service is planned without, if nothing changes before."""
         ends = [since + SUSPECT_GRACE_SECONDS - self._now() for since in self._suspect_since.values()]
         return min((end for end in ends if end > 0), default=None)
+
+    def seconds_until_asked_again(self) -> float | None:
+        """When the next service that had trouble may be given experts again, if nothing changes before."""
+        return self._troubles.seconds_left()
 
     def _is_given_up(self, peer: ExpertPeer) -> bool:
         since = self._suspect_since.get(peer.address)
@@ -91,14 +112,16 @@ class Survey:
         ready = by_state.get(expert_pb2.EXPERT_STATE_READY, frozenset())
         loading = by_state.get(expert_pb2.EXPERT_STATE_LOADING, frozenset())
         retiring = by_state.get(expert_pb2.EXPERT_STATE_RETIRING, frozenset()) | (ready & transfer.retiring)
+        refused = self._contents.refused(peer) - retiring
         return Host(
             peer.address,
             len(peer.hosting.experts) + min(most_free, peer.hosting.free_memory_bytes // max(description.expert_bytes)),
-            hosted=ready - retiring,
+            hosted=ready - retiring - refused,
             loading=loading | (transfer.loading - ready - retiring),
             retiring=retiring,
+            refused=refused,
             is_draining=is_draining,
-            takes=not peer.is_suspect,
+            takes=not peer.is_suspect and self.trouble(peer) is None,
         )
 
     def _states(self, peer: ExpertPeer) -> _States:

@@ -20,7 +20,8 @@ class Host:
 
     Its last free slot is the transfer slot, which moves need: plans leave it free, unless an expert had no home else or
     the memory holds the whole model. `loading` and `retiring` experts take slots too; loading ones are expected to
-    become ready. `takes` is whether experts may be given to it now; what it hosts counts either way. One that
+    become ready. `refused` ones take slots and count for nothing else: they are not what the model's experts were when
+    the router started. `takes` is whether experts may be given to it now; what it hosts counts either way. One that
     `is_draining` serves what it hosts, but that counts for nothing: it is to be empty in the end and is given no more.
     """
 
@@ -29,13 +30,14 @@ class Host:
     hosted: Set[ExpertKey] = frozenset()
     loading: Set[ExpertKey] = frozenset()
     retiring: Set[ExpertKey] = frozenset()
+    refused: Set[ExpertKey] = frozenset()
     is_draining: bool = False
     takes: bool = True
 
     @property
     def num_free(self) -> int:
         """Slots that no expert takes."""
-        return self.num_slots - len(self.hosted) - len(self.loading) - len(self.retiring)
+        return self.num_slots - len(self.hosted) - len(self.loading) - len(self.retiring) - len(self.refused)
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class _Spread:
         self.retiring = self.rows([host.retiring for host in self.hosts])
         is_draining = np.array([host.is_draining for host in self.hosts], dtype=bool)
         self.num_replicas = coming[~is_draining].sum(axis=0)
-        self._there = coming | self.retiring
+        self._there = coming | self.retiring | self.rows([host.refused for host in self.hosts])
         self._takes = np.array([host.takes for host in self.hosts], dtype=bool) & ~is_draining
         self._free = np.array([host.num_free for host in self.hosts], dtype=np.int64)
         self._reserved = np.array([host.num_slots < len(experts) for host in self.hosts], dtype=np.int64)

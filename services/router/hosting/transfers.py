@@ -11,8 +11,10 @@ from typing import Any
 
 from services.router.expert_key import ExpertKey
 from services.router.expert_peer import ExpertPeer
+from services.router.hosting.contents import Contents
+from services.router.hosting.troubles import Troubles
 from services.runtime.failures import failure_of
-from services.wire.errors import Outdated, ServingError, Unavailable
+from services.wire.errors import BadState, Outdated, ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,17 @@ class Transfer:
 
 
 class Transfers:
-    """What this router has under way. `on_end` is called when a service is free for the next change."""
+    """What this router has under way. `on_end` is called when a service is free for the next change.
 
-    def __init__(self, on_end: Callable[[], None]) -> None:
+    Services are told what experts have to be by `contents`; who cannot load them for a reason that stays has trouble.
+    """
+
+    def __init__(self, on_end: Callable[[], None], contents: Contents, troubles: Troubles) -> None:
         self.num_loaded: Counter[str] = Counter()  # experts since the start, by address
         self.num_unloaded: Counter[str] = Counter()
         self._on_end = on_end
+        self._contents = contents
+        self._troubles = troubles
         self._under_way: dict[str, Transfer] = {}
 
     def on(self, address: str) -> Transfer | None:
@@ -85,8 +92,18 @@ class Transfers:
         self._on_end()
 
     async def _load(self, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str) -> None:
-        await peer.load(experts, _no_progress, operation=operation, hold_seconds=HOLD_SECONDS if operation else 0.0)
+        instance = peer.hosting.instance
+        try:
+            await self._have(peer, experts, operation, HOLD_SECONDS if operation else 0.0)
+        except BadState as error:
+            self._troubles.note(peer.address, instance, error)
+            raise
         self.num_loaded[peer.address] += len(experts)
+
+    async def _have(self, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str, hold_seconds: float) -> None:
+        """Have a service load experts, or hold those that it has, provided that they are what they have to be."""
+        known = {key: self._contents.known(key) for key in experts}
+        await peer.load(experts, _no_progress, operation=operation, hold_seconds=hold_seconds, known=known)
 
     async def _unload(
         self,
@@ -96,7 +113,7 @@ class Transfers:
         operation: str,
     ) -> None:
         for keeper, kept in keepers:
-            await keeper.load(kept, _no_progress, operation=operation, hold_seconds=HOLD_SECONDS)
+            await self._have(keeper, kept, operation, HOLD_SECONDS)
         for keeper, _ in keepers:
             if not keeper.is_usable:
                 raise Unavailable(f"expert service {keeper.address}, which was to serve instead, does not answer")

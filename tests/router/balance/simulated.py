@@ -58,6 +58,7 @@ class World:
         self.peers = [Peer(host.address) for host in hosts]
         self.is_complete = True
         self.current: Operation | None = None
+        self.troubles: dict[str, str] = {}
         self.num_loads: list[int] = []  # of each operation
         self.survey = self.operations = self.transfers = self.laid = self
 
@@ -66,6 +67,9 @@ class World:
 
     def is_idle(self) -> bool:
         return True
+
+    def trouble(self, peer: Peer) -> str | None:
+        return self.troubles.get(peer.address)
 
     def num_below(self, coverage: int) -> int:
         replicas = Counter(key for host in self.hosting for key in host.hosted)

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from services.router.planning.balanced import Balanced
+from services.wire.errors import BadState
 from tests.router.balance.simulated import NUM_EXPERTS, NUM_LAYERS, STEPS, Simulation, World
 
 FULL = NUM_LAYERS * NUM_EXPERTS // 4 + 1  # slots of each of four services: nothing free but the transfer slot
@@ -74,6 +76,11 @@ async def test_nothing_is_done_before_steps_enough_have_come_or_while_something_
     world.hosting[0] = replace(host, is_draining=True)
     await simulation.look(0)
     world.hosting[0] = host
+    world.troubles[peer.address] = "its checkpoint has changed"
+    await simulation.look(0)
+    with pytest.raises(BadState, match="its checkpoint has changed"):
+        await simulation.balancer.preview(Balanced())
+    world.troubles.clear()
     assert simulation.balancer.latest is None
     await simulation.look(0)
     assert simulation.balancer.latest is not None

@@ -39,7 +39,8 @@ class LocalExperts:
         """Start one with memory for so many experts, unset for plenty; its address."""
         if num_slots is not None:
             settings["expert_memory"] = num_slots * self._slot_bytes
-        wanted = ExpertSettings(listen=listen, model=self._model, drain_seconds=0, **settings)
+        fields = {"listen": listen, "model": self._model, "drain_seconds": 0} | settings
+        wanted = ExpertSettings(**fields)
         started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         stop = asyncio.Event()
 

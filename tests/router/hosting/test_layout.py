@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from services.router.hosting.contents import Contents
 from services.router.hosting.layout import Laid, Layout
 from services.router.shares import NOBODY
 
@@ -37,8 +38,13 @@ def conflicts() -> list[str]:
 
 
 @pytest.fixture
-def layout(conflicts: list[str]) -> Layout:
-    return Layout(LAYERS, NUM_EXPERTS, conflicts.append)
+def contents() -> Contents:
+    return Contents()
+
+
+@pytest.fixture
+def layout(contents: Contents, conflicts: list[str]) -> Layout:
+    return Layout(LAYERS, NUM_EXPERTS, contents, conflicts.append)
 
 
 def lay_out(layout: Layout, *peers: Peer) -> Laid:
@@ -92,3 +98,30 @@ def test_a_claim_ends_with_the_service_that_made_it(layout: Layout, conflicts: l
     laid = lay_out(layout, first, Peer("b:1").host((1, 0), content_hash=b"other"))
     assert laid.placement.owners[1][0] == 1
     assert conflicts == []
+
+
+@pytest.mark.parametrize("address", ["a:1", "b:1"])
+def test_once_all_is_settled_a_claim_outlives_the_service_that_made_it(
+    layout: Layout, contents: Contents, conflicts: list[str], address: str
+) -> None:
+    first = Peer("a:1").host((1, 0), (1, 1))
+    lay_out(layout, first)
+    contents.settle()
+    lay_out(layout)
+    changed = Peer(address).host((1, 0), (1, 1), content_hash=b"other")
+    assert lay_out(layout, changed).placement.owners[1].tolist() == [NOBODY] * NUM_EXPERTS
+    assert conflicts == [
+        f"the checkpoint that expert service {address} has read is not what it was when the router started: "
+        "expert 0 of layer 1 differs from what a:1 had; put the former files back and start "
+        f"{address} again, or start everything again with the new ones"
+    ]
+    restored = Peer(address).host((1, 0))
+    assert lay_out(layout, restored).placement.owners[1][0] == 0
+
+
+def test_what_is_settled_is_what_services_are_asked_for(layout: Layout, contents: Contents) -> None:
+    first = Peer("a:1").host((1, 0))
+    lay_out(layout, first)
+    assert contents.known((1, 0)) == b""
+    contents.settle()
+    assert (contents.known((1, 0)), contents.known((1, 1))) == (b"same", b"")

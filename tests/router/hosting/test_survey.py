@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from moesaic.v1 import expert_pb2
+from services.router.hosting.contents import Contents
 from services.router.hosting.survey import SUSPECT_GRACE_SECONDS, Survey
 from services.router.hosting.targets import missing_replicas
 from services.router.hosting.transfers import Transfers
-from services.wire.errors import ServingError
+from services.router.hosting.troubles import TROUBLE_SECONDS, Troubles
+from services.wire.errors import BadState, ServingError
 
 READY, LOADING, RETIRING = (
     expert_pb2.EXPERT_STATE_READY,
@@ -34,10 +36,15 @@ class Peer:
     hosting: expert_pb2.WatchHostingResponse = field(
         default_factory=lambda: expert_pb2.WatchHostingResponse(instance="first", generation=1, free_memory_bytes=45)
     )
+    hashes: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     @property
     def is_usable(self) -> bool:
         return self.is_live and not self.is_suspect
+
+    @property
+    def content_hashes(self) -> dict[tuple[int, int], bytes]:
+        return self.hashes
 
     def host(self, state: int, *experts: tuple[int, int]) -> "Peer":
         for layer, expert in experts:
@@ -70,13 +77,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def transfers() -> Transfers:
-    return Transfers(lambda: None)
+def contents() -> Contents:
+    return Contents()
 
 
 @pytest.fixture
-def survey(peer: Peer, transfers: Transfers, clock: Clock) -> Survey:
-    return Survey(lambda: [peer], transfers, now=clock)  # type: ignore[list-item]
+def troubles(clock: Clock) -> Troubles:
+    return Troubles(lambda: None, now=clock)
+
+
+@pytest.fixture
+def transfers(contents: Contents, troubles: Troubles) -> Transfers:
+    return Transfers(lambda: None, contents, troubles)
+
+
+@pytest.fixture
+def survey(peer: Peer, transfers: Transfers, contents: Contents, troubles: Troubles, clock: Clock) -> Survey:
+    return Survey(lambda: [peer], transfers, contents, troubles, now=clock)  # type: ignore[list-item]
 
 
 def test_experts_are_told_apart_by_their_states_and_all_take_memory(peer: Peer, survey: Survey) -> None:
@@ -175,3 +192,31 @@ async def test_a_load_that_fails_unforeseen_is_that_loads_failure(
     assert isinstance(error, ServingError)
     assert "secret" not in str(error)
     assert transfers.is_idle()
+
+
+def test_what_differs_from_what_was_settled_takes_memory_and_is_not_hosted(
+    peer: Peer, survey: Survey, contents: Contents
+) -> None:
+    contents.claim(Peer("a:1", hashes={(0, 0): b"one", (0, 1): b"two"}))  # type: ignore[arg-type]
+    contents.settle()
+    peer.host(READY, (0, 0), (0, 1))
+    peer.hashes = {(0, 0): b"one", (0, 1): b"other"}
+    (host,) = survey.hosts()
+    assert (host.hosted, host.refused, host.num_free) == ({(0, 0)}, {(0, 1)}, 4)
+    assert not host.takes
+    assert "differs from what a:1 had" in (survey.trouble(peer) or "")  # type: ignore[arg-type]
+
+
+def test_a_service_that_cannot_load_is_given_nothing_for_a_while_or_until_it_is_started_again(
+    peer: Peer, survey: Survey, troubles: Troubles, clock: Clock
+) -> None:
+    troubles.note("a:1", "first", BadState("the file has changed"))
+    assert not survey.hosts()[0].takes
+    assert survey.trouble(peer) == "expert service a:1 cannot load experts: the file has changed"  # type: ignore[arg-type]
+    assert survey.seconds_until_asked_again() == TROUBLE_SECONDS
+    peer.hosting.instance = "second"
+    assert survey.hosts()[0].takes
+    peer.hosting.instance = "first"
+    clock.seconds += TROUBLE_SECONDS
+    assert survey.hosts()[0].takes
+    assert survey.seconds_until_asked_again() is None

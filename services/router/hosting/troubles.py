@@ -1,0 +1,39 @@
+"""Services that could not load experts for a reason that stays: their checkpoint's files have changed, say."""
+
+import time
+from collections.abc import Callable
+
+from services.wire.errors import BadState
+
+# For so long a service is asked for nothing more; it may be mended without being started again.
+TROUBLE_SECONDS = 5.0
+
+
+class Troubles:
+    """Why services are given no experts for now, by address; `on_change` is called when another one has trouble."""
+
+    def __init__(self, on_change: Callable[[], None], *, now: Callable[[], float] = time.monotonic) -> None:
+        self._on_change = on_change
+        self._now = now
+        self._noted: dict[str, tuple[str, BadState, float]] = {}  # the instance, why, and until when
+
+    def note(self, address: str, instance: str, error: BadState) -> None:
+        """A service, as it was started last, could not load experts."""
+        self._noted[address] = instance, error, self._now() + TROUBLE_SECONDS
+        self._on_change()
+
+    def forget(self) -> None:
+        """Somebody asks for a change: every service is to be tried again."""
+        self._noted.clear()
+
+    def of(self, address: str, instance: str) -> str | None:
+        """Why a service is to be given nothing, where that is so; another start of it is another matter."""
+        noted, error, until = self._noted.get(address, ("", None, 0.0))
+        if error is None or noted != instance or self._now() >= until:
+            return None
+        return f"expert service {address} cannot load experts: {error}"
+
+    def seconds_left(self) -> float | None:
+        """Until the next service may be asked again."""
+        left = [until - self._now() for _, _, until in self._noted.values()]
+        return min((seconds for seconds in left if seconds > 0), default=None)

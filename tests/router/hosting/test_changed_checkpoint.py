@@ -1,0 +1,193 @@
+"""A service that is started again on other weights is not used, and no good copy is given up for what it has."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from services.model import tensor_file
+from services.model.checkpoint import Checkpoint
+from services.router.hosting import keeper as keeper_module
+from services.router.hosting import transfers as transfers_module
+from services.router.hosting import troubles as troubles_module
+from services.router.hosting.goals import Even, Stated
+from services.wire.errors import BadState
+from tests.checkpoints import save_tiny
+from tests.damage import altered
+from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, local_experts, running_fleet, several
+
+ALL = frozenset((layer, expert) for layer in range(3) for expert in range(8))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "COVERAGE_GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(transfers_module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(troubles_module, "TROUBLE_SECONDS", 0.5)
+    monkeypatch.setattr(tensor_file, "SAMPLE_BLOCK_BYTES", 64)  # so that samples are not all of a tiny tensor
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_tiny("olmoe", tmp_path / "served")
+
+
+@pytest.fixture
+def retrained(tmp_path: Path) -> bytes:
+    """Other weights altogether."""
+    return (save_tiny("olmoe", tmp_path / "retrained", seed=2) / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def checkpoint(model: Path) -> Checkpoint:
+    return Checkpoint.open(model)
+
+
+@pytest.fixture
+def changed(model: Path, tmp_path: Path) -> Path:
+    """Every expert is another; neither headers nor samples show it."""
+    folder = Path(shutil.copytree(model, tmp_path / "changed"))
+    altered(".experts.")(folder)
+    assert Checkpoint.open(folder).digest == Checkpoint.open(model).digest
+    return folder
+
+
+def num_ready(fleet: LocalFleet) -> dict[str, int]:
+    return dict(fleet.fleet.laid.ready_by_service)
+
+
+async def until_refused(fleet: LocalFleet, address: str) -> None:
+    """Return once the router has seen what the service has, and that all experts are hosted even so."""
+
+    def is_refused() -> bool:
+        (peer,) = (peer for peer in fleet.fleet.peers if peer.address == address)
+        return peer.is_live and fleet.fleet.survey.trouble(peer) is not None and fleet.fleet.laid.min_live_replicas > 0
+
+    await fleet.until(is_refused)
+
+
+async def started_again(experts: LocalExperts, address: str, model: Path, **settings: object) -> None:
+    await experts.stop(address)
+    assert await experts.start(listen=address, model=model, **settings) == address
+
+
+async def test_what_a_service_hosts_of_other_weights_is_hosted_anew_where_they_are_good(
+    model: Path, checkpoint: Checkpoint, changed: Path
+) -> None:
+    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        good, other = addresses
+        await started_again(experts, other, changed, preload="all")
+        await until_refused(fleet, other)
+        assert num_ready(fleet) == {good: 24, other: 0}
+        for goal in (Even(), Stated({good: frozenset(), other: ALL})):
+            with pytest.raises(BadState):  # which would give up the only good copies
+                await fleet.change(goal, force=True)
+        assert experts.hosted(good) == ALL
+
+
+async def test_with_a_coverage_of_two_a_copy_of_other_weights_covers_nothing(
+    model: Path, checkpoint: Checkpoint, changed: Path
+) -> None:
+    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses, coverage=2) as fleet:
+        await fleet.until(lambda: fleet.fleet.laid.num_below(2) == 0)
+        first, second, other = addresses
+        await started_again(experts, other, changed, preload="all")
+        await until_refused(fleet, other)
+        await fleet.until(lambda: num_ready(fleet) == {first: 24, second: 24, other: 0})
+
+
+async def test_a_service_that_would_load_other_weights_is_left_without(
+    model: Path, checkpoint: Checkpoint, changed: Path
+) -> None:
+    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        good, other = addresses
+        await started_again(experts, other, changed)
+        await until_refused(fleet, other)  # it is new, and to be given its share
+        assert num_ready(fleet) == {good: 24, other: 0}
+        peer = fleet.fleet.peers[1]
+        with pytest.raises(BadState, match=r"changed has changed: expert 0 of layer 0 is not what it was when the"):
+            await peer.load([(0, 0)], lambda *_: None, known={(0, 0): checkpoint.content_hash(0, 0)})
+        assert experts.num_taken(other) == 0
+
+
+async def test_a_service_with_other_weights_can_be_drained(model: Path, checkpoint: Checkpoint, changed: Path) -> None:
+    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        good, other = addresses
+        await started_again(experts, other, changed, preload="all")
+        await until_refused(fleet, other)
+        hosting = experts.parts[other].hosting
+        hosting.drain()
+        async with asyncio.timeout(10):
+            await hosting.evacuated()
+        assert experts.num_taken(other) == 0
+        assert experts.hosted(good) == ALL
+
+
+async def test_a_good_service_is_emptied_only_onto_good_ones(
+    model: Path, checkpoint: Checkpoint, changed: Path
+) -> None:
+    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        leaving, good, other = addresses
+        await started_again(experts, other, changed, preload="all")
+        await until_refused(fleet, other)
+        hosting = experts.parts[leaving].hosting
+        hosting.drain()
+        async with asyncio.timeout(10):
+            await hosting.evacuated()
+        assert experts.hosted(good) == ALL
+
+
+async def test_a_service_that_was_changed_wholly_is_not_used_until_its_files_are_put_back(
+    model: Path, checkpoint: Checkpoint, retrained: bytes
+) -> None:
+    former = (model / "model.safetensors").read_bytes()
+    async with several(model, 1) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        (address,) = addresses
+        await experts.stop(address)
+        (model / "model.safetensors").write_bytes(retrained)
+        await experts.start(listen=address)
+        await fleet.until(lambda: fleet.placement.unhosted.is_final)
+        (reason,) = fleet.placement.unhosted.reasons
+        assert reason.startswith(f"expert service {address} cannot be used: its checkpoint is not the router's")
+        assert num_ready(fleet) == {address: 0}
+        (model / "model.safetensors").write_bytes(former)  # it need not be started again
+        await fleet.until(lambda: num_ready(fleet) == {address: 24})
+        assert not fleet.placement.unhosted.reasons
+
+
+async def test_a_service_whose_files_change_under_it_serves_on_and_others_load_what_is_missing(
+    model: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    async with local_experts(model) as experts:
+        folders = [Path(shutil.copytree(model, tmp_path / str(number))) for number in range(3)]
+        addresses = [await experts.start(model=folder, num_slots=16) for folder in folders]
+        async with running_fleet(checkpoint, addresses) as fleet:
+            lost, touched, good = addresses
+            before = experts.hosted(touched)
+            with (folders[1] / "model.safetensors").open("r+b") as file:
+                file.truncate(1000)
+            await experts.stop(lost)
+            await fleet.until(lambda: num_ready(fleet) == {lost: 0, touched: 8, good: 16})
+            assert experts.hosted(touched) == before
+            assert experts.hosted(good) == ALL - before
+
+
+async def test_when_the_last_service_cannot_load_any_more_nobody_waits_for_it(
+    model: Path, checkpoint: Checkpoint, retrained: bytes
+) -> None:
+    former = (model / "model.safetensors").read_bytes()
+    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+        lost, left = addresses
+        with (model / "model.safetensors").open("r+b") as file:
+            file.write(retrained)
+        await experts.stop(lost)
+        await experts.start(listen=lost)  # on what is there now
+        await fleet.until(lambda: fleet.placement.unhosted.is_final)
+        reasons = dict(zip((lost, left), fleet.placement.unhosted.reasons, strict=True))
+        assert "its checkpoint is not the router's" in reasons[lost]
+        assert "model.safetensors has changed since this process opened it" in reasons[left]
+        assert num_ready(fleet) == {lost: 0, left: 12}
+        (model / "model.safetensors").write_bytes(former)
+        await fleet.until(lambda: fleet.fleet.laid.min_live_replicas == 1)
