@@ -19,6 +19,7 @@ help: ## say what there is to make
 
 run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded model (PROMPT="…", FLAGS="…")
 	@$(BIN)/moesaic generate $(FLAGS) "$(PROMPT)"
+	@echo 'next: . $(BIN)/activate (from then on this shell finds the command), then moesaic --help' >&2
 
 # Two files at a time. In their order, since the longest ones, which would else be the last, come early.
 test: $(INSTALLED_DEV) ## run the tests

@@ -2,7 +2,14 @@
 
 import ast
 import re
+import shlex
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from services.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 # Metrics, attributes and spans; the packages of the protos begin with the same word.
@@ -38,3 +45,33 @@ def test_links_between_documents_lead_somewhere():
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
     }
     assert [str(target) for document, target in targets if not (document.parent / target).exists()] == []
+
+
+def commands_in(document: str) -> Iterator[list[str]]:
+    """The words of every line of `moesaic …` in the document's blocks."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in re.findall(r"^moesaic .*", block, re.MULTILINE):
+            yield shlex.split(line.partition("  # ")[0], comments=True)
+
+
+README_COMMANDS = {shlex.join(words): words for words in commands_in("README.md")}
+
+
+@pytest.mark.parametrize("line", README_COMMANDS)
+def test_every_command_of_the_readme_is_one_with_such_flags(line: str, capsys: pytest.CaptureFixture[str]):
+    _, name, *rest = README_COMMANDS[line]
+    assert name in COMMANDS
+    action = rest[:1] if name in ("placement", "experts", "routing") else []
+    with pytest.raises(SystemExit) as ended:
+        main([name, *action, "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert [flag for flag in rest if flag.startswith("--") and f"{flag} " not in told and f"{flag}," not in told] == []
+
+
+def test_a_fresh_shell_is_told_how_it_finds_the_command_before_it_is_to_type_it():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.index("```\n. .venv/bin/activate\n") < readme.index("```\nmoesaic ")
+    printed = subprocess.run(["make", "-n", "run"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert "next: . .venv/bin/activate" in printed.stdout.splitlines()[-1]

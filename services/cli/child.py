@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from services.cli.members import Member
 from services.runtime.announcement import announced_warnings
@@ -36,7 +37,7 @@ class Child:
     async def start(cls, member: Member, log: Path | None, variables: dict[str, str]) -> "Child":
         """Start the member's process; it announces on a pipe that it is ready, and dies with this process."""
         reading, writing = os.pipe()
-        output = open(log, "ab") if log is not None else None  # noqa: ASYNC230, SIM115 -- local, opened once
+        output = _opened(log) if log is not None else None
         try:
             process = await asyncio.create_subprocess_exec(
                 *member.command,
@@ -112,9 +113,17 @@ class Child:
         return "\n".join(lines)
 
     def _last_lines(self, log: Path) -> list[str]:
-        with open(log, encoding="utf-8", errors="replace") as file:
-            return [line.rstrip() for line in deque(file, NUM_LAST_LINES)]
+        try:
+            with open(log, encoding="utf-8", errors="replace") as file:
+                return [line.rstrip() for line in deque(file, NUM_LAST_LINES)]
+        except FileNotFoundError:  # tidied away with its folder
+            return []
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
             self._process.send_signal(number)
+
+
+def _opened(log: Path) -> BinaryIO:
+    log.parent.mkdir(exist_ok=True)  # a cluster may run for longer than a temporary folder is let be
+    return open(log, "ab")

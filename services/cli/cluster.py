@@ -16,6 +16,9 @@ from services.cli.settings import ClientSettings
 from services.cli.startup import Startup
 from services.cli.supervisor import Supervisor
 from services.runtime.process import ProcessSettings
+from services.runtime.settings import load
+from services.runtime.surroundings import refuse_surroundings
+from services.wire.errors import BadState
 
 # Of a cluster that has one client, which has ended or given up its requests when it stops.
 OWN_DRAIN_SECONDS = 1.0
@@ -54,8 +57,10 @@ async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> 
     """Start the plan's members and yield where they are once requests are served.
 
     When the block ends, the gateway drains and stops first, then the router, then the experts. Raises
-    ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled then.
+    ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled then. Raises BadState where
+    none could be started.
     """
+    refuse_surroundings()
     members = plan.members()
     with log_folder(report, verbose) as folder:
         async with asyncio.TaskGroup() as tasks:
@@ -88,7 +93,7 @@ async def _stop(supervisors: Sequence[Supervisor], grace_seconds: float) -> None
 def variables_of(index: int) -> dict[str, str]:
     """What a command's process of this number has in its environment besides the command's own."""
     variables = {"GRPC_VERBOSITY": "ERROR"}
-    first = ProcessSettings().metrics_port
+    first = load(ProcessSettings, (), "moesaic").metrics_port
     if first is not None:  # processes of one machine cannot share a port: each gets the next one
         variables["MOESAIC_METRICS_PORT"] = str(first + index)
     return variables
@@ -100,17 +105,28 @@ def log_folder(report: Report, verbose: bool) -> Iterator[Path | None]:
     if verbose:
         yield None
         return
-    folder = Path(tempfile.mkdtemp(prefix="moesaic-"))
+    folder = _new_folder()
     try:
         yield folder
     except BaseExceptionGroup as group:
         if group.subgroup(ServiceFailed) is not None:
             report.line(f"the services' logs are in {folder}")
             raise
-        shutil.rmtree(folder)
+        _remove(folder)
         raise
     except BaseException:
-        shutil.rmtree(folder)
+        _remove(folder)
         raise
     else:
-        shutil.rmtree(folder)
+        _remove(folder)
+
+
+def _new_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="moesaic-"))
+    except OSError as error:
+        raise BadState(f"no folder for logs can be made: {error.strerror}; --verbose shows them instead") from error
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # whoever tidies temporary folders may have been there before

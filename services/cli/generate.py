@@ -1,6 +1,5 @@
 """`moesaic generate`: one prompt through a running cluster, or through one of its own."""
 
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -9,14 +8,15 @@ from services.cli.cluster import gateway_address
 from services.cli.command import run_command
 from services.cli.cost import as_object, receipt_table, remarks, summary
 from services.cli.local_tracing import ANY_PORT, LocalTracing, local_tracing
+from services.cli.members import check_settings
 from services.cli.report import Report
 from services.cli.request import Outcome, build_request, stream
 from services.cli.settings import GenerateSettings
 from services.cli.trace.source import QueryClient
 from services.cli.trace.waterfall import waterfall
 from services.runtime.settings import load, refuse
+from services.runtime.text_files import STANDARD, Unreadable, read_text
 
-STDIN = "-"
 TRACE_SECONDS = 30.0
 
 EXAMPLES = (
@@ -31,19 +31,24 @@ EXAMPLES = (
 def generate(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(GenerateSettings, arguments, "moesaic generate", examples=EXAMPLES)
-    prompt = _prompt(settings)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
+    try:
+        settings = settings.model_copy(update={"stop": [_as_utf8(stop) for stop in settings.stop]})
+        prompt = read_text(STANDARD) if settings.prompt == str(STANDARD) else _as_utf8(settings.prompt)
+    except UnicodeError:
+        refuse("moesaic generate", ["the prompt and the stop texts must be UTF-8"])
+    except Unreadable as error:
+        refuse("moesaic generate", [str(error)])
+    if settings.address is None:
+        check_settings()
     return run_command(_generate(settings, prompt), command="generate")
 
 
-def _prompt(settings: GenerateSettings) -> str:
-    try:
-        prompt = sys.stdin.read() if settings.prompt == STDIN else settings.prompt
-        "".join([prompt, *settings.stop]).encode()
-    except UnicodeError:
-        refuse("moesaic generate", ["the prompt and the stop texts must be UTF-8"])
-    return prompt
+def _as_utf8(argument: str) -> str:
+    """What was typed; raises UnicodeError for bytes of another encoding.
+
+    Python reads arguments as the locale has it, and keeps the bytes that are none there in a form of its own.
+    """
+    return argument.encode("utf-8", "surrogateescape").decode()
 
 
 async def _generate(settings: GenerateSettings, prompt: str) -> None:

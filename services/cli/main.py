@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module, metadata
 
+from services.runtime.invocation import typed
+from services.runtime.streams import standard_streams
+
 USAGE_EXIT = 2
+INTERRUPTED_EXIT = 130
 
 
 @dataclass(frozen=True)
@@ -45,21 +49,29 @@ Serve Mixture-of-Experts language models with their experts pulled apart.
 commands:
 {commands}
 
-  moesaic COMMAND --help tells what a command takes.
+  {command} COMMAND --help tells what a command takes.
 
 settings:
   A flag wins over its MOESAIC_* variable, that over the file that --config
   names, that over the default.
 
 examples:
-  moesaic generate "Once upon a time"
-  moesaic serve --model /models/OLMoE-1B-7B-0924 --experts 4
+  {command} generate "Once upon a time"
+  {command} serve --model /models/OLMoE-1B-7B-0924 --experts 4
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; its exit code."""
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    with standard_streams("moesaic"):
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        except KeyboardInterrupt:  # while nothing that would have to be stopped has begun
+            return INTERRUPTED_EXIT
+
+
+def _run(arguments: Sequence[str]) -> int:
+    name, *rest = arguments or ["--help"]
     if name in ("-h", "--help", "help"):
         print(help_text(), end="")
         return 0
@@ -67,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"moesaic {metadata.version('moesaic')}")
         return 0
     if name not in COMMANDS:
-        print(f"moesaic: no command {name!r}{_suggestion(name)}; see moesaic --help", file=sys.stderr)
+        print(f"moesaic: no command {name!r}{_suggestion(name)}; see {typed('moesaic --help')}", file=sys.stderr)
         return USAGE_EXIT
     return COMMANDS[name].run(name, rest)
 
@@ -75,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def help_text() -> str:
     """Every command in a line, and how to begin."""
     lines = [f"  {name:<10}{command.summary}" for name, command in COMMANDS.items()]
-    return HELP.format(commands="\n".join(lines))
+    return HELP.format(commands="\n".join(lines), command=typed("moesaic ").rstrip())
 
 
 def _suggestion(name: str) -> str:

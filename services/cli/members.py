@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from services.cli.machine import num_cores
 from services.cli.settings import ClusterSettings
 from services.runtime.channels import split_address
+from services.runtime.settings import load
 
+SERVICES = ("gateway", "router", "expert", "tracing")
 LOOPBACK = "127.0.0.1"
 # Below those that a system gives to outgoing connections and to whoever asks for any port: until the service listens,
 # some seconds later, nobody else is given its port.
@@ -112,10 +115,17 @@ class ClusterPlan:
             yield "--no-rebalance"
 
 
+def check_settings() -> None:
+    """Exit with 2, after a line for each, where a variable or the file has a value that a service would refuse."""
+    for service in SERVICES:
+        settings = import_module(f"services.{service}.settings")
+        load(getattr(settings, f"{service.title()}Settings"), (), f"moesaic {service}")
+
+
 def chosen_address(listen: str, free: str) -> str:
     """`listen`, with the port of the `free` address where its own is 0. Raises InvalidRequest for no address."""
     _, port = split_address(listen)
-    return listen if port else f"{listen.removesuffix('0')}{split_address(free)[1]}"
+    return listen if port else f"{listen.rpartition(':')[0]}:{split_address(free)[1]}"
 
 
 def fair_threads(num_experts: int) -> int:

@@ -7,11 +7,15 @@ the one call of the standard health service that it needs over a plain socket.
 import socket
 import struct
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from services.runtime.host_port import split_host_port
+from services.runtime.invocation import typed
+
 UNHEALTHY_EXIT = 1
+MAX_SECONDS = 86_400.0
 # HTTP/2 as in RFC 9113.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, GOODBYE = 0, 1, 3, 4, 7
@@ -30,13 +34,17 @@ def probe(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(
         prog="moesaic probe",
         description="Ask a service whether it is healthy.",
-        epilog="examples:\n  moesaic probe 127.0.0.1:50051",
+        epilog=f"examples:\n  {typed('moesaic probe 127.0.0.1:50051')}",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("address", help="host:port of a gateway, router, expert or tracing service")
-    parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument("--timeout", type=_seconds, default=3.0, metavar="SECONDS", help="default: %(default)s")
     options = parser.parse_args(list(arguments))
+    try:
+        split_host_port(options.address)
+    except ValueError as error:
+        parser.error(f"{options.address!r}: {error}")
     try:
         is_serving = ask(options.address, options.timeout)
     except (OSError, ValueError, EOFError) as error:
@@ -53,8 +61,7 @@ def ask(address: str, timeout_seconds: float) -> bool:
     Raises OSError when it cannot be reached or says nothing for so long, EOFError when it hangs up, ValueError for what
     is no address.
     """
-    host, _, port = address.rpartition(":")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout_seconds) as connection:
+    with socket.create_connection(split_host_port(address), timeout_seconds) as connection:
         connection.sendall(PREFACE + _frame(SETTINGS, 0, 0, b"") + _request(address.encode()))
         with connection.makefile("rb") as received:
             return _answer(received) == SERVING
@@ -100,8 +107,20 @@ def _exactly(received: BinaryIO, count: int) -> bytes:
 
 
 def _text(text: bytes) -> bytes:
-    assert len(text) < 127, "a longer length takes another form"
-    return bytes([len(text)]) + text
+    if len(text) < 127:
+        return bytes([len(text)]) + text
+    rest = len(text) - 127  # of which seven bits go into each byte
+    return bytes([127, rest % 128 | 128, rest // 128]) + text
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_SECONDS:
+        raise ArgumentTypeError(f"{text!r} should be a number of seconds above 0, up to {MAX_SECONDS:g}")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What the person at the terminal sees: on stderr how far a command is, on stdout what it found."""
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +13,14 @@ FILE_WIDTH = 120  # of what is printed where there is no terminal
 
 
 def output(file_width: int = FILE_WIDTH) -> Console:
-    """Where tables go: stdout, as wide as it is."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else file_width)
+    """Where tables go: stdout, as wide as it is. Printing raises BrokenPipeError where its reader has left."""
+    return _Output(highlight=False, width=None if sys.stdout.isatty() else file_width)
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to whoever ends the command: rich itself would exit from wherever it is."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class Report:

@@ -1,14 +1,16 @@
 """`moesaic serve`: a cluster of local processes until it is told to stop."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
 from services.cli.cluster import LocalCluster, local_cluster
 from services.cli.command import run_command
 from services.cli.local_tracing import LocalTracing, local_tracing
-from services.cli.members import ClusterPlan
+from services.cli.members import ClusterPlan, check_settings
 from services.cli.report import Report
 from services.cli.settings import ServeSettings
+from services.runtime.invocation import typed
 from services.runtime.server import until_told_to_stop
 from services.runtime.settings import load
 
@@ -23,6 +25,7 @@ EXAMPLES = (
 def serve(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(ServeSettings, arguments, "moesaic serve", examples=EXAMPLES)
+    check_settings()
     return run_command(_serve(settings), command="serve")
 
 
@@ -40,8 +43,10 @@ async def _serve(settings: ServeSettings) -> None:
 
 async def _until_told_to_stop(cluster: LocalCluster, tracing: LocalTracing | None, report: Report) -> None:
     if tracing is not None:
-        report.line(f"traces: moesaic trace --from {tracing.url}")
-    report.line(f"experts: moesaic placement show --router {cluster.router}")
-    report.line(f'ready: moesaic generate --address {cluster.gateway} "Once upon a time"')
-    await until_told_to_stop()
+        report.line(typed(f"traces: moesaic trace --from {tracing.url}"))
+    report.line(typed(f"experts: moesaic placement show --router {cluster.router}"))
+    report.line(typed(f'ready: moesaic generate --address {cluster.gateway} "Once upon a time"'))
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    await until_told_to_stop(again=task.cancel)  # not at once: nothing is to be left behind
     report.line("stopping")

@@ -6,12 +6,13 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
+from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.settings import Whole
 
 MAX_UINT32 = 2**32 - 1
 MAX_UINT64 = 2**64 - 1
 
-Address = Annotated[str | None, Field(description="host:port of a running gateway")]
+Address = Annotated[ServiceTarget | None, Field(description="host:port of a running gateway")]
 
 # What a local cluster is to be.
 Model = Annotated[Path | None, Field(description="checkpoint folder in Hugging Face layout; else the embedded one")]
@@ -109,10 +110,12 @@ class ServeSettings(ClusterSettings):
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_SERVE_", frozen=True)
 
-    listen: str = Field("127.0.0.1:50051", description="address on which clients are served")
+    listen: ListenAddress = Field("127.0.0.1:50051", description="address on which clients are served")
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time that requests have to finish at the end")
     tracing: Tracing = False
-    tracing_http: str = Field("127.0.0.1:16686", description="address on which the tracing service shows traces")
+    tracing_http: ListenAddress = Field(
+        "127.0.0.1:16686", description="address on which the tracing service shows traces"
+    )
 
 
 class GenerateSettings(ClientSettings):

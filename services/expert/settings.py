@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.runtime.addresses import ListenAddress
 from services.runtime.server import MAX_MESSAGE_BYTES
 
 # Located as a file: importing the model's package would bring torch before its threads are set.
@@ -21,7 +22,7 @@ class ExpertSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_EXPERT_", frozen=True)
 
-    listen: str = Field("127.0.0.1:50053", description="address to serve on")
+    listen: ListenAddress = Field("127.0.0.1:50053", description="address to serve on")
     model: Path = Field(EMBEDDED_MODEL, description="checkpoint directory to read experts from")
     model_name: str | None = Field(None, min_length=1, description="the model's name; unset for the directory's")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

@@ -4,11 +4,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.runtime.channels import DNS_SCHEME, split_address
-from services.wire.errors import InvalidRequest
+from services.runtime.addresses import ListenAddress, ServiceTarget
 
 # Located as a file, not as a package: the model's package belongs to router and experts.
 EMBEDDED_MODEL = Path(str(resources.files("services"))) / "model" / "tessera"
@@ -19,8 +18,8 @@ class GatewaySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_GATEWAY_", frozen=True)
 
-    listen: str = Field("127.0.0.1:50051", description="address to serve on")
-    routers: list[str] = Field(
+    listen: ListenAddress = Field("127.0.0.1:50051", description="address to serve on")
+    routers: list[ServiceTarget] = Field(
         ["127.0.0.1:50052"],
         min_length=1,
         description="routers as host:port; dns:///name:port for every address of a name",
@@ -63,16 +62,6 @@ class GatewaySettings(BaseSettings):
     drain_seconds: NonNegativeFloat = Field(
         30.0, allow_inf_nan=False, description="how long accepted requests may go on when told to stop"
     )
-
-    @field_validator("routers")
-    @classmethod
-    def _addresses(cls, routers: list[str]) -> list[str]:
-        for router in routers:
-            try:
-                split_address(router.removeprefix(DNS_SCHEME))
-            except InvalidRequest as error:
-                raise ValueError(str(error)) from error
-        return routers
 
     @model_validator(mode="after")
     def _timeouts(self) -> Self:

@@ -14,10 +14,13 @@ VARIABLE = "MOESAIC_KERNELS"
 
 
 def _use_configured_level() -> bool:
-    """Obey the environment; whether there are kernels to use. Raises ValueError for a level that is not there."""
+    """Obey the environment; whether there are kernels to use. Raises ImportError for a level that is not there."""
     wanted = os.environ.get(VARIABLE, "")
     if _native is None or wanted == "off":
         return False
+    if wanted and wanted not in _native.levels():
+        there = ", ".join(_native.levels())
+        raise ImportError(f"{VARIABLE}: {wanted!r}: this processor has no such kernels, only {there}", name=__name__)
     if wanted:
         _native.set_level(wanted)
     return True

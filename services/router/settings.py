@@ -10,13 +10,11 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.runtime.channels import DNS_SCHEME, split_address
-from services.wire.errors import InvalidRequest
+from services.runtime.addresses import ListenAddress, ServiceTarget
 
 # Located as a file: importing the model's package would bring torch before its threads are set.
 EMBEDDED_MODEL = Path(str(resources.files("services"))) / "model" / "tessera"
@@ -27,8 +25,8 @@ class RouterSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_ROUTER_", frozen=True)
 
-    listen: str = Field("127.0.0.1:50052", description="address to serve on")
-    experts: list[str] = Field(
+    listen: ListenAddress = Field("127.0.0.1:50052", description="address to serve on")
+    experts: list[ServiceTarget] = Field(
         ["127.0.0.1:50053"],
         min_length=1,
         description="expert services as host:port; dns:///name:port for every address of a name",
@@ -113,16 +111,6 @@ class RouterSettings(BaseSettings):
     drain_seconds: NonNegativeFloat = Field(
         30.0, allow_inf_nan=False, description="how long sequences may go on when told to stop"
     )
-
-    @field_validator("experts")
-    @classmethod
-    def _addresses(cls, experts: list[str]) -> list[str]:
-        for expert in experts:
-            try:
-                split_address(expert.removeprefix(DNS_SCHEME))
-            except InvalidRequest as error:
-                raise ValueError(str(error)) from error
-        return experts
 
     @model_validator(mode="after")
     def _bits_are_not_promised_in_vain(self) -> Self:

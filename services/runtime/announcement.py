@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 MAX_WARNINGS = 8
 MAX_CHARACTERS = 500
@@ -28,7 +29,8 @@ class Announcement(logging.Handler):
         """Write a line, `ready PORT` and behind it a JSON list of warnings if there are any; close the descriptor."""
         logging.getLogger().removeHandler(self)
         warnings = f" {json.dumps(self._warnings)}" if self._warnings else ""
-        os.write(self._descriptor, f"ready {port}{warnings}\n".encode())
+        with suppress(BrokenPipeError):  # whoever wanted to know has left
+            os.write(self._descriptor, f"ready {port}{warnings}\n".encode())
         os.close(self._descriptor)
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import grpc
 
+from services.runtime.addresses import DNS_SCHEME
+from services.runtime.host_port import split_host_port
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.wire.errors import InvalidRequest, Unavailable
 from services.wire.quoting import quoted
 
 RESOLVE_SECONDS = 5.0
-DNS_SCHEME = "dns:///"
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -44,29 +45,24 @@ async def resolve(target: str, *, timeout_seconds: float = RESOLVE_SECONDS) -> l
     InvalidRequest for a target without a port or with an impossible name, and Unavailable when the name cannot be
     looked up in time.
     """
-    host, port = split_address(target.removeprefix(DNS_SCHEME))
+    host, port = split_address(target.removeprefix(DNS_SCHEME), lowest_port=1)
     if not target.startswith(DNS_SCHEME):
         return [target]
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_seconds):
             records = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # a label of a name that no name can have
-        raise InvalidRequest(f"{quoted(host)} is no name of a host") from error
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, UnicodeError) as error:
         raise Unavailable(f"cannot look up {host}: {str(error) or 'no answer in time'}") from error
     return _addresses(records)
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """`host:port` in its parts, an IPv6 host without its brackets.
-
-    Raises InvalidRequest when it is no such thing.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise InvalidRequest(f"{quoted(address)} is no address of the form host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+def split_address(address: str, *, lowest_port: int = 0) -> tuple[str, int]:
+    """`host:port` in its parts, as `split_host_port` has them. Raises InvalidRequest when it is no such thing."""
+    try:
+        return split_host_port(address, lowest_port=lowest_port)
+    except ValueError as error:
+        raise InvalidRequest(f"{quoted(address)} is no address: {error}") from error
 
 
 def _addresses(records: Sequence[tuple[Any, ...]]) -> list[str]:

@@ -1,7 +1,9 @@
 """A service's process: from its settings to its exit code."""
 
 import asyncio
+import contextlib
 import ctypes
+import errno
 import importlib
 import logging
 import os
@@ -11,10 +13,11 @@ import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from types import ModuleType
 from typing import Any, Literal, NoReturn
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.allocator import keep_freed_memory
 from services.runtime.announcement import Announcement
@@ -24,9 +27,11 @@ from services.runtime.garbage import set_aside_what_stays
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
 from services.runtime.otlp.settings import load_telemetry
-from services.runtime.settings import Variables, load
+from services.runtime.settings import load
+from services.runtime.streams import prepare_streams
+from services.runtime.surroundings import refuse_surroundings
 from services.runtime.telemetry import configure_telemetry
-from services.wire.errors import ServingError
+from services.wire.errors import BadState, ServingError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +39,12 @@ OnReady = Callable[[int], Awaitable[None]]
 
 FAILED_EXIT = 1
 INTERRUPTED_EXIT = 128 + signal.SIGINT
+KERNELS_VARIABLE = "MOESAIC_KERNELS"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# What a system says when it has no more of something, or may not be written to: no fault of the program's.
+SHORTAGES = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+)
 # From <linux/prctl.h>: the signal this process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
 # Longer than any service drains by default.
@@ -49,14 +59,20 @@ class ProcessSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
     metrics_port: int | None = Field(None, ge=1, le=65_535, description="port for Prometheus; unset for none")
     announce_fd: int | None = Field(None, ge=0, description="descriptor that gets `ready PORT` once serving")
+    kernels: Literal["off", "portable", "avx2", "avx512", "avx512_bf16"] | None = Field(
+        None, description="best level of the compiled kernels that may be used, or off; unset for the processor's"
+    )
     parent_pid: int | None = Field(None, ge=1, description="process to die with")
 
+    @field_validator("announce_fd")
     @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read variables as `load` does, wherever these are made."""
-        return init_settings, Variables(settings_cls)
+    def _is_open(cls, announce_fd: int | None) -> int | None:
+        if announce_fd is not None:
+            try:
+                os.fstat(announce_fd)
+            except (OSError, OverflowError):
+                raise ValueError("it should be an open descriptor") from None
+        return announce_fd
 
 
 def run_service(
@@ -72,11 +88,15 @@ def run_service(
     Reads the settings, pins the threads that `settings.threads` names, and only then imports
     `services.<service>.app`, whose `run(settings, on_ready=...)` is the service.
     """
+    prepare_streams()
     settings = load(settings_class, arguments, prog or f"moesaic {service}", examples=examples)
-    _pin_threads(getattr(settings, "threads", None))
+    threads = getattr(settings, "threads", None)
+    _pin_threads(threads)
 
     async def life(on_ready: OnReady) -> None:
-        app = importlib.import_module(f"services.{service}.app")
+        if threads is not None:
+            refuse_surroundings()
+        app = _imported(f"services.{service}.app")
         await app.run(settings, on_ready=on_ready)
 
     _leave(run_process(life, service=service))
@@ -86,6 +106,8 @@ def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service
     """Run `life` in an event loop with logging and telemetry; the exit code, as `exit_code_of` has it."""
     process = load(ProcessSettings, (), f"moesaic {service}")
     telemetry = load_telemetry(f"moesaic {service}")
+    if process.kernels is not None:
+        os.environ[KERNELS_VARIABLE] = process.kernels  # read where kernels are imported, by every process alike
     keep_freed_memory()
     configure_logging(service, process.log_level)
     announcement = Announcement(process.announce_fd) if process.announce_fd is not None else None
@@ -102,13 +124,13 @@ def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service
 def exit_code_of(run: Callable[[], int | None], *, command: str) -> int:
     """Call `run` and tell how it ended: what it returned, 130 when interrupted, 1 when it failed.
 
-    A ServingError is one line on stderr, anything else a traceback in the log.
+    A ServingError is one line on stderr, as is what the system has no more of; anything else is a traceback in the log.
     """
     try:
         return run() or 0
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT
-    except ServingError as error:
+    except (ServingError, OSError) as error:
         return _failed(command, [error])
     except BaseExceptionGroup as group:
         return _failed(command, leaves(group))
@@ -132,10 +154,21 @@ def _announcer(announcement: Announcement | None) -> OnReady:
     return announce
 
 
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        logger.debug("%s cannot be imported", module, exc_info=error)
+        raise BadState(f"{error}") from error
+
+
 def _failed(command: str, errors: Sequence[BaseException]) -> int:
     for error in errors:
         if isinstance(error, ServingError):
             print(f"moesaic {command}: {error}", file=sys.stderr, flush=True)
+        elif isinstance(error, OSError) and error.errno in SHORTAGES:
+            where = f" ({error.filename})" if error.filename is not None else ""
+            print(f"moesaic {command}: the system refuses: {error.strerror}{where}", file=sys.stderr, flush=True)
         else:
             logger.critical("the process failed", exc_info=error)
     return FAILED_EXIT
@@ -144,8 +177,9 @@ def _failed(command: str, errors: Sequence[BaseException]) -> int:
 def _leave(code: int) -> NoReturn:
     # The interpreter would take the modules of torch apart one by one for seconds; the kernel frees them at once.
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 

@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.runtime.boundary import ErrorsToStatus
+from services.runtime.signals import ending_signals, may_repeat
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
@@ -90,14 +91,23 @@ def _listen(server: grpc.aio.Server, listen: str) -> int:
     return port
 
 
-async def until_told_to_stop() -> None:
-    """Return at the first SIGINT or SIGTERM; a second one ends the process at once."""
+async def until_told_to_stop(again: Callable[[], object] | None = None) -> None:
+    """Return at the first signal that asks the process to end, SIGINT, SIGTERM or SIGHUP.
+
+    A second SIGINT or SIGTERM calls `again`; without it, it ends the process at once.
+    """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = ending_signals()
+    for number in numbers:
         loop.add_signal_handler(number, told.set)
     await told.wait()
     logger.info("told to stop, draining")
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
+        if may_repeat(number):
+            continue  # its handler stays, and does nothing more
         loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)
+        if again is None:
+            signal.signal(number, signal.SIG_DFL)
+        else:
+            loop.add_signal_handler(number, again)

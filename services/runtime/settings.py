@@ -4,11 +4,12 @@ import json
 import os
 import re
 import sys
-import tomllib
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from functools import partial
+from difflib import get_close_matches
+from functools import cache, partial
 from inspect import cleandoc
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
@@ -22,10 +23,19 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from services.runtime.config_file import read_table
+from services.runtime.invocation import typed
+from services.runtime.text_files import Unreadable
+
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 CONFIG_VARIABLE = "MOESAIC_CONFIG"
 COMMON_PREFIX = "MOESAIC_"
+# Of the settings that every process has, and that are no flags.
+PROCESS_TABLE = "process"
+# How alike names are of which one is a slip of the hand.
+SLIP = 0.85
+MAX_QUOTED = 160
 # Exit status of a command that was called wrongly, as argparse has it.
 USAGE_EXIT = 2
 # What would stand for an absent value; no argument of a process can contain it, so that `None` is a text too.
@@ -50,18 +60,20 @@ def load(
     """Read one service's settings: a flag wins over a variable, that over the file, that over the default.
 
     `--config FILE` or MOESAIC_CONFIG names a TOML file with one table per service, called as the class's
-    variables are: `MOESAIC_ROUTER_LISTEN` is `listen` in `[router]`. Prints the help and exits with 0 where
-    asked for it, prints one line for each bad value and exits with 2.
+    variables are: `MOESAIC_ROUTER_LISTEN` is `listen` in `[router]`. An empty variable is as
+    none. Prints the help and exits with 0 where asked for it, prints one line for each bad value and exits with 2.
     """
     parser = _parser(settings_class, prog, examples)
     try:
         flags = _flags(settings_class, parser, arguments)
         file = InitSettingsSource(settings_class, _table(settings_class, arguments, prog))
-        return settings_class(_build_sources=((flags, Variables(settings_class), file), {}))
+        settings = settings_class(_build_sources=((flags, Variables(settings_class, env_ignore_empty=True), file), {}))
     except ValidationError as error:
-        refuse(prog, [_explain(settings_class, details) for details in error.errors()])
+        refuse(prog, _explain_all(settings_class, error.errors()))
     except SettingsError as error:
         refuse(prog, [str(error)])
+    _mention_slips(settings_class, prog)
+    return settings
 
 
 def refuse(prog: str, complaints: Sequence[str]) -> NoReturn:
@@ -100,7 +112,7 @@ def _parser(settings_class: type[BaseSettings], prog: str, examples: Sequence[st
     parser = ArgumentParser(
         prog=prog,
         description=cleandoc(settings_class.__doc__ or ""),
-        epilog="\n  ".join(["examples:", *examples]) if examples else None,
+        epilog="\n  ".join(["examples:", *map(typed, examples)]) if examples else None,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -145,34 +157,67 @@ class _OneByOne(Action):
 
 def _table_name(settings_class: type[BaseSettings]) -> str:
     prefix = settings_class.model_config.get("env_prefix", "")
-    return prefix.removeprefix(COMMON_PREFIX).rstrip("_").lower() or "process"
+    return prefix.removeprefix(COMMON_PREFIX).rstrip("_").lower() or PROCESS_TABLE
 
 
 def _table(settings_class: type[BaseSettings], arguments: Sequence[str], prog: str) -> dict[str, Any]:
     before = ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
-    before.add_argument("--config", default=os.environ.get(CONFIG_VARIABLE))
+    before.add_argument("--config", default=os.environ.get(CONFIG_VARIABLE) or None)
     path = before.parse_known_args(list(arguments))[0].config
     if path is None:
         return {}
     try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file).get(_table_name(settings_class), {})
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        refuse(prog, [f"--config ({CONFIG_VARIABLE}): {path}: {error}"])
-    if not isinstance(table, dict):
-        refuse(prog, [f"--config ({CONFIG_VARIABLE}): {path}: {_table_name(settings_class)} is not a table"])
-    return {key.replace("-", "_"): value for key, value in table.items()}
+        return read_table(Path(path), _table_name(settings_class))
+    except Unreadable as error:
+        refuse(prog, [f"--config ({CONFIG_VARIABLE}): {error}"])
 
 
-def _explain(settings_class: type[BaseSettings], details: ErrorDetails) -> str:
+def _explain_all(settings_class: type[BaseSettings], errors: Sequence[ErrorDetails]) -> list[str]:
+    """A line for each value: what may be one thing or another has several reasons."""
+    reasons: dict[str, list[str]] = {}
+    for details in errors:
+        place, reason = _explain(settings_class, details)
+        reasons.setdefault(place, []).append(reason)
+    return [place + ", or ".join(dict.fromkeys(each)) for place, each in reasons.items()]
+
+
+def _explain(settings_class: type[BaseSettings], details: ErrorDetails) -> tuple[str, str]:
+    """Where it is wrong, and why."""
     reason = details["msg"].removeprefix("Value error, ").replace("Input", "it", 1)
     if not details["loc"]:
-        return reason
+        return "", reason
     name = str(details["loc"][0])
+    table = _table_name(settings_class)
     if name not in settings_class.model_fields:
-        return f"{name} in [{_table_name(settings_class)}] of the config file: no such setting"
+        return f"{name} in [{table}] of the config file: ", "no such setting"
     variable = f"{settings_class.model_config.get('env_prefix', '')}{name}".upper()
-    where = f"--{name.replace('_', '-')} ({variable})"
+    where = variable if table == PROCESS_TABLE else f"--{name.replace('_', '-')} ({variable})"
     if details["type"] == "missing":
-        return f"{where}: it is required"
-    return f"{where}: {details['input']!r}: {reason}"
+        return f"{where}: ", "it is required"
+    return f"{where}: {_quoted(details['input'])}: ", reason
+
+
+def _quoted(value: object) -> str:
+    quoted = repr(value)
+    return quoted if len(quoted) <= MAX_QUOTED else f"{quoted[:MAX_QUOTED]}…"
+
+
+def _mention_slips(settings_class: type[BaseSettings], prog: str) -> None:
+    """Say on stderr which variables are almost the name of a setting: what they say does not hold.
+
+    Others of the same beginning are let be: whoever runs the containers may have put them there.
+    """
+    prefix = settings_class.model_config.get("env_prefix", "")
+    known = [f"{prefix}{name}".upper() for name in settings_class.model_fields]
+    for variable in sorted(os.environ):
+        name = variable.upper()
+        if name.startswith(prefix) and name not in known:
+            close = get_close_matches(name.removeprefix(prefix), [one.removeprefix(prefix) for one in known], 1, SLIP)
+            if close:
+                _mention(f"{prog}: {variable} is no setting; {prefix}{close[0]} is")
+
+
+@cache
+def _mention(complaint: str) -> None:
+    """Once, however often settings are read."""
+    print(complaint, file=sys.stderr)

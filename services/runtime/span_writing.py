@@ -26,7 +26,7 @@ _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16}
 _SAMPLED_FLAG = 1
 
 _ALL_BITS = (1 << 64) - 1  # of a negative number: its two's complement
-_MOST = (1 << 63) - 1
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 _random = Random()
 _BYTES = tuple(bytes((value,)) for value in range(0x80))
@@ -125,7 +125,7 @@ def number(key: str, value: int) -> bytes:
     """An attribute that is a number; what a peer measured may be more than OTLP has numbers for."""
     if 0 <= value < 0x80:
         return _small_number(key, value)
-    encoded = _varint(max(-_MOST, min(value, _MOST)) & _ALL_BITS)
+    encoded = _varint(max(_LEAST, min(value, _MOST)) & _ALL_BITS)
     return _number_head(key, len(encoded)) + encoded
 
 

@@ -1,10 +1,9 @@
 """What an operator can set on a tracing service."""
 
-from pydantic import ByteSize, Field, NonNegativeFloat, PositiveInt, field_validator
+from pydantic import ByteSize, Field, NonNegativeFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.runtime.channels import split_address
-from services.wire.errors import InvalidRequest
+from services.runtime.addresses import ListenAddress
 
 
 class TracingSettings(BaseSettings):
@@ -12,8 +11,8 @@ class TracingSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_TRACING_", frozen=True)
 
-    listen: str = Field("127.0.0.1:4317", description="address to receive OTLP on, by gRPC")
-    http: str = Field("127.0.0.1:16686", description="address of the page and of the query API, by HTTP")
+    listen: ListenAddress = Field("127.0.0.1:4317", description="address to receive OTLP on, by gRPC")
+    http: ListenAddress = Field("127.0.0.1:16686", description="address of the page and of the query API, by HTTP")
     max_traces: PositiveInt = Field(2_000, description="most traces kept; the oldest go first")
     max_bytes: ByteSize = Field(
         ByteSize(256 << 20), ge=1 << 20, description="most memory for traces; one alone gets at most a quarter of it"
@@ -21,12 +20,3 @@ class TracingSettings(BaseSettings):
     drain_seconds: NonNegativeFloat = Field(
         2.0, allow_inf_nan=False, description="how long calls may go on when told to stop"
     )
-
-    @field_validator("http")
-    @classmethod
-    def _address(cls, http: str) -> str:
-        try:
-            split_address(http)
-        except InvalidRequest as error:
-            raise ValueError(str(error)) from error
-        return http

@@ -23,9 +23,11 @@ async def start(*arguments: str, variables: Mapping[str, str] | None = None) -> 
     )
 
 
-async def moesaic(*arguments: str, stdin: bytes | str = "") -> tuple[int, str, str]:
+async def moesaic(
+    *arguments: str, stdin: bytes | str = "", variables: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
     """Run it to its end: exit code, stdout and stderr."""
-    process = await start(*arguments)
+    process = await start(*arguments, variables=variables)
     try:
         stdout, stderr = await process.communicate(stdin if isinstance(stdin, bytes) else stdin.encode())
     finally:

@@ -1,5 +1,6 @@
 """The prompts of a load, and the requests made of them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,34 @@ def test_a_file_has_a_prompt_a_line_in_either_form(tmp_path: Path):
     assert read_prompts(file) == [Prompt("The fox"), Prompt("The {sea}", 7), Prompt("ä")]
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0c", "\x1c", "\r"])
+def test_lines_end_at_line_feeds_alone(tmp_path: Path, character: str):
+    text = f"one{character}two"
+    file = tmp_path / "prompts"
+    written = json.dumps({"prompt": text}, ensure_ascii=character < " ")
+    file.write_bytes(f"{written}\r\n{text}\r\n".encode())
+    assert read_prompts(file) == [Prompt(text), Prompt(text)]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path):
+    file = tmp_path / "prompts"
+    file.write_bytes('\ufeff{"prompt": "one"}\n'.encode())
+    assert read_prompts(file) == [Prompt("one")]
+
+
+@pytest.mark.parametrize("text", ["{name} went home", "{ int x; }", "{", '"quoted"', "[1, 2]", "7", "null"])
+def test_what_is_no_object_is_a_text(tmp_path: Path, text: str):
+    file = tmp_path / "prompts"
+    file.write_text(text, encoding="utf-8")
+    assert read_prompts(file) == [Prompt(text)]
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
+        ("{}", "1: prompt must be a text that is not empty"),
+        ('{"prompt": "\\ud800"}', "1: prompt must be a text; it has half of a pair"),
+        ('{"prompt": ' + "[" * 50_000, "1: maximum recursion depth"),
         ("", "has no prompts"),
         ("\n \n", "has no prompts"),
         ('one\n{"prompt": "two"', "2: Expecting"),

@@ -169,6 +169,7 @@ async def test_no_service_outlives_a_command_that_was_killed(serving: Serving):
     pids = [serving.pid(name) for name in ("expert-0", "expert-1", "router", "gateway")]
     assert all(is_running(pid) for pid in pids)
     gone = [asyncio.ensure_future(until_gone(pid)) for pid in pids]
+    await asyncio.sleep(0)  # now each is watched
     serving.process.kill()
     await asyncio.gather(serving.process.communicate(), *gone)
 

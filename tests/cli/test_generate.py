@@ -148,7 +148,24 @@ async def test_a_dash_reads_the_prompt_from_stdin(gateway: ScriptedGateway):
 async def test_a_prompt_that_is_no_utf_8_is_refused(gateway: ScriptedGateway):
     code, _, stderr = await generate(gateway, "-", stdin=b"\xff\xfe")
     assert code == 2
-    assert stderr == "moesaic generate: the prompt and the stop texts must be UTF-8\n"
+    assert stderr == "moesaic generate: stdin:1: it is UTF-16; it should be text in UTF-8\n"
+
+
+async def test_arguments_are_utf_8_whatever_the_locale_is(gateway: ScriptedGateway):
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    flags = ("--address", gateway.address, "--stop", "né")
+    code, _, stderr = await command_line.moesaic("generate", "Où était", *flags, variables=plain)
+    assert code == 0, stderr
+    assert gateway.requests[-1].text == "Où était"
+    assert list(gateway.requests[-1].stop.stop_strings) == ["né"]
+
+
+async def test_the_lines_of_a_prompt_from_stdin_end_at_line_feeds_and_a_byte_order_mark_is_no_text(
+    gateway: ScriptedGateway,
+):
+    code, _, stderr = await generate(gateway, "-", stdin="\ufeffone\r\ntwo\u2028\n".encode())
+    assert code == 0, stderr
+    assert gateway.requests[-1].text == "one\ntwo\u2028\n"
 
 
 async def test_the_last_line_of_stdout_is_one_object(gateway: ScriptedGateway):

@@ -266,8 +266,8 @@ async def test_a_router_that_is_not_there_is_one_line(unused_tcp_port: int) -> N
             "moesaic placement plan: --file gives a ",
         ),
         (["placement", "plan", "--file", "/absent.json"], "plan: /absent.json: No such file or directory"),
-        (["experts", "list", "--router", "nowhere"], "'nowhere' is no address of the form host:port"),
-        (["experts", "add", "nowhere"], "'nowhere' is no address of the form host:port"),
+        (["experts", "list", "--router", "nowhere"], "'nowhere': it should be host:port, and the port is missing"),
+        (["experts", "add", "nowhere"], "'nowhere': it should be host:port, and the port is missing"),
         (["placement", "apply", "/absent.json"], "moesaic placement apply: /absent.json: No such file or directory"),
         (["placement", "apply", "-"], "moesaic placement apply: -: it is no JSON: "),
     ],
@@ -275,7 +275,7 @@ async def test_a_router_that_is_not_there_is_one_line(unused_tcp_port: int) -> N
 def test_a_wrong_call_is_refused_before_anything_is_asked(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
     assert exit_info.value.code == USAGE_EXIT

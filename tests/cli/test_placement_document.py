@@ -55,6 +55,8 @@ def test_numbers_in_a_row_are_one_range() -> None:
     [
         ({}, "services: Field required"),
         ({"services": {}, "extra": 1}, "extra: Extra inputs are not permitted"),
+        ([], "Input should be a valid dictionary"),
+        ({"services": {"http://a:1": {}}}, "services: http://a:1: it should be host:port, without http://"),
         ({"services": {"a:1": ["0"]}}, "services: a:1: Input should be a valid dictionary"),
         ({"services": {"a:1": {"zero": "1"}}}, "services: a:1: 'zero' is no layer"),
         ({"services": {"a:1": {"0": "3-1"}}}, "services: a:1: layer 0: '3-1' is no range of experts from 0 to 65535"),

@@ -1,10 +1,11 @@
 """The health probe, asked about real servers."""
 
 import asyncio
+import socket
 
 import pytest
 
-from services.cli.probe import probe
+from services.cli.probe import ask, probe
 from services.runtime.server import Health, serving
 
 EXPERT = "moesaic.v1.ExpertService"
@@ -52,6 +53,19 @@ async def test_a_server_that_says_nothing_is_given_up():
         assert await probed(server.sockets[0].getsockname()[1], timeout_seconds=0.1) == 1
 
 
-def test_what_is_no_address_is_refused(capsys: pytest.CaptureFixture[str]):
-    assert probe(["nowhere"]) == 1
-    assert "nowhere" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "wrong", [["nowhere"], ["http://127.0.0.1:1"], ["a:1", "--timeout=nan"], ["a:1", "--timeout=0"]]
+)
+def test_what_is_no_address_or_no_time_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        probe(wrong)
+    assert ended.value.code == 2
+    assert "should be" in capsys.readouterr().err
+
+
+async def test_a_long_name_is_asked_too(monkeypatch: pytest.MonkeyPatch):
+    connect = socket.create_connection
+    async with serving(lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
+        # DNS itself is the one thing a test cannot have of its own.
+        monkeypatch.setattr(socket, "create_connection", lambda to, seconds: connect(("127.0.0.1", to[1]), seconds))
+        assert await asyncio.to_thread(ask, f"{'long.' * 45}name:{port}", 3.0)

@@ -251,7 +251,7 @@ async def test_a_stream_that_ends_early_or_contradicts_itself_is_a_failure(
     [
         ([], "here.npz is there already; --overwrite replaces it"),
         (["--steps", "0"], "--steps (MOESAIC_ADMIN_STEPS): '0': it should be greater than 0"),
-        (["--overwrite", "--router", "nowhere"], "'nowhere' is no address of the form host:port"),
+        (["--overwrite", "--router", "nowhere"], "'nowhere': it should be host:port, and the port is missing"),
     ],
 )
 def test_a_wrong_call_is_refused_before_anything_is_recorded(
@@ -269,7 +269,9 @@ def test_a_wrong_call_is_refused_before_anything_is_recorded(
 def test_a_file_in_a_folder_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["routing", "record", "/absent/file.npz"])
-    assert capsys.readouterr().err == "moesaic routing record: /absent/file.npz cannot be written\n"
+    assert capsys.readouterr().err == (
+        "moesaic routing record: /absent/file.npz cannot be written: nothing can be written into /absent\n"
+    )
 
 
 def test_a_router_that_is_not_there_is_one_line_and_torch_is_not_needed(tmp_path: Path, unused_tcp_port: int) -> None:

@@ -43,5 +43,13 @@ def test_the_environment_chooses_the_level():
     assert said_with("portable") == ["True", "portable", "True", "True", "True"]
 
 
+def test_a_level_of_the_environment_that_is_not_there_is_told():
+    if not kernels.AVAILABLE:
+        pytest.skip("the kernels were not built")
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        said_with("avx1024")
+    assert "ImportError: MOESAIC_KERNELS: 'avx1024': this processor has no such kernels, only" in failed.value.stderr
+
+
 def test_the_environment_switches_the_kernels_off_and_nothing_pays():
     assert said_with("off") == ["False", "off", "False", "False", "False"]

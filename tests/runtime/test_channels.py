@@ -58,7 +58,7 @@ async def test_an_unknown_name_is_unavailable():
 
 @pytest.mark.parametrize("name", ["x" * 100, "a..b"])
 async def test_a_name_that_no_host_can_have_is_the_callers_fault(name: str):
-    with pytest.raises(InvalidRequest, match="is no name of a host"):
+    with pytest.raises(InvalidRequest, match="is no address: it should be host:port"):
         await resolve(f"dns:///{name}:50053")
 
 

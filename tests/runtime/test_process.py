@@ -1,5 +1,6 @@
 """How a process ends, and what it says on the way."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -71,7 +72,7 @@ def test_a_crashed_loop_ends_the_process_with_a_traceback():
     assert "CRITICAL expert" in ended.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_told_process_drains_and_ends_well(number: signal.Signals):
     ended = run(
         f"asyncio.get_running_loop().call_soon(os.kill, os.getpid(), {int(number)})\n"
@@ -148,6 +149,57 @@ def test_a_bad_process_setting_is_a_usage_error():
     ended = run("pass", {"MOESAIC_LOG_LEVEL": "chatty"})
     assert ended.returncode == 2
     assert "MOESAIC_LOG_LEVEL" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MOESAIC_KERNELS", "fast"),
+        ("MOESAIC_METRICS_PORT", "many"),
+        ("MOESAIC_ANNOUNCE_FD", "77"),
+        ("MOESAIC_PARENT_PID", "0"),
+    ],
+)
+def test_every_bad_process_setting_is_a_line_that_names_its_variable(variable: str, value: str):
+    ended = run("pass", {variable: value})
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"moesaic expert: {variable}: '{value}': ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_whoever_wanted_to_know_of_readiness_may_have_left():
+    reading, writing = os.pipe()
+    os.close(reading)
+    script = f"{PREAMBLE}\nasync def life(on_ready): await on_ready(1)\nsys.exit(run_process(life, service='expert'))"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        pass_fds=(writing,),
+        env=os.environ | {"MOESAIC_ANNOUNCE_FD": str(writing)},
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert ended.returncode == 0
+
+
+def test_what_the_system_has_no_more_of_is_one_line(capsys: pytest.CaptureFixture[str]):
+    def failing() -> None:
+        raise ExceptionGroup("", [OSError(errno.EMFILE, os.strerror(errno.EMFILE))])
+
+    assert exit_code_of(failing, command="serve") == 1
+    assert capsys.readouterr().err == "moesaic serve: the system refuses: Too many open files\n"
+
+
+def test_a_part_that_cannot_be_imported_is_one_line():
+    script = "from services.runtime.process import run_service\nfrom services.runtime.process import ProcessSettings\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{script}run_service('nothing', ProcessSettings, [])"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (1, "moesaic nothing: No module named 'services.nothing'\n")
 
 
 def test_an_interrupted_command_says_nothing(capsys: pytest.CaptureFixture[str]):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -10,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.runtime.server import Health, PortInUse, serving, until_told_to_stop
+from services.runtime.signals import ENDING, ending_signals
 
 NAME = "moesaic.v1.ExpertService"
 HealthStatus = health_pb2.HealthCheckResponse
@@ -69,13 +71,44 @@ async def test_reflection_lists_the_services():
     assert names == {NAME, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What the signals did before, they do afterwards."""
+    before = {one: signal.getsignal(one) for one in ENDING}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("number", ENDING)
 async def test_a_signal_ends_the_wait_and_a_second_one_would_end_the_process(number: signal.Signals):
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
-        await until_told_to_stop()
-        assert signal.getsignal(number) is signal.SIG_DFL
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
+    await until_told_to_stop()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("signals")
+async def test_a_terminal_that_is_closed_tells_twice_and_ends_nothing_at_once():
+    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGHUP)
+    await until_told_to_stop()
+    os.kill(os.getpid(), signal.SIGHUP)  # this process is still there
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+
+
+@pytest.mark.usefixtures("signals")
+async def test_a_second_signal_may_be_handled_by_whoever_waits():
+    again = asyncio.Event()
+    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGHUP)
+    await until_told_to_stop(again=again.set)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await again.wait()
+    for number in ENDING:
+        asyncio.get_running_loop().remove_signal_handler(number)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_closed_terminal_is_none_of_the_signals_where_it_is_ignored_already():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert ending_signals() == [signal.SIGINT, signal.SIGTERM]

@@ -1,7 +1,7 @@
 """Settings: the order of their sources, and what a bad one looks like."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, PositiveInt, model_validator
@@ -18,6 +18,7 @@ class KitchenSettings(BaseSettings):
     max_guests: PositiveInt = Field(4, description="most guests at once")
     cooks: list[str] = Field([], description="who cooks")
     is_open: bool = Field(False, description="lets guests in")
+    tables: Literal["all"] | int = Field("all", description="tables that are laid")
     sayings: Annotated[list[str], Whole] = Field([], description="said while cooking")
 
     @model_validator(mode="after")
@@ -137,6 +138,58 @@ def test_an_unknown_name_in_the_file_is_refused(capsys: pytest.CaptureFixture[st
 def test_a_file_that_cannot_be_read_is_refused(capsys: pytest.CaptureFixture[str], config: Path, content: bytes):
     config.write_bytes(content)
     assert str(config) in refusal(capsys, "--config", str(config))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"max_guests = 3\n[kitchen]", "max_guests is not a table; settings stand in tables such as [kitchen]"),
+        (b"[kitchn]\nmax_guests = 3", "[kitchn] should be [kitchen]"),
+        (b"a = " + b"[" * 50_000, "it is nested too deeply"),
+        (b"[kitchen]\nmax_guests = '\xff'", "moesaic.toml:2: it is no UTF-8"),
+    ],
+)
+def test_a_file_that_would_not_hold_is_refused(
+    capsys: pytest.CaptureFixture[str], config: Path, content: bytes, said: str
+):
+    config.write_bytes(content)
+    told = refusal(capsys, "--config", str(config))
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(config: Path):
+    config.write_bytes("\ufeff[kitchen]\r\nmax_guests = 3\r\n".encode())
+    assert load(KitchenSettings, ["--config", str(config)], "moesaic kitchen").max_guests == 3
+
+
+def test_an_empty_variable_is_as_none(monkeypatch: pytest.MonkeyPatch):
+    without = load(KitchenSettings, (), "moesaic kitchen")
+    for variable in ("MOESAIC_KITCHEN_MAX_GUESTS", "MOESAIC_KITCHEN_COOKS", "MOESAIC_CONFIG"):
+        monkeypatch.setenv(variable, "")
+    assert load(KitchenSettings, (), "moesaic kitchen") == without
+
+
+def test_a_variable_with_a_slip_is_told_and_others_are_let_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("MOESAIC_KITCHEN_MAX_GESTS", "3")
+    monkeypatch.setenv("MOESAIC_KITCHEN_PORT", "tcp://10.0.0.1:50051")
+    load(KitchenSettings, (), "moesaic kitchen")
+    load(KitchenSettings, (), "moesaic kitchen")
+    assert capsys.readouterr().err == (
+        "moesaic kitchen: MOESAIC_KITCHEN_MAX_GESTS is no setting; MOESAIC_KITCHEN_MAX_GUESTS is\n"
+    )
+
+
+def test_a_value_that_may_be_one_thing_or_another_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]):
+    assert refusal(capsys, "--tables", "many").startswith(
+        "moesaic kitchen: --tables (MOESAIC_KITCHEN_TABLES): 'many': it should be 'all', or it should be a valid int"
+    )
+
+
+def test_a_long_value_is_cut(capsys: pytest.CaptureFixture[str]):
+    assert len(refusal(capsys, "--max-guests", "x" * 10_000)) < 400
 
 
 def test_a_missing_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):

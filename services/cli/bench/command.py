@@ -1,7 +1,6 @@
 """`moesaic bench`: loads a running cluster, or one of its own, and shows how it was served."""
 
 import asyncio
-import os
 from collections.abc import Sequence
 
 import grpc
@@ -20,6 +19,8 @@ from services.cli.bench.tables import remarks, tables
 from services.cli.cluster import gateway_address
 from services.cli.command import run_command
 from services.cli.machine import Machine
+from services.cli.members import check_settings
+from services.cli.output_files import complaint_of
 from services.cli.report import Report, output
 from services.runtime.channels import open_channel
 from services.runtime.settings import load as load_settings
@@ -47,8 +48,10 @@ def bench(arguments: Sequence[str]) -> int:
     except InvalidRequest as error:
         refuse(PROG, [str(error)])
     # Found out now, not when hours of figures are to be written.
-    if settings.json_output is not None and not os.access(settings.json_output.absolute().parent, os.W_OK):
-        refuse(PROG, [f"--json: nothing can be written into {settings.json_output.absolute().parent}"])
+    if settings.json_output is not None and (complaint := complaint_of(settings.json_output)):
+        refuse(PROG, [f"--json: {complaint}"])
+    if settings.address is None:
+        check_settings()
     return run_command(_bench(settings, prompts), command="bench")
 
 

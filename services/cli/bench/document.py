@@ -1,7 +1,6 @@
 """The JSON of a bench: settings, figures and every sample; docs/benchmarking.md tells what each name means."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +17,9 @@ from services.cli.bench.sample import NANOS_PER_SECOND, Sample
 from services.cli.bench.settings import BenchSettings
 from services.cli.cost import plain
 from services.cli.machine import Machine
+from services.cli.output_files import written_whole
 from services.cli.request import finish_reason_of
+from services.wire.errors import InvalidRequest
 
 SCHEMA = "moesaic.bench/1"
 # Microseconds; what lies below is noise that only makes the file longer.
@@ -72,15 +73,13 @@ class Findings:
 
 
 def write_document(findings: Findings, path: Path) -> None:
-    """Write the document whole or not at all; raises OSError when it cannot be written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write the document whole or not at all; raises InvalidRequest when it cannot be written."""
     try:
-        with open(beside, "w", encoding="utf-8") as file:
+        with written_whole(path) as beside, open(beside, "w", encoding="utf-8") as file:
             json.dump(findings.as_object(), file, ensure_ascii=False, separators=(",", ":"))
             file.write("\n")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _model(model: generation_pb2.GetModelResponse) -> dict[str, Any]:

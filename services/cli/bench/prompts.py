@@ -1,6 +1,7 @@
 """The prompts of a load: from a file or built in, as they are or cut to a number of tokens."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -10,11 +11,15 @@ from typing import Any
 
 from moesaic.v1 import generation_pb2
 from services.cli.settings import MAX_UINT32
+from services.runtime.text_files import Unreadable, read_text
 from services.wire.errors import InvalidRequest
 
 TOKENIZE_SECONDS = 60.0
 # A first guess at how much text gives enough tokens; it is doubled until it does.
 CHARACTERS_PER_TOKEN = 6
+# How a JSON object begins, and no text in braces.
+OBJECT = re.compile(r'\s*\{\s*["}]')
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,13 @@ def built_in_prompts() -> list[Prompt]:
 def read_prompts(path: Path) -> list[Prompt]:
     """The prompts of a file, one a line; empty lines are left out.
 
-    A line that begins with a brace is an object with `prompt` and, optionally, `max_new_tokens`. Raises
-    InvalidRequest, naming file and line, for what is neither, and for a file without prompts.
+    A line that begins as a JSON object does is one with `prompt` and, optionally, `max_new_tokens`; any other is a
+    text. Lines end at line feeds alone. Raises InvalidRequest, naming file and line, for an object of another kind, and
+    for a file without prompts.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
+        lines = read_text(path).split("\n")
+    except Unreadable as error:
         raise InvalidRequest(f"the prompts cannot be read: {error}") from error
     prompts = [_prompt(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
@@ -78,11 +84,11 @@ def _text_from(prompts: Sequence[Prompt], index: int, num_characters: int) -> st
 
 
 def _prompt(line: str, where: str) -> Prompt:
-    if not line.lstrip().startswith("{"):
+    if not OBJECT.match(line):
         return Prompt(line)
     try:
         read = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{where}: {error}") from error
     text, max_new_tokens = read.get("prompt"), read.get("max_new_tokens")
     complaints = list(_complaints(read, text, max_new_tokens))
@@ -97,5 +103,7 @@ def _complaints(read: dict[str, Any], text: Any, max_new_tokens: Any) -> Iterato
         yield f"{min(unknown)!r} is neither prompt nor max_new_tokens"
     if not isinstance(text, str) or not text:
         yield "prompt must be a text that is not empty"
+    elif SURROGATE.search(text):
+        yield "prompt must be a text; it has half of a pair of UTF-16, which is no character"
     if max_new_tokens is not None and not (type(max_new_tokens) is int and 1 <= max_new_tokens <= MAX_UINT32):
         yield "max_new_tokens must be a whole number above 0"

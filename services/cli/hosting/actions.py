@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from pydantic_settings import BaseSettings
 
 from services.cli.command import run_command
+from services.runtime.invocation import typed
 from services.runtime.settings import load, refuse
 
 HELP_FLAGS = ("-h", "--help", "help")
@@ -45,11 +46,11 @@ def run_action(prog: str, about: str, actions: Mapping[str, Action[Any]], argume
     if name not in actions:
         close = get_close_matches(name, actions, n=1)
         suggestion = f", did you mean {close[0]}?" if close else ""
-        refuse(prog, [f"no action {name!r}{suggestion}; see {prog} --help"])
+        refuse(prog, [f"no action {name!r}{suggestion}; see {typed(f'{prog} --help')}"])
     return actions[name].run(f"{prog} {name}", rest)
 
 
 def _help_text(prog: str, about: str, actions: Mapping[str, Action[Any]]) -> str:
     lines = [f"  {name:<8}{action.summary}\n" for name, action in actions.items()]
-    examples = [f"  {prog} {name} --help\n" for name in actions]
+    examples = [f"  {typed(f'{prog} {name} --help')}\n" for name in actions]
     return f"usage: {prog} ACTION [FLAGS]\n\n{about}\n\nactions:\n{''.join(lines)}\nexamples:\n{''.join(examples)}"

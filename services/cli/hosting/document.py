@@ -7,6 +7,7 @@ from itertools import pairwise
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from moesaic.v1 import router_pb2
+from services.runtime.host_port import split_host_port
 from services.wire.errors import InvalidRequest
 
 MAX_EXPERT = 65_535  # so that a slip of the hand is no list of billions
@@ -24,6 +25,10 @@ class PlacementDocument(BaseModel):
     @classmethod
     def _experts_are_ranges(cls, services: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         for address, layers in services.items():
+            try:
+                split_host_port(address)
+            except ValueError as error:
+                raise ValueError(f"{address}: {error}") from error
             for layer, ranges in layers.items():
                 if not layer.isdecimal() or int(layer) > MAX_EXPERT:
                     raise ValueError(f"{address}: {layer!r} is no layer")
@@ -60,9 +65,9 @@ class PlacementDocument(BaseModel):
             return cls.model_validate(json.loads(text, object_pairs_hook=_without_repetition))
         except ValidationError as error:
             details = error.errors()[0]
-            where = ": ".join(map(str, details["loc"]))
-            raise InvalidRequest(f"{where}: {details['msg'].removeprefix('Value error, ')}") from error
-        except ValueError as error:
+            where = [str(part) for part in details["loc"]]
+            raise InvalidRequest(": ".join([*where, details["msg"].removeprefix("Value error, ")])) from error
+        except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"it is no JSON: {error}") from error
 
     def text(self) -> str:

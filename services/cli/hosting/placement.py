@@ -15,10 +15,10 @@ from services.cli.hosting.settings import STRATEGIES, ApplySettings, ExportSetti
 from services.cli.hosting.tables import as_object, replica_map, services_table, summary, warnings
 from services.cli.report import Report, output
 from services.runtime.settings import refuse
+from services.runtime.text_files import STANDARD, Unreadable, read_text
 from services.wire.errors import InvalidRequest
 
 PROG = "moesaic placement"
-STANDARD = Path("-")  # stdin or stdout
 
 
 def placement(arguments: Sequence[str]) -> int:
@@ -110,10 +110,11 @@ async def _plan(settings: PlanSettings, request: router_pb2.PlanPlacementRequest
 
 def _read(file: Path, action: str) -> PlacementDocument:
     try:
-        return PlacementDocument.read(sys.stdin.read() if file == STANDARD else file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, InvalidRequest) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        refuse(f"{PROG} {action}", [f"{file}: {reason}"])
+        return PlacementDocument.read(read_text(file))
+    except Unreadable as error:
+        refuse(f"{PROG} {action}", [str(error)])
+    except InvalidRequest as error:
+        refuse(f"{PROG} {action}", [f"{file}: {error}"])
 
 
 def _write(file: Path, document: PlacementDocument) -> None:

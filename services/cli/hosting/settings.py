@@ -3,28 +3,18 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from moesaic.v1 import router_pb2
-from services.runtime.channels import DNS_SCHEME, split_address
-from services.wire.errors import InvalidRequest
+from services.runtime.addresses import ServiceAddress, ServiceTarget
 
 # One prefix for all, so that MOESAIC_ADMIN_ROUTER serves every one of them.
 PREFIX = "MOESAIC_ADMIN_"
 QUESTION = SettingsConfigDict(env_prefix=PREFIX, frozen=True, cli_shortcuts={"json-output": "json"})
 
 
-def _address(address: str) -> str:
-    try:
-        split_address(address.removeprefix(DNS_SCHEME))
-    except InvalidRequest as error:
-        raise ValueError(str(error)) from error
-    return address
-
-
-CheckedAddress = Annotated[str, AfterValidator(_address)]
-Router = Annotated[CheckedAddress, Field(description="host:port of a running router")]
+Router = Annotated[ServiceTarget, Field(description="host:port of a running router")]
 OperationId = Annotated[
     str | None,
     Field(
@@ -130,7 +120,7 @@ class AddSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    addresses: CliPositionalArg[list[CheckedAddress]] = Field(
+    addresses: CliPositionalArg[list[ServiceTarget]] = Field(
         min_length=1, description="host:port of a service, or dns:///name:port for every address of a name"
     )
     router: Router = DEFAULT_ROUTER
@@ -144,7 +134,7 @@ class DrainSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    address: CliPositionalArg[CheckedAddress] = Field(
+    address: CliPositionalArg[ServiceAddress] = Field(
         description="host:port of the service, as `moesaic experts list` has it"
     )
     force: Force = False

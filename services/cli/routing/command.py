@@ -1,10 +1,10 @@
 """`moesaic routing`: writes down which experts the gates choose for the traffic that a router serves."""
 
-import os
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from services.cli.hosting.actions import Action, run_action
+from services.cli.output_files import complaint_of
 from services.cli.report import Report
 from services.cli.routing.record import recording
 from services.cli.routing.settings import RecordSettings
@@ -24,8 +24,8 @@ def record(settings: RecordSettings) -> Coroutine[Any, Any, None]:
     if file.exists() and not settings.overwrite:
         refuse(f"{PROG} record", [f"{file} is there already; --overwrite replaces it"])
     # Found out now, not when an hour's steps are to be written.
-    if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
-        refuse(f"{PROG} record", [f"{file} cannot be written"])
+    if complaint := complaint_of(file):
+        refuse(f"{PROG} record", [complaint])
     return recording(settings, Report())
 
 

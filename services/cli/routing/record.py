@@ -1,6 +1,5 @@
 """A recording of live routing as it comes from a router, shown while it comes and kept however it ends."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from moesaic.v1 import router_pb2
 from services.cli.hosting.router import RouterFailed, router_at
+from services.cli.output_files import written_whole
 from services.cli.report import Report
 from services.cli.routing.settings import RecordSettings
 from services.router.load.recording import Recording, joined
@@ -62,12 +62,10 @@ class _Received:
             report.line(f"no step was recorded; {settings.file} is not written")
             return
         recording = joined(self._parts)
-        unfinished = settings.file.with_name(f".{settings.file.name}.part")
         try:
-            recording.write(unfinished)
-            os.replace(unfinished, settings.file)
+            with written_whole(settings.file) as unfinished:
+                recording.write(unfinished)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise InvalidRequest(f"{settings.file} cannot be written: {error.strerror}") from error
         steps = f"{self.num_steps:,}" + (f" of {settings.steps:,}" if self.num_steps < settings.steps else "")
         report.line(f"wrote {settings.file}: {steps} steps, {int(recording.rows.sum()):,} tokens")

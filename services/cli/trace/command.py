@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,8 +29,6 @@ EXAMPLES = (
 def trace(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(TraceSettings, arguments, "moesaic trace", examples=EXAMPLES)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
     return run_command(_show(settings), command="trace")
 
 

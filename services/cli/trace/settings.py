@@ -2,10 +2,12 @@
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
+from services.runtime.host_port import split_host_port
 from services.runtime.settings import Whole
 
 
@@ -36,8 +38,14 @@ class TraceSettings(BaseSettings):
     @field_validator("source")
     @classmethod
     def _url(cls, source: str) -> str:
-        if not source.startswith(("http://", "https://")):
+        parts = urlsplit(source)
+        if parts.scheme not in ("http", "https"):
             raise ValueError("it must begin with http:// or https://")
+        if parts.query or parts.fragment or any(character.isspace() for character in source):
+            raise ValueError("it should be http://host:port, and what stands before /api in its path")
+        host = parts.netloc.rpartition("@")[2]
+        has_port = ":" in host.rpartition("]")[2]
+        split_host_port(host if has_port else f"{host}:80")
         return source.rstrip("/")
 
     @field_validator("where")

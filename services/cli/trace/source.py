@@ -10,6 +10,7 @@ from urllib.parse import quote
 import aiohttp
 
 from services.cli.trace.model import Trace
+from services.runtime.text_files import Unreadable, read_text
 from services.wire.errors import InvalidRequest, NotFound, Unavailable
 
 
@@ -51,12 +52,17 @@ def read_trace(path: Path, trace_id: str | None) -> Trace:
     Raises InvalidRequest for a file of anything else, and NotFound where the trace is not in it.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"cannot read {path}: {error}") from error
+        document = json.loads(read_text(path))
+    except Unreadable as error:
+        raise InvalidRequest(f"cannot read {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{path} is no JSON: {error}") from error
     if isinstance(document, dict) and "spans" in document:  # one trace alone, as some viewers write it
         document = {"data": [document]}
-    traces = [trace for trace in _traces(document) if trace_id in (None, trace.trace_id)]
+    try:
+        traces = [trace for trace in _traces(document) if trace_id in (None, trace.trace_id)]
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{path}: {error}") from error
     if not traces:
         raise NotFound(f"no such trace in {path}")
     return max(traces, key=lambda trace: trace.started)

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 
 from services.router.expert_peer import ExpertPeer
-from services.runtime.channels import DNS_SCHEME, resolve
+from services.runtime.addresses import DNS_SCHEME
+from services.runtime.channels import resolve
 from services.wire.errors import Unavailable
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,33 @@
+"""The types of settings that are addresses: checked where they are read, before anybody is asked."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from services.runtime.host_port import split_host_port
+
+# Before a name that is looked up and stands for each of its addresses.
+DNS_SCHEME = "dns:///"
+
+
+def _to_listen_on(address: str) -> str:
+    split_host_port(address, lowest_port=0)
+    return address
+
+
+def _of_one_service(address: str) -> str:
+    split_host_port(address)
+    return address
+
+
+def _of_services(target: str) -> str:
+    split_host_port(target.removeprefix(DNS_SCHEME))
+    return target
+
+
+# host:port, where port 0 is any free one.
+ListenAddress = Annotated[str, AfterValidator(_to_listen_on)]
+# host:port of one service.
+ServiceAddress = Annotated[str, AfterValidator(_of_one_service)]
+# host:port, or dns:///name:port for whatever the name stands for.
+ServiceTarget = Annotated[str, AfterValidator(_of_services)]

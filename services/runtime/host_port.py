@@ -1,0 +1,48 @@
+"""What an address is: `host:port`, an IPv6 host in brackets.
+
+Apart from the channels that use it, so that what starts without gRPC can check one too.
+"""
+
+import ipaddress
+import re
+
+MAX_PORT = 65_535
+FORM = "it should be host:port"
+# A name of labels as DNS has them, or an IPv4 address.
+HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?")
+SCHEME = re.compile(r"[^:/]*:/+")
+
+
+def split_host_port(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
+    """`host:port` in its parts, an IPv6 host without its brackets; a port of 0 is any free one to listen on.
+
+    Raises ValueError, saying the form and what is wrong, for anything else.
+    """
+    if scheme := SCHEME.match(address):
+        raise ValueError(f"{FORM}, without {scheme[0]}")
+    host, colon, port = address.rpartition(":")
+    if not colon or (address.startswith("[") and address.endswith("]")):
+        raise ValueError(f"{FORM}, and the port is missing")
+    if not (port.isascii() and port.isdecimal()):
+        raise ValueError(f"{FORM}, and {port!r} is no port")
+    if not lowest_port <= int(port[:10]) <= MAX_PORT:
+        raise ValueError(f"{FORM}, with a port from {lowest_port} to {MAX_PORT}")
+    return _host(host), int(port)
+
+
+def _host(host: str) -> str:
+    if host.startswith("[") and host.endswith("]") and _is_ipv6(host[1:-1]):
+        return host[1:-1]
+    if _is_ipv6(host):
+        raise ValueError(f"{FORM}, with an IPv6 address in brackets such as [::1]:50051")
+    if not HOST.fullmatch(host):
+        raise ValueError(f"{FORM}, and {host!r} is no host" if host else f"{FORM}, and the host is missing")
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
