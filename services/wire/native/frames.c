@@ -260,7 +260,7 @@ static PyObject *copied(struct bytes bytes) {
     return PyBytes_FromStringAndSize(bytes.data, (Py_ssize_t)bytes.count);
 }
 
-/* As _native.pyi says; NULL as `unpacked`. */
+/* As _codec.pyi says; NULL as `unpacked`. */
 static PyObject *described(PyObject *message, const struct frame *frame) {
     const struct bytes text = frame->traceparent;
     PyObject *requests = unpacked(frame->requests);

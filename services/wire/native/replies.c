@@ -133,7 +133,7 @@ static int read_reply(struct reader from, struct reply *reply) {
     return !reply->has_checksum || reply->checksum == checksum_of_reply(reply);
 }
 
-/* As _native.pyi says. */
+/* As _codec.pyi says. */
 static PyObject *described(PyObject *message, const struct reply *reply) {
     const unsigned long long id = reply->frame_id, granted = reply->granted_pairs;
     const uint64_t *const timings = reply->timings;
