@@ -1,22 +1,26 @@
-"""Addresses are those of tensors' data, strides count numbers, and dtype is 0 for float32 and 1 for bfloat16."""
+"""Addresses are those of tensors' data, strides count numbers, and dtype is 0 for float32 and 1 for bfloat16.
+
+What stays the same for all calls of an attention layer is described once, and its addresses must stay good as long.
+"""
 
 import numpy as np
 import numpy.typing as npt
 
 def linear(
+    *,
     rows: int,
+    num_rows: int,
+    row_stride: int,
     weight: int,
+    weight_stride: int,
     bias: int,
     out: int,
-    num_rows: int,
     num_outputs: int,
     width: int,
-    row_stride: int,
-    weight_stride: int,
     dtype: int,
-    /,
 ) -> None: ...
 def gated_experts(
+    *,
     pair_rows: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int64],
     rows: int,
@@ -32,43 +36,38 @@ def gated_experts(
     hidden: int,
     intermediate: int,
     dtype: int,
-    /,
 ) -> None: ...
 def rms_norm(
-    epsilon: float,
+    *,
     rows: int,
     weight: int,
     out: int,
+    epsilon: float,
     num_outer: int,
     outer_stride: int,
     num_inner: int,
     inner_stride: int,
     width: int,
     dtype: int,
-    /,
 ) -> None: ...
 def attend(
+    *,
     first_slots: npt.NDArray[np.int64],
     num_keys: npt.NDArray[np.int64],
-    scaling: float,
     query: int,
-    query_token_stride: int,
-    query_head_stride: int,
+    query_shape: tuple[int, ...],
+    query_strides: tuple[int, ...],
     keys: int,
     values: int,
+    values_shape: tuple[int, ...],
     out: int,
     sinks: int,
-    num_tokens: int,
-    num_heads: int,
-    num_key_heads: int,
-    num_slots: int,
-    key_width: int,
-    value_width: int,
     window: int,
+    scaling: float,
     dtype: int,
-    /,
 ) -> None: ...
 def apply_rotary(
+    *,
     heads: int,
     token_stride: int,
     head_stride: int,
@@ -79,15 +78,31 @@ def apply_rotary(
     num_heads: int,
     width: int,
     dtype: int,
-    /,
 ) -> None: ...
+def describe_layer(
+    *,
+    weight: int,
+    bias: int,
+    query_norm: int,
+    key_norm: int,
+    query_epsilon: float,
+    key_epsilon: float,
+    out_weight: int,
+    out_bias: int,
+    num_heads: int,
+    num_key_heads: int,
+    width: int,
+    hidden: int,
+    window: int,
+    scaling: float,
+    dtype: int,
+) -> object: ...
 def attention_layer(
+    *,
+    layer: object,
     first_slots: npt.NDArray[np.int64],
     num_keys: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int64],
-    scaling: float,
-    query_epsilon: float,
-    key_epsilon: float,
     rows: int,
     out: int,
     num_tokens: int,
@@ -98,21 +113,9 @@ def attention_layer(
     keys: int,
     values: int,
     num_slots: int,
-    weight: int,
-    bias: int,
-    query_norm: int,
-    key_norm: int,
-    out_weight: int,
-    out_bias: int,
-    num_heads: int,
-    num_key_heads: int,
-    width: int,
-    hidden: int,
-    window: int,
-    dtype: int,
-    /,
 ) -> None: ...
 def gate(
+    *,
     rows: int,
     num_rows: int,
     row_stride: int,
@@ -124,22 +127,22 @@ def gate(
     num_experts: int,
     width: int,
     num_chosen: int,
-    softmax_first: int,
-    renormalise: int,
+    softmax_first: bool,
+    renormalise: bool,
     weights_dtype: int,
     dtype: int,
-    /,
 ) -> None: ...
 def scatter(
+    *,
     experts: npt.NDArray[np.int64],
     owners: npt.NDArray[np.int64],
     results: npt.NDArray[np.int64],
     num_pairs: int,
     num_experts: int,
     top_k: int,
-    /,
 ) -> list[tuple[int, int, int, int, int]]: ...
 def combine(
+    *,
     replies: list[memoryview],
     positions: list[npt.NDArray[np.int64]],
     weights: int,
@@ -150,7 +153,6 @@ def combine(
     dtype: int,
     weights_dtype: int,
     out_dtype: int,
-    /,
 ) -> None: ...
 def levels() -> tuple[str, ...]: ...
 def level() -> str: ...

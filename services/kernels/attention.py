@@ -30,33 +30,28 @@ def attend(
     batch. Raises ValueError for tensors of another kind, IndexError for slots that are not there.
     """
     dtype = query.dtype
-    num_tokens, num_heads, width = query.shape
-    token_stride, head_stride, step = query.stride()
-    num_slots, num_key_heads, value_width = values.shape
+    num_tokens, num_heads, _ = query_shape = query.shape
+    _, _, step = query_strides = query.stride()
+    _, _, value_width = values_shape = values.shape
     _check(query, keys, values)
     if step != 1 or scaling <= 0 or (window is not None and window < 1):
         raise ValueError(f"scaling {scaling} and window {window} must be above 0, and heads without gaps")
     logits = None if sinks is None else _as_logits(sinks, num_heads)
     out = query.new_empty(num_tokens, num_heads, value_width)
     _native.attend(
-        first_slots,
-        num_keys,
-        scaling,
-        query.data_ptr(),
-        token_stride,
-        head_stride,
-        keys.data_ptr(),
-        values.data_ptr(),
-        out.data_ptr(),
-        0 if logits is None else logits.data_ptr(),
-        num_tokens,
-        num_heads,
-        num_key_heads,
-        num_slots,
-        width,
-        value_width,
-        UNLIMITED if window is None else window,
-        DTYPES[dtype],
+        first_slots=first_slots,
+        num_keys=num_keys,
+        query=query.data_ptr(),
+        query_shape=query_shape,
+        query_strides=query_strides,
+        keys=keys.data_ptr(),
+        values=values.data_ptr(),
+        values_shape=values_shape,
+        out=out.data_ptr(),
+        sinks=0 if logits is None else logits.data_ptr(),
+        window=UNLIMITED if window is None else window,
+        scaling=scaling,
+        dtype=DTYPES[dtype],
     )
     return out
 

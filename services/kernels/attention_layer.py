@@ -51,7 +51,7 @@ class CachedLayer:
             raise ValueError("keys and values must be on the CPU and without gaps")
         num_slots, num_key_heads, width = keys.shape
         self._kept = keys, values  # the addresses below are theirs
-        self.addresses = keys.data_ptr(), values.data_ptr(), num_slots
+        self.keys, self.values, self.num_slots = keys.data_ptr(), values.data_ptr(), num_slots
         self.form = num_key_heads, width, keys.dtype
 
 
@@ -76,9 +76,9 @@ class CachedRows:
         if cosines.stride(1) != 1 or len(slots) > num_rows or not (cosines.is_cpu and sines.is_cpu):
             raise ValueError(f"{len(slots)} slots and angles for {num_rows} rows do not fit, or are not neighbours")
         self._kept = cosines, sines  # the addresses below are theirs
-        self.arrays = first_slots, num_keys, slots
-        self.numbers = num_rows, len(slots), cosines.data_ptr(), sines.data_ptr(), cosines.stride(0)
-        self.num_rows = num_rows
+        self.cosines, self.sines, self.angle_stride = cosines.data_ptr(), sines.data_ptr(), cosines.stride(0)
+        self.first_slots, self.num_keys, self.slots = first_slots, num_keys, slots
+        self.num_rows, self.num_written = num_rows, len(slots)
         self.form = width, cosines.dtype
 
 
@@ -90,26 +90,12 @@ class AttentionLayer:
 
     def __init__(self, weights: AttentionWeights, scaling: float, window: int | None = None) -> None:
         _check(weights, scaling, window)
-        joined, norms, width = weights.joined, weights.norms, weights.width
+        joined, width = weights.joined, weights.width
         self._kept = weights  # the addresses below are theirs
         self._hidden, self._dtype = joined.shape[1], joined.dtype
         self._row_form = width, joined.dtype
         self._cache_form = weights.num_key_heads, width, joined.dtype
-        self._numbers = (scaling, *((norms.query_epsilon, norms.key_epsilon) if norms else (0.0, 0.0)))
-        self._constants = (
-            joined.data_ptr(),
-            _address(weights.joined_bias),
-            _address(norms.query if norms else None),
-            _address(norms.key if norms else None),
-            weights.out.data_ptr(),
-            _address(weights.out_bias),
-            weights.num_heads,
-            weights.num_key_heads,
-            width,
-            self._hidden,
-            UNLIMITED if window is None else window,
-            DTYPES[joined.dtype],
-        )
+        self._layer = _described(weights, scaling, window)
 
     def __call__(self, hidden: torch.Tensor, rows: CachedRows, cached: CachedLayer) -> torch.Tensor:
         """hidden [..., hidden] without gaps, of as many rows; returns as many."""
@@ -121,15 +107,43 @@ class AttentionLayer:
             raise ValueError(f"angles of {rows.form} or a cache of {cached.form} do not fit {self._cache_form}")
         out = torch.empty_like(hidden)
         _native.attention_layer(
-            *rows.arrays,
-            *self._numbers,
-            hidden.data_ptr(),
-            out.data_ptr(),
-            *rows.numbers,
-            *cached.addresses,
-            *self._constants,
+            layer=self._layer,
+            first_slots=rows.first_slots,
+            num_keys=rows.num_keys,
+            slots=rows.slots,
+            rows=hidden.data_ptr(),
+            out=out.data_ptr(),
+            num_tokens=rows.num_rows,
+            num_written=rows.num_written,
+            cosines=rows.cosines,
+            sines=rows.sines,
+            angle_stride=rows.angle_stride,
+            keys=cached.keys,
+            values=cached.values,
+            num_slots=cached.num_slots,
         )
         return out
+
+
+def _described(weights: AttentionWeights, scaling: float, window: int | None) -> object:
+    norms = weights.norms
+    return _native.describe_layer(
+        weight=weights.joined.data_ptr(),
+        bias=_address(weights.joined_bias),
+        query_norm=_address(norms.query if norms else None),
+        key_norm=_address(norms.key if norms else None),
+        query_epsilon=norms.query_epsilon if norms else 0.0,
+        key_epsilon=norms.key_epsilon if norms else 0.0,
+        out_weight=weights.out.data_ptr(),
+        out_bias=_address(weights.out_bias),
+        num_heads=weights.num_heads,
+        num_key_heads=weights.num_key_heads,
+        width=weights.width,
+        hidden=weights.joined.shape[1],
+        window=UNLIMITED if window is None else window,
+        scaling=scaling,
+        dtype=DTYPES[weights.joined.dtype],
+    )
 
 
 def _address(tensor: torch.Tensor | None) -> int:

@@ -48,15 +48,15 @@ def combine(
     weights = weights.contiguous()
     out = weights.new_empty(num_tokens, width, dtype=out_dtype)
     _native.combine(
-        [reply for reply, _ in replies],
-        [positions for _, positions in replies],
-        weights.data_ptr(),
-        out.data_ptr(),
-        num_tokens,
-        top_k,
-        width,
-        DTYPES[dtype],
-        DTYPES[weights.dtype],
-        DTYPES[out_dtype],
+        replies=[reply for reply, _ in replies],
+        positions=[positions for _, positions in replies],
+        weights=weights.data_ptr(),
+        out=out.data_ptr(),
+        num_tokens=num_tokens,
+        top_k=top_k,
+        width=width,
+        dtype=DTYPES[dtype],
+        weights_dtype=DTYPES[weights.dtype],
+        out_dtype=DTYPES[out_dtype],
     )
     return out

@@ -28,9 +28,10 @@ class GatedExperts:
         if not (gate_up.is_cpu and down.is_cpu):
             raise ValueError("weights must be on the CPU")
         self._kept = gate_up, down  # the addresses below are theirs
-        self._weights = gate_up.data_ptr(), gate_up.stride(0), down.data_ptr(), down.stride(0)
-        self._sizes = num_slots, hidden, intermediate, DTYPES[gate_up.dtype]
-        self._hidden, self._dtype = hidden, gate_up.dtype
+        self._gate_up, self._gate_up_stride = gate_up.data_ptr(), gate_up.stride(0)
+        self._down, self._down_stride = down.data_ptr(), down.stride(0)
+        self._num_slots, self._hidden, self._intermediate = num_slots, hidden, intermediate
+        self._dtype = gate_up.dtype
 
     def __call__(
         self, rows: torch.Tensor, pair_rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int64]
@@ -46,14 +47,20 @@ class GatedExperts:
         num_pairs = len(pair_rows)
         out = rows.new_empty(num_pairs, width)
         _native.gated_experts(
-            pair_rows,
-            slots,
-            rows.data_ptr(),
-            num_rows,
-            row_stride,
-            *self._weights,
-            out.data_ptr(),
-            num_pairs,
-            *self._sizes,
+            pair_rows=pair_rows,
+            slots=slots,
+            rows=rows.data_ptr(),
+            num_rows=num_rows,
+            row_stride=row_stride,
+            gate_up=self._gate_up,
+            gate_up_stride=self._gate_up_stride,
+            down=self._down,
+            down_stride=self._down_stride,
+            out=out.data_ptr(),
+            num_pairs=num_pairs,
+            num_slots=self._num_slots,
+            hidden=width,
+            intermediate=self._intermediate,
+            dtype=DTYPES[self._dtype],
         )
         return out

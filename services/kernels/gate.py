@@ -46,35 +46,34 @@ class Gate:
         if bias is not None and (bias.shape != (num_experts,) or bias.dtype is not weight.dtype or bias.stride(0) != 1):
             raise ValueError(f"bias {tuple(bias.shape)} of {bias.dtype} does not fit {num_experts} experts")
         self._kept = weight, bias  # the addresses below are theirs
-        self._num_experts, self._num_chosen, self._width = num_experts, choice.num_chosen, width
-        self._dtype, self._weights_dtype = weight.dtype, choice.weights_dtype
-        self._constants = (
-            weight.data_ptr(),
-            0 if bias is None else bias.data_ptr(),
-            num_experts,
-            width,
-            choice.num_chosen,
-            int(choice.softmax_first),
-            int(choice.renormalise),
-            DTYPES[choice.weights_dtype],
-            DTYPES[weight.dtype],
-        )
+        self._weight, self._bias = weight.data_ptr(), 0 if bias is None else bias.data_ptr()
+        self._num_experts, self._width, self._dtype = num_experts, width, weight.dtype
+        self._choice = choice
 
     def __call__(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         num_rows, width = rows.shape
         row_stride, step = rows.stride()
         if width != self._width or rows.dtype is not self._dtype or step != 1 or not rows.is_cpu:
             raise ValueError(f"rows {tuple(rows.shape)} of {rows.dtype} do not fit a gate for {self._width} numbers")
+        choice = self._choice
         logits = rows.new_empty(num_rows, self._num_experts)
-        weights = torch.empty(num_rows, self._num_chosen, dtype=self._weights_dtype)
-        indices = torch.empty(num_rows, self._num_chosen, dtype=torch.int64)
+        weights = torch.empty(num_rows, choice.num_chosen, dtype=choice.weights_dtype)
+        indices = torch.empty(num_rows, choice.num_chosen, dtype=torch.int64)
         _native.gate(
-            rows.data_ptr(),
-            num_rows,
-            row_stride,
-            logits.data_ptr(),
-            weights.data_ptr(),
-            indices.data_ptr(),
-            *self._constants,
+            rows=rows.data_ptr(),
+            num_rows=num_rows,
+            row_stride=row_stride,
+            logits=logits.data_ptr(),
+            weights=weights.data_ptr(),
+            indices=indices.data_ptr(),
+            weight=self._weight,
+            bias=self._bias,
+            num_experts=self._num_experts,
+            width=width,
+            num_chosen=choice.num_chosen,
+            softmax_first=choice.softmax_first,
+            renormalise=choice.renormalise,
+            weights_dtype=DTYPES[choice.weights_dtype],
+            dtype=DTYPES[self._dtype],
         )
         return logits, weights, indices

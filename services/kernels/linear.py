@@ -25,16 +25,16 @@ def linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
         raise ValueError(f"bias {_described(bias)} does not fit weight {_described(weight)}")
     out = rows.new_empty(num_rows, num_outputs)
     _native.linear(
-        rows.data_ptr(),
-        weight.data_ptr(),
-        0 if bias is None else bias.data_ptr(),
-        out.data_ptr(),
-        num_rows,
-        num_outputs,
-        width,
-        row_stride,
-        weight_stride,
-        DTYPES[dtype],
+        rows=rows.data_ptr(),
+        num_rows=num_rows,
+        row_stride=row_stride,
+        weight=weight.data_ptr(),
+        weight_stride=weight_stride,
+        bias=0 if bias is None else bias.data_ptr(),
+        out=out.data_ptr(),
+        num_outputs=num_outputs,
+        width=width,
+        dtype=DTYPES[dtype],
     )
     return out
 

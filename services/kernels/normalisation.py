@@ -23,16 +23,16 @@ def rms_norm(rows: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.
         num_outer, outer_stride, num_inner, inner_stride = _two_levels(rows)
     out = rows.new_empty(rows.shape)
     _native.rms_norm(
-        epsilon,
-        rows.data_ptr(),
-        weight.data_ptr(),
-        out.data_ptr(),
-        num_outer,
-        outer_stride,
-        num_inner,
-        inner_stride,
-        width,
-        DTYPES[dtype],
+        rows=rows.data_ptr(),
+        weight=weight.data_ptr(),
+        out=out.data_ptr(),
+        epsilon=epsilon,
+        num_outer=num_outer,
+        outer_stride=outer_stride,
+        num_inner=num_inner,
+        inner_stride=inner_stride,
+        width=width,
+        dtype=DTYPES[dtype],
     )
     return out
 

@@ -23,14 +23,14 @@ def apply_rotary(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor
     if not (heads.is_cpu and cosines.is_cpu and sines.is_cpu):
         raise ValueError("heads, cosines and sines must be on the CPU")
     _native.apply_rotary(
-        heads.data_ptr(),
-        heads.stride(0),
-        heads.stride(1),
-        cosines.data_ptr(),
-        sines.data_ptr(),
-        cosines.stride(0),
-        num_tokens,
-        num_heads,
-        width,
-        DTYPES[dtype],
+        heads=heads.data_ptr(),
+        token_stride=heads.stride(0),
+        head_stride=heads.stride(1),
+        cosines=cosines.data_ptr(),
+        sines=sines.data_ptr(),
+        angle_stride=cosines.stride(0),
+        num_tokens=num_tokens,
+        num_heads=num_heads,
+        width=width,
+        dtype=DTYPES[dtype],
     )

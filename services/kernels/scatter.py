@@ -33,7 +33,9 @@ def scatter(experts: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], top_k
         raise ValueError(f"top_k {top_k} must be above 0")
     num_pairs = len(experts)
     results = np.empty(3 * num_pairs, dtype=np.int64)
-    services = _native.scatter(experts, owners, results, num_pairs, len(owners), top_k)
+    services = _native.scatter(
+        experts=experts, owners=owners, results=results, num_pairs=num_pairs, num_experts=len(owners), top_k=top_k
+    )
     words = results[2 * num_pairs :].view(np.uint32)
     return Scattered(
         services, results[:num_pairs], results[num_pairs : 2 * num_pairs], words[:num_pairs], words[num_pairs:]

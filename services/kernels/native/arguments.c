@@ -4,23 +4,74 @@
  * interpreter is worth it. */
 #define LONG_WORK (1 << 20)
 
-int read_numbers(PyObject *const *arguments, Py_ssize_t given, int64_t *into, Py_ssize_t wanted) {
-    if (given != wanted) {
-        PyErr_Format(PyExc_TypeError, "%zd numbers are wanted, not %zd", wanted, given);
-        return -1;
+/* Where the call has an argument of this name, or -1. `expected` is looked at first. */
+static Py_ssize_t place_of(const struct call *call, PyObject *name, Py_ssize_t expected) {
+    for (Py_ssize_t i = 0; PyUnicode_Check(name) && i < call->count; i++) {
+        const Py_ssize_t place = (expected + i) % call->count;
+        if (PyUnicode_CompareWithASCIIString(name, call->arguments[place]) == 0) return place;
     }
-    for (Py_ssize_t i = 0; i < wanted; i++) {
-        into[i] = PyLong_AsLongLong(arguments[i]);
-        if (into[i] == -1 && PyErr_Occurred()) return -1;
+    return -1;
+}
+
+/* Puts each value into its place; others stay NULL. How many came where they belong, or -1 with an
+ * error set. */
+static Py_ssize_t sort(const struct call *call, PyObject *const *values, PyObject *names,
+                       PyObject **sorted) {
+    const Py_ssize_t count = names ? PyTuple_Size(names) : 0;
+    Py_ssize_t num_in_place = 0;
+    for (Py_ssize_t i = 0; i < call->count; i++) sorted[i] = NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *const name = PyTuple_GetItem(names, i);
+        const Py_ssize_t place = place_of(call, name, i);
+        if (place < 0 || sorted[place]) {
+            PyErr_Format(PyExc_TypeError, "%s() %s %R", call->name,
+                         place < 0 ? "has no argument" : "was given twice", name);
+            return -1;
+        }
+        sorted[place] = values[i];
+        num_in_place += place == i;
+    }
+    return num_in_place;
+}
+
+/* 0, or -1 with an error set. */
+static int check_all_came(const struct call *call, PyObject *const *sorted) {
+    for (Py_ssize_t i = 0; i < call->count; i++) {
+        if (sorted[i]) continue;
+        PyErr_Format(PyExc_TypeError, "%s() wants the argument '%s'", call->name,
+                     call->arguments[i]);
+        return -1;
     }
     return 0;
 }
 
-int read_floats(PyObject *const *arguments, float *into, int wanted) {
-    for (int i = 0; i < wanted; i++) {
-        const double number = PyFloat_AsDouble(arguments[i]);
-        if (number == -1.0 && PyErr_Occurred()) return -1;
-        into[i] = (float)number;
+static void remember(struct call *call, PyObject *names) {
+    PyObject *const before = call->usual;
+    call->usual = Py_NewRef(names);
+    Py_XDECREF(before);
+}
+
+PyObject *const *in_order(struct call *call, PyObject *const *values, Py_ssize_t num_positional,
+                          PyObject *names, PyObject **sorted) {
+    if (num_positional) {
+        PyErr_Format(PyExc_TypeError, "%s() takes keyword arguments alone, not %zd positional",
+                     call->name, num_positional);
+        return NULL;
+    }
+    if (names && names == call->usual) return values;
+    const Py_ssize_t num_in_place = sort(call, values, names, sorted);
+    if (num_in_place < 0 || check_all_came(call, sorted) < 0) return NULL;
+    if (num_in_place == call->count) remember(call, names);
+    return sorted;
+}
+
+int read_shape(PyObject *tuple, int64_t (*into)[3]) {
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != 3) {
+        PyErr_Format(PyExc_TypeError, "a tuple of 3 numbers is wanted, not %R", tuple);
+        return -1;
+    }
+    for (int i = 0; i < 3; i++) {
+        if (read_number(PyTuple_GetItem(tuple, i), *into + i) < 0) return -1;
     }
     return 0;
 }
@@ -45,9 +96,9 @@ static int check_range(const int64_t *indices, const struct array *wanted) {
     return 0;
 }
 
-static int read_array(PyObject *argument, const struct array *wanted, Py_buffer *buffer) {
+static int read_array(const struct array *wanted, Py_buffer *buffer) {
     const int flags = PyBUF_ND | PyBUF_FORMAT | (wanted->is_room ? PyBUF_WRITABLE : 0);
-    if (PyObject_GetBuffer(argument, buffer, flags) < 0) return -1;
+    if (PyObject_GetBuffer(wanted->from, buffer, flags) < 0) return -1;
     if (!check_form(buffer, wanted->count) &&
         (wanted->is_room || !check_range(buffer->buf, wanted)))
         return 0;
@@ -55,10 +106,9 @@ static int read_array(PyObject *argument, const struct array *wanted, Py_buffer 
     return -1;
 }
 
-int read_arrays(PyObject *const *arguments, const struct array *wanted, Py_buffer *buffers,
-                int count) {
+int read_arrays(const struct array *wanted, Py_buffer *buffers, int count) {
     for (int i = 0; i < count; i++) {
-        if (read_array(arguments[i], wanted + i, buffers + i) < 0) {
+        if (read_array(wanted + i, buffers + i) < 0) {
             release_arrays(buffers, i);
             return -1;
         }

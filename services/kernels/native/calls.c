@@ -4,39 +4,35 @@
 
 #include <stdlib.h>
 
-#include "arguments.h"
+#define LINEAR(X)                                                                                  \
+    X(address, rows)                                                                               \
+    X(number, num_rows)                                                                            \
+    X(number, row_stride)                                                                          \
+    X(address, weight)                                                                             \
+    X(number, weight_stride)                                                                       \
+    X(address, bias)                                                                               \
+    X(address, out)                                                                                \
+    X(number, num_outputs)                                                                         \
+    X(number, width)                                                                               \
+    X(dtype, dtype)
 
-PyObject *call_linear(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
-    enum {
-        ROWS,
-        WEIGHT,
-        BIAS,
-        OUT,
-        NUM_ROWS,
-        NUM_OUTPUTS,
-        WIDTH,
-        ROW_STRIDE,
-        WEIGHT_STRIDE,
-        DTYPE,
-        COUNT
-    };
-    int64_t read[COUNT];
-    if (read_numbers(arguments, given, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = dtype_of(read[DTYPE]);
-    const int64_t item = item_bytes(dtype);
+CALL(linear, LINEAR);
+
+static PyObject *linear(const struct linear_arguments *given) {
+    const int64_t item = item_bytes(given->dtype);
     const struct product product = {
-        .rows = ADDRESS(read[ROWS]),
-        .row_stride = read[ROW_STRIDE] * item,
-        .weight = ADDRESS(read[WEIGHT]),
-        .weight_stride = read[WEIGHT_STRIDE] * item,
-        .bias = ADDRESS(read[BIAS]),
-        .out = ADDRESS(read[OUT]),
-        .out_stride = read[NUM_OUTPUTS] * item,
-        .num_rows = read[NUM_ROWS],
-        .num_outputs = read[NUM_OUTPUTS],
-        .width = read[WIDTH],
-        .dtype = dtype,
-        .out_dtype = dtype,
+        .rows = given->rows,
+        .row_stride = given->row_stride * item,
+        .weight = given->weight,
+        .weight_stride = given->weight_stride * item,
+        .bias = given->bias,
+        .out = given->out,
+        .out_stride = given->num_outputs * item,
+        .num_rows = given->num_rows,
+        .num_outputs = given->num_outputs,
+        .width = given->width,
+        .dtype = given->dtype,
+        .out_dtype = given->dtype,
     };
     PyThreadState *paused = pause_for(product.num_rows * product.num_outputs * product.width);
     active->multiply(&product);
@@ -44,15 +40,28 @@ PyObject *call_linear(PyObject *Py_UNUSED(module), PyObject *const *arguments, P
     Py_RETURN_NONE;
 }
 
-/* `arrays` are pair_rows and slots. */
-static PyObject *run_gated_experts(struct experts *call, PyObject *const *arrays,
-                                   int64_t num_rows) {
-    const struct array wanted[] = {
-        {.count = call->num_pairs, .limit = num_rows},
-        {.count = call->num_pairs, .limit = call->num_slots},
-    };
+#define GATED_EXPERTS(X)                                                                           \
+    X(object, pair_rows)                                                                           \
+    X(object, slots)                                                                               \
+    X(address, rows)                                                                               \
+    X(number, num_rows)                                                                            \
+    X(number, row_stride)                                                                          \
+    X(address, gate_up)                                                                            \
+    X(number, gate_up_stride)                                                                      \
+    X(address, down)                                                                               \
+    X(number, down_stride)                                                                         \
+    X(address, out)                                                                                \
+    X(number, num_pairs)                                                                           \
+    X(number, num_slots)                                                                           \
+    X(number, hidden)                                                                              \
+    X(number, intermediate)                                                                        \
+    X(dtype, dtype)
+
+CALL(gated_experts, GATED_EXPERTS);
+
+static PyObject *run_gated_experts(struct experts *call, const struct array *arrays) {
     Py_buffer buffers[2];
-    if (read_arrays(arrays, wanted, buffers, 2) < 0) return NULL;
+    if (read_arrays(arrays, buffers, 2) < 0) return NULL;
     call->pair_rows = buffers[0].buf;
     call->slots = buffers[1].buf;
     PyThreadState *paused = pause_for(call->num_pairs * call->hidden * call->intermediate * 3);
@@ -63,76 +72,56 @@ static PyObject *run_gated_experts(struct experts *call, PyObject *const *arrays
     Py_RETURN_NONE;
 }
 
-PyObject *call_gated_experts(PyObject *Py_UNUSED(module), PyObject *const *arguments,
-                             Py_ssize_t given) {
-    enum {
-        ROWS,
-        NUM_ROWS,
-        ROW_STRIDE,
-        GATE_UP,
-        GATE_UP_STRIDE,
-        DOWN,
-        DOWN_STRIDE,
-        OUT,
-        NUM_PAIRS,
-        NUM_SLOTS,
-        HIDDEN,
-        INTERMEDIATE,
-        DTYPE,
-        COUNT
+static PyObject *gated_experts(const struct gated_experts_arguments *given) {
+    const int64_t item = item_bytes(given->dtype);
+    const struct array arrays[] = {
+        {.from = given->pair_rows, .count = given->num_pairs, .limit = given->num_rows},
+        {.from = given->slots, .count = given->num_pairs, .limit = given->num_slots},
     };
-    int64_t read[COUNT];
-    if (given < 2) return PyErr_Format(PyExc_TypeError, "pair_rows and slots are wanted");
-    if (read_numbers(arguments + 2, given - 2, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = dtype_of(read[DTYPE]);
-    const int64_t item = item_bytes(dtype);
     struct experts call = {
-        .rows = ADDRESS(read[ROWS]),
-        .row_stride = read[ROW_STRIDE] * item,
-        .gate_up = ADDRESS(read[GATE_UP]),
-        .gate_up_stride = read[GATE_UP_STRIDE] * item,
-        .down = ADDRESS(read[DOWN]),
-        .down_stride = read[DOWN_STRIDE] * item,
-        .out = ADDRESS(read[OUT]),
-        .num_pairs = read[NUM_PAIRS],
-        .num_slots = read[NUM_SLOTS],
-        .hidden = read[HIDDEN],
-        .intermediate = read[INTERMEDIATE],
-        .dtype = dtype,
+        .rows = given->rows,
+        .row_stride = given->row_stride * item,
+        .gate_up = given->gate_up,
+        .gate_up_stride = given->gate_up_stride * item,
+        .down = given->down,
+        .down_stride = given->down_stride * item,
+        .out = given->out,
+        .num_pairs = given->num_pairs,
+        .num_slots = given->num_slots,
+        .hidden = given->hidden,
+        .intermediate = given->intermediate,
+        .dtype = given->dtype,
     };
-    return run_gated_experts(&call, arguments, read[NUM_ROWS]);
+    return run_gated_experts(&call, arrays);
 }
 
-PyObject *call_rms_norm(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
-    enum {
-        ROWS,
-        WEIGHT,
-        OUT,
-        NUM_OUTER,
-        OUTER_STRIDE,
-        NUM_INNER,
-        INNER_STRIDE,
-        WIDTH,
-        DTYPE,
-        COUNT
-    };
-    int64_t read[COUNT];
-    float epsilon;
-    if (given < 1) return PyErr_Format(PyExc_TypeError, "epsilon is wanted");
-    if (read_floats(arguments, &epsilon, 1) < 0) return NULL;
-    if (read_numbers(arguments + 1, given - 1, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = dtype_of(read[DTYPE]);
+#define RMS_NORM(X)                                                                                \
+    X(address, rows)                                                                               \
+    X(address, weight)                                                                             \
+    X(address, out)                                                                                \
+    X(float, epsilon)                                                                              \
+    X(number, num_outer)                                                                           \
+    X(number, outer_stride)                                                                        \
+    X(number, num_inner)                                                                           \
+    X(number, inner_stride)                                                                        \
+    X(number, width)                                                                               \
+    X(dtype, dtype)
+
+CALL(rms_norm, RMS_NORM);
+
+static PyObject *rms_norm(const struct rms_norm_arguments *given) {
+    const int64_t item = item_bytes(given->dtype);
     const struct normalisation call = {
-        .rows = ADDRESS(read[ROWS]),
-        .outer_stride = read[OUTER_STRIDE] * item_bytes(dtype),
-        .inner_stride = read[INNER_STRIDE] * item_bytes(dtype),
-        .weight = ADDRESS(read[WEIGHT]),
-        .out = ADDRESS(read[OUT]),
-        .num_outer = read[NUM_OUTER],
-        .num_inner = read[NUM_INNER],
-        .width = read[WIDTH],
-        .epsilon = epsilon,
-        .dtype = dtype,
+        .rows = given->rows,
+        .outer_stride = given->outer_stride * item,
+        .inner_stride = given->inner_stride * item,
+        .weight = given->weight,
+        .out = given->out,
+        .num_outer = given->num_outer,
+        .num_inner = given->num_inner,
+        .width = given->width,
+        .epsilon = given->epsilon,
+        .dtype = given->dtype,
     };
     active->normalise(&call);
     Py_RETURN_NONE;
@@ -167,14 +156,27 @@ static PyObject *run_attend(struct attention *call, int64_t num_slots) {
     Py_RETURN_NONE;
 }
 
-/* `arrays` are first_slots and num_keys. */
-static PyObject *attend_with(struct attention *call, PyObject *const *arrays, int64_t num_slots) {
-    const struct array wanted[] = {
-        {.count = call->num_tokens, .limit = MOST_SLOTS},
-        {.count = call->num_tokens, .limit = MOST_SLOTS},
-    };
+#define ATTEND(X)                                                                                  \
+    X(object, first_slots)                                                                         \
+    X(object, num_keys)                                                                            \
+    X(address, query)                                                                              \
+    X(shape, query_shape)                                                                          \
+    X(shape, query_strides)                                                                        \
+    X(address, keys)                                                                               \
+    X(address, values)                                                                             \
+    X(shape, values_shape)                                                                         \
+    X(address, out)                                                                                \
+    X(address, sinks)                                                                              \
+    X(number, window)                                                                              \
+    X(float, scaling)                                                                              \
+    X(dtype, dtype)
+
+CALL(attend, ATTEND);
+
+static PyObject *attend_with(struct attention *call, const struct array *arrays,
+                             int64_t num_slots) {
     Py_buffer buffers[2];
-    if (read_arrays(arrays, wanted, buffers, 2) < 0) return NULL;
+    if (read_arrays(arrays, buffers, 2) < 0) return NULL;
     call->first_slots = buffers[0].buf;
     call->num_keys = buffers[1].buf;
     PyObject *result = run_attend(call, num_slots);
@@ -182,86 +184,65 @@ static PyObject *attend_with(struct attention *call, PyObject *const *arrays, in
     return result;
 }
 
-PyObject *call_attend(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
-    enum {
-        QUERY,
-        TOKEN_STRIDE,
-        HEAD_STRIDE,
-        KEYS,
-        VALUES,
-        OUT,
-        SINKS,
-        NUM_TOKENS,
-        NUM_HEADS,
-        NUM_KEY_HEADS,
-        NUM_SLOTS,
-        KEY_WIDTH,
-        VALUE_WIDTH,
-        WINDOW,
-        DTYPE,
-        COUNT
+static PyObject *attend(const struct attend_arguments *given) {
+    const int64_t item = item_bytes(given->dtype);
+    const int64_t num_tokens = given->query_shape[0], key_width = given->query_shape[2];
+    const int64_t num_key_heads = given->values_shape[1], value_width = given->values_shape[2];
+    const struct array arrays[] = {
+        {.from = given->first_slots, .count = num_tokens, .limit = MOST_SLOTS},
+        {.from = given->num_keys, .count = num_tokens, .limit = MOST_SLOTS},
     };
-    int64_t read[COUNT];
-    float scaling;
-    if (given < 3)
-        return PyErr_Format(PyExc_TypeError, "first_slots, num_keys and scaling are wanted");
-    if (read_floats(arguments + 2, &scaling, 1) < 0) return NULL;
-    if (read_numbers(arguments + 3, given - 3, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = dtype_of(read[DTYPE]);
-    const int64_t item = item_bytes(dtype);
     struct attention call = {
-        .query = ADDRESS(read[QUERY]),
-        .query_token_stride = read[TOKEN_STRIDE] * item,
-        .query_head_stride = read[HEAD_STRIDE] * item,
-        .keys = ADDRESS(read[KEYS]),
-        .key_slot_stride = read[NUM_KEY_HEADS] * read[KEY_WIDTH] * item,
-        .key_head_stride = read[KEY_WIDTH] * item,
-        .values = ADDRESS(read[VALUES]),
-        .value_slot_stride = read[NUM_KEY_HEADS] * read[VALUE_WIDTH] * item,
-        .value_head_stride = read[VALUE_WIDTH] * item,
-        .out = ADDRESS(read[OUT]),
-        .sinks = (const float *)ADDRESS(read[SINKS]),
-        .num_tokens = read[NUM_TOKENS],
-        .num_heads = read[NUM_HEADS],
-        .num_key_heads = read[NUM_KEY_HEADS],
-        .key_width = read[KEY_WIDTH],
-        .value_width = read[VALUE_WIDTH],
-        .window = read[WINDOW],
-        .scaling = scaling,
-        .dtype = dtype,
+        .query = given->query,
+        .query_token_stride = given->query_strides[0] * item,
+        .query_head_stride = given->query_strides[1] * item,
+        .keys = given->keys,
+        .key_slot_stride = num_key_heads * key_width * item,
+        .key_head_stride = key_width * item,
+        .values = given->values,
+        .value_slot_stride = num_key_heads * value_width * item,
+        .value_head_stride = value_width * item,
+        .out = given->out,
+        .sinks = (const float *)given->sinks,
+        .num_tokens = num_tokens,
+        .num_heads = given->query_shape[1],
+        .num_key_heads = num_key_heads,
+        .key_width = key_width,
+        .value_width = value_width,
+        .window = given->window,
+        .scaling = given->scaling,
+        .dtype = given->dtype,
     };
-    return attend_with(&call, arguments, read[NUM_SLOTS]);
+    return attend_with(&call, arrays, given->values_shape[0]);
 }
 
-PyObject *call_apply_rotary(PyObject *Py_UNUSED(module), PyObject *const *arguments,
-                            Py_ssize_t given) {
-    enum {
-        HEADS,
-        TOKEN_STRIDE,
-        HEAD_STRIDE,
-        COSINES,
-        SINES,
-        ANGLE_STRIDE,
-        NUM_TOKENS,
-        NUM_HEADS,
-        WIDTH,
-        DTYPE,
-        COUNT
-    };
-    int64_t read[COUNT];
-    if (read_numbers(arguments, given, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = dtype_of(read[DTYPE]);
+#define APPLY_ROTARY(X)                                                                            \
+    X(address, heads)                                                                              \
+    X(number, token_stride)                                                                        \
+    X(number, head_stride)                                                                         \
+    X(address, cosines)                                                                            \
+    X(address, sines)                                                                              \
+    X(number, angle_stride)                                                                        \
+    X(number, num_tokens)                                                                          \
+    X(number, num_heads)                                                                           \
+    X(number, width)                                                                               \
+    X(dtype, dtype)
+
+CALL(apply_rotary, APPLY_ROTARY);
+
+static PyObject *apply_rotary(const struct apply_rotary_arguments *given) {
+    const int64_t item = item_bytes(given->dtype);
     const struct rotation call = {
-        .heads = ADDRESS(read[HEADS]),
-        .token_stride = read[TOKEN_STRIDE] * item_bytes(dtype),
-        .head_stride = read[HEAD_STRIDE] * item_bytes(dtype),
-        .cosines = ADDRESS(read[COSINES]),
-        .sines = ADDRESS(read[SINES]),
-        .angle_stride = read[ANGLE_STRIDE] * item_bytes(dtype),
-        .num_tokens = read[NUM_TOKENS],
-        .num_heads = read[NUM_HEADS],
-        .width = read[WIDTH],
-        .dtype = dtype,
+        .heads = given->heads,
+        .token_stride = given->token_stride * item,
+        .head_stride = given->head_stride * item,
+        .cosines = given->cosines,
+        .sines = given->sines,
+        .angle_stride = given->angle_stride * item,
+        .num_tokens = given->num_tokens,
+        .num_heads = given->num_heads,
+        .width = given->width,
+        .dtype = given->dtype,
     };
     active->rotate(&call);
     Py_RETURN_NONE;

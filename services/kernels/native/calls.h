@@ -1,11 +1,20 @@
-/* What Python may call. All take plain arguments; see _native.pyi for their order. */
+/* What Python may call. Arguments are described where the function is defined. */
 
 #ifndef MOESAIC_CALLS_H
 #define MOESAIC_CALLS_H
 
-#include <Python.h>
+#include "arguments.h"
 
-#include "kernels.h"
+DECLARE_CALL(linear);
+DECLARE_CALL(gated_experts);
+DECLARE_CALL(rms_norm);
+DECLARE_CALL(attend);
+DECLARE_CALL(apply_rotary);
+DECLARE_CALL(describe_layer);
+DECLARE_CALL(attention_layer);
+DECLARE_CALL(gate);
+DECLARE_CALL(scatter);
+DECLARE_CALL(combine);
 
 /* The level in use. */
 extern const struct level *active;
@@ -17,15 +26,5 @@ extern const struct level *active;
 /* The most keys that any token sees, of all of which `num_seen` is raised by the number; -1 with an
  * error set when some token would see slots beyond the cache. */
 int64_t most_keys(const struct attention *call, int64_t num_slots, int64_t *num_seen);
-
-PyObject *call_linear(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_gated_experts(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_rms_norm(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_attend(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_apply_rotary(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_attention_layer(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_gate(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_scatter(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_combine(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
 
 #endif

@@ -1,6 +1,5 @@
 /* From a layer's replies to its weighted sums: finds the row of each pair, wherever it lies. */
 
-#include "arguments.h"
 #include "calls.h"
 
 #include <stdlib.h>
@@ -17,8 +16,8 @@ static int find_rows(const char **rows, int64_t num_pairs, PyObject *reply, PyOb
         PyErr_Format(PyExc_ValueError, "%zd bytes are no multiple of a row's %lld", data.len,
                      (long long)row_bytes);
     else
-        failed = read_arrays(&positions, &(struct array){.count = num_rows, .limit = num_pairs},
-                             &indices, 1);
+        failed = read_arrays(
+            &(struct array){.from = positions, .count = num_rows, .limit = num_pairs}, &indices, 1);
     if (!failed) {
         for (int64_t i = 0; i < num_rows; i++)
             rows[((const int64_t *)indices.buf)[i]] = (const char *)data.buf + i * row_bytes;
@@ -54,30 +53,40 @@ static void widen_weights(float *into, const char *weights, int64_t count, enum 
     }
 }
 
-PyObject *call_combine(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
-    enum { WEIGHTS, OUT, NUM_TOKENS, TOP_K, WIDTH, DTYPE, WEIGHTS_DTYPE, OUT_DTYPE, COUNT };
-    int64_t read[COUNT];
-    if (given < 2) return PyErr_Format(PyExc_TypeError, "replies and positions are wanted");
-    if (read_numbers(arguments + 2, given - 2, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = dtype_of(read[DTYPE]), weights_dtype = dtype_of(read[WEIGHTS_DTYPE]);
-    const int64_t num_pairs = read[NUM_TOKENS] * read[TOP_K];
+#define COMBINE(X)                                                                                 \
+    X(object, replies)                                                                             \
+    X(object, positions)                                                                           \
+    X(address, weights)                                                                            \
+    X(address, out)                                                                                \
+    X(number, num_tokens)                                                                          \
+    X(number, top_k)                                                                               \
+    X(number, width)                                                                               \
+    X(dtype, dtype)                                                                                \
+    X(dtype, weights_dtype)                                                                        \
+    X(dtype, out_dtype)
+
+CALL(combine, COMBINE);
+
+static PyObject *combine(const struct combine_arguments *given) {
+    const enum dtype dtype = given->dtype;
+    const int64_t num_pairs = given->num_tokens * given->top_k;
     const char **rows = calloc((size_t)num_pairs + 1, sizeof *rows + sizeof(float));
     if (!rows) return PyErr_NoMemory();
     float *weights = (float *)(rows + num_pairs);
-    widen_weights(weights, ADDRESS(read[WEIGHTS]), num_pairs, weights_dtype);
+    widen_weights(weights, given->weights, num_pairs, given->weights_dtype);
     const struct combination call = {
         .rows = rows,
         .weights = weights,
-        .out = ADDRESS(read[OUT]),
-        .num_tokens = read[NUM_TOKENS],
-        .top_k = read[TOP_K],
-        .width = read[WIDTH],
+        .out = given->out,
+        .num_tokens = given->num_tokens,
+        .top_k = given->top_k,
+        .width = given->width,
         .dtype = dtype,
-        .product = dtype == weights_dtype ? dtype : FLOAT32,
-        .out_dtype = dtype_of(read[OUT_DTYPE]),
+        .product = dtype == given->weights_dtype ? dtype : FLOAT32,
+        .out_dtype = given->out_dtype,
     };
-    const int failed =
-        find_all_rows(rows, num_pairs, arguments[0], arguments[1], call.width * item_bytes(dtype));
+    const int failed = find_all_rows(rows, num_pairs, given->replies, given->positions,
+                                     call.width * item_bytes(dtype));
     if (!failed) {
         PyThreadState *paused = pause_for(num_pairs * call.width);
         active->combine(&call);

@@ -1,9 +1,8 @@
 /* From Python's arguments to whole layers: an attention layer, a gate. */
 
-#include <stdlib.h>
-
-#include "arguments.h"
 #include "calls.h"
+
+#include <stdlib.h>
 
 /* Multiplications of a token besides those for its keys. */
 static int64_t work_of_token(const struct attention_layer *layer) {
@@ -25,16 +24,70 @@ static PyObject *run_layer(struct attention_layer *layer, int64_t num_slots) {
     Py_RETURN_NONE;
 }
 
-/* `arrays` are first_slots, num_keys and slots. */
-static PyObject *run_layer_with(struct attention_layer *layer, PyObject *const *arrays,
+/* What stays the same for all calls of a layer. */
+#define DESCRIBE_LAYER(X)                                                                          \
+    X(address, weight)                                                                             \
+    X(address, bias)                                                                               \
+    X(address, query_norm)                                                                         \
+    X(address, key_norm)                                                                           \
+    X(float, query_epsilon)                                                                        \
+    X(float, key_epsilon)                                                                          \
+    X(address, out_weight)                                                                         \
+    X(address, out_bias)                                                                           \
+    X(number, num_heads)                                                                           \
+    X(number, num_key_heads)                                                                       \
+    X(number, width)                                                                               \
+    X(number, hidden)                                                                              \
+    X(number, window)                                                                              \
+    X(float, scaling)                                                                              \
+    X(dtype, dtype)
+
+CALL(describe_layer, DESCRIBE_LAYER);
+
+/* The capsule that Python keeps it in. */
+#define LAYER "services.kernels._native.layer"
+
+static void free_layer(PyObject *capsule) { free(PyCapsule_GetPointer(capsule, LAYER)); }
+
+static PyObject *describe_layer(const struct describe_layer_arguments *given) {
+    struct describe_layer_arguments *const kept = malloc(sizeof *kept);
+    if (!kept) return PyErr_NoMemory();
+    *kept = *given;
+    PyObject *capsule = PyCapsule_New(kept, LAYER, free_layer);
+    if (!capsule) free(kept);
+    return capsule;
+}
+
+/* A kind of argument: what such a capsule holds, borrowed. */
+typedef const struct describe_layer_arguments *layer_argument;
+
+static int read_layer(PyObject *capsule, layer_argument *into) {
+    *into = PyCapsule_GetPointer(capsule, LAYER);
+    return *into ? 0 : -1;
+}
+
+#define ATTENTION_LAYER(X)                                                                         \
+    X(layer, layer)                                                                                \
+    X(object, first_slots)                                                                         \
+    X(object, num_keys)                                                                            \
+    X(object, slots)                                                                               \
+    X(address, rows)                                                                               \
+    X(address, out)                                                                                \
+    X(number, num_tokens)                                                                          \
+    X(number, num_written)                                                                         \
+    X(address, cosines)                                                                            \
+    X(address, sines)                                                                              \
+    X(number, angle_stride)                                                                        \
+    X(address, keys)                                                                               \
+    X(address, values)                                                                             \
+    X(number, num_slots)
+
+CALL(attention_layer, ATTENTION_LAYER);
+
+static PyObject *run_layer_with(struct attention_layer *layer, const struct array *arrays,
                                 int64_t num_slots) {
-    const struct array wanted[] = {
-        {.count = layer->attention.num_tokens, .limit = MOST_SLOTS},
-        {.count = layer->attention.num_tokens, .limit = MOST_SLOTS},
-        {.count = layer->num_written, .limit = num_slots},
-    };
     Py_buffer buffers[3];
-    if (read_arrays(arrays, wanted, buffers, 3) < 0) return NULL;
+    if (read_arrays(arrays, buffers, 3) < 0) return NULL;
     layer->attention.first_slots = buffers[0].buf;
     layer->attention.num_keys = buffers[1].buf;
     layer->slots = buffers[2].buf;
@@ -43,79 +96,76 @@ static PyObject *run_layer_with(struct attention_layer *layer, PyObject *const *
     return result;
 }
 
-PyObject *call_attention_layer(PyObject *Py_UNUSED(module), PyObject *const *arguments,
-                               Py_ssize_t given) {
-    enum {
-        ROWS,
-        OUT,
-        NUM_TOKENS,
-        NUM_WRITTEN,
-        COSINES,
-        SINES,
-        ANGLE_STRIDE,
-        KEYS,
-        VALUES,
-        NUM_SLOTS,
-        WEIGHT,
-        BIAS,
-        QUERY_NORM,
-        KEY_NORM,
-        OUT_WEIGHT,
-        OUT_BIAS,
-        NUM_HEADS,
-        NUM_KEY_HEADS,
-        WIDTH,
-        HIDDEN,
-        WINDOW,
-        DTYPE,
-        COUNT
+/* Queries, results and arrays are yet to come. */
+static struct attention attention_of(const struct attention_layer_arguments *given) {
+    const layer_argument layer = given->layer;
+    const int64_t head = layer->width * item_bytes(layer->dtype);
+    return (struct attention){
+        .keys = given->keys,
+        .key_slot_stride = layer->num_key_heads * head,
+        .key_head_stride = head,
+        .values = given->values,
+        .value_slot_stride = layer->num_key_heads * head,
+        .value_head_stride = head,
+        .num_tokens = given->num_tokens,
+        .num_heads = layer->num_heads,
+        .num_key_heads = layer->num_key_heads,
+        .key_width = layer->width,
+        .value_width = layer->width,
+        .window = layer->window,
+        .scaling = layer->scaling,
+        .dtype = layer->dtype,
     };
-    int64_t read[COUNT];
-    float scaling_and_epsilons[3];
-    if (given < 6)
-        return PyErr_Format(PyExc_TypeError, "three arrays, scaling and two epsilons are wanted");
-    if (read_floats(arguments + 3, scaling_and_epsilons, 3) < 0) return NULL;
-    if (read_numbers(arguments + 6, given - 6, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = dtype_of(read[DTYPE]);
-    const int64_t head = read[WIDTH] * item_bytes(dtype);
-    struct attention_layer layer = {
-        .attention =
-            {
-                .keys = ADDRESS(read[KEYS]),
-                .key_slot_stride = read[NUM_KEY_HEADS] * head,
-                .key_head_stride = head,
-                .values = ADDRESS(read[VALUES]),
-                .value_slot_stride = read[NUM_KEY_HEADS] * head,
-                .value_head_stride = head,
-                .num_tokens = read[NUM_TOKENS],
-                .num_heads = read[NUM_HEADS],
-                .num_key_heads = read[NUM_KEY_HEADS],
-                .key_width = read[WIDTH],
-                .value_width = read[WIDTH],
-                .window = read[WINDOW],
-                .scaling = scaling_and_epsilons[0],
-                .dtype = dtype,
-            },
-        .rows = ADDRESS(read[ROWS]),
-        .weight = ADDRESS(read[WEIGHT]),
-        .bias = ADDRESS(read[BIAS]),
-        .query_norm = ADDRESS(read[QUERY_NORM]),
-        .key_norm = ADDRESS(read[KEY_NORM]),
-        .out_weight = ADDRESS(read[OUT_WEIGHT]),
-        .out_bias = ADDRESS(read[OUT_BIAS]),
-        .cosines = ADDRESS(read[COSINES]),
-        .sines = ADDRESS(read[SINES]),
-        .keys = ADDRESS(read[KEYS]),
-        .values = ADDRESS(read[VALUES]),
-        .out = ADDRESS(read[OUT]),
-        .num_written = read[NUM_WRITTEN],
-        .hidden = read[HIDDEN],
-        .angle_stride = read[ANGLE_STRIDE] * item_bytes(dtype),
-        .query_epsilon = scaling_and_epsilons[1],
-        .key_epsilon = scaling_and_epsilons[2],
-    };
-    return run_layer_with(&layer, arguments, read[NUM_SLOTS]);
 }
+
+static PyObject *attention_layer(const struct attention_layer_arguments *given) {
+    const layer_argument layer = given->layer;
+    const struct array arrays[] = {
+        {.from = given->first_slots, .count = given->num_tokens, .limit = MOST_SLOTS},
+        {.from = given->num_keys, .count = given->num_tokens, .limit = MOST_SLOTS},
+        {.from = given->slots, .count = given->num_written, .limit = given->num_slots},
+    };
+    struct attention_layer call = {
+        .attention = attention_of(given),
+        .rows = given->rows,
+        .weight = layer->weight,
+        .bias = layer->bias,
+        .query_norm = layer->query_norm,
+        .key_norm = layer->key_norm,
+        .out_weight = layer->out_weight,
+        .out_bias = layer->out_bias,
+        .cosines = given->cosines,
+        .sines = given->sines,
+        .keys = given->keys,
+        .values = given->values,
+        .out = given->out,
+        .num_written = given->num_written,
+        .hidden = layer->hidden,
+        .angle_stride = given->angle_stride * item_bytes(layer->dtype),
+        .query_epsilon = layer->query_epsilon,
+        .key_epsilon = layer->key_epsilon,
+    };
+    return run_layer_with(&call, arrays, given->num_slots);
+}
+
+#define GATE(X)                                                                                    \
+    X(address, rows)                                                                               \
+    X(number, num_rows)                                                                            \
+    X(number, row_stride)                                                                          \
+    X(address, logits)                                                                             \
+    X(address, weights)                                                                            \
+    X(address, indices)                                                                            \
+    X(address, weight)                                                                             \
+    X(address, bias)                                                                               \
+    X(number, num_experts)                                                                         \
+    X(number, width)                                                                               \
+    X(number, num_chosen)                                                                          \
+    X(flag, softmax_first)                                                                         \
+    X(flag, renormalise)                                                                           \
+    X(dtype, weights_dtype)                                                                        \
+    X(dtype, dtype)
+
+CALL(gate, GATE);
 
 static PyObject *run_gate(const struct product *product, struct routing *routing) {
     const size_t scores = (size_t)PADDED_SCORES(routing->num_experts) * sizeof(float);
@@ -131,54 +181,33 @@ static PyObject *run_gate(const struct product *product, struct routing *routing
     Py_RETURN_NONE;
 }
 
-PyObject *call_gate(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
-    enum {
-        ROWS,
-        NUM_ROWS,
-        ROW_STRIDE,
-        LOGITS,
-        WEIGHTS,
-        INDICES,
-        WEIGHT,
-        BIAS,
-        NUM_EXPERTS,
-        WIDTH,
-        NUM_CHOSEN,
-        SOFTMAX_FIRST,
-        RENORMALISE,
-        WEIGHTS_DTYPE,
-        DTYPE,
-        COUNT
-    };
-    int64_t read[COUNT];
-    if (read_numbers(arguments, given, read, COUNT) < 0) return NULL;
-    const enum dtype dtype = dtype_of(read[DTYPE]);
-    const int64_t item = item_bytes(dtype);
+static PyObject *gate(const struct gate_arguments *given) {
+    const int64_t item = item_bytes(given->dtype);
     const struct product product = {
-        .rows = ADDRESS(read[ROWS]),
-        .row_stride = read[ROW_STRIDE] * item,
-        .weight = ADDRESS(read[WEIGHT]),
-        .weight_stride = read[WIDTH] * item,
-        .bias = ADDRESS(read[BIAS]),
-        .out = ADDRESS(read[LOGITS]),
-        .out_stride = read[NUM_EXPERTS] * item,
-        .num_rows = read[NUM_ROWS],
-        .num_outputs = read[NUM_EXPERTS],
-        .width = read[WIDTH],
-        .dtype = dtype,
-        .out_dtype = dtype,
+        .rows = given->rows,
+        .row_stride = given->row_stride * item,
+        .weight = given->weight,
+        .weight_stride = given->width * item,
+        .bias = given->bias,
+        .out = given->logits,
+        .out_stride = given->num_experts * item,
+        .num_rows = given->num_rows,
+        .num_outputs = given->num_experts,
+        .width = given->width,
+        .dtype = given->dtype,
+        .out_dtype = given->dtype,
     };
     struct routing routing = {
-        .logits = ADDRESS(read[LOGITS]),
-        .weights = ADDRESS(read[WEIGHTS]),
-        .indices = (int64_t *)ADDRESS(read[INDICES]),
-        .num_rows = read[NUM_ROWS],
-        .num_experts = read[NUM_EXPERTS],
-        .num_chosen = read[NUM_CHOSEN],
-        .softmax_first = read[SOFTMAX_FIRST] != 0,
-        .renormalise = read[RENORMALISE] != 0,
-        .dtype = dtype,
-        .weights_dtype = dtype_of(read[WEIGHTS_DTYPE]),
+        .logits = given->logits,
+        .weights = given->weights,
+        .indices = (int64_t *)given->indices,
+        .num_rows = given->num_rows,
+        .num_experts = given->num_experts,
+        .num_chosen = given->num_chosen,
+        .softmax_first = given->softmax_first,
+        .renormalise = given->renormalise,
+        .dtype = given->dtype,
+        .weights_dtype = given->weights_dtype,
     };
     return run_gate(&product, &routing);
 }

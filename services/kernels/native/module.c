@@ -1,6 +1,5 @@
 /* The Python module, and which level of the instruction set it uses. */
 
-#include "arguments.h"
 #include "calls.h"
 
 #define MAX_LEVELS 4
@@ -53,18 +52,19 @@ static PyObject *set_level(PyObject *Py_UNUSED(module), PyObject *name) {
 }
 
 static PyMethodDef methods[] = {
-    {"linear", FASTCALL(call_linear), METH_FASTCALL, NULL},
-    {"gated_experts", FASTCALL(call_gated_experts), METH_FASTCALL, NULL},
-    {"rms_norm", FASTCALL(call_rms_norm), METH_FASTCALL, NULL},
-    {"attend", FASTCALL(call_attend), METH_FASTCALL, NULL},
-    {"apply_rotary", FASTCALL(call_apply_rotary), METH_FASTCALL, NULL},
-    {"attention_layer", FASTCALL(call_attention_layer), METH_FASTCALL, NULL},
-    {"gate", FASTCALL(call_gate), METH_FASTCALL, NULL},
-    {"scatter", FASTCALL(call_scatter), METH_FASTCALL, NULL},
-    {"combine", FASTCALL(call_combine), METH_FASTCALL, NULL},
-    {"levels", levels, METH_NOARGS, NULL},
-    {"level", level, METH_NOARGS, NULL},
-    {"set_level", set_level, METH_O, NULL},
+    METHOD(linear),
+    METHOD(gated_experts),
+    METHOD(rms_norm),
+    METHOD(attend),
+    METHOD(apply_rotary),
+    METHOD(describe_layer),
+    METHOD(attention_layer),
+    METHOD(gate),
+    METHOD(scatter),
+    METHOD(combine),
+    {"levels", levels, METH_NOARGS, "levels($module, /)\n--\n\n"},
+    {"level", level, METH_NOARGS, "level($module, /)\n--\n\n"},
+    {"set_level", set_level, METH_O, "set_level($module, name, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };
 

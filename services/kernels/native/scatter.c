@@ -1,7 +1,6 @@
 /* A layer's pairs by the service that computes them: arithmetic on indices, the same at every
  * level. */
 
-#include "arguments.h"
 #include "calls.h"
 
 #include <stdlib.h>
@@ -92,29 +91,40 @@ static int make_stretches(struct scatter *call) {
     return call->stretches ? 0 : -1;
 }
 
-PyObject *call_scatter(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given) {
+#define SCATTER(X)                                                                                 \
+    X(object, experts)                                                                             \
+    X(object, owners)                                                                              \
+    X(object, results)                                                                             \
+    X(number, num_pairs)                                                                           \
+    X(number, num_experts)                                                                         \
+    X(number, top_k)
+
+CALL(scatter, SCATTER);
+
+static PyObject *scatter(const struct scatter_arguments *given) {
     enum { EXPERTS, OWNERS, RESULTS, NUM_ARRAYS };
-    enum { NUM_PAIRS, NUM_EXPERTS, TOP_K, COUNT };
-    int64_t read[COUNT];
-    Py_buffer buffers[NUM_ARRAYS];
-    if (given < NUM_ARRAYS)
-        return PyErr_Format(PyExc_TypeError, "experts, owners and results are wanted");
-    if (read_numbers(arguments + NUM_ARRAYS, given - NUM_ARRAYS, read, COUNT) < 0) return NULL;
-    const int64_t num_pairs = read[NUM_PAIRS];
+    const int64_t num_pairs = given->num_pairs, num_experts = given->num_experts;
     const struct array wanted[NUM_ARRAYS] = {
-        [EXPERTS] = {.count = num_pairs, .lowest = INT64_MIN, .limit = read[NUM_EXPERTS]},
-        [OWNERS] = {.count = read[NUM_EXPERTS], .lowest = -1, .limit = MOST_SERVICES},
-        [RESULTS] = {.count = 3 * num_pairs, .is_room = 1},
+        [EXPERTS] = {.from = given->experts,
+                     .count = num_pairs,
+                     .lowest = INT64_MIN,
+                     .limit = num_experts},
+        [OWNERS] = {.from = given->owners,
+                    .count = num_experts,
+                    .lowest = -1,
+                    .limit = MOST_SERVICES},
+        [RESULTS] = {.from = given->results, .count = 3 * num_pairs, .is_room = 1},
     };
-    if (read_arrays(arguments, wanted, buffers, NUM_ARRAYS) < 0) return NULL;
+    Py_buffer buffers[NUM_ARRAYS];
+    if (read_arrays(wanted, buffers, NUM_ARRAYS) < 0) return NULL;
     int64_t *const results = buffers[RESULTS].buf;
     PyObject *services = NULL;
     struct scatter call = {
         .experts = buffers[EXPERTS].buf,
         .owners = buffers[OWNERS].buf,
         .num_pairs = num_pairs,
-        .num_experts = read[NUM_EXPERTS],
-        .top_k = read[TOP_K],
+        .num_experts = num_experts,
+        .top_k = given->top_k,
         .positions = results,
         .rows = results + num_pairs,
         .pair_rows = (uint32_t *)(results + 2 * num_pairs),

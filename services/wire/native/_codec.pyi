@@ -8,6 +8,7 @@ import numpy.typing as npt
 from services.wire.native.messages import FrameFields, ReplyFields
 
 def encode_frame(
+    *,
     row_indices: npt.NDArray[np.int64] | None,
     pair_rows: npt.NDArray[np.uint32],
     pair_experts: npt.NDArray[np.uint32],
@@ -23,9 +24,9 @@ def encode_frame(
     num_rows: int,
     row_bytes: int,
     row_stride: int,
-    /,
 ) -> bytes: ...
 def encode_reply(
+    *,
     frame_id: int,
     batch_frames: int,
     timings: tuple[int, int, int, int] | None,
@@ -35,7 +36,6 @@ def encode_reply(
     num_rows: int,
     row_bytes: int,
     row_stride: int,
-    /,
 ) -> bytes: ...
 def decode_request(message: bytes, /) -> FrameFields | None: ...
 def decode_response(message: bytes, /) -> tuple[int, ReplyFields | None] | None: ...

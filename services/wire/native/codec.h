@@ -1,12 +1,14 @@
-/* What Python may call; see _codec.pyi for the arguments. */
+/* What Python may call: to write, with keyword arguments, which are described where the function is
+ * defined; to read, with a message. */
 
 #ifndef MOESAIC_CODEC_H
 #define MOESAIC_CODEC_H
 
-#include <Python.h>
+#include "arguments.h"
 
-PyObject *call_encode_frame(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
-PyObject *call_encode_reply(PyObject *module, PyObject *const *arguments, Py_ssize_t given);
+DECLARE_CALL(encode_frame);
+DECLARE_CALL(encode_reply);
+
 PyObject *call_decode_request(PyObject *module, PyObject *message);
 PyObject *call_decode_response(PyObject *module, PyObject *message);
 

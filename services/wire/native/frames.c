@@ -1,6 +1,5 @@
 /* Frames: written in one allocation, read without a copy of their rows. */
 
-#include "arguments.h"
 #include "checksum.h"
 #include "codec.h"
 #include "messages.h"
@@ -115,82 +114,56 @@ static int read_requests(PyObject *numbers, char **memory, struct bytes *packed)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* 0, or -1 with an error set. */
-static int read_text(PyObject *text, struct bytes *bytes) {
-    Py_ssize_t count;
-    bytes->data = PyUnicode_AsUTF8AndSize(text, &count);
-    if (!bytes->data) return -1;
-    bytes->count = (size_t)count;
-    return 0;
-}
+#define ENCODE_FRAME(X)                                                                            \
+    X(object, row_indices)                                                                         \
+    X(object, pair_rows)                                                                           \
+    X(object, pair_experts)                                                                        \
+    X(object, pair_weights)                                                                        \
+    X(object, requests)                                                                            \
+    X(text, traceparent)                                                                           \
+    X(uint64, frame_id)                                                                            \
+    X(uint32, layer)                                                                               \
+    X(uint31, element_type)                                                                        \
+    X(uint64, remaining_nanos)                                                                     \
+    X(flag, checksum)                                                                              \
+    TENSOR(X)
 
-enum {
-    ARG_INDICES,
-    ARG_PAIR_ROWS,
-    ARG_EXPERTS,
-    ARG_WEIGHTS,
-    ARG_REQUESTS,
-    ARG_TRACEPARENT,
-    ARG_ID
-};
-enum {
-    ARG_LAYER = ARG_ID + 1,
-    ARG_DTYPE,
-    ARG_NANOS,
-    ARG_CHECKSUM,
-    ARG_ROWS,
-    NUM_ARGUMENTS = ARG_ROWS + ROWS_NUMBERS
-};
+CALL(encode_frame, ENCODE_FRAME);
 
 /* 0, or -1 with an error set. */
-static int read_frame_numbers(PyObject *const *arguments, const struct rows *rows,
-                              struct frame *frame) {
-    uint64_t layer, dtype;
-    if (read_unsigned(arguments[ARG_ID], UINT64_MAX, &frame->frame_id) < 0) return -1;
-    if (read_unsigned(arguments[ARG_LAYER], UINT32_MAX, &layer) < 0) return -1;
-    if (read_unsigned(arguments[ARG_DTYPE], INT32_MAX, &dtype) < 0) return -1;
-    if (read_unsigned(arguments[ARG_NANOS], UINT64_MAX, &frame->remaining_nanos) < 0) return -1;
-    if (rows->count > UINT32_MAX) {
-        PyErr_Format(PyExc_OverflowError, "%lld rows are too many", (long long)rows->count);
+static int read_sources(const struct encode_frame_arguments *given, struct sources *sources,
+                        struct rows *rows, struct frame *frame) {
+    PyObject *const weights = given->pair_weights;
+    if (choose_rows(rows, given->row_indices, &sources->row_indices, &frame->rows.count) < 0)
         return -1;
-    }
-    frame->layer = (uint32_t)layer;
-    frame->dtype = (uint32_t)dtype;
-    frame->num_rows = (uint32_t)rows->count;
-    frame->has_checksum = PyObject_IsTrue(arguments[ARG_CHECKSUM]);
-    return frame->has_checksum < 0 ? -1 : 0;
-}
-
-/* 0, or -1 with an error set. */
-static int read_sources(PyObject *const *arguments, struct sources *sources, struct rows *rows,
-                        struct frame *frame) {
-    PyObject *const indices = arguments[ARG_INDICES], *const weights = arguments[ARG_WEIGHTS];
-    if (read_rows(arguments + ARG_ROWS, indices, rows, &sources->row_indices, &frame->rows.count) <
-        0)
-        return -1;
-    if (read_words(arguments[ARG_PAIR_ROWS], 'I', &sources->pair_rows, &frame->pair_rows) < 0)
-        return -1;
-    if (read_words(arguments[ARG_EXPERTS], 'I', &sources->pair_experts, &frame->pair_experts) < 0)
+    if (read_words(given->pair_rows, 'I', &sources->pair_rows, &frame->pair_rows) < 0) return -1;
+    if (read_words(given->pair_experts, 'I', &sources->pair_experts, &frame->pair_experts) < 0)
         return -1;
     if (weights != Py_None &&
         read_words(weights, 'f', &sources->pair_weights, &frame->pair_weights) < 0)
         return -1;
-    if (read_text(arguments[ARG_TRACEPARENT], &frame->traceparent) < 0) return -1;
-    return read_requests(arguments[ARG_REQUESTS], &sources->requests, &frame->requests);
+    if (read_requests(given->requests, &sources->requests, &frame->requests) < 0) return -1;
+    if (rows->count > UINT32_MAX) {
+        PyErr_Format(PyExc_OverflowError, "%lld rows are too many", (long long)rows->count);
+        return -1;
+    }
+    frame->num_rows = (uint32_t)rows->count;
+    return 0;
 }
 
-PyObject *call_encode_frame(PyObject *Py_UNUSED(module), PyObject *const *arguments,
-                            Py_ssize_t given) {
-    struct frame frame = {0};
-    struct rows rows;
+static PyObject *encode_frame(const struct encode_frame_arguments *given) {
+    struct rows rows = ROWS_OF(given);
     struct sources sources = {0};
+    struct frame frame = {
+        .frame_id = given->frame_id,
+        .remaining_nanos = given->remaining_nanos,
+        .layer = given->layer,
+        .dtype = given->element_type,
+        .traceparent = given->traceparent,
+        .has_checksum = given->checksum,
+    };
     PyObject *message = NULL;
-    if (given != NUM_ARGUMENTS)
-        return PyErr_Format(PyExc_TypeError, "%d arguments are wanted, not %zd", NUM_ARGUMENTS,
-                            given);
-    if (read_sources(arguments, &sources, &rows, &frame) == 0 &&
-        read_frame_numbers(arguments, &rows, &frame) == 0)
-        message = written(&frame, &rows);
+    if (read_sources(given, &sources, &rows, &frame) == 0) message = written(&frame, &rows);
     release(&sources);
     return message;
 }
@@ -260,7 +233,7 @@ static PyObject *copied(struct bytes bytes) {
     return PyBytes_FromStringAndSize(bytes.data, (Py_ssize_t)bytes.count);
 }
 
-/* As _native.pyi says; NULL as `unpacked`. */
+/* As _codec.pyi says; NULL as `unpacked`. */
 static PyObject *described(PyObject *message, const struct frame *frame) {
     const struct bytes text = frame->traceparent;
     PyObject *requests = unpacked(frame->requests);

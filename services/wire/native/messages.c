@@ -2,8 +2,6 @@
 
 #include "messages.h"
 
-#include "arguments.h"
-
 /* Half of what there is room for, so that what stands around the rows can be added without a look.
  */
 #define MOST_ROW_BYTES (PY_SSIZE_T_MAX / 2)
@@ -20,19 +18,11 @@ int read_unsigned(PyObject *number, uint64_t most, uint64_t *into) {
     return -1;
 }
 
-int read_rows(PyObject *const *arguments, PyObject *indices, struct rows *rows, Py_buffer *buffer,
-              size_t *num_bytes) {
-    int64_t read[ROWS_NUMBERS];
-    if (read_numbers(arguments, ROWS_NUMBERS, read, ROWS_NUMBERS) < 0) return -1;
-    *rows = (struct rows){
-        .first = ADDRESS(read[ROWS_ADDRESS]),
-        .count = read[ROWS_COUNT],
-        .row_bytes = (size_t)read[ROWS_ROW_BYTES],
-        .stride = read[ROWS_STRIDE],
-    };
+int choose_rows(struct rows *rows, PyObject *indices, Py_buffer *buffer, size_t *num_bytes) {
     if (indices != Py_None) {
-        const struct array wanted = {.count = PyObject_Size(indices), .limit = read[ROWS_COUNT]};
-        if (wanted.count < 0 || read_arrays(&indices, &wanted, buffer, 1) < 0) return -1;
+        const struct array wanted = {
+            .from = indices, .count = PyObject_Size(indices), .limit = rows->count};
+        if (wanted.count < 0 || read_arrays(&wanted, buffer, 1) < 0) return -1;
         rows->indices = buffer->buf;
         rows->count = wanted.count;
     }

@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "arguments.h"
+
 enum wire_type { VARINT = 0, LENGTH_DELIMITED = 2, FIXED32 = 5 };
 
 #define TAG(field, type) ((field) << 3 | (type))
@@ -142,16 +144,56 @@ struct rows {
     int64_t stride; /* bytes */
 };
 
-/* The order in which Python passes a tensor of rows. */
-enum { ROWS_ADDRESS, ROWS_COUNT, ROWS_ROW_BYTES, ROWS_STRIDE, ROWS_NUMBERS };
+/* The arguments in which Python passes a tensor of rows, and all its rows. */
+#define TENSOR(X)                                                                                  \
+    X(address, rows)                                                                               \
+    X(number, num_rows)                                                                            \
+    X(number, row_bytes)                                                                           \
+    X(number, row_stride)
+#define ROWS_OF(given)                                                                             \
+    {.first = (given)->rows,                                                                       \
+     .count = (given)->num_rows,                                                                   \
+     .row_bytes = (size_t)(given)->row_bytes,                                                      \
+     .stride = (given)->row_stride}
 
-/* Reads all rows of a tensor; `num_bytes` is what they take when written. 0, or -1 with an error
- * set. */
-int read_rows(PyObject *const *arguments, PyObject *indices, struct rows *rows, Py_buffer *buffer,
-              size_t *num_bytes);
+/* Chooses the rows with `indices`, unless these are None. `num_bytes` is what the rows take when
+ * written. 0, or -1 with an error set. */
+int choose_rows(struct rows *rows, PyObject *indices, Py_buffer *buffer, size_t *num_bytes);
 
 /* Reads an integer of at most `most`. 0, or -1 with an error set. */
 int read_unsigned(PyObject *number, uint64_t most, uint64_t *into);
+
+/* More kinds of arguments. */
+
+typedef uint64_t uint64_argument;
+typedef uint32_t uint32_argument, uint31_argument;
+typedef struct bytes text_argument; /* in UTF-8, borrowed */
+
+static inline int read_uint64(PyObject *number, uint64_t *into) {
+    return read_unsigned(number, UINT64_MAX, into);
+}
+
+static inline int read_uint32(PyObject *number, uint32_t *into) {
+    uint64_t read;
+    if (read_unsigned(number, UINT32_MAX, &read) < 0) return -1;
+    *into = (uint32_t)read;
+    return 0;
+}
+
+static inline int read_uint31(PyObject *number, uint32_t *into) {
+    uint64_t read;
+    if (read_unsigned(number, INT32_MAX, &read) < 0) return -1;
+    *into = (uint32_t)read;
+    return 0;
+}
+
+static inline int read_text(PyObject *text, struct bytes *into) {
+    Py_ssize_t count;
+    into->data = PyUnicode_AsUTF8AndSize(text, &count);
+    if (!into->data) return -1;
+    into->count = (size_t)count;
+    return 0;
+}
 
 /* A new message whose body has `num_head` bytes and then `rows`, which are in place already;
  * `num_after` bytes follow it. `head` is where the body is to be put. NULL with an error set. */

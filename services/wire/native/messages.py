@@ -52,8 +52,24 @@ def encode_frame(
     """
     if rows.stride(1) != 1:
         rows = rows.contiguous()
-    fields = (pair_rows, pair_experts, pair_weights, requests, traceparent, frame_id, layer, element_type)
-    return _codec.encode_frame(row_indices, *fields, remaining_nanos, checksum, *_laid_out(rows))
+    address, num_rows, row_bytes, row_stride = _laid_out(rows)
+    return _codec.encode_frame(
+        row_indices=row_indices,
+        pair_rows=pair_rows,
+        pair_experts=pair_experts,
+        pair_weights=pair_weights,
+        requests=requests,
+        traceparent=traceparent,
+        frame_id=frame_id,
+        layer=layer,
+        element_type=element_type,
+        remaining_nanos=remaining_nanos,
+        checksum=checksum,
+        rows=address,
+        num_rows=num_rows,
+        row_bytes=row_bytes,
+        row_stride=row_stride,
+    )
 
 
 def encode_reply(
@@ -67,8 +83,18 @@ def encode_reply(
     """A DispatchResponse with a reply of `rows` [rows, width]; raises as `encode_frame`."""
     if rows is not None and rows.stride(1) != 1:
         rows = rows.contiguous()
-    shape = _NO_ROWS if rows is None else _laid_out(rows)
-    return _codec.encode_reply(frame_id, batch_frames, timings, granted_pairs, checksum, *shape)
+    address, num_rows, row_bytes, row_stride = _NO_ROWS if rows is None else _laid_out(rows)
+    return _codec.encode_reply(
+        frame_id=frame_id,
+        batch_frames=batch_frames,
+        timings=timings,
+        granted_pairs=granted_pairs,
+        checksum=checksum,
+        rows=address,
+        num_rows=num_rows,
+        row_bytes=row_bytes,
+        row_stride=row_stride,
+    )
 
 
 def decode_request(message: bytes) -> FrameFields | None:

@@ -1,14 +1,14 @@
 /* The Python module of the frame codec. */
 
-#include "arguments.h"
 #include "checksum.h"
 #include "codec.h"
 
 static PyMethodDef methods[] = {
-    {"encode_frame", FASTCALL(call_encode_frame), METH_FASTCALL, NULL},
-    {"encode_reply", FASTCALL(call_encode_reply), METH_FASTCALL, NULL},
-    {"decode_request", call_decode_request, METH_O, NULL},
-    {"decode_response", call_decode_response, METH_O, NULL},
+    METHOD(encode_frame),
+    METHOD(encode_reply),
+    {"decode_request", call_decode_request, METH_O, "decode_request($module, message, /)\n--\n\n"},
+    {"decode_response", call_decode_response, METH_O,
+     "decode_response($module, message, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };
 

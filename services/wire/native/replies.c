@@ -71,30 +71,26 @@ static int read_timings_argument(PyObject *timings, struct reply *reply) {
     return 0;
 }
 
-PyObject *call_encode_reply(PyObject *Py_UNUSED(module), PyObject *const *arguments,
-                            Py_ssize_t given) {
-    enum {
-        ID,
-        FRAMES,
-        ARG_TIMINGS,
-        GRANTED,
-        HAS_CHECKSUM,
-        TENSOR,
-        NUM_ARGUMENTS = TENSOR + ROWS_NUMBERS
+#define ENCODE_REPLY(X)                                                                            \
+    X(uint64, frame_id)                                                                            \
+    X(uint32, batch_frames)                                                                        \
+    X(object, timings)                                                                             \
+    X(uint64, granted_pairs)                                                                       \
+    X(flag, checksum)                                                                              \
+    TENSOR(X)
+
+CALL(encode_reply, ENCODE_REPLY);
+
+static PyObject *encode_reply(const struct encode_reply_arguments *given) {
+    struct rows rows = ROWS_OF(given);
+    struct reply reply = {
+        .frame_id = given->frame_id,
+        .granted_pairs = given->granted_pairs,
+        .batch_frames = given->batch_frames,
+        .has_checksum = given->checksum,
     };
-    struct reply reply = {0};
-    struct rows rows;
-    uint64_t batch_frames;
-    if (given != NUM_ARGUMENTS)
-        return PyErr_Format(PyExc_TypeError, "%d arguments are wanted, not %zd", NUM_ARGUMENTS,
-                            given);
-    if (read_unsigned(arguments[ID], UINT64_MAX, &reply.frame_id) < 0) return NULL;
-    if (read_unsigned(arguments[FRAMES], UINT32_MAX, &batch_frames) < 0) return NULL;
-    if (read_timings_argument(arguments[ARG_TIMINGS], &reply) < 0) return NULL;
-    if (read_unsigned(arguments[GRANTED], UINT64_MAX, &reply.granted_pairs) < 0) return NULL;
-    if ((reply.has_checksum = PyObject_IsTrue(arguments[HAS_CHECKSUM])) < 0) return NULL;
-    if (read_rows(arguments + TENSOR, Py_None, &rows, NULL, &reply.rows.count) < 0) return NULL;
-    reply.batch_frames = (uint32_t)batch_frames;
+    if (read_timings_argument(given->timings, &reply) < 0) return NULL;
+    if (choose_rows(&rows, Py_None, NULL, &reply.rows.count) < 0) return NULL;
     return written(&reply, &rows);
 }
 
@@ -133,7 +129,7 @@ static int read_reply(struct reader from, struct reply *reply) {
     return !reply->has_checksum || reply->checksum == checksum_of_reply(reply);
 }
 
-/* As _native.pyi says. */
+/* As _codec.pyi says. */
 static PyObject *described(PyObject *message, const struct reply *reply) {
     const unsigned long long id = reply->frame_id, granted = reply->granted_pairs;
     const uint64_t *const timings = reply->timings;
