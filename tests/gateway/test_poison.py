@@ -103,7 +103,7 @@ async def test_a_token_that_cannot_be_decoded_ends_its_request_alone(
             raise error
         return "a" * len(token_ids)
 
-    monkeypatch.setattr(Tokeniser, "detokeniser", lambda _: Detokeniser(decode, lambda _: True))
+    monkeypatch.setattr(Tokeniser, "detokeniser", lambda *_: Detokeniser(decode, lambda _: True))
     router = RouterDouble()
     async with running_gateway(router) as client, beside(client, router):
         call = client.generate("poison")
