@@ -9,6 +9,8 @@ from hypothesis import settings
 
 # Before grpc is imported: services that are stopped in the middle of calls, as here, are no news.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Before torch is imported: the bits of a product by several threads depend on its number of rows on some processors.
+os.environ["OMP_NUM_THREADS"] = "1"
 # What tests talk to is on this machine, and what they record goes where they say.
 for name in list(os.environ):
     if name.lower().endswith("_proxy") or name.startswith("OTEL_"):

@@ -73,5 +73,6 @@ def test_every_command_of_the_readme_is_one_with_such_flags(line: str, capsys: p
 def test_a_fresh_shell_is_told_how_it_finds_the_command_before_it_is_to_type_it():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.index("```\n. .venv/bin/activate\n") < readme.index("```\nmoesaic ")
-    printed = subprocess.run(["make", "-n", "run"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    command = ["make", "--no-print-directory", "-n", "run"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert "next: . .venv/bin/activate" in printed.stdout.splitlines()[-1]
