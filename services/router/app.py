@@ -11,7 +11,7 @@ from moesaic.v1 import placement_pb2_grpc, router_pb2_grpc
 from services.model.checkpoint import Checkpoint
 from services.router import placement_service, service
 from services.router.assembly import Assembly
-from services.router.engine import Engine
+from services.router.engine.engine import Engine
 from services.router.placement_service import PlacementService
 from services.router.running import Running
 from services.router.service import RouterService

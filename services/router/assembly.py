@@ -15,22 +15,22 @@ from services.model.kv_cache import KvCache, bytes_per_token
 from services.router.balance.balancer import Balancer
 from services.router.balance.metrics import observe_balancer
 from services.router.balance.planner import Planner
-from services.router.combine import ExactCombine, PartialCombine
-from services.router.dispatch import Dispatcher
-from services.router.engine import Engine
-from services.router.expected import Expected
+from services.router.dispatch.combine import ExactCombine, PartialCombine
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.engine.engine import Engine
+from services.router.engine.kv_budget import KvBudget, kv_budget
+from services.router.engine.scheduler import Scheduler
+from services.router.engine.sequence import TraceDetail
+from services.router.engine.tracing import Tracing
+from services.router.engine.trunk import Numerics, Trunk
+from services.router.engine.warm_up import warm_up
 from services.router.hosting.fleet import Fleet
 from services.router.hosting.metrics import observe_fleet
-from services.router.kv_budget import KvBudget, kv_budget
-from services.router.lanes import AutoLanes, FixedLanes, Lanes
+from services.router.lanes.choice import AutoLanes, FixedLanes, Lanes
 from services.router.load.watch import RoutingWatch
+from services.router.peers.expected import Expected
 from services.router.running import Running
-from services.router.scheduler import Scheduler
-from services.router.sequence import TraceDetail
 from services.router.settings import RouterSettings
-from services.router.tracing import Tracing
-from services.router.trunk import Numerics, Trunk
-from services.router.warm_up import warm_up
 from services.wire.errors import BadState
 from services.wire.frames import ELEMENT_TYPES
 from services.wire.row_bytes import type_name

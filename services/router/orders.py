@@ -4,7 +4,7 @@ import math
 
 from moesaic.v1 import common_pb2, router_pb2
 from services.model.sampler import Sampling
-from services.router.sequence import Order, TraceDetail
+from services.router.engine.sequence import Order, TraceDetail
 from services.runtime.span_writing import SpanRef
 from services.wire.errors import InvalidRequest
 

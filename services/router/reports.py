@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from moesaic.v1 import common_pb2, router_pb2
-from services.router.receipt import PhaseTotals, SequenceReceipt
-from services.router.sequence import Ending, Reason, Sequence
-from services.router.step import Step
+from services.router.engine.sequence import Ending, Reason, Sequence
+from services.router.engine.step import Step
+from services.router.times.receipt import PhaseTotals, SequenceReceipt
 
 
 def report_token(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from moesaic.v1 import router_pb2
 from services.router.balance.balancer import Balancer
-from services.router.engine import Engine
+from services.router.engine.engine import Engine
 from services.router.hosting.fleet import Fleet
 from services.router.load.watch import RoutingWatch
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from moesaic.v1 import router_pb2
-from services.router.engine import Engine
+from services.router.engine.engine import Engine
+from services.router.engine.sequence import Ending, Reason, Sequence
+from services.router.engine.step import Step
 from services.router.orders import order_of
 from services.router.reports import report_finish, report_token
-from services.router.sequence import Ending, Reason, Sequence
-from services.router.step import Step
 from services.runtime.failures import failure_of
 from services.wire.errors import InvalidRequest, ServingError
 

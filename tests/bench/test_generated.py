@@ -2,10 +2,10 @@
 
 from types import SimpleNamespace
 
-from bench.generated import Generated
-from bench.peers import decode_step, random_gate
-from bench.router_load import _Batch
-from bench.transformers_load import Setting, best_by_threads, settings_for
+from bench.generate.router_load import _Batch
+from bench.generate.transformers_load import Setting, best_by_threads, settings_for
+from bench.rig.generated import Generated
+from bench.rig.peers import decode_step, random_gate
 from moesaic.v1 import router_pb2
 
 

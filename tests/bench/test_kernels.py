@@ -5,14 +5,16 @@ from argparse import Namespace
 import pytest
 import torch
 
-from bench import kernel_error, kernel_operations, kernels
-from bench.failure import BenchFailed
-from bench.kernel_error import TRANSFORMERS, compared, passages, transformers_logits
-from bench.kernel_load import kernels_running
-from bench.kernel_model import LocalModel
-from bench.kernel_operations import Operations, cpu_micros
-from bench.kernels import Case
-from bench.progress import Stages
+from bench.harness.failure import BenchFailed
+from bench.harness.progress import Stages
+from bench.kernels import __main__ as kernels
+from bench.kernels import error as kernel_error
+from bench.kernels import operations as kernel_operations
+from bench.kernels.__main__ import Case
+from bench.kernels.error import TRANSFORMERS, compared, passages, transformers_logits
+from bench.kernels.load import kernels_running
+from bench.kernels.model import LocalModel
+from bench.kernels.operations import Operations, cpu_micros
 from services.gateway.settings import EMBEDDED_MODEL
 from services.kernels.level import AVAILABLE, level
 from services.model.checkpoint import Checkpoint

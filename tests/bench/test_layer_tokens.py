@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import layer_tokens
-from bench.layer_tokens import Generator
+from bench.layer import tokens as layer_tokens
+from bench.layer.tokens import Generator
 from services.gateway.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
 

@@ -9,17 +9,18 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from bench import placement_planner, placement_recording
-from bench.failure import BenchFailed
-from bench.placement import REPLAY, measure
-from bench.placement_cluster import BALANCED, CACHED, EPLB, EVEN, READ, Cluster, Shape
-from bench.placement_drift import Drift, bytes_per_point, drifts
-from bench.placement_planner import CHANGED, FROM_EVEN, UNCHANGED, skewed_load, timings
-from bench.placement_recording import given, recorded, recordings
-from bench.placement_replay import computed, judged
-from bench.placement_text import TOPICS, WINDOW, Text, _windows
-from bench.placement_traffic import DECODE_BATCH, decoded, halves, mixed, traffics
-from bench.progress import Stages
+from bench.harness.failure import BenchFailed
+from bench.harness.progress import Stages
+from bench.placement import planner as placement_planner
+from bench.placement import recording as placement_recording
+from bench.placement.__main__ import REPLAY, measure
+from bench.placement.cluster import BALANCED, CACHED, EPLB, EVEN, READ, Cluster, Shape
+from bench.placement.drift import Drift, bytes_per_point, drifts
+from bench.placement.planner import CHANGED, FROM_EVEN, UNCHANGED, skewed_load, timings
+from bench.placement.recording import given, recorded, recordings
+from bench.placement.replay import computed, judged
+from bench.placement.text import TOPICS, WINDOW, Text, _windows
+from bench.placement.traffic import DECODE_BATCH, decoded, halves, mixed, traffics
 from services.gateway.settings import EMBEDDED_MODEL
 from services.router.load.recording import Recording, joined
 
@@ -211,7 +212,7 @@ def test_every_traffic_has_something_to_plan_by_and_to_judge_on(folder: Path):
 
 async def test_the_bench_has_a_row_for_every_strategy(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(placement_planner, "LARGE", SHAPE)
-    monkeypatch.setattr("bench.placement.DRIFT_SLOTS", (12,))
+    monkeypatch.setattr("bench.placement.__main__.DRIFT_SLOTS", (12,))
     options = Namespace(quick=True, services=(2,), slots=(8, 12), only=REPLAY, recording=None, model=EMBEDDED_MODEL)
     report = await measure(options, Stages())
     prefill, decode, drift, plans = report.tables

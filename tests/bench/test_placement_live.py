@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from bench import placement_live, placement_live_cluster
-from bench.failure import BenchFailed
-from bench.peers import decode_step, prefill_step
-from bench.placement_cluster import Prices
-from bench.placement_live import EVENLY_ROUTED, PLANNED, UNPLANNED, measure_live
-from bench.placement_live_tables import add_live
-from bench.placement_live_traffic import alternating, evened, plays_of
-from bench.placement_text import WINDOW
-from bench.placement_traffic import DECODE, DECODE_BATCH, MIXED, PREFILL
-from bench.processes import Server
-from bench.progress import Stages
-from bench.report import Report
+from bench.harness.failure import BenchFailed
+from bench.harness.progress import Stages
+from bench.harness.report import Report
+from bench.placement import live as placement_live
+from bench.placement import live_cluster as placement_live_cluster
+from bench.placement.cluster import Prices
+from bench.placement.live import EVENLY_ROUTED, PLANNED, UNPLANNED, measure_live
+from bench.placement.live_tables import add_live
+from bench.placement.live_traffic import alternating, evened, plays_of
+from bench.placement.text import WINDOW
+from bench.placement.traffic import DECODE, DECODE_BATCH, MIXED, PREFILL
+from bench.rig.peers import decode_step, prefill_step
+from bench.rig.processes import Server
 from services.model.checkpoint import Checkpoint
 from services.router.load.recording import Recording
 from tests.checkpoints import save_tiny

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import Report
-from bench.statistics import Spread
-from bench.table import Table, shown_cell
+from bench.harness.report import Report
+from bench.harness.statistics import Spread
+from bench.harness.table import Table, shown_cell
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Variants take turns."""
 
-from bench.rounds import interleaved
+from bench.harness.rounds import interleaved
 
 
 async def test_variants_run_in_turn_and_warm_ups_are_forgotten():

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import torch
 
-from bench.scale_load import Load
-from bench.simulated import DeviceTime, SimulatedDevice
+from bench.rig.simulated import DeviceTime, SimulatedDevice
+from bench.scale.load import Load
 from services.expert.compute import Work
 
 

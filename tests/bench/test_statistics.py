@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.statistics import Spread, ratio_of, spread_of
+from bench.harness.statistics import Spread, ratio_of, spread_of
 
 
 def test_a_spread_is_the_median_and_the_quartiles():

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import plot, transport
-from bench.command import numbers
-from bench.progress import Stages
-from bench.transport import MIB, num_rounds_of
+from bench.harness import plot
+from bench.harness.command import numbers
+from bench.harness.progress import Stages
+from bench.transport import __main__ as transport
+from bench.transport.__main__ import MIB, num_rounds_of
 
 
 async def test_transport_compares_the_stream_with_the_echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

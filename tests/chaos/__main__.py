@@ -6,8 +6,8 @@ from argparse import ArgumentParser
 
 from rich.console import Console
 
-from bench.failure import BenchFailed
-from bench.hosting_findings import table_of
+from bench.harness.failure import BenchFailed
+from bench.hosting.findings import table_of
 from services.cli.command import run_command
 from tests.chaos.schedule import Drawing
 from tests.chaos.storm import run

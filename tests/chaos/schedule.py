@@ -3,8 +3,8 @@
 import random
 from collections.abc import Callable, Sequence
 
-from bench import hosting_events as events
-from bench.hosting_events import Event
+from bench.hosting import events
+from bench.hosting.events import Event
 
 SERVICES = ("expert-0", "expert-1", "expert-2", "expert-3")
 NUM_PATTERNS = 1000

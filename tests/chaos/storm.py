@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from bench.hosting_cluster import HostingPlan, hosted_cluster
-from bench.hosting_events import Event, befall
-from bench.hosting_findings import Finding, findings_of
-from bench.hosting_streams import Streams, requests_of
+from bench.hosting.cluster import HostingPlan, hosted_cluster
+from bench.hosting.events import Event, befall
+from bench.hosting.findings import Finding, findings_of
+from bench.hosting.streams import Streams, requests_of
 
 # Three services hold two replicas of every expert, and have room to move them.
 PLAN = HostingPlan(coverage=2, memory_experts=73, has_wires=True)

@@ -1,8 +1,8 @@
 """What a chaos run says of its answers: each kind of fault is seen, and put down to the event that did it."""
 
-from bench.hosting_findings import Finding, Window, findings_of, gaps_within, moment_of_alteration
-from bench.hosting_streams import Answer
-from bench.hosting_truth import Faults
+from bench.hosting.findings import Finding, Window, findings_of, gaps_within, moment_of_alteration
+from bench.hosting.streams import Answer
+from bench.hosting.truth import Faults
 
 REFERENCE = [Answer(0, 0.0, [1.0, 2.0, 3.0], [1, 2, 3], [1, 2, 3], "one two three")]
 NO_FAULTS = Faults((), ())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.hosting_events import PHASES, ROUTER
+from bench.hosting.events import PHASES, ROUTER
 from tests.chaos.schedule import SERVICES, Drawing
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from bench.hosting_findings import table_of
+from bench.hosting.findings import table_of
 from tests.chaos.schedule import SHORT
 from tests.chaos.storm import run
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bench.hosting_truth import Faults, Hosting, faults_of
+from bench.hosting.truth import Faults, Hosting, faults_of
 from moesaic.v1 import expert_pb2
 
 KEYS = [(1, 0), (1, 1)]

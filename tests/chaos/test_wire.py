@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bench.hosting_relay import DATA_FRAME, HEAD_BYTES, PREFACE_BYTES, Damage, Frames
-from bench.hosting_wire import Wire
+from bench.hosting.relay import DATA_FRAME, HEAD_BYTES, PREFACE_BYTES, Damage, Frames
+from bench.hosting.wire import Wire
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 RESET = (ConnectionResetError, asyncio.IncompleteReadError)

@@ -25,7 +25,7 @@ def logged(capsys: pytest.CaptureFixture[str]) -> str:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     configure_logging("router", "info")
-    logger = logging.getLogger("services.router.expert_peer")
+    logger = logging.getLogger("services.router.peers.peer")
     logger.info("connected to ERROR")
     logger.error("expert service %s: its checkpoint is not the router's", "a:1")
     logger.warning("lost expert service b:1")

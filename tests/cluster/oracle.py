@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from services.model.kv_cache import KvCache
-from services.router.sequence import Sequence
-from services.router.step import Step
-from services.router.trunk import Trunk
+from services.router.engine.sequence import Sequence
+from services.router.engine.step import Step
+from services.router.engine.trunk import Trunk
 
 
 class LogitsRecord:

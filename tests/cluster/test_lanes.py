@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.hosting_wire import Wire
-from bench.simulated import DeviceTime, SimulatedExpert, simulated_expert
+from bench.hosting.wire import Wire
+from bench.rig.simulated import DeviceTime, SimulatedExpert, simulated_expert
 from services.model.kv_cache import KvCache
-from services.router.lane_times import StepSeen
-from services.router.lanes import AutoLanes, Choice, Why
-from services.router.step import Step
-from services.router.trunk import Trunk
+from services.router.engine.step import Step
+from services.router.engine.trunk import Trunk
+from services.router.lanes.choice import AutoLanes, Choice, Why
+from services.router.lanes.times import StepSeen
 from tests.checkpoints import MAX_CONTEXT, VOCAB_SIZE, save_tiny
 from tests.cluster import local
 from tests.cluster.oracle import LogitsRecord, prompts_of

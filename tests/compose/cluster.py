@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 
-from bench.failure import BenchFailed
-from bench.hosting_admin import Admin
+from bench.harness.failure import BenchFailed
+from bench.hosting.admin import Admin
 from services.cli.members import free_addresses
 from services.runtime.channels import split_address
 from tests.compose.commands import output

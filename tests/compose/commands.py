@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from bench.failure import BenchFailed
+from bench.harness.failure import BenchFailed
 
 COMMAND_SECONDS = 90.0
 NUM_LAST_LINES = 20

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bench.failure import BenchFailed
+from bench.harness.failure import BenchFailed
 from services.cli.command import run_command
 from tests.compose.commands import output, succeeds
 

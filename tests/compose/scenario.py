@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import grpc
 
-from bench.failure import BenchFailed
-from bench.hosting_findings import Finding, Window, findings_of
-from bench.hosting_streams import Streams, requests_of
-from bench.hosting_truth import Faults
+from bench.harness.failure import BenchFailed
+from bench.hosting.findings import Finding, Window, findings_of
+from bench.hosting.streams import Streams, requests_of
+from bench.hosting.truth import Faults
 from moesaic.v1 import generation_pb2_grpc
 from services.runtime.channels import open_channel
 from tests.compose import cluster as compose

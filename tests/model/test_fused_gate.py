@@ -5,7 +5,7 @@ import torch
 
 from services import kernels
 from services.model.fused_gate import FusedGate, fused_gate
-from services.router.remote_experts import GATE_NAMES
+from services.router.engine.remote_experts import GATE_NAMES
 from tests.checkpoints import tiny_model
 
 pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="the kernels are not built")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from services.model.checkpoint import Checkpoint
-from services.router.expert_peer import ExpertPeer
+from services.router.peers.peer import ExpertPeer
 from tests.router.scripted_service import expected_of
 
 

@@ -1,8 +1,8 @@
 """Paces of services that have been heard often enough, and how long a frame is given."""
 
-from services.router.fitted_cost import FRAMES_PER_FIT
-from services.router.frame_deadline import FrameDeadline
-from services.router.pace import Pace
+from services.router.peers.fitted_cost import FRAMES_PER_FIT
+from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.pace import Pace
 
 
 def fitted_pace(expert: int, pair: int, *, wire: int = 1000, frame: int = 100, queue_factor: int = 0) -> Pace:

@@ -12,14 +12,14 @@ import torch
 
 from services.model.kv_cache import KvCache, LayerShape
 from services.model.sampler import Sampling
-from services.router.engine import Engine
-from services.router.greenlets import await_
-from services.router.lane_times import StepSeen
-from services.router.lanes import Choice, Evidence, FixedLanes, Lanes, Why
-from services.router.scheduler import Scheduler
-from services.router.sequence import Order, Reason, Sequence, TraceDetail
-from services.router.step import Step
-from services.router.tracing import Tracing
+from services.router.engine.engine import Engine
+from services.router.engine.greenlets import await_
+from services.router.engine.scheduler import Scheduler
+from services.router.engine.sequence import Order, Reason, Sequence, TraceDetail
+from services.router.engine.step import Step
+from services.router.engine.tracing import Tracing
+from services.router.lanes.choice import Choice, Evidence, FixedLanes, Lanes, Why
+from services.router.lanes.times import StepSeen
 
 VOCAB = 16
 

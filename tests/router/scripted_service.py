@@ -8,7 +8,7 @@ import grpc
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.model.checkpoint import Checkpoint
-from services.router.expected import Expected
+from services.router.peers.expected import Expected
 from services.runtime.server import serving
 from services.wire.frames import ELEMENT_TYPES
 

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from services.model.sampler import Sampling
-from services.router.expert_stream import Answer
-from services.router.pace import Pace
-from services.router.receipt import ReplyTimes, SequenceReceipt
-from services.router.scheduler import Work
-from services.router.sequence import Order, Sequence
-from services.router.spans import CallSpan, LayerSpans, StepSpans
-from services.router.step import Step
+from services.router.engine.scheduler import Work
+from services.router.engine.sequence import Order, Sequence
+from services.router.engine.spans import CallSpan, LayerSpans, StepSpans
+from services.router.engine.step import Step
+from services.router.peers.pace import Pace
+from services.router.peers.stream import Answer
+from services.router.times.receipt import ReplyTimes, SequenceReceipt
 from services.wire.errors import ServingError
 from services.wire.frames import ReceivedFrame, ReceivedReply, decode_request, decode_response, encode_reply
 

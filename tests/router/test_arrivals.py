@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from services.router.arrivals import LOOP, PASSING_NANOS, Arrivals, Busy
-from services.router.greenlets import run_awaiting
+from services.router.engine.greenlets import run_awaiting
+from services.router.times.arrivals import LOOP, PASSING_NANOS, Arrivals, Busy
 
 MILLI = 1_000_000
 

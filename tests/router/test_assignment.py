@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.assignment import SEVERAL, Assigned, assign
-from services.router.pace import Pace
-from services.router.shares import DROPPED, NOBODY
+from services.router.dispatch.assignment import SEVERAL, Assigned, assign
+from services.router.dispatch.shares import DROPPED, NOBODY
+from services.router.peers.pace import Pace
 from tests.router.paces import fitted_pace
 
 NOW = 10**9

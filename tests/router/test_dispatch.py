@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.combine import Combine, ExactCombine, PartialCombine
-from services.router.dispatch import Dispatcher
+from services.router.dispatch.combine import Combine, ExactCombine, PartialCombine
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.dispatch.placement import Placement
+from services.router.dispatch.shares import NOBODY
+from services.router.engine.step import Step
 from services.router.load.recording import DROPPED_ID
 from services.router.load.watch import RoutingWatch
-from services.router.placement import Placement
-from services.router.shares import NOBODY
-from services.router.step import Step
 from services.wire.errors import InvalidRequest, ServingError, Unavailable
 from services.wire.frames import ReceivedFrame
 from services.wire.outcomes import FrameError, PairFailure

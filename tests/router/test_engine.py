@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from services.model.sampler import Sampling
-from services.router.greenlets import await_
-from services.router.lanes import FixedLanes
-from services.router.sequence import Reason
-from services.router.step import Step
+from services.router.engine.greenlets import await_
+from services.router.engine.sequence import Reason
+from services.router.engine.step import Step
+from services.router.lanes.choice import FixedLanes
 from services.wire.errors import Unavailable
 from tests.router.scripted_engine import VOCAB, Heard, RestlessLanes, ScriptedTrunk, engine, order
 

@@ -10,9 +10,10 @@ import pytest
 
 from moesaic.v1 import common_pb2, expert_pb2
 from services.model.checkpoint import Checkpoint
-from services.router import expert_peer, expert_stream
-from services.router.call_failures import FrameLost
-from services.router.expert_peer import ExpertPeer
+from services.router.peers import peer as expert_peer
+from services.router.peers import stream as expert_stream
+from services.router.peers.call_failures import FrameLost
+from services.router.peers.peer import ExpertPeer
 from services.wire.errors import Unavailable
 from tests.checkpoints import save_tiny
 from tests.router.connected_peer import Connected, connected_to

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from services.router import expert_stream
-from services.router.call_failures import FrameLost
-from services.router.expert_stream import ExpertStream, Standing
-from services.router.frame_deadline import FrameDeadline
-from services.router.pace import Pace
-from services.router.suspicion import Suspicion
+from services.router.peers import stream as expert_stream
+from services.router.peers.call_failures import FrameLost
+from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.pace import Pace
+from services.router.peers.stream import ExpertStream, Standing
+from services.router.peers.suspicion import Suspicion
 from services.wire.errors import Unavailable
 from services.wire.frames import encode_grant, encode_reply
 from services.wire.outcomes import PairFailure, Timings

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.fitted_cost import FRAMES_PER_FIT, HALF_LIFE_FRAMES, FittedCost, non_negative
+from services.router.peers.fitted_cost import FRAMES_PER_FIT, HALF_LIFE_FRAMES, FittedCost, non_negative
 
 COST = (30_000, 100_000, 5_000)
 DECODE = [(1, 1), (2, 2), (3, 4), (4, 6), (2, 3)]

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from services.router.call_failures import FrameLost
-from services.router.flights import Flight, Flights
+from services.router.peers.call_failures import FrameLost
+from services.router.peers.flights import Flight, Flights
 
 
 def begin(flights: Flights[str], seconds: float) -> "asyncio.Future[str]":

@@ -5,7 +5,7 @@ import contextvars
 
 import pytest
 
-from services.router.greenlets import await_, current_state, run_awaiting
+from services.router.engine.greenlets import await_, current_state, run_awaiting
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 

@@ -5,8 +5,8 @@ import torch
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from services.router import metrics
-from services.router.lanes import AutoLanes
+from services.router.engine import metrics
+from services.router.lanes.choice import AutoLanes
 from tests.router.scripted_engine import Heard, ScriptedTrunk, engine, order
 from tests.router.test_lanes import NUM_LAYERS, REMOTE, Run
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from services.router.lane_times import StepSeen
-from services.router.lanes import AutoLanes, Choice, FixedLanes, Why
+from services.router.lanes.choice import AutoLanes, Choice, FixedLanes, Why
+from services.router.lanes.times import StepSeen
 
 NUM_LAYERS = 6
 MILLISECOND = 1_000_000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.router.pace import HALF_LIFE_NANOS, Pace
+from services.router.peers.pace import HALF_LIFE_NANOS, Pace
 from tests.router.paces import end_frame, fitted_pace
 
 FRAME, EXPERT, PAIR = 3000, 500, 20

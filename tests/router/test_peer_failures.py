@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.model.checkpoint import Checkpoint
-from services.router.call_failures import FrameLost
-from services.router.expert_peer import ExpertPeer
-from services.router.expert_stream import ExpertStream
+from services.router.peers.call_failures import FrameLost
+from services.router.peers.peer import ExpertPeer
+from services.router.peers.stream import ExpertStream
 from services.wire.errors import Outdated
 from tests.checkpoints import save_tiny
 from tests.expert.expert_client import expert_service

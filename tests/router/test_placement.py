@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from services.router.assignment import SEVERAL
-from services.router.placement import Placement
-from services.router.shares import NOBODY
+from services.router.dispatch.assignment import SEVERAL
+from services.router.dispatch.placement import Placement
+from services.router.dispatch.shares import NOBODY
 from tests.router.scripted_streams import ScriptedExperts
 
 LAYER = 5

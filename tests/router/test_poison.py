@@ -10,12 +10,12 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from moesaic.v1 import common_pb2, router_pb2
 from services.router import session as session_module
-from services.router.engine import Engine
-from services.router.lane_times import StepSeen
-from services.router.lanes import FixedLanes
-from services.router.sequence import Reason, Sequence
+from services.router.engine.engine import Engine
+from services.router.engine.sequence import Reason, Sequence
+from services.router.engine.step import Step
+from services.router.lanes.choice import FixedLanes
+from services.router.lanes.times import StepSeen
 from services.router.session import Session
-from services.router.step import Step
 from services.runtime.span_writing import SpanRef
 from services.runtime.tracing import Recorder, recording_with
 from tests.router.scripted_engine import VOCAB, Heard, ScriptedTrunk, engine, order

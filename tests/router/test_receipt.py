@@ -1,7 +1,7 @@
 """The parts of a step are a partition of its time."""
 
-from services.router.frame_deadline import FrameDeadline
-from services.router.receipt import ReplyTimes, SequenceReceipt, StepClock
+from services.router.peers.frame_deadline import FrameDeadline
+from services.router.times.receipt import ReplyTimes, SequenceReceipt, StepClock
 from tests.router.paces import nanos_given
 
 

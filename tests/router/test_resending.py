@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.call_failures import FrameLost
-from services.router.combine import Combine, ExactCombine, PartialCombine, Returned
-from services.router.dispatch import Dispatcher
-from services.router.placement import Placement
-from services.router.sequence import Reason
-from services.router.step import Step
+from services.router.dispatch.combine import Combine, ExactCombine, PartialCombine, Returned
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.dispatch.placement import Placement
+from services.router.engine.sequence import Reason
+from services.router.engine.step import Step
+from services.router.peers.call_failures import FrameLost
 from services.wire.errors import InvalidRequest, Unavailable
 from services.wire.frames import ReceivedFrame
 from services.wire.outcomes import FrameError, PairFailure

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from services.model.block_table import BLOCK_TOKENS, BlockPool
 from services.model.sampler import Sampling
-from services.router.receipt import SequenceReceipt
-from services.router.scheduler import Scheduler
-from services.router.sequence import Order, Reason, Sequence
+from services.router.engine.scheduler import Scheduler
+from services.router.engine.sequence import Order, Reason, Sequence
+from services.router.times.receipt import SequenceReceipt
 from services.wire.errors import InvalidRequest, Overloaded
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moesaic.v1 import router_pb2
-from services.router.pace import Pace
+from services.router.peers.pace import Pace
 from tests.checkpoints import save_tiny
 from tests.cluster import local
 from tests.cluster.router_client import RouterClient, connected

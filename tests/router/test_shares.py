@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.capacity import capacity_of, overflowed
-from services.router.shares import NOBODY, shares_of
+from services.router.dispatch.capacity import capacity_of, overflowed
+from services.router.dispatch.shares import NOBODY, shares_of
 
 pytestmark = pytest.mark.usefixtures("with_and_without_kernels")
 

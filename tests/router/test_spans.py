@@ -3,10 +3,10 @@
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from services.model.sampler import Sampling
-from services.router.receipt import Parts, ReplyTimes, SequenceReceipt
-from services.router.sequence import Order, Reason, Sequence, TraceDetail
-from services.router.spans import NO_SPANS, StepSpans, spans_of_step
-from services.router.tracing import BURST_NANOS, LEAST_STEPS, LayerShare, Tracing
+from services.router.engine.sequence import Order, Reason, Sequence, TraceDetail
+from services.router.engine.spans import NO_SPANS, StepSpans, spans_of_step
+from services.router.engine.tracing import BURST_NANOS, LEAST_STEPS, LayerShare, Tracing
+from services.router.times.receipt import Parts, ReplyTimes, SequenceReceipt
 from services.runtime.span_writing import SpanRef
 from services.wire.errors import Unavailable
 from tests.recorded_spans import RecordedSpans, attributes_of, recorded_spans

@@ -5,7 +5,7 @@ from itertools import product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.split import Speeds, split, whole
+from services.router.dispatch.split import Speeds, split, whole
 
 Hosts = list[list[int]]
 Parts = list[list[tuple[int, int]]]

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from services.router import suspicion as suspicion_module
-from services.router.frame_deadline import MAX_PATIENCE, PATIENCE_HALF_LIFE_SECONDS, FrameDeadline
-from services.router.suspicion import Suspicion
+from services.router.peers import suspicion as suspicion_module
+from services.router.peers.frame_deadline import MAX_PATIENCE, PATIENCE_HALF_LIFE_SECONDS, FrameDeadline
+from services.router.peers.suspicion import Suspicion
 from services.wire.errors import Unavailable
 from tests.router.paces import nanos_given
 

@@ -7,7 +7,7 @@ import torch
 
 from services.model.checkpoint import Checkpoint
 from services.model.refusals import UnusableModel
-from services.router.trunk import Numerics, Trunk
+from services.router.engine.trunk import Numerics, Trunk
 from tests.checkpoints import save_tiny
 from tests.damage import settings
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from services.router.failure import FailedPairs, Failure
-from services.router.placement import Placement, Unhosted
-from services.router.scatter import Attempt, Outgoing
-from services.router.sequence import Reason
-from services.router.shares import DROPPED, NOBODY
-from services.router.unfinished import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Unfinished
+from services.router.dispatch.failure import FailedPairs, Failure
+from services.router.dispatch.placement import Placement, Unhosted
+from services.router.dispatch.scatter import Attempt, Outgoing
+from services.router.dispatch.shares import DROPPED, NOBODY
+from services.router.dispatch.unfinished import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Unfinished
+from services.router.engine.sequence import Reason
 from services.wire.errors import BadState
 from tests.router.scripted_streams import ScriptedExperts, ScriptedStream, step_of
 

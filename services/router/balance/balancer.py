@@ -17,11 +17,11 @@ from services.router.balance.plans import Made, Plans
 from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
 from services.router.hosting.operations import Operation
-from services.router.hosting.targets import missing_replicas
 from services.router.load.watch import RoutingWatch
 from services.router.planning.balanced import Balanced
 from services.router.planning.static import Static
 from services.router.planning.strategy import Strategy
+from services.router.planning.targets import missing_replicas
 from services.router.settings import RouterSettings
 from services.runtime.failures import failure_of
 

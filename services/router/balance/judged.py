@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.router.hosting.goals import Goal, Wanted
-from services.router.hosting.targets import Host, Target
 from services.router.load.imbalance import imbalance
 from services.router.planning.costs import Floats
+from services.router.planning.goals import Goal, Wanted
 from services.router.planning.plan import Plan
+from services.router.planning.targets import Host, Target
 
 
 @dataclass(frozen=True, eq=False)

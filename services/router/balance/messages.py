@@ -6,10 +6,10 @@ from moesaic.v1 import router_pb2
 from services.router.balance.judged import Judged
 from services.router.balance.outcomes import Outcome
 from services.router.hosting.messages import hosted_layers
-from services.router.hosting.targets import Target
 from services.router.planning.balanced import Balanced
 from services.router.planning.eplb import Eplb
 from services.router.planning.strategy import Strategy
+from services.router.planning.targets import Target
 from services.wire.errors import InvalidRequest
 
 

@@ -11,12 +11,12 @@ from services.router.balance.planner import Planner
 from services.router.balance.speeds import costs_of
 from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
-from services.router.hosting.targets import Host
 from services.router.load.load import Load
 from services.router.load.watch import RoutingWatch
 from services.router.planning.costs import Costs
 from services.router.planning.plan import plan, step_nanos
 from services.router.planning.strategy import Strategy
+from services.router.planning.targets import Host
 from services.wire.errors import BadState
 
 # How often a plan is made anew since what is hosted has changed while it was made.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.router.fitted_cost import Nanos
 from services.router.load.load import Load
+from services.router.peers.fitted_cost import Nanos
 from services.router.planning.costs import Costs, Floats
 
 # Where no service has a fit: an expert's weights are read once, which is worth some tens of rows. Only ratios count.

@@ -5,10 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from services.model.checkpoint import Checkpoint
-from services.router.expected import Expected
-from services.router.expert_peer import ExpertPeer
+from services.router.dispatch.placement import Placement, Unhosted
 from services.router.hosting.contents import Contents
-from services.router.hosting.goals import Goal, Wanted
 from services.router.hosting.keeper import Keeper
 from services.router.hosting.layout import Laid, Layout
 from services.router.hosting.members import Members, Resolve
@@ -18,7 +16,9 @@ from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import Transfers
 from services.router.hosting.troubles import Troubles
-from services.router.placement import Placement, Unhosted
+from services.router.peers.expected import Expected
+from services.router.peers.peer import ExpertPeer
+from services.router.planning.goals import Goal, Wanted
 from services.runtime.channels import resolve
 from services.wire.errors import BadState
 

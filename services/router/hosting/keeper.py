@@ -5,14 +5,14 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 
-from services.router.expert_peer import ExpertPeer
-from services.router.hosting.goals import Even, Goal, Trimmed, Wanted, Without
-from services.router.hosting.moves import MAX_BATCH
 from services.router.hosting.operations import Operations
 from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
-from services.router.hosting.targets import Host, Missing, missing_replicas
 from services.router.hosting.transfers import Outcome, Transfers
+from services.router.peers.peer import ExpertPeer
+from services.router.planning.goals import Even, Goal, Trimmed, Wanted, Without
+from services.router.planning.moves import MAX_BATCH
+from services.router.planning.targets import Host, Missing, missing_replicas
 from services.runtime.failures import leave_aside
 from services.wire.errors import BadState, ServingError
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.router.expert_peer import ExpertPeer
+from services.router.dispatch.placement import MAX_FRAME_BYTES, NOTHING_AMISS, Placement, Replicas, Unhosted
 from services.router.hosting.contents import Contents
-from services.router.placement import MAX_FRAME_BYTES, NOTHING_AMISS, Placement, Replicas, Unhosted
+from services.router.peers.peer import ExpertPeer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 
-from services.router.expert_peer import ExpertPeer
+from services.router.peers.peer import ExpertPeer
 from services.runtime.addresses import DNS_SCHEME
 from services.runtime.channels import resolve
 from services.wire.errors import Unavailable

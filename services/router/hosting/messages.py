@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from moesaic.v1 import expert_pb2, router_pb2
 from services.router.expert_key import ExpertKey
-from services.router.expert_peer import ExpertPeer
 from services.router.hosting.fleet import Fleet
-from services.router.hosting.goals import Even, Goal, Stated, Without
 from services.router.hosting.operations import Phase, Progress
+from services.router.peers.peer import ExpertPeer
+from services.router.planning.goals import Even, Goal, Stated, Without
 from services.wire.errors import BadState, InvalidRequest
 from services.wire.quoting import quoted
 

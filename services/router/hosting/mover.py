@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from services.router.expert_key import ExpertKey
-from services.router.expert_peer import ExpertPeer
-from services.router.hosting.goals import Wanted
-from services.router.hosting.moves import MAX_BATCH, Changes, next_changes
 from services.router.hosting.operations import Operation, OperationFailed, Phase, Progress
 from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
-from services.router.hosting.targets import Host, Target, check_target
 from services.router.hosting.transfers import HOLD_SECONDS, Outcome, Transfers, release
+from services.router.peers.peer import ExpertPeer
+from services.router.planning.goals import Wanted
+from services.router.planning.moves import MAX_BATCH, Changes, next_changes
+from services.router.planning.targets import Host, Target, check_target
 from services.runtime.failures import leaves
 from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
 

@@ -10,8 +10,8 @@ from enum import Enum
 
 import grpc
 
-from services.router.hosting.goals import Goal
 from services.router.hosting.signal import Signal
+from services.router.planning.goals import Goal
 from services.runtime.failures import failure_of
 from services.wire.errors import BadState, InvalidRequest, ServingError
 from services.wire.quoting import quoted

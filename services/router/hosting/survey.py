@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence, Set
 
 from moesaic.v1 import expert_pb2
 from services.router.expert_key import ExpertKey
-from services.router.expert_peer import ExpertPeer
 from services.router.hosting.contents import Contents
-from services.router.hosting.targets import Host
 from services.router.hosting.transfers import Transfer, Transfers
 from services.router.hosting.troubles import Troubles
+from services.router.peers.peer import ExpertPeer
+from services.router.planning.targets import Host
 from services.wire.errors import BadState
 
 # A service that does not answer may be back at once; after so long it is planned without.

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from services.router.expert_key import ExpertKey
-from services.router.expert_peer import ExpertPeer
 from services.router.hosting.contents import Contents
 from services.router.hosting.troubles import Troubles
+from services.router.peers.peer import ExpertPeer
 from services.runtime.failures import failure_of
 from services.wire.errors import BadState, Outdated, ServingError, Unavailable
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from services.router.dispatch.shares import Indices
 from services.router.load.load import Load
-from services.router.shares import Indices
 
 NUM_BUCKETS = 8
 # Notes are kept as they came and counted together: at the latest when there are so many, or so many pairs in them.

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.router.dispatch.shares import Indices
 from services.router.load.recording import ExpertIds, Recording
-from services.router.shares import Indices
 
 
 class RoutingRecorder:

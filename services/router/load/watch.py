@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from services.router.dispatch.shares import Indices
 from services.router.load.monitor import LoadMonitor
 from services.router.load.recorder import RoutingRecorder
-from services.router.shares import Indices
 from services.wire.errors import Overloaded
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.router.hosting.goals import Wanted
-from services.router.hosting.targets import Host, Target
 from services.router.load.load import Load
 from services.router.planning.costs import Costs, Floats
+from services.router.planning.goals import Wanted
+from services.router.planning.targets import Host, Target
 from services.router.planning.variation import drawn_steps
 from services.router.planning.work import LayerWork, Rates, Snapshot
 

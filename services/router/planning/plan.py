@@ -4,13 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from services.router.hosting.goals import Wanted
-from services.router.hosting.targets import Host, Target
 from services.router.load.load import Load
 from services.router.planning.costs import Costs, Floats
 from services.router.planning.coverage import cover
 from services.router.planning.draft import Draft, Replica
+from services.router.planning.goals import Wanted
 from services.router.planning.strategy import Reason, Strategy
+from services.router.planning.targets import Host, Target
 
 
 @dataclass(frozen=True)

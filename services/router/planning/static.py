@@ -4,9 +4,9 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from services.router.expert_key import ExpertKey
-from services.router.hosting.targets import check_target
 from services.router.planning.draft import Draft
 from services.router.planning.strategy import Proposal
+from services.router.planning.targets import check_target
 
 
 @dataclass(frozen=True)

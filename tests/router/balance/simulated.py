@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from services.router.balance.balancer import Balancer
-from services.router.hosting.goals import Wanted
-from services.router.hosting.moves import next_changes
 from services.router.hosting.operations import Operation, Phase, Progress
-from services.router.hosting.targets import Host, check_target, even_target
 from services.router.load.watch import RoutingWatch
+from services.router.planning.goals import Wanted
+from services.router.planning.moves import next_changes
+from services.router.planning.targets import Host, check_target, even_target
 from services.router.settings import RouterSettings
 
 NUM_LAYERS, NUM_EXPERTS, NUM_PAIRS = 2, 16, 32

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from services.router.balance.planner import MAX_WAITING, Planner
-from services.router.hosting.goals import Wanted
-from services.router.hosting.targets import Host
 from services.router.load.load import Load
 from services.router.planning.balanced import Balanced
 from services.router.planning.costs import Costs
+from services.router.planning.goals import Wanted
 from services.router.planning.plan import plan
+from services.router.planning.targets import Host
 from services.wire.errors import DeadlinePassed, Overloaded, Unavailable
 
 ROOT = Path(__file__).parents[3]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from services.router.expert_key import ExpertKey
-from services.router.hosting.targets import Host
+from services.router.planning.targets import Host
 
 
 @st.composite

@@ -11,11 +11,11 @@ from services.expert.app import running as running_expert
 from services.expert.hosting import State
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
+from services.router.dispatch.placement import Placement
 from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
-from services.router.hosting.goals import Goal
 from services.router.hosting.operations import Progress
-from services.router.placement import Placement
+from services.router.planning.goals import Goal
 from tests.router.scripted_service import expected_of
 
 SECONDS = 30.0  # far more than anything here takes

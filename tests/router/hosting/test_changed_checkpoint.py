@@ -11,7 +11,7 @@ from services.model.checkpoint import Checkpoint
 from services.router.hosting import keeper as keeper_module
 from services.router.hosting import transfers as transfers_module
 from services.router.hosting import troubles as troubles_module
-from services.router.hosting.goals import Even, Stated
+from services.router.planning.goals import Even, Stated
 from services.wire.errors import BadState
 from tests.checkpoints import save_tiny
 from tests.damage import altered

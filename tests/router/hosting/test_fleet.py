@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from services.model.checkpoint import Checkpoint
+from services.router.dispatch.placement import Placement
+from services.router.dispatch.shares import NOBODY
 from services.router.hosting.fleet import Fleet
-from services.router.placement import Placement
-from services.router.shares import NOBODY
 from services.wire.errors import BadState
 from tests.router.scripted_service import ScriptedService, expected_of, served
 

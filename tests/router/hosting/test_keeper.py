@@ -12,9 +12,9 @@ from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.model.checkpoint import Checkpoint
 from services.router.hosting import keeper as keeper_module
 from services.router.hosting import members as members_module
-from services.router.hosting.goals import Stated
 from services.router.hosting.survey import Survey
-from services.router.hosting.targets import Host
+from services.router.planning.goals import Stated
+from services.router.planning.targets import Host
 from services.wire.errors import BadState
 from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, local_experts, running_fleet, several
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from services.router.dispatch.shares import NOBODY
 from services.router.hosting.contents import Contents
 from services.router.hosting.layout import Laid, Layout
-from services.router.shares import NOBODY
 
 LAYERS, NUM_EXPERTS = (1, 3), 4
 

@@ -11,8 +11,8 @@ from services.expert.hosting import State
 from services.expert.loading import Library
 from services.model.checkpoint import Checkpoint
 from services.router.hosting import transfers as transfers_module
-from services.router.hosting.goals import Even, Goal, Stated, Without
 from services.router.hosting.operations import OperationFailed, Phase
+from services.router.planning.goals import Even, Goal, Stated, Without
 from services.wire.errors import BadState, InvalidRequest, NotFound, Outdated, Overloaded, ServingError
 from tests.router.hosting.local_fleet import Keys, LocalExperts, running_fleet, several
 

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from services.router.hosting.goals import Even, Without
 from services.router.hosting.operations import (
     MAX_NAME_CHARACTERS,
     MAX_REMEMBERED,
@@ -16,6 +15,7 @@ from services.router.hosting.operations import (
     Phase,
     Progress,
 )
+from services.router.planning.goals import Even, Without
 from services.wire.errors import BadState, InvalidRequest, Overloaded, ServingError
 
 

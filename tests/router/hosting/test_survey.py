@@ -8,9 +8,9 @@ import pytest
 from moesaic.v1 import expert_pb2
 from services.router.hosting.contents import Contents
 from services.router.hosting.survey import SUSPECT_GRACE_SECONDS, Survey
-from services.router.hosting.targets import missing_replicas
 from services.router.hosting.transfers import Transfers
 from services.router.hosting.troubles import TROUBLE_SECONDS, Troubles
+from services.router.planning.targets import missing_replicas
 from services.wire.errors import BadState, ServingError
 
 READY, LOADING, RETIRING = (

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.expert_key import ExpertKey
-from services.router.hosting.targets import Host, Target, check_target, even_target, missing_replicas, without
+from services.router.planning.targets import Host, Target, check_target, even_target, missing_replicas, without
 from services.wire.errors import BadState, NotFound, Overloaded, ServingError
 from tests.router.hosting.drawn_clusters import clusters
 

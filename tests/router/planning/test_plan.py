@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.hosting.goals import Wanted
-from services.router.hosting.moves import next_changes
-from services.router.hosting.targets import Host, Target, check_target, even_target
 from services.router.load.load import Load
 from services.router.planning.balanced import Balanced
 from services.router.planning.costs import Costs
 from services.router.planning.eplb import Eplb
+from services.router.planning.goals import Wanted
+from services.router.planning.moves import next_changes
 from services.router.planning.plan import Plan, plan
 from services.router.planning.static import Static
 from services.router.planning.strategy import Strategy
+from services.router.planning.targets import Host, Target, check_target, even_target
 from services.wire.errors import BadState, Overloaded
 from tests.router.hosting.drawn_clusters import clusters
 

@@ -1,0 +1,1 @@
+"""Tokens per second of a cluster against transformers."""

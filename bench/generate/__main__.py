@@ -1,0 +1,132 @@
+"""`python -m bench.generate`: tokens per second and latency of a cluster, against transformers' static batch."""
+
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.generate.router_load import RouterLoad
+from bench.generate.tables import CLIENT, ROUTER, Case, fill
+from bench.generate.transformers_load import (
+    Setting,
+    TransformersLoad,
+    best_by_threads,
+    settings_for,
+    transformers_running,
+)
+from bench.harness.command import add_numbers, bench_parser, run_bench
+from bench.harness.progress import Stages
+from bench.harness.report import Report
+from bench.harness.rounds import interleaved
+from bench.rig.checkpoints import OLMOE_470M, whole_model
+from bench.rig.client_load import ClientLoad
+from bench.rig.cluster import Cluster, cluster_running
+from bench.rig.generated import Generated
+from bench.rig.prompts import Prompts, text_prompts
+from services.gateway.settings import EMBEDDED_MODEL
+from services.model.checkpoint import Checkpoint
+
+CONCURRENCY = (1, 4, 16, 64)
+QUICK_CONCURRENCY = (1, 16)
+NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 64, 48
+NUM_PROBES = 2
+MODELS = ("shipped", "470m")
+
+COMPARED = (
+    f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} tokens of real text, "
+    "all requests at once: a cluster (gateway, router, two experts, one thread each) seen by a client of the gateway "
+    "and by a client of the router, against `transformers` generate with the same requests as one static batch, in "
+    "the same element type, with the experts implementation and the number of threads (1 or 2) that are best for it. "
+    "Prompts are counted in the time."
+)
+
+
+@dataclass(frozen=True)
+class Parties:
+    """Everybody that is measured, running."""
+
+    cluster: Cluster
+    client: ClientLoad
+    router: RouterLoad
+    transformers: TransformersLoad
+
+
+async def measure(options: Namespace, stages: Stages) -> Report:
+    """Every model at every number of requests."""
+    models: Sequence[str] = options.models or (("shipped",) if options.quick else MODELS)
+    counts: Sequence[int] = options.requests or (QUICK_CONCURRENCY if options.quick else CONCURRENCY)
+    cases: list[Case] = []
+    report = Report("generate", COMPARED)
+    for name in models:
+        with stages.stage(f"{name}: making or finding the checkpoint"):
+            model = EMBEDDED_MODEL if name == "shipped" else whole_model(OLMOE_470M)
+        async for case in _of_model(name, model, counts, 3 if options.quick else 7, stages):
+            cases.append(case)
+            report = Report("generate", COMPARED)
+            fill(report, cases)
+            report.write(options.json, options.command)  # a case takes minutes: what is measured is not lost
+    return report
+
+
+async def _of_model(
+    name: str, model: Path, counts: Sequence[int], num_rounds: int, stages: Stages
+) -> AsyncIterator[Case]:
+    prompts, checkpoint = text_prompts(max(counts), NUM_PROMPT_TOKENS), Checkpoint.open(model)
+    async with AsyncExitStack() as stack:
+        with stages.stage(f"{name}: starting a cluster and transformers"):
+            parties = await _parties(model, stack)
+        for count in counts:
+            yield await _case(name, checkpoint, parties, prompts[:count], num_rounds, stages)
+
+
+async def _parties(model: Path, stack: AsyncExitStack) -> Parties:
+    cluster = await stack.enter_async_context(cluster_running(model))
+    transformers = await stack.enter_async_context(transformers_running(model, num_new_tokens=NUM_NEW_TOKENS))
+    client = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS)
+    stack.push_async_callback(client.close)
+    router = RouterLoad(cluster.router.address, num_new_tokens=NUM_NEW_TOKENS)
+    stack.push_async_callback(router.close)
+    return Parties(cluster, client, router, transformers)
+
+
+async def _case(
+    name: str, checkpoint: Checkpoint, parties: Parties, prompts: Prompts, num_rounds: int, stages: Stages
+) -> Case:
+    settings = settings_for(checkpoint, len(prompts) * NUM_PROMPT_TOKENS)
+    probes = {}
+    with stages.stage(f"{name}, requests: {len(prompts)}, looking for transformers' best setting", len(settings)):
+        for setting in settings:
+            probes[setting] = await _probe(parties.transformers, setting, prompts)
+            stages.step()
+    finalists = best_by_threads(probes)
+    variants = {
+        CLIENT: partial(parties.cluster.generate, parties.client, prompts),
+        ROUTER: partial(parties.cluster.generate, parties.router, prompts),
+        **{str(setting): partial(parties.transformers.generate, setting, prompts) for setting in finalists},
+    }
+    with stages.stage(f"{name}, requests: {len(prompts)}", num_rounds + 1):
+        samples = await interleaved(variants, num_rounds, after_round=stages.step)
+    return Case(name, len(prompts), finalists, probes, samples)
+
+
+async def _probe(transformers: TransformersLoad, setting: Setting, prompts: Prompts) -> Generated:
+    """The best of some runs; the first of a shape is slower than the rest."""
+    runs = [await transformers.generate(setting, prompts) for _ in range(NUM_PROBES)]
+    return min(runs, key=lambda run: run.seconds)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the bench; its exit code."""
+    parser = bench_parser("generate", COMPARED, ("--requests 1,16 --models 470m",))
+    add_numbers(parser, "requests", (), "numbers of concurrent requests; by default 1,4,16,64, or 1,16 with --quick")
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, help="which models; by default both, or the shipped one with --quick"
+    )
+    return run_bench(parser, measure, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

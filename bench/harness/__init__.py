@@ -1,0 +1,1 @@
+"""How a bench is called, repeated, summed up and reported."""

@@ -1,0 +1,1 @@
+"""What clients notice of services that die, hang and move."""

@@ -1,0 +1,194 @@
+"""`python -m bench.hosting`: what clients notice of services that die, hang and move, and what coverage costs."""
+
+import asyncio
+import sys
+import time
+from argparse import Namespace
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from bench.harness.command import bench_parser, run_bench
+from bench.harness.progress import Stages
+from bench.harness.report import Report
+from bench.harness.rounds import interleaved
+from bench.hosting import events
+from bench.hosting.cluster import HostedCluster, HostingPlan, hosted_cluster
+from bench.hosting.events import Event, befall
+from bench.hosting.findings import Finding, Window, findings_of, gaps_within
+from bench.hosting.moves import Memory, memory_watched, move_for, move_on, resident_bytes
+from bench.hosting.streams import Answer, Streams, requests_of
+from bench.hosting.tables import Cost, Latencies, add_costs, add_disturbances, add_latencies, add_memory
+from bench.hosting.truth import Faults
+
+NUM_STREAMS = 8
+NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 16, 32, 64
+# Room for two replicas of each expert when one of four services is gone, and for moves.
+MEMORY_EXPERTS = 73
+STOPPED_SECONDS = 5.0
+STEADY, MOVING = "nobody moves", "experts move all the time"
+NO_FAULTS = Faults((), ())
+
+COMPARED = (
+    f"the shipped model, batch-invariant, on four expert services; {NUM_STREAMS} streams of a client of the gateway, "
+    "greedy and seeded, each answer compared with an undisturbed run. A gap is the longest time between two tokens of "
+    "any stream, from the event to when every expert had its replicas again and each stream had gone on. All processes "
+    "share the cores of this machine, so that a service that starts takes time from those that serve."
+)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    num_rounds: int
+    num_segments: int
+    segment_seconds: float
+    num_moves: int
+    num_batches: int
+
+
+FULL = Effort(num_rounds=5, num_segments=8, segment_seconds=6.0, num_moves=1000, num_batches=7)
+QUICK = Effort(num_rounds=1, num_segments=2, segment_seconds=3.0, num_moves=200, num_batches=2)
+
+
+@dataclass(frozen=True)
+class Load:
+    """Streams to a cluster, and what they are answered as long as nothing happens."""
+
+    cluster: HostedCluster
+    streams: Streams
+    reference: Sequence[Answer]
+
+
+async def measure(options: Namespace, stages: Stages) -> Report:
+    """Disturbances, latencies and memory while experts move, and what the second replica costs."""
+    effort = QUICK if options.quick else FULL
+    report = Report("hosting", COMPARED)
+    async with AsyncExitStack() as stack:
+        with stages.stage("starting a cluster with coverage 2"):
+            covered = await stack.enter_async_context(hosted_cluster(HostingPlan(2, MEMORY_EXPERTS)))
+        await _with_replicas(report, covered, effort, stages)
+        with stages.stage("starting a cluster with coverage 1"):
+            bare = await stack.enter_async_context(hosted_cluster(HostingPlan(1, MEMORY_EXPERTS)))
+        await _without_replicas(report, bare, effort, stages)
+        add_costs(report, await _costs(bare, covered, effort, stages))
+    return report
+
+
+async def _with_replicas(report: Report, cluster: HostedCluster, effort: Effort, stages: Stages) -> None:
+    dying = [
+        events.undisturbed(STOPPED_SECONDS),
+        events.killed("expert-1"),
+        events.started("expert-1"),
+        events.stopped("expert-2", STOPPED_SECONDS),
+    ]
+    changing = [events.joined("expert-4", "expert-5"), events.left("expert-0"), events.drained("expert-3")]
+    async with _streams(cluster) as (streams, reference):
+        load = Load(cluster, streams, reference)
+        findings = await _disturbed(load, dying, effort.num_rounds, stages)
+        add_disturbances(report, "coverage 2", findings)
+        latencies, findings = await _moving(load, effort, stages)
+        add_latencies(report, latencies)
+        add_disturbances(report, "coverage 2, moves", findings)
+        add_memory(report, *await _watched(load, effort.num_moves, stages))
+        findings = await _disturbed(load, changing, 1, stages)
+        add_disturbances(report, "coverage 2, services come and go", findings)
+
+
+async def _without_replicas(report: Report, cluster: HostedCluster, effort: Effort, stages: Stages) -> None:
+    rehomed = [events.killed("expert-1"), events.started("expert-1")]
+    async with _streams(cluster) as (streams, reference):
+        findings = await _disturbed(Load(cluster, streams, reference), rehomed, effort.num_rounds, stages)
+        add_disturbances(report, "coverage 1", findings)
+
+
+@asynccontextmanager
+async def _streams(cluster: HostedCluster) -> AsyncIterator[tuple[Streams, list[Answer]]]:
+    """Streams to the cluster, and what they are answered as long as nothing happens."""
+    requests = requests_of(NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS)
+    streams = Streams(cluster.gateway.address, requests, num_streams=NUM_STREAMS)
+    try:
+        await streams.each_once()  # a cluster that was just started is slower
+        yield streams, await streams.each_once()
+    finally:
+        await streams.close()
+
+
+async def _disturbed(load: Load, disturbances: Sequence[Event], num_rounds: int, stages: Stages) -> list[Finding]:
+    coverage, windows = load.cluster.plan.coverage, []
+    with stages.stage(f"coverage {coverage}: services die, hang, come and go", num_rounds * len(disturbances)):
+        async with load.streams.asking():
+            for _ in range(num_rounds):
+                for event in disturbances:
+                    windows.append(await befall(load.cluster, load.streams, event, calm_answers=NUM_STREAMS))
+                    stages.step()
+    return findings_of(windows, load.streams.answers, load.reference)
+
+
+async def _moving(load: Load, effort: Effort, stages: Stages) -> tuple[Latencies, list[Finding]]:
+    """Segments without moves and, in turn, with moves all the time."""
+    windows: list[Window] = []
+
+    async def segment(event: str, life: Awaitable[object]) -> None:
+        num_retries, began = await load.cluster.admin.num_retries(), time.perf_counter()
+        await life
+        ended, num_retries = time.perf_counter(), await load.cluster.admin.num_retries() - num_retries
+        windows.append(Window(event, began, ended, False, num_retries, NO_FAULTS))
+
+    with stages.stage("steady and moving in turn", effort.num_segments):
+        async with load.streams.asking():
+            await load.streams.until_answered(NUM_STREAMS)
+            for _ in range(effort.num_segments):
+                await segment(STEADY, asyncio.sleep(effort.segment_seconds))
+                await segment(MOVING, move_for(load.cluster, effort.segment_seconds))
+                stages.step()
+    answers = load.streams.answers
+    gaps = {
+        event: [gaps_within(answers, window.began, window.ended) for window in windows if window.event == event]
+        for event in (STEADY, MOVING)
+    }
+    return Latencies(gaps[STEADY], gaps[MOVING]), findings_of(windows, answers, load.reference)
+
+
+async def _watched(load: Load, num_moves: int, stages: Stages) -> tuple[dict[str, Memory], float]:
+    """What each service took while so many experts moved under load, and how many seconds that was."""
+    began, number = time.perf_counter(), 0
+    with stages.stage(f"moving {num_moves} experts"):
+        async with load.streams.asking(), memory_watched(load.cluster) as memories:
+            while sum(memory.num_loaded for memory in memories.values()) < num_moves:
+                number += 1
+                await move_on(load.cluster, number)
+    return memories, time.perf_counter() - began
+
+
+async def _costs(bare: HostedCluster, covered: HostedCluster, effort: Effort, stages: Stages) -> dict[str, list[Cost]]:
+    """The same requests with coverage 1 and 2 in turn, everything spread evenly."""
+
+    async def batch(cluster: HostedCluster, streams: Streams) -> Cost:
+        began = time.perf_counter()
+        answers = await streams.each_once()
+        seconds = time.perf_counter() - began
+        hosted = await cluster.hosted()
+        return Cost(
+            sum(len(answer.token_ids) for answer in answers) / seconds,
+            sum(map(len, hosted.values())) * cluster.expert_bytes,
+            sum(resident_bytes(cluster.pid(name)) for name in cluster.running),
+        )
+
+    with stages.stage("coverage 1 and 2 in turn", effort.num_batches + 1):
+        for cluster in (bare, covered):
+            await events.spread().act(cluster)
+        async with _streams(bare) as (to_bare, _), _streams(covered) as (to_covered, _):
+            variants = {"1": partial(batch, bare, to_bare), "2": partial(batch, covered, to_covered)}
+            return await interleaved(variants, effort.num_batches, after_round=stages.step)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the bench; its exit code."""
+    return run_bench(bench_parser("hosting", COMPARED), measure, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

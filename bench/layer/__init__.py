@@ -1,0 +1,1 @@
+"""One Mixture-of-Experts layer, part by part."""

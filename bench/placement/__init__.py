@@ -1,0 +1,1 @@
+"""Planned placements against recorded routing, in figures and live."""

@@ -1,0 +1,1 @@
+"""What benches put their load on: checkpoints, clusters, services real and simulated."""

@@ -1,0 +1,1 @@
+"""More services, layers, rows and steps in flight."""

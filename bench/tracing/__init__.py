@@ -1,0 +1,1 @@
+"""What tracing costs, and whether it tells the truth."""

@@ -1,0 +1,1 @@
+"""The tensor stream against a bare echo."""

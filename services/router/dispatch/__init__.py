@@ -1,0 +1,1 @@
+"""What happens to one layer's pairs: shared out, sent, gathered, combined."""

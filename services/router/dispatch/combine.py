@@ -1,0 +1,99 @@
+"""How what the services return becomes a layer's output: pairs' rows weighted here, or services' sums added up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from services import kernels
+from services.model.weighted_sums import weighted_sums
+from services.router.dispatch.shares import Indices, Share
+from services.wire.row_bytes import rows_of
+
+
+@dataclass(slots=True)
+class Returned:
+    """What a service made of a share: the positions of the pairs it computed, and bytes of whole rows of `dtype`."""
+
+    share: Share
+    positions: Indices
+    data: memoryview
+    dtype: torch.dtype
+
+    def rows(self, hidden_size: int) -> torch.Tensor:
+        """View the rows, [pairs or rows, hidden]; never write to it."""
+        return rows_of(self.data, self.dtype, hidden_size)
+
+
+class Combine(Protocol):
+    """One of the two ways.
+
+    With `sums_on_services` frames carry the pairs' weights, and a service returns each row's sum.
+    """
+
+    sums_on_services: bool
+
+    def num_rows(self, share: Share, num_computed: int) -> int:
+        """How many rows a service returns for a share of which it computed so many pairs."""
+
+    def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """The layer's output [tokens, width] like `hidden`, of `weights` [tokens, k].
+
+        Rows of pairs that were not computed are wrong; their sequences have ended.
+        """
+
+
+class ExactCombine:
+    """Weighs and sums in slot order, so that bits depend neither on who computed a row nor on the order of replies."""
+
+    sums_on_services = False
+
+    def num_rows(self, share: Share, num_computed: int) -> int:
+        return num_computed
+
+    def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        if kernels.AVAILABLE and returned and hidden.is_cpu:
+            dtype, width = returned[0].dtype, hidden.shape[1]
+            if kernels.combines(dtype, weights, width, hidden.dtype):
+                replies = [(part.data, part.positions) for part in returned]
+                return kernels.combine(replies, weights, width, dtype, hidden.dtype)
+        rows = self._in_order(returned, weights.numel(), hidden.shape[1]).to(hidden.device, non_blocking=True)
+        weighted = rows.view(*weights.shape, -1) * weights[..., None]
+        # A sum of one term is that term; torch takes several times as long for it as for the product.
+        return (weighted.sum(1) if weights.shape[1] > 1 else weighted[:, 0]).to(hidden.dtype)
+
+    @staticmethod
+    def _in_order(returned: Sequence[Returned], num_pairs: int, hidden_size: int) -> torch.Tensor:
+        """The rows of all pairs, [pairs, hidden]; never write to it. Of a pair that was not computed they are zero."""
+        if len(returned) == 1 and len(returned[0].positions) == num_pairs:
+            return returned[0].rows(hidden_size)  # all of them, in order already
+        if not returned:
+            return torch.zeros(num_pairs, hidden_size)
+        is_whole = sum([len(part.positions) for part in returned]) == num_pairs
+        make = torch.empty if is_whole else torch.zeros
+        gathered = make(num_pairs, hidden_size, dtype=returned[0].dtype)
+        for part in returned:
+            gathered.index_copy_(0, torch.from_numpy(part.positions), part.rows(hidden_size))
+        return gathered
+
+
+class PartialCombine:
+    """Adds the services' sums in float32, in the order of services; bits depend on who computes what."""
+
+    sums_on_services = True
+
+    def num_rows(self, share: Share, num_computed: int) -> int:
+        return len(share.rows) if num_computed else 0
+
+    def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        parts = [part for part in returned if part.data]
+        if not parts:
+            return torch.zeros_like(hidden)
+        rows = [part.rows(hidden.shape[1]) for part in parts]
+        if len(parts) == 1 and len(rows[0]) == len(hidden):
+            return rows[0].to(hidden.device, hidden.dtype)  # the sums of all rows, in order already
+        tokens = np.concatenate([part.share.rows for part in parts])
+        sums = weighted_sums(torch.cat(rows), tokens, len(hidden), None).to(hidden.dtype)
+        return sums.to(hidden.device, non_blocking=True)

@@ -1,0 +1,246 @@
+"""Scatter and gather: a layer's rows go to the services that host its experts, and come back to be combined."""
+
+import asyncio
+from collections.abc import Callable
+from collections.abc import Sequence as Sequenced
+from contextlib import suppress
+
+import numpy as np
+import torch
+
+from services.router.dispatch.capacity import capacity_of, overflowed
+from services.router.dispatch.combine import Combine
+from services.router.dispatch.failure import FailureLog
+from services.router.dispatch.gather import Gather, Gathered
+from services.router.dispatch.host_copy import to_host
+from services.router.dispatch.placement import Placement
+from services.router.dispatch.scatter import Attempt, Call, Outgoing, Scatter, first_attempt
+from services.router.dispatch.shares import DROPPED, Indices
+from services.router.dispatch.unfinished import Unfinished
+from services.router.engine.spans import NO_LAYER_SPANS, LayerSpans
+from services.router.engine.step import Step
+from services.router.load.watch import RoutingWatch
+from services.router.peers.stream import Answer
+from services.router.times.receipt import ReplyTimes
+from services.wire.errors import ServingError
+from services.wire.frames import Weights
+
+UNSERVED_SECONDS = 10.0
+
+
+class Dispatcher:
+    """Computes a layer's routed experts on the services of the current placement.
+
+    Rows travel in `wire_dtype`, with checksums unless told otherwise. `watch`, where given, sees the routing;
+    `capacity_factor` turns the capacity guard on. Pairs that a service does not compute are sent again, to another
+    replica where there is one; for `unserved_seconds` from the first failure on they wait for one that can compute
+    them.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_experts: int,
+        hidden_size: int,
+        wire_dtype: torch.dtype,
+        combine: Combine,
+        watch: RoutingWatch | None = None,
+        capacity_factor: float | None = None,
+        unserved_seconds: float = UNSERVED_SECONDS,
+        frame_checksums: bool = True,
+    ) -> None:
+        self.placement = Placement()
+        self._num_experts = num_experts
+        self._wire_dtype = wire_dtype
+        self._combine = combine
+        self._watch = watch
+        self._capacity_factor = capacity_factor
+        self._unserved_seconds = unserved_seconds
+        self._scatter = Scatter(
+            hidden_size=hidden_size,
+            wire_dtype=wire_dtype,
+            sums_on_services=combine.sums_on_services,
+            checksums=frame_checksums,
+        )
+        self._gather = Gather(
+            hidden_size=hidden_size, wire_dtype=wire_dtype, combine=combine, checksums=frame_checksums
+        )
+        self._failures = FailureLog()
+        self._news = asyncio.Event()  # another one for each piece of news, so that none is missed or seen twice
+
+    def place(self, placement: Placement) -> None:
+        """Use another placement, from the next layer and the next attempt on."""
+        self.placement = placement
+        self._tell()
+
+    def forget(self, requests: Sequenced[int]) -> None:
+        """Some sequences have ended, and nothing has to be computed for them any more."""
+        if requests:
+            self._tell()
+
+    async def compute(
+        self,
+        step: Step,
+        layer: int,
+        hidden: torch.Tensor,
+        index: torch.Tensor,
+        weights: torch.Tensor,
+        meanwhile: Callable[[], None] | None,
+    ) -> torch.Tensor:
+        """The weighted sum of each row's experts, [tokens, hidden].
+
+        How they are summed, and how far the sum depends on who computed a row, is the combine's. Rows whose experts
+        nobody can compute end their sequences; the step goes on.
+        """
+        gate_began = step.clock.ended
+        scatter_began = step.clock.charge("gate")
+        spans = step.spans.begin_layer(layer, gate_began)
+        sent = self._to_send(step, hidden, index, weights)
+        outgoing = self._outgoing(step, layer, *(sent if hidden.is_cpu else await to_host(*sent)))
+        attempt = first_attempt(outgoing, self.placement)
+        times: list[ReplyTimes] = []
+
+        def on_the_way() -> None:
+            if self._watch is not None:
+                self._watch.note(step.lane, layer, outgoing.experts, is_decode=step.is_decode)
+            if meanwhile is not None:
+                meanwhile()
+                step.clock.charge("dense")
+
+        gathered, scatter_ended = await self._try(step, outgoing, attempt, spans, times, on_the_way)
+        if gathered.failed:
+            await self._finish(step, outgoing, gathered, spans, times)
+        gather_ended = step.clock.ended
+        combined = self._combine(gathered.returned, weights, hidden)
+        ended = step.clock.charge("combine")
+        if spans is not NO_LAYER_SPANS:
+            spans.part("gate", gate_began, scatter_began)
+            spans.part("scatter", scatter_began, scatter_ended)
+            spans.part("gather", scatter_ended, gather_ended)
+            spans.part("combine", gather_ended, ended)
+            spans.end(ended, max(times, key=lambda reply: reply.arrived).service if times else "")
+        return combined
+
+    def _to_send(
+        self, step: Step, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Rows, experts and, where services sum, weights: of all that is not padding."""
+        if hidden.shape[0] > step.num_tokens:
+            hidden, index, weights = hidden[: step.num_tokens], index[: step.num_tokens], weights[: step.num_tokens]
+        rows = hidden.to(self._wire_dtype)
+        return (rows, index, weights.float()) if self._combine.sums_on_services else (rows, index)
+
+    def _outgoing(
+        self, step: Step, layer: int, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> Outgoing:
+        experts: Indices = index.numpy().reshape(-1).astype(np.int64, copy=False)
+        if step.wants_routed_experts:
+            step.routed[layer] = index[step.last_rows]
+        top_k = index.shape[1]
+        if self._capacity_factor is not None:
+            experts = self._guard(step, experts, top_k)
+        sent = None if weights is None else _sendable(step, layer, weights.reshape(-1).numpy(), top_k)
+        return Outgoing(layer, hidden.contiguous(), experts, sent, top_k)
+
+    def _guard(self, step: Step, experts: Indices, top_k: int) -> Indices:
+        assert self._capacity_factor is not None
+        capacity = capacity_of(self._capacity_factor, step.num_tokens, top_k, self._num_experts)
+        dropped = overflowed(experts, self._num_experts, capacity)
+        for work in step.row_sequences[dropped // top_k]:
+            step.batch[work].sequence.overflowed_pairs += 1
+        guarded = experts.copy()
+        guarded[dropped] = DROPPED
+        return guarded
+
+    async def _try(
+        self,
+        step: Step,
+        outgoing: Outgoing,
+        attempt: Attempt,
+        spans: LayerSpans,
+        times: list[ReplyTimes],
+        on_the_way: Callable[[], None] | None = None,
+    ) -> tuple[Gathered, int]:
+        """Send an attempt's frames and wait for all of their answers; also when the last one was sent.
+
+        `on_the_way` is called meanwhile. The times of the replies are added to `times`.
+        """
+        calls: list[Call] = []
+        answers: list[tuple[Call, Answer | ServingError]] = []
+        try:
+            unserved = self._scatter(step, outgoing, attempt, spans, calls)
+            scatter_ended = step.clock.charge("encode")
+            if on_the_way is not None:
+                on_the_way()
+            for call in calls:
+                try:
+                    answers.append((call, await call.answered))
+                except ServingError as error:  # by its traceback it would keep itself, and the layer's rows
+                    answers.append((call, error.with_traceback(None)))
+        finally:
+            for call in calls:  # whatever is not answered by now is not waited for
+                call.release()
+        replies = [answer.times for _, answer in answers if isinstance(answer, Answer)]
+        lost = next((call.address for call, answer in answers if isinstance(answer, ServingError)), None)
+        step.clock.charge_gather(replies, lost)
+        times += replies
+        gathered = self._gather(step, outgoing.layer, answers)
+        gathered.failed += unserved
+        return gathered, scatter_ended
+
+    async def _finish(
+        self, step: Step, outgoing: Outgoing, gathered: Gathered, spans: LayerSpans, times: list[ReplyTimes]
+    ) -> None:
+        """Send what failed again until all of it is in `gathered`, or its sequences have ended."""
+        loop = asyncio.get_running_loop()
+        unfinished = Unfinished(outgoing, loop.time() + self._unserved_seconds)
+        latest = gathered
+        while True:
+            for failed in latest.failed:
+                self._failures.note(failed, outgoing.layer)
+            unfinished.add(latest.failed, loop.time())
+            attempt = await self._next_attempt(step, unfinished)
+            if attempt is None:
+                return
+            latest, _ = await self._try(step, outgoing, attempt, spans, times)
+            gathered.returned += latest.returned
+
+    async def _next_attempt(self, step: Step, unfinished: Unfinished) -> Attempt | None:
+        """Wait until something can be sent again; None when nothing is left, or the time for it is up."""
+        loop = asyncio.get_running_loop()
+        while unfinished.drop_ended(step):
+            for rows, error in (hopeless := unfinished.hopeless(self.placement)):
+                step.fail(rows, error)
+            if hopeless:
+                continue
+            now = loop.time()
+            attempt = unfinished.next_attempt(self.placement, step.lane, now)
+            if attempt is not None:
+                return attempt
+            if now >= unfinished.give_up_at:
+                for rows, error in unfinished.errors(self.placement):
+                    step.fail(rows, error)
+                return None
+            await self._until_news(unfinished.seconds_to_wait(now))
+            step.clock.charge("straggler_wait")
+        return None
+
+    async def _until_news(self, seconds: float) -> None:
+        news = self._news
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+def _sendable(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:
+    """The weights, those that are not finite as zero; the sequences of these end."""
+    is_finite = np.isfinite(weights)
+    if is_finite.all():
+        return weights
+    error = ServingError(f"the gate of layer {layer} computed weights that are not finite")
+    step.fail(np.flatnonzero(~is_finite) // top_k, error)
+    return np.where(is_finite, weights, np.float32(0))

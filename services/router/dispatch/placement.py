@@ -1,0 +1,112 @@
+"""Who computes what, as the dispatcher sees it: replaced as a whole whenever that changes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from services.router.dispatch.assignment import SEVERAL, Choices
+from services.router.dispatch.shares import NOBODY, Indices
+from services.router.peers.pace import Pace
+from services.router.peers.stream import ExpertStream
+
+Replicas = npt.NDArray[np.bool_]  # [services, experts]: whether an expert of one layer is ready on a service
+
+# Far below gRPC's limit on messages, so that one frame does not hold up the others for long.
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+
+
+class Service(Protocol):
+    """An expert service as the dispatcher uses it: a stream for each lane, none while it is lost, and its pace."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def streams(self) -> Sequence[ExpertStream]: ...
+
+    @property
+    def pace(self) -> Pace: ...
+
+
+@dataclass(frozen=True)
+class Unhosted:
+    """Why experts may be hosted by nobody: what is amiss with the services, in words.
+
+    It `is_final` where no service is left that could load them: whoever needs them has nothing to wait for.
+    """
+
+    reasons: Sequence[str] = ()
+    is_final: bool = False
+
+
+NOTHING_AMISS = Unhosted()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Services that frames can be sent to, and the experts of each layer that are ready on each.
+
+    `owners` has for each layer the service that alone computes an expert, NOBODY, or SEVERAL; `max_frame_bytes` is the
+    least that any of the services allows.
+    """
+
+    services: Sequence[Service] = ()
+    replicas: Mapping[int, Replicas] = field(default_factory=dict)
+    max_frame_bytes: int = MAX_FRAME_BYTES
+    unhosted: Unhosted = NOTHING_AMISS
+    owners: Mapping[int, Indices] = field(init=False)
+    _choices: dict[int, Choices] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "owners", {layer: _owners(ready) for layer, ready in self.replicas.items()})
+
+    def choices(self, layer: int) -> Choices:
+        """The services to choose from, for each expert of the layer that is on several."""
+        found = self._choices.get(layer)
+        if found is None:  # made when the layer is first met: a placement may be replaced before it ever is
+            found = self._choices[layer] = self._choices_of(layer)
+        return found
+
+    def candidates(self, layer: int, expert: int) -> Sequence[int]:
+        """The services that the expert is ready on, in the order in which they are preferred."""
+        owner = int(self.owners[layer][expert]) if layer in self.owners else NOBODY
+        if owner == SEVERAL:
+            return self.choices(layer)[expert]
+        return () if owner == NOBODY else (owner,)
+
+    def _choices_of(self, layer: int) -> Choices:
+        experts = np.flatnonzero(self.owners[layer] == SEVERAL)
+        if not len(experts):
+            return {}
+        ready = self.replicas[layer][:, experts]
+        ranks = self._preference(int(experts[-1]) + 1)[:, experts]
+        orders = np.where(ready, ranks, np.iinfo(np.int64).max).argsort(axis=0, kind="stable")
+        counts = ready.sum(axis=0).tolist()
+        found = zip(experts.tolist(), orders.T.tolist(), counts, strict=True)
+        return {expert: tuple(order[:count]) for expert, order, count in found}
+
+    def _preference(self, num_experts: int) -> Indices:
+        """A number that is random but fixed by expert and address, [services, experts]; the least is preferred."""
+        mixed = self._salts[:, None] ^ (np.arange(num_experts, dtype=np.uint32) * np.uint32(0x9E3779B1))
+        mixed = (mixed ^ (mixed >> np.uint32(15))) * np.uint32(0x85EBCA6B)
+        preference: Indices = (mixed ^ (mixed >> np.uint32(13))).astype(np.int64)
+        return preference
+
+    @cached_property
+    def _salts(self) -> npt.NDArray[np.uint32]:
+        return np.array([crc32(service.address.encode()) for service in self.services], dtype=np.uint32)
+
+
+def _owners(ready: Replicas) -> Indices:
+    if not len(ready):
+        return np.full(ready.shape[1], NOBODY, dtype=np.int64)
+    counts = ready.sum(axis=0)
+    owners: Indices = ready.argmax(axis=0).astype(np.int64, copy=False)
+    owners[counts == 0] = NOBODY
+    owners[counts > 1] = SEVERAL
+    return owners

@@ -1,0 +1,243 @@
+"""Runs the steps: schedule, forward, draw, report; one loop for each lane that may be in use."""
+
+import asyncio
+from collections.abc import Callable
+from collections.abc import Sequence as Sequenced
+from functools import partial
+from itertools import count
+
+import torch
+
+from services.model.kv_cache import KvCache
+from services.model.sampler import are_finite, draw_all
+from services.router.engine.greenlets import run_awaiting
+from services.router.engine.lane_control import LaneControl
+from services.router.engine.metrics import StepMetrics
+from services.router.engine.scheduler import Room, Scheduler, Work
+from services.router.engine.sequence import Ending, Order, Reason, Sequence
+from services.router.engine.spans import spans_of_step
+from services.router.engine.step import Step
+from services.router.engine.tracing import Tracing
+from services.router.engine.trunk import Trunk
+from services.router.lanes.choice import Lanes
+from services.router.times.receipt import SequenceReceipt
+from services.runtime.failures import aside, failure_of, leave_aside
+from services.wire.errors import ServingError, Unavailable
+
+# Told of each new token of a sequence, with the step that made it; after the last one `ending` is set.
+Listener = Callable[[Sequence, int | None, Step | None], None]
+
+
+class Engine:
+    """Carries out orders. Each one ends exactly once, and its listener hears of every token and of the end.
+
+    Whatever one order or its listener raises ends that order alone.
+
+    `forget` is told the numbers of sequences that ended before their time, so that experts can drop their frames.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        cache: KvCache,
+        scheduler: Scheduler,
+        *,
+        lanes: Lanes,
+        tracing: Tracing,
+        forget: Callable[[Sequenced[int]], None],
+    ) -> None:
+        self._trunk = trunk
+        self._cache = cache
+        self._scheduler = scheduler
+        self._lanes = LaneControl(lanes, scheduler)
+        self._tracing = tracing
+        self._forget = forget
+        self._numbers = count(1)
+        self._listeners: dict[int, Listener] = {}
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._work = [asyncio.Event() for _ in range(lanes.max_lanes)]
+        self._idle = asyncio.Event()
+        self._is_draining = False
+        self.room_watchers: set[asyncio.Event] = set()  # set whenever there is more or less room
+        self._metrics = StepMetrics(scheduler, cache)
+
+    def submit(self, order: Order, listener: Listener, seconds: float | None = None) -> Sequence:
+        """Take an order in, to be finished within `seconds`.
+
+        Raises InvalidRequest when it can never run, Overloaded when too many sequences are here, Unavailable while
+        draining.
+        """
+        if self._is_draining:
+            raise Unavailable("the router is stopping")
+        sequence = Sequence(next(self._numbers), order, SequenceReceipt())
+        self._scheduler.submit(sequence)
+        with aside("tracing a sequence"):
+            sequence.trace = self._tracing.begin(order)
+        self._listeners[sequence.number] = listener
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[sequence.number] = loop.call_later(seconds, self._expire, sequence)
+        self._wake()
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Give a sequence up; nothing happens when it has ended."""
+        self._end_early(sequence, Reason.CANCELLED)
+
+    def room(self) -> Room:
+        """What could be submitted now."""
+        return Room(0, 0) if self._is_draining else self._scheduler.room()
+
+    async def drain(self) -> None:
+        """Take nothing in any more, and return once no sequence is left."""
+        self._is_draining = True
+        self._note_room()
+        while self._listeners:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def abandon(self) -> None:
+        """End every sequence that is left, since the router stops."""
+        for sequence in list(self._scheduler.sequences()):
+            self._end_early(sequence, Reason.ERROR, Unavailable("the router stopped before the sequence was done"))
+
+    async def run(self) -> None:
+        """Run every lane until cancelled."""
+        async with asyncio.TaskGroup() as lanes:
+            for lane in range(len(self._work)):
+                lanes.create_task(self._run_lane(lane))
+
+    async def _run_lane(self, lane: int) -> None:
+        while True:
+            self._work[lane].clear()
+            self._remove_ended(lane)
+            if self._scheduler.spread(lane):
+                self._begin_lanes()
+            batch = self._scheduler.next_batch(lane)
+            if batch:
+                await self._run_step(lane, batch)
+                # Health, cancellations and the streams get their turn between steps.
+                await asyncio.sleep(0)
+            else:
+                await self._work[lane].wait()
+
+    async def _run_step(self, lane: int, batch: Sequenced[Work]) -> None:
+        step = Step(lane, batch)
+        sequences = [work.sequence for work in batch]
+        prefilling = [sequence.is_prefilling for sequence in sequences]
+        with aside("tracing a step"):
+            step.spans = spans_of_step(self._tracing, sequences, lane, step.clock.started)
+        for sequence, prefill in zip(sequences, prefilling, strict=True):
+            sequence.receipt.enter_step(step.clock, prefill=prefill)
+        tokens = await self._compute(step)
+        step.clock.charge("sampling")
+        for sequence, prefill in zip(sequences, prefilling, strict=True):
+            sequence.receipt.leave_step(step.clock, prefill=prefill)
+        with aside("observing a step"):
+            step.spans.end(step.clock.parts, step.num_tokens)
+            self._metrics.record(step, len(tokens))
+            self._lanes.note(step, len(tokens))
+        self._report(step, tokens)
+        self._remove_ended(lane)
+
+    async def _compute(self, step: Step) -> dict[int, int]:
+        """The tokens that were drawn, by sequence number; none where the step failed."""
+        try:
+            logits = await run_awaiting(partial(self._trunk.forward, step, self._cache), step)
+            tokens = self._draw(step, logits)
+        except Exception as error:  # noqa: BLE001 -- the boundary of a step: who is at fault is found out one by one
+            self._take_apart(step, error)
+            return {}
+        for work in step.batch:
+            work.sequence.num_computed += work.num_tokens
+            work.sequence.goes_alone = False
+        return tokens
+
+    def _take_apart(self, step: Step, error: Exception) -> None:
+        """End the sequence of a failed step; of several each is computed again, alone, as if the step had not been."""
+        if len(step.batch) == 1:
+            step.batch[0].sequence.end(Reason.ERROR, failure_of(error, "a step of the router"))
+            return
+        leave_aside(error, "a step of several sequences (each is tried alone)")
+        for work in step.batch:
+            work.sequence.goes_alone = True
+
+    def _draw(self, step: Step, logits: torch.Tensor) -> dict[int, int]:
+        """Draw for every sequence that is still wanted; returns the tokens by sequence number."""
+        finite = are_finite(logits)
+        for sequence, is_finite in zip(step.drawing, finite, strict=True):
+            if not is_finite:
+                sequence.end(Reason.ERROR, ServingError("the model computed logits that are not finite"))
+        rows = [row for row, sequence in enumerate(step.drawing) if sequence.ending is None]
+        wanted = [step.drawing[row] for row in rows]
+        if not wanted:
+            return {}
+        tokens = draw_all(
+            logits if len(rows) == len(logits) else logits[rows],
+            [sequence.order.sampling for sequence in wanted],
+            [sequence.num_tokens for sequence in wanted],
+            [sequence.repetition for sequence in wanted],
+        )
+        return {sequence.number: token for sequence, token in zip(wanted, tokens, strict=True)}
+
+    def _report(self, step: Step, tokens: dict[int, int]) -> None:
+        for sequence in step.drawing:
+            token = tokens.get(sequence.number)
+            if token is not None and sequence.ending is None:
+                sequence.take(token)
+                self._tell(sequence, token, step)
+
+    def _tell(self, sequence: Sequence, token: int, step: Step) -> None:
+        try:
+            self._listeners[sequence.number](sequence, token, step)
+        except Exception as error:  # noqa: BLE001 -- the boundary of one sequence: what hears of it is not the step's
+            sequence.ending = Ending(Reason.ERROR, failure_of(error, "telling of a token"))
+
+    def _remove_ended(self, lane: int) -> None:
+        ended = self._scheduler.ended(lane)
+        for sequence in ended:
+            self._scheduler.remove(sequence)
+            self._announce_end(sequence)
+        if ended:
+            self._wake()  # what is free now may be for a sequence of another lane
+
+    def _end_early(self, sequence: Sequence, reason: Reason, error: ServingError | None = None) -> None:
+        """End a sequence at once, whatever its step waits for; its blocks are freed between its lane's steps."""
+        if sequence.ending is None:
+            sequence.end(reason, error)
+            with aside("telling experts of an end"):
+                self._forget([sequence.number])
+            self._announce_end(sequence)
+            self._wake()
+
+    def _announce_end(self, sequence: Sequence) -> None:
+        timer = self._timers.pop(sequence.number, None)
+        if timer is not None:
+            timer.cancel()
+        listener = self._listeners.pop(sequence.number, None)
+        if listener is not None:
+            with aside("telling of an end"):
+                listener(sequence, None, None)
+            with aside("tracing a sequence"):
+                self._tracing.end(sequence)
+        self._idle.set()
+
+    def _expire(self, sequence: Sequence) -> None:
+        self._end_early(sequence, Reason.DEADLINE)
+
+    def _wake(self) -> None:
+        self._wake_lanes()
+        self._note_room()
+
+    def _begin_lanes(self) -> None:
+        loop = asyncio.get_running_loop()
+        for lane, work in enumerate(self._work):
+            loop.call_later(self._lanes.begins_after(lane), work.set)
+
+    def _wake_lanes(self) -> None:
+        for work in self._work:
+            work.set()
+
+    def _note_room(self) -> None:
+        for watcher in self.room_watchers:
+            watcher.set()

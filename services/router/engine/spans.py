@@ -1,0 +1,244 @@
+"""The spans of a step: in the trace of the request that goes deepest, with links from every other one's.
+
+What a layer's spans need is noted while it is computed and written when the step is over; so a step whose layers nobody
+asked for has them all the same where it was slow or something failed.
+"""
+
+import time
+from collections.abc import Sequence as Sequenced
+
+from services.router.engine.sequence import Sequence, SequenceTrace, TraceDetail
+from services.router.engine.tracing import Tracing
+from services.router.times.receipt import Parts, ReplyTimes
+from services.runtime.span_writing import Kind, SpanRef, encode_span, number, text
+from services.runtime.tracing import Recorder, recorder, wall_offset
+
+PART_NAMES = {
+    "gate": "router.gate",
+    "scatter": "router.scatter",
+    "gather": "router.gather",
+    "combine": "router.combine",
+}
+
+
+class StepSpans:
+    """Records nothing: what a step has when none of its requests is sampled."""
+
+    def begin_layer(self, layer: int, started: int) -> "LayerSpans":
+        """Open the spans of one layer; `started` is when its gate began."""
+        return NO_LAYER_SPANS
+
+    def end(self, parts: Parts, num_tokens: int) -> None:
+        """Close the step."""
+
+
+class LayerSpans:
+    """Records nothing: what a layer has when its step is not traced."""
+
+    def begin_call(self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int) -> "CallSpan":
+        """Open the span of one frame to one service."""
+        return NO_CALL_SPAN
+
+    def part(self, name: str, started: int, ended: int) -> None:
+        """Record a finished part: gate, scatter, gather or combine."""
+
+    def end(self, ended: int, straggler: str) -> None:
+        """Close the layer."""
+
+
+class CallSpan:
+    """Records nothing: a frame that is not traced."""
+
+    traceparent = ""
+
+    def end(self, times: ReplyTimes | None, attempt: int, failure: str = "") -> None:
+        """Close the call, once; without `times` no reply came."""
+
+
+NO_SPANS, NO_LAYER_SPANS, NO_CALL_SPAN = StepSpans(), LayerSpans(), CallSpan()
+
+
+def spans_of_step(tracing: Tracing, sequences: Sequenced[Sequence], lane: int, started: int) -> StepSpans:
+    """Open the step's spans in the trace of every request that is traced to its steps."""
+    traced = [
+        sequence.trace
+        for sequence in sequences
+        if sequence.trace is not None and sequence.trace.detail >= TraceDetail.STEP
+    ]
+    recording = recorder()
+    if not traced or recording is None:
+        return NO_SPANS
+    return _RecordedStep(recording, tracing, traced, started, lane, len(sequences))
+
+
+class _RecordedStep(StepSpans):
+    def __init__(
+        self,
+        recording: Recorder,
+        tracing: Tracing,
+        traced: Sequenced[SequenceTrace],
+        started: int,
+        lane: int,
+        num_sequences: int,
+    ) -> None:
+        self.is_deep = any(trace.detail >= TraceDetail.LAYER for trace in traced)
+        self.kept = ""  # why the layers are recorded though nobody asked for them
+        leader = max(traced, key=lambda trace: trace.detail)  # the first of those that go deepest
+        self.span = leader.span.child()
+        self.offset = wall_offset()
+        self._recording, self._tracing = recording, tracing
+        self._leader, self._followers = leader, [trace.span for trace in traced if trace is not leader]
+        self._is_chosen = any(trace.is_chosen for trace in traced)
+        self._started, self._lane, self._num_sequences = started, lane, num_sequences
+        self._layers: list[_RecordedLayer] = []
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether it is known by now that the layers will be recorded."""
+        return self.is_deep or bool(self.kept)
+
+    def begin_layer(self, layer: int, started: int) -> LayerSpans:
+        noted = _RecordedLayer(self, layer, started)
+        self._layers.append(noted)
+        return noted
+
+    def end(self, parts: Parts, num_tokens: int) -> None:
+        nanos = parts.total()
+        if self._is_chosen:
+            self._tracing.layers.spend(nanos)
+        if self._tracing.usual.is_slow(num_tokens, nanos):
+            self.kept = self.kept or "slow"
+        ended = self._started + nanos
+        attributes = [number(f"moesaic.{name}_nanos", nanos) for name, nanos in vars(parts).items()]
+        attributes += (
+            number("moesaic.lane", self._lane),
+            number("moesaic.sequences", self._num_sequences),
+            number("moesaic.tokens", num_tokens),
+        )
+        if self.kept:
+            attributes.append(text("moesaic.kept", self.kept))
+        encoded = [self._encode(self.span, self._leader.span, ended, attributes, ())]
+        links = (self.span,)
+        encoded += [self._encode(span.child(), span, ended, (), links) for span in self._followers]
+        if self.has_layers:
+            for layer in self._layers:
+                layer.encode(encoded)
+        self._layers = []  # which refer to the step: nothing is left to the garbage collector
+        self._recording.put(encoded)
+
+    def _encode(
+        self, span: SpanRef, parent: SpanRef, ended: int, attributes: Sequenced[bytes], links: Sequenced[SpanRef]
+    ) -> bytes:
+        started, ended = self._started + self.offset, ended + self.offset
+        return encode_span("router.step", Kind.INTERNAL, span, parent.span_id, started, ended, attributes, links)
+
+
+class _RecordedLayer(LayerSpans):
+    def __init__(self, step: _RecordedStep, layer: int, started: int) -> None:
+        self.step = step
+        self._span: SpanRef | None = None
+        self._layer, self._started = layer, started
+        self._ended, self._straggler = started, ""
+        self._parts: list[tuple[str, int, int]] = []
+        self._calls: list[_RecordedCall] = []
+
+    @property
+    def span(self) -> SpanRef:
+        """The layer's span; most steps need none."""
+        if self._span is None:
+            self._span = self.step.span.child()
+        return self._span
+
+    def begin_call(self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int) -> CallSpan:
+        span = self.span if self.step.has_layers else None
+        call = _RecordedCall(self.step, span, address, started, rows=rows, pairs=pairs, num_bytes=num_bytes)
+        self._calls.append(call)
+        return call
+
+    def part(self, name: str, started: int, ended: int) -> None:
+        self._parts.append((name, started, ended))
+
+    def end(self, ended: int, straggler: str) -> None:
+        self._ended, self._straggler = ended, straggler
+
+    def encode(self, into: list[bytes]) -> None:
+        """Write the layer's spans."""
+        offset, span, of_layer = self.step.offset, self.span, number("moesaic.layer", self._layer)
+        ended = max([self._ended, *(end for _, _, end in self._parts)])
+        attributes = (of_layer, text("moesaic.straggler", self._straggler))
+        into.append(
+            encode_span(
+                "router.layer",
+                Kind.INTERNAL,
+                span,
+                self.step.span.span_id,
+                self._started + offset,
+                ended + offset,
+                attributes,
+            )
+        )
+        into += [
+            encode_span(
+                PART_NAMES[name], Kind.INTERNAL, span.child(), span.span_id, started + offset, end + offset, (of_layer,)
+            )
+            for name, started, end in self._parts
+        ]
+        into += [call.encode(span, of_layer) for call in self._calls]
+
+
+class _RecordedCall(CallSpan):
+    def __init__(
+        self,
+        step: _RecordedStep,
+        layer: SpanRef | None,
+        address: str,
+        started: int,
+        *,
+        rows: int,
+        pairs: int,
+        num_bytes: int,
+    ) -> None:
+        self._step, self._address = step, address
+        self._rows, self._pairs, self._num_bytes = rows, pairs, num_bytes
+        # Of a step that is kept for what happens later the services know nothing yet, and record nothing.
+        self._span = None if layer is None else layer.child()
+        self.traceparent = "" if self._span is None else self._span.traceparent
+        self._started = self._ended = started
+        self._times: ReplyTimes | None = None
+        self._attempt, self._failure = 1, ""
+
+    def end(self, times: ReplyTimes | None, attempt: int, failure: str = "") -> None:
+        self._times, self._attempt, self._failure = times, attempt, failure
+        self._ended = time.perf_counter_ns() if times is None else times.arrived
+        if failure:
+            self._step.kept = "failed"
+
+    def encode(self, layer: SpanRef, of_layer: bytes) -> bytes:
+        """Write the span, below that of the layer."""
+        attributes = [
+            of_layer,
+            number("moesaic.rows", self._rows),
+            number("moesaic.pairs", self._pairs),
+            number("moesaic.bytes", self._num_bytes),
+            text("server.address", self._address),
+            number("moesaic.attempt", self._attempt),
+        ]
+        times, offset = self._times, self._step.offset
+        if times is not None:
+            attributes += (
+                number("moesaic.encode_nanos", times.sent - self._started),
+                number("moesaic.wire_nanos", times.wire),
+                number("moesaic.decode_nanos", times.server_decode),
+                number("moesaic.queue_nanos", times.server_queue),
+                number("moesaic.compute_nanos", times.server_compute - times.server_decode),
+            )
+        return encode_span(
+            "router.expert",
+            Kind.CLIENT,
+            self._span or layer.child(),
+            layer.span_id,
+            self._started + offset,
+            self._ended + offset,
+            attributes,
+            error=self._failure or None,
+        )

@@ -1,0 +1,123 @@
+"""One step of one lane: the batch as tensors, and what happens to it on its way through the layers."""
+
+from collections.abc import Sequence as Sequenced
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from services.model.kv_cache import KvCache
+from services.model.packed_batch import PackedBatch, Segment
+from services.model.tiles import padded_to_tiles
+from services.router.engine.scheduler import Work
+from services.router.engine.sequence import Reason, Sequence
+from services.router.engine.spans import NO_SPANS, StepSpans
+from services.router.times.receipt import StepClock
+from services.wire.errors import ServingError
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What the forward is called with:
+
+    Ids and positions [tokens], padded where the mode says so, and the rows to draw from, None for all.
+    """
+
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    packed: PackedBatch
+    drawing_rows: torch.Tensor | None
+
+
+@dataclass
+class Step:
+    """Which sequences a forward serves, row by row, its clock, and the sequences that could not be served."""
+
+    lane: int
+    batch: Sequenced[Work]
+    clock: StepClock = field(default_factory=StepClock)
+    spans: StepSpans = NO_SPANS
+    routed: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def num_tokens(self) -> int:
+        return sum(work.num_tokens for work in self.batch)
+
+    @cached_property
+    def row_sequences(self) -> npt.NDArray[np.int64]:
+        """For each row the index of its work in `batch`."""
+        return np.repeat(np.arange(len(self.batch)), [work.num_tokens for work in self.batch])
+
+    @cached_property
+    def is_decode(self) -> bool:
+        """Whether every row is the next token of a sequence whose prompt is computed."""
+        return not any(work.sequence.is_prefilling for work in self.batch)
+
+    @cached_property
+    def _draws(self) -> list[bool]:
+        return [work.draws for work in self.batch]
+
+    @cached_property
+    def drawing(self) -> list[Sequence]:
+        """Sequences whose next token is drawn from this step, in the order of `StepInputs.drawing_rows`."""
+        return [work.sequence for work, draws in zip(self.batch, self._draws, strict=True) if draws]
+
+    @cached_property
+    def last_rows(self) -> npt.NDArray[np.int64]:
+        """The last row of each drawing sequence."""
+        return (np.cumsum([work.num_tokens for work in self.batch]) - 1)[self._draws]
+
+    @cached_property
+    def wants_routed_experts(self) -> bool:
+        return any(sequence.order.return_routed_experts for sequence in self.drawing)
+
+    def sequences_of(self, rows: npt.NDArray[np.int64]) -> list[Sequence]:
+        """The sequences that these rows belong to, each once."""
+        return [self.batch[index].sequence for index in np.unique(self.row_sequences[rows])]
+
+    def goes_on(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """For each of these rows whether its sequence has not ended."""
+        goes_on = np.array([work.sequence.ending is None for work in self.batch])
+        return goes_on[self.row_sequences[rows]]
+
+    @cached_property
+    def _row_requests(self) -> npt.NDArray[np.uint64]:
+        numbers = np.array([work.sequence.number for work in self.batch], dtype=np.uint64)
+        return numbers[self.row_sequences]
+
+    def requests_of(self, rows: npt.NDArray[np.int64]) -> list[int]:
+        """The numbers of the sequences that these rows, each given once, belong to, each once."""
+        requests = self._row_requests[rows]
+        if len(self.batch) < self.num_tokens:
+            requests = np.unique(requests)
+        return requests.tolist()  # type: ignore[no-any-return]
+
+    def fail(self, rows: npt.NDArray[np.int64], error: ServingError) -> None:
+        """End the sequences of these rows; the step goes on for the others."""
+        for sequence in self.sequences_of(rows):
+            sequence.end(Reason.ERROR, error)
+
+    def inputs(self, cache: KvCache, device: torch.device, rows_per_tile: int | None) -> StepInputs:
+        """The batch as tensors. With `rows_per_tile` it is padded to whole tiles and attention goes row by row."""
+        ids: list[int] = []
+        segments: list[Segment] = []
+        for work in self.batch:
+            sequence, start = work.sequence, work.sequence.num_computed
+            assert sequence.table is not None, "a sequence in a step has its reservation"
+            segments.append(Segment(len(ids), work.num_tokens, start, sequence.table.first_slot))
+            ids += sequence.tokens(start, work.num_tokens)
+        packed = PackedBatch(cache, segments, device, row_by_row=rows_per_tile is not None)
+        num_tokens = len(ids)
+        num_rows = padded_to_tiles(num_tokens, rows_per_tile) if rows_per_tile else num_tokens
+        token_ids, positions = np.zeros((2, num_rows), dtype=np.int64)
+        token_ids[:num_tokens] = ids
+        positions[:num_tokens] = packed.positions
+        all_draw = len(self.drawing) == num_rows
+        return StepInputs(
+            torch.from_numpy(token_ids).to(device),
+            torch.from_numpy(positions).to(device),
+            packed,
+            None if all_draw else torch.from_numpy(self.last_rows).to(device),
+        )

@@ -1,0 +1,1 @@
+"""How many lanes run beside each other, found by measuring."""

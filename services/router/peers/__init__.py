@@ -1,0 +1,1 @@
+"""What is known of one expert service, and how it is spoken to."""

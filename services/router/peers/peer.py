@@ -1,0 +1,263 @@
+"""One expert service as the router knows it: connected, described, watched, and connected again when it comes back."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import grpc
+
+from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.router.expert_key import ExpertKey
+from services.router.peers.expected import Expected
+from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.known_hosting import KnownHosting, Ready
+from services.router.peers.pace import Pace
+from services.router.peers.stream import ExpertStream, Standing
+from services.router.peers.suspicion import Suspicion
+from services.runtime.apart import apart
+from services.runtime.calls import as_serving_errors, readable
+from services.runtime.channels import open_channel
+from services.runtime.failures import failure_of
+from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
+from services.wire.quoting import one_line
+
+logger = logging.getLogger(__name__)
+
+DESCRIBE_SECONDS = 10.0
+# Between two responses of a load: an expert is read, from a slow disk perhaps, behind another router's.
+LOAD_PROGRESS_SECONDS = 120.0
+# Queued frames end before an expert is gone.
+UNLOAD_SECONDS = 30.0
+# How long a service may take to show the hosting it has, or the one that a load it ended has made.
+HOSTING_SECONDS = 10.0
+# Before a connection that broke is made again; doubled for each that answered no frame.
+RECONNECT_SECONDS = 0.05
+MAX_RECONNECT_SECONDS = 2.0
+# Between two attempts to reach a service that is not there, so that one that comes is used soon.
+ABSENT_SECONDS = 0.2
+# Until a service has answered a frame, the floor of a frame's deadline is so many times as high.
+UNMEASURED = 25.0
+MAX_DEVICE_BYTES = 200
+NOTHING_KNOWN: Mapping[ExpertKey, bytes] = {}
+
+Description: TypeAlias = expert_pb2.ExpertServiceDescribeResponse
+
+
+class ExpertPeer:
+    """Keeps one address connected.
+
+    `on_change` is called whenever what it hosts changes, or whether it is live or suspect.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        expected: Expected,
+        num_lanes: int,
+        frame_floor_seconds: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.address = address
+        self._name = f"expert service {address}"
+        self.streams: Sequence[ExpertStream] = ()
+        self.pace = Pace()
+        self.description: Description | None = None
+        self.refusal: ServingError | None = None
+        self._expected = expected
+        self._num_lanes = num_lanes
+        self._frame_floor_seconds = frame_floor_seconds
+        self._on_change = on_change
+        self._hosting = KnownHosting(address, expected.num_experts)
+        self._suspicion: Suspicion | None = None
+        self._stub: expert_pb2_grpc.ExpertServiceStub | None = None
+        self._num_failures = 0  # connections in a row that answered no frame
+
+    @property
+    def hosting(self) -> expert_pb2.WatchHostingResponse:
+        """What it said last of what it hosts; of generation 0 while it is not connected."""
+        return self._hosting.message
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is connected: all of its streams are up and its hosting is known."""
+        return bool(self.streams) and all(stream.is_up for stream in self.streams) and self.hosting.generation > 0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a frame's deadline passed and it has said nothing since."""
+        return self._suspicion is not None and self._suspicion.is_suspect
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether frames should be sent."""
+        return self.is_live and not self.is_suspect
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it waits for its experts to be hosted elsewhere, so that it can stop."""
+        return self.hosting.is_draining
+
+    @property
+    def ready(self) -> Mapping[int, Ready]:
+        """Which experts are ready, for each layer that it has any of; nothing unless it is live."""
+        return self._hosting.ready if self.is_live else {}
+
+    @property
+    def content_hashes(self) -> Mapping[ExpertKey, bytes]:
+        """Of the experts that are ready; nothing unless it is live."""
+        return self._hosting.content_hashes if self.is_live else {}
+
+    async def run(self) -> None:
+        """Connect, and again whenever the connection breaks, until cancelled."""
+        while True:
+            channel = open_channel(self.address)
+            try:
+                await apart(self._live(channel))
+            except Exception as error:  # noqa: BLE001 -- the boundary of one peer: whatever it says ends its connection alone
+                self._note(failure_of(error, f"the connection to {self._name}"))
+            finally:
+                pause = self._forget()
+                await channel.close()
+            await asyncio.sleep(pause)
+
+    async def load(
+        self,
+        experts: Sequence[ExpertKey],
+        progress: Callable[[int, int], None],
+        *,
+        operation: str = "",
+        hold_seconds: float = 0.0,
+        known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
+    ) -> None:
+        """Have it load experts, and hold them for `operation` for so long from then; return once they show as ready.
+
+        `progress` is called with how many are loaded and how many there are in all. With an operation, 0 seconds end
+        its hold. `known` has the content hashes that experts must have. Raises ServingError when it refuses, stalls or
+        is lost; BadState when its checkpoint is another; Outdated when its hosting is another by now than is known
+        here: `until_newer` waits for that.
+        """
+        stub, hosting = self._connected()
+        request = expert_pb2.LoadExpertsRequest(
+            expected_generation=hosting.generation,
+            model_digest=self._expected.model_digest,
+            experts=[
+                expert_pb2.ExpertId(layer=layer, expert=expert, content_hash=known.get((layer, expert), b""))
+                for layer, expert in experts
+            ],
+            operation=operation,
+            hold_nanos=int(hold_seconds * 1e9),
+        )
+        generation = None
+        call = stub.LoadExperts(request)
+        try:
+            with as_serving_errors(self._name):
+                while (response := await _next_of(call, self._name)) is not None:
+                    progress(response.num_loaded, response.num_total)
+                    generation = response.generation
+        finally:
+            call.cancel()
+        if generation is None:
+            raise ServingError(f"expert service {self.address} ended a load without a word")
+        await self._hosting.until(hosting.instance, generation, HOSTING_SECONDS)
+
+    async def unload(self, experts: Sequence[ExpertKey], *, operation: str = "") -> None:
+        """Have it let experts go, those included that `operation` holds; returns once its hosting is without them.
+
+        Raises ServingError as `load` does, and Outdated when another operation holds one of them.
+        """
+        stub, hosting = self._connected()
+        request = expert_pb2.UnloadExpertsRequest(
+            expected_generation=hosting.generation,
+            experts=[expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in experts],
+            operation=operation,
+        )
+        with as_serving_errors(self._name):
+            response = readable(await stub.UnloadExperts(request, timeout=UNLOAD_SECONDS), self._name)
+        await self._hosting.until(hosting.instance, response.generation, HOSTING_SECONDS)
+
+    async def until_newer(self, generation: int) -> None:
+        """Return once a later hosting than that is known; for whoever planned with it and was refused as outdated.
+
+        Raises Unavailable when it is lost, or shows none in time.
+        """
+        _, hosting = self._connected()
+        await self._hosting.until(hosting.instance, generation + 1, HOSTING_SECONDS)
+
+    def _connected(self) -> tuple[expert_pb2_grpc.ExpertServiceStub, expert_pb2.WatchHostingResponse]:
+        if self._stub is None or self.hosting.generation == 0:
+            raise Unavailable(f"expert service {self.address} is not connected")
+        return self._stub, self.hosting
+
+    async def _live(self, channel: grpc.aio.Channel) -> None:
+        stub = expert_pb2_grpc.ExpertServiceStub(channel)
+        description = await self._describe(stub, DESCRIBE_SECONDS)
+        self._expected.check(self.address, description)
+        description.device = one_line(description.device, MAX_DEVICE_BYTES)
+        self.description, self.refusal, self._stub = description, None, stub
+        # Made anew with each connection: what is there now may be another process, which is cold.
+        deadline = FrameDeadline(self._frame_floor_seconds, unmeasured=UNMEASURED)
+        suspicion = self._suspicion = Suspicion(self.address, deadline, self._on_change)
+        standing = Standing(deadline, self.pace, suspicion)
+        streams = [ExpertStream(self.address, channel, standing, self._on_change) for _ in range(self._num_lanes)]
+        self.streams = streams
+        logger.info("connected to expert service %s on %s", self.address, description.device)
+
+        async def ask(timeout_seconds: float) -> None:
+            await self._describe(stub, timeout_seconds)
+
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(self._watch(stub, description.instance))
+            parts.create_task(suspicion.probe(ask))
+            for stream in streams:
+                parts.create_task(stream.run())
+
+    def _forget(self) -> float:
+        """The connection is gone; how many seconds to wait before the next."""
+        was_connected = self.description is not None
+        has_answered = any(stream.has_answered for stream in self.streams)
+        self.streams, self.description, self._stub, self._suspicion = (), None, None, None
+        self._hosting.forget()
+        if not was_connected:
+            return ABSENT_SECONDS
+        self._num_failures = 0 if has_answered else self._num_failures + 1
+        self._on_change()
+        return min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * (1 << min(self._num_failures, 8)))
+
+    async def _describe(self, stub: expert_pb2_grpc.ExpertServiceStub, timeout_seconds: float) -> Description:
+        request = expert_pb2.ExpertServiceDescribeRequest()
+        with as_serving_errors(self._name):
+            description: Description | None = await stub.Describe(request, timeout=timeout_seconds)
+        return readable(description, self._name)
+
+    async def _watch(self, stub: expert_pb2_grpc.ExpertServiceStub, instance: str) -> None:
+        call = stub.WatchHosting(expert_pb2.WatchHostingRequest())
+        with as_serving_errors(self._name):
+            async with asyncio.timeout(HOSTING_SECONDS) as first:
+                async for hosting in call:
+                    first.reschedule(None)  # from here on it speaks when there is something to say
+                    self._take(readable(hosting, self._name), instance)
+        raise Unavailable(f"expert service {self.address} ended its hosting watch")
+
+    def _take(self, hosting: expert_pb2.WatchHostingResponse, instance: str) -> None:
+        if hosting.instance != instance:
+            raise Unavailable(f"expert service {self.address} was started again while being connected to")
+        self._expected.check_hosting(self.address, hosting)
+        self._hosting.take(hosting)
+        self._on_change()
+
+    def _note(self, error: ServingError) -> None:
+        is_absent = isinstance(error, Unavailable | DeadlinePassed)
+        if isinstance(error, BadState) or (self.description is None and not is_absent):
+            if str(error) != str(self.refusal):
+                logger.error("expert service %s: %s", self.address, error)
+            self.refusal = error
+            self._on_change()
+        elif self.description is not None:
+            logger.warning("lost expert service %s: %s", self.address, error)
+
+
+async def _next_of(call: grpc.aio.UnaryStreamCall, peer: str) -> expert_pb2.LoadExpertsResponse | None:
+    async with asyncio.timeout(LOAD_PROGRESS_SECONDS):
+        response = await call.read()
+    return None if response is grpc.aio.EOF else readable(response, peer)

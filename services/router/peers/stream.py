@@ -1,0 +1,215 @@
+"""One long-lived stream to one expert service: frames out, replies in, each frame answered exactly once."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import grpc
+
+from services.router.peers.call_failures import FrameLost
+from services.router.peers.flights import Flight, Flights
+from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.pace import Pace
+from services.router.peers.suspicion import Suspicion
+from services.router.times.arrivals import Arrivals
+from services.router.times.receipt import ReplyTimes
+from services.runtime.calls import as_serving_errors
+from services.runtime.doorbell import Doorbell
+from services.wire.errors import Unavailable
+from services.wire.frames import ReceivedReply, decode_response, encode_cancel
+
+DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
+# How long a service may take to say that it listens on a stream.
+FIRST_GRANT_SECONDS = 10.0
+# Messages that wait to be written; many times what a lane has in flight.
+MAX_QUEUED = 256
+
+
+@dataclass(slots=True)
+class Answer:
+    """A reply and when it came."""
+
+    reply: ReceivedReply
+    times: ReplyTimes
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of one service, by all of its streams."""
+
+    deadline: FrameDeadline
+    pace: Pace
+    suspicion: Suspicion
+
+
+class ExpertStream:
+    """The stream of one lane. Frames wait here only while the service does not take more.
+
+    A service that leaves a frame unanswered until its deadline is suspect: it is sent nothing more until it says
+    something, and the stream goes on. `on_change` is called when the stream is up, and when it is down.
+    """
+
+    def __init__(
+        self, address: str, channel: grpc.aio.Channel, standing: Standing, on_change: Callable[[], None]
+    ) -> None:
+        self.is_up = False
+        self.has_answered = False
+        self._on_change = on_change
+        self._address = address
+        self._open = channel.stream_stream(DISPATCH)
+        self._deadline = standing.deadline
+        self._pace = standing.pace
+        self._suspicion = standing.suspicion
+        self._arrivals = Arrivals()
+        self._flights: Flights[Answer] = Flights(address, self._note_lost, self._note_hung)
+        self._num_frames = 0
+        self._outbox: deque[Flight[Answer] | bytes] = deque()  # frames, and messages that tell of what is given up
+        self._outgoing = Doorbell()
+        self._sent_pairs = 0
+        self._granted_pairs = 0
+
+    def send(self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int) -> "asyncio.Future[Answer]":
+        """Queue the frame that `encode(frame_id, remaining_nanos)` writes, of pairs of so many experts.
+
+        The future ends with the answer, or with FrameLost when the stream breaks or the frame's deadline passes; at
+        once when the stream is down, its service suspect, or the queue full.
+        """
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        refusal = self._refusal()
+        if refusal is not None:
+            answered.set_exception(refusal)
+            return answered
+        fitted = self._deadline.fitted_nanos(num_pairs)
+        frame_id, remaining_nanos = self._num_frames, self._deadline.nanos_for(fitted)
+        message, sent = encode(frame_id, remaining_nanos), time.perf_counter_ns()
+        flight = Flight(frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted)
+        self._num_frames += 1
+        self._flights.begin(flight)
+        self._deadline.begin(fitted)
+        self._pace.begin(num_pairs, num_experts)
+        self._push(flight)
+        return answered
+
+    def cancel(self, requests: Iterable[int]) -> None:
+        """Tell the service, if it has frames of this lane, that nobody waits for these requests any more."""
+        # To a service that takes nothing it can be left unsaid: its frames expire.
+        if len(self._flights) and len(self._outbox) < MAX_QUEUED:
+            self._push(encode_cancel(requests))
+
+    async def run(self) -> None:
+        """Keep the stream until it breaks; raises ServingError then. Frames in flight fail with it."""
+        call = self._open()
+        try:
+            with as_serving_errors(f"expert service {self._address}"):
+                async with asyncio.timeout(FIRST_GRANT_SECONDS):
+                    self._receive(await call.read())  # the first response is a grant: the service is listening
+            self.is_up = True
+            self._on_change()
+            async with asyncio.TaskGroup() as parts:
+                parts.create_task(self._write(call))
+                parts.create_task(self._read(call))
+        finally:
+            self.is_up = False
+            call.cancel()
+            self._flights.fail_all(FrameLost(f"the stream to expert service {self._address} broke", "broken"))
+            self._outbox.clear()
+            self._on_change()
+
+    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
+        with as_serving_errors(f"expert service {self._address}"):
+            while True:
+                while (message := self._next_message()) is not None:
+                    await call.write(message)
+                await self._outgoing.rung()
+
+    def _next_message(self) -> bytes | None:
+        """What the service has credit for; frames that nobody waits for any more are passed over."""
+        while self._outbox:
+            queued = self._outbox[0]
+            if isinstance(queued, bytes):
+                self._outbox.popleft()
+                return queued
+            if queued.answered.done():
+                self._outbox.popleft()
+                self._forget(queued)
+            elif self._sent_pairs + queued.num_pairs > self._granted_pairs:
+                return None
+            else:
+                self._outbox.popleft()
+                self._sent_pairs += queued.num_pairs
+                message, queued.message = queued.message, b""  # which is not kept until its answer
+                return message
+        return None
+
+    async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
+        with as_serving_errors(f"expert service {self._address}"):
+            while True:
+                self._receive(await call.read())
+
+    def _receive(self, data: bytes) -> None:
+        if data is grpc.aio.EOF:
+            raise Unavailable(f"expert service {self._address} ended the stream")
+        response = decode_response(data)
+        if response.granted_pairs > self._granted_pairs:
+            self._granted_pairs = response.granted_pairs
+            if self._outbox:
+                self._outgoing.ring()
+        if response.reply is not None:
+            self._settle(response.reply)
+
+    def _settle(self, reply: ReceivedReply) -> None:
+        flight = self._flights.end(reply.frame_id)
+        self._suspicion.heard_reply(is_late=flight is None)
+        if flight is None:
+            return  # late or twice: whoever waited has been told otherwise
+        self.has_answered = True
+        timings, sent = reply.timings, flight.sent
+        queue, compute = timings.queue_nanos, timings.decode_nanos + timings.compute_nanos + timings.encode_nanos
+        arrived = self._arrivals.date(
+            sent=sent,
+            read=time.perf_counter_ns(),
+            server_nanos=queue + compute,
+            num_bytes=len(reply.rows_bytes),
+        )
+        self._deadline.end(flight.fitted_nanos)
+        if reply.error is None and not reply.failures:
+            self._deadline.observe(flight.num_pairs, arrived - sent)
+            self._pace.end(flight.num_pairs, flight.num_experts, arrived - sent, queue, compute)
+        else:
+            self._pace.lose(flight.num_pairs, flight.num_experts)  # a refusal is quick, and says nothing of computing
+        if not flight.answered.done():
+            times = ReplyTimes(self._address, sent, arrived, queue, compute, timings.decode_nanos)
+            flight.answered.set_result(Answer(reply, times))
+
+    def _refusal(self) -> FrameLost | None:
+        if not self.is_up:
+            return FrameLost(f"expert service {self._address} is not connected", "broken")
+        if self._suspicion.is_suspect:
+            return FrameLost(f"expert service {self._address} is suspect", "deadline")
+        if len(self._outbox) >= MAX_QUEUED:
+            return FrameLost(f"expert service {self._address} takes nothing: {MAX_QUEUED} frames wait", "deadline")
+        return None
+
+    def _note_lost(self, flight: Flight[Answer]) -> None:
+        self._deadline.end(flight.fitted_nanos)
+        self._pace.lose(flight.num_pairs, flight.num_experts)
+
+    def _note_hung(self, error: FrameLost) -> None:
+        # What was given up before it was written is not kept: nobody knows for how long nothing is taken.
+        queued, self._outbox = self._outbox, deque()
+        for message in queued:
+            if isinstance(message, Flight) and message.answered.done():
+                self._forget(message)
+            else:
+                self._outbox.append(message)
+        self._suspicion.doubt(str(error))
+
+    def _forget(self, flight: Flight[Answer]) -> None:
+        if self._flights.end(flight.frame_id) is not None:  # its step is gone
+            self._note_lost(flight)
+
+    def _push(self, message: Flight[Answer] | bytes) -> None:
+        self._outbox.append(message)
+        self._outgoing.ring()

@@ -1,0 +1,137 @@
+"""What an operation is to bring about: a target, made of what the services host and of the coverage asked for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from services.router.expert_key import ExpertKey
+from services.router.planning.targets import Host, Target, even_target, missing_replicas, without
+from services.wire.errors import BadState, Overloaded
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The experts of the model, and on how many services each is to be ready."""
+
+    experts: Sequence[ExpertKey]
+    coverage: int
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers with experts, in ascending order."""
+        return sorted({layer for layer, _ in self.experts})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal(ABC):
+    """What is to be brought about.
+
+    What `is_urgent` is done as fast as it goes, the rest so that serving hardly notices. What `ends_when_outdated` is
+    given up where another router was first to change a service: it was made for what was hosted before.
+    """
+
+    is_urgent: bool = False
+    ends_when_outdated: bool = False
+
+    @property
+    def emptied(self) -> Set[str]:
+        """Addresses of services that are given no experts meanwhile, and host none in the end."""
+        return frozenset()
+
+    @abstractmethod
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """Who is to host what. Raises ServingError when that cannot be."""
+
+
+@dataclass(frozen=True)
+class Stated(Goal):
+    """Just what is said, service by service."""
+
+    experts: Mapping[str, frozenset[ExpertKey]]
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """As it was said, whoever is there."""
+        return {address: set(experts) for address, experts in self.experts.items()}
+
+    def __str__(self) -> str:
+        num_replicas = sum(len(experts) for experts in self.experts.values())
+        return f"a stated placement of {num_replicas} replicas on {len(self.experts)} services"
+
+
+@dataclass(frozen=True)
+class Even(Goal):
+    """Experts spread evenly over the services that are there."""
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """Even, with few moves from what is hosted."""
+        absent = next((host.address for host in hosts if not host.takes and not host.is_draining), None)
+        if absent is not None:
+            raise BadState(
+                f"expert service {absent} does not answer, or its checkpoint has changed; wait until it does, start it "
+                "again, or drain it"
+            )
+        with _lack_of_memory():
+            return even_target(wanted.experts, hosts, wanted.coverage)
+
+    def __str__(self) -> str:
+        return "an even placement"
+
+
+@dataclass(frozen=True)
+class Without(Goal):
+    """One service emptied, which waits to be stopped."""
+
+    address: str
+    is_urgent: bool = field(default=True, kw_only=True)
+
+    @property
+    def emptied(self) -> Set[str]:
+        """That one."""
+        return {self.address}
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """What is hosted, its experts moved to the others."""
+        if self.address not in {host.address for host in hosts}:
+            raise BadState(f"there is no expert service {self.address}, or it does not answer")
+        with _lack_of_memory():
+            return without(self.address, wanted.experts, hosts, wanted.coverage)
+
+    def __str__(self) -> str:
+        return f"a placement without {self.address}"
+
+
+@dataclass(frozen=True)
+class Trimmed(Goal):
+    """Replicas beyond the coverage let go by the services that have no memory left but for a move.
+
+    What is missing then is put in their places, experts that are nowhere first.
+    """
+
+    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+        """What is hosted, less what is too much; the fullest services let go first."""
+        staying = [host for host in hosts if not host.is_draining and host.takes]
+        replicas = {key: sum(key in host.hosted for host in staying) for key in wanted.experts}
+        kept = {host.address: set(host.hosted) for host in hosts}
+        for host in sorted(staying, key=lambda host: (host.num_free, host.address)):
+            if host.num_free > 1:
+                continue
+            for key in sorted(host.hosted):
+                if replicas[key] > wanted.coverage:
+                    replicas[key] -= 1
+                    kept[host.address].discard(key)
+        trimmed = [replace(host, hosted=kept[host.address]) for host in hosts]
+        loads = missing_replicas(wanted.experts, trimmed, wanted.coverage).loads
+        return {host.address: {*kept[host.address], *host.loading, *loads.get(host.address, ())} for host in hosts}
+
+    def __str__(self) -> str:
+        return "a placement without surplus replicas"
+
+
+@contextmanager
+def _lack_of_memory() -> Iterator[None]:
+    """Whatever else could be wrong has been looked at before."""
+    try:
+        yield
+    except BadState as error:
+        raise Overloaded(str(error)) from error

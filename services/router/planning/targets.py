@@ -1,0 +1,263 @@
+"""Which service is to host which expert: pure policy over what services host and can hold."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+
+from services.router.expert_key import ExpertKey
+from services.router.planning.even import Counts, Places, even_quotas, even_shares, fill_quotas, shared_experts
+from services.wire.errors import BadState, NotFound, Overloaded
+
+Target = dict[str, set[ExpertKey]]  # what each service is to host in the end, by address
+
+
+@dataclass(frozen=True)
+class Host:
+    """One service that is there, as far as hosting is concerned. Every expert takes one slot.
+
+    Its last free slot is the transfer slot, which moves need: plans leave it free, unless an expert had no home else or
+    the memory holds the whole model. `loading` and `retiring` experts take slots too; loading ones are expected to
+    become ready. `refused` ones take slots and count for nothing else: they are not what the model's experts were when
+    the router started. `takes` is whether experts may be given to it now; what it hosts counts either way. One that
+    `is_draining` serves what it hosts, but that counts for nothing: it is to be empty in the end and is given no more.
+    """
+
+    address: str
+    num_slots: int
+    hosted: Set[ExpertKey] = frozenset()
+    loading: Set[ExpertKey] = frozenset()
+    retiring: Set[ExpertKey] = frozenset()
+    refused: Set[ExpertKey] = frozenset()
+    is_draining: bool = False
+    takes: bool = True
+
+    @property
+    def num_free(self) -> int:
+        """Slots that no expert takes."""
+        return self.num_slots - len(self.hosted) - len(self.loading) - len(self.retiring) - len(self.refused)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Replicas to load, by address, in the order in which they matter; what has no replica at all comes first.
+
+    `num_uncovered` experts stay below the coverage even so. `shortage` says what lacks where some stay without any.
+    """
+
+    loads: dict[str, list[ExpertKey]]
+    num_uncovered: int
+    shortage: BadState | None = None
+
+
+def missing_replicas(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: int) -> Missing:
+    """What to load so that every expert has a replica, then `coverage` of them; never two on one service.
+
+    Evenly within each layer, then over all. A first replica takes a transfer slot where it must, a further one never
+    does. What fits is given even where not all does: see `Missing.shortage`.
+    """
+    spread = _Spread(experts, hosts)
+    served = np.asarray(spread.rows([host.hosted for host in spread.hosts]).any(axis=0))
+    homeless = np.flatnonzero(spread.num_replicas == 0)
+    for expert in homeless[np.argsort(served[homeless], kind="stable")].tolist():
+        spread.give(expert, may_take_transfer_slot=True)
+    for num_replicas in range(1, coverage):
+        lacking = np.flatnonzero(spread.num_replicas == num_replicas)
+        # In the order of the first replicas, services would pair up: each would back up one other. Mixed, they do not.
+        for expert in np.random.default_rng(0).permutation(lacking).tolist():
+            spread.give(expert, may_take_transfer_slot=False)
+    # One that is retiring somewhere can be loaded there again once it is gone.
+    unplaced = np.flatnonzero((spread.num_replicas == 0) & ~spread.retiring.any(axis=0))
+    return Missing(
+        {address: keys for address, keys in spread.given.items() if keys},
+        int((spread.num_replicas < coverage).sum()),
+        _shortage(len(unplaced), spread.hosts) if len(unplaced) else None,
+    )
+
+
+def even_target(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: int) -> Target:
+    """Every layer spread evenly over the services as their memory allows, with few moves from what is hosted.
+
+    Each expert is on `coverage` services, or fewer where memory or services do not suffice; draining services are left
+    out. Every layer has the same number of experts. Raises BadState when the experts do not fit once, or when a service
+    that is not draining takes none at present.
+    """
+    for host in hosts:
+        if not host.takes and not host.is_draining:
+            raise BadState(f"{host.address} takes no experts at present; wait until it does, or drain it")
+    used = sorted((host for host in hosts if not host.is_draining), key=_by_address)
+    rooms = _rooms(used, len(experts))
+    total = max(len(experts), min(len(experts) * min(coverage, len(used)), int(rooms.sum())))
+    if rooms.sum() < len(experts):
+        rooms = np.array([min(host.num_slots, len(experts)) for host in used], dtype=np.int64)
+    if rooms.sum() < len(experts):
+        raise _shortage(len(experts) - int(rooms.sum()), used)
+    by_layer = _by_layer(experts)
+    rows = _rows(experts, [host.hosted | host.loading for host in used])
+    hosted = np.stack([rows[:, columns].sum(axis=1) for columns in by_layer], axis=1)
+    layer_totals = _divided(total, np.zeros(len(by_layer), dtype=np.int64))
+    quotas = even_quotas(even_shares(total, rooms, hosted.sum(axis=1)), layer_totals, hosted)
+    target: Target = {host.address: set() for host in hosts}
+    shared = np.zeros((len(used), len(used)), dtype=np.int64)
+    for layer, columns in enumerate(by_layer):
+        there = rows[:, columns]
+        replicas = _divided(int(layer_totals[layer]), there.sum(axis=0))
+        placed = fill_quotas(there, quotas[:, layer], replicas, shared)
+        shared += shared_experts(placed)
+        for host, row in zip(used, placed, strict=True):
+            target[host.address].update(experts[column] for column in columns[row])
+    return target
+
+
+def without(address: str, experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: int) -> Target:
+    """What is hosted now, but for the service at `address`, whose experts go to the others; nothing else moves.
+
+    Raises BadState when there is no such service, or the others do not hold the experts.
+    """
+    if address not in {host.address for host in hosts}:
+        raise BadState(f"there is no expert service {address}")
+    left = [replace(host, is_draining=True) if host.address == address else host for host in hosts]
+    missing = missing_replicas(experts, left, coverage)
+    if missing.shortage is not None:
+        raise missing.shortage
+    return {
+        host.address: set() if host.is_draining else {*host.hosted, *host.loading, *missing.loads.get(host.address, ())}
+        for host in left
+    }
+
+
+def check_target(
+    target: Mapping[str, Set[ExpertKey]],
+    experts: Sequence[ExpertKey],
+    hosts: Sequence[Host],
+    coverage: int,
+    *,
+    force: bool = False,
+) -> None:
+    """Refuse a target that must not be carried out; `force` allows fewer replicas than `coverage`, though never none.
+
+    Raises BadState for an address that is not there or is draining, an expert on no service, or on fewer than
+    `coverage`; NotFound for an expert that the model does not have; Overloaded for more experts than slots.
+    """
+    known, by_address = set(experts), {host.address: host for host in hosts}
+    for address, keys in target.items():
+        if unknown := keys - known:
+            raise NotFound(f"the model has no {_name(min(unknown))}, which {address} is to host")
+        if address not in by_address:
+            raise BadState(f"there is no expert service {address}")
+        host = by_address[address]
+        if keys and host.is_draining:
+            raise BadState(f"{address} is draining and takes no experts")
+        if len(keys) > host.num_slots:
+            raise Overloaded(f"{address} is to host {len(keys)} experts; it has memory for {host.num_slots}")
+    replicas = Counter(chain.from_iterable(target.values()))
+    unhosted = [key for key in experts if not replicas[key]]
+    if unhosted:
+        raise BadState(f"{_some(unhosted)} would be on no service")
+    uncovered = [key for key in experts if replicas[key] < coverage]
+    if uncovered and not force:
+        raise BadState(f"{_some(uncovered)} would have fewer than {coverage} replicas; force carries it out even so")
+
+
+class _Spread:
+    """Replicas given out one by one, each to the service that has fewest of the layer, then fewest of all.
+
+    Among equals to the one that has least in common with the services that host the expert already, so that what one
+    service leaves behind when it is lost falls to all others alike.
+    """
+
+    def __init__(self, experts: Sequence[ExpertKey], hosts: Sequence[Host]) -> None:
+        # In one order whatever order they came in, so that several routers plan the same.
+        self.hosts = sorted(hosts, key=_by_address)
+        self.given: dict[str, list[ExpertKey]] = {host.address: [] for host in self.hosts}
+        self._experts = experts
+        coming = self.rows([host.hosted | host.loading for host in self.hosts])
+        self.retiring = self.rows([host.retiring for host in self.hosts])
+        is_draining = np.array([host.is_draining for host in self.hosts], dtype=bool)
+        self.num_replicas = coming[~is_draining].sum(axis=0)
+        self._there = coming | self.retiring | self.rows([host.refused for host in self.hosts])
+        self._takes = np.array([host.takes for host in self.hosts], dtype=bool) & ~is_draining
+        self._free = np.array([host.num_free for host in self.hosts], dtype=np.int64)
+        self._reserved = np.array([host.num_slots < len(experts) for host in self.hosts], dtype=np.int64)
+        by_layer = _by_layer(experts)
+        self._layer_of = np.zeros(len(experts), dtype=np.int64)
+        for layer, columns in enumerate(by_layer):
+            self._layer_of[columns] = layer
+        self._in_layer = np.array([coming[:, columns].sum(axis=1) for columns in by_layer])  # [layers, services]
+        self._in_all = coming.sum(axis=1)
+        self._shared = shared_experts(coming)
+
+    def rows(self, hosted: Sequence[Set[ExpertKey]]) -> Places:
+        return _rows(self._experts, hosted)
+
+    def give(self, expert: int, *, may_take_transfer_slot: bool) -> None:
+        """Give a replica to whom it suits best; to nobody where it does not fit."""
+        can_take = self._takes & ~self._there[:, expert]
+        fitting = can_take & (self._free > self._reserved)
+        if may_take_transfer_slot and not fitting.any():
+            fitting = can_take & (self._free > 0)
+        if not fitting.any():
+            return
+        layer, there, scale = self._layer_of[expert], self._there[:, expert], len(self._experts) + 1
+        shared = self._shared[there].sum(axis=0)
+        score = (self._in_layer[layer] * scale + self._in_all) * (int(shared.max()) + 1) + shared
+        chosen = int(np.where(fitting, score, np.iinfo(np.int64).max).argmin())
+        self.given[self.hosts[chosen].address].append(self._experts[expert])
+        self.num_replicas[expert] += 1
+        self._shared[there, chosen] += 1
+        self._shared[chosen, there] += 1
+        there[chosen] = True
+        self._free[chosen] -= 1
+        self._in_layer[layer, chosen] += 1
+        self._in_all[chosen] += 1
+
+
+def _rooms(hosts: Sequence[Host], num_experts: int) -> Counts:
+    """Experts that each service may host in the end and keep its transfer slot, or host all."""
+    slots = np.array([host.num_slots for host in hosts], dtype=np.int64)
+    return np.where(slots < num_experts, slots - 1, num_experts)
+
+
+def _shortage(num_unplaced: int, hosts: Sequence[Host]) -> BadState:
+    taking = [host for host in hosts if host.takes and not host.is_draining]
+    return BadState(
+        f"too little expert memory in the cluster: {num_unplaced} experts find no place, {len(taking)} services that "
+        f"take experts have memory for {sum(host.num_slots for host in taking)}; raise expert_memory or add services"
+    )
+
+
+def _divided(total: int, preferred: Counts) -> Counts:
+    """`total` in equal parts; what does not divide goes where `preferred` is greatest."""
+    base, extra = divmod(total, len(preferred))
+    parts = np.full(len(preferred), base, dtype=np.int64)
+    parts[np.argsort(-preferred, kind="stable")[:extra]] += 1
+    return parts
+
+
+def _by_layer(experts: Sequence[ExpertKey]) -> list[Counts]:
+    """The positions of each layer's experts, layer by layer."""
+    layers = np.array([layer for layer, _ in experts], dtype=np.int64)
+    return [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
+
+
+def _rows(experts: Sequence[ExpertKey], hosted: Sequence[Set[ExpertKey]]) -> Places:
+    """Who hosts what: [services, experts]."""
+    column = {key: index for index, key in enumerate(experts)}
+    rows = np.zeros((len(hosted), len(experts)), dtype=bool)
+    for row, keys in zip(rows, hosted, strict=True):
+        row[[column[key] for key in keys]] = True
+    return rows
+
+
+def _by_address(host: Host) -> str:
+    return host.address
+
+
+def _name(key: ExpertKey) -> str:
+    return f"expert {key[1]} of layer {key[0]}"
+
+
+def _some(keys: Sequence[ExpertKey]) -> str:
+    return _name(keys[0]) + (f" and {len(keys) - 1} others" if len(keys) > 1 else "")
