@@ -15,7 +15,7 @@ from services import kernels
 from services.model.attention import packed_attention
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.combine import ExactCombine, Returned
-from services.router.dispatch.shares import Share, shares_of
+from services.router.dispatch.shares import FramePairs, shares_of
 from services.router.engine.step import StepInputs
 
 NUM_KEYS = 100  # that each row of attention sees before its own
@@ -86,7 +86,7 @@ class Operations:
             "combine": lambda: combine(returned, weights, rows),
         }
 
-    def _returned(self, shares: Sequence[Share]) -> list[Returned]:
+    def _returned(self, shares: Sequence[FramePairs]) -> list[Returned]:
         """Replies as they come from the services."""
         replies = []
         for share in shares:

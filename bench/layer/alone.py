@@ -9,10 +9,10 @@ import torch
 
 from bench.rig.peers import decode_step, random_gate
 from services.expert.bank import Bank
-from services.expert.compute import Computer, Work
+from services.expert.compute import Computer, FrameWork
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.combine import ExactCombine, Returned
-from services.router.dispatch.shares import Share, shares_of
+from services.router.dispatch.shares import FramePairs, shares_of
 from services.wire.frames import ReceivedReply, decode_request, decode_response, encode_frame, encode_reply
 
 MAX_PAIRS = 1 << 20
@@ -58,7 +58,7 @@ class FrameParts:
                     samples[name].append((time.perf_counter_ns() - began) / 1e3)
         return samples
 
-    def _shares(self) -> list[Share]:
+    def _shares(self) -> list[FramePairs]:
         return shares_of(self._experts, self._owners, self._top_k, MAX_PAIRS)
 
     def _encode(self) -> bytes:
@@ -80,7 +80,7 @@ class FrameParts:
     def _decode_reply(self) -> ReceivedReply:
         return _decoded(self._reply)
 
-    def _returned(self, share: Share) -> Returned:
+    def _returned(self, share: FramePairs) -> Returned:
         rows = torch.zeros(len(share.positions), self._hidden_size, dtype=self._dtype)
         reply = _decoded(encode_reply(frame_id=1, rows=rows))
         return Returned(share, share.positions, reply.rows_bytes, self._dtype)
@@ -106,7 +106,7 @@ class ExpertCompute:
             bank.fill(expert, layer, expert)
         slots = random_gate(num_rows, num_experts, top_k, 0).reshape(-1).numpy()
         rows = torch.randn(num_rows, checkpoint.hidden_size).to(checkpoint.dtype)
-        self._batch = [Work(rows, np.repeat(np.arange(num_rows), top_k), slots)]
+        self._batch = [FrameWork(rows, np.repeat(np.arange(num_rows), top_k), slots)]
         self._computer = Computer(bank, threads=1, batch_invariant=False)
         self._active = [
             parameter[slot].reshape(-1) for slot in np.unique(slots).tolist() for parameter in bank.pool.parameters()

@@ -21,7 +21,7 @@ from bench.rig.peers import connected, dispatcher_over
 from bench.rig.processes import services_running
 from services.gateway.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
-from services.router.dispatch.combine import Combine, ExactCombine, PartialCombine
+from services.router.dispatch.combine import Combination, ExactCombine, PartialCombine
 from services.router.dispatch.dispatcher import Dispatcher
 
 NUM_SERVICES = 2
@@ -35,7 +35,7 @@ class Option:
     """How rows are combined and travel."""
 
     name: str
-    combine: Combine
+    combine: Combination
     wire_dtype: torch.dtype
 
 

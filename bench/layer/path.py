@@ -15,7 +15,7 @@ from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.placement import Placement
 from services.router.engine.step import Step
 from services.router.peers.pace import Pace
-from services.router.peers.stream import Answer, ExpertStream
+from services.router.peers.stream import ExpertStream, TimedReply
 from services.wire.errors import ServingError
 
 # Of a step: as many as OLMoE-1B-7B has, each with its own choice of experts.
@@ -45,7 +45,7 @@ class Recorded:
 
     stream: ExpertStream
     sent: list[int] = field(default_factory=list)
-    answered: list["asyncio.Future[Answer]"] = field(default_factory=list)
+    answered: list["asyncio.Future[TimedReply]"] = field(default_factory=list)
 
     def send(self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int) -> Any:
         def noted(frame_id: int, remaining_nanos: int) -> bytes:
@@ -57,7 +57,7 @@ class Recorded:
         self.answered.append(answered)
         return answered
 
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[TimedReply]:
         """To each frame of a layer that is over."""
         return [answered.result() for answered in self.answered]
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from services.router.load.load import Load
+from services.router.load.load import ExpertLoad
 from services.router.planning.balanced import Balanced
 from services.router.planning.costs import Costs
 from services.router.planning.eplb import Eplb
-from services.router.planning.goals import Wanted
+from services.router.planning.goals import WantedHosting
 from services.router.planning.plan import Plan, plan
 from services.router.planning.strategy import Strategy
 from services.router.planning.targets import Host, Target, even_target
+from services.wire.expert_key import ExpertKey
 
 EVEN, EPLB, BALANCED = "even", "eplb", "balanced"
 STRATEGIES: dict[str, Callable[[], Strategy]] = {EPLB: Eplb, BALANCED: Balanced}
@@ -71,16 +72,17 @@ class Cluster:
     shape: Shape
     prices: Prices
     hosts: Sequence[Host]
-    wanted: Wanted
+    wanted: WantedHosting
     costs: Costs = field(repr=False)
 
     @classmethod
     def even(cls, shape: Shape, prices: Prices) -> "Cluster":
         """Experts spread as services do that know no load, with one replica each."""
-        experts = [(layer, expert) for layer in range(shape.num_layers) for expert in range(shape.num_experts)]
+        layers, experts_each = range(shape.num_layers), range(shape.num_experts)
+        experts = [ExpertKey(layer, expert) for layer in layers for expert in experts_each]
         empty = [Host(f"service-{number:02}", shape.service_slots) for number in range(shape.num_services)]
         nanos = (prices.fixed_nanos, prices.expert_nanos, prices.pair_nanos)
-        wanted = Wanted(experts, coverage=1)
+        wanted = WantedHosting(experts, coverage=1)
         costs = Costs.equal(shape.num_services, *nanos)
         return cls(shape, prices, empty, wanted, costs)._hosting(even_target(experts, empty, wanted.coverage))
 
@@ -98,14 +100,14 @@ class Cluster:
         """Experts in memory, each as often as it is there."""
         return sum(len(host.hosted) for host in self.hosts)
 
-    def planned(self, strategy: str, load: Load) -> Planned:
+    def planned(self, strategy: str, load: ExpertLoad) -> Planned:
         """What a strategy would make of it; EVEN leaves it as it is."""
         if strategy == EVEN:
             return Planned(self, 0)
         made = self.plan(strategy, load)
         return Planned(self._hosting(made.target), len(made.moves))
 
-    def plan(self, strategy: str, load: Load) -> Plan:
+    def plan(self, strategy: str, load: ExpertLoad) -> Plan:
         """The plan by itself, of any strategy but EVEN."""
         return plan(load, self.hosts, self.costs, self.wanted, STRATEGIES[strategy]())
 

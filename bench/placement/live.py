@@ -15,7 +15,7 @@ from bench.placement.traffic import MIXED, halves
 from bench.rig.simulated import DeviceTime
 from services.model.checkpoint import Checkpoint
 from services.router.balance.balancer import Balancer
-from services.router.balance.outcomes import Outcome
+from services.router.balance.outcomes import PlanOutcome
 from services.router.load.recording import Recording
 
 NUM_SERVICES = 8
@@ -36,7 +36,7 @@ class Automatic:
     num_operations: int
     num_loads: int
     played: Played
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[PlanOutcome]
 
 
 @dataclass(frozen=True)

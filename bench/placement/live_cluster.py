@@ -18,12 +18,12 @@ from services.router.balance.balancer import Balancer
 from services.router.balance.planner import Planner
 from services.router.dispatch.combine import ExactCombine
 from services.router.dispatch.dispatcher import Dispatcher
-from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
 from services.router.load.watch import RoutingWatch
 from services.router.planning.goals import Stated
 from services.router.settings import RouterSettings
 from services.wire.errors import ServingError
+from services.wire.expert_key import ExpertKey
 
 START_SECONDS = 60.0
 MOVE_SECONDS = 120.0

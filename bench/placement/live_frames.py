@@ -9,7 +9,7 @@ from typing import Any
 from bench.rig.simulated import DeviceTime
 from services.router.dispatch.placement import Placement, Service
 from services.router.peers.pace import Pace
-from services.router.peers.stream import Answer, ExpertStream
+from services.router.peers.stream import ExpertStream, TimedReply
 
 Note = Callable[[int, str, int, int], None]  # lane, address, active experts, pairs
 
@@ -57,6 +57,8 @@ class _NotedStream:
     lane: int
     service: _NotedService
 
-    def send(self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int) -> "asyncio.Future[Answer]":
+    def send(
+        self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
+    ) -> "asyncio.Future[TimedReply]":
         self.service.note(self.lane, self.service.address, num_experts, num_pairs)
         return self.stream.send(encode, num_pairs, num_experts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.placement.cluster import READ, Cluster, Shape
-from services.router.load.load import Load
+from services.router.load.load import ExpertLoad
 
 # Of DeepSeek-V3 in layers and experts, with a quarter more slots than experts.
 LARGE = Shape(num_layers=61, num_experts=256, num_services=64, num_slots=320)
@@ -39,15 +39,15 @@ def timings(strategy: str, num_rounds: int, after_round: Callable[[], None]) -> 
     return found
 
 
-def skewed_load(shape: Shape, seed: int) -> Load:
+def skewed_load(shape: Shape, seed: int) -> ExpertLoad:
     """Experts whose popularity is lognormal, each layer's by itself."""
     random = np.random.default_rng(seed)
     popularity = random.lognormal(0.0, SKEW, (shape.num_layers, shape.num_experts))
     tokens = NUM_ROWS * TOP_K * popularity / popularity.sum(axis=1, keepdims=True)
-    return Load(tokens, 1 - np.exp(-tokens))  # as if the pairs of a step were Poisson's
+    return ExpertLoad(tokens, 1 - np.exp(-tokens))  # as if the pairs of a step were Poisson's
 
 
-def _timed(cluster: Cluster, strategy: str, load: Load) -> Timing:
+def _timed(cluster: Cluster, strategy: str, load: ExpertLoad) -> Timing:
     began = time.process_time()
     made = cluster.plan(strategy, load)
     return Timing(time.process_time() - began, len(made.moves))

@@ -10,10 +10,10 @@ import torch
 from bench.harness.failure import BenchFailed
 from services.model.checkpoint import Checkpoint
 from services.model.sampler import Sampling
-from services.router.dispatch.combine import Combine, ExactCombine
+from services.router.dispatch.combine import Combination, ExactCombine
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.placement import Placement, Replicas
-from services.router.engine.scheduler import Work
+from services.router.engine.scheduler import ScheduledTokens
 from services.router.engine.sequence import Order
 from services.router.engine.sequence import Sequence as RoutedSequence
 from services.router.engine.step import Step
@@ -78,7 +78,7 @@ def dispatcher_over(
     peers: Sequence[ExpertPeer],
     *,
     wire_dtype: torch.dtype | None = None,
-    combine: Combine | None = None,
+    combine: Combination | None = None,
 ) -> Dispatcher:
     """The router's dispatcher, with each expert at one of the peers that host it, dealt out in turn.
 
@@ -113,7 +113,7 @@ def decode_step(num_tokens: int, lane: int = 0) -> Step:
     return Step(
         lane,
         [
-            Work(RoutedSequence(number, order, SequenceReceipt(), generated=[0], num_computed=1), 1)
+            ScheduledTokens(RoutedSequence(number, order, SequenceReceipt(), generated=[0], num_computed=1), 1)
             for number in range(1, num_tokens + 1)
         ],
     )
@@ -122,7 +122,7 @@ def decode_step(num_tokens: int, lane: int = 0) -> Step:
 def prefill_step(num_tokens: int, lane: int = 0) -> Step:
     """A step that reads one sequence's prompt."""
     order = Order((0,) * num_tokens, Sampling(), 1)
-    return Step(lane, [Work(RoutedSequence(1, order, SequenceReceipt()), num_tokens)])
+    return Step(lane, [ScheduledTokens(RoutedSequence(1, order, SequenceReceipt()), num_tokens)])
 
 
 def random_gate(num_tokens: int, num_experts: int, top_k: int, seed: int) -> torch.Tensor:

@@ -16,14 +16,14 @@ import torch
 from services.expert.admission import Contract, Slots
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
-from services.expert.compute import Computed, Work
-from services.expert.expert_key import ExpertKey
+from services.expert.compute import Computed, FrameWork
 from services.expert.hosting import Hosting
-from services.expert.loading import Library, Progress
+from services.expert.loading import Library, LoadingProgress
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.runtime.server import serving
+from services.wire.expert_key import ExpertKey
 
 EXPERT_MEMORY_BYTES = 1 << 30
 
@@ -71,7 +71,7 @@ class SimulatedDevice:
         self._time = time
         self._zeros = torch.zeros(0, hidden_size, dtype=dtype)
 
-    async def compute(self, batch: Sequence[Work]) -> Computed:
+    async def compute(self, batch: Sequence[FrameWork]) -> Computed:
         """Zeros for each pair of the batch, once its time has passed."""
         began = time.monotonic_ns()
         lengths = [len(work.slots if work.weights is None else work.rows) for work in batch]
@@ -155,5 +155,5 @@ def _all_of(checkpoint: Checkpoint) -> list[ExpertKey]:
     return [ExpertKey(layer, expert) for layer in checkpoint.moe_layers for expert in range(checkpoint.num_experts)]
 
 
-async def _quietly(_: Progress) -> None:
+async def _quietly(_: LoadingProgress) -> None:
     pass

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from rich.table import Table
 
 from moesaic.v1 import common_pb2
-from services.cli.request import Outcome
+from services.cli.request import GenerateResult
 
 # Field of PhaseReceipt, and what it is called here, in the order in which a token passes them.
 PHASE_PARTS = (
@@ -26,7 +26,7 @@ PHASE_PARTS = (
 NANOS_PER_MILLI = 1e6
 
 
-def as_object(outcome: Outcome) -> dict[str, Any]:
+def as_object(outcome: GenerateResult) -> dict[str, Any]:
     """What `--json` prints: text, token_ids, finish_reason, usage and receipt, named as in the protos."""
     return {
         "text": outcome.text,
@@ -46,7 +46,7 @@ def plain(message: Message) -> dict[str, Any]:
     }
 
 
-def summary(outcome: Outcome) -> str:
+def summary(outcome: GenerateResult) -> str:
     """Tokens, time to the first one, and tokens per second, in one line."""
     usage = outcome.completion.usage
     parts = [f"{usage.prompt_tokens} + {usage.completion_tokens} tokens ({outcome.finish_reason})"]

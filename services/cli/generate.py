@@ -10,7 +10,7 @@ from services.cli.cost import as_object, receipt_table, remarks, summary
 from services.cli.local_tracing import ANY_PORT, LocalTracing, local_tracing
 from services.cli.members import check_settings
 from services.cli.report import Report
-from services.cli.request import Outcome, build_request, stream
+from services.cli.request import GenerateResult, build_request, stream
 from services.cli.settings import GenerateSettings
 from services.cli.trace.source import QueryClient
 from services.cli.trace.waterfall import waterfall
@@ -81,7 +81,7 @@ async def _continue(settings: GenerateSettings, prompt: str, address: str, repor
         _write(json.dumps(as_object(outcome)) + "\n")
 
 
-def _show_cost(outcome: Outcome, report: Report) -> None:
+def _show_cost(outcome: GenerateResult, report: Report) -> None:
     receipt = outcome.completion.receipt
     report.line(f"\n{summary(outcome)}")
     report.console.print(receipt_table(receipt))

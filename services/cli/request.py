@@ -9,7 +9,7 @@ import grpc
 from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from services.cli.settings import GenerateSettings, SamplingSettings
 from services.runtime.channels import open_channel
-from services.runtime.span_writing import Kind
+from services.runtime.span_writing import SpanKind
 from services.runtime.tracing import begin_span, passed_on
 from services.wire.errors import ServingError, from_rpc
 
@@ -21,7 +21,7 @@ class RequestFailed(ServingError):
 
 
 @dataclass
-class Outcome:
+class GenerateResult:
     """What came back, and when: nanoseconds from sending the request to the first and the last token."""
 
     text: str = ""
@@ -81,13 +81,13 @@ async def stream(
     request: generation_pb2.GenerateRequest,
     timeout_seconds: float,
     write: Callable[[str], None],
-) -> Outcome:
+) -> GenerateResult:
     """Send the request and `write` the text as it comes.
 
     Raises RequestFailed when the gateway refuses it or fails.
     """
-    outcome = Outcome()
-    span = begin_span("moesaic.generate", Kind.CLIENT)
+    outcome = GenerateResult()
+    span = begin_span("moesaic.generate", SpanKind.CLIENT)
     context = passed_on(span, None)
     metadata = () if context is None else (("traceparent", context.traceparent),)
     failure: BaseException | None = None
@@ -110,7 +110,7 @@ async def stream(
     return outcome
 
 
-async def _collect(call: grpc.aio.UnaryStreamCall, outcome: Outcome, write: Callable[[str], None]) -> None:
+async def _collect(call: grpc.aio.UnaryStreamCall, outcome: GenerateResult, write: Callable[[str], None]) -> None:
     sent = time.monotonic_ns()
     async for response in call:
         if response.HasField("completion"):

@@ -28,7 +28,7 @@ Dtype = Annotated[
     Field(description="element type to compute in; auto is the checkpoint's"),
 ]
 BatchInvariant = Annotated[bool, Field(description="give a request the same bits in any company, more slowly")]
-Combine = Annotated[
+CombineOption = Annotated[
     Literal["exact", "partial"],
     Field(description="partial has services sum a row's experts first: fewer bytes, bits depend on placement"),
 ]
@@ -41,7 +41,7 @@ GenerationConfig = Annotated[
     Field(description="ignore takes nothing but stop tokens from the checkpoint's generation_config.json"),
 ]
 Rebalance = Annotated[bool, Field(description="move and replicate experts by themselves where the load asks for it")]
-Tracing = Annotated[bool, Field(description="run a tracing service too, a stand-in for Jaeger, and export to it")]
+TracingOption = Annotated[bool, Field(description="run a tracing service too, a stand-in for Jaeger, and export to it")]
 Verbose = Annotated[bool, Field(description="show the services' logs instead of writing them to files")]
 
 # What a request asks for; what is None is left to the server.
@@ -73,7 +73,7 @@ class ClusterSettings(BaseSettings):
     threads: Threads = None
     dtype: Dtype = "auto"
     batch_invariant: BatchInvariant = False
-    combine: Combine = "exact"
+    combine: CombineOption = "exact"
     wire_dtype: WireDtype = "auto"
     rebalance: Rebalance = True
     generation_config: GenerationConfig = "auto"
@@ -112,7 +112,7 @@ class ServeSettings(ClusterSettings):
 
     listen: ListenAddress = Field("127.0.0.1:50051", description="address on which clients are served")
     drain_seconds: float = Field(30.0, ge=0, le=3600, description="time that requests have to finish at the end")
-    tracing: Tracing = False
+    tracing: TracingOption = False
     tracing_http: ListenAddress = Field(
         "127.0.0.1:16686", description="address on which the tracing service shows traces"
     )
@@ -145,4 +145,4 @@ class GenerateSettings(ClientSettings):
         False,
         description="end stdout with one line of JSON: text, token_ids, usage, receipt, …",
     )
-    tracing: Tracing = False
+    tracing: TracingOption = False

@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from services.expert.compute import Work
-from services.expert.grouped import Positions
-from services.expert.job import Answer, Job, not_hosted
+from services.expert.compute import FrameWork
+from services.expert.job import AdmittedFrame, FrameAnswer, not_hosted
 from services.model.checkpoint import Checkpoint
+from services.model.weighted_sums import Positions
 from services.wire.bad_frame import BadFrame
-from services.wire.frames import Indices, ReceivedFrame
+from services.wire.frames import ReceivedFrame, Words
 from services.wire.outcomes import PairFailure
 from services.wire.row_bytes import type_name
 
@@ -123,8 +123,8 @@ def admit(
     contract: Contract,
     slots: Slots,
     received_nanos: int,
-    deliver: Callable[[Job, Answer], None],
-) -> Job:
+    deliver: Callable[[AdmittedFrame, FrameAnswer], None],
+) -> AdmittedFrame:
     """A job for the pairs of a frame whose experts are ready; the others are NOT_HOSTED.
 
     The frame came in a message of `num_bytes`; its deadline is anchored at `received_nanos`, by the monotonic clock.
@@ -143,10 +143,10 @@ def admit(
         slot_of_pair, pair_rows = slot_of_pair[served], pair_rows[served]
         weights = weights if weights is None else weights[served]
     now = time.monotonic_ns()
-    return Job(
+    return AdmittedFrame(
         frame=frame,
         num_bytes=num_bytes,
-        work=Work(rows, pair_rows, slot_of_pair, weights),
+        work=FrameWork(rows, pair_rows, slot_of_pair, weights),
         failures=failures,
         positions=positions,
         deadline_nanos=received_nanos + frame.remaining_nanos,
@@ -156,7 +156,7 @@ def admit(
     )
 
 
-def _looked_up(table: Positions, frame: ReceivedFrame, field: str, indices: Indices) -> Positions:
+def _looked_up(table: Positions, frame: ReceivedFrame, field: str, indices: Words) -> Positions:
     # The look-up is the check as well: of a few indices, even finding the largest takes longer. None is negative.
     try:
         return table.take(indices)

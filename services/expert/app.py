@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,19 +15,18 @@ from services.expert.admission import Contract, Slots
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.compute import Computer
-from services.expert.expert_key import ExpertKey
 from services.expert.hosting import Hosting
-from services.expert.loading import Library, Progress
+from services.expert.loading import Library, LoadingProgress
 from services.expert.memory import default_expert_memory
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
+from services.runtime.process import OnReady
 from services.runtime.server import Health, serving, until_told_to_stop
 from services.wire.errors import BadState
+from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
-
-OnReady = Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ async def _evacuate(hosting: Hosting, seconds: float) -> None:
         logger.warning("stopping with %d experts that were not moved elsewhere in %g s", hosting.num_hosted, seconds)
 
 
-async def _log_progress(progress: Progress) -> None:
+async def _log_progress(progress: LoadingProgress) -> None:
     if progress.num_loaded % max(1, progress.num_total // 10) == 0:
         logger.info("loaded %d of %d experts", progress.num_loaded, progress.num_total)
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from moesaic.v1 import expert_pb2
 from services.expert import metrics
-from services.expert.compute import Computed, Work
-from services.expert.job import Job
+from services.expert.compute import Computed, FrameWork
+from services.expert.job import AdmittedFrame
 from services.runtime.doorbell import Doorbell
 from services.runtime.failures import aside, failure_of, leave_aside
 from services.wire.outcomes import FrameError
@@ -18,7 +18,7 @@ from services.wire.outcomes import FrameError
 class Compute(Protocol):
     """Computes the work of a batch; one batch at a time."""
 
-    def __call__(self, batch: Sequence[Work], /) -> Awaitable[Computed]: ...
+    def __call__(self, batch: Sequence[FrameWork], /) -> Awaitable[Computed]: ...
 
 
 class Batcher:
@@ -31,18 +31,18 @@ class Batcher:
     def __init__(self, compute: Compute, *, max_waiting_pairs: int) -> None:
         self._compute = compute
         self._max_waiting_pairs = max_waiting_pairs
-        self._waiting: dict[int, list[Job]] = {}  # by layer, the one that has waited longest first
+        self._waiting: dict[int, list[AdmittedFrame]] = {}  # by layer, the one that has waited longest first
         self._waiting_pairs = 0
-        self._in_hand: Sequence[Job] = ()  # taken out of the queue to be computed
+        self._in_hand: Sequence[AdmittedFrame] = ()  # taken out of the queue to be computed
         self._arrived = Doorbell()
-        self._settling: deque[tuple[set[Job], Callable[[], None]]] = deque()
+        self._settling: deque[tuple[set[AdmittedFrame], Callable[[], None]]] = deque()
 
     @property
     def waiting_pairs(self) -> int:
         """Pairs that wait for a batch."""
         return self._waiting_pairs
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: AdmittedFrame) -> None:
         """Queue a job, or answer it at once: when it holds no work, or as OVERLOADED when the queue is full.
 
         A single job is let into an empty queue however large it is.
@@ -58,7 +58,7 @@ class Batcher:
         self._waiting_pairs += num_pairs
         self._arrived.ring()
 
-    def drop(self, job: Job) -> bool:
+    def drop(self, job: AdmittedFrame) -> bool:
         """Take a job out of the queue, for the caller to answer; False when it waits no longer."""
         queue = self._waiting.get(job.frame.layer, [])
         if job not in queue:
@@ -87,11 +87,11 @@ class Batcher:
                     await asyncio.sleep(0)
             await self._arrived.rung()
 
-    def _take(self) -> list[Job]:
+    def _take(self) -> list[AdmittedFrame]:
         jobs = self._waiting.pop(next(iter(self._waiting)))
         now = time.monotonic_ns()
-        batch: list[Job] = []
-        expired: list[Job] = []
+        batch: list[AdmittedFrame] = []
+        expired: list[AdmittedFrame] = []
         for job in jobs:
             self._waiting_pairs -= job.num_pairs
             (batch if job.deadline_nanos > now else expired).append(job)
@@ -101,7 +101,7 @@ class Batcher:
             self._settle(expired)
         return batch
 
-    async def _run(self, batch: list[Job]) -> None:
+    async def _run(self, batch: list[AdmittedFrame]) -> None:
         self._in_hand = batch
         try:
             if not await self._answer(batch):
@@ -111,7 +111,7 @@ class Batcher:
             self._in_hand = ()
             self._settle(batch)
 
-    async def _answer(self, batch: Sequence[Job]) -> bool:
+    async def _answer(self, batch: Sequence[AdmittedFrame]) -> bool:
         """Compute a batch and answer its frames; False where several failed together, whosever fault that was."""
         started, layer = time.monotonic_ns(), batch[0].frame.layer
         try:
@@ -128,7 +128,7 @@ class Batcher:
             batch[0].refuse(FrameError(failure.status.value[0], str(failure)))
         return True
 
-    def _settle(self, jobs: Iterable[Job]) -> None:
+    def _settle(self, jobs: Iterable[AdmittedFrame]) -> None:
         if self._settling:
             for unfinished, _ in self._settling:
                 unfinished.difference_update(jobs)

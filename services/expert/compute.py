@@ -14,14 +14,15 @@ from services import kernels
 from services.expert import compiled
 from services.expert.bank import Bank
 from services.expert.compute_times import ComputeTime, ComputeTimes
-from services.expert.grouped import GroupedExperts, Positions
-from services.model.weighted_sums import Weights, weighted_sums
+from services.expert.grouped import GroupedExperts
+from services.model.weighted_sums import Positions, weighted_sums
+from services.wire.frames import Weights
 
 # A batch that takes longer is computed off the event loop, so that health is answered meanwhile.
 MAX_INLINE_NANOS = 2_000_000
 
 
-class Work(NamedTuple):
+class FrameWork(NamedTuple):
     """The pairs of one frame that are to be computed."""
 
     rows: torch.Tensor  # [rows, hidden], in the host's memory, of the type that the results are to have
@@ -57,7 +58,7 @@ class Computer:
         """End the worker; nothing is computed afterwards."""
         self._worker.shutdown(wait=True)
 
-    async def compute(self, batch: Sequence[Work]) -> Computed:
+    async def compute(self, batch: Sequence[FrameWork]) -> Computed:
         """Compute a batch whose experts are all in the bank and stay there meanwhile."""
         whole = batch[0] if len(batch) == 1 else _together(batch)
         num_active = len(set(whole.slots.tolist()))
@@ -69,7 +70,9 @@ class Computer:
             results = await loop.run_in_executor(self._worker, self._timed, batch, whole, num_active, usual)
         return Computed(results, num_active)
 
-    def _timed(self, batch: Sequence[Work], whole: Work, num_active: int, usual: ComputeTime) -> list[torch.Tensor]:
+    def _timed(
+        self, batch: Sequence[FrameWork], whole: FrameWork, num_active: int, usual: ComputeTime
+    ) -> list[torch.Tensor]:
         began = time.perf_counter_ns()
         of_pairs = self._results(whole, num_active)
         parts = of_pairs.split([len(work.slots) for work in batch]) if len(batch) > 1 else (of_pairs,)
@@ -77,7 +80,7 @@ class Computer:
         usual.observe(time.perf_counter_ns() - began)
         return results
 
-    def _results(self, whole: Work, num_active: int) -> torch.Tensor:
+    def _results(self, whole: FrameWork, num_active: int) -> torch.Tensor:
         rows, pair_rows, slots, _ = whole
         if rows.dtype is not self._dtype:
             rows = rows.to(self._dtype)
@@ -92,16 +95,16 @@ def _most_compiled(dtype: torch.dtype, threads: int, *, batch_invariant: bool) -
     return math.inf if batch_invariant else kernels.most_pairs_per_expert(dtype) / threads**2
 
 
-def _as_asked(work: Work, of_pairs: torch.Tensor) -> torch.Tensor:
+def _as_asked(work: FrameWork, of_pairs: torch.Tensor) -> torch.Tensor:
     if work.weights is not None:
         of_pairs = weighted_sums(of_pairs, work.pair_rows, len(work.rows), work.weights)
     # torch takes long even to find that there is nothing to convert.
     return of_pairs if of_pairs.dtype is work.rows.dtype else of_pairs.to(work.rows.dtype)
 
 
-def _together(batch: Sequence[Work]) -> Work:
+def _together(batch: Sequence[FrameWork]) -> FrameWork:
     offsets = np.cumsum([0, *(len(work.rows) for work in batch[:-1])])
-    return Work(
+    return FrameWork(
         torch.cat([work.rows for work in batch]),
         np.concatenate([work.pair_rows + offset for work, offset in zip(batch, offsets, strict=True)]),
         np.concatenate([work.slots for work in batch]),

@@ -9,7 +9,7 @@ from moesaic.v1 import expert_pb2
 from services.expert import metrics, spans
 from services.expert.admission import Contract, Slots, admit
 from services.expert.batcher import Batcher
-from services.expert.job import Answer, Job
+from services.expert.job import AdmittedFrame, FrameAnswer
 from services.runtime.doorbell import Doorbell
 from services.runtime.failures import failure_of
 from services.wire.bad_frame import BadFrame
@@ -35,7 +35,7 @@ class DispatchStream:
         self._slots = slots
         self._taken_pairs = 0
         self._granted_pairs = window_pairs  # the window and what was answered
-        self._jobs: set[Job] = set()  # to be answered
+        self._jobs: set[AdmittedFrame] = set()  # to be answered
         self._outbox: deque[bytes] = deque([encode_grant(window_pairs)])
         self._outgoing = Doorbell()
         self._progress = asyncio.Event()
@@ -127,7 +127,7 @@ class DispatchStream:
             if self._batcher.drop(job):
                 job.fail(expert_pb2.PAIR_FAILURE_REASON_CANCELLED)
 
-    def _deliver(self, job: Job, answer: Answer) -> None:
+    def _deliver(self, job: AdmittedFrame, answer: FrameAnswer) -> None:
         if job not in self._jobs:
             return  # the stream is gone
         self._jobs.remove(job)
@@ -136,13 +136,13 @@ class DispatchStream:
             message = self._encoded(job, answer)
         except Exception as error:  # noqa: BLE001 -- the boundary of one frame: its sender has to hear of it
             failure = failure_of(error, "answering a frame")
-            answer = Answer(answer.timings, error=FrameError(failure.status.value[0], str(failure)))
+            answer = FrameAnswer(answer.timings, error=FrameError(failure.status.value[0], str(failure)))
             message = self._encoded(job, answer)
         self._send(message)
         metrics.record_answer(job, answer)
         spans.record_frame(job, answer)
 
-    def _encoded(self, job: Job, answer: Answer) -> bytes:
+    def _encoded(self, job: AdmittedFrame, answer: FrameAnswer) -> bytes:
         return encode_reply(
             frame_id=job.frame.frame_id,
             rows=answer.rows,

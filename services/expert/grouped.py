@@ -1,14 +1,10 @@
 """Experts by torch: rows grouped by expert, each expert's rows through its matrix products, results in pair order."""
 
-from typing import TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from services.expert.bank import Bank
-
-Positions: TypeAlias = npt.NDArray[np.int64]
+from services.model.weighted_sums import Positions
 
 
 class GroupedExperts:

@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from services.expert.expert_key import ExpertKey
 from services.wire.errors import Outdated
+from services.wire.expert_key import ExpertKey
 from services.wire.quoting import quoted
 
 

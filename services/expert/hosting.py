@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from services.expert.expert_key import ExpertKey
 from services.expert.holds import Holds
 from services.wire.errors import BadState, Outdated, Overloaded
+from services.wire.expert_key import ExpertKey
 
 
-class State(Enum):
+class ExpertState(Enum):
     """What an expert is doing here."""
 
     LOADING = "loading"
@@ -22,13 +22,13 @@ class State(Enum):
 class Hosted:
     """One expert: its state, the slot of memory that is its own, and its hash once it is ready."""
 
-    state: State
+    state: ExpertState
     slot: int
     content_hash: bytes = b""
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class HostingSnapshot:
     """The hosting, whole, ordered by layer and expert."""
 
     generation: int
@@ -83,7 +83,7 @@ class Hosting:
         self._expect(expected_generation)
         wanted = dict.fromkeys(keys)
         for key in wanted:
-            if key in self._hosted and self._hosted[key].state is not State.READY:
+            if key in self._hosted and self._hosted[key].state is not ExpertState.READY:
                 raise Outdated(f"expert {key.expert} of layer {key.layer} is {self._hosted[key].state.value}")
         new = [key for key in wanted if key not in self._hosted]
         if new and self._is_draining:
@@ -95,14 +95,14 @@ class Hosting:
             )
         slots = {key: self._free.pop() for key in new}
         if new:
-            self._hosted |= {key: Hosted(State.LOADING, slot) for key, slot in slots.items()}
+            self._hosted |= {key: Hosted(ExpertState.LOADING, slot) for key, slot in slots.items()}
             self._change()
         return slots
 
     def finish_loading(self, content_hashes: dict[ExpertKey, bytes]) -> None:
         """Make loading experts ready, all at once."""
         for key, content_hash in content_hashes.items():
-            self._hosted[key] = replace(self._hosted[key], state=State.READY, content_hash=content_hash)
+            self._hosted[key] = replace(self._hosted[key], state=ExpertState.READY, content_hash=content_hash)
         if content_hashes:
             self._change()
 
@@ -120,13 +120,13 @@ class Hosting:
         self._expect(expected_generation)
         leaving = [key for key in dict.fromkeys(keys) if key in self._hosted]
         for key in leaving:
-            if self._hosted[key].state is State.LOADING:
+            if self._hosted[key].state is ExpertState.LOADING:
                 raise Outdated(f"expert {key.expert} of layer {key.layer} is loading")
-        ready = [key for key in leaving if self._hosted[key].state is State.READY]
+        ready = [key for key in leaving if self._hosted[key].state is ExpertState.READY]
         for key in ready:
             self._holds.check(key, operation)
         for key in ready:
-            self._hosted[key] = replace(self._hosted[key], state=State.RETIRING)
+            self._hosted[key] = replace(self._hosted[key], state=ExpertState.RETIRING)
         if ready:
             self._change()
         return ready
@@ -139,12 +139,12 @@ class Hosting:
         if gone:
             self._change()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> HostingSnapshot:
         """The hosting as it is now."""
         experts = tuple(sorted(self._hosted.items(), key=_by_key))
-        return Snapshot(self._generation, experts, self.num_free, self._is_draining)
+        return HostingSnapshot(self._generation, experts, self.num_free, self._is_draining)
 
-    async def watch(self) -> AsyncGenerator[Snapshot, None]:
+    async def watch(self) -> AsyncGenerator[HostingSnapshot, None]:
         """The hosting as it is, then again after changes; who is slow gets the newest and misses those between.
 
         Ends, after the last change, when the hosting is closed.

@@ -8,15 +8,13 @@ from typing import NamedTuple
 import torch
 
 from moesaic.v1 import expert_pb2
-from services.expert.compute import Work
+from services.expert.compute import FrameWork
 from services.runtime.failures import leave_aside
 from services.wire.frames import ReceivedFrame
 from services.wire.outcomes import FrameError, PairFailure, Timings
 
-Reason = expert_pb2.PairFailureReason
 
-
-class Answer(NamedTuple):
+class FrameAnswer(NamedTuple):
     """What became of a frame: rows of the pairs that were computed, and why the others were not."""
 
     timings: Timings
@@ -27,18 +25,18 @@ class Answer(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class AdmittedFrame:
     """A frame that passed the checks. It is answered once: later answers are ignored."""
 
     frame: ReceivedFrame
     num_bytes: int  # of the message that the frame came in
-    work: Work
+    work: FrameWork
     failures: tuple[PairFailure, ...]  # of pairs that are not part of the work
     positions: tuple[int, ...] | None  # of the work's pairs in the frame; None for all
     deadline_nanos: int  # by the monotonic clock
     decode_nanos: int
     admitted_nanos: int
-    deliver: Callable[["Job", Answer], None]
+    deliver: Callable[["AdmittedFrame", FrameAnswer], None]
     is_answered: bool = False
     _cancelled: frozenset[int] = frozenset()
 
@@ -55,7 +53,7 @@ class Job:
 
     def finish_idle(self) -> None:
         """Answer a frame of which nothing can be computed here."""
-        self._answer(Answer(self._waited(), failures=self.failures))
+        self._answer(FrameAnswer(self._waited(), failures=self.failures))
 
     def finish(self, rows: torch.Tensor, started_nanos: int, computed_nanos: int, batch_frames: int) -> None:
         """Answer with what the work made: a row for each of its pairs, or for each row of the frame."""
@@ -63,22 +61,22 @@ class Job:
         timings = Timings(
             self.decode_nanos, started_nanos - self.admitted_nanos, computed_nanos - started_nanos, encode_nanos
         )
-        self._answer(Answer(timings, rows, self.failures, None, batch_frames))
+        self._answer(FrameAnswer(timings, rows, self.failures, None, batch_frames))
 
-    def fail(self, reason: "Reason.ValueType") -> None:
+    def fail(self, reason: "expert_pb2.PairFailureReason.ValueType") -> None:
         """Answer that the work was not done, for this reason."""
         positions = self.positions
         pairs = tuple(range(self.num_pairs)) if positions is None else positions
-        self._answer(Answer(self._waited(), failures=(*self.failures, PairFailure(reason, pairs))))
+        self._answer(FrameAnswer(self._waited(), failures=(*self.failures, PairFailure(reason, pairs))))
 
     def refuse(self, error: FrameError) -> None:
         """Answer that the frame as a whole could not be served."""
-        self._answer(Answer(self._waited(), error=error))
+        self._answer(FrameAnswer(self._waited(), error=error))
 
     def _waited(self) -> Timings:
         return Timings(self.decode_nanos, time.monotonic_ns() - self.admitted_nanos)
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: FrameAnswer) -> None:
         if not self.is_answered:
             self.is_answered = True
             try:
@@ -89,4 +87,4 @@ class Job:
 
 def not_hosted(positions: Iterable[int]) -> PairFailure:
     """The failure of pairs whose expert is not ready here."""
-    return PairFailure(Reason.PAIR_FAILURE_REASON_NOT_HOSTED, tuple(positions))
+    return PairFailure(expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED, tuple(positions))

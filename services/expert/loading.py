@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from services.expert.admission import Slots
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
-from services.expert.expert_key import ExpertKey
 from services.expert.holds import Hold
 from services.expert.hosting import Hosting
 from services.model.checkpoint import Checkpoint
 from services.model.refusals import UnusableModel
 from services.wire.errors import NotFound
+from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ NOTHING_KNOWN: Mapping[ExpertKey, bytes] = {}
 
 
 @dataclass(frozen=True)
-class Progress:
+class LoadingProgress:
     """How far a load is; the hosting changed last at `generation`."""
 
     num_loaded: int
@@ -41,7 +41,7 @@ class Progress:
     generation: int
 
 
-Report = Callable[[Progress], Awaitable[None]]
+OnLoading = Callable[[LoadingProgress], Awaitable[None]]
 
 
 class Library:
@@ -60,7 +60,7 @@ class Library:
         self,
         keys: Sequence[ExpertKey],
         expected_generation: int,
-        report: Report,
+        report: OnLoading,
         hold: Hold | None = None,
         known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
     ) -> None:
@@ -82,7 +82,7 @@ class Library:
         try:
             for key, slot in slots.items():
                 if (now := time.monotonic()) >= reported + REPORT_SECONDS:
-                    await report(Progress(num_present + len(hashes), num_total, self._hosting.generation))
+                    await report(LoadingProgress(num_present + len(hashes), num_total, self._hosting.generation))
                     reported = now
                 hashes[key] = await self._read(key, slot)
                 self._check_known({key: hashes[key]}, known)
@@ -96,7 +96,7 @@ class Library:
         self._hold(keys, hold, hold.seconds if hold else 0.0)
         if slots:
             logger.info("loaded %d experts, %d more fit", len(slots), self._hosting.num_free)
-        await report(Progress(num_total, num_total, self._hosting.generation))
+        await report(LoadingProgress(num_total, num_total, self._hosting.generation))
 
     async def refresh(self) -> None:
         """Take up the checkpoint's files as they are now, as long as nothing is hosted of what they were.
@@ -106,11 +106,11 @@ class Library:
         if not self._hosting.num_hosted:
             await asyncio.get_running_loop().run_in_executor(self._reader, self._checkpoint.refresh)
 
-    def release(self, keys: Sequence[ExpertKey], operation: str) -> Progress:
+    def release(self, keys: Sequence[ExpertKey], operation: str) -> LoadingProgress:
         """End an operation's hold of experts, hosted or not. Raises NotFound."""
         self._check_exist(keys)
         self._hosting.hold(keys, operation, 0.0)
-        return Progress(len(set(keys)), len(set(keys)), self._hosting.generation)
+        return LoadingProgress(len(set(keys)), len(set(keys)), self._hosting.generation)
 
     async def unload(self, keys: Sequence[ExpertKey], expected_generation: int, operation: str = "") -> None:
         """Let experts go: new frames are served for `RETIRE_SECONDS`, queued ones to the end, then memory is free.

@@ -10,7 +10,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from moesaic.v1 import expert_pb2
 from services.expert.compute import Computed
-from services.expert.job import Answer, Job
+from services.expert.job import AdmittedFrame, FrameAnswer
 from services.wire.outcomes import PairFailure
 
 FRAMES = "moesaic.expert.frames"
@@ -62,7 +62,7 @@ def record_batch(layer: int, num_frames: int, computed: Computed, nanos: int) ->
     _active_experts.record(computed.num_active, attributes)
 
 
-def record_answer(job: Job, answer: Answer) -> None:
+def record_answer(job: AdmittedFrame, answer: FrameAnswer) -> None:
     """Record one answered frame and what became of its pairs."""
     if answer.rows is not None:
         _pairs[COMPUTED] += job.num_pairs

@@ -11,22 +11,22 @@ from services.expert.admission import Contract, Slots
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.dispatch_stream import DispatchStream
-from services.expert.expert_key import ExpertKey
 from services.expert.holds import Hold
-from services.expert.hosting import Hosting, Snapshot, State
-from services.expert.loading import Library, Progress
+from services.expert.hosting import ExpertState, Hosting, HostingSnapshot
+from services.expert.loading import Library, LoadingProgress
 from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
 from services.wire.errors import BadState, InvalidRequest
+from services.wire.expert_key import ExpertKey
 from services.wire.frames import ELEMENT_TYPES
 from services.wire.quoting import quoted
 
 SERVICE_NAME = "moesaic.v1.ExpertService"
 
 STATES = {
-    State.LOADING: expert_pb2.EXPERT_STATE_LOADING,
-    State.READY: expert_pb2.EXPERT_STATE_READY,
-    State.RETIRING: expert_pb2.EXPERT_STATE_RETIRING,
+    ExpertState.LOADING: expert_pb2.EXPERT_STATE_LOADING,
+    ExpertState.READY: expert_pb2.EXPERT_STATE_READY,
+    ExpertState.RETIRING: expert_pb2.EXPERT_STATE_RETIRING,
 }
 
 
@@ -115,7 +115,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             )
         known = {ExpertKey(one.layer, one.expert): one.content_hash for one in request.experts if one.content_hash}
 
-        async def report(progress: Progress) -> None:
+        async def report(progress: LoadingProgress) -> None:
             await context.write(
                 expert_pb2.LoadExpertsResponse(
                     num_loaded=progress.num_loaded,
@@ -138,12 +138,12 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             generation=self._hosting.generation, free_memory_bytes=self._free_bytes(self._hosting.num_hosted)
         )
 
-    def _hosting_response(self, snapshot: Snapshot) -> expert_pb2.WatchHostingResponse:
+    def _hosting_response(self, snapshot: HostingSnapshot) -> expert_pb2.WatchHostingResponse:
         if self._newest.generation != snapshot.generation:
             self._newest = self._as_message(snapshot)
         return self._newest
 
-    def _as_message(self, snapshot: Snapshot) -> expert_pb2.WatchHostingResponse:
+    def _as_message(self, snapshot: HostingSnapshot) -> expert_pb2.WatchHostingResponse:
         experts = [
             expert_pb2.HostedExpert(
                 layer=key.layer, expert=key.expert, content_hash=hosted.content_hash, state=STATES[hosted.state]

@@ -2,14 +2,14 @@
 
 import time
 
-from services.expert.job import Answer, Job
-from services.runtime.span_writing import Kind, SpanRef, encode_span, number
+from services.expert.job import AdmittedFrame, FrameAnswer
+from services.runtime.span_writing import SpanKind, SpanRef, encode_span, number
 from services.runtime.tracing import recorder
 
 COMPUTE_SPAN = "expert.compute"
 
 
-def record_frame(job: Job, answer: Answer) -> None:
+def record_frame(job: AdmittedFrame, answer: FrameAnswer) -> None:
     """Record what became of a frame, as a span that ends now; nothing where the step is not traced so deep."""
     frame = job.frame
     if not frame.traceparent or (recording := recorder()) is None:
@@ -33,5 +33,7 @@ def record_frame(job: Job, answer: Answer) -> None:
         number("moesaic.failed_pairs", sum(len(failure.pairs) for failure in answer.failures)),
     )
     error = None if answer.error is None else answer.error.message
-    span = encode_span(COMPUTE_SPAN, Kind.SERVER, parent.child(), parent.span_id, began, ended, attributes, error=error)
+    span = encode_span(
+        COMPUTE_SPAN, SpanKind.SERVER, parent.child(), parent.span_id, began, ended, attributes, error=error
+    )
     recording.put((span,))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from opentelemetry import metrics
 
-from services.gateway.refusals import Reason, refuse
+from services.gateway.refusals import Bound, refuse
 
 WAITING_REQUESTS = "moesaic.gateway.waiting.requests"
 WAITING_TOKENS = "moesaic.gateway.waiting.tokens"
@@ -40,7 +40,7 @@ class Admission:
         """A place for one more request; raises Overloaded when as many as may wait already."""
         if self.num_requests >= self._max_requests:
             raise refuse(
-                Reason.WAITING_REQUESTS,
+                Bound.WAITING_REQUESTS,
                 f"{self.num_requests} requests are waiting already; the limit is {self._max_requests}",
                 retry_after_seconds=self._expected_wait_seconds(),
             )
@@ -50,7 +50,7 @@ class Admission:
         """Raises Overloaded when `num_tokens` more would be too many; where none wait, any number may."""
         if self.num_tokens and self.num_tokens + num_tokens > self._max_tokens:
             raise refuse(
-                Reason.WAITING_TOKENS,
+                Bound.WAITING_TOKENS,
                 f"{self.num_tokens} prompt tokens are waiting already; {num_tokens} more would pass the "
                 f"limit of {self._max_tokens}",
                 retry_after_seconds=self._expected_wait_seconds(),

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from services.gateway.admission import Admission
 from services.gateway.checkpoint import TextCheckpoint, read_checkpoint
-from services.gateway.dispatcher import Dispatcher
 from services.gateway.generation import Generation
+from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.pacing import ClientPacing
 from services.gateway.requests import RequestReader
 from services.gateway.routers import Routers
@@ -58,7 +58,7 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     )
     tokeniser = Tokeniser(checkpoint, threads=settings.tokeniser_threads)
     waiting = WaitingQueue(max_batch_requests=settings.max_batch_requests, max_batch_tokens=settings.max_batch_tokens)
-    dispatcher = Dispatcher(waiting)
+    dispatcher = MicroBatcher(waiting)
     routers = Routers(
         settings.routers,
         dispatcher,
@@ -78,7 +78,7 @@ def _service(
     settings: GatewaySettings,
     checkpoint: TextCheckpoint,
     tokeniser: Tokeniser,
-    dispatcher: Dispatcher,
+    dispatcher: MicroBatcher,
     routers: Routers,
 ) -> GenerationService:
     reader = RequestReader(checkpoint, max_prompt_bytes=settings.max_prompt_bytes)

@@ -12,7 +12,7 @@ from services.wire.errors import InvalidRequest
 # Assigned to nothing: those that occur nowhere stand for characters of users while the template runs.
 PRIVATE_CHARACTERS = range(0xF0000, 0x110000)
 
-Message = Mapping[str, str]
+ChatMessage = Mapping[str, str]
 
 
 class ChatTokens:
@@ -39,7 +39,7 @@ class ChatTokens:
         ]
         self._secret = SecretTokenizer(tokenizer, control)
 
-    def encode(self, messages: Sequence[Message], *, parse_control_tokens: bool) -> list[int]:
+    def encode(self, messages: Sequence[ChatMessage], *, parse_control_tokens: bool) -> list[int]:
         """Token ids of the prompt that asks for the answer to `messages`, each with `role` and `content`.
 
         With `parse_control_tokens` what users spell is control tokens, too. Raises InvalidRequest where the template
@@ -56,7 +56,7 @@ class ChatTokens:
         as_text = self._encode_as_text(messages)
         return as_it_stands if self._control_of(as_it_stands) == self._control_of(as_text) else as_text
 
-    def _spell(self, messages: Sequence[Message]) -> bool:
+    def _spell(self, messages: Sequence[ChatMessage]) -> bool:
         by_assistants = "\0".join(message["content"] for message in messages if message["role"] == "assistant")
         by_others = "\0".join(message["content"] for message in messages if message["role"] != "assistant")
         return (
@@ -72,11 +72,11 @@ class ChatTokens:
     def _knows(self, role: str) -> bool:
         return role in ROLES or (role in self._template.literals and not any(token in role for token in self._control))
 
-    def _encode_as_it_stands(self, messages: Sequence[Message]) -> list[int]:
+    def _encode_as_it_stands(self, messages: Sequence[ChatMessage]) -> list[int]:
         ids: list[int] = self._tokenizer.encode(self._template.render(messages), add_special_tokens=False).ids
         return ids
 
-    def _encode_as_text(self, messages: Sequence[Message]) -> list[int]:
+    def _encode_as_text(self, messages: Sequence[ChatMessage]) -> list[int]:
         disguise = self._disguise(messages)
         rendered = self._template.render([self._disguised(message, disguise) for message in messages])
         text = self._secret.in_secret(rendered).translate({after: before for before, after in disguise.items()})
@@ -88,7 +88,7 @@ class ChatTokens:
                 "or set chat.parse_control_tokens to have it as a control token"
             ) from error
 
-    def _disguise(self, messages: Sequence[Message]) -> dict[int, int]:
+    def _disguise(self, messages: Sequence[ChatMessage]) -> dict[int, int]:
         """For each character that may have to be hidden another one, which occurs nowhere."""
         strange_roles = [message["role"] for message in messages if not self._knows(message["role"])]
         hidden = {*(ord(token[0]) for token in self._control), *map(ord, "".join(strange_roles))}
@@ -98,7 +98,7 @@ class ChatTokens:
             raise InvalidRequest("chat: the messages leave none of Unicode's private use characters unused")
         return dict(zip(sorted(hidden), free, strict=True))
 
-    def _disguised(self, message: Message, disguise: Mapping[int, int]) -> Message:
+    def _disguised(self, message: ChatMessage, disguise: Mapping[int, int]) -> ChatMessage:
         role, content = message["role"], message["content"]
         for token in self._special if role == "assistant" else self._control:
             while token in content:  # once more where it overlaps itself

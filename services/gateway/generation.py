@@ -10,13 +10,13 @@ from moesaic.v1 import generation_pb2 as pb
 from services.gateway.admission import Admission, Place
 from services.gateway.caller import Caller
 from services.gateway.continuation import Continuation
-from services.gateway.dispatcher import Dispatcher
+from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.pacing import ClientPacing
 from services.gateway.receipt import GatewayTimes, write_receipt
-from services.gateway.relay import Ending, Piece, Relay
+from services.gateway.relay import ContinuationEnd, Piece, Relay
 from services.gateway.request_metrics import RequestMetrics
 from services.gateway.request_trace import RequestTrace
-from services.gateway.requests import RequestReader, Wanted, new_tokens_within
+from services.gateway.requests import CheckedRequest, RequestReader, new_tokens_within
 from services.gateway.routers import Routers
 from services.gateway.sequence import Order, Sequence
 from services.gateway.tokeniser import Prompt, Tokeniser
@@ -44,7 +44,7 @@ class Generation:
         tokeniser: Tokeniser,
         admission: Admission,
         pacing: ClientPacing,
-        dispatcher: Dispatcher,
+        dispatcher: MicroBatcher,
         routers: Routers,
     ) -> None:
         self._model = model
@@ -103,7 +103,7 @@ class Generation:
                 await self._queue(sequence, trace)
                 async with aclosing(relay.run()) as events:
                     async for event in events:
-                        if isinstance(event, Ending):
+                        if isinstance(event, ContinuationEnd):
                             yield self._completed(event, sequence, trace, times)
                         else:
                             yield event
@@ -113,7 +113,7 @@ class Generation:
             place.leave()
 
     async def _prepare(
-        self, wanted: Wanted, place: Place, caller: Caller, trace: RequestTrace, times: GatewayTimes
+        self, wanted: CheckedRequest, place: Place, caller: Caller, trace: RequestTrace, times: GatewayTimes
     ) -> Order:
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.tokenise"):
@@ -152,11 +152,13 @@ class Generation:
             self._dispatcher.submit(sequence)
             await sequence.order.deadline.bound(sequence.taken.wait(), "it waited for a router")
 
-    def _continuation(self, wanted: Wanted, order: Order) -> Continuation:
+    def _continuation(self, wanted: CheckedRequest, order: Order) -> Continuation:
         detokeniser = self._tokeniser.detokeniser(order.prompt_token_ids)
         return Continuation(detokeniser, wanted.stop_token_ids, wanted.stop_strings)
 
-    def _completed(self, ending: Ending, sequence: Sequence, trace: RequestTrace, times: GatewayTimes) -> Completed:
+    def _completed(
+        self, ending: ContinuationEnd, sequence: Sequence, trace: RequestTrace, times: GatewayTimes
+    ) -> Completed:
         times.taken_nanos = sequence.taken_nanos
         if sequence.taken_nanos is not None:
             times.queue_nanos += sequence.taken_nanos - sequence.queued_nanos

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from asyncio_throttle.throttler import Throttler
 
-from services.gateway.refusals import Reason, refuse
+from services.gateway.refusals import Bound, refuse
 
 
 class ClientPacing:
@@ -31,7 +31,7 @@ class ClientPacing:
         paced = self._client(client)
         if paced.num_waiting >= self._max_waiting:
             raise refuse(
-                Reason.CLIENT_RATE,
+                Bound.CLIENT_RATE,
                 f"{paced.num_waiting} requests of this client wait for its rate of "
                 f"{self._requests_per_second:g} requests per second; the limit is {self._max_waiting}",
                 retry_after_seconds=paced.num_waiting / self._requests_per_second,

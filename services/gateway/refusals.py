@@ -13,7 +13,7 @@ _refusals = metrics.get_meter(__name__).create_counter(
 )
 
 
-class Reason(StrEnum):
+class Bound(StrEnum):
     """Which bound was reached."""
 
     WAITING_REQUESTS = "waiting_requests"
@@ -21,7 +21,7 @@ class Reason(StrEnum):
     CLIENT_RATE = "client_rate"
 
 
-def refuse(reason: Reason, message: str, *, retry_after_seconds: float) -> Overloaded:
+def refuse(reason: Bound, message: str, *, retry_after_seconds: float) -> Overloaded:
     """Count a refusal; returns the error to raise."""
     _refusals.add(1, {"reason": reason.value})
     return Overloaded(message, retry_after_seconds=retry_after_seconds)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from moesaic.v1 import common_pb2, router_pb2
 from services.gateway.continuation import Continuation
-from services.gateway.dispatcher import Dispatcher
+from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.sequence import Event, Finish, Sequence
 from services.wire.errors import DeadlinePassed, ServingError, Unavailable, from_code
 
@@ -27,7 +27,7 @@ class Piece(NamedTuple):  # made for each token, as Token is
 
 
 @dataclass(frozen=True)
-class Ending:
+class ContinuationEnd:
     """How the continuation ended."""
 
     reason: common_pb2.FinishReason.ValueType
@@ -42,13 +42,13 @@ class Ending:
 class Relay:
     """Reads one sequence that a router has taken."""
 
-    def __init__(self, sequence: Sequence, continuation: Continuation, dispatcher: Dispatcher) -> None:
+    def __init__(self, sequence: Sequence, continuation: Continuation, dispatcher: MicroBatcher) -> None:
         self._sequence = sequence
         self._continuation = continuation
         self._dispatcher = dispatcher
         self._num_tokens = 0
 
-    async def run(self) -> AsyncGenerator[Piece | Ending, None]:
+    async def run(self) -> AsyncGenerator[Piece | ContinuationEnd, None]:
         """Pieces as they come, then the ending.
 
         Raises what ended the sequence instead: DeadlinePassed, or the router's own failure.
@@ -107,8 +107,8 @@ class Relay:
 
     def _ending(
         self, reason: common_pb2.FinishReason.ValueType, finish: Finish | None, detokenise_nanos: int
-    ) -> Ending:
-        return Ending(reason, self._continuation.stop_string, self._num_tokens, finish, detokenise_nanos)
+    ) -> ContinuationEnd:
+        return ContinuationEnd(reason, self._continuation.stop_string, self._num_tokens, finish, detokenise_nanos)
 
 
 def _reason(finish: router_pb2.SequenceFinish) -> common_pb2.FinishReason.ValueType:

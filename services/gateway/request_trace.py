@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from services.gateway.request_metrics import error_type
-from services.runtime.span_writing import Kind, SpanRef
+from services.runtime.span_writing import SpanKind, SpanRef
 from services.runtime.tracing import OpenSpan, begin_span, passed_on
 
 
@@ -13,7 +13,7 @@ class RequestTrace:
 
     def __init__(self, traceparent: str, tracestate: str) -> None:
         parent = SpanRef.parse(traceparent, tracestate)
-        self._span = begin_span("gateway.generate", Kind.SERVER, parent)
+        self._span = begin_span("gateway.generate", SpanKind.SERVER, parent)
         self._relay: OpenSpan | None = None
         # Where nothing is recorded of it here; what is gets a span to go on below when it is relayed.
         self._passed_on = passed_on(None, parent) if self._span is None else None
@@ -44,7 +44,7 @@ class RequestTrace:
     def begin_relay(self) -> None:
         """From here on the request is the router's: `traceparent` names the call to it, which ends with the request."""
         if self._span is not None:
-            self._relay = self._span.child("gateway.relay", Kind.CLIENT)
+            self._relay = self._span.child("gateway.relay", SpanKind.CLIENT)
             self._passed_on = self._relay.span
 
     def note(self, attributes: Mapping[str, str | int]) -> None:

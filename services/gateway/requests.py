@@ -28,7 +28,7 @@ SEED_BITS = 53
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CheckedRequest:
     """A checked request; only what depends on the prompt's tokens is still open."""
 
     prompt: Prompt
@@ -48,7 +48,7 @@ class RequestReader:
         self._checkpoint = checkpoint
         self._max_prompt_bytes = max_prompt_bytes
 
-    def generate(self, request: pb.GenerateRequest) -> Wanted:
+    def generate(self, request: pb.GenerateRequest) -> CheckedRequest:
         """Check a request to generate and fill in what it leaves open."""
         self.check_model(request.model)
         if request.trace_detail not in common_pb2.TraceDetail.values():
@@ -56,7 +56,7 @@ class RequestReader:
         max_new_tokens = request.stop.max_new_tokens if request.stop.HasField("max_new_tokens") else None
         if max_new_tokens == 0:
             raise InvalidRequest("stop.max_new_tokens must be at least 1")
-        return Wanted(
+        return CheckedRequest(
             prompt=self.prompt(request),
             sampling=_sampling(request.sampling, self._checkpoint.sampling),
             max_new_tokens=max_new_tokens,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from opentelemetry import metrics
 
 from moesaic.v1 import router_pb2 as pb
-from services.gateway.dispatcher import Dispatcher
+from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.router_link import RouterLink
 from services.gateway.sequence import Sequence
 from services.runtime.channels import RESOLVE_SECONDS, resolve
@@ -43,7 +43,7 @@ class Routers:
     def __init__(
         self,
         targets: Sequenced[str],
-        dispatcher: Dispatcher,
+        dispatcher: MicroBatcher,
         *,
         vocab_size: int,
         grace_seconds: float,

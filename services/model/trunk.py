@@ -13,7 +13,7 @@ from services.model.refusals import UnusableModel
 from services.model.skeleton import build_skeleton, experts_modules
 
 MakeExperts = Callable[[int, nn.Module], nn.Module]
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def build_trunk(
     dtype: torch.dtype,
     device: torch.device,
     make_experts: MakeExperts,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     content: ContentHash | None = None,
 ) -> PreTrainedModel:
     """The checkpoint's causal language model on `device`, with each block's experts replaced; in evaluation mode.
@@ -50,7 +50,7 @@ def _load(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
     device: torch.device,
-    progress: Progress | None,
+    progress: OnProgress | None,
     content: ContentHash | None,
 ) -> None:
     is_kept_in_float32 = _kept_in_float32(model, dtype)

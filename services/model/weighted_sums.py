@@ -7,8 +7,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from services.wire.frames import Weights
+
 Positions: TypeAlias = npt.NDArray[np.int64]
-Weights: TypeAlias = npt.NDArray[np.float32]
 
 
 def weighted_sums(rows: torch.Tensor, sum_of_row: Positions, num_sums: int, weights: Weights | None) -> torch.Tensor:

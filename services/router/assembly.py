@@ -21,7 +21,7 @@ from services.router.engine.engine import Engine
 from services.router.engine.kv_budget import KvBudget, kv_budget
 from services.router.engine.scheduler import Scheduler
 from services.router.engine.sequence import TraceDetail
-from services.router.engine.tracing import Tracing
+from services.router.engine.tracing import TracePolicy
 from services.router.engine.trunk import Numerics, Trunk
 from services.router.engine.warm_up import warm_up
 from services.router.hosting.fleet import Fleet
@@ -178,7 +178,9 @@ class Assembly:
             cache,
             scheduler,
             lanes=self._lanes,
-            tracing=Tracing.of(TraceDetail[settings.trace_detail.upper()], layers_share=settings.trace_layers_share),
+            tracing=TracePolicy.of(
+                TraceDetail[settings.trace_detail.upper()], layers_share=settings.trace_layers_share
+            ),
             forget=forget,
         )
 

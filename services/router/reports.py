@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from moesaic.v1 import common_pb2, router_pb2
-from services.router.engine.sequence import Ending, Reason, Sequence
+from services.router.engine.sequence import Ending, EndReason, Sequence
 from services.router.engine.step import Step
 from services.router.times.receipt import PhaseTotals, SequenceReceipt
 
@@ -40,12 +40,12 @@ def report_finish(
         finish.receipt.CopyFrom(_receipt(sequence.receipt))
 
 
-_REASONS: Mapping[Reason, "common_pb2.FinishReason.ValueType"] = {
-    Reason.STOP: common_pb2.FINISH_REASON_STOP,
-    Reason.LENGTH: common_pb2.FINISH_REASON_LENGTH,
-    Reason.CANCELLED: common_pb2.FINISH_REASON_CANCELLED,
-    Reason.DEADLINE: common_pb2.FINISH_REASON_DEADLINE,
-    Reason.ERROR: common_pb2.FINISH_REASON_ERROR,
+_REASONS: Mapping[EndReason, "common_pb2.FinishReason.ValueType"] = {
+    EndReason.STOP: common_pb2.FINISH_REASON_STOP,
+    EndReason.LENGTH: common_pb2.FINISH_REASON_LENGTH,
+    EndReason.CANCELLED: common_pb2.FINISH_REASON_CANCELLED,
+    EndReason.DEADLINE: common_pb2.FINISH_REASON_DEADLINE,
+    EndReason.ERROR: common_pb2.FINISH_REASON_ERROR,
 }
 
 

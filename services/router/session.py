@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from moesaic.v1 import router_pb2
 from services.router.engine.engine import Engine
-from services.router.engine.sequence import Ending, Reason, Sequence
+from services.router.engine.sequence import Ending, EndReason, Sequence
 from services.router.engine.step import Step
 from services.router.orders import order_of
 from services.router.reports import report_finish, report_token
@@ -119,7 +119,7 @@ class Session:
         self._news.set()
 
     def _refuse(self, name: int, error: ServingError) -> None:
-        report_finish(self._outbox, name, Ending(Reason.ERROR, error))
+        report_finish(self._outbox, name, Ending(EndReason.ERROR, error))
 
     def _credit(self) -> router_pb2.Credit:
         room = self._engine.room()

@@ -32,7 +32,7 @@ _random = Random()
 _BYTES = tuple(bytes((value,)) for value in range(0x80))
 
 
-class Kind(enum.IntEnum):
+class SpanKind(enum.IntEnum):
     """Which side of a call a span is; the numbers are OTLP's."""
 
     INTERNAL = 1
@@ -80,7 +80,7 @@ def new_span_id() -> bytes:
 
 def encode_span(
     name: str,
-    kind: Kind,
+    kind: SpanKind,
     span: SpanRef,
     parent_id: bytes,
     started: int,
@@ -147,7 +147,7 @@ def _number_head(key: str, num_bytes: int) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _name_and_kind(name: str, kind: Kind) -> bytes:
+def _name_and_kind(name: str, kind: SpanKind) -> bytes:
     return _sized(_NAME, name.encode()) + _KIND + _varint(kind)
 
 

@@ -9,7 +9,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from services.runtime.span_writing import Kind, SpanRef, attribute, encode_span
+from services.runtime.span_writing import SpanKind, SpanRef, attribute, encode_span
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class OpenSpan:
 
     recorder: Recorder
     name: str
-    kind: Kind
+    kind: SpanKind
     span: SpanRef
     parent_id: bytes
     started: int = field(default_factory=time.time_ns)
     attributes: dict[str, str | int] = field(default_factory=dict)
 
-    def child(self, name: str, kind: Kind = Kind.INTERNAL) -> "OpenSpan":
+    def child(self, name: str, kind: SpanKind = SpanKind.INTERNAL) -> "OpenSpan":
         """A span below it that begins now."""
         return OpenSpan(self.recorder, name, kind, self.span.child(), self.span.span_id)
 
@@ -78,7 +78,7 @@ class OpenSpan:
         self.recorder.put([encoded])
 
 
-def begin_span(name: str, kind: Kind, parent: SpanRef | None = None) -> OpenSpan | None:
+def begin_span(name: str, kind: SpanKind, parent: SpanRef | None = None) -> OpenSpan | None:
     """A span below `parent`, or the first one of a trace; None where it is not sampled or nothing is recorded."""
     if _recorder is None:
         return None

@@ -13,7 +13,7 @@ LARGEST_SHARE = 4
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Operation:
+class TracedOperation:
     """Something that a service does, by the name and kind of its spans."""
 
     service: str
@@ -27,7 +27,7 @@ class StoredTrace:
 
     trace_id: bytes
     spans: list[RecordedSpan] = field(default_factory=list)
-    operations: set[Operation] = field(default_factory=set)
+    operations: set[TracedOperation] = field(default_factory=set)
     num_spans: Counter[str] = field(default_factory=Counter)
     # Whether it has a parent, its start, its service and its name: of the span that stands for the whole trace.
     # The client may not export here, so that every span has a parent and the first one has to do.
@@ -45,7 +45,7 @@ class StoredTrace:
         head = (bool(span.parent_span_id), span.start_time_unix_nano, service, span.name)
         self.head = min(self.head or head, head)
         self.num_spans[service] += 1
-        self.operations.add(Operation(service, span.name, KINDS.get(span.kind, "")))
+        self.operations.add(TracedOperation(service, span.name, KINDS.get(span.kind, "")))
         self.num_errors += span.status.code == span.status.STATUS_CODE_ERROR
         self.num_bytes += recorded.num_bytes
         self.spans.append(recorded)
@@ -89,6 +89,6 @@ class SpanStore:
         """All traces, by when they began."""
         return sorted(self._traces.values(), key=lambda trace: trace.started, reverse=True)
 
-    def operations(self) -> Sequence[Operation]:
+    def operations(self) -> Sequence[TracedOperation]:
         """What the services of the stored traces do, ordered, each once."""
         return sorted({operation for trace in self._traces.values() for operation in trace.operations})

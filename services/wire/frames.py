@@ -22,7 +22,7 @@ from services.wire.outcomes import FrameError, PairFailure, Timings
 from services.wire.parsing import fields_of, parse
 from services.wire.row_bytes import bytes_of, rows_of
 
-Indices: TypeAlias = npt.NDArray[np.uint32]
+Words: TypeAlias = npt.NDArray[np.uint32]
 Weights: TypeAlias = npt.NDArray[np.float32]
 
 ELEMENT_TYPES: dict[torch.dtype, "common_pb2.ElementType.ValueType"] = {
@@ -48,8 +48,8 @@ class ReceivedFrame(NamedTuple):
     dtype: torch.dtype
     num_rows: int
     rows_bytes: memoryview
-    pair_rows: Indices
-    pair_experts: Indices
+    pair_rows: Words
+    pair_experts: Words
     pair_weights: Weights
     remaining_nanos: int
     traceparent: str
@@ -119,8 +119,8 @@ def encode_frame(
     frame_id: int,
     layer: int,
     rows: torch.Tensor,
-    pair_rows: Indices,
-    pair_experts: Indices,
+    pair_rows: Words,
+    pair_experts: Words,
     remaining_nanos: int,
     traceparent: str,
     requests: Iterable[int],

@@ -7,11 +7,11 @@ import torch
 
 from bench.rig.simulated import DeviceTime, SimulatedDevice
 from bench.scale.load import Load
-from services.expert.compute import Work
+from services.expert.compute import FrameWork
 
 
-def work(num_rows: int, slots: list[int]) -> Work:
-    return Work(torch.ones(num_rows, 4), np.arange(len(slots)) % num_rows, np.array(slots))
+def work(num_rows: int, slots: list[int]) -> FrameWork:
+    return FrameWork(torch.ones(num_rows, 4), np.arange(len(slots)) % num_rows, np.array(slots))
 
 
 def test_a_batch_takes_base_experts_and_rows():

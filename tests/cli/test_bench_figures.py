@@ -10,9 +10,9 @@ from services.cli.bench.failures import failure_sentence, reasons_of
 from services.cli.bench.figures import Figures, figures_of
 from services.cli.bench.loads import Bounds, ClosedLoop, OpenLoop
 from services.cli.bench.objectives import Objective, num_good, read_objectives
-from services.cli.bench.receipts import AFTER, BEFORE, Kind, spent
+from services.cli.bench.receipts import AFTER, BEFORE, TimeKind, spent
 from services.cli.bench.run import LoadRun
-from services.cli.bench.sample import Failure, Sample
+from services.cli.bench.sample import RequestFailure, Sample
 from services.cli.bench.tables import remarks, shown, tables
 from services.cli.cost import PHASE_PARTS
 
@@ -29,7 +29,7 @@ def completed(*, sent: int = 0, arrivals: list[int], counts: list[int], ended: i
 
 
 def failed(status: str, message: str = "", retry_after_seconds: float | None = None) -> Sample:
-    return Sample(0, 0, 0, ended_nanos=1, failure=Failure(status, message, retry_after_seconds))
+    return Sample(0, 0, 0, ended_nanos=1, failure=RequestFailure(status, message, retry_after_seconds))
 
 
 FAST = completed(arrivals=[100, 140], counts=[1, 2], ended=150)
@@ -159,8 +159,8 @@ def test_where_the_time_went_is_told_in_medians():
     parts = {part.name: part for part in found.parts}
     assert parts["wire_nanos"].milliseconds == pytest.approx(0.0003)
     assert parts["wire_nanos"].share == 0.3
-    assert found.shares[Kind.COMMUNICATION] == 0.4  # of 0.4, 0.6 and 0.4
-    assert found.shares[Kind.COMPUTING] == 0.5
+    assert found.shares[TimeKind.COMMUNICATION] == 0.4  # of 0.4, 0.6 and 0.4
+    assert found.shares[TimeKind.COMPUTING] == 0.5
     assert found.decode_step_milliseconds == pytest.approx(0.0002)
 
 

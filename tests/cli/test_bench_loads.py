@@ -9,7 +9,7 @@ import pytest
 from moesaic.v1 import generation_pb2
 from services.cli.bench.loads import Bounds, ClosedLoop, OpenLoop, due_seconds
 from services.cli.bench.run import LoadRun
-from services.cli.bench.sample import Failure, Sample
+from services.cli.bench.sample import RequestFailure, Sample
 
 
 def open_loop(rate: float, *, arrivals: str = "constant", seed: int = 0, max_in_flight: int = 100) -> OpenLoop:
@@ -51,12 +51,12 @@ class Server:
     def __init__(self) -> None:
         self.num_waiting = 0
         self.most_waiting = 0
-        self.arrived: asyncio.Queue[asyncio.Future[Failure | None]] = asyncio.Queue()
+        self.arrived: asyncio.Queue[asyncio.Future[RequestFailure | None]] = asyncio.Queue()
 
     async def send(self, sample: Sample) -> None:
         self.num_waiting += 1
         self.most_waiting = max(self.most_waiting, self.num_waiting)
-        answer: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[RequestFailure | None] = asyncio.get_running_loop().create_future()
         self.arrived.put_nowait(answer)
         sample.failure = await answer
         if sample.failure is None:
@@ -113,7 +113,7 @@ async def test_a_request_that_waits_for_room_counts_from_when_it_was_due():
 async def test_a_failure_does_not_end_a_load():
     server, run = Server(), LoadRun(ClosedLoop(1), Bounds(2, None))
     running = asyncio.create_task(run.run(server.send))
-    (await server.arrived.get()).set_result(Failure("UNAVAILABLE", ""))
+    (await server.arrived.get()).set_result(RequestFailure("UNAVAILABLE", ""))
     (await server.arrived.get()).set_result(None)
     await running
     assert (run.num_ended, run.num_failed) == (2, 1)

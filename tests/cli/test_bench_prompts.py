@@ -7,7 +7,7 @@ import pytest
 
 from moesaic.v1 import common_pb2, generation_pb2
 from services.cli.bench.client import build_request
-from services.cli.bench.prompts import Prompt, built_in_prompts, cut_to, read_prompts
+from services.cli.bench.prompts import BenchPrompt, built_in_prompts, cut_to, read_prompts
 from services.cli.bench.settings import BenchSettings
 from services.runtime.settings import load
 from services.wire.errors import InvalidRequest
@@ -22,7 +22,7 @@ def test_the_built_in_prompts_are_different_texts():
 def test_a_file_has_a_prompt_a_line_in_either_form(tmp_path: Path):
     file = tmp_path / "prompts"
     file.write_text('The fox\n\n{"prompt": "The {sea}", "max_new_tokens": 7}\n  { "prompt": "ä" }\n', encoding="utf-8")
-    assert read_prompts(file) == [Prompt("The fox"), Prompt("The {sea}", 7), Prompt("ä")]
+    assert read_prompts(file) == [BenchPrompt("The fox"), BenchPrompt("The {sea}", 7), BenchPrompt("ä")]
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0c", "\x1c", "\r"])
@@ -31,20 +31,20 @@ def test_lines_end_at_line_feeds_alone(tmp_path: Path, character: str):
     file = tmp_path / "prompts"
     written = json.dumps({"prompt": text}, ensure_ascii=character < " ")
     file.write_bytes(f"{written}\r\n{text}\r\n".encode())
-    assert read_prompts(file) == [Prompt(text), Prompt(text)]
+    assert read_prompts(file) == [BenchPrompt(text), BenchPrompt(text)]
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path):
     file = tmp_path / "prompts"
     file.write_bytes('\ufeff{"prompt": "one"}\n'.encode())
-    assert read_prompts(file) == [Prompt("one")]
+    assert read_prompts(file) == [BenchPrompt("one")]
 
 
 @pytest.mark.parametrize("text", ["{name} went home", "{ int x; }", "{", '"quoted"', "[1, 2]", "7", "null"])
 def test_what_is_no_object_is_a_text(tmp_path: Path, text: str):
     file = tmp_path / "prompts"
     file.write_text(text, encoding="utf-8")
-    assert read_prompts(file) == [Prompt(text)]
+    assert read_prompts(file) == [BenchPrompt(text)]
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ class TokenPerCharacter:
 
 
 async def test_a_prompt_is_cut_to_its_tokens_or_goes_on_with_the_next_ones():
-    prompts = [Prompt("abcdef", 9), Prompt("xy")]
+    prompts = [BenchPrompt("abcdef", 9), BenchPrompt("xy")]
     long, short = await cut_to(TokenPerCharacter(), prompts, 4)
-    assert long == Prompt("abcdef", 9, (1, *map(ord, "abc")))
-    assert short == Prompt("xy", None, (1, *map(ord, "xy\n")))
+    assert long == BenchPrompt("abcdef", 9, (1, *map(ord, "abc")))
+    assert short == BenchPrompt("xy", None, (1, *map(ord, "xy\n")))
     assert len((await cut_to(TokenPerCharacter(), prompts, 1000))[1].token_ids) == 1000
 
 
@@ -107,7 +107,7 @@ class TokenPerWord:
 
 
 async def test_more_text_is_taken_where_tokens_are_long():
-    (prompt,) = await cut_to(TokenPerWord(), [Prompt("incomprehensibilities")], 5)
+    (prompt,) = await cut_to(TokenPerWord(), [BenchPrompt("incomprehensibilities")], 5)
     assert prompt.token_ids == (21,) * 5
 
 
@@ -117,7 +117,7 @@ def settings(*arguments: str) -> BenchSettings:
 
 def test_every_flag_is_in_the_request():
     flags = "--max-new-tokens 5 --temperature 0 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 100 --ignore-eos"
-    assert build_request(settings(*flags.split()), Prompt("Once"), 7) == generation_pb2.GenerateRequest(
+    assert build_request(settings(*flags.split()), BenchPrompt("Once"), 7) == generation_pb2.GenerateRequest(
         text="Once",
         sampling=common_pb2.SamplingParameters(temperature=0, top_p=0.9, top_k=40, min_p=0.1, seed=107),
         stop=common_pb2.StopConditions(max_new_tokens=5, ignore_eos=True),
@@ -125,16 +125,16 @@ def test_every_flag_is_in_the_request():
 
 
 def test_what_is_not_said_is_left_to_the_gateway():
-    sampling = build_request(settings(), Prompt("Once"), 0).sampling
+    sampling = build_request(settings(), BenchPrompt("Once"), 0).sampling
     assert not any(sampling.HasField(name) for name in ("temperature", "top_p", "top_k", "min_p"))
 
 
 def test_a_line_of_the_file_knows_its_length_better_than_the_flag():
-    request = build_request(settings("--max-new-tokens", "5"), Prompt("Once", 9, (3, 4)), 0)
+    request = build_request(settings("--max-new-tokens", "5"), BenchPrompt("Once", 9, (3, 4)), 0)
     assert request.stop.max_new_tokens == 9
     assert request.token_ids.ids == [3, 4]
     assert not request.text
 
 
 def test_seeds_stay_within_their_field():
-    assert build_request(settings("--seed", str(2**64 - 1)), Prompt("Once"), 2).sampling.seed == 1
+    assert build_request(settings("--seed", str(2**64 - 1)), BenchPrompt("Once"), 2).sampling.seed == 1

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from moesaic.v1 import common_pb2, generation_pb2
 from services.cli.cost import PHASE_PARTS, as_object, plain, receipt_table, remarks, summary
-from services.cli.request import Outcome
+from services.cli.request import GenerateResult
 
 RECEIPT = common_pb2.LatencyReceipt(
     end_to_end_nanos=10_000_000,
@@ -20,9 +20,9 @@ RECEIPT = common_pb2.LatencyReceipt(
 )
 
 
-def outcome() -> Outcome:
+def outcome() -> GenerateResult:
     usage = common_pb2.Usage(prompt_tokens=3, completion_tokens=5, seed=2**64 - 1)
-    return Outcome(
+    return GenerateResult(
         text="so\n\u2028it goes",
         token_ids=[1, 2, 3, 4, 5],
         first_token_nanos=20_000_000,

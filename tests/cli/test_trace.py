@@ -16,7 +16,7 @@ from services.cli.trace.chrome import chrome_document
 from services.cli.trace.command import trace as command
 from services.cli.trace.layers import summarise_layers
 from services.cli.trace.model import Process, Trace
-from services.cli.trace.parts import Part, Segment, segments_of
+from services.cli.trace.parts import Part, Stretch, segments_of
 from services.cli.trace.source import QueryClient
 from services.cli.trace.waterfall import waterfall
 from services.wire.errors import InvalidRequest, NotFound, Unavailable
@@ -75,7 +75,7 @@ def test_a_call_is_cut_into_its_parts_and_the_services_span_says_how_the_wire_di
     call = next(span for span in trace.spans if span.name == "router.expert")
     (service,) = trace.children(call)
 
-    def parts(segments: Sequence[Segment]) -> list[tuple[Part | None, float, float]]:
+    def parts(segments: Sequence[Stretch]) -> list[tuple[Part | None, float, float]]:
         return [(one.part, one.started - call.started, one.ended - call.started) for one in segments]
 
     served = [(Part.QUEUE, 100), (Part.COMPUTE, 600)]
@@ -91,12 +91,12 @@ def test_a_call_is_cut_into_its_parts_and_the_services_span_says_how_the_wire_di
 def test_each_character_of_a_bar_shows_what_takes_most_of_it():
     process = Process("p1", "router", "")
     segments = [
-        Segment(process, Part.ENCODE, 0, 1.2),
-        Segment(process, Part.WIRE, 1.2, 5),
-        Segment(process, Part.COMPUTE, 5, 8),
+        Stretch(process, Part.ENCODE, 0, 1.2),
+        Stretch(process, Part.WIRE, 1.2, 5),
+        Stretch(process, Part.COMPUTE, 5, 8),
     ]
     assert bar(segments, {process: "cyan"}, 0, 10, 10).plain == "▒░░░░███  "
-    assert bar([Segment(process, None, 9.99, 9.991)], {process: "cyan"}, 0, 10, 10).plain == "         ━"
+    assert bar([Stretch(process, None, 9.99, 9.991)], {process: "cyan"}, 0, 10, 10).plain == "         ━"
 
 
 def test_computing_has_the_colour_of_who_computes_and_the_wire_one_of_its_own():

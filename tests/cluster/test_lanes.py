@@ -15,7 +15,7 @@ from bench.rig.simulated import DeviceTime, SimulatedExpert, simulated_expert
 from services.model.kv_cache import KvCache
 from services.router.engine.step import Step
 from services.router.engine.trunk import Trunk
-from services.router.lanes.choice import AutoLanes, Choice, Why
+from services.router.lanes.choice import AutoLanes, LaneChoice, Why
 from services.router.lanes.times import StepSeen
 from tests.checkpoints import MAX_CONTEXT, VOCAB_SIZE, save_tiny
 from tests.cluster import local
@@ -35,18 +35,18 @@ def model(tmp_path: Path) -> Path:
     return save_tiny("olmoe", tmp_path / "olmoe", num_hidden_layers=1)
 
 
-class Choices(list[Choice]):
+class Choices(list[LaneChoice]):
     """Every choice there was, and a wait for one."""
 
     def __init__(self) -> None:
         super().__init__()
         self._news = asyncio.Event()
 
-    def note(self, choice: Choice) -> None:
+    def note(self, choice: LaneChoice) -> None:
         self.append(choice)
         self._news.set()
 
-    async def until_measured(self) -> Choice:
+    async def until_measured(self) -> LaneChoice:
         while not self or self[-1].why is not Why.MEASURED:
             self._news.clear()
             await self._news.wait()
@@ -106,7 +106,7 @@ async def test_one_sequence_has_one_lane(model: Path, choices: Choices) -> None:
     async with far_away(model) as client:
         await client.generate(prompts_of([4], VOCAB_SIZE), max_new_tokens=40)
         assert len(choices) >= 40
-        assert set(choices) == {Choice(1, Why.FEW_SEQUENCES)}
+        assert set(choices) == {LaneChoice(1, Why.FEW_SEQUENCES)}
 
 
 async def test_requests_get_the_same_bits_while_they_change_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ async def test_requests_get_the_same_bits_while_they_change_lanes(monkeypatch: p
     numbers, lanes_of = cycle([1, 3, 2, 4]), defaultdict(set)
 
     def observe(lanes: AutoLanes, seen: StepSeen) -> None:
-        lanes.choice = Choice(next(numbers), Why.TRIAL)
+        lanes.choice = LaneChoice(next(numbers), Why.TRIAL)
 
     forward = Trunk.forward
 

@@ -17,8 +17,8 @@ from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.expert.app import ExpertParts, running
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
-from services.expert.compute import Computed, Computer, Work
-from services.expert.job import Job
+from services.expert.compute import Computed, Computer, FrameWork
+from services.expert.job import AdmittedFrame
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.runtime.channels import open_channel
@@ -144,17 +144,17 @@ class Gate:
         self.batches: list[int] = []
         compute, submit, drop = Computer.compute, Batcher.submit, Batcher.drop
 
-        async def gated_compute(computer: Computer, batch: Sequence[Work]) -> Computed:
+        async def gated_compute(computer: Computer, batch: Sequence[FrameWork]) -> Computed:
             self.batches.append(len(batch))
             self.began.release()
             await self.opened.wait()
             return await compute(computer, batch)
 
-        def noted_submit(batcher: Batcher, job: Job) -> None:
+        def noted_submit(batcher: Batcher, job: AdmittedFrame) -> None:
             submit(batcher, job)
             self.queued.release()
 
-        def noted_drop(batcher: Batcher, job: Job) -> bool:
+        def noted_drop(batcher: Batcher, job: AdmittedFrame) -> bool:
             is_dropped = drop(batcher, job)
             if is_dropped:
                 self.dropped.release()

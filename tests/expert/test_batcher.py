@@ -11,8 +11,8 @@ import torch
 from moesaic.v1 import expert_pb2
 from services.expert.admission import Contract, Slots, admit
 from services.expert.batcher import Batcher
-from services.expert.compute import Computed, Work
-from services.expert.job import Answer, Job
+from services.expert.compute import Computed, FrameWork
+from services.expert.job import AdmittedFrame, FrameAnswer
 from services.wire.frames import ReceivedFrame
 
 NO_WEIGHTS = np.empty(0, np.float32)
@@ -25,19 +25,19 @@ class Desk:
 
     def __init__(self, max_waiting_pairs: int = 100) -> None:
         self.batches: list[list[int]] = []  # pairs of each frame
-        self.answers: dict[int, Answer] = {}
+        self.answers: dict[int, FrameAnswer] = {}
         self.slots = Slots(CONTRACT)
         for layer in CONTRACT.moe_layers:
             for expert in range(4):
                 self.slots.put(layer, expert, 4 * layer + expert)
         self.batcher = Batcher(self.compute, max_waiting_pairs=max_waiting_pairs)
 
-    async def compute(self, batch: Sequence[Work]) -> Computed:
+    async def compute(self, batch: Sequence[FrameWork]) -> Computed:
         self.batches.append([len(work.slots) for work in batch])
         await asyncio.sleep(0)
         return Computed([torch.zeros(len(work.slots), 2) for work in batch], 1)
 
-    def submit(self, number: int, layer: int, num_pairs: int, *, remaining_nanos: int = HOUR_NANOS) -> Job:
+    def submit(self, number: int, layer: int, num_pairs: int, *, remaining_nanos: int = HOUR_NANOS) -> AdmittedFrame:
         experts = np.zeros(num_pairs, np.uint32)
         frame = ReceivedFrame(
             number, layer, torch.float32, 1, memoryview(bytes(8)), experts, experts, NO_WEIGHTS, remaining_nanos, "", ()
@@ -46,7 +46,7 @@ class Desk:
         self.batcher.submit(job)
         return job
 
-    def deliver(self, job: Job, answer: Answer) -> None:
+    def deliver(self, job: AdmittedFrame, answer: FrameAnswer) -> None:
         assert job.frame.frame_id not in self.answers, "a job is answered once"
         self.answers[job.frame.frame_id] = answer
 
@@ -91,7 +91,7 @@ async def test_frames_that_an_idle_batcher_gets_in_one_turn_go_together() -> Non
 async def test_others_get_a_turn_between_batches_that_await_nothing() -> None:
     desk, order = Desk(), []
 
-    async def compute(batch: Sequence[Work]) -> Computed:
+    async def compute(batch: Sequence[FrameWork]) -> Computed:
         order.append("batch")
         return Computed([torch.zeros(len(work.slots), 2) for work in batch], 1)
 
@@ -172,7 +172,7 @@ async def test_who_waits_for_the_queue_to_settle_does_not_wait_for_later_jobs() 
 async def test_who_waits_for_the_queue_to_settle_waits_for_the_batch_that_is_being_computed() -> None:
     desk, began, opened, settled = Desk(), asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def held(batch: Sequence[Work]) -> Computed:
+    async def held(batch: Sequence[FrameWork]) -> Computed:
         began.set()
         await opened.wait()
         return await desk.compute(batch)
@@ -196,7 +196,7 @@ async def test_a_failure_is_that_of_the_frame_that_fails_alone(
 ) -> None:
     desk, compute = Desk(), Desk.compute
 
-    async def failing(batch: Sequence[Work]) -> Computed:
+    async def failing(batch: Sequence[FrameWork]) -> Computed:
         if any(len(work.slots) == 3 for work in batch):
             raise failure
         return await compute(desk, batch)
@@ -218,7 +218,7 @@ async def test_an_answer_that_cannot_be_delivered_ends_nothing_else() -> None:
     desk = Desk()
     deliver = desk.deliver
 
-    def failing(job: Job, answer: Answer) -> None:
+    def failing(job: AdmittedFrame, answer: FrameAnswer) -> None:
         if job.frame.frame_id in (1, 3):
             raise ValueError("no room")
         deliver(job, answer)

@@ -12,7 +12,7 @@ import torch
 from services import kernels
 from services.expert.bank import Bank
 from services.expert.compiled import experts_of
-from services.expert.compute import Computer, Work
+from services.expert.compute import Computer, FrameWork
 from services.expert.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
 from services.model.skeleton import experts_modules
@@ -41,8 +41,8 @@ def filled_bank(
     yield bank, slots
 
 
-def work(slots: dict[tuple[int, int], int], layer: int, rows: torch.Tensor, pairs: Pairs) -> Work:
-    return Work(
+def work(slots: dict[tuple[int, int], int], layer: int, rows: torch.Tensor, pairs: Pairs) -> FrameWork:
+    return FrameWork(
         rows,
         np.array([row for row, _ in pairs], np.int64),
         np.array([slots[layer, expert] for _, expert in pairs], np.int64),
@@ -50,7 +50,7 @@ def work(slots: dict[tuple[int, int], int], layer: int, rows: torch.Tensor, pair
 
 
 async def compute(
-    bank: Bank, batch: Sequence[Work], *, batch_invariant: bool = False, threads: int = 1
+    bank: Bank, batch: Sequence[FrameWork], *, batch_invariant: bool = False, threads: int = 1
 ) -> list[torch.Tensor]:
     computer = Computer(bank, threads=threads, batch_invariant=batch_invariant)
     try:

@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from services.expert.expert_key import ExpertKey
-from services.expert.hosting import Hosting, Snapshot, State
+from services.expert.hosting import ExpertState, Hosting, HostingSnapshot
 from services.wire.errors import BadState, Outdated, Overloaded
+from services.wire.expert_key import ExpertKey
 
 A, B, C = ExpertKey(0, 1), ExpertKey(0, 2), ExpertKey(3, 0)
 
 
-def states(hosting: Hosting) -> dict[ExpertKey, State]:
+def states(hosting: Hosting) -> dict[ExpertKey, ExpertState]:
     return {key: hosted.state for key, hosted in hosting.snapshot().experts}
 
 
@@ -25,14 +25,18 @@ def ready(hosting: Hosting, *keys: ExpertKey) -> None:
 def test_an_expert_goes_through_its_states_and_each_change_is_a_generation() -> None:
     hosting = Hosting(2)
     assert hosting.begin_loading([B, A, B], 1) == {B: 0, A: 1}
-    assert (hosting.generation, hosting.num_free, states(hosting)) == (2, 0, {A: State.LOADING, B: State.LOADING})
+    assert (hosting.generation, hosting.num_free, states(hosting)) == (
+        2,
+        0,
+        {A: ExpertState.LOADING, B: ExpertState.LOADING},
+    )
     hosting.finish_loading({A: b"a", B: b"b"})
-    assert (hosting.generation, states(hosting)) == (3, {A: State.READY, B: State.READY})
+    assert (hosting.generation, states(hosting)) == (3, {A: ExpertState.READY, B: ExpertState.READY})
     assert dict(hosting.snapshot().experts)[A].content_hash == b"a"
     assert hosting.begin_retiring([A, C], 3) == [A]
-    assert (hosting.generation, states(hosting)) == (4, {A: State.RETIRING, B: State.READY})
+    assert (hosting.generation, states(hosting)) == (4, {A: ExpertState.RETIRING, B: ExpertState.READY})
     hosting.remove([A])
-    assert (hosting.generation, hosting.num_free, states(hosting)) == (5, 1, {B: State.READY})
+    assert (hosting.generation, hosting.num_free, states(hosting)) == (5, 1, {B: ExpertState.READY})
 
 
 def test_a_change_that_changes_nothing_is_no_generation() -> None:
@@ -101,7 +105,7 @@ def test_of_two_operations_that_rely_on_each_other_s_replica_both_are_refused() 
     for hosting, operation, holder in ((there, "to here", "to there"), (here, "to there", "to here")):
         with pytest.raises(Outdated, match=f"expert 1 of layer 0 is held by operation '{holder}'"):
             hosting.begin_retiring([A], hosting.generation, operation)
-        assert states(hosting) == {A: State.READY}
+        assert states(hosting) == {A: ExpertState.READY}
 
 
 def test_a_refused_retirement_retires_none() -> None:
@@ -147,7 +151,7 @@ def test_a_draining_service_takes_no_expert_and_keeps_those_it_has() -> None:
     with pytest.raises(BadState, match="the service is draining"):
         hosting.begin_loading([A, B], hosting.generation)
     assert hosting.begin_loading([A], hosting.generation) == {}
-    assert states(hosting) == {A: State.READY}
+    assert states(hosting) == {A: ExpertState.READY}
 
 
 async def test_a_slow_watcher_gets_the_newest_only() -> None:
@@ -163,7 +167,7 @@ async def test_a_slow_watcher_gets_the_newest_only() -> None:
 async def test_every_watcher_is_told_and_all_end_with_the_hosting() -> None:
     hosting = Hosting(3)
 
-    async def seen() -> list[Snapshot]:
+    async def seen() -> list[HostingSnapshot]:
         return [snapshot async for snapshot in hosting.watch()]
 
     watchers = [asyncio.create_task(seen()) for _ in range(3)]

@@ -10,10 +10,10 @@ import torch
 
 from services.expert import loading
 from services.expert.app import ExpertParts
-from services.expert.expert_key import ExpertKey
-from services.expert.hosting import State
-from services.expert.loading import Progress
+from services.expert.hosting import ExpertState
+from services.expert.loading import LoadingProgress
 from services.wire.errors import Outdated, Overloaded
+from services.wire.expert_key import ExpertKey
 from tests.expert.expert_client import Client, assert_close, expected_rows, expert_service
 
 NUM_SLOTS = 16
@@ -24,10 +24,10 @@ KEYS = [ExpertKey(layer, expert) for layer in range(3) for expert in range(8)]
 
 
 def ready(parts: ExpertParts) -> set[ExpertKey]:
-    return {key for key, hosted in parts.hosting.snapshot().experts if hosted.state is State.READY}
+    return {key for key, hosted in parts.hosting.snapshot().experts if hosted.state is ExpertState.READY}
 
 
-async def unreported(_: Progress) -> None:
+async def unreported(_: LoadingProgress) -> None:
     """Nobody asks how far it is."""
 
 

@@ -10,9 +10,9 @@ import torch
 
 from services.expert.admission import Slots
 from services.expert.batcher import Batcher
-from services.expert.compute import Computed, Work
+from services.expert.compute import Computed, FrameWork
 from services.expert.dispatch_stream import DispatchStream
-from services.expert.grouped import Positions
+from services.model.weighted_sums import Positions
 from services.wire.frames import ReceivedFrame, ReceivedReply, decode_response, encode_frame
 from tests.expert.test_batcher import CONTRACT, HOUR_NANOS
 
@@ -29,11 +29,11 @@ class OddSlots(Slots):
         return super().of(frame)
 
 
-async def compute(batch: Sequence[Work]) -> Computed:
+async def compute(batch: Sequence[FrameWork]) -> Computed:
     return Computed([torch.zeros(len(work.slots), 2) for work in batch], 1)
 
 
-async def compute_oddly(batch: Sequence[Work]) -> Computed:
+async def compute_oddly(batch: Sequence[FrameWork]) -> Computed:
     odd = torch.sparse_coo_tensor(size=(POISON, 2))  # which cannot be written
     return Computed([odd if len(work.slots) == POISON else torch.zeros(len(work.slots), 2) for work in batch], 1)
 

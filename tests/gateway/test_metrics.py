@@ -8,7 +8,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from moesaic.v1 import generation_pb2 as pb
-from services.gateway import admission, dispatcher, refusals, request_metrics, routers
+from services.gateway import admission, micro_batcher, refusals, request_metrics, routers
 from tests.gateway.gateway_client import running_gateway
 from tests.gateway.router_double import RouterDouble
 
@@ -16,8 +16,8 @@ INSTRUMENTS = {
     (request_metrics, "_request_duration"): ("histogram", request_metrics.REQUEST_DURATION),
     (request_metrics, "_time_to_first_token"): ("histogram", request_metrics.TIME_TO_FIRST_TOKEN),
     (request_metrics, "_time_per_output_token"): ("histogram", request_metrics.TIME_PER_OUTPUT_TOKEN),
-    (dispatcher, "_batch_requests"): ("histogram", dispatcher.BATCH_REQUESTS),
-    (dispatcher, "_batch_tokens"): ("histogram", dispatcher.BATCH_TOKENS),
+    (micro_batcher, "_batch_requests"): ("histogram", micro_batcher.BATCH_REQUESTS),
+    (micro_batcher, "_batch_tokens"): ("histogram", micro_batcher.BATCH_TOKENS),
     (routers, "_routers"): ("up_down_counter", routers.ROUTERS),
     (refusals, "_refusals"): ("counter", refusals.REFUSALS),
     (admission, "_waiting_requests"): ("up_down_counter", admission.WAITING_REQUESTS),

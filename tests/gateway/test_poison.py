@@ -15,7 +15,7 @@ from services.gateway.admission import Admission
 from services.gateway.deadline import Deadline
 from services.gateway.detokeniser import Detokeniser
 from services.gateway.ledger import StreamLedger
-from services.gateway.requests import RequestReader, Wanted
+from services.gateway.requests import CheckedRequest, RequestReader
 from services.gateway.sequence import Order, Sampling
 from services.gateway.sequence import Sequence as GatewaySequence
 from services.gateway.tokeniser import Tokeniser
@@ -83,7 +83,7 @@ async def test_a_batch_of_which_nothing_can_be_written_is_counted_by_the_router_
 async def test_a_request_that_cannot_be_given_to_a_router_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     generate = RequestReader.generate
 
-    def poisoned(reader: RequestReader, request: pb.GenerateRequest) -> Wanted:
+    def poisoned(reader: RequestReader, request: pb.GenerateRequest) -> CheckedRequest:
         wanted = generate(reader, request)
         return replace(wanted, sampling=replace(wanted.sampling, top_k=-1)) if request.text == "poison" else wanted
 

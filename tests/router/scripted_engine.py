@@ -15,10 +15,10 @@ from services.model.sampler import Sampling
 from services.router.engine.engine import Engine
 from services.router.engine.greenlets import await_
 from services.router.engine.scheduler import Scheduler
-from services.router.engine.sequence import Order, Reason, Sequence, TraceDetail
+from services.router.engine.sequence import EndReason, Order, Sequence, TraceDetail
 from services.router.engine.step import Step
-from services.router.engine.tracing import Tracing
-from services.router.lanes.choice import Choice, Evidence, FixedLanes, Lanes, Why
+from services.router.engine.tracing import TracePolicy
+from services.router.lanes.choice import Evidence, FixedLanes, LaneChoice, Lanes, Why
 from services.router.lanes.times import StepSeen
 
 VOCAB = 16
@@ -49,10 +49,10 @@ class RestlessLanes:
     def __init__(self, *numbers: int) -> None:
         self._numbers = cycle(numbers)
         self.max_lanes = max(numbers)
-        self.choice = Choice(next(self._numbers), Why.TRIAL)
+        self.choice = LaneChoice(next(self._numbers), Why.TRIAL)
 
     def observe(self, seen: StepSeen) -> None:
-        self.choice = Choice(next(self._numbers), Why.TRIAL)
+        self.choice = LaneChoice(next(self._numbers), Why.TRIAL)
 
     def evidence(self) -> Evidence:
         return Evidence()
@@ -74,7 +74,7 @@ class Heard:
             self.sequence = sequence
             self.ended.set()
 
-    async def reason(self) -> Reason:
+    async def reason(self) -> EndReason:
         async with asyncio.timeout(10):
             await self.ended.wait()
         assert self.sequence is not None
@@ -90,7 +90,7 @@ async def engine(
     cache = KvCache({0: LayerShape(1, 1, 1, 1)}, 256, torch.float32, torch.device("cpu"))
     scheduler = Scheduler(cache.pool, max_sequences=8, max_context=64, max_batch_tokens=8, max_lanes=lanes.max_lanes)
     forget = (forgotten if forgotten is not None else []).append
-    tracing = Tracing.of(TraceDetail.STEP, layers_share=0.0)
+    tracing = TracePolicy.of(TraceDetail.STEP, layers_share=0.0)
     made = Engine(trunk, cache, scheduler, lanes=lanes, tracing=tracing, forget=forget)
     running = asyncio.ensure_future(made.run())
     yield made

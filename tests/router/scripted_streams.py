@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from services.model.sampler import Sampling
-from services.router.engine.scheduler import Work
+from services.router.engine.scheduler import ScheduledTokens
 from services.router.engine.sequence import Order, Sequence
 from services.router.engine.spans import CallSpan, LayerSpans, StepSpans
 from services.router.engine.step import Step
 from services.router.peers.pace import Pace
-from services.router.peers.stream import Answer
+from services.router.peers.stream import TimedReply
 from services.router.times.receipt import ReplyTimes, SequenceReceipt
 from services.wire.errors import ServingError
 from services.wire.frames import ReceivedFrame, ReceivedReply, decode_request, decode_response, encode_reply
@@ -45,10 +45,12 @@ class ScriptedStream:
         self.behaviour = behaviour
         self.frames: list[ReceivedFrame] = []
         self.waiting: list[Callable[[], None]] = []
-        self.answers: list[asyncio.Future[Answer]] = []
+        self.answers: list[asyncio.Future[TimedReply]] = []
 
-    def send(self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int) -> "asyncio.Future[Answer]":
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def send(
+        self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
+    ) -> "asyncio.Future[TimedReply]":
+        answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
         frame = decode_request(encode(len(self.frames), 10**9))
         assert isinstance(frame, ReceivedFrame)
         assert len(frame.pair_rows) == num_pairs
@@ -61,14 +63,14 @@ class ScriptedStream:
             asyncio.get_running_loop().call_soon(self._answer, frame, answered)
         return answered
 
-    def _answer(self, frame: ReceivedFrame, answered: "asyncio.Future[Answer]") -> None:
+    def _answer(self, frame: ReceivedFrame, answered: "asyncio.Future[TimedReply]") -> None:
         try:
             reply = self._reply(frame)
         except ServingError as error:
             answered.set_exception(error)
         else:
             if reply is not None:
-                answered.set_result(Answer(reply, ReplyTimes("a:1", 0, 1, 0, 0)))
+                answered.set_result(TimedReply(reply, ReplyTimes("a:1", 0, 1, 0, 0)))
 
     def _reply(self, frame: ReceivedFrame) -> ReceivedReply | None:
         computed = self.computed(frame, np.arange(len(frame.pair_rows)))
@@ -124,4 +126,4 @@ def step_of(lengths: list[int]) -> Step:
     sequences = [
         Sequence(n, Order((0,) * length, Sampling(), 1), SequenceReceipt()) for n, length in enumerate(lengths)
     ]
-    return Step(0, [Work(sequence, length) for sequence, length in zip(sequences, lengths, strict=True)])
+    return Step(0, [ScheduledTokens(sequence, length) for sequence, length in zip(sequences, lengths, strict=True)])

@@ -4,20 +4,20 @@ import asyncio
 import time
 
 from services.router.engine.greenlets import run_awaiting
-from services.router.times.arrivals import LOOP, PASSING_NANOS, Arrivals, Busy
+from services.router.times.arrivals import LOOP, PASSING_NANOS, Busy, ReplyArrivals
 
 MILLI = 1_000_000
 
 
-def learnt(busy: Busy, wire: int) -> Arrivals:
+def learnt(busy: Busy, wire: int) -> ReplyArrivals:
     """What knows from one reply, read by an idle loop, that the wire takes `wire`."""
-    arrivals = Arrivals(busy)
+    arrivals = ReplyArrivals(busy)
     read = 100 * MILLI + 5 * MILLI + wire
     assert arrivals.date(sent=100 * MILLI, read=read, server_nanos=5 * MILLI, num_bytes=4096) == read
     return arrivals
 
 
-def date(arrivals: Arrivals, *, sent: int, read: int) -> int:
+def date(arrivals: ReplyArrivals, *, sent: int, read: int) -> int:
     return arrivals.date(sent=sent, read=read, server_nanos=5 * MILLI, num_bytes=4096)
 
 
@@ -47,7 +47,7 @@ def test_without_a_reply_to_an_idle_loop_nothing_is_guessed() -> None:
     busy = Busy()
     busy.note(1_000 * MILLI, 1_050 * MILLI)
     read = 1_050 * MILLI + 1
-    assert date(Arrivals(busy), sent=1_000 * MILLI, read=read) == read
+    assert date(ReplyArrivals(busy), sent=1_000 * MILLI, read=read) == read
 
 
 def test_sizes_are_learnt_apart() -> None:

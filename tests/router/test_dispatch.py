@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.dispatch.combine import Combine, ExactCombine, PartialCombine
+from services.router.dispatch.combine import Combination, ExactCombine, PartialCombine
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.shares import NOBODY
@@ -32,7 +32,7 @@ def dispatcher(
     owners: list[int],
     streams: list[ScriptedStream],
     max_pairs: int,
-    combine: Combine | None = None,
+    combine: Combination | None = None,
     **options: Any,
 ) -> Dispatcher:
     """With each expert on one service, and no time for a second attempt; `options` are further arguments."""
@@ -79,7 +79,7 @@ def test_the_combined_rows_are_those_of_one_process(
     num_services: int,
     dtype: torch.dtype,
     max_pairs: int,
-    combine: Combine,
+    combine: Combination,
     seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)

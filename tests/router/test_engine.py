@@ -8,7 +8,7 @@ import torch
 
 from services.model.sampler import Sampling
 from services.router.engine.greenlets import await_
-from services.router.engine.sequence import Reason
+from services.router.engine.sequence import EndReason
 from services.router.engine.step import Step
 from services.router.lanes.choice import FixedLanes
 from services.wire.errors import Unavailable
@@ -21,7 +21,7 @@ async def test_orders_run_to_their_limits(lanes: int) -> None:
         heard = [Heard() for _ in range(5)]
         for listener in heard:
             running.submit(order(prompt=20), listener)
-        assert [await listener.reason() for listener in heard] == [Reason.LENGTH] * 5
+        assert [await listener.reason() for listener in heard] == [EndReason.LENGTH] * 5
         assert all(listener.tokens == [1] * 4 for listener in heard)
 
 
@@ -47,7 +47,7 @@ async def test_sequences_change_lanes_between_their_steps_and_never_in_them() ->
         heard = [Heard() for _ in range(5)]
         for listener in heard:
             running.submit(order(prompt=2, new=30), listener)
-        assert [await listener.reason() for listener in heard] == [Reason.LENGTH] * 5
+        assert [await listener.reason() for listener in heard] == [EndReason.LENGTH] * 5
     assert all(listener.tokens == [position % VOCAB for position in range(2, 32)] for listener in heard)
     assert any(len(lanes) > 1 for lanes in lanes_of.values())
 
@@ -61,7 +61,7 @@ async def test_a_repetition_penalty_counts_prompt_and_continuation_of_its_own_or
         plain, penalised = Heard(), Heard()
         running.submit(order(), plain)
         running.submit(replace(order(), sampling=penalty), penalised)
-        assert await plain.reason() == await penalised.reason() == Reason.LENGTH
+        assert await plain.reason() == await penalised.reason() == EndReason.LENGTH
     assert plain.tokens == [0] * 4  # of which the prompt consists
     assert penalised.tokens == [1, 2, 3, 4]
 
@@ -70,7 +70,7 @@ async def test_a_stop_token_is_reported_and_ends_the_order() -> None:
     async with engine(ScriptedTrunk()) as running:
         heard = Heard()
         running.submit(order(stop_token_ids=frozenset({1})), heard)
-        assert await heard.reason() == Reason.STOP
+        assert await heard.reason() == EndReason.STOP
         assert heard.tokens == [1]
 
 
@@ -85,9 +85,9 @@ async def test_a_failed_step_ends_its_orders_and_later_ones_are_served() -> None
     async with engine(ScriptedTrunk(act)) as running:
         failed, later = Heard(), Heard()
         running.submit(order(), failed)
-        assert await failed.reason() == Reason.ERROR
+        assert await failed.reason() == EndReason.ERROR
         running.submit(order(), later)
-        assert await later.reason() == Reason.LENGTH
+        assert await later.reason() == EndReason.LENGTH
 
 
 async def test_logits_that_are_not_finite_end_their_order_alone() -> None:
@@ -102,9 +102,9 @@ async def test_logits_that_are_not_finite_end_their_order_alone() -> None:
         broken, whole = Heard(), Heard()
         running.submit(order(prompt=2), broken)
         running.submit(order(prompt=3), whole)
-        assert await broken.reason() == Reason.ERROR
+        assert await broken.reason() == EndReason.ERROR
         assert broken.sequence and "not finite" in str(broken.sequence.ending.error)  # type: ignore[union-attr]
-        assert await whole.reason() == Reason.LENGTH
+        assert await whole.reason() == EndReason.LENGTH
 
 
 async def test_cancelling_in_the_middle_of_a_step_ends_the_order_and_tells_the_experts() -> None:
@@ -117,7 +117,7 @@ async def test_cancelling_in_the_middle_of_a_step_ends_the_order_and_tells_the_e
         running.cancel(sequence)
         assert forgotten == [[sequence.number]]
         trunk.gate.set()
-        assert await heard.reason() == Reason.CANCELLED
+        assert await heard.reason() == EndReason.CANCELLED
         assert heard.tokens == []
 
 
@@ -129,8 +129,8 @@ async def test_an_order_that_is_given_up_ends_at_once_though_its_step_hangs() ->
         running.submit(order(), late, seconds=0.01)
         await trunk.entered.wait()
         running.cancel(sequence)
-        assert await cancelled.reason() == Reason.CANCELLED
-        assert await late.reason() == Reason.DEADLINE
+        assert await cancelled.reason() == EndReason.CANCELLED
+        assert await late.reason() == EndReason.DEADLINE
         assert late.sequence and late.sequence.ending and late.sequence.ending.error is None
         assert running.room().kv_tokens < 256, "the step still uses their blocks"
         trunk.gate.set()
@@ -143,7 +143,7 @@ async def test_a_lane_that_sleeps_is_woken_for_an_order_that_another_lane_lets_i
         heard = [Heard() for _ in sizes]
         for (prompt, new), listener in zip(sizes, heard, strict=True):
             running.submit(order(prompt, new), listener)
-        assert [await listener.reason() for listener in heard] == [Reason.LENGTH] * 6
+        assert [await listener.reason() for listener in heard] == [EndReason.LENGTH] * 6
 
 
 async def test_a_router_that_stops_ends_what_is_left_with_unavailable() -> None:
@@ -153,7 +153,7 @@ async def test_a_router_that_stops_ends_what_is_left_with_unavailable() -> None:
         running.submit(order(), heard)
         await trunk.entered.wait()
         running.abandon()
-        assert await heard.reason() == Reason.ERROR
+        assert await heard.reason() == EndReason.ERROR
         assert heard.sequence and heard.sequence.ending
         assert isinstance(heard.sequence.ending.error, Unavailable)
         trunk.gate.set()
@@ -167,8 +167,8 @@ async def test_a_deadline_passes_while_waiting_and_while_running() -> None:
         await trunk.entered.wait()
         running.submit(order(prompt=50, new=10), waiting_one, seconds=0.0)
         asyncio.get_running_loop().call_later(0.05, trunk.gate.set)
-        assert await running_one.reason() == Reason.DEADLINE
-        assert await waiting_one.reason() == Reason.DEADLINE
+        assert await running_one.reason() == EndReason.DEADLINE
+        assert await waiting_one.reason() == EndReason.DEADLINE
 
 
 async def test_draining_takes_nothing_in_and_returns_when_all_have_ended() -> None:

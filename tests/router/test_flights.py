@@ -6,21 +6,21 @@ import time
 import pytest
 
 from services.router.peers.call_failures import FrameLost
-from services.router.peers.flights import Flight, Flights
+from services.router.peers.flights import FrameInFlight, FramesInFlight
 
 
-def begin(flights: Flights[str], seconds: float) -> "asyncio.Future[str]":
+def begin(flights: FramesInFlight[str], seconds: float) -> "asyncio.Future[str]":
     answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    flights.begin(Flight(len(flights), b"", answered, 1, 1, time.perf_counter_ns(), int(seconds * 1e9)))
+    flights.begin(FrameInFlight(len(flights), b"", answered, 1, 1, time.perf_counter_ns(), int(seconds * 1e9)))
     return answered
 
 
-def flights_of(lost: list[Flight[str]], hung: asyncio.Event) -> Flights[str]:
-    return Flights("a:1", lost.append, lambda _: hung.set())
+def flights_of(lost: list[FrameInFlight[str]], hung: asyncio.Event) -> FramesInFlight[str]:
+    return FramesInFlight("a:1", lost.append, lambda _: hung.set())
 
 
 async def test_a_later_frame_with_an_earlier_deadline_is_given_up_first() -> None:
-    lost: list[Flight[str]] = []
+    lost: list[FrameInFlight[str]] = []
     hung = asyncio.Event()
     flights = flights_of(lost, hung)
     patient = begin(flights, 60)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from services.router.lanes.choice import AutoLanes, Choice, FixedLanes, Why
+from services.router.lanes.choice import AutoLanes, FixedLanes, LaneChoice, Why
 from services.router.lanes.times import StepSeen
 
 NUM_LAYERS = 6
@@ -45,7 +45,7 @@ class Run:
 
     def __init__(self, policy: AutoLanes | FixedLanes, *, noise: float = 0.0, seed: int = 0) -> None:
         self.policy = policy
-        self.chosen: list[Choice] = []
+        self.chosen: list[LaneChoice] = []
         self._noise = noise
         self._random = random.Random(seed)
         self._nanos = 0
@@ -107,12 +107,12 @@ def test_shared_cores_stay_at_one_lane_after_trying_two(noise: float, seed: int)
 
 def test_a_single_sequence_has_one_lane_and_no_trial() -> None:
     run = Run(auto()).steps(1000, REMOTE, 1)
-    assert set(run.chosen) == {Choice(1, Why.FEW_SEQUENCES)}
+    assert set(run.chosen) == {LaneChoice(1, Why.FEW_SEQUENCES)}
 
 
 def test_nothing_is_tried_where_there_is_nothing_to_hide() -> None:
     run = Run(auto()).steps(1000, NEAR_AND_QUICK, 16)
-    assert set(run.chosen) == {Choice(1, Why.NOTHING_TO_HIDE)}
+    assert set(run.chosen) == {LaneChoice(1, Why.NOTHING_TO_HIDE)}
 
 
 def test_there_are_never_more_lanes_than_allowed_or_than_sequences() -> None:
@@ -156,7 +156,7 @@ def test_a_changed_load_is_tried_again_before_the_rest_is_over() -> None:
 def test_a_trial_learns_nothing_from_windows_of_unlike_load() -> None:
     """The load doubles whenever two lanes are tried: without the comparison they would look twice as good."""
     policy = auto()
-    run = Run(policy).steps(2000, SHARED, lambda _: 32 if policy.choice == Choice(2, Why.TRIAL) else 16)
+    run = Run(policy).steps(2000, SHARED, lambda _: 32 if policy.choice == LaneChoice(2, Why.TRIAL) else 16)
     assert run.settled == 1
     assert any(choice.lanes == 2 for choice in run.chosen)
 
@@ -175,4 +175,4 @@ def test_the_candidate_follows_the_times_of_a_layer() -> None:
 
 def test_a_fixed_number_stays() -> None:
     run = Run(FixedLanes(3)).steps(100, SHARED, 16)
-    assert set(run.chosen) == {Choice(3, Why.FIXED)}
+    assert set(run.chosen) == {LaneChoice(3, Why.FIXED)}

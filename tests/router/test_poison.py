@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from moesaic.v1 import common_pb2, router_pb2
 from services.router import session as session_module
 from services.router.engine.engine import Engine
-from services.router.engine.sequence import Reason, Sequence
+from services.router.engine.sequence import EndReason, Sequence
 from services.router.engine.step import Step
 from services.router.lanes.choice import FixedLanes
 from services.router.lanes.times import StepSeen
@@ -49,8 +49,8 @@ async def test_of_a_step_that_fails_only_the_sequence_that_fails_alone_ends(lane
         for prompt, listener in heard.items():
             running.submit(order(prompt=prompt, new=6), listener)
         reasons = {prompt: await listener.reason() for prompt, listener in heard.items()}
-    assert reasons.pop(2) is Reason.ERROR
-    assert set(reasons.values()) == {Reason.LENGTH}
+    assert reasons.pop(2) is EndReason.ERROR
+    assert set(reasons.values()) == {EndReason.LENGTH}
     for prompt in reasons:
         assert heard[prompt].tokens == [position % VOCAB for position in range(prompt, prompt + 6)]
     failed = heard[2].sequence
@@ -63,7 +63,7 @@ async def test_a_listener_that_raises_ends_its_order_alone() -> None:
 
     def listen(sequence: Sequence, token: int | None, _: Step | None) -> None:
         if token is None:
-            assert sequence.ending is not None and sequence.ending.reason is Reason.ERROR
+            assert sequence.ending is not None and sequence.ending.reason is EndReason.ERROR
             ended.set()
         raise KeyError("secret")
 
@@ -71,7 +71,7 @@ async def test_a_listener_that_raises_ends_its_order_alone() -> None:
         before, after = Heard(), Heard()
         for listener in (before, listen, after):
             running.submit(order(), listener)
-        assert [await heard.reason() for heard in (before, after)] == [Reason.LENGTH] * 2
+        assert [await heard.reason() for heard in (before, after)] == [EndReason.LENGTH] * 2
         assert ended.is_set()
 
 
@@ -84,10 +84,10 @@ async def test_experts_that_cannot_be_told_of_an_end_end_nothing_else() -> None:
         running.submit(order(), other)
         await trunk.entered.wait()
         running.cancel(sequence)
-        assert await cancelled.reason() == Reason.CANCELLED
-        assert await late.reason() == Reason.DEADLINE
+        assert await cancelled.reason() == EndReason.CANCELLED
+        assert await late.reason() == EndReason.DEADLINE
         trunk.gate.set()
-        assert await other.reason() == Reason.LENGTH
+        assert await other.reason() == EndReason.LENGTH
 
 
 async def test_what_observes_steps_ends_none() -> None:
@@ -100,7 +100,7 @@ async def test_what_observes_steps_ends_none() -> None:
         async with engine(ScriptedTrunk(), lanes=Lanes(1)) as running:
             heard = Heard()
             running.submit(order(trace_parent=parent), heard)
-            assert await heard.reason() == Reason.LENGTH
+            assert await heard.reason() == EndReason.LENGTH
             assert heard.tokens == [1] * 4
 
 

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.dispatch.combine import Combine, ExactCombine, PartialCombine, Returned
+from services.router.dispatch.combine import Combination, ExactCombine, PartialCombine, Returned
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.placement import Placement
-from services.router.engine.sequence import Reason
+from services.router.engine.sequence import EndReason
 from services.router.engine.step import Step
 from services.router.peers.call_failures import FrameLost
 from services.wire.errors import InvalidRequest, Unavailable
@@ -66,7 +66,9 @@ NOT_HOSTED, OVERLOADED, EXPIRED, CANCELLED = (none_computed(reason) for reason i
 class Cluster:
     """Services with a stream each, of which the first is expected to be the fastest, and a dispatcher over them."""
 
-    def __init__(self, *behaviours: Behaviour, combine: Combine | None = None, unserved_seconds: float = 10.0) -> None:
+    def __init__(
+        self, *behaviours: Behaviour, combine: Combination | None = None, unserved_seconds: float = 10.0
+    ) -> None:
         self.streams = [ScriptedStream(SCALE, behaviour) for behaviour in behaviours]
         self.services = [ScriptedExperts(f"service-{index}", [stream]) for index, stream in enumerate(self.streams)]
         for index, service in enumerate(self.services):
@@ -140,7 +142,7 @@ async def test_what_one_service_fails_to_compute_its_replica_computes(behaviour:
 
 
 @pytest.mark.parametrize("combine", [ExactCombine(), PartialCombine()])
-async def test_only_the_pairs_that_were_not_computed_are_sent_again(combine: Combine) -> None:
+async def test_only_the_pairs_that_were_not_computed_are_sent_again(combine: Combination) -> None:
     def some(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
         computed = cluster.streams[0].computed(frame, np.array([0, 2, 3, 5, 6, 7]))
         return {"rows": computed, "failures": [PairFailure(1, (1,)), PairFailure(2, (4,))]}
@@ -232,7 +234,7 @@ async def test_attempts_at_one_service_end_with_the_time_for_them() -> None:
 
 async def test_nothing_is_sent_again_for_sequences_that_have_ended() -> None:
     def end_first(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
-        step.batch[0].sequence.end(Reason.CANCELLED)
+        step.batch[0].sequence.end(EndReason.CANCELLED)
         raise FrameLost("the stream broke", "broken")
 
     cluster, step = Cluster(end_first, in_turn()), step_of([2, 2])
@@ -248,7 +250,7 @@ async def test_nobody_waits_for_a_replica_once_all_sequences_have_ended() -> Non
     for work in step.batch:
         done, _ = await asyncio.wait([computing], timeout=0.01)
         assert not done
-        work.sequence.end(Reason.CANCELLED)
+        work.sequence.end(EndReason.CANCELLED)
         cluster.dispatcher.forget([work.sequence.number])
     async with asyncio.timeout(5):
         assert (await computing).shape == UNDISTURBED.shape

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from services.model.block_table import BLOCK_TOKENS, BlockPool
 from services.model.sampler import Sampling
 from services.router.engine.scheduler import Scheduler
-from services.router.engine.sequence import Order, Reason, Sequence
+from services.router.engine.sequence import EndReason, Order, Sequence
 from services.router.times.receipt import SequenceReceipt
 from services.wire.errors import InvalidRequest, Overloaded
 
@@ -55,7 +55,7 @@ def test_a_sequence_waits_until_its_worst_case_is_reserved() -> None:
     plan.submit(big)
     plan.submit(small)
     assert [item.sequence for item in plan.next_batch(0)] == [big]
-    big.end(Reason.CANCELLED)
+    big.end(EndReason.CANCELLED)
     plan.remove(big)
     assert [item.sequence for item in plan.next_batch(0)] == [small]
 
@@ -79,7 +79,7 @@ def test_an_ended_sequence_gets_no_work_and_frees_its_blocks_when_removed() -> N
     plan.submit(gone)
     plan.next_batch(0)
     free = plan.room().kv_tokens
-    gone.end(Reason.CANCELLED)
+    gone.end(EndReason.CANCELLED)
     assert plan.next_batch(0) == []
     assert plan.ended(0) == [gone]
     plan.remove(gone)
@@ -114,7 +114,7 @@ def test_lanes_are_kept_level_as_sequences_end() -> None:
         plan.submit(sequence(number, prompt=1, new=4))
     plan.next_batch(0)
     for ended in (item.sequence for item in plan.next_batch(1)):
-        ended.end(Reason.CANCELLED)
+        ended.end(EndReason.CANCELLED)
         plan.remove(ended)
     assert plan.spread(0)
     assert [len(plan.next_batch(lane)) for lane in (0, 1)] == [1, 1]

@@ -3,9 +3,9 @@
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from services.model.sampler import Sampling
-from services.router.engine.sequence import Order, Reason, Sequence, TraceDetail
+from services.router.engine.sequence import EndReason, Order, Sequence, TraceDetail
 from services.router.engine.spans import NO_SPANS, StepSpans, spans_of_step
-from services.router.engine.tracing import BURST_NANOS, LEAST_STEPS, LayerShare, Tracing
+from services.router.engine.tracing import BURST_NANOS, LEAST_STEPS, LayerShare, TracePolicy
 from services.router.times.receipt import Parts, ReplyTimes, SequenceReceipt
 from services.runtime.span_writing import SpanRef
 from services.wire.errors import Unavailable
@@ -15,12 +15,12 @@ REQUEST, STEP, LAYER = TraceDetail.REQUEST, TraceDetail.STEP, TraceDetail.LAYER
 SECOND = 1_000_000_000
 
 
-def tracing(share: float = 0.0, default: TraceDetail = STEP) -> Tracing:
-    return Tracing.of(default, layers_share=share)
+def tracing(share: float = 0.0, default: TraceDetail = STEP) -> TracePolicy:
+    return TracePolicy.of(default, layers_share=share)
 
 
 def sequence_of(
-    tracing: Tracing, detail: TraceDetail = TraceDetail.UNSPECIFIED, *, is_sampled: bool = True
+    tracing: TracePolicy, detail: TraceDetail = TraceDetail.UNSPECIFIED, *, is_sampled: bool = True
 ) -> Sequence:
     parent = SpanRef.root()._replace(is_sampled=is_sampled)
     order = Order((0,), Sampling(), 1, trace_parent=parent, trace_detail=detail)
@@ -39,7 +39,7 @@ def compute_layer(spans: StepSpans, *failures: str) -> list[str]:
     return seen
 
 
-def step(tracing: Tracing, *sequences: Sequence, failures: tuple[str, ...] = (), nanos: int = 100) -> list[str]:
+def step(tracing: TracePolicy, *sequences: Sequence, failures: tuple[str, ...] = (), nanos: int = 100) -> list[str]:
     spans = spans_of_step(tracing, sequences, 0, 0)
     seen = compute_layer(spans, *failures)
     spans.end(Parts(dense=nanos), 1)
@@ -103,7 +103,7 @@ def test_a_sequence_that_failed_says_why_in_its_span() -> None:
     ours = tracing()
     with recorded_spans() as recorded:
         traced = sequence_of(ours)
-        traced.end(Reason.ERROR, Unavailable("an expert is lost"))
+        traced.end(EndReason.ERROR, Unavailable("an expert is lost"))
         ours.end(traced)
     (span,) = recorded.spans
     assert (span.name, span.kind) == ("router.sequence", Span.SPAN_KIND_SERVER)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from services.router.dispatch.failure import FailedPairs, Failure
+from services.router.dispatch.failure import FailedPairs, ServiceFailure
 from services.router.dispatch.placement import Placement, Unhosted
 from services.router.dispatch.scatter import Attempt, Outgoing
 from services.router.dispatch.shares import DROPPED, NOBODY
 from services.router.dispatch.unfinished import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Unfinished
-from services.router.engine.sequence import Reason
+from services.router.engine.sequence import EndReason
 from services.wire.errors import BadState
 from tests.router.scripted_streams import ScriptedExperts, ScriptedStream, step_of
 
@@ -31,7 +31,7 @@ def unfinished() -> Unfinished:
 
 
 def failed_by(address: str, positions: np.ndarray = ALL) -> list[FailedPairs]:
-    return [FailedPairs(positions, Failure(address, "broken", f"{address} broke"))]
+    return [FailedPairs(positions, ServiceFailure(address, "broken", f"{address} broke"))]
 
 
 def sent(attempt: Attempt | None) -> list[tuple[int, int]]:
@@ -137,7 +137,7 @@ def test_while_somebody_may_load_it_an_expert_is_waited_for_and_then_what_is_ami
 def test_pairs_of_ended_sequences_are_dropped() -> None:
     left, step = unfinished(), step_of([1, 1])
     left.add(failed_by("a"), 1.0)
-    step.batch[0].sequence.end(Reason.CANCELLED)
+    step.batch[0].sequence.end(EndReason.CANCELLED)
     assert left.drop_ended(step)
     attempt = left.next_attempt(placement([], [0, 1, 2]), 0, 1.0)
     assert [position for position, _ in sent(attempt)] == [2, 3]

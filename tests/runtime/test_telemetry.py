@@ -14,11 +14,11 @@ from opentelemetry.sdk.resources import Resource
 
 from services.runtime import span_outbox
 from services.runtime.otlp.delivery import Delivery
-from services.runtime.otlp.destination import GRPC, Destination, Signal
+from services.runtime.otlp.destination import GRPC, ExportTarget, Signal
 from services.runtime.otlp.endpoint import grpc_endpoint
 from services.runtime.server import serving
 from services.runtime.span_outbox import SpanOutbox
-from services.runtime.span_writing import Kind, SpanRef, encode_span
+from services.runtime.span_writing import SpanKind, SpanRef, encode_span
 
 RECORDING = """
 import asyncio, sys
@@ -194,10 +194,10 @@ async def test_a_service_of_kubernetes_is_no_metrics_port():
 async def test_spans_beyond_what_may_wait_are_dropped_and_that_is_said_once(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    spans = [encode_span(name, Kind.INTERNAL, SpanRef.root(), b"", 5, 7) for name in "abcd"]
+    spans = [encode_span(name, SpanKind.INTERNAL, SpanRef.root(), b"", 5, 7) for name in "abcd"]
     monkeypatch.setattr(span_outbox, "SEND_EVERY_SECONDS", 3600.0)  # all wait until it is closed
     monkeypatch.setattr(span_outbox, "MAX_WAITING_BYTES", 2 * len(spans[0]))
-    delivery = Delivery(Destination(Signal.TRACES, GRPC, grpc_endpoint(collector.address)))
+    delivery = Delivery(ExportTarget(Signal.TRACES, GRPC, grpc_endpoint(collector.address)))
     outbox = SpanOutbox(Resource({}), delivery)
     for span in spans:
         outbox.put([span])

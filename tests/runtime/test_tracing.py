@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from services.runtime.span_writing import Kind, SpanRef, attribute, encode_span
+from services.runtime.span_writing import SpanKind, SpanRef, attribute, encode_span
 from services.runtime.tracing import Recorder, begin_span, passed_on, recording_with
 from tests.recorded_spans import PARENT_ID, TRACE_ID, TRACEPARENT, attributes_of, recorded_spans
 
@@ -67,7 +67,7 @@ def test_what_is_written_is_what_a_collector_reads(size: int) -> None:
     span, link, word = PARENT.child(), SpanRef.root(), "ä" * (size // 2) + "x" * (size % 2)
     numbers = {f"moesaic.{power}": (1 << power) - 1 for power in range(1, 64)}
     attributes = [attribute(key, value) for key, value in {"word": word, **numbers}.items()]
-    read = decoded(encode_span("name", Kind.CLIENT, span, b"p" * 8, 5, 7, attributes, (link, PARENT), error=word))
+    read = decoded(encode_span("name", SpanKind.CLIENT, span, b"p" * 8, 5, 7, attributes, (link, PARENT), error=word))
     assert (read.trace_id, read.span_id, read.parent_span_id) == (PARENT.trace_id, span.span_id, b"p" * 8)
     assert (read.name, read.kind, read.trace_state) == ("name", Span.SPAN_KIND_CLIENT, "vendor=1")
     assert (read.start_time_unix_nano, read.end_time_unix_nano) == (5, 7)
@@ -81,19 +81,19 @@ def test_what_is_written_is_what_a_collector_reads(size: int) -> None:
 
 @pytest.mark.parametrize("value", [1 << 63, 1 << 64, 3 << 64])
 def test_a_number_beyond_what_there_are_numbers_for_breaks_no_message(value: int) -> None:
-    encoded = encode_span("one", Kind.CLIENT, SpanRef.root(), b"", 1, 2, [attribute("nanos", value)])
+    encoded = encode_span("one", SpanKind.CLIENT, SpanRef.root(), b"", 1, 2, [attribute("nanos", value)])
     (read,) = ScopeSpans.FromString(encoded).spans
     assert attributes_of(read) == {"nanos": (1 << 63) - 1}
 
 
 def test_a_clock_that_was_set_back_makes_a_span_short_not_negative() -> None:
-    read = decoded(encode_span("name", Kind.INTERNAL, PARENT, b"", 9, 7))
+    read = decoded(encode_span("name", SpanKind.INTERNAL, PARENT, b"", 9, 7))
     assert (read.start_time_unix_nano, read.end_time_unix_nano) == (9, 9)
     assert not read.HasField("status")
 
 
 def test_without_a_recorder_there_is_no_span() -> None:
-    assert begin_span("first", Kind.SERVER) is None
+    assert begin_span("first", SpanKind.SERVER) is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_the_sampler_decides_as_the_specification_has_it(
     unsampled = SpanRef.parse(f"00-{TRACE_ID}-{PARENT_ID}-00", "vendor=1")
     with recording_with(Recorder(lambda _: None, sampler)):
         for parent, is_recorded in ((None, first), (PARENT, below_sampled), (unsampled, below_unsampled)):
-            span = begin_span("name", Kind.SERVER, parent)
+            span = begin_span("name", SpanKind.SERVER, parent)
             assert (span is not None) is is_recorded
             told = passed_on(span, parent)
             assert told is not None
@@ -132,14 +132,14 @@ def test_no_text_and_no_number_ends_what_is_traced() -> None:
     attributes = [attribute("text", half), attribute("number", -5), attribute("least", -(1 << 63))]
     parent = SpanRef.parse(TRACEPARENT, half)
     assert parent is not None
-    read = decoded(encode_span("name", Kind.CLIENT, parent, b"", 5, 7, attributes, error=half))
+    read = decoded(encode_span("name", SpanKind.CLIENT, parent, b"", 5, 7, attributes, error=half))
     assert (read.status.message, read.trace_state) == ("a?", "a?")
     assert attributes_of(read) == {"text": "a?", "number": -5, "least": -(1 << 63)}
 
 
 def test_spans_lie_within_one_another() -> None:
     with recorded_spans() as recorded:
-        first = begin_span("first", Kind.SERVER)
+        first = begin_span("first", SpanKind.SERVER)
         assert first is not None
         first.child("second").end()
         first.end()

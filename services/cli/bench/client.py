@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 
 from moesaic.v1 import generation_pb2, generation_pb2_grpc
-from services.cli.bench.prompts import Prompt
-from services.cli.bench.sample import NANOS_PER_SECOND, Failure, Sample
+from services.cli.bench.prompts import BenchPrompt
+from services.cli.bench.sample import NANOS_PER_SECOND, RequestFailure, Sample
 from services.cli.bench.settings import BenchSettings
 from services.cli.request import say_sampling
 from services.cli.settings import MAX_UINT64
@@ -23,7 +23,7 @@ LEAST_TIMEOUT_SECONDS = 0.001
 class LoadClient:
     """Sends the requests of a load over one connection, each with what is left of its time as its deadline."""
 
-    def __init__(self, channel: grpc.aio.Channel, settings: BenchSettings, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, channel: grpc.aio.Channel, settings: BenchSettings, prompts: Sequence[BenchPrompt]) -> None:
         self.stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         self._settings = settings
         self.prompts = prompts
@@ -68,10 +68,10 @@ class LoadClient:
             elif response.HasField("completion"):
                 sample.completion = response.completion
         if sample.completion is None:
-            sample.failure = Failure("INTERNAL", "the stream ended without a completion")
+            sample.failure = RequestFailure("INTERNAL", "the stream ended without a completion")
 
 
-def build_request(settings: BenchSettings, prompt: Prompt, number: int) -> generation_pb2.GenerateRequest:
+def build_request(settings: BenchSettings, prompt: BenchPrompt, number: int) -> generation_pb2.GenerateRequest:
     """The message for a prompt; what neither its line nor the settings say is left to the server."""
     request = generation_pb2.GenerateRequest()
     if prompt.token_ids is not None:
@@ -85,9 +85,9 @@ def build_request(settings: BenchSettings, prompt: Prompt, number: int) -> gener
     return request
 
 
-def failure_of(error: grpc.aio.AioRpcError) -> Failure:
+def failure_of(error: grpc.aio.AioRpcError) -> RequestFailure:
     """A failed call's status, message and, where the gateway said it, when to try again."""
     trailing = {str(key): value for key, value in error.trailing_metadata() or ()}
     millis = trailing.get(RETRY_AFTER)
     retry_after_seconds = int(millis) / 1000 if isinstance(millis, str) and millis.isdecimal() else None
-    return Failure(error.code().name, one_line(error.details() or ""), retry_after_seconds)
+    return RequestFailure(error.code().name, one_line(error.details() or ""), retry_after_seconds)

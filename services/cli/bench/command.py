@@ -9,10 +9,10 @@ from services.cli.bench.client import LoadClient, failure_of
 from services.cli.bench.document import Findings, write_document
 from services.cli.bench.failures import RequestsFailed, failure_sentence
 from services.cli.bench.figures import figures_of
-from services.cli.bench.loads import Bounds, ClosedLoop, Load
+from services.cli.bench.loads import Bounds, ClosedLoop, OfferedLoad
 from services.cli.bench.objectives import read_objectives
 from services.cli.bench.progress import shown_progress
-from services.cli.bench.prompts import Prompt, built_in_prompts, cut_to, read_prompts
+from services.cli.bench.prompts import BenchPrompt, built_in_prompts, cut_to, read_prompts
 from services.cli.bench.run import LoadRun
 from services.cli.bench.settings import BenchSettings
 from services.cli.bench.tables import remarks, tables
@@ -55,7 +55,7 @@ def bench(arguments: Sequence[str]) -> int:
     return run_command(_bench(settings, prompts), command="bench")
 
 
-async def _bench(settings: BenchSettings, prompts: Sequence[Prompt]) -> None:
+async def _bench(settings: BenchSettings, prompts: Sequence[BenchPrompt]) -> None:
     report = Report()
     findings = Findings(settings, Machine.here())
     async with gateway_address(settings, report) as address:
@@ -72,7 +72,7 @@ async def _bench(settings: BenchSettings, prompts: Sequence[Prompt]) -> None:
         raise RequestsFailed(failed)
 
 
-async def _measure(findings: Findings, prompts: Sequence[Prompt], report: Report) -> None:
+async def _measure(findings: Findings, prompts: Sequence[BenchPrompt], report: Report) -> None:
     settings = findings.settings
     async with open_channel(findings.address) as channel:
         try:
@@ -90,7 +90,7 @@ async def _measure(findings: Findings, prompts: Sequence[Prompt], report: Report
                 return
 
 
-async def _warm_up(load: Load, client: LoadClient, num_requests: int) -> None:
+async def _warm_up(load: OfferedLoad, client: LoadClient, num_requests: int) -> None:
     """Raises RequestsFailed when none of the requests is completed: then none would be."""
     if num_requests == 0:
         return
@@ -101,7 +101,7 @@ async def _warm_up(load: Load, client: LoadClient, num_requests: int) -> None:
         raise RequestsFailed(f"warm-up: {failure_sentence(run.samples)}")
 
 
-async def _measure_load(load: Load, client: LoadClient, findings: Findings, report: Report) -> bool:
+async def _measure_load(load: OfferedLoad, client: LoadClient, findings: Findings, report: Report) -> bool:
     """Whether any request was completed."""
     run = LoadRun(load, findings.settings.bounds, first_number=findings.settings.warm_up)
     try:

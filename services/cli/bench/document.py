@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 
 from moesaic.v1 import generation_pb2
 from services.cli.bench.figures import Figures
-from services.cli.bench.loads import ClosedLoop, Load
+from services.cli.bench.loads import ClosedLoop, OfferedLoad
 from services.cli.bench.run import LoadRun
 from services.cli.bench.sample import NANOS_PER_SECOND, Sample
 from services.cli.bench.settings import BenchSettings
@@ -89,7 +89,7 @@ def _model(model: generation_pb2.GetModelResponse) -> dict[str, Any]:
     return read
 
 
-def _load(load: Load) -> dict[str, Any]:
+def _load(load: OfferedLoad) -> dict[str, Any]:
     return {"kind": "closed_loop" if isinstance(load, ClosedLoop) else "open_loop", **asdict(load)}
 
 

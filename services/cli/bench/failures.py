@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from services.cli.bench.sample import Failure, Sample
+from services.cli.bench.sample import RequestFailure, Sample
 from services.wire.errors import ServingError
 
 MAX_MESSAGE_CHARACTERS = 160
@@ -15,7 +15,7 @@ class RequestsFailed(ServingError):
 
 
 @dataclass(frozen=True)
-class Reason:
+class FailureReason:
     """A status that requests failed with: how many, the first one's message, and when to try again.
 
     The least and the most of the advised seconds, where the gateway gave any.
@@ -38,7 +38,7 @@ class Reason:
         return f"{text}, to be tried again after {span} s"
 
 
-def reasons_of(samples: Iterable[Sample]) -> list[Reason]:
+def reasons_of(samples: Iterable[Sample]) -> list[FailureReason]:
     """The reasons of the requests that failed, the most frequent one first."""
     failures = sorted((sample.failure for sample in samples if sample.failure is not None), key=_status)
     reasons = [_reason(status, list(group)) for status, group in groupby(failures, key=_status)]
@@ -54,10 +54,10 @@ def failure_sentence(samples: Sequence[Sample]) -> str | None:
     return f"{num_failed} of {len(samples)} requests failed: {'; '.join(map(str, reasons))}"
 
 
-def _status(failure: Failure) -> str:
+def _status(failure: RequestFailure) -> str:
     return failure.status
 
 
-def _reason(status: str, failures: Sequence[Failure]) -> Reason:
+def _reason(status: str, failures: Sequence[RequestFailure]) -> FailureReason:
     advised = [one.retry_after_seconds for one in failures if one.retry_after_seconds is not None]
-    return Reason(status, len(failures), failures[0].message, (min(advised), max(advised)) if advised else None)
+    return FailureReason(status, len(failures), failures[0].message, (min(advised), max(advised)) if advised else None)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.cli.bench.failures import Reason, reasons_of
+from services.cli.bench.failures import FailureReason, reasons_of
 from services.cli.bench.objectives import Objective, num_good
 from services.cli.bench.receipts import Spent, spent
 from services.cli.bench.run import LoadRun
@@ -48,7 +48,7 @@ class Figures:
     num_completed: int
     num_failed: int
     num_unfinished: int
-    reasons: Sequence[Reason]
+    reasons: Sequence[FailureReason]
     requests_per_second: float
     output_tokens_per_second: float
     input_tokens_per_second: float

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate, count, islice, repeat, takewhile
 from typing import Literal
 
-Arrivals = Literal["poisson", "constant"]
+ArrivalProcess = Literal["poisson", "constant"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class OpenLoop:
     """Requests that arrive at a rate, however fast they are served; only so many are in flight."""
 
     requests_per_second: float
-    arrivals: Arrivals
+    arrivals: ArrivalProcess
     seed: int
     max_in_flight: int
 
@@ -47,7 +47,7 @@ class OpenLoop:
         return f"{self.requests_per_second:g}/s"
 
 
-Load = ClosedLoop | OpenLoop
+OfferedLoad = ClosedLoop | OpenLoop
 
 
 def due_seconds(load: OpenLoop, bounds: Bounds) -> Iterator[float]:

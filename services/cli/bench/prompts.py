@@ -23,7 +23,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class Prompt:
+class BenchPrompt:
     """A text to continue or, cut to a length, its token ids; `max_new_tokens` where its line named it."""
 
     text: str
@@ -31,13 +31,13 @@ class Prompt:
     token_ids: tuple[int, ...] | None = None
 
 
-def built_in_prompts() -> list[Prompt]:
+def built_in_prompts() -> list[BenchPrompt]:
     """Passages of novels, plays and speeches, some lines each."""
     texts = json.loads((resources.files("services.cli.bench") / "prompts.json").read_text(encoding="utf-8"))
-    return [Prompt(text) for text in texts]
+    return [BenchPrompt(text) for text in texts]
 
 
-def read_prompts(path: Path) -> list[Prompt]:
+def read_prompts(path: Path) -> list[BenchPrompt]:
     """The prompts of a file, one a line; empty lines are left out.
 
     A line that begins as a JSON object does is one with `prompt` and, optionally, `max_new_tokens`; any other is a
@@ -54,7 +54,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     return prompts
 
 
-async def cut_to(stub: Any, prompts: Sequence[Prompt], num_tokens: int) -> list[Prompt]:
+async def cut_to(stub: Any, prompts: Sequence[BenchPrompt], num_tokens: int) -> list[BenchPrompt]:
     """Each prompt with exactly `num_tokens` tokens by the gateway's tokenizer.
 
     A prompt that is too long is cut; one that is too short goes on with the text of those after it, and after the
@@ -63,18 +63,18 @@ async def cut_to(stub: Any, prompts: Sequence[Prompt], num_tokens: int) -> list[
     return [await _cut(stub, prompts, index, num_tokens) for index in range(len(prompts))]
 
 
-async def _cut(stub: Any, prompts: Sequence[Prompt], index: int, num_tokens: int) -> Prompt:
+async def _cut(stub: Any, prompts: Sequence[BenchPrompt], index: int, num_tokens: int) -> BenchPrompt:
     prompt = prompts[index]
     for doubled in count():
         text = _text_from(prompts, index, (num_tokens * CHARACTERS_PER_TOKEN) << doubled)
         response = await stub.Tokenize(generation_pb2.TokenizeRequest(text=text), timeout=TOKENIZE_SECONDS)
         # One more is asked for: the last token of a text may be an end-of-sequence token.
         if len(response.token_ids) > num_tokens:
-            return Prompt(prompt.text, prompt.max_new_tokens, tuple(response.token_ids[:num_tokens]))
+            return BenchPrompt(prompt.text, prompt.max_new_tokens, tuple(response.token_ids[:num_tokens]))
     raise AssertionError("it counts for ever")
 
 
-def _text_from(prompts: Sequence[Prompt], index: int, num_characters: int) -> str:
+def _text_from(prompts: Sequence[BenchPrompt], index: int, num_characters: int) -> str:
     texts, length = [], 0
     while length < num_characters:
         texts.append(prompts[index % len(prompts)].text)
@@ -83,9 +83,9 @@ def _text_from(prompts: Sequence[Prompt], index: int, num_characters: int) -> st
     return "\n".join(texts)[:num_characters]
 
 
-def _prompt(line: str, where: str) -> Prompt:
+def _prompt(line: str, where: str) -> BenchPrompt:
     if not OBJECT.match(line):
-        return Prompt(line)
+        return BenchPrompt(line)
     try:
         read = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -94,7 +94,7 @@ def _prompt(line: str, where: str) -> Prompt:
     complaints = list(_complaints(read, text, max_new_tokens))
     if complaints:
         raise InvalidRequest(f"{where}: {complaints[0]}")
-    return Prompt(text, max_new_tokens)
+    return BenchPrompt(text, max_new_tokens)
 
 
 def _complaints(read: dict[str, Any], text: Any, max_new_tokens: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from services.cli.bench.statistics import median
 from services.cli.cost import NANOS_PER_MILLI, PHASE_PARTS
 
 
-class Kind(StrEnum):
+class TimeKind(StrEnum):
     """What a part of the time is."""
 
     COMPUTING = "computing"
@@ -37,7 +37,7 @@ WAITING = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ReceiptPart:
     """One part of the requests' time, by its field in the protos: medians over the requests.
 
     `share` is of the request's time at the gateway, from its arrival to its end.
@@ -45,7 +45,7 @@ class Part:
 
     name: str
     label: str
-    kind: Kind
+    kind: TimeKind
     milliseconds: float
     share: float
 
@@ -54,22 +54,22 @@ class Part:
 class Spent:
     """Where the time went: every part, and the kinds of parts taken together; medians over the requests."""
 
-    parts: Sequence[Part]
-    shares: dict[Kind, float]
+    parts: Sequence[ReceiptPart]
+    shares: dict[TimeKind, float]
     decode_step_milliseconds: float
 
 
 def spent(receipts: Sequence[common_pb2.LatencyReceipt]) -> Spent:
     """The medians of the receipts; shares of each request are taken first, then their median."""
     parts = [_part(name, label, receipts) for name, label in (*BEFORE, *PHASE_PARTS, *AFTER)]
-    shares = {kind: median([_share_of(kind, receipt) for receipt in receipts]) for kind in Kind}
+    shares = {kind: median([_share_of(kind, receipt) for receipt in receipts]) for kind in TimeKind}
     return Spent(parts, shares, median([_decode_step(receipt) for receipt in receipts]))
 
 
-def _part(name: str, label: str, receipts: Sequence[common_pb2.LatencyReceipt]) -> Part:
+def _part(name: str, label: str, receipts: Sequence[common_pb2.LatencyReceipt]) -> ReceiptPart:
     nanos = [_nanos(name, receipt) for receipt in receipts]
     shares = [_share(taken, receipt) for taken, receipt in zip(nanos, receipts, strict=True)]
-    return Part(name, label, _kind(name), median(nanos) / NANOS_PER_MILLI, median(shares))
+    return ReceiptPart(name, label, _kind(name), median(nanos) / NANOS_PER_MILLI, median(shares))
 
 
 def _nanos(name: str, receipt: common_pb2.LatencyReceipt) -> int:
@@ -79,7 +79,7 @@ def _nanos(name: str, receipt: common_pb2.LatencyReceipt) -> int:
     return int(getattr(receipt.prefill, name) + getattr(receipt.decode, name))
 
 
-def _share_of(kind: Kind, receipt: common_pb2.LatencyReceipt) -> float:
+def _share_of(kind: TimeKind, receipt: common_pb2.LatencyReceipt) -> float:
     names = [name for name, _ in (*BEFORE, *PHASE_PARTS, *AFTER) if _kind(name) == kind]
     return _share(sum(_nanos(name, receipt) for name in names), receipt)
 
@@ -93,9 +93,9 @@ def _decode_step(receipt: common_pb2.LatencyReceipt) -> float:
     return nanos / NANOS_PER_MILLI / receipt.decode.steps if receipt.decode.steps else 0.0
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str) -> TimeKind:
     if name == "unaccounted_nanos":
-        return Kind.UNACCOUNTED
+        return TimeKind.UNACCOUNTED
     if name in COMMUNICATION:
-        return Kind.COMMUNICATION
-    return Kind.WAITING if name in WAITING else Kind.COMPUTING
+        return TimeKind.COMMUNICATION
+    return TimeKind.WAITING if name in WAITING else TimeKind.COMPUTING

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import count, islice
 
 from services.cli.bench.lag import ClientLag
-from services.cli.bench.loads import Bounds, ClosedLoop, Load, OpenLoop, due_seconds
+from services.cli.bench.loads import Bounds, ClosedLoop, OfferedLoad, OpenLoop, due_seconds
 from services.cli.bench.sample import NANOS_PER_SECOND, Sample
 
 # A user whose request failed looks at what the gateway said before trying again, but not for long: a load is to
@@ -20,7 +20,7 @@ Send = Callable[[Sample], Awaitable[None]]
 class LoadRun:
     """A load, while it runs and afterwards; `samples` are in the order in which they were sent."""
 
-    def __init__(self, load: Load, bounds: Bounds, *, first_number: int = 0) -> None:
+    def __init__(self, load: OfferedLoad, bounds: Bounds, *, first_number: int = 0) -> None:
         self.load = load
         self.bounds = bounds
         self.samples: list[Sample] = []

@@ -9,7 +9,7 @@ NANOS_PER_SECOND = 1e9
 
 
 @dataclass(frozen=True)
-class Failure:
+class RequestFailure:
     """Why a request has no completion: the name of its gRPC status, and what the gateway said."""
 
     status: str
@@ -34,7 +34,7 @@ class Sample:
     arrival_tokens: list[int] = field(default_factory=list)
     ended_nanos: int | None = None
     completion: generation_pb2.Completion | None = None
-    failure: Failure | None = None
+    failure: RequestFailure | None = None
 
     @property
     def num_tokens(self) -> int:

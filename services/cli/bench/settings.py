@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.cli.bench.loads import Arrivals, Bounds, ClosedLoop, Load, OpenLoop
+from services.cli.bench.loads import ArrivalProcess, Bounds, ClosedLoop, OfferedLoad, OpenLoop
 from services.cli.bench.objectives import read_objectives
 from services.cli.settings import (
     MAX_UINT32,
@@ -44,7 +44,7 @@ class BenchSettings(ClientSettings):
         [], description="closed loop: requests at a time, such as 1,4,16 (which is also what an absent --rate means)"
     )
     rate: list[Rate] = Field([], description="open loop: requests a second, such as 0.5,1,2")
-    arrivals: Arrivals = Field("poisson", description="how the requests of an open loop are spaced")
+    arrivals: ArrivalProcess = Field("poisson", description="how the requests of an open loop are spaced")
     max_in_flight: PositiveInt = Field(
         512, le=100_000, description="most requests of an open loop in flight; others wait in the client, counted"
     )
@@ -88,7 +88,7 @@ class BenchSettings(ClientSettings):
         return self
 
     @property
-    def loads(self) -> list[Load]:
+    def loads(self) -> list[OfferedLoad]:
         """The loads to measure, in order."""
         if self.rate:
             return [OpenLoop(rate, self.arrivals, self.seed, self.max_in_flight) for rate in self.rate]

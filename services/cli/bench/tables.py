@@ -8,7 +8,7 @@ from rich.table import Table
 
 from services.cli.bench.figures import Figures
 from services.cli.bench.lag import MAX_LATE_SHARE
-from services.cli.bench.receipts import Kind
+from services.cli.bench.receipts import TimeKind
 from services.cli.bench.statistics import Distribution
 
 MILLIS_PER_SECOND = 1000
@@ -85,7 +85,7 @@ def _throughput(all_figures: Sequence[Figures]) -> Table:
             _millis(latencies.ttft.p99 if latencies.ttft else None),
             _millis(latencies.itl.p50 if latencies.itl else None),
             _millis(latencies.itl.p99 if latencies.itl else None),
-            f"{figures.spent.shares[Kind.COMMUNICATION]:.0%}" if figures.num_completed else "-",
+            f"{figures.spent.shares[TimeKind.COMMUNICATION]:.0%}" if figures.num_completed else "-",
         ]
         if with_goodput:
             share = figures.good_share
@@ -112,7 +112,7 @@ def _spent(all_figures: Sequence[Figures]) -> Table:
         if any(part.milliseconds for part in parts):
             cells = [f"{shown(part.milliseconds)}  {part.share:>6.1%}" for part in parts]
             table.add_row(part.label, part.kind.value, *cells)
-    for kind in Kind:
+    for kind in TimeKind:
         shares = [figures.spent.shares[kind] for figures in all_figures]
         table.add_row(f"all {kind.value}", "", *(f"{share:>6.1%}" for share in shares), style="bold")
     steps = [figures.spent.decode_step_milliseconds for figures in all_figures]

@@ -32,7 +32,7 @@ Force = Annotated[
 ]
 
 JsonOutput = Annotated[bool, Field(description="print one line of JSON instead of tables")]
-Strategy = Annotated[
+StrategyOption = Annotated[
     Literal["balanced", "eplb"],
     Field(
         description="balanced: soonest done by the services' measured times, with few moves; eplb: even numbers of "
@@ -66,7 +66,7 @@ class PlanSettings(BaseSettings):
 
     model_config = QUESTION
 
-    strategy: Strategy = "balanced"
+    strategy: StrategyOption = "balanced"
     file: Path | None = Field(None, description="judge this placement, in JSON, instead of planning one; - is stdin")
     output: Path | None = Field(
         None, description="write the placement, as `placement apply` reads it; - is stdout, instead of the explanation"
@@ -153,7 +153,7 @@ class RebalanceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    strategy: Strategy = "balanced"
+    strategy: StrategyOption = "balanced"
     even: bool = Field(
         False, description="whatever the load: every layer evenly over all services, with as few moves as that takes"
     )

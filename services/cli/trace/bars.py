@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.text import Text
 
 from services.cli.trace.model import Process
-from services.cli.trace.parts import Part, Segment
+from services.cli.trace.parts import Part, Stretch
 
 # One for each process, in the order in which they appear.
 COLOURS = ("cyan", "green", "dodger_blue1", "magenta", "yellow", "orchid", "turquoise2", "chartreuse3", "plum2")
@@ -15,11 +15,11 @@ STYLES = {Part.ENCODE: "dark_orange", Part.DECODE: "dark_orange", Part.WIRE: "br
 LEGEND = ((Part.WIRE, "wire"), (Part.ENCODE, "encode, decode"), (Part.QUEUE, "queue"), (Part.COMPUTE, "compute"))
 
 
-def bar(segments: Sequence[Segment], colours: Mapping[Process, str], started: float, ended: float, width: int) -> Text:
+def bar(segments: Sequence[Stretch], colours: Mapping[Process, str], started: float, ended: float, width: int) -> Text:
     """`width` characters for the time from `started` to `ended`; in each the segment that takes most of it."""
     scale = width / max(ended - started, 1)
     longest = [0.0] * width
-    shown: list[Segment | None] = [None] * width
+    shown: list[Stretch | None] = [None] * width
     for segment in segments:
         left = min(max((segment.started - started) * scale, 0), width - 0.01)
         right = min(max((segment.ended - started) * scale, left), width)

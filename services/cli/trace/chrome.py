@@ -6,7 +6,7 @@ from typing import Any
 from services.cli.trace.model import Process, Span, Trace
 from services.cli.trace.processes import labels_of
 
-Event = dict[str, Any]
+ChromeEvent = dict[str, Any]
 
 
 def chrome_document(trace: Trace) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def chrome_document(trace: Trace) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"traceID": trace.trace_id}}
 
 
-def _complete(span: Span, process: int, lane: int) -> Event:
+def _complete(span: Span, process: int, lane: int) -> ChromeEvent:
     return {
         "name": span.name,
         "cat": span.process.service,
@@ -35,7 +35,7 @@ def _complete(span: Span, process: int, lane: int) -> Event:
     }
 
 
-def _names(labels: Mapping[int, str], lanes: Iterable[tuple[int, int]]) -> Iterator[Event]:
+def _names(labels: Mapping[int, str], lanes: Iterable[tuple[int, int]]) -> Iterator[ChromeEvent]:
     for number, label in labels.items():
         yield {"name": "process_name", "ph": "M", "pid": number, "args": {"name": label}}
         yield {"name": "process_sort_index", "ph": "M", "pid": number, "args": {"sort_index": number}}
@@ -43,7 +43,7 @@ def _names(labels: Mapping[int, str], lanes: Iterable[tuple[int, int]]) -> Itera
         yield {"name": "thread_name", "ph": "M", "pid": number, "tid": lane, "args": {"name": f"lane {lane}"}}
 
 
-def _arrows(trace: Trace, processes: dict[Process, int], lanes: dict[str, int]) -> Iterator[Event]:
+def _arrows(trace: Trace, processes: dict[Process, int], lanes: dict[str, int]) -> Iterator[ChromeEvent]:
     for parent in trace.spans:
         for child in trace.children(parent):
             if child.process == parent.process:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from services.cli.trace.bars import bar
 from services.cli.trace.model import Process, Span
-from services.cli.trace.parts import Segment
+from services.cli.trace.parts import Stretch
 
 MIN_BAR_WIDTH, MAX_NAME_WIDTH, DURATION_WIDTH = 16, 44, 12
 MICROS_PER_MILLI = 1_000
@@ -21,7 +21,7 @@ class Row:
     depth: int
     span: Span | None
     remark: str = ""
-    segments: Sequence[Segment] = ()
+    segments: Sequence[Stretch] = ()
 
 
 @dataclass(frozen=True)

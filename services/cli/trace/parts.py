@@ -21,7 +21,7 @@ class Part(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class Stretch:
     """A stretch of one kind, or of none where nothing was measured, and whose it is; microseconds since 1970."""
 
     process: Process
@@ -35,7 +35,7 @@ def nanos_of(span: Span, part: Part) -> int:
     return span.number(f"moesaic.{part.value}_nanos") or 0
 
 
-def segments_of(span: Span, service: Span | None = None) -> Sequence[Segment]:
+def segments_of(span: Span, service: Span | None = None) -> Sequence[Stretch]:
     """The span cut into its parts; of a call `service` is the span that the service recorded of it, if any.
 
     Of the wire only the sum of both ways is measured, for no clock is shared. Where the service's span lies
@@ -43,7 +43,7 @@ def segments_of(span: Span, service: Span | None = None) -> Sequence[Segment]:
     """
     nanos = {part: nanos_of(span, part) for part in Part}
     if not any(nanos.values()) or span.name not in (CALL, COMPUTE):  # the parts of others are sums over many calls
-        return [Segment(span.process, part_named(span.name), span.started, span.ended)]
+        return [Stretch(span.process, part_named(span.name), span.started, span.ended)]
     return list(_laid_out(span, nanos, service))
 
 
@@ -53,16 +53,16 @@ def part_named(name: str) -> Part | None:
     return Part(last) if last in {part.value for part in Part} else None
 
 
-def _laid_out(span: Span, nanos: Mapping[Part, int], service: Span | None) -> Iterator[Segment]:
+def _laid_out(span: Span, nanos: Mapping[Part, int], service: Span | None) -> Iterator[Stretch]:
     began = float(span.started)
     computing = span.process if service is None else service.process
     for part, length in _in_order(span, nanos, service):
         if length:
             ended = began + length / NANOS_PER_MICRO
-            yield Segment(computing if part is Part.COMPUTE else span.process, part, began, ended)
+            yield Stretch(computing if part is Part.COMPUTE else span.process, part, began, ended)
             began = ended
     if began < span.ended:
-        yield Segment(span.process, None, began, span.ended)
+        yield Stretch(span.process, None, began, span.ended)
 
 
 def _in_order(span: Span, nanos: Mapping[Part, int], service: Span | None) -> Sequence[tuple[Part, float]]:

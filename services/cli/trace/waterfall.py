@@ -11,7 +11,7 @@ from services.cli.trace.bars import COLOURS, legend
 from services.cli.trace.layers import service_span, straggler_of
 from services.cli.trace.model import Span, Trace
 from services.cli.trace.panel import Panel, Row, millis
-from services.cli.trace.parts import CALL, LAYER, STEP, Segment, segments_of
+from services.cli.trace.parts import CALL, LAYER, STEP, Stretch, segments_of
 from services.cli.trace.processes import labels_of, names_of_addresses
 from services.cli.trace.summary import layer_table, step_line
 from services.wire.errors import NotFound
@@ -102,14 +102,14 @@ class _Waterfall:
             if rest:
                 yield Row(depth + 1, None, f"… {len(rest)} more {name}, {millis(rest[len(rest) // 2])} in the median")
 
-    def _layer_segments(self, layer: Span) -> Iterable[Segment]:
+    def _layer_segments(self, layer: Span) -> Iterable[Stretch]:
         straggler = straggler_of(self._trace, layer)
         if straggler is None:
-            yield Segment(layer.process, None, layer.started, layer.ended)
+            yield Stretch(layer.process, None, layer.started, layer.ended)
             return
-        yield Segment(layer.process, None, layer.started, straggler.started)
+        yield Stretch(layer.process, None, layer.started, straggler.started)
         yield from segments_of(straggler, service_span(self._trace, straggler))
-        yield Segment(layer.process, None, straggler.ended, layer.ended)
+        yield Stretch(layer.process, None, straggler.ended, layer.ended)
 
     def _layers(self, step: Span) -> Sequence[Span]:
         return [span for span in self._trace.children(step) if span.name == LAYER]

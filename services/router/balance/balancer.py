@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 
 from services.router.balance.hysteresis import Hysteresis
 from services.router.balance.judged import Judged, Planned
-from services.router.balance.outcomes import Outcome
+from services.router.balance.outcomes import PlanOutcome
 from services.router.balance.planner import Planner
 from services.router.balance.plans import Made, Plans
-from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
 from services.router.hosting.operations import Operation
 from services.router.load.watch import RoutingWatch
@@ -24,6 +23,7 @@ from services.router.planning.strategy import Strategy
 from services.router.planning.targets import missing_replicas
 from services.router.settings import RouterSettings
 from services.runtime.failures import failure_of
+from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Balancer:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.latest: Judged | None = None
-        self.outcomes: Sequence[Outcome] = ()
+        self.outcomes: Sequence[PlanOutcome] = ()
         self.num_plans = Counter(carried_out=0, too_little=0, failed=0)  # of those that it made by itself
         self._fleet = fleet
         self._watch = watch
@@ -180,7 +180,7 @@ class Balancer:
     def _follow(self, operation: Operation, made: Made) -> None:
         self._drop_unfinished()
         plan = made.judged.plan
-        outcome = Outcome(operation.name, len(plan.moves), float(plan.before.sum()), float(plan.after.sum()))
+        outcome = PlanOutcome(operation.name, len(plan.moves), float(plan.before.sum()), float(plan.after.sum()))
         self.outcomes = (outcome, *self.outcomes)[:MAX_OUTCOMES]
         self._followed = _Followed(operation, made)
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from services.router.arrays import Floats
 from services.router.load.imbalance import imbalance
-from services.router.planning.costs import Floats
-from services.router.planning.goals import Goal, Wanted
+from services.router.planning.goals import Goal, WantedHosting
 from services.router.planning.plan import Plan
 from services.router.planning.targets import Host, Target
 
@@ -35,7 +35,7 @@ class Planned(Goal):
     strategy: str
     judged: Judged = field(compare=False)
 
-    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+    def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """As it was planned, whoever is there."""
         return {address: set(experts) for address, experts in self.judged.plan.target.items()}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from moesaic.v1 import router_pb2
 from services.router.balance.judged import Judged
-from services.router.balance.outcomes import Outcome
+from services.router.balance.outcomes import PlanOutcome
 from services.router.hosting.messages import hosted_layers
 from services.router.planning.balanced import Balanced
 from services.router.planning.eplb import Eplb
@@ -24,7 +24,9 @@ def strategy_of(strategy: "router_pb2.PlanStrategy.ValueType") -> Strategy:
             raise InvalidRequest(f"strategy is {strategy}; it must be from 0 to {router_pb2.PLAN_STRATEGY_EPLB}")
 
 
-def plan_message(judged: Judged, model_digest: str, outcomes: Iterable[Outcome]) -> router_pb2.PlanPlacementResponse:
+def plan_message(
+    judged: Judged, model_digest: str, outcomes: Iterable[PlanOutcome]
+) -> router_pb2.PlanPlacementResponse:
     """A plan and its explanation; `outcomes` are of earlier ones, the latest first."""
     plan = judged.plan
     return router_pb2.PlanPlacementResponse(
@@ -59,7 +61,7 @@ def _target_message(target: Target, model_digest: str) -> router_pb2.TargetPlace
     return router_pb2.TargetPlacement(model_digest=model_digest, services=services)
 
 
-def _outcome_message(outcome: Outcome) -> router_pb2.PlanOutcome:
+def _outcome_message(outcome: PlanOutcome) -> router_pb2.PlanOutcome:
     # In proportion to the time before: the load that came since may be another, and is no merit or fault of the plan.
     achieved_gain = outcome.achieved_gain
     achieved_nanos = 0.0 if achieved_gain is None else (1 - achieved_gain) * outcome.before_nanos

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PlanOutcome:
     """The time that experts take a mean step, in nanoseconds, by the costs that the plan was made with.
 
     `before_nanos` and `predicted_nanos` are of the load that was planned for, without and with the plan. Of the load

@@ -19,7 +19,7 @@ PLAN_SECONDS = 60.0
 MAX_WAITING = 8
 
 Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 
 class Planner:
@@ -42,8 +42,8 @@ class Planner:
         return None if self._process is None else self._process.pid
 
     async def run(
-        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
-    ) -> Result:
+        self, function: Callable[Arguments, Outcome], *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Outcome:
         """What `function`, of a module without torch, returns there; raises the ServingError that it raises.
 
         Raises DeadlinePassed when it takes too long, Unavailable when the process dies or the planner is closed, and

@@ -9,15 +9,15 @@ from services.router.balance.judged import Judged
 from services.router.balance.outcomes import gain
 from services.router.balance.planner import Planner
 from services.router.balance.speeds import costs_of
-from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
-from services.router.load.load import Load
+from services.router.load.load import ExpertLoad
 from services.router.load.watch import RoutingWatch
 from services.router.planning.costs import Costs
 from services.router.planning.plan import plan, step_nanos
 from services.router.planning.strategy import Strategy
 from services.router.planning.targets import Host
 from services.wire.errors import BadState
+from services.wire.expert_key import ExpertKey
 
 # How often a plan is made anew since what is hosted has changed while it was made.
 MAX_PLANS = 3
@@ -105,7 +105,7 @@ class Plans:
                 f"{self._num_steps_needed} are needed to plan for their load"
             )
 
-    def _costs(self, hosts: Sequence[Host], load: Load) -> Costs:
+    def _costs(self, hosts: Sequence[Host], load: ExpertLoad) -> Costs:
         fits = {peer.address: peer.pace.fit() for peer in self._fleet.peers}
         return costs_of([fits[host.address] for host in hosts], load)
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.router.load.load import Load
+from services.router.arrays import Floats
+from services.router.load.load import ExpertLoad
 from services.router.peers.fitted_cost import Nanos
-from services.router.planning.costs import Costs, Floats
+from services.router.planning.costs import Costs
 
 # Where no service has a fit: an expert's weights are read once, which is worth some tens of rows. Only ratios count.
 UNKNOWN: Nanos = (0.0, 30_000.0, 1_000.0)
@@ -15,7 +16,7 @@ UNKNOWN: Nanos = (0.0, 30_000.0, 1_000.0)
 DEAD_BAND = 0.05
 
 
-def costs_of(fits: Sequence[Nanos | None], load: Load) -> Costs:
+def costs_of(fits: Sequence[Nanos | None], load: ExpertLoad) -> Costs:
     """The costs of services with such fits, None where too little is known, under such a load.
 
     How a frame's time divides into fixed, experts and pairs is hard to tell from frames that are much alike, and two

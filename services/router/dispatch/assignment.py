@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.router.dispatch.shares import NOBODY, Indices, Words
+from services.router.arrays import Indices
+from services.router.dispatch.shares import NOBODY
 from services.router.dispatch.split import Speeds, split, whole
 from services.router.peers.pace import Estimate, Pace
+from services.wire.frames import Words
 
 # Services of one kind seem to differ by so much; pairs that followed such noise would come to lie less evenly.
 DEAD_BAND = 1.15

@@ -3,9 +3,8 @@
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
+from services.router.arrays import Indices
 
 
 def capacity_of(factor: float, num_tokens: int, top_k: int, num_experts: int) -> int:

@@ -9,7 +9,8 @@ import torch
 
 from services import kernels
 from services.model.weighted_sums import weighted_sums
-from services.router.dispatch.shares import Indices, Share
+from services.router.arrays import Indices
+from services.router.dispatch.shares import FramePairs
 from services.wire.row_bytes import rows_of
 
 
@@ -17,7 +18,7 @@ from services.wire.row_bytes import rows_of
 class Returned:
     """What a service made of a share: the positions of the pairs it computed, and bytes of whole rows of `dtype`."""
 
-    share: Share
+    share: FramePairs
     positions: Indices
     data: memoryview
     dtype: torch.dtype
@@ -27,7 +28,7 @@ class Returned:
         return rows_of(self.data, self.dtype, hidden_size)
 
 
-class Combine(Protocol):
+class Combination(Protocol):
     """One of the two ways.
 
     With `sums_on_services` frames carry the pairs' weights, and a service returns each row's sum.
@@ -35,7 +36,7 @@ class Combine(Protocol):
 
     sums_on_services: bool
 
-    def num_rows(self, share: Share, num_computed: int) -> int:
+    def num_rows(self, share: FramePairs, num_computed: int) -> int:
         """How many rows a service returns for a share of which it computed so many pairs."""
 
     def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -50,7 +51,7 @@ class ExactCombine:
 
     sums_on_services = False
 
-    def num_rows(self, share: Share, num_computed: int) -> int:
+    def num_rows(self, share: FramePairs, num_computed: int) -> int:
         return num_computed
 
     def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -84,7 +85,7 @@ class PartialCombine:
 
     sums_on_services = True
 
-    def num_rows(self, share: Share, num_computed: int) -> int:
+    def num_rows(self, share: FramePairs, num_computed: int) -> int:
         return len(share.rows) if num_computed else 0
 
     def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

@@ -8,19 +8,20 @@ from contextlib import suppress
 import numpy as np
 import torch
 
+from services.router.arrays import Indices
 from services.router.dispatch.capacity import capacity_of, overflowed
-from services.router.dispatch.combine import Combine
+from services.router.dispatch.combine import Combination
 from services.router.dispatch.failure import FailureLog
 from services.router.dispatch.gather import Gather, Gathered
 from services.router.dispatch.host_copy import to_host
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.scatter import Attempt, Call, Outgoing, Scatter, first_attempt
-from services.router.dispatch.shares import DROPPED, Indices
+from services.router.dispatch.shares import DROPPED
 from services.router.dispatch.unfinished import Unfinished
 from services.router.engine.spans import NO_LAYER_SPANS, LayerSpans
 from services.router.engine.step import Step
 from services.router.load.watch import RoutingWatch
-from services.router.peers.stream import Answer
+from services.router.peers.stream import TimedReply
 from services.router.times.receipt import ReplyTimes
 from services.wire.errors import ServingError
 from services.wire.frames import Weights
@@ -43,7 +44,7 @@ class Dispatcher:
         num_experts: int,
         hidden_size: int,
         wire_dtype: torch.dtype,
-        combine: Combine,
+        combine: Combination,
         watch: RoutingWatch | None = None,
         capacity_factor: float | None = None,
         unserved_seconds: float = UNSERVED_SECONDS,
@@ -166,7 +167,7 @@ class Dispatcher:
         `on_the_way` is called meanwhile. The times of the replies are added to `times`.
         """
         calls: list[Call] = []
-        answers: list[tuple[Call, Answer | ServingError]] = []
+        answers: list[tuple[Call, TimedReply | ServingError]] = []
         try:
             unserved = self._scatter(step, outgoing, attempt, spans, calls)
             scatter_ended = step.clock.charge("encode")
@@ -180,7 +181,7 @@ class Dispatcher:
         finally:
             for call in calls:  # whatever is not answered by now is not waited for
                 call.release()
-        replies = [answer.times for _, answer in answers if isinstance(answer, Answer)]
+        replies = [answer.times for _, answer in answers if isinstance(answer, TimedReply)]
         lost = next((call.address for call, answer in answers if isinstance(answer, ServingError)), None)
         step.clock.charge_gather(replies, lost)
         times += replies

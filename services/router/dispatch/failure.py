@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from services.router.dispatch.shares import Indices
+from services.router.arrays import Indices
 
 logger = logging.getLogger(__name__)
 
@@ -12,7 +12,7 @@ LOG_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ServiceFailure:
     """One service's failure to compute pairs: `reason` is a word for metrics, `message` a sentence for people."""
 
     address: str
@@ -25,7 +25,7 @@ class FailedPairs:
     """Positions in the flat [tokens x k] pairs that were not computed; without `failure` nobody was asked to."""
 
     positions: Indices
-    failure: Failure | None
+    failure: ServiceFailure | None
 
 
 class FailureLog:

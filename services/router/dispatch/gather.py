@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from moesaic.v1 import expert_pb2
-from services.router.dispatch.combine import Combine, Returned
-from services.router.dispatch.failure import FailedPairs, Failure
+from services.router.arrays import Indices
+from services.router.dispatch.combine import Combination, Returned
+from services.router.dispatch.failure import FailedPairs, ServiceFailure
 from services.router.dispatch.scatter import Call
-from services.router.dispatch.shares import Indices
 from services.router.engine.step import Step
 from services.router.peers.call_failures import FrameLost
-from services.router.peers.stream import Answer
+from services.router.peers.stream import TimedReply
 from services.wire.errors import InvalidRequest, ServingError
 from services.wire.frames import ReceivedReply
 from services.wire.outcomes import FrameError, PairFailure
@@ -46,18 +46,18 @@ class _BadReply(Exception):
 class Gather:
     """Checks answers; with `checksums` they must have one. What another attempt cannot mend ends its sequences."""
 
-    def __init__(self, *, hidden_size: int, wire_dtype: torch.dtype, combine: Combine, checksums: bool) -> None:
+    def __init__(self, *, hidden_size: int, wire_dtype: torch.dtype, combine: Combination, checksums: bool) -> None:
         self._hidden_size = hidden_size
         self._row_bytes = hidden_size * wire_dtype.itemsize
         self._wire_dtype = wire_dtype
         self._combine = combine
         self._checksums = checksums
 
-    def __call__(self, step: Step, layer: int, answers: Sequence[tuple[Call, Answer | ServingError]]) -> Gathered:
+    def __call__(self, step: Step, layer: int, answers: Sequence[tuple[Call, TimedReply | ServingError]]) -> Gathered:
         """Sort the answers of one attempt; each call's span ends."""
         gathered = Gathered([], [])
         for call, answer in answers:
-            if isinstance(answer, Answer):
+            if isinstance(answer, TimedReply):
                 problem = self._take(step, layer, call, answer.reply, gathered)
                 call.span.end(answer.times, attempt=call.attempt, failure=problem)
             else:
@@ -127,11 +127,11 @@ def _sort_out(step: Step, layer: int, call: Call, reason: Reason, pairs: Indices
     subject = f"expert {share.experts[pairs[0]]} of layer {layer} was not computed by {call.address}"
     if reason in _REASONS:
         word, why = _REASONS[reason]
-        failure = Failure(call.address, word, f"{subject}: {why}")
+        failure = ServiceFailure(call.address, word, f"{subject}: {why}")
         into.failed.append(FailedPairs(share.positions[pairs], failure))
     else:  # cancelled, of which the sequences have ended already, or a reason that is none
         step.fail(share.rows[share.pair_rows[pairs]], ServingError(f"{subject}: its reason is {reason}"))
 
 
 def _whole(call: Call, reason: str, message: str) -> FailedPairs:
-    return FailedPairs(call.share.positions, Failure(call.address, reason, message))
+    return FailedPairs(call.share.positions, ServiceFailure(call.address, reason, message))

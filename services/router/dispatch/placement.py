@@ -9,8 +9,9 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from services.router.arrays import Indices
 from services.router.dispatch.assignment import SEVERAL, Choices
-from services.router.dispatch.shares import NOBODY, Indices
+from services.router.dispatch.shares import NOBODY
 from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream
 

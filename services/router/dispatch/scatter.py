@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 import torch
 
+from services.router.arrays import Indices
 from services.router.dispatch.assignment import Assigned, assign
-from services.router.dispatch.failure import FailedPairs, Failure
+from services.router.dispatch.failure import FailedPairs, ServiceFailure
 from services.router.dispatch.placement import Placement
-from services.router.dispatch.shares import NOBODY, Indices, Share, shares_of
+from services.router.dispatch.shares import NOBODY, FramePairs, shares_of
 from services.router.engine.spans import NO_CALL_SPAN, NO_LAYER_SPANS, CallSpan, LayerSpans
 from services.router.engine.step import Step
-from services.router.peers.stream import Answer
+from services.router.peers.stream import TimedReply
 from services.wire.frames import Weights, encode_frame
 
 
@@ -36,15 +37,15 @@ class Attempt:
 
     placement: Placement
     assigned: Assigned
-    failures: Mapping[int, Sequence[Failure]] = field(default_factory=dict)
+    failures: Mapping[int, Sequence[ServiceFailure]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Call:
     """A frame on its way; `attempt` counts from 1."""
 
-    share: Share
-    answered: "asyncio.Future[Answer]"
+    share: FramePairs
+    answered: "asyncio.Future[TimedReply]"
     span: CallSpan
     address: str
     attempt: int
@@ -106,7 +107,9 @@ class Scatter:
             calls.append(Call(share, answered, span, service.address, number))
         return unserved
 
-    def _encoder(self, share: Share, outgoing: Outgoing, step: Step, traceparent: str) -> Callable[[int, int], bytes]:
+    def _encoder(
+        self, share: FramePairs, outgoing: Outgoing, step: Step, traceparent: str
+    ) -> Callable[[int, int], bytes]:
         whole, weights, checksums = len(share.rows) == step.num_tokens, outgoing.weights, self._checksums
 
         def encode(frame_id: int, remaining_nanos: int) -> bytes:
@@ -127,7 +130,7 @@ class Scatter:
         return encode
 
 
-def _number(attempt: Attempt, share: Share, step: Step) -> int:
+def _number(attempt: Attempt, share: FramePairs, step: Step) -> int:
     """Which attempt at these pairs it is, counted as a retry if it is not the first."""
     failures = max((attempt.failures.get(expert, ()) for expert in set(share.experts.tolist())), key=len)
     if failures:

@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from services import kernels
+from services.router.arrays import Indices
+from services.wire.frames import Words
 
-Indices = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint32]  # as they travel
 NOBODY = -1  # in the place of a service: no one computes the expert
 DROPPED = -1  # in the place of an expert: its pair is not computed
 
 
 @dataclass(slots=True)
-class Share:
+class FramePairs:
     """The pairs that one service computes in one frame.
 
     `positions` are indices into the flat [tokens x k] pairs, ascending; `rows` the tokens they belong to, each once;
@@ -30,7 +29,9 @@ class Share:
     num_experts: int
 
 
-def shares_of(experts: Indices, owners: Indices, top_k: int, most: int, *, counts_rows: bool = False) -> list[Share]:
+def shares_of(
+    experts: Indices, owners: Indices, top_k: int, most: int, *, counts_rows: bool = False
+) -> list[FramePairs]:
     """Split the pairs by the service that owns their expert, into frames of at most `most` pairs (and at least one
     row), or with `counts_rows` at most so many rows.
 
@@ -43,7 +44,9 @@ def shares_of(experts: Indices, owners: Indices, top_k: int, most: int, *, count
     return _split_shares(experts, owners, top_k, most, counts_rows) if shares is None else shares
 
 
-def _whole_shares(experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool) -> list[Share] | None:
+def _whole_shares(
+    experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool
+) -> list[FramePairs] | None:
     """One share for each service, if none is too large for a frame."""
     services, positions, rows, pair_rows, pair_experts = kernels.scatter(experts, owners, top_k)
     shares = []
@@ -51,11 +54,13 @@ def _whole_shares(experts: Indices, owners: Indices, top_k: int, most: int, coun
         if (num_rows if counts_rows else num_pairs) > most:
             return None
         pairs, unique_rows = slice(first, first + num_pairs), rows[first : first + num_rows]
-        shares.append(Share(service, positions[pairs], unique_rows, pair_rows[pairs], pair_experts[pairs], num_experts))
+        shares.append(
+            FramePairs(service, positions[pairs], unique_rows, pair_rows[pairs], pair_experts[pairs], num_experts)
+        )
     return shares
 
 
-def _split_shares(experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool) -> list[Share]:
+def _split_shares(experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool) -> list[FramePairs]:
     services = owners[experts]
     services[experts < 0] = NOBODY - 1
     # Everything is worked out once for all services; a share is a stretch of it.
@@ -80,7 +85,7 @@ def _split_shares(experts: Indices, owners: Indices, top_k: int, most: int, coun
                 unique_rows = unique_rows[is_first[start:stop]]
             words, share_experts = pair_rows.astype(np.uint32), experts[start:stop].astype(np.uint32)
             num_experts = int(np.count_nonzero(np.bincount(share_experts)))
-            shares.append(Share(service, order[start:stop], unique_rows, words, share_experts, num_experts))
+            shares.append(FramePairs(service, order[start:stop], unique_rows, words, share_experts, num_experts))
     return shares
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from services.router.arrays import Indices
 from services.router.dispatch.assignment import SEVERAL, assign
-from services.router.dispatch.failure import FailedPairs, Failure
+from services.router.dispatch.failure import FailedPairs, ServiceFailure
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.scatter import Attempt, Outgoing
-from services.router.dispatch.shares import DROPPED, NOBODY, Indices
+from services.router.dispatch.shares import DROPPED, NOBODY
 from services.router.engine.step import Step
 from services.wire.errors import BadState, ServingError, Unavailable
 
@@ -37,7 +38,7 @@ class Unfinished:
         self.give_up_at = give_up_at
         self._outgoing = outgoing
         self._is_pending = np.zeros(len(outgoing.experts), dtype=bool)
-        self._failures: dict[int, list[Failure]] = {}
+        self._failures: dict[int, list[ServiceFailure]] = {}
         self._pause = FIRST_PAUSE_SECONDS
         self._next_try_at = 0.0
         self._is_pausing = False  # else there is nobody to ask

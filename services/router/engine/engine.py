@@ -13,11 +13,11 @@ from services.model.sampler import are_finite, draw_all
 from services.router.engine.greenlets import run_awaiting
 from services.router.engine.lane_control import LaneControl
 from services.router.engine.metrics import StepMetrics
-from services.router.engine.scheduler import Room, Scheduler, Work
-from services.router.engine.sequence import Ending, Order, Reason, Sequence
+from services.router.engine.scheduler import Room, ScheduledTokens, Scheduler
+from services.router.engine.sequence import Ending, EndReason, Order, Sequence
 from services.router.engine.spans import spans_of_step
 from services.router.engine.step import Step
-from services.router.engine.tracing import Tracing
+from services.router.engine.tracing import TracePolicy
 from services.router.engine.trunk import Trunk
 from services.router.lanes.choice import Lanes
 from services.router.times.receipt import SequenceReceipt
@@ -43,7 +43,7 @@ class Engine:
         scheduler: Scheduler,
         *,
         lanes: Lanes,
-        tracing: Tracing,
+        tracing: TracePolicy,
         forget: Callable[[Sequenced[int]], None],
     ) -> None:
         self._trunk = trunk
@@ -82,7 +82,7 @@ class Engine:
 
     def cancel(self, sequence: Sequence) -> None:
         """Give a sequence up; nothing happens when it has ended."""
-        self._end_early(sequence, Reason.CANCELLED)
+        self._end_early(sequence, EndReason.CANCELLED)
 
     def room(self) -> Room:
         """What could be submitted now."""
@@ -99,7 +99,7 @@ class Engine:
     def abandon(self) -> None:
         """End every sequence that is left, since the router stops."""
         for sequence in list(self._scheduler.sequences()):
-            self._end_early(sequence, Reason.ERROR, Unavailable("the router stopped before the sequence was done"))
+            self._end_early(sequence, EndReason.ERROR, Unavailable("the router stopped before the sequence was done"))
 
     async def run(self) -> None:
         """Run every lane until cancelled."""
@@ -121,7 +121,7 @@ class Engine:
             else:
                 await self._work[lane].wait()
 
-    async def _run_step(self, lane: int, batch: Sequenced[Work]) -> None:
+    async def _run_step(self, lane: int, batch: Sequenced[ScheduledTokens]) -> None:
         step = Step(lane, batch)
         sequences = [work.sequence for work in batch]
         prefilling = [sequence.is_prefilling for sequence in sequences]
@@ -156,7 +156,7 @@ class Engine:
     def _take_apart(self, step: Step, error: Exception) -> None:
         """End the sequence of a failed step; of several each is computed again, alone, as if the step had not been."""
         if len(step.batch) == 1:
-            step.batch[0].sequence.end(Reason.ERROR, failure_of(error, "a step of the router"))
+            step.batch[0].sequence.end(EndReason.ERROR, failure_of(error, "a step of the router"))
             return
         leave_aside(error, "a step of several sequences (each is tried alone)")
         for work in step.batch:
@@ -167,7 +167,7 @@ class Engine:
         finite = are_finite(logits)
         for sequence, is_finite in zip(step.drawing, finite, strict=True):
             if not is_finite:
-                sequence.end(Reason.ERROR, ServingError("the model computed logits that are not finite"))
+                sequence.end(EndReason.ERROR, ServingError("the model computed logits that are not finite"))
         rows = [row for row, sequence in enumerate(step.drawing) if sequence.ending is None]
         wanted = [step.drawing[row] for row in rows]
         if not wanted:
@@ -191,7 +191,7 @@ class Engine:
         try:
             self._listeners[sequence.number](sequence, token, step)
         except Exception as error:  # noqa: BLE001 -- the boundary of one sequence: what hears of it is not the step's
-            sequence.ending = Ending(Reason.ERROR, failure_of(error, "telling of a token"))
+            sequence.ending = Ending(EndReason.ERROR, failure_of(error, "telling of a token"))
 
     def _remove_ended(self, lane: int) -> None:
         ended = self._scheduler.ended(lane)
@@ -201,7 +201,7 @@ class Engine:
         if ended:
             self._wake()  # what is free now may be for a sequence of another lane
 
-    def _end_early(self, sequence: Sequence, reason: Reason, error: ServingError | None = None) -> None:
+    def _end_early(self, sequence: Sequence, reason: EndReason, error: ServingError | None = None) -> None:
         """End a sequence at once, whatever its step waits for; its blocks are freed between its lane's steps."""
         if sequence.ending is None:
             sequence.end(reason, error)
@@ -223,7 +223,7 @@ class Engine:
         self._idle.set()
 
     def _expire(self, sequence: Sequence) -> None:
-        self._end_early(sequence, Reason.DEADLINE)
+        self._end_early(sequence, EndReason.DEADLINE)
 
     def _wake(self) -> None:
         self._wake_lanes()

@@ -14,7 +14,7 @@ import greenlet
 
 from services.router.times.arrivals import LOOP
 
-Result = TypeVar("Result")
+Awaited = TypeVar("Awaited")
 State = TypeVar("State")
 
 
@@ -26,7 +26,7 @@ class StepGreenlet(greenlet.greenlet, Generic[State]):
         self.state = state
 
 
-async def run_awaiting(function: Callable[[], Result], state: object) -> Result:
+async def run_awaiting(function: Callable[[], Awaited], state: object) -> Awaited:
     """Call `function` so that `await_` works below it; `state` is what `current_state` returns there.
 
     An exception of an awaitable, cancellation included, is raised inside `function`, so that its `finally` blocks run.
@@ -53,7 +53,7 @@ def _computing(resume: Callable[..., Any], *arguments: object) -> Any:
         LOOP.note(began, time.perf_counter_ns())
 
 
-def await_(awaitable: Awaitable[Result]) -> Result:
+def await_(awaitable: Awaitable[Awaited]) -> Awaited:
     """Await from inside a function that `run_awaiting` runs. Raises RuntimeError outside of one."""
     current = greenlet.getcurrent()
     if not isinstance(current, StepGreenlet) or current.parent is None:

@@ -10,7 +10,7 @@ from services.wire.errors import InvalidRequest, Overloaded
 
 
 @dataclass(frozen=True)
-class Work:
+class ScheduledTokens:
     """The next `num_tokens` pending tokens of a sequence."""
 
     sequence: Sequence
@@ -91,7 +91,7 @@ class Scheduler:
             self._put(own.pop())
         return num_moved > 0
 
-    def next_batch(self, lane: int) -> list[Work]:
+    def next_batch(self, lane: int) -> list[ScheduledTokens]:
         """The work of the lane's next step; empty when there is none. Ended sequences are left out, not removed."""
         self._admit()
         running = [sequence for sequence in self._lanes[lane] if sequence.ending is None]
@@ -101,7 +101,7 @@ class Scheduler:
         for sequence in sorted(running, key=lambda sequence: sequence.is_prefilling):
             num_tokens = min(sequence.num_pending, budget)
             if num_tokens:
-                batch.append(Work(sequence, num_tokens))
+                batch.append(ScheduledTokens(sequence, num_tokens))
                 budget -= num_tokens
         return batch
 

@@ -20,7 +20,7 @@ class TraceDetail(enum.IntEnum):
     LAYER = 3
 
 
-class Reason(enum.IntEnum):
+class EndReason(enum.IntEnum):
     """Why a sequence ended; the numbers are common.proto's."""
 
     STOP = 1
@@ -34,7 +34,7 @@ class Reason(enum.IntEnum):
 class Ending:
     """The end of a sequence; `error` is set for ERROR and for nothing else."""
 
-    reason: Reason
+    reason: EndReason
     error: ServingError | None = None
 
 
@@ -110,7 +110,7 @@ class Sequence:
             return self.generated[start - len(prompt) : start - len(prompt) + count]
         return [*prompt[start : start + count], *self.generated[: max(0, start + count - len(prompt))]]
 
-    def end(self, reason: Reason, error: ServingError | None = None) -> None:
+    def end(self, reason: EndReason, error: ServingError | None = None) -> None:
         """Mark the end; the first one counts."""
         if self.ending is None:
             self.ending = Ending(reason, error)
@@ -121,6 +121,6 @@ class Sequence:
         if self.repetition is not None:
             self.repetition.note(token)
         if token in self.order.stop_token_ids:
-            self.end(Reason.STOP)
+            self.end(EndReason.STOP)
         elif len(self.generated) >= self.order.max_new_tokens:
-            self.end(Reason.LENGTH)
+            self.end(EndReason.LENGTH)

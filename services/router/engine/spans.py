@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence as Sequenced
 
 from services.router.engine.sequence import Sequence, SequenceTrace, TraceDetail
-from services.router.engine.tracing import Tracing
+from services.router.engine.tracing import TracePolicy
 from services.router.times.receipt import Parts, ReplyTimes
-from services.runtime.span_writing import Kind, SpanRef, encode_span, number, text
+from services.runtime.span_writing import SpanKind, SpanRef, encode_span, number, text
 from services.runtime.tracing import Recorder, recorder, wall_offset
 
 PART_NAMES = {
@@ -58,7 +58,7 @@ class CallSpan:
 NO_SPANS, NO_LAYER_SPANS, NO_CALL_SPAN = StepSpans(), LayerSpans(), CallSpan()
 
 
-def spans_of_step(tracing: Tracing, sequences: Sequenced[Sequence], lane: int, started: int) -> StepSpans:
+def spans_of_step(tracing: TracePolicy, sequences: Sequenced[Sequence], lane: int, started: int) -> StepSpans:
     """Open the step's spans in the trace of every request that is traced to its steps."""
     traced = [
         sequence.trace
@@ -75,7 +75,7 @@ class _RecordedStep(StepSpans):
     def __init__(
         self,
         recording: Recorder,
-        tracing: Tracing,
+        tracing: TracePolicy,
         traced: Sequenced[SequenceTrace],
         started: int,
         lane: int,
@@ -130,7 +130,7 @@ class _RecordedStep(StepSpans):
         self, span: SpanRef, parent: SpanRef, ended: int, attributes: Sequenced[bytes], links: Sequenced[SpanRef]
     ) -> bytes:
         started, ended = self._started + self.offset, ended + self.offset
-        return encode_span("router.step", Kind.INTERNAL, span, parent.span_id, started, ended, attributes, links)
+        return encode_span("router.step", SpanKind.INTERNAL, span, parent.span_id, started, ended, attributes, links)
 
 
 class _RecordedLayer(LayerSpans):
@@ -169,7 +169,7 @@ class _RecordedLayer(LayerSpans):
         into.append(
             encode_span(
                 "router.layer",
-                Kind.INTERNAL,
+                SpanKind.INTERNAL,
                 span,
                 self.step.span.span_id,
                 self._started + offset,
@@ -179,7 +179,13 @@ class _RecordedLayer(LayerSpans):
         )
         into += [
             encode_span(
-                PART_NAMES[name], Kind.INTERNAL, span.child(), span.span_id, started + offset, end + offset, (of_layer,)
+                PART_NAMES[name],
+                SpanKind.INTERNAL,
+                span.child(),
+                span.span_id,
+                started + offset,
+                end + offset,
+                (of_layer,),
             )
             for name, started, end in self._parts
         ]
@@ -234,7 +240,7 @@ class _RecordedCall(CallSpan):
             )
         return encode_span(
             "router.expert",
-            Kind.CLIENT,
+            SpanKind.CLIENT,
             self._span or layer.child(),
             layer.span_id,
             self._started + offset,

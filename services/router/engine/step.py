@@ -11,8 +11,8 @@ import torch
 from services.model.kv_cache import KvCache
 from services.model.packed_batch import PackedBatch, Segment
 from services.model.tiles import padded_to_tiles
-from services.router.engine.scheduler import Work
-from services.router.engine.sequence import Reason, Sequence
+from services.router.engine.scheduler import ScheduledTokens
+from services.router.engine.sequence import EndReason, Sequence
 from services.router.engine.spans import NO_SPANS, StepSpans
 from services.router.times.receipt import StepClock
 from services.wire.errors import ServingError
@@ -36,7 +36,7 @@ class Step:
     """Which sequences a forward serves, row by row, its clock, and the sequences that could not be served."""
 
     lane: int
-    batch: Sequenced[Work]
+    batch: Sequenced[ScheduledTokens]
     clock: StepClock = field(default_factory=StepClock)
     spans: StepSpans = NO_SPANS
     routed: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class Step:
     def fail(self, rows: npt.NDArray[np.int64], error: ServingError) -> None:
         """End the sequences of these rows; the step goes on for the others."""
         for sequence in self.sequences_of(rows):
-            sequence.end(Reason.ERROR, error)
+            sequence.end(EndReason.ERROR, error)
 
     def inputs(self, cache: KvCache, device: torch.device, rows_per_tile: int | None) -> StepInputs:
         """The batch as tensors. With `rows_per_tile` it is padded to whole tiles and attention goes row by row."""

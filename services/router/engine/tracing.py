@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from services.router.engine.sequence import Order, Sequence, SequenceTrace, TraceDetail
-from services.runtime.span_writing import Kind, attribute, encode_span
+from services.runtime.span_writing import SpanKind, attribute, encode_span
 from services.runtime.tracing import recorder, wall_offset
 
 # What the layers' share of time may run ahead: a first request is traced to its layers, and one after a pause.
@@ -56,7 +56,7 @@ class UsualSteps:
 
 
 @dataclass(frozen=True)
-class Tracing:
+class TracePolicy:
     """What an engine traces with; `default` is for requests that ask for no depth."""
 
     default: TraceDetail
@@ -64,7 +64,7 @@ class Tracing:
     usual: UsualSteps
 
     @classmethod
-    def of(cls, default: TraceDetail, *, layers_share: float) -> "Tracing":
+    def of(cls, default: TraceDetail, *, layers_share: float) -> "TracePolicy":
         """Tracing to a depth by default, and to the layers for a share of the time."""
         return cls(default, LayerShare(layers_share, time.perf_counter_ns()), UsualSteps())
 
@@ -104,7 +104,7 @@ def _encoded(sequence: Sequence, trace: SequenceTrace) -> bytes:
     offset = wall_offset()
     return encode_span(
         "router.sequence",
-        Kind.SERVER,
+        SpanKind.SERVER,
         trace.span,
         trace.parent_id,
         receipt.received + offset,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Set
 from typing import Protocol
 
-from services.router.expert_key import ExpertKey
+from services.wire.expert_key import ExpertKey
 
 
 class Claimant(Protocol):
@@ -69,7 +69,7 @@ class Contents:
 
     def claimant(self, layer: int, expert: int) -> str:
         """Who hosted an expert first."""
-        return self._claims[layer, expert][1]
+        return self._claims[ExpertKey(layer, expert)][1]
 
     def _differing(self, service: Claimant) -> frozenset[ExpertKey]:
         hashes = service.content_hashes

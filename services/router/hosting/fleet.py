@@ -8,19 +8,20 @@ from services.model.checkpoint import Checkpoint
 from services.router.dispatch.placement import Placement, Unhosted
 from services.router.hosting.contents import Contents
 from services.router.hosting.keeper import Keeper
-from services.router.hosting.layout import Laid, Layout
+from services.router.hosting.layout import HostingLayout, LaidOut
 from services.router.hosting.members import Members, Resolve
 from services.router.hosting.mover import Mover
 from services.router.hosting.operations import Operation, Operations
-from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import Transfers
 from services.router.hosting.troubles import Troubles
 from services.router.peers.expected import Expected
 from services.router.peers.peer import ExpertPeer
-from services.router.planning.goals import Goal, Wanted
+from services.router.planning.goals import Goal, WantedHosting
 from services.runtime.channels import resolve
+from services.runtime.notice import Notice
 from services.wire.errors import BadState
+from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +46,17 @@ class Fleet:
         requires_coverage: bool = False,
         look_up: Resolve = resolve,
     ) -> None:
-        experts = [(layer, expert) for layer in checkpoint.moe_layers for expert in range(checkpoint.num_experts)]
-        self.wanted = Wanted(experts, coverage)
+        layers, num_experts = checkpoint.moe_layers, checkpoint.num_experts
+        experts = [ExpertKey(layer, expert) for layer in layers for expert in range(num_experts)]
+        self.wanted = WantedHosting(experts, coverage)
         self._place = place
         self._peers_changed = asyncio.Event()
-        self._changed = Signal()  # the placement, or what is under way
+        self._changed = Notice()  # the placement, or what is under way
         self._least_replicas = coverage if requires_coverage else 1
         self._complete = asyncio.Event()
         self._contents = Contents()
-        self._layout = Layout(checkpoint.moe_layers, checkpoint.num_experts, self._contents, self._refuse_claim)
-        self.laid: Laid = self._layout.lay_out(())
+        self._layout = HostingLayout(checkpoint.moe_layers, checkpoint.num_experts, self._contents, self._refuse_claim)
+        self.laid: LaidOut = self._layout.lay_out(())
         self.members = Members(
             targets,
             lambda address: ExpertPeer(address, expected, num_lanes, frame_floor_seconds, self._peers_changed.set),

@@ -6,14 +6,14 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from services.router.hosting.operations import Operations
-from services.router.hosting.signal import Signal
 from services.router.hosting.survey import Survey
-from services.router.hosting.transfers import Outcome, Transfers
+from services.router.hosting.transfers import TransferResult, Transfers
 from services.router.peers.peer import ExpertPeer
-from services.router.planning.goals import Even, Goal, Trimmed, Wanted, Without
+from services.router.planning.goals import Even, Goal, Trimmed, WantedHosting, Without
 from services.router.planning.moves import MAX_BATCH
 from services.router.planning.targets import Host, Missing, missing_replicas
 from services.runtime.failures import leave_aside
+from services.runtime.notice import Notice
 from services.wire.errors import BadState, ServingError
 
 logger = logging.getLogger(__name__)
@@ -36,9 +36,9 @@ class Keeper:
         survey: Survey,
         transfers: Transfers,
         operations: Operations,
-        wanted: Wanted,
+        wanted: WantedHosting,
         peers: Callable[[], Sequence[ExpertPeer]],
-        changed: Signal,
+        changed: Notice,
         num_below: Callable[[int], int],
         *,
         requires_coverage: bool,
@@ -125,7 +125,7 @@ class Keeper:
                 if self.is_starting:
                     loads.create_task(self._check_start(task, peer))
 
-    async def _check_start(self, load: "asyncio.Task[Outcome]", peer: ExpertPeer) -> None:
+    async def _check_start(self, load: "asyncio.Task[TransferResult]", peer: ExpertPeer) -> None:
         """A service that cannot load its experts ends the start: nothing that it waits for would mend that."""
         error = await load
         if isinstance(error, BadState) and self.is_starting and not peer.is_draining:

@@ -12,7 +12,7 @@ from services.router.peers.peer import ExpertPeer
 
 
 @dataclass(frozen=True)
-class Laid:
+class LaidOut:
     """A placement, and how well it covers the experts.
 
     `counts` has for every layer the usable services that each expert is ready on, int64 [layers, experts].
@@ -38,7 +38,7 @@ class _Rows:
     rows: Replicas  # [layers, experts]
 
 
-class Layout:
+class HostingLayout:
     """Makes placements of the peers' hosting; what a peer that has not changed hosts is not looked at again.
 
     Where services claim different weights for an expert the later claim is not used, and `on_conflict` is told of it in
@@ -54,7 +54,7 @@ class Layout:
         self._contents = contents
         self._rows: dict[str, _Rows] = {}
 
-    def lay_out(self, peers: Sequence[ExpertPeer], unhosted: Unhosted = NOTHING_AMISS) -> Laid:
+    def lay_out(self, peers: Sequence[ExpertPeer], unhosted: Unhosted = NOTHING_AMISS) -> LaidOut:
         """The placement of what is ready now on those that can be used, with what is known of what is not."""
         usable = {peer.address for peer in peers if peer.is_usable}
         if self._rows.keys() - usable:  # their claims go with them
@@ -65,7 +65,7 @@ class Layout:
         # [layers, services, experts]
         stacked = np.stack(rows, axis=1) if rows else np.zeros((len(none), 0, self._num_experts), dtype=bool)
         limits = [peer.description.max_frame_bytes for peer in peers if peer.description is not None]
-        return Laid(
+        return LaidOut(
             Placement(
                 tuple(peers),
                 {layer: stacked[index] for layer, index in self._layer_at.items()},

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 from moesaic.v1 import expert_pb2, router_pb2
-from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
-from services.router.hosting.operations import Phase, Progress
+from services.router.hosting.operations import OperationProgress, Phase
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Even, Goal, Stated, Without
 from services.wire.errors import BadState, InvalidRequest
+from services.wire.expert_key import ExpertKey
 from services.wire.quoting import quoted
 
 PHASES = {
@@ -46,13 +46,13 @@ def stated(target: router_pb2.TargetPlacement, model_digest: str) -> dict[str, f
         if service.address in by_address:
             raise InvalidRequest(f"target.services has {service.address} twice")
         by_address[service.address] = frozenset(
-            (hosted.layer, expert) for hosted in service.layers for expert in hosted.experts
+            ExpertKey(hosted.layer, expert) for hosted in service.layers for expert in hosted.experts
         )
     return by_address
 
 
 def progress_message(
-    name: str, progress: Progress, plan: router_pb2.PlanPlacementResponse | None
+    name: str, progress: OperationProgress, plan: router_pb2.PlanPlacementResponse | None
 ) -> router_pb2.ChangePlacementResponse:
     """How far the operation of that name is, and what is carried out where that is to be said."""
     return router_pb2.ChangePlacementResponse(
@@ -96,7 +96,7 @@ def hosted_layers(experts: Iterable[ExpertKey]) -> list[router_pb2.HostedLayer]:
 
 def _placed(peer: ExpertPeer, is_draining: bool, amiss: str | None) -> router_pb2.PlacedService:
     ready = (
-        (hosted.layer, hosted.expert)
+        ExpertKey(hosted.layer, hosted.expert)
         for hosted in peer.hosting.experts
         if hosted.state == expert_pb2.EXPERT_STATE_READY
     )

@@ -7,17 +7,17 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
-from services.router.expert_key import ExpertKey
-from services.router.hosting.operations import Operation, OperationFailed, Phase, Progress
-from services.router.hosting.signal import Signal
+from services.router.hosting.operations import Operation, OperationFailed, OperationProgress, Phase
 from services.router.hosting.survey import Survey
-from services.router.hosting.transfers import HOLD_SECONDS, Outcome, Transfers, release
+from services.router.hosting.transfers import HOLD_SECONDS, TransferResult, Transfers, release
 from services.router.peers.peer import ExpertPeer
-from services.router.planning.goals import Wanted
+from services.router.planning.goals import WantedHosting
 from services.router.planning.moves import MAX_BATCH, Changes, next_changes
 from services.router.planning.targets import Host, Target, check_target
 from services.runtime.failures import leaves
+from services.runtime.notice import Notice
 from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
+from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class Mover:
         self,
         survey: Survey,
         transfers: Transfers,
-        wanted: Wanted,
+        wanted: WantedHosting,
         peer: Callable[[str], ExpertPeer | None],
-        changed: Signal,
+        changed: Notice,
     ) -> None:
         self._survey = survey
         self._transfers = transfers
@@ -71,7 +71,7 @@ class Mover:
             await self._release(move)
         for address in operation.goal.emptied:
             self._survey.keep_empty(address)
-        operation.report(Progress(Phase.DONE, move.num_done, move.num_done))
+        operation.report(OperationProgress(Phase.DONE, move.num_done, move.num_done))
 
     async def _advance(self, move: "_Move", tasks: asyncio.TaskGroup) -> None:
         planned_for: Mapping[str, bool] = {}
@@ -150,7 +150,7 @@ class _Move:
     def __init__(self, operation: Operation, holder: str) -> None:
         self.operation = operation
         self.holder = holder  # whom the services know as who holds replicas
-        self.tasks: list[asyncio.Task[Outcome]] = []
+        self.tasks: list[asyncio.Task[TransferResult]] = []
         self.held: dict[str, set[ExpertKey]] = {}
         self.num_done = 0
         self.is_urgent = operation.goal.is_urgent
@@ -158,7 +158,7 @@ class _Move:
         self._trouble_since: float | None = None  # seconds of the monotonic clock
         self._rests_until: dict[str, float] = {}  # seconds of the monotonic clock, by address
 
-    def loading(self, address: str, task: "asyncio.Task[Outcome]") -> None:
+    def loading(self, address: str, task: "asyncio.Task[TransferResult]") -> None:
         """A load was begun; its service rests when it has ended, unless there is a hurry."""
         self.tasks.append(task)
         if not self.is_urgent:
@@ -200,7 +200,7 @@ class _Move:
             self.num_done += max(0, self._num_left - changes.num_left)
         self._num_left = changes.num_left
         phase = Phase.RETIRING if changes.unloads and not changes.loads else Phase.LOADING
-        self.operation.report(Progress(phase, self.num_done, self.num_done + changes.num_left))
+        self.operation.report(OperationProgress(phase, self.num_done, self.num_done + changes.num_left))
 
 
 def _check_present(target: Target, hosts: Sequence[Host]) -> None:

@@ -10,9 +10,9 @@ from enum import Enum
 
 import grpc
 
-from services.router.hosting.signal import Signal
 from services.router.planning.goals import Goal
 from services.runtime.failures import failure_of
+from services.runtime.notice import Notice
 from services.wire.errors import BadState, InvalidRequest, ServingError
 from services.wire.quoting import quoted
 
@@ -37,7 +37,7 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True)
-class Progress:
+class OperationProgress:
     """How far an operation is: experts loaded or unloaded so far, and in all."""
 
     phase: Phase
@@ -53,16 +53,16 @@ class Operation:
         self.goal = goal
         self.force = force
         self.is_own = is_own
-        self.progress = Progress(Phase.LOADING, 0, 0)
+        self.progress = OperationProgress(Phase.LOADING, 0, 0)
         self.failure: ServingError | None = None
-        self._changed = Signal()
+        self._changed = Notice()
 
     @property
     def has_ended(self) -> bool:
         """Whether it is done or has failed."""
         return self.failure is not None or self.progress.phase is Phase.DONE
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: OperationProgress) -> None:
         """Take in how far it is, and tell whoever follows."""
         self.progress = progress
         self._changed.send()
@@ -72,12 +72,12 @@ class Operation:
         self.failure = failure
         self._changed.send()
 
-    async def follow(self) -> AsyncGenerator[Progress, None]:
+    async def follow(self) -> AsyncGenerator[OperationProgress, None]:
         """How far it is, now and after each change, the last time when it is done. Raises ServingError when it failed.
 
         Who is slow misses what lies between.
         """
-        told: Progress | None = None
+        told: OperationProgress | None = None
         while True:
             if self.failure is not None:
                 raise self.failure

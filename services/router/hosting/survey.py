@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 
 from moesaic.v1 import expert_pb2
-from services.router.expert_key import ExpertKey
 from services.router.hosting.contents import Contents
 from services.router.hosting.transfers import Transfer, Transfers
 from services.router.hosting.troubles import Troubles
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.targets import Host
 from services.wire.errors import BadState
+from services.wire.expert_key import ExpertKey
 
 # A service that does not answer may be back at once; after so long it is planned without.
 SUSPECT_GRACE_SECONDS = 0.3
@@ -135,5 +135,5 @@ class Survey:
 def _by_state(hosting: expert_pb2.WatchHostingResponse) -> _States:
     by_state: dict[int, set[ExpertKey]] = {}
     for hosted in hosting.experts:
-        by_state.setdefault(hosted.state, set()).add((hosted.layer, hosted.expert))
+        by_state.setdefault(hosted.state, set()).add(ExpertKey(hosted.layer, hosted.expert))
     return {state: frozenset(experts) for state, experts in by_state.items()}

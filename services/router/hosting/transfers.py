@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from services.router.expert_key import ExpertKey
 from services.router.hosting.contents import Contents
 from services.router.hosting.troubles import Troubles
 from services.router.peers.peer import ExpertPeer
 from services.runtime.failures import failure_of
 from services.wire.errors import BadState, Outdated, ServingError, Unavailable
+from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ HOLD_SECONDS = 4.0
 CONFLICT_SECONDS = (0.02, 0.1)
 RETRY_SECONDS = 0.5  # before a service that failed is asked again
 
-Outcome = ServingError | None
-Work = Coroutine[Any, Any, Outcome]
+TransferResult = ServingError | None
+TransferWork = Coroutine[Any, Any, TransferResult]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Transfers:
 
     def load(
         self, tasks: asyncio.TaskGroup, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str = ""
-    ) -> "asyncio.Task[Outcome]":
+    ) -> "asyncio.Task[TransferResult]":
         """Begin to load experts, held for `operation` where one is named; the task tells why it failed, if it did."""
         work = _outcome_of(peer, partial(self._load, peer, experts, operation))
         return self._start(tasks, peer, Transfer(loading=frozenset(experts)), work)
@@ -72,14 +72,14 @@ class Transfers:
         experts: Sequence[ExpertKey],
         keepers: Sequence[tuple[ExpertPeer, Sequence[ExpertKey]]],
         operation: str,
-    ) -> "asyncio.Task[Outcome]":
+    ) -> "asyncio.Task[TransferResult]":
         """Begin to let experts go, once the replicas that `keepers` have of them are held for the operation."""
         work = _outcome_of(peer, partial(self._unload, peer, experts, keepers, operation))
         return self._start(tasks, peer, Transfer(retiring=frozenset(experts)), work)
 
     def _start(
-        self, tasks: asyncio.TaskGroup, peer: ExpertPeer, transfer: Transfer, work: Work
-    ) -> "asyncio.Task[Outcome]":
+        self, tasks: asyncio.TaskGroup, peer: ExpertPeer, transfer: Transfer, work: TransferWork
+    ) -> "asyncio.Task[TransferResult]":
         assert peer.address not in self._under_way, "one change at a time on a service"
         self._under_way[peer.address] = transfer
         task = tasks.create_task(work)
@@ -129,7 +129,7 @@ async def release(peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str
         logger.debug("%s still holds experts for %s: %s", peer.address, operation, error)
 
 
-async def _outcome_of(peer: ExpertPeer, change: Callable[[], Awaitable[None]]) -> Outcome:
+async def _outcome_of(peer: ExpertPeer, change: Callable[[], Awaitable[None]]) -> TransferResult:
     try:
         await change()
     except Exception as raised:  # noqa: BLE001 -- the boundary of one change on one service

@@ -33,7 +33,7 @@ class Why(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Choice:
+class LaneChoice:
     """How many lanes to run, and why."""
 
     lanes: int
@@ -55,7 +55,7 @@ class Lanes(Protocol):
     """Chooses between 1 and `max_lanes`; told of each step as it ends."""
 
     max_lanes: int
-    choice: Choice
+    choice: LaneChoice
 
     def observe(self, seen: StepSeen) -> None:
         """Take a step in; `choice` holds from here on."""
@@ -69,7 +69,7 @@ class FixedLanes:
 
     def __init__(self, num_lanes: int) -> None:
         self.max_lanes = num_lanes
-        self.choice = Choice(num_lanes, Why.FIXED)
+        self.choice = LaneChoice(num_lanes, Why.FIXED)
 
     def observe(self, seen: StepSeen) -> None:
         """Nothing is learnt."""
@@ -88,8 +88,8 @@ class AutoLanes:
 
     def __init__(self, max_lanes: int, num_layers: int) -> None:
         self.max_lanes = max_lanes
-        self.choice = Choice(1, Why.UNTRIED)
-        self._adopted = Choice(1, Why.UNTRIED)
+        self.choice = LaneChoice(1, Why.UNTRIED)
+        self._adopted = LaneChoice(1, Why.UNTRIED)
         self._times = LayerTimes(num_layers)
         self._trial: Trial | None = None
         self._rates: Mapping[int, float] = {}
@@ -125,15 +125,15 @@ class AutoLanes:
             tokens_per_second=self._rates,
         )
 
-    def _choose(self, limit: int) -> Choice:
+    def _choose(self, limit: int) -> LaneChoice:
         if limit <= 1:
-            return Choice(1, Why.FEW_SEQUENCES)
+            return LaneChoice(1, Why.FEW_SEQUENCES)
         if self._trial is not None:
-            return Choice(self._trial.lanes, Why.TRIAL)
+            return LaneChoice(self._trial.lanes, Why.TRIAL)
         if self._adopted.lanes > limit:
-            return Choice(limit, Why.FEW_SEQUENCES)
+            return LaneChoice(limit, Why.FEW_SEQUENCES)
         if self._adopted.lanes == 1 and self._times.candidate == 1:
-            return Choice(1, Why.NOTHING_TO_HIDE)
+            return LaneChoice(1, Why.NOTHING_TO_HIDE)
         return self._adopted
 
     def _go_on(self, trial: Trial, seen: StepSeen, limit: int) -> None:
@@ -147,12 +147,12 @@ class AutoLanes:
         self._trial = None
         if trial.better:
             self._judged_at = None
-            self._adopted = Choice(trial.other, Why.MEASURED)
+            self._adopted = LaneChoice(trial.other, Why.MEASURED)
             self._rest, self._next_rest = float(FIRST_REST_ROUNDS), MIN_REST_ROUNDS
             self._tried_up = trial.other < trial.present  # goes on in the same direction
         else:
             self._judged_at = self._conditions()
-            self._adopted = Choice(trial.present, Why.MEASURED)
+            self._adopted = LaneChoice(trial.present, Why.MEASURED)
             self._rest, self._next_rest = float(self._next_rest), min(MAX_REST_ROUNDS, 2 * self._next_rest)
 
     def _next_trial(self, limit: int) -> Trial | None:

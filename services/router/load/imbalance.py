@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from services.router.arrays import Counts
+
 Numbers = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
 
 
 def imbalance(pairs: npt.NDArray[Any]) -> Numbers:

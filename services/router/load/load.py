@@ -9,7 +9,7 @@ Shares = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Load:
+class ExpertLoad:
     """The load of every expert in a mean step, [layers, experts] both, layers with experts alone in their order.
 
     `tokens` are the pairs (a token and one of its experts) of an expert in a mean step; `active` is the share of steps,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.router.dispatch.shares import Indices
-from services.router.load.load import Load
+from services.router.arrays import Indices
+from services.router.load.load import ExpertLoad
 
 NUM_BUCKETS = 8
 # Notes are kept as they came and counted together: at the latest when there are so many, or so many pairs in them.
@@ -54,7 +54,7 @@ class LoadMonitor:
         if is_full:
             self._next_bucket()
 
-    def load(self, *, is_decode: bool | None = None) -> Load:
+    def load(self, *, is_decode: bool | None = None) -> ExpertLoad:
         """The load in a mean step of the window: of all steps, or of one kind alone."""
         self._count()
         total = _Sums.zeros(*self._bucket.shape, np.int64)
@@ -62,7 +62,7 @@ class LoadMonitor:
             total.add(bucket)
         return total.mean(is_decode)
 
-    def smoothed(self, *, is_decode: bool | None = None) -> Load:
+    def smoothed(self, *, is_decode: bool | None = None) -> ExpertLoad:
         """The load in a mean step of all that were, where those of late count most."""
         self._count()
         total = _Sums.zeros(*self._bucket.shape, np.float64)
@@ -133,12 +133,12 @@ class _Sums:
         for mine in self._parts:
             mine.fill(0)
 
-    def mean(self, is_decode: bool | None) -> Load:
+    def mean(self, is_decode: bool | None) -> ExpertLoad:
         """By step; a layer that had none has no load."""
         kinds = _kinds(is_decode)
         steps = self.steps[kinds].sum(axis=0)[:, None]
         steps = np.where(steps > 0, steps, 1)
-        return Load(self.tokens[kinds].sum(axis=0) / steps, self.active[kinds].sum(axis=0) / steps)
+        return ExpertLoad(self.tokens[kinds].sum(axis=0) / steps, self.active[kinds].sum(axis=0) / steps)
 
     @property
     def _parts(self) -> tuple[Sums, Sums, Sums]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.router.dispatch.shares import Indices
+from services.router.arrays import Indices
 from services.router.load.recording import ExpertIds, Recording
 
 

@@ -9,13 +9,13 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from services.router.load.load import Load
+from services.router.arrays import Counts
+from services.router.load.load import ExpertLoad
 from services.wire.errors import InvalidRequest
 
 FORMAT = 1
 DROPPED_ID = 0xFFFF  # in the place of an expert: its pair was not computed
 ExpertIds = npt.NDArray[np.uint16]
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class Recording:
         counts = np.bincount(places.ravel(), minlength=self.num_steps * self.num_layers * width)
         return counts.reshape(self.num_steps, self.num_layers, width)[:, :, : self.num_experts]
 
-    def load(self) -> Load:
+    def load(self) -> ExpertLoad:
         """The load in a mean step. Raises ValueError where there is no step."""
         if not self.num_steps:
             raise ValueError(f"the recording of {self.topic!r} has no steps")
         counts = self.counts()
-        return Load(counts.mean(axis=0), (counts > 0).mean(axis=0))
+        return ExpertLoad(counts.mean(axis=0), (counts > 0).mean(axis=0))
 
     def write(self, path: Path) -> None:
         """Write an .npz that `read_recording` reads; numpy alone reads it too."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from services.router.dispatch.shares import Indices
+from services.router.arrays import Indices
 from services.router.load.monitor import LoadMonitor
 from services.router.load.recorder import RoutingRecorder
 from services.wire.errors import Overloaded

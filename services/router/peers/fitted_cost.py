@@ -3,9 +3,9 @@
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from services.router.arrays import Floats
+
 Nanos = tuple[float, float, float]  # for the frame, for each expert that it has any pair of, and for each pair
 
 FRAMES_PER_FIT = 64

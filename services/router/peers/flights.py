@@ -17,7 +17,7 @@ MIN_EXTENSION_SHARE = 0.25
 
 
 @dataclass(slots=True, eq=False)
-class Flight(Generic[Answer]):
+class FrameInFlight(Generic[Answer]):
     """A frame on its way: who waits for it, when it was queued, and how long its service may take.
 
     `sent` and `due` are nanoseconds of the monotonic clock.
@@ -38,7 +38,7 @@ class Flight(Generic[Answer]):
         self.due = self.sent + self.remaining_nanos
 
 
-class Flights(Generic[Answer]):
+class FramesInFlight(Generic[Answer]):
     """Frames by their number.
 
     `on_lost` is called with each that ends without an answer, `on_hung` when some were given up.
@@ -48,25 +48,25 @@ class Flights(Generic[Answer]):
     """
 
     def __init__(
-        self, address: str, on_lost: Callable[[Flight[Answer]], None], on_hung: Callable[[FrameLost], None]
+        self, address: str, on_lost: Callable[[FrameInFlight[Answer]], None], on_hung: Callable[[FrameLost], None]
     ) -> None:
         self._address = address
         self._on_lost = on_lost
         self._on_hung = on_hung
-        self._flights: dict[int, Flight[Answer]] = {}
+        self._flights: dict[int, FrameInFlight[Answer]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0  # what it was set for, by the monotonic clock
 
     def __len__(self) -> int:
         return len(self._flights)
 
-    def begin(self, flight: Flight[Answer]) -> None:
+    def begin(self, flight: FrameInFlight[Answer]) -> None:
         """A frame is on its way."""
         self._flights[flight.frame_id] = flight
         if self._timer is None or flight.due < self._timer_due:
             self._set_timer(flight.due, flight.sent)
 
-    def end(self, frame_id: int) -> Flight[Answer] | None:
+    def end(self, frame_id: int) -> FrameInFlight[Answer] | None:
         """The frame is answered; None when it was given up or never sent."""
         return self._flights.pop(frame_id, None)
 
@@ -102,7 +102,7 @@ class Flights(Generic[Answer]):
             self._set_timer(min(flight.due for flight in self._flights.values()), now)
 
     @staticmethod
-    def _is_over(flight: Flight[Answer], now: int) -> bool:
+    def _is_over(flight: FrameInFlight[Answer], now: int) -> bool:
         late, given = now - flight.due, flight.remaining_nanos
         if late < 0:
             return False
@@ -112,7 +112,7 @@ class Flights(Generic[Answer]):
         flight.due = now + min(given, max(late, int(MIN_EXTENSION_SHARE * given)))
         return False
 
-    def _lose(self, flight: Flight[Answer], error: FrameLost) -> None:
+    def _lose(self, flight: FrameInFlight[Answer], error: FrameLost) -> None:
         self._on_lost(flight)
         if not flight.answered.done():
             flight.answered.set_exception(error)

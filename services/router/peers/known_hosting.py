@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moesaic.v1 import expert_pb2
-from services.router.expert_key import ExpertKey
 from services.wire.errors import Unavailable
+from services.wire.expert_key import ExpertKey
 
 Ready = npt.NDArray[np.bool_]  # [experts]: whether an expert of one layer is ready
 
@@ -58,7 +58,7 @@ class KnownHosting:
             if hosted.layer not in ready:
                 ready[hosted.layer] = np.zeros(self._num_experts, dtype=bool)
             ready[hosted.layer][hosted.expert] = True
-            content_hashes[hosted.layer, hosted.expert] = hosted.content_hash
+            content_hashes[ExpertKey(hosted.layer, hosted.expert)] = hosted.content_hash
         self.message = message
         self.ready: Mapping[int, Ready] = ready  # by layer, [experts]
         self.content_hashes: Mapping[ExpertKey, bytes] = content_hashes

@@ -8,7 +8,6 @@ from typing import TypeAlias
 import grpc
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
-from services.router.expert_key import ExpertKey
 from services.router.peers.expected import Expected
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.known_hosting import KnownHosting, Ready
@@ -20,6 +19,7 @@ from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
 from services.runtime.failures import failure_of
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
+from services.wire.expert_key import ExpertKey
 from services.wire.quoting import one_line
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class ExpertPeer:
             expected_generation=hosting.generation,
             model_digest=self._expected.model_digest,
             experts=[
-                expert_pb2.ExpertId(layer=layer, expert=expert, content_hash=known.get((layer, expert), b""))
+                expert_pb2.ExpertId(layer=layer, expert=expert, content_hash=known.get(ExpertKey(layer, expert), b""))
                 for layer, expert in experts
             ],
             operation=operation,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import grpc
 
 from services.router.peers.call_failures import FrameLost
-from services.router.peers.flights import Flight, Flights
+from services.router.peers.flights import FrameInFlight, FramesInFlight
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.pace import Pace
 from services.router.peers.suspicion import Suspicion
-from services.router.times.arrivals import Arrivals
+from services.router.times.arrivals import ReplyArrivals
 from services.router.times.receipt import ReplyTimes
 from services.runtime.calls import as_serving_errors
 from services.runtime.doorbell import Doorbell
@@ -28,7 +28,7 @@ MAX_QUEUED = 256
 
 
 @dataclass(slots=True)
-class Answer:
+class TimedReply:
     """A reply and when it came."""
 
     reply: ReceivedReply
@@ -62,21 +62,25 @@ class ExpertStream:
         self._deadline = standing.deadline
         self._pace = standing.pace
         self._suspicion = standing.suspicion
-        self._arrivals = Arrivals()
-        self._flights: Flights[Answer] = Flights(address, self._note_lost, self._note_hung)
+        self._arrivals = ReplyArrivals()
+        self._flights: FramesInFlight[TimedReply] = FramesInFlight(address, self._note_lost, self._note_hung)
         self._num_frames = 0
-        self._outbox: deque[Flight[Answer] | bytes] = deque()  # frames, and messages that tell of what is given up
+        self._outbox: deque[FrameInFlight[TimedReply] | bytes] = (
+            deque()
+        )  # frames, and messages that tell of what is given up
         self._outgoing = Doorbell()
         self._sent_pairs = 0
         self._granted_pairs = 0
 
-    def send(self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int) -> "asyncio.Future[Answer]":
+    def send(
+        self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
+    ) -> "asyncio.Future[TimedReply]":
         """Queue the frame that `encode(frame_id, remaining_nanos)` writes, of pairs of so many experts.
 
         The future ends with the answer, or with FrameLost when the stream breaks or the frame's deadline passes; at
         once when the stream is down, its service suspect, or the queue full.
         """
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
         refusal = self._refusal()
         if refusal is not None:
             answered.set_exception(refusal)
@@ -84,7 +88,7 @@ class ExpertStream:
         fitted = self._deadline.fitted_nanos(num_pairs)
         frame_id, remaining_nanos = self._num_frames, self._deadline.nanos_for(fitted)
         message, sent = encode(frame_id, remaining_nanos), time.perf_counter_ns()
-        flight = Flight(frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted)
+        flight = FrameInFlight(frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted)
         self._num_frames += 1
         self._flights.begin(flight)
         self._deadline.begin(fitted)
@@ -181,7 +185,7 @@ class ExpertStream:
             self._pace.lose(flight.num_pairs, flight.num_experts)  # a refusal is quick, and says nothing of computing
         if not flight.answered.done():
             times = ReplyTimes(self._address, sent, arrived, queue, compute, timings.decode_nanos)
-            flight.answered.set_result(Answer(reply, times))
+            flight.answered.set_result(TimedReply(reply, times))
 
     def _refusal(self) -> FrameLost | None:
         if not self.is_up:
@@ -192,7 +196,7 @@ class ExpertStream:
             return FrameLost(f"expert service {self._address} takes nothing: {MAX_QUEUED} frames wait", "deadline")
         return None
 
-    def _note_lost(self, flight: Flight[Answer]) -> None:
+    def _note_lost(self, flight: FrameInFlight[TimedReply]) -> None:
         self._deadline.end(flight.fitted_nanos)
         self._pace.lose(flight.num_pairs, flight.num_experts)
 
@@ -200,16 +204,16 @@ class ExpertStream:
         # What was given up before it was written is not kept: nobody knows for how long nothing is taken.
         queued, self._outbox = self._outbox, deque()
         for message in queued:
-            if isinstance(message, Flight) and message.answered.done():
+            if isinstance(message, FrameInFlight) and message.answered.done():
                 self._forget(message)
             else:
                 self._outbox.append(message)
         self._suspicion.doubt(str(error))
 
-    def _forget(self, flight: Flight[Answer]) -> None:
+    def _forget(self, flight: FrameInFlight[TimedReply]) -> None:
         if self._flights.end(flight.frame_id) is not None:  # its step is gone
             self._note_lost(flight)
 
-    def _push(self, message: Flight[Answer] | bytes) -> None:
+    def _push(self, message: FrameInFlight[TimedReply] | bytes) -> None:
         self._outbox.append(message)
         self._outgoing.ring()

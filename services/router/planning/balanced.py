@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from services.router.planning.coverage import least_used
 from services.router.planning.draft import Draft, Replica
-from services.router.planning.strategy import Proposal, Reason
+from services.router.planning.strategy import Proposal, ReplicaReason
 from services.router.planning.work import LayerWork
 
 # Services looked at in a layer: of the busiest those that are within a thousandth of each other, and of the idlest.
@@ -18,7 +18,7 @@ NEARLY = 1 - 1e-3
 MAX_AHEAD = 8
 
 
-class Step(NamedTuple):
+class ReplicaChange(NamedTuple):
     """One expert put on a further service, which may have to give up another one (layer and expert) for it.
 
     Where there is a `source`, the two experts change places.
@@ -53,14 +53,14 @@ class Balanced:
         """Change the draft; see Strategy."""
         even = sum(work.even_nanos for work in draft.works)
         price = max(self.least_gain * even / max(1, len(draft.works)), 1e-9 * even, 1e-9)
-        reasons: dict[Replica, Reason] = {}
+        reasons: dict[Replica, ReplicaReason] = {}
         while made := self._pass(draft, price, len(reasons)):
             reasons |= made
         return Proposal(reasons, _summary(draft, price, is_stopped=len(reasons) == self.max_moves))
 
-    def _pass(self, draft: Draft, price: float, num_made: int) -> dict[Replica, Reason]:
+    def _pass(self, draft: Draft, price: float, num_made: int) -> dict[Replica, ReplicaReason]:
         """Relieve each layer until it cannot be relieved; always the one that gained most by what was done last."""
-        reasons: dict[Replica, Reason] = {}
+        reasons: dict[Replica, ReplicaReason] = {}
         waiting = [(work.even_nanos - draft.makespan(layer), layer) for layer, work in enumerate(draft.works)]
         heapq.heapify(waiting)
         while waiting:
@@ -72,7 +72,7 @@ class Balanced:
         return reasons
 
 
-def _relieve(draft: Draft, layer: int, price: float, most: int | None) -> dict[Replica, Reason]:
+def _relieve(draft: Draft, layer: int, price: float, most: int | None) -> dict[Replica, ReplicaReason]:
     """As few changes as pay together, and what they load; none where none do."""
     draft.mark()
     nanos = draft.works[layer].nanos
@@ -90,12 +90,12 @@ def _relieve(draft: Draft, layer: int, price: float, most: int | None) -> dict[R
         if gain >= price * len(loads):
             sooner = 1 - draft.makespan(layer) / before[layer]
             why = f"{busiest} takes longest for layer {draft.layers[layer]}, which is done {sooner:.1%} sooner so"
-            return {replica: Reason(gain / len(loads), why) for replica in loads}
+            return {replica: ReplicaReason(gain / len(loads), why) for replica in loads}
     draft.take_back()
     return {}
 
 
-def _make(draft: Draft, layer: int, step: Step) -> list[Replica]:
+def _make(draft: Draft, layer: int, step: ReplicaChange) -> list[Replica]:
     """Make the change; the replicas it loads."""
     loads = [(layer, step.expert, step.target)]
     if step.gives_way is not None:
@@ -108,10 +108,10 @@ def _make(draft: Draft, layer: int, step: Step) -> list[Replica]:
     return loads
 
 
-def _best_step(draft: Draft, layer: int, price: float) -> Step | None:
+def _best_step(draft: Draft, layer: int, price: float) -> ReplicaChange | None:
     """What relieves the busiest services most; two experts change places only where no copy pays."""
     works = draft.steps(layer)
-    scores: dict[Step, float] = defaultdict(float)  # nanoseconds gained for each load
+    scores: dict[ReplicaChange, float] = defaultdict(float)  # nanoseconds gained for each load
     for work in works:
         for source, target in _pairs(draft, work):
             _score_copies(scores, draft, work, layer, source, target)
@@ -136,7 +136,7 @@ def _pairs(draft: Draft, work: LayerWork) -> list[tuple[int, int]]:
 
 
 def _score_copies(
-    scores: dict[Step, float], draft: Draft, work: LayerWork, layer: int, source: int, target: int
+    scores: dict[ReplicaChange, float], draft: Draft, work: LayerWork, layer: int, source: int, target: int
 ) -> None:
     """Replicas on `target` of what `source` computes; one that is spare there gives way if there is no room."""
     gives_way, harm = None, 0.0
@@ -155,10 +155,10 @@ def _score_copies(
             part = (busy - idle) / (here + there)
         after = max(busy - part * here, idle + part * there)
         if after < busy - harm:
-            scores[Step(expert, target, gives_way)] += busy - harm - after
+            scores[ReplicaChange(expert, target, gives_way)] += busy - harm - after
 
 
-def _score_exchanges(scores: dict[Step, float], work: LayerWork, layer: int, source: int, target: int) -> None:
+def _score_exchanges(scores: dict[ReplicaChange, float], work: LayerWork, layer: int, source: int, target: int) -> None:
     """Two experts, each on one of the two services, that change places."""
     nanos = work.nanos
     for expert in work.experts_of[source] - work.experts_of[target]:
@@ -168,7 +168,7 @@ def _score_exchanges(scores: dict[Step, float], work: LayerWork, layer: int, sou
             part, times = work.shares[other][target], work.times(other)
             after = max(busy + part * times[source], idle - part * times[target])
             if after < nanos[source]:
-                scores[Step(expert, target, (layer, other), source)] += (nanos[source] - after) / 2
+                scores[ReplicaChange(expert, target, (layer, other), source)] += (nanos[source] - after) / 2
 
 
 def _harm(draft: Draft, layer: int, expert: int, service: int) -> float:

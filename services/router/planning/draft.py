@@ -5,12 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.router.load.load import Load
-from services.router.planning.costs import Costs, Floats
-from services.router.planning.goals import Wanted
+from services.router.arrays import Floats
+from services.router.load.load import ExpertLoad
+from services.router.planning.costs import Costs
+from services.router.planning.goals import WantedHosting
 from services.router.planning.targets import Host, Target
 from services.router.planning.variation import drawn_steps
-from services.router.planning.work import LayerWork, Rates, Snapshot
+from services.router.planning.work import LayerWork, Rates, WorkSnapshot
+from services.wire.expert_key import ExpertKey
 
 Replica = tuple[int, int, int]  # position of the layer, expert, position of the service
 
@@ -24,7 +26,7 @@ class Draft:
     drawn steps that vary about it. Changes since the last `mark` can be taken back.
     """
 
-    def __init__(self, load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted) -> None:
+    def __init__(self, load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHosting) -> None:
         self.layers = wanted.layers
         if (len(self.layers), load.num_experts) != (load.num_layers, len(wanted.experts) // max(1, len(self.layers))):
             raise ValueError(f"a load of {load.tokens.shape} is none of {len(wanted.experts)} experts")
@@ -44,7 +46,7 @@ class Draft:
         self.works = _works(rates, load) if len(drawn) > 1 else judged_by[0]
         self._judged_by = [list(works) for works in zip(*judged_by, strict=True)]  # by layer
         self._changes: list[tuple[Replica, bool]] = []
-        self._snapshots: dict[int, list[Snapshot]] = {}
+        self._snapshots: dict[int, list[WorkSnapshot]] = {}
         self._is_marked = False
         self._fill()
 
@@ -82,7 +84,7 @@ class Draft:
         """The same by address, with nothing for services that are draining."""
         target: Target = {address: set() for address in self._all_addresses}
         for layer, expert, service in self.hosted():
-            target[self.hosts[service].address].add((self.layers[layer], expert))
+            target[self.hosts[service].address].add(ExpertKey(self.layers[layer], expert))
         return target
 
     def add(self, layer: int, expert: int, service: int) -> None:
@@ -170,6 +172,6 @@ class Draft:
                 self.spare[other].discard((layer, expert))
 
 
-def _works(rates: Rates, load: Load) -> list[LayerWork]:
+def _works(rates: Rates, load: ExpertLoad) -> list[LayerWork]:
     both = zip(load.tokens.tolist(), load.active.tolist(), strict=True)
     return [LayerWork(rates, tokens, active) for tokens, active in both]

@@ -5,7 +5,8 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-Counts = npt.NDArray[np.int64]
+from services.router.arrays import Counts
+
 Places = npt.NDArray[np.bool_]  # [services, experts]: who hosts what of one layer
 
 

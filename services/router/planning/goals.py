@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from services.router.expert_key import ExpertKey
 from services.router.planning.targets import Host, Target, even_target, missing_replicas, without
 from services.wire.errors import BadState, Overloaded
+from services.wire.expert_key import ExpertKey
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedHosting:
     """The experts of the model, and on how many services each is to be ready."""
 
     experts: Sequence[ExpertKey]
@@ -40,7 +40,7 @@ class Goal(ABC):
         return frozenset()
 
     @abstractmethod
-    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+    def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """Who is to host what. Raises ServingError when that cannot be."""
 
 
@@ -50,7 +50,7 @@ class Stated(Goal):
 
     experts: Mapping[str, frozenset[ExpertKey]]
 
-    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+    def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """As it was said, whoever is there."""
         return {address: set(experts) for address, experts in self.experts.items()}
 
@@ -63,7 +63,7 @@ class Stated(Goal):
 class Even(Goal):
     """Experts spread evenly over the services that are there."""
 
-    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+    def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """Even, with few moves from what is hosted."""
         absent = next((host.address for host in hosts if not host.takes and not host.is_draining), None)
         if absent is not None:
@@ -90,7 +90,7 @@ class Without(Goal):
         """That one."""
         return {self.address}
 
-    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+    def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """What is hosted, its experts moved to the others."""
         if self.address not in {host.address for host in hosts}:
             raise BadState(f"there is no expert service {self.address}, or it does not answer")
@@ -108,7 +108,7 @@ class Trimmed(Goal):
     What is missing then is put in their places, experts that are nowhere first.
     """
 
-    def target(self, hosts: Sequence[Host], wanted: Wanted) -> Target:
+    def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """What is hosted, less what is too much; the fullest services let go first."""
         staying = [host for host in hosts if not host.is_draining and host.takes]
         replicas = {key: sum(key in host.hosted for host in staying) for key in wanted.experts}

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 
-from services.router.expert_key import ExpertKey
 from services.router.planning.targets import Host
 from services.wire.errors import BadState
+from services.wire.expert_key import ExpertKey
 
 MAX_BATCH = 16  # experts of one load: they become ready together, and the next load is planned with what is known then
 Moves = dict[str, list[ExpertKey]]  # by address

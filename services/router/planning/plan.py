@@ -4,12 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from services.router.load.load import Load
-from services.router.planning.costs import Costs, Floats
+from services.router.arrays import Floats
+from services.router.load.load import ExpertLoad
+from services.router.planning.costs import Costs
 from services.router.planning.coverage import cover
 from services.router.planning.draft import Draft, Replica
-from services.router.planning.goals import Wanted
-from services.router.planning.strategy import Reason, Strategy
+from services.router.planning.goals import WantedHosting
+from services.router.planning.strategy import ReplicaReason, Strategy
 from services.router.planning.targets import Host, Target
 
 
@@ -64,7 +65,7 @@ class Plan:
         return float(self.before.sum() - self.after.sum())
 
 
-def plan(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted, strategy: Strategy) -> Plan:
+def plan(load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHosting, strategy: Strategy) -> Plan:
     """What `strategy` would have hosted where: `Balanced()`, `Eplb()` or `Static(target)`.
 
     `load` is of the wanted experts' layers in ascending order, `costs` of the hosts in their order. What is hosted now,
@@ -72,7 +73,7 @@ def plan(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted, strate
     """
     draft = Draft(load, hosts, costs, wanted)
     hosted = draft.hosted()
-    lacking = {replica: Reason(0.0, why) for replica, why in cover(draft).items()}
+    lacking = {replica: ReplicaReason(0.0, why) for replica, why in cover(draft).items()}
     before, before_pairs, before_active = draft.makespans(), draft.pairs(), draft.active()
     proposal = strategy.propose(draft)
     after = draft.makespans()
@@ -108,16 +109,16 @@ def plan(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted, strate
     )
 
 
-def step_nanos(load: Load, hosts: Sequence[Host], costs: Costs, wanted: Wanted) -> float:
+def step_nanos(load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHosting) -> float:
     """The time that experts take a mean step with what is hosted; arguments as for `plan`."""
     return float(Draft(load, hosts, costs, wanted).makespans().sum())
 
 
-def _even_parts(loads: Set[Replica], gains: Floats) -> dict[Replica, Reason]:
+def _even_parts(loads: Set[Replica], gains: Floats) -> dict[Replica, ReplicaReason]:
     """Each layer's gain in equal parts, where the strategy says no more."""
     num_loads = Counter(layer for layer, _, _ in loads)
     return {
-        replica: Reason(float(gains[replica[0]]) / num_loads[replica[0]], "its layer is placed anew")
+        replica: ReplicaReason(float(gains[replica[0]]) / num_loads[replica[0]], "its layer is placed anew")
         for replica in loads
     }
 

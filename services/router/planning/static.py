@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from services.router.expert_key import ExpertKey
 from services.router.planning.draft import Draft
 from services.router.planning.strategy import Proposal
 from services.router.planning.targets import check_target
+from services.wire.expert_key import ExpertKey
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Static:
 
     def propose(self, draft: Draft) -> Proposal:
         """Change the draft; see Strategy. Raises what `check_target` does for a target that must not be carried out."""
-        keys = [(layer, expert) for layer in draft.layers for expert in range(draft.num_experts)]
+        keys = [ExpertKey(layer, expert) for layer in draft.layers for expert in range(draft.num_experts)]
         stated = {address: mine for address, mine in self.experts.items() if mine}  # who is to be empty may be gone
         check_target(stated, keys, draft.hosts, draft.coverage)
         layers = {layer: position for position, layer in enumerate(draft.layers)}

@@ -8,7 +8,7 @@ from services.router.planning.draft import Draft, Replica
 
 
 @dataclass(frozen=True)
-class Reason:
+class ReplicaReason:
     """Why a replica is loaded: what a mean step is expected to gain by it, and a sentence."""
 
     gain_nanos: float
@@ -19,7 +19,7 @@ class Reason:
 class Proposal:
     """What is to be said about the changes of a draft: of some replicas apart, and why no more is changed."""
 
-    reasons: Mapping[Replica, Reason]
+    reasons: Mapping[Replica, ReplicaReason]
     summary: str
 
 

@@ -7,9 +7,10 @@ from itertools import chain
 
 import numpy as np
 
-from services.router.expert_key import ExpertKey
-from services.router.planning.even import Counts, Places, even_quotas, even_shares, fill_quotas, shared_experts
+from services.router.arrays import Counts
+from services.router.planning.even import Places, even_quotas, even_shares, fill_quotas, shared_experts
 from services.wire.errors import BadState, NotFound, Overloaded
+from services.wire.expert_key import ExpertKey
 
 Target = dict[str, set[ExpertKey]]  # what each service is to host in the end, by address
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from services.router.load.load import Load
+from services.router.load.load import ExpertLoad
 
 # Of an expert's pairs in steps in which it has any, relative to their mean: texts differ by more than chance.
 DEVIATION = 0.3
@@ -11,7 +11,7 @@ MAX_STEPS, MIN_STEPS, MAX_DRAWN = 16, 8, 8192
 SEED = 20251122  # always the same, so that equal loads give equal plans
 
 
-def drawn_steps(load: Load) -> list[Load]:
+def drawn_steps(load: ExpertLoad) -> list[ExpertLoad]:
     """Steps such as the load may be the mean of, every expert by itself; the load alone where the model is large."""
     num_steps = min(MAX_STEPS, MAX_DRAWN // max(1, load.tokens.size))
     if num_steps < MIN_STEPS:
@@ -22,4 +22,4 @@ def drawn_steps(load: Load) -> list[Load]:
     is_active = rng.random(shape) < chance
     factors = rng.gamma(DEVIATION**-2, DEVIATION**2, shape)
     tokens = np.where(is_active, load.tokens / chance * factors, 0.0)
-    return [Load(step, active.astype(np.float64)) for step, active in zip(tokens, is_active, strict=True)]
+    return [ExpertLoad(step, active.astype(np.float64)) for step, active in zip(tokens, is_active, strict=True)]

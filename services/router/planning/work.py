@@ -22,7 +22,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class WorkSnapshot:
     """What a layer's work was."""
 
     shares: list[dict[int, float]]
@@ -96,11 +96,13 @@ class LayerWork:
                 if len(self.shares[expert]) > 1 and self._has_work[expert]:
                     waiting.extend(changed for changed in self._share_out(expert) if changed not in waiting)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> WorkSnapshot:
         """What to `restore`."""
-        return Snapshot([share.copy() for share in self.shares], self.nanos.copy(), [set(it) for it in self.experts_of])
+        return WorkSnapshot(
+            [share.copy() for share in self.shares], self.nanos.copy(), [set(it) for it in self.experts_of]
+        )
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot: WorkSnapshot) -> None:
         """Take back everything since the snapshot."""
         self.shares, self.nanos, self.experts_of = snapshot.shares, snapshot.nanos, snapshot.experts_of
 

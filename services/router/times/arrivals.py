@@ -21,7 +21,7 @@ class Busy:
 LOOP = Busy()
 
 
-class Arrivals:
+class ReplyArrivals:
     """Dates replies of one service.
 
     A reply read by an idle loop arrived then, and teaches what the wire takes for its size. One read right after

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from services.runtime.otlp.destination import HTTP, Destination, Signal
+from services.runtime.otlp.destination import HTTP, ExportTarget, Signal
 from services.runtime.otlp.grpc_sender import GrpcSender
 from services.runtime.otlp.http_sender import HttpSender
 from services.runtime.otlp.not_taken import NotTaken
@@ -40,7 +40,7 @@ class Delivery:
     once, and is the last: a process that ends does not wait for a collector that is gone.
     """
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: ExportTarget) -> None:
         self._destination = destination
         self._sender: Sender = HttpSender(destination) if destination.protocol == HTTP else GrpcSender(destination)
         self._is_last = threading.Event()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.runtime.otlp.endpoint import Endpoint, grpc_endpoint, http_endpoint
 from services.runtime.otlp.security import Security
-from services.runtime.otlp.variables import Found, Variables
+from services.runtime.otlp.variables import Found, OtelVariables
 
 GRPC, HTTP = "grpc", "http/protobuf"
 DEFAULT_ENDPOINTS = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318"}
@@ -26,7 +26,7 @@ class Signal(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Destination:
+class ExportTarget:
     """Where a signal goes. `security` is None for plain text, `timeout_seconds` for no limit."""
 
     signal: Signal
@@ -38,7 +38,7 @@ class Destination:
     is_compressed: bool = False
 
     @classmethod
-    def read(cls, signal: Signal, variables: Variables) -> "Destination | None":
+    def read(cls, signal: Signal, variables: OtelVariables) -> "ExportTarget | None":
         """Where the variables have this signal sent; None where nobody asks for it."""
         own = f"{GENERAL}_{signal.name}"
         is_asked = _is_asked(signal, variables)
@@ -47,7 +47,7 @@ class Destination:
         return cls._read(signal, own, variables) if is_asked else None
 
     @classmethod
-    def _read(cls, signal: Signal, own: str, variables: Variables) -> "Destination | None":
+    def _read(cls, signal: Signal, own: str, variables: OtelVariables) -> "ExportTarget | None":
         def names(what: str) -> tuple[str, str]:
             return f"{own}_{what}", f"{GENERAL}_{what}"
 
@@ -67,7 +67,7 @@ class Destination:
         return cls(signal, protocol, endpoint, security, headers, millis / 1000 or None, is_compressed)
 
 
-def _is_asked(signal: Signal, variables: Variables) -> bool | None:
+def _is_asked(signal: Signal, variables: OtelVariables) -> bool | None:
     """What the variable that names the signal's exporters says; None where it says nothing."""
     found = variables.find(f"OTEL_{signal.name}_EXPORTER")
     if found is None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import grpc
 
-from services.runtime.otlp.destination import Destination, Signal
+from services.runtime.otlp.destination import ExportTarget, Signal
 from services.runtime.otlp.not_taken import NotTaken
 from services.runtime.otlp.security import Security
 
@@ -34,7 +34,7 @@ STATUS_DETAILS = "grpc-status-details-bin"
 class GrpcSender:
     """A connection to a collector. A proxy meant for the web is used for collectors of other machines alone."""
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: ExportTarget) -> None:
         self._channel = _channel(destination)
         self._export = self._channel.unary_unary(METHODS[destination.signal])
         self._metadata = destination.headers
@@ -55,7 +55,7 @@ class GrpcSender:
         self._channel.close()
 
 
-def _channel(destination: Destination) -> grpc.Channel:
+def _channel(destination: ExportTarget) -> grpc.Channel:
     endpoint, security = destination.endpoint, destination.security
     options = OPTIONS + (WITHOUT_PROXY if endpoint.is_loopback else ())
     if security is None:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
-from services.runtime.otlp.destination import Destination
+from services.runtime.otlp.destination import ExportTarget
 from services.runtime.otlp.not_taken import NotTaken
 
 # As OTLP's specification has it.
@@ -17,7 +17,7 @@ MAX_ANSWER_BYTES = 1 << 20
 class HttpSender:
     """A collector's URL. A proxy meant for the web is used for collectors of other machines alone."""
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: ExportTarget) -> None:
         handlers: list[Any] = [_NoRedirects()]
         if destination.security is not None:
             handlers.append(HTTPSHandler(context=destination.security.context()))

@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics import (
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogramAggregation
 
-from services.runtime.otlp.variables import Variables
+from services.runtime.otlp.variables import OtelVariables
 
 EXEMPLAR_FILTERS = {
     "trace_based": TraceBasedExemplarFilter(),
@@ -43,7 +43,7 @@ class MetricSettings:
     exemplars: str = "trace_based"
 
     @classmethod
-    def read(cls, variables: Variables) -> "MetricSettings":
+    def read(cls, variables: OtelVariables) -> "MetricSettings":
         """What the variables say."""
         return cls(
             variables.number(cls.interval_millis, "OTEL_METRIC_EXPORT_INTERVAL", least=1),

@@ -4,7 +4,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.runtime.otlp.variables import Found, Variables
+from services.runtime.otlp.variables import Found, OtelVariables
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Security:
     key: Path | None = None
 
     @classmethod
-    def read(cls, variables: Variables, prefixes: tuple[str, ...]) -> "Security":
+    def read(cls, variables: OtelVariables, prefixes: tuple[str, ...]) -> "Security":
         """What the variables with these prefixes say; files that are unusable are refused."""
         roots, certificate, key = (
             variables.find(*(f"{prefix}_{what}" for prefix in prefixes))
@@ -41,7 +41,7 @@ class Security:
         return context
 
 
-def _check(security: Security, found: Found, variables: Variables) -> None:
+def _check(security: Security, found: Found, variables: OtelVariables) -> None:
     try:
         security.context()
     except OSError as error:

@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from services.runtime.otlp.destination import Destination, Signal
+from services.runtime.otlp.destination import ExportTarget, Signal
 from services.runtime.otlp.metric_settings import MetricSettings
-from services.runtime.otlp.variables import Variables
+from services.runtime.otlp.variables import OtelVariables
 from services.runtime.settings import refuse
 
 SAMPLERS = {
@@ -41,8 +41,8 @@ class Telemetry:
     """
 
     is_disabled: bool = False
-    traces: Destination | None = None
-    metrics: Destination | None = None
+    traces: ExportTarget | None = None
+    metrics: ExportTarget | None = None
     sampler: Sampler = DEFAULT_ON
     metric_settings: MetricSettings = field(default_factory=MetricSettings)
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -51,20 +51,20 @@ class Telemetry:
 
 def load_telemetry(prog: str, environment: Mapping[str, str] = os.environ) -> Telemetry:
     """What the variables ask for; prints a line for each that cannot be followed and must be, and exits with 2."""
-    variables = Variables(environment)
+    variables = OtelVariables(environment)
     telemetry = _read(variables, environment)
     if variables.refusals:
         refuse(prog, list(dict.fromkeys(variables.refusals)))
     return telemetry
 
 
-def _read(variables: Variables, environment: Mapping[str, str]) -> Telemetry:
+def _read(variables: OtelVariables, environment: Mapping[str, str]) -> Telemetry:
     if variables.flag("OTEL_SDK_DISABLED"):
         return Telemetry(is_disabled=True)
     configured = variables.find("OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE")
     if configured is not None:
         variables.refuse(configured, "such a file is not read; it should be unset, and variables say what it says")
-    traces, metrics = (Destination.read(signal, variables) for signal in (Signal.TRACES, Signal.METRICS))
+    traces, metrics = (ExportTarget.read(signal, variables) for signal in (Signal.TRACES, Signal.METRICS))
     name = variables.text("OTEL_SERVICE_NAME")
     attributes = variables.attributes("OTEL_RESOURCE_ATTRIBUTES") | ({"service.name": name} if name else {})
     sampler = DEFAULT_ON if traces is None else _sampler(variables)
@@ -75,7 +75,7 @@ def _read(variables: Variables, environment: Mapping[str, str]) -> Telemetry:
     return Telemetry(False, traces, metrics, sampler, metric_settings, attributes, remarks)
 
 
-def _sampler(variables: Variables) -> Sampler:
+def _sampler(variables: OtelVariables) -> Sampler:
     default = "parentbased_always_on"
     name = variables.preference((*SAMPLERS, *RATIO_SAMPLERS), default, "OTEL_TRACES_SAMPLER")
     if name in RATIO_SAMPLERS:
@@ -83,7 +83,7 @@ def _sampler(variables: Variables) -> Sampler:
     return SAMPLERS[name]
 
 
-def _remark_on_the_rest(variables: Variables, environment: Mapping[str, str]) -> None:
+def _remark_on_the_rest(variables: OtelVariables, environment: Mapping[str, str]) -> None:
     propagators = variables.find("OTEL_PROPAGATORS")
     if propagators is not None and "tracecontext" not in propagators.value.lower():
         variables.remark(propagators, "it should have 'tracecontext'", "tracecontext")

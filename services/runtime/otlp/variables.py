@@ -21,7 +21,7 @@ class Found(NamedTuple):
     value: str
 
 
-class Variables:
+class OtelVariables:
     """Reads variables as the specification has it: an empty one is unset, choices are told apart without case.
 
     Where a value cannot be followed, `refusals` gets a line if it decides where data goes and in which form; else the

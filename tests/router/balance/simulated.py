@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from services.router.balance.balancer import Balancer
-from services.router.hosting.operations import Operation, Phase, Progress
+from services.router.hosting.operations import Operation, OperationProgress, Phase
 from services.router.load.watch import RoutingWatch
-from services.router.planning.goals import Wanted
+from services.router.planning.goals import WantedHosting
 from services.router.planning.moves import next_changes
 from services.router.planning.targets import Host, check_target, even_target
 from services.router.settings import RouterSettings
@@ -51,7 +51,7 @@ class World:
     """Stands for the fleet: all that a balancer asks of it. Operations are done at once, change by change."""
 
     def __init__(self, num_services: int, num_slots: int, *, coverage: int = 1) -> None:
-        self.wanted = Wanted(EXPERTS, coverage)
+        self.wanted = WantedHosting(EXPERTS, coverage)
         hosts = [Host(f"s{index}", num_slots) for index in range(num_services)]
         target = even_target(EXPERTS, hosts, coverage)
         self.hosting = [replace(host, hosted=frozenset(target[host.address])) for host in hosts]
@@ -86,7 +86,7 @@ class World:
                 self._change(address, lambda hosted, keys=keys: hosted | frozenset(keys))  # type: ignore[misc]
             for address, keys in changes.unloads.items():
                 self._change(address, lambda hosted, keys=keys: hosted - frozenset(keys))  # type: ignore[misc]
-        operation.report(Progress(Phase.DONE, 0, 0))
+        operation.report(OperationProgress(Phase.DONE, 0, 0))
         return operation
 
     def _change(self, address: str, change: Callable[[Set[Any]], frozenset[Any]]) -> None:

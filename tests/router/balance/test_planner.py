@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from services.router.balance.planner import MAX_WAITING, Planner
-from services.router.load.load import Load
+from services.router.load.load import ExpertLoad
 from services.router.planning.balanced import Balanced
 from services.router.planning.costs import Costs
-from services.router.planning.goals import Wanted
+from services.router.planning.goals import WantedHosting
 from services.router.planning.plan import plan
 from services.router.planning.targets import Host
 from services.wire.errors import DeadlinePassed, Overloaded, Unavailable
@@ -41,13 +41,15 @@ def is_there(pid: int) -> bool:
 
 async def test_what_a_function_returns_and_refuses_comes_back(planner: Planner) -> None:
     assert planner.pid is None  # not before it is needed
-    load = Load(np.ones((1, 4)), np.ones((1, 4)))
+    load = ExpertLoad(np.ones((1, 4)), np.ones((1, 4)))
     hosts = [Host("a", 4, frozenset(EXPERTS)), Host("b", 4)]
     costs = Costs.equal(2, 0.0, 0.0, 1.0)
-    made = await planner.run(plan, load, hosts, costs, Wanted(EXPERTS, 1), Balanced())
+    made = await planner.run(plan, load, hosts, costs, WantedHosting(EXPERTS, 1), Balanced())
     assert made.after.sum() < made.before.sum()
     with pytest.raises(Overloaded, match="too little expert memory"):
-        await planner.run(plan, load, [Host("a", 3)], Costs.equal(1, 0.0, 0.0, 1.0), Wanted(EXPERTS, 1), Balanced())
+        await planner.run(
+            plan, load, [Host("a", 3)], Costs.equal(1, 0.0, 0.0, 1.0), WantedHosting(EXPERTS, 1), Balanced()
+        )
     modules = await planner.run(eval, "set(__import__('sys').modules)")
     assert "services.router.planning.plan" in modules
     assert "torch" not in modules

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from services.router.balance.speeds import DEAD_BAND, UNKNOWN, costs_of
-from services.router.load.load import Load
+from services.router.load.load import ExpertLoad
 
 # Of four services each has two active experts and five pairs a layer.
-LOAD = Load(np.full((3, 8), 2.5), np.ones((3, 8)))
+LOAD = ExpertLoad(np.full((3, 8), 2.5), np.ones((3, 8)))
 
 
 def test_without_any_fit_an_expert_is_worth_some_tens_of_rows() -> None:

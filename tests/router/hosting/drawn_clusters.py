@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from services.router.expert_key import ExpertKey
 from services.router.planning.targets import Host
+from services.wire.expert_key import ExpertKey
 
 
 @st.composite

@@ -8,14 +8,14 @@ from typing import Any
 
 from services.expert.app import ExpertParts, build
 from services.expert.app import running as running_expert
-from services.expert.hosting import State
+from services.expert.hosting import ExpertState
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.placement import Placement
-from services.router.expert_key import ExpertKey
 from services.router.hosting.fleet import Fleet
-from services.router.hosting.operations import Progress
+from services.router.hosting.operations import OperationProgress
 from services.router.planning.goals import Goal
+from services.wire.expert_key import ExpertKey
 from tests.router.scripted_service import expected_of
 
 SECONDS = 30.0  # far more than anything here takes
@@ -76,7 +76,7 @@ class LocalExperts:
         return frozenset(
             (key.layer, key.expert)
             for key, hosted in self.parts[address].hosting.snapshot().experts
-            if hosted.state is State.READY
+            if hosted.state is ExpertState.READY
         )
 
     def num_taken(self, address: str) -> int:
@@ -107,7 +107,7 @@ class LocalFleet:
             while not holds():
                 await self.fleet._changed.wait()
 
-    async def change(self, goal: Goal, name: str = "", *, force: bool = False) -> list[Progress]:
+    async def change(self, goal: Goal, name: str = "", *, force: bool = False) -> list[OperationProgress]:
         """Carry out an operation; what was told of it."""
         async with asyncio.timeout(SECONDS):
             return [progress async for progress in self.fleet.change(name, goal, force=force).follow()]

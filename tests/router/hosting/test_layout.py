@@ -8,7 +8,7 @@ import pytest
 
 from services.router.dispatch.shares import NOBODY
 from services.router.hosting.contents import Contents
-from services.router.hosting.layout import Laid, Layout
+from services.router.hosting.layout import HostingLayout, LaidOut
 
 LAYERS, NUM_EXPERTS = (1, 3), 4
 
@@ -43,15 +43,15 @@ def contents() -> Contents:
 
 
 @pytest.fixture
-def layout(contents: Contents, conflicts: list[str]) -> Layout:
-    return Layout(LAYERS, NUM_EXPERTS, contents, conflicts.append)
+def layout(contents: Contents, conflicts: list[str]) -> HostingLayout:
+    return HostingLayout(LAYERS, NUM_EXPERTS, contents, conflicts.append)
 
 
-def lay_out(layout: Layout, *peers: Peer) -> Laid:
+def lay_out(layout: HostingLayout, *peers: Peer) -> LaidOut:
     return layout.lay_out(peers)  # type: ignore[arg-type]
 
 
-def test_an_expert_is_where_it_is_ready(layout: Layout) -> None:
+def test_an_expert_is_where_it_is_ready(layout: HostingLayout) -> None:
     laid = lay_out(layout, Peer("a:1").host((1, 0), (3, 2)), Peer("b:1").host((1, 0), (1, 1)))
     assert laid.placement.replicas[1].tolist() == [[True, False, False, False], [True, True, False, False]]
     assert laid.placement.owners[1][1] == 1
@@ -61,13 +61,13 @@ def test_an_expert_is_where_it_is_ready(layout: Layout) -> None:
     assert laid.min_live_replicas == 0
 
 
-def test_without_services_nothing_is_ready(layout: Layout) -> None:
+def test_without_services_nothing_is_ready(layout: HostingLayout) -> None:
     laid = lay_out(layout)
     assert laid.num_below(1) == len(LAYERS) * NUM_EXPERTS
     assert laid.min_live_replicas == 0
 
 
-def test_a_service_that_cannot_be_used_is_left_out_until_it_can(layout: Layout) -> None:
+def test_a_service_that_cannot_be_used_is_left_out_until_it_can(layout: HostingLayout) -> None:
     peer = Peer("a:1").host((1, 0))
     assert lay_out(layout, peer).placement.owners[1][0] == 0
     peer.is_usable = False
@@ -76,14 +76,14 @@ def test_a_service_that_cannot_be_used_is_left_out_until_it_can(layout: Layout) 
     assert lay_out(layout, peer).placement.owners[1][0] == 0
 
 
-def test_what_a_service_hosts_anew_replaces_what_it_hosted(layout: Layout) -> None:
+def test_what_a_service_hosts_anew_replaces_what_it_hosted(layout: HostingLayout) -> None:
     peer = Peer("a:1").host((1, 0))
     lay_out(layout, peer)
     laid = lay_out(layout, peer.host((1, 1)))
     assert laid.placement.owners[1].tolist() == [NOBODY, 0, NOBODY, NOBODY]
 
 
-def test_a_claim_that_disagrees_is_not_used_and_told_once(layout: Layout, conflicts: list[str]) -> None:
+def test_a_claim_that_disagrees_is_not_used_and_told_once(layout: HostingLayout, conflicts: list[str]) -> None:
     first, second = Peer("a:1").host((1, 0)), Peer("b:1").host((1, 0), (1, 1), content_hash=b"other")
     for _ in range(2):
         laid = lay_out(layout, first, second)
@@ -91,7 +91,7 @@ def test_a_claim_that_disagrees_is_not_used_and_told_once(layout: Layout, confli
     assert conflicts == ["a:1 and b:1 claim different weights for expert 0 of layer 1"]
 
 
-def test_a_claim_ends_with_the_service_that_made_it(layout: Layout, conflicts: list[str]) -> None:
+def test_a_claim_ends_with_the_service_that_made_it(layout: HostingLayout, conflicts: list[str]) -> None:
     first = Peer("a:1").host((1, 0))
     lay_out(layout, first)
     first.is_usable = False
@@ -102,7 +102,7 @@ def test_a_claim_ends_with_the_service_that_made_it(layout: Layout, conflicts: l
 
 @pytest.mark.parametrize("address", ["a:1", "b:1"])
 def test_once_all_is_settled_a_claim_outlives_the_service_that_made_it(
-    layout: Layout, contents: Contents, conflicts: list[str], address: str
+    layout: HostingLayout, contents: Contents, conflicts: list[str], address: str
 ) -> None:
     first = Peer("a:1").host((1, 0), (1, 1))
     lay_out(layout, first)
@@ -119,7 +119,7 @@ def test_once_all_is_settled_a_claim_outlives_the_service_that_made_it(
     assert lay_out(layout, restored).placement.owners[1][0] == 0
 
 
-def test_what_is_settled_is_what_services_are_asked_for(layout: Layout, contents: Contents) -> None:
+def test_what_is_settled_is_what_services_are_asked_for(layout: HostingLayout, contents: Contents) -> None:
     first = Peer("a:1").host((1, 0))
     lay_out(layout, first)
     assert contents.known((1, 0)) == b""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.expert.hosting import State
+from services.expert.hosting import ExpertState
 from services.expert.loading import Library
 from services.model.checkpoint import Checkpoint
 from services.router.hosting import transfers as transfers_module
@@ -265,7 +265,7 @@ async def test_two_routers_that_move_the_same_experts_lose_none(model: Path, che
         await first.change(goals[0])
         assert (experts.hosted(one), experts.hosted(two), experts.hosted(three)) == (half(0), half(1), frozenset())
         states = {hosted.state for parts in experts.parts.values() for _, hosted in parts.hosting.snapshot().experts}
-        assert states == {State.READY}
+        assert states == {ExpertState.READY}
 
 
 async def test_operations_of_one_name_are_one(model: Path, checkpoint: Checkpoint) -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.expert_key import ExpertKey
 from services.router.planning.moves import Changes, next_changes
 from services.router.planning.targets import Host, Target
 from services.wire.errors import BadState
+from services.wire.expert_key import ExpertKey
 
 A, B, C = (0, 0), (0, 1), (0, 2)
 

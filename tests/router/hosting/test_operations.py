@@ -11,9 +11,9 @@ from services.router.hosting.operations import (
     MAX_REMEMBERED,
     Operation,
     OperationFailed,
+    OperationProgress,
     Operations,
     Phase,
-    Progress,
 )
 from services.router.planning.goals import Even, Without
 from services.wire.errors import BadState, InvalidRequest, Overloaded, ServingError
@@ -37,7 +37,7 @@ class Work:
         await self.may_end.wait()
         if self.failure is not None:
             raise self.failure
-        operation.report(Progress(Phase.DONE, 2, 2))
+        operation.report(OperationProgress(Phase.DONE, 2, 2))
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def running(work: Work) -> AsyncIterator[Operations]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def followed(operation: Operation) -> list[Progress]:
+async def followed(operation: Operation) -> list[OperationProgress]:
     async with asyncio.timeout(10):
         return [progress async for progress in operation.follow()]
 
@@ -65,7 +65,7 @@ async def test_everyone_who_follows_sees_the_end() -> None:
         await asyncio.sleep(0)
         work.may_end.set()
         for told in await asyncio.gather(*following):
-            assert told == [Progress(Phase.LOADING, 0, 0), Progress(Phase.DONE, 2, 2)]
+            assert told == [OperationProgress(Phase.LOADING, 0, 0), OperationProgress(Phase.DONE, 2, 2)]
         assert operations.current is None
         assert operations.num_ended == {"done": 1}
 

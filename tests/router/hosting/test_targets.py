@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.expert_key import ExpertKey
 from services.router.planning.targets import Host, Target, check_target, even_target, missing_replicas, without
 from services.wire.errors import BadState, NotFound, Overloaded, ServingError
+from services.wire.expert_key import ExpertKey
 from tests.router.hosting.drawn_clusters import clusters
 
 NUM_LAYERS, NUM_EXPERTS = 3, 8

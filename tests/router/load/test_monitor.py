@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from services.router.load.load import Load
+from services.router.load.load import ExpertLoad
 from services.router.load.monitor import MAX_NOTED_PAIRS, MAX_NOTES, NUM_BUCKETS, LoadMonitor
 
 LAYERS, EXPERTS = 2, 4
@@ -131,4 +131,4 @@ def test_a_window_of_no_steps_is_refused():
 
 def test_a_load_of_unlike_shapes_is_refused():
     with pytest.raises(ValueError, match="both"):
-        Load(np.zeros((2, 3)), np.zeros((2, 4)))
+        ExpertLoad(np.zeros((2, 3)), np.zeros((2, 4)))

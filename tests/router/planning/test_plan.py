@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.load.load import Load
+from services.router.load.load import ExpertLoad
 from services.router.planning.balanced import Balanced
 from services.router.planning.costs import Costs
 from services.router.planning.eplb import Eplb
-from services.router.planning.goals import Wanted
+from services.router.planning.goals import WantedHosting
 from services.router.planning.moves import next_changes
 from services.router.planning.plan import Plan, plan
 from services.router.planning.static import Static
@@ -28,13 +28,13 @@ STRATEGIES: list[Strategy] = [Balanced(), Balanced(least_gain=0.0), Eplb()]
 PAIRS_ALONE = (0.0, 0.0, 100.0)  # nanoseconds: fixed, for each expert, for each pair
 
 
-def load_of(tokens: list[list[float]]) -> Load:
+def load_of(tokens: list[list[float]]) -> ExpertLoad:
     """With every expert active that has tokens at all."""
     array = np.array(tokens)
-    return Load(array, (array > 0).astype(np.float64))
+    return ExpertLoad(array, (array > 0).astype(np.float64))
 
 
-def skewed(hot: int) -> Load:
+def skewed(hot: int) -> ExpertLoad:
     """One expert of each layer has as many pairs as all others together."""
     tokens = np.ones((NUM_LAYERS, NUM_EXPERTS))
     tokens[:, hot] = NUM_EXPERTS - 1
@@ -51,8 +51,8 @@ def even_hosts(num_services: int, num_slots: int) -> list[Host]:
     return hosting(hosts, even_target(EXPERTS, hosts, 1))
 
 
-def planned(load: Load, hosts: list[Host], strategy: Strategy, coverage: int = 1) -> Plan:
-    return plan(load, hosts, Costs.equal(len(hosts), *PAIRS_ALONE), Wanted(EXPERTS, coverage), strategy)
+def planned(load: ExpertLoad, hosts: list[Host], strategy: Strategy, coverage: int = 1) -> Plan:
+    return plan(load, hosts, Costs.equal(len(hosts), *PAIRS_ALONE), WantedHosting(EXPERTS, coverage), strategy)
 
 
 def num_replicas(target: Target) -> Counter[tuple[int, int]]:
@@ -60,10 +60,10 @@ def num_replicas(target: Target) -> Counter[tuple[int, int]]:
 
 
 @st.composite
-def loads(draw: st.DrawFn) -> Load:
+def loads(draw: st.DrawFn) -> ExpertLoad:
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     tokens = np.maximum(0, rng.pareto(1.0, (NUM_LAYERS, NUM_EXPERTS)) - draw(st.sampled_from([0.0, 0.5])))
-    return Load(tokens, np.minimum(1.0, tokens))
+    return ExpertLoad(tokens, np.minimum(1.0, tokens))
 
 
 @st.composite
@@ -104,14 +104,14 @@ def assert_holds(hosts: list[Host], target: Target, coverage: int, *, strict: bo
 @settings(max_examples=100)
 @given(clusters(EXPERTS), loads(), st.integers(1, 3), st.sampled_from(STRATEGIES), st.data())
 def test_a_plan_is_within_memory_and_loses_nothing(
-    hosts: list[Host], load: Load, coverage: int, strategy: Strategy, data: st.DataObject
+    hosts: list[Host], load: ExpertLoad, coverage: int, strategy: Strategy, data: st.DataObject
 ) -> None:
     costs_of = data.draw(costs(len(hosts)))
     if not fits(hosts):
         with pytest.raises(Overloaded, match="too little expert memory"):
-            plan(load, hosts, costs_of, Wanted(EXPERTS, coverage), strategy)
+            plan(load, hosts, costs_of, WantedHosting(EXPERTS, coverage), strategy)
         return
-    made = plan(load, hosts, costs_of, Wanted(EXPERTS, coverage), strategy)
+    made = plan(load, hosts, costs_of, WantedHosting(EXPERTS, coverage), strategy)
     assert_holds(hosts, made.target, coverage, strict=isinstance(strategy, Balanced))
     assert made.reason
 
@@ -119,7 +119,7 @@ def test_a_plan_is_within_memory_and_loses_nothing(
 @settings(max_examples=60)
 @given(st.integers(2, 5), st.integers(0, 20), st.integers(1, 2), loads(), loads(), st.sampled_from(STRATEGIES))
 def test_every_plan_can_be_carried_out_within_memory_with_every_expert_ready_throughout(
-    num_services: int, num_spare: int, coverage: int, first: Load, second: Load, strategy: Strategy
+    num_services: int, num_spare: int, coverage: int, first: ExpertLoad, second: ExpertLoad, strategy: Strategy
 ) -> None:
     num_slots = -(-(len(EXPERTS) * coverage + num_spare) // num_services) + 1
     hosts = even_hosts(num_services, num_slots)
@@ -222,7 +222,7 @@ def test_memory_goes_to_the_layers_that_gain_by_it() -> None:
 def test_a_slow_service_is_given_less_to_do() -> None:
     hosts = even_hosts(4, 13)
     slow = Costs(np.zeros(4), np.zeros(4), np.array([100.0, 100.0, 100.0, 400.0]))
-    made = plan(load_of([[1.0] * NUM_EXPERTS] * NUM_LAYERS), hosts, slow, Wanted(EXPERTS, 1), Balanced())
+    made = plan(load_of([[1.0] * NUM_EXPERTS] * NUM_LAYERS), hosts, slow, WantedHosting(EXPERTS, 1), Balanced())
     assert made.before.mean() == pytest.approx(2 * 400, rel=0.1)
     assert made.after.mean() == pytest.approx(NUM_EXPERTS * 100 / 3.25, rel=0.1)
 
@@ -242,9 +242,9 @@ def test_with_full_memory_alternating_topics_move_little_and_every_placement_is_
 
 def test_a_spare_replica_gives_way_to_an_expert_without_a_home() -> None:
     first, *rest = EXPERTS[:NUM_EXPERTS]
-    one = Load(np.ones((1, NUM_EXPERTS)), np.ones((1, NUM_EXPERTS)))
+    one = ExpertLoad(np.ones((1, NUM_EXPERTS)), np.ones((1, NUM_EXPERTS)))
     hosts = [Host("a", 8, frozenset(rest)), Host("b", 8, frozenset(rest))]
-    made = plan(one, hosts, Costs.equal(2, *PAIRS_ALONE), Wanted(EXPERTS[:NUM_EXPERTS], 1), Balanced())
+    made = plan(one, hosts, Costs.equal(2, *PAIRS_ALONE), WantedHosting(EXPERTS[:NUM_EXPERTS], 1), Balanced())
     assert num_replicas(made.target)[first] >= 1
     assert "on no service" in next(move.why for move in made.moves if move.expert == first[1])
 
@@ -275,4 +275,4 @@ def test_what_was_stated_is_planned_as_it_is_and_refused_where_it_cannot_be() ->
 
 def test_a_load_of_other_experts_is_refused() -> None:
     with pytest.raises(ValueError, match="a load of"):
-        planned(Load(np.ones((2, NUM_EXPERTS)), np.ones((2, NUM_EXPERTS))), even_hosts(2, 24), Balanced())
+        planned(ExpertLoad(np.ones((2, NUM_EXPERTS)), np.ones((2, NUM_EXPERTS))), even_hosts(2, 24), Balanced())

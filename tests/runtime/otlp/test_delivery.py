@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from services.runtime.otlp.delivery import Delivery
-from services.runtime.otlp.destination import GRPC, HTTP, Destination, Signal
+from services.runtime.otlp.destination import GRPC, HTTP, ExportTarget, Signal
 from services.runtime.otlp.endpoint import grpc_endpoint, http_endpoint
 from services.runtime.otlp.grpc_sender import METHODS
 from services.runtime.otlp.security import Security
@@ -35,7 +35,7 @@ NOBODY = "http://127.0.0.1:9"
 class Collector:
     """What came by either protocol, and what is answered: gRPC's statuses or HTTP's, each once, then success."""
 
-    destination: Destination
+    destination: ExportTarget
     paths: list[str] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def add(export: Callable[..., Awaitable[bytes]], server: grpc.aio.Server) -> Non
 
 @pytest.fixture
 async def grpc_collector() -> AsyncIterator[Collector]:
-    collector = Collector(Destination(Signal.TRACES, GRPC, grpc_endpoint(NOBODY)))
+    collector = Collector(ExportTarget(Signal.TRACES, GRPC, grpc_endpoint(NOBODY)))
 
     async def export(message: bytes, context: grpc.aio.ServicerContext) -> bytes:
         method = METHODS[Signal.TRACES]
@@ -77,7 +77,7 @@ async def grpc_collector() -> AsyncIterator[Collector]:
 
 @pytest.fixture
 def http_collector() -> Iterator[Collector]:
-    collector = Collector(Destination(Signal.TRACES, HTTP, http_endpoint(NOBODY, None)))
+    collector = Collector(ExportTarget(Signal.TRACES, HTTP, http_endpoint(NOBODY, None)))
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -110,7 +110,7 @@ def collector(request: pytest.FixtureRequest, grpc_collector: Collector, http_co
     return grpc_collector if request.param == GRPC else http_collector
 
 
-async def deliver(destination: Destination, *messages: bytes) -> list[bool]:
+async def deliver(destination: ExportTarget, *messages: bytes) -> list[bool]:
     """Which of the messages were taken."""
 
     def deliver_all() -> list[bool]:
@@ -245,7 +245,7 @@ async def test_at_the_end_a_collector_that_is_gone_is_tried_twice_and_not_waited
 ):
     url = f"http://127.0.0.1:{unused_tcp_port}"
     endpoint = grpc_endpoint(url) if protocol == GRPC else http_endpoint(url, None)
-    delivery = Delivery(Destination(Signal.TRACES, protocol, endpoint, timeout_seconds=None))
+    delivery = Delivery(ExportTarget(Signal.TRACES, protocol, endpoint, timeout_seconds=None))
     delivery.hurry()  # else it would be tried for ever
     assert not await asyncio.to_thread(delivery.deliver, lambda: b"one")
     delivery.close()
@@ -313,7 +313,7 @@ async def test_a_secure_collector_is_told_by_the_certificate_that_is_named(
     async with secure_collector(protocol, certified) as port:
         url = f"https://localhost:{port}"
         endpoint = grpc_endpoint(url) if protocol == GRPC else http_endpoint(url, None)
-        trusting = Destination(Signal.TRACES, protocol, endpoint, certified)
+        trusting = ExportTarget(Signal.TRACES, protocol, endpoint, certified)
         assert await deliver(trusting, b"one") == [True]
         doubting = replace(trusting, security=Security(), timeout_seconds=0.2)
         assert await deliver(doubting, b"one") == [False]

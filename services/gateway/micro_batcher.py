@@ -40,7 +40,7 @@ class Link(Carrier, Protocol):
         """Send a batch that fits in `room`."""
 
 
-class Dispatcher:
+class MicroBatcher:
     """Owns the queue of sequences that wait for a router. Every method returns at once."""
 
     def __init__(self, waiting: WaitingQueue) -> None:

@@ -1,9 +1,9 @@
-"""Wakes whoever waits for something to have changed."""
+"""Tells tasks that something has changed, and wakes whoever waits for that."""
 
 import asyncio
 
 
-class Signal:
+class Notice:
     """Every `send` wakes all that wait at the time. Who looks at the state and then waits at once misses nothing."""
 
     def __init__(self) -> None:
