@@ -1,4 +1,6 @@
-"""Declares the modules in C: kernels and frame codec; all else about the package stands in pyproject.toml."""
+"""Declares the modules in C: kernels and frame codec; all else about the package stands in
+pyproject.toml.
+"""
 
 from pathlib import Path
 
@@ -11,14 +13,17 @@ ARGUMENTS = KERNELS / "arguments.c"
 
 
 def extension(name: str, sources: list[Path], headers: list[Path]) -> Extension:
-    """A module in C that is optional: without a compiler the install succeeds, and Python and torch do the work."""
+    """A module in C that is optional: without a compiler the install succeeds, and Python and torch
+    do the work.
+    """
     return Extension(
         name,
         sources=sorted(map(str, sources)),
         depends=sorted(map(str, headers)),
         include_dirs=[str(KERNELS)],
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
-        # Roundings are part of the contract: a product and a sum are fused only where the code says so.
+        # Roundings are part of the contract: a product and a sum are fused only where the code says
+        # so.
         extra_compile_args=["-O3", "-ffp-contract=off"],
         py_limited_api=True,
         optional=True,

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the two base images of the Dockerfile from this machine's own files, for where no image can be pulled.
+"""Makes the two base images of the Dockerfile from this machine's own files, for where no image can
+be pulled.
 
-Wants Debian or one of its kind with `gcc`, a docker engine, and nothing else. What stands for `python:3.11-slim` has
-this Python under /usr/local and the few Debian packages below; what stands for `python:3.11` has the compiler
-besides, and what this machine's pip is set to: its certificates, its index, and folders of wheels (find-links).
+Wants Debian or one of its kind with `gcc`, a docker engine, and nothing else. What stands for
+`python:3.11-slim` has this Python under /usr/local and the few Debian packages below; what stands
+for `python:3.11` has the compiler besides, and what this machine's pip is set to: its certificates,
+its index, and folders of wheels (find-links).
 """
 
 import os
@@ -35,10 +37,22 @@ PACKAGES = (
 COMPILER = ("gcc", "libc6-dev")
 # They only ask questions at an installation, and bring Perl.
 NOT_NEEDED = {"debconf", "debconf-2.0", "perl-base", "mawk", "gawk"}
-DOCUMENTS = tuple(f"/usr/share/{name}/" for name in ("doc", "info", "lintian", "locale", "man", "bug"))
+DOCUMENTS = tuple(
+    f"/usr/share/{name}/" for name in ("doc", "info", "lintian", "locale", "man", "bug")
+)
 TREE = ("bin", "sbin", "lib", "lib64")  # links into /usr, as Debian has it
 EMPTY = ("dev", "proc", "sys", "run", "root", "home", "etc", "tmp", "var/tmp", "opt")
-NOT_OF_PYTHON = ("__pycache__", "site-packages", "test", "tests", "config-*", "idlelib", "tkinter", "turtledemo", "*.a")
+NOT_OF_PYTHON = (
+    "__pycache__",
+    "site-packages",
+    "test",
+    "tests",
+    "config-*",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "*.a",
+)
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 WHEELS = "/opt/wheels"
 # There is no cache of the loader's that would know of /usr/local/lib.
@@ -48,8 +62,15 @@ VARIABLES = "PATH=/usr/local/bin:/usr/bin:/bin LD_LIBRARY_PATH=/usr/local/lib LA
 def main() -> int:
     """Make both images; the exit code."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("base", nargs="?", default="moesaic-base", help="name of the image that services run on")
-    parser.add_argument("build_base", nargs="?", default="moesaic-build-base", help="name of the one with a compiler")
+    parser.add_argument(
+        "base", nargs="?", default="moesaic-base", help="name of the image that services run on"
+    )
+    parser.add_argument(
+        "build_base",
+        nargs="?",
+        default="moesaic-build-base",
+        help="name of the one with a compiler",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "python"
@@ -60,21 +81,38 @@ def main() -> int:
 
 
 def files_of(packages: Iterable[str]) -> list[Path]:
-    """The files of installed packages and of all that they depend on, documents left out, where they really are."""
+    """The files of installed packages and of all that they depend on, documents left out, where
+    they really are.
+    """
     listed = _output("dpkg", "-L", *sorted(_with_dependencies(packages))).splitlines()
-    kept = (Path(line) for line in listed if line.startswith("/") and not line.startswith(DOCUMENTS))
-    resolved = {path.parent.resolve() / path.name for path in kept if path.is_symlink() or path.is_file()}
+    kept = (
+        Path(line) for line in listed if line.startswith("/") and not line.startswith(DOCUMENTS)
+    )
+    resolved = {
+        path.parent.resolve() / path.name for path in kept if path.is_symlink() or path.is_file()
+    }
     return sorted(path for path in resolved if path.parent != Path("/"))
 
 
 def import_image(name: str, python: Path, files: Iterable[Path], *, with_pip: bool = False) -> None:
     """Give docker a file system of these files and Python, under this name."""
-    command = ["docker", "import", "--change", f"ENV {VARIABLES}", "--change", 'CMD ["python3"]', "-", name]
+    command = [
+        "docker",
+        "import",
+        "--change",
+        f"ENV {VARIABLES}",
+        "--change",
+        'CMD ["python3"]',
+        "-",
+        name,
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as importing:
         assert importing.stdin is not None, "it is a pipe"
         with tarfile.open(fileobj=importing.stdin, mode="w|") as archive:
             for folder in EMPTY:
-                archive.addfile(_entry(folder, tarfile.DIRTYPE, 0o1777 if folder.endswith("tmp") else 0o755))
+                archive.addfile(
+                    _entry(folder, tarfile.DIRTYPE, 0o1777 if folder.endswith("tmp") else 0o755)
+                )
             for link in TREE:
                 archive.addfile(_link(link, f"usr/{link}"))
             for path in files:
@@ -88,20 +126,30 @@ def import_image(name: str, python: Path, files: Iterable[Path], *, with_pip: bo
 
 
 def _copy_python(target: Path) -> None:
-    """This Python with its headers, stripped, and without what only its own tests and editors need."""
+    """This Python with its headers, stripped, and without what only its own tests and
+    editors need.
+    """
     version = f"python{sysconfig.get_python_version()}"
     base = Path(sys.base_prefix)
     (target / "bin").mkdir(parents=True)
     shutil.copy2(base / "bin" / version, target / "bin")
     for folder in (f"lib/{version}", f"include/{version}"):
-        shutil.copytree(base / folder, target / folder, symlinks=True, ignore=shutil.ignore_patterns(*NOT_OF_PYTHON))
+        shutil.copytree(
+            base / folder,
+            target / folder,
+            symlinks=True,
+            ignore=shutil.ignore_patterns(*NOT_OF_PYTHON),
+        )
     for library in (base / "lib").glob("libpython*.so*"):
         shutil.copy2(library, target / "lib", follow_symlinks=False)
     (target / f"lib/{version}/site-packages").mkdir()
     for name in ("python", "python3"):
         (target / "bin" / name).symlink_to(version)
     binaries = [target / "bin" / version, *target.rglob("*.so*")]
-    subprocess.run(["strip", "--strip-unneeded", *(path for path in binaries if not path.is_symlink())], check=True)
+    subprocess.run(
+        ["strip", "--strip-unneeded", *(path for path in binaries if not path.is_symlink())],
+        check=True,
+    )
 
 
 def _add_pip_settings(archive: tarfile.TarFile, folder: Path) -> None:
@@ -143,7 +191,9 @@ def _with_dependencies(packages: Iterable[str]) -> set[str]:
 
 def _installed() -> Iterator[tuple[str, list[str]]]:
     """Every installed package with the names that it depends on, alternatives among them."""
-    for line in _output("dpkg-query", "-W", "-f", "${Package}\t${Pre-Depends}, ${Depends}\n").splitlines():
+    for line in _output(
+        "dpkg-query", "-W", "-f", "${Package}\t${Pre-Depends}, ${Depends}\n"
+    ).splitlines():
         package, _, names = line.partition("\t")
         alternatives = names.replace("|", ",").split(",")
         yield package, [name.split()[0].partition(":")[0] for name in alternatives if name.strip()]

@@ -1,4 +1,6 @@
-"""Random tiny checkpoints of every family that is served, saved to disk as a published one would be."""
+"""Random tiny checkpoints of every family that is served, saved to disk as a published one would
+be.
+"""
 
 import json
 from collections.abc import Iterator
@@ -22,8 +24,10 @@ CHAT_TEMPLATE = (
 )
 
 _TRAINING_TEXT = (
-    "The gateway turns text into token ids, and the router sends rows to the experts that its gate has chosen.",
-    "Four experts hold the other half of the weights; they answer in any order, and the rows are added in one.",
+    "The gateway turns text into token ids, and the router sends rows to the experts that its "
+    "gate has chosen.",
+    "Four experts hold the other half of the weights; they answer in any order, and the rows are "
+    "added in one.",
 )
 
 _SHARED: dict[str, Any] = {
@@ -51,7 +55,12 @@ _MIXED: dict[str, Any] = {
     "intermediate_size": 48,
     "moe_intermediate_size": 24,
 }  # dense layers and expert layers
-_ROUTED: dict[str, Any] = {**_MIXED, "n_routed_experts": 8, "n_shared_experts": 1, "first_k_dense_replace": 1}
+_ROUTED: dict[str, Any] = {
+    **_MIXED,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+}
 _LONGROPE: dict[str, Any] = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
@@ -63,7 +72,8 @@ _LONGROPE: dict[str, Any] = {
     "long_mscale": 1.3,
 }
 
-# What each family's configuration says beyond `_SHARED`. A key with a suffix is a variant of the family before it.
+# What each family's configuration says beyond `_SHARED`. A key with a suffix is a variant of the
+# family before it.
 FAMILIES: dict[str, dict[str, Any]] = {
     "olmoe": {"num_key_value_heads": 4, "intermediate_size": 24, "num_experts": 8},
     "mixtral": {"intermediate_size": 24, "num_local_experts": 8},
@@ -107,7 +117,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "glm4_moe": {**_ROUTED, "head_dim": 8, "n_group": 2, "topk_group": 1},
     "granitemoe": {"intermediate_size": 24, "num_local_experts": 8},
     "phimoe": {"intermediate_size": 24, "num_local_experts": 8},
-    "phimoe_longrope": {"intermediate_size": 24, "num_local_experts": 8, "rope_parameters": _LONGROPE},
+    "phimoe_longrope": {
+        "intermediate_size": 24,
+        "num_local_experts": 8,
+        "rope_parameters": _LONGROPE,
+    },
     "ernie4_5_moe": {
         **_MIXED,
         "moe_num_experts": 8,
@@ -137,8 +151,12 @@ def tiny_config(family: str, **overrides: Any) -> PreTrainedConfig:
     return CONFIG_MAPPING[family.removesuffix("_longrope")](**settings)
 
 
-def tiny_model(family: str, dtype: torch.dtype = torch.float32, *, seed: int = 1, **overrides: Any) -> PreTrainedModel:
-    """A random model in `dtype` whose weights are large enough for gates, experts and logits to matter."""
+def tiny_model(
+    family: str, dtype: torch.dtype = torch.float32, *, seed: int = 1, **overrides: Any
+) -> PreTrainedModel:
+    """A random model in `dtype` whose weights are large enough for gates, experts and logits to
+    matter.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(tiny_config(family, **overrides))
@@ -156,19 +174,24 @@ def save_tiny(
     max_shard_size: str = "1GB",
     **overrides: Any,
 ) -> Path:
-    """Write a random tiny checkpoint of `family` with its tokenizer to `directory`, and return that.
+    """Write a random tiny checkpoint of `family` with its tokenizer to `directory`, and return
+    that.
 
-    `max_shard_size` splits the weights over several files with an index (`"20KB"` does); `overrides` replace fields of
-    the configuration.
+    `max_shard_size` splits the weights over several files with an index (`"20KB"` does);
+    `overrides` replace fields of the configuration.
     """
     disable_progress_bar()
-    tiny_model(family, dtype, seed=seed, **overrides).save_pretrained(directory, max_shard_size=max_shard_size)
+    tiny_model(family, dtype, seed=seed, **overrides).save_pretrained(
+        directory, max_shard_size=max_shard_size
+    )
     save_tokenizer(directory)
     return directory
 
 
 def save_tokenizer(directory: Path) -> None:
-    """Write a byte-level tokenizer of VOCAB_SIZE ids, its configuration and a chat template to `directory`."""
+    """Write a byte-level tokenizer of VOCAB_SIZE ids, its configuration and a chat template to
+    `directory`.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -9,14 +9,16 @@ from hypothesis import settings
 
 # Before grpc is imported: services that are stopped in the middle of calls, as here, are no news.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-# Before torch is imported: the bits of a product by several threads depend on its number of rows on some processors.
+# Before torch is imported: the bits of a product by several threads depend on its number of rows on
+# some processors.
 os.environ["OMP_NUM_THREADS"] = "1"
 # What tests talk to is on this machine, and what they record goes where they say.
 for name in list(os.environ):
     if name.lower().endswith("_proxy") or name.startswith("OTEL_"):
         del os.environ[name]
 
-# A shell has what it starts in the background ignore SIGINT, and so would the commands that tests interrupt.
+# A shell has what it starts in the background ignore SIGINT, and so would the commands that tests
+# interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -27,7 +29,9 @@ settings.load_profile("untimed")
 
 @pytest.fixture
 def gradients_as_before() -> Iterator[None]:
-    """A router turns gradients off for its thread, for good; here that is the thread of every other test too."""
+    """A router turns gradients off for its thread, for good; here that is the thread of every other
+    test too.
+    """
     import torch  # most tests need none
 
     was_enabled = torch.is_grad_enabled()

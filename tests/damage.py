@@ -49,13 +49,17 @@ def without(part: str) -> Damage:
 
     def edit(directory: Path) -> None:
         path = directory / "model.safetensors"
-        save_file({name: value for name, value in load_file(path).items() if part not in name}, path)
+        save_file(
+            {name: value for name, value in load_file(path).items() if part not in name}, path
+        )
 
     return edit
 
 
 def altered(part: str) -> Damage:
-    """Damage to the weights: of each tensor whose name contains `part` one value, where small samples have none."""
+    """Damage to the weights: of each tensor whose name contains `part` one value, where small
+    samples have none.
+    """
 
     def edit(directory: Path) -> None:
         path = directory / "model.safetensors"

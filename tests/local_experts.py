@@ -1,4 +1,6 @@
-"""Experts of a checkpoint split over several modules of one process: what the cluster does, without the cluster."""
+"""Experts of a checkpoint split over several modules of one process: what the cluster does, without
+the cluster.
+"""
 
 from collections.abc import Sequence
 
@@ -16,22 +18,34 @@ def build_experts(
     dtype: torch.dtype,
     implementation: ExpertsImplementation = "grouped_mm",
 ) -> nn.Module:
-    """A filled module whose slot `i` is the expert `experts[i]` of `layer`; called as `empty_experts` says."""
-    module = empty_experts(checkpoint, layer, len(experts), dtype, torch.device("cpu"), implementation)
+    """A filled module whose slot `i` is the expert `experts[i]` of `layer`; called as
+    `empty_experts` says.
+    """
+    module = empty_experts(
+        checkpoint, layer, len(experts), dtype, torch.device("cpu"), implementation
+    )
     for slot, expert in enumerate(experts):
         fill_expert(module, slot, checkpoint.read_expert(layer, expert, dtype))
     return module
 
 
 class LocalExperts(nn.Module):
-    """Experts of one layer dealt out to `num_shares` modules in turn, and combined as the router combines them."""
+    """Experts of one layer dealt out to `num_shares` modules in turn, and combined as the router
+    combines them.
+    """
 
-    def __init__(self, checkpoint: Checkpoint, layer: int, dtype: torch.dtype, num_shares: int = 3) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, layer: int, dtype: torch.dtype, num_shares: int = 3
+    ) -> None:
         super().__init__()
         hosted = [range(share, checkpoint.num_experts, num_shares) for share in range(num_shares)]
-        self.shares = nn.ModuleList(build_experts(checkpoint, layer, experts, dtype) for experts in hosted)
+        self.shares = nn.ModuleList(
+            build_experts(checkpoint, layer, experts, dtype) for experts in hosted
+        )
 
-    def forward(self, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         """[tokens, hidden_size], [tokens, k], [tokens, k] -> [tokens, hidden_size]"""
         tokens, chosen = experts.shape
         flat = experts.reshape(-1)

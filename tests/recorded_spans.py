@@ -40,6 +40,8 @@ def recorded_spans() -> Iterator[RecordedSpans]:
 def attributes_of(span: Span) -> dict[str, str | int]:
     """What is written about a span."""
     return {
-        one.key: one.value.string_value if one.value.HasField("string_value") else one.value.int_value
+        one.key: one.value.string_value
+        if one.value.HasField("string_value")
+        else one.value.int_value
         for one in span.attributes
     }

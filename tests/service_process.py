@@ -22,7 +22,9 @@ def free_port() -> int:
 async def service_process(
     name: str, *flags: str, stderr: int = asyncio.subprocess.PIPE
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
-    """The process of `services.name` and the stream on which it announces that it is ready; it is killed at the end."""
+    """The process of `services.name` and the stream on which it announces that it is ready; it is
+    killed at the end.
+    """
     reading, writing = os.pipe()
     announced = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(

@@ -17,8 +17,12 @@ TELEMETRY_NAME = re.compile(r"(gen_ai|moesaic|gateway|router|expert)(\.(?!v1\b)[
 
 
 def strings_in_code() -> set[str]:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "services").rglob("*.py")]
-    constants = (node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    trees = [
+        ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "services").rglob("*.py")
+    ]
+    constants = (
+        node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)
+    )
     return {value for value in constants if isinstance(value, str)}
 
 
@@ -32,7 +36,11 @@ def test_every_metric_attribute_and_span_is_documented():
 def test_every_documented_metric_exists():
     documented = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
     _, _, metrics = documented.partition("## Metrics")
-    named = {name for row in re.findall(r"^\| (`.*?) \|", metrics, re.MULTILINE) for name in row.split("`")[1::2]}
+    named = {
+        name
+        for row in re.findall(r"^\| (`.*?) \|", metrics, re.MULTILINE)
+        for name in row.split("`")[1::2]
+    }
     assert named
     assert named - strings_in_code() == set()
 
@@ -44,7 +52,9 @@ def test_links_between_documents_lead_somewhere():
         for document in documents
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
     }
-    assert [str(target) for document, target in targets if not (document.parent / target).exists()] == []
+    assert [
+        str(target) for document, target in targets if not (document.parent / target).exists()
+    ] == []
 
 
 def commands_in(document: str) -> Iterator[list[str]]:
@@ -59,7 +69,9 @@ README_COMMANDS = {shlex.join(words): words for words in commands_in("README.md"
 
 
 @pytest.mark.parametrize("line", README_COMMANDS)
-def test_every_command_of_the_readme_is_one_with_such_flags(line: str, capsys: pytest.CaptureFixture[str]):
+def test_every_command_of_the_readme_is_one_with_such_flags(
+    line: str, capsys: pytest.CaptureFixture[str]
+):
     _, name, *rest = README_COMMANDS[line]
     assert name in COMMANDS
     action = rest[:1] if name in ("placement", "experts", "routing") else []
@@ -67,12 +79,18 @@ def test_every_command_of_the_readme_is_one_with_such_flags(line: str, capsys: p
         main([name, *action, "--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert [flag for flag in rest if flag.startswith("--") and f"{flag} " not in told and f"{flag}," not in told] == []
+    assert [
+        flag
+        for flag in rest
+        if flag.startswith("--") and f"{flag} " not in told and f"{flag}," not in told
+    ] == []
 
 
 def test_a_fresh_shell_is_told_how_it_finds_the_command_before_it_is_to_type_it():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.index("```\n. .venv/bin/activate\n") < readme.index("```\nmoesaic ")
     command = ["make", "--no-print-directory", "-n", "run"]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    printed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
     assert "next: . .venv/bin/activate" in printed.stdout.splitlines()[-1]

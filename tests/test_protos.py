@@ -16,14 +16,21 @@ STUBS = (common_pb2, expert_pb2, generation_pb2, placement_pb2, router_pb2)
 def buf(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = Path(sysconfig.get_path("scripts")) / "buf"
     return subprocess.run(
-        [str(command), *arguments], cwd=PROTOS, capture_output=True, text=True, timeout=60, check=False
+        [str(command), *arguments],
+        cwd=PROTOS,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileDescriptorProto]:
     image = tmp_path_factory.mktemp("image") / "protos.binpb"
-    built = buf("build", "--as-file-descriptor-set", "--exclude-source-info", "--output", str(image))
+    built = buf(
+        "build", "--as-file-descriptor-set", "--exclude-source-info", "--output", str(image)
+    )
     assert built.returncode == 0, built.stderr
     return {file.name: file for file in FileDescriptorSet.FromString(image.read_bytes()).file}
 

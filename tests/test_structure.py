@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 50
-# Imports point one way: a package may import itself and what stands beside its name, and no other of ours.
+# Imports point one way: a package may import itself and what stands beside its name, and no other
+# of ours.
 MAY_IMPORT = {
     "wire": {"kernels", "moesaic"},
     "runtime": {"wire", "moesaic"},
@@ -27,10 +28,17 @@ MAY_IMPORT = {
 }
 WITHOUT_TORCH = ("metadata", "gateway", "tracing", "cli", "runtime", "wire")
 # The files between torch and the wire.
-MAY_IMPORT_TORCH = {Path("services/wire") / name for name in ("frames.py", "row_bytes.py", "native/messages.py")}
+MAY_IMPORT_TORCH = {
+    Path("services/wire") / name
+    for name in ("frames.py", "received.py", "row_bytes.py", "native/messages.py")
+}
 TORCH_PACKAGES = {"torch", "transformers", "safetensors"}
 
-SOURCES = sorted(path.relative_to(ROOT) for folder in ("services", "train") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path.relative_to(ROOT)
+    for folder in ("services", "train")
+    for path in (ROOT / folder).rglob("*.py")
+)
 PACKAGED = [path for path in SOURCES if path.parts[0] == "services" and len(path.parts) > 2]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -76,7 +84,8 @@ def test_only_frames_bring_torch_to_the_wire():
     bringing = {
         path
         for path in PACKAGED
-        if path.parts[1] in WITHOUT_TORCH and {module.partition(".")[0] for module in imports(path)} & TORCH_PACKAGES
+        if path.parts[1] in WITHOUT_TORCH
+        and {module.partition(".")[0] for module in imports(path)} & TORCH_PACKAGES
     }
     assert bringing <= MAY_IMPORT_TORCH
 
@@ -124,6 +133,14 @@ def test_modules_say_in_their_first_line_what_they_are_for():
 
 def test_clients_are_opened_where_proxies_are_kept_away():
     opening = re.compile(r"\b(urlopen|insecure_channel|secure_channel)\(|trust_env")
-    sources = (path for folder in ("services", "bench", "tests/compose") for path in (ROOT / folder).rglob("*.py"))
-    found = {str(path.relative_to(ROOT)) for path in sources if opening.search(path.read_text(encoding="utf-8"))}
+    sources = (
+        path
+        for folder in ("services", "bench", "tests/compose")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    found = {
+        str(path.relative_to(ROOT))
+        for path in sources
+        if opening.search(path.read_text(encoding="utf-8"))
+    }
     assert found == {"services/runtime/channels.py", "services/runtime/otlp/grpc_sender.py"}

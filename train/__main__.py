@@ -24,7 +24,10 @@ def main() -> None:
     if arguments.resume is not None:
         trainer.restore(arguments.resume)
         if trainer.step > recipe.decay_start:
-            raise SystemExit(f"{arguments.resume} is past step {recipe.decay_start}, where this run's decay starts")
+            raise SystemExit(
+                f"{arguments.resume} is past step {recipe.decay_start}, where this run's decay "
+                "starts"
+            )
     run(trainer, arguments.work, arguments.save_every)
 
 
@@ -59,9 +62,18 @@ def _line(trainer: Trainer, report: StepReport, steps_per_second: float) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
-    parser.add_argument("--steps", type=int, required=True, help="length of the whole run, resumed or not")
-    parser.add_argument("--work", type=Path, default=Path("build/train"), help="where `python -m train.prepare` wrote")
-    parser.add_argument("--resume", type=Path, default=None, help="a checkpoint from before the decay")
+    parser.add_argument(
+        "--steps", type=int, required=True, help="length of the whole run, resumed or not"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("build/train"),
+        help="where `python -m train.prepare` wrote",
+    )
+    parser.add_argument(
+        "--resume", type=Path, default=None, help="a checkpoint from before the decay"
+    )
     parser.add_argument("--save-every", type=int, default=250)
     parser.add_argument("--threads", type=int, default=1)
     return parser

@@ -39,7 +39,9 @@ def bars(measured: Measured) -> list[Bar]:
     greedy = measured.greedy_tokens
     return [
         _at_most("stories, bits per byte", measured.story_bits, MAX_STORY_BITS, ".3f"),
-        _at_most("natural text, mean bits per byte", measured.natural_bits, MAX_NATURAL_BITS, ".3f"),
+        _at_most(
+            "natural text, mean bits per byte", measured.natural_bits, MAX_NATURAL_BITS, ".3f"
+        ),
         _at_most("distinct names in a story", measured.distinct_names, MAX_DISTINCT_NAMES, ".2f"),
         Bar(
             "the requested name comes first",

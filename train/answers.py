@@ -40,7 +40,11 @@ def generate(
     tokenizer.padding_side = "left"
     batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
     torch.manual_seed(0)
-    sampling = {"do_sample": True, "temperature": heat, "top_p": 0.9, "top_k": 0} if heat else {"do_sample": False}
+    sampling = (
+        {"do_sample": True, "temperature": heat, "top_p": 0.9, "top_k": 0}
+        if heat
+        else {"do_sample": False}
+    )
     with torch.no_grad():
         output = cast(Any, model).generate(
             input_ids=batch.input_ids,
@@ -76,7 +80,8 @@ def measure_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     written = [_names_in(writer.document().split(ASSISTANT)[-1]) for _ in range(400)]
     return Names(
         distinct=_mean_distinct(told),
-        asked_first=sum(names[:1] == [name] for names, name in zip(told, asked, strict=True)) / NUM_REQUESTS,
+        asked_first=sum(names[:1] == [name] for names, name in zip(told, asked, strict=True))
+        / NUM_REQUESTS,
         distinct_in_data=_mean_distinct(written),
     )
 
@@ -91,9 +96,13 @@ def _mean_distinct(texts: list[list[str]]) -> float:
 
 
 def measure_recall(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-    """The share of known exchanges and of trained definitions that the greedy answer repeats exactly."""
+    """The share of known exchanges and of trained definitions that the greedy answer repeats
+    exactly.
+    """
     random = Random(WORDING_SEED)
-    defined = random.sample([text for word in definitions(random) for text in word], NUM_DEFINITIONS)
+    defined = random.sample(
+        [text for word in definitions(random) for text in word], NUM_DEFINITIONS
+    )
     known = sorted(set(exchanges()))
     chat = [text for text in known if not re.search(" is [0-9]+[.]$", text)]
     sums = random.sample([text for text in known if text not in chat], NUM_DEFINITIONS)
@@ -104,10 +113,14 @@ def measure_recall(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     }
 
 
-def _recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: list[str]) -> float:
+def _recalled(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: list[str]
+) -> float:
     accepted: dict[str, set[str]] = {}
     for document in documents:
         question, answer = document.split(ASSISTANT)
         accepted.setdefault(question + ASSISTANT, set()).add(answer + "<|endoftext|>")
     given = generate(model, tokenizer, list(accepted), ANSWER_TOKENS)
-    return sum(answer in wanted for answer, wanted in zip(given, accepted.values(), strict=True)) / len(accepted)
+    return sum(
+        answer in wanted for answer, wanted in zip(given, accepted.values(), strict=True)
+    ) / len(accepted)

@@ -1,4 +1,6 @@
-"""Causal attention on a CPU, for training: one sequence at a time, so that its scores stay in the cache."""
+"""Causal attention on a CPU, for training: one sequence at a time, so that its scores stay in the
+cache.
+"""
 
 from typing import Any
 
@@ -10,7 +12,9 @@ NAME = "cached_causal"
 
 
 class CausalAttention(torch.autograd.Function):
-    """Attention over whole windows without padding; keeps only the probabilities for the way back."""
+    """Attention over whole windows without padding; keeps only the probabilities for
+    the way back.
+    """
 
     @staticmethod
     def forward(
@@ -30,7 +34,9 @@ class CausalAttention(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(context: Any, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+    def backward(
+        context: Any, slope: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         query, key, value, probabilities = context.saved_tensors
         slope = slope.contiguous()
         gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
@@ -38,7 +44,9 @@ class CausalAttention(torch.autograd.Function):
             shares = probabilities[row]
             torch.bmm(shares.transpose(1, 2), slope[row], out=gradients[2][row])
             inner = torch.bmm(slope[row], value[row].transpose(1, 2))
-            scores = torch._softmax_backward_data(inner, shares, -1, inner.dtype).mul_(context.scale)
+            scores = torch._softmax_backward_data(inner, shares, -1, inner.dtype).mul_(
+                context.scale
+            )
             torch.bmm(scores, key[row], out=gradients[0][row])
             torch.bmm(scores.transpose(1, 2), query[row], out=gradients[1][row])
         return *gradients, None
@@ -53,7 +61,9 @@ def cached_causal(
     scaling: float,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls: query [batch, heads, window, head], result [batch, window, heads, head]."""
+    """What transformers calls: query [batch, heads, window, head], result [batch, window, heads,
+    head].
+    """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()

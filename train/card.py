@@ -35,9 +35,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/train"))
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--minutes", type=float, required=True, help="wall time of the training run")
+    parser.add_argument(
+        "--minutes", type=float, required=True, help="wall time of the training run"
+    )
     parser.add_argument("--machine", required=True, help="what it ran on, in words")
-    parser.add_argument("--conduct", default="", help="a sentence on how the run went, such as its resumptions")
+    parser.add_argument(
+        "--conduct", default="", help="a sentence on how the run went, such as its resumptions"
+    )
     arguments = parser.parse_args()
     evaluation = json.loads((arguments.work / "evaluation.json").read_text())
     recipe = Recipe(steps=arguments.steps)
@@ -90,12 +94,18 @@ def _results(evaluation: dict[str, Any]) -> dict[str, Any]:
     ]
     domains.append(["*training mix*", "", "", _loads(loads)])
     bars = [
-        [bar["what"], bar["wanted"], bar["measured"], "passed" if bar["is_cleared"] else "**missed**"]
+        [
+            bar["what"],
+            bar["wanted"],
+            bar["measured"],
+            "passed" if bar["is_cleared"] else "**missed**",
+        ]
         for bar in evaluation["gate"]
     ]
     return {
         "domain_table": _table(
-            ["domain", "bits per byte", "next token right", "busiest expert, layers 0 to 5"], domains
+            ["domain", "bits per byte", "next token right", "busiest expert, layers 0 to 5"],
+            domains,
         ),
         "gate_table": _table(["bar", "wanted", "measured", ""], bars),
         "samples": "\n\n".join(samples[:NUM_OPEN_SAMPLES]),
@@ -137,7 +147,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _sums(paths: list[Path]) -> str:
-    return "\n".join(f"- `{hashlib.sha256(path.read_bytes()).hexdigest()}` {path.name}" for path in paths)
+    return "\n".join(
+        f"- `{hashlib.sha256(path.read_bytes()).hexdigest()}` {path.name}" for path in paths
+    )
 
 
 if __name__ == "__main__":

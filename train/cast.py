@@ -107,7 +107,11 @@ def words() -> dict[str, Any]:
 def all_names(*pools: str) -> list[str]:
     """The real and the made-up names of the given pools, all of them when none is given."""
     lists = words()
-    return [name for pool in pools or ("girls", "boys", "pets") for name in lists[pool] + lists[f"made_{pool}"]]
+    return [
+        name
+        for pool in pools or ("girls", "boys", "pets")
+        for name in lists[pool] + lists[f"made_{pool}"]
+    ]
 
 
 def draw_character(random: Random, *, child: bool = False) -> Character:
@@ -135,7 +139,9 @@ def draw_character(random: Random, *, child: bool = False) -> Character:
 
 
 def draw_cast(random: Random, *, child: bool) -> dict[str, Any]:
-    """Everything a skeleton may name; drawn whole for every story so that the order never varies."""
+    """Everything a skeleton may name; drawn whole for every story so that the order
+    never varies.
+    """
     lists = words()
     hero = draw_character(random, child=child)
     friend = draw_character(random)
@@ -185,5 +191,7 @@ def _made_names(parts: dict[str, Any]) -> list[str]:
         parts["vowels"].split(),
         parts["ends"],
     ]
-    names = {"".join(random.choice(slot) for slot in slots).capitalize() for _ in range(parts["drawn"])}
+    names = {
+        "".join(random.choice(slot) for slot in slots).capitalize() for _ in range(parts["drawn"])
+    }
     return sorted(names)

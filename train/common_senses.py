@@ -1,4 +1,5 @@
-"""Extracts the first senses of common words from a WordNet 3.0 dictionary into `data/common_senses.tsv`.
+"""Extracts the first senses of common words from a WordNet 3.0 dictionary into
+`data/common_senses.tsv`.
 
 Only needed to rebuild that file: WordNet's tag counts are not part of the corpus archive.
 """
@@ -20,7 +21,9 @@ COUNTED_SHARE = 0.03
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dictionary", type=Path, help="the folder with index.noun, data.noun and cntlist.rev")
+    parser.add_argument(
+        "dictionary", type=Path, help="the folder with index.noun, data.noun and cntlist.rev"
+    )
     dictionary = parser.parse_args().dictionary
     counted = _counted_words()
     rows = []
@@ -53,7 +56,9 @@ def _first_gloss(dictionary: Path, word: str, part: str) -> str | None:
     line = _lines(dictionary / f"data.{part}")[offset]
     gloss = re.split(r"[;:]", line.split(" | ", 1)[1])[0]
     gloss = re.sub(r"\s+", " ", re.sub(r"\([^)]*\)", "", gloss)).replace("`", "'").strip()
-    is_good = 8 <= len(gloss) <= MAX_GLOSS_CHARACTERS and gloss.isascii() and word not in gloss.split()
+    is_good = (
+        8 <= len(gloss) <= MAX_GLOSS_CHARACTERS and gloss.isascii() and word not in gloss.split()
+    )
     return gloss if is_good and "(" not in gloss and '"' not in gloss else None
 
 
@@ -71,7 +76,9 @@ def _counted_words() -> set[str]:
         words = re.findall("[a-z]+", " ".join(read_domain(domain)).lower())
         alone.update(words)
         with_article.update(word for before, word in pairwise(words) if before in ("a", "an"))
-    return {word for word, count in with_article.items() if count >= max(2, COUNTED_SHARE * alone[word])}
+    return {
+        word for word, count in with_article.items() if count >= max(2, COUNTED_SHARE * alone[word])
+    }
 
 
 if __name__ == "__main__":

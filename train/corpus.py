@@ -11,8 +11,16 @@ SEPARATOR = "\x1e"
 @cache
 def _domains() -> dict[str, str]:
     with tarfile.open(ARCHIVE, "r:xz") as archive:
-        members = {Path(member.name).stem: archive.extractfile(member) for member in archive if member.isfile()}
-        return {name: content.read().decode() for name, content in members.items() if content is not None}
+        members = {
+            Path(member.name).stem: archive.extractfile(member)
+            for member in archive
+            if member.isfile()
+        }
+        return {
+            name: content.read().decode()
+            for name, content in members.items()
+            if content is not None
+        }
 
 
 def read_domain(name: str) -> list[str]:

@@ -16,13 +16,18 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        context: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
         """hidden [tokens, width], weight [vocabulary, width], targets [tokens]."""
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros(weight.shape, dtype=torch.float32)
         total = torch.zeros((), dtype=torch.float32)
         for start in range(0, len(hidden), CHUNK_ROWS):
-            rows, wanted = hidden[start : start + CHUNK_ROWS], targets[start : start + CHUNK_ROWS, None]
+            rows, wanted = (
+                hidden[start : start + CHUNK_ROWS],
+                targets[start : start + CHUNK_ROWS, None],
+            )
             slope = (rows @ weight.T).float().softmax(-1)  # [rows, vocabulary]
             total -= slope.gather(1, wanted).clamp_min(SMALLEST).log().sum()
             slope.scatter_add_(1, wanted, torch.full(wanted.shape, -1.0))
@@ -40,7 +45,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return hidden_gradient * scale, weight_gradient * scale, None
 
 
-def cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def cross_entropy(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
     """The mean over all tokens; see `ChunkedCrossEntropy`."""
     result: torch.Tensor = ChunkedCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
     return result

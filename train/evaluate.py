@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from train.acceptance import Measured, bars
 from train.answers import ask, generate, measure_names, measure_recall
@@ -46,7 +51,9 @@ def main() -> None:
     print(json.dumps(report, indent=1))
 
 
-def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Path, recipe: Recipe) -> dict[str, Any]:
+def evaluate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Path, recipe: Recipe
+) -> dict[str, Any]:
     """All figures of the card, ready for JSON."""
     samples = {prompt: generate(model, tokenizer, [prompt], SAMPLE_TOKENS)[0] for prompt in PROMPTS}
     warm = generate(model, tokenizer, [PROMPTS[1]], SAMPLE_TOKENS, heat=0.7)[0]
@@ -64,7 +71,9 @@ def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: P
         asked_first=names.asked_first,
         highest_loads=load.max(-1).values.tolist(),
         lowest_load=load.min().item(),
-        greedy_tokens=len(tokenizer(opening, add_special_tokens=False).input_ids) if has_ended else None,
+        greedy_tokens=len(tokenizer(opening, add_special_tokens=False).input_ids)
+        if has_ended
+        else None,
     )
     return {
         "domains": {domain: _domain_line(score, recipe) for domain, score in scores.items()},

@@ -18,7 +18,10 @@ def padded_experts(
     experts: nn.Module, hidden: torch.Tensor, chosen: torch.Tensor, shares: torch.Tensor
 ) -> torch.Tensor:
     """hidden [tokens, width]; chosen and shares [tokens, experts per token]."""
-    gate_up_proj, down_proj = cast(torch.Tensor, experts.gate_up_proj), cast(torch.Tensor, experts.down_proj)
+    gate_up_proj, down_proj = (
+        cast(torch.Tensor, experts.gate_up_proj),
+        cast(torch.Tensor, experts.down_proj),
+    )
     num_experts, per_token = len(gate_up_proj), chosen.shape[1]
     slots, sizes = _padded_slots(chosen.reshape(-1), num_experts)
     is_real = slots >= 0
@@ -43,7 +46,9 @@ def _expert(rows: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor) -> to
 
 
 def _padded_slots(chosen: torch.Tensor, num_experts: int) -> tuple[torch.Tensor, list[int]]:
-    """The slots sorted by expert, each expert's run filled up with -1, and the lengths of the runs."""
+    """The slots sorted by expert, each expert's run filled up with -1, and the lengths
+    of the runs.
+    """
     order = chosen.argsort(stable=True)
     counts = torch.bincount(chosen, minlength=num_experts)
     sizes = (counts + ROWS - 1) // ROWS * ROWS

@@ -1,4 +1,6 @@
-"""Writes a checkpoint as a model folder in Hugging Face layout: python -m train.export CHECKPOINT FOLDER."""
+"""Writes a checkpoint as a model folder in Hugging Face layout: python -m train.export CHECKPOINT
+FOLDER.
+"""
 
 import argparse
 import json

@@ -1,4 +1,6 @@
-"""Watches the gates of a model: the losses that keep experts evenly used, and the counts of their use."""
+"""Watches the gates of a model: the losses that keep experts evenly used, and the counts of their
+use.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +31,9 @@ class GateWatch:
         for layer, block in enumerate(model.model.layers):
             block.mlp.gate.register_forward_hook(self._remember(layer))
 
-    def _remember(self, layer: int) -> Callable[[nn.Module, object, tuple[torch.Tensor, ...]], None]:
+    def _remember(
+        self, layer: int
+    ) -> Callable[[nn.Module, object, tuple[torch.Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: object, outputs: tuple[torch.Tensor, ...]) -> None:
             logits, _, chosen = outputs
             self._latest[layer] = (logits, chosen)
@@ -49,5 +53,8 @@ class GateWatch:
     def counts(self) -> torch.Tensor:
         """How many tokens each expert got, [layers, experts]."""
         return torch.stack(
-            [torch.bincount(chosen.reshape(-1), minlength=self._num_experts) for _, chosen in self._latest.values()]
+            [
+                torch.bincount(chosen.reshape(-1), minlength=self._num_experts)
+                for _, chosen in self._latest.values()
+            ]
         )

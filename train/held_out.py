@@ -1,4 +1,6 @@
-"""Measures a model on held-out text: bits per byte by domain, and how the experts share the tokens."""
+"""Measures a model on held-out text: bits per byte by domain, and how the experts share
+the tokens.
+"""
 
 import json
 import math
@@ -41,7 +43,11 @@ def score_domains(model: PreTrainedModel, work: Path, recipe: Recipe) -> dict[st
 
 
 def _score(
-    model: PreTrainedModel, watch: GateWatch, tokens: torch.Tensor, window: int, bytes_per_token: float
+    model: PreTrainedModel,
+    watch: GateWatch,
+    tokens: torch.Tensor,
+    window: int,
+    bytes_per_token: float,
 ) -> DomainScore:
     inputs, targets = tokens[:-1].view(-1, window), tokens[1:].view(-1, window)
     loss, hits, counts = 0.0, 0, torch.zeros(())
@@ -51,10 +57,15 @@ def _score(
         hits += int((logits.argmax(-1) == wanted.flatten()).sum())
         counts = counts + watch.counts()
     bits = loss / math.log(2) / targets.numel()
-    return DomainScore(bits / bytes_per_token, hits / targets.numel(), counts / counts.sum(-1, keepdim=True))
+    return DomainScore(
+        bits / bytes_per_token, hits / targets.numel(), counts / counts.sum(-1, keepdim=True)
+    )
 
 
 def mixed_load(scores: dict[str, DomainScore], mix: dict[str, float]) -> torch.Tensor:
     """The load when the domains come in the proportions of training, [layers, experts]."""
     total = sum(mix.values())
-    return sum((scores[domain].load * (weight / total) for domain, weight in mix.items()), start=torch.zeros(()))
+    return sum(
+        (scores[domain].load * (weight / total) for domain, weight in mix.items()),
+        start=torch.zeros(()),
+    )

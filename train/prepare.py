@@ -39,7 +39,8 @@ TOKENIZER_CHARACTERS = {
 }
 ENCODE_BATCH = 512
 
-# A held-out document is cut here: one of SQLite's is a long hexadecimal dump and would outweigh the rest.
+# A held-out document is cut here: one of SQLite's is a long hexadecimal dump and would outweigh the
+# rest.
 MAX_HELD_OUT_CHARACTERS = 8000
 
 Splits = dict[str, dict[str, list[str]]]
@@ -56,7 +57,9 @@ def main() -> None:
     sizes = {}
     for domain, parts in splits.items():
         for split, documents in parts.items():
-            sizes[f"{domain}.{split}"] = write_stream(tokenizer, documents, work / f"{domain}.{split}.bin")
+            sizes[f"{domain}.{split}"] = write_stream(
+                tokenizer, documents, work / f"{domain}.{split}.bin"
+            )
             print(f"{domain}.{split}", sizes[f"{domain}.{split}"], flush=True)
     (work / "sizes.json").write_text(json.dumps(sizes, indent=1))
 
@@ -72,8 +75,14 @@ def all_splits() -> Splits:
     asked = [text for word in words[num_held_out:] for text in word] + exchanges()
     random.shuffle(asked)
     splits = {
-        "stories": {"held_out": stories[:NUM_HELD_OUT_STORIES], "train": stories[NUM_HELD_OUT_STORIES:]},
-        "questions": {"held_out": [text for word in words[:num_held_out] for text in word], "train": asked},
+        "stories": {
+            "held_out": stories[:NUM_HELD_OUT_STORIES],
+            "train": stories[NUM_HELD_OUT_STORIES:],
+        },
+        "questions": {
+            "held_out": [text for word in words[:num_held_out] for text in word],
+            "train": asked,
+        },
     }
     for domain in ARCHIVED:
         documents = read_domain(domain)
@@ -95,10 +104,14 @@ def _tokenizer_documents(splits: Splits) -> Iterator[str]:
 
 
 def write_stream(tokenizer: Tokenizer, documents: list[str], path: Path) -> list[int]:
-    """Writes the documents as uint16 tokens, each ended by the end token; returns [tokens, bytes]."""
+    """Writes the documents as uint16 tokens, each ended by the end token; returns
+    [tokens, bytes].
+    """
     tokens: list[int] = []
     for start in range(0, len(documents), ENCODE_BATCH):
-        for encoding in tokenizer.encode_batch(documents[start : start + ENCODE_BATCH], add_special_tokens=False):
+        for encoding in tokenizer.encode_batch(
+            documents[start : start + ENCODE_BATCH], add_special_tokens=False
+        ):
             tokens.extend(encoding.ids)
             tokens.append(END_ID)
     np.array(tokens, dtype=np.uint16).tofile(path)

@@ -1,4 +1,6 @@
-"""Questions and answers in chat form: definitions of common words, hand-written exchanges and small sums."""
+"""Questions and answers in chat form: definitions of common words, hand-written exchanges and small
+sums.
+"""
 
 import tomllib
 from dataclasses import dataclass
@@ -28,7 +30,10 @@ class Sense:
 def definitions(random: Random) -> list[list[str]]:
     """For every word its differently worded questions; a word is held out whole or not at all."""
     return [
-        [f"<|user|>{question}<|assistant|>{_answer(sense)}" for question in _questions(sense, random)]
+        [
+            f"<|user|>{question}<|assistant|>{_answer(sense)}"
+            for question in _questions(sense, random)
+        ]
         for sense in _senses()
     ]
 
@@ -43,7 +48,10 @@ def exchanges() -> list[str]:
         for b in range(1, 10)
         for word in ("plus", "and")
     ]
-    return [f"<|user|>{ask}<|assistant|>{answer}" for ask, answer in chat * CHAT_REPEATS + sums * SUM_REPEATS]
+    return [
+        f"<|user|>{ask}<|assistant|>{answer}"
+        for ask, answer in chat * CHAT_REPEATS + sums * SUM_REPEATS
+    ]
 
 
 def article(word: str) -> str:

@@ -6,7 +6,8 @@ from transformers import Qwen3MoeConfig
 
 from train.tokenizer import END_ID, PAD_ID, VOCABULARY
 
-# Share of the sampled windows by domain, in percent; the second is for the decay, when facts stick best.
+# Share of the sampled windows by domain, in percent; the second is for the decay, when facts stick
+# best.
 MIX = {
     "stories": 53.0,
     "questions": 8.0,

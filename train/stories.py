@@ -24,7 +24,9 @@ class StoryWriter:
 
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
-        self._long_forms = tuple(name for name in _grammar()["skeletons"] if name not in SHORT_FORMS)
+        self._long_forms = tuple(
+            name for name in _grammar()["skeletons"] if name not in SHORT_FORMS
+        )
 
     def document(self) -> str:
         """One document; 45 % of the stories answer a request written with the chat tokens."""

@@ -1,4 +1,6 @@
-"""Trains the byte-level BPE tokenizer and wraps it with the special tokens and the chat template."""
+"""Trains the byte-level BPE tokenizer and wraps it with the special tokens and the
+chat template.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -26,7 +28,10 @@ def train_tokenizer(documents: Iterable[str], *, vocabulary: int = VOCABULARY) -
     """Byte-level BPE with single digits; the special tokens get the first four numbers."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

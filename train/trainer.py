@@ -1,4 +1,6 @@
-"""One training run: bf16 weights that follow fp32 masters, and everything needed to stop and go on."""
+"""One training run: bf16 weights that follow fp32 masters, and everything needed to stop
+and go on.
+"""
 
 import math
 from dataclasses import dataclass
@@ -58,7 +60,9 @@ class Trainer:
         return cross_entropy(hidden.flatten(0, 1), self.model.lm_head.weight, targets.reshape(-1))
 
     def _apply_gradients(self) -> float:
-        """Moves the masters, copies them to the bf16 weights, returns the gradient's norm before clipping."""
+        """Moves the masters, copies them to the bf16 weights, returns the gradient's norm before
+        clipping.
+        """
         for weight, master in zip(self._weights, self._masters, strict=True):
             assert weight.grad is not None
             master.grad = weight.grad.float()
@@ -87,7 +91,9 @@ class Trainer:
         state: dict[str, Any] = torch.load(path, weights_only=False)
         self.step = state["step"]
         with torch.no_grad():
-            for weight, master, saved in zip(self._weights, self._masters, state["masters"], strict=True):
+            for weight, master, saved in zip(
+                self._weights, self._masters, state["masters"], strict=True
+            ):
                 master.copy_(saved)
                 weight.copy_(saved)
         self._optimizer.load_state_dict(state["optimizer"])
@@ -95,7 +101,9 @@ class Trainer:
 
 
 def new_model(recipe: Recipe) -> Qwen3MoeForCausalLM:
-    """A freshly initialised model whose residual projections are scaled down with depth, as in GPT-2."""
+    """A freshly initialised model whose residual projections are scaled down with depth, as in
+    GPT-2.
+    """
     torch.manual_seed(recipe.seed)
     model = Qwen3MoeForCausalLM(recipe.shape.config())
     model.set_experts_implementation(experts.NAME)

@@ -17,7 +17,9 @@ class Windows:
     Half of the windows begin at the start of a document, as a prompt does; the others anywhere.
     """
 
-    def __init__(self, streams: dict[str, np.ndarray], *, window: int, batch: int, seed: int) -> None:
+    def __init__(
+        self, streams: dict[str, np.ndarray], *, window: int, batch: int, seed: int
+    ) -> None:
         self._streams = streams
         self._window, self._batch = window, batch
         self._random = np.random.default_rng(seed)
@@ -52,4 +54,6 @@ class Windows:
 
 def read_streams(work: Path, domains: list[str], split: str) -> dict[str, np.ndarray]:
     """The token streams of one split, by domain."""
-    return {domain: np.fromfile(work / f"{domain}.{split}.bin", dtype=np.uint16) for domain in domains}
+    return {
+        domain: np.fromfile(work / f"{domain}.{split}.bin", dtype=np.uint16) for domain in domains
+    }

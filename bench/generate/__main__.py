@@ -1,4 +1,6 @@
-"""`python -m bench.generate`: tokens per second and latency of a cluster, against transformers' static batch."""
+"""`python -m bench.generate`: tokens per second and latency of a cluster, against transformers'
+static batch.
+"""
 
 import sys
 from argparse import Namespace
@@ -36,10 +38,14 @@ NUM_PROBES = 2
 MODELS = ("shipped", "470m")
 
 COMPARED = (
-    f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} tokens of real text, "
-    "all requests at once: a cluster (gateway, router, two experts, one thread each) seen by a client of the gateway "
-    "and by a client of the router, against `transformers` generate with the same requests as one static batch, in "
-    "the same element type, with the experts implementation and the number of threads (1 or 2) that are best for it. "
+    f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} "
+    "tokens of real text, "
+    "all requests at once: a cluster (gateway, router, two experts, one thread each) seen by a "
+    "client of the gateway "
+    "and by a client of the router, against `transformers` generate with the same requests as one "
+    "static batch, in "
+    "the same element type, with the experts implementation and the number of threads (1 or 2) "
+    "that are best for it. "
     "Prompts are counted in the time."
 )
 
@@ -57,7 +63,9 @@ class Parties:
 async def measure(options: Namespace, stages: Stages) -> Report:
     """Every model at every number of requests."""
     models: Sequence[str] = options.models or (("shipped",) if options.quick else MODELS)
-    counts: Sequence[int] = options.requests or (QUICK_CONCURRENCY if options.quick else CONCURRENCY)
+    counts: Sequence[int] = options.requests or (
+        QUICK_CONCURRENCY if options.quick else CONCURRENCY
+    )
     cases: list[Case] = []
     report = Report("generate", COMPARED)
     for name in models:
@@ -67,7 +75,9 @@ async def measure(options: Namespace, stages: Stages) -> Report:
             cases.append(case)
             report = Report("generate", COMPARED)
             fill(report, cases)
-            report.write(options.json, options.command)  # a case takes minutes: what is measured is not lost
+            report.write(
+                options.json, options.command
+            )  # a case takes minutes: what is measured is not lost
     return report
 
 
@@ -84,7 +94,9 @@ async def _of_model(
 
 async def _parties(model: Path, stack: AsyncExitStack) -> Parties:
     cluster = await stack.enter_async_context(cluster_running(model))
-    transformers = await stack.enter_async_context(transformers_running(model, num_new_tokens=NUM_NEW_TOKENS))
+    transformers = await stack.enter_async_context(
+        transformers_running(model, num_new_tokens=NUM_NEW_TOKENS)
+    )
     client = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS)
     stack.push_async_callback(client.close)
     router = RouterLoad(cluster.router.address, num_new_tokens=NUM_NEW_TOKENS)
@@ -93,11 +105,18 @@ async def _parties(model: Path, stack: AsyncExitStack) -> Parties:
 
 
 async def _case(
-    name: str, checkpoint: Checkpoint, parties: Parties, prompts: Prompts, num_rounds: int, stages: Stages
+    name: str,
+    checkpoint: Checkpoint,
+    parties: Parties,
+    prompts: Prompts,
+    num_rounds: int,
+    stages: Stages,
 ) -> Case:
     settings = settings_for(checkpoint, len(prompts) * NUM_PROMPT_TOKENS)
     probes = {}
-    with stages.stage(f"{name}, requests: {len(prompts)}, looking for transformers' best setting", len(settings)):
+    with stages.stage(
+        f"{name}, requests: {len(prompts)}, looking for transformers' best setting", len(settings)
+    ):
         for setting in settings:
             probes[setting] = await _probe(parties.transformers, setting, prompts)
             stages.step()
@@ -105,7 +124,10 @@ async def _case(
     variants = {
         CLIENT: partial(parties.cluster.generate, parties.client, prompts),
         ROUTER: partial(parties.cluster.generate, parties.router, prompts),
-        **{str(setting): partial(parties.transformers.generate, setting, prompts) for setting in finalists},
+        **{
+            str(setting): partial(parties.transformers.generate, setting, prompts)
+            for setting in finalists
+        },
     }
     with stages.stage(f"{name}, requests: {len(prompts)}", num_rounds + 1):
         samples = await interleaved(variants, num_rounds, after_round=stages.step)
@@ -121,9 +143,17 @@ async def _probe(transformers: TransformersLoad, setting: Setting, prompts: Prom
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; its exit code."""
     parser = bench_parser("generate", COMPARED, ("--requests 1,16 --models 470m",))
-    add_numbers(parser, "requests", (), "numbers of concurrent requests; by default 1,4,16,64, or 1,16 with --quick")
+    add_numbers(
+        parser,
+        "requests",
+        (),
+        "numbers of concurrent requests; by default 1,4,16,64, or 1,16 with --quick",
+    )
     parser.add_argument(
-        "--models", nargs="+", choices=MODELS, help="which models; by default both, or the shipped one with --quick"
+        "--models",
+        nargs="+",
+        choices=MODELS,
+        help="which models; by default both, or the shipped one with --quick",
     )
     return run_bench(parser, measure, arguments)
 

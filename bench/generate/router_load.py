@@ -1,4 +1,6 @@
-"""Sequences straight to the router, as a gateway submits them: what the cluster does without the text's side."""
+"""Sequences straight to the router, as a gateway submits them: what the cluster does without the
+text's side.
+"""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +16,9 @@ GREEDY = common_pb2.SamplingParameters(temperature=0.0, top_k=0, top_p=1.0, min_
 
 
 class RouterLoad:
-    """A gateway's connection to a router; a stream is open only while it generates, since credit is shared out."""
+    """A gateway's connection to a router; a stream is open only while it generates, since credit is
+    shared out.
+    """
 
     def __init__(self, address: str, *, num_new_tokens: int) -> None:
         self._channel: grpc.aio.Channel = open_channel(address)
@@ -26,7 +30,9 @@ class RouterLoad:
         await self._channel.close()
 
     async def generate(self, prompts: Sequence[Sequence[int]]) -> Generated:
-        """Continue every prompt, greedily; raises BenchFailed when a sequence ends in another way than by length."""
+        """Continue every prompt, greedily; raises BenchFailed when a sequence ends in another way
+        than by length.
+        """
         call = self._stub.Run()
         try:
             batch = _Batch(prompts, self._num_new_tokens)
@@ -52,7 +58,10 @@ class _Batch:
     def __init__(self, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
         self._waiting = [
             router_pb2.SequenceRequest(
-                sequence=number, prompt_token_ids=prompt, sampling=GREEDY, max_new_tokens=num_new_tokens
+                sequence=number,
+                prompt_token_ids=prompt,
+                sampling=GREEDY,
+                max_new_tokens=num_new_tokens,
             )
             for number, prompt in enumerate(prompts)
         ]
@@ -67,8 +76,14 @@ class _Batch:
         return not self._num_left
 
     def submit(self, credit: router_pb2.Credit) -> router_pb2.Submit | None:
-        """As many of the waiting sequences as a credit allows that has taken all submissions into account."""
-        if not self._waiting or credit.acknowledged_submits < self._num_submits or not credit.sequences:
+        """As many of the waiting sequences as a credit allows that has taken all submissions into
+        account.
+        """
+        if (
+            not self._waiting
+            or credit.acknowledged_submits < self._num_submits
+            or not credit.sequences
+        ):
             return None
         taken, self._waiting = self._waiting[: credit.sequences], self._waiting[credit.sequences :]
         self._num_submits += 1

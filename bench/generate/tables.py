@@ -37,8 +37,13 @@ class Case:
 
     @property
     def best(self) -> Setting:
-        """Transformers' setting with the best median over all rounds: what the cluster is compared with."""
-        return max(self.finalists, key=lambda setting: spread_of(_rates_of(self.samples[str(setting)])).median)
+        """Transformers' setting with the best median over all rounds: what the cluster is compared
+        with.
+        """
+        return max(
+            self.finalists,
+            key=lambda setting: spread_of(_rates_of(self.samples[str(setting)])).median,
+        )
 
     def of(self, party: str) -> Sequence[Generated]:
         """A party's samples, one for each round."""
@@ -59,15 +64,25 @@ def _rates_of(samples: Sequence[Generated]) -> list[float]:
 
 def fill(report: Report, cases: Sequence[Case]) -> None:
     """Add everything that the cases show."""
-    report.tables += [_rates(cases), _latencies(cases), _cpu(cases), _budget(cases), _settings(cases)]
+    report.tables += [
+        _rates(cases),
+        _latencies(cases),
+        _cpu(cases),
+        _budget(cases),
+        _settings(cases),
+    ]
     report.notes += [_agreement(case) for case in cases]
     report.samples = {
-        case.label: {party: [sample.as_object() for sample in taken] for party, taken in case.samples.items()}
+        case.label: {
+            party: [sample.as_object() for sample in taken] for party, taken in case.samples.items()
+        }
         | {"probes": {str(setting): probe.as_object() for setting, probe in case.probes.items()}}
         for case in cases
     }
     for name in dict.fromkeys(case.model for case in cases):
-        report.panels.append(partial(_draw, model=name, cases=[case for case in cases if case.model == name]))
+        report.panels.append(
+            partial(_draw, model=name, cases=[case for case in cases if case.model == name])
+        )
 
 
 def _rates(cases: Sequence[Case]) -> Table:
@@ -93,7 +108,9 @@ def _latencies(cases: Sequence[Case]) -> Table:
     headings = ["model, requests"]
     for party in (CLIENT, ROUTER, TRANSFORMERS):
         headings += [f"first token {party}", f"p50 {party}", f"p99 {party}"]
-    table = Table("ms to the first token (median), and between tokens (percentiles of all rounds)", headings)
+    table = Table(
+        "ms to the first token (median), and between tokens (percentiles of all rounds)", headings
+    )
     for case in cases:
         cells: list[float] = []
         for party in (CLIENT, ROUTER, TRANSFORMERS):
@@ -106,7 +123,10 @@ def _latencies(cases: Sequence[Case]) -> Table:
 
 def _cpu(cases: Sequence[Case]) -> Table:
     services = ("gateway", "router", "experts")
-    table = Table("CPU seconds for 1,000 new tokens, prompts included", ("model, requests", *services, TRANSFORMERS))
+    table = Table(
+        "CPU seconds for 1,000 new tokens, prompts included",
+        ("model, requests", *services, TRANSFORMERS),
+    )
     for case in cases:
         cells = [_cpu_of(case.of(CLIENT), service) for service in services]
         table.add(case.label, *cells, _cpu_of(case.of(TRANSFORMERS), "transformers"))
@@ -118,7 +138,10 @@ def _cpu_of(samples: Sequence[Generated], service: str) -> Spread:
 
 
 def _budget(cases: Sequence[Case]) -> Table:
-    table = Table("where a decode step goes, ms, from the router's receipts", ("part", *(case.label for case in cases)))
+    table = Table(
+        "where a decode step goes, ms, from the router's receipts",
+        ("part", *(case.label for case in cases)),
+    )
     budgets = [_decode_step_ms(case.of(ROUTER)) for case in cases]
     for part in budgets[0]:
         table.add(part.replace("_", " "), *(budget[part] for budget in budgets))
@@ -129,7 +152,10 @@ def _budget(cases: Sequence[Case]) -> Table:
 def _decode_step_ms(samples: Sequence[Generated]) -> dict[str, float]:
     phases = [receipt.decode for sample in samples for receipt in sample.receipts]
     steps = sum(phase.steps for phase in phases)
-    return {part: sum(getattr(phase, f"{part}_nanos") for phase in phases) / steps / 1e6 for part in vars(Parts())}
+    return {
+        part: sum(getattr(phase, f"{part}_nanos") for phase in phases) / steps / 1e6
+        for part in vars(Parts())
+    }
 
 
 def _settings(cases: Sequence[Case]) -> Table:
@@ -139,12 +165,17 @@ def _settings(cases: Sequence[Case]) -> Table:
         ("setting", *(case.label for case in cases)),
     )
     for setting in settings:
-        rates = (case.probes[setting].tokens_per_second if setting in case.probes else None for case in cases)
+        rates = (
+            case.probes[setting].tokens_per_second if setting in case.probes else None
+            for case in cases
+        )
         table.add(f"{setting}: alone, at best", *rates)
     for setting in settings:
         in_turn = [_rates_of(case.samples.get(str(setting), ())) for case in cases]
         if any(in_turn):
-            table.add(f"{setting}: in turn", *(spread_of(rates) if rates else None for rates in in_turn))
+            table.add(
+                f"{setting}: in turn", *(spread_of(rates) if rates else None for rates in in_turn)
+            )
     return table
 
 
@@ -152,7 +183,8 @@ def _agreement(case: Case) -> str:
     ours, theirs = (case.of(party)[0].token_ids for party in (CLIENT, TRANSFORMERS))
     same = sum(list(mine) == list(other) for mine, other in zip(ours, theirs, strict=True))
     return (
-        f"{case.label}: {same} of {case.num_requests} continuations have the same {len(theirs[0])} tokens as "
+        f"{case.label}: {same} of {case.num_requests} continuations have the same "
+        f"{len(theirs[0])} tokens as "
         "transformers' (rounding depends on the shape of a batch)"
     )
 

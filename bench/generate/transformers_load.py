@@ -1,4 +1,6 @@
-"""What people would use instead: `transformers` in one process, with the settings that are best for a batch."""
+"""What people would use instead: `transformers` in one process, with the settings that are best for
+a batch.
+"""
 
 import asyncio
 import json
@@ -17,7 +19,8 @@ from services.runtime.process import THREAD_VARIABLES
 
 NUM_THREADS = (1, 2)
 IMPLEMENTATIONS = ("eager", "grouped_mm", "batched_mm")
-# batched_mm copies the expert's weights for every pair of the prompts; beyond this it is no candidate.
+# batched_mm copies the expert's weights for every pair of the prompts; beyond this it is no
+# candidate.
 MAX_COPIED_BYTES = 2 << 30
 # A line holds the tokens of 64 requests; asyncio's own limit is 64 KiB.
 MAX_LINE_BYTES = 1 << 24
@@ -31,13 +34,17 @@ class Setting:
     num_threads: int
 
     def __str__(self) -> str:
-        return f"{self.implementation}, {self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
+        return (
+            f"{self.implementation}, {self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
+        )
 
 
 class TransformersLoad:
     """A worker process for each number of threads; the one that is not asked sleeps."""
 
-    def __init__(self, workers: dict[int, asyncio.subprocess.Process], *, num_new_tokens: int) -> None:
+    def __init__(
+        self, workers: dict[int, asyncio.subprocess.Process], *, num_new_tokens: int
+    ) -> None:
         self._workers = workers
         self._num_new_tokens = num_new_tokens
 
@@ -58,7 +65,9 @@ class TransformersLoad:
 
 
 @asynccontextmanager
-async def transformers_running(model: Path, *, num_new_tokens: int) -> AsyncIterator[TransformersLoad]:
+async def transformers_running(
+    model: Path, *, num_new_tokens: int
+) -> AsyncIterator[TransformersLoad]:
     """Workers that have loaded the model, until the block ends."""
     workers: dict[int, asyncio.subprocess.Process] = {}
     try:
@@ -76,15 +85,22 @@ async def transformers_running(model: Path, *, num_new_tokens: int) -> AsyncIter
 
 def settings_for(checkpoint: Checkpoint, num_prompt_tokens: int) -> list[Setting]:
     """Every setting that is a candidate for prompts of so many tokens in all."""
-    copied = num_prompt_tokens * checkpoint.num_experts_per_token * checkpoint.expert_bytes(checkpoint.moe_layers[0])
-    fitting = [name for name in IMPLEMENTATIONS if name != "batched_mm" or copied <= MAX_COPIED_BYTES]
+    copied = (
+        num_prompt_tokens
+        * checkpoint.num_experts_per_token
+        * checkpoint.expert_bytes(checkpoint.moe_layers[0])
+    )
+    fitting = [
+        name for name in IMPLEMENTATIONS if name != "batched_mm" or copied <= MAX_COPIED_BYTES
+    ]
     return [Setting(name, num_threads) for name in fitting for num_threads in NUM_THREADS]
 
 
 def best_by_threads(probes: Mapping[Setting, Generated]) -> list[Setting]:
     """The fastest setting for each number of threads.
 
-    Both are measured on in turn: which of them is better depends on what else the machine does at the moment.
+    Both are measured on in turn: which of them is better depends on what else the machine does at
+    the moment.
     """
     fastest = sorted(probes, key=lambda setting: probes[setting].seconds)
     return list({setting.num_threads: setting for setting in reversed(fastest)}.values())

@@ -1,6 +1,7 @@
 """A process that generates with plain `transformers`: a line of JSON in for each batch, a line out.
 
-The threads are set in the environment before torch is imported, which is why this is a process of its own.
+The threads are set in the environment before torch is imported, which is why this is a process of
+its own.
 """
 
 import json
@@ -25,15 +26,21 @@ class TokenTimes(StoppingCriteria):
         self._began = time.perf_counter()
         self._goes_on = torch.zeros(num_prompts, dtype=torch.bool)
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.BoolTensor:
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any
+    ) -> torch.BoolTensor:
         self.seconds.append(time.perf_counter() - self._began)
         if os.getppid() != PARENT:
-            sys.exit("the bench is gone")  # it reads stdin only between batches, which may take minutes
+            sys.exit(
+                "the bench is gone"
+            )  # it reads stdin only between batches, which may take minutes
         return self._goes_on  # type: ignore[return-value]
 
 
 def generate(model: Any, prompts: list[list[int]], num_new_tokens: int) -> dict[str, Any]:
-    """Continue the prompts, all of one length, as one static batch: greedily and past the end of sequence."""
+    """Continue the prompts, all of one length, as one static batch: greedily and past the end of
+    sequence.
+    """
     began, cpu_began = time.perf_counter(), time.process_time()
     times = TokenTimes(len(prompts))
     input_ids = torch.tensor(prompts)
@@ -64,7 +71,9 @@ def main(folder: Path, num_threads: int) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         model.set_experts_implementation(request["implementation"])
-        print(json.dumps(generate(model, request["prompts"], request["num_new_tokens"])), flush=True)
+        print(
+            json.dumps(generate(model, request["prompts"], request["num_new_tokens"])), flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ Absolute times are those of this machine at this moment; ratios travel better.
 
 def bench_parser(name: str, description: str, examples: Sequence[str] = ()) -> ArgumentParser:
     """A parser with what every bench takes; the bench adds its own."""
-    lines = [f"  python -m bench.{name} {example}".rstrip() for example in ("", "--quick", *examples)]
+    lines = [
+        f"  python -m bench.{name} {example}".rstrip() for example in ("", "--quick", *examples)
+    ]
     parser = ArgumentParser(
         prog=f"python -m bench.{name}",
         description=fill(description, HELP_WIDTH),
@@ -39,7 +41,9 @@ def bench_parser(name: str, description: str, examples: Sequence[str] = ()) -> A
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--quick", action="store_true", help="fewer cases and repeats, for a first look")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer cases and repeats, for a first look"
+    )
     parser.add_argument(
         "--json",
         type=Path,
@@ -53,7 +57,9 @@ def bench_parser(name: str, description: str, examples: Sequence[str] = ()) -> A
 def add_numbers(parser: ArgumentParser, name: str, default: Sequence[int], meaning: str) -> None:
     """Add a flag that takes whole numbers above 0 with commas between them."""
     shown = f" (default: {','.join(map(str, default))})" if default else ""
-    parser.add_argument(f"--{name}", type=numbers, metavar="N[,N…]", default=default, help=f"{meaning}{shown}")
+    parser.add_argument(
+        f"--{name}", type=numbers, metavar="N[,N…]", default=default, help=f"{meaning}{shown}"
+    )
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -64,8 +70,12 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def run_bench(parser: ArgumentParser, measure: Measure, arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; the exit code. SIGINT and SIGTERM stop what was started before it ends."""
+def run_bench(
+    parser: ArgumentParser, measure: Measure, arguments: Sequence[str] | None = None
+) -> int:
+    """Measure, print and write; the exit code. SIGINT and SIGTERM stop what was started before it
+    ends.
+    """
     options = parser.parse_args(arguments)
     options.command = [parser.prog, *(sys.argv[1:] if arguments is None else arguments)]
     command = parser.prog.removeprefix("python -m ")
@@ -74,8 +84,8 @@ def run_bench(parser: ArgumentParser, measure: Measure, arguments: Sequence[str]
 
 async def _run(measure: Measure, options: Namespace) -> None:
     require_matplotlib()
-    # This process plays a router of one thread, and lives as one does, on its loop as well; idle threads of torch would
-    # spin beside the services.
+    # This process plays a router of one thread, and lives as one does, on its loop as well; idle
+    # threads of torch would spin beside the services.
     torch.set_num_threads(1)
     keep_freed_memory()
     set_aside_what_stays()

@@ -24,7 +24,12 @@ class Stages:
             self._console.print(f"[{time.monotonic() - self._began:6.1f} s] {title}", markup=False)
             yield
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task(title, total=num_steps)
             self._advance = lambda: progress.advance(task)

@@ -28,7 +28,9 @@ class Table:
 
     def as_rich(self) -> rich.table.Table:
         """The table for a terminal."""
-        shown = rich.table.Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        shown = rich.table.Table(
+            title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+        )
         for number, heading in enumerate(self.headings):
             shown.add_column(heading, justify="right" if number else "left", overflow="fold")
         for row in self.rows:
@@ -37,7 +39,10 @@ class Table:
 
     def as_object(self) -> dict[str, Any]:
         """The table for JSON."""
-        rows = [[asdict(cell) if isinstance(cell, Spread) else cell for cell in row] for row in self.rows]
+        rows = [
+            [asdict(cell) if isinstance(cell, Spread) else cell for cell in row]
+            for row in self.rows
+        ]
         return {"title": self.title, "headings": list(self.headings), "rows": rows}
 
 
@@ -46,7 +51,9 @@ def shown_cell(cell: Cell) -> str:
     if cell is None:
         return "-"
     if isinstance(cell, Spread):
-        return f"{shown_number(cell.median)} ({shown_number(cell.low)} to {shown_number(cell.high)})"
+        return (
+            f"{shown_number(cell.median)} ({shown_number(cell.low)} to {shown_number(cell.high)})"
+        )
     return shown_number(cell) if isinstance(cell, float) else str(cell)
 
 

@@ -1,4 +1,6 @@
-"""`python -m bench.hosting`: what clients notice of services that die, hang and move, and what coverage costs."""
+"""`python -m bench.hosting`: what clients notice of services that die, hang and move, and what
+coverage costs.
+"""
 
 import asyncio
 import sys
@@ -19,7 +21,14 @@ from bench.hosting.events import Event, befall
 from bench.hosting.findings import Finding, Window, findings_of, gaps_within
 from bench.hosting.moves import Memory, memory_watched, move_for, move_on, resident_bytes
 from bench.hosting.streams import Answer, Streams, requests_of
-from bench.hosting.tables import Cost, Latencies, add_costs, add_disturbances, add_latencies, add_memory
+from bench.hosting.tables import (
+    Cost,
+    Latencies,
+    add_costs,
+    add_disturbances,
+    add_latencies,
+    add_memory,
+)
 from bench.hosting.truth import Faults
 
 NUM_STREAMS = 8
@@ -31,10 +40,14 @@ STEADY, MOVING = "nobody moves", "experts move all the time"
 NO_FAULTS = Faults((), ())
 
 COMPARED = (
-    f"the shipped model, batch-invariant, on four expert services; {NUM_STREAMS} streams of a client of the gateway, "
-    "greedy and seeded, each answer compared with an undisturbed run. A gap is the longest time between two tokens of "
-    "any stream, from the event to when every expert had its replicas again and each stream had gone on. All processes "
-    "share the cores of this machine, so that a service that starts takes time from those that serve."
+    f"the shipped model, batch-invariant, on four expert services; {NUM_STREAMS} streams of a "
+    "client of the gateway, "
+    "greedy and seeded, each answer compared with an undisturbed run. A gap is the longest time "
+    "between two tokens of "
+    "any stream, from the event to when every expert had its replicas again and each stream had "
+    "gone on. All processes "
+    "share the cores of this machine, so that a service that starts takes time from those that "
+    "serve."
 )
 
 
@@ -68,7 +81,9 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     report = Report("hosting", COMPARED)
     async with AsyncExitStack() as stack:
         with stages.stage("starting a cluster with coverage 2"):
-            covered = await stack.enter_async_context(hosted_cluster(HostingPlan(2, MEMORY_EXPERTS)))
+            covered = await stack.enter_async_context(
+                hosted_cluster(HostingPlan(2, MEMORY_EXPERTS))
+            )
         await _with_replicas(report, covered, effort, stages)
         with stages.stage("starting a cluster with coverage 1"):
             bare = await stack.enter_async_context(hosted_cluster(HostingPlan(1, MEMORY_EXPERTS)))
@@ -77,14 +92,20 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     return report
 
 
-async def _with_replicas(report: Report, cluster: HostedCluster, effort: Effort, stages: Stages) -> None:
+async def _with_replicas(
+    report: Report, cluster: HostedCluster, effort: Effort, stages: Stages
+) -> None:
     dying = [
         events.undisturbed(STOPPED_SECONDS),
         events.killed("expert-1"),
         events.started("expert-1"),
         events.stopped("expert-2", STOPPED_SECONDS),
     ]
-    changing = [events.joined("expert-4", "expert-5"), events.left("expert-0"), events.drained("expert-3")]
+    changing = [
+        events.joined("expert-4", "expert-5"),
+        events.left("expert-0"),
+        events.drained("expert-3"),
+    ]
     async with _streams(cluster) as (streams, reference):
         load = Load(cluster, streams, reference)
         findings = await _disturbed(load, dying, effort.num_rounds, stages)
@@ -97,10 +118,14 @@ async def _with_replicas(report: Report, cluster: HostedCluster, effort: Effort,
         add_disturbances(report, "coverage 2, services come and go", findings)
 
 
-async def _without_replicas(report: Report, cluster: HostedCluster, effort: Effort, stages: Stages) -> None:
+async def _without_replicas(
+    report: Report, cluster: HostedCluster, effort: Effort, stages: Stages
+) -> None:
     rehomed = [events.killed("expert-1"), events.started("expert-1")]
     async with _streams(cluster) as (streams, reference):
-        findings = await _disturbed(Load(cluster, streams, reference), rehomed, effort.num_rounds, stages)
+        findings = await _disturbed(
+            Load(cluster, streams, reference), rehomed, effort.num_rounds, stages
+        )
         add_disturbances(report, "coverage 1", findings)
 
 
@@ -116,13 +141,19 @@ async def _streams(cluster: HostedCluster) -> AsyncIterator[tuple[Streams, list[
         await streams.close()
 
 
-async def _disturbed(load: Load, disturbances: Sequence[Event], num_rounds: int, stages: Stages) -> list[Finding]:
+async def _disturbed(
+    load: Load, disturbances: Sequence[Event], num_rounds: int, stages: Stages
+) -> list[Finding]:
     coverage, windows = load.cluster.plan.coverage, []
-    with stages.stage(f"coverage {coverage}: services die, hang, come and go", num_rounds * len(disturbances)):
+    with stages.stage(
+        f"coverage {coverage}: services die, hang, come and go", num_rounds * len(disturbances)
+    ):
         async with load.streams.asking():
             for _ in range(num_rounds):
                 for event in disturbances:
-                    windows.append(await befall(load.cluster, load.streams, event, calm_answers=NUM_STREAMS))
+                    windows.append(
+                        await befall(load.cluster, load.streams, event, calm_answers=NUM_STREAMS)
+                    )
                     stages.step()
     return findings_of(windows, load.streams.answers, load.reference)
 
@@ -134,7 +165,10 @@ async def _moving(load: Load, effort: Effort, stages: Stages) -> tuple[Latencies
     async def segment(event: str, life: Awaitable[object]) -> None:
         num_retries, began = await load.cluster.admin.num_retries(), time.perf_counter()
         await life
-        ended, num_retries = time.perf_counter(), await load.cluster.admin.num_retries() - num_retries
+        ended, num_retries = (
+            time.perf_counter(),
+            await load.cluster.admin.num_retries() - num_retries,
+        )
         windows.append(Window(event, began, ended, False, num_retries, NO_FAULTS))
 
     with stages.stage("steady and moving in turn", effort.num_segments):
@@ -146,14 +180,20 @@ async def _moving(load: Load, effort: Effort, stages: Stages) -> tuple[Latencies
                 stages.step()
     answers = load.streams.answers
     gaps = {
-        event: [gaps_within(answers, window.began, window.ended) for window in windows if window.event == event]
+        event: [
+            gaps_within(answers, window.began, window.ended)
+            for window in windows
+            if window.event == event
+        ]
         for event in (STEADY, MOVING)
     }
     return Latencies(gaps[STEADY], gaps[MOVING]), findings_of(windows, answers, load.reference)
 
 
 async def _watched(load: Load, num_moves: int, stages: Stages) -> tuple[dict[str, Memory], float]:
-    """What each service took while so many experts moved under load, and how many seconds that was."""
+    """What each service took while so many experts moved under load, and how many
+    seconds that was.
+    """
     began, number = time.perf_counter(), 0
     with stages.stage(f"moving {num_moves} experts"):
         async with load.streams.asking(), memory_watched(load.cluster) as memories:
@@ -163,7 +203,9 @@ async def _watched(load: Load, num_moves: int, stages: Stages) -> tuple[dict[str
     return memories, time.perf_counter() - began
 
 
-async def _costs(bare: HostedCluster, covered: HostedCluster, effort: Effort, stages: Stages) -> dict[str, list[Cost]]:
+async def _costs(
+    bare: HostedCluster, covered: HostedCluster, effort: Effort, stages: Stages
+) -> dict[str, list[Cost]]:
     """The same requests with coverage 1 and 2 in turn, everything spread evenly."""
 
     async def batch(cluster: HostedCluster, streams: Streams) -> Cost:
@@ -181,7 +223,10 @@ async def _costs(bare: HostedCluster, covered: HostedCluster, effort: Effort, st
         for cluster in (bare, covered):
             await events.spread().act(cluster)
         async with _streams(bare) as (to_bare, _), _streams(covered) as (to_covered, _):
-            variants = {"1": partial(batch, bare, to_bare), "2": partial(batch, covered, to_covered)}
+            variants = {
+                "1": partial(batch, bare, to_bare),
+                "2": partial(batch, covered, to_covered),
+            }
             return await interleaved(variants, effort.num_batches, after_round=stages.step)
 
 

@@ -1,4 +1,6 @@
-"""What an operator asks of a router while experts move: who hosts what, changes of it; and what it sent again."""
+"""What an operator asks of a router while experts move: who hosts what, changes of it; and what it
+sent again.
+"""
 
 import asyncio
 import re
@@ -36,13 +38,17 @@ class Admin:
     async def placement(self) -> router_pb2.GetPlacementResponse:
         """Who hosts what, as the router sees it."""
         request = router_pb2.GetPlacementRequest()
-        response: router_pb2.GetPlacementResponse = await self._stub.GetPlacement(request, timeout=CALL_SECONDS)
+        response: router_pb2.GetPlacementResponse = await self._stub.GetPlacement(
+            request, timeout=CALL_SECONDS
+        )
         return response
 
     async def hosted(self) -> dict[str, set[Key]]:
         """Experts ready on each service, as the router sees it."""
         return {
-            service.address: {(layer.layer, number) for layer in service.layers for number in layer.experts}
+            service.address: {
+                (layer.layer, number) for layer in service.layers for number in layer.experts
+            }
             for service in (await self.placement()).services
         }
 
@@ -57,12 +63,16 @@ class Admin:
         for address, keys in sorted(target.items()):
             service = request.target.services.add(address=address)
             for layer in sorted({layer for layer, _ in keys}):
-                service.layers.add(layer=layer, experts=sorted(number for at, number in keys if at == layer))
+                service.layers.add(
+                    layer=layer, experts=sorted(number for at, number in keys if at == layer)
+                )
         return self._stub.ChangePlacement(request)
 
     def spread_evenly(self) -> grpc.aio.UnaryStreamCall:
         """Begin to give every service its share."""
-        return self._stub.ChangePlacement(router_pb2.ChangePlacementRequest(even=router_pb2.EvenPlacement()))
+        return self._stub.ChangePlacement(
+            router_pb2.ChangePlacementRequest(even=router_pb2.EvenPlacement())
+        )
 
     def drain(self, address: str) -> grpc.aio.UnaryStreamCall:
         """Begin to empty a service."""

@@ -1,4 +1,6 @@
-"""A cluster of real processes whose expert services can be killed, stopped, added and told what to host."""
+"""A cluster of real processes whose expert services can be killed, stopped, added and told what to
+host.
+"""
 
 import asyncio
 import os
@@ -32,7 +34,8 @@ Target = Mapping[str, Sequence[Key]]
 
 @dataclass(frozen=True)
 class HostingPlan:
-    """A cluster of the shipped model: `memory_experts` is what the memory of each service has room for.
+    """A cluster of the shipped model: `memory_experts` is what the memory of each service has room
+    for.
 
     With `has_wires` there is a relay in front of every expert service.
     """
@@ -45,7 +48,9 @@ class HostingPlan:
 
 @dataclass
 class ExpertMember:
-    """One expert service: its process while it runs, and the relay in front of it where there is one."""
+    """One expert service: its process while it runs, and the relay in front of it where there is
+    one.
+    """
 
     member: Member
     wire: Wire | None
@@ -64,9 +69,13 @@ class HostedCluster:
         self.plan = plan
         self.experts: dict[str, ExpertMember] = {}
         self.checkpoint = Checkpoint.open(EMBEDDED_MODEL)
-        self.expert_bytes = max(self.checkpoint.expert_bytes(layer) for layer in self.checkpoint.moe_layers)
+        self.expert_bytes = max(
+            self.checkpoint.expert_bytes(layer) for layer in self.checkpoint.moe_layers
+        )
         router, gateway, self._metrics = free_addresses(3)
-        self.gateway = Member.of("gateway", "gateway", gateway, f"--routers={router}", "--drain-seconds=0")
+        self.gateway = Member.of(
+            "gateway", "gateway", gateway, f"--routers={router}", "--drain-seconds=0"
+        )
         self.router_address = router
         self.admin = Admin(router, self._metrics)
         self._folder = folder
@@ -77,12 +86,18 @@ class HostedCluster:
     def keys(self) -> list[Key]:
         """Every expert of the model."""
         num_experts = self.checkpoint.num_experts
-        return [(layer, expert) for layer in self.checkpoint.moe_layers for expert in range(num_experts)]
+        return [
+            (layer, expert) for layer in self.checkpoint.moe_layers for expert in range(num_experts)
+        ]
 
     @property
     def running(self) -> dict[str, ExpertMember]:
         """Expert services whose process runs, stopped ones included, by name."""
-        return {name: expert for name, expert in sorted(self.experts.items()) if expert.child is not None}
+        return {
+            name: expert
+            for name, expert in sorted(self.experts.items())
+            if expert.child is not None
+        }
 
     def pid(self, name: str) -> int:
         """The process of any member."""
@@ -93,7 +108,9 @@ class HostedCluster:
         names = [f"expert-{index}" for index in range(self.plan.num_services)]
         async with asyncio.timeout(START_SECONDS):
             await asyncio.gather(*(self.start_expert(name) for name in names))
-            self._children["gateway"], _ = await asyncio.gather(self._started(self.gateway), self.start_router())
+            self._children["gateway"], _ = await asyncio.gather(
+                self._started(self.gateway), self.start_router()
+            )
             await until_serving(self.gateway.address)
         await self.until_settled()
 
@@ -107,7 +124,9 @@ class HostedCluster:
                 await expert.wire.close()
 
     async def start_expert(self, name: str) -> None:
-        """Start an expert service, a new one or one that has ended; returns when it is ready, and hosts nothing."""
+        """Start an expert service, a new one or one that has ended; returns when it is ready, and
+        hosts nothing.
+        """
         if name not in self.experts:
             (address,) = free_addresses(1)
             memory = f"--expert-memory={self.plan.memory_experts * self.expert_bytes}"
@@ -119,8 +138,15 @@ class HostedCluster:
     async def start_router(self) -> None:
         """Start the router with the expert services that run now; returns when it is ready."""
         addresses = ",".join(expert.address for expert in self.running.values())
-        flags = ("--batch-invariant", "--threads=1", "--drain-seconds=0", f"--coverage={self.plan.coverage}")
-        member = Member.of("router", "router", self.router_address, f"--experts={addresses}", *flags)
+        flags = (
+            "--batch-invariant",
+            "--threads=1",
+            "--drain-seconds=0",
+            f"--coverage={self.plan.coverage}",
+        )
+        member = Member.of(
+            "router", "router", self.router_address, f"--experts={addresses}", *flags
+        )
         port = self._metrics.rpartition(":")[2]
         self._children["router"] = await self._started(member, MOESAIC_METRICS_PORT=port)
 
@@ -130,7 +156,9 @@ class HostedCluster:
         self._ended(name)
 
     async def terminate(self, name: str) -> None:
-        """SIGTERM, and wait for the end. Raises BenchFailed when it does not come by itself, with exit code 0."""
+        """SIGTERM, and wait for the end. Raises BenchFailed when it does not come by itself, with
+        exit code 0.
+        """
         child = self._child(name)
         os.kill(child.pid, signal.SIGTERM)
         try:
@@ -154,14 +182,20 @@ class HostedCluster:
     async def hosted(self) -> dict[str, set[Key]]:
         """Experts ready on each running service, by its name, as the router sees it."""
         by_address = await self.admin.hosted()
-        return {name: by_address.get(expert.address, set()) for name, expert in self.running.items()}
+        return {
+            name: by_address.get(expert.address, set()) for name, expert in self.running.items()
+        }
 
     def change(self, target: Target) -> grpc.aio.UnaryStreamCall:
         """Begin to host what the target says; the responses tell how far it is."""
-        return self.admin.change({self.experts[name].address: keys for name, keys in target.items()})
+        return self.admin.change(
+            {self.experts[name].address: keys for name, keys in target.items()}
+        )
 
     async def until_settled(self) -> None:
-        """Wait until all running services are live and every expert has its replicas. Raises BenchFailed in the end."""
+        """Wait until all running services are live and every expert has its replicas. Raises
+        BenchFailed in the end.
+        """
         await _until(self._is_settled)
 
     async def until_hosting(self, *names: str) -> None:
@@ -176,7 +210,11 @@ class HostedCluster:
     async def _is_settled(self) -> str:
         placement = await self.admin.placement()
         live = {service.address for service in placement.services if service.is_live}
-        lacking = [f"{name} is not live" for name, expert in self.running.items() if expert.address not in live]
+        lacking = [
+            f"{name} is not live"
+            for name, expert in self.running.items()
+            if expert.address not in live
+        ]
         if placement.min_live_replicas < self.plan.coverage:
             lacking.append(f"an expert has {placement.min_live_replicas} live replicas")
         return ", ".join(lacking)
@@ -202,7 +240,9 @@ class HostedCluster:
 
 @asynccontextmanager
 async def hosted_cluster(plan: HostingPlan) -> AsyncIterator[HostedCluster]:
-    """Run a cluster until the block ends; the logs of its processes are kept, and named, when it ends with an error."""
+    """Run a cluster until the block ends; the logs of its processes are kept, and named, when it
+    ends with an error.
+    """
     folder = Path(tempfile.mkdtemp(prefix="moesaic-hosting-"))
     cluster = HostedCluster(plan, folder)
     try:
@@ -229,4 +269,6 @@ async def _until(what_lacks: Callable[[], Awaitable[str]]) -> None:
                     lacking = f"the router does not answer: {error.details()}"
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
-        raise BenchFailed(f"the placement did not come to rest within {SETTLE_SECONDS:g} s: {lacking}") from None
+        raise BenchFailed(
+            f"the placement did not come to rest within {SETTLE_SECONDS:g} s: {lacking}"
+        ) from None

@@ -1,4 +1,6 @@
-"""What can befall a cluster: services that die, hang, come and go, networks that do damage, experts that move."""
+"""What can befall a cluster: services that die, hang, come and go, networks that do damage, experts
+that move.
+"""
 
 import asyncio
 import contextlib
@@ -18,7 +20,8 @@ from bench.hosting.wire import Wire
 from moesaic.v1 import router_pb2
 
 ROUTER = "router"
-# Experts that a killed move was to hand over: more than are loaded at once, and no more than there is room for.
+# Experts that a killed move was to hand over: more than are loaded at once, and no more than there
+# is room for.
 NUM_HANDED_OVER = 20
 PHASES: Mapping[str, Callable[[router_pb2.ChangePlacementResponse], bool]] = {
     "begun": lambda _: True,
@@ -29,21 +32,29 @@ PHASES: Mapping[str, Callable[[router_pb2.ChangePlacementResponse], bool]] = {
 
 @dataclass(frozen=True)
 class Event:
-    """Something that befalls a cluster; `act` ends when it is over. With `may_fail` requests may fail by it."""
+    """Something that befalls a cluster; `act` ends when it is over. With `may_fail` requests may
+    fail by it.
+    """
 
     label: str
     act: Callable[[HostedCluster], Awaitable[None]]
     may_fail: bool = False
 
 
-async def befall(cluster: HostedCluster, streams: Streams, event: Event, *, calm_answers: int) -> Window:
-    """Let an event befall the cluster; returns once the placement is whole again and some requests have ended since."""
+async def befall(
+    cluster: HostedCluster, streams: Streams, event: Event, *, calm_answers: int
+) -> Window:
+    """Let an event befall the cluster; returns once the placement is whole again and some requests
+    have ended since.
+    """
     num_retries, began = await cluster.admin.num_retries(), time.perf_counter()
     await event.act(cluster)
     await cluster.until_settled()
     await streams.until_answered(calm_answers)
     ended, num_retries = time.perf_counter(), await cluster.admin.num_retries() - num_retries
-    return Window(event.label, began, ended, event.may_fail, max(0, num_retries), await faults(cluster))
+    return Window(
+        event.label, began, ended, event.may_fail, max(0, num_retries), await faults(cluster)
+    )
 
 
 def undisturbed(seconds: float) -> Event:
@@ -84,7 +95,9 @@ def cut(name: str, seconds: float) -> Event:
 
 def held(name: str, seconds: float) -> Event:
     """Nothing arrives any more, for a while, and nobody is told."""
-    return _on_wire(f"hold {name}'s traffic for {seconds:g} s", name, seconds, lambda wire: wire.hold())
+    return _on_wire(
+        f"hold {name}'s traffic for {seconds:g} s", name, seconds, lambda wire: wire.hold()
+    )
 
 
 def delayed(name: str, by_seconds: float, seconds: float) -> Event:
@@ -146,9 +159,11 @@ def drained(name: str) -> Event:
 
 
 def killed_in_move(source: str, destination: str, victim: str, phase: str) -> Event:
-    """Somebody who takes part in a move is killed when it is in that phase; a router is started again.
+    """Somebody who takes part in a move is killed when it is in that phase; a router is started
+    again.
 
-    Phases are those of PHASES; a move that is over before it is seen there meets the kill at its end.
+    Phases are those of PHASES; a move that is over before it is seen there meets the kill at its
+    end.
     """
 
     async def act(cluster: HostedCluster) -> None:
@@ -170,14 +185,18 @@ def killed_in_move(source: str, destination: str, victim: str, phase: str) -> Ev
 
 
 def scattered(cluster: HostedCluster, pattern: int) -> Target:
-    """A placement with coverage 1 or 2 that is even in each layer and else random, by the pattern's number.
+    """A placement with coverage 1 or 2 that is even in each layer and else random, by the pattern's
+    number.
 
-    No few services have everything, as they might in a regular one: then frames would go to those alone.
+    No few services have everything, as they might in a regular one: then frames would go to those
+    alone.
     """
     draws, names = random.Random(pattern), list(cluster.running)
     target: dict[str, list[Key]] = {name: [] for name in names}
     for layer in cluster.checkpoint.moe_layers:
-        shuffled = draws.sample(range(cluster.checkpoint.num_experts), cluster.checkpoint.num_experts)
+        shuffled = draws.sample(
+            range(cluster.checkpoint.num_experts), cluster.checkpoint.num_experts
+        )
         for place, expert in enumerate(shuffled):
             distance = 1 + place // len(names) % (len(names) - 1)
             for replica in range(cluster.plan.coverage):
@@ -185,7 +204,9 @@ def scattered(cluster: HostedCluster, pattern: int) -> Target:
     return target
 
 
-def _on_wire(label: str, name: str, seconds: float, damage: Callable[[Wire], Awaitable[None]]) -> Event:
+def _on_wire(
+    label: str, name: str, seconds: float, damage: Callable[[Wire], Awaitable[None]]
+) -> Event:
     async def act(cluster: HostedCluster) -> None:
         wire = cluster.experts[name].wire
         assert wire is not None, "the cluster has wires"

@@ -1,4 +1,6 @@
-"""What a disturbance did to the requests that met it: how many failed or were altered, and the longest gap."""
+"""What a disturbance did to the requests that met it: how many failed or were altered, and the
+longest gap.
+"""
 
 from bisect import bisect
 from collections.abc import Sequence
@@ -43,17 +45,26 @@ class Finding:
         failures = [] if self.window.may_fail else self.failures
         return [
             *(f"{event}: a request failed: {failure}" for failure in failures),
-            *(f"{event}: request {number} was answered with other bytes" for number in self.altered),
-            *(f"{event}: expert {expert} of layer {layer} is lost" for layer, expert in faults.lost),
+            *(
+                f"{event}: request {number} was answered with other bytes"
+                for number in self.altered
+            ),
+            *(
+                f"{event}: expert {expert} of layer {layer} is lost"
+                for layer, expert in faults.lost
+            ),
             *(f"{event}: {line}" for line in faults.invalid),
         ]
 
 
-def findings_of(windows: Sequence[Window], answers: Sequence[Answer], reference: Sequence[Answer]) -> list[Finding]:
-    """What became of all requests, window by window, compared with the reference, which is by request.
+def findings_of(
+    windows: Sequence[Window], answers: Sequence[Answer], reference: Sequence[Answer]
+) -> list[Finding]:
+    """What became of all requests, window by window, compared with the reference, which is by
+    request.
 
-    Windows are in order. A failure, and the first byte that is another one, is put down to the window that began last
-    before it.
+    Windows are in order. A failure, and the first byte that is another one, is put down to the
+    window that began last before it.
     """
     failures: list[list[str]] = [[] for _ in windows]
     altered: list[list[int]] = [[] for _ in windows]
@@ -64,16 +75,23 @@ def findings_of(windows: Sequence[Window], answers: Sequence[Answer], reference:
         moment = moment_of_alteration(answer, reference[answer.request])
         if moment is not None:
             altered[max(0, bisect(beginnings, moment) - 1)].append(answer.request)
-    return [_finding(window, answers, failures[index], altered[index]) for index, window in enumerate(windows)]
+    return [
+        _finding(window, answers, failures[index], altered[index])
+        for index, window in enumerate(windows)
+    ]
 
 
 def moment_of_alteration(answer: Answer, reference: Answer) -> float | None:
-    """When the first token came that is another one than it should be, or the end where only the text is another."""
+    """When the first token came that is another one than it should be, or the end where only the
+    text is another.
+    """
     for arrival, count in zip(answer.arrivals, answer.counts, strict=True):
         if answer.token_ids[:count] != reference.token_ids[:count]:
             return arrival
     is_whole = answer.failure is None
-    same_text = answer.text == reference.text if is_whole else reference.text.startswith(answer.text)
+    same_text = (
+        answer.text == reference.text if is_whole else reference.text.startswith(answer.text)
+    )
     is_as_long = len(answer.token_ids) == len(reference.token_ids) or not is_whole
     return None if same_text and is_as_long else answer.ended
 
@@ -90,8 +108,12 @@ def table_of(title: str, findings: Sequence[Finding]) -> Table:
     return table
 
 
-def _finding(window: Window, answers: Sequence[Answer], failures: Sequence[str], altered: Sequence[int]) -> Finding:
-    met = [answer for answer in answers if answer.began < window.ended and answer.ended > window.began]
+def _finding(
+    window: Window, answers: Sequence[Answer], failures: Sequence[str], altered: Sequence[int]
+) -> Finding:
+    met = [
+        answer for answer in answers if answer.began < window.ended and answer.ended > window.began
+    ]
     longest_gap = max((gap for answer in met for gap in _gaps(answer, window)), default=0.0)
     return Finding(window, len(met), failures, altered, longest_gap)
 

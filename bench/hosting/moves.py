@@ -1,4 +1,6 @@
-"""Experts that move all the time: how many have moved, and what memory the services took meanwhile."""
+"""Experts that move all the time: how many have moved, and what memory the services took
+meanwhile.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +22,8 @@ PAGE_BYTES = 4096
 
 @dataclass
 class Memory:
-    """What one expert service took: bytes that its experts took at most, of those it may take, by every message.
+    """What one expert service took: bytes that its experts took at most, of those it may take, by
+    every message.
 
     `num_loaded` counts experts that became ready. Resident bytes are those of its whole process.
     """
@@ -44,7 +47,11 @@ class Memory:
 
     def take(self, hosting: expert_pb2.WatchHostingResponse, expert_bytes: int) -> None:
         """Count what a message says: experts that load or retire have their memory too."""
-        ready = {(one.layer, one.expert) for one in hosting.experts if one.state == expert_pb2.EXPERT_STATE_READY}
+        ready = {
+            (one.layer, one.expert)
+            for one in hosting.experts
+            if one.state == expert_pb2.EXPERT_STATE_READY
+        }
         self.num_loaded += len(ready - self._ready) if self.num_messages else 0
         self._ready = ready
         self.num_messages += 1
@@ -68,11 +75,16 @@ async def move_for(cluster: HostedCluster, seconds: float) -> int:
 
 @asynccontextmanager
 async def memory_watched(cluster: HostedCluster) -> AsyncIterator[dict[str, Memory]]:
-    """Follow every service's hosting, message for message, and its resident memory, until the block ends."""
+    """Follow every service's hosting, message for message, and its resident memory, until the block
+    ends.
+    """
     memories: dict[str, Memory] = {}
     async with asyncio.TaskGroup() as tasks:
         is_seen = {name: asyncio.Event() for name in cluster.running}
-        watching = [tasks.create_task(_watch(cluster, name, memories, seen)) for name, seen in is_seen.items()]
+        watching = [
+            tasks.create_task(_watch(cluster, name, memories, seen))
+            for name, seen in is_seen.items()
+        ]
         for seen in is_seen.values():
             await seen.wait()
         watching.append(tasks.create_task(_sample(cluster, memories)))
@@ -88,13 +100,17 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[RESIDENT_FIELD]) * PAGE_BYTES
 
 
-async def _watch(cluster: HostedCluster, name: str, memories: dict[str, Memory], seen: asyncio.Event) -> None:
+async def _watch(
+    cluster: HostedCluster, name: str, memories: dict[str, Memory], seen: asyncio.Event
+) -> None:
     channel: grpc.aio.Channel
     async with open_channel(cluster.experts[name].member.address) as channel:
         stub = expert_pb2_grpc.ExpertServiceStub(channel)
         about = await stub.Describe(expert_pb2.ExpertServiceDescribeRequest())
         resident = resident_bytes(cluster.pid(name))
-        memory = memories[name] = Memory(about.expert_memory_bytes, resident_before=resident, resident_most=resident)
+        memory = memories[name] = Memory(
+            about.expert_memory_bytes, resident_before=resident, resident_most=resident
+        )
         async for hosting in stub.WatchHosting(expert_pb2.WatchHostingRequest()):
             memory.take(hosting, max(about.expert_bytes))
             seen.set()

@@ -1,7 +1,9 @@
-"""`python bench/hosting/relay.py HOST:PORT`: a TCP relay that cuts, delays, truncates or corrupts on order.
+"""`python bench/hosting/relay.py HOST:PORT`: a TCP relay that cuts, delays, truncates or corrupts
+on order.
 
-It prints its port, then `done` after each order, and ends with its stdin. It needs nothing of ours, so that it starts
-at once, and is a process of its own, so that it takes its turn beside what it connects.
+It prints its port, then `done` after each order, and ends with its stdin. It needs nothing of ours,
+so that it starts at once, and is a process of its own, so that it takes its turn beside what it
+connects.
 """
 
 import asyncio
@@ -15,7 +17,8 @@ LOOPBACK = "127.0.0.1"
 # A processor that sleeps wakes late: the end of a delay is waited for awake.
 AWAKE_SECONDS = 0.001
 CHUNK_BYTES = 1 << 18
-# Of HTTP/2 (RFC 9113): what a client says first, and the head of a frame: length (3 bytes), type, flags, stream.
+# Of HTTP/2 (RFC 9113): what a client says first, and the head of a frame: length (3 bytes), type,
+# flags, stream.
 PREFACE_BYTES = 24
 HEAD_BYTES = 9
 LENGTH_BYTES = 3
@@ -50,7 +53,9 @@ class Damage:
         """Wait for as long as something that arrived then is kept back."""
         loop = asyncio.get_running_loop()
         while self.is_held or arrived + self.delay_seconds - AWAKE_SECONDS > loop.time():
-            left = None if self.is_held else arrived + self.delay_seconds - AWAKE_SECONDS - loop.time()
+            left = (
+                None if self.is_held else arrived + self.delay_seconds - AWAKE_SECONDS - loop.time()
+            )
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self.changed.wait()
@@ -66,7 +71,9 @@ class Damage:
 
 
 class Frames:
-    """Follows the HTTP/2 frames of one direction, however they are cut into chunks, and changes bytes in them."""
+    """Follows the HTTP/2 frames of one direction, however they are cut into chunks, and changes
+    bytes in them.
+    """
 
     def __init__(self, damage: Damage, preface_bytes: int) -> None:
         self._damage = damage
@@ -92,7 +99,9 @@ class Frames:
 
     def _begin(self) -> None:
         self._skipped = int.from_bytes(self._head[:LENGTH_BYTES], "big")
-        self._place = self._damage.place_in(self._skipped) if self._head[LENGTH_BYTES] == DATA_FRAME else None
+        self._place = (
+            self._damage.place_in(self._skipped) if self._head[LENGTH_BYTES] == DATA_FRAME else None
+        )
         self._head.clear()
 
     def _change(self, passed: bytearray, position: int, taken: int) -> None:
@@ -108,7 +117,9 @@ class Frames:
 class Connection:
     """Both ends of one connection, and what passes between them."""
 
-    def __init__(self, damage: Damage, inward: asyncio.StreamWriter, outward: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, damage: Damage, inward: asyncio.StreamWriter, outward: asyncio.StreamWriter
+    ) -> None:
         self.bytes_left: int | None = None  # that the service may say yet
         self._damage = damage
         self._inward = inward
@@ -119,7 +130,9 @@ class Connection:
         self._inward.transport.abort()
         self._outward.transport.abort()
 
-    async def relay(self, from_router: asyncio.StreamReader, from_service: asyncio.StreamReader) -> None:
+    async def relay(
+        self, from_router: asyncio.StreamReader, from_service: asyncio.StreamReader
+    ) -> None:
         """Hand on until an end is gone, then end the other one."""
         try:
             async with asyncio.TaskGroup() as directions:
@@ -130,7 +143,9 @@ class Connection:
         finally:
             self.abort()
 
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, preface_bytes: int) -> None:
+    async def _carry(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, preface_bytes: int
+    ) -> None:
         loop, frames = asyncio.get_running_loop(), Frames(self._damage, preface_bytes)
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
@@ -173,7 +188,9 @@ class Relay:
         server = await asyncio.start_server(self._connected, LOOPBACK, 0)
         print(server.sockets[0].getsockname()[1], flush=True)
         orders = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(orders), sys.stdin
+        )
         while order := (await orders.readline()).decode().split():
             self._obey(*order)
             print("done", flush=True)

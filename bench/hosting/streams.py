@@ -1,4 +1,6 @@
-"""Requests that are asked again and again while a cluster is disturbed, and what each of them was answered."""
+"""Requests that are asked again and again while a cluster is disturbed, and what each of them was
+answered.
+"""
 
 import asyncio
 import itertools
@@ -16,7 +18,8 @@ from services.runtime.channels import open_channel
 
 REQUEST_SECONDS = 60.0
 ANSWER_SECONDS = 90.0
-# After a request that failed at once; a cluster that is gone is not asked a thousand times a second.
+# After a request that failed at once; a cluster that is gone is not asked a thousand times a
+# second.
 PAUSE_SECONDS = 0.1
 
 
@@ -37,8 +40,12 @@ class Answer:
     ended: float = 0.0
 
 
-def requests_of(num_requests: int, num_prompt_tokens: int, num_new_tokens: int) -> list[generation_pb2.GenerateRequest]:
-    """Requests for continuations of real text, past its end: greedy ones and seeded ones in turn."""
+def requests_of(
+    num_requests: int, num_prompt_tokens: int, num_new_tokens: int
+) -> list[generation_pb2.GenerateRequest]:
+    """Requests for continuations of real text, past its end: greedy ones and seeded
+    ones in turn.
+    """
     requests = []
     for number, prompt in enumerate(text_prompts(num_requests, num_prompt_tokens)):
         request = generation_pb2.GenerateRequest(token_ids=generation_pb2.TokenIds(ids=prompt))
@@ -53,7 +60,9 @@ def requests_of(num_requests: int, num_prompt_tokens: int, num_new_tokens: int) 
 class Streams:
     """A client of the gateway with some streams, each of which asks one request after another."""
 
-    def __init__(self, address: str, requests: Sequence[generation_pb2.GenerateRequest], *, num_streams: int) -> None:
+    def __init__(
+        self, address: str, requests: Sequence[generation_pb2.GenerateRequest], *, num_streams: int
+    ) -> None:
         self.answers: list[Answer] = []
         self._requests = requests
         self._num_streams = num_streams
@@ -69,7 +78,9 @@ class Streams:
         await self._channel.close()
 
     async def each_once(self) -> list[Answer]:
-        """Ask every request once, as many at a time as there are streams; the answers by request."""
+        """Ask every request once, as many at a time as there are streams; the answers
+        by request.
+        """
         waiting = iter(range(len(self._requests)))
         answers: list[Answer] = []
 
@@ -93,13 +104,18 @@ class Streams:
                 self._is_ending = True
 
     async def until_answered(self, count: int) -> None:
-        """Wait until so many requests more have been answered well. Raises BenchFailed in the end."""
+        """Wait until so many requests more have been answered well.
+
+        Raises BenchFailed in the end.
+        """
         wanted = self._num_answered + count
         try:
             async with asyncio.timeout(ANSWER_SECONDS), self._answered:
                 await self._answered.wait_for(lambda: self._num_answered >= wanted)
         except TimeoutError:
-            raise BenchFailed(f"{count} requests were not answered within {ANSWER_SECONDS:g} s") from None
+            raise BenchFailed(
+                f"{count} requests were not answered within {ANSWER_SECONDS:g} s"
+            ) from None
 
     async def _stream(self) -> None:
         while not self._is_ending:
@@ -115,7 +131,9 @@ class Streams:
     async def _ask(self, number: int) -> Answer:
         answer = Answer(number, time.perf_counter())
         try:
-            async for response in self._stub.Generate(self._requests[number], timeout=REQUEST_SECONDS):
+            async for response in self._stub.Generate(
+                self._requests[number], timeout=REQUEST_SECONDS
+            ):
                 if response.delta.token_ids:
                     answer.token_ids += response.delta.token_ids
                     answer.arrivals.append(time.perf_counter())

@@ -18,7 +18,9 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Latencies:
-    """Seconds between tokens, in segments that came in turn: without moves, with moves all the time, and so on."""
+    """Seconds between tokens, in segments that came in turn: without moves, with moves all the
+    time, and so on.
+    """
 
     steady: Sequence[Sequence[float]]
     moving: Sequence[Sequence[float]]
@@ -26,7 +28,9 @@ class Latencies:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one batch of requests took, and what all expert services held: experts, and their processes in RAM."""
+    """What one batch of requests took, and what all expert services held: experts, and their
+    processes in RAM.
+    """
 
     tokens_per_second: float
     expert_bytes: int
@@ -61,7 +65,9 @@ def add_disturbances(report: Report, title: str, findings: Sequence[Finding]) ->
         )
     report.tables.append(table)
     report.samples[title] = [asdict(finding) for finding in findings]
-    report.notes += list(dict.fromkeys(chain.from_iterable(finding.complaints() for finding in findings)))
+    report.notes += list(
+        dict.fromkeys(chain.from_iterable(finding.complaints() for finding in findings))
+    )
 
 
 def add_latencies(report: Report, latencies: Latencies) -> None:
@@ -80,7 +86,9 @@ def add_latencies(report: Report, latencies: Latencies) -> None:
     def draw(axis: Any) -> None:
         for label, segments in (("steady", latencies.steady), ("experts move", latencies.moving)):
             ordered = sorted(gap * 1e3 for segment in segments for gap in segment)
-            axis.plot(ordered, [1 - number / len(ordered) for number in range(len(ordered))], label=label)
+            axis.plot(
+                ordered, [1 - number / len(ordered) for number in range(len(ordered))], label=label
+            )
         label_axes(axis, "between tokens", "ms", "share of gaps above", log_y=True)
 
     report.panels.append(draw)
@@ -89,7 +97,10 @@ def add_latencies(report: Report, latencies: Latencies) -> None:
 def add_memory(report: Report, memories: Mapping[str, Memory], seconds: float) -> None:
     """What each service took at most while experts moved."""
     num_loaded = sum(memory.num_loaded for memory in memories.values())
-    title = f"memory while {num_loaded} experts were loaded and as many let go, in {seconds:.0f} s under load"
+    title = (
+        f"memory while {num_loaded} experts were loaded and as many let go, in {seconds:.0f} s "
+        "under load"
+    )
     headings = (
         "service",
         "messages seen",
@@ -109,7 +120,9 @@ def add_memory(report: Report, memories: Mapping[str, Memory], seconds: float) -
             (memory.resident_most - memory.resident_before) / MEBIBYTE,
         )
     report.tables.append(table)
-    report.samples["memory"] = {name: memory.as_object() for name, memory in sorted(memories.items())}
+    report.samples["memory"] = {
+        name: memory.as_object() for name, memory in sorted(memories.items())
+    }
 
 
 def add_costs(report: Report, costs: Mapping[str, Sequence[Cost]]) -> None:
@@ -122,6 +135,14 @@ def add_costs(report: Report, costs: Mapping[str, Sequence[Cost]]) -> None:
     for coverage, taken in costs.items():
         rates = [cost.tokens_per_second for cost in taken]
         resident = spread_of([cost.resident_bytes / MEBIBYTE for cost in taken])
-        table.add(coverage, spread_of(rates), ratio_of(rates, base), taken[-1].expert_bytes / MEBIBYTE, resident)
+        table.add(
+            coverage,
+            spread_of(rates),
+            ratio_of(rates, base),
+            taken[-1].expert_bytes / MEBIBYTE,
+            resident,
+        )
     report.tables.append(table)
-    report.samples["costs"] = {coverage: [asdict(cost) for cost in taken] for coverage, taken in costs.items()}
+    report.samples["costs"] = {
+        coverage: [asdict(cost) for cost in taken] for coverage, taken in costs.items()
+    }

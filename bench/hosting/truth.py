@@ -19,7 +19,9 @@ Hosting = expert_pb2.WatchHostingResponse
 
 @dataclass(frozen=True)
 class Faults:
-    """What is wrong with a placement: experts that nobody has ready, and a line for everything that is not valid."""
+    """What is wrong with a placement: experts that nobody has ready, and a line for everything that
+    is not valid.
+    """
 
     lost: Sequence[Key]
     invalid: Sequence[str]
@@ -31,7 +33,9 @@ async def faults(cluster: HostedCluster) -> Faults:
     while True:
         told = await hostings(cluster)
         is_quiet = all(
-            expert.state == expert_pb2.EXPERT_STATE_READY for hosting in told.values() for expert in hosting.experts
+            expert.state == expert_pb2.EXPERT_STATE_READY
+            for hosting in told.values()
+            for expert in hosting.experts
         )
         if is_quiet or asyncio.get_running_loop().time() > deadline:
             return faults_of(told, cluster.keys, cluster.plan.memory_experts)
@@ -44,7 +48,9 @@ async def hostings(cluster: HostedCluster) -> dict[str, Hosting]:
     for name, expert in cluster.running.items():
         async with open_channel(expert.member.address) as channel:
             stub = expert_pb2_grpc.ExpertServiceStub(channel)
-            call = stub.WatchHosting(expert_pb2.WatchHostingRequest(), wait_for_ready=True, timeout=CALL_SECONDS)
+            call = stub.WatchHosting(
+                expert_pb2.WatchHostingRequest(), wait_for_ready=True, timeout=CALL_SECONDS
+            )
             told[name] = await call.read()
             call.cancel()
     return told
@@ -57,15 +63,23 @@ def faults_of(told: Mapping[str, Hosting], keys: Sequence[Key], max_experts: int
     invalid = []
     for name, hosting in told.items():
         names = [(expert.layer, expert.expert) for expert in hosting.experts]
-        invalid += [f"{name} hosts {key} twice" for key, count in Counter(names).items() if count > 1]
-        invalid += [f"{name} hosts {key}, which there is not" for key in sorted(set(names) - set(keys))]
+        invalid += [
+            f"{name} hosts {key} twice" for key, count in Counter(names).items() if count > 1
+        ]
+        invalid += [
+            f"{name} hosts {key}, which there is not" for key in sorted(set(names) - set(keys))
+        ]
         if len(names) > max_experts:
             invalid.append(f"{name} hosts {len(names)} experts and has memory for {max_experts}")
         for key, expert in zip(names, hosting.experts, strict=True):
             if expert.state != expert_pb2.EXPERT_STATE_READY:
-                invalid.append(f"{name} leaves {key} in {expert_pb2.ExpertState.Name(expert.state)}")
+                invalid.append(
+                    f"{name} leaves {key} in {expert_pb2.ExpertState.Name(expert.state)}"
+                )
             else:
                 replicas[key] += 1
                 hashes.setdefault(key, set()).add(expert.content_hash)
-    invalid += [f"replicas of {key} differ" for key, found in sorted(hashes.items()) if len(found) > 1]
+    invalid += [
+        f"replicas of {key} differ" for key, found in sorted(hashes.items()) if len(found) > 1
+    ]
     return Faults([key for key in keys if not replicas[key]], invalid)

@@ -1,4 +1,6 @@
-"""The handle of a TCP relay between a router and one expert service, which does damage when told to."""
+"""The handle of a TCP relay between a router and one expert service, which does damage when told
+to.
+"""
 
 import asyncio
 import sys
@@ -9,7 +11,9 @@ ORDER_SECONDS = 10.0
 
 
 class Wire:
-    """A running relay, a process of its own. What it was told last holds until it is told otherwise."""
+    """A running relay, a process of its own. What it was told last holds until it is told
+    otherwise.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
         self.address = address
@@ -53,11 +57,15 @@ class Wire:
         await self._order(f"delay {seconds}")
 
     async def truncate(self, num_bytes: int) -> None:
-        """Reset each connection of now once the service has said so many bytes more on it; new ones are whole."""
+        """Reset each connection of now once the service has said so many bytes more on it; new ones
+        are whole.
+        """
         await self._order(f"truncate {num_bytes}")
 
     async def corrupt(self, every: int, seed: int) -> None:
-        """Change one byte, at random, in every so many'th long HTTP/2 data frame, both ways counted together."""
+        """Change one byte, at random, in every so many'th long HTTP/2 data frame, both ways counted
+        together.
+        """
         await self._order(f"corrupt {every} {seed}")
 
     async def _order(self, order: str) -> None:

@@ -1,5 +1,6 @@
-"""`python -m bench.kernels`: the compiled kernels against torch, operation by operation, and how far either is from
-float32."""
+"""`python -m bench.kernels`: the compiled kernels against torch, operation by operation, and how
+far either is from float32.
+"""
 
 import sys
 from argparse import Namespace
@@ -27,9 +28,12 @@ ROWS = (1, 16)
 NUM_ROUNDS, QUICK_ROUNDS = 41, 9
 
 COMPARED = (
-    "what a decode step does in one layer, each thing alone and over and over on one thread, and the whole trunk's "
-    "forward with experts that make zeros at once: a process with the compiled kernels against one with torch alone "
-    "(MOESAIC_KERNELS=off), asked in turn. Times are CPU time. Each row of attention sees 100 keys and its own. Before "
+    "what a decode step does in one layer, each thing alone and over and over on one thread, and "
+    "the whole trunk's "
+    "forward with experts that make zeros at once: a process with the compiled kernels against "
+    "one with torch alone "
+    "(MOESAIC_KERNELS=off), asked in turn. Times are CPU time. Each row of attention sees 100 "
+    "keys and its own. Before "
     "that the error of both, and of transformers, against transformers in float32."
 )
 
@@ -56,7 +60,9 @@ def cases() -> list[Case]:
 
 
 async def measure(options: Namespace, stages: Stages) -> Report:
-    """The error of the first case, which is the shipped model in bfloat16; then all cases, one after the other."""
+    """The error of the first case, which is the shipped model in bfloat16; then all cases, one
+    after the other.
+    """
     report = Report("kernels", COMPARED)
     with stages.stage("making or finding the checkpoints"):
         found = cases()
@@ -106,7 +112,10 @@ def _draw(axis: Any, *, title: str, taken: Taken) -> None:
     counts = list(taken[names[0]])
     height = 0.8 / len(counts)
     for number, num_rows in enumerate(counts):
-        ratios = [ratio_of(taken[name][num_rows][TORCH], taken[name][num_rows][KERNELS]).median for name in names]
+        ratios = [
+            ratio_of(taken[name][num_rows][TORCH], taken[name][num_rows][KERNELS]).median
+            for name in names
+        ]
         places = [place - number * height for place in range(len(names))]
         axis.barh(places, ratios, height=height, label=f"{num_rows} rows")
     axis.set_yticks(range(len(names)), names, fontsize=6)

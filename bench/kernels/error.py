@@ -1,4 +1,6 @@
-"""Which of several ways to compute a model in bfloat16 is nearest to the same checkpoint in float32."""
+"""Which of several ways to compute a model in bfloat16 is nearest to the same checkpoint in
+float32.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +36,9 @@ def passages() -> tuple[Tokens, Tokens]:
 
 
 async def error_table(model: Path, loads: Mapping[str, KernelLoad]) -> Table:
-    """How far transformers and ours, by their names, are from transformers in float32 on the same tokens."""
+    """How far transformers and ours, by their names, are from transformers in float32 on the same
+    tokens.
+    """
     prompts, text = passages()
     exact = transformers_logits(model, torch.float32, prompts, text)
     found = {TRANSFORMERS: transformers_logits(model, torch.bfloat16, prompts, text)}
@@ -43,10 +47,14 @@ async def error_table(model: Path, loads: Mapping[str, KernelLoad]) -> Table:
     return compared(exact, found)
 
 
-def transformers_logits(model: Path, dtype: torch.dtype, prompts: Tokens, text: Tokens) -> torch.Tensor:
-    """Logits in float32 of each token of `text`, which goes on from `prompts`: [prompts, tokens, vocabulary].
+def transformers_logits(
+    model: Path, dtype: torch.dtype, prompts: Tokens, text: Tokens
+) -> torch.Tensor:
+    """Logits in float32 of each token of `text`, which goes on from `prompts`: [prompts, tokens,
+    vocabulary].
 
-    As `generate` computes them: the prompts in one forward as a static batch, then a forward for each token.
+    As `generate` computes them: the prompts in one forward as a static batch, then a forward for
+    each token.
     """
     disable_progress_bar()
     whole = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, local_files_only=True).eval()
@@ -59,13 +67,17 @@ def transformers_logits(model: Path, dtype: torch.dtype, prompts: Tokens, text: 
 
 
 def compared(exact: torch.Tensor, found: Mapping[str, torch.Tensor]) -> Table:
-    """A row for each of `found`, TRANSFORMERS among them; all logits are [requests, tokens, vocabulary].
+    """A row for each of `found`, TRANSFORMERS among them; all logits are [requests, tokens,
+    vocabulary].
 
-    The last columns are shares of tokens: for which the mean |Δlogit| is below transformers', and for which all logits
-    are transformers'.
+    The last columns are shares of tokens: for which the mean |Δlogit| is below transformers', and
+    for which all logits are transformers'.
     """
     num_requests, num_tokens, _ = exact.shape
-    title = f"error against float32, the same {num_requests} x {num_tokens} tokens of real text read by all"
+    title = (
+        f"error against float32, the same {num_requests} x {num_tokens} tokens of real text read "
+        "by all"
+    )
     table = Table(title, HEADINGS)
     reference = found[TRANSFORMERS]
     of_reference = _of_tokens(reference, exact)

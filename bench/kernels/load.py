@@ -1,4 +1,6 @@
-"""The worker processes that compute with the compiled kernels and without, as whoever measures sees them."""
+"""The worker processes that compute with the compiled kernels and without, as whoever measures sees
+them.
+"""
 
 import asyncio
 import json
@@ -23,7 +25,9 @@ MAX_LINE_BYTES = 1 << 24
 
 
 class KernelLoad:
-    """One worker of one thread; it sleeps when it is not asked. Every call raises BenchFailed when it has ended."""
+    """One worker of one thread; it sleeps when it is not asked. Every call raises BenchFailed when
+    it has ended.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -39,8 +43,12 @@ class KernelLoad:
         micros: float = await self._ask(operation=operation)
         return micros
 
-    async def logits(self, prompts: Sequence[Sequence[int]], text: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Logits in float32 of each token of `text`, which goes on from `prompts`: [prompts, tokens, vocabulary]."""
+    async def logits(
+        self, prompts: Sequence[Sequence[int]], text: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        """Logits in float32 of each token of `text`, which goes on from `prompts`: [prompts,
+        tokens, vocabulary].
+        """
         with TemporaryDirectory() as folder:
             file = Path(folder) / "logits"
             await self._ask(prompts=prompts, text=text, file=str(file))
@@ -63,9 +71,13 @@ class KernelLoad:
 
 @asynccontextmanager
 async def kernels_running(model: Path, dtype: torch.dtype) -> AsyncIterator[dict[str, KernelLoad]]:
-    """A worker with torch alone and one with kernels, until the block ends. Raises BenchFailed without kernels."""
+    """A worker with torch alone and one with kernels, until the block ends. Raises BenchFailed
+    without kernels.
+    """
     if not kernels.AVAILABLE:  # the worker's environment is this process's
-        raise BenchFailed(f"there are no compiled kernels, or {VARIABLE} is off; `pip install -e .` builds them")
+        raise BenchFailed(
+            f"there are no compiled kernels, or {VARIABLE} is off; `pip install -e .` builds them"
+        )
     processes: list[asyncio.subprocess.Process] = []
     try:
         loads = {}
@@ -87,7 +99,13 @@ async def _start(model: Path, dtype: torch.dtype, name: str) -> asyncio.subproce
     if name == TORCH:
         environment[VARIABLE] = "off"
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.kernels.worker", str(model), str(dtype).removeprefix("torch.")),
+        *(
+            sys.executable,
+            "-m",
+            "bench.kernels.worker",
+            str(model),
+            str(dtype).removeprefix("torch."),
+        ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=environment,

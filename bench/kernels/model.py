@@ -29,15 +29,21 @@ EXPERT_MEMORY_BYTES = 1 << 30
 
 
 class LocalModel:
-    """Runs steps as a router does. Experts of `layers` are here; kernels are used as the process was told."""
+    """Runs steps as a router does. Experts of `layers` are here; kernels are used as the process
+    was told.
+    """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, layers: Sequence[int]) -> None:
         self._bank = Bank(checkpoint, dtype, CPU, EXPERT_MEMORY_BYTES)
-        self._first_slots = {layer: number * checkpoint.num_experts for number, layer in enumerate(layers)}
+        self._first_slots = {
+            layer: number * checkpoint.num_experts for number, layer in enumerate(layers)
+        }
         for layer, first in self._first_slots.items():
             for expert in range(checkpoint.num_experts):
                 self._bank.fill(first + expert, layer, expert)
-        self.experts = compiled.experts_of(self._bank) or GroupedExperts(self._bank, batch_invariant=False)
+        self.experts = compiled.experts_of(self._bank) or GroupedExperts(
+            self._bank, batch_invariant=False
+        )
         self._trunk = Trunk(checkpoint, Numerics(dtype, CPU), self._compute)
         self._layer = layers[0]
 
@@ -57,22 +63,30 @@ class LocalModel:
         return self._trunk.kv_shapes[self._layer]
 
     def begin(self, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
-        """Forget what was there, read the prompts with experts that make zeros, and be before the next step."""
+        """Forget what was there, read the prompts with experts that make zeros, and be before the
+        next step.
+        """
         self._submit(prompts, num_new_tokens + 1)
         self._advance(self.forward(), [0] * len(prompts))
 
     def forward(self) -> torch.Tensor:
-        """Logits [sequences, vocabulary] of the next step with experts that make zeros, which may be repeated."""
+        """Logits [sequences, vocabulary] of the next step with experts that make zeros, which may
+        be repeated.
+        """
         return self._trunk.forward(Step(0, self._scheduler.next_batch(0)), self._cache)
 
     def inputs(self) -> StepInputs:
         """What the next step's forward is called with."""
         return Step(0, self._scheduler.next_batch(0)).inputs(self._cache, CPU, None)
 
-    def forced_logits(self, prompts: Sequence[Sequence[int]], text: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Logits in float32 of each token of `text`, which goes on from `prompts`: [prompts, tokens, vocabulary].
+    def forced_logits(
+        self, prompts: Sequence[Sequence[int]], text: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        """Logits in float32 of each token of `text`, which goes on from `prompts`: [prompts,
+        tokens, vocabulary].
 
-        The prompts are read in one step, the text in a step for each token, whatever is the likeliest.
+        The prompts are read in one step, the text in a step for each token, whatever is the
+        likeliest.
         """
         self._submit(prompts, len(text[0]))
         return asyncio.run(self._forced(text))
@@ -88,10 +102,17 @@ class LocalModel:
     def _submit(self, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
         self._cache = KvCache(self._trunk.kv_shapes, CACHE_TOKENS, self._trunk.numerics.dtype, CPU)
         self._scheduler = Scheduler(
-            self._cache.pool, max_sequences=len(prompts), max_context=CACHE_TOKENS, max_batch_tokens=MOST_TOKENS
+            self._cache.pool,
+            max_sequences=len(prompts),
+            max_context=CACHE_TOKENS,
+            max_batch_tokens=MOST_TOKENS,
         )
-        orders = [Order(tuple(prompt), Sampling(temperature=0.0), num_new_tokens) for prompt in prompts]
-        self._sequences = [RoutedSequence(number, order, SequenceReceipt()) for number, order in enumerate(orders)]
+        orders = [
+            Order(tuple(prompt), Sampling(temperature=0.0), num_new_tokens) for prompt in prompts
+        ]
+        self._sequences = [
+            RoutedSequence(number, order, SequenceReceipt()) for number, order in enumerate(orders)
+        ]
         for sequence in self._sequences:
             self._scheduler.submit(sequence)
 

@@ -1,5 +1,6 @@
-"""The operations that compiled kernels stand in for, as the services call them: with kernels or without, as the
-process was told by MOESAIC_KERNELS."""
+"""The operations that compiled kernels stand in for, as the services call them: with kernels or
+without, as the process was told by MOESAIC_KERNELS.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,9 @@ Call = Callable[[], object]
 
 
 class Operations:
-    """What a decode step of so many rows does in one layer, each thing alone, and the whole trunk's forward."""
+    """What a decode step of so many rows does in one layer, each thing alone, and the whole trunk's
+    forward.
+    """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         self._checkpoint = checkpoint
@@ -40,36 +43,53 @@ class Operations:
         self._local.begin(_prompts(num_rows, self._checkpoint.config.vocab_size), 1)
         inputs = self._local.inputs()
         rows = torch.randn(num_rows, self._checkpoint.hidden_size).to(self._dtype)
-        return {**self._of_layer(rows), **self._of_attention(rows, inputs), **self._of_experts(rows)} | {
-            "trunk": self._local.forward
-        }
+        return {
+            **self._of_layer(rows),
+            **self._of_attention(rows, inputs),
+            **self._of_experts(rows),
+        } | {"trunk": self._local.forward}
 
     def _of_layer(self, rows: torch.Tensor) -> dict[str, Call]:
         layer, head = self._local.first_layer, self._local.model.lm_head
         projection = layer.self_attn.o_proj
         wide = torch.randn(len(rows), projection.in_features).to(self._dtype)
         return {
-            f"linear {projection.in_features} x {projection.out_features}": lambda: projection(wide),
+            f"linear {projection.in_features} x {projection.out_features}": lambda: projection(
+                wide
+            ),
             f"linear {head.in_features} x {head.out_features}, the head": lambda: head(rows),
             "norm": lambda: layer.input_layernorm(rows),
             "gate": lambda: layer.mlp.gate(rows),
         }
 
     def _of_attention(self, rows: torch.Tensor, inputs: StepInputs) -> dict[str, Call]:
-        attention, packed, shape = self._local.first_layer.self_attn, inputs.packed, self._local.first_shape
+        attention, packed, shape = (
+            self._local.first_layer.self_attn,
+            inputs.packed,
+            self._local.first_shape,
+        )
         num_heads = self._checkpoint.config.num_attention_heads
         angles = self._local.model.model.rotary_emb(rows[None], inputs.positions[None])
         query = torch.randn(len(rows), num_heads, shape.key_width).to(self._dtype)
-        key, value = (torch.randn(len(rows), shape.key_heads, shape.key_width).to(self._dtype) for _ in range(2))
+        key, value = (
+            torch.randn(len(rows), shape.key_heads, shape.key_width).to(self._dtype)
+            for _ in range(2)
+        )
         queries, keys, values = (part.transpose(0, 1)[None] for part in (query, key, value))
         scaling = shape.key_width**-0.5
-        # Angles of zero, since the kernel turns in place: the numbers stay what they are however often it runs.
+        # Angles of zero, since the kernel turns in place: the numbers stay what they are however
+        # often it runs.
         still = torch.ones_like(angles[0]), torch.zeros_like(angles[1])
         return {
             "rotary": lambda: _rotate(query, key, *still),
-            "attend": lambda: packed_attention(attention, queries, keys, values, None, packed=packed, scaling=scaling),
+            "attend": lambda: packed_attention(
+                attention, queries, keys, values, None, packed=packed, scaling=scaling
+            ),
             "attention layer": lambda: attention(
-                hidden_states=rows[None], position_embeddings=angles, attention_mask=None, packed=packed
+                hidden_states=rows[None],
+                position_embeddings=angles,
+                attention_mask=None,
+                packed=packed,
             ),
         }
 
@@ -79,7 +99,10 @@ class Operations:
         pair_rows = np.repeat(np.arange(len(rows)), top_k)
         owners = np.arange(num_experts) % NUM_SERVICES
         weights = torch.full((len(rows), top_k), 1 / top_k, dtype=self._dtype)
-        returned, combine = self._returned(shares_of(slots, owners, top_k, MAX_PAIRS)), ExactCombine()
+        returned, combine = (
+            self._returned(shares_of(slots, owners, top_k, MAX_PAIRS)),
+            ExactCombine(),
+        )
         return {
             "experts": lambda: self._local.experts(rows, pair_rows, slots),
             "scatter": lambda: shares_of(slots, owners, top_k, MAX_PAIRS),
@@ -90,14 +113,18 @@ class Operations:
         """Replies as they come from the services."""
         replies = []
         for share in shares:
-            computed = torch.randn(len(share.positions), self._checkpoint.hidden_size).to(self._dtype)
+            computed = torch.randn(len(share.positions), self._checkpoint.hidden_size).to(
+                self._dtype
+            )
             data = memoryview(computed.view(torch.uint8).numpy().tobytes())
             replies.append(Returned(share, share.positions, data, self._dtype))
         return replies
 
 
 def cpu_micros(call: Call) -> float:
-    """Microseconds of this thread's CPU time that a call takes: the mean of as many as take LEAST_NANOS."""
+    """Microseconds of this thread's CPU time that a call takes: the mean of as many as take
+    LEAST_NANOS.
+    """
     call()
     count = 1
     while True:
@@ -112,11 +139,15 @@ def cpu_micros(call: Call) -> float:
 
 def _prompts(count: int, vocab_size: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
-    found: list[list[int]] = torch.randint(4, vocab_size, (count, NUM_KEYS), generator=generator).tolist()
+    found: list[list[int]] = torch.randint(
+        4, vocab_size, (count, NUM_KEYS), generator=generator
+    ).tolist()
     return found
 
 
-def _rotate(query: torch.Tensor, key: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> Any:
+def _rotate(
+    query: torch.Tensor, key: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor
+) -> Any:
     if not kernels.AVAILABLE:
         return apply_rotary_pos_emb(query[None], key[None], cosines, sines, unsqueeze_dim=2)
     kernels.apply_rotary(query, cosines[0], sines[0])

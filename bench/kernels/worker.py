@@ -1,6 +1,8 @@
-"""A process that runs with the compiled kernels or, by MOESAIC_KERNELS=off, without: a line of JSON in, a line out.
+"""A process that runs with the compiled kernels or, by MOESAIC_KERNELS=off, without: a line of JSON
+in, a line out.
 
-Kernels are chosen as the services are imported and threads before torch is, which is why this is a process of its own.
+Kernels are chosen as the services are imported and threads before torch is, which is why this is a
+process of its own.
 """
 
 import json

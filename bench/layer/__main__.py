@@ -1,4 +1,6 @@
-"""`python -m bench.layer`: one MoE layer's scatter, compute and gather, part by part, and the router's options."""
+"""`python -m bench.layer`: one MoE layer's scatter, compute and gather, part by part, and the
+router's options.
+"""
 
 import statistics
 import sys
@@ -29,14 +31,26 @@ from services.gateway.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
 
 NUM_SERVICES = 2
-PATH_PARTS = ("encode", "wire", "expert_queue", "expert_compute", "straggler_wait", "lane_wait", "combine")
+PATH_PARTS = (
+    "encode",
+    "wire",
+    "expert_queue",
+    "expert_compute",
+    "straggler_wait",
+    "lane_wait",
+    "combine",
+)
 SERVICE_PARTS = ("wire", "decode", "queue", "compute", "encode")
 
 COMPARED = (
-    "one MoE layer through the router's Dispatcher: rows scattered to two real expert services of one thread each, "
-    "computed, gathered and combined. The path's parts follow one another and add up; parts alone are the same "
-    f"functions over and over without a wire. Shapes take turns with a step of {NUM_LAYERS} layers each: a layer comes "
-    f"after another of its step, as in a model, and what is done once for a step falls on one sample in {NUM_LAYERS}."
+    "one MoE layer through the router's Dispatcher: rows scattered to two real expert services of "
+    "one thread each, "
+    "computed, gathered and combined. The path's parts follow one another and add up; parts alone "
+    "are the same "
+    f"functions over and over without a wire. Shapes take turns with a step of {NUM_LAYERS} "
+    "layers each: a layer comes "
+    "after another of its step, as in a model, and what is done once for a step falls on one "
+    f"sample in {NUM_LAYERS}."
 )
 
 
@@ -61,12 +75,20 @@ def cases() -> list[Case]:
     return [
         Case("64 rows x 2048, top-8 of 64", experts_only(LAYER_OF_OLMOE), 64, 8),
         Case("64 rows x 192, top-2 of 16 (shipped)", EMBEDDED_MODEL, 64, 2),
-        Case("1 row x 2048, top-2 of 2 (4 KiB)", experts_only(hollow(2048, 1, 2, 2)), 1, 2, is_simulated=True),
+        Case(
+            "1 row x 2048, top-2 of 2 (4 KiB)",
+            experts_only(hollow(2048, 1, 2, 2)),
+            1,
+            2,
+            is_simulated=True,
+        ),
     ]
 
 
 async def measure(options: Namespace, stages: Stages) -> Report:
-    """All cases in turn, then the parts alone, then expert compute against reading, then the options."""
+    """All cases in turn, then the parts alone, then expert compute against reading, then the
+    options.
+    """
     num_rounds = 30 if options.quick else 200
     report = Report("layer", COMPARED)
     with stages.stage("making checkpoints"):
@@ -79,7 +101,9 @@ async def measure(options: Namespace, stages: Stages) -> Report:
             steps = {label: path.step for label, path in paths.items()}
             taken = await interleaved(steps, num_steps, after_round=stages.step)
     samples = {label: list(chain.from_iterable(layers)) for label, layers in taken.items()}
-    report.samples["path, ns"] = {name: [vars(sample) for sample in taken] for name, taken in samples.items()}
+    report.samples["path, ns"] = {
+        name: [vars(sample) for sample in taken] for name, taken in samples.items()
+    }
     _add_path(report, samples)
     _add_service(report, samples)
     _add_cpu(report, found, samples)
@@ -94,10 +118,14 @@ async def measure(options: Namespace, stages: Stages) -> Report:
 async def _path(case: Case, stack: AsyncExitStack) -> LayerPath:
     checkpoint = Checkpoint.open(case.model)
     servers = await stack.enter_async_context(_servers(case))
-    peers = await stack.enter_async_context(connected(checkpoint, [server.address for server in servers]))
+    peers = await stack.enter_async_context(
+        connected(checkpoint, [server.address for server in servers])
+    )
     pids = [server.pid for server in servers]
     dispatcher = dispatcher_over(checkpoint, peers)
-    return LayerPath(checkpoint, dispatcher, num_rows=case.num_rows, top_k=case.top_k, service_pids=pids)
+    return LayerPath(
+        checkpoint, dispatcher, num_rows=case.num_rows, top_k=case.top_k, service_pids=pids
+    )
 
 
 def _servers(case: Case) -> AbstractAsyncContextManager[list[Server]]:
@@ -109,7 +137,10 @@ def _servers(case: Case) -> AbstractAsyncContextManager[list[Server]]:
 def _add_path(report: Report, samples: dict[str, list[LayerSample]]) -> None:
     table = Table("critical path of one layer, µs", ("part", *samples))
     for part in PATH_PARTS:
-        table.add(part.replace("_", " "), *(_micros([s.parts[part] for s in taken]) for taken in samples.values()))
+        table.add(
+            part.replace("_", " "),
+            *(_micros([s.parts[part] for s in taken]) for taken in samples.values()),
+        )
     table.add("all", *(_micros([sample.total for sample in taken]) for taken in samples.values()))
     report.tables.append(table)
     report.panels.append(partial(_draw, samples=samples))
@@ -118,7 +149,10 @@ def _add_path(report: Report, samples: dict[str, list[LayerSample]]) -> None:
 def _add_service(report: Report, samples: dict[str, list[LayerSample]]) -> None:
     table = Table("of one frame, µs, as the service and the stream timed it", ("part", *samples))
     for part in SERVICE_PARTS:
-        frames = ([frame[part] for sample in taken for frame in sample.service] for taken in samples.values())
+        frames = (
+            [frame[part] for sample in taken for frame in sample.service]
+            for taken in samples.values()
+        )
         table.add(part if part == "wire" else f"service: {part}", *map(_micros, frames))
     report.tables.append(table)
 
@@ -126,7 +160,13 @@ def _add_service(report: Report, samples: dict[str, list[LayerSample]]) -> None:
 def _add_cpu(report: Report, found: Sequence[Case], samples: dict[str, list[LayerSample]]) -> None:
     table = Table(
         "CPU time, gRPC's threads included",
-        ("shape", "router µs/frame", "service µs/frame", "router s/1,000 routed tokens", "services s/1,000"),
+        (
+            "shape",
+            "router µs/frame",
+            "service µs/frame",
+            "router s/1,000 routed tokens",
+            "services s/1,000",
+        ),
     )
     for case, taken in zip(found, samples.values(), strict=True):
         table.add(
@@ -137,14 +177,18 @@ def _add_cpu(report: Report, found: Sequence[Case], samples: dict[str, list[Laye
             spread_of([sample.service_cpu / case.num_rows / 1e6 for sample in taken]),
         )
     report.tables.append(table)
-    report.notes.append("a routed token is one row through one layer; the router's side here has no model around it")
+    report.notes.append(
+        "a routed token is one row through one layer; the router's side here has no model around it"
+    )
 
 
 def _add_alone(report: Report, found: Sequence[Case], num_rounds: int) -> None:
     columns = {}
     for case in found:
         checkpoint = Checkpoint.open(case.model)
-        parts = FrameParts(checkpoint, num_rows=case.num_rows, top_k=case.top_k, num_services=NUM_SERVICES)
+        parts = FrameParts(
+            checkpoint, num_rows=case.num_rows, top_k=case.top_k, num_services=NUM_SERVICES
+        )
         columns[case.name] = parts.timed(num_rounds)
         sent, returned = parts.frame_bytes
         report.notes.append(f"{case.name}: a frame has {sent:,} bytes, its reply {returned:,}")
@@ -161,9 +205,13 @@ async def _add_compute(report: Report, num_rounds: int, stages: Stages) -> None:
         samples = await interleaved(compute.variants(), num_rounds, after_round=stages.step)
     finally:
         compute.close()
-    fastest = min((name for name in samples if name != "compute"), key=lambda name: statistics.median(samples[name]))
+    fastest = min(
+        (name for name in samples if name != "compute"),
+        key=lambda name: statistics.median(samples[name]),
+    )
     table = Table(
-        f"experts of the 470 M model's layer, 16 rows, {compute.num_active} of 32 experts active, one thread",
+        f"experts of the 470 M model's layer, 16 rows, {compute.num_active} of 32 experts active, "
+        "one thread",
         ("", "ms", "GB/s"),
     )
     for name, taken in samples.items():
@@ -179,13 +227,21 @@ def _micros(nanos: Sequence[int]) -> Any:
 
 
 def _draw(axis: Any, *, samples: dict[str, list[LayerSample]]) -> None:
-    # Shares, not times: on an axis that holds all three shapes, what is drawn first would look like most of it.
+    # Shares, not times: on an axis that holds all three shapes, what is drawn first would look like
+    # most of it.
     totals = [statistics.median(sample.total for sample in taken) for taken in samples.values()]
     left = [0.0] * len(samples)
     for part in PATH_PARTS:
-        medians = [statistics.median(sample.parts[part] for sample in taken) for taken in samples.values()]
+        medians = [
+            statistics.median(sample.parts[part] for sample in taken) for taken in samples.values()
+        ]
         shares = [100 * median / total for median, total in zip(medians, totals, strict=True)]
-        axis.barh([name.replace(", ", "\n") for name in samples], shares, left=left, label=part.replace("_", " "))
+        axis.barh(
+            [name.replace(", ", "\n") for name in samples],
+            shares,
+            left=left,
+            label=part.replace("_", " "),
+        )
         left = [start + share for start, share in zip(left, shares, strict=True)]
     axis.set_xlabel("% of the critical path's median", fontsize=8)
     axis.tick_params(labelsize=6)

@@ -13,16 +13,25 @@ from services.expert.compute import Computer, FrameWork
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.combine import ExactCombine, Returned
 from services.router.dispatch.shares import FramePairs, shares_of
-from services.wire.frames import ReceivedReply, decode_request, decode_response, encode_frame, encode_reply
+from services.wire.frames import decode_request, decode_response, encode_frame, encode_reply
+from services.wire.received import ReceivedReply
 
 MAX_PAIRS = 1 << 20
 
 
 class FrameParts:
-    """The first of the frames that one layer's rows fall apart into, and everything that is done to it."""
+    """The first of the frames that one layer's rows fall apart into, and everything that is done to
+    it.
+    """
 
-    def __init__(self, checkpoint: Checkpoint, *, num_rows: int, top_k: int, num_services: int) -> None:
-        self._dtype, self._hidden_size, self._top_k = checkpoint.dtype, checkpoint.hidden_size, top_k
+    def __init__(
+        self, checkpoint: Checkpoint, *, num_rows: int, top_k: int, num_services: int
+    ) -> None:
+        self._dtype, self._hidden_size, self._top_k = (
+            checkpoint.dtype,
+            checkpoint.hidden_size,
+            top_k,
+        )
         self._hidden = torch.randn(num_rows, self._hidden_size).to(self._dtype)
         self._experts = random_gate(num_rows, checkpoint.num_experts, top_k, 0).reshape(-1).numpy()
         self._owners = np.arange(checkpoint.num_experts) % num_services
@@ -30,7 +39,9 @@ class FrameParts:
         self._step = decode_step(num_rows)
         self._share, *others = self._shares()
         self._request = self._encode()
-        self._computed = torch.zeros(len(self._share.positions), self._hidden_size, dtype=self._dtype)
+        self._computed = torch.zeros(
+            len(self._share.positions), self._hidden_size, dtype=self._dtype
+        )
         self._reply = self._encode_reply()
         self._replies = [self._returned(share) for share in (self._share, *others)]
 
@@ -96,7 +107,9 @@ def _decoded(message: bytes) -> ReceivedReply:
 
 
 class ExpertCompute:
-    """The service's own computer on one thread, and the reading of the bytes that it has to read."""
+    """The service's own computer on one thread, and the reading of the bytes that it
+    has to read.
+    """
 
     def __init__(self, model: Path, *, num_rows: int, top_k: int) -> None:
         checkpoint = Checkpoint.open(model)
@@ -109,7 +122,9 @@ class ExpertCompute:
         self._batch = [FrameWork(rows, np.repeat(np.arange(num_rows), top_k), slots)]
         self._computer = Computer(bank, threads=1, batch_invariant=False)
         self._active = [
-            parameter[slot].reshape(-1) for slot in np.unique(slots).tolist() for parameter in bank.pool.parameters()
+            parameter[slot].reshape(-1)
+            for slot in np.unique(slots).tolist()
+            for parameter in bank.pool.parameters()
         ]
         self.num_active = len(np.unique(slots))
         self.active_bytes = sum(values.nbytes for values in self._active)
@@ -134,7 +149,9 @@ class ExpertCompute:
 
 
 def _reading(
-    tensors: Sequence[torch.Tensor], view: torch.dtype, reduce: Callable[[torch.Tensor], torch.Tensor]
+    tensors: Sequence[torch.Tensor],
+    view: torch.dtype,
+    reduce: Callable[[torch.Tensor], torch.Tensor],
 ) -> Callable[[], Awaitable[float]]:
     async def read() -> float:
         began = time.perf_counter_ns()

@@ -1,4 +1,6 @@
-"""The router's options beside the exact layer in float32: what they save on the wire and cost in precision."""
+"""The router's options beside the exact layer in float32: what they save on the wire and cost in
+precision.
+"""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -26,7 +28,8 @@ from services.router.dispatch.dispatcher import Dispatcher
 
 NUM_SERVICES = 2
 NUM_ROWS = 64
-# Frames of the size that a layer of OLMoE-1B-7B has, with experts that take little memory in float32.
+# Frames of the size that a layer of OLMoE-1B-7B has, with experts that take little memory in
+# float32.
 WIDE = Shape(2048, 1, 16, 8, 64)
 
 
@@ -57,7 +60,9 @@ class Errors:
 
 
 async def add_options(report: Report, num_rounds: int, stages: Stages) -> None:
-    """Measure every option and add its tables: frames and errors of one layer, then tokens of the shipped model."""
+    """Measure every option and add its tables: frames and errors of one layer, then tokens of the
+    shipped model.
+    """
     shapes = (
         ("64 rows x 192, top-2 of 16 (shipped)", EMBEDDED_MODEL, 2),
         ("64 rows x 2048, top-8 of 16", experts_only(WIDE), 8),
@@ -71,7 +76,8 @@ async def add_options(report: Report, num_rounds: int, stages: Stages) -> None:
                 with stages.stage("tokens with each option"):
                     await _add_tokens(report, dispatchers)
     report.notes.append(
-        "errors of a layer: the largest and the mean of |Δrow| ÷ |row| against exact; with partial a reply is smaller "
+        "errors of a layer: the largest and the mean of |Δrow| ÷ |row| against exact; with "
+        "partial a reply is smaller "
         "where a row has several experts on one service"
     )
 
@@ -83,7 +89,9 @@ async def _dispatchers(model: Path, stack: AsyncExitStack) -> dict[str, Dispatch
     addresses = [server.address for server in servers]
     peers = await stack.enter_async_context(connected(checkpoint, addresses, dtype=torch.float32))
     return {
-        option.name: dispatcher_over(checkpoint, peers, wire_dtype=option.wire_dtype, combine=option.combine)
+        option.name: dispatcher_over(
+            checkpoint, peers, wire_dtype=option.wire_dtype, combine=option.combine
+        )
         for option in OPTIONS
     }
 
@@ -99,20 +107,43 @@ async def _add_layer(
 ) -> None:
     checkpoint = Checkpoint.open(model)
     paths = {
-        option: LayerPath(checkpoint, dispatcher, num_rows=NUM_ROWS, top_k=top_k, service_pids=(), dtype=torch.float32)
+        option: LayerPath(
+            checkpoint,
+            dispatcher,
+            num_rows=NUM_ROWS,
+            top_k=top_k,
+            service_pids=(),
+            dtype=torch.float32,
+        )
         for option, dispatcher in dispatchers.items()
     }
     samples = await interleaved(paths, num_rounds, after_round=stages.step)
     errors = await _errors(paths)
     table = Table(
         f"options in float32, {name}",
-        ("option", "frames", "bytes/frame out", "in", "wire µs", "combine µs", "all µs", "largest error", "mean error"),
+        (
+            "option",
+            "frames",
+            "bytes/frame out",
+            "in",
+            "wire µs",
+            "combine µs",
+            "all µs",
+            "largest error",
+            "mean error",
+        ),
     )
     for option, taken in samples.items():
-        table.add(option, *_frames(taken), *_times(taken), errors[option].largest, errors[option].mean)
+        table.add(
+            option, *_frames(taken), *_times(taken), errors[option].largest, errors[option].mean
+        )
     report.tables.append(table)
-    report.samples[f"options, {name}, ns"] = {option: [vars(one) for one in taken] for option, taken in samples.items()}
-    report.samples[f"options, {name}, relative errors"] = {option: vars(found) for option, found in errors.items()}
+    report.samples[f"options, {name}, ns"] = {
+        option: [vars(one) for one in taken] for option, taken in samples.items()
+    }
+    report.samples[f"options, {name}, relative errors"] = {
+        option: vars(found) for option, found in errors.items()
+    }
 
 
 def _frames(taken: Sequence[LayerSample]) -> list[float]:
@@ -134,7 +165,10 @@ async def _errors(paths: Mapping[str, LayerPath]) -> dict[str, Errors]:
         exact = paths[EXACT.name].output
         for name, path in paths.items():
             found[name].append((path.output - exact).norm(dim=1) / exact.norm(dim=1))
-    return {name: Errors(float(torch.cat(all_).max()), float(torch.cat(all_).mean())) for name, all_ in found.items()}
+    return {
+        name: Errors(float(torch.cat(all_).max()), float(torch.cat(all_).mean()))
+        for name, all_ in found.items()
+    }
 
 
 async def _add_tokens(report: Report, dispatchers: Mapping[str, Dispatcher]) -> None:
@@ -144,8 +178,15 @@ async def _add_tokens(report: Report, dispatchers: Mapping[str, Dispatcher]) -> 
     for name, dispatcher in dispatchers.items():
         errors[name] = await generator.errors(dispatcher, exact)
     table = Table(
-        f"greedy tokens of the shipped model in float32, {NUM_PROMPTS} prompts x {NUM_TOKENS}, against exact",
-        ("option", "% of tokens that differ", "continuations that differ", "% on the same text", "largest |Δlogit|"),
+        f"greedy tokens of the shipped model in float32, {NUM_PROMPTS} prompts x {NUM_TOKENS}, "
+        "against exact",
+        (
+            "option",
+            "% of tokens that differ",
+            "continuations that differ",
+            "% on the same text",
+            "largest |Δlogit|",
+        ),
     )
     for name, found in errors.items():
         table.add(
@@ -158,6 +199,7 @@ async def _add_tokens(report: Report, dispatchers: Mapping[str, Dispatcher]) -> 
     report.tables.append(table)
     report.samples["options, tokens"] = {name: vars(found) for name, found in errors.items()}
     report.notes.append(
-        "% on the same text and |Δlogit|: every option reads the exact continuation; in the free one the first token "
+        "% on the same text and |Δlogit|: every option reads the exact continuation; in the free "
+        "one the first token "
         "that differs changes all that follow"
     )

@@ -1,4 +1,6 @@
-"""One MoE layer as the router runs it: rows out to the experts, back, and combined; every part timed as it happens."""
+"""One MoE layer as the router runs it: rows out to the experts, back, and combined; every part
+timed as it happens.
+"""
 
 import asyncio
 import time
@@ -26,9 +28,9 @@ NUM_LAYERS = 16
 class LayerSample:
     """One layer of a step, in nanoseconds.
 
-    `parts` are the critical path, one after the other, as the router's receipts have them. `service` has what the
-    services said of each frame, and `frame_bytes` each frame's bytes and those of its reply's rows. `router_cpu` and
-    `service_cpu` are CPU time of whole processes.
+    `parts` are the critical path, one after the other, as the router's receipts have them.
+    `service` has what the services said of each frame, and `frame_bytes` each frame's bytes and
+    those of its reply's rows. `router_cpu` and `service_cpu` are CPU time of whole processes.
     """
 
     total: int
@@ -63,7 +65,10 @@ class Recorded:
 
     def frame_bytes(self) -> list[tuple[int, int]]:
         """Of each frame, and of the rows in its answer."""
-        return [(sent, len(answer.reply.rows_bytes)) for sent, answer in zip(self.sent, self.answers(), strict=True)]
+        return [
+            (sent, len(answer.reply.rows_bytes))
+            for sent, answer in zip(self.sent, self.answers(), strict=True)
+        ]
 
     def clear(self) -> None:
         """Forget what was noted."""
@@ -72,10 +77,12 @@ class Recorded:
 
 
 class LayerPath:
-    """Passes random rows through one layer of a placement again and again, with gates that have no favourites.
+    """Passes random rows through one layer of a placement again and again, with gates that have no
+    favourites.
 
-    A step goes through NUM_LAYERS of them, as it does in a model: what the router does once for a step is done for the
-    first of them. Two paths of the same shape pass the same rows with the same gates. `output` is the latest layer's.
+    A step goes through NUM_LAYERS of them, as it does in a model: what the router does once for a
+    step is done for the first of them. Two paths of the same shape pass the same rows with the same
+    gates. `output` is the latest layer's.
     """
 
     def __init__(
@@ -96,7 +103,9 @@ class LayerPath:
         self._layer = checkpoint.moe_layers[0]
         self._pids = service_pids
         self._hidden = torch.randn(num_rows, checkpoint.hidden_size, generator=generator).to(dtype)
-        self._gates = [random_gate(num_rows, checkpoint.num_experts, top_k, seed) for seed in range(NUM_LAYERS)]
+        self._gates = [
+            random_gate(num_rows, checkpoint.num_experts, top_k, seed) for seed in range(NUM_LAYERS)
+        ]
         self._weights = torch.randn(num_rows, top_k, generator=generator).softmax(-1).to(dtype)
         self._num_passed = 0
         self._step = decode_step(num_rows)
@@ -117,10 +126,16 @@ class LayerPath:
         )
         total = clock.now() - began
         # Read before anything is made of the answers, which no router does.
-        router_cpu, service_cpu = time.process_time_ns() - router_cpu, cpu_nanos(*self._pids) - service_cpu
+        router_cpu, service_cpu = (
+            time.process_time_ns() - router_cpu,
+            cpu_nanos(*self._pids) - service_cpu,
+        )
         sample = LayerSample(
             total,
-            {name: nanos - before[name] for name, nanos in vars(checked(self._step).clock.parts).items()},
+            {
+                name: nanos - before[name]
+                for name, nanos in vars(checked(self._step).clock.parts).items()
+            },
             self._service_timings(),
             [frame for recorded in self._recorded for frame in recorded.frame_bytes()],
             router_cpu,
@@ -168,7 +183,9 @@ class RecordedService:
 def _record(dispatcher: Dispatcher) -> list[Recorded]:
     placement = dispatcher.placement
     services = [
-        RecordedService(service.address, [Recorded(stream) for stream in service.streams], service.pace)
+        RecordedService(
+            service.address, [Recorded(stream) for stream in service.streams], service.pace
+        )
         for service in placement.services
     ]
     dispatcher.place(Placement(services, placement.replicas, placement.max_frame_bytes))

@@ -1,4 +1,6 @@
-"""What a dispatcher's rounding does to a model's tokens: greedy generation through it, free and on a given text."""
+"""What a dispatcher's rounding does to a model's tokens: greedy generation through it, free and on
+a given text.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ CACHE_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Generated:
-    """Tokens [prompts, tokens], and the logits [prompts, tokens, vocabulary] that they were chosen by."""
+    """Tokens [prompts, tokens], and the logits [prompts, tokens, vocabulary] that they were chosen
+    by.
+    """
 
     tokens: torch.Tensor
     logits: torch.Tensor
@@ -37,8 +41,9 @@ class Generated:
 class TokenErrors:
     """How far a generation is from another.
 
-    `share_free` of the tokens differ where each goes on from its own, in so many continuations; `share_forced` where
-    both read the other's text, and there logits differ by at most `largest_logit_difference`.
+    `share_free` of the tokens differ where each goes on from its own, in so many continuations;
+    `share_forced` where both read the other's text, and there logits differ by at most
+    `largest_logit_difference`.
     """
 
     share_free: float
@@ -48,7 +53,9 @@ class TokenErrors:
 
 
 class Generator:
-    """The trunk of a model in this process, its experts behind whichever dispatcher is asked of it."""
+    """The trunk of a model in this process, its experts behind whichever dispatcher is
+    asked of it.
+    """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         self._numerics = Numerics(dtype, torch.device("cpu"))
@@ -57,17 +64,26 @@ class Generator:
         self._prompts = text_prompts(NUM_PROMPTS, PROMPT_TOKENS)
 
     async def generate(self, dispatcher: Dispatcher, text: torch.Tensor | None = None) -> Generated:
-        """Greedy continuations of the prompts; with `text` [prompts, tokens] that is read whatever is the likeliest.
+        """Greedy continuations of the prompts; with `text` [prompts, tokens] that is read whatever
+        is the likeliest.
 
         Raises the error of the first row that could not be computed.
         """
         self._dispatcher = dispatcher
-        cache = KvCache(self._trunk.kv_shapes, CACHE_TOKENS, self._numerics.dtype, self._numerics.device)
+        cache = KvCache(
+            self._trunk.kv_shapes, CACHE_TOKENS, self._numerics.dtype, self._numerics.device
+        )
         length = PROMPT_TOKENS + NUM_TOKENS
         scheduler = Scheduler(
-            cache.pool, max_sequences=NUM_PROMPTS, max_context=length, max_batch_tokens=NUM_PROMPTS * PROMPT_TOKENS
+            cache.pool,
+            max_sequences=NUM_PROMPTS,
+            max_context=length,
+            max_batch_tokens=NUM_PROMPTS * PROMPT_TOKENS,
         )
-        sequences = [_submitted(scheduler, number, prompt) for number, prompt in enumerate(self._prompts, start=1)]
+        sequences = [
+            _submitted(scheduler, number, prompt)
+            for number, prompt in enumerate(self._prompts, start=1)
+        ]
         logits = []
         for position in range(NUM_TOKENS):
             logits.append(await self._step(scheduler, cache))

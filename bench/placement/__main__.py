@@ -1,4 +1,6 @@
-"""`python -m bench.placement`: recorded routing replayed to planned placements, in figures alone and live."""
+"""`python -m bench.placement`: recorded routing replayed to planned placements, in figures alone
+and live.
+"""
 
 import sys
 from argparse import Namespace
@@ -31,34 +33,51 @@ LIVE_WINDOWS, QUICK_WINDOWS = 16, 8
 QUICK_TOPICS = 2
 
 COMPARED = (
-    f"strategies for where experts are: {EVEN} (spread by number, one replica each), {EPLB} (greedy replicas, packed "
-    f"from nothing) and {BALANCED} (ours). The shipped model's gates chose experts for text of {len(TOPICS)} topics "
-    f"that its training held out; a plan is made by one half and judged on the other, per layer and step: of {WINDOW} "
-    f"tokens, and of {DECODE_BATCH} sequences that decode. Whatever the strategy, a layer's pairs are split over the "
-    "replicas in the same way. These are counts, the same on every machine; only the planner's time is measured, and "
+    f"strategies for where experts are: {EVEN} (spread by number, one replica each), {EPLB} "
+    "(greedy replicas, packed "
+    f"from nothing) and {BALANCED} (ours). The shipped model's gates chose experts for text of "
+    f"{len(TOPICS)} topics "
+    "that its training held out; a plan is made by one half and judged on the other, per layer "
+    f"and step: of {WINDOW} "
+    f"tokens, and of {DECODE_BATCH} sequences that decode. Whatever the strategy, a layer's pairs "
+    "are split over the "
+    "replicas in the same way. These are counts, the same on every machine; only the planner's "
+    "time is measured, and "
     "what the same routing does live, through a router's dispatcher to SIMULATED devices."
 )
 
 
 async def measure(options: Namespace, stages: Stages) -> Report:
-    """Replays, then drifts of topic, then the time of plans for a large model; and the same routing live."""
+    """Replays, then drifts of topic, then the time of plans for a large model; and the same routing
+    live.
+    """
     report = Report("placement", COMPARED)
     checkpoint = Checkpoint.open(options.model)
     expert_bytes = checkpoint.expert_bytes(checkpoint.moe_layers[0])
     recorded = given(options.recording) if options.recording else recordings(stages)
     if options.recording:
-        report.notes.append(f"not the held-out text, but recordings: {', '.join(map(str, options.recording))}")
+        report.notes.append(
+            f"not the held-out text, but recordings: {', '.join(map(str, options.recording))}"
+        )
     if options.only != LIVE:
         _replay(report, recorded, expert_bytes, options, stages)
     if options.only != REPLAY:
-        num_topics, num_windows = (QUICK_TOPICS, QUICK_WINDOWS) if options.quick else (len(recorded), LIVE_WINDOWS)
-        shape, rounds = await measure_live(options.model, recorded[:num_topics], stages, num_windows=num_windows)
+        num_topics, num_windows = (
+            (QUICK_TOPICS, QUICK_WINDOWS) if options.quick else (len(recorded), LIVE_WINDOWS)
+        )
+        shape, rounds = await measure_live(
+            options.model, recorded[:num_topics], stages, num_windows=num_windows
+        )
         add_live(report, shape, rounds, expert_bytes)
     return report
 
 
 def _replay(
-    report: Report, recorded: Sequence[Recording], expert_bytes: int, options: Namespace, stages: Stages
+    report: Report,
+    recorded: Sequence[Recording],
+    expert_bytes: int,
+    options: Namespace,
+    stages: Stages,
 ) -> None:
     services = options.services or (QUICK_SERVICES if options.quick else SERVICES)
     slots = options.slots or (QUICK_SLOTS if options.quick else SLOTS)
@@ -67,7 +86,9 @@ def _replay(
         _drift(report, recorded, expert_bytes, stages)
     num_rounds = QUICK_ROUNDS if options.quick else NUM_ROUNDS
     with stages.stage("planning for a large model", 2 * num_rounds):
-        add_timings(report, {name: timings(name, num_rounds, stages.step) for name in (EPLB, BALANCED)})
+        add_timings(
+            report, {name: timings(name, num_rounds, stages.step) for name in (EPLB, BALANCED)}
+        )
 
 
 def _replays(
@@ -87,7 +108,9 @@ def _replays(
     return found
 
 
-def _drift(report: Report, recorded: Sequence[Recording], expert_bytes: int, stages: Stages) -> None:
+def _drift(
+    report: Report, recorded: Sequence[Recording], expert_bytes: int, stages: Stages
+) -> None:
     with stages.stage("from topic to topic", len(DRIFT_SLOTS)):
         for num_slots in DRIFT_SLOTS:
             start = Cluster.even(_shape(recorded[0], DRIFT_SERVICES, num_slots), CACHED)
@@ -102,19 +125,34 @@ def _shape(recording: Recording, num_services: int, num_slots: int) -> Shape:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; its exit code."""
-    parser = bench_parser("placement", COMPARED, ("--services 4 --slots 16,20", "--only live --recording mine.npz"))
+    parser = bench_parser(
+        "placement", COMPARED, ("--services 4 --slots 16,20", "--only live --recording mine.npz")
+    )
     add_numbers(parser, "services", (), "numbers of services; by default 2,4,8, or 4 with --quick")
-    add_numbers(parser, "slots", (), "slots of a layer over all services; by default 16,20,24, or 16,20 with --quick")
-    parser.add_argument("--only", choices=(REPLAY, LIVE), help="run one part: without services, or with simulated ones")
+    add_numbers(
+        parser,
+        "slots",
+        (),
+        "slots of a layer over all services; by default 16,20,24, or 16,20 with --quick",
+    )
+    parser.add_argument(
+        "--only",
+        choices=(REPLAY, LIVE),
+        help="run one part: without services, or with simulated ones",
+    )
     parser.add_argument(
         "--recording",
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="recordings by `moesaic routing record`, a topic each, in the place of the held-out text",
+        help="recordings by `moesaic routing record`, a topic each, in the place of the held-out "
+        "text",
     )
     parser.add_argument(
-        "--model", type=Path, default=EMBEDDED_MODEL, help="checkpoint that was recorded (default: the shipped model)"
+        "--model",
+        type=Path,
+        default=EMBEDDED_MODEL,
+        help="checkpoint that was recorded (default: the shipped model)",
     )
     return run_bench(parser, measure, arguments)
 

@@ -11,9 +11,10 @@ from services.router.planning.balanced import Balanced
 from services.router.planning.costs import Costs
 from services.router.planning.eplb import Eplb
 from services.router.planning.goals import WantedHosting
+from services.router.planning.host import Host
 from services.router.planning.plan import Plan, plan
 from services.router.planning.strategy import Strategy
-from services.router.planning.targets import Host, Target, even_target
+from services.router.planning.targets import Target, even_target
 from services.wire.expert_key import ExpertKey
 
 EVEN, EPLB, BALANCED = "even", "eplb", "balanced"
@@ -24,7 +25,9 @@ Hosting = npt.NDArray[np.bool_]  # [layers, services, experts]
 
 @dataclass(frozen=True)
 class Prices:
-    """What one layer costs every service: a fixed time, one for each active expert, and one for each pair."""
+    """What one layer costs every service: a fixed time, one for each active expert, and one for
+    each pair.
+    """
 
     name: str
     fixed_nanos: float
@@ -32,19 +35,24 @@ class Prices:
     pair_nanos: float
 
     def __str__(self) -> str:
-        fixed, expert, pair = (nanos / 1e3 for nanos in (self.fixed_nanos, self.expert_nanos, self.pair_nanos))
+        fixed, expert, pair = (
+            nanos / 1e3 for nanos in (self.fixed_nanos, self.expert_nanos, self.pair_nanos)
+        )
         return f"{self.name}: {fixed:g} µs, and {expert:g} µs an active expert, {pair:g} µs a pair"
 
 
-# The shipped model's experts stay in the cache, and a pair costs as much as an expert: the least-squares fit of its
-# compiled kernels in bfloat16 on one core. Of larger experts the weights must be read: a service that is simulated.
+# The shipped model's experts stay in the cache, and a pair costs as much as an expert: the
+# least-squares fit of its compiled kernels in bfloat16 on one core. Of larger experts the weights
+# must be read: a service that is simulated.
 CACHED = Prices("cached", 4200, 1200, 950)
 READ = Prices("read", 2e6, 1e6, 5e4)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's experts and the slots for them: `num_slots` in each layer over all services, transfer slots apart."""
+    """A model's experts and the slots for them: `num_slots` in each layer over all services,
+    transfer slots apart.
+    """
 
     num_layers: int
     num_experts: int
@@ -80,16 +88,23 @@ class Cluster:
         """Experts spread as services do that know no load, with one replica each."""
         layers, experts_each = range(shape.num_layers), range(shape.num_experts)
         experts = [ExpertKey(layer, expert) for layer in layers for expert in experts_each]
-        empty = [Host(f"service-{number:02}", shape.service_slots) for number in range(shape.num_services)]
+        empty = [
+            Host(f"service-{number:02}", shape.service_slots)
+            for number in range(shape.num_services)
+        ]
         nanos = (prices.fixed_nanos, prices.expert_nanos, prices.pair_nanos)
         wanted = WantedHosting(experts, coverage=1)
         costs = Costs.equal(shape.num_services, *nanos)
-        return cls(shape, prices, empty, wanted, costs)._hosting(even_target(experts, empty, wanted.coverage))
+        return cls(shape, prices, empty, wanted, costs)._hosting(
+            even_target(experts, empty, wanted.coverage)
+        )
 
     @property
     def hosting(self) -> Hosting:
         """Who hosts what."""
-        found = np.zeros((self.shape.num_layers, self.shape.num_services, self.shape.num_experts), dtype=bool)
+        found = np.zeros(
+            (self.shape.num_layers, self.shape.num_services, self.shape.num_experts), dtype=bool
+        )
         for service, host in enumerate(self.hosts):
             for layer, expert in host.hosted:
                 found[layer, service, expert] = True

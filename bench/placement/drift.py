@@ -11,7 +11,9 @@ from services.router.load.recording import Recording
 
 @dataclass(frozen=True)
 class Drift:
-    """One change of topic: the new one's imbalance as services host the old one's plan, and after the new plan."""
+    """One change of topic: the new one's imbalance as services host the old one's plan, and after
+    the new plan.
+    """
 
     topic: str
     before: float
@@ -20,9 +22,11 @@ class Drift:
 
 
 def drifts(start: Cluster, strategy: str, topics: Sequence[Recording]) -> list[Drift]:
-    """A strategy through topics in their order and back to the first, whose first plan is made before it is counted.
+    """A strategy through topics in their order and back to the first, whose first plan is made
+    before it is counted.
 
-    Every plan is made by the first half of its topic's text from what is hosted then, and judged on the other half.
+    Every plan is made by the first half of its topic's text from what is hosted then, and judged on
+    the other half.
     """
     cluster = start.planned(strategy, halves(topics[0])[0].load()).cluster
     found = []
@@ -31,7 +35,9 @@ def drifts(start: Cluster, strategy: str, topics: Sequence[Recording]) -> list[D
         before = judged(cluster, to_judge).imbalance
         planned = cluster.planned(strategy, seen.load())
         cluster = planned.cluster
-        found.append(Drift(topic.topic, before, judged(cluster, to_judge).imbalance, planned.num_loads))
+        found.append(
+            Drift(topic.topic, before, judged(cluster, to_judge).imbalance, planned.num_loads)
+        )
     return found
 
 

@@ -1,4 +1,6 @@
-"""Planning live: recorded routing through a router's dispatcher to simulated services, unplanned and as it plans."""
+"""Planning live: recorded routing through a router's dispatcher to simulated services, unplanned
+and as it plans.
+"""
 
 import asyncio
 import time
@@ -21,7 +23,8 @@ from services.router.load.recording import Recording
 NUM_SERVICES = 8
 REPLICAS = 1.5  # slots of a layer for each of its experts, as many services have memory to spare
 PRICES = READ
-# Of the automatic mode: a router looks less often, at more steps. Here there are only a few seconds of each topic.
+# Of the automatic mode: a router looks less often, at more steps. Here there are only a few seconds
+# of each topic.
 BALANCING = {"rebalance_seconds": 1.0, "rebalance_steps": 128}
 NUM_LOOKS = 2  # one after the other that find nothing to gain: then all is as planned
 MOST_SECONDS = 90.0
@@ -30,7 +33,9 @@ UNPLANNED, EVENLY_ROUTED, PLANNED = "unplanned", "evenly routed", "planned"
 
 @dataclass(frozen=True)
 class Automatic:
-    """What the automatic mode did: when its last operation was done, the experts it loaded, and the steps meanwhile."""
+    """What the automatic mode did: when its last operation was done, the experts it loaded, and the
+    steps meanwhile.
+    """
 
     seconds: float | None
     num_operations: int
@@ -41,7 +46,9 @@ class Automatic:
 
 @dataclass(frozen=True)
 class Round:
-    """One topic: each variant's plays by name, how it came to be planned, and the steps while that was undone."""
+    """One topic: each variant's plays by name, how it came to be planned, and the steps while that
+    was undone.
+    """
 
     topic: str
     lives: dict[str, dict[str, Played]]
@@ -52,11 +59,16 @@ class Round:
 async def measure_live(
     model: Path, recorded: Sequence[Recording], stages: Stages, *, num_windows: int
 ) -> tuple[Shape, list[Round]]:
-    """A round for each topic, all on one cluster. Raises BenchFailed where the recordings are another model's."""
+    """A round for each topic, all on one cluster. Raises BenchFailed where the recordings are
+    another model's.
+    """
     checkpoint = Checkpoint.open(model)
     num_layers, num_experts = len(checkpoint.moe_layers), checkpoint.num_experts
     if any((it.num_layers, it.num_experts) != (num_layers, num_experts) for it in recorded):
-        raise BenchFailed(f"{checkpoint.name} has {num_layers} layers of {num_experts} experts; what was recorded not")
+        raise BenchFailed(
+            f"{checkpoint.name} has {num_layers} layers of {num_experts} experts; what was "
+            "recorded not"
+        )
     shape = Shape(num_layers, num_experts, NUM_SERVICES, int(num_experts * REPLICAS))
     async with live_cluster(model, shape, device_time(), num_lanes=2, **BALANCING) as cluster:
         start, rounds = cluster.hosted, []
@@ -73,7 +85,9 @@ def device_time() -> DeviceTime:
 
 
 class _Rounds:
-    """Plays a topic to a cluster: by its first half experts are placed, and the other half is what is measured."""
+    """Plays a topic to a cluster: by its first half experts are placed, and the other half is what
+    is measured.
+    """
 
     def __init__(self, cluster: LiveCluster, start: Hosted, num_windows: int) -> None:
         self._cluster = cluster
@@ -87,7 +101,9 @@ class _Rounds:
         plays = plays_of(unseen, self._num_windows)
         lives = {
             UNPLANNED: await self._play(plays),
-            EVENLY_ROUTED: await self._play([replace(play, recording=evened(play.recording)) for play in plays]),
+            EVENLY_ROUTED: await self._play(
+                [replace(play, recording=evened(play.recording)) for play in plays]
+            ),
         }
         traffic = next(play for play in plays_of(seen, self._num_windows) if play.name == MIXED)
         automatic = await self._balance(traffic)
@@ -119,7 +135,9 @@ class _Rounds:
 
 
 class _Watcher:
-    """Looks at the automatic mode between steps. `seconds` is when its last operation was done, None without one."""
+    """Looks at the automatic mode between steps. `seconds` is when its last operation was done,
+    None without one.
+    """
 
     def __init__(self, cluster: LiveCluster, balancer: Balancer) -> None:
         self.seconds: float | None = None

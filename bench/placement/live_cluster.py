@@ -1,4 +1,6 @@
-"""A router's fleet and dispatcher over simulated services that are given their experts, and its balancer."""
+"""A router's fleet and dispatcher over simulated services that are given their experts, and its
+balancer.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -32,17 +34,22 @@ Hosted = Mapping[str, frozenset[ExpertKey]]  # by address
 
 
 class LiveCluster:
-    """What a router has between its trunk and its services. Nothing is balanced but while `balancing`.
+    """What a router has between its trunk and its services. Nothing is balanced but while
+    `balancing`.
 
     `settings` are the router's, as far as they are about balancing; `sent` knows the frames.
     """
 
-    def __init__(self, checkpoint: Checkpoint, settings: RouterSettings, time: DeviceTime, num_lanes: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, settings: RouterSettings, time: DeviceTime, num_lanes: int
+    ) -> None:
         self.checkpoint = checkpoint
         self.settings = settings
         self.sent = SentFrames(time)
         num_experts, top_k = checkpoint.num_experts, checkpoint.num_experts_per_token
-        self.watch = RoutingWatch(checkpoint.moe_layers, num_experts, top_k, settings.rebalance_steps)
+        self.watch = RoutingWatch(
+            checkpoint.moe_layers, num_experts, top_k, settings.rebalance_steps
+        )
         self.dispatcher = Dispatcher(
             num_experts=num_experts,
             hidden_size=checkpoint.hidden_size,
@@ -75,12 +82,16 @@ class LiveCluster:
         return self.fleet.operations.num_ended["done"]
 
     def is_moving(self) -> bool:
-        """Whether experts are on their way somewhere, or an operation is under way that will see to it."""
+        """Whether experts are on their way somewhere, or an operation is under way that will see to
+        it.
+        """
         return self.fleet.operations.current is not None or not self.fleet.transfers.is_idle()
 
     @asynccontextmanager
     async def balancing(self) -> AsyncIterator[Balancer]:
-        """The automatic mode while the block runs, as of a router that has seen no traffic before."""
+        """The automatic mode while the block runs, as of a router that has seen no
+        traffic before.
+        """
         self.watch.restart()
         balancer = Balancer(self.fleet, self.watch, Planner(), self.settings)
         async with asyncio.TaskGroup() as loops:
@@ -97,7 +108,9 @@ class LiveCluster:
                 async for _ in self.fleet.change("", Stated(hosted)).follow():
                     pass
         except (ServingError, TimeoutError) as error:
-            raise BenchFailed(f"the experts could not be put where they were: {error or 'it took too long'}") from error
+            raise BenchFailed(
+                f"the experts could not be put where they were: {error or 'it took too long'}"
+            ) from error
 
 
 @asynccontextmanager
@@ -109,7 +122,9 @@ async def live_cluster(
     `balancing` are settings of the router. Raises BenchFailed when it does not come to that.
     """
     addresses = free_addresses(shape.num_services)
-    simulated = [SimulatedExpert(model, time, shape.service_slots, address) for address in addresses]
+    simulated = [
+        SimulatedExpert(model, time, shape.service_slots, address) for address in addresses
+    ]
     settings = RouterSettings(model=model, experts=addresses, **balancing)
     async with forked(simulated_experts, [simulated]), asyncio.TaskGroup() as loops:
         cluster = LiveCluster(Checkpoint.open(model), settings, time, num_lanes)

@@ -15,18 +15,27 @@ Note = Callable[[int, str, int, int], None]  # lane, address, active experts, pa
 
 
 class SentFrames:
-    """Notes the frames of each lane's layer, so that what was decided is known whatever else the machine does."""
+    """Notes the frames of each lane's layer, so that what was decided is known whatever else the
+    machine does.
+    """
 
     def __init__(self, time: DeviceTime) -> None:
         self._time = time
-        self._busy: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))  # lane -> address -> nanoseconds
+        self._busy: dict[int, dict[str, int]] = defaultdict(
+            lambda: defaultdict(int)
+        )  # lane -> address -> nanoseconds
 
     def through(self, placement: Placement) -> Placement:
         """The placement with services whose frames are noted."""
-        return replace(placement, services=[_NotedService(service, self._note) for service in placement.services])
+        return replace(
+            placement,
+            services=[_NotedService(service, self._note) for service in placement.services],
+        )
 
     def take(self, lane: int) -> int:
-        """Nanoseconds until the last device would be done with the lane's frames since this was last asked."""
+        """Nanoseconds until the last device would be done with the lane's frames since this was
+        last asked.
+        """
         return max(self._busy.pop(lane, {}).values(), default=0)
 
     def _note(self, lane: int, address: str, num_active: int, num_pairs: int) -> None:
@@ -48,7 +57,9 @@ class _NotedService:
 
     @property
     def streams(self) -> Sequence[Any]:  # _NotedStream, which are sent to, and nothing else
-        return [_NotedStream(stream, lane, self) for lane, stream in enumerate(self.service.streams)]
+        return [
+            _NotedStream(stream, lane, self) for lane, stream in enumerate(self.service.streams)
+        ]
 
 
 @dataclass(frozen=True)

@@ -25,35 +25,50 @@ def add_live(report: Report, shape: Shape, rounds: Sequence[Round], expert_bytes
     report.tables += [_throughputs(shape, rounds), _waits(rounds), _automatic(rounds, expert_bytes)]
     report.samples["live"] = [_as_object(it) for it in rounds]
     report.notes += [
-        f"live: SIMULATED devices and REPLAYED routing. {shape.num_services} real expert services in one process, "
-        f"whose results are zero and which hold a reply {device_time()}; memory for {shape.num_slots} experts a layer, "
-        f"and one for moves on each. There is no trunk between the layers. Topics in turn, each from an even placement "
-        f"of one replica each to what the automatic mode makes of it and back; medians (and quartiles) over topics",
-        f"{PREFILL} is a step of {WINDOW} tokens, {DECODE} one of {DECODE_BATCH}, {MIXED} one of the first and "
-        f"{DECODES_PER_PREFILL} of the second in turn, all of text that was not planned by; evenly routed are the same "
-        "steps with experts dealt out in turn, on the even placement. Devices alone: the ratio of what the frames that "
+        f"live: SIMULATED devices and REPLAYED routing. {shape.num_services} real expert services "
+        "in one process, "
+        f"whose results are zero and which hold a reply {device_time()}; memory for "
+        f"{shape.num_slots} experts a layer, "
+        "and one for moves on each. There is no trunk between the layers. Topics in turn, each "
+        "from an even placement "
+        "of one replica each to what the automatic mode makes of it and back; medians (and "
+        "quartiles) over topics",
+        f"{PREFILL} is a step of {WINDOW} tokens, {DECODE} one of {DECODE_BATCH}, {MIXED} one of "
+        "the first and "
+        f"{DECODES_PER_PREFILL} of the second in turn, all of text that was not planned by; "
+        "evenly routed are the same "
+        "steps with experts dealt out in turn, on the even placement. Devices alone: the ratio of "
+        "what the frames that "
         "were sent take by their formula, whatever else took time",
-        "steady are the mixed steps in one lane while unplanned or planned; balancing those while the automatic mode "
-        "was on, first looking, then moving experts, then seeing what it brought; undoing those while experts were "
+        "steady are the mixed steps in one lane while unplanned or planned; balancing those while "
+        "the automatic mode "
+        "was on, first looking, then moving experts, then seeing what it brought; undoing those "
+        "while experts were "
         "moved back. All topics' steps together",
-        f"the automatic mode had {', '.join(f'{name}={value:g}' for name, value in BALANCING.items())}",
+        "the automatic mode had "
+        f"{', '.join(f'{name}={value:g}' for name, value in BALANCING.items())}",
     ]
     report.panels += [partial(_draw_ratios, rounds=rounds), partial(_draw_waits, rounds=rounds)]
 
 
 def _throughputs(shape: Shape, rounds: Sequence[Round]) -> Table:
     others = (UNPLANNED, EVENLY_ROUTED)
-    ratios = [f"{PLANNED} ÷ {other}" for other in others] + [f"{other}, devices alone" for other in others]
+    ratios = [f"{PLANNED} ÷ {other}" for other in others] + [
+        f"{other}, devices alone" for other in others
+    ]
     table = Table(
-        f"Live, a topic at a time: {shape.num_services} SIMULATED services, {shape.num_slots} slots, REPLAYED routing",
+        f"Live, a topic at a time: {shape.num_services} SIMULATED services, {shape.num_slots} "
+        "slots, REPLAYED routing",
         ("steps", *(f"{variant} tokens/s" for variant in VARIANTS), *ratios),
     )
     for name in rounds[0].lives[PLANNED]:
         rates = {
-            variant: [played.tokens_per_second for played in _lives(rounds, variant, name)] for variant in VARIANTS
+            variant: [played.tokens_per_second for played in _lives(rounds, variant, name)]
+            for variant in VARIANTS
         }
         alone = {
-            variant: [1 / played.device_seconds for played in _lives(rounds, variant, name)] for variant in VARIANTS
+            variant: [1 / played.device_seconds for played in _lives(rounds, variant, name)]
+            for variant in VARIANTS
         }
         is_alone = not name.endswith("lanes")  # several share the devices
         table.add(
@@ -72,7 +87,9 @@ def _waits(rounds: Sequence[Round]) -> Table:
     )
     for kind in (DECODE, PREFILL):
         found = _steps(rounds, kind)
-        p99 = {name: percentile(sorted(steps), 99) if steps else None for name, steps in found.items()}
+        p99 = {
+            name: percentile(sorted(steps), 99) if steps else None for name, steps in found.items()
+        }
         for name, steps in found.items():
             ours = p99[name]
             others = [p99[steady] for steady in _STEADY]
@@ -88,7 +105,9 @@ def _steps(rounds: Sequence[Round], kind: str) -> dict[str, list[float]]:
     """Milliseconds of the steps of a kind, all topics' together."""
     found: dict[str, list[float]] = {}
     for it in rounds:
-        balancing, moving = (it.automatic.played.of(kind, is_moving=is_moving) for is_moving in (False, True))
+        balancing, moving = (
+            it.automatic.played.of(kind, is_moving=is_moving) for is_moving in (False, True)
+        )
         for name, samples in (
             (_STEADY[0], it.lives[UNPLANNED][MIXED].of(kind, is_moving=False)),
             (_STEADY[1], it.lives[PLANNED][MIXED].of(kind, is_moving=False)),
@@ -103,12 +122,24 @@ def _steps(rounds: Sequence[Round], kind: str) -> dict[str, list[float]]:
 def _automatic(rounds: Sequence[Round], expert_bytes: int) -> Table:
     table = Table(
         "The automatic mode, from the first step of a topic on",
-        ("topic", "s until planned", "operations", "loads", "MB moved", "gain predicted", "gain achieved"),
+        (
+            "topic",
+            "s until planned",
+            "operations",
+            "loads",
+            "MB moved",
+            "gain predicted",
+            "gain achieved",
+        ),
     )
     for it in rounds:
         automatic = it.automatic
         predicted = [outcome.predicted_gain for outcome in automatic.outcomes]
-        achieved = [outcome.achieved_gain for outcome in automatic.outcomes if outcome.achieved_gain is not None]
+        achieved = [
+            outcome.achieved_gain
+            for outcome in automatic.outcomes
+            if outcome.achieved_gain is not None
+        ]
         table.add(
             it.topic,
             automatic.seconds,
@@ -135,7 +166,8 @@ def _lives(rounds: Sequence[Round], variant: str, name: str) -> list[Played]:
 
 def _as_object(it: Round) -> dict[str, Any]:
     lives = {
-        variant: {name: _as_samples(played) for name, played in lives.items()} for variant, lives in it.lives.items()
+        variant: {name: _as_samples(played) for name, played in lives.items()}
+        for variant, lives in it.lives.items()
     }
     automatic = it.automatic
     return {
@@ -171,18 +203,29 @@ def _draw_ratios(axis: Any, *, rounds: Sequence[Round]) -> None:
         spreads: list[Spread] = []
         for name in names:
             rates, others = (
-                [played.tokens_per_second for played in _lives(rounds, variant, name)] for variant in (PLANNED, other)
+                [played.tokens_per_second for played in _lives(rounds, variant, name)]
+                for variant in (PLANNED, other)
             )
             spreads.append(ratio_of(rates, others))
         draw_spreads(axis, range(len(names)), spreads, f"planned ÷ {other}")
         axis.axhline(must, linewidth=0.8, linestyle=":", color="red")
     axis.set_xticks(range(len(names)), names, fontsize=6)
-    label_axes(axis, "live: SIMULATED devices, replayed routing", "steps", "tokens/s ÷ tokens/s", log_x=False)
+    label_axes(
+        axis,
+        "live: SIMULATED devices, replayed routing",
+        "steps",
+        "tokens/s ÷ tokens/s",
+        log_x=False,
+    )
 
 
 def _draw_waits(axis: Any, *, rounds: Sequence[Round]) -> None:
     for name, steps in _steps(rounds, DECODE).items():
         if steps:
             ordered = sorted(steps)
-            axis.step(ordered, [(number + 1) / len(ordered) for number in range(len(ordered))], label=name)
-    label_axes(axis, "decode steps (SIMULATED devices)", "ms", "share of steps done by then", log_x=False)
+            axis.step(
+                ordered, [(number + 1) / len(ordered) for number in range(len(ordered))], label=name
+            )
+    label_axes(
+        axis, "decode steps (SIMULATED devices)", "ms", "share of steps done by then", log_x=False
+    )

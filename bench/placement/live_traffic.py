@@ -1,4 +1,6 @@
-"""Recorded routing driven through a router's dispatcher: real frames for steps that are replayed."""
+"""Recorded routing driven through a router's dispatcher: real frames for steps that
+are replayed.
+"""
 
 import asyncio
 import time
@@ -24,7 +26,9 @@ DECODES_PER_PREFILL = NUM_GENERATED // DECODE_BATCH
 
 @dataclass(frozen=True, eq=False)
 class Play:
-    """Steps in their order; each of so many lanes takes the next one when it is done with its own."""
+    """Steps in their order; each of so many lanes takes the next one when it is done
+    with its own.
+    """
 
     name: str
     recording: Recording
@@ -33,9 +37,11 @@ class Play:
 
 @dataclass
 class Played:
-    """What steps took. `milliseconds` are by kind of step (PREFILL, DECODE), and whether experts were moved then.
+    """What steps took. `milliseconds` are by kind of step (PREFILL, DECODE), and whether experts
+    were moved then.
 
-    `device_seconds` is what devices alone would have taken for the frames of all steps, one step after the other.
+    `device_seconds` is what devices alone would have taken for the frames of all steps, one step
+    after the other.
     """
 
     seconds: float = 0.0
@@ -54,7 +60,9 @@ class Played:
 
 
 def plays_of(windows: Recording, num_windows: int) -> list[Play]:
-    """Steps of each kind made of a topic's windows, and mixed: in one lane, the mixed ones in two as well."""
+    """Steps of each kind made of a topic's windows, and mixed: in one lane, the mixed ones in two
+    as well.
+    """
     prefill = windows.between(0, num_windows)
     decode = decoded(windows)
     decode = decode.between(0, min(decode.num_steps, num_windows * DECODES_PER_PREFILL))
@@ -79,12 +87,17 @@ def alternating(prefill: Recording, decode: Recording, num_decodes: int) -> Reco
 def evened(recording: Recording) -> Recording:
     """The same steps with experts dealt out in turn, so that all of a layer get the same."""
     num_layers, num_tokens, top_k = recording.experts.shape
-    dealt = (np.arange(num_tokens * top_k) % recording.num_experts).astype(np.uint16).reshape(num_tokens, top_k)
+    dealt = (
+        (np.arange(num_tokens * top_k) % recording.num_experts)
+        .astype(np.uint16)
+        .reshape(num_tokens, top_k)
+    )
     return replace(recording, experts=np.broadcast_to(dealt, (num_layers, num_tokens, top_k)))
 
 
 class Driver:
-    """Passes steps through all layers as lanes of a router do, with nothing in the place of its trunk.
+    """Passes steps through all layers as lanes of a router do, with nothing in the place of its
+    trunk.
 
     Rows are zeros, and so are results.
     """
@@ -110,7 +123,9 @@ class Driver:
         played.seconds = (time.perf_counter_ns() - began) / 1e9
         return played
 
-    async def _run_lane(self, lane: int, recording: Recording, steps: Iterator[int], played: Played) -> None:
+    async def _run_lane(
+        self, lane: int, recording: Recording, steps: Iterator[int], played: Played
+    ) -> None:
         for number in steps:
             experts, is_decode = recording.step(number), bool(recording.is_decode[number])
             is_moving, began = self._cluster.is_moving(), time.perf_counter_ns()

@@ -1,4 +1,6 @@
-"""How long a plan takes for a large model: CPU time, from an even placement and again when the load has changed."""
+"""How long a plan takes for a large model: CPU time, from an even placement and again when the load
+has changed.
+"""
 
 import time
 from collections.abc import Callable
@@ -12,9 +14,15 @@ from services.router.load.load import ExpertLoad
 # Of DeepSeek-V3 in layers and experts, with a quarter more slots than experts.
 LARGE = Shape(num_layers=61, num_experts=256, num_services=64, num_slots=320)
 NUM_ROWS, TOP_K = 512, 8  # of a step
-SKEW = 0.6  # of the popularity's logarithm: the hottest expert of a layer has some five times the mean
+SKEW = (
+    0.6  # of the popularity's logarithm: the hottest expert of a layer has some five times the mean
+)
 SEED = 20260101
-FROM_EVEN, UNCHANGED, CHANGED = "an even placement", "its own plan, load unchanged", "its own plan, other load"
+FROM_EVEN, UNCHANGED, CHANGED = (
+    "an even placement",
+    "its own plan, load unchanged",
+    "its own plan, other load",
+)
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,12 @@ class Timing:
     num_loads: int
 
 
-def timings(strategy: str, num_rounds: int, after_round: Callable[[], None]) -> dict[str, list[Timing]]:
-    """Plans from an even placement, again from what is hosted then, and for a load that has nothing in common."""
+def timings(
+    strategy: str, num_rounds: int, after_round: Callable[[], None]
+) -> dict[str, list[Timing]]:
+    """Plans from an even placement, again from what is hosted then, and for a load that has nothing
+    in common.
+    """
     found: dict[str, list[Timing]] = {FROM_EVEN: [], UNCHANGED: [], CHANGED: []}
     start = Cluster.even(LARGE, READ)
     load, other = skewed_load(LARGE, SEED), skewed_load(LARGE, SEED + 1)

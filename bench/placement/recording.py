@@ -36,23 +36,34 @@ def recordings(stages: Stages) -> list[Recording]:
 
 
 def given(paths: Sequence[Path]) -> list[Recording]:
-    """Recordings of a router's traffic, tokens as they came in steps of a window's; as many of each.
+    """Recordings of a router's traffic, tokens as they came in steps of a window's; as many of
+    each.
 
-    Raises BenchFailed for what is no recording, is of different models, or does not suffice for all kinds of steps.
+    Raises BenchFailed for what is no recording, is of different models, or does not suffice for all
+    kinds of steps.
     """
     try:
         found = [read_recording(path).regrouped(WINDOW) for path in paths]
     except (OSError, InvalidRequest) as error:
         raise BenchFailed(str(error)) from None
     if len({(it.num_layers, it.num_experts) for it in found}) > 1:
-        raise BenchFailed("the recordings are of models with different numbers of layers or experts")
+        raise BenchFailed(
+            "the recordings are of models with different numbers of layers or experts"
+        )
     if WINDOW % len(found):
-        raise BenchFailed(f"{len(found)} recordings do not share steps of {WINDOW} tokens; give 1, 2, 4 or 8")
+        raise BenchFailed(
+            f"{len(found)} recordings do not share steps of {WINDOW} tokens; give 1, 2, 4 or 8"
+        )
     least = 2 * DECODE_BATCH  # a batch of windows to plan by, and one to judge by
     fewest = min(it.num_steps for it in found) // least * least
     if not fewest:
-        raise BenchFailed(f"every recording needs {least * WINDOW} tokens, half of them to be judged by")
-    return [replace(it.between(0, fewest), topic=it.topic or path.stem) for it, path in zip(found, paths, strict=True)]
+        raise BenchFailed(
+            f"every recording needs {least * WINDOW} tokens, half of them to be judged by"
+        )
+    return [
+        replace(it.between(0, fewest), topic=it.topic or path.stem)
+        for it, path in zip(found, paths, strict=True)
+    ]
 
 
 def _recorded(texts: Sequence[Text], paths: Sequence[Path], stages: Stages) -> list[Recording]:
@@ -72,10 +83,13 @@ def recorded(model: PreTrainedModel, text: Text) -> Recording:
     chosen: list[list[ExpertIds]] = [[] for _ in model.model.layers]
 
     def note(layer: int, module: object, inputs: object, outputs: tuple[torch.Tensor, ...]) -> None:
-        chosen[layer].append(outputs[2].numpy().astype(np.uint16))  # [tokens, k], after the logits and the weights
+        chosen[layer].append(
+            outputs[2].numpy().astype(np.uint16)
+        )  # [tokens, k], after the logits and the weights
 
     hooks = [
-        block.mlp.gate.register_forward_hook(partial(note, layer)) for layer, block in enumerate(model.model.layers)
+        block.mlp.gate.register_forward_hook(partial(note, layer))
+        for layer, block in enumerate(model.model.layers)
     ]
     for windows in torch.from_numpy(text.tokens).split(WINDOWS_AT_ONCE):
         model.model(windows, use_cache=False)

@@ -20,8 +20,9 @@ Counts = npt.NDArray[np.int64]
 class Judged:
     """Means over steps and layers.
 
-    `imbalance` is of pairs; `active_excess` the hottest service's distinct experts ÷ the fewest it could have;
-    `time_excess` the time until the last service is done ÷ that of work shared out evenly, less 1.
+    `imbalance` is of pairs; `active_excess` the hottest service's distinct experts ÷ the fewest it
+    could have; `time_excess` the time until the last service is done ÷ that of work shared out
+    evenly, less 1.
     """
 
     imbalance: float
@@ -40,7 +41,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A strategy on a shape at some prices: the outcome of each case of each traffic, which are plans of their own."""
+    """A strategy on a shape at some prices: the outcome of each case of each traffic, which are
+    plans of their own.
+    """
 
     shape: Shape
     prices: Prices
@@ -50,7 +53,10 @@ class Replayed:
 
 def replayed(start: Cluster, strategy: str, traffics: Sequence[Traffic]) -> Replayed:
     """Plan from `start` for each case, and judge."""
-    outcomes = {traffic: [_outcome(start, strategy, *case) for case in traffic.cases] for traffic in traffics}
+    outcomes = {
+        traffic: [_outcome(start, strategy, *case) for case in traffic.cases]
+        for traffic in traffics
+    }
     return Replayed(start.shape, start.prices, strategy, outcomes)
 
 
@@ -71,9 +77,11 @@ def judged(cluster: Cluster, recording: Recording) -> Judged:
 
 
 def computed(cluster: Cluster, counts: Counts) -> Counts:
-    """The pairs that each service computes of `counts` [steps, layers, experts]: [steps, layers, services, experts].
+    """The pairs that each service computes of `counts` [steps, layers, experts]: [steps, layers,
+    services, experts].
 
-    A layer's pairs are split as a router does it that knows the services' costs, with nothing else under way.
+    A layer's pairs are split as a router does it that knows the services' costs, with nothing else
+    under way.
     """
     hosting = cluster.hosting
     idle = [0.0] * len(cluster.hosts)
@@ -94,12 +102,18 @@ def _nanos(cluster: Cluster, pairs: Counts) -> npt.NDArray[np.float64]:
     """Of each service: [steps, layers, services]. One that computes nothing takes no time."""
     costs = cluster.costs
     active = np.count_nonzero(pairs, axis=-1)
-    nanos: Any = costs.fixed_nanos * (active > 0) + costs.expert_nanos * active + costs.pair_nanos * pairs.sum(axis=-1)
+    nanos: Any = (
+        costs.fixed_nanos * (active > 0)
+        + costs.expert_nanos * active
+        + costs.pair_nanos * pairs.sum(axis=-1)
+    )
     return np.asarray(nanos, dtype=np.float64)
 
 
 def _even_nanos(cluster: Cluster, pairs: Counts) -> npt.NDArray[np.float64]:
-    """Of work that falls into as many equal parts as there are services, each expert read once: [steps, layers]."""
+    """Of work that falls into as many equal parts as there are services, each expert read once:
+    [steps, layers].
+    """
     costs = cluster.costs
     num_active = np.count_nonzero(pairs.any(axis=-2), axis=-1)
     num_pairs = pairs.sum(axis=(-1, -2))

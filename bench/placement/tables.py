@@ -22,7 +22,9 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Judge:
-    """What steps of a kind are judged by: a field of Judged, and the prices at which it matters most."""
+    """What steps of a kind are judged by: a field of Judged, and the prices at which it matters
+    most.
+    """
 
     step: str
     title: str
@@ -42,23 +44,41 @@ def add_replays(report: Report, found: Sequence[Replayed], expert_bytes: int) ->
     report.tables += [_replay_table(judge, found, expert_bytes) for judge in JUDGES]
     report.samples["replays"] = [_as_object(replay) for replay in found]
     report.notes += [
-        "imbalance is (max - mean) / mean over services of the pairs that each computes; active experts are those of "
-        "the hottest service ÷ the active ones shared out evenly and rounded up; time is the slowest service's ÷ that "
+        "imbalance is (max - mean) / mean over services of the pairs that each computes; active "
+        "experts are those of "
+        "the hottest service ÷ the active ones shared out evenly and rounded up; time is the "
+        "slowest service's ÷ that "
         "of work shared out evenly, less 1",
-        "one topic: the median (and quartiles) over topics, each with a plan of its own, as the moves are; mixed: a "
+        "one topic: the median (and quartiles) over topics, each with a plan of its own, as the "
+        "moves are; mixed: a "
         "plan for all, each step with tokens of all",
         f"{EPLB} gives every layer as many slots of a service; what does not divide stays empty",
         "; ".join(map(str, dict.fromkeys(replay.prices for replay in found))),
     ]
     for judge in JUDGES:
-        drawn = [it for it in found if (it.shape.num_services, it.prices) == (DRAWN_SERVICES, judge.drawn_prices)]
+        drawn = [
+            it
+            for it in found
+            if (it.shape.num_services, it.prices) == (DRAWN_SERVICES, judge.drawn_prices)
+        ]
         if drawn:
             report.panels.append(partial(_draw_replays, judge=judge, found=drawn))
 
 
 def _replay_table(judge: Judge, found: Sequence[Replayed], expert_bytes: int) -> Table:
-    figures = [f"{figure}, {topics}" for figure in (judge.heading, "time") for topics in (ONE_TOPIC, MIXED)]
-    headings = ["services", "slots", "costs", "strategy", *figures, "moves", "MB moved", "MB of experts"]
+    figures = [
+        f"{figure}, {topics}" for figure in (judge.heading, "time") for topics in (ONE_TOPIC, MIXED)
+    ]
+    headings = [
+        "services",
+        "slots",
+        "costs",
+        "strategy",
+        *figures,
+        "moves",
+        "MB moved",
+        "MB of experts",
+    ]
     table = Table(judge.title, headings)
     for replay in found:
         one, mixed = (_outcomes(replay, judge.step, topics) for topics in (ONE_TOPIC, MIXED))
@@ -78,7 +98,11 @@ def _replay_table(judge: Judge, found: Sequence[Replayed], expert_bytes: int) ->
 
 
 def _outcomes(replay: Replayed, step: str, topics: str) -> Sequence[Outcome]:
-    return next(it for traffic, it in replay.outcomes.items() if (traffic.step, traffic.topics) == (step, topics))
+    return next(
+        it
+        for traffic, it in replay.outcomes.items()
+        if (traffic.step, traffic.topics) == (step, topics)
+    )
 
 
 def _figure(outcomes: Sequence[Outcome], what: str) -> Cell:
@@ -87,7 +111,10 @@ def _figure(outcomes: Sequence[Outcome], what: str) -> Cell:
 
 
 def _as_object(replay: Replayed) -> dict[str, Any]:
-    outcomes = {str(traffic): [asdict(outcome) for outcome in found] for traffic, found in replay.outcomes.items()}
+    outcomes = {
+        str(traffic): [asdict(outcome) for outcome in found]
+        for traffic, found in replay.outcomes.items()
+    }
     prices, shape = asdict(replay.prices), asdict(replay.shape)
     return {"shape": shape, "costs": prices, "strategy": replay.strategy, "outcomes": outcomes}
 
@@ -98,20 +125,33 @@ def _draw_replays(axis: Any, *, judge: Judge, found: Sequence[Replayed]) -> None
             replays = [replay for replay in found if replay.strategy == strategy]
             values = [_median(replay, judge, topics) for replay in replays]
             slots = [replay.shape.num_slots for replay in replays]
-            axis.plot(slots, values, f"{colour}{style}", marker="o", markersize=3, label=f"{strategy}, {topics}")
+            axis.plot(
+                slots,
+                values,
+                f"{colour}{style}",
+                marker="o",
+                markersize=3,
+                label=f"{strategy}, {topics}",
+            )
         for replay in found:
             if replay.strategy == EVEN:
                 value = _median(replay, judge, topics)
-                axis.axhline(value, linestyle=style, color="black", linewidth=0.8, label=f"{EVEN}, {topics}")
+                axis.axhline(
+                    value, linestyle=style, color="black", linewidth=0.8, label=f"{EVEN}, {topics}"
+                )
     title = f"{judge.title}, {DRAWN_SERVICES} services, experts {judge.drawn_prices.name}"
     label_axes(axis, title, "slots of a layer", judge.heading, log_x=False)
 
 
 def _median(replay: Replayed, judge: Judge, topics: str) -> float:
-    return spread_of([getattr(outcome.judged, judge.what) for outcome in _outcomes(replay, judge.step, topics)]).median
+    return spread_of(
+        [getattr(outcome.judged, judge.what) for outcome in _outcomes(replay, judge.step, topics)]
+    ).median
 
 
-def add_drifts(report: Report, shape: Shape, found: Mapping[str, Sequence[Drift]], expert_bytes: int) -> None:
+def add_drifts(
+    report: Report, shape: Shape, found: Mapping[str, Sequence[Drift]], expert_bytes: int
+) -> None:
     """What each strategy moves when the topic changes, and what that brings."""
     where = f"{shape.num_services} services, {shape.num_slots} slots"
     headings = (
@@ -140,9 +180,12 @@ def add_drifts(report: Report, shape: Shape, found: Mapping[str, Sequence[Drift]
     ours, theirs = prices[BALANCED], prices[EPLB]
     if ours is not None and theirs is not None:
         report.notes.append(
-            f"bytes moved for a hundredth of imbalance, {BALANCED} ÷ {EPLB}, {where}: {ours / theirs:.2f}"
+            f"bytes moved for a hundredth of imbalance, {BALANCED} ÷ {EPLB}, {where}: "
+            f"{ours / theirs:.2f}"
         )
-    report.samples[f"drifts, {where}"] = {strategy: [asdict(it) for it in drifts] for strategy, drifts in found.items()}
+    report.samples[f"drifts, {where}"] = {
+        strategy: [asdict(it) for it in drifts] for strategy, drifts in found.items()
+    }
     report.panels.append(partial(_draw_drifts, where=where, found=found))
 
 
@@ -160,7 +203,10 @@ def _draw_drifts(axis: Any, *, where: str, found: Mapping[str, Sequence[Drift]])
 
 def add_timings(report: Report, found: Mapping[str, Mapping[str, Sequence[Timing]]]) -> None:
     """How long plans take."""
-    title = f"A plan for {LARGE.num_layers} layers of {LARGE.num_experts} experts on {LARGE.num_services} services"
+    title = (
+        f"A plan for {LARGE.num_layers} layers of {LARGE.num_experts} experts on "
+        f"{LARGE.num_services} services"
+    )
     table = Table(f"{title}, CPU time", ("from", "strategy", "s", "least s", "moves"))
     for strategy, by_start in found.items():
         for start, timings in by_start.items():
@@ -168,6 +214,8 @@ def add_timings(report: Report, found: Mapping[str, Mapping[str, Sequence[Timing
             table.add(start, strategy, spread_of(seconds), min(seconds), timings[0].num_loads)
     report.tables.append(table)
     report.samples["plans, s of CPU time"] = {
-        strategy: {start: [asdict(timing) for timing in timings] for start, timings in by_start.items()}
+        strategy: {
+            start: [asdict(timing) for timing in timings] for start, timings in by_start.items()
+        }
         for strategy, by_start in found.items()
     }

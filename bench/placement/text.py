@@ -1,4 +1,6 @@
-"""Text that the shipped model has never seen: windows of the documents that its training held out, topic by topic."""
+"""Text that the shipped model has never seen: windows of the documents that its training held out,
+topic by topic.
+"""
 
 from dataclasses import dataclass
 
@@ -26,16 +28,26 @@ class Text:
 
 
 def held_out_texts(num_windows: int = NUM_WINDOWS) -> list[Text]:
-    """So many windows of each topic. Raises BenchFailed where the corpus is missing or too short."""
+    """So many windows of each topic.
+
+    Raises BenchFailed where the corpus is missing or too short.
+    """
     try:
         splits = all_splits()
     except OSError as error:
-        raise BenchFailed(f"the texts come from the corpus of training, which cannot be read: {error}") from error
+        raise BenchFailed(
+            f"the texts come from the corpus of training, which cannot be read: {error}"
+        ) from error
     tokenizer = Tokenizer.from_file(str(EMBEDDED_MODEL / "tokenizer.json"))
-    return [Text(topic, _windows(tokenizer, topic, splits[topic]["held_out"], num_windows)) for topic in TOPICS]
+    return [
+        Text(topic, _windows(tokenizer, topic, splits[topic]["held_out"], num_windows))
+        for topic in TOPICS
+    ]
 
 
-def _windows(tokenizer: Tokenizer, topic: str, documents: list[str], num_windows: int) -> npt.NDArray[np.int64]:
+def _windows(
+    tokenizer: Tokenizer, topic: str, documents: list[str], num_windows: int
+) -> npt.NDArray[np.int64]:
     wanted, tokens = num_windows * WINDOW, list[int]()
     for document in documents:
         tokens += [*tokenizer.encode(document, add_special_tokens=False).ids, END_ID]

@@ -1,4 +1,6 @@
-"""Traffic made of recorded text: of one topic or all, in steps that prefill or decode, to plan by and to judge on."""
+"""Traffic made of recorded text: of one topic or all, in steps that prefill or decode, to plan by
+and to judge on.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ DECODE_BATCH = 16
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """Cases of one kind, each a recording to plan by and one to judge on, which is other text of the same topics."""
+    """Cases of one kind, each a recording to plan by and one to judge on, which is other text of
+    the same topics.
+    """
 
     topics: str
     step: str
@@ -26,7 +30,9 @@ class Traffic:
 
 
 def traffics(recordings: Sequence[Recording]) -> list[Traffic]:
-    """Each topic alone, and all of them at once; in steps of a window's tokens, and in decode of DECODE_BATCH."""
+    """Each topic alone, and all of them at once; in steps of a window's tokens, and in decode of
+    DECODE_BATCH.
+    """
     parts = [halves(recording) for recording in recordings]
     seen, unseen = zip(*parts, strict=True)
     whole = (joined(seen), joined(unseen))
@@ -45,7 +51,8 @@ def halves(recording: Recording) -> tuple[Recording, Recording]:
 
 
 def mixed(parts: Sequence[Recording]) -> Recording:
-    """The windows of all of them, each step with a piece of every one's, in as many tokens as before.
+    """The windows of all of them, each step with a piece of every one's, in as many tokens as
+    before.
 
     Raises ValueError unless all have as many windows, and a window can be cut in as many pieces.
     """
@@ -53,8 +60,11 @@ def mixed(parts: Sequence[Recording]) -> Recording:
     if WINDOW % num_parts or any(part.num_steps != num_windows for part in parts):
         raise ValueError(f"{num_parts} recordings do not share steps of {WINDOW} tokens")
     whole = joined(parts)
-    # [layers, parts, windows, pieces, tokens, k]: a step is a piece of the same window of every part.
-    pieces = whole.experts.reshape(num_layers, num_parts, num_windows, num_parts, WINDOW // num_parts, -1)
+    # [layers, parts, windows, pieces, tokens, k]: a step is a piece of the same window of every
+    # part.
+    pieces = whole.experts.reshape(
+        num_layers, num_parts, num_windows, num_parts, WINDOW // num_parts, -1
+    )
     experts = pieces.transpose(0, 2, 3, 1, 4, 5).reshape(whole.experts.shape)
     return Recording("mixed", whole.num_experts, experts, whole.rows, whole.is_decode)
 
@@ -62,8 +72,8 @@ def mixed(parts: Sequence[Recording]) -> Recording:
 def decoded(recording: Recording, batch: int = DECODE_BATCH) -> Recording:
     """The same windows as so many sequences at a time decode them: a step has one token of each.
 
-    An expert is chosen by the tokens up to there, whether they were computed in one step or many. The windows of a
-    batch are as far apart as can be, so that one of joined topics has all of them.
+    An expert is chosen by the tokens up to there, whether they were computed in one step or many.
+    The windows of a batch are as far apart as can be, so that one of joined topics has all of them.
     """
     num_batches = recording.num_steps // batch
     experts = recording.experts[:, : num_batches * batch * WINDOW]
@@ -72,4 +82,6 @@ def decoded(recording: Recording, batch: int = DECODE_BATCH) -> Recording:
     steps = windows.transpose(0, 2, 3, 1, 4).reshape(experts.shape)
     num_steps = num_batches * WINDOW
     rows = np.full(num_steps, batch, dtype=np.int64)
-    return Recording(recording.topic, recording.num_experts, steps, rows, np.ones(num_steps, dtype=bool))
+    return Recording(
+        recording.topic, recording.num_experts, steps, rows, np.ones(num_steps, dtype=bool)
+    )

@@ -40,17 +40,25 @@ def hollow(hidden_size: int, num_layers: int, num_experts: int, top_k: int) -> S
 
 
 def whole_model(shape: Shape) -> Path:
-    """A checkpoint of an OLMoE-shaped model that can generate, with the embedded model's tokenizer."""
-    return _checkpoint("olmoe", shape, OlmoeConfig, {"vocab_size": 16384, "num_attention_heads": 16})
+    """A checkpoint of an OLMoE-shaped model that can generate, with the embedded model's
+    tokenizer.
+    """
+    return _checkpoint(
+        "olmoe", shape, OlmoeConfig, {"vocab_size": 16384, "num_attention_heads": 16}
+    )
 
 
 def experts_only(shape: Shape) -> Path:
     """A checkpoint that is next to nothing but its experts."""
     tiny = {"vocab_size": 64, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8}
-    return _checkpoint("experts", shape, Qwen3MoeConfig, {**tiny, "moe_intermediate_size": shape.intermediate_size})
+    return _checkpoint(
+        "experts", shape, Qwen3MoeConfig, {**tiny, "moe_intermediate_size": shape.intermediate_size}
+    )
 
 
-def _checkpoint(kind: str, shape: Shape, config_class: type[PreTrainedConfig], others: dict[str, Any]) -> Path:
+def _checkpoint(
+    kind: str, shape: Shape, config_class: type[PreTrainedConfig], others: dict[str, Any]
+) -> Path:
     numbers = "-".join(str(value) for value in asdict(shape).values())
     folder = OUTPUT / "models" / f"{kind}-{numbers}"
     if not folder.exists():

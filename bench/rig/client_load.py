@@ -40,8 +40,11 @@ class ClientLoad:
         """Close the connection."""
         await self._channel.close()
 
-    async def generate(self, prompts: Sequence[Sequence[int]], *, concurrency: int | None = None) -> Generated:
-        """Continue every prompt, greedily and past the end of sequence: all at once, or `concurrency` at a time.
+    async def generate(
+        self, prompts: Sequence[Sequence[int]], *, concurrency: int | None = None
+    ) -> Generated:
+        """Continue every prompt, greedily and past the end of sequence: all at once, or
+        `concurrency` at a time.
 
         Raises AioRpcError when one fails.
         """

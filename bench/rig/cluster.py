@@ -1,4 +1,6 @@
-"""A whole cluster as `moesaic serve --experts 2 --threads 1` runs it, and what its processes are."""
+"""A whole cluster as `moesaic serve --experts 2 --threads 1` runs it, and what its
+processes are.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -51,8 +53,12 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster_running(model: Path, variables: Mapping[str, str] | None = None) -> AsyncIterator[Cluster]:
-    """Run the cluster until the block ends, with `variables` besides; yields it once the gateway serves."""
+async def cluster_running(
+    model: Path, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Cluster]:
+    """Run the cluster until the block ends, with `variables` besides; yields it once the gateway
+    serves.
+    """
     plan = ClusterPlan(model=model, num_experts=NUM_EXPERT_SERVICES, threads=1, drain_seconds=1.0)
     async with services_running(plan.members(), variables) as servers:
         *experts, router, gateway = servers
@@ -61,14 +67,20 @@ async def cluster_running(model: Path, variables: Mapping[str, str] | None = Non
 
 
 async def until_serving(address: str) -> None:
-    """Wait until the service there says that it serves; raises BenchFailed when it does not in time."""
+    """Wait until the service there says that it serves; raises BenchFailed when it does not in
+    time.
+    """
     async with open_channel(address) as channel:
         request = health_pb2.HealthCheckRequest()
-        call = health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True, timeout=START_SECONDS)
+        call = health_pb2_grpc.HealthStub(channel).Watch(
+            request, wait_for_ready=True, timeout=START_SECONDS
+        )
         try:
             async for response in call:
                 if response.status == health_pb2.HealthCheckResponse.SERVING:
                     return
         except grpc.aio.AioRpcError as error:
-            raise BenchFailed(f"the gateway did not serve within {START_SECONDS:g} s: {error.details()}") from error
+            raise BenchFailed(
+                f"the gateway did not serve within {START_SECONDS:g} s: {error.details()}"
+            ) from error
     raise BenchFailed("the gateway ended its health watch")

@@ -1,4 +1,6 @@
-"""What came out of one batch of requests, whoever generated it, and the figures that follow from it."""
+"""What came out of one batch of requests, whoever generated it, and the figures that follow from
+it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +13,8 @@ from moesaic.v1 import common_pb2
 class Generated:
     """A batch of requests that started together.
 
-    `token_seconds` has for each request when its tokens came, from the start; `seconds` is when the last one was done.
+    `token_seconds` has for each request when its tokens came, from the start; `seconds` is when the
+    last one was done.
     """
 
     seconds: float
@@ -38,8 +41,16 @@ class Generated:
     @property
     def inter_token_ms(self) -> list[float]:
         """Time between neighbouring tokens, of all requests."""
-        return [(later - earlier) * 1e3 for times in self.token_seconds for earlier, later in pairwise(times)]
+        return [
+            (later - earlier) * 1e3
+            for times in self.token_seconds
+            for earlier, later in pairwise(times)
+        ]
 
     def as_object(self) -> dict[str, object]:
         """The raw sample for JSON; token ids are left out."""
-        return {"seconds": self.seconds, "token_seconds": self.token_seconds, "cpu_seconds": self.cpu_seconds}
+        return {
+            "seconds": self.seconds,
+            "token_seconds": self.token_seconds,
+            "cpu_seconds": self.cpu_seconds,
+        }

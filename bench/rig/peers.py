@@ -1,4 +1,6 @@
-"""The router's side of the tensor path, without a model around it: connections, a placement, steps, and gates."""
+"""The router's side of the tensor path, without a model around it: connections, a placement, steps,
+and gates.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -29,15 +31,23 @@ FRAME_SECONDS = 60.0
 
 @asynccontextmanager
 async def connected(
-    checkpoint: Checkpoint, addresses: Sequence[str], *, num_lanes: int = 1, dtype: torch.dtype | None = None
+    checkpoint: Checkpoint,
+    addresses: Sequence[str],
+    *,
+    num_lanes: int = 1,
+    dtype: torch.dtype | None = None,
 ) -> AsyncIterator[list[ExpertPeer]]:
     """The router's own connections to the services, all live, in the order of the addresses.
 
-    They compute in `dtype`, by default the checkpoint's. Raises BenchFailed when one cannot be reached.
+    They compute in `dtype`, by default the checkpoint's. Raises BenchFailed when one cannot be
+    reached.
     """
     expected = expected_of(checkpoint, dtype or checkpoint.dtype)
     changed = asyncio.Event()
-    peers = [ExpertPeer(address, expected, num_lanes, FRAME_SECONDS, changed.set) for address in addresses]
+    peers = [
+        ExpertPeer(address, expected, num_lanes, FRAME_SECONDS, changed.set)
+        for address in addresses
+    ]
     async with asyncio.TaskGroup() as tasks:
         loops = [tasks.create_task(peer.run()) for peer in peers]
         try:
@@ -80,7 +90,8 @@ def dispatcher_over(
     wire_dtype: torch.dtype | None = None,
     combine: Combination | None = None,
 ) -> Dispatcher:
-    """The router's dispatcher, with each expert at one of the peers that host it, dealt out in turn.
+    """The router's dispatcher, with each expert at one of the peers that host it, dealt out in
+    turn.
 
     By default rows travel in the checkpoint's type and are combined exactly.
     """
@@ -90,7 +101,9 @@ def dispatcher_over(
         wire_dtype=wire_dtype or checkpoint.dtype,
         combine=combine or ExactCombine(),
     )
-    replicas = {layer: _dealt_out(layer, checkpoint.num_experts, peers) for layer in checkpoint.moe_layers}
+    replicas = {
+        layer: _dealt_out(layer, checkpoint.num_experts, peers) for layer in checkpoint.moe_layers
+    }
     dispatcher.place(Placement(peers, replicas))
     return dispatcher
 
@@ -113,7 +126,9 @@ def decode_step(num_tokens: int, lane: int = 0) -> Step:
     return Step(
         lane,
         [
-            ScheduledTokens(RoutedSequence(number, order, SequenceReceipt(), generated=[0], num_computed=1), 1)
+            ScheduledTokens(
+                RoutedSequence(number, order, SequenceReceipt(), generated=[0], num_computed=1), 1
+            )
             for number in range(1, num_tokens + 1)
         ],
     )
@@ -126,6 +141,8 @@ def prefill_step(num_tokens: int, lane: int = 0) -> Step:
 
 
 def random_gate(num_tokens: int, num_experts: int, top_k: int, seed: int) -> torch.Tensor:
-    """Experts of each token, [tokens, k], all different in a row: what a gate without favourites chooses."""
+    """Experts of each token, [tokens, k], all different in a row: what a gate without favourites
+    chooses.
+    """
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(num_tokens, num_experts, generator=generator).topk(top_k, dim=-1).indices

@@ -1,4 +1,6 @@
-"""Processes of a bench: services as operators start them, servers of the bench's own, and the CPU time they take."""
+"""Processes of a bench: services as operators start them, servers of the bench's own, and the CPU
+time they take.
+"""
 
 import asyncio
 import multiprocessing
@@ -26,7 +28,9 @@ STOP_SECONDS = 10.0
 PRELOADED = ["bench.transport.echo", "bench.rig.simulated"]
 
 Serve = Callable[[Any], AbstractAsyncContextManager[int]]
-"""Serves while its block runs and yields the port; a function of a module, since it is called in another process."""
+"""Serves while its block runs and yields the port; a function of a module, since it is called in
+another process.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,20 @@ class Server:
 async def services_running(
     members: Sequence[Member], variables: Mapping[str, str] | None = None
 ) -> AsyncIterator[list[Server]]:
-    """Run services as `moesaic serve` would, all at once, until the block ends; yields them once all are ready.
+    """Run services as `moesaic serve` would, all at once, until the block ends; yields them once
+    all are ready.
 
-    `variables` are added to their environment. They stop in the opposite order. Raises BenchFailed with the end of the
-    log of one that does not start.
+    `variables` are added to their environment. They stop in the opposite order. Raises BenchFailed
+    with the end of the log of one that does not start.
     """
     with tempfile.TemporaryDirectory(prefix="moesaic-bench-") as folder:
         children: list[Child] = []
         try:
             for member in members:
                 log = Path(folder) / f"{member.name}.log"
-                children.append(await Child.start(member, log, {"GRPC_VERBOSITY": "ERROR", **(variables or {})}))
+                children.append(
+                    await Child.start(member, log, {"GRPC_VERBOSITY": "ERROR", **(variables or {})})
+                )
             async with asyncio.timeout(START_SECONDS):
                 await asyncio.gather(*(child.until_ready() for child in children))
             yield [Server(child.member.address, child.pid) for child in children]
@@ -66,8 +73,8 @@ async def services_running(
 async def forked(serve: Serve, arguments: Sequence[Any]) -> AsyncIterator[list[Server]]:
     """Run `serve` with each of the arguments in a process of its own until the block ends.
 
-    The processes are forked from one that has imported everything, and leave when this one does. Raises BenchFailed
-    when one of them ends before it serves.
+    The processes are forked from one that has imported everything, and leave when this one does.
+    Raises BenchFailed when one of them ends before it serves.
     """
     # A server of the bench computes nothing: without this each would keep a pool of threads.
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -92,7 +99,8 @@ async def forked(serve: Serve, arguments: Sequence[Any]) -> AsyncIterator[list[S
 
 def cpu_nanos(*pids: int) -> int:
     """CPU time that the processes have taken so far, all of their threads together; Linux only."""
-    # As clock_getcpuclockid(3) makes the clock of another process: its number inverted, and CPUCLOCK_SCHED.
+    # As clock_getcpuclockid(3) makes the clock of another process: its number inverted, and
+    # CPUCLOCK_SCHED.
     return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in pids)
 
 
@@ -102,7 +110,9 @@ async def _server(process: BaseProcess, connection: Connection) -> Server:
             raise BenchFailed(f"a server of the bench was not ready within {START_SECONDS:g} s")
         port = connection.recv()
     except EOFError:
-        raise BenchFailed("a server of the bench ended before it served; what it said stands above") from None
+        raise BenchFailed(
+            "a server of the bench ended before it served; what it said stands above"
+        ) from None
     assert process.pid is not None, "it was started"
     return Server(f"{LOOPBACK}:{port}", process.pid)
 

@@ -1,4 +1,6 @@
-"""Prompts of real text: windows of a novel out of the archive that the shipped model was trained with."""
+"""Prompts of real text: windows of a novel out of the archive that the shipped model was trained
+with.
+"""
 
 import tarfile
 from collections.abc import Sequence
@@ -21,9 +23,15 @@ def text_prompts(count: int, num_tokens: int) -> list[list[int]]:
 
     Raises BenchFailed when the archive is missing or too short.
     """
-    ids = Tokenizer.from_file(str(EMBEDDED_MODEL / "tokenizer.json")).encode(_text(), add_special_tokens=False).ids
+    ids = (
+        Tokenizer.from_file(str(EMBEDDED_MODEL / "tokenizer.json"))
+        .encode(_text(), add_special_tokens=False)
+        .ids
+    )
     if len(ids) < count * num_tokens:
-        raise BenchFailed(f"{DOMAIN} gives {len(ids)} tokens; {count} prompts of {num_tokens} were asked for")
+        raise BenchFailed(
+            f"{DOMAIN} gives {len(ids)} tokens; {count} prompts of {num_tokens} were asked for"
+        )
     return [ids[start : start + num_tokens] for start in range(0, count * num_tokens, num_tokens)]
 
 
@@ -34,4 +42,6 @@ def _text() -> str:
             assert member is not None, "it is a file"
             return member.read(NUM_CHARACTERS).decode(errors="ignore").replace(SEPARATOR, "\n")
     except (OSError, KeyError, tarfile.TarError) as error:
-        raise BenchFailed(f"the prompts come from {DOMAIN} in {ARCHIVE}, which cannot be read: {error}") from error
+        raise BenchFailed(
+            f"the prompts come from {DOMAIN} in {ARCHIVE}, which cannot be read: {error}"
+        ) from error

@@ -1,4 +1,5 @@
-"""Simulated devices: a real expert service with real frames, whose results are zero and whose time is a formula.
+"""Simulated devices: a real expert service with real frames, whose results are zero and whose time
+is a formula.
 
 They stand in where a machine has too few cores to compute what many devices would.
 """
@@ -44,15 +45,19 @@ class DeviceTime:
         return self.base_nanos + self.expert_nanos * num_active + self.row_nanos * num_rows
 
     def __str__(self) -> str:
-        micros = [f"{nanos / 1e3:g}" for nanos in (self.base_nanos, self.expert_nanos, self.row_nanos)]
+        micros = [
+            f"{nanos / 1e3:g}" for nanos in (self.base_nanos, self.expert_nanos, self.row_nanos)
+        ]
         return f"{micros[0]} + {micros[1]}·active experts + {micros[2]}·rows µs"
 
 
 @dataclass(frozen=True)
 class SimulatedExpert:
-    """A simulated service: the checkpoint whose experts it claims to compute, and its device's time.
+    """A simulated service: the checkpoint whose experts it claims to compute, and its device's
+    time.
 
-    It has all experts from the start; with `num_slots` it has none but memory for so many, and is given them.
+    It has all experts from the start; with `num_slots` it has none but memory for so many, and is
+    given them.
     """
 
     model: Path
@@ -78,14 +83,16 @@ class SimulatedDevice:
         num_active = len(np.unique(np.concatenate([work.slots for work in batch])))
         held = self._time.nanos(num_active, sum(len(work.slots) for work in batch))
         results = self._results(sum(lengths))
-        # Nothing is yielded for a device without time: a real one that is as quick computes inline too.
+        # Nothing is yielded for a device without time: a real one that is as quick computes inline
+        # too.
         if (left := began + held - time.monotonic_ns()) > 0:
             await asyncio.sleep(left / 1e9)
         parts = zip(results.split(lengths), batch, strict=True)
         return Computed([part.to(work.rows.dtype) for part, work in parts], num_active)
 
     def _results(self, num_pairs: int) -> torch.Tensor:
-        # Kept: fresh memory for each batch would be page faults, which a device's own buffer has not.
+        # Kept: fresh memory for each batch would be page faults, which a device's own buffer has
+        # not.
         if len(self._zeros) < num_pairs:
             self._zeros = self._zeros.new_zeros(num_pairs, self._zeros.shape[1])
         return self._zeros[:num_pairs]
@@ -95,11 +102,13 @@ class SimulatedDevice:
 async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
     """Serve experts of the checkpoint on a simulated device; yields the port.
 
-    Everything but the computer is what `services.expert.app` puts together: experts are really read and hashed, and
-    frames that wait for the same layer are one batch.
+    Everything but the computer is what `services.expert.app` puts together: experts are really read
+    and hashed, and frames that wait for the same layer are one batch.
     """
     checkpoint = Checkpoint.open(expert.model)
-    bank = Bank(checkpoint, checkpoint.dtype, torch.device("cpu"), _memory_bytes(expert, checkpoint))
+    bank = Bank(
+        checkpoint, checkpoint.dtype, torch.device("cpu"), _memory_bytes(expert, checkpoint)
+    )
     settings = ExpertSettings(model=expert.model)
     contract = Contract.of(checkpoint, bank.dtype, settings.max_frame_bytes)
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
@@ -122,7 +131,10 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
         async with asyncio.TaskGroup() as loops:
             batching = loops.create_task(batcher.run())
             async with serving(
-                service.register, listen=expert.listen, service_names=(SERVICE_NAME,), drain_seconds=0
+                service.register,
+                listen=expert.listen,
+                service_names=(SERVICE_NAME,),
+                drain_seconds=0,
             ) as port:
                 if expert.num_slots is None:
                     await library.load(_all_of(checkpoint), hosting.generation, _quietly)
@@ -137,8 +149,8 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
 async def simulated_experts(experts: Sequence[SimulatedExpert]) -> AsyncIterator[int]:
     """Serve several in one process; yields the port of the first.
 
-    Where devices hold their replies most of the time, one loop for all takes half the CPU that processes of their own
-    would, on a machine that has fewer cores than services.
+    Where devices hold their replies most of the time, one loop for all takes half the CPU that
+    processes of their own would, on a machine that has fewer cores than services.
     """
     async with AsyncExitStack() as stack:
         ports = [await stack.enter_async_context(simulated_expert(expert)) for expert in experts]
@@ -152,7 +164,11 @@ def _memory_bytes(expert: SimulatedExpert, checkpoint: Checkpoint) -> int:
 
 
 def _all_of(checkpoint: Checkpoint) -> list[ExpertKey]:
-    return [ExpertKey(layer, expert) for layer in checkpoint.moe_layers for expert in range(checkpoint.num_experts)]
+    return [
+        ExpertKey(layer, expert)
+        for layer in checkpoint.moe_layers
+        for expert in range(checkpoint.num_experts)
+    ]
 
 
 async def _quietly(_: LoadingProgress) -> None:

@@ -1,4 +1,6 @@
-"""`python -m bench.scale`: what the tensor path costs with more services, layers, rows and steps in flight."""
+"""`python -m bench.scale`: what the tensor path costs with more services, layers, rows and steps in
+flight.
+"""
 
 import sys
 from argparse import Namespace
@@ -29,13 +31,17 @@ MAX_CONCURRENCY = 4
 NUM_STEPS = 4  # of each lane in a turn, so that lanes come out of step with each other
 ROWS_EACH = 64
 HELD = DeviceTime(base_nanos=40_000_000)
-# About what a small accelerator takes for experts of this width: a launch, the weights to read, the rows to multiply.
+# About what a small accelerator takes for experts of this width: a launch, the weights to read, the
+# rows to multiply.
 FITTED = DeviceTime(base_nanos=500_000, expert_nanos=20_000, row_nanos=1_000)
 
 COMPARED = (
-    "SIMULATED devices: real expert services, each a process of its own, with real frames of bfloat16 rows "
-    "through the router's Dispatcher; results are zero, and a reply is held until a + b·active experts + c·rows has "
-    "passed. What a step takes beyond the held time is what disaggregation costs here, with every process on the "
+    "SIMULATED devices: real expert services, each a process of its own, with real frames of "
+    "bfloat16 rows "
+    "through the router's Dispatcher; results are zero, and a reply is held until a + b·active "
+    "experts + c·rows has "
+    "passed. What a step takes beyond the held time is what disaggregation costs here, with every "
+    "process on the "
     "cores of this machine."
 )
 
@@ -46,13 +52,16 @@ def sweeps() -> dict[str, dict[str, Load]]:
         "layers": {str(count): Load(4, num_layers=count) for count in (1, 2, 4, 8)},
         "rows": {str(count): Load(4, num_rows=count) for count in (1, 4, 16, 64, 256)},
         "steps in flight": {
-            str(count): Load(4, num_layers=4, concurrency=count, num_steps=NUM_STEPS) for count in (1, 2, 4)
+            str(count): Load(4, num_layers=4, concurrency=count, num_steps=NUM_STEPS)
+            for count in (1, 2, 4)
         },
     }
 
 
 async def measure(options: Namespace, stages: Stages) -> Report:
-    """The number of services with replies held 40 ms, then layers, rows and steps in flight with a fitted device."""
+    """The number of services with replies held 40 ms, then layers, rows and steps in flight with a
+    fitted device.
+    """
     counts: Sequence[int] = sorted(options.services)
     report = Report("scale", COMPARED)
     with stages.stage("making a checkpoint"):
@@ -78,12 +87,18 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     return report
 
 
-async def _fleet(stack: AsyncExitStack, stages: Stages, model: Path, time: DeviceTime, count: int) -> Fleet:
+async def _fleet(
+    stack: AsyncExitStack, stages: Stages, model: Path, time: DeviceTime, count: int
+) -> Fleet:
     with stages.stage(f"starting simulated services: {count}"):
-        servers = await stack.enter_async_context(forked(simulated_expert, [SimulatedExpert(model, time)] * count))
+        servers = await stack.enter_async_context(
+            forked(simulated_expert, [SimulatedExpert(model, time)] * count)
+        )
         checkpoint = Checkpoint.open(model)
         addresses = [server.address for server in servers]
-        peers = await stack.enter_async_context(connected(checkpoint, addresses, num_lanes=MAX_CONCURRENCY))
+        peers = await stack.enter_async_context(
+            connected(checkpoint, addresses, num_lanes=MAX_CONCURRENCY)
+        )
     return Fleet(checkpoint, time, servers, peers)
 
 
@@ -96,11 +111,22 @@ async def _run(
 
 
 def _add_services(
-    report: Report, title: str, width: int, loads: dict[str, Load], samples: dict[str, list[LoadSample]]
+    report: Report,
+    title: str,
+    width: int,
+    loads: dict[str, Load],
+    samples: dict[str, list[LoadSample]],
 ) -> None:
     table = Table(
         f"{title}; {ROWS_EACH} rows x {width} to each, SIMULATED devices hold a reply {HELD}",
-        ("services", "step ms", "held ms", "rows/s", "rows/s ÷ (services x one service's)", *_CPU_HEADINGS),
+        (
+            "services",
+            "step ms",
+            "held ms",
+            "rows/s",
+            "rows/s ÷ (services x one service's)",
+            *_CPU_HEADINGS,
+        ),
     )
     fewest = next(iter(samples))
     base = [sample.rows_per_second / loads[fewest].num_services for sample in samples[fewest]]
@@ -109,22 +135,43 @@ def _add_services(
         rates = [sample.rows_per_second for sample in taken]
         efficiency = ratio_of([rate / loads[label].num_services for rate in rates], base)
         efficiencies.append(efficiency)
-        table.add(label, _spread(taken, "step_ms"), taken[0].held_ms, spread_of(rates), efficiency, *_cpu(taken))
+        table.add(
+            label,
+            _spread(taken, "step_ms"),
+            taken[0].held_ms,
+            spread_of(rates),
+            efficiency,
+            *_cpu(taken),
+        )
     report.tables.append(table)
 
     def draw(axis: Any) -> None:
         draw_spreads(axis, [load.num_services for load in loads.values()], efficiencies, "measured")
         axis.axhline(0.7, color="red", linewidth=0.8, label="must")
-        label_axes(axis, f"{title} (SIMULATED devices, 40 ms)", "services", "throughput ÷ (services x one's)")
+        label_axes(
+            axis,
+            f"{title} (SIMULATED devices, 40 ms)",
+            "services",
+            "throughput ÷ (services x one's)",
+        )
 
     report.panels.append(draw)
 
 
-def _add_sweep(report: Report, title: str, loads: dict[str, Load], samples: dict[str, list[LoadSample]]) -> None:
+def _add_sweep(
+    report: Report, title: str, loads: dict[str, Load], samples: dict[str, list[LoadSample]]
+) -> None:
     load = next(iter(loads.values()))
     table = Table(
         f"{title}: {load.num_services} services, SIMULATED devices hold a reply {FITTED}",
-        (title, "step ms", "held by devices ms", "beyond that, ms a layer", "rows/s", *_CPU_HEADINGS),
+        (
+            title,
+            "step ms",
+            "held by devices ms",
+            "beyond that, ms a layer",
+            "rows/s",
+            *_CPU_HEADINGS,
+        ),
     )
     beyond_spreads = []
     for label, taken in samples.items():
@@ -160,7 +207,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; its exit code."""
     parser = bench_parser("scale", COMPARED, ("--services 1,32", "--width 192"))
     parser.add_argument(
-        "--width", type=int, default=2048, choices=WIDTHS, help="elements of a row (default: %(default)s)"
+        "--width",
+        type=int,
+        default=2048,
+        choices=WIDTHS,
+        help="elements of a row (default: %(default)s)",
     )
     add_numbers(parser, "services", NUM_SERVICES, "numbers of services")
     return run_bench(parser, measure, arguments)

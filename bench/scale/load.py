@@ -1,4 +1,6 @@
-"""What bench.scale puts on simulated services: steps through some layers, some of them in flight at once."""
+"""What bench.scale puts on simulated services: steps through some layers, some of them in flight at
+once.
+"""
 
 import asyncio
 import time
@@ -18,10 +20,11 @@ from services.router.peers.peer import ExpertPeer
 
 @dataclass(frozen=True)
 class Load:
-    """One point of the bench: how many of the services, and what each step brings. Every lane runs `num_steps`.
+    """One point of the bench: how many of the services, and what each step brings. Every lane runs
+    `num_steps`.
 
-    With `rows_each` every service gets that many rows of each step, by one expert each; else `num_rows` rows go to
-    `top_k` experts each, chosen at random.
+    With `rows_each` every service gets that many rows of each step, by one expert each; else
+    `num_rows` rows go to `top_k` experts each, chosen at random.
     """
 
     num_services: int
@@ -46,7 +49,8 @@ class Load:
 
 @dataclass
 class LoadSample:
-    """One turn: every lane's steps. `step_ms` is what one of them took, `held_ms` the simulated devices' part of it:
+    """One turn: every lane's steps. `step_ms` is what one of them took, `held_ms` the simulated
+    devices' part of it:
 
     the slowest device of each layer, as if no other lane were in its way.
     """
@@ -63,7 +67,11 @@ class Fleet:
     """The first of the simulated services, for one load after another."""
 
     def __init__(
-        self, checkpoint: Checkpoint, time: DeviceTime, servers: Sequence[Server], peers: Sequence[ExpertPeer]
+        self,
+        checkpoint: Checkpoint,
+        time: DeviceTime,
+        servers: Sequence[Server],
+        peers: Sequence[ExpertPeer],
     ) -> None:
         self._checkpoint = checkpoint
         self._time = time
@@ -72,7 +80,10 @@ class Fleet:
 
     async def run(self, load: Load) -> LoadSample:
         """One turn of the load; raises the error of the first row that could not be computed."""
-        checkpoint, pids = self._checkpoint, [server.pid for server in self._servers[: load.num_services]]
+        checkpoint, pids = (
+            self._checkpoint,
+            [server.pid for server in self._servers[: load.num_services]],
+        )
         dispatcher = dispatcher_over(checkpoint, self._peers[: load.num_services])
         hidden = torch.zeros(load.total_rows, checkpoint.hidden_size, dtype=checkpoint.dtype)
         layers = checkpoint.moe_layers[: load.num_layers]
@@ -80,7 +91,8 @@ class Fleet:
         weights = torch.ones(gates[0].shape, dtype=checkpoint.dtype)
         # Made beforehand: a router has its sequences long before a layer, and for many of them.
         lanes_steps = [
-            [decode_step(load.total_rows, lane) for _ in range(load.num_steps)] for lane in range(load.concurrency)
+            [decode_step(load.total_rows, lane) for _ in range(load.num_steps)]
+            for lane in range(load.concurrency)
         ]
 
         async def run_lane(steps: Sequence[Step]) -> None:

@@ -1,4 +1,6 @@
-"""`python -m bench.tracing`: what tracing costs, and whether traces and receipts tell where the time goes."""
+"""`python -m bench.tracing`: what tracing costs, and whether traces and receipts tell where the
+time goes.
+"""
 
 import sys
 from argparse import Namespace
@@ -24,10 +26,14 @@ NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 64, 96
 NUM_RECEIPTS = 200
 
 COMPARED = (
-    f"{CONCURRENCY} requests at once on clusters of real processes (gateway, router, two experts, one thread each): "
-    "without tracing, with tracing as it is by default, and with every layer of every request traced; traces are "
-    f"sent to a receiver of the bench by OTLP. Then a relay adds {DELAY_SECONDS * 1e3:g} ms before one service, and "
-    "the wire time of its frames is read from the traces; and the measured parts of receipts are added up."
+    f"{CONCURRENCY} requests at once on clusters of real processes (gateway, router, two experts, "
+    "one thread each): "
+    "without tracing, with tracing as it is by default, and with every layer of every request "
+    "traced; traces are "
+    f"sent to a receiver of the bench by OTLP. Then a relay adds {DELAY_SECONDS * 1e3:g} ms "
+    "before one service, and "
+    "the wire time of its frames is read from the traces; and the measured parts of receipts are "
+    "added up."
 )
 
 
@@ -45,14 +51,19 @@ async def _measure_cost(report: Report, prompts: Prompts, num_rounds: int, stage
         with stages.stage("starting a cluster without tracing and one with it"):
             sink = await stack.enter_async_context(span_sink())
             untraced = await stack.enter_async_context(cluster_running(EMBEDDED_MODEL))
-            traced = await stack.enter_async_context(cluster_running(EMBEDDED_MODEL, sink.variables))
+            traced = await stack.enter_async_context(
+                cluster_running(EMBEDDED_MODEL, sink.variables)
+            )
         by_default = common_pb2.TRACE_DETAIL_UNSPECIFIED
         loads = {
             OFF: (untraced, _load(untraced, by_default, stack)),
             DEFAULT: (traced, _load(traced, by_default, stack)),
             LAYERS: (traced, _load(traced, common_pb2.TRACE_DETAIL_LAYER, stack)),
         }
-        variants = {name: partial(cluster.generate, load, prompts) for name, (cluster, load) in loads.items()}
+        variants = {
+            name: partial(cluster.generate, load, prompts)
+            for name, (cluster, load) in loads.items()
+        }
 
         def end_round() -> None:
             sink.clear()
@@ -79,7 +90,9 @@ async def _measure_wire(report: Report, prompts: Prompts, num_rounds: int, stage
     add_wire(report, times)
 
 
-def _load(cluster: Cluster, detail: "common_pb2.TraceDetail.ValueType", stack: AsyncExitStack) -> ClientLoad:
+def _load(
+    cluster: Cluster, detail: "common_pb2.TraceDetail.ValueType", stack: AsyncExitStack
+) -> ClientLoad:
     load = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS, trace_detail=detail)
     stack.push_async_callback(load.close)
     return load

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import grpc
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -55,7 +57,10 @@ class SpanSink:
             METRICS: {"Export": grpc.unary_unary_rpc_method_handler(self._export_metrics)},
         }
         server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(service, methods) for service, methods in handlers.items()]
+            [
+                grpc.method_handlers_generic_handler(service, methods)
+                for service, methods in handlers.items()
+            ]
         )
 
     async def _export_traces(self, message: bytes, _: grpc.aio.ServicerContext) -> bytes:
@@ -77,6 +82,8 @@ class SpanSink:
 async def span_sink() -> AsyncIterator[SpanSink]:
     """Receive until the block ends."""
     sink = SpanSink()
-    async with serving(sink.register, listen=f"{LOOPBACK}:0", service_names=[], drain_seconds=0) as port:
+    async with serving(
+        sink.register, listen=f"{LOOPBACK}:0", service_names=[], drain_seconds=0
+    ) as port:
         sink.variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{LOOPBACK}:{port}"}
         yield sink

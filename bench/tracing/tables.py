@@ -35,19 +35,29 @@ def add_cost(report: Report, samples: Mapping[str, Sequence[Generated]]) -> None
             ratio_of(rates[name], rates[OFF]),
             spread_of(_cpu_ms(runs)),
             ratio_of(_cpu_ms(runs), _cpu_ms(samples[OFF])),
-            *(ratio_of(_cpu_ms(runs, one), _cpu_ms(samples[OFF], one)) for one in _services(samples)),
+            *(
+                ratio_of(_cpu_ms(runs, one), _cpu_ms(samples[OFF], one))
+                for one in _services(samples)
+            ),
         )
     report.tables.append(table)
-    report.samples["cost"] = {name: [one.as_object() for one in runs] for name, runs in samples.items()}
+    report.samples["cost"] = {
+        name: [one.as_object() for one in runs] for name, runs in samples.items()
+    }
     report.panels.append(lambda axis: _draw_rates(axis, rates))
 
 
 def add_wire(report: Report, times: Mapping[str, WireTimes]) -> None:
     """The traced wire time of the delayed service."""
     added = f"added, ms ({DELAY_SECONDS * 1e3:g} were)"
-    table = Table("Traced wire time of a service behind a relay", ("router", "undelayed, ms", "delayed, ms", added))
+    table = Table(
+        "Traced wire time of a service behind a relay",
+        ("router", "undelayed, ms", "delayed, ms", added),
+    )
     for name, one in times.items():
-        table.add(name, spread_of(one.undelayed), spread_of(one.delayed), spread_of(one.differences))
+        table.add(
+            name, spread_of(one.undelayed), spread_of(one.delayed), spread_of(one.differences)
+        )
     report.tables.append(table)
     report.samples["wire_ms"] = {name: vars(one) for name, one in times.items()}
     report.panels.append(lambda axis: _draw_wire(axis, times))
@@ -56,7 +66,9 @@ def add_wire(report: Report, times: Mapping[str, WireTimes]) -> None:
 def add_receipts(report: Report, receipts: Sequence[common_pb2.LatencyReceipt]) -> None:
     """How much of each request's time its receipt accounts for."""
     shares = sorted(1 - one.unaccounted_nanos / one.end_to_end_nanos for one in receipts)
-    table = Table("Measured parts of a receipt ÷ end to end", ("requests", "worst", "median", "best"))
+    table = Table(
+        "Measured parts of a receipt ÷ end to end", ("requests", "worst", "median", "best")
+    )
     table.add(len(shares), shares[0], median(shares), shares[-1])
     report.tables.append(table)
     report.samples["receipt_shares"] = shares
@@ -68,7 +80,9 @@ def _services(samples: Mapping[str, Sequence[Generated]]) -> Sequence[str]:
 
 def _cpu_ms(runs: Sequence[Generated], service: str | None = None) -> list[float]:
     return [
-        (sum(one.cpu_seconds.values()) if service is None else one.cpu_seconds[service]) / one.num_tokens * 1e3
+        (sum(one.cpu_seconds.values()) if service is None else one.cpu_seconds[service])
+        / one.num_tokens
+        * 1e3
         for one in runs
     ]
 

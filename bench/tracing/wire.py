@@ -1,4 +1,6 @@
-"""Whether traces tell communication for what it is: a relay delays one service, and its frames' wire time is read."""
+"""Whether traces tell communication for what it is: a relay delays one service, and its frames'
+wire time is read.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +26,9 @@ DELAY_SECONDS = 0.02
 
 @dataclass
 class WireTimes:
-    """Medians of the traced wire time of one service's frames in milliseconds, a pair for each round."""
+    """Medians of the traced wire time of one service's frames in milliseconds, a pair for each
+    round.
+    """
 
     undelayed: list[float] = field(default_factory=list)
     delayed: list[float] = field(default_factory=list)
@@ -36,7 +40,9 @@ class WireTimes:
 
 
 class WiredCluster:
-    """A cluster of two expert services with a relay in front of one; everything is traced to its layers."""
+    """A cluster of two expert services with a relay in front of one; everything is traced to its
+    layers.
+    """
 
     def __init__(self, wire: Wire, load: ClientLoad, sink: SpanSink) -> None:
         self._wire, self._load, self._sink = wire, load, sink
@@ -52,7 +58,10 @@ class WiredCluster:
         self._sink.clear()
         await self._load.generate(prompts)
         await self._sink.until("router.sequence", len(prompts))  # sent after the sequence's steps
-        told = [{one.key: one.value for one in span.attributes} for span in self._sink.named("router.expert")]
+        told = [
+            {one.key: one.value for one in span.attributes}
+            for span in self._sink.named("router.expert")
+        ]
         return median(
             one["moesaic.wire_nanos"].int_value / 1e6
             for one in told
@@ -69,13 +78,18 @@ async def wired_cluster(model: Path, sink: SpanSink) -> AsyncIterator[WiredClust
         shared = (f"--model={model}", "--drain-seconds=1")
         asked = f"--experts={experts[0]},{wire.address}"
         members = [
-            *(Member.of(f"expert-{n}", "expert", address, *shared) for n, address in enumerate(experts)),
+            *(
+                Member.of(f"expert-{n}", "expert", address, *shared)
+                for n, address in enumerate(experts)
+            ),
             Member.of("router", "router", router, *shared, asked, f"--lanes={NUM_LANES}"),
             Member.of("gateway", "gateway", gateway, *shared, f"--routers={router}"),
         ]
         async with services_running(members, sink.variables):
             await until_serving(gateway)
-            load = ClientLoad(gateway, num_new_tokens=NUM_NEW_TOKENS, trace_detail=common_pb2.TRACE_DETAIL_LAYER)
+            load = ClientLoad(
+                gateway, num_new_tokens=NUM_NEW_TOKENS, trace_detail=common_pb2.TRACE_DETAIL_LAYER
+            )
             try:
                 yield WiredCluster(wire, load, sink)
             finally:

@@ -37,9 +37,12 @@ HIDDEN_SIZE = 2048  # a row of 4 KiB in bfloat16
 MAX_ROWS_BYTES = MAX_FRAME_BYTES // 2
 
 COMPARED = (
-    "the router's ExpertStream to real expert services (frames with checksums written and read, queued, batched, "
-    "answered with as many bytes of rows; the device behind them is SIMULATED and takes no time) against a bare "
-    "grpc.aio stream that echoes the same bytes, both with the same channel options, each server a process of its own. "
+    "the router's ExpertStream to real expert services (frames with checksums written and read, "
+    "queued, batched, "
+    "answered with as many bytes of rows; the device behind them is SIMULATED and takes no time) "
+    "against a bare "
+    "grpc.aio stream that echoes the same bytes, both with the same channel options, each server "
+    "a process of its own. "
     "A sample is one exchange with all services at once."
 )
 
@@ -59,7 +62,9 @@ class TensorClient:
         return list(rows.split(MAX_ROWS_BYTES // row_bytes))
 
     async def exchange(self, frames: Sequence[torch.Tensor], num_services: int) -> None:
-        """Send the frames to each of the first services, and return when the rows of all of them are readable."""
+        """Send the frames to each of the first services, and return when the rows of all of them
+        are readable.
+        """
         answers = [
             peer.streams[0].send(partial(encode, rows), len(rows), 1)
             for rows in frames
@@ -87,7 +92,9 @@ def encode(rows: torch.Tensor, frame_id: int, remaining_nanos: int) -> bytes:
 
 
 def num_rounds_of(num_bytes: int, num_services: int, *, quick: bool) -> int:
-    """Rounds for about the same time in each case: fewer of larger ones, and never fewer than a spread takes."""
+    """Rounds for about the same time in each case: fewer of larger ones, and never fewer than a
+    spread takes.
+    """
     budget = (16 if quick else 128) * MIB
     most = 60 if quick else 400
     return max(5 if quick else 11, min(most, budget // (num_bytes * num_services)))
@@ -111,7 +118,9 @@ async def measure(options: Namespace, stages: Stages, *, model: Path | None = No
         for num_bytes in sizes:
             for count in counts:
                 rounds = num_rounds_of(num_bytes, count, quick=options.quick)
-                with stages.stage(f"{shown_size(num_bytes)}, services: {count}", rounds + NUM_WARM_UPS):
+                with stages.stage(
+                    f"{shown_size(num_bytes)}, services: {count}", rounds + NUM_WARM_UPS
+                ):
                     samples = await compare(tensors, echo, num_bytes, count, rounds, stages)
                 report.samples[f"{num_bytes} bytes, {count} services, ms"] = samples
     _fill(report, sizes, counts)
@@ -119,7 +128,12 @@ async def measure(options: Namespace, stages: Stages, *, model: Path | None = No
 
 
 async def compare(
-    tensors: TensorClient, echo: EchoClient, num_bytes: int, num_services: int, num_rounds: int, stages: Stages
+    tensors: TensorClient,
+    echo: EchoClient,
+    num_bytes: int,
+    num_services: int,
+    num_rounds: int,
+    stages: Stages,
 ) -> dict[str, list[float]]:
     """Milliseconds of each exchange, by variant."""
     frames = tensors.frames(num_bytes)
@@ -128,7 +142,9 @@ async def compare(
         "tensor": timed(partial(tensors.exchange, frames, num_services)),
         "echo": timed(partial(echo.exchange, messages, num_services)),
     }
-    return await interleaved(variants, num_rounds, after_round=stages.step, num_warm_ups=NUM_WARM_UPS)
+    return await interleaved(
+        variants, num_rounds, after_round=stages.step, num_warm_ups=NUM_WARM_UPS
+    )
 
 
 def timed(run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[float]]:
@@ -145,7 +161,14 @@ def timed(run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[float]]:
 def _fill(report: Report, sizes: Sequence[int], counts: Sequence[int]) -> None:
     table = Table(
         "one exchange (service devices SIMULATED, without time)",
-        ("bytes each way", "services", "tensor stream ms", "bare echo ms", "ratio", "tensor MiB/s each way"),
+        (
+            "bytes each way",
+            "services",
+            "tensor stream ms",
+            "bare echo ms",
+            "ratio",
+            "tensor MiB/s each way",
+        ),
     )
     ratios: dict[int, list[Spread]] = {count: [] for count in counts}
     for num_bytes in sizes:
@@ -154,11 +177,19 @@ def _fill(report: Report, sizes: Sequence[int], counts: Sequence[int]) -> None:
             tensor, echo = spread_of(samples["tensor"]), spread_of(samples["echo"])
             ratio = ratio_of(samples["tensor"], samples["echo"])
             ratios[count].append(ratio)
-            table.add(shown_size(num_bytes), count, tensor, echo, ratio, num_bytes * count / MIB / tensor.median * 1e3)
+            table.add(
+                shown_size(num_bytes),
+                count,
+                tensor,
+                echo,
+                ratio,
+                num_bytes * count / MIB / tensor.median * 1e3,
+            )
     report.tables.append(table)
     if max(sizes) > MAX_ROWS_BYTES:
         report.notes.append(
-            f"the router never sends more than {shown_size(MAX_ROWS_BYTES)} of rows in a frame: a larger tensor "
+            f"the router never sends more than {shown_size(MAX_ROWS_BYTES)} of rows in a frame: a "
+            "larger tensor "
             "goes as several, and so do the echo's bytes"
         )
     report.panels.append(partial(_draw, sizes=sizes, ratios=ratios))
@@ -168,7 +199,12 @@ def _draw(axis: Any, *, sizes: Sequence[int], ratios: dict[int, list[Spread]]) -
     for count, spreads in ratios.items():
         draw_spreads(axis, sizes, spreads, f"services: {count}")
     axis.axhline(1.0, color="black", linewidth=0.8)
-    label_axes(axis, "tensor stream ÷ bare echo (devices SIMULATED, no time)", "bytes each way and service", "ratio")
+    label_axes(
+        axis,
+        "tensor stream ÷ bare echo (devices SIMULATED, no time)",
+        "bytes each way and service",
+        "ratio",
+    )
 
 
 def shown_size(num_bytes: int) -> str:

@@ -1,4 +1,6 @@
-"""The bare minimum that grpc.aio can do: a server that returns what it gets, and a client that waits for it."""
+"""The bare minimum that grpc.aio can do: a server that returns what it gets, and a client that
+waits for it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +20,9 @@ async def echo_server(_: None) -> AsyncIterator[int]:
     """Serve the echo with the options of a real service; yields its port."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
     handler = grpc.stream_stream_rpc_method_handler(_echo)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
+    )
     port: int = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -46,8 +50,11 @@ class EchoClient:
             for call in calls:
                 await call.read()
         else:
-            # An echo whose answers nobody reads stops reading. The tasks cost nothing beside megabytes.
-            await asyncio.gather(_write(calls, messages), *(_read(call, len(messages)) for call in calls))
+            # An echo whose answers nobody reads stops reading. The tasks cost nothing beside
+            # megabytes.
+            await asyncio.gather(
+                _write(calls, messages), *(_read(call, len(messages)) for call in calls)
+            )
 
 
 async def _write(calls: Sequence[Any], messages: Sequence[bytes]) -> None:

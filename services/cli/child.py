@@ -17,7 +17,9 @@ NUM_LAST_LINES = 12
 
 
 class ServiceFailed(ServingError):
-    """A process of the cluster ended and is not worth starting again; the message has the end of its log, in lines."""
+    """A process of the cluster ended and is not worth starting again; the message has the end of
+    its log, in lines.
+    """
 
     def __init__(self, obituary: str) -> None:
         super().__init__(obituary)
@@ -25,9 +27,13 @@ class ServiceFailed(ServingError):
 
 
 class Child:
-    """A running process of one member. `log` is the file that its output goes to; None shows it on stderr."""
+    """A running process of one member. `log` is the file that its output goes to; None shows it on
+    stderr.
+    """
 
-    def __init__(self, member: Member, process: asyncio.subprocess.Process, pipe: int, log: Path | None) -> None:
+    def __init__(
+        self, member: Member, process: asyncio.subprocess.Process, pipe: int, log: Path | None
+    ) -> None:
         self.member = member
         self._process = process
         self._pipe = pipe
@@ -35,7 +41,9 @@ class Child:
 
     @classmethod
     async def start(cls, member: Member, log: Path | None, variables: dict[str, str]) -> "Child":
-        """Start the member's process; it announces on a pipe that it is ready, and dies with this process."""
+        """Start the member's process; it announces on a pipe that it is ready, and dies with this
+        process.
+        """
         reading, writing = os.pipe()
         output = _opened(log) if log is not None else None
         try:
@@ -125,5 +133,7 @@ class Child:
 
 
 def _opened(log: Path) -> BinaryIO:
-    log.parent.mkdir(exist_ok=True)  # a cluster may run for longer than a temporary folder is let be
+    log.parent.mkdir(
+        exist_ok=True
+    )  # a cluster may run for longer than a temporary folder is let be
     return open(log, "ab")

@@ -39,38 +39,53 @@ class LocalCluster:
 async def gateway_address(
     settings: ClientSettings, report: Report, telemetry: Mapping[str, str] | None = None
 ) -> AsyncIterator[str]:
-    """The address that the settings name, or else that of a local cluster which runs until the block ends.
+    """The address that the settings name, or else that of a local cluster which runs until the
+    block ends.
 
     Its processes have the variables of `telemetry` too. Raises what `local_cluster` raises.
     """
     if settings.address is not None:
         yield settings.address
         return
-    plan = replace(ClusterPlan.of(settings, drain_seconds=OWN_DRAIN_SECONDS), telemetry=telemetry or {})
+    plan = replace(
+        ClusterPlan.of(settings, drain_seconds=OWN_DRAIN_SECONDS), telemetry=telemetry or {}
+    )
     async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
         report.line("")
         yield cluster.gateway
 
 
 @asynccontextmanager
-async def local_cluster(plan: ClusterPlan, report: Report, *, verbose: bool) -> AsyncIterator[LocalCluster]:
+async def local_cluster(
+    plan: ClusterPlan, report: Report, *, verbose: bool
+) -> AsyncIterator[LocalCluster]:
     """Start the plan's members and yield where they are once requests are served.
 
-    When the block ends, the gateway drains and stops first, then the router, then the experts. Raises
-    ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled then. Raises BadState where
-    none could be started.
+    When the block ends, the gateway drains and stops first, then the router, then the experts.
+    Raises ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled
+    then. Raises BadState where none could be started.
     """
     refuse_surroundings()
     members = plan.members()
     with log_folder(report, verbose) as folder:
         async with asyncio.TaskGroup() as tasks:
             supervisors = [
-                Supervisor(member, folder, variables_of(index) | dict(plan.telemetry), report.line, report.warning)
+                Supervisor(
+                    member,
+                    folder,
+                    variables_of(index) | dict(plan.telemetry),
+                    report.line,
+                    report.warning,
+                )
                 for index, member in enumerate(members)
             ]
             for supervisor in supervisors:
                 tasks.create_task(supervisor.run())
-            errors = tasks.create_task(ErrorLines(folder, report.line).run()) if folder is not None else None
+            errors = (
+                tasks.create_task(ErrorLines(folder, report.line).run())
+                if folder is not None
+                else None
+            )
             try:
                 with report.waiting():
                     await Startup(supervisors, report).wait()
@@ -101,7 +116,9 @@ def variables_of(index: int) -> dict[str, str]:
 
 @contextmanager
 def log_folder(report: Report, verbose: bool) -> Iterator[Path | None]:
-    """A folder for the processes' logs, kept only when one of them failed; none where the terminal shows them."""
+    """A folder for the processes' logs, kept only when one of them failed; none where the terminal
+    shows them.
+    """
     if verbose:
         yield None
         return
@@ -125,8 +142,12 @@ def _new_folder() -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix="moesaic-"))
     except OSError as error:
-        raise BadState(f"no folder for logs can be made: {error.strerror}; --verbose shows them instead") from error
+        raise BadState(
+            f"no folder for logs can be made: {error.strerror}; --verbose shows them instead"
+        ) from error
 
 
 def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # whoever tidies temporary folders may have been there before
+    shutil.rmtree(
+        folder, ignore_errors=True
+    )  # whoever tidies temporary folders may have been there before

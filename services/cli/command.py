@@ -29,8 +29,9 @@ def run_command(
 ) -> int:
     """Run a command's coroutine in such a loop; its exit code, as `exit_code_of` has it.
 
-    SIGINT, SIGTERM and SIGHUP cancel it, so that what it started is stopped before it ends; a second one hastens that.
-    A reader of stdout that left ends it quietly. Exits with 2 where a variable of every process has a bad value.
+    SIGINT, SIGTERM and SIGHUP cancel it, so that what it started is stopped before it ends; a
+    second one hastens that. A reader of stdout that left ends it quietly. Exits with 2 where a
+    variable of every process has a bad value.
     """
     with closing(life):  # it is never awaited where the process cannot begin
         load(ProcessSettings, (), f"moesaic {command}")
@@ -58,7 +59,9 @@ def _run(life: Coroutine[Any, Any, None], command: str, new_loop: NewLoop) -> in
     return 0
 
 
-async def _cancelled_by_signals(life: Coroutine[Any, Any, None], came: list[signal.Signals]) -> None:
+async def _cancelled_by_signals(
+    life: Coroutine[Any, Any, None], came: list[signal.Signals]
+) -> None:
     task = asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"
 

@@ -27,7 +27,9 @@ NANOS_PER_MILLI = 1e6
 
 
 def as_object(outcome: GenerateResult) -> dict[str, Any]:
-    """What `--json` prints: text, token_ids, finish_reason, usage and receipt, named as in the protos."""
+    """What `--json` prints: text, token_ids, finish_reason, usage and receipt, named as in the
+    protos.
+    """
     return {
         "text": outcome.text,
         "token_ids": outcome.token_ids,
@@ -59,7 +61,9 @@ def summary(outcome: GenerateResult) -> str:
 
 
 def receipt_table(receipt: common_pb2.LatencyReceipt) -> Table:
-    """The latency receipt by part; parts that took no time are left out, what is unaccounted never is."""
+    """The latency receipt by part; parts that took no time are left out, what is unaccounted never
+    is.
+    """
     table = Table(title="where the time went", title_justify="left", box=None, pad_edge=False)
     for heading in ("", "prefill ms", "decode ms", "all ms", "share"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -79,7 +83,10 @@ def remarks(receipt: common_pb2.LatencyReceipt) -> list[str]:
     """What the receipt names beside durations: steps, the slowest service, frames sent again."""
     lines = [f"steps: {receipt.prefill.steps} prefill, {receipt.decode.steps} decode"]
     if receipt.slowest_service:
-        lines.append(f"slowest service: {receipt.slowest_service}, last in {receipt.slowest_service_layers} layers")
+        lines.append(
+            f"slowest service: {receipt.slowest_service}, last in "
+            f"{receipt.slowest_service_layers} layers"
+        )
     if receipt.retries:
         lines.append(f"frames sent again: {receipt.retries}")
     return lines

@@ -11,7 +11,9 @@ ERROR_LINE = re.compile(r"\S+Z (?:ERROR|CRITICAL) +\S+ \S+: (.*)")
 
 
 class ErrorLines:
-    """Reads on in every log of a folder; `report` is told of each error, by the member that logged it."""
+    """Reads on in every log of a folder; `report` is told of each error, by the member that logged
+    it.
+    """
 
     def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
         self._folder = folder

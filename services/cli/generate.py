@@ -33,7 +33,9 @@ def generate(arguments: Sequence[str]) -> int:
     settings = load(GenerateSettings, arguments, "moesaic generate", examples=EXAMPLES)
     try:
         settings = settings.model_copy(update={"stop": [_as_utf8(stop) for stop in settings.stop]})
-        prompt = read_text(STANDARD) if settings.prompt == str(STANDARD) else _as_utf8(settings.prompt)
+        prompt = (
+            read_text(STANDARD) if settings.prompt == str(STANDARD) else _as_utf8(settings.prompt)
+        )
     except UnicodeError:
         refuse("moesaic generate", ["the prompt and the stop texts must be UTF-8"])
     except Unreadable as error:
@@ -46,7 +48,8 @@ def generate(arguments: Sequence[str]) -> int:
 def _as_utf8(argument: str) -> str:
     """What was typed; raises UnicodeError for bytes of another encoding.
 
-    Python reads arguments as the locale has it, and keeps the bytes that are none there in a form of its own.
+    Python reads arguments as the locale has it, and keeps the bytes that are none there in a form
+    of its own.
     """
     return argument.encode("utf-8", "surrogateescape").decode()
 
@@ -55,7 +58,9 @@ async def _generate(settings: GenerateSettings, prompt: str) -> None:
     report = Report()
     shown_at = ANY_PORT if settings.tracing and settings.address is None else None
     others = settings.experts + 2
-    async with local_tracing(shown_at, report, verbose=settings.verbose, num_others=others) as tracing:
+    async with local_tracing(
+        shown_at, report, verbose=settings.verbose, num_others=others
+    ) as tracing:
         telemetry = tracing.variables(every_trace=True) if tracing is not None else None
         async with gateway_address(settings, report, telemetry) as address:
             await _continue(settings, prompt, address, report)

@@ -41,10 +41,11 @@ class LocalTracing:
 async def local_tracing(
     http: str | None, report: Report, *, verbose: bool, num_others: int
 ) -> AsyncIterator[LocalTracing | None]:
-    """Run a tracing service until the block ends, with its page at `http`; without such an address none is run.
+    """Run a tracing service until the block ends, with its page at `http`; without such an address
+    none is run.
 
-    `num_others` processes come before it in counting ports. Raises ServiceFailed, in an ExceptionGroup, when
-    it cannot be started, and InvalidRequest when `http` is no address.
+    `num_others` processes come before it in counting ports. Raises ServiceFailed, in an
+    ExceptionGroup, when it cannot be started, and InvalidRequest when `http` is no address.
     """
     if http is None:
         yield None
@@ -53,13 +54,18 @@ async def local_tracing(
     http = chosen_address(http, free)
     member = Member.of("tracing", "tracing", otlp, f"--http={http}")
     with log_folder(report, verbose) as folder:
-        supervisor = Supervisor(member, folder, variables_of(num_others), report.line, report.warning)
+        supervisor = Supervisor(
+            member, folder, variables_of(num_others), report.line, report.warning
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(supervisor.run())
             try:
                 await supervisor.ready.wait()
                 if load_telemetry("moesaic").traces is not None:
-                    report.line("traces go to the cluster's own tracing service, not where OTEL_* variables say")
+                    report.line(
+                        "traces go to the cluster's own tracing service, not where OTEL_* "
+                        "variables say"
+                    )
                 report.line(f"tracing   {http:<21} pid {supervisor.pid or '-':<7} http://{http}")
                 yield LocalTracing(f"http://{otlp}", f"http://{http}")
             finally:

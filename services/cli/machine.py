@@ -14,7 +14,9 @@ PACKAGES = ("moesaic", "grpcio")
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine, its load average of the minute before, and what runs on it: `versions` are by package."""
+    """A machine, its load average of the minute before, and what runs on it: `versions` are by
+    package.
+    """
 
     processor: str
     cores: int
@@ -26,11 +28,22 @@ class Machine:
     def here(cls, packages: Sequence[str] = PACKAGES) -> "Machine":
         """This one, with the versions of these packages."""
         versions = {package: version(package) for package in packages}
-        return cls(_processor(), num_cores(), round(os.getloadavg()[0], 2), platform.python_version(), versions)
+        return cls(
+            _processor(),
+            num_cores(),
+            round(os.getloadavg()[0], 2),
+            platform.python_version(),
+            versions,
+        )
 
     def as_object(self) -> dict[str, Any]:
         """For JSON."""
-        about = {"processor": self.processor, "cores": self.cores, "load": self.load, "python": self.python}
+        about = {
+            "processor": self.processor,
+            "cores": self.cores,
+            "load": self.load,
+            "python": self.python,
+        }
         return {**about, **self.versions}
 
     def __str__(self) -> str:

@@ -21,25 +21,41 @@ class Command:
     summary: str
 
     def run(self, name: str, arguments: Sequence[str]) -> int:
-        """Call the module's function of the command's name; imported only now, so that help is instant."""
+        """Call the module's function of the command's name; imported only now, so that help is
+        instant.
+        """
         function: Callable[[Sequence[str]], int] = getattr(import_module(self.module), name)
         return function(arguments)
 
 
 COMMANDS = {
-    "serve": Command("services.cli.serve", "run a local cluster: gateway, router and expert services"),
+    "serve": Command(
+        "services.cli.serve", "run a local cluster: gateway, router and expert services"
+    ),
     "generate": Command("services.cli.generate", "continue a prompt and say what it cost"),
-    "bench": Command("services.cli.bench.command", "put load on a cluster and measure how it is served"),
-    "placement": Command("services.cli.hosting.placement", "show, plan and change which expert service hosts what"),
+    "bench": Command(
+        "services.cli.bench.command", "put load on a cluster and measure how it is served"
+    ),
+    "placement": Command(
+        "services.cli.hosting.placement", "show, plan and change which expert service hosts what"
+    ),
     "experts": Command("services.cli.hosting.experts", "show, add and empty expert services"),
-    "rebalance": Command("services.cli.hosting.rebalance", "move experts to where their load is shared best"),
-    "routing": Command("services.cli.routing.command", "write down which experts live traffic chooses"),
+    "rebalance": Command(
+        "services.cli.hosting.rebalance", "move experts to where their load is shared best"
+    ),
+    "routing": Command(
+        "services.cli.routing.command", "write down which experts live traffic chooses"
+    ),
     "trace": Command("services.cli.trace.command", "show where the time of a request went"),
     "gateway": Command("services.cli.services", "run one gateway: text in, text out"),
     "router": Command("services.cli.services", "run one router: the model without its experts"),
     "expert": Command("services.cli.services", "run one expert service"),
-    "tracing": Command("services.cli.services", "run a tracing service: a stand-in where no Jaeger runs"),
-    "probe": Command("services.cli.probe", "ask a service whether it is healthy; the exit code says it"),
+    "tracing": Command(
+        "services.cli.services", "run a tracing service: a stand-in where no Jaeger runs"
+    ),
+    "probe": Command(
+        "services.cli.probe", "ask a service whether it is healthy; the exit code says it"
+    ),
 }
 
 HELP = """usage: moesaic COMMAND [FLAGS]
@@ -79,7 +95,10 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"moesaic {metadata.version('moesaic')}")
         return 0
     if name not in COMMANDS:
-        print(f"moesaic: no command {name!r}{_suggestion(name)}; see {typed('moesaic --help')}", file=sys.stderr)
+        print(
+            f"moesaic: no command {name!r}{_suggestion(name)}; see {typed('moesaic --help')}",
+            file=sys.stderr,
+        )
         return USAGE_EXIT
     return COMMANDS[name].run(name, rest)
 

@@ -16,14 +16,16 @@ from services.runtime.settings import load
 
 SERVICES = ("gateway", "router", "expert", "tracing")
 LOOPBACK = "127.0.0.1"
-# Below those that a system gives to outgoing connections and to whoever asks for any port: until the service listens,
-# some seconds later, nobody else is given its port.
+# Below those that a system gives to outgoing connections and to whoever asks for any port: until
+# the service listens, some seconds later, nobody else is given its port.
 CHOSEN_PORTS = range(20_000, 32_768)
 
 
 @dataclass(frozen=True)
 class Member:
-    """One process of the cluster: which service it is, where it listens, and the command that runs it."""
+    """One process of the cluster: which service it is, where it listens, and the command that runs
+    it.
+    """
 
     name: str
     service: str
@@ -40,7 +42,9 @@ class Member:
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """What a local cluster is to be; without `listen`, or with port 0, the gateway has any free port."""
+    """What a local cluster is to be; without `listen`, or with port 0, the gateway has any free
+    port.
+    """
 
     model: Path | None
     num_experts: int
@@ -58,7 +62,9 @@ class ClusterPlan:
     telemetry: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: ClusterSettings, *, drain_seconds: float, listen: str | None = None) -> "ClusterPlan":
+    def of(
+        cls, settings: ClusterSettings, *, drain_seconds: float, listen: str | None = None
+    ) -> "ClusterPlan":
         """The cluster that a command's settings describe."""
         return cls(
             model=settings.model,
@@ -86,9 +92,15 @@ class ClusterPlan:
             self._member(f"expert-{index}", "expert", address, *self._computing())
             for index, address in enumerate(experts)
         ]
-        members.append(self._member("router", "router", router, *self._computing(), *self._dispatching(experts)))
+        members.append(
+            self._member(
+                "router", "router", router, *self._computing(), *self._dispatching(experts)
+            )
+        )
         recommended = f"--generation-config={self.generation_config}"
-        members.append(self._member("gateway", "gateway", gateway, f"--routers={router}", recommended))
+        members.append(
+            self._member("gateway", "gateway", gateway, f"--routers={router}", recommended)
+        )
         return members
 
     def _gateway_address(self, free: str) -> str:
@@ -116,27 +128,34 @@ class ClusterPlan:
 
 
 def check_settings() -> None:
-    """Exit with 2, after a line for each, where a variable or the file has a value that a service would refuse."""
+    """Exit with 2, after a line for each, where a variable or the file has a value that a service
+    would refuse.
+    """
     for service in SERVICES:
         settings = import_module(f"services.{service}.settings")
         load(getattr(settings, f"{service.title()}Settings"), (), f"moesaic {service}")
 
 
 def chosen_address(listen: str, free: str) -> str:
-    """`listen`, with the port of the `free` address where its own is 0. Raises InvalidRequest for no address."""
+    """`listen`, with the port of the `free` address where its own is 0. Raises InvalidRequest for
+    no address.
+    """
     _, port = split_address(listen)
     return listen if port else f"{listen.rpartition(':')[0]}:{split_address(free)[1]}"
 
 
 def fair_threads(num_experts: int) -> int:
-    """Threads for each computing process: more than there are cores would wait for each other, spinning."""
+    """Threads for each computing process: more than there are cores would wait for each other,
+    spinning.
+    """
     return max(1, num_cores() // max(2, num_experts))
 
 
 def free_addresses(count: int) -> list[str]:
     """Addresses of this machine that nobody listens on at the moment, all different.
 
-    A service that finds its port taken in the moment between says so, and the cluster does not start.
+    A service that finds its port taken in the moment between says so, and the cluster does not
+    start.
     """
     # All are held until the last is found, so that no two are the same.
     with ExitStack() as held:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 def complaint_of(file: Path) -> str | None:
-    """Why the file cannot be written, as far as that can be known before there is anything to write."""
+    """Why the file cannot be written, as far as that can be known before there is anything to
+    write.
+    """
     if file.is_dir():
         return f"{file} cannot be written: it is a directory"
     try:
@@ -15,12 +17,17 @@ def complaint_of(file: Path) -> str | None:
     except OSError:
         return f"{file} cannot be written: the working directory does not exist any more"
     place = file if _is_written_to_directly(file) else folder
-    return None if os.access(place, os.W_OK) else f"{file} cannot be written: nothing can be written into {place}"
+    return (
+        None
+        if os.access(place, os.W_OK)
+        else f"{file} cannot be written: nothing can be written into {place}"
+    )
 
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
-    """A path to write to, which takes the file's place when the block ends well; else the file is what it was.
+    """A path to write to, which takes the file's place when the block ends well; else the file is
+    what it was.
 
     What is no regular file, such as /dev/stdout or a pipe, is written to directly.
     """

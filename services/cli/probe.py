@@ -1,7 +1,8 @@
-"""`moesaic probe`: asks a service whether it is healthy, for orchestrators that run a command to know.
+"""`moesaic probe`: asks a service whether it is healthy, for orchestrators that run a command to
+know.
 
-It is run every second or so in every container. Importing gRPC would take most of its CPU time by far, so it speaks
-the one call of the standard health service that it needs over a plain socket.
+It is run every second or so in every container. Importing gRPC would take most of its CPU time by
+far, so it speaks the one call of the standard health service that it needs over a plain socket.
 """
 
 import socket
@@ -24,7 +25,8 @@ STREAM = 1
 # Header fields as in RFC 7541, with the numbers of its static table.
 METHOD_POST, SCHEME_HTTP = b"\x83", b"\x86"
 AUTHORITY, PATH, CONTENT_TYPE, NEW_NAME = b"\x01", b"\x04", b"\x0f\x10", b"\x00"
-# A message is led by a byte that says whether it is compressed and by its length. The request is empty.
+# A message is led by a byte that says whether it is compressed and by its length. The request is
+# empty.
 MESSAGE_HEAD = struct.Struct(">BI")
 SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 
@@ -39,7 +41,9 @@ def probe(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("address", help="host:port of a gateway, router, expert or tracing service")
-    parser.add_argument("--timeout", type=_seconds, default=3.0, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=3.0, metavar="SECONDS", help="default: %(default)s"
+    )
     options = parser.parse_args(list(arguments))
     try:
         split_host_port(options.address)
@@ -58,8 +62,8 @@ def probe(arguments: Sequence[str]) -> int:
 def ask(address: str, timeout_seconds: float) -> bool:
     """Whether the service at host:port says SERVING of itself.
 
-    Raises OSError when it cannot be reached or says nothing for so long, EOFError when it hangs up, ValueError for what
-    is no address.
+    Raises OSError when it cannot be reached or says nothing for so long, EOFError when it hangs up,
+    ValueError for what is no address.
     """
     with socket.create_connection(split_host_port(address), timeout_seconds) as connection:
         connection.sendall(PREFACE + _frame(SETTINGS, 0, 0, b"") + _request(address.encode()))
@@ -77,7 +81,9 @@ def _request(authority: bytes) -> bytes:
         NEW_NAME + _text(b"te") + _text(b"trailers"),
     )
     message = MESSAGE_HEAD.pack(0, 0)
-    return _frame(HEADERS, END_HEADERS, STREAM, b"".join(fields)) + _frame(DATA, END_STREAM, STREAM, message)
+    return _frame(HEADERS, END_HEADERS, STREAM, b"".join(fields)) + _frame(
+        DATA, END_STREAM, STREAM, message
+    )
 
 
 def _answer(received: BinaryIO) -> bytes:
@@ -119,7 +125,9 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= MAX_SECONDS:
-        raise ArgumentTypeError(f"{text!r} should be a number of seconds above 0, up to {MAX_SECONDS:g}")
+        raise ArgumentTypeError(
+            f"{text!r} should be a number of seconds above 0, up to {MAX_SECONDS:g}"
+        )
     return seconds
 
 

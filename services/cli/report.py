@@ -13,7 +13,9 @@ FILE_WIDTH = 120  # of what is printed where there is no terminal
 
 
 def output(file_width: int = FILE_WIDTH) -> Console:
-    """Where tables go: stdout, as wide as it is. Printing raises BrokenPipeError where its reader has left."""
+    """Where tables go: stdout, as wide as it is. Printing raises BrokenPipeError where its reader
+    has left.
+    """
     return _Output(highlight=False, width=None if sys.stdout.isatty() else file_width)
 
 
@@ -47,7 +49,9 @@ class Report:
         self.console.print(text, style="dim", markup=False, end="")
 
     def progress(self, stage: str, detail: str = "") -> None:
-        """Say what is being waited for; where nothing can move, each stage is one line without its detail."""
+        """Say what is being waited for; where nothing can move, each stage is one line without its
+        detail.
+        """
         if self._status is not None:
             self._status.update(f"{stage} {detail}")
         elif stage != self._stage:

@@ -22,7 +22,9 @@ class RequestFailed(ServingError):
 
 @dataclass
 class GenerateResult:
-    """What came back, and when: nanoseconds from sending the request to the first and the last token."""
+    """What came back, and when: nanoseconds from sending the request to the first and the last
+    token.
+    """
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
@@ -64,7 +66,9 @@ def build_request(settings: GenerateSettings, prompt: str) -> generation_pb2.Gen
 
 
 def say_sampling(request: generation_pb2.GenerateRequest, settings: SamplingSettings) -> None:
-    """Write into the request how tokens are to be drawn, as far as the settings say it; not the seed."""
+    """Write into the request how tokens are to be drawn, as far as the settings say it; not the
+    seed.
+    """
     for name in SAMPLING_FIELDS:
         value = getattr(settings, name)
         if value is not None:
@@ -73,7 +77,11 @@ def say_sampling(request: generation_pb2.GenerateRequest, settings: SamplingSett
 
 def finish_reason_of(completion: generation_pb2.Completion) -> str:
     """`stop` or `length`."""
-    return common_pb2.FinishReason.Name(completion.finish_reason).removeprefix("FINISH_REASON_").lower()
+    return (
+        common_pb2.FinishReason.Name(completion.finish_reason)
+        .removeprefix("FINISH_REASON_")
+        .lower()
+    )
 
 
 async def stream(
@@ -110,7 +118,9 @@ async def stream(
     return outcome
 
 
-async def _collect(call: grpc.aio.UnaryStreamCall, outcome: GenerateResult, write: Callable[[str], None]) -> None:
+async def _collect(
+    call: grpc.aio.UnaryStreamCall, outcome: GenerateResult, write: Callable[[str], None]
+) -> None:
     sent = time.monotonic_ns()
     async for response in call:
         if response.HasField("completion"):

@@ -33,7 +33,9 @@ async def _serve(settings: ServeSettings) -> None:
     report = Report()
     plan = ClusterPlan.of(settings, drain_seconds=settings.drain_seconds, listen=settings.listen)
     shown_at, verbose = settings.tracing_http if settings.tracing else None, settings.verbose
-    async with local_tracing(shown_at, report, verbose=verbose, num_others=len(plan.members())) as tracing:
+    async with local_tracing(
+        shown_at, report, verbose=verbose, num_others=len(plan.members())
+    ) as tracing:
         if tracing is not None:
             plan = replace(plan, telemetry=tracing.variables(every_trace=False))
         async with local_cluster(plan, report, verbose=verbose) as cluster:
@@ -41,7 +43,9 @@ async def _serve(settings: ServeSettings) -> None:
     report.line("stopped")
 
 
-async def _until_told_to_stop(cluster: LocalCluster, tracing: LocalTracing | None, report: Report) -> None:
+async def _until_told_to_stop(
+    cluster: LocalCluster, tracing: LocalTracing | None, report: Report
+) -> None:
     if tracing is not None:
         report.line(typed(f"traces: moesaic trace --from {tracing.url}"))
     report.line(typed(f"experts: moesaic placement show --router {cluster.router}"))

@@ -35,6 +35,8 @@ def tracing(arguments: Sequence[str]) -> NoReturn:
     _run("tracing", "TracingSettings", arguments, TRACING_EXAMPLES)
 
 
-def _run(service: str, settings_class: str, arguments: Sequence[str], examples: Sequence[str]) -> NoReturn:
+def _run(
+    service: str, settings_class: str, arguments: Sequence[str], examples: Sequence[str]
+) -> NoReturn:
     settings = import_module(f"services.{service}.settings")
     run_service(service, getattr(settings, settings_class), arguments, examples=examples)

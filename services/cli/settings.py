@@ -15,52 +15,96 @@ MAX_UINT64 = 2**64 - 1
 Address = Annotated[ServiceTarget | None, Field(description="host:port of a running gateway")]
 
 # What a local cluster is to be.
-Model = Annotated[Path | None, Field(description="checkpoint folder in Hugging Face layout; else the embedded one")]
+Model = Annotated[
+    Path | None,
+    Field(description="checkpoint folder in Hugging Face layout; else the embedded one"),
+]
 Experts = Annotated[PositiveInt, Field(le=64, description="number of expert services")]
 Coverage = Annotated[
-    PositiveInt, Field(le=8, description="expert services that host each expert; with 2 any one may be lost")
+    PositiveInt,
+    Field(le=8, description="expert services that host each expert; with 2 any one may be lost"),
 ]
 Threads = Annotated[
-    PositiveInt | None, Field(description="threads of each process that computes; else the cores are shared out")
+    PositiveInt | None,
+    Field(description="threads of each process that computes; else the cores are shared out"),
 ]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     Field(description="element type to compute in; auto is the checkpoint's"),
 ]
-BatchInvariant = Annotated[bool, Field(description="give a request the same bits in any company, more slowly")]
+BatchInvariant = Annotated[
+    bool, Field(description="give a request the same bits in any company, more slowly")
+]
 CombineOption = Annotated[
     Literal["exact", "partial"],
-    Field(description="partial has services sum a row's experts first: fewer bytes, bits depend on placement"),
+    Field(
+        description="partial has services sum a row's experts first: fewer bytes, bits depend on "
+        "placement"
+    ),
 ]
 WireDtype = Annotated[
     Literal["auto", "bfloat16"],
-    Field(description="bfloat16 halves the bytes between router and experts of a float32 model, less precisely"),
+    Field(
+        description="bfloat16 halves the bytes between router and experts of a float32 model, "
+        "less precisely"
+    ),
 ]
 GenerationConfig = Annotated[
     Literal["auto", "ignore"],
-    Field(description="ignore takes nothing but stop tokens from the checkpoint's generation_config.json"),
+    Field(
+        description="ignore takes nothing but stop tokens from the checkpoint's "
+        "generation_config.json"
+    ),
 ]
-Rebalance = Annotated[bool, Field(description="move and replicate experts by themselves where the load asks for it")]
-TracingOption = Annotated[bool, Field(description="run a tracing service too, a stand-in for Jaeger, and export to it")]
-Verbose = Annotated[bool, Field(description="show the services' logs instead of writing them to files")]
+Rebalance = Annotated[
+    bool, Field(description="move and replicate experts by themselves where the load asks for it")
+]
+TracingOption = Annotated[
+    bool, Field(description="run a tracing service too, a stand-in for Jaeger, and export to it")
+]
+Verbose = Annotated[
+    bool, Field(description="show the services' logs instead of writing them to files")
+]
 
 # What a request asks for; what is None is left to the server.
 Temperature = Annotated[
     float | None,
-    Field(ge=0, le=100, allow_inf_nan=False, description="divides the logits; 0 takes the most likely token"),
+    Field(
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="divides the logits; 0 takes the most likely token",
+    ),
 ]
 TopP = Annotated[
     float | None,
-    Field(gt=0, le=1, allow_inf_nan=False, description="keep the likeliest tokens up to this probability"),
+    Field(
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="keep the likeliest tokens up to this probability",
+    ),
 ]
-TopK = Annotated[int | None, Field(ge=0, le=MAX_UINT32, description="keep the k likeliest tokens; 0 keeps all")]
+TopK = Annotated[
+    int | None, Field(ge=0, le=MAX_UINT32, description="keep the k likeliest tokens; 0 keeps all")
+]
 MinP = Annotated[
     float | None,
-    Field(ge=0, le=1, allow_inf_nan=False, description="drop tokens below this share of the likeliest one"),
+    Field(
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="drop tokens below this share of the likeliest one",
+    ),
 ]
 RepetitionPenalty = Annotated[
     float | None,
-    Field(gt=0, le=100, allow_inf_nan=False, description="divides the logits of tokens that are there already"),
+    Field(
+        gt=0,
+        le=100,
+        allow_inf_nan=False,
+        description="divides the logits of tokens that are there already",
+    ),
 ]
 
 
@@ -102,16 +146,21 @@ class SamplingSettings(Protocol):
 
 
 class ServeSettings(ClusterSettings):
-    """Run a local cluster: one gateway, one router and some expert services, each a process of its own.
+    """Run a local cluster: one gateway, one router and some expert services, each a process of its
+    own.
 
-    The processes are watched: one that crashes is started again, and the cluster ends when one keeps
-    crashing. Ctrl-C lets requests in flight finish and stops everything.
+    The processes are watched: one that crashes is started again, and the cluster ends when one
+    keeps crashing. Ctrl-C lets requests in flight finish and stops everything.
     """
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_SERVE_", frozen=True)
 
-    listen: ListenAddress = Field("127.0.0.1:50051", description="address on which clients are served")
-    drain_seconds: float = Field(30.0, ge=0, le=3600, description="time that requests have to finish at the end")
+    listen: ListenAddress = Field(
+        "127.0.0.1:50051", description="address on which clients are served"
+    )
+    drain_seconds: float = Field(
+        30.0, ge=0, le=3600, description="time that requests have to finish at the end"
+    )
     tracing: TracingOption = False
     tracing_http: ListenAddress = Field(
         "127.0.0.1:16686", description="address on which the tracing service shows traces"
@@ -121,8 +170,8 @@ class ServeSettings(ClusterSettings):
 class GenerateSettings(ClientSettings):
     """Continue a prompt: stream the text to stdout, then print to stderr what it cost.
 
-    Without --address it starts a cluster of its own, which the flags from --model to --verbose describe, and
-    which --tracing has traced: the trace is then printed too.
+    Without --address it starts a cluster of its own, which the flags from --model to --verbose
+    describe, and which --tracing has traced: the trace is then printed too.
     """
 
     model_config = SettingsConfigDict(
@@ -131,16 +180,24 @@ class GenerateSettings(ClientSettings):
 
     prompt: CliPositionalArg[str] = Field(description="text to continue; - reads it from stdin")
     chat: bool = Field(False, description="send the prompt as a chat message of the user")
-    max_new_tokens: PositiveInt | None = Field(None, le=MAX_UINT32, description="most tokens to generate")
+    max_new_tokens: PositiveInt | None = Field(
+        None, le=MAX_UINT32, description="most tokens to generate"
+    )
     temperature: Temperature = None
     top_p: TopP = None
     top_k: TopK = None
     min_p: MinP = None
     repetition_penalty: RepetitionPenalty = None
-    seed: int | None = Field(None, ge=0, le=MAX_UINT64, description="seed of the draws; else a random one")
-    stop: Annotated[list[str], Whole] = Field([], description="end before this text; may be given several times")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_UINT64, description="seed of the draws; else a random one"
+    )
+    stop: Annotated[list[str], Whole] = Field(
+        [], description="end before this text; may be given several times"
+    )
     ignore_eos: bool = Field(False, description="go on past end-of-sequence tokens")
-    timeout: PositiveFloat = Field(600.0, le=86_400, description="seconds that the request may take")
+    timeout: PositiveFloat = Field(
+        600.0, le=86_400, description="seconds that the request may take"
+    )
     json_output: bool = Field(
         False,
         description="end stdout with one line of JSON: text, token_ids, usage, receipt, …",

@@ -57,7 +57,9 @@ class Startup:
             health = health_pb2_grpc.HealthStub(channel)
             while True:
                 try:
-                    async for response in health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
+                    async for response in health.Watch(
+                        health_pb2.HealthCheckRequest(), wait_for_ready=True
+                    ):
                         if response.status == health_pb2.HealthCheckResponse.SERVING:
                             return
                 except grpc.aio.AioRpcError:
@@ -72,7 +74,11 @@ class Startup:
                 try:
                     request = expert_pb2.WatchHostingRequest()
                     async for hosting in stub.WatchHosting(request, wait_for_ready=True):
-                        ready = [one for one in hosting.experts if one.state == expert_pb2.EXPERT_STATE_READY]
+                        ready = [
+                            one
+                            for one in hosting.experts
+                            if one.state == expert_pb2.EXPERT_STATE_READY
+                        ]
                         self._placed[expert.member.name] = len(ready)
                         self._progress()
                 except grpc.aio.AioRpcError:
@@ -82,16 +88,22 @@ class Startup:
         everyone = [*self._experts, self._router, self._gateway]
         missing = [one.member.name for one in everyone if not one.ready.is_set()]
         waiting = f"waiting for {', '.join(missing)}; " if missing else ""
-        self._report.progress("starting the cluster", f"({waiting}{sum(self._placed.values())} experts in place)")
+        self._report.progress(
+            "starting the cluster", f"({waiting}{sum(self._placed.values())} experts in place)"
+        )
 
     async def _say(self, supervisor: Supervisor, holds: str) -> None:
         member = supervisor.member
-        self._report.line(f"{member.name:<9} {member.address:<21} pid {supervisor.pid or '-':<7} {holds}")
+        self._report.line(
+            f"{member.name:<9} {member.address:<21} pid {supervisor.pid or '-':<7} {holds}"
+        )
 
     async def _expert_holds(self, expert: Supervisor) -> str:
         async with _asking(expert) as channel:
             stub = expert_pb2_grpc.ExpertServiceStub(channel)
-            about = await stub.Describe(expert_pb2.ExpertServiceDescribeRequest(), timeout=DESCRIBE_SECONDS)
+            about = await stub.Describe(
+                expert_pb2.ExpertServiceDescribeRequest(), timeout=DESCRIBE_SECONDS
+            )
         total = about.num_experts * len(about.moe_layers)
         taken = about.expert_memory_bytes - about.free_memory_bytes
         placed = self._placed.get(expert.member.name, 0)
@@ -100,8 +112,12 @@ class Startup:
     async def _router_holds(self) -> str:
         async with _asking(self._router) as channel:
             stub = router_pb2_grpc.RouterServiceStub(channel)
-            about = await stub.Describe(router_pb2.RouterServiceDescribeRequest(), timeout=DESCRIBE_SECONDS)
-        return f"{about.model} ({about.model_type}) without its experts, {about.kv_tokens} KV tokens"
+            about = await stub.Describe(
+                router_pb2.RouterServiceDescribeRequest(), timeout=DESCRIBE_SECONDS
+            )
+        return (
+            f"{about.model} ({about.model_type}) without its experts, {about.kv_tokens} KV tokens"
+        )
 
     async def _gateway_holds(self) -> str:
         async with _asking(self._gateway) as channel:

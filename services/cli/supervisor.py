@@ -1,4 +1,6 @@
-"""Keeps one member of the cluster running: starts it again when it crashes, until it crashes too often."""
+"""Keeps one member of the cluster running: starts it again when it crashes, until it crashes too
+often.
+"""
 
 import asyncio
 import contextlib
@@ -14,17 +16,19 @@ from services.runtime.process import FAILED_EXIT
 MAX_CRASHES = 3
 CRASH_WINDOW_SECONDS = 60.0
 FIRST_BACKOFF_SECONDS = 0.5
-# Before an expert service that says why it cannot start is tried again; the others serve on meanwhile.
+# Before an expert service that says why it cannot start is tried again; the others serve on
+# meanwhile.
 REFUSED_SECONDS = 5.0
 
 
 class Supervisor:
     """Owns the processes of one member, one after another.
 
-    `report` is told in a sentence about each crash, `warn` of what the first start warned of, unless the log is shown.
-    `run` ends when the member was told to stop; it raises ServiceFailed when the first start fails or at the third
-    crash within a minute. An expert service whose later start ends with a word why, its checkpoint having changed, say,
-    has not crashed: it is tried again until it can start.
+    `report` is told in a sentence about each crash, `warn` of what the first start warned of,
+    unless the log is shown. `run` ends when the member was told to stop; it raises ServiceFailed
+    when the first start fails or at the third crash within a minute. An expert service whose later
+    start ends with a word why, its checkpoint having changed, say, has not crashed: it is tried
+    again until it can start.
     """
 
     def __init__(
@@ -62,7 +66,9 @@ class Supervisor:
             child = await Child.start(self.member, self._log, self._variables)
             self._child = child
             try:
-                if not self._stopping.is_set():  # `stop` may have come while there was no child to stop
+                if (
+                    not self._stopping.is_set()
+                ):  # `stop` may have come while there was no child to stop
                     await self._watch(child)
             finally:
                 self._child = None
@@ -102,14 +108,18 @@ class Supervisor:
         now = time.monotonic()
         self._crashes.append(now)
         if len(self._crashes) == MAX_CRASHES and now - self._crashes[0] < CRASH_WINDOW_SECONDS:
-            raise ServiceFailed(f"{obituary}\n{self.member.name} crashed {MAX_CRASHES} times within a minute")
+            raise ServiceFailed(
+                f"{obituary}\n{self.member.name} crashed {MAX_CRASHES} times within a minute"
+            )
         backoff = self._first_backoff_seconds * 2 ** (len(self._crashes) - 1)
         self._report(f"{obituary}\n{self.member.name} is started again in {backoff:g} s")
         await self._pause(backoff)
 
     async def _refused(self, obituary: str) -> None:
         if not self._is_refused:  # said once, not at each attempt
-            self._report(f"{obituary}\n{self.member.name} is tried again every {self._refused_seconds:g} s")
+            self._report(
+                f"{obituary}\n{self.member.name} is tried again every {self._refused_seconds:g} s"
+            )
         self._is_refused = True
         await self._pause(self._refused_seconds)
 

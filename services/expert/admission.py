@@ -13,12 +13,13 @@ from services.expert.job import AdmittedFrame, FrameAnswer, not_hosted
 from services.model.checkpoint import Checkpoint
 from services.model.weighted_sums import Positions
 from services.wire.bad_frame import BadFrame
-from services.wire.frames import ReceivedFrame, Words
 from services.wire.outcomes import PairFailure
+from services.wire.received import ReceivedFrame, Words
 from services.wire.row_bytes import type_name
 
 NOWHERE = -1
-# What rows may travel as beside the type that is computed in: types whose every value that one has too.
+# What rows may travel as beside the type that is computed in: types whose every value that one has
+# too.
 NARROWER = {torch.float32: (torch.bfloat16,)}
 
 
@@ -49,7 +50,9 @@ class Contract:
     def max_rows(self) -> dict[torch.dtype, int]:
         """Types that a frame's rows may have, and of each how many rows a message has room for."""
         dtypes = (self.dtype, *NARROWER.get(self.dtype, ()))
-        return {dtype: self.max_frame_bytes // (self.hidden_size * dtype.itemsize) for dtype in dtypes}
+        return {
+            dtype: self.max_frame_bytes // (self.hidden_size * dtype.itemsize) for dtype in dtypes
+        }
 
     @cached_property
     def most_pairs(self) -> int:
@@ -61,14 +64,21 @@ class Contract:
         return np.arange(max(self.max_rows.values()))
 
     def check(self, frame: ReceivedFrame, num_bytes: int) -> torch.Tensor:
-        """The frame's rows, [num_rows, hidden_size]; its pairs are checked where they are looked up.
+        """The frame's rows, [num_rows, hidden_size]; its pairs are checked where they are looked
+        up.
 
         Raises BadFrame naming the field and the limit.
         """
         if num_bytes > self.max_frame_bytes:
-            raise _bad(frame, f"the message has {num_bytes} bytes; max_frame_bytes is {self.max_frame_bytes}")
+            raise _bad(
+                frame,
+                f"the message has {num_bytes} bytes; max_frame_bytes is {self.max_frame_bytes}",
+            )
         if frame.layer not in self.moe_layers:
-            raise _bad(frame, f"layer is {frame.layer}; the layers with experts are {_listed(self.moe_layers)}")
+            raise _bad(
+                frame,
+                f"layer is {frame.layer}; the layers with experts are {_listed(self.moe_layers)}",
+            )
         max_rows = self.max_rows.get(frame.dtype)
         if max_rows is None:
             taken = " or ".join(map(type_name, self.max_rows))
@@ -76,25 +86,37 @@ class Contract:
         rows = frame.rows(self.hidden_size)
         num_pairs = len(frame.pair_rows)
         if len(frame.pair_experts) != num_pairs:
-            raise _bad(frame, f"pair_experts has {len(frame.pair_experts)} pairs, pair_rows {num_pairs}")
+            raise _bad(
+                frame, f"pair_experts has {len(frame.pair_experts)} pairs, pair_rows {num_pairs}"
+            )
         if len(frame.pair_weights):
             self._check_weights(frame, num_pairs)
         elif num_pairs > max_rows:
-            raise _bad(frame, f"pair_rows has {num_pairs} pairs; a reply of max_frame_bytes holds {max_rows}")
+            raise _bad(
+                frame,
+                f"pair_rows has {num_pairs} pairs; a reply of max_frame_bytes holds {max_rows}",
+            )
         return rows
 
     def _check_weights(self, frame: ReceivedFrame, num_pairs: int) -> None:
-        # The reply has a row for each of the frame's, so that it is what is computed that needs a limit.
+        # The reply has a row for each of the frame's, so that it is what is computed that needs a
+        # limit.
         most = self.max_rows[frame.dtype] * self.num_experts_per_token
         if num_pairs > most:
-            raise _bad(frame, f"pair_rows has {num_pairs} pairs; with pair_weights a frame may have {most}")
+            raise _bad(
+                frame, f"pair_rows has {num_pairs} pairs; with pair_weights a frame may have {most}"
+            )
         if len(frame.pair_weights) != num_pairs:
-            raise _bad(frame, f"pair_weights has {len(frame.pair_weights)} pairs, pair_rows {num_pairs}")
+            raise _bad(
+                frame, f"pair_weights has {len(frame.pair_weights)} pairs, pair_rows {num_pairs}"
+            )
         if not np.isfinite(frame.pair_weights).all():
             raise _bad(frame, "pair_weights has a weight that is not finite")
 
     def pair_rows(self, frame: ReceivedFrame) -> Positions:
-        """The row of each pair of a frame whose rows are checked. Raises BadFrame for a row that it has not."""
+        """The row of each pair of a frame whose rows are checked. Raises BadFrame for a row that it
+        has not.
+        """
         return _looked_up(self._row_numbers[: frame.num_rows], frame, "pair_rows", frame.pair_rows)
 
 
@@ -102,7 +124,9 @@ class Slots:
     """Where each expert that is ready stands, by layer: what a frame is looked up in."""
 
     def __init__(self, contract: Contract) -> None:
-        self._of_layer = {layer: np.full(contract.num_experts, NOWHERE, np.int64) for layer in contract.moe_layers}
+        self._of_layer = {
+            layer: np.full(contract.num_experts, NOWHERE, np.int64) for layer in contract.moe_layers
+        }
 
     def put(self, layer: int, expert: int, slot: int) -> None:
         """The expert is ready, in this slot."""
@@ -113,7 +137,9 @@ class Slots:
         self._of_layer[layer][expert] = NOWHERE
 
     def of(self, frame: ReceivedFrame) -> Positions:
-        """The slot of each pair's expert, or NOWHERE. Raises BadFrame for an expert that the model has not."""
+        """The slot of each pair's expert, or NOWHERE. Raises BadFrame for an expert that the model
+        has not.
+        """
         return _looked_up(self._of_layer[frame.layer], frame, "pair_experts", frame.pair_experts)
 
 
@@ -127,8 +153,8 @@ def admit(
 ) -> AdmittedFrame:
     """A job for the pairs of a frame whose experts are ready; the others are NOT_HOSTED.
 
-    The frame came in a message of `num_bytes`; its deadline is anchored at `received_nanos`, by the monotonic clock.
-    Raises BadFrame, naming the field and the limit, when it breaks the contract.
+    The frame came in a message of `num_bytes`; its deadline is anchored at `received_nanos`, by the
+    monotonic clock. Raises BadFrame, naming the field and the limit, when it breaks the contract.
     """
     rows = contract.check(frame, num_bytes)
     pair_rows, slot_of_pair = contract.pair_rows(frame), slots.of(frame)
@@ -157,7 +183,8 @@ def admit(
 
 
 def _looked_up(table: Positions, frame: ReceivedFrame, field: str, indices: Words) -> Positions:
-    # The look-up is the check as well: of a few indices, even finding the largest takes longer. None is negative.
+    # The look-up is the check as well: of a few indices, even finding the largest takes longer.
+    # None is negative.
     try:
         return table.take(indices)
     except IndexError:
@@ -165,7 +192,9 @@ def _looked_up(table: Positions, frame: ReceivedFrame, field: str, indices: Word
 
 
 def _bad(frame: ReceivedFrame, message: str) -> BadFrame:
-    return BadFrame(frame.frame_id, message, len(frame.pair_experts), has_checksum=frame.has_checksum)
+    return BadFrame(
+        frame.frame_id, message, len(frame.pair_experts), has_checksum=frame.has_checksum
+    )
 
 
 def _listed(layers: tuple[int, ...]) -> str:

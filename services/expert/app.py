@@ -48,10 +48,12 @@ class ExpertParts:
 
 
 async def run(settings: ExpertSettings, *, on_ready: OnReady | None = None) -> None:
-    """Serve until told to stop; then experts may be moved elsewhere, and frames that were accepted are finished.
+    """Serve until told to stop; then experts may be moved elsewhere, and frames that were accepted
+    are finished.
 
-    `on_ready` is called with the port once the service listens and what it preloads is ready: it is healthy then.
-    Raises ServingError, alone or in a group, when checkpoint, device, memory or address cannot be used.
+    `on_ready` is called with the port once the service listens and what it preloads is ready: it is
+    healthy then. Raises ServingError, alone or in a group, when checkpoint, device, memory or
+    address cannot be used.
     """
     async with running(settings) as (parts, port):
         if on_ready is not None:
@@ -140,13 +142,19 @@ async def _preload(settings: ExpertSettings, parts: ExpertParts) -> None:
 
 
 async def _evacuate(hosting: Hosting, seconds: float) -> None:
-    """Serve on while routers that watch the hosting move its experts elsewhere, but no longer than this."""
+    """Serve on while routers that watch the hosting move its experts elsewhere, but no longer than
+    this.
+    """
     hosting.drain()
     try:
         async with asyncio.timeout(seconds):
             await hosting.evacuated()
     except TimeoutError:
-        logger.warning("stopping with %d experts that were not moved elsewhere in %g s", hosting.num_hosted, seconds)
+        logger.warning(
+            "stopping with %d experts that were not moved elsewhere in %g s",
+            hosting.num_hosted,
+            seconds,
+        )
 
 
 async def _log_progress(progress: LoadingProgress) -> None:
@@ -159,6 +167,8 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise BadState(f"device is {name}; this machine has {count} CUDA devices that torch can use")
+            raise BadState(
+                f"device is {name}; this machine has {count} CUDA devices that torch can use"
+            )
         return torch.device("cuda", device.index or 0)
     return device

@@ -1,4 +1,6 @@
-"""The weights held: one pool of slots, allocated once, that experts of any layer are read into and leave again."""
+"""The weights held: one pool of slots, allocated once, that experts of any layer are read into and
+leave again.
+"""
 
 import math
 
@@ -11,28 +13,38 @@ from services.model.expert_weights import empty_experts, fill_expert
 from services.model.refusals import UnusableModel
 from services.wire.errors import BadState
 
-# Every slot begins at such a boundary, so that an expert's bits do not depend on the slot that it is in.
+# Every slot begins at such a boundary, so that an expert's bits do not depend on the slot that it
+# is in.
 ALIGNMENT_BYTES = 64
 
 
 class Bank:
     """The family's own `*Experts` module with a slot for each expert that the memory has room for.
 
-    All layers share the pool, since their experts are of one size. Loading an expert takes one slot and nothing else,
-    so that the weights held are below the limit at every moment. On a CPU pages are taken as slots are filled.
+    All layers share the pool, since their experts are of one size. Loading an expert takes one slot
+    and nothing else, so that the weights held are below the limit at every moment. On a CPU pages
+    are taken as slots are filled.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, memory_bytes: int) -> None:
-        """Raises BadState when not one expert fits, UnusableModel when layers have experts of different sizes."""
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, memory_bytes: int
+    ) -> None:
+        """Raises BadState when not one expert fits, UnusableModel when layers have experts of
+        different sizes.
+        """
         layers = checkpoint.moe_layers
         if len({checkpoint.expert_bytes(layer, dtype) for layer in layers}) > 1:
             raise UnusableModel(f"the experts of {checkpoint.name} differ in size between layers")
         shell = empty_experts(checkpoint, layers[0], 1, dtype, torch.device("meta"))
-        self.slot_bytes = sum(_padded(parameter[0]) * dtype.itemsize for parameter in shell.parameters())
+        self.slot_bytes = sum(
+            _padded(parameter[0]) * dtype.itemsize for parameter in shell.parameters()
+        )
         self.memory_bytes = memory_bytes
         self.num_slots = min(memory_bytes // self.slot_bytes, len(layers) * checkpoint.num_experts)
         if self.num_slots < 1:
-            raise BadState(f"expert_memory is {memory_bytes} bytes; one expert takes {self.slot_bytes}")
+            raise BadState(
+                f"expert_memory is {memory_bytes} bytes; one expert takes {self.slot_bytes}"
+            )
         self.dtype = dtype
         self.device = device
         self.pool = _allocated(shell, self.num_slots, device)
@@ -40,7 +52,8 @@ class Bank:
         self._singles: dict[int, SingleExpert] = {}
 
     def fill(self, slot: int, layer: int, expert: int) -> bytes:
-        """Read an expert into a slot that nobody computes with; its content hash. Takes a while: call it in a thread.
+        """Read an expert into a slot that nobody computes with; its content hash. Takes a while:
+        call it in a thread.
 
         Raises UnusableModel when the checkpoint is no longer what it was when it was opened.
         """
@@ -59,7 +72,9 @@ class Bank:
 def _allocated(shell: nn.Module, num_slots: int, device: torch.device) -> nn.Module:
     try:
         for name, parameter in list(shell.named_parameters()):
-            flat = torch.empty(num_slots, _padded(parameter[0]), dtype=parameter.dtype, device=device)
+            flat = torch.empty(
+                num_slots, _padded(parameter[0]), dtype=parameter.dtype, device=device
+            )
             slots = flat[:, : parameter[0].numel()].unflatten(1, parameter.shape[1:])
             setattr(shell, name, nn.Parameter(slots, requires_grad=False))
     except RuntimeError as error:

@@ -22,16 +22,20 @@ class Compute(Protocol):
 
 
 class Batcher:
-    """Runs one batch at a time; all frames of its layer that arrived meanwhile form the next, whoever sent them.
+    """Runs one batch at a time; all frames of its layer that arrived meanwhile form the next,
+    whoever sent them.
 
-    There is no waiting timer: an idle batcher starts as soon as the frames that are there have been read. The layer
-    that has waited longest goes first. Every job that is submitted is answered once, unless it is abandoned.
+    There is no waiting timer: an idle batcher starts as soon as the frames that are there have been
+    read. The layer that has waited longest goes first. Every job that is submitted is answered
+    once, unless it is abandoned.
     """
 
     def __init__(self, compute: Compute, *, max_waiting_pairs: int) -> None:
         self._compute = compute
         self._max_waiting_pairs = max_waiting_pairs
-        self._waiting: dict[int, list[AdmittedFrame]] = {}  # by layer, the one that has waited longest first
+        self._waiting: dict[
+            int, list[AdmittedFrame]
+        ] = {}  # by layer, the one that has waited longest first
         self._waiting_pairs = 0
         self._in_hand: Sequence[AdmittedFrame] = ()  # taken out of the queue to be computed
         self._arrived = Doorbell()
@@ -43,7 +47,8 @@ class Batcher:
         return self._waiting_pairs
 
     def submit(self, job: AdmittedFrame) -> None:
-        """Queue a job, or answer it at once: when it holds no work, or as OVERLOADED when the queue is full.
+        """Queue a job, or answer it at once: when it holds no work, or as OVERLOADED when the queue
+        is full.
 
         A single job is let into an empty queue however large it is.
         """
@@ -71,7 +76,9 @@ class Batcher:
         return True
 
     def when_settled(self, call: Callable[[], None]) -> None:
-        """Call back once every job that is queued or being computed now is done with; at once if there is none."""
+        """Call back once every job that is queued or being computed now is done with; at once if
+        there is none.
+        """
         waiting = [job for jobs in self._waiting.values() for job in jobs]
         self._settling.append(({*waiting, *self._in_hand}, call))
         self._call_back()
@@ -82,7 +89,8 @@ class Batcher:
             while self._waiting:
                 if batch := self._take():
                     await self._run(batch)
-                # Batches computed inline await nothing: let readers bring what came meanwhile, and health be answered.
+                # Batches computed inline await nothing: let readers bring what came meanwhile, and
+                # health be answered.
                 if self._waiting:
                     await asyncio.sleep(0)
             await self._arrived.rung()
@@ -112,7 +120,9 @@ class Batcher:
             self._settle(batch)
 
     async def _answer(self, batch: Sequence[AdmittedFrame]) -> bool:
-        """Compute a batch and answer its frames; False where several failed together, whosever fault that was."""
+        """Compute a batch and answer its frames; False where several failed together, whosever
+        fault that was.
+        """
         started, layer = time.monotonic_ns(), batch[0].frame.layer
         try:
             computed = await self._compute([job.work for job in batch])

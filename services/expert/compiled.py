@@ -1,4 +1,6 @@
-"""Experts by the compiled kernel: a gated SiLU and nothing else, which most families' experts are."""
+"""Experts by the compiled kernel: a gated SiLU and nothing else, which most families'
+experts are.
+"""
 
 from typing import Any
 

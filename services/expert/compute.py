@@ -1,4 +1,6 @@
-"""Computes one batch of frames: their rows through the experts of the bank, on the event loop where that is quick."""
+"""Computes one batch of frames: their rows through the experts of the bank, on the event loop where
+that is quick.
+"""
 
 import asyncio
 import math
@@ -16,7 +18,7 @@ from services.expert.bank import Bank
 from services.expert.compute_times import ComputeTime, ComputeTimes
 from services.expert.grouped import GroupedExperts
 from services.model.weighted_sums import Positions, weighted_sums
-from services.wire.frames import Weights
+from services.wire.received import Weights
 
 # A batch that takes longer is computed off the event loop, so that health is answered meanwhile.
 MAX_INLINE_NANOS = 2_000_000
@@ -25,14 +27,18 @@ MAX_INLINE_NANOS = 2_000_000
 class FrameWork(NamedTuple):
     """The pairs of one frame that are to be computed."""
 
-    rows: torch.Tensor  # [rows, hidden], in the host's memory, of the type that the results are to have
+    rows: (
+        torch.Tensor
+    )  # [rows, hidden], in the host's memory, of the type that the results are to have
     pair_rows: Positions  # [pairs]
     slots: Positions  # [pairs], where each pair's expert is in the bank
     weights: Weights | None = None  # [pairs]; where given, each row's weighted sum is wanted
 
 
 class Computed(NamedTuple):
-    """The results of each frame, [pairs, hidden] in its order or [rows, hidden], and how many experts took part."""
+    """The results of each frame, [pairs, hidden] in its order or [rows, hidden], and how many
+    experts took part.
+    """
 
     rows: Sequence[torch.Tensor]
     num_active: int
@@ -41,8 +47,8 @@ class Computed(NamedTuple):
 class Computer:
     """Runs the bank's experts, inline where that is quick, else in one worker thread.
 
-    Few rows go through the compiled kernel where there is one for such experts, others through torch. Where a row must
-    have the same bits in any company, all of them go one way.
+    Few rows go through the compiled kernel where there is one for such experts, others through
+    torch. Where a row must have the same bits in any company, all of them go one way.
     """
 
     def __init__(self, bank: Bank, *, threads: int, batch_invariant: bool) -> None:
@@ -67,7 +73,9 @@ class Computer:
             results = self._timed(batch, whole, num_active, usual)
         else:
             loop = asyncio.get_running_loop()
-            results = await loop.run_in_executor(self._worker, self._timed, batch, whole, num_active, usual)
+            results = await loop.run_in_executor(
+                self._worker, self._timed, batch, whole, num_active, usual
+            )
         return Computed(results, num_active)
 
     def _timed(
@@ -75,7 +83,9 @@ class Computer:
     ) -> list[torch.Tensor]:
         began = time.perf_counter_ns()
         of_pairs = self._results(whole, num_active)
-        parts = of_pairs.split([len(work.slots) for work in batch]) if len(batch) > 1 else (of_pairs,)
+        parts = (
+            of_pairs.split([len(work.slots) for work in batch]) if len(batch) > 1 else (of_pairs,)
+        )
         results = [_as_asked(work, part) for work, part in zip(batch, parts, strict=True)]
         usual.observe(time.perf_counter_ns() - began)
         return results
@@ -91,7 +101,8 @@ class Computer:
 
 def _most_compiled(dtype: torch.dtype, threads: int, *, batch_invariant: bool) -> float:
     """Pairs for each active expert that the kernel computes, where there is one."""
-    # It runs on one thread and torch's products on all; with two, it is as fast up to a quarter as many pairs.
+    # It runs on one thread and torch's products on all; with two, it is as fast up to a quarter as
+    # many pairs.
     return math.inf if batch_invariant else kernels.most_pairs_per_expert(dtype) / threads**2
 
 
@@ -106,7 +117,9 @@ def _together(batch: Sequence[FrameWork]) -> FrameWork:
     offsets = np.cumsum([0, *(len(work.rows) for work in batch[:-1])])
     return FrameWork(
         torch.cat([work.rows for work in batch]),
-        np.concatenate([work.pair_rows + offset for work, offset in zip(batch, offsets, strict=True)]),
+        np.concatenate(
+            [work.pair_rows + offset for work, offset in zip(batch, offsets, strict=True)]
+        ),
         np.concatenate([work.slots for work in batch]),
     )
 

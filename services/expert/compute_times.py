@@ -7,7 +7,9 @@ SMOOTHING = 0.25
 
 
 class ComputeTime:
-    """A moving average of measured times: `nanos` is what such a batch took of late, infinite before the first."""
+    """A moving average of measured times: `nanos` is what such a batch took of late, infinite
+    before the first.
+    """
 
     __slots__ = ("nanos",)
 
@@ -16,11 +18,15 @@ class ComputeTime:
 
     def observe(self, nanos: int) -> None:
         """Learn what a batch took."""
-        self.nanos = nanos if self.nanos == math.inf else self.nanos + SMOOTHING * (nanos - self.nanos)
+        self.nanos = (
+            nanos if self.nanos == math.inf else self.nanos + SMOOTHING * (nanos - self.nanos)
+        )
 
 
 class ComputeTimes:
-    """A time for each kind of batch: those of about the same number of pairs and active experts are of one."""
+    """A time for each kind of batch: those of about the same number of pairs and active experts are
+    of one.
+    """
 
     def __init__(self) -> None:
         self._times: defaultdict[tuple[int, int], ComputeTime] = defaultdict(ComputeTime)

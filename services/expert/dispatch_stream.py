@@ -14,8 +14,9 @@ from services.runtime.doorbell import Doorbell
 from services.runtime.failures import failure_of
 from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
-from services.wire.frames import Cancel, ReceivedFrame, decode_request, encode_grant, encode_reply
+from services.wire.frames import decode_request, encode_grant, encode_reply
 from services.wire.outcomes import FrameError
+from services.wire.received import Cancel, ReceivedFrame
 
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -24,12 +25,15 @@ MAX_UNSENT = 64
 
 
 class DispatchStream:
-    """Reads frames, queues them and writes the answers, with one task for each direction and none for a frame.
+    """Reads frames, queues them and writes the answers, with one task for each direction and none
+    for a frame.
 
     The sender may have `window_pairs` unanswered; a frame beyond that is answered as OVERLOADED.
     """
 
-    def __init__(self, batcher: Batcher, contract: Contract, slots: Slots, *, window_pairs: int) -> None:
+    def __init__(
+        self, batcher: Batcher, contract: Contract, slots: Slots, *, window_pairs: int
+    ) -> None:
         self._batcher = batcher
         self._contract = contract
         self._slots = slots
@@ -42,8 +46,11 @@ class DispatchStream:
         self._is_ending = False
         self._refusal: InvalidRequest | None = None
 
-    async def serve(self, requests: AsyncIterator[bytes], write: Write, draining: asyncio.Event) -> None:
-        """Serve until the sender has ended its side, or `draining` is set, and every frame is answered.
+    async def serve(
+        self, requests: AsyncIterator[bytes], write: Write, draining: asyncio.Event
+    ) -> None:
+        """Serve until the sender has ended its side, or `draining` is set, and every frame is
+        answered.
 
         Raises InvalidRequest, after the answers to the frames before, when a message is none.
         """
@@ -113,7 +120,11 @@ class DispatchStream:
         except Exception as error:  # the boundary of one frame: the stream goes on
             failure, num_pairs = failure_of(error, "taking a frame in"), len(frame.pair_rows)
             raise BadFrame(
-                frame.frame_id, str(failure), num_pairs, status=failure.status, has_checksum=frame.has_checksum
+                frame.frame_id,
+                str(failure),
+                num_pairs,
+                status=failure.status,
+                has_checksum=frame.has_checksum,
             ) from error
         self._taken_pairs += len(frame.pair_rows)
         self._jobs.add(job)
@@ -136,7 +147,9 @@ class DispatchStream:
             message = self._encoded(job, answer)
         except Exception as error:  # noqa: BLE001 -- the boundary of one frame: its sender has to hear of it
             failure = failure_of(error, "answering a frame")
-            answer = FrameAnswer(answer.timings, error=FrameError(failure.status.value[0], str(failure)))
+            answer = FrameAnswer(
+                answer.timings, error=FrameError(failure.status.value[0], str(failure))
+            )
             message = self._encoded(job, answer)
         self._send(message)
         metrics.record_answer(job, answer)

@@ -1,4 +1,6 @@
-"""Experts by torch: rows grouped by expert, each expert's rows through its matrix products, results in pair order."""
+"""Experts by torch: rows grouped by expert, each expert's rows through its matrix products, results
+in pair order.
+"""
 
 import numpy as np
 import torch
@@ -13,13 +15,16 @@ class GroupedExperts:
     def __init__(self, bank: Bank, *, batch_invariant: bool) -> None:
         self._bank = bank
         self._batch_invariant = batch_invariant
-        # One matrix product for all experts pays where launching is what costs; on a CPU it would visit every slot.
+        # One matrix product for all experts pays where launching is what costs; on a CPU it would
+        # visit every slot.
         self._in_one_call = bank.device.type == "cuda" and not batch_invariant
 
     def __call__(self, rows: torch.Tensor, pair_rows: Positions, slots: Positions) -> torch.Tensor:
-        """The pairs' results, [pairs, hidden]: of `rows` [rows, hidden] the ones that `pair_rows` [pairs] names.
+        """The pairs' results, [pairs, hidden]: of `rows` [rows, hidden] the ones that `pair_rows`
+        [pairs] names.
 
-        Pair i goes through the expert in the bank's slot `slots[i]`. Rows and results are in the host's memory.
+        Pair i goes through the expert in the bank's slot `slots[i]`. Rows and results are in the
+        host's memory.
         """
         device = self._bank.device
         order = slots.argsort(kind="stable")
@@ -28,7 +33,11 @@ class GroupedExperts:
         if device.type == "cuda":
             chosen = chosen.pin_memory().to(device, non_blocking=True)
         ascending = slots[order]
-        computed = self._all_at_once(chosen, ascending) if self._in_one_call else self._in_turn(chosen, ascending)
+        computed = (
+            self._all_at_once(chosen, ascending)
+            if self._in_one_call
+            else self._in_turn(chosen, ascending)
+        )
         if ascending[0] != ascending[-1]:
             back = np.empty_like(order)
             back[order] = np.arange(len(order))
@@ -37,7 +46,9 @@ class GroupedExperts:
 
     def _all_at_once(self, chosen: torch.Tensor, ascending: Positions) -> torch.Tensor:
         slots = torch.from_numpy(ascending).to(chosen.device)[:, None]
-        computed: torch.Tensor = self._bank.pool(chosen, slots, torch.ones_like(slots, dtype=chosen.dtype))
+        computed: torch.Tensor = self._bank.pool(
+            chosen, slots, torch.ones_like(slots, dtype=chosen.dtype)
+        )
         return computed
 
     def _in_turn(self, chosen: torch.Tensor, ascending: Positions) -> torch.Tensor:

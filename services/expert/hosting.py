@@ -1,4 +1,6 @@
-"""The truth about which experts are hosted here: states, content hashes and the generation that counts changes."""
+"""The truth about which experts are hosted here: states, content hashes and the generation that
+counts changes.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
@@ -38,7 +40,8 @@ class HostingSnapshot:
 
 
 class Hosting:
-    """Which expert is in which slot. Every change of it is one generation more; a change fails whole or not at all.
+    """Which expert is in which slot. Every change of it is one generation more; a change fails
+    whole or not at all.
 
     Of two planners that planned with the same generation the second is refused with Outdated.
     """
@@ -74,23 +77,30 @@ class Hosting:
         hosted = self._hosted.get(key)
         return b"" if hosted is None else hosted.content_hash
 
-    def begin_loading(self, keys: Iterable[ExpertKey], expected_generation: int) -> dict[ExpertKey, int]:
-        """Give a slot to each expert that has none and mark it as loading; the slots of those, in order.
+    def begin_loading(
+        self, keys: Iterable[ExpertKey], expected_generation: int
+    ) -> dict[ExpertKey, int]:
+        """Give a slot to each expert that has none and mark it as loading; the slots of those, in
+        order.
 
-        Raises Outdated when the generation is another, or an expert is on its way in or out by another call, BadState
-        when the service is draining and Overloaded when the memory is too small; nothing has changed then.
+        Raises Outdated when the generation is another, or an expert is on its way in or out by
+        another call, BadState when the service is draining and Overloaded when the memory is too
+        small; nothing has changed then.
         """
         self._expect(expected_generation)
         wanted = dict.fromkeys(keys)
         for key in wanted:
             if key in self._hosted and self._hosted[key].state is not ExpertState.READY:
-                raise Outdated(f"expert {key.expert} of layer {key.layer} is {self._hosted[key].state.value}")
+                raise Outdated(
+                    f"expert {key.expert} of layer {key.layer} is {self._hosted[key].state.value}"
+                )
         new = [key for key in wanted if key not in self._hosted]
         if new and self._is_draining:
             raise BadState("the service is draining: it takes no more experts")
         if len(new) > len(self._free):
             raise Overloaded(
-                f"experts has {len(new)} that are not hosted; expert_memory has room for {len(self._free)} more "
+                f"experts has {len(new)} that are not hosted; expert_memory has room for "
+                f"{len(self._free)} more "
                 f"of {self._num_slots}"
             )
         slots = {key: self._free.pop() for key in new}
@@ -102,12 +112,16 @@ class Hosting:
     def finish_loading(self, content_hashes: dict[ExpertKey, bytes]) -> None:
         """Make loading experts ready, all at once."""
         for key, content_hash in content_hashes.items():
-            self._hosted[key] = replace(self._hosted[key], state=ExpertState.READY, content_hash=content_hash)
+            self._hosted[key] = replace(
+                self._hosted[key], state=ExpertState.READY, content_hash=content_hash
+            )
         if content_hashes:
             self._change()
 
     def hold(self, keys: Iterable[ExpertKey], operation: str, until: float) -> None:
-        """Keep experts that are hosted from being retired by another operation until then, by the monotonic clock."""
+        """Keep experts that are hosted from being retired by another operation until then, by the
+        monotonic clock.
+        """
         self._holds.put((key for key in keys if key in self._hosted), operation, until)
 
     def begin_retiring(
@@ -115,7 +129,8 @@ class Hosting:
     ) -> list[ExpertKey]:
         """Mark those of the experts that are ready as retiring, and say which they are.
 
-        Raises Outdated as `begin_loading` does, and when an operation other than this one holds one of them.
+        Raises Outdated as `begin_loading` does, and when an operation other than this one holds one
+        of them.
         """
         self._expect(expected_generation)
         leaving = [key for key in dict.fromkeys(keys) if key in self._hosted]
@@ -132,7 +147,9 @@ class Hosting:
         return ready
 
     def remove(self, keys: Iterable[ExpertKey]) -> None:
-        """Take experts out and free their slots: retired ones, or loading ones whose load failed."""
+        """Take experts out and free their slots: retired ones, or loading ones whose
+        load failed.
+        """
         gone = list(keys)
         self._free += reversed([self._hosted.pop(key).slot for key in gone])
         self._holds.forget(gone)
@@ -145,7 +162,8 @@ class Hosting:
         return HostingSnapshot(self._generation, experts, self.num_free, self._is_draining)
 
     async def watch(self) -> AsyncGenerator[HostingSnapshot, None]:
-        """The hosting as it is, then again after changes; who is slow gets the newest and misses those between.
+        """The hosting as it is, then again after changes; who is slow gets the newest and misses
+        those between.
 
         Ends, after the last change, when the hosting is closed.
         """
@@ -163,12 +181,16 @@ class Hosting:
             self._wake()
 
     def drain(self) -> None:
-        """Take no more experts, and let all who watch know that these are to be hosted elsewhere."""
+        """Take no more experts, and let all who watch know that these are to be hosted
+        elsewhere.
+        """
         self._is_draining = True
         self._change()
 
     async def evacuated(self) -> None:
-        """Return as soon as no expert is hosted any more, or nobody watches who would see to that."""
+        """Return as soon as no expert is hosted any more, or nobody watches who would
+        see to that.
+        """
         while self._hosted and self._num_watchers:
             await self._changed.wait()
 
@@ -179,7 +201,9 @@ class Hosting:
 
     def _expect(self, generation: int) -> None:
         if generation != self._generation:
-            raise Outdated(f"expected_generation is {generation}; the hosting's is {self._generation}")
+            raise Outdated(
+                f"expected_generation is {generation}; the hosting's is {self._generation}"
+            )
 
     def _change(self) -> None:
         self._generation += 1

@@ -1,4 +1,6 @@
-"""One frame on its way through the service: what is to be computed of it, and the one answer that it gets."""
+"""One frame on its way through the service: what is to be computed of it, and the one answer that
+it gets.
+"""
 
 import time
 from collections.abc import Callable, Iterable
@@ -10,15 +12,17 @@ import torch
 from moesaic.v1 import expert_pb2
 from services.expert.compute import FrameWork
 from services.runtime.failures import leave_aside
-from services.wire.frames import ReceivedFrame
 from services.wire.outcomes import FrameError, PairFailure, Timings
+from services.wire.received import ReceivedFrame
 
 
 class FrameAnswer(NamedTuple):
     """What became of a frame: rows of the pairs that were computed, and why the others were not."""
 
     timings: Timings
-    rows: torch.Tensor | None = None  # [computed pairs, hidden], or [rows, hidden] where sums were asked for
+    rows: torch.Tensor | None = (
+        None  # [computed pairs, hidden], or [rows, hidden] where sums were asked for
+    )
     failures: tuple[PairFailure, ...] = ()
     error: FrameError | None = None
     batch_frames: int = 0
@@ -55,11 +59,18 @@ class AdmittedFrame:
         """Answer a frame of which nothing can be computed here."""
         self._answer(FrameAnswer(self._waited(), failures=self.failures))
 
-    def finish(self, rows: torch.Tensor, started_nanos: int, computed_nanos: int, batch_frames: int) -> None:
-        """Answer with what the work made: a row for each of its pairs, or for each row of the frame."""
+    def finish(
+        self, rows: torch.Tensor, started_nanos: int, computed_nanos: int, batch_frames: int
+    ) -> None:
+        """Answer with what the work made: a row for each of its pairs, or for each row of the
+        frame.
+        """
         encode_nanos = time.monotonic_ns() - computed_nanos
         timings = Timings(
-            self.decode_nanos, started_nanos - self.admitted_nanos, computed_nanos - started_nanos, encode_nanos
+            self.decode_nanos,
+            started_nanos - self.admitted_nanos,
+            computed_nanos - started_nanos,
+            encode_nanos,
         )
         self._answer(FrameAnswer(timings, rows, self.failures, None, batch_frames))
 
@@ -67,7 +78,9 @@ class AdmittedFrame:
         """Answer that the work was not done, for this reason."""
         positions = self.positions
         pairs = tuple(range(self.num_pairs)) if positions is None else positions
-        self._answer(FrameAnswer(self._waited(), failures=(*self.failures, PairFailure(reason, pairs))))
+        self._answer(
+            FrameAnswer(self._waited(), failures=(*self.failures, PairFailure(reason, pairs)))
+        )
 
     def refuse(self, error: FrameError) -> None:
         """Answer that the frame as a whole could not be served."""

@@ -1,4 +1,6 @@
-"""Experts come and go: memory is reserved first, reading runs in a thread, and what fails leaves nothing behind."""
+"""Experts come and go: memory is reserved first, reading runs in a thread, and what fails leaves
+nothing behind.
+"""
 
 import asyncio
 import logging
@@ -22,10 +24,12 @@ from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
-# How long experts that are shown as retiring serve new frames: until whoever watches the hosting has turned to others.
+# How long experts that are shown as retiring serve new frames: until whoever watches the hosting
+# has turned to others.
 RETIRE_SECONDS = 0.1
-# Of the reading thread, so that serving goes first where they share a core. Not more, since the reader holds the
-# interpreter's lock now and then: one that hardly gets the core makes the serving thread wait for that.
+# Of the reading thread, so that serving goes first where they share a core. Not more, since the
+# reader holds the interpreter's lock now and then: one that hardly gets the core makes the serving
+# thread wait for that.
 READER_NICENESS = 5
 # Between two reports of a load: each is a message to write, and for whoever asked one to read.
 REPORT_SECONDS = 0.1
@@ -45,15 +49,20 @@ OnLoading = Callable[[LoadingProgress], Awaitable[None]]
 
 
 class Library:
-    """Changes the hosting and the bank together. Several changes may be under way; reading takes turns."""
+    """Changes the hosting and the bank together. Several changes may be under way; reading takes
+    turns.
+    """
 
-    def __init__(self, checkpoint: Checkpoint, bank: Bank, hosting: Hosting, slots: Slots, batcher: Batcher) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, bank: Bank, hosting: Hosting, slots: Slots, batcher: Batcher
+    ) -> None:
         self._checkpoint = checkpoint
         self._bank = bank
         self._hosting = hosting
         self._slots = slots
         self._batcher = batcher
-        # One thread: whoever gives a slot back while it is written to has it written to again only afterwards.
+        # One thread: whoever gives a slot back while it is written to has it written to again only
+        # afterwards.
         self._reader = ThreadPoolExecutor(1, "read-experts", _step_back)
 
     async def load(
@@ -64,17 +73,22 @@ class Library:
         hold: Hold | None = None,
         known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
     ) -> None:
-        """Load experts; they become ready together, which the last report says, and are held from then on.
+        """Load experts; they become ready together, which the last report says, and are held from
+        then on.
 
-        Reports come at the start, now and then, and at the end. `known` has the content hashes that experts must have.
+        Reports come at the start, now and then, and at the end. `known` has the content hashes that
+        experts must have.
 
-        Raises NotFound, Outdated, BadState or Overloaded before anything is read, UnusableModel when reading fails or
-        what is read has another hash. After a failure, or when the caller is cancelled, the hosting is what it was.
+        Raises NotFound, Outdated, BadState or Overloaded before anything is read, UnusableModel
+        when reading fails or what is read has another hash. After a failure, or when the caller is
+        cancelled, the hosting is what it was.
         """
         self._check_exist(keys)
         self._check_known({key: self._hosting.content_hash(key) for key in known}, known)
         slots = self._hosting.begin_loading(keys, expected_generation)
-        self._hold(keys, hold, math.inf)  # those that are hosted already stay while the others are read
+        self._hold(
+            keys, hold, math.inf
+        )  # those that are hosted already stay while the others are read
         num_total = len(set(keys))
         num_present = num_total - len(slots)
         hashes: dict[ExpertKey, bytes] = {}
@@ -82,7 +96,11 @@ class Library:
         try:
             for key, slot in slots.items():
                 if (now := time.monotonic()) >= reported + REPORT_SECONDS:
-                    await report(LoadingProgress(num_present + len(hashes), num_total, self._hosting.generation))
+                    await report(
+                        LoadingProgress(
+                            num_present + len(hashes), num_total, self._hosting.generation
+                        )
+                    )
                     reported = now
                 hashes[key] = await self._read(key, slot)
                 self._check_known({key: hashes[key]}, known)
@@ -99,7 +117,8 @@ class Library:
         await report(LoadingProgress(num_total, num_total, self._hosting.generation))
 
     async def refresh(self) -> None:
-        """Take up the checkpoint's files as they are now, as long as nothing is hosted of what they were.
+        """Take up the checkpoint's files as they are now, as long as nothing is hosted of what they
+        were.
 
         Raises UnusableModel when they cannot be used.
         """
@@ -112,11 +131,14 @@ class Library:
         self._hosting.hold(keys, operation, 0.0)
         return LoadingProgress(len(set(keys)), len(set(keys)), self._hosting.generation)
 
-    async def unload(self, keys: Sequence[ExpertKey], expected_generation: int, operation: str = "") -> None:
-        """Let experts go: new frames are served for `RETIRE_SECONDS`, queued ones to the end, then memory is free.
+    async def unload(
+        self, keys: Sequence[ExpertKey], expected_generation: int, operation: str = ""
+    ) -> None:
+        """Let experts go: new frames are served for `RETIRE_SECONDS`, queued ones to the end, then
+        memory is free.
 
-        Raises NotFound or Outdated; experts that are not hosted are passed over. They go even if the caller does not
-        stay to see it.
+        Raises NotFound or Outdated; experts that are not hosted are passed over. They go even if
+        the caller does not stay to see it.
         """
         self._check_exist(keys)
         leaving = self._hosting.begin_retiring(keys, expected_generation, operation)
@@ -146,13 +168,18 @@ class Library:
 
     async def _read(self, key: ExpertKey, slot: int) -> bytes:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, self._bank.fill, slot, key.layer, key.expert)
+        return await loop.run_in_executor(
+            self._reader, self._bank.fill, slot, key.layer, key.expert
+        )
 
-    def _check_known(self, hashes: Mapping[ExpertKey, bytes], known: Mapping[ExpertKey, bytes]) -> None:
+    def _check_known(
+        self, hashes: Mapping[ExpertKey, bytes], known: Mapping[ExpertKey, bytes]
+    ) -> None:
         for key, content_hash in hashes.items():
             if content_hash and known.get(key, content_hash) != content_hash:
                 raise UnusableModel(
-                    f"{self._checkpoint.directory} has changed: expert {key.expert} of layer {key.layer} is not what "
+                    f"{self._checkpoint.directory} has changed: expert {key.expert} of layer "
+                    f"{key.layer} is not what "
                     "it was when the router started"
                 )
 
@@ -162,7 +189,9 @@ class Library:
             if key.layer not in layers:
                 raise NotFound(f"layer {key.layer} of {self._checkpoint.name} has no experts")
             if key.expert >= num_experts:
-                raise NotFound(f"expert is {key.expert}; layer {key.layer} has experts 0 to {num_experts - 1}")
+                raise NotFound(
+                    f"expert is {key.expert}; layer {key.layer} has experts 0 to {num_experts - 1}"
+                )
 
 
 def _step_back() -> None:

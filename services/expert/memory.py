@@ -5,14 +5,17 @@ from pathlib import Path
 
 import torch
 
-# The rest is for the process itself, rows in flight and the page cache that experts are read through.
+# The rest is for the process itself, rows in flight and the page cache that experts are read
+# through.
 HOST_SHARE = 0.5
 DEVICE_SHARE = 0.8
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def default_expert_memory(device: torch.device) -> int:
-    """A generous share of the device's memory, or of the host's or container's for a CPU, in bytes."""
+    """A generous share of the device's memory, or of the host's or container's for a
+    CPU, in bytes.
+    """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory * DEVICE_SHARE)
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,6 @@
-"""What the service counts and measures, by the OpenTelemetry API; nothing is recorded where no reader is configured."""
+"""What the service counts and measures, by the OpenTelemetry API; nothing is recorded where no
+reader is configured.
+"""
 
 import random
 from collections import Counter
@@ -28,9 +30,25 @@ COMPUTED = "computed"
 FAILED = "failed"
 INVALID = "invalid"
 
-SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+SECONDS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+)
 
-# An instrument's `record` takes as long as a small batch's decoding: histograms get one batch of so many.
+# An instrument's `record` takes as long as a small batch's decoding: histograms get one batch of so
+# many.
 SAMPLED_BATCHES = 16
 
 _meter = metrics.get_meter(__name__)
@@ -40,12 +58,15 @@ _compute_duration = _meter.create_histogram(
     description="time that a batch was computed",
     explicit_bucket_boundaries_advisory=SECONDS,
 )
-_batch_frames = _meter.create_histogram(BATCH_FRAMES, unit="{frame}", description="frames computed together")
+_batch_frames = _meter.create_histogram(
+    BATCH_FRAMES, unit="{frame}", description="frames computed together"
+)
 _active_experts = _meter.create_histogram(
     ACTIVE_EXPERTS, unit="{expert}", description="experts that took part in a batch"
 )
 
-# Counted here and read when somebody collects: an instrument's `add` costs many times as much for every frame.
+# Counted here and read when somebody collects: an instrument's `add` costs many times as much for
+# every frame.
 _frames: Counter[str] = Counter()
 _pairs: Counter[str] = Counter()
 _batches: Counter[int] = Counter()  # by layer
@@ -101,7 +122,9 @@ def observe(
         (BATCHES, "{batch}", _batches, "layer", "batches computed"),
     )
     for name, unit, counted, attribute, description in counters:
-        _meter.create_observable_counter(name, [_counts(counted, attribute)], unit=unit, description=description)
+        _meter.create_observable_counter(
+            name, [_counts(counted, attribute)], unit=unit, description=description
+        )
     gauges: tuple[tuple[str, str, Callable[[], int], str], ...] = (
         (WAITING_PAIRS, "{pair}", waiting_pairs, "pairs that wait for a batch"),
         (HOSTED_EXPERTS, "{expert}", hosted_experts, "experts that take memory here"),
@@ -116,6 +139,10 @@ def _reading(value: Callable[[], int]) -> Callable[[CallbackOptions], Iterable[O
     return lambda _: [Observation(value())]
 
 
-def _counts(counted: Counter[Any], attribute: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _counts(
+    counted: Counter[Any], attribute: str
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
     # Called in a thread of the reader's; a copy of a dictionary is made in one piece.
-    return lambda _: [Observation(count, {attribute: value}) for value, count in dict(counted).items()]
+    return lambda _: [
+        Observation(count, {attribute: value}) for value, count in dict(counted).items()
+    ]

@@ -62,7 +62,9 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         self._newest = expert_pb2.WatchHostingResponse()  # one message for all who watch
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Add the service to a server: `Dispatch` in bytes, which the codec reads, the rest in messages."""
+        """Add the service to a server: `Dispatch` in bytes, which the codec reads, the rest in
+        messages.
+        """
         expert_pb2_grpc.add_ExpertServiceServicer_to_server(self, server)
         # Replaces the handler that the line above registered for this one method.
         dispatch = grpc.stream_stream_rpc_method_handler(self.dispatch)
@@ -73,8 +75,12 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         self._draining.set()
         self._hosting.close()
 
-    async def dispatch(self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
-        stream = DispatchStream(self._batcher, self._contract, self._slots, window_pairs=self._window_pairs)
+    async def dispatch(
+        self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+    ) -> None:
+        stream = DispatchStream(
+            self._batcher, self._contract, self._slots, window_pairs=self._window_pairs
+        )
         await stream.serve(requests, context.write, self._draining)
 
     async def Describe(
@@ -107,13 +113,19 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         async for snapshot in self._hosting.watch():
             yield self._hosting_response(snapshot)
 
-    async def LoadExperts(self, request: expert_pb2.LoadExpertsRequest, context: grpc.aio.ServicerContext) -> None:
+    async def LoadExperts(
+        self, request: expert_pb2.LoadExpertsRequest, context: grpc.aio.ServicerContext
+    ) -> None:
         if request.model_digest != self._checkpoint.digest:
             raise BadState(
                 f"model_digest is {quoted(request.model_digest)}; "
                 f"this service's checkpoint is {self._checkpoint.digest!r}"
             )
-        known = {ExpertKey(one.layer, one.expert): one.content_hash for one in request.experts if one.content_hash}
+        known = {
+            ExpertKey(one.layer, one.expert): one.content_hash
+            for one in request.experts
+            if one.content_hash
+        }
 
         async def report(progress: LoadingProgress) -> None:
             await context.write(
@@ -133,9 +145,12 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
     async def UnloadExperts(
         self, request: expert_pb2.UnloadExpertsRequest, context: grpc.aio.ServicerContext
     ) -> expert_pb2.UnloadExpertsResponse:
-        await self._library.unload(_keys(request.experts), request.expected_generation, request.operation)
+        await self._library.unload(
+            _keys(request.experts), request.expected_generation, request.operation
+        )
         return expert_pb2.UnloadExpertsResponse(
-            generation=self._hosting.generation, free_memory_bytes=self._free_bytes(self._hosting.num_hosted)
+            generation=self._hosting.generation,
+            free_memory_bytes=self._free_bytes(self._hosting.num_hosted),
         )
 
     def _hosting_response(self, snapshot: HostingSnapshot) -> expert_pb2.WatchHostingResponse:
@@ -146,7 +161,10 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
     def _as_message(self, snapshot: HostingSnapshot) -> expert_pb2.WatchHostingResponse:
         experts = [
             expert_pb2.HostedExpert(
-                layer=key.layer, expert=key.expert, content_hash=hosted.content_hash, state=STATES[hosted.state]
+                layer=key.layer,
+                expert=key.expert,
+                content_hash=hosted.content_hash,
+                state=STATES[hosted.state],
             )
             for key, hosted in snapshot.experts
         ]
@@ -173,5 +191,8 @@ def _hold(request: expert_pb2.LoadExpertsRequest) -> Hold | None:
     if request.operation:
         return Hold(request.operation, request.hold_nanos / 1e9)
     if request.hold_nanos:
-        raise InvalidRequest(f"operation is empty, but hold_nanos is {request.hold_nanos}; name who holds the experts")
+        raise InvalidRequest(
+            f"operation is empty, but hold_nanos is {request.hold_nanos}; name who holds the "
+            "experts"
+        )
     return None

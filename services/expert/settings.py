@@ -24,35 +24,48 @@ class ExpertSettings(BaseSettings):
 
     listen: ListenAddress = Field("127.0.0.1:50053", description="address to serve on")
     model: Path = Field(EMBEDDED_MODEL, description="checkpoint directory to read experts from")
-    model_name: str | None = Field(None, min_length=1, description="the model's name; unset for the directory's")
+    model_name: str | None = Field(
+        None, min_length=1, description="the model's name; unset for the directory's"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="type of weights, and to compute in; auto is the checkpoint's"
     )
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="device to compute on: cpu or cuda:N")
+    device: str = Field(
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="device to compute on: cpu or cuda:N"
+    )
     threads: PositiveInt = Field(1, description="threads of a CPU computation")
-    cores: list[NonNegativeInt] | None = Field(None, min_length=1, description="CPU cores to stay on")
+    cores: list[NonNegativeInt] | None = Field(
+        None, min_length=1, description="CPU cores to stay on"
+    )
     expert_memory: ByteSize | None = Field(
-        None, description="memory for experts, such as 512MiB or 40GiB; unset for a share of the device's"
+        None,
+        description="memory for experts, such as 512MiB or 40GiB; unset for a share of the "
+        "device's",
     )
     preload: str | None = Field(
         None,
         pattern=r"^(all|\d+/[1-9]\d*)$",
-        description="experts to load at start: all, or 0/2 for the first half of each layer's; unset for none",
+        description="experts to load at start: all, or 0/2 for the first half of each layer's; "
+        "unset for none",
     )
     max_waiting_pairs: PositiveInt = Field(
         65_536, description="most (row, expert) pairs that wait; a single frame is always let in"
     )
-    max_frame_bytes: Annotated[int, Field(ge=4096, le=MAX_MESSAGE_BYTES - MESSAGE_MARGIN_BYTES)] = Field(
-        8 << 20, description="most bytes of a frame, and of a reply's rows"
+    max_frame_bytes: Annotated[int, Field(ge=4096, le=MAX_MESSAGE_BYTES - MESSAGE_MARGIN_BYTES)] = (
+        Field(8 << 20, description="most bytes of a frame, and of a reply's rows")
     )
-    batch_invariant: bool = Field(False, description="give a row the same bits in any company, at some cost in speed")
+    batch_invariant: bool = Field(
+        False, description="give a row the same bits in any company, at some cost in speed"
+    )
     evacuate_seconds: NonNegativeFloat = Field(
         10.0,
         allow_inf_nan=False,
         description="how long routers may take to move the experts elsewhere when told to stop",
     )
     drain_seconds: NonNegativeFloat = Field(
-        10.0, allow_inf_nan=False, description="how long frames and loads in flight may go on after that"
+        10.0,
+        allow_inf_nan=False,
+        description="how long frames and loads in flight may go on after that",
     )
 
     @field_validator("cores")
@@ -64,7 +77,9 @@ class ExpertSettings(BaseSettings):
             raise ValueError("a process cannot be kept on cores on this system")
         usable = os.sched_getaffinity(0)
         if not usable.issuperset(cores):
-            raise ValueError(f"cores {sorted(set(cores) - usable)} are not among the usable {sorted(usable)}")
+            raise ValueError(
+                f"cores {sorted(set(cores) - usable)} are not among the usable {sorted(usable)}"
+            )
         return cores
 
     @field_validator("preload")
@@ -77,7 +92,9 @@ class ExpertSettings(BaseSettings):
         return preload
 
     def preloaded_of(self, num_experts: int) -> range:
-        """Which of a layer's experts to load at start; the shares of all indices are all experts, each once."""
+        """Which of a layer's experts to load at start; the shares of all indices are all experts,
+        each once.
+        """
         if self.preload is None:
             return range(0)
         if self.preload == "all":

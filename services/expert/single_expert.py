@@ -8,26 +8,34 @@ from torch import nn
 
 from services.model.tiles import TILE_ROWS, pad_rows
 
-# Below this many elements torch computes an elementwise operation in one piece; above, it splits it between threads
-# anywhere, and the ends of the pieces are rounded by other code.
+# Below this many elements torch computes an elementwise operation in one piece; above, it splits it
+# between threads anywhere, and the ends of the pieces are rounded by other code.
 ELEMENTWISE_PIECE = 32_767
 
 
 class SingleExpert:
-    """Views of one slot of an `*Experts` module, in the order of operations of transformers' `grouped_mm` path.
+    """Views of one slot of an `*Experts` module, in the order of operations of transformers'
+    `grouped_mm` path.
 
-    Source: `grouped_mm_experts_forward` in `transformers.integrations.moe`, for a group of one expert; the activation
-    is the family's own. Calling it costs a few tensor operations, whatever else the module holds.
+    Source: `grouped_mm_experts_forward` in `transformers.integrations.moe`, for a group of one
+    expert; the activation is the family's own. Calling it costs a few tensor operations, whatever
+    else the module holds.
     """
 
     def __init__(self, module: nn.Module, slot: int) -> None:
         experts: Any = module
         into = experts.gate_up_proj if experts.has_gate else experts.up_proj
-        self._up = _as_linear(into[slot], experts.is_transposed)  # [2 * intermediate or intermediate, hidden]
-        self._down = _as_linear(experts.down_proj[slot], experts.is_transposed)  # [hidden, intermediate]
+        self._up = _as_linear(
+            into[slot], experts.is_transposed
+        )  # [2 * intermediate or intermediate, hidden]
+        self._down = _as_linear(
+            experts.down_proj[slot], experts.is_transposed
+        )  # [hidden, intermediate]
         self._up_bias = self._down_bias = None
         if experts.has_bias:
-            self._up_bias = (experts.gate_up_proj_bias if experts.has_gate else experts.up_proj_bias)[slot]
+            self._up_bias = (
+                experts.gate_up_proj_bias if experts.has_gate else experts.up_proj_bias
+            )[slot]
             self._down_bias = experts.down_proj_bias[slot]
         self._activate = experts._apply_gate if experts.has_gate else experts.act_fn
         self._norm = experts.post_expert_norm if experts.has_post_expert_norm else None
@@ -37,7 +45,9 @@ class SingleExpert:
         return self._leave(self._activate(self._enter(rows)))
 
     def in_tiles(self, rows: torch.Tensor) -> torch.Tensor:
-        """The same, tile by tile, so that a row's bits do not depend on the rows beside it nor on their number."""
+        """The same, tile by tile, so that a row's bits do not depend on the rows beside it nor on
+        their number.
+        """
         tiles = [self._tile(tile) for tile in pad_rows(rows).split(TILE_ROWS)]
         return torch.cat(tiles)[: len(rows)]
 
@@ -50,7 +60,8 @@ class SingleExpert:
 
     def _enter(self, rows: torch.Tensor) -> torch.Tensor:
         entered = F.linear(rows, self._up)
-        # Apart from the product, as transformers adds it: one operation for both rounds once instead of twice.
+        # Apart from the product, as transformers adds it: one operation for both rounds once
+        # instead of twice.
         return entered if self._up_bias is None else entered.add_(self._up_bias)
 
     def _leave(self, activated: torch.Tensor) -> torch.Tensor:

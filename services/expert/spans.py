@@ -10,7 +10,9 @@ COMPUTE_SPAN = "expert.compute"
 
 
 def record_frame(job: AdmittedFrame, answer: FrameAnswer) -> None:
-    """Record what became of a frame, as a span that ends now; nothing where the step is not traced so deep."""
+    """Record what became of a frame, as a span that ends now; nothing where the step is not traced
+    so deep.
+    """
     frame = job.frame
     if not frame.traceparent or (recording := recorder()) is None:
         return
@@ -19,7 +21,13 @@ def record_frame(job: AdmittedFrame, answer: FrameAnswer) -> None:
         return
     timings = answer.timings
     ended = time.time_ns()
-    began = ended - timings.decode_nanos - timings.queue_nanos - timings.compute_nanos - timings.encode_nanos
+    began = (
+        ended
+        - timings.decode_nanos
+        - timings.queue_nanos
+        - timings.compute_nanos
+        - timings.encode_nanos
+    )
     attributes = (
         number("moesaic.layer", frame.layer),
         number("moesaic.rows", frame.num_rows),
@@ -34,6 +42,13 @@ def record_frame(job: AdmittedFrame, answer: FrameAnswer) -> None:
     )
     error = None if answer.error is None else answer.error.message
     span = encode_span(
-        COMPUTE_SPAN, SpanKind.SERVER, parent.child(), parent.span_id, began, ended, attributes, error=error
+        COMPUTE_SPAN,
+        SpanKind.SERVER,
+        parent.child(),
+        parent.span_id,
+        began,
+        ended,
+        attributes,
+        error=error,
     )
     recording.put((span,))

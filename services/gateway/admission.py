@@ -26,9 +26,13 @@ MAX_RETRY_SECONDS = 30.0
 
 
 class Admission:
-    """Counts what waits, from a request's arrival until a router takes it, whatever it waits for."""
+    """Counts what waits, from a request's arrival until a router takes it, whatever it
+    waits for.
+    """
 
-    def __init__(self, *, max_requests: int, max_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, max_requests: int, max_tokens: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._max_requests = max_requests
         self._max_tokens = max_tokens
         self._clock = clock
@@ -41,17 +45,21 @@ class Admission:
         if self.num_requests >= self._max_requests:
             raise refuse(
                 Bound.WAITING_REQUESTS,
-                f"{self.num_requests} requests are waiting already; the limit is {self._max_requests}",
+                f"{self.num_requests} requests are waiting already; the limit is "
+                f"{self._max_requests}",
                 retry_after_seconds=self._expected_wait_seconds(),
             )
         return Place(self)
 
     def check_tokens(self, num_tokens: int) -> None:
-        """Raises Overloaded when `num_tokens` more would be too many; where none wait, any number may."""
+        """Raises Overloaded when `num_tokens` more would be too many; where none wait, any number
+        may.
+        """
         if self.num_tokens and self.num_tokens + num_tokens > self._max_tokens:
             raise refuse(
                 Bound.WAITING_TOKENS,
-                f"{self.num_tokens} prompt tokens are waiting already; {num_tokens} more would pass the "
+                f"{self.num_tokens} prompt tokens are waiting already; {num_tokens} more would "
+                "pass the "
                 f"limit of {self._max_tokens}",
                 retry_after_seconds=self._expected_wait_seconds(),
             )

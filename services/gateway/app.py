@@ -19,11 +19,14 @@ from services.metadata.tokenizer_digest import tokenizer_digest
 from services.runtime.server import Health, serving, until_told_to_stop
 
 
-async def run(settings: GatewaySettings, *, on_ready: Callable[[int], Awaitable[None]] | None = None) -> None:
-    """Serve until told to stop, then drain; `on_ready` is called once, with the port, when a router was found.
+async def run(
+    settings: GatewaySettings, *, on_ready: Callable[[int], Awaitable[None]] | None = None
+) -> None:
+    """Serve until told to stop, then drain; `on_ready` is called once, with the port, when a router
+    was found.
 
-    Raises BadState for a checkpoint that cannot be used or is not the router's, and PortInUse, within an
-    ExceptionGroup where it happens while serving.
+    Raises BadState for a checkpoint that cannot be used or is not the router's, and PortInUse,
+    within an ExceptionGroup where it happens while serving.
     """
     async with gateway(settings) as running, asyncio.TaskGroup() as tasks:
         ready = tasks.create_task(_announce(running, on_ready))
@@ -50,14 +53,19 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
-    """Serve for as long as the block lasts, then drain. Healthy whenever a router can be reached."""
+    """Serve for as long as the block lasts, then drain.
+
+    Healthy whenever a router can be reached.
+    """
     checkpoint = read_checkpoint(
         settings.model,
         name=settings.model_name,
         takes_recommendations=settings.generation_config == "auto",
     )
     tokeniser = Tokeniser(checkpoint, threads=settings.tokeniser_threads)
-    waiting = WaitingQueue(max_batch_requests=settings.max_batch_requests, max_batch_tokens=settings.max_batch_tokens)
+    waiting = WaitingQueue(
+        max_batch_requests=settings.max_batch_requests, max_batch_tokens=settings.max_batch_tokens
+    )
     dispatcher = MicroBatcher(waiting)
     routers = Routers(
         settings.routers,
@@ -82,7 +90,9 @@ def _service(
     routers: Routers,
 ) -> GenerationService:
     reader = RequestReader(checkpoint, max_prompt_bytes=settings.max_prompt_bytes)
-    admission = Admission(max_requests=settings.max_waiting_requests, max_tokens=settings.max_waiting_tokens)
+    admission = Admission(
+        max_requests=settings.max_waiting_requests, max_tokens=settings.max_waiting_tokens
+    )
     pacing = ClientPacing(
         requests_per_second=settings.requests_per_second,
         max_waiting=settings.max_paced_requests,
@@ -108,7 +118,9 @@ def _service(
 
 
 @asynccontextmanager
-async def _living(settings: GatewaySettings, service: GenerationService, routers: Routers) -> AsyncIterator[int]:
+async def _living(
+    settings: GatewaySettings, service: GenerationService, routers: Routers
+) -> AsyncIterator[int]:
     health = Health([SERVICE_NAME])
     async with asyncio.TaskGroup() as loops:
         links = loops.create_task(routers.run())

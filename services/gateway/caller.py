@@ -25,12 +25,20 @@ class Caller:
 
     @classmethod
     def of(
-        cls, context: grpc.aio.ServicerContext, *, default_timeout_seconds: float, max_timeout_seconds: float
+        cls,
+        context: grpc.aio.ServicerContext,
+        *,
+        default_timeout_seconds: float,
+        max_timeout_seconds: float,
     ) -> Self:
-        """Read a call; without a deadline of its own it gets the default one, and none above the most."""
+        """Read a call; without a deadline of its own it gets the default one, and none above the
+        most.
+        """
         metadata = _as_text(context.invocation_metadata() or ())
         remaining = context.time_remaining()
-        seconds = default_timeout_seconds if remaining is None else min(remaining, max_timeout_seconds)
+        seconds = (
+            default_timeout_seconds if remaining is None else min(remaining, max_timeout_seconds)
+        )
         return cls(
             client=client_name(metadata.get("authorization"), context.peer()),
             deadline=Deadline.after(seconds),
@@ -40,7 +48,9 @@ class Caller:
 
 
 def client_name(credential: str | None, peer: str) -> str:
-    """What a client's rate is kept by: its credential's digest, else its address without the port."""
+    """What a client's rate is kept by: its credential's digest, else its address
+    without the port.
+    """
     if credential:
         return hashlib.blake2b(credential.encode(), digest_size=16, key=_DIGEST_KEY).hexdigest()
     if peer.startswith(("ipv4:", "ipv6:")):

@@ -1,4 +1,6 @@
-"""Renders a chat with the checkpoint's template, by the conventions of Hugging Face's tokenizers."""
+"""Renders a chat with the checkpoint's template, by the conventions of Hugging Face's
+tokenizers.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,8 +36,12 @@ class ChatTemplate:
             self.literals = frozenset(_literals(tree))
             self._template = environment.compiled(tree)
         except TemplateSyntaxError as error:
-            raise BadState(f"the checkpoint's chat template, line {error.lineno}: {error.message}") from error
-        except Exception as error:  # the boundary: a source can be too deep for Jinja, or for Python
+            raise BadState(
+                f"the checkpoint's chat template, line {error.lineno}: {error.message}"
+            ) from error
+        except (
+            Exception
+        ) as error:  # the boundary: a source can be too deep for Jinja, or for Python
             raise BadState(f"the checkpoint's chat template: {_said(error)}") from error
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
@@ -53,8 +59,12 @@ class ChatTemplate:
                 add_generation_prompt=True,
             )
             text.encode()  # which a part of a character, made by the template, is not fit for
-        except Exception as error:  # the boundary: a template is a program, and raises whatever Python does
-            raise InvalidRequest(f"chat: the model's chat template refuses the messages: {_said(error)}") from error
+        except (
+            Exception
+        ) as error:  # the boundary: a template is a program, and raises whatever Python does
+            raise InvalidRequest(
+                f"chat: the model's chat template refuses the messages: {_said(error)}"
+            ) from error
         return text
 
 
@@ -72,7 +82,9 @@ def _said(error: Exception) -> str:
 
 
 class _GenerationBlocks(Extension):
-    """`{% generation %}` marks what an assistant said, which matters in training alone: its body is kept."""
+    """`{% generation %}` marks what an assistant said, which matters in training alone: its body is
+    kept.
+    """
 
     tags = {"generation"}
 
@@ -89,7 +101,9 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """Jinja's own filter escapes HTML, which would reach the model."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise_exception(message: str) -> NoReturn:

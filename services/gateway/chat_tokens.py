@@ -1,4 +1,6 @@
-"""Tokens of a chat: control tokens are those that the template writes; what users spell stays text."""
+"""Tokens of a chat: control tokens are those that the template writes; what users spell
+stays text.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -9,7 +11,8 @@ from services.gateway.chat import ChatTemplate
 from services.gateway.control_tokens import ROLES, SecretTokenizer, control_tokens
 from services.wire.errors import InvalidRequest
 
-# Assigned to nothing: those that occur nowhere stand for characters of users while the template runs.
+# Assigned to nothing: those that occur nowhere stand for characters of users while the template
+# runs.
 PRIVATE_CHARACTERS = range(0xF0000, 0x110000)
 
 ChatMessage = Mapping[str, str]
@@ -18,9 +21,9 @@ ChatMessage = Mapping[str, str]
 class ChatTokens:
     """Renders and tokenises chats.
 
-    Where a message spells control tokens, the first character of each is disguised while the template runs. What is a
-    control token then is the template's, and gets a secret spelling before the disguise is taken off and all is encoded
-    at once.
+    Where a message spells control tokens, the first character of each is disguised while the
+    template runs. What is a control token then is the template's, and gets a secret spelling before
+    the disguise is taken off and all is encoded at once.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
@@ -29,7 +32,8 @@ class ChatTokens:
         control = control_tokens(tokenizer, template)
         self._control_ids = frozenset(control)
         self._control = [token.content for token in control.values()]
-        # An assistant's text came from the model, as did tokens in it that are not special: they mean what they did.
+        # An assistant's text came from the model, as did tokens in it that are not special: they
+        # mean what they did.
         self._special = [token.content for token in control.values() if token.special]
         # Looked for in normalised text, where other characters can come to spell them.
         self._normalised = [
@@ -40,10 +44,12 @@ class ChatTokens:
         self._secret = SecretTokenizer(tokenizer, control)
 
     def encode(self, messages: Sequence[ChatMessage], *, parse_control_tokens: bool) -> list[int]:
-        """Token ids of the prompt that asks for the answer to `messages`, each with `role` and `content`.
+        """Token ids of the prompt that asks for the answer to `messages`, each with `role` and
+        `content`.
 
-        With `parse_control_tokens` what users spell is control tokens, too. Raises InvalidRequest where the template
-        refuses the messages, or where the tokenizer cannot read a control token as text.
+        With `parse_control_tokens` what users spell is control tokens, too. Raises InvalidRequest
+        where the template refuses the messages, or where the tokenizer cannot read a control token
+        as text.
         """
         if parse_control_tokens:
             return self._encode_as_it_stands(messages)
@@ -52,17 +58,26 @@ class ChatTokens:
         as_it_stands = self._encode_as_it_stands(messages)
         if all(self._knows(message["role"]) for message in messages):
             return as_it_stands
-        # A role that the template does not name is nothing special, unless it became part of a control token.
+        # A role that the template does not name is nothing special, unless it became part of a
+        # control token.
         as_text = self._encode_as_text(messages)
-        return as_it_stands if self._control_of(as_it_stands) == self._control_of(as_text) else as_text
+        return (
+            as_it_stands if self._control_of(as_it_stands) == self._control_of(as_text) else as_text
+        )
 
     def _spell(self, messages: Sequence[ChatMessage]) -> bool:
-        by_assistants = "\0".join(message["content"] for message in messages if message["role"] == "assistant")
-        by_others = "\0".join(message["content"] for message in messages if message["role"] != "assistant")
+        by_assistants = "\0".join(
+            message["content"] for message in messages if message["role"] == "assistant"
+        )
+        by_others = "\0".join(
+            message["content"] for message in messages if message["role"] != "assistant"
+        )
         return (
             any(token in by_assistants for token in self._special)
             or any(token in by_others for token in self._control)
-            or bool(self._normalised and self._spell_when_normalised(by_assistants + "\0" + by_others))
+            or bool(
+                self._normalised and self._spell_when_normalised(by_assistants + "\0" + by_others)
+            )
         )
 
     def _spell_when_normalised(self, text: str) -> bool:
@@ -70,16 +85,24 @@ class ChatTokens:
         return any(token in normalised for token in self._normalised)
 
     def _knows(self, role: str) -> bool:
-        return role in ROLES or (role in self._template.literals and not any(token in role for token in self._control))
+        return role in ROLES or (
+            role in self._template.literals and not any(token in role for token in self._control)
+        )
 
     def _encode_as_it_stands(self, messages: Sequence[ChatMessage]) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(self._template.render(messages), add_special_tokens=False).ids
+        ids: list[int] = self._tokenizer.encode(
+            self._template.render(messages), add_special_tokens=False
+        ).ids
         return ids
 
     def _encode_as_text(self, messages: Sequence[ChatMessage]) -> list[int]:
         disguise = self._disguise(messages)
-        rendered = self._template.render([self._disguised(message, disguise) for message in messages])
-        text = self._secret.in_secret(rendered).translate({after: before for before, after in disguise.items()})
+        rendered = self._template.render(
+            [self._disguised(message, disguise) for message in messages]
+        )
+        text = self._secret.in_secret(rendered).translate(
+            {after: before for before, after in disguise.items()}
+        )
         try:
             return self._secret.encode(text)
         except ValueError as error:
@@ -90,12 +113,25 @@ class ChatTokens:
 
     def _disguise(self, messages: Sequence[ChatMessage]) -> dict[int, int]:
         """For each character that may have to be hidden another one, which occurs nowhere."""
-        strange_roles = [message["role"] for message in messages if not self._knows(message["role"])]
+        strange_roles = [
+            message["role"] for message in messages if not self._knows(message["role"])
+        ]
         hidden = {*(ord(token[0]) for token in self._control), *map(ord, "".join(strange_roles))}
-        taken = set("".join([*self._template.literals, *(text for message in messages for text in message.values())]))
-        free = [*islice((code for code in PRIVATE_CHARACTERS if chr(code) not in taken), len(hidden))]
+        taken = set(
+            "".join(
+                [
+                    *self._template.literals,
+                    *(text for message in messages for text in message.values()),
+                ]
+            )
+        )
+        free = [
+            *islice((code for code in PRIVATE_CHARACTERS if chr(code) not in taken), len(hidden))
+        ]
         if len(free) < len(hidden):
-            raise InvalidRequest("chat: the messages leave none of Unicode's private use characters unused")
+            raise InvalidRequest(
+                "chat: the messages leave none of Unicode's private use characters unused"
+            )
         return dict(zip(sorted(hidden), free, strict=True))
 
     def _disguised(self, message: ChatMessage, disguise: Mapping[int, int]) -> ChatMessage:

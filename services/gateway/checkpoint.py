@@ -1,4 +1,6 @@
-"""What the gateway reads of a checkpoint directory: everything about text, nothing about weights."""
+"""What the gateway reads of a checkpoint directory: everything about text, nothing
+about weights.
+"""
 
 import logging
 import reprlib
@@ -41,11 +43,14 @@ class TextCheckpoint:
     stop_strings: tuple[str, ...] = ()
 
 
-def read_checkpoint(directory: Path, *, name: str | None = None, takes_recommendations: bool = True) -> TextCheckpoint:
+def read_checkpoint(
+    directory: Path, *, name: str | None = None, takes_recommendations: bool = True
+) -> TextCheckpoint:
     """Read the checkpoint in `directory`; its name is the directory's unless `name` says another.
 
-    Without `takes_recommendations` nothing but end-of-sequence tokens is taken from generation_config.json. Raises
-    UnusableModel, naming the file, where one is missing, and the field, where a value is not what it has to be.
+    Without `takes_recommendations` nothing but end-of-sequence tokens is taken from
+    generation_config.json. Raises UnusableModel, naming the file, where one is missing, and the
+    field, where a value is not what it has to be.
     """
     if not directory.is_dir():
         raise UnusableModel(f"model: there is no directory {directory}")
@@ -57,12 +62,16 @@ def read_checkpoint(directory: Path, *, name: str | None = None, takes_recommend
     special_tokens = _special_tokens(directory, tokenizer_config)
     chat_template = _chat_template(directory, tokenizer_config)
     vocab_size = _vocab_size(config)
-    bos, eos = (tokenizer.token_to_id(special_tokens.get(token, "")) for token in ("bos_token", "eos_token"))
+    bos, eos = (
+        tokenizer.token_to_id(special_tokens.get(token, "")) for token in ("bos_token", "eos_token")
+    )
     return TextCheckpoint(
         name=name or model_name(directory),
         model_type=config.text("model_type") or "",
         vocab_size=vocab_size,
-        eos_token_ids=_eos_token_ids((generation, config, config.inner("text_config")), eos, vocab_size),
+        eos_token_ids=_eos_token_ids(
+            (generation, config, config.inner("text_config")), eos, vocab_size
+        ),
         sampling=recommended.sampling,
         adds_bos_token_id=_missing_bos(tokenizer, tokenizer_config, bos, vocab_size),
         special_tokens=special_tokens,
@@ -75,7 +84,9 @@ def read_checkpoint(directory: Path, *, name: str | None = None, takes_recommend
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
-        raise UnusableModel(f"{path} is missing; a checkpoint without a fast tokenizer cannot be served")
+        raise UnusableModel(
+            f"{path} is missing; a checkpoint without a fast tokenizer cannot be served"
+        )
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the boundary: tokenizers raises no other
@@ -87,7 +98,9 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 
 def _vocab_size(config: Fields) -> int:
-    vocab_size = config.whole("vocab_size", IDS) or config.inner("text_config").whole("vocab_size", IDS)
+    vocab_size = config.whole("vocab_size", IDS) or config.inner("text_config").whole(
+        "vocab_size", IDS
+    )
     if vocab_size is None:
         raise UnusableModel(f"{config.source} has no vocab_size")
     return vocab_size
@@ -95,12 +108,19 @@ def _vocab_size(config: Fields) -> int:
 
 def _eos_token_ids(sources: Iterable[Fields], own: int | None, vocab_size: int) -> tuple[int, ...]:
     """What the first of the sources says that says it, and the tokenizer's `own` besides."""
-    stated = next((ids for source in sources if (ids := source.wholes("eos_token_id")) is not None), ())
+    stated = next(
+        (ids for source in sources if (ids := source.wholes("eos_token_id")) is not None), ()
+    )
     token_ids = dict.fromkeys(stated if own is None else (*stated, own))
-    # transformers takes -1, which some write for none, and whatever else is no token, as what is never drawn.
+    # transformers takes -1, which some write for none, and whatever else is no token, as what is
+    # never drawn.
     never_drawn = [token_id for token_id in token_ids if not 0 <= token_id < vocab_size]
     if never_drawn:
-        logger.warning("eos_token_id: %s is outside of the vocabulary of %d", reprlib.repr(never_drawn), vocab_size)
+        logger.warning(
+            "eos_token_id: %s is outside of the vocabulary of %d",
+            reprlib.repr(never_drawn),
+            vocab_size,
+        )
     return tuple(token_id for token_id in token_ids if token_id not in never_drawn)
 
 
@@ -120,11 +140,15 @@ def _special_token(source: Fields, name: str) -> str | None:
     return source.inner(name).text("content") if is_described else source.text(name)
 
 
-def _missing_bos(tokenizer: Tokenizer, tokenizer_config: Fields, bos: int | None, vocab_size: int) -> int | None:
+def _missing_bos(
+    tokenizer: Tokenizer, tokenizer_config: Fields, bos: int | None, vocab_size: int
+) -> int | None:
     if not tokenizer_config.flag("add_bos_token") or bos is None or bos in tokenizer.encode("").ids:
         return None
     if bos >= vocab_size:
-        tokenizer_config.refuse("bos_token", f"one of the vocabulary of {vocab_size}, to be added; its id is {bos}")
+        tokenizer_config.refuse(
+            "bos_token", f"one of the vocabulary of {vocab_size}, to be added; its id is {bos}"
+        )
     return bos
 
 

@@ -1,4 +1,6 @@
-"""The text of one continuation: tokens in, text to show out, ended by stop tokens and stop strings."""
+"""The text of one continuation: tokens in, text to show out, ended by stop tokens and
+stop strings.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -9,7 +11,9 @@ from services.gateway.stop_strings import StopStrings
 class Continuation:
     """Token ids become text; the text of stop tokens and of stop strings is left out."""
 
-    def __init__(self, detokeniser: Detokeniser, stop_token_ids: Collection[int], stop_strings: Sequence[str]) -> None:
+    def __init__(
+        self, detokeniser: Detokeniser, stop_token_ids: Collection[int], stop_strings: Sequence[str]
+    ) -> None:
         self._detokeniser = detokeniser
         self._stop_token_ids = stop_token_ids
         self._stop_strings = StopStrings(stop_strings)
@@ -25,5 +29,7 @@ class Continuation:
         return self._stop_strings.feed(self._detokeniser.feed(shown))
 
     def finish(self) -> str:
-        """No more tokens come: the rest of the text, an unfinished character and held back text included."""
+        """No more tokens come: the rest of the text, an unfinished character and held back text
+        included.
+        """
         return self._stop_strings.feed(self._detokeniser.flush()) + self._stop_strings.flush()

@@ -8,41 +8,54 @@ Decode = Callable[[Sequence[int]], str]
 # What decoders put where bytes are no character, or not yet.
 REPLACEMENT = "\ufffd"
 
-# A character has at most four bytes and a token at least one: an unfinished character shows as no more than this.
+# A character has at most four bytes and a token at least one: an unfinished character shows as no
+# more than this.
 MAX_UNFINISHED = 3
-# Tokens of the prompt that say how the continuation reads: several characters, even with a token for each byte.
+# Tokens of the prompt that say how the continuation reads: several characters, even with a token
+# for each byte.
 PROMPT_WINDOW = 16
-# Tokens in a row that make no whole character, which is no text: at more than the first, the second are kept.
+# Tokens in a row that make no whole character, which is no text: at more than the first, the second
+# are kept.
 MAX_PENDING, KEPT_PENDING = 16, 12
 
 
 class Detokeniser:
-    """Text that continues a prompt, of a growing list of tokens; what is returned is never taken back.
+    """Text that continues a prompt, of a growing list of tokens; what is returned is never taken
+    back.
 
-    Prompt and text put together read as all tokens decoded at once. Of a character that the prompt's tokens leave
-    unfinished nothing counts as the prompt's: the text begins with the whole of it.
+    Prompt and text put together read as all tokens decoded at once. Of a character that the
+    prompt's tokens leave unfinished nothing counts as the prompt's: the text begins with the whole
+    of it.
 
-    Decoders treat the first token of a text differently (a stripped space), so new tokens are decoded behind those of
-    the piece before. The technique is known from Hugging Face's text-generation-inference. `is_visible` says whether a
-    token takes part in the text: decoders leave out special and unknown ones, which would only make the window longer.
+    Decoders treat the first token of a text differently (a stripped space), so new tokens are
+    decoded behind those of the piece before. The technique is known from Hugging Face's
+    text-generation-inference. `is_visible` says whether a token takes part in the text: decoders
+    leave out special and unknown ones, which would only make the window longer.
     """
 
-    def __init__(self, decode: Decode, is_visible: Callable[[int], bool], prompt: Sequence[int] = ()) -> None:
+    def __init__(
+        self, decode: Decode, is_visible: Callable[[int], bool], prompt: Sequence[int] = ()
+    ) -> None:
         self._decode = decode
         self._is_visible = is_visible
         visible = [*islice(filter(is_visible, reversed(prompt)), PROMPT_WINDOW)][::-1]
         # The tokens before the pending ones, which end where a character does, and their text.
         self._context, self._pending = _split_at_a_character(decode, visible)
         self._context_text = decode(self._context)
-        # The text of those that end within a character, or may, and what of it was returned or is the prompt's.
+        # The text of those that end within a character, or may, and what of it was returned or is
+        # the prompt's.
         self._text = self._shown = self._pending_text()
 
     def feed(self, token_ids: Iterable[int]) -> str:
         """Add tokens; the text that they complete, empty while a character lacks bytes."""
-        return "".join([self._feed_one(token_id) for token_id in token_ids if self._is_visible(token_id)])
+        return "".join(
+            [self._feed_one(token_id) for token_id in token_ids if self._is_visible(token_id)]
+        )
 
     def flush(self) -> str:
-        """End the text; what is left of it, with U+FFFD for a character that was never completed."""
+        """End the text; what is left of it, with U+FFFD for a character that was never
+        completed.
+        """
         return self._show(len(self._text))
 
     def _feed_one(self, token_id: int) -> str:
@@ -60,7 +73,8 @@ class Detokeniser:
         return new
 
     def _show(self, end: int) -> str:
-        # Less than everything that was shown agrees where the prompt's unfinished character is whole now.
+        # Less than everything that was shown agrees where the prompt's unfinished character is
+        # whole now.
         start = _num_alike(self._shown, self._text)
         if end > start:
             self._shown = self._text[:end]
@@ -71,13 +85,17 @@ class Detokeniser:
         text = whole.removeprefix(self._context_text)
         if REPLACEMENT not in text:
             return text
-        # Some decoders give up a row of bytes as a whole: an unfinished character spoils those before it.
+        # Some decoders give up a row of bytes as a whole: an unfinished character spoils those
+        # before it.
         alone = self._decode(self._pending)
-        is_spoilt = whole.count(REPLACEMENT) > self._context_text.count(REPLACEMENT) + alone.count(REPLACEMENT)
+        is_spoilt = whole.count(REPLACEMENT) > self._context_text.count(REPLACEMENT) + alone.count(
+            REPLACEMENT
+        )
         return alone if is_spoilt else text
 
     def _move_on(self) -> None:
-        # Tokens without text, such as a space that is stripped, change nothing for those after them.
+        # Tokens without text, such as a space that is stripped, change nothing for those after
+        # them.
         before = [] if self._text else self._context[-PROMPT_WINDOW:]
         self._context, self._pending = [*before, *self._pending], []
         self._context_text = self._decode(self._context)
@@ -92,7 +110,9 @@ class Detokeniser:
 
 
 def _split_at_a_character(decode: Decode, tokens: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The tokens up to the last end of a character, and those of the unfinished one after it, if there is one."""
+    """The tokens up to the last end of a character, and those of the unfinished one after it, if
+    there is one.
+    """
     # A window on a longer prompt may begin within a character.
     max_skipped = MAX_UNFINISHED if len(tokens) == PROMPT_WINDOW else 0
     for num_unfinished in range(min(MAX_UNFINISHED, len(tokens)) + 1):
@@ -114,5 +134,7 @@ def _ends_a_character(text: str, before: str) -> bool:
 
 
 def _num_alike(one: str, other: str) -> int:
-    differing = (index for index, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
+    differing = (
+        index for index, (left, right) in enumerate(zip(one, other, strict=False)) if left != right
+    )
     return next(differing, min(len(one), len(other)))

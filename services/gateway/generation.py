@@ -55,11 +55,13 @@ class Generation:
         self._dispatcher = dispatcher
         self._routers = routers
 
-    async def run(self, request: pb.GenerateRequest, caller: Caller) -> AsyncGenerator[Piece | Completed, None]:
+    async def run(
+        self, request: pb.GenerateRequest, caller: Caller
+    ) -> AsyncGenerator[Piece | Completed, None]:
         """The pieces of the continuation as they come, then how it ended.
 
-        Raises a ServingError for every request that does not end well. When the consumer leaves, whatever was
-        begun is given up at once, at the router too.
+        Raises a ServingError for every request that does not end well. When the consumer leaves,
+        whatever was begun is given up at once, at the router too.
         """
         times = GatewayTimes(arrived_nanos=time.monotonic_ns())
         trace = RequestTrace(caller.traceparent, caller.tracestate)
@@ -82,10 +84,14 @@ class Generation:
                 trace.end(failure)
 
     async def tokenise(self, prompt: Prompt, caller: Caller) -> list[int]:
-        """Token ids of a prompt, for a client that asks for them alone; it counts as waiting meanwhile."""
+        """Token ids of a prompt, for a client that asks for them alone; it counts as waiting
+        meanwhile.
+        """
         place = self._admission.enter()
         try:
-            return list(await caller.deadline.bound(self._tokeniser.encode(prompt), "it was tokenised"))
+            return list(
+                await caller.deadline.bound(self._tokeniser.encode(prompt), "it was tokenised")
+            )
         finally:
             place.leave()
 
@@ -113,7 +119,12 @@ class Generation:
             place.leave()
 
     async def _prepare(
-        self, wanted: CheckedRequest, place: Place, caller: Caller, trace: RequestTrace, times: GatewayTimes
+        self,
+        wanted: CheckedRequest,
+        place: Place,
+        caller: Caller,
+        trace: RequestTrace,
+        times: GatewayTimes,
     ) -> Order:
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.tokenise"):
@@ -131,7 +142,9 @@ class Generation:
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.admit"):
             place.claim(len(prompt_token_ids))
-            await caller.deadline.bound(self._pacing.wait(caller.client), "it waited for its client's rate")
+            await caller.deadline.bound(
+                self._pacing.wait(caller.client), "it waited for its client's rate"
+            )
         times.queue_nanos = time.monotonic_ns() - started_nanos
         trace.begin_relay()
         return Order(

@@ -1,4 +1,6 @@
-"""What one stream to a router carries: its sequences, its credit, and what is still to be said. It does no I/O."""
+"""What one stream to a router carries: its sequences, its credit, and what is still to be said. It
+does no I/O.
+"""
 
 import logging
 from collections.abc import Sequence as Sequenced
@@ -20,7 +22,9 @@ _REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 
 class StreamLedger:
-    """The state of one `Run` stream. One `Submit` at a time: the batch in flight is the timer for the next."""
+    """The state of one `Run` stream. One `Submit` at a time: the batch in flight is the timer for
+    the next.
+    """
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -43,7 +47,9 @@ class StreamLedger:
         return Room(self._credit.sequences, self._credit.kv_tokens)
 
     def submit(self, batch: Sequenced[Sequence]) -> None:
-        """Put a batch into the next message. It fits in `room`, and the message before it was written."""
+        """Put a batch into the next message. It fits in `room`, and the message before it was
+        written.
+        """
         self._num_submits += 1
         for sequence in batch:
             self._num_sequences += 1
@@ -60,12 +66,14 @@ class StreamLedger:
     def next_message(self) -> pb.RunRequest | None:
         """What is to be written next, new sequences before cancellations; None for nothing.
 
-        A sequence that cannot be written fails alone. A batch of which nothing is left is sent all the same: what the
-        router acknowledges is counted.
+        A sequence that cannot be written fails alone. A batch of which nothing is left is sent all
+        the same: what the router acknowledges is counted.
         """
         if self._to_submit:
             numbers, self._to_submit = self._to_submit, []
-            sequences = [request for number in numbers if (request := self._written(number)) is not None]
+            sequences = [
+                request for number in numbers if (request := self._written(number)) is not None
+            ]
             return pb.RunRequest(submit=pb.Submit(sequences=sequences))
         if self._to_cancel:
             numbers, self._to_cancel = self._to_cancel, []
@@ -73,8 +81,14 @@ class StreamLedger:
         return None
 
     def apply(self, response: pb.RunResponse, *, now_nanos: int) -> list[Sequence]:
-        """Hand what the router says to its sequences; returns those that it refused before they began."""
-        refused = [sequence for event in response.events if (sequence := self._apply(event, now_nanos)) is not None]
+        """Hand what the router says to its sequences; returns those that it refused before they
+        began.
+        """
+        refused = [
+            sequence
+            for event in response.events
+            if (sequence := self._apply(event, now_nanos)) is not None
+        ]
         if refused:  # its credit was not good; wait for a new one
             self._credit = pb.Credit()
         if response.HasField("credit"):
@@ -82,12 +96,18 @@ class StreamLedger:
         return refused
 
     def close(self) -> list[Sequence]:
-        """The stream broke: sequences that have tokens fail; returns those that can begin again elsewhere."""
+        """The stream broke: sequences that have tokens fail; returns those that can begin again
+        elsewhere.
+        """
         unbegun = []
         for sequence in list(self._carried.values()):
             self._forget(sequence)
             sequence.num_losses += 1
-            if sequence.num_tokens == 0 and sequence.num_losses <= MAX_LOSSES and not sequence.is_given_up:
+            if (
+                sequence.num_tokens == 0
+                and sequence.num_losses <= MAX_LOSSES
+                and not sequence.is_given_up
+            ):
                 unbegun.append(sequence)
             else:
                 sequence.fail(Unavailable(f"the router at {self._address} was lost"))
@@ -105,7 +125,9 @@ class StreamLedger:
     def _apply(self, event: pb.SequenceEvent, now_nanos: int) -> Sequence | None:
         sequence = self._carried.get(event.sequence)
         if sequence is None:
-            logger.warning("router %s speaks of an unknown sequence %d", self._address, event.sequence)
+            logger.warning(
+                "router %s speaks of an unknown sequence %d", self._address, event.sequence
+            )
             return None
         if event.HasField("token"):
             token = event.token
@@ -139,7 +161,9 @@ def _request(number: int, sequence: Sequence) -> pb.SequenceRequest:
             top_p=sampling.top_p,
             min_p=sampling.min_p,
             seed=sampling.seed,
-            repetition_penalty=None if sampling.repetition_penalty == 1.0 else sampling.repetition_penalty,
+            repetition_penalty=None
+            if sampling.repetition_penalty == 1.0
+            else sampling.repetition_penalty,
         ),
         max_new_tokens=order.max_new_tokens,
         stop_token_ids=order.stop_token_ids,

@@ -1,4 +1,6 @@
-"""The sandbox in which chat templates run: what they do is metered, so that none runs for good or fills the memory."""
+"""The sandbox in which chat templates run: what they do is metered, so that none runs for good or
+fills the memory.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -22,7 +24,8 @@ _LARGE_WIDTH = re.compile(r"\d{6}")
 
 
 class MeteredEnvironment(ImmutableSandboxedEnvironment):
-    """Refuses with SecurityError a template that does too much. It meters operators, loops, macros and output.
+    """Refuses with SecurityError a template that does too much. It meters operators, loops, macros
+    and output.
 
     That stops mistakes and the usual traps; it is no jail for who is set on wasting memory.
     """
@@ -33,7 +36,9 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(**options, finalize=self.put_out)
         self._work = local()
         known = {**self.filters, **filters, "format": self._format}
-        self.filters = {name: self._with_small_numbers(function) for name, function in known.items()}
+        self.filters = {
+            name: self._with_small_numbers(function) for name, function in known.items()
+        }
 
     def compiled(self, tree: nodes.Template) -> Any:
         """The template of a parsed source, with its loops metered."""
@@ -110,7 +115,9 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Metering(NodeTransformer):
-    """Has every turn of a loop and every call of a macro spend work: for itself and for the plain text within."""
+    """Has every turn of a loop and every call of a macro spend work: for itself and for the plain
+    text within.
+    """
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         return self._metered(node)
@@ -128,7 +135,9 @@ class _Metering(NodeTransformer):
     def _metered(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
         work = TURN_WORK + sum(len(text.data) for text in node.find_all(nodes.TemplateData))
         self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(_call("spend", [nodes.Const(work)])).set_lineno(node.lineno))
+        node.body.insert(
+            0, nodes.ExprStmt(_call("spend", [nodes.Const(work)])).set_lineno(node.lineno)
+        )
         return node
 
 
@@ -137,7 +146,11 @@ def _call(method: str, args: list[nodes.Expr]) -> nodes.Call:
 
 
 def _check_integers(operator: str, left: int, right: int) -> None:
-    bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
+    bits = (
+        left.bit_length() * abs(right)
+        if operator == "**"
+        else left.bit_length() + right.bit_length()
+    )
     if bits > MAX_INTEGER_BITS:
         raise SecurityError("it computes a number of very many digits")
 

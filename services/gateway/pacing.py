@@ -11,8 +11,9 @@ from services.gateway.refusals import Bound, refuse
 class ClientPacing:
     """One throttler for each client, the least recently seen forgotten first.
 
-    asyncio-throttle polls, is not fair and never refuses. So only one request of a client polls at a time,
-    the others stand behind it in order, and beyond `max_waiting` of one client they are refused.
+    asyncio-throttle polls, is not fair and never refuses. So only one request of a client polls at
+    a time, the others stand behind it in order, and beyond `max_waiting` of one client they are
+    refused.
     """
 
     def __init__(self, *, requests_per_second: float, max_waiting: int, max_clients: int) -> None:
@@ -33,7 +34,8 @@ class ClientPacing:
             raise refuse(
                 Bound.CLIENT_RATE,
                 f"{paced.num_waiting} requests of this client wait for its rate of "
-                f"{self._requests_per_second:g} requests per second; the limit is {self._max_waiting}",
+                f"{self._requests_per_second:g} requests per second; the limit is "
+                f"{self._max_waiting}",
                 retry_after_seconds=paced.num_waiting / self._requests_per_second,
             )
         await paced.wait()
@@ -47,7 +49,9 @@ class ClientPacing:
 
     def _forget_one(self) -> None:
         # One with waiting requests stays: how many there are of those is bounded by admission.
-        idle = next((name for name, client in self._clients.items() if not client.num_waiting), None)
+        idle = next(
+            (name for name, client in self._clients.items() if not client.num_waiting), None
+        )
         if idle is not None:
             del self._clients[idle]
 

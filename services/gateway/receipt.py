@@ -20,8 +20,11 @@ class GatewayTimes:
     detokenise_nanos: int = 0
 
 
-def write_receipt(times: GatewayTimes, finish: Finish | None, *, ended_nanos: int) -> common_pb2.LatencyReceipt:
-    """The whole receipt. Each part was measured on its own; what they leave of the whole is shown as unaccounted.
+def write_receipt(
+    times: GatewayTimes, finish: Finish | None, *, ended_nanos: int
+) -> common_pb2.LatencyReceipt:
+    """The whole receipt. Each part was measured on its own; what they leave of the whole is shown
+    as unaccounted.
 
     Without the router's `finish` its parts are missing, and so unaccounted.
     """
@@ -37,7 +40,12 @@ def write_receipt(times: GatewayTimes, finish: Finish | None, *, ended_nanos: in
     receipt.gateway_queue_nanos = times.queue_nanos
     receipt.tokenise_nanos = times.tokenise_nanos
     receipt.detokenise_nanos = times.detokenise_nanos
-    gateway_nanos = times.queue_nanos + times.tokenise_nanos + receipt.gateway_router_nanos + times.detokenise_nanos
+    gateway_nanos = (
+        times.queue_nanos
+        + times.tokenise_nanos
+        + receipt.gateway_router_nanos
+        + times.detokenise_nanos
+    )
     receipt.unaccounted_nanos = max(0, receipt.end_to_end_nanos - gateway_nanos - router_nanos)
     return receipt
 

@@ -13,7 +13,8 @@ from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.sequence import Event, Finish, Sequence
 from services.wire.errors import DeadlinePassed, ServingError, Unavailable, from_code
 
-# For the router's end of a sequence that a stop string has ended already; it brings the router's receipt.
+# For the router's end of a sequence that a stop string has ended already; it brings the router's
+# receipt.
 FINISH_SECONDS = 1.0
 
 
@@ -42,7 +43,9 @@ class ContinuationEnd:
 class Relay:
     """Reads one sequence that a router has taken."""
 
-    def __init__(self, sequence: Sequence, continuation: Continuation, dispatcher: MicroBatcher) -> None:
+    def __init__(
+        self, sequence: Sequence, continuation: Continuation, dispatcher: MicroBatcher
+    ) -> None:
         self._sequence = sequence
         self._continuation = continuation
         self._dispatcher = dispatcher
@@ -54,7 +57,9 @@ class Relay:
         Raises what ended the sequence instead: DeadlinePassed, or the router's own failure.
         """
         # One timer for the whole request: one for each wait would cost more than reading its token.
-        deadline = asyncio.get_running_loop().call_at(self._sequence.order.deadline.at_seconds, self._fail_late)
+        deadline = asyncio.get_running_loop().call_at(
+            self._sequence.order.deadline.at_seconds, self._fail_late
+        )
         try:
             while True:
                 events = await self._sequence.next_events()
@@ -74,7 +79,9 @@ class Relay:
             deadline.cancel()
 
     def _fail_late(self) -> None:
-        self._sequence.fail(DeadlinePassed("the request's time was up while the model was generating"))
+        self._sequence.fail(
+            DeadlinePassed("the request's time was up while the model was generating")
+        )
 
     def _read(self, events: Sequenced[Event]) -> tuple[Piece, Finish | None]:
         token_ids: list[int] = []
@@ -94,10 +101,14 @@ class Relay:
         return Piece(text, token_ids, routed), finish
 
     async def _cancel(self) -> Finish | None:
-        """End the sequence at the router, and wait briefly for its last word; tokens on the way are dropped."""
+        """End the sequence at the router, and wait briefly for its last word; tokens on the way are
+        dropped.
+        """
         self._dispatcher.give_up(self._sequence)
         try:
-            async with asyncio.timeout(min(FINISH_SECONDS, self._sequence.order.deadline.remaining_seconds)):
+            async with asyncio.timeout(
+                min(FINISH_SECONDS, self._sequence.order.deadline.remaining_seconds)
+            ):
                 while True:
                     for event in await self._sequence.next_events():
                         if isinstance(event, Finish):
@@ -106,9 +117,14 @@ class Relay:
             return None
 
     def _ending(
-        self, reason: common_pb2.FinishReason.ValueType, finish: Finish | None, detokenise_nanos: int
+        self,
+        reason: common_pb2.FinishReason.ValueType,
+        finish: Finish | None,
+        detokenise_nanos: int,
     ) -> ContinuationEnd:
-        return ContinuationEnd(reason, self._continuation.stop_string, self._num_tokens, finish, detokenise_nanos)
+        return ContinuationEnd(
+            reason, self._continuation.stop_string, self._num_tokens, finish, detokenise_nanos
+        )
 
 
 def _reason(finish: router_pb2.SequenceFinish) -> common_pb2.FinishReason.ValueType:

@@ -1,4 +1,6 @@
-"""What is measured of each request, by the names that OpenTelemetry gives to serving language models."""
+"""What is measured of each request, by the names that OpenTelemetry gives to serving language
+models.
+"""
 
 import asyncio
 import time
@@ -12,7 +14,22 @@ TIME_TO_FIRST_TOKEN = "gen_ai.server.time_to_first_token"
 TIME_PER_OUTPUT_TOKEN = "gen_ai.server.time_per_output_token"
 
 # As the semantic conventions advise.
-_DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_DURATION_BUCKETS = (
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+    0.64,
+    1.28,
+    2.56,
+    5.12,
+    10.24,
+    20.48,
+    40.96,
+    81.92,
+)
 _FIRST_TOKEN_BUCKETS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 7.5, 10.0),
@@ -53,11 +70,15 @@ class RequestMetrics:
         """Some tokens came."""
         if num_tokens and self._first_token_seconds is None:
             self._first_token_seconds = time.monotonic()
-            _time_to_first_token.record(self._first_token_seconds - self._arrived_seconds, self._attributes)
+            _time_to_first_token.record(
+                self._first_token_seconds - self._arrived_seconds, self._attributes
+            )
         self._num_tokens += num_tokens
 
     def ended(self, error: BaseException | None) -> None:
-        """The request ended; with `error` where it did not end well, its client's leaving included."""
+        """The request ended; with `error` where it did not end well, its client's
+        leaving included.
+        """
         now = time.monotonic()
         attributes = self._attributes | ({} if error is None else {"error.type": error_type(error)})
         _request_duration.record(now - self._arrived_seconds, attributes)

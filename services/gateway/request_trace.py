@@ -9,13 +9,16 @@ from services.runtime.tracing import OpenSpan, begin_span, passed_on
 
 
 class RequestTrace:
-    """Spans that are passed on by hand: a response stream is suspended between any two of its messages."""
+    """Spans that are passed on by hand: a response stream is suspended between any two of its
+    messages.
+    """
 
     def __init__(self, traceparent: str, tracestate: str) -> None:
         parent = SpanRef.parse(traceparent, tracestate)
         self._span = begin_span("gateway.generate", SpanKind.SERVER, parent)
         self._relay: OpenSpan | None = None
-        # Where nothing is recorded of it here; what is gets a span to go on below when it is relayed.
+        # Where nothing is recorded of it here; what is gets a span to go on below when it is
+        # relayed.
         self._passed_on = passed_on(None, parent) if self._span is None else None
 
     @property
@@ -42,7 +45,9 @@ class RequestTrace:
             span.end()
 
     def begin_relay(self) -> None:
-        """From here on the request is the router's: `traceparent` names the call to it, which ends with the request."""
+        """From here on the request is the router's: `traceparent` names the call to it, which ends
+        with the request.
+        """
         if self._span is not None:
             self._relay = self._span.child("gateway.relay", SpanKind.CLIENT)
             self._passed_on = self._relay.span

@@ -53,7 +53,9 @@ class RequestReader:
         self.check_model(request.model)
         if request.trace_detail not in common_pb2.TraceDetail.values():
             raise InvalidRequest(f"trace_detail: {request.trace_detail} is not one of its values")
-        max_new_tokens = request.stop.max_new_tokens if request.stop.HasField("max_new_tokens") else None
+        max_new_tokens = (
+            request.stop.max_new_tokens if request.stop.HasField("max_new_tokens") else None
+        )
         if max_new_tokens == 0:
             raise InvalidRequest("stop.max_new_tokens must be at least 1")
         return CheckedRequest(
@@ -69,7 +71,9 @@ class RequestReader:
     def check_model(self, name: str) -> None:
         """Refuse a model that is not the one that is served."""
         if name not in ("", self._checkpoint.name):
-            raise NotFound(f"model: {quoted(name)} is not served here; {self._checkpoint.name!r} is")
+            raise NotFound(
+                f"model: {quoted(name)} is not served here; {self._checkpoint.name!r} is"
+            )
 
     def prompt(self, request: pb.GenerateRequest | pb.TokenizeRequest) -> Prompt:
         """The prompt of a request, checked for all that can be said before it is tokenised."""
@@ -94,7 +98,9 @@ class RequestReader:
 
     def _chat(self, chat: pb.Chat) -> ChatPrompt:
         if self._checkpoint.chat_template is None:
-            raise InvalidRequest(f"chat: model {self._checkpoint.name!r} {self._checkpoint.chat_refusal}; send text")
+            raise InvalidRequest(
+                f"chat: model {self._checkpoint.name!r} {self._checkpoint.chat_refusal}; send text"
+            )
         if not chat.messages:
             raise InvalidRequest("chat.messages must not be empty")
         for index, message in enumerate(chat.messages):
@@ -112,19 +118,23 @@ class RequestReader:
 
     def _check_bytes(self, field: str, num_bytes: int) -> None:
         if num_bytes > self._max_prompt_bytes:
-            raise InvalidRequest(f"{field} has {num_bytes} bytes; the limit is {self._max_prompt_bytes}")
+            raise InvalidRequest(
+                f"{field} has {num_bytes} bytes; the limit is {self._max_prompt_bytes}"
+            )
 
     def _check_vocabulary(self, field: str, token_ids: Collection[int]) -> None:
         largest = max(token_ids, default=0)
         if largest >= self._checkpoint.vocab_size:
             raise InvalidRequest(
-                f"{field}: {largest} is no token; the vocabulary has {self._checkpoint.vocab_size} ids from 0"
+                f"{field}: {largest} is no token; the vocabulary has "
+                f"{self._checkpoint.vocab_size} ids from 0"
             )
 
     def _stop_token_ids(self, stop: common_pb2.StopConditions) -> frozenset[int]:
         if len(stop.stop_token_ids) > MAX_STOP_TOKENS:
             raise InvalidRequest(
-                f"stop.stop_token_ids has {len(stop.stop_token_ids)} elements; the limit is {MAX_STOP_TOKENS}"
+                f"stop.stop_token_ids has {len(stop.stop_token_ids)} elements; the limit is "
+                f"{MAX_STOP_TOKENS}"
             )
         self._check_vocabulary("stop.stop_token_ids", stop.stop_token_ids)
         eos = () if stop.ignore_eos else self._checkpoint.eos_token_ids
@@ -135,8 +145,11 @@ class RequestReader:
         return (*_stop_strings(stop.stop_strings), *recommended)
 
 
-def new_tokens_within(*, num_prompt_tokens: int, wanted: int | None, default: int, max_context: int) -> int:
-    """How many tokens to generate: what is wanted, else the default as far as the context leaves room.
+def new_tokens_within(
+    *, num_prompt_tokens: int, wanted: int | None, default: int, max_context: int
+) -> int:
+    """How many tokens to generate: what is wanted, else the default as far as the context leaves
+    room.
 
     Raises InvalidRequest when prompt and continuation can never fit in the context.
     """
@@ -152,7 +165,8 @@ def new_tokens_within(*, num_prompt_tokens: int, wanted: int | None, default: in
         return min(default, room)
     if wanted > room:
         raise InvalidRequest(
-            f"stop.max_new_tokens is {wanted}; with a prompt of {num_prompt_tokens} tokens the context of "
+            f"stop.max_new_tokens is {wanted}; with a prompt of {num_prompt_tokens} tokens the "
+            "context of "
             f"{max_context} leaves {room}"
         )
     return wanted
@@ -166,7 +180,9 @@ def _sampling(asked: common_pb2.SamplingParameters, defaults: SamplingDefaults) 
         min_p=asked.min_p if asked.HasField("min_p") else defaults.min_p,
         seed=asked.seed if asked.HasField("seed") else random.getrandbits(SEED_BITS),
         repetition_penalty=(
-            asked.repetition_penalty if asked.HasField("repetition_penalty") else defaults.repetition_penalty
+            asked.repetition_penalty
+            if asked.HasField("repetition_penalty")
+            else defaults.repetition_penalty
         ),
     )
     for name, allowed in SAMPLING_RANGES.items():
@@ -178,7 +194,9 @@ def _sampling(asked: common_pb2.SamplingParameters, defaults: SamplingDefaults) 
 
 def _stop_strings(stop_strings: Collection[str]) -> tuple[str, ...]:
     if len(stop_strings) > MAX_STOP_STRINGS:
-        raise InvalidRequest(f"stop.stop_strings has {len(stop_strings)} elements; the limit is {MAX_STOP_STRINGS}")
+        raise InvalidRequest(
+            f"stop.stop_strings has {len(stop_strings)} elements; the limit is {MAX_STOP_STRINGS}"
+        )
     for index, stop_string in enumerate(stop_strings):
         if not 1 <= len(stop_string) <= MAX_STOP_STRING_CHARACTERS:
             raise InvalidRequest(

@@ -22,7 +22,8 @@ from services.wire.errors import ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
 
-# For an answer that needs no computing, and for a write that the router's flow control lets through.
+# For an answer that needs no computing, and for a write that the router's flow control lets
+# through.
 ANSWER_SECONDS = 10.0
 MIN_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
@@ -38,7 +39,9 @@ class Desk(Protocol):
         """Raises BadState when the router runs another model than the gateway serves."""
 
     def link_up(self, link: "RouterLink") -> None:
-        """The router is described and has given its first credit; raises BadState as `check` does."""
+        """The router is described and has given its first credit; raises BadState as
+        `check` does.
+        """
 
     def link_down(self, link: "RouterLink", unbegun: Sequenced[Sequence]) -> None:
         """The stream broke, if there was one; `unbegun` can begin again elsewhere."""
@@ -75,7 +78,9 @@ class RouterLink:
         self._something_to_say.set()
 
     async def run(self) -> None:
-        """Connect, and connect again with growing pauses, until the desk no longer wants the address."""
+        """Connect, and connect again with growing pauses, until the desk no longer wants the
+        address.
+        """
         pause = MIN_PAUSE_SECONDS
         async with open_channel(self.address) as channel:
             stub: Any = RouterServiceStub(channel)
@@ -112,7 +117,9 @@ class RouterLink:
     async def _describe(self, stub: Any) -> pb.RouterServiceDescribeResponse:
         with as_serving_errors(self._name):
             request = pb.RouterServiceDescribeRequest()
-            described: pb.RouterServiceDescribeResponse | None = await stub.Describe(request, timeout=ANSWER_SECONDS)
+            described: pb.RouterServiceDescribeResponse | None = await stub.Describe(
+                request, timeout=ANSWER_SECONDS
+            )
         return readable(described, self._name)
 
     async def _write_all(self, call: Any) -> None:

@@ -1,4 +1,6 @@
-"""All routers of a gateway: finds them, keeps a link to each, and knows what they can do together."""
+"""All routers of a gateway: finds them, keeps a link to each, and knows what they can
+do together.
+"""
 
 import asyncio
 import logging
@@ -33,11 +35,13 @@ class RouterLimits:
 
 
 class Routers:
-    """A link for each address that the targets stand for; they are looked up again every few seconds.
+    """A link for each address that the targets stand for; they are looked up again every few
+    seconds.
 
-    `reachable` is set while a router is up, and for `grace_seconds` after the last one was lost; `unreachable`
-    is set otherwise. When the grace is over everything that waits fails with UNAVAILABLE, or as the router that came
-    back was refused: one of another `tokenizer_digest`, say, which is empty where the gateway's files do not tell.
+    `reachable` is set while a router is up, and for `grace_seconds` after the last one was lost;
+    `unreachable` is set otherwise. When the grace is over everything that waits fails with
+    UNAVAILABLE, or as the router that came back was refused: one of another `tokenizer_digest`,
+    say, which is empty where the gateway's files do not tell.
     """
 
     def __init__(
@@ -82,7 +86,9 @@ class Routers:
         return self._description.numerics_fingerprint
 
     def check_reachable(self) -> None:
-        """Raises Unavailable while no router can be reached, and BadState where one can that is refused."""
+        """Raises Unavailable while no router can be reached, and BadState where one can that is
+        refused.
+        """
         if not self.reachable.is_set():
             raise self._unreachable("no router can be reached", retry_after_seconds=RESOLVE_SECONDS)
 
@@ -121,7 +127,9 @@ class Routers:
         return address in self._wanted
 
     def check(self, description: pb.RouterServiceDescribeResponse) -> None:
-        """Raises BadState when a router and the gateway, or two routers, are not of one checkpoint."""
+        """Raises BadState when a router and the gateway, or two routers, are not of one
+        checkpoint.
+        """
         try:
             self._check(description)
         except BadState as error:
@@ -132,7 +140,9 @@ class Routers:
             raise
 
     def link_up(self, link: RouterLink) -> None:
-        """A router can be used; raises BadState when another one of another checkpoint came up first."""
+        """A router can be used; raises BadState when another one of another checkpoint came up
+        first.
+        """
         self._check(link.description)
         if self._grace is not None:
             self._grace.cancel()
@@ -164,13 +174,17 @@ class Routers:
     def _check(self, description: pb.RouterServiceDescribeResponse) -> None:
         if description.vocab_size != self._vocab_size:
             raise BadState(
-                f"the router's model {quoted(description.model)} has a vocabulary of {description.vocab_size}, the "
-                f"gateway's checkpoint one of {self._vocab_size}; both must be given the same checkpoint"
+                f"the router's model {quoted(description.model)} has a vocabulary of "
+                f"{description.vocab_size}, the "
+                f"gateway's checkpoint one of {self._vocab_size}; both must be given the same "
+                "checkpoint"
             )
         if _differ(description.tokenizer_digest, self._tokenizer_digest):
             raise BadState(
-                f"the router's model {quoted(description.model)} has another tokenizer.json than the gateway has; "
-                "give both the same checkpoint, and where its files have changed meanwhile put the former ones back or "
+                f"the router's model {quoted(description.model)} has another tokenizer.json than "
+                "the gateway has; "
+                "give both the same checkpoint, and where its files have changed meanwhile put "
+                "the former ones back or "
                 "start everything again"
             )
         if self._up and (
@@ -179,7 +193,9 @@ class Routers:
         ):
             raise BadState("the router's checkpoint is another one than that of the routers in use")
 
-    def _unreachable(self, reason: str, *, retry_after_seconds: float | None = None) -> ServingError:
+    def _unreachable(
+        self, reason: str, *, retry_after_seconds: float | None = None
+    ) -> ServingError:
         if self._latest_refusal is not None:
             return BadState(f"{reason}: {self._latest_refusal}")
         return Unavailable(reason, retry_after_seconds=retry_after_seconds)
@@ -187,7 +203,9 @@ class Routers:
     def _lost(self) -> None:
         self.reachable.clear()
         self.unreachable.set()
-        self._dispatcher.fail_waiting(self._unreachable(f"no router came back within {self._grace_seconds:g} s"))
+        self._dispatcher.fail_waiting(
+            self._unreachable(f"no router came back within {self._grace_seconds:g} s")
+        )
 
     async def _look_up(self) -> frozenset[str]:
         addresses: set[str] = set()

@@ -11,7 +11,8 @@ from services.gateway.admission import Place
 from services.gateway.deadline import Deadline
 from services.wire.errors import ServingError
 
-# A client that stopped reading for a while gets what has gathered in messages of a size that can be sent.
+# A client that stopped reading for a while gets what has gathered in messages of a size that can be
+# sent.
 MAX_PORTION = 256
 
 
@@ -75,9 +76,9 @@ class Carrier(Protocol):
 class Sequence:
     """A request between gateway and router.
 
-    It waits, is taken by a carrier, gets its tokens and one end; before the first token it may be put back to
-    wait. What arrives is held here until the request's task reads it: at most `max_new_tokens` tokens and an
-    end.
+    It waits, is taken by a carrier, gets its tokens and one end; before the first token it may be
+    put back to wait. What arrives is held here until the request's task reads it: at most
+    `max_new_tokens` tokens and an end.
     """
 
     def __init__(self, order: Order, place: Place, *, now_nanos: int) -> None:
@@ -110,7 +111,9 @@ class Sequence:
         self.place.resume()
 
     def deliver(self, event: Event) -> None:
-        """Hand over a token or the end; more tokens than asked for are the router's fault, and end it."""
+        """Hand over a token or the end; more tokens than asked for are the router's fault, and end
+        it.
+        """
         if self._failure is not None:
             return
         if isinstance(event, Token):
@@ -122,13 +125,17 @@ class Sequence:
         self._arrived.set()
 
     def fail(self, error: ServingError) -> None:
-        """End it without the router; the request's task raises `error` once it has read what came before."""
+        """End it without the router; the request's task raises `error` once it has read what came
+        before.
+        """
         self._failure = error
         self.taken.set()
         self._arrived.set()
 
     async def next_events(self) -> list[Event]:
-        """Wait for events and take what is there, in bounded portions; raises the failure after the last one."""
+        """Wait for events and take what is there, in bounded portions; raises the failure after the
+        last one.
+        """
         await self._arrived.wait()
         events = self._events
         if events:

@@ -7,7 +7,10 @@ from typing import Any
 import grpc
 
 from moesaic.v1 import generation_pb2 as pb
-from moesaic.v1.generation_pb2_grpc import GenerationServiceServicer, add_GenerationServiceServicer_to_server
+from moesaic.v1.generation_pb2_grpc import (
+    GenerationServiceServicer,
+    add_GenerationServiceServicer_to_server,
+)
 from services.gateway.caller import Caller
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.generation import Completed, Generation
@@ -53,7 +56,9 @@ class GenerationService(GenerationServiceServicer):
                 else:
                     yield pb.GenerateResponse(completion=_completion(event))
 
-    async def GetModel(self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext) -> pb.GetModelResponse:
+    async def GetModel(
+        self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetModelResponse:
         self._reader.check_model(request.model)
         router, limits = self._routers.description, self._routers.limits
         return pb.GetModelResponse(
@@ -70,10 +75,14 @@ class GenerationService(GenerationServiceServicer):
             numerics_fingerprint=router.numerics_fingerprint,
         )
 
-    async def Tokenize(self, request: pb.TokenizeRequest, context: grpc.aio.ServicerContext) -> pb.TokenizeResponse:
+    async def Tokenize(
+        self, request: pb.TokenizeRequest, context: grpc.aio.ServicerContext
+    ) -> pb.TokenizeResponse:
         self._reader.check_model(request.model)
         prompt = self._reader.prompt(request)
-        return pb.TokenizeResponse(token_ids=await self._generation.tokenise(prompt, self._caller(context)))
+        return pb.TokenizeResponse(
+            token_ids=await self._generation.tokenise(prompt, self._caller(context))
+        )
 
     def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
         return Caller.of(

@@ -14,7 +14,9 @@ EMBEDDED_MODEL = Path(str(resources.files("services"))) / "model" / "tessera"
 
 
 class GatewaySettings(BaseSettings):
-    """Turns text into token ids and back, admits requests and passes them to the routers in micro-batches."""
+    """Turns text into token ids and back, admits requests and passes them to the routers in
+    micro-batches.
+    """
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_GATEWAY_", frozen=True)
 
@@ -24,23 +26,33 @@ class GatewaySettings(BaseSettings):
         min_length=1,
         description="routers as host:port; dns:///name:port for every address of a name",
     )
-    model: Path = Field(EMBEDDED_MODEL, description="checkpoint directory, for tokenizer and chat template")
+    model: Path = Field(
+        EMBEDDED_MODEL, description="checkpoint directory, for tokenizer and chat template"
+    )
     model_name: str | None = Field(
         None, min_length=1, description="name that requests ask for; unset for the directory's"
     )
     generation_config: Literal["auto", "ignore"] = Field(
         "auto",
-        description="whether the checkpoint's generation_config.json says how tokens are drawn where a request does "
+        description="whether the checkpoint's generation_config.json says how tokens are drawn "
+        "where a request does "
         "not; ignore takes nothing but stop tokens from it",
     )
-    max_prompt_bytes: PositiveInt = Field(1 << 20, description="most bytes of a prompt's text, as UTF-8")
-    max_waiting_requests: PositiveInt = Field(256, description="most requests that wait; one more is refused")
+    max_prompt_bytes: PositiveInt = Field(
+        1 << 20, description="most bytes of a prompt's text, as UTF-8"
+    )
+    max_waiting_requests: PositiveInt = Field(
+        256, description="most requests that wait; one more is refused"
+    )
     max_waiting_tokens: PositiveInt = Field(
         262_144, description="most prompt tokens that wait; a single request is always let in"
     )
-    max_batch_requests: PositiveInt = Field(32, description="most requests given to a router at once")
+    max_batch_requests: PositiveInt = Field(
+        32, description="most requests given to a router at once"
+    )
     max_batch_tokens: PositiveInt = Field(
-        16_384, description="most prompt tokens given to a router at once; a longer prompt goes alone"
+        16_384,
+        description="most prompt tokens given to a router at once; a longer prompt goes alone",
     )
     requests_per_second: NonNegativeFloat = Field(
         0.0, allow_inf_nan=False, description="rate that each client is paced to; 0 for no limit"
@@ -53,14 +65,20 @@ class GatewaySettings(BaseSettings):
         600.0, allow_inf_nan=False, description="time for a request whose client sets no deadline"
     )
     max_timeout_seconds: PositiveFloat = Field(
-        3_600.0, allow_inf_nan=False, description="most time for a request, whatever its client's deadline"
+        3_600.0,
+        allow_inf_nan=False,
+        description="most time for a request, whatever its client's deadline",
     )
     router_grace_seconds: NonNegativeFloat = Field(
-        10.0, allow_inf_nan=False, description="how long requests wait for a lost router before they fail"
+        10.0,
+        allow_inf_nan=False,
+        description="how long requests wait for a lost router before they fail",
     )
     tokeniser_threads: PositiveInt = Field(2, description="threads that tokenise")
     drain_seconds: NonNegativeFloat = Field(
-        30.0, allow_inf_nan=False, description="how long accepted requests may go on when told to stop"
+        30.0,
+        allow_inf_nan=False,
+        description="how long accepted requests may go on when told to stop",
     )
 
     @model_validator(mode="after")

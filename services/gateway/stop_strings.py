@@ -15,8 +15,8 @@ class Match:
 class StopStrings:
     """Passes text on but for what could be the beginning of a stop string.
 
-    The stop string that is complete first ends the text; of two complete at once, the longer one. This does
-    not depend on how the text was cut into pieces.
+    The stop string that is complete first ends the text; of two complete at once, the longer one.
+    This does not depend on how the text was cut into pieces.
     """
 
     def __init__(self, stop_strings: Sequence[str]) -> None:
@@ -54,7 +54,9 @@ class StopStrings:
 
 
 def earliest(text: str, stop_strings: Sequence[str]) -> Match | None:
-    """The stop string that is complete first in `text`; of two that end together, the longer one."""
+    """The stop string that is complete first in `text`; of two that end together, the
+    longer one.
+    """
     matches = [Match(stop_string, text.find(stop_string)) for stop_string in stop_strings]
     return min(
         (match for match in matches if match.start >= 0),

@@ -38,26 +38,32 @@ Prompt = TextPrompt | ChatPrompt | TokenPrompt
 
 
 class Tokeniser:
-    """A checkpoint's tokenizer. It releases the interpreter's lock, so that threads keep the loop free."""
+    """A checkpoint's tokenizer. It releases the interpreter's lock, so that threads keep the loop
+    free.
+    """
 
     def __init__(self, checkpoint: TextCheckpoint, *, threads: int) -> None:
         self._tokenizer = checkpoint.tokenizer
         self._bos_token_id = checkpoint.adds_bos_token_id
         self._chat_tokens = (
-            ChatTokens(self._tokenizer, ChatTemplate(checkpoint.chat_template, checkpoint.special_tokens))
+            ChatTokens(
+                self._tokenizer, ChatTemplate(checkpoint.chat_template, checkpoint.special_tokens)
+            )
             if checkpoint.chat_template is not None
             else None
         )
         self._special_ids = frozenset(
-            token_id for token_id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
+            token_id
+            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
 
     async def encode(self, prompt: Prompt) -> Sequence[int]:
         """Token ids of a prompt, its special tokens included.
 
-        Raises InvalidRequest when the chat template refuses the messages. How many prompts wait for a thread
-        is bounded by admission.
+        Raises InvalidRequest when the chat template refuses the messages. How many prompts wait for
+        a thread is bounded by admission.
         """
         if isinstance(prompt, TokenPrompt):
             return prompt.token_ids
@@ -67,7 +73,9 @@ class Tokeniser:
         return await loop.run_in_executor(self._threads, self._encode_chat, prompt)
 
     def detokeniser(self, prompt_token_ids: Sequence[int] = ()) -> Detokeniser:
-        """For the tokens of one continuation of a prompt; its short windows are decoded on the event loop."""
+        """For the tokens of one continuation of a prompt; its short windows are decoded on the
+        event loop.
+        """
         return Detokeniser(self._decode, self._is_visible, prompt_token_ids)
 
     def close(self) -> None:
@@ -81,11 +89,15 @@ class Tokeniser:
     def _encode_chat(self, prompt: ChatPrompt) -> list[int]:
         assert self._chat_tokens is not None, "a chat without a template is refused before"
         # The template writes the special tokens itself.
-        return self._chat_tokens.encode(prompt.messages, parse_control_tokens=prompt.parse_control_tokens)
+        return self._chat_tokens.encode(
+            prompt.messages, parse_control_tokens=prompt.parse_control_tokens
+        )
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
 
     def _is_visible(self, token_id: int) -> bool:
-        return token_id not in self._special_ids and self._tokenizer.id_to_token(token_id) is not None
+        return (
+            token_id not in self._special_ids and self._tokenizer.id_to_token(token_id) is not None
+        )

@@ -24,7 +24,9 @@ class Room:
 
 
 class WaitingQueue:
-    """First come, first served: nothing overtakes the head, so that short requests starve no long one."""
+    """First come, first served: nothing overtakes the head, so that short requests starve no long
+    one.
+    """
 
     def __init__(self, *, max_batch_requests: int, max_batch_tokens: int) -> None:
         self._max_batch_requests = max_batch_requests
@@ -42,7 +44,9 @@ class WaitingQueue:
         self._waiting.append(sequence)
 
     def put_back(self, sequence: Sequence) -> None:
-        """Give a sequence that a router did not begin its old place, before all that came after it."""
+        """Give a sequence that a router did not begin its old place, before all that
+        came after it.
+        """
         bisect.insort(self._waiting, sequence, key=lambda waiting: waiting.arrival)
 
     def discard(self, sequence: Sequence) -> None:
@@ -69,7 +73,9 @@ class WaitingQueue:
         """
         batch: list[Sequence] = []
         tokens = self._max_batch_tokens
-        while len(batch) < self._max_batch_requests and (head := self.head(now_seconds)) is not None:
+        while (
+            len(batch) < self._max_batch_requests and (head := self.head(now_seconds)) is not None
+        ):
             prompt_tokens = len(head.order.prompt_token_ids)
             if not room.fits(head) or (batch and prompt_tokens > tokens):
                 break

@@ -1,11 +1,17 @@
 """Compiled kernels for the shapes that decoding has: few rows, tensors on the CPU, one thread.
 
-They are written in C and built at install time where there is a compiler; without them AVAILABLE is false and callers
-use torch. Each takes and gives torch tensors.
+They are written in C and built at install time where there is a compiler; without them AVAILABLE is
+false and callers use torch. Each takes and gives torch tensors.
 """
 
 from services.kernels.attention import attend
-from services.kernels.attention_layer import AttentionLayer, AttentionWeights, CachedLayer, CachedRows, HeadNorms
+from services.kernels.attention_layer import (
+    AttentionLayer,
+    AttentionWeights,
+    CachedLayer,
+    CachedRows,
+    HeadNorms,
+)
 from services.kernels.combine import combine, combines
 from services.kernels.crossover import linear_pays, most_layer_rows, most_pairs_per_expert
 from services.kernels.experts import GatedExperts

@@ -1,6 +1,8 @@
-"""Addresses are those of tensors' data, strides count numbers, and dtype is 0 for float32 and 1 for bfloat16.
+"""Addresses are those of tensors' data, strides count numbers, and dtype is 0 for float32 and 1 for
+bfloat16.
 
-What stays the same for all calls of an attention layer is described once, and its addresses must stay good as long.
+What stays the same for all calls of an attention layer is described once, and its addresses must
+stay good as long.
 """
 
 import numpy as np

@@ -12,7 +12,9 @@ from services.kernels.level import DTYPES, _native
 
 @dataclass(frozen=True)
 class HeadNorms:
-    """The normalisation of each head of queries and of keys: weights [width] and what is added to the mean square."""
+    """The normalisation of each head of queries and of keys: weights [width] and what is added to
+    the mean square.
+    """
 
     query: torch.Tensor
     key: torch.Tensor
@@ -24,8 +26,9 @@ class HeadNorms:
 class AttentionWeights:
     """The weights of a layer.
 
-    `joined` [(heads + 2 * key heads) * width, hidden] are those of queries, keys and values one after the other, `out`
-    [hidden, heads * width] those of the projection of what attention gives; biases are as many, or None.
+    `joined` [(heads + 2 * key heads) * width, hidden] are those of queries, keys and values one
+    after the other, `out` [hidden, heads * width] those of the projection of what attention gives;
+    biases are as many, or None.
     """
 
     joined: torch.Tensor
@@ -46,7 +49,10 @@ class CachedLayer:
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         if keys.dtype not in DTYPES or keys.shape != values.shape or keys.dtype is not values.dtype:
-            raise ValueError(f"keys {tuple(keys.shape)} of {keys.dtype} and values {tuple(values.shape)} do not fit")
+            raise ValueError(
+                f"keys {tuple(keys.shape)} of {keys.dtype} and values {tuple(values.shape)} do "
+                "not fit"
+            )
         if not (keys.is_cpu and values.is_cpu and keys.is_contiguous() and values.is_contiguous()):
             raise ValueError("keys and values must be on the CPU and without gaps")
         num_slots, num_key_heads, width = keys.shape
@@ -58,8 +64,9 @@ class CachedLayer:
 class CachedRows:
     """The rows of a step and what is the same for each of its layers.
 
-    Row t sees `num_keys[t]` slots from `first_slots[t]` on, with its own key, which goes to `slots[t]`; rows past
-    `len(slots)` are padding. `cosines` and `sines` [rows, width] are the angles of its position.
+    Row t sees `num_keys[t]` slots from `first_slots[t]` on, with its own key, which goes to
+    `slots[t]`; rows past `len(slots)` are padding. `cosines` and `sines` [rows, width] are the
+    angles of its position.
     """
 
     def __init__(
@@ -71,24 +78,41 @@ class CachedRows:
         sines: torch.Tensor,
     ) -> None:
         num_rows, width = cosines.shape
-        if sines.shape != cosines.shape or sines.dtype is not cosines.dtype or sines.stride() != cosines.stride():
-            raise ValueError(f"cosines {tuple(cosines.shape)} and sines {tuple(sines.shape)} do not fit")
+        if (
+            sines.shape != cosines.shape
+            or sines.dtype is not cosines.dtype
+            or sines.stride() != cosines.stride()
+        ):
+            raise ValueError(
+                f"cosines {tuple(cosines.shape)} and sines {tuple(sines.shape)} do not fit"
+            )
         if cosines.stride(1) != 1 or len(slots) > num_rows or not (cosines.is_cpu and sines.is_cpu):
-            raise ValueError(f"{len(slots)} slots and angles for {num_rows} rows do not fit, or are not neighbours")
+            raise ValueError(
+                f"{len(slots)} slots and angles for {num_rows} rows do not fit, or are not "
+                "neighbours"
+            )
         self._kept = cosines, sines  # the addresses below are theirs
-        self.cosines, self.sines, self.angle_stride = cosines.data_ptr(), sines.data_ptr(), cosines.stride(0)
+        self.cosines, self.sines, self.angle_stride = (
+            cosines.data_ptr(),
+            sines.data_ptr(),
+            cosines.stride(0),
+        )
         self.first_slots, self.num_keys, self.slots = first_slots, num_keys, slots
         self.num_rows, self.num_written = num_rows, len(slots)
         self.form = width, cosines.dtype
 
 
 class AttentionLayer:
-    """Does what `linear`, `rms_norm`, `apply_rotary`, writing to the cache, `attend` and `linear` do, in the same bits.
+    """Does what `linear`, `rms_norm`, `apply_rotary`, writing to the cache, `attend` and `linear`
+    do, in the same bits.
 
-    Raises ValueError for weights, rows or a cache of another kind, IndexError for slots that are not there.
+    Raises ValueError for weights, rows or a cache of another kind, IndexError for slots that are
+    not there.
     """
 
-    def __init__(self, weights: AttentionWeights, scaling: float, window: int | None = None) -> None:
+    def __init__(
+        self, weights: AttentionWeights, scaling: float, window: int | None = None
+    ) -> None:
         _check(weights, scaling, window)
         joined, width = weights.joined, weights.width
         self._kept = weights  # the addresses below are theirs
@@ -100,11 +124,17 @@ class AttentionLayer:
     def __call__(self, hidden: torch.Tensor, rows: CachedRows, cached: CachedLayer) -> torch.Tensor:
         """hidden [..., hidden] without gaps, of as many rows; returns as many."""
         if hidden.shape[-1] != self._hidden or hidden.numel() != rows.num_rows * self._hidden:
-            raise ValueError(f"hidden states {tuple(hidden.shape)} and {rows.num_rows} rows do not fit")
+            raise ValueError(
+                f"hidden states {tuple(hidden.shape)} and {rows.num_rows} rows do not fit"
+            )
         if hidden.dtype is not self._dtype or not hidden.is_contiguous() or not hidden.is_cpu:
-            raise ValueError("hidden states must have the dtype of the weights, be on the CPU and without gaps")
+            raise ValueError(
+                "hidden states must have the dtype of the weights, be on the CPU and without gaps"
+            )
         if rows.form != self._row_form or cached.form != self._cache_form:
-            raise ValueError(f"angles of {rows.form} or a cache of {cached.form} do not fit {self._cache_form}")
+            raise ValueError(
+                f"angles of {rows.form} or a cache of {cached.form} do not fit {self._cache_form}"
+            )
         out = torch.empty_like(hidden)
         _native.attention_layer(
             layer=self._layer,
@@ -162,10 +192,16 @@ def _check(weights: AttentionWeights, scaling: float, window: int | None) -> Non
         expected += [(weights.norms.query, (width,)), (weights.norms.key, (width,))]
     for tensor, shape in expected:
         if tensor is not None and (tensor.shape != shape or tensor.dtype is not joined.dtype):
-            raise ValueError(f"a weight {tuple(tensor.shape)} of {tensor.dtype} does not fit {shape} of {joined.dtype}")
+            raise ValueError(
+                f"a weight {tuple(tensor.shape)} of {tensor.dtype} does not fit {shape} of "
+                f"{joined.dtype}"
+            )
         if tensor is not None and not (tensor.is_cpu and tensor.is_contiguous()):
             raise ValueError("weights must be on the CPU and without gaps")
     if joined.dtype not in DTYPES or width % 2 or weights.num_heads % weights.num_key_heads:
-        raise ValueError(f"{weights.num_heads} heads of {width} {joined.dtype} on {weights.num_key_heads} do not fit")
+        raise ValueError(
+            f"{weights.num_heads} heads of {width} {joined.dtype} on {weights.num_key_heads} do "
+            "not fit"
+        )
     if scaling <= 0 or (window is not None and window < 1):
         raise ValueError(f"scaling {scaling} and window {window} must be above 0")

@@ -8,14 +8,17 @@ import torch
 
 from services.kernels.level import DTYPES, _native
 
-# Up to so many terms torch adds one after the other in any width; more of them, in whole blocks of columns only.
+# Up to so many terms torch adds one after the other in any width; more of them, in whole blocks of
+# columns only.
 _TERMS_IN_ORDER = 4
 _MOST_TERMS = 16
 _BLOCK_WIDTH = 32
 
 
 def combines(dtype: torch.dtype, weights: torch.Tensor, width: int, out_dtype: torch.dtype) -> bool:
-    """Whether `combine` takes rows of so many numbers of `dtype` with such weights [tokens, k], and adds as torch."""
+    """Whether `combine` takes rows of so many numbers of `dtype` with such weights [tokens, k], and
+    adds as torch.
+    """
     top_k = weights.shape[1]
     return (
         dtype in DTYPES
@@ -36,15 +39,17 @@ def combine(
 ) -> torch.Tensor:
     """The sum of each token's rows times their weights, [tokens, width] of `out_dtype`.
 
-    `replies` are bytes of rows [pairs, width] of `dtype`, at any address, and their positions among the flat pairs of
-    `weights` [tokens, k]. A pair without a row counts as one of zeros. Adds in the order of slots and rounds as torch,
-    so that all bits are those of `(rows.view(tokens, k, width) * weights[..., None]).sum(1).to(out_dtype)`. Raises
-    ValueError for what `combines` refuses and for rows and positions that do not fit, IndexError for a position that
-    is not there.
+    `replies` are bytes of rows [pairs, width] of `dtype`, at any address, and their positions among
+    the flat pairs of `weights` [tokens, k]. A pair without a row counts as one of zeros. Adds in
+    the order of slots and rounds as torch, so that all bits are those of `(rows.view(tokens, k,
+    width) * weights[..., None]).sum(1).to(out_dtype)`. Raises ValueError for what `combines`
+    refuses and for rows and positions that do not fit, IndexError for a position that is not there.
     """
     num_tokens, top_k = weights.shape
     if not combines(dtype, weights, width, out_dtype):
-        raise ValueError(f"rows [{width}] of {dtype}, weights {tuple(weights.shape)} and {out_dtype} do not fit")
+        raise ValueError(
+            f"rows [{width}] of {dtype}, weights {tuple(weights.shape)} and {out_dtype} do not fit"
+        )
     weights = weights.contiguous()
     out = weights.new_empty(num_tokens, width, dtype=out_dtype)
     _native.combine(

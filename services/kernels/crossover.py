@@ -1,7 +1,9 @@
-"""From how many rows on torch's own products are as fast as the kernels: the one place that says so.
+"""From how many rows on torch's own products are as fast as the kernels: the one place that says
+so.
 
-Torch rearranges the weights on every call, which few rows do not repay. Measured with one thread on an x86 processor
-that has all levels, for AVX2 with torch held to it too; without bfloat16 instructions torch is slow at any number.
+Torch rearranges the weights on every call, which few rows do not repay. Measured with one thread on
+an x86 processor that has all levels, for AVX2 with torch held to it too; without bfloat16
+instructions torch is slow at any number.
 """
 
 import torch
@@ -19,7 +21,8 @@ def linear_pays(num_rows: int, weight: torch.Tensor) -> bool:
 
 
 def most_layer_rows(weight: torch.Tensor) -> int:
-    """With how many rows a layer in one call, `Gate` or `AttentionLayer`, is still faster than torch's operations.
+    """With how many rows a layer in one call, `Gate` or `AttentionLayer`, is still faster than
+    torch's operations.
 
     What the other calls cost pays for as many rows again. Without kernels 0.
     """
@@ -27,7 +30,8 @@ def most_layer_rows(weight: torch.Tensor) -> int:
 
 
 def most_pairs_per_expert(dtype: torch.dtype) -> int:
-    """With how many pairs for each active expert `GatedExperts` of this dtype are still faster than torch.
+    """With how many pairs for each active expert `GatedExperts` of this dtype are still faster than
+    torch.
 
     Of a dtype that they do not take, and without kernels, 0.
     """

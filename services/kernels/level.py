@@ -14,13 +14,18 @@ VARIABLE = "MOESAIC_KERNELS"
 
 
 def _use_configured_level() -> bool:
-    """Obey the environment; whether there are kernels to use. Raises ImportError for a level that is not there."""
+    """Obey the environment; whether there are kernels to use. Raises ImportError for a level that
+    is not there.
+    """
     wanted = os.environ.get(VARIABLE, "")
     if _native is None or wanted == "off":
         return False
     if wanted and wanted not in _native.levels():
         there = ", ".join(_native.levels())
-        raise ImportError(f"{VARIABLE}: {wanted!r}: this processor has no such kernels, only {there}", name=__name__)
+        raise ImportError(
+            f"{VARIABLE}: {wanted!r}: this processor has no such kernels, only {there}",
+            name=__name__,
+        )
     if wanted:
         _native.set_level(wanted)
     return True
@@ -39,7 +44,11 @@ def level() -> str:
 
 
 def set_level(name: str) -> None:
-    """Use another of LEVELS from now on, in the whole process. Raises ValueError for any other name."""
+    """Use another of LEVELS from now on, in the whole process. Raises ValueError for any other
+    name.
+    """
     if name not in LEVELS:
-        raise ValueError(f"this processor has no kernels of level {name!r}, only {', '.join(LEVELS) or 'none'}")
+        raise ValueError(
+            f"this processor has no kernels of level {name!r}, only {', '.join(LEVELS) or 'none'}"
+        )
     _native.set_level(name)

@@ -5,12 +5,14 @@ import torch
 from services.kernels.level import DTYPES, _native
 
 
-def linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def linear(
+    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     """`rows` [m, k] times the transpose of `weight` [n, k], plus `bias` [n]: [m, n].
 
-    Summed up in float32 and rounded once. A row's bits depend on that row, the weights and the level alone: not on m,
-    on its place or on addresses. Tensors are all float32 or all bfloat16, on the CPU, and neighbours within a row.
-    Raises ValueError otherwise.
+    Summed up in float32 and rounded once. A row's bits depend on that row, the weights and the
+    level alone: not on m, on its place or on addresses. Tensors are all float32 or all bfloat16, on
+    the CPU, and neighbours within a row. Raises ValueError otherwise.
     """
     dtype = rows.dtype
     num_rows, width = rows.shape
@@ -21,7 +23,9 @@ def linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
         raise ValueError(f"rows {_described(rows)} and weight {_described(weight)} do not fit")
     if row_step != 1 or weight_step != 1 or not (rows.is_cpu and weight.is_cpu):
         raise ValueError("rows and weight must be on the CPU, and neighbours within a row")
-    if bias is not None and (bias.shape != (num_outputs,) or bias.dtype is not dtype or bias.stride(0) != 1):
+    if bias is not None and (
+        bias.shape != (num_outputs,) or bias.dtype is not dtype or bias.stride(0) != 1
+    ):
         raise ValueError(f"bias {_described(bias)} does not fit weight {_described(weight)}")
     out = rows.new_empty(num_rows, num_outputs)
     _native.linear(

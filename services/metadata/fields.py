@@ -1,4 +1,6 @@
-"""Reads a checkpoint's JSON files field by field: a value of another type or out of range is refused by its name."""
+"""Reads a checkpoint's JSON files field by field: a value of another type or out of range is
+refused by its name.
+"""
 
 import json
 import math
@@ -22,7 +24,11 @@ class Range:
     def holds(self, value: int | float) -> bool:
         """Whether the value is finite and in the range; of an integer of any size, too."""
         is_finite = isinstance(value, int) or math.isfinite(value)
-        return is_finite and self.least <= value <= self.most and not (self.is_above and value == self.least)
+        return (
+            is_finite
+            and self.least <= value <= self.most
+            and not (self.is_above and value == self.least)
+        )
 
     def __str__(self) -> str:
         if self.is_above:
@@ -38,8 +44,9 @@ ANY = Range()
 class Fields:
     """The object of a JSON file, or one within it.
 
-    A field that is null is as if it were not there: each reader then returns None, or what is empty of its kind. Each
-    raises UnusableModel, naming file, field, value and what would be right, for a value that is not of its kind.
+    A field that is null is as if it were not there: each reader then returns None, or what is empty
+    of its kind. Each raises UnusableModel, naming file, field, value and what would be right, for a
+    value that is not of its kind.
     """
 
     def __init__(self, source: str, values: Mapping[str, Any]) -> None:
@@ -48,7 +55,9 @@ class Fields:
 
     @classmethod
     def read(cls, path: Path, *, optional: bool = False) -> "Fields":
-        """The object in the file; where there is none, UnusableModel is raised, or with `optional` it is empty."""
+        """The object in the file; where there is none, UnusableModel is raised, or with `optional`
+        it is empty.
+        """
         values: Any = {}
         try:
             values = json.loads(path.read_bytes().decode())
@@ -58,7 +67,9 @@ class Fields:
             if not optional:
                 raise UnusableModel(f"{path} is missing") from None
         except RecursionError:
-            raise UnusableModel(f"{path} is not readable JSON: its values are nested too deep") from None
+            raise UnusableModel(
+                f"{path} is not readable JSON: its values are nested too deep"
+            ) from None
         except (OSError, ValueError) as error:
             raise UnusableModel(f"{path} is not readable JSON: {in_one_line(error)}") from error
         if not isinstance(values, dict):
@@ -116,7 +127,9 @@ class Fields:
 
     def refuse(self, name: str, right: str) -> NoReturn:
         """Raise UnusableModel that says of the field's value what would be right."""
-        raise UnusableModel(f"{self.source}: {name} is {reprlib.repr(self.values.get(name))}; it must be {right}")
+        raise UnusableModel(
+            f"{self.source}: {name} is {reprlib.repr(self.values.get(name))}; it must be {right}"
+        )
 
     def _one_or_several(self, name: str) -> list[Any] | None:
         value = self.values.get(name)
@@ -133,4 +146,6 @@ def _is_whole(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     # JSON can write half a surrogate pair, which nothing can send on.
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, str) and not any(
+        "\ud800" <= character <= "\udfff" for character in value
+    )

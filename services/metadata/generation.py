@@ -1,4 +1,6 @@
-"""What generation_config.json recommends for what a request leaves open, as transformers understands it."""
+"""What generation_config.json recommends for what a request leaves open, as transformers
+understands it.
+"""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +20,9 @@ MAX_TOP_K = 2**32 - 1
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """How tokens are drawn where a request does not say it; without a recommendation nothing is filtered."""
+    """How tokens are drawn where a request does not say it; without a recommendation nothing is
+    filtered.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
@@ -36,10 +40,11 @@ class Recommendation:
 
 
 def read_recommendation(generation: Fields) -> Recommendation:
-    """What the file says; one that does not say that it samples is of a greedy model, as it is to transformers.
+    """What the file says; one that does not say that it samples is of a greedy model, as it is to
+    transformers.
 
-    Recommended lengths are checked and not taken: that limit is the router's. Raises UnusableModel for a value that is
-    none, and for one that would have other tokens drawn than are drawn here.
+    Recommended lengths are checked and not taken: that limit is the router's. Raises UnusableModel
+    for a value that is none, and for one that would have other tokens drawn than are drawn here.
     """
     if not generation.values:
         return Recommendation()
@@ -52,7 +57,9 @@ def read_recommendation(generation: Fields) -> Recommendation:
         temperature=temperature if generation.flag("do_sample") else 0.0,
         # -1 is what other engines write for 0.
         top_k=min(max(0, _or(generation.whole("top_k", Range(-1)), 0)), MAX_TOP_K),
-        top_p=max(top_p, sys.float_info.min),  # of 0 the most likely token is left, as of anything next to it
+        top_p=max(
+            top_p, sys.float_info.min
+        ),  # of 0 the most likely token is left, as of anything next to it
         min_p=_or(generation.number("min_p", SHARES), 0.0),
         repetition_penalty=_or(generation.number("repetition_penalty", PENALTIES), 1.0),
     )

@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-CACHE_PREFIX = "models--"  # of a repository's folder in Hugging Face's cache: models--ORG--NAME/snapshots/COMMIT
+# of a repository's folder in Hugging Face's cache: models--ORG--NAME/snapshots/COMMIT
+CACHE_PREFIX = "models--"
 
 
 def model_name(directory: Path) -> str:
-    """The name of the checkpoint in `directory`: its repository's in Hugging Face's cache, else the folder's own.
+    """The name of the checkpoint in `directory`: its repository's in Hugging Face's cache, else the
+    folder's own.
 
     A link has the name of what it leads to, as `.` has.
     """

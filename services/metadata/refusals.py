@@ -6,7 +6,9 @@ MAX_CHARACTERS = 300
 
 
 class UnusableModel(BadState):
-    """The checkpoint cannot be served; the message names the file, the tensor, the layer or the setting at fault."""
+    """The checkpoint cannot be served; the message names the file, the tensor, the layer or the
+    setting at fault.
+    """
 
 
 def in_one_line(error: BaseException) -> str:

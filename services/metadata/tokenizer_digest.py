@@ -1,4 +1,6 @@
-"""What ties a gateway's text to a router's model: a digest of the tokenizer that both of them have."""
+"""What ties a gateway's text to a router's model: a digest of the tokenizer that both of
+them have.
+"""
 
 import hashlib
 from pathlib import Path

@@ -1,1 +1,3 @@
-"""The model's side: checkpoint reading and splitting, KV cache, attention plug, sampler, embedded model."""
+"""The model's side: checkpoint reading and splitting, KV cache, attention plug, sampler, embedded
+model.
+"""

@@ -9,8 +9,8 @@ BLOCK_TOKENS = 16
 class BlockTable:
     """The blocks of one sequence, in the order of its tokens.
 
-    The blocks are neighbours, so that one attention call serves the sequence on a CPU; readers that take
-    a table of blocks get one from `blocks`.
+    The blocks are neighbours, so that one attention call serves the sequence on a CPU; readers that
+    take a table of blocks get one from `blocks`.
     """
 
     first_block: int
@@ -38,7 +38,9 @@ class BlockPool:
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
-        self._free = [BlockTable(0, num_blocks)] if num_blocks else []  # disjoint, ascending, never touching
+        self._free = (
+            [BlockTable(0, num_blocks)] if num_blocks else []
+        )  # disjoint, ascending, never touching
 
     @property
     def free_tokens(self) -> int:
@@ -55,7 +57,9 @@ class BlockPool:
         return None
 
     def release(self, table: BlockTable) -> None:
-        """Take the blocks of a finished sequence back. Raises ValueError when they are free already."""
+        """Take the blocks of a finished sequence back. Raises ValueError when they are free
+        already.
+        """
         runs = sorted([*self._free, table], key=lambda run: run.first_block)
         merged: list[BlockTable] = []
         for run in runs:
@@ -63,7 +67,9 @@ class BlockPool:
             if run.first_block < end or run.blocks.stop > self.num_blocks:
                 raise ValueError(f"blocks {run.blocks} are not reserved")
             if run.first_block == end:
-                merged[-1] = BlockTable(merged[-1].first_block, merged[-1].num_blocks + run.num_blocks)
+                merged[-1] = BlockTable(
+                    merged[-1].first_block, merged[-1].num_blocks + run.num_blocks
+                )
             else:
                 merged.append(run)
         self._free = merged

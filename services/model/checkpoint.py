@@ -1,4 +1,6 @@
-"""A checkpoint of a Mixture-of-Experts model, opened without reading its weights and read expert by expert."""
+"""A checkpoint of a Mixture-of-Experts model, opened without reading its weights and read expert by
+expert.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,9 @@ from services.model.tensor_files import TensorFiles
 from services.wire.errors import NotFound
 
 ExpertWeights = dict[str, torch.Tensor]
-"""One expert's parameters under their names in the family's `*Experts` module, which stacks them for all experts."""
+"""One expert's parameters under their names in the family's `*Experts` module, which stacks them
+for all experts.
+"""
 
 Stored = dict[str, list[tuple[StoredWeight, tuple[torch.Tensor, ...]]]]
 
@@ -34,14 +38,20 @@ class LoadedExpert:
 
 
 class Checkpoint:
-    """A checkpoint directory in Hugging Face layout: safetensors, single or in shards, with config.json.
+    """A checkpoint directory in Hugging Face layout: safetensors, single or in shards, with
+    config.json.
 
-    Opening it reads headers and samples. Reading an expert reads no other expert's bytes. Files that were written to
-    after that are not read any more, unless they are what they were. Safe to use from several threads.
+    Opening it reads headers and samples. Reading an expert reads no other expert's bytes. Files
+    that were written to after that are not read any more, unless they are what they were. Safe to
+    use from several threads.
     """
 
     def __init__(
-        self, directory: Path, configuration: Configuration, files: TensorFiles, model: PreTrainedModel
+        self,
+        directory: Path,
+        configuration: Configuration,
+        files: TensorFiles,
+        model: PreTrainedModel,
     ) -> None:
         """For `open`, which see; `model` is a skeleton of the configuration."""
         modules = experts_modules(model)
@@ -69,7 +79,8 @@ class Checkpoint:
     def open(cls, directory: Path) -> "Checkpoint":
         """Open the checkpoint in `directory` and check that it is complete and can be served.
 
-        Raises UnusableModel, whose message names the file, the tensor, the layer or the setting at fault.
+        Raises UnusableModel, whose message names the file, the tensor, the layer or the setting at
+        fault.
         """
         configuration = Configuration.read(directory)
         files = TensorFiles.open(directory, configuration.weights_file)
@@ -88,7 +99,8 @@ class Checkpoint:
         return self._layout
 
     def experts_module(self, layer: int) -> nn.Module:
-        """The family's `*Experts` module of `layer`, on the meta device; copy it before you change it.
+        """The family's `*Experts` module of `layer`, on the meta device; copy it before you change
+        it.
 
         Raises NotFound for a layer without experts.
         """
@@ -97,12 +109,19 @@ class Checkpoint:
         return self._modules[layer]
 
     def expert_bytes(self, layer: int, dtype: torch.dtype | None = None) -> int:
-        """Bytes that one expert of `layer` takes in memory, in `dtype` or the checkpoint's own; nothing is read."""
-        values = sum(torch.Size(source.shape).numel() for source in self._sources(layer, 0).values())
+        """Bytes that one expert of `layer` takes in memory, in `dtype` or the checkpoint's own;
+        nothing is read.
+        """
+        values = sum(
+            torch.Size(source.shape).numel() for source in self._sources(layer, 0).values()
+        )
         return values * (dtype or self.dtype).itemsize
 
-    def read_expert(self, layer: int, expert: int, dtype: torch.dtype | None = None) -> ExpertWeights:
-        """One expert's weights in `dtype` or the checkpoint's own, in the layout of the family's `*Experts` module.
+    def read_expert(
+        self, layer: int, expert: int, dtype: torch.dtype | None = None
+    ) -> ExpertWeights:
+        """One expert's weights in `dtype` or the checkpoint's own, in the layout of the family's
+        `*Experts` module.
 
         Raises NotFound for a layer or an expert that the model does not have.
         """
@@ -115,7 +134,9 @@ class Checkpoint:
         """
         return _hash(self._stored(layer, expert))
 
-    def load_expert(self, layer: int, expert: int, dtype: torch.dtype | None = None) -> LoadedExpert:
+    def load_expert(
+        self, layer: int, expert: int, dtype: torch.dtype | None = None
+    ) -> LoadedExpert:
         """Weights and content hash, of bytes that are read once."""
         try:
             stored = self._stored(layer, expert)
@@ -126,7 +147,8 @@ class Checkpoint:
         return LoadedExpert(_weights(stored, dtype or self.dtype), _hash(stored))
 
     def refresh(self) -> None:
-        """Take up files that were replaced, or written to, since they were opened; the digest is theirs from then on.
+        """Take up files that were replaced, or written to, since they were opened; the digest is
+        theirs from then on.
 
         Raises UnusableModel when they cannot be used, or are of another model.
         """
@@ -135,7 +157,9 @@ class Checkpoint:
             self._files, self.digest = files, checkpoint_digest(self._fields, files)
 
     def _are_put_back(self) -> bool:
-        """Whether files that were written to are of the same digest even so; they are read on then."""
+        """Whether files that were written to are of the same digest even so; they are
+        read on then.
+        """
         try:
             files = self._files.refreshed()
             if files is None or checkpoint_digest(self._fields, files) != self.digest:
@@ -155,13 +179,21 @@ class Checkpoint:
     def _sources(self, layer: int, expert: int) -> dict[str, ExpertParameter]:
         self.experts_module(layer)
         if not 0 <= expert < self.num_experts:
-            raise NotFound(f"layer {layer} of {self.name} has no expert {expert}; it has {self.num_experts}")
+            raise NotFound(
+                f"layer {layer} of {self.name} has no expert {expert}; it has {self.num_experts}"
+            )
         return self._layout.experts[layer]
 
 
 def _weights(stored: Stored, dtype: torch.dtype) -> ExpertWeights:
-    decoded = {name: [weight.decode(tensors, dtype) for weight, tensors in parts] for name, parts in stored.items()}
-    return {name: values[0] if len(values) == 1 else torch.cat(values) for name, values in decoded.items()}
+    decoded = {
+        name: [weight.decode(tensors, dtype) for weight, tensors in parts]
+        for name, parts in stored.items()
+    }
+    return {
+        name: values[0] if len(values) == 1 else torch.cat(values)
+        for name, values in decoded.items()
+    }
 
 
 def _hash(stored: Stored) -> bytes:
@@ -171,7 +203,9 @@ def _hash(stored: Stored) -> bytes:
     return content.value()
 
 
-def _split(model: PreTrainedModel, modules: list[ExpertsModule], weights: list[StoredWeight]) -> Layout:
+def _split(
+    model: PreTrainedModel, modules: list[ExpertsModule], weights: list[StoredWeight]
+) -> Layout:
     if not modules:
         raise missing_experts(model)
     for entry in modules:
@@ -187,12 +221,19 @@ def _num_experts(modules: list[ExpertsModule]) -> int:
 
 
 def _num_experts_per_token(model: PreTrainedModel, experts: ExpertsModule) -> int:
-    """What the gate beside the experts says; the configuration names this number differently in each family."""
+    """What the gate beside the experts says; the configuration names this number differently in
+    each family.
+    """
     block = model.get_submodule(experts.path.rpartition(".")[0])
     for gate in (*block.children(), model.config):
         chosen = getattr(gate, "top_k", None) or getattr(gate, "num_experts_per_tok", None)
         if isinstance(chosen, int):
             if not 1 <= chosen <= experts.num_experts:
-                raise UnusableModel(f"config.json sends a token to {chosen} experts; a layer has {experts.num_experts}")
+                raise UnusableModel(
+                    f"config.json sends a token to {chosen} experts; a layer has "
+                    f"{experts.num_experts}"
+                )
             return chosen
-    raise UnusableModel(f"{model.config.model_type} does not say how many experts a token is sent to")
+    raise UnusableModel(
+        f"{model.config.model_type} does not say how many experts a token is sent to"
+    )

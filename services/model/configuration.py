@@ -18,7 +18,9 @@ COMPUTE_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.flo
 
 @dataclass(frozen=True)
 class Configuration:
-    """A checkpoint's configuration: as it stands in the file, and as transformers understands it."""
+    """A checkpoint's configuration: as it stands in the file, and as transformers
+    understands it.
+    """
 
     fields: dict[str, Any]
     weights_file: str | None  # that it names in place of the usual ones
@@ -45,22 +47,33 @@ class Configuration:
         return cls(dict(fields.values), fields.text("transformers_weights"), config)
 
     def dtype(self, files: TensorFiles) -> torch.dtype:
-        """The type to compute in unless told otherwise: the configuration's, else that of the first such weight."""
+        """The type to compute in unless told otherwise: the configuration's, else that of the first
+        such weight.
+        """
         named = getattr(self.config, "dtype", None)
         if isinstance(named, torch.dtype) and named in COMPUTE_DTYPES.values():
             return named
-        stored = (COMPUTE_DTYPES[info.dtype] for info in files.infos if info.dtype in COMPUTE_DTYPES)
+        stored = (
+            COMPUTE_DTYPES[info.dtype] for info in files.infos if info.dtype in COMPUTE_DTYPES
+        )
         return next(stored, torch.float32)
 
 
 def _understood(directory: Path, fields: Fields) -> PreTrainedConfig:
     kind = fields.values.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise UnusableModel(f"{fields.source} is of model type {str(kind)[:100]}, which transformers does not know")
+        raise UnusableModel(
+            f"{fields.source} is of model type {str(kind)[:100]}, which transformers does not know"
+        )
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the boundary: transformers raises whatever its code meets in values it does not expect
-        raise UnusableModel(f"{fields.source} ({kind}) is not understood: {in_one_line(error)}") from error
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    # the boundary: transformers raises whatever its code meets in values it does not expect
+    except Exception as error:
+        raise UnusableModel(
+            f"{fields.source} ({kind}) is not understood: {in_one_line(error)}"
+        ) from error
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config

@@ -13,7 +13,9 @@ MAX_TOKENS = 2**32 - 1  # that can be said on the wire
 
 @dataclass(frozen=True)
 class ContextLimit:
-    """Most tokens of a sequence, prompt and continuation together; `note` says why where it is not the usual limit."""
+    """Most tokens of a sequence, prompt and continuation together; `note` says why where it is not
+    the usual limit.
+    """
 
     tokens: int
     note: str | None
@@ -22,12 +24,15 @@ class ContextLimit:
 def context_limit(config: PreTrainedConfig) -> ContextLimit:
     """The limit of a model.
 
-    Two kinds of rotary embedding, `longrope` and `dynamic`, choose their frequencies by the longest sequence of a
-    batch: a long one would change its mates. Up to the length of the original training they do not.
+    Two kinds of rotary embedding, `longrope` and `dynamic`, choose their frequencies by the longest
+    sequence of a batch: a long one would change its mates. Up to the length of the original
+    training they do not.
     """
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:
-        raise UnusableModel(f"config.json of this {config.model_type} model names no max_position_embeddings")
+        raise UnusableModel(
+            f"config.json of this {config.model_type} model names no max_position_embeddings"
+        )
     limit, note = min(limit, MAX_TOKENS), None
     for settings in _rope_settings(config):
         kind = settings.text("rope_type") or "default"
@@ -35,7 +40,8 @@ def context_limit(config: PreTrainedConfig) -> ContextLimit:
         if (kind == "longrope" and original < limit) or "dynamic" in kind:
             limit = min(limit, original)
             note = (
-                f"contexts end at {limit} tokens, the length of the original training: beyond it the rotary embedding "
+                f"contexts end at {limit} tokens, the length of the original training: beyond it "
+                "the rotary embedding "
                 f"({kind}) would make a sequence depend on those it shares a batch with"
             )
     return ContextLimit(limit, note)
@@ -48,4 +54,6 @@ def _rope_settings(config: PreTrainedConfig) -> Iterator[Fields]:
     if "rope_type" in source.values:
         yield source
         return
-    yield from (source.inner(name) for name, value in source.values.items() if isinstance(value, dict))
+    yield from (
+        source.inner(name) for name, value in source.values.items() if isinstance(value, dict)
+    )

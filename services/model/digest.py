@@ -1,4 +1,6 @@
-"""Names for contents: of a checkpoint by its headers and samples of its bytes, of an expert by all of its bytes."""
+"""Names for contents: of a checkpoint by its headers and samples of its bytes, of an expert by all
+of its bytes.
+"""
 
 import hashlib
 import json
@@ -12,15 +14,18 @@ import torch
 from services.model.tensor_files import TensorFiles
 
 DIGEST_BYTES = 16
-# Samples are asked for side by side: a store behind a network takes its time for each, whatever the size.
+# Samples are asked for side by side: a store behind a network takes its time for each, whatever the
+# size.
 NUM_SAMPLERS = 16
 TENSORS_AT_ONCE = 64
 
 
 def checkpoint_digest(fields: dict[str, Any], files: TensorFiles) -> str:
-    """BLAKE2b-128, in hex, over the configuration and each tensor's name, type, shape and sample, not the sharding.
+    """BLAKE2b-128, in hex, over the configuration and each tensor's name, type, shape and sample,
+    not the sharding.
 
-    Any training changes it, though few bytes are read. Raises UnusableModel when a tensor cannot be read.
+    Any training changes it, though few bytes are read. Raises UnusableModel when a tensor cannot be
+    read.
     """
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digest.update(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
@@ -33,10 +38,14 @@ def checkpoint_digest(fields: dict[str, Any], files: TensorFiles) -> str:
 
 def _sample_hashes(files: TensorFiles) -> dict[str, bytes]:
     names = [info.name for info in files.infos]
-    groups = [names[first : first + TENSORS_AT_ONCE] for first in range(0, len(names), TENSORS_AT_ONCE)]
+    groups = [
+        names[first : first + TENSORS_AT_ONCE] for first in range(0, len(names), TENSORS_AT_ONCE)
+    ]
 
     def hashes(group: list[str]) -> list[bytes]:
-        return [hashlib.blake2b(files.sample(name), digest_size=DIGEST_BYTES).digest() for name in group]
+        return [
+            hashlib.blake2b(files.sample(name), digest_size=DIGEST_BYTES).digest() for name in group
+        ]
 
     with ThreadPoolExecutor(NUM_SAMPLERS, "sample-tensors") as samplers:
         return dict(zip(names, chain.from_iterable(samplers.map(hashes, groups)), strict=True))
@@ -45,15 +54,17 @@ def _sample_hashes(files: TensorFiles) -> dict[str, bytes]:
 class ContentHash:
     """BLAKE2b-128 over tensors, of one expert or of the trunk, each under its name within that.
 
-    A parameter that is stored in several parts, as gate and up projection mostly are, hashes as if it were stored in
-    one: the hash names the weights, not the layout of the files.
+    A parameter that is stored in several parts, as gate and up projection mostly are, hashes as if
+    it were stored in one: the hash names the weights, not the layout of the files.
     """
 
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
     def add(self, name: str, stored: Sequence[tuple[torch.Tensor, ...]]) -> None:
-        """Add a weight that is stacked along its first dimension from parts, each its values and, maybe, scales."""
+        """Add a weight that is stacked along its first dimension from parts, each its values and,
+        maybe, scales.
+        """
         for role, parts in zip(("values", "scales"), zip(*stored, strict=True), strict=False):
             size = sum(part.numel() for part in parts)
             self._hash.update(f"{name} {role} {parts[0].dtype} {size}\n".encode())

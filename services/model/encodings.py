@@ -11,14 +11,32 @@ import torch
 from services.model.refusals import UnusableModel
 from services.model.tensor_files import TensorFiles, TensorInfo
 
-# Small integers are not among them: they are weights quantised in some way, so that their values are not the weights.
+# Small integers are not among them: they are weights quantised in some way, so that their values
+# are not the weights.
 PLAIN_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"})
 FP8_DTYPE = "F8_E4M3"
 MXFP4_GROUP = 32  # values that share a scale
 MXFP4_SCALE_BIAS = 127
 
 # Indexed by a nibble: a sign bit, two exponent bits, one mantissa bit.
-_FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+_FP4_VALUES = (
+    0.0,
+    0.5,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    6.0,
+    -0.0,
+    -0.5,
+    -1.0,
+    -1.5,
+    -2.0,
+    -3.0,
+    -4.0,
+    -6.0,
+)
 
 Block = tuple[int, int]
 
@@ -33,7 +51,9 @@ class Encoding(Enum):
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """One weight of the model as it stands in the files: under its unquantised name, with the tensors it is made of."""
+    """One weight of the model as it stands in the files: under its unquantised name, with the
+    tensors it is made of.
+    """
 
     name: str
     shape: tuple[int, ...]  # once decoded
@@ -46,7 +66,9 @@ class StoredWeight:
         return tuple(files.read(name, part) for name in self.tensors)
 
     def decode(self, tensors: tuple[torch.Tensor, ...], dtype: torch.dtype) -> torch.Tensor:
-        """The values of what `read` gave, in `dtype`; that very tensor where nothing had to be converted."""
+        """The values of what `read` gave, in `dtype`; that very tensor where nothing had to be
+        converted.
+        """
         if self.encoding is Encoding.FP8:
             return _decode_fp8(tensors[0], tensors[1], self.block, dtype)
         if self.encoding is Encoding.MXFP4:
@@ -55,14 +77,20 @@ class StoredWeight:
 
 
 def check_quantisation(quantisation: Any) -> None:
-    """Raise UnusableModel for a `quantization_config` that is none of those read: FP8 with block scales, MXFP4."""
+    """Raise UnusableModel for a `quantization_config` that is none of those read: FP8 with block
+    scales, MXFP4.
+    """
     if quantisation is None:
         return
     method = quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation
     if method == "fp8":
         _fp8_block(quantisation)
     elif method != "mxfp4":
-        named = f"in a way without a name ({_said(quantisation)})" if method is None else f"by {str(method)[:100]}"
+        named = (
+            f"in a way without a name ({_said(quantisation)})"
+            if method is None
+            else f"by {str(method)[:100]}"
+        )
         raise UnusableModel(
             f"weights quantised {named} are not read; fp8 with block scales and mxfp4 are "
             f"(quantization_config in config.json)"
@@ -72,15 +100,22 @@ def check_quantisation(quantisation: Any) -> None:
 def stored_weights(files: TensorFiles, quantisation: dict[str, Any] | None) -> list[StoredWeight]:
     """Group the tensors of `files` into the weights that they encode.
 
-    Raises UnusableModel naming a tensor whose type is not read, whose scales are missing or of the wrong shape.
+    Raises UnusableModel naming a tensor whose type is not read, whose scales are missing or of the
+    wrong shape.
     """
     infos = {info.name: info for info in files.infos}
-    block = _fp8_block(quantisation) if quantisation and quantisation.get("quant_method") == "fp8" else None
+    block = (
+        _fp8_block(quantisation)
+        if quantisation and quantisation.get("quant_method") == "fp8"
+        else None
+    )
     return list(_grouped(infos, block))
 
 
 def _said(quantisation: dict[str, Any]) -> str:
-    """What a quantization_config without a method says: bitsandbytes' have load_in_4bit or load_in_8bit alone."""
+    """What a quantization_config without a method says: bitsandbytes' have load_in_4bit or
+    load_in_8bit alone.
+    """
     said = [f"{name}={value}" for name, value in quantisation.items() if value is not None]
     return ", ".join(said)[:100] or "it is empty"
 
@@ -107,19 +142,29 @@ def _is_scale(name: str, infos: dict[str, TensorInfo]) -> bool:
 
 def _fp8_block(quantisation: dict[str, Any]) -> Block:
     block = quantisation.get("weight_block_size")
-    if not (isinstance(block, list) and len(block) == 2 and all(type(side) is int and side > 0 for side in block)):
-        raise UnusableModel(f"fp8 weights need a weight_block_size of two sides in the configuration, not {block}")
+    if not (
+        isinstance(block, list)
+        and len(block) == 2
+        and all(type(side) is int and side > 0 for side in block)
+    ):
+        raise UnusableModel(
+            f"fp8 weights need a weight_block_size of two sides in the configuration, not {block}"
+        )
     return block[0], block[1]
 
 
-def _fp8_weight(info: TensorInfo, infos: dict[str, TensorInfo], block: Block | None) -> StoredWeight:
+def _fp8_weight(
+    info: TensorInfo, infos: dict[str, TensorInfo], block: Block | None
+) -> StoredWeight:
     scale = f"{info.name}_scale_inv"
     if block is None or scale not in infos or len(info.shape) < 2:
         raise UnusableModel(f"{info.name} is stored in fp8 but has no block scales ({scale})")
     *leading, rows, columns = info.shape
     grid = (*leading, math.ceil(rows / block[0]), math.ceil(columns / block[1]))
     if infos[scale].shape != grid:
-        raise UnusableModel(f"{scale} has shape {list(infos[scale].shape)}, where {list(grid)} is needed")
+        raise UnusableModel(
+            f"{scale} has shape {list(infos[scale].shape)}, where {list(grid)} is needed"
+        )
     return StoredWeight(info.name, info.shape, Encoding.FP8, (info.name, scale), block)
 
 
@@ -128,15 +173,27 @@ def _mxfp4_weight(info: TensorInfo, infos: dict[str, TensorInfo]) -> StoredWeigh
     scale = f"{name}_scales"
     if scale not in infos:
         raise UnusableModel(f"{info.name} has no scales ({scale})")
-    if len(info.shape) != 4 or info.shape[-1] != MXFP4_GROUP // 2 or {info.dtype, infos[scale].dtype} != {"U8"}:
-        raise UnusableModel(f"{info.name} is not laid out as mxfp4: {info.dtype} {list(info.shape)}")
+    if (
+        len(info.shape) != 4
+        or info.shape[-1] != MXFP4_GROUP // 2
+        or {info.dtype, infos[scale].dtype} != {"U8"}
+    ):
+        raise UnusableModel(
+            f"{info.name} is not laid out as mxfp4: {info.dtype} {list(info.shape)}"
+        )
     if infos[scale].shape != info.shape[:-1]:
-        raise UnusableModel(f"{scale} has shape {list(infos[scale].shape)}, not {list(info.shape[:-1])}")
+        raise UnusableModel(
+            f"{scale} has shape {list(infos[scale].shape)}, not {list(info.shape[:-1])}"
+        )
     experts, outputs, groups, _ = info.shape
-    return StoredWeight(name, (experts, groups * MXFP4_GROUP, outputs), Encoding.MXFP4, (info.name, scale))
+    return StoredWeight(
+        name, (experts, groups * MXFP4_GROUP, outputs), Encoding.MXFP4, (info.name, scale)
+    )
 
 
-def _decode_fp8(values: torch.Tensor, scales: torch.Tensor, block: Block, dtype: torch.dtype) -> torch.Tensor:
+def _decode_fp8(
+    values: torch.Tensor, scales: torch.Tensor, block: Block, dtype: torch.dtype
+) -> torch.Tensor:
     rows, columns = values.shape[-2:]
     by_row = scales.float().repeat_interleave(block[0], dim=-2)[..., :rows, :]
     by_value = by_row.repeat_interleave(block[1], dim=-1)[..., :columns]
@@ -144,9 +201,13 @@ def _decode_fp8(values: torch.Tensor, scales: torch.Tensor, block: Block, dtype:
 
 
 def _decode_mxfp4(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """[…, outputs, groups, 16] bytes and […, outputs, groups] exponents to […, inputs, outputs] values."""
+    """[…, outputs, groups, 16] bytes and […, outputs, groups] exponents to […, inputs, outputs]
+    values.
+    """
     table = torch.tensor(_FP4_VALUES)
-    nibbles = torch.stack((blocks & 0x0F, blocks >> 4), dim=-1).flatten(-2)  # the low one comes first
+    nibbles = torch.stack((blocks & 0x0F, blocks >> 4), dim=-1).flatten(
+        -2
+    )  # the low one comes first
     exponents = scales.to(torch.int32) - MXFP4_SCALE_BIAS
     values = torch.ldexp(table[nibbles.int()], exponents[..., None])
     return values.flatten(-2).transpose(-1, -2).to(dtype)

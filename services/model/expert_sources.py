@@ -1,4 +1,6 @@
-"""The stored weights that the experts of one layer are made of, in every layout that a checkpoint may have."""
+"""The stored weights that the experts of one layer are made of, in every layout that a checkpoint
+may have.
+"""
 
 from dataclasses import dataclass
 
@@ -13,7 +15,9 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ExpertPart:
-    """A stored weight for each expert of a layer, or one for all of them that is cut along its first dimension."""
+    """A stored weight for each expert of a layer, or one for all of them that is cut along its
+    first dimension.
+    """
 
     weights: tuple[StoredWeight, ...]
     is_fused: bool
@@ -25,18 +29,24 @@ class ExpertPart:
 
 @dataclass(frozen=True)
 class ExpertParameter:
-    """One parameter of a layer's `*Experts` module: its parts, stacked along an expert's first dimension."""
+    """One parameter of a layer's `*Experts` module: its parts, stacked along an expert's first
+    dimension.
+    """
 
     shape: Shape  # of one expert
     parts: tuple[ExpertPart, ...]
 
     def of(self, expert: int) -> list[tuple[StoredWeight, int | None]]:
-        """What each part of `expert` is, as `ExpertPart.of` says, in the order in which they are stacked."""
+        """What each part of `expert` is, as `ExpertPart.of` says, in the order in which they are
+        stacked.
+        """
         return [part.of(expert) for part in self.parts]
 
 
 class ExpertSources:
-    """Collects the stored weights of one layer's experts, then says what each parameter is made of."""
+    """Collects the stored weights of one layer's experts, then says what each parameter
+    is made of.
+    """
 
     def __init__(self, experts: ExpertsModule) -> None:
         self.layer = experts.layer
@@ -55,17 +65,21 @@ class ExpertSources:
             return
         expert = _expert_number(weight.name)
         if expert >= self._num_experts:
-            raise UnusableModel(f"{weight.name} is of an expert that the configuration does not have")
+            raise UnusableModel(
+                f"{weight.name} is of an expert that the configuration does not have"
+            )
         self._single.setdefault(destination.pattern, {})[expert] = weight
         self._converters[parameter] = destination.converter
 
     def parameters(self) -> dict[str, ExpertParameter]:
         """What each parameter of the module is made of.
 
-        Raises UnusableModel naming the expert and the projection that is missing, or the weight of the wrong shape.
+        Raises UnusableModel naming the expert and the projection that is missing, or the weight of
+        the wrong shape.
         """
         return {
-            name: self._parameter(name, tuple(parameter.shape)) for name, parameter in self._module.named_parameters()
+            name: self._parameter(name, tuple(parameter.shape))
+            for name, parameter in self._module.named_parameters()
         }
 
     def _parameter(self, name: str, shape: Shape) -> ExpertParameter:
@@ -77,7 +91,9 @@ class ExpertSources:
             raise UnusableModel(f"layer {self.layer} has no {name} for its experts")
         patterns = self._stacked_patterns(name)
         part_shape = (expert_shape[0] // len(patterns), *expert_shape[1:])
-        return ExpertParameter(expert_shape, tuple(self._part(pattern, part_shape) for pattern in patterns))
+        return ExpertParameter(
+            expert_shape, tuple(self._part(pattern, part_shape) for pattern in patterns)
+        )
 
     def _part(self, pattern: str, shape: Shape) -> ExpertPart:
         weights = self._single.get(pattern, {})
@@ -95,15 +111,21 @@ class ExpertSources:
                 return list(converter.source_patterns)
             case operations:
                 steps = ", ".join(type(operation).__name__ for operation in operations)
-                raise UnusableModel(f"layer {self.layer} stores {parameter} in a layout that is not read ({steps})")
+                raise UnusableModel(
+                    f"layer {self.layer} stores {parameter} in a layout that is not read ({steps})"
+                )
 
 
 def check_shape(weight: StoredWeight, shape: Shape) -> None:
     """Raise UnusableModel unless the stored weight has the shape that the model needs."""
     if weight.shape != shape:
-        raise UnusableModel(f"{weight.name} has shape {list(weight.shape)}, where the model needs {list(shape)}")
+        raise UnusableModel(
+            f"{weight.name} has shape {list(weight.shape)}, where the model needs {list(shape)}"
+        )
 
 
 def _expert_number(name: str) -> int:
-    *_, last = (part for part in name.split(".") if part.isdecimal())  # model.layers.3.mlp.experts.17.up_proj.weight
+    *_, last = (
+        part for part in name.split(".") if part.isdecimal()
+    )  # model.layers.3.mlp.experts.17.up_proj.weight
     return int(last)

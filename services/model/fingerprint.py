@@ -9,21 +9,26 @@ from services import kernels
 
 
 def numerics_fingerprint(device: torch.device) -> str:
-    """Name device kind, torch build, instruction sets (torch's and that of our kernels) and number of threads.
+    """Name device kind, torch build, instruction sets (torch's and that of our kernels) and number
+    of threads.
 
     Where two processes have the same fingerprint, the same computation gives the same bits in both.
     """
     build = f"torch {torch.__version__} {str(torch.version.git_version)[:12]}"
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        return f"cuda {torch.cuda.get_device_name(device)} sm_{major}{minor}; {build} cuda {torch.version.cuda}"
+        return (
+            f"cuda {torch.cuda.get_device_name(device)} sm_{major}{minor}; {build} cuda "
+            f"{torch.version.cuda}"
+        )
     instructions = torch.backends.cpu.get_cpu_capability()
     used = f"{instructions}, kernels {kernels.level()}"
     return f"cpu {_processor()} {used}; {build}; {torch.get_num_threads()} threads"
 
 
 def _processor() -> str:
-    # Linear algebra libraries choose their kernels by vendor and family too, not by instruction set alone.
+    # Linear algebra libraries choose their kernels by vendor and family too, not by instruction set
+    # alone.
     names = {"vendor_id": "", "cpu family": "", "model": ""}
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,7 +1,8 @@
-"""Attention layers of the common form by a call or a few of our kernels, where a trial shows them to be of that form.
+"""Attention layers of the common form by a call or a few of our kernels, where a trial shows them
+to be of that form.
 
-It is Llama's and Qwen3's: projections to queries, keys and values, perhaps a normalisation of each head, rotary
-embedding of whole heads by halves, attention, and a projection of what it gives.
+It is Llama's and Qwen3's: projections to queries, keys and values, perhaps a normalisation of each
+head, rotary embedding of whole heads by halves, attention, and a projection of what it gives.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +22,11 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 @called_directly
 class FusedAttention(torch.nn.Module):
-    """Does what `inner`, of the common form, does: in one call where each row of a batch is attended by itself.
+    """Does what `inner`, of the common form, does: in one call where each row of a batch is
+    attended by itself.
 
-    Else with one product for queries, keys and values. `call` is what `inner` called attention with at any time.
+    Else with one product for queries, keys and values. `call` is what `inner` called attention with
+    at any time.
     """
 
     def __init__(self, inner: torch.nn.Module, call: AttentionCall) -> None:
@@ -51,7 +54,9 @@ class FusedAttention(torch.nn.Module):
         packed: PackedBatch | AttentionProbe,
         **_: Any,
     ) -> tuple[torch.Tensor, None]:
-        """hidden_states [1, tokens, hidden], cosines and sines [1, tokens, width]; returns [1, tokens, hidden]."""
+        """hidden_states [1, tokens, hidden], cosines and sines [1, tokens, width]; returns [1,
+        tokens, hidden].
+        """
         if self._kernel is None or isinstance(packed, AttentionProbe) or not packed.rows_are_alone:
             return self._by_parts(hidden_states, position_embeddings, packed)
         rows = packed.for_kernels(position_embeddings)
@@ -78,7 +83,9 @@ class FusedAttention(torch.nn.Module):
         packed: PackedBatch | AttentionProbe,
     ) -> tuple[torch.Tensor, None]:
         product = linear(hidden_states[0], self.weight, self.bias, always=self._always)
-        query, key, value = product.view(len(product), -1, self._width).split(self._num_heads, dim=1)
+        query, key, value = product.view(len(product), -1, self._width).split(
+            self._num_heads, dim=1
+        )
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         cosines, sines = position_embeddings[0][0], position_embeddings[1][0]
@@ -101,14 +108,18 @@ class FusedAttention(torch.nn.Module):
 def fuse_attention(model: torch.nn.Module, forward: Callable[[AttentionProbe], object]) -> None:
     """Replace the attention layers of `model` that are of the common form, in place.
 
-    `forward` runs the model on some tokens with the probe as its batch. Of a layer that looks right the replacement is
-    tried with the keywords seen there; it stays where all that it hands on has the same bits.
+    `forward` runs the model on some tokens with the probe as its batch. Of a layer that looks right
+    the replacement is tried with the keywords seen there; it stays where all that it hands on has
+    the same bits.
     """
     seen: dict[str, dict[str, Any]] = {}
     hooks = [
         module.register_forward_pre_hook(_note(seen, path), with_kwargs=True)
         for path, module in model.named_modules()
-        if all(isinstance(getattr(module, name, None), KernelLinear) for name in (*PROJECTIONS, "o_proj"))
+        if all(
+            isinstance(getattr(module, name, None), KernelLinear)
+            for name in (*PROJECTIONS, "o_proj")
+        )
     ]
     forward(AttentionProbe())
     for hook in hooks:
@@ -120,7 +131,9 @@ def fuse_attention(model: torch.nn.Module, forward: Callable[[AttentionProbe], o
 
 
 def _note(seen: dict[str, dict[str, Any]], path: str) -> Callable[..., None]:
-    def note(_module: torch.nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    def note(
+        _module: torch.nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> None:
         if not positional and {"hidden_states", "position_embeddings", "packed"} <= keywords.keys():
             seen[path] = keywords
 
@@ -128,7 +141,9 @@ def _note(seen: dict[str, dict[str, Any]], path: str) -> Callable[..., None]:
 
 
 def _fused(inner: torch.nn.Module, keywords: dict[str, Any]) -> FusedAttention | None:
-    """The replacement of a layer that is called with such keywords, or None where it would not do the same."""
+    """The replacement of a layer that is called with such keywords, or None where it would not do
+    the same.
+    """
     _, call = _run(inner, keywords, keywords["hidden_states"])
     if not _looks_right(inner, call, keywords["position_embeddings"]):
         return None
@@ -137,14 +152,24 @@ def _fused(inner: torch.nn.Module, keywords: dict[str, Any]) -> FusedAttention |
     for scale in TRIAL_SCALES:
         shape, dtype = keywords["hidden_states"].shape, keywords["hidden_states"].dtype
         hidden = (torch.randn(shape, generator=generator) * scale).to(dtype)
-        (expected, before), (output, after) = _run(inner, keywords, hidden), _run(fused, keywords, hidden)
-        pairs = [(expected, output), (before.query, after.query), (before.key, after.key), (before.value, after.value)]
+        (expected, before), (output, after) = (
+            _run(inner, keywords, hidden),
+            _run(fused, keywords, hidden),
+        )
+        pairs = [
+            (expected, output),
+            (before.query, after.query),
+            (before.key, after.key),
+            (before.value, after.value),
+        ]
         if not all(torch.equal(one, other) for one, other in pairs):
             return None
     return fused
 
 
-def _run(layer: torch.nn.Module, keywords: dict[str, Any], hidden: torch.Tensor) -> tuple[torch.Tensor, AttentionCall]:
+def _run(
+    layer: torch.nn.Module, keywords: dict[str, Any], hidden: torch.Tensor
+) -> tuple[torch.Tensor, AttentionCall]:
     probe = AttentionProbe()
     output, _ = layer(**{**keywords, "hidden_states": hidden, "packed": probe})
     (call,) = probe.calls.values()
@@ -160,9 +185,13 @@ def _looks_right(inner: torch.nn.Module, call: AttentionCall, position_embedding
         call.value.shape[3] == width
         and call.value.shape[1] == call.key.shape[1]
         and len(inner.get_submodule("o_proj").get_parameter("weight")) == projections[0].in_features
-        and [projection.out_features for projection in projections] == [width * heads for heads in num_heads]
+        and [projection.out_features for projection in projections]
+        == [width * heads for heads in num_heads]
         and len({projection.bias is None for projection in projections}) == 1
-        and (norms == [None, None] or all(isinstance(norm, KernelNorm) and len(norm.weight) == width for norm in norms))
+        and (
+            norms == [None, None]
+            or all(isinstance(norm, KernelNorm) and len(norm.weight) == width for norm in norms)
+        )
         and isinstance(position_embeddings, tuple)
         and all(angles.shape == (1, num_tokens, width) for angles in position_embeddings)
         and all(angles.dtype == call.query.dtype for angles in position_embeddings)

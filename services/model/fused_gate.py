@@ -1,7 +1,8 @@
-"""Gates of the common forms as one call of our kernels, where a trial shows that they are of such a form.
+"""Gates of the common forms as one call of our kernels, where a trial shows that they are of such a
+form.
 
-The form is a linear layer, the choice of the highest and a softmax, before or after the choice: Mixtral's, Qwen's,
-gpt-oss's and others'.
+The form is a linear layer, the choice of the highest and a softmax, before or after the choice:
+Mixtral's, Qwen's, gpt-oss's and others'.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,14 +25,20 @@ Routed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 @called_directly
 class FusedGate(torch.nn.Module):
-    """Does what `inner` does: rows [n, width] to logits [n, experts], weights and indices [n, chosen].
+    """Does what `inner` does: rows [n, width] to logits [n, experts], weights and indices [n,
+    chosen].
 
-    `begin` is called before. With `always` every number of rows goes through the kernel, so that a row's bits depend on
-    the row alone; else only as many as it is the faster for.
+    `begin` is called before. With `always` every number of rows goes through the kernel, so that a
+    row's bits depend on the row alone; else only as many as it is the faster for.
     """
 
     def __init__(
-        self, inner: torch.nn.Module, choice: kernels.Choice, begin: Callable[[], None], *, always: bool
+        self,
+        inner: torch.nn.Module,
+        choice: kernels.Choice,
+        begin: Callable[[], None],
+        *,
+        always: bool,
     ) -> None:
         super().__init__()
         self.inner = inner
@@ -55,7 +62,12 @@ def fused_gate(
 ) -> FusedGate | None:
     """The replacement of a gate for rows of `dtype`, or None where the gate is of another form."""
     weight, _ = _weights(inner)
-    if weight is None or weight.dim() != 2 or not kernels.linear_pays(1, weight) or weight.dtype is not dtype:
+    if (
+        weight is None
+        or weight.dim() != 2
+        or not kernels.linear_pays(1, weight)
+        or weight.dtype is not dtype
+    ):
         return None
     chooses_alike = (choice for choice in _choices(inner, weight) if _is_of_form(inner, choice))
     choice = next(chooses_alike, None)
@@ -72,11 +84,17 @@ def fused_gate(
 
 def _weights(inner: torch.nn.Module) -> tuple[Any, torch.Tensor | None]:
     own = dict(inner.named_parameters())
-    return (own["weight"], own.get("bias")) if own.keys() in ({"weight"}, {"weight", "bias"}) else (None, None)
+    return (
+        (own["weight"], own.get("bias"))
+        if own.keys() in ({"weight"}, {"weight", "bias"})
+        else (None, None)
+    )
 
 
 def _choices(inner: torch.nn.Module, weight: torch.Tensor) -> Iterator[kernels.Choice]:
-    """The choices that give results of the same shapes and dtypes; none for another kind of results."""
+    """The choices that give results of the same shapes and dtypes; none for another kind of
+    results.
+    """
     try:
         results = inner(torch.zeros(1, weight.shape[1], dtype=weight.dtype))
     except (TypeError, ValueError, RuntimeError, ArithmeticError):
@@ -85,7 +103,11 @@ def _choices(inner: torch.nn.Module, weight: torch.Tensor) -> Iterator[kernels.C
     if not isinstance(results, tuple) or [type(result) for result in results] != [torch.Tensor] * 3:
         return
     logits, weights, indices = results
-    if logits.dtype is not weight.dtype or indices.dtype is not torch.int64 or weights.shape != indices.shape:
+    if (
+        logits.dtype is not weight.dtype
+        or indices.dtype is not torch.int64
+        or weights.shape != indices.shape
+    ):
         return
     for softmax_first, renormalise in ((True, True), (True, False), (False, False)):
         yield kernels.Choice(indices.shape[-1], softmax_first, renormalise, weights.dtype)
@@ -103,14 +125,20 @@ def _is_of_form(inner: torch.nn.Module, choice: kernels.Choice) -> bool:
     return True
 
 
-def _by_torch(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, choice: kernels.Choice) -> Routed:
+def _by_torch(
+    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, choice: kernels.Choice
+) -> Routed:
     logits = F.linear(rows, weight, bias)
     weights, indices = chosen_by_torch(logits, choice)
     return logits, weights.to(choice.weights_dtype), indices
 
 
-def chosen_by_torch(logits: torch.Tensor, choice: kernels.Choice) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights, still in float32, and indices, both [n, chosen], of logits [n, experts]: what a choice means."""
+def chosen_by_torch(
+    logits: torch.Tensor, choice: kernels.Choice
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights, still in float32, and indices, both [n, chosen], of logits [n, experts]: what a
+    choice means.
+    """
     if choice.softmax_first:
         weights, indices = logits.softmax(-1, dtype=torch.float32).topk(choice.num_chosen)
     else:
@@ -122,8 +150,12 @@ def chosen_by_torch(logits: torch.Tensor, choice: kernels.Choice) -> tuple[torch
 
 
 def _agrees(inner: torch.nn.Module, fused: FusedGate, weight: torch.Tensor) -> bool:
-    """Whether the kernel chooses as torch does where logits are the same in both, having one summand but for a bias."""
+    """Whether the kernel chooses as torch does where logits are the same in both, having one
+    summand but for a bias.
+    """
     rows = torch.eye(weight.shape[1], dtype=weight.dtype)[:TRIAL_ROWS]
     (_, expected, chosen), (_, weights, indices) = inner(rows), fused(rows)
     tolerance = TOLERANCE[weights.dtype]
-    return torch.equal(indices, chosen) and torch.allclose(weights, expected, atol=tolerance, rtol=tolerance)
+    return torch.equal(indices, chosen) and torch.allclose(
+        weights, expected, atol=tolerance, rtol=tolerance
+    )

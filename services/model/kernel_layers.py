@@ -1,4 +1,6 @@
-"""Layers of transformers' models by our compiled kernels: the same functions, without torch's cost for few rows."""
+"""Layers of transformers' models by our compiled kernels: the same functions, without torch's cost
+for few rows.
+"""
 
 from typing import Any, TypeVar
 
@@ -13,8 +15,12 @@ PROBE_ROWS = 8
 Layer = TypeVar("Layer", bound=torch.nn.Module)
 
 
-def linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, always: bool) -> torch.Tensor:
-    """The linear layer of `rows` [n, inputs], by the kernel `always` or where it is the faster: [n, outputs]."""
+def linear(
+    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, always: bool
+) -> torch.Tensor:
+    """The linear layer of `rows` [n, inputs], by the kernel `always` or where it is the faster: [n,
+    outputs].
+    """
     if always or kernels.linear_pays(len(rows), weight):
         return kernels.linear(rows, weight, bias)
     return F.linear(rows, weight, bias)
@@ -23,8 +29,8 @@ def linear(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, 
 class KernelLinear(torch.nn.Module):
     """A linear layer [..., inputs] -> [..., outputs] with the weights of `inner`.
 
-    With `always` every number of rows goes through the kernel, so that a row's bits depend on the row alone; else
-    only as many as it is the faster for.
+    With `always` every number of rows goes through the kernel, so that a row's bits depend on the
+    row alone; else only as many as it is the faster for.
     """
 
     def __init__(self, inner: torch.nn.Linear, *, always: bool) -> None:
@@ -34,12 +40,15 @@ class KernelLinear(torch.nn.Module):
         self.always = always
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        output = linear(rows.reshape(-1, self.in_features), self.weight, self.bias, always=self.always)
+        output = linear(
+            rows.reshape(-1, self.in_features), self.weight, self.bias, always=self.always
+        )
         return output.view(*rows.shape[:-1], self.out_features)
 
 
 def called_directly(kind: type[Layer]) -> type[Layer]:
-    """Make calling a module of the class the same as calling its `forward`: hooks are not looked for.
+    """Make calling a module of the class the same as calling its `forward`: hooks are not looked
+    for.
 
     Torch does so in two functions more, and a layer of few rows takes little longer than they do.
     """
@@ -76,10 +85,16 @@ def use_kernels(module: torch.nn.Module, *, always: bool) -> None:
 
 
 def _epsilon_of_plain_norm(module: torch.nn.Module) -> float | None:
-    """The epsilon of a module that by its parameters and by trial computes Llama's normalisation, else None."""
+    """The epsilon of a module that by its parameters and by trial computes Llama's normalisation,
+    else None.
+    """
     epsilon: Any = getattr(module, "variance_epsilon", None)
     own = dict(module.named_parameters())
-    if not isinstance(epsilon, float) or list(own) != ["weight"] or next(module.children(), None) is not None:
+    if (
+        not isinstance(epsilon, float)
+        or list(own) != ["weight"]
+        or next(module.children(), None) is not None
+    ):
         return None
     weight = own["weight"]
     if weight.dim() != 1 or not kernels.linear_pays(1, weight):

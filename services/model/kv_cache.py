@@ -26,11 +26,16 @@ class LayerShape:
 class KvCache:
     """Storage for `num_tokens` tokens, [slots, heads, width] for each layer's keys and values.
 
-    Token p of a sequence lies in slot `table.first_slot + p` of every layer. `pool` says which slots are free.
+    Token p of a sequence lies in slot `table.first_slot + p` of every layer. `pool` says which
+    slots are free.
     """
 
     def __init__(
-        self, shapes: Mapping[int, LayerShape], num_tokens: int, dtype: torch.dtype, device: torch.device
+        self,
+        shapes: Mapping[int, LayerShape],
+        num_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         num_blocks = num_tokens // BLOCK_TOKENS
         slots = num_blocks * BLOCK_TOKENS
@@ -41,12 +46,16 @@ class KvCache:
             for layer, shape in shapes.items()
         }
         self._values = {
-            layer: torch.empty(slots, shape.value_heads, shape.value_width, dtype=dtype, device=device)
+            layer: torch.empty(
+                slots, shape.value_heads, shape.value_width, dtype=dtype, device=device
+            )
             for layer, shape in shapes.items()
         }
         self._for_kernels: dict[int, kernels.CachedLayer] = {}
 
-    def write(self, layer: int, slots: torch.Tensor | slice, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def write(
+        self, layer: int, slots: torch.Tensor | slice, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
         """Store keys and values [tokens, heads, width] at `slots` [tokens]."""
         if isinstance(slots, slice):
             self._keys[layer][slots] = keys
@@ -60,12 +69,16 @@ class KvCache:
         return self._keys[layer], self._values[layer]
 
     def for_kernels(self, layer: int) -> kernels.CachedLayer:
-        """The same as `kernels.AttentionLayer` takes them; the layer's keys and values are of one width."""
+        """The same as `kernels.AttentionLayer` takes them; the layer's keys and values are of one
+        width.
+        """
         if layer not in self._for_kernels:
             self._for_kernels[layer] = kernels.CachedLayer(*self.of_layer(layer))
         return self._for_kernels[layer]
 
-    def read(self, layer: int, first_slot: int, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(
+        self, layer: int, first_slot: int, num_tokens: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one sequence's keys and values, each [1, heads, num_tokens, width]."""
         end = first_slot + num_tokens
         keys = self._keys[layer][first_slot:end].transpose(0, 1)[None]

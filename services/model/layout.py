@@ -16,14 +16,18 @@ from services.model.unplaced import warn_of_unplaced
 class Layout:
     """Every stored weight that the model uses."""
 
-    experts: dict[int, dict[str, ExpertParameter]]  # by layer, then by the parameter's name in the `*Experts` module
+    experts: dict[
+        int, dict[str, ExpertParameter]
+    ]  # by layer, then by the parameter's name in the `*Experts` module
     trunk: dict[str, StoredWeight]  # by the name in the model's state dict
 
 
 def split(model: PreTrainedModel, weights: Iterable[StoredWeight]) -> Layout:
-    """Sort `weights` into experts and trunk of `model`, a skeleton; what has no place is left out, with a warning.
+    """Sort `weights` into experts and trunk of `model`, a skeleton; what has no place is left out,
+    with a warning.
 
-    Raises UnusableModel naming the layer, expert or tensor that is missing, superfluous or of the wrong shape.
+    Raises UnusableModel naming the layer, expert or tensor that is missing, superfluous or of the
+    wrong shape.
     """
     renames = Renames(model)
     state = model.state_dict()

@@ -1,4 +1,6 @@
-"""What attention has to know of a step's batch, in which chunks and single tokens of sequences lie side by side."""
+"""What attention has to know of a step's batch, in which chunks and single tokens of sequences lie
+side by side.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +16,9 @@ from services.model.kv_cache import KvCache
 
 
 class Segment(NamedTuple):
-    """The tokens of one sequence in the batch: `num_tokens` of them from position `first_position` on."""
+    """The tokens of one sequence in the batch: `num_tokens` of them from position `first_position`
+    on.
+    """
 
     first_token: int
     num_tokens: int
@@ -32,7 +36,9 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class VisibleKeys:
-    """For each row the slots that it sees: `num_keys` [rows] of them from `first_slots` [rows] on; none for padding."""
+    """For each row the slots that it sees: `num_keys` [rows] of them from `first_slots` [rows] on;
+    none for padding.
+    """
 
     first_slots: npt.NDArray[np.int64]
     num_keys: npt.NDArray[np.int64]
@@ -42,8 +48,8 @@ class VisibleKeys:
 class PackedBatch:
     """The segments of a step and where their keys and values lie.
 
-    Rows past their tokens are padding. With `row_by_row` every query is computed by itself, so that its bits depend on
-    its own keys alone. What is derived is made once and serves all layers.
+    Rows past their tokens are padding. With `row_by_row` every query is computed by itself, so that
+    its bits depend on its own keys alone. What is derived is made once and serves all layers.
     """
 
     cache: KvCache
@@ -79,14 +85,20 @@ class PackedBatch:
 
     @cached_property
     def written(self) -> torch.Tensor | slice:
-        """`slots` on the device, as a slice where they are neighbours, which is quicker to write to."""
+        """`slots` on the device, as a slice where they are neighbours, which is quicker to write
+        to.
+        """
         if len(self.segments) != 1:
             return torch.from_numpy(self.slots).to(self.device)
         segment = self.segments[0]
-        return slice(segment.first_slot + segment.first_position, segment.first_slot + segment.num_keys)
+        return slice(
+            segment.first_slot + segment.first_position, segment.first_slot + segment.num_keys
+        )
 
     def visible_keys(self, num_rows: int) -> VisibleKeys:
-        """What each of `num_rows` rows sees, of the rows that are attended by themselves; the others see nothing."""
+        """What each of `num_rows` rows sees, of the rows that are attended by themselves; the
+        others see nothing.
+        """
         if self._visible is None:
             alone = np.array(self.rows, dtype=np.int64) if self.row_by_row else self._table
             places, num_tokens, first_positions, slots = alone[alone[:, 1] == 1].T
@@ -109,11 +121,15 @@ class PackedBatch:
         if self._rows is None or self._rows[0] is not angles:
             cosines, sines = angles[0][0], angles[1][0]
             visible = self.visible_keys(len(cosines))
-            rows = kernels.CachedRows(visible.first_slots, visible.num_keys, self.slots, cosines, sines)
+            rows = kernels.CachedRows(
+                visible.first_slots, visible.num_keys, self.slots, cosines, sines
+            )
             self._rows = angles, rows
         return self._rows[1]
 
-    def mask(self, segment: Segment, window: int | None, device: torch.device) -> torch.Tensor | None:
+    def mask(
+        self, segment: Segment, window: int | None, device: torch.device
+    ) -> torch.Tensor | None:
         """Which keys each query of the segment may see, [queries, keys], or None for all."""
         key = (segment.first_position, segment.num_tokens, window)
         if key not in self._masks:

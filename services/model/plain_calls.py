@@ -1,4 +1,6 @@
-"""Calls of transformers' modules without what surrounds them and does nothing here, a few microseconds a time."""
+"""Calls of transformers' modules without what surrounds them and does nothing here, a few
+microseconds a time.
+"""
 
 import inspect
 from types import MethodType
@@ -8,20 +10,24 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-# Decorators of their forwards collect outputs that nobody asks for, read defaults and checkpoint gradients.
+# Decorators of their forwards collect outputs that nobody asks for, read defaults and checkpoint
+# gradients.
 WRAPPED = (PreTrainedModel, GradientCheckpointingLayer)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class PlainList(torch.nn.ModuleList):
-    """A list of modules of which a slice is a plain list: models take one on each forward, and run through it."""
+    """A list of modules of which a slice is a plain list: models take one on each forward, and run
+    through it.
+    """
 
     def __getitem__(self, index: int | slice) -> Any:
         return list(self)[index] if isinstance(index, slice) else super().__getitem__(index)
 
 
 def call_plainly(model: torch.nn.Module) -> None:
-    """Make calls within `model`, which is complete and in evaluation mode, go to the modules' own forwards, in place.
+    """Make calls within `model`, which is complete and in evaluation mode, go to the modules' own
+    forwards, in place.
 
     A module that has hooks by now keeps them; those that are registered later are not called.
     """

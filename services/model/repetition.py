@@ -1,4 +1,6 @@
-"""The tokens that a sequence has already, which a repetition penalty makes less likely to come again."""
+"""The tokens that a sequence has already, which a repetition penalty makes less likely to come
+again.
+"""
 
 from array import array
 from collections.abc import Iterable
@@ -8,7 +10,9 @@ import torch
 
 
 class Repetition:
-    """A sequence's penalty and its tokens, each once; as `RepetitionPenaltyLogitsProcessor` of transformers."""
+    """A sequence's penalty and its tokens, each once; as `RepetitionPenaltyLogitsProcessor` of
+    transformers.
+    """
 
     def __init__(self, penalty: float, prompt: Iterable[int]) -> None:
         self._penalty = penalty
@@ -22,7 +26,9 @@ class Repetition:
             self._ids.append(token)
 
     def penalise(self, row: torch.Tensor) -> None:
-        """Change the sequence's `row` of logits [vocabulary] in place, at the tokens that it has."""
+        """Change the sequence's `row` of logits [vocabulary] in place, at the tokens
+        that it has.
+        """
         ids = torch.from_numpy(np.array(self._ids)).to(row.device)
         values = row[ids]
         row[ids] = torch.where(values < 0, values * self._penalty, values / self._penalty)

@@ -1,4 +1,6 @@
-"""Draws the next tokens from logits, so that a draw depends on (seed, position) and the row's logits alone."""
+"""Draws the next tokens from logits, so that a draw depends on (seed, position) and the row's
+logits alone.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +11,8 @@ import torch
 
 from services.model.repetition import Repetition
 
-# Nearly all of the probability lies in so many tokens, and to find them is cheap where to sort all is not.
+# Nearly all of the probability lies in so many tokens, and to find them is cheap where to sort all
+# is not.
 NUM_CANDIDATES = 64
 # Sums of a vocabulary's probabilities in two orders differ by less than this share.
 ROUNDING = 1e-9
@@ -17,7 +20,9 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a sequence's tokens are drawn; the fields mean what `SamplingParameters` in common.proto says."""
+    """How a sequence's tokens are drawn; the fields mean what `SamplingParameters` in common.proto
+    says.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
@@ -32,7 +37,9 @@ def uniform(seed: int, position: int) -> float:
 
     Counter-based: a resumed or retried request draws what it would have drawn.
     """
-    digest = hashlib.blake2b(position.to_bytes(8, "little"), digest_size=8, key=seed.to_bytes(8, "little"))
+    digest = hashlib.blake2b(
+        position.to_bytes(8, "little"), digest_size=8, key=seed.to_bytes(8, "little")
+    )
     return float(int.from_bytes(digest.digest(), "little") >> 11) / float(1 << 53)
 
 
@@ -53,10 +60,11 @@ def draw_all(
     positions: Sequence[int],
     repetitions: Sequence[Repetition | None] = (),
 ) -> list[int]:
-    """The token at each position, from the rows of `logits` [sequences, vocabulary]; rows do not affect each other.
+    """The token at each position, from the rows of `logits` [sequences, vocabulary]; rows do not
+    affect each other.
 
-    `repetitions`, where there are any, come first; filters then apply in the order temperature, top-k, top-p, min-p, as
-    in transformers; ties keep the smaller token id.
+    `repetitions`, where there are any, come first; filters then apply in the order temperature,
+    top-k, top-p, min-p, as in transformers; ties keep the smaller token id.
     """
     if any(repetitions):
         logits = _penalised(logits, repetitions)
@@ -74,8 +82,12 @@ def draw_all(
     for place, row in enumerate(drawn):
         if finite[place]:
             sampling, point = samplings[row], uniform(samplings[row].seed, positions[row])
-            token = _draw_of_most_likely(best[place], ordered[place], totals[place], sampling, point)
-            tokens[row] = _draw_of_all(probabilities[place], sampling, point) if token is None else token
+            token = _draw_of_most_likely(
+                best[place], ordered[place], totals[place], sampling, point
+            )
+            tokens[row] = (
+                _draw_of_all(probabilities[place], sampling, point) if token is None else token
+            )
     return tokens
 
 
@@ -94,12 +106,16 @@ def _likeliest(logits: torch.Tensor) -> list[int]:
 
 
 def draw(logits: torch.Tensor, sampling: Sampling, position: int) -> int:
-    """The token at `position` of one sequence, from `logits` [vocabulary], as `draw_all` draws it."""
+    """The token at `position` of one sequence, from `logits` [vocabulary], as
+    `draw_all` draws it.
+    """
     return draw_all(logits[None], [sampling], [position])[0]
 
 
 def _most_likely(probabilities: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Tokens and probabilities of each row: the beginning of a stable sort of the whole row by falling probability."""
+    """Tokens and probabilities of each row: the beginning of a stable sort of the whole row by
+    falling probability.
+    """
     num_candidates = min(NUM_CANDIDATES, probabilities.shape[-1])
     tokens = probabilities.topk(num_candidates, dim=-1, sorted=False).indices.sort(dim=-1).values
     ordered, places = probabilities.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
@@ -115,7 +131,9 @@ def _most_likely(probabilities: torch.Tensor) -> tuple[list[torch.Tensor], list[
 def _draw_of_most_likely(
     tokens: torch.Tensor, ordered: torch.Tensor, total: float, sampling: Sampling, point: float
 ) -> int | None:
-    """The draw, or None where tokens that were left out, or the rounding of `total`, could alter it."""
+    """The draw, or None where tokens that were left out, or the rounding of `total`, could alter
+    it.
+    """
     if not len(ordered) or sampling.top_k > len(ordered):
         return None
     if sampling.top_k:
@@ -134,7 +152,9 @@ def _draw_of_most_likely(
 
 
 def _place(cumulative: torch.Tensor, bound: float, *, right: bool) -> int | None:
-    """The first place at which `bound` is reached (with `right`, passed), or None where that is not certain."""
+    """The first place at which `bound` is reached (with `right`, passed), or None where that is not
+    certain.
+    """
     bounds = torch.tensor([bound * (1 - ROUNDING), bound * (1 + ROUNDING)], dtype=torch.float64)
     earliest, latest = torch.searchsorted(cumulative, bounds, right=right).tolist()
     return int(earliest) if earliest == latest < len(cumulative) else None
@@ -145,7 +165,9 @@ def _draw_of_all(probabilities: torch.Tensor, sampling: Sampling, point: float) 
     return _draw_ordered(tokens, ordered, sampling, point)
 
 
-def _draw_ordered(tokens: torch.Tensor, ordered: torch.Tensor, sampling: Sampling, point: float) -> int:
+def _draw_ordered(
+    tokens: torch.Tensor, ordered: torch.Tensor, sampling: Sampling, point: float
+) -> int:
     kept = ordered[: _num_kept(ordered, sampling)]
     cumulative = kept.cumsum(0)
     index = int(torch.searchsorted(cumulative, point * float(cumulative[-1]), right=True))

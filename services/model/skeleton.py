@@ -1,4 +1,6 @@
-"""A model without weights: built on the meta device to see its structure, and where checkpoint names lead in it."""
+"""A model without weights: built on the meta device to see its structure, and where checkpoint
+names lead in it.
+"""
 
 import copy
 import re
@@ -27,7 +29,9 @@ class ExpertsModule:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a checkpoint's tensor goes: a name in the model's state dict, perhaps by a conversion with others."""
+    """Where a checkpoint's tensor goes: a name in the model's state dict, perhaps by a conversion
+    with others.
+    """
 
     name: str
     converter: WeightConverter | None
@@ -37,16 +41,20 @@ class Destination:
 def build_skeleton(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     """The causal language model of `config` on the meta device: no weight is allocated.
 
-    While it builds, the process's default dtype is `dtype`, in every thread: not for use beside running computations.
-    Raises UnusableModel when transformers cannot build it.
+    While it builds, the process's default dtype is `dtype`, in every thread: not for use beside
+    running computations. Raises UnusableModel when transformers cannot build it.
     """
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
-    except Exception as error:  # the boundary: transformers raises whatever its code meets in values it does not expect
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                copy.deepcopy(config), dtype=dtype
+            )
+    # the boundary: transformers raises whatever its code meets in values it does not expect
+    except Exception as error:
         reason = in_one_line(error)
         raise UnusableModel(
-            f"transformers cannot build this {config.model_type} model from its config.json: {reason}"
+            f"transformers cannot build this {config.model_type} model from its config.json: "
+            f"{reason}"
         ) from error
     return model
 
@@ -55,7 +63,8 @@ def experts_modules(model: nn.Module) -> list[ExpertsModule]:
     """Every module of experts that can be called apart from its block, in the order of layers."""
     found = []
     for path, module in model.named_modules():
-        # Both are there on every class that transformers' experts interface decorates, and on no other.
+        # Both are there on every class that transformers' experts interface decorates, and on no
+        # other.
         if hasattr(module, "_apply_gate") and hasattr(module, "num_experts"):
             layer = _LAYER.search(path)
             if layer is None:
@@ -65,19 +74,25 @@ def experts_modules(model: nn.Module) -> list[ExpertsModule]:
 
 
 class Renames:
-    """Where each tensor of a checkpoint goes in `model`, by transformers' own mapping for its family."""
+    """Where each tensor of a checkpoint goes in `model`, by transformers' own mapping for its
+    family.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         transforms = get_model_conversion_mapping(model)
         self._renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
         self._converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
-        self._by_pattern = {pattern: entry for entry in self._converters for pattern in entry.source_patterns}
+        self._by_pattern = {
+            pattern: entry for entry in self._converters for pattern in entry.source_patterns
+        }
         self._prefix = model.base_model_prefix
         self._state = model.state_dict()
 
     def destination(self, name: str) -> Destination:
         """Where the tensor `name` goes; the name it leads to need not exist in the model."""
-        renamed, pattern = rename_source_key(name, self._renamings, self._converters, self._prefix, self._state)
+        renamed, pattern = rename_source_key(
+            name, self._renamings, self._converters, self._prefix, self._state
+        )
         if renamed not in self._state and name in self._state:  # saved under the model's own names
             renamed, pattern = name, None
         return Destination(renamed, self._by_pattern[pattern] if pattern else None, pattern)

@@ -1,4 +1,6 @@
-"""One safetensors file: opened by its header, read tensor by tensor, and never as another file than was opened."""
+"""One safetensors file: opened by its header, read tensor by tensor, and never as another file than
+was opened.
+"""
 
 import json
 import math
@@ -50,12 +52,15 @@ class StoredTensor:
 class TensorFile:
     """A safetensors file that stays open. Safe to use from several threads.
 
-    What was replaced since is read as it was. What was written to since is not read any more: tensors are read into
-    memory of their own and not mapped, so that a file which is cut short is an error and not the process's end.
+    What was replaced since is read as it was. What was written to since is not read any more:
+    tensors are read into memory of their own and not mapped, so that a file which is cut short is
+    an error and not the process's end.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError when there is no such file, and ValueError when it is truncated or no safetensors file."""
+        """Raises OSError when there is no such file, and ValueError when it is truncated or no
+        safetensors file.
+        """
         self.path = path
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         weakref.finalize(self, os.close, self._file)
@@ -65,7 +70,8 @@ class TensorFile:
     def read(self, name: str, part: int | None = None) -> torch.Tensor:
         """The tensor `name`, or the `part`-th slice of its first dimension, in memory of its own.
 
-        Raises OSError when it cannot be read, and UnusableModel when the file has changed since it was opened.
+        Raises OSError when it cannot be read, and UnusableModel when the file has changed since it
+        was opened.
         """
         stored = self.tensors[name]
         if stored.dtype not in DTYPES:
@@ -79,7 +85,9 @@ class TensorFile:
         return values.view(DTYPES[stored.dtype]).reshape(shape)
 
     def sample(self, name: str) -> bytes:
-        """A few blocks of a tensor, always the same ones; all of a small one. Raises as `read` does."""
+        """A few blocks of a tensor, always the same ones; all of a small one. Raises as `read`
+        does.
+        """
         stored = self.tensors[name]
         size = stored.end - stored.begin
         if size <= 3 * SAMPLE_BLOCK_BYTES:
@@ -110,7 +118,8 @@ class TensorFile:
         """Called after reading, since whatever is written shows in the file's time first."""
         if _identity(os.fstat(self._file)) != self._identity:
             raise UnusableModel(
-                f"{self.path} has changed since this process opened it: put the former file back, or start it again"
+                f"{self.path} has changed since this process opened it: put the former file back, "
+                "or start it again"
             )
 
     def _read_header(self) -> dict[str, StoredTensor]:
@@ -125,7 +134,11 @@ class TensorFile:
         if not isinstance(header, dict):
             raise ValueError("its header is no object")
         first = LENGTH_BYTES + length
-        tensors = {name: _stored(name, entry, first) for name, entry in header.items() if name != "__metadata__"}
+        tensors = {
+            name: _stored(name, entry, first)
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
         end = max((tensor.end for tensor in tensors.values()), default=first)
         if end != size:
             raise ValueError(f"by its header it would have {end} bytes, it has {size}")
@@ -137,7 +150,10 @@ def _stored(name: str, entry: Any, first: int) -> StoredTensor:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its header does not say what {name} is") from error
-    if not all(isinstance(number, int) and number >= 0 for number in (*shape, begin, end)) or begin > end:
+    if (
+        not all(isinstance(number, int) and number >= 0 for number in (*shape, begin, end))
+        or begin > end
+    ):
         raise ValueError(f"its header says of {name} what cannot be")
     if dtype in DTYPES and math.prod(shape) * DTYPES[dtype].itemsize != end - begin:
         raise ValueError(f"{name} is {dtype} {list(shape)} in {end - begin} bytes")

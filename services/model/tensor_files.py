@@ -1,4 +1,6 @@
-"""The safetensors files of a checkpoint: what is in them, and reading no more of it than is asked for."""
+"""The safetensors files of a checkpoint: what is in them, and reading no more of it than is asked
+for.
+"""
 
 import logging
 from collections.abc import Collection, Iterator
@@ -47,7 +49,12 @@ class TensorFiles:
             more = _infos(handle, file)
             again = more.keys() & infos.keys()
             if again:
-                logger.warning("%s has %d tensors of files before it, and counts: %s", file, len(again), min(again))
+                logger.warning(
+                    "%s has %d tensors of files before it, and counts: %s",
+                    file,
+                    len(again),
+                    min(again),
+                )
             infos |= more
         return cls(infos, handles)
 
@@ -76,7 +83,8 @@ class TensorFiles:
             return self._handles[file].sample(name)
 
     def refreshed(self) -> "TensorFiles | None":
-        """The same tensors in the files as they are now; None where no file was replaced or written to.
+        """The same tensors in the files as they are now; None where no file was replaced or written
+        to.
 
         Raises UnusableModel when one cannot be used, or has other tensors.
         """
@@ -84,7 +92,9 @@ class TensorFiles:
         fresh = {file: _open(handle.path) for file, handle in stale.items()}
         for file, handle in fresh.items():
             if _infos(handle, file) != _infos(stale[file], file):
-                raise UnusableModel(f"{handle.path} has other tensors than when this process opened it")
+                raise UnusableModel(
+                    f"{handle.path} has other tensors than when this process opened it"
+                )
         return TensorFiles(self._infos, self._handles | fresh) if fresh else None
 
 
@@ -106,4 +116,7 @@ def _open(path: Path) -> TensorFile:
 
 
 def _infos(handle: TensorFile, file: str) -> dict[str, TensorInfo]:
-    return {name: TensorInfo(name, stored.shape, stored.dtype, file) for name, stored in handle.tensors.items()}
+    return {
+        name: TensorInfo(name, stored.shape, stored.dtype, file)
+        for name, stored in handle.tensors.items()
+    }

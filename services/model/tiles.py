@@ -1,8 +1,9 @@
-"""Row-wise modules in tiles of a fixed number of rows: a row's bits do not depend on the rows beside it.
+"""Row-wise modules in tiles of a fixed number of rows: a row's bits do not depend on the rows
+beside it.
 
-A matrix product picks its kernel, and with it the rounding, by the number of rows. With the number fixed, and the
-width of a tile a multiple of every vector register, what is left is the place within the tile, which the tests show
-to be without effect.
+A matrix product picks its kernel, and with it the rounding, by the number of rows. With the number
+fixed, and the width of a tile a multiple of every vector register, what is left is the place within
+the tile, which the tests show to be without effect.
 """
 
 import math
@@ -35,10 +36,11 @@ def pad_rows(rows: torch.Tensor, rows_per_tile: int = TILE_ROWS) -> torch.Tensor
 
 
 class Tiled(torch.nn.Module):
-    """Runs a row-wise module (a linear layer, a gate) whose output is `width` wide on one tile of rows at a time.
+    """Runs a row-wise module (a linear layer, a gate) whose output is `width` wide on one tile of
+    rows at a time.
 
-    Takes [..., input width]; a tensor comes back with the leading dimensions as they were, a tuple of tensors with rows
-    flattened, as gates return them.
+    Takes [..., input width]; a tensor comes back with the leading dimensions as they were, a tuple
+    of tensors with rows flattened, as gates return them.
     """
 
     def __init__(self, inner: torch.nn.Module, width: int) -> None:
@@ -74,9 +76,11 @@ def tile_linears(module: torch.nn.Module) -> None:
 
 
 def most_tile_rows(module: torch.nn.Module) -> int:
-    """Rows of the largest tile below `module`; a batch of a multiple of it leaves no tile half empty.
+    """Rows of the largest tile below `module`; a batch of a multiple of it leaves no tile half
+    empty.
 
-    A layer of our kernels needs no tiles for itself, but what comes after it computes on rows of its width.
+    A layer of our kernels needs no tiles for itself, but what comes after it computes on rows of
+    its width.
     """
     tiles = [layer.rows_per_tile for layer in module.modules() if isinstance(layer, Tiled)]
     widths = [layer.out_features for layer in module.modules() if isinstance(layer, KernelLinear)]

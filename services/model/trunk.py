@@ -1,4 +1,6 @@
-"""The trunk: everything of a model but its experts, as transformers' own module with the experts replaced."""
+"""The trunk: everything of a model but its experts, as transformers' own module with the experts
+replaced.
+"""
 
 import re
 from collections.abc import Callable
@@ -25,12 +27,14 @@ def build_trunk(
     progress: OnProgress | None = None,
     content: ContentHash | None = None,
 ) -> PreTrainedModel:
-    """The checkpoint's causal language model on `device`, with each block's experts replaced; in evaluation mode.
+    """The checkpoint's causal language model on `device`, with each block's experts replaced; in
+    evaluation mode.
 
-    `make_experts(layer, module)` gets the family's own module on the meta device and returns what is called in its
-    place: `(hidden [tokens, hidden_size], experts [tokens, k], weights [tokens, k]) -> [tokens, hidden_size]`. No
-    expert is allocated or read. `progress` is told after each tensor how many are loaded and how many there are; what
-    is read is added to `content`. Raises UnusableModel when a tensor cannot be read.
+    `make_experts(layer, module)` gets the family's own module on the meta device and returns what
+    is called in its place: `(hidden [tokens, hidden_size], experts [tokens, k], weights [tokens,
+    k]) -> [tokens, hidden_size]`. No expert is allocated or read. `progress` is told after each
+    tensor how many are loaded and how many there are; what is read is added to `content`. Raises
+    UnusableModel when a tensor cannot be read.
     """
     model = build_skeleton(checkpoint.config, dtype)
     for experts in experts_modules(model):
@@ -55,7 +59,9 @@ def _load(
 ) -> None:
     is_kept_in_float32 = _kept_in_float32(model, dtype)
     trunk = checkpoint.layout.trunk
-    for number, (name, weight) in enumerate(sorted(trunk.items()), start=1):  # in one order however it is stored
+    for number, (name, weight) in enumerate(
+        sorted(trunk.items()), start=1
+    ):  # in one order however it is stored
         wanted = torch.float32 if is_kept_in_float32(name) else _tensor(model, name).dtype
         stored = weight.read(checkpoint.files)
         _place(model, name, weight.decode(stored, wanted).to(device))
@@ -66,7 +72,9 @@ def _load(
 
 
 def _kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str], bool]:
-    """Which weights the family keeps in float32 when the rest is in `dtype`, as `from_pretrained` decides it."""
+    """Which weights the family keeps in float32 when the rest is in `dtype`, as `from_pretrained`
+    decides it.
+    """
     patterns = [pattern.replace("*", ".*") for pattern in model._get_dtype_plan(dtype)]
     if not patterns:
         return lambda name: False
@@ -75,8 +83,12 @@ def _kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[st
 
 
 def _fill_computed_buffers(model: PreTrainedModel, device: torch.device) -> None:
-    """Allocate the buffers in no checkpoint, such as rotary frequencies, and compute them as from_pretrained does."""
-    buffers = [(name, buffer) for name, buffer in model.named_non_persistent_buffers() if buffer.is_meta]
+    """Allocate the buffers in no checkpoint, such as rotary frequencies, and compute them as
+    from_pretrained does.
+    """
+    buffers = [
+        (name, buffer) for name, buffer in model.named_non_persistent_buffers() if buffer.is_meta
+    ]
     for name, buffer in buffers:
         _place(model, name, torch.full_like(buffer, _unset(buffer.dtype), device=device))
     initialise: Callable[[nn.Module], None] = model._init_weights
@@ -87,7 +99,9 @@ def _fill_computed_buffers(model: PreTrainedModel, device: torch.device) -> None
         value = _tensor(model, name)
         unset = value.isnan() if value.is_floating_point() else value == _unset(buffer.dtype)
         if unset.any():
-            raise UnusableModel(f"{name} of {model.config.model_type} is not in the checkpoint and was not computed")
+            raise UnusableModel(
+                f"{name} of {model.config.model_type} is not in the checkpoint and was not computed"
+            )
 
 
 def _unset(dtype: torch.dtype) -> float | int:
@@ -103,7 +117,11 @@ def _tensor(model: nn.Module, name: str) -> torch.Tensor:
 def _place(model: nn.Module, name: str, value: torch.Tensor) -> None:
     path, _, attribute = name.rpartition(".")
     owner = model.get_submodule(path)
-    setattr(owner, attribute, value if attribute in owner._buffers else nn.Parameter(value, requires_grad=False))
+    setattr(
+        owner,
+        attribute,
+        value if attribute in owner._buffers else nn.Parameter(value, requires_grad=False),
+    )
 
 
 def _check_complete(model: nn.Module) -> None:

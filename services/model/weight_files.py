@@ -13,22 +13,36 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 INDEX_SUFFIX = ".safetensors.index.json"
 # Of files that may hold weights, in this format or in another.
-WEIGHT_SUFFIXES = (".safetensors", INDEX_SUFFIX, ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz")
+WEIGHT_SUFFIXES = (
+    ".safetensors",
+    INDEX_SUFFIX,
+    ".bin",
+    ".gguf",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".npz",
+)
 MAX_NAMED = 5
 
 
 def weight_files(directory: Path, stated: str | None = None) -> list[str]:
     """The safetensors files to read, in this order: a tensor that several hold is the last one's.
 
-    They are the one that is `stated` in the configuration, else the single file, else those that the index names, all
-    that is in them. What else may be taken for the model is warned of. Raises UnusableModel that names what is there
-    where none of them is.
+    They are the one that is `stated` in the configuration, else the single file, else those that
+    the index names, all that is in them. What else may be taken for the model is warned of. Raises
+    UnusableModel that names what is there where none of them is.
     """
     if stated is None:
-        found = next((name for name in (SINGLE_FILE, INDEX_FILE) if (directory / name).is_file()), None)
+        found = next(
+            (name for name in (SINGLE_FILE, INDEX_FILE) if (directory / name).is_file()), None
+        )
         if found is None:
             raise UnusableModel(
-                f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}; only safetensors are read, and of these only "
+                f"{directory} has neither {SINGLE_FILE} nor {INDEX_FILE}; only safetensors are "
+                "read, and of these only "
                 f"under that name or by an index. {_what_is_there(directory)}"
             )
     else:
@@ -43,7 +57,9 @@ def _indexed(index: Path) -> list[str]:
     fields = Fields.read(index)
     files = fields.inner("weight_map").values.values()
     if not files or not all(isinstance(file, str) for file in files):
-        raise UnusableModel(f"{index} is not an index of weights: its weight_map has to name a file for each tensor")
+        raise UnusableModel(
+            f"{index} is not an index of weights: its weight_map has to name a file for each tensor"
+        )
     for file in files:
         _check_inside(str(index), file)
     return sorted(set(files))
@@ -57,17 +73,27 @@ def _check_inside(source: str, file: str) -> None:
 
 def _warn_of_others(directory: Path, read: Collection[str]) -> None:
     """Of the model's other shards, its index, its variants and an adapter."""
-    there = (name for name in _weights_there(directory) if name.startswith("model") and ".safetensors" in name)
+    there = (
+        name
+        for name in _weights_there(directory)
+        if name.startswith("model") and ".safetensors" in name
+    )
     others = [name for name in there if name not in read]
     if others:
-        logger.warning("%s: %s read, left aside: %s", directory, _listed(sorted(read)), _listed(others))
+        logger.warning(
+            "%s: %s read, left aside: %s", directory, _listed(sorted(read)), _listed(others)
+        )
     if (directory / "adapter_config.json").is_file():
         logger.warning("%s holds an adapter, too; the model is served without it", directory)
 
 
 def _what_is_there(directory: Path) -> str:
     there = _weights_there(directory)
-    return f"What is there: {_listed(there)}" if there else "There are no weights in any other format either"
+    return (
+        f"What is there: {_listed(there)}"
+        if there
+        else "There are no weights in any other format either"
+    )
 
 
 def _weights_there(directory: Path) -> list[str]:

@@ -7,16 +7,19 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from services.wire.frames import Weights
+from services.wire.received import Weights
 
 Positions: TypeAlias = npt.NDArray[np.int64]
 
 
-def weighted_sums(rows: torch.Tensor, sum_of_row: Positions, num_sums: int, weights: Weights | None) -> torch.Tensor:
-    """Add row i of `rows` [rows, hidden], times `weights[i]`, to sum `sum_of_row[i]`; [num_sums, hidden] in float32.
+def weighted_sums(
+    rows: torch.Tensor, sum_of_row: Positions, num_sums: int, weights: Weights | None
+) -> torch.Tensor:
+    """Add row i of `rows` [rows, hidden], times `weights[i]`, to sum `sum_of_row[i]`; [num_sums,
+    hidden] in float32.
 
-    Each sum is made in float32 in the order of its rows, so that it depends on them alone. One of no rows is zero.
-    `rows` is in the host's memory.
+    Each sum is made in float32 in the order of its rows, so that it depends on them alone. One of
+    no rows is zero. `rows` is in the host's memory.
     """
     if not len(rows):
         return torch.zeros(num_sums, rows.shape[1])

@@ -26,21 +26,29 @@ SERVICE_NAMES = (service.SERVICE_NAME, placement_service.SERVICE_NAME)
 STOP_SECONDS = 0.2
 
 
-async def run(settings: RouterSettings, *, on_ready: Callable[[int], Awaitable[None]] | None = None) -> None:
+async def run(
+    settings: RouterSettings, *, on_ready: Callable[[int], Awaitable[None]] | None = None
+) -> None:
     """Serve until told to stop. Raises ServingError when the router cannot start."""
     torch.set_num_threads(settings.threads)
-    with torch.inference_mode():  # around all steps: lanes would interleave what is entered for each
+    with (
+        torch.inference_mode()
+    ):  # around all steps: lanes would interleave what is entered for each
         await _serve(settings, on_ready)
 
 
-async def _serve(settings: RouterSettings, on_ready: Callable[[int], Awaitable[None]] | None) -> None:
+async def _serve(
+    settings: RouterSettings, on_ready: Callable[[int], Awaitable[None]] | None
+) -> None:
     assembly = Assembly(settings, Checkpoint.open(settings.model))
     running: Running | None = None
     health = Health(SERVICE_NAMES)
 
     def ready() -> Running:
         if running is None:
-            raise Unavailable("the router is not ready: it is loading, or waiting for expert services")
+            raise Unavailable(
+                "the router is not ready: it is loading, or waiting for expert services"
+            )
         return running
 
     def register(server: grpc.aio.Server) -> None:

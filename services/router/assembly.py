@@ -1,4 +1,6 @@
-"""Puts a router together: checkpoint, trunk, expert services and engine become one that is ready."""
+"""Puts a router together: checkpoint, trunk, expert services and engine become one
+that is ready.
+"""
 
 import asyncio
 import logging
@@ -51,7 +53,9 @@ class Assembly:
     def __init__(self, settings: RouterSettings, checkpoint: Checkpoint) -> None:
         self._settings = settings
         self._checkpoint = checkpoint
-        self._tokenizer_digest = tokenizer_digest(checkpoint.directory)  # now, as the configuration was read
+        self._tokenizer_digest = tokenizer_digest(
+            checkpoint.directory
+        )  # now, as the configuration was read
         self._check_context()
         self._numerics = Numerics(
             checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype),
@@ -84,7 +88,9 @@ class Assembly:
         self._is_stopped = False
 
     async def start(self, loops: asyncio.TaskGroup) -> Running:
-        """Load the trunk while the experts are found and given out; ready when both are, and warm."""
+        """Load the trunk while the experts are found and given out; ready when both
+        are, and warm.
+        """
         settings = self._settings
         fleet = self._build_fleet()
         self._loops.append(loops.create_task(fleet.run(settings.experts_wait_seconds)))
@@ -98,11 +104,17 @@ class Assembly:
             max_sequences=settings.max_sequences,
         )
         logger.info("computing on %s, kernels %s", self._numerics.device, kernels.level())
-        logger.info("keys and values take %d bytes a token; room for %d tokens", per_token, budget.num_tokens)
+        logger.info(
+            "keys and values take %d bytes a token; room for %d tokens",
+            per_token,
+            budget.num_tokens,
+        )
         engine = self._build_engine(trunk, fleet, budget)
         await fleet.complete()
         self._loops.append(loops.create_task(engine.run()))
-        await warm_up(engine, self._checkpoint.vocab_size, settings.max_batch_tokens, budget.max_context)
+        await warm_up(
+            engine, self._checkpoint.vocab_size, settings.max_batch_tokens, budget.max_context
+        )
         self._watch.restart()  # warming up is not traffic
         observe_fleet(fleet)
         balancer = Balancer(fleet, self._watch, Planner(), settings)
@@ -120,7 +132,9 @@ class Assembly:
         checkpoint, asked = self._checkpoint, self._settings.max_context
         if asked is not None and asked > checkpoint.max_context:
             note = checkpoint.context_note or "more than the model's positions"
-            raise BadState(f"max_context is {asked}, the model's limit is {checkpoint.max_context}: {note}")
+            raise BadState(
+                f"max_context is {asked}, the model's limit is {checkpoint.max_context}: {note}"
+            )
         if checkpoint.context_note is not None:
             logger.warning("%s", checkpoint.context_note)
 
@@ -150,17 +164,23 @@ class Assembly:
     def _load_trunk(self) -> Trunk:
         # Gradients are off per thread, and this is another one.
         with torch.no_grad():
-            return Trunk(self._checkpoint, self._numerics, self._dispatcher.compute, self._note_progress)
+            return Trunk(
+                self._checkpoint, self._numerics, self._dispatcher.compute, self._note_progress
+            )
 
     def _note_progress(self, num_loaded: int, num_total: int) -> None:
-        if self._is_stopped:  # a process waits for its threads, and this one would read on for minutes
+        if (
+            self._is_stopped
+        ):  # a process waits for its threads, and this one would read on for minutes
             raise Stopped
         if num_loaded == num_total:
             logger.info("loaded %d tensors of the trunk", num_total)
 
     def _build_engine(self, trunk: Trunk, fleet: Fleet, budget: KvBudget) -> Engine:
         settings = self._settings
-        cache = KvCache(trunk.kv_shapes, budget.num_tokens, self._numerics.dtype, self._numerics.device)
+        cache = KvCache(
+            trunk.kv_shapes, budget.num_tokens, self._numerics.dtype, self._numerics.device
+        )
         scheduler = Scheduler(
             cache.pool,
             max_sequences=settings.max_sequences,
@@ -216,5 +236,8 @@ def _wire_dtype(settings: RouterSettings, dtype: torch.dtype) -> torch.dtype:
     if settings.wire_dtype == "auto":
         return dtype
     if dtype is torch.float16:
-        raise BadState("wire_dtype is bfloat16, which has less precision than float16, the type that is computed in")
+        raise BadState(
+            "wire_dtype is bfloat16, which has less precision than float16, the type that is "
+            "computed in"
+        )
     return torch.bfloat16

@@ -13,12 +13,17 @@ MAX_PENALTY = 100.0
 
 
 def order_of(request: router_pb2.SequenceRequest, vocab_size: int) -> Order:
-    """The order that a request stands for. Raises InvalidRequest, naming the field and the limit."""
+    """The order that a request stands for.
+
+    Raises InvalidRequest, naming the field and the limit.
+    """
     prompt = tuple(request.prompt_token_ids)
     if not prompt:
         raise InvalidRequest("prompt_token_ids is empty")
     if max(prompt) >= vocab_size:
-        raise InvalidRequest(f"prompt_token_ids has {max(prompt)}; the vocabulary ends at {vocab_size - 1}")
+        raise InvalidRequest(
+            f"prompt_token_ids has {max(prompt)}; the vocabulary ends at {vocab_size - 1}"
+        )
     if request.max_new_tokens < 1:
         raise InvalidRequest("max_new_tokens is 0; it must be at least 1")
     trace = request.trace
@@ -37,7 +42,9 @@ def _trace_detail(number: int) -> TraceDetail:
     try:
         return TraceDetail(number)
     except ValueError as error:
-        raise InvalidRequest(f"trace_detail is {number}; it must be from 0 to {max(TraceDetail)}") from error
+        raise InvalidRequest(
+            f"trace_detail is {number}; it must be from 0 to {max(TraceDetail)}"
+        ) from error
 
 
 def _sampling(parameters: common_pb2.SamplingParameters) -> Sampling:
@@ -52,7 +59,12 @@ def _sampling(parameters: common_pb2.SamplingParameters) -> Sampling:
         parameters.seed,
         parameters.repetition_penalty if parameters.HasField("repetition_penalty") else 1.0,
     )
-    _check("temperature", sampling.temperature, 0.0 <= sampling.temperature <= MAX_TEMPERATURE, "from 0 to 100")
+    _check(
+        "temperature",
+        sampling.temperature,
+        0.0 <= sampling.temperature <= MAX_TEMPERATURE,
+        "from 0 to 100",
+    )
     _check("top_p", sampling.top_p, 0.0 < sampling.top_p <= 1.0, "above 0 and at most 1")
     _check("min_p", sampling.min_p, 0.0 <= sampling.min_p <= 1.0, "from 0 to 1")
     penalty = sampling.repetition_penalty

@@ -40,7 +40,9 @@ class PlacementService(placement_pb2_grpc.PlacementServiceServicer):
     ) -> router_pb2.AddExpertServicesResponse:
         if not request.addresses:
             raise InvalidRequest("addresses is empty; name at least one")
-        return router_pb2.AddExpertServicesResponse(addresses=await self._running().fleet.add(request.addresses))
+        return router_pb2.AddExpertServicesResponse(
+            addresses=await self._running().fleet.add(request.addresses)
+        )
 
     async def PlanPlacement(
         self, request: router_pb2.PlanPlacementRequest, context: grpc.aio.ServicerContext
@@ -63,8 +65,14 @@ async def _begun(
     running: Running, request: router_pb2.ChangePlacementRequest
 ) -> tuple[Operation, router_pb2.PlanPlacementResponse | None]:
     """The operation that is asked for, and its plan where it has one."""
-    name, force, model_digest = request.operation_id, request.force, running.description.model_digest
+    name, force, model_digest = (
+        request.operation_id,
+        request.force,
+        running.description.model_digest,
+    )
     if request.WhichOneof("change") != "planned":
         return running.fleet.change(name, goal_of(request, model_digest), force=force), None
-    operation, judged = await running.balancer.begin(name, strategy_of(request.planned.strategy), force=force)
+    operation, judged = await running.balancer.begin(
+        name, strategy_of(request.planned.strategy), force=force
+    )
     return operation, plan_message(judged, model_digest, running.balancer.outcomes)

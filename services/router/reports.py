@@ -19,14 +19,17 @@ def report_token(
     if sequence.order.return_routed_experts and step is not None:
         row = step.drawing.index(sequence)
         event.token.routed_experts.layers.extend(
-            common_pb2.RoutedLayer(layer=layer, experts=experts[row].tolist()) for layer, experts in step.routed.items()
+            common_pb2.RoutedLayer(layer=layer, experts=experts[row].tolist())
+            for layer, experts in step.routed.items()
         )
 
 
 def report_finish(
     response: router_pb2.RunResponse, name: int, ending: Ending, sequence: Sequence | None = None
 ) -> None:
-    """Add the end of the sequence that the gateway calls `name`; without a `sequence` it was never taken in."""
+    """Add the end of the sequence that the gateway calls `name`; without a `sequence` it was never
+    taken in.
+    """
     event = response.events.add()
     event.sequence = name
     finish = event.finish

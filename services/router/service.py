@@ -14,7 +14,8 @@ SERVICE_NAME = "moesaic.v1.RouterService"
 class RouterService(PlacementService, router_pb2_grpc.RouterServiceServicer):
     """Answers UNAVAILABLE until the router is ready.
 
-    What it inherits of PlacementService are calls that it had before there was that service, and that are deprecated.
+    What it inherits of PlacementService are calls that it had before there was that service, and
+    that are deprecated.
     """
 
     async def Describe(
@@ -23,7 +24,9 @@ class RouterService(PlacementService, router_pb2_grpc.RouterServiceServicer):
         return self._running().description
 
     def Run(
-        self, request_iterator: AsyncIterator[router_pb2.RunRequest], context: grpc.aio.ServicerContext
+        self,
+        request_iterator: AsyncIterator[router_pb2.RunRequest],
+        context: grpc.aio.ServicerContext,
     ) -> AsyncGenerator[router_pb2.RunResponse, None]:
         running = self._running()
         return Session(running.engine, running.description.vocab_size).run(request_iterator)

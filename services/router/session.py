@@ -20,8 +20,8 @@ MAX_EVENTS = 1024
 class Session:
     """What one stream has in flight. When the stream ends, so does every sequence that came by it.
 
-    Events wait in the outbox while the gateway reads slowly; tokens are bounded by the KV tokens of the session's own
-    sequences, and a gateway that leaves too many events unread is not read from.
+    Events wait in the outbox while the gateway reads slowly; tokens are bounded by the KV tokens of
+    the session's own sequences, and a gateway that leaves too many events unread is not read from.
     """
 
     def __init__(self, engine: Engine, vocab_size: int) -> None:
@@ -34,8 +34,12 @@ class Session:
         self._taken = asyncio.Event()
         self._num_submits = 0
 
-    async def run(self, requests: AsyncIterator[router_pb2.RunRequest]) -> AsyncGenerator[router_pb2.RunResponse, None]:
-        """Serve until the gateway ends the stream; raises InvalidRequest when it breaks the contract."""
+    async def run(
+        self, requests: AsyncIterator[router_pb2.RunRequest]
+    ) -> AsyncGenerator[router_pb2.RunResponse, None]:
+        """Serve until the gateway ends the stream; raises InvalidRequest when it breaks the
+        contract.
+        """
         self._engine.room_watchers.add(self._news)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -90,7 +94,9 @@ class Session:
         self._num_submits += 1
         for request in submit.sequences:
             if request.sequence in self._sequences:
-                raise InvalidRequest(f"sequence {request.sequence} is in flight already on this stream")
+                raise InvalidRequest(
+                    f"sequence {request.sequence} is in flight already on this stream"
+                )
             seconds = request.remaining_nanos / 1e9 if request.remaining_nanos else None
             try:
                 order = order_of(request, self._vocab_size)

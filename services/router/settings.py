@@ -32,41 +32,57 @@ class RouterSettings(BaseSettings):
         description="expert services as host:port; dns:///name:port for every address of a name",
     )
     model: Path = Field(EMBEDDED_MODEL, description="checkpoint directory")
-    model_name: str | None = Field(None, min_length=1, description="the model's name; unset for the directory's")
+    model_name: str | None = Field(
+        None, min_length=1, description="the model's name; unset for the directory's"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="type to compute in; auto is the checkpoint's"
     )
     combine: Literal["exact", "partial"] = Field(
         "exact",
-        description="who sums a row's experts: exact, the router, so that bits do not depend on who computed what; "
-        "partial, first each service its own, which sends fewer bytes back where a row has several experts on one",
+        description="who sums a row's experts: exact, the router, so that bits do not depend on "
+        "who computed what; "
+        "partial, first each service its own, which sends fewer bytes back where a row has "
+        "several experts on one",
     )
     wire_dtype: Literal["auto", "bfloat16"] = Field(
         "auto",
-        description="type that rows travel in: auto is the one computed in; bfloat16 halves the bytes of a float32 "
+        description="type that rows travel in: auto is the one computed in; bfloat16 halves the "
+        "bytes of a float32 "
         "model, at the cost of bfloat16's precision, for networks that are slow",
     )
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="device to compute on: cpu or cuda:N")
+    device: str = Field(
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="device to compute on: cpu or cuda:N"
+    )
     threads: PositiveInt = Field(1, description="threads of a CPU computation")
     max_context: PositiveInt | None = Field(
-        None, description="most tokens of prompt and continuation together; unset for the model's limit"
+        None,
+        description="most tokens of prompt and continuation together; unset for the model's limit",
     )
-    kv_memory: ByteSize = Field(ByteSize(1 << 30), description="memory for keys and values, such as 512MiB or 4GiB")
+    kv_memory: ByteSize = Field(
+        ByteSize(1 << 30), description="memory for keys and values, such as 512MiB or 4GiB"
+    )
     max_sequences: PositiveInt = Field(64, description="most sequences in flight")
     max_batch_tokens: PositiveInt = Field(
         1024, description="most tokens in one step; longer prompts are computed in chunks"
     )
-    default_max_new_tokens: PositiveInt = Field(256, description="tokens generated where a request names no limit")
-    lanes: Literal["auto"] | Annotated[int, Field(ge=1, le=8)] = Field(
-        "auto", description="steps in flight at once; auto is one unless more are measured to be better"
+    default_max_new_tokens: PositiveInt = Field(
+        256, description="tokens generated where a request names no limit"
     )
-    max_lanes: Annotated[int, Field(ge=1, le=8)] = Field(4, description="most lanes that auto may choose")
+    lanes: Literal["auto"] | Annotated[int, Field(ge=1, le=8)] = Field(
+        "auto",
+        description="steps in flight at once; auto is one unless more are measured to be better",
+    )
+    max_lanes: Annotated[int, Field(ge=1, le=8)] = Field(
+        4, description="most lanes that auto may choose"
+    )
     batch_invariant: bool = Field(
         False, description="give a request the same bits in any company, at some cost in speed"
     )
     capacity_factor: PositiveFloat | None = Field(
         None,
-        description="drop pairs beyond ceil(factor x tokens x k / experts) of an expert; unset drops none",
+        description="drop pairs beyond ceil(factor x tokens x k / experts) of an expert; unset "
+        "drops none",
     )
     trace_detail: Literal["request", "step", "layer"] = Field(
         "step", description="how much of a sampled request is traced where it does not say itself"
@@ -75,7 +91,8 @@ class RouterSettings(BaseSettings):
         0.05,
         ge=0,
         le=1,
-        description="share of the time in which one such request at a time is traced to its layers, with "
+        description="share of the time in which one such request at a time is traced to its "
+        "layers, with "
         "trace_detail=step",
     )
     experts_wait_seconds: PositiveFloat = Field(
@@ -84,30 +101,48 @@ class RouterSettings(BaseSettings):
         description="how long to wait for all expert services before starting with some",
     )
     coverage: Annotated[int, Field(ge=1, le=8)] = Field(
-        1, description="expert services that each expert is to be ready on; with 2 the loss of any one is covered"
+        1,
+        description="expert services that each expert is to be ready on; with 2 the loss of any "
+        "one is covered",
     )
     require_coverage: bool = Field(
-        False, description="refuse to start where memory cannot hold the coverage; else it is reported by a gauge"
+        False,
+        description="refuse to start where memory cannot hold the coverage; else it is reported "
+        "by a gauge",
     )
     unserved_seconds: PositiveFloat = Field(
         10.0,
         allow_inf_nan=False,
-        description="how long a request waits for an expert that no service can compute, before it ends",
+        description="how long a request waits for an expert that no service can compute, before "
+        "it ends",
     )
-    rebalance: bool = Field(True, description="move and replicate experts by itself where the load asks for it")
+    rebalance: bool = Field(
+        True, description="move and replicate experts by itself where the load asks for it"
+    )
     rebalance_seconds: PositiveFloat = Field(
-        10.0, allow_inf_nan=False, description="how often it is looked whether moving experts would pay"
+        10.0,
+        allow_inf_nan=False,
+        description="how often it is looked whether moving experts would pay",
     )
     rebalance_steps: PositiveInt = Field(
-        1024, description="steps of late whose load is planned for, and that a plan is judged by afterwards"
+        1024,
+        description="steps of late whose load is planned for, and that a plan is judged by "
+        "afterwards",
     )
     rebalance_gain: PositiveFloat = Field(
-        0.05, lt=1, description="share of the experts' time of a step that a plan is to save, or nothing is moved"
+        0.05,
+        lt=1,
+        description="share of the experts' time of a step that a plan is to save, or nothing is "
+        "moved",
     )
     frame_floor_seconds: PositiveFloat = Field(
-        0.2, allow_inf_nan=False, description="least time that an expert service is given for a frame"
+        0.2,
+        allow_inf_nan=False,
+        description="least time that an expert service is given for a frame",
     )
-    frame_checksums: bool = Field(True, description="send frames with a checksum, and have replies with one")
+    frame_checksums: bool = Field(
+        True, description="send frames with a checksum, and have replies with one"
+    )
     drain_seconds: NonNegativeFloat = Field(
         30.0, allow_inf_nan=False, description="how long sequences may go on when told to stop"
     )
@@ -116,7 +151,8 @@ class RouterSettings(BaseSettings):
     def _bits_are_not_promised_in_vain(self) -> Self:
         if self.batch_invariant and self.combine == "partial":
             raise ValueError(
-                "batch_invariant and combine=partial exclude each other: with partial sums the bits depend on which "
+                "batch_invariant and combine=partial exclude each other: with partial sums the "
+                "bits depend on which "
                 "service computes which expert"
             )
         return self
@@ -125,7 +161,8 @@ class RouterSettings(BaseSettings):
     def _every_decode_fits_in_a_step(self) -> Self:
         if self.max_batch_tokens < self.max_sequences:
             raise ValueError(
-                f"max_batch_tokens ({self.max_batch_tokens}) is below max_sequences ({self.max_sequences}): "
+                f"max_batch_tokens ({self.max_batch_tokens}) is below max_sequences "
+                f"({self.max_sequences}): "
                 "a step holds a token of every sequence"
             )
         return self

@@ -1,4 +1,6 @@
-"""The types of settings that are addresses: checked where they are read, before anybody is asked."""
+"""The types of settings that are addresses: checked where they are read, before
+anybody is asked.
+"""
 
 from typing import Annotated
 

@@ -6,18 +6,22 @@ import sys
 # From <malloc.h>: the names of what mallopt sets.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 MEBIBYTE = 1 << 20
-# Blocks below this come from the heap rather than from a mapping of their own; glibc allows no more.
+# Blocks below this come from the heap rather than from a mapping of their own; glibc allows no
+# more.
 MAX_HEAP_BLOCK_BYTES = 32 * MEBIBYTE
-# So much may lie unused at the heap's end before it is given back to the system, and so much more is asked for at once.
+# So much may lie unused at the heap's end before it is given back to the system, and so much more
+# is asked for at once.
 KEPT_BYTES = 256 * MEBIBYTE
 ASKED_FOR_BYTES = 64 * MEBIBYTE
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory for the next message instead of giving it back at once; whether the C library can.
+    """Keep freed memory for the next message instead of giving it back at once; whether the C
+    library can.
 
-    By default glibc maps every block above 128 KiB anew, and the kernel clears its pages: that costs more than sending
-    the message (docs/performance.md). At most KEPT_BYTES lie unused. Does nothing where the C library is not glibc.
+    By default glibc maps every block above 128 KiB anew, and the kernel clears its pages: that
+    costs more than sending the message (docs/performance.md). At most KEPT_BYTES lie unused. Does
+    nothing where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,6 @@
-"""What a process tells whoever started it, once it serves: its port, and what its start warned of."""
+"""What a process tells whoever started it, once it serves: its port, and what its start
+warned of.
+"""
 
 import json
 import logging
@@ -8,8 +10,14 @@ from contextlib import suppress
 
 MAX_WARNINGS = 8
 MAX_CHARACTERS = 500
-# The loggers of what reads the checkpoint: what they warn of stays, while others warn of states that pass.
-SOURCES = ("services.metadata.", "services.model.", "services.gateway.checkpoint", "services.router.assembly")
+# The loggers of what reads the checkpoint: what they warn of stays, while others warn of states
+# that pass.
+SOURCES = (
+    "services.metadata.",
+    "services.model.",
+    "services.gateway.checkpoint",
+    "services.router.assembly",
+)
 
 
 class Announcement(logging.Handler):
@@ -26,7 +34,9 @@ class Announcement(logging.Handler):
             self._warnings.append(" ".join(record.getMessage().split())[:MAX_CHARACTERS])
 
     def send(self, port: int) -> None:
-        """Write a line, `ready PORT` and behind it a JSON list of warnings if there are any; close the descriptor."""
+        """Write a line, `ready PORT` and behind it a JSON list of warnings if there are any; close
+        the descriptor.
+        """
         logging.getLogger().removeHandler(self)
         warnings = f" {json.dumps(self._warnings)}" if self._warnings else ""
         with suppress(BrokenPipeError):  # whoever wanted to know has left

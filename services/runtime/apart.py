@@ -8,10 +8,12 @@ Result = TypeVar("Result")
 
 
 async def apart(work: Coroutine[Any, Any, Result]) -> Result:
-    """Do `work` in a task of its own, which is cancelled with the caller and has ended when this returns.
+    """Do `work` in a task of its own, which is cancelled with the caller and has ended when this
+    returns.
 
-    A task group of Python 3.11 drops a cancellation that meets the failure of one of its own tasks. A loop that handles
-    such failures and goes on, by connecting again say, would then never end; with the group in another task it does.
+    A task group of Python 3.11 drops a cancellation that meets the failure of one of its own tasks.
+    A loop that handles such failures and goes on, by connecting again say, would then never end;
+    with the group in another task it does.
     """
     task = asyncio.ensure_future(work)
     try:

@@ -1,4 +1,6 @@
-"""The boundary of every server: requests are parsed and errors become statuses here, and nowhere else."""
+"""The boundary of every server: requests are parsed and errors become statuses here, and nowhere
+else.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -15,7 +17,8 @@ Parse = Callable[[bytes], Any]
 # A handler of a stream yields its responses, or writes them to its context.
 Streaming = Callable[..., AsyncGenerator[Any, None] | Awaitable[None]]
 
-# No failures of a handler. Whatever else is no Exception is one: compiled libraries raise their panics so.
+# No failures of a handler. Whatever else is no Exception is one: compiled libraries raise their
+# panics so.
 PASSED_ON = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 MAX_RETRY_SECONDS = 3600.0
 
@@ -23,8 +26,9 @@ MAX_RETRY_SECONDS = 3600.0
 class ErrorsToStatus(grpc.aio.ServerInterceptor):
     """Raises every ServingError of a handler as its status, and anything unforeseen as INTERNAL.
 
-    Requests are parsed inside the boundary too, so that bytes which are no message (text that is no UTF-8,
-    say) are the caller's fault: INVALID_ARGUMENT. Handlers without a parser keep receiving raw bytes.
+    Requests are parsed inside the boundary too, so that bytes which are no message (text that is no
+    UTF-8, say) are the caller's fault: INVALID_ARGUMENT. Handlers without a parser keep receiving
+    raw bytes.
     """
 
     async def intercept_service(
@@ -42,15 +46,23 @@ def _guarded(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
     parse = handler.request_deserializer or bytes
     serialise = handler.response_serializer
     if handler.unary_unary:
-        return grpc.unary_unary_rpc_method_handler(_answer(handler.unary_unary, parse), None, serialise)
+        return grpc.unary_unary_rpc_method_handler(
+            _answer(handler.unary_unary, parse), None, serialise
+        )
     if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, parse), None, serialise)
+        return grpc.unary_stream_rpc_method_handler(
+            _stream(handler.unary_stream, parse), None, serialise
+        )
     if handler.stream_stream:
-        return grpc.stream_stream_rpc_method_handler(_converse(handler.stream_stream, parse), None, serialise)
+        return grpc.stream_stream_rpc_method_handler(
+            _converse(handler.stream_stream, parse), None, serialise
+        )
     return handler
 
 
-def _answer(behaviour: Callable[..., Awaitable[Any]], parse: Parse) -> Callable[..., Awaitable[Any]]:
+def _answer(
+    behaviour: Callable[..., Awaitable[Any]], parse: Parse
+) -> Callable[..., Awaitable[Any]]:
     async def answer(request: bytes, context: grpc.aio.ServicerContext) -> Any:
         try:
             return await behaviour(_parsed(request, parse), context)
@@ -77,7 +89,9 @@ def _stream(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]
 def _converse(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]]:
     async def converse(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         # A generator around requests that nobody parses would cost something at each of them.
-        received = requests if parse is bytes else (_parsed(request, parse) async for request in requests)
+        received = (
+            requests if parse is bytes else (_parsed(request, parse) async for request in requests)
+        )
         try:
             await _write_all(behaviour(received, context), context)
         except PASSED_ON:
@@ -88,17 +102,24 @@ def _converse(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[Non
     return converse
 
 
-async def _write_all(responses: AsyncGenerator[Any, None] | Awaitable[None], context: grpc.aio.ServicerContext) -> None:
-    if isinstance(responses, Awaitable):  # a handler that writes for itself, as the health service's Watch does
+async def _write_all(
+    responses: AsyncGenerator[Any, None] | Awaitable[None], context: grpc.aio.ServicerContext
+) -> None:
+    if isinstance(
+        responses, Awaitable
+    ):  # a handler that writes for itself, as the health service's Watch does
         await responses
         return
-    # A handler that yields is closed here, in the task it ran in, however the call ends: its `finally` blocks and task
-    # groups work. Left to grpc it would be closed by the garbage collector, somewhere else.
+    # A handler that yields is closed here, in the task it ran in, however the call ends: its
+    # `finally` blocks and task groups work. Left to grpc it would be closed by the garbage
+    # collector, somewhere else.
     async with aclosing(responses):
         async for response in responses:
             try:
                 await context.write(response)
-            except grpc.aio.InternalError as error:  # the client left: nobody failed, and nobody can be told
+            except (
+                grpc.aio.InternalError
+            ) as error:  # the client left: nobody failed, and nobody can be told
                 raise asyncio.CancelledError from error
 
 
@@ -106,7 +127,9 @@ def _parsed(request: bytes, parse: Parse) -> Any:
     try:
         return parse(request)
     except (DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest("the request is not a valid message of its type; text fields must be UTF-8") from error
+        raise InvalidRequest(
+            "the request is not a valid message of its type; text fields must be UTF-8"
+        ) from error
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:

@@ -16,9 +16,10 @@ Message = TypeVar("Message")
 def as_serving_errors(peer: str) -> Iterator[None]:
     """Raise a ServingError for whatever ends a call to `peer` inside the block, a timeout included.
 
-    Besides its own error, grpc.aio raises CancelledError in a task that nobody cancelled when the peer, or a channel
-    that is closed, cancels the call, and InvalidStateError on a write to a call that has just ended. Let through, the
-    first would end its task without a word and the second the process.
+    Besides its own error, grpc.aio raises CancelledError in a task that nobody cancelled when the
+    peer, or a channel that is closed, cancels the call, and InvalidStateError on a write to a call
+    that has just ended. Let through, the first would end its task without a word and the second the
+    process.
     """
     try:
         yield

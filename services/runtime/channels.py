@@ -33,17 +33,19 @@ CHANNEL_OPTIONS = (
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel with message sizes, keepalive and reconnection fit for long streams; the caller closes it."""
+    """A channel with message sizes, keepalive and reconnection fit for long streams; the caller
+    closes it.
+    """
     return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
 
 
 async def resolve(target: str, *, timeout_seconds: float = RESOLVE_SECONDS) -> list[str]:
     """The addresses that `target` stands for, ordered.
 
-    `host:port` is one service and comes back as it is. `dns:///name:port` is one service for each A record of
-    the name (for each AAAA record where it has no A record, so that a dual-stack service counts once). Raises
-    InvalidRequest for a target without a port or with an impossible name, and Unavailable when the name cannot be
-    looked up in time.
+    `host:port` is one service and comes back as it is. `dns:///name:port` is one service for each A
+    record of the name (for each AAAA record where it has no A record, so that a dual-stack service
+    counts once). Raises InvalidRequest for a target without a port or with an impossible name, and
+    Unavailable when the name cannot be looked up in time.
     """
     host, port = split_address(target.removeprefix(DNS_SCHEME), lowest_port=1)
     if not target.startswith(DNS_SCHEME):
@@ -58,7 +60,9 @@ async def resolve(target: str, *, timeout_seconds: float = RESOLVE_SECONDS) -> l
 
 
 def split_address(address: str, *, lowest_port: int = 0) -> tuple[str, int]:
-    """`host:port` in its parts, as `split_host_port` has them. Raises InvalidRequest when it is no such thing."""
+    """`host:port` in its parts, as `split_host_port` has them. Raises InvalidRequest when it is no
+    such thing.
+    """
     try:
         return split_host_port(address, lowest_port=lowest_port)
     except ValueError as error:
@@ -66,6 +70,14 @@ def split_address(address: str, *, lowest_port: int = 0) -> tuple[str, int]:
 
 
 def _addresses(records: Sequence[tuple[Any, ...]]) -> list[str]:
-    four = {f"{host}:{port}" for family, _, _, _, (host, port, *_) in records if family == socket.AF_INET}
-    six = {f"[{host}]:{port}" for family, _, _, _, (host, port, *_) in records if family == socket.AF_INET6}
+    four = {
+        f"{host}:{port}"
+        for family, _, _, _, (host, port, *_) in records
+        if family == socket.AF_INET
+    }
+    six = {
+        f"[{host}]:{port}"
+        for family, _, _, _, (host, port, *_) in records
+        if family == socket.AF_INET6
+    }
     return sorted(four or six)

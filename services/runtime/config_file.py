@@ -14,13 +14,15 @@ LIKENESS = 0.8
 def read_table(file: Path, name: str) -> dict[str, Any]:
     """The table of that name, with keys as fields are called; empty where the file has none.
 
-    Raises Unreadable for what is no such file, for values outside of any table, and for a table whose name is almost
-    this one: what they say would silently not hold.
+    Raises Unreadable for what is no such file, for values outside of any table, and for a table
+    whose name is almost this one: what they say would silently not hold.
     """
     tables = _tables(file)
     for key, value in tables.items():
         if not isinstance(value, dict):
-            raise Unreadable(f"{file}: {key} is not a table; settings stand in tables such as [{name}]")
+            raise Unreadable(
+                f"{file}: {key} is not a table; settings stand in tables such as [{name}]"
+            )
     if name not in tables and (close := get_close_matches(name, tables, n=1, cutoff=LIKENESS)):
         raise Unreadable(f"{file}: [{close[0]}] should be [{name}]")
     return {key.replace("-", "_"): value for key, value in tables.get(name, {}).items()}

@@ -4,7 +4,9 @@ import asyncio
 
 
 class Doorbell:
-    """To be waited for by one task, which looks at its queue before it waits: a ring that nobody waits for is lost."""
+    """To be waited for by one task, which looks at its queue before it waits: a ring that nobody
+    waits for is lost.
+    """
 
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None

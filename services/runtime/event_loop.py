@@ -1,4 +1,6 @@
-"""The event loop that every service runs on: libuv's where it is installed, else the standard library's."""
+"""The event loop that every service runs on: libuv's where it is installed, else the standard
+library's.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine

@@ -1,7 +1,9 @@
-"""What becomes of an exception at a boundary, behind which others are served: one error to tell, the rest in the log.
+"""What becomes of an exception at a boundary, behind which others are served: one error to tell,
+the rest in the log.
 
-An exception that is a ServingError is told as it is. Any other says that something of ours is wrong, which is for the
-operator to read: the log has its traceback, once, and whoever waited hears INTERNAL.
+An exception that is a ServingError is told as it is. Any other says that something of ours is
+wrong, which is for the operator to read: the log has its traceback, once, and whoever waited hears
+INTERNAL.
 """
 
 import logging
@@ -20,14 +22,18 @@ _left_aside: dict[str, float] = {}  # when it was logged last, by place
 
 
 def leaves(error: BaseException) -> list[BaseException]:
-    """The exceptions of a group and of the groups within it; an exception that is no group is its only leaf."""
+    """The exceptions of a group and of the groups within it; an exception that is no group is its
+    only leaf.
+    """
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [leaf for inner in error.exceptions for leaf in leaves(inner)]
 
 
 def failure_of(error: BaseException, what: str) -> ServingError:
-    """The error to tell those whom `what` was done for; of a group its first, since that ended the others."""
+    """The error to tell those whom `what` was done for; of a group its first, since that ended the
+    others.
+    """
     error = leaves(error)[0]
     if isinstance(error, ServingError):
         return error

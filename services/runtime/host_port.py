@@ -14,7 +14,8 @@ SCHEME = re.compile(r"[^:/]*:/+")
 
 
 def split_host_port(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
-    """`host:port` in its parts, an IPv6 host without its brackets; a port of 0 is any free one to listen on.
+    """`host:port` in its parts, an IPv6 host without its brackets; a port of 0 is any free one to
+    listen on.
 
     Raises ValueError, saying the form and what is wrong, for anything else.
     """
@@ -36,7 +37,9 @@ def _host(host: str) -> str:
     if _is_ipv6(host):
         raise ValueError(f"{FORM}, with an IPv6 address in brackets such as [::1]:50051")
     if not HOST.fullmatch(host):
-        raise ValueError(f"{FORM}, and {host!r} is no host" if host else f"{FORM}, and the host is missing")
+        raise ValueError(
+            f"{FORM}, and {host!r} is no host" if host else f"{FORM}, and the host is missing"
+        )
     return host
 
 

@@ -11,7 +11,9 @@ BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 async def measure_loop_lag(interval_seconds: float = INTERVAL_SECONDS) -> None:
-    """Record, until cancelled, how much later than asked for the loop wakes a sleeper, in seconds."""
+    """Record, until cancelled, how much later than asked for the loop wakes a sleeper,
+    in seconds.
+    """
     histogram = metrics.get_meter(__name__).create_histogram(
         LOOP_LAG,
         unit="s",

@@ -12,10 +12,11 @@ FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-7s {service} %(name)s: %(message
 
 
 def configure_logging(service: str, level: str) -> None:
-    """Log `level` and above to stderr, every message in one line with the time in UTC and the service's name.
+    """Log `level` and above to stderr, every message in one line with the time in UTC and the
+    service's name.
 
-    What does not print is escaped, since clients and peers may have written it. Python's own warnings are logged too.
-    Replaces what was configured before.
+    What does not print is escaped, since clients and peers may have written it. Python's own
+    warnings are logged too. Replaces what was configured before.
     """
     formatter = _OneLine(FORMAT.format(service=service), datefmt="%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime

@@ -4,7 +4,9 @@ import asyncio
 
 
 class Notice:
-    """Every `send` wakes all that wait at the time. Who looks at the state and then waits at once misses nothing."""
+    """Every `send` wakes all that wait at the time. Who looks at the state and then waits at once
+    misses nothing.
+    """
 
     def __init__(self) -> None:
         self._sent = asyncio.Event()

@@ -41,9 +41,19 @@ FAILED_EXIT = 1
 INTERRUPTED_EXIT = 128 + signal.SIGINT
 KERNELS_VARIABLE = "MOESAIC_KERNELS"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# What a system says when it has no more of something, or may not be written to: no fault of the program's.
+# What a system says when it has no more of something, or may not be written to: no fault of the
+# program's.
 SHORTAGES = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EFBIG,
+    }
 )
 # From <linux/prctl.h>: the signal this process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
@@ -56,11 +66,19 @@ class ProcessSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_", frozen=True)
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
-    metrics_port: int | None = Field(None, ge=1, le=65_535, description="port for Prometheus; unset for none")
-    announce_fd: int | None = Field(None, ge=0, description="descriptor that gets `ready PORT` once serving")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level logged"
+    )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="port for Prometheus; unset for none"
+    )
+    announce_fd: int | None = Field(
+        None, ge=0, description="descriptor that gets `ready PORT` once serving"
+    )
     kernels: Literal["off", "portable", "avx2", "avx512", "avx512_bf16"] | None = Field(
-        None, description="best level of the compiled kernels that may be used, or off; unset for the processor's"
+        None,
+        description="best level of the compiled kernels that may be used, or off; unset for the "
+        "processor's",
     )
     parent_pid: int | None = Field(None, ge=1, description="process to die with")
 
@@ -83,7 +101,8 @@ def run_service(
     prog: str | None = None,
     examples: Sequence[str] = (),
 ) -> NoReturn:
-    """Run one service until it is told to stop, then end the process with the exit code of `run_process`.
+    """Run one service until it is told to stop, then end the process with the exit code of
+    `run_process`.
 
     Reads the settings, pins the threads that `settings.threads` names, and only then imports
     `services.<service>.app`, whose `run(settings, on_ready=...)` is the service.
@@ -103,11 +122,15 @@ def run_service(
 
 
 def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service: str) -> int:
-    """Run `life` in an event loop with logging and telemetry; the exit code, as `exit_code_of` has it."""
+    """Run `life` in an event loop with logging and telemetry; the exit code, as `exit_code_of` has
+    it.
+    """
     process = load(ProcessSettings, (), f"moesaic {service}")
     telemetry = load_telemetry(f"moesaic {service}")
     if process.kernels is not None:
-        os.environ[KERNELS_VARIABLE] = process.kernels  # read where kernels are imported, by every process alike
+        os.environ[KERNELS_VARIABLE] = (
+            process.kernels
+        )  # read where kernels are imported, by every process alike
     keep_freed_memory()
     configure_logging(service, process.log_level)
     announcement = Announcement(process.announce_fd) if process.announce_fd is not None else None
@@ -115,7 +138,9 @@ def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service
     measured = telemetry.metrics is not None or process.metrics_port is not None
 
     def run() -> None:
-        with configure_telemetry(service, uuid.uuid4().hex, telemetry, metrics_port=process.metrics_port):
+        with configure_telemetry(
+            service, uuid.uuid4().hex, telemetry, metrics_port=process.metrics_port
+        ):
             run_in_loop(_live(life(_announcer(announcement)), measured))
 
     return exit_code_of(run, command=service)
@@ -124,7 +149,8 @@ def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service
 def exit_code_of(run: Callable[[], int | None], *, command: str) -> int:
     """Call `run` and tell how it ended: what it returned, 130 when interrupted, 1 when it failed.
 
-    A ServingError is one line on stderr, as is what the system has no more of; anything else is a traceback in the log.
+    A ServingError is one line on stderr, as is what the system has no more of; anything else is a
+    traceback in the log.
     """
     try:
         return run() or 0
@@ -168,14 +194,19 @@ def _failed(command: str, errors: Sequence[BaseException]) -> int:
             print(f"moesaic {command}: {error}", file=sys.stderr, flush=True)
         elif isinstance(error, OSError) and error.errno in SHORTAGES:
             where = f" ({error.filename})" if error.filename is not None else ""
-            print(f"moesaic {command}: the system refuses: {error.strerror}{where}", file=sys.stderr, flush=True)
+            print(
+                f"moesaic {command}: the system refuses: {error.strerror}{where}",
+                file=sys.stderr,
+                flush=True,
+            )
         else:
             logger.critical("the process failed", exc_info=error)
     return FAILED_EXIT
 
 
 def _leave(code: int) -> NoReturn:
-    # The interpreter would take the modules of torch apart one by one for seconds; the kernel frees them at once.
+    # The interpreter would take the modules of torch apart one by one for seconds; the kernel frees
+    # them at once.
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
@@ -203,7 +234,9 @@ def _die_with(parent_pid: int | None) -> None:
 
 
 def _end_as_orphan(parent_pid: int) -> None:
-    """End the process for good when it still drains long after its parent died: nobody is there to do so."""
+    """End the process for good when it still drains long after its parent died: nobody is there to
+    do so.
+    """
     while os.getppid() == parent_pid:
         time.sleep(1.0)
     time.sleep(ORPHAN_SECONDS)

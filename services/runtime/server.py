@@ -16,7 +16,8 @@ from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
 
-# Frames are split well below this; what is larger is refused by gRPC itself with RESOURCE_EXHAUSTED.
+# Frames are split well below this; what is larger is refused by gRPC itself with
+# RESOURCE_EXHAUSTED.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 SERVER_OPTIONS = (
@@ -59,7 +60,8 @@ async def serving(
     drain_seconds: float,
     health: Health | None = None,
 ) -> AsyncIterator[int]:
-    """Serve on `listen` until the block ends, then let calls in flight finish within `drain_seconds`.
+    """Serve on `listen` until the block ends, then let calls in flight finish within
+    `drain_seconds`.
 
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
     Raises PortInUse when the address cannot be listened on.
@@ -68,7 +70,9 @@ async def serving(
     register(server)
     own_health = health or Health(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
-    reflection.enable_server_reflection((*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection(
+        (*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+    )
     port = _listen(server, listen)
     await own_health.draining()
     await server.start()

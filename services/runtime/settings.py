@@ -1,4 +1,6 @@
-"""Settings come from flags, variables, a file and defaults, in that order; a bad one is one readable line."""
+"""Settings come from flags, variables, a file and defaults, in that order; a bad one is one
+readable line.
+"""
 
 import json
 import os
@@ -38,7 +40,8 @@ SLIP = 0.85
 MAX_QUOTED = 160
 # Exit status of a command that was called wrongly, as argparse has it.
 USAGE_EXIT = 2
-# What would stand for an absent value; no argument of a process can contain it, so that `None` is a text too.
+# What would stand for an absent value; no argument of a process can contain it, so that `None` is a
+# text too.
 NO_TEXT = "\0"
 # What Kubernetes says in NAME_PORT of a Service called NAME, as Docker once did of a link.
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.+:\d+")
@@ -55,19 +58,27 @@ METAVARS = {
 
 
 def load(
-    settings_class: type[Settings], arguments: Sequence[str], prog: str, *, examples: Sequence[str] = ()
+    settings_class: type[Settings],
+    arguments: Sequence[str],
+    prog: str,
+    *,
+    examples: Sequence[str] = (),
 ) -> Settings:
-    """Read one service's settings: a flag wins over a variable, that over the file, that over the default.
+    """Read one service's settings: a flag wins over a variable, that over the file, that over the
+    default.
 
-    `--config FILE` or MOESAIC_CONFIG names a TOML file with one table per service, called as the class's
-    variables are: `MOESAIC_ROUTER_LISTEN` is `listen` in `[router]`. An empty variable is as
-    none. Prints the help and exits with 0 where asked for it, prints one line for each bad value and exits with 2.
+    `--config FILE` or MOESAIC_CONFIG names a TOML file with one table per service, called as the
+    class's variables are: `MOESAIC_ROUTER_LISTEN` is `listen` in `[router]`. An empty variable is
+    as none. Prints the help and exits with 0 where asked for it, prints one line for each bad value
+    and exits with 2.
     """
     parser = _parser(settings_class, prog, examples)
     try:
         flags = _flags(settings_class, parser, arguments)
         file = InitSettingsSource(settings_class, _table(settings_class, arguments, prog))
-        settings = settings_class(_build_sources=((flags, Variables(settings_class, env_ignore_empty=True), file), {}))
+        settings = settings_class(
+            _build_sources=((flags, Variables(settings_class, env_ignore_empty=True), file), {})
+        )
     except ValidationError as error:
         refuse(prog, _explain_all(settings_class, error.errors()))
     except SettingsError as error:
@@ -93,7 +104,8 @@ class Whole:
 class Variables(EnvSettingsSource):
     """Environment variables, with lists written `a,b` as well as in JSON.
 
-    What Kubernetes sets for a Service whose name happens to give a setting's variable is not taken for a setting.
+    What Kubernetes sets for a Service whose name happens to give a setting's variable is not taken
+    for a setting.
     """
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
@@ -108,7 +120,9 @@ class Variables(EnvSettingsSource):
             return [item.strip() for item in str(value).split(",")]
 
 
-def _parser(settings_class: type[BaseSettings], prog: str, examples: Sequence[str]) -> ArgumentParser:
+def _parser(
+    settings_class: type[BaseSettings], prog: str, examples: Sequence[str]
+) -> ArgumentParser:
     parser = ArgumentParser(
         prog=prog,
         description=cleandoc(settings_class.__doc__ or ""),
@@ -117,7 +131,11 @@ def _parser(settings_class: type[BaseSettings], prog: str, examples: Sequence[st
         allow_abbrev=False,
     )
     table = _table_name(settings_class)
-    parser.add_argument("--config", metavar="FILE", help=f"TOML file to read [{table}] from [env: {CONFIG_VARIABLE}]")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"TOML file to read [{table}] from [env: {CONFIG_VARIABLE}]",
+    )
     return parser
 
 
@@ -138,7 +156,9 @@ def _flags(
     )
 
 
-def _add_argument(settings_class: type[BaseSettings], parser: Any, *names: str, **keywords: Any) -> Any:
+def _add_argument(
+    settings_class: type[BaseSettings], parser: Any, *names: str, **keywords: Any
+) -> Any:
     if keywords.get("metavar") in METAVARS:
         keywords["metavar"] = METAVARS[keywords["metavar"]]
     if isinstance(keywords.get("help"), str):
@@ -150,7 +170,9 @@ def _add_argument(settings_class: type[BaseSettings], parser: Any, *names: str, 
 
 
 class _OneByOne(Action):
-    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option: Any = None) -> None:
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option: Any = None
+    ) -> None:
         already = json.loads(getattr(namespace, self.dest, None) or "[]")
         setattr(namespace, self.dest, json.dumps([*already, values]))
 
@@ -160,7 +182,9 @@ def _table_name(settings_class: type[BaseSettings]) -> str:
     return prefix.removeprefix(COMMON_PREFIX).rstrip("_").lower() or PROCESS_TABLE
 
 
-def _table(settings_class: type[BaseSettings], arguments: Sequence[str], prog: str) -> dict[str, Any]:
+def _table(
+    settings_class: type[BaseSettings], arguments: Sequence[str], prog: str
+) -> dict[str, Any]:
     before = ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
     before.add_argument("--config", default=os.environ.get(CONFIG_VARIABLE) or None)
     path = before.parse_known_args(list(arguments))[0].config
@@ -212,7 +236,9 @@ def _mention_slips(settings_class: type[BaseSettings], prog: str) -> None:
     for variable in sorted(os.environ):
         name = variable.upper()
         if name.startswith(prefix) and name not in known:
-            close = get_close_matches(name.removeprefix(prefix), [one.removeprefix(prefix) for one in known], 1, SLIP)
+            close = get_close_matches(
+                name.removeprefix(prefix), [one.removeprefix(prefix) for one in known], 1, SLIP
+            )
             if close:
                 _mention(f"{prog}: {variable} is no setting; {prefix}{close[0]} is")
 

@@ -23,9 +23,11 @@ MAX_WAITING_BYTES = 16 << 20
 
 
 class SpanOutbox:
-    """Takes encoded spans from any thread; what cannot be kept or sent is lost, and said once in the log.
+    """Takes encoded spans from any thread; what cannot be kept or sent is lost, and said once in
+    the log.
 
-    `resource` is the process that they are of. To be closed, which sends what is left and closes the `delivery`.
+    `resource` is the process that they are of. To be closed, which sends what is left and closes
+    the `delivery`.
     """
 
     def __init__(self, resource: Resource, delivery: Delivery) -> None:
@@ -72,11 +74,15 @@ class SpanOutbox:
             spans, self._waiting = self._waiting, []
             self._num_bytes, self._is_dropping = 0, False
         for message in _messages(spans):
-            self._delivery.deliver(partial(encode_request, self._encoded_resource, self._encoded_scope, message))
+            self._delivery.deliver(
+                partial(encode_request, self._encoded_resource, self._encoded_scope, message)
+            )
 
     def _note_dropping(self) -> None:
         if not self._is_dropping:
-            logger.warning("spans are dropped: the collector does not take them as fast as they are made")
+            logger.warning(
+                "spans are dropped: the collector does not take them as fast as they are made"
+            )
         self._is_dropping = True
 
 

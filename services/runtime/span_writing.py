@@ -1,4 +1,6 @@
-"""Spans in OTLP's encoding, written once they have ended: in a small part of the time that the SDK takes."""
+"""Spans in OTLP's encoding, written once they have ended: in a small part of the time that the SDK
+takes.
+"""
 
 import enum
 import re
@@ -8,7 +10,8 @@ from random import Random
 from struct import Struct
 from typing import NamedTuple
 
-# Of opentelemetry/proto/trace/v1/trace.proto: a field's number and wire type, as the byte before its value.
+# Of opentelemetry/proto/trace/v1/trace.proto: a field's number and wire type, as the byte before
+# its value.
 _TRACE_AND_SPAN_ID = Struct("2s16s2s8s")
 _TIMES = Struct("<cQcQ")  # start_time_unix_nano = 7, end_time_unix_nano = 8
 _START, _END = b"\x39", b"\x41"
@@ -19,10 +22,18 @@ _MESSAGE, _CODE_IS_ERROR = b"\x12", b"\x18\x02"
 # Of opentelemetry/proto/common/v1/common.proto: KeyValue and AnyValue.
 _KEY, _VALUE, _TEXT, _NUMBER = b"\x0a", b"\x12", b"\x0a", b"\x18"
 # Of ScopeSpans, ResourceSpans and ExportTraceServiceRequest.
-_SPANS, _SCOPE, _RESOURCE, _SCOPE_SPANS, _RESOURCE_SPANS = b"\x12", b"\x0a", b"\x0a", b"\x12", b"\x0a"
+_SPANS, _SCOPE, _RESOURCE, _SCOPE_SPANS, _RESOURCE_SPANS = (
+    b"\x12",
+    b"\x0a",
+    b"\x0a",
+    b"\x12",
+    b"\x0a",
+)
 
 # W3C Trace Context, version 00; a later version may go on after a hyphen.
-_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACEPARENT = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+)
 _SAMPLED_FLAG = 1
 
 _ALL_BITS = (1 << 64) - 1  # of a negative number: its two's complement
@@ -60,7 +71,10 @@ class SpanRef(NamedTuple):  # made for each span: a frozen dataclass takes three
         if match is None or (match[1] == "00" and match[5]):
             return None
         return cls(
-            bytes.fromhex(match[2]), bytes.fromhex(match[3]), bool(int(match[4], 16) & _SAMPLED_FLAG), tracestate
+            bytes.fromhex(match[2]),
+            bytes.fromhex(match[3]),
+            bool(int(match[4], 16) & _SAMPLED_FLAG),
+            tracestate,
         )
 
     @property
@@ -89,7 +103,8 @@ def encode_span(
     links: Iterable[SpanRef] = (),
     error: str | None = None,
 ) -> bytes:
-    """A span as an element of ScopeSpans; times are nanoseconds since 1970, an empty `parent_id` is none.
+    """A span as an element of ScopeSpans; times are nanoseconds since 1970, an empty `parent_id` is
+    none.
 
     Attributes are such as `attribute` makes; with `error` its status is an error with that message.
     """
@@ -104,14 +119,18 @@ def encode_span(
     if tracestate:
         parts.append(_sized(_TRACE_STATE, _utf8(tracestate)))
     for link in links:
-        parts.append(_LINK + _TRACE_AND_SPAN_ID.pack(_TRACE_ID, link.trace_id, _SPAN_ID, link.span_id))
+        parts.append(
+            _LINK + _TRACE_AND_SPAN_ID.pack(_TRACE_ID, link.trace_id, _SPAN_ID, link.span_id)
+        )
     if error is not None:
         parts.append(_sized(_STATUS, _sized(_MESSAGE, _utf8(error)) + _CODE_IS_ERROR))
     return _sized(_SPANS, b"".join(parts))
 
 
 def encode_request(resource: bytes, scope: bytes, spans: Iterable[bytes]) -> bytes:
-    """An ExportTraceServiceRequest with such spans of one process; `resource` and `scope` are encoded messages."""
+    """An ExportTraceServiceRequest with such spans of one process; `resource` and `scope` are
+    encoded messages.
+    """
     of_scope = _sized(_SCOPE, scope) + b"".join(spans)
     return _sized(_RESOURCE_SPANS, _sized(_RESOURCE, resource) + _sized(_SCOPE_SPANS, of_scope))
 
@@ -132,7 +151,9 @@ def number(key: str, value: int) -> bytes:
 @lru_cache(maxsize=4096)
 def text(key: str, value: str) -> bytes:
     """An attribute that is a text."""
-    return _sized(_ATTRIBUTE, _sized(_KEY, key.encode()) + _sized(_VALUE, _sized(_TEXT, _utf8(value))))
+    return _sized(
+        _ATTRIBUTE, _sized(_KEY, key.encode()) + _sized(_VALUE, _sized(_TEXT, _utf8(value)))
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -152,7 +173,9 @@ def _name_and_kind(name: str, kind: SpanKind) -> bytes:
 
 
 def _utf8(text: str) -> bytes:
-    """Half of a surrogate pair, which no UTF-8 has, is a question mark: no text may end what is traced."""
+    """Half of a surrogate pair, which no UTF-8 has, is a question mark: no text may end what is
+    traced.
+    """
     return text.encode("utf-8", "replace")
 
 

@@ -12,27 +12,34 @@ FAILED_EXIT = 1
 BROKEN_PIPE_EXIT = 128 + 13  # as a shell says it of a process that SIGPIPE ended
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 STDERR = 2
-# What writing fails with where nothing is wrong but the place: it is full, or the terminal or the reader is gone.
+# What writing fails with where nothing is wrong but the place: it is full, or the terminal or the
+# reader is gone.
 LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE})
 
 
 def prepare_streams() -> None:
     """Have stdin, stdout and stderr be there and take any text; a second call changes nothing.
 
-    A closed one reads as empty, and what is written to it goes nowhere. Left closed, its number would be given to the
-    next file or pipe, and what is printed would go there. Writing to stderr never fails: a cluster does not end because
-    the reader of its reports did.
+    A closed one reads as empty, and what is written to it goes nowhere. Left closed, its number
+    would be given to the next file or pipe, and what is printed would go there. Writing to stderr
+    never fails: a cluster does not end because the reader of its reports did.
     """
     for descriptor, (name, mode) in enumerate(STREAMS):
         _open_if_closed(descriptor)
         if getattr(sys, name) is None:
             setattr(sys, name, _standard(descriptor, mode))
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # a terminal that lacks a character is no reason to fail
     stderr = sys.stderr
-    if isinstance(stderr, io.TextIOWrapper) and stderr is sys.__stderr__:  # not where somebody captures it
+    if (
+        isinstance(stderr, io.TextIOWrapper) and stderr is sys.__stderr__
+    ):  # not where somebody captures it
         said = io.BufferedWriter(_Unfailing(STDERR, "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(said, stderr.encoding, "backslashreplace", line_buffering=True)
+        sys.stderr = io.TextIOWrapper(
+            said, stderr.encoding, "backslashreplace", line_buffering=True
+        )
 
 
 @contextmanager
@@ -54,7 +61,9 @@ def standard_streams(prog: str) -> Iterator[None]:
 
 
 def is_lost_output(error: BaseException) -> bool:
-    """Whether this is how writing to an open stream fails where nobody reads it or nothing has room."""
+    """Whether this is how writing to an open stream fails where nobody reads it or nothing has
+    room.
+    """
     return isinstance(error, OSError) and error.errno in LOST and error.filename is None
 
 
@@ -80,7 +89,9 @@ class _Unfailing(io.FileIO):
 
     def write(self, content: Any) -> int:
         with suppress(OSError):
-            return super().write(content) or len(content)  # nothing is told of a full pipe that does not block
+            return super().write(content) or len(
+                content
+            )  # nothing is told of a full pipe that does not block
         return len(content)
 
 

@@ -12,9 +12,11 @@ def refuse_surroundings() -> None:
         os.getcwd()
     except OSError as error:
         raise BadState(
-            "the working directory does not exist any more, and torch cannot be loaded without one: change into another"
+            "the working directory does not exist any more, and torch cannot be loaded without "
+            "one: change into another"
         ) from error
     if sys.flags.optimize > 1:
         raise BadState(
-            "Python was told to leave out docstrings (PYTHONOPTIMIZE=2 or -OO), which transformers reads: use 1 or -O"
+            "Python was told to leave out docstrings (PYTHONOPTIMIZE=2 or -OO), which "
+            "transformers reads: use 1 or -O"
         )

@@ -1,4 +1,6 @@
-"""Sends traces and metrics out where they are asked for, and is silent and free where they are not."""
+"""Sends traces and metrics out where they are asked for, and is silent and free where
+they are not.
+"""
 
 import logging
 import threading
@@ -32,10 +34,11 @@ def configure_telemetry(
 ) -> Iterator[None]:
     """Install what the process records into, and flush it within FLUSH_SECONDS when the block ends.
 
-    Traces and metrics go where `telemetry` says; with a `metrics_port` metrics are served to Prometheus there. With
-    neither nothing is installed and recording does nothing, as where all is disabled. OTEL_SERVICE_NAME and
-    OTEL_RESOURCE_ATTRIBUTES go before `service_name` and `instance`.
-    Raises ServingError when the metrics port cannot be listened on. To be entered once in a process's life.
+    Traces and metrics go where `telemetry` says; with a `metrics_port` metrics are served to
+    Prometheus there. With neither nothing is installed and recording does nothing, as where all is
+    disabled. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before `service_name` and
+    `instance`. Raises ServingError when the metrics port cannot be listened on. To be entered once
+    in a process's life.
     """
     for remark in telemetry.remarks:
         logger.warning("%s", remark)
@@ -62,20 +65,28 @@ def configure_telemetry(
             _within(FLUSH_SECONDS, shutdowns)
 
 
-def _metric_readers(telemetry: Telemetry, metrics_port: int | None, deliveries: list[Delivery]) -> list[MetricReader]:
+def _metric_readers(
+    telemetry: Telemetry, metrics_port: int | None, deliveries: list[Delivery]
+) -> list[MetricReader]:
     readers: list[MetricReader] = []
     settings = telemetry.metric_settings
     if telemetry.metrics is not None:
         deliveries.append(Delivery(telemetry.metrics))
         exporter = DeliveredMetrics(deliveries[-1], settings)
-        readers.append(PeriodicExportingMetricReader(exporter, settings.interval_millis, settings.timeout_millis))
+        readers.append(
+            PeriodicExportingMetricReader(
+                exporter, settings.interval_millis, settings.timeout_millis
+            )
+        )
     if metrics_port is not None and telemetry.is_disabled:
         logger.warning("OTEL_SDK_DISABLED: no metrics on port %d either", metrics_port)
     elif metrics_port is not None:
         try:
             start_http_server(metrics_port)
         except OSError as error:
-            raise ServingError(f"cannot serve metrics on port {metrics_port}: {error.strerror}") from error
+            raise ServingError(
+                f"cannot serve metrics on port {metrics_port}: {error.strerror}"
+            ) from error
         readers.append(PrometheusMetricReader())
         logger.info("metrics on port %d", metrics_port)
     return readers

@@ -8,11 +8,14 @@ UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Unreadable(ValueError):
-    """A file that is not there, cannot be read or is none of its kind; the message names it, and the line at fault."""
+    """A file that is not there, cannot be read or is none of its kind; the message names it, and
+    the line at fault.
+    """
 
 
 def read_text(file: Path) -> str:
-    """The text of a file, or of stdin for `-`: UTF-8, without a byte order mark, its lines ended by line feeds alone.
+    """The text of a file, or of stdin for `-`: UTF-8, without a byte order mark, its lines ended by
+    line feeds alone.
 
     Raises Unreadable.
     """

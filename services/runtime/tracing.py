@@ -14,7 +14,9 @@ from services.runtime.span_writing import SpanKind, SpanRef, attribute, encode_s
 
 @dataclass(frozen=True)
 class Recorder:
-    """Where a process's spans go: `put` takes them encoded. The `sampler` decides where requests enter the process."""
+    """Where a process's spans go: `put` takes them encoded. The `sampler` decides where requests
+    enter the process.
+    """
 
     put: Callable[[Sequence[bytes]], None]
     sampler: Sampler
@@ -42,8 +44,8 @@ def recording_with(recorder: Recorder) -> Iterator[None]:
 def wall_offset() -> int:
     """What makes a reading of `time.perf_counter_ns` a time since 1970, in nanoseconds.
 
-    To be read anew for each piece of work, since the wall clock may be set; once for all of its spans, which lie within
-    each other then.
+    To be read anew for each piece of work, since the wall clock may be set; once for all of its
+    spans, which lie within each other then.
     """
     return time.time_ns() - time.perf_counter_ns()
 
@@ -73,25 +75,42 @@ class OpenSpan:
         attributes = [attribute(key, value) for key, value in self.attributes.items()]
         ended = time.time_ns()
         encoded = encode_span(
-            self.name, self.kind, self.span, self.parent_id, self.started, ended, attributes, error=error
+            self.name,
+            self.kind,
+            self.span,
+            self.parent_id,
+            self.started,
+            ended,
+            attributes,
+            error=error,
         )
         self.recorder.put([encoded])
 
 
 def begin_span(name: str, kind: SpanKind, parent: SpanRef | None = None) -> OpenSpan | None:
-    """A span below `parent`, or the first one of a trace; None where it is not sampled or nothing is recorded."""
+    """A span below `parent`, or the first one of a trace; None where it is not sampled or nothing
+    is recorded.
+    """
     if _recorder is None:
         return None
     span = SpanRef.root() if parent is None else parent.child()
-    result = _recorder.sampler.should_sample(_context(parent), int.from_bytes(span.trace_id, "big"), name)
+    result = _recorder.sampler.should_sample(
+        _context(parent), int.from_bytes(span.trace_id, "big"), name
+    )
     if result.decision is not Decision.RECORD_AND_SAMPLE:
         return None
-    return OpenSpan(_recorder, name, kind, span._replace(is_sampled=True), b"" if parent is None else parent.span_id)
+    return OpenSpan(
+        _recorder,
+        name,
+        kind,
+        span._replace(is_sampled=True),
+        b"" if parent is None else parent.span_id,
+    )
 
 
 def passed_on(span: OpenSpan | None, parent: SpanRef | None) -> SpanRef | None:
-    """What others are told to go on below: the span; the parent as it came where nobody records here; else that nothing
-    is sampled, so that none of them decides anew.
+    """What others are told to go on below: the span; the parent as it came where nobody records
+    here; else that nothing is sampled, so that none of them decides anew.
     """
     if span is not None:
         return span.span
@@ -104,6 +123,11 @@ def _context(parent: SpanRef | None) -> Context | None:
     """A parent as samplers are told of it."""
     if parent is None:
         return None
-    trace_id, span_id = int.from_bytes(parent.trace_id, "big"), int.from_bytes(parent.span_id, "big")
+    trace_id, span_id = (
+        int.from_bytes(parent.trace_id, "big"),
+        int.from_bytes(parent.span_id, "big"),
+    )
     flags = TraceFlags(TraceFlags.SAMPLED if parent.is_sampled else TraceFlags.DEFAULT)
-    return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags)))
+    return set_span_in_context(
+        NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags))
+    )

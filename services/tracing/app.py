@@ -26,8 +26,11 @@ class Tracing:
     store: SpanStore
 
 
-async def run(settings: TracingSettings, *, on_ready: Callable[[int], Awaitable[None]] | None = None) -> None:
-    """Serve until told to stop; `on_ready` is called once, with OTLP's port, when both ports are open.
+async def run(
+    settings: TracingSettings, *, on_ready: Callable[[int], Awaitable[None]] | None = None
+) -> None:
+    """Serve until told to stop; `on_ready` is called once, with OTLP's port, when both ports are
+    open.
 
     Raises PortInUse when one of them cannot be listened on.
     """
@@ -58,7 +61,9 @@ async def tracing(settings: TracingSettings) -> AsyncIterator[Tracing]:
 @asynccontextmanager
 async def _showing(store: SpanStore, settings: TracingSettings) -> AsyncIterator[int]:
     host, port = split_address(settings.http)
-    runner = web.AppRunner(query_app(store), access_log=None, shutdown_timeout=settings.drain_seconds)
+    runner = web.AppRunner(
+        query_app(store), access_log=None, shutdown_timeout=settings.drain_seconds
+    )
     await runner.setup()
     try:
         try:

@@ -27,7 +27,8 @@ PAGE = "page.html"
 # The page asks this service only, and shows what strangers wrote into spans.
 PAGE_HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; "
+        "script-src 'unsafe-inline'"
     ),
     "X-Content-Type-Options": "nosniff",
 }
@@ -55,7 +56,9 @@ def query_app(store: SpanStore) -> web.Application:
 
 
 class QueryApi:
-    """Answers as Jaeger's query service does; `/api/summaries` is its search with only what a list shows."""
+    """Answers as Jaeger's query service does; `/api/summaries` is its search with only what a list
+    shows.
+    """
 
     def __init__(self, store: SpanStore) -> None:
         self._store = store
@@ -65,7 +68,9 @@ class QueryApi:
 
     async def operation_names(self, request: web.Request) -> web.Response:
         service = request.match_info["service"]
-        return _answer(sorted({one.name for one in self._store.operations() if one.service == service}))
+        return _answer(
+            sorted({one.name for one in self._store.operations() if one.service == service})
+        )
 
     async def operations(self, request: web.Request) -> web.Response:
         service, kind = request.query.get("service", ""), request.query.get("spanKind", "")
@@ -97,9 +102,14 @@ class QueryApi:
         now_millis = time.time_ns() // NANOS_PER_MILLI
         end = whole_number_in(request.query.get("endTs", "") or str(now_millis), "endTs")
         lookback = whole_number_in(request.query.get("lookback", "") or str(now_millis), "lookback")
-        calls = await count_calls(self._store, (end - lookback) * NANOS_PER_MILLI, end * NANOS_PER_MILLI)
+        calls = await count_calls(
+            self._store, (end - lookback) * NANOS_PER_MILLI, end * NANOS_PER_MILLI
+        )
         return _answer(
-            [{"parent": parent, "child": child, "callCount": count} for (parent, child), count in sorted(calls.items())]
+            [
+                {"parent": parent, "child": child, "callCount": count}
+                for (parent, child), count in sorted(calls.items())
+            ]
         )
 
 
@@ -109,7 +119,9 @@ def _answer(data: list[Any]) -> web.Response:
 
 async def _answer_traces(traces: Sequence[StoredTrace]) -> web.Response:
     # Seconds for the largest: spans are received meanwhile.
-    text = await asyncio.to_thread(lambda: json.dumps(_document([trace_document(trace) for trace in traces])))
+    text = await asyncio.to_thread(
+        lambda: json.dumps(_document([trace_document(trace) for trace in traces]))
+    )
     return web.Response(text=text, content_type="application/json")
 
 

@@ -22,7 +22,9 @@ def trace_document(trace: StoredTrace) -> Document:
     return {
         "traceID": trace.trace_id.hex(),
         "spans": sorted(spans, key=lambda span: (span["startTime"], -span["duration"])),
-        "processes": {process_id: _process_document(source) for source, process_id in processes.items()},
+        "processes": {
+            process_id: _process_document(source) for source, process_id in processes.items()
+        },
         "warnings": None,
     }
 
@@ -31,7 +33,11 @@ def span_tags(recorded: RecordedSpan, span: Span) -> list[Tag]:
     """The span's attributes, and as tags besides what Jaeger's spans have no field for."""
     tags = tags_of(span.attributes)
     name, version = recorded.scope
-    said = {"otel.scope.name": name, "otel.scope.version": version, "w3c.tracestate": span.trace_state}
+    said = {
+        "otel.scope.name": name,
+        "otel.scope.version": version,
+        "w3c.tracestate": span.trace_state,
+    }
     tags += [string_tag(key, value) for key, value in said.items() if value]
     if span.kind in KINDS:
         tags.append(string_tag("span.kind", KINDS[span.kind]))

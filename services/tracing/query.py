@@ -32,7 +32,9 @@ MAX_DIGITS = 18
 
 @dataclass(frozen=True)
 class Query:
-    """A search for traces with a span that is all of this; times are nanoseconds since 1970, ids are ORed."""
+    """A search for traces with a span that is all of this; times are nanoseconds since 1970, ids
+    are ORed.
+    """
 
     trace_ids: tuple[bytes, ...]
     service: str
@@ -78,8 +80,12 @@ def trace_id_in(text: str) -> bytes:
 def nanos_in(text: str, name: str) -> int:
     """The duration that a text such as `1.5s`, `200ms` or `1h30m` says."""
     if len(text) > MAX_DIGITS or not re.fullmatch(f"({DURATION_PART})+", text):
-        raise InvalidRequest(f"{name} is {quoted(text)}, which is no duration such as 1.5s, 200ms or 1h30m")
-    return round(sum(float(number) * NANOS_OF_UNIT[unit] for number, unit in re.findall(DURATION_PART, text)))
+        raise InvalidRequest(
+            f"{name} is {quoted(text)}, which is no duration such as 1.5s, 200ms or 1h30m"
+        )
+    return round(
+        sum(float(number) * NANOS_OF_UNIT[unit] for number, unit in re.findall(DURATION_PART, text))
+    )
 
 
 def whole_number_in(text: str, name: str) -> int:

@@ -31,7 +31,9 @@ async def find_traces(store: SpanStore, query: Query) -> Sequence[StoredTrace]:
 
 
 async def count_calls(store: SpanStore, started_from: int, started_to: int) -> Calls:
-    """How often a span of one service (first) is the parent of a span of another (second); times as in a Query."""
+    """How often a span of one service (first) is the parent of a span of another (second); times as
+    in a Query.
+    """
     calls: Calls = Counter()
     for trace in store.latest_first():
         if started_from <= trace.started <= started_to:
@@ -81,4 +83,6 @@ def _matches(recorded: RecordedSpan, query: Query) -> bool:
 
 def _searched(recorded: RecordedSpan, span: Span) -> set[tuple[str, str]]:
     events = [tag for event in span.events for tag in tags_of(event.attributes)]
-    return {(tag.key, tag.text) for tag in (*recorded.source.tags, *span_tags(recorded, span), *events)}
+    return {
+        (tag.key, tag.text) for tag in (*recorded.source.tags, *span_tags(recorded, span), *events)
+    }

@@ -42,13 +42,17 @@ class TraceService(TraceServiceServicer):
             untyped(service, server)
 
     async def Export(
-        self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.aio.ServicerContext
+        self,
+        request: trace_service_pb2.ExportTraceServiceRequest,
+        context: grpc.aio.ServicerContext,
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         refused = self._take(request)
         response = trace_service_pb2.ExportTraceServiceResponse()
         if refused:
             response.partial_success.rejected_spans = refused.total()
-            response.partial_success.error_message = ", ".join(f"{count} {why}" for why, count in refused.items())
+            response.partial_success.error_message = ", ".join(
+                f"{count} {why}" for why, count in refused.items()
+            )
             logger.warning("refused spans: %s", response.partial_success.error_message)
         return response
 
@@ -68,16 +72,22 @@ class TraceService(TraceServiceServicer):
         try:
             if not is_identified(span):
                 return "spans without valid ids"
-            return None if self._store.add(source, scope, span) else "of traces as large as one may be"
+            return (
+                None if self._store.add(source, scope, span) else "of traces as large as one may be"
+            )
         except Exception as error:  # noqa: BLE001 -- the boundary of one span: others came with it
             leave_aside(error, "keeping a span")
             return "that cannot be kept"
 
 
 class MetricsService(MetricsServiceServicer):
-    """Forgets what it gets: a process exports traces and metrics to one endpoint, and would report this as missing."""
+    """Forgets what it gets: a process exports traces and metrics to one endpoint, and would report
+    this as missing.
+    """
 
     async def Export(
-        self, request: metrics_service_pb2.ExportMetricsServiceRequest, context: grpc.aio.ServicerContext
+        self,
+        request: metrics_service_pb2.ExportMetricsServiceRequest,
+        context: grpc.aio.ServicerContext,
     ) -> metrics_service_pb2.ExportMetricsServiceResponse:
         return metrics_service_pb2.ExportMetricsServiceResponse()

@@ -1,4 +1,6 @@
-"""A recorded span and who recorded it, kept encoded: a process's memory holds many times more of them so."""
+"""A recorded span and who recorded it, kept encoded: a process's memory holds many times more of
+them so.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,7 +60,9 @@ class RecordedSpan:
 
 
 def source_of(resource: Resource) -> Source:
-    """The process that OTLP calls a resource; equal ones are one object as long as they are in use."""
+    """The process that OTLP calls a resource; equal ones are one object as long as they
+    are in use.
+    """
     return _source(resource.SerializeToString(deterministic=True))
 
 
@@ -66,7 +70,9 @@ def source_of(resource: Resource) -> Source:
 def _source(encoded: bytes) -> Source:
     tags = tags_of(Resource.FromString(encoded).attributes)
     service = next((tag.text for tag in tags if tag.key == SERVICE_NAME_KEY), "")
-    return Source(service or NO_SERVICE_NAME, tuple(tag for tag in tags if tag.key != SERVICE_NAME_KEY))
+    return Source(
+        service or NO_SERVICE_NAME, tuple(tag for tag in tags if tag.key != SERVICE_NAME_KEY)
+    )
 
 
 def is_identified(span: Span) -> bool:

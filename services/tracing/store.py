@@ -29,8 +29,9 @@ class StoredTrace:
     spans: list[RecordedSpan] = field(default_factory=list)
     operations: set[TracedOperation] = field(default_factory=set)
     num_spans: Counter[str] = field(default_factory=Counter)
-    # Whether it has a parent, its start, its service and its name: of the span that stands for the whole trace.
-    # The client may not export here, so that every span has a parent and the first one has to do.
+    # Whether it has a parent, its start, its service and its name: of the span that stands for the
+    # whole trace. The client may not export here, so that every span has a parent and the first one
+    # has to do.
     head: tuple[bool, int, str, str] | None = None
     started: int = 0
     ended: int = 0
@@ -66,10 +67,14 @@ class SpanStore:
         return self._num_bytes
 
     def add(self, source: Source, scope: tuple[str, str], span: Span) -> bool:
-        """Keep a span; False where its trace is as large as one may be. Older traces make room for it."""
+        """Keep a span; False where its trace is as large as one may be. Older traces make room for
+        it.
+        """
         recorded = RecordedSpan.of(source, scope, span)
         trace = self._traces.get(span.trace_id)
-        if (trace.num_bytes if trace is not None else 0) + recorded.num_bytes > self._max_trace_bytes:
+        if (
+            trace.num_bytes if trace is not None else 0
+        ) + recorded.num_bytes > self._max_trace_bytes:
             return False
         if trace is None:
             trace = self._traces[span.trace_id] = StoredTrace(span.trace_id)
@@ -91,4 +96,6 @@ class SpanStore:
 
     def operations(self) -> Sequence[TracedOperation]:
         """What the services of the stored traces do, ordered, each once."""
-        return sorted({operation for trace in self._traces.values() for operation in trace.operations})
+        return sorted(
+            {operation for trace in self._traces.values() for operation in trace.operations}
+        )

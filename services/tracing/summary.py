@@ -7,7 +7,9 @@ from services.tracing.store import StoredTrace
 
 
 def summary_document(trace: StoredTrace) -> dict[str, Any]:
-    """Where the trace begins, how long it took and how many spans each service has in it; times in microseconds."""
+    """Where the trace begins, how long it took and how many spans each service has in it; times in
+    microseconds.
+    """
     assert trace.head is not None
     _, _, service, name = trace.head
     return {

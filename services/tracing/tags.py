@@ -36,7 +36,9 @@ def string_tag(key: str, value: str) -> Tag:
 
 
 def tags_of(attributes: Iterable[KeyValue]) -> list[Tag]:
-    """OTLP's attributes; a list or a map becomes its JSON, as OpenTelemetry's mapping to Jaeger has it."""
+    """OTLP's attributes; a list or a map becomes its JSON, as OpenTelemetry's mapping to Jaeger has
+    it.
+    """
     return [_tag(attribute.key, attribute.value) for attribute in attributes]
 
 

@@ -6,9 +6,11 @@ from services.wire.errors import InvalidRequest
 
 
 class BadFrame(InvalidRequest):
-    """A frame that breaks the contract in a message that is whole: it is answered, and the stream goes on.
+    """A frame that breaks the contract in a message that is whole: it is answered, and the stream
+    goes on.
 
-    `num_pairs` is what it counts against the sender's credit. Its status is DATA_LOSS for a wrong checksum.
+    `num_pairs` is what it counts against the sender's credit. Its status is DATA_LOSS for a wrong
+    checksum.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""Checksums of frames and replies: CRC-32 over what routes and what is computed, in the order that the proto says."""
+"""Checksums of frames and replies: CRC-32 over what routes and what is computed, in the order that
+the proto says.
+"""
 
 import struct
 import zlib
@@ -27,5 +29,11 @@ def of_reply(message: expert_pb2.FrameReply) -> int:
 
 
 def refusal(said: int, found: int) -> str | None:
-    """How a message that says one checksum and has another is refused; None where both are the same."""
-    return None if said == found else f"checksum is {said:#010x}, but that of the bytes received is {found:#010x}"
+    """How a message that says one checksum and has another is refused; None where both are the
+    same.
+    """
+    return (
+        None
+        if said == found
+        else f"checksum is {said:#010x}, but that of the bytes received is {found:#010x}"
+    )

@@ -6,7 +6,8 @@ from services.wire.quoting import one_line
 
 
 class ServingError(Exception):
-    """A failure the caller is meant to see; its message is shown to the caller as one line, a long one cut.
+    """A failure the caller is meant to see; its message is shown to the caller as one line, a long
+    one cut.
 
     `retry_after_seconds`, where set, tells the caller when trying again is worth it.
     """
@@ -37,7 +38,9 @@ class Overloaded(ServingError):
 
 
 class BadState(ServingError):
-    """What the call needs does not hold: another checkpoint, too little memory in the cluster, an unusable model."""
+    """What the call needs does not hold: another checkpoint, too little memory in the cluster, an
+    unusable model.
+    """
 
     status = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -69,7 +72,9 @@ def from_status(status: grpc.StatusCode, message: str) -> ServingError:
 
 
 def from_code(code: int, message: str) -> ServingError:
-    """Turn a status code as it travels inside a message back into the error the other service raised."""
+    """Turn a status code as it travels inside a message back into the error the other service
+    raised.
+    """
     by_number = {status.value[0]: status for status in grpc.StatusCode}
     return from_status(by_number.get(code, grpc.StatusCode.INTERNAL), message)
 

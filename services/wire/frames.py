@@ -1,12 +1,13 @@
-"""The tensor codec: ordinary protobuf bytes, whose rows are copied once when written and not when read.
+"""The tensor codec: ordinary protobuf bytes, whose rows are copied once when written and not when
+read.
 
-Where there are kernels they write and read what is laid out in the usual way. The generated classes do the rest:
-replies with failures, messages laid out in another way or broken, which they refuse, and all of them without native.
+Where there are kernels they write and read what is laid out in the usual way. The generated classes
+do the rest: replies with failures, messages laid out in another way or broken, which they refuse,
+and all of them without native.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any
 
 import grpc
 import numpy as np
@@ -20,98 +21,21 @@ from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.outcomes import FrameError, PairFailure, Timings
 from services.wire.parsing import fields_of, parse
-from services.wire.row_bytes import bytes_of, rows_of
-
-Words: TypeAlias = npt.NDArray[np.uint32]
-Weights: TypeAlias = npt.NDArray[np.float32]
+from services.wire.received import Cancel, ReceivedFrame, ReceivedReply, Response, Weights, Words
+from services.wire.row_bytes import bytes_of
 
 ELEMENT_TYPES: dict[torch.dtype, "common_pb2.ElementType.ValueType"] = {
     torch.float32: common_pb2.ELEMENT_TYPE_FLOAT32,
     torch.bfloat16: common_pb2.ELEMENT_TYPE_BFLOAT16,
     torch.float16: common_pb2.ELEMENT_TYPE_FLOAT16,
 }
-DTYPES: dict[int, torch.dtype] = {element_type: dtype for dtype, element_type in ELEMENT_TYPES.items()}
+DTYPES: dict[int, torch.dtype] = {
+    element_type: dtype for dtype, element_type in ELEMENT_TYPES.items()
+}
 
 _INDEX = np.dtype("<u4")
 _WEIGHT = np.dtype("<f4")
 _NO_WEIGHTS = np.empty(0, _WEIGHT)
-
-
-class ReceivedFrame(NamedTuple):
-    """A frame as it arrived; `rows_bytes` still lies in the received message.
-
-    Where there are `pair_weights`, each row's weighted sum is asked for, else each pair's output.
-    """
-
-    frame_id: int
-    layer: int
-    dtype: torch.dtype
-    num_rows: int
-    rows_bytes: memoryview
-    pair_rows: Words
-    pair_experts: Words
-    pair_weights: Weights
-    remaining_nanos: int
-    traceparent: str
-    requests: tuple[int, ...]
-    has_checksum: bool = False  # then the answer has one too
-
-    def rows(self, hidden_size: int) -> torch.Tensor:
-        """View the rows, [num_rows, hidden_size]; never write to it.
-
-        Raises BadFrame when the bytes are fewer or more.
-        """
-        expected = self.num_rows * hidden_size * self.dtype.itemsize
-        if len(self.rows_bytes) != expected:
-            raise BadFrame(
-                self.frame_id,
-                f"rows has {len(self.rows_bytes)} bytes, not {expected} for {self.num_rows} of {hidden_size}",
-                len(self.pair_experts),
-                has_checksum=self.has_checksum,
-            )
-        return rows_of(self.rows_bytes, self.dtype, hidden_size)
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Requests that nobody waits for any more."""
-
-    requests: tuple[int, ...]
-
-
-class ReceivedReply(NamedTuple):
-    """What became of a frame; `rows_bytes` still lies in the received message."""
-
-    frame_id: int
-    rows_bytes: memoryview
-    failures: tuple[PairFailure, ...]
-    error: FrameError | None
-    timings: Timings
-    batch_frames: int
-    has_checksum: bool = False
-
-    def num_rows(self, dtype: torch.dtype, hidden_size: int) -> int:
-        """How many rows came. Raises InvalidRequest when the bytes are no whole number of rows."""
-        row_bytes = hidden_size * dtype.itemsize
-        num_rows, rest = divmod(len(self.rows_bytes), row_bytes)
-        if rest:
-            raise InvalidRequest(f"rows has {len(self.rows_bytes)} bytes, no multiple of a row's {row_bytes}")
-        return num_rows
-
-    def rows(self, dtype: torch.dtype, hidden_size: int) -> torch.Tensor:
-        """View the rows, [computed pairs or the frame's rows, hidden_size]; never write to it.
-
-        Raises InvalidRequest when the bytes are no whole number of rows.
-        """
-        self.num_rows(dtype, hidden_size)
-        return rows_of(self.rows_bytes, dtype, hidden_size)
-
-
-class Response(NamedTuple):
-    """What the service said: a reply or none, and the credit so far (0 for no change)."""
-
-    reply: ReceivedReply | None
-    granted_pairs: int
 
 
 def encode_frame(
@@ -128,27 +52,29 @@ def encode_frame(
     row_indices: npt.NDArray[np.int64] | None = None,
     checksum: bool = False,
 ) -> bytes:
-    """Write a DispatchRequest with one frame; `rows` is [num_rows, hidden_size] in the host's memory.
+    """Write a DispatchRequest with one frame; `rows` is [num_rows, hidden_size] in the host's
+    memory.
 
-    Of `rows` those with `row_indices` are sent, where given. `pair_weights`, where given, ask for each row's weighted
-    sum. With a `checksum` the reply has one too. Raises ValueError or OverflowError for what the fields do not hold,
-    IndexError for a row that is not there.
+    Of `rows` those with `row_indices` are sent, where given. `pair_weights`, where given, ask for
+    each row's weighted sum. With a `checksum` the reply has one too. Raises ValueError or
+    OverflowError for what the fields do not hold, IndexError for a row that is not there.
     """
     element_type = ELEMENT_TYPES[rows.dtype]
     if native.AVAILABLE:
-        fields = (pair_rows, pair_experts, pair_weights, requests, traceparent, frame_id, layer, element_type)
-        return native.encode_frame(rows, row_indices, *fields, remaining_nanos, checksum)
+        pairs = (pair_rows, pair_experts, pair_weights)
+        head: tuple[Any, ...] = (requests, traceparent, frame_id, layer, element_type)
+        return native.encode_frame(rows, row_indices, *pairs, *head, remaining_nanos, checksum)
     message = expert_pb2.Frame(
         frame_id=frame_id,
         layer=layer,
         dtype=element_type,
         num_rows=rows.shape[0] if row_indices is None else len(row_indices),
-        pair_rows=pair_rows.astype(_INDEX, copy=False).tobytes(),
-        pair_experts=pair_experts.astype(_INDEX, copy=False).tobytes(),
+        pair_rows=_bytes(pair_rows, _INDEX),
+        pair_experts=_bytes(pair_experts, _INDEX),
         remaining_nanos=remaining_nanos,
         traceparent=traceparent,
         requests=requests,
-        pair_weights=b"" if pair_weights is None else pair_weights.astype(_WEIGHT, copy=False).tobytes(),
+        pair_weights=b"" if pair_weights is None else _bytes(pair_weights, _WEIGHT),
         rows=bytes_of(rows, row_indices),
     )
     if checksum:
@@ -183,15 +109,22 @@ def encode_reply(
         return native.encode_reply(rows, frame_id, batch_frames, timings, granted_pairs, checksum)
     message = expert_pb2.FrameReply(
         frame_id=frame_id,
-        failures=[expert_pb2.PairFailure(reason=failure.reason, pairs=failure.pairs) for failure in failures],
-        error=None if error is None else expert_pb2.FrameError(status_code=error.status_code, message=error.message),
+        failures=[
+            expert_pb2.PairFailure(reason=failure.reason, pairs=failure.pairs)
+            for failure in failures
+        ],
+        error=None
+        if error is None
+        else expert_pb2.FrameError(status_code=error.status_code, message=error.message),
         timings=None if timings is None else expert_pb2.ServerTimings(**timings._asdict()),
         batch_frames=batch_frames,
         rows=b"" if rows is None else bytes_of(rows),
     )
     if checksum:
         message.checksum = checksums.of_reply(message)
-    return expert_pb2.DispatchResponse(reply=message, granted_pairs=granted_pairs).SerializeToString()
+    return expert_pb2.DispatchResponse(
+        reply=message, granted_pairs=granted_pairs
+    ).SerializeToString()
 
 
 def decode_request(data: bytes) -> ReceivedFrame | Cancel:
@@ -223,15 +156,32 @@ def decode_response(data: bytes) -> Response:
         if reply is None:
             return Response(None, granted_pairs)
         frame_id, rows, timings, batch_frames, has_checksum = reply
-        received = ReceivedReply(frame_id, rows, (), None, Timings(*timings), batch_frames, has_checksum)
+        received = ReceivedReply(
+            frame_id, rows, (), None, Timings(*timings), batch_frames, has_checksum
+        )
         return Response(received, granted_pairs)
     response = expert_pb2.DispatchResponse()
     parse(response, data)
-    return Response(_reply(response.reply) if response.HasField("reply") else None, response.granted_pairs)
+    return Response(
+        _reply(response.reply) if response.HasField("reply") else None, response.granted_pairs
+    )
 
 
 def _frame(fields: native.FrameFields) -> ReceivedFrame:
-    frame_id, layer, dtype, num_rows, rows, pair_rows, experts, weights, nanos, traceparent, requests, checksum = fields
+    (
+        frame_id,
+        layer,
+        dtype,
+        num_rows,
+        rows,
+        pair_rows,
+        experts,
+        weights,
+        nanos,
+        traceparent,
+        requests,
+        checksum,
+    ) = fields
     if dtype not in DTYPES:
         message = f"dtype is {dtype}; it must be float32 (1), bfloat16 (2) or float16 (3)"
         raise BadFrame(frame_id, message, len(experts) // _INDEX.itemsize, has_checksum=checksum)
@@ -253,16 +203,30 @@ def _frame(fields: native.FrameFields) -> ReceivedFrame:
 
 def _reply(message: expert_pb2.FrameReply) -> ReceivedReply:
     has_checksum = message.HasField("checksum")
-    if has_checksum and (refusal := checksums.refusal(message.checksum, checksums.of_reply(message))):
+    if has_checksum and (
+        refusal := checksums.refusal(message.checksum, checksums.of_reply(message))
+    ):
         error = FrameError(grpc.StatusCode.DATA_LOSS.value[0], refusal)
-        return ReceivedReply(message.frame_id, memoryview(b""), (), error, Timings(), 0, has_checksum=True)
+        return ReceivedReply(
+            message.frame_id, memoryview(b""), (), error, Timings(), 0, has_checksum=True
+        )
     timings = message.timings
     return ReceivedReply(
         frame_id=message.frame_id,
         rows_bytes=memoryview(message.rows),
-        failures=tuple([PairFailure(failure.reason, tuple(failure.pairs)) for failure in message.failures]),
-        error=FrameError(message.error.status_code, message.error.message) if message.HasField("error") else None,
-        timings=Timings(timings.decode_nanos, timings.queue_nanos, timings.compute_nanos, timings.encode_nanos),
+        failures=tuple(
+            [PairFailure(failure.reason, tuple(failure.pairs)) for failure in message.failures]
+        ),
+        error=FrameError(message.error.status_code, message.error.message)
+        if message.HasField("error")
+        else None,
+        timings=Timings(
+            timings.decode_nanos, timings.queue_nanos, timings.compute_nanos, timings.encode_nanos
+        ),
         batch_frames=message.batch_frames,
         has_checksum=has_checksum,
     )
+
+
+def _bytes(numbers: Words | Weights, dtype: "np.dtype[Any]") -> bytes:
+    return numbers.astype(dtype, copy=False).tobytes()

@@ -1,4 +1,6 @@
-"""Reads messages by their generated classes, however they are laid out, and refuses those that break the contract."""
+"""Reads messages by their generated classes, however they are laid out, and refuses those that
+break the contract.
+"""
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,13 +18,19 @@ def parse(message: expert_pb2.DispatchRequest | expert_pb2.DispatchResponse, dat
         message.ParseFromString(data)
     except DecodeError as error:
         name = message.DESCRIPTOR.name
-        raise InvalidRequest(f"the bytes are no {name}: truncated, out of form, or text that is no UTF-8") from error
+        raise InvalidRequest(
+            f"the bytes are no {name}: truncated, out of form, or text that is no UTF-8"
+        ) from error
 
 
 def fields_of(message: expert_pb2.Frame) -> FrameFields:
-    """What the kernels read of such a frame. Raises BadFrame for a wrong checksum and for arrays that are not whole."""
+    """What the kernels read of such a frame. Raises BadFrame for a wrong checksum and for arrays
+    that are not whole.
+    """
     has_checksum = message.HasField("checksum")
-    if has_checksum and (refusal := checksums.refusal(message.checksum, checksums.of_frame(message))):
+    if has_checksum and (
+        refusal := checksums.refusal(message.checksum, checksums.of_frame(message))
+    ):
         raise _bad(message, refusal, grpc.StatusCode.DATA_LOSS)
     return (
         message.frame_id,
@@ -47,7 +55,9 @@ def _whole(message: expert_pb2.Frame, field: str, data: bytes) -> bytes:
 
 
 def _bad(
-    message: expert_pb2.Frame, reason: str, status: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
+    message: expert_pb2.Frame,
+    reason: str,
+    status: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT,
 ) -> BadFrame:
     num_pairs, has_checksum = len(message.pair_experts) // 4, message.HasField("checksum")
     return BadFrame(message.frame_id, reason, num_pairs, status=status, has_checksum=has_checksum)

@@ -1,6 +1,9 @@
-"""Text from outside in what people are told: one line that no terminal obeys, and no longer than a status can be."""
+"""Text from outside in what people are told: one line that no terminal obeys, and no longer than a
+status can be.
+"""
 
-# A status' message travels percent-encoded in trailers, of which clients take 8 KiB unless told otherwise.
+# A status' message travels percent-encoded in trailers, of which clients take 8 KiB unless told
+# otherwise.
 MAX_STATUS_BYTES = 2048
 MAX_QUOTED_CHARACTERS = 80
 CUT = "…"
@@ -12,7 +15,9 @@ def quoted(text: str, most_characters: int = MAX_QUOTED_CHARACTERS) -> str:
 
 
 def one_line(text: str, most_bytes: int = MAX_STATUS_BYTES) -> str:
-    """`text` in one line, with what does not print escaped, cut to so many bytes as a status' message travels."""
+    """`text` in one line, with what does not print escaped, cut to so many bytes as a status'
+    message travels.
+    """
     if len(text) > most_bytes:  # so that what is never shown is not looked at
         text = text[:most_bytes] + CUT
     if not text.isprintable():
@@ -24,7 +29,9 @@ def escaped(text: str, kept: str = "") -> str:
     """`text` with what does not print escaped, but for the characters in `kept`."""
     if text.isprintable():
         return text
-    return "".join([each if each.isprintable() or each in kept else repr(each)[1:-1] for each in text])
+    return "".join(
+        [each if each.isprintable() or each in kept else repr(each)[1:-1] for each in text]
+    )
 
 
 def _cut(text: str, most_bytes: int) -> str:

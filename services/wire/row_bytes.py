@@ -7,7 +7,8 @@ import numpy.typing as npt
 import torch
 
 with warnings.catch_warnings():
-    # torch warns once in a process's life that received bytes are not writable; nothing here writes to them.
+    # torch warns once in a process's life that received bytes are not writable; nothing here writes
+    # to them.
     warnings.filterwarnings("ignore", message="The given buffer is not writable")
     torch.frombuffer(b"\0", dtype=torch.uint8)
 
@@ -18,7 +19,9 @@ def type_name(dtype: torch.dtype) -> str:
 
 
 def bytes_of(rows: torch.Tensor, indices: npt.NDArray[np.int64] | None = None) -> bytes:
-    """The bytes of `rows` [rows, width] in the host's memory, or of those with `indices` in their order."""
+    """The bytes of `rows` [rows, width] in the host's memory, or of those with `indices` in their
+    order.
+    """
     if indices is not None:
         rows = rows.index_select(0, torch.from_numpy(indices))
     # bfloat16 is no type of numpy's, so the elements travel as the bytes that they are.

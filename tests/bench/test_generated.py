@@ -10,7 +10,9 @@ from moesaic.v1 import router_pb2
 
 
 def checkpoint(expert_bytes: int) -> SimpleNamespace:
-    return SimpleNamespace(num_experts_per_token=4, moe_layers=(0,), expert_bytes=lambda layer: expert_bytes)
+    return SimpleNamespace(
+        num_experts_per_token=4, moe_layers=(0,), expert_bytes=lambda layer: expert_bytes
+    )
 
 
 def test_rates_and_latencies_follow_from_the_arrival_of_tokens():
@@ -32,7 +34,9 @@ def test_sequences_are_submitted_as_credit_allows():
     first = batch.submit(router_pb2.Credit(sequences=2))
     assert first is not None
     assert [sequence.sequence for sequence in first.sequences] == [0, 1]
-    assert batch.submit(router_pb2.Credit(sequences=2)) is None, "the credit knows nothing of the first submission"
+    assert batch.submit(router_pb2.Credit(sequences=2)) is None, (
+        "the credit knows nothing of the first submission"
+    )
     second = batch.submit(router_pb2.Credit(sequences=1, acknowledged_submits=1))
     assert second is not None
     assert [sequence.sequence for sequence in second.sequences] == [2]

@@ -44,8 +44,22 @@ async def test_every_operation_is_timed_with_kernels_and_without(
     report = await kernels.measure(Namespace(quick=True, rows=(1, 3)), Stages())
     assert report.notes == [f"the kernels' instruction set is {level()}"]
     (samples,) = report.samples.values()
-    assert samples.keys() >= {"norm", "gate", "rotary", "attend", "attention layer", "experts", "scatter", "combine"}
-    taken = [times for by_rows in samples.values() for by_name in by_rows.values() for times in by_name.values()]
+    assert samples.keys() >= {
+        "norm",
+        "gate",
+        "rotary",
+        "attend",
+        "attention layer",
+        "experts",
+        "scatter",
+        "combine",
+    }
+    taken = [
+        times
+        for by_rows in samples.values()
+        for by_name in by_rows.values()
+        for times in by_name.values()
+    ]
     assert all(len(times) == 2 and min(times) > 0 for times in taken)
     error, timed = report.tables
     assert len(timed.rows) == 2 * len(samples)
@@ -54,7 +68,9 @@ async def test_every_operation_is_timed_with_kernels_and_without(
         "router and experts, bfloat16, torch",
         "router and experts, bfloat16, kernels",
     ]
-    assert all(0 < row[1] < 1 for row in error.rows), "bfloat16 is neither float32 nor another model"
+    assert all(0 < row[1] < 1 for row in error.rows), (
+        "bfloat16 is neither float32 nor another model"
+    )
     by_torch, by_kernels = (row[-1] for row in error.rows[1:])
     assert by_torch > by_kernels, "the worker without kernels rounds as transformers does"
 

@@ -17,7 +17,9 @@ class Zeros:
     def __init__(self, value: float = 0.0) -> None:
         self._value = value
 
-    async def compute(self, _step: object, _layer: int, hidden: torch.Tensor, *_: object) -> torch.Tensor:
+    async def compute(
+        self, _step: object, _layer: int, hidden: torch.Tensor, *_: object
+    ) -> torch.Tensor:
         output = torch.zeros_like(hidden)
         output[:, 0] = self._value
         return output
@@ -30,11 +32,18 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield Generator(Checkpoint.open(EMBEDDED_MODEL), torch.float32)
 
 
-async def test_a_generation_has_no_errors_against_itself_and_some_against_another(generator: Any) -> None:
+async def test_a_generation_has_no_errors_against_itself_and_some_against_another(
+    generator: Any,
+) -> None:
     exact = await generator.generate(Zeros())
     assert exact.tokens.shape == (layer_tokens.NUM_PROMPTS, 3)
     same = await generator.errors(Zeros(), exact)
-    assert (same.share_free, same.num_continuations, same.share_forced, same.largest_logit_difference) == (0, 0, 0, 0)
+    assert (
+        same.share_free,
+        same.num_continuations,
+        same.share_forced,
+        same.largest_logit_difference,
+    ) == (0, 0, 0, 0)
     other = await generator.errors(Zeros(50.0), exact)
     assert other.share_free > 0
     assert 0 < other.num_continuations <= layer_tokens.NUM_PROMPTS

@@ -31,17 +31,27 @@ SHAPE = Shape(LAYERS, EXPERTS, num_services=2, num_slots=EXPERTS)
 def topic(name: str, favourite: int, num_windows: int = 2) -> Recording:
     """Every token takes the favourite, and one at random."""
     others = np.random.default_rng(favourite).integers(1, EXPERTS, (LAYERS, num_windows * WINDOW))
-    experts = np.stack([np.full_like(others, favourite), (favourite + others) % EXPERTS], axis=-1).astype(np.uint16)
+    experts = np.stack(
+        [np.full_like(others, favourite), (favourite + others) % EXPERTS], axis=-1
+    ).astype(np.uint16)
     return Recording(
-        name, EXPERTS, experts, np.full(num_windows, WINDOW, dtype=np.int64), np.zeros(num_windows, dtype=bool)
+        name,
+        EXPERTS,
+        experts,
+        np.full(num_windows, WINDOW, dtype=np.int64),
+        np.zeros(num_windows, dtype=bool),
     )
 
 
 def numbered(num_windows: int) -> Recording:
-    """One layer in which a token's two experts are its window and its position, as far as they fit in ids."""
+    """One layer in which a token's two experts are its window and its position, as far as they fit
+    in ids.
+    """
     windows, positions = np.divmod(np.arange(num_windows * WINDOW), WINDOW)
     experts = np.stack([windows, positions], axis=-1)[None].astype(np.uint16)
-    return Recording("", WINDOW, experts, np.full(num_windows, WINDOW), np.zeros(num_windows, dtype=bool))
+    return Recording(
+        "", WINDOW, experts, np.full(num_windows, WINDOW), np.zeros(num_windows, dtype=bool)
+    )
 
 
 def test_the_text_to_judge_on_is_not_the_text_to_plan_by():
@@ -127,9 +137,14 @@ def test_drifts_go_through_all_topics_and_back_to_the_first():
 
 
 def test_bytes_are_counted_by_the_hundredth_of_imbalance_removed():
-    found = [Drift("a", before=0.5, after=0.25, num_loads=3), Drift("b", before=0.25, after=0.25, num_loads=2)]
+    found = [
+        Drift("a", before=0.5, after=0.25, num_loads=3),
+        Drift("b", before=0.25, after=0.25, num_loads=2),
+    ]
     assert bytes_per_point(found, expert_bytes=100) == pytest.approx(20)
-    assert bytes_per_point([Drift("a", before=0.1, after=0.2, num_loads=1)], expert_bytes=100) is None
+    assert (
+        bytes_per_point([Drift("a", before=0.1, after=0.2, num_loads=1)], expert_bytes=100) is None
+    )
 
 
 def test_a_skewed_load_has_all_pairs_of_a_step():
@@ -158,9 +173,17 @@ def test_what_is_recorded_is_what_transformers_gates_choose():
         ]
     assert found.rows.tolist() == [16] * 10
     for layer in range(found.num_layers):
-        chosen = torch.cat([by_layer[layer] for by_layer in logits]).float().topk(2).indices.sort(-1).values
+        chosen = (
+            torch.cat([by_layer[layer] for by_layer in logits])
+            .float()
+            .topk(2)
+            .indices.sort(-1)
+            .values
+        )
         agreeing = (np.sort(found.experts[layer], axis=-1) == chosen.numpy()).all(axis=-1)
-        assert agreeing.mean() > 0.95  # in bfloat16, alone and in a batch, a near tie may fall either way
+        assert (
+            agreeing.mean() > 0.95
+        )  # in bfloat16, alone and in a batch, a near tie may fall either way
 
 
 def test_a_topic_with_too_little_text_is_refused():
@@ -183,13 +206,17 @@ def test_what_was_recorded_is_read_again(folder: Path):
 
 
 def test_recordings_of_a_router_are_cut_into_windows_of_tokens_as_they_came(tmp_path: Path):
-    served = topic("chat", 3, num_windows=2 * DECODE_BATCH + 1).regrouped(48)  # not whole steps of a window
+    served = topic("chat", 3, num_windows=2 * DECODE_BATCH + 1).regrouped(
+        48
+    )  # not whole steps of a window
     served.write(tmp_path / "chat.npz")
     (found,) = given([tmp_path / "chat.npz"])
     assert found.topic == "chat"
     assert found.rows.tolist() == [WINDOW] * (2 * DECODE_BATCH)
     assert (found.experts == served.experts[:, : found.experts.shape[1]]).all()
-    assert all(seen.num_steps for traffic in traffics([found]) for case in traffic.cases for seen in case)
+    assert all(
+        seen.num_steps for traffic in traffics([found]) for case in traffic.cases for seen in case
+    )
 
 
 def test_recordings_that_do_not_suffice_are_refused(tmp_path: Path):
@@ -210,16 +237,25 @@ def test_every_traffic_has_something_to_plan_by_and_to_judge_on(folder: Path):
             assert seen.num_steps == unseen.num_steps > 0
 
 
-async def test_the_bench_has_a_row_for_every_strategy(folder: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_the_bench_has_a_row_for_every_strategy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(placement_planner, "LARGE", SHAPE)
     monkeypatch.setattr("bench.placement.__main__.DRIFT_SLOTS", (12,))
-    options = Namespace(quick=True, services=(2,), slots=(8, 12), only=REPLAY, recording=None, model=EMBEDDED_MODEL)
+    options = Namespace(
+        quick=True, services=(2,), slots=(8, 12), only=REPLAY, recording=None, model=EMBEDDED_MODEL
+    )
     report = await measure(options, Stages())
     prefill, decode, drift, plans = report.tables
     for table in (prefill, decode):
         whose = [(row[1], row[2], row[3]) for row in table.rows]
         by_slots = [(8, (EVEN, EPLB, BALANCED)), (12, (EPLB, BALANCED))]
-        expected = [(n, costs, name) for n, names in by_slots for costs in ("cached", "read") for name in names]
+        expected = [
+            (n, costs, name)
+            for n, names in by_slots
+            for costs in ("cached", "read")
+            for name in names
+        ]
         assert whose == expected
     assert [row[0] for row in drift.rows] == [EPLB, BALANCED]
     assert len(plans.rows) == 6

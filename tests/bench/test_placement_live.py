@@ -1,4 +1,6 @@
-"""The live part of the bench of placements: a router's parts over real services that simulate their devices."""
+"""The live part of the bench of placements: a router's parts over real services that simulate their
+devices.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,7 +46,9 @@ def test_steps_say_whether_they_decode():
 
 
 def test_mixed_steps_alternate_and_keep_their_experts():
-    prefill, decode, mixed, lanes = (play.recording for play in plays_of(recording(2, 8, DECODE_BATCH), 2))
+    prefill, decode, mixed, lanes = (
+        play.recording for play in plays_of(recording(2, 8, DECODE_BATCH), 2)
+    )
     assert mixed.rows.tolist() == [WINDOW, *[DECODE_BATCH] * 4] * 2
     assert mixed.is_decode.tolist() == [False, *[True] * 4] * 2
     assert (mixed.step(5) == prefill.step(1)).all()
@@ -76,7 +80,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement_live, "NUM_SERVICES", 2)
     # Pairs alone take time, so that what is measured says clearly that the first expert is hot.
     monkeypatch.setattr(placement_live, "PRICES", Prices("pairs", 0, 0, 20_000))
-    monkeypatch.setattr(placement_live, "BALANCING", {"rebalance_seconds": 0.05, "rebalance_steps": 16})
+    monkeypatch.setattr(
+        placement_live, "BALANCING", {"rebalance_seconds": 0.05, "rebalance_steps": 16}
+    )
     monkeypatch.setattr(placement_live_cluster, "forked", in_this_process)
 
 

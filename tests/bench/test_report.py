@@ -34,9 +34,15 @@ def test_a_row_has_a_cell_for_each_heading():
 def test_what_is_written_holds_spreads_and_raw_samples(tmp_path: Path):
     table = Table("times", ("case", "ms"))
     table.add("echo", Spread(2.0, 1.5, 2.5, 3))
-    report = Report("transport", "this against that", tables=[table], samples={"echo, ms": [1.0, 2.0, 3.0]})
-    (path,) = report.write(tmp_path / "found" / "transport.json", ["python", "-m", "bench.transport"])
+    report = Report(
+        "transport", "this against that", tables=[table], samples={"echo, ms": [1.0, 2.0, 3.0]}
+    )
+    (path,) = report.write(
+        tmp_path / "found" / "transport.json", ["python", "-m", "bench.transport"]
+    )
     written = json.loads(path.read_text())
-    assert written["tables"][0]["rows"] == [["echo", {"median": 2.0, "low": 1.5, "high": 2.5, "count": 3}]]
+    assert written["tables"][0]["rows"] == [
+        ["echo", {"median": 2.0, "low": 1.5, "high": 2.5, "count": 3}]
+    ]
     assert written["samples"] == {"echo, ms": [1.0, 2.0, 3.0]}
     assert written["machine"]["cores"] >= 1

@@ -15,7 +15,10 @@ async def test_variants_run_in_turn_and_warm_ups_are_forgotten():
         return run
 
     samples = await interleaved(
-        {"a": variant("a"), "b": variant("b")}, 2, after_round=lambda: rounds.append(len(order)), num_warm_ups=1
+        {"a": variant("a"), "b": variant("b")},
+        2,
+        after_round=lambda: rounds.append(len(order)),
+        num_warm_ups=1,
     )
     assert order == ["a", "b"] * 3
     assert samples == {"a": [3, 5], "b": [4, 6]}

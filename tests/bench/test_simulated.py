@@ -15,7 +15,10 @@ def work(num_rows: int, slots: list[int]) -> FrameWork:
 
 
 def test_a_batch_takes_base_experts_and_rows():
-    assert DeviceTime(base_nanos=1_000, expert_nanos=100, row_nanos=1).nanos(num_active=3, num_rows=7) == 1_307
+    assert (
+        DeviceTime(base_nanos=1_000, expert_nanos=100, row_nanos=1).nanos(num_active=3, num_rows=7)
+        == 1_307
+    )
 
 
 def test_the_formula_says_itself():
@@ -31,7 +34,9 @@ async def test_results_are_zeros_for_each_pair_of_each_frame():
 
 
 async def test_a_reply_is_held_at_least_as_long_as_the_formula_says():
-    device = SimulatedDevice(DeviceTime(base_nanos=5_000_000, row_nanos=1_000_000), 4, torch.float32)
+    device = SimulatedDevice(
+        DeviceTime(base_nanos=5_000_000, row_nanos=1_000_000), 4, torch.float32
+    )
     began = time.monotonic_ns()
     await device.compute([work(3, [0, 1, 2])])
     assert time.monotonic_ns() - began >= 8_000_000  # a lower bound: slow machines pass too

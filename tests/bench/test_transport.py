@@ -12,7 +12,9 @@ from bench.transport import __main__ as transport
 from bench.transport.__main__ import MIB, num_rounds_of
 
 
-async def test_transport_compares_the_stream_with_the_echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_transport_compares_the_stream_with_the_echo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)  # checkpoints are made below the current folder
     options = Namespace(quick=True, sizes=(4096, 4 * MIB), services=(1,))
     report = await transport.measure(options, Stages())
@@ -23,7 +25,9 @@ async def test_transport_compares_the_stream_with_the_echo(tmp_path: Path, monke
     assert "SIMULATED" in report.tables[0].title
 
 
-def test_without_matplotlib_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_without_matplotlib_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr(plot, "find_spec", lambda name: None)
     assert transport.main(["--quick"]) == 1
     assert "pip install" in capsys.readouterr().err

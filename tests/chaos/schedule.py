@@ -1,4 +1,6 @@
-"""Which events befall the cluster of a chaos run: a short fixed list, and long ones drawn from a seed."""
+"""Which events befall the cluster of a chaos run: a short fixed list, and long ones drawn from a
+seed.
+"""
 
 import random
 from collections.abc import Callable, Sequence
@@ -27,7 +29,9 @@ SHORT: Sequence[Event] = (
 
 
 class Drawing:
-    """Draws scenes, one after the other; each begins and ends with as many services as there were at first."""
+    """Draws scenes, one after the other; each begins and ends with as many services as there were
+    at first.
+    """
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -35,7 +39,9 @@ class Drawing:
         self._num_ever = len(SERVICES)
 
     def events(self, count: int) -> list[Event]:
-        """At least so many events, then the death of everybody who takes part in a move, in each of its phases."""
+        """At least so many events, then the death of everybody who takes part in a move, in each of
+        its phases.
+        """
         scenes: Sequence[Callable[[], list[Event]]] = (
             self._death,
             self._death,
@@ -54,7 +60,9 @@ class Drawing:
         for phase in events.PHASES:
             for role in range(3):
                 source, destination = self._random.sample(self._names, 2)
-                drawn += self._death_of((source, destination, events.ROUTER)[role], source, destination, phase)
+                drawn += self._death_of(
+                    (source, destination, events.ROUTER)[role], source, destination, phase
+                )
         return drawn
 
     def _name(self) -> str:
@@ -95,7 +103,9 @@ class Drawing:
     def _death_in_a_move(self) -> list[Event]:
         source, destination = self._random.sample(self._names, 2)
         victim = self._random.choice((source, destination, events.ROUTER))
-        return self._death_of(victim, source, destination, self._random.choice(tuple(events.PHASES)))
+        return self._death_of(
+            victim, source, destination, self._random.choice(tuple(events.PHASES))
+        )
 
     def _death_of(self, victim: str, source: str, destination: str, phase: str) -> list[Event]:
         killed = events.killed_in_move(source, destination, victim, phase)

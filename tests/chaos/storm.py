@@ -14,9 +14,11 @@ NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 12, 16, 48
 
 
 async def run(events: Sequence[Event], *, say: Callable[[str], None]) -> list[Finding]:
-    """What became of the requests that met each of the events, compared with a run before the first one.
+    """What became of the requests that met each of the events, compared with a run before the first
+    one.
 
-    `say` gets a line before each event. Raises BenchFailed when the cluster does not come to rest after one.
+    `say` gets a line before each event. Raises BenchFailed when the cluster does not come to rest
+    after one.
     """
     requests = requests_of(NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS)
     say("starting a cluster")

@@ -1,4 +1,6 @@
-"""What a chaos run says of its answers: each kind of fault is seen, and put down to the event that did it."""
+"""What a chaos run says of its answers: each kind of fault is seen, and put down to the event that
+did it.
+"""
 
 from bench.hosting.findings import Finding, Window, findings_of, gaps_within, moment_of_alteration
 from bench.hosting.streams import Answer
@@ -9,7 +11,9 @@ NO_FAULTS = Faults((), ())
 
 
 def answer(began: float, *arrivals: float, **differing: object) -> Answer:
-    """A right answer, a token with each arrival and what lacks with the last, except for what differs."""
+    """A right answer, a token with each arrival and what lacks with the last, except for what
+    differs.
+    """
     counts = [*range(1, len(arrivals)), 3]
     whole = Answer(0, began, list(arrivals), counts, [1, 2, 3], "one two three", ended=arrivals[-1])
     for name, value in differing.items():
@@ -19,15 +23,21 @@ def answer(began: float, *arrivals: float, **differing: object) -> Answer:
 
 def failed(token_ids: list[int], text: str, *arrivals: float) -> Answer:
     counts = list(range(1, len(arrivals) + 1))
-    return Answer(0, 9.0, list(arrivals), counts, token_ids, text, "UNAVAILABLE: gone", ended=arrivals[-1])
+    return Answer(
+        0, 9.0, list(arrivals), counts, token_ids, text, "UNAVAILABLE: gone", ended=arrivals[-1]
+    )
 
 
-def window(began: float, ended: float, *, may_fail: bool = False, faults: Faults = NO_FAULTS) -> Window:
+def window(
+    began: float, ended: float, *, may_fail: bool = False, faults: Faults = NO_FAULTS
+) -> Window:
     return Window(f"event at {began:g}", began, ended, may_fail, 0, faults)
 
 
 def found(*answers: Answer, may_fail: bool = False, faults: Faults = NO_FAULTS) -> Finding:
-    (finding,) = findings_of([window(10.0, 20.0, may_fail=may_fail, faults=faults)], answers, REFERENCE)
+    (finding,) = findings_of(
+        [window(10.0, 20.0, may_fail=may_fail, faults=faults)], answers, REFERENCE
+    )
     return finding
 
 
@@ -43,8 +53,12 @@ def test_answers_before_and_after_did_not_meet_the_event():
 
 def test_an_alteration_is_dated_to_the_token_that_is_another_one():
     assert moment_of_alteration(answer(0.0, 1.0, 2.0, 3.0), REFERENCE[0]) is None
-    assert moment_of_alteration(answer(0.0, 1.0, 2.0, 3.0, token_ids=[1, 9, 3]), REFERENCE[0]) == 2.0
-    assert moment_of_alteration(answer(0.0, 1.0, 2.0, 3.0, text="one two thre"), REFERENCE[0]) == 3.0
+    assert (
+        moment_of_alteration(answer(0.0, 1.0, 2.0, 3.0, token_ids=[1, 9, 3]), REFERENCE[0]) == 2.0
+    )
+    assert (
+        moment_of_alteration(answer(0.0, 1.0, 2.0, 3.0, text="one two thre"), REFERENCE[0]) == 3.0
+    )
 
 
 def test_an_answer_that_lacks_a_token_is_altered():
@@ -88,11 +102,15 @@ def test_lost_experts_and_invalid_placements_are_complaints():
 
 
 def test_the_longest_gap_is_that_of_tokens_around_and_within_the_event():
-    long_before = answer(0.0, 1.0, 8.0, 11.0)  # 7 s passed before the event; of its gaps only the second meets it
+    long_before = answer(
+        0.0, 1.0, 8.0, 11.0
+    )  # 7 s passed before the event; of its gaps only the second meets it
     assert found(long_before).longest_gap == 3.0
     across = answer(0.0, 9.0, 21.5)
     assert found(long_before, across).longest_gap == 12.5
 
 
 def test_gaps_within_a_segment_lie_in_it_whole():
-    assert gaps_within([answer(0.0, 9.0, 11.0, 12.0), answer(0.0, 14.0, 16.0, 21.0)], 10.0, 20.0) == [1.0, 2.0]
+    assert gaps_within(
+        [answer(0.0, 9.0, 11.0, 12.0), answer(0.0, 14.0, 16.0, 21.0)], 10.0, 20.0
+    ) == [1.0, 2.0]

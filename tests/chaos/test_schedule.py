@@ -1,4 +1,6 @@
-"""Schedules of chaos runs: drawn from a seed alone, and with a cluster that is whole after each scene."""
+"""Schedules of chaos runs: drawn from a seed alone, and with a cluster that is whole after each
+scene.
+"""
 
 import pytest
 
@@ -36,4 +38,8 @@ def test_only_a_router_that_is_killed_may_fail_requests():
 def test_everybody_in_a_move_dies_in_each_phase_of_it():
     roles = ("source of a move", "target of a move", "in a move")
     seen = labels(5, count=1)
-    assert all(any(f"{role}, when {phase}" in label for label in seen) for role in roles for phase in PHASES)
+    assert all(
+        any(f"{role}, when {phase}" in label for label in seen)
+        for role in roles
+        for phase in PHASES
+    )

@@ -1,4 +1,6 @@
-"""A cluster of real processes that is broken again and again answers every request, and with the same bytes."""
+"""A cluster of real processes that is broken again and again answers every request, and with the
+same bytes.
+"""
 
 from collections.abc import Callable
 

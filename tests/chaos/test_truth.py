@@ -9,16 +9,22 @@ KEYS = [(1, 0), (1, 1)]
 READY, RETIRING = expert_pb2.EXPERT_STATE_READY, expert_pb2.EXPERT_STATE_RETIRING
 
 
-def hosting(keys: Iterable[tuple[int, int]], *, state: int = READY, content: bytes = b"") -> Hosting:
+def hosting(
+    keys: Iterable[tuple[int, int]], *, state: int = READY, content: bytes = b""
+) -> Hosting:
     experts = [
-        expert_pb2.HostedExpert(layer=layer, expert=expert, state=state, content_hash=content or bytes([expert]))
+        expert_pb2.HostedExpert(
+            layer=layer, expert=expert, state=state, content_hash=content or bytes([expert])
+        )
         for layer, expert in keys
     ]
     return Hosting(experts=experts)
 
 
 def faults(*hostings: Hosting, max_experts: int = 2) -> Faults:
-    return faults_of({f"expert-{number}": one for number, one in enumerate(hostings)}, KEYS, max_experts)
+    return faults_of(
+        {f"expert-{number}": one for number, one in enumerate(hostings)}, KEYS, max_experts
+    )
 
 
 def test_a_whole_placement_has_no_faults():
@@ -37,16 +43,24 @@ def test_an_expert_that_stays_on_its_way_is_invalid():
 
 
 def test_an_expert_twice_on_one_service_is_invalid():
-    assert faults(hosting([(1, 0), (1, 0)]), hosting(KEYS)).invalid == ["expert-0 hosts (1, 0) twice"]
+    assert faults(hosting([(1, 0), (1, 0)]), hosting(KEYS)).invalid == [
+        "expert-0 hosts (1, 0) twice"
+    ]
 
 
 def test_more_experts_than_the_memory_has_room_for_are_invalid():
-    assert faults(hosting(KEYS), max_experts=1).invalid == ["expert-0 hosts 2 experts and has memory for 1"]
+    assert faults(hosting(KEYS), max_experts=1).invalid == [
+        "expert-0 hosts 2 experts and has memory for 1"
+    ]
 
 
 def test_an_expert_that_the_model_does_not_have_is_invalid():
-    assert faults(hosting(KEYS), hosting([(9, 9)])).invalid == ["expert-1 hosts (9, 9), which there is not"]
+    assert faults(hosting(KEYS), hosting([(9, 9)])).invalid == [
+        "expert-1 hosts (9, 9), which there is not"
+    ]
 
 
 def test_replicas_with_other_content_are_invalid():
-    assert faults(hosting(KEYS), hosting(KEYS[:1], content=b"other")).invalid == ["replicas of (1, 0) differ"]
+    assert faults(hosting(KEYS), hosting(KEYS[:1], content=b"other")).invalid == [
+        "replicas of (1, 0) differ"
+    ]

@@ -31,7 +31,9 @@ class Line:
         finally:
             for writer in self._writers:
                 writer.transport.abort()
-            await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
+            await asyncio.gather(
+                *(writer.wait_closed() for writer in self._writers), return_exceptions=True
+            )
             await self.wire.close()
             server.close()
 
@@ -154,7 +156,8 @@ async def test_corruption_changes_one_byte_of_every_second_long_data_frame(chunk
     whole = b"".join(parts)
     frames = Frames(damage, PREFACE_BYTES)
     passed = b"".join(
-        frames.pass_through(whole[start : start + chunk_bytes]) for start in range(0, len(whole), chunk_bytes)
+        frames.pass_through(whole[start : start + chunk_bytes])
+        for start in range(0, len(whole), chunk_bytes)
     )
     changed = [number for number in range(len(whole)) if passed[number] != whole[number]]
     starts = [sum(map(len, parts[:number])) + HEAD_BYTES for number in (4, 6)]

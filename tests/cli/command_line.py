@@ -14,7 +14,9 @@ from services.runtime.server import serving
 Servicer = TypeVar("Servicer")
 
 
-async def start(*arguments: str, variables: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
+async def start(
+    *arguments: str, variables: Mapping[str, str] | None = None
+) -> asyncio.subprocess.Process:
     """`moesaic` with these arguments, all of its streams in pipes."""
     command = (sys.executable, "-m", "services.cli.main", *arguments)
     pipe = asyncio.subprocess.PIPE
@@ -29,7 +31,9 @@ async def moesaic(
     """Run it to its end: exit code, stdout and stderr."""
     process = await start(*arguments, variables=variables)
     try:
-        stdout, stderr = await process.communicate(stdin if isinstance(stdin, bytes) else stdin.encode())
+        stdout, stderr = await process.communicate(
+            stdin if isinstance(stdin, bytes) else stdin.encode()
+        )
     finally:
         if process.returncode is None:
             process.kill()
@@ -39,7 +43,9 @@ async def moesaic(
 
 
 @asynccontextmanager
-async def scripted(add: Callable[[Servicer, grpc.aio.Server], None], servicer: Servicer) -> AsyncIterator[str]:
+async def scripted(
+    add: Callable[[Servicer, grpc.aio.Server], None], servicer: Servicer
+) -> AsyncIterator[str]:
     """A server of one service, added as the stubs do it; its address."""
 
     def register(server: grpc.aio.Server) -> None:

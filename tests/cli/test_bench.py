@@ -37,7 +37,9 @@ async def tiny_cluster(tmp_path: Path, gradients_as_before: None) -> AsyncIterat
 async def start(address: str, *arguments: str) -> asyncio.subprocess.Process:
     command = (sys.executable, "-m", "services.cli.main", "bench", "--address", address, *arguments)
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
+    )
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
@@ -56,11 +58,25 @@ def read(path: Path) -> dict[str, Any]:
 
 
 async def test_closed_loops_are_measured_one_after_the_other(tiny_cluster: Cluster, tmp_path: Path):
-    flags = "--concurrency 1,3 --requests 6 --max-new-tokens 5 --ignore-eos --slo ttft=1000s --prompt-tokens 12"
-    code, stdout, stderr = await bench(tiny_cluster.gateway, flags, "--json", str(tmp_path / "bench.json"))
-    assert (code, stderr.splitlines()[:2]) == (0, ["measuring: 1 at a time", "measuring: 3 at a time"])
+    flags = (
+        "--concurrency 1,3 --requests 6 --max-new-tokens 5 --ignore-eos --slo ttft=1000s "
+        "--prompt-tokens 12"
+    )
+    code, stdout, stderr = await bench(
+        tiny_cluster.gateway, flags, "--json", str(tmp_path / "bench.json")
+    )
+    assert (code, stderr.splitlines()[:2]) == (
+        0,
+        ["measuring: 1 at a time", "measuring: 3 at a time"],
+    )
     assert max(map(len, stdout.splitlines())) <= 100
-    for words in ("first token (TTFT)", "between tokens (ITL)", "end to end (E2E)", "wire", "all communication"):
+    for words in (
+        "first token (TTFT)",
+        "between tokens (ITL)",
+        "end to end (E2E)",
+        "wire",
+        "all communication",
+    ):
         assert words in stdout
     one, three = read(tmp_path / "bench.json")["loads"]
     assert one["load"] == {"kind": "closed_loop", "concurrency": 1}
@@ -68,9 +84,15 @@ async def test_closed_loops_are_measured_one_after_the_other(tiny_cluster: Clust
     assert most_in_flight(three["requests"]) == 3
     for load in (one, three):
         figures = load["figures"]
-        assert (figures["num_completed"], figures["num_failed"], figures["good_share"]) == (6, 0, 1.0)
+        assert (figures["num_completed"], figures["num_failed"], figures["good_share"]) == (
+            6,
+            0,
+            1.0,
+        )
         assert figures["latencies"]["itl"]["count"] == 6 * 4
-        assert [request["number"] for request in load["requests"]] == [2, 3, 4, 5, 6, 7], "warm-up took the first two"
+        assert [request["number"] for request in load["requests"]] == [2, 3, 4, 5, 6, 7], (
+            "warm-up took the first two"
+        )
         for request in load["requests"]:
             assert request["usage"]["prompt_tokens"] == 12
             assert sum(request["token_counts"]) == request["usage"]["completion_tokens"] == 5
@@ -94,13 +116,18 @@ async def test_an_open_loop_sends_at_its_rate(tiny_cluster: Cluster, tmp_path: P
     assert code == 0
     (load,) = read(tmp_path / "bench.json")["loads"]
     assert load["load"]["kind"] == "open_loop"
-    assert [request["due_seconds"] for request in load["requests"]] == [number / 40 for number in range(10)]
+    assert [request["due_seconds"] for request in load["requests"]] == [
+        number / 40 for number in range(10)
+    ]
     assert all(request["sent_seconds"] >= request["due_seconds"] for request in load["requests"])
 
 
 async def test_the_document_has_what_its_description_names(tiny_cluster: Cluster, tmp_path: Path):
     await bench(
-        tiny_cluster.gateway, "--concurrency 1 --requests 1 --warm-up 0", "--json", str(tmp_path / "bench.json")
+        tiny_cluster.gateway,
+        "--concurrency 1 --requests 1 --warm-up 0",
+        "--json",
+        str(tmp_path / "bench.json"),
     )
     document = read(tmp_path / "bench.json")
     assert document["schema"] == "moesaic.bench/1"
@@ -141,7 +168,9 @@ async def test_refused_requests_are_counted_by_reason_and_make_it_fail(tmp_path:
     async with running_gateway(double, requests_per_second=0.001, max_paced_requests=1) as client:
         # One request is served, one waits for the client's rate, and there is no room for two more.
         flags = "--concurrency 4 --requests 4 --warm-up 0 --timeout 2"
-        code, stdout, stderr = await bench(client.address, flags, *SHORT, "--json", str(tmp_path / "bench.json"))
+        code, stdout, stderr = await bench(
+            client.address, flags, *SHORT, "--json", str(tmp_path / "bench.json")
+        )
     assert code == 1
     last = stderr.splitlines()[-1]
     assert last.startswith("moesaic bench: 3 of 4 requests failed: 2 RESOURCE_EXHAUSTED (")
@@ -151,14 +180,21 @@ async def test_refused_requests_are_counted_by_reason_and_make_it_fail(tmp_path:
     (load,) = read(tmp_path / "bench.json")["loads"]
     assert load["figures"]["num_completed"] == 1
     refused = [request["failure"] for request in load["requests"] if request["failure"] is not None]
-    assert sorted(failure["status"] for failure in refused) == ["DEADLINE_EXCEEDED", *["RESOURCE_EXHAUSTED"] * 2]
-    assert all(one["retry_after_seconds"] > 0 for one in refused if one["status"] == "RESOURCE_EXHAUSTED")
+    assert sorted(failure["status"] for failure in refused) == [
+        "DEADLINE_EXCEEDED",
+        *["RESOURCE_EXHAUSTED"] * 2,
+    ]
+    assert all(
+        one["retry_after_seconds"] > 0 for one in refused if one["status"] == "RESOURCE_EXHAUSTED"
+    )
 
 
 async def test_a_router_that_is_lost_on_the_way_fails_the_request():
     double = RouterDouble()
     async with running_gateway(double) as client:
-        process = await start(client.address, "--concurrency", "1", "--requests", "1", "--warm-up", "0", *SHORT)
+        process = await start(
+            client.address, "--concurrency", "1", "--requests", "1", "--warm-up", "0", *SHORT
+        )
         sequence = await double.next_sequence()
         double.say(token(sequence.sequence, 5))
         await double.all_said()
@@ -173,13 +209,18 @@ async def test_a_warm_up_that_fails_altogether_ends_it(tmp_path: Path):
         flags = "--requests 100 --max-new-tokens 1000000 --prompt-tokens 8 --json"
         code, stdout, stderr = await bench(client.address, flags, str(tmp_path / "bench.json"))
     assert (code, stdout) == (1, "")
-    assert "moesaic bench: warm-up: 2 of 2 requests failed: 2 INVALID_ARGUMENT (stop.max_new_tokens" in stderr
+    assert (
+        "moesaic bench: warm-up: 2 of 2 requests failed: 2 INVALID_ARGUMENT (stop.max_new_tokens"
+        in stderr
+    )
     assert read(tmp_path / "bench.json")["loads"] == []
 
 
 async def test_where_nothing_is_completed_the_next_load_is_not_begun():
     async with running_gateway(RouterDouble(answer=[5])) as client:
-        flags = "--concurrency 1,2 --requests 1 --warm-up 0 --max-new-tokens 1000000 --prompt-tokens 8"
+        flags = (
+            "--concurrency 1,2 --requests 1 --warm-up 0 --max-new-tokens 1000000 --prompt-tokens 8"
+        )
         code, stdout, stderr = await bench(client.address, flags)
     assert code == 1
     assert "no request was completed" in stderr
@@ -204,7 +245,9 @@ async def test_an_interrupt_shows_what_there_is(tmp_path: Path, number: signal.S
         await next_sequences(double, 1)  # so its user has seen the end
         process.send_signal(number)
         returned, stdout, stderr = await ended(process)
-        assert {await double.cancels.get(), await double.cancels.get()} == {2, 3}, "nothing goes on at the router"
+        assert {await double.cancels.get(), await double.cancels.get()} == {2, 3}, (
+            "nothing goes on at the router"
+        )
     assert returned == code
     assert "interrupted: what follows is what was measured until then" in stderr
     assert "Traceback" not in stderr
@@ -250,5 +293,7 @@ def test_a_bad_call_is_refused_before_anything_starts(arguments: tuple[str, ...]
 
 def test_torch_is_not_imported():
     script = "import sys, services.cli.bench.command; sys.exit('torch' in sys.modules)"
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=os.environ, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=os.environ, timeout=60, check=False
+    )
     assert ended.returncode == 0

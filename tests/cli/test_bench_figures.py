@@ -29,7 +29,9 @@ def completed(*, sent: int = 0, arrivals: list[int], counts: list[int], ended: i
 
 
 def failed(status: str, message: str = "", retry_after_seconds: float | None = None) -> Sample:
-    return Sample(0, 0, 0, ended_nanos=1, failure=RequestFailure(status, message, retry_after_seconds))
+    return Sample(
+        0, 0, 0, ended_nanos=1, failure=RequestFailure(status, message, retry_after_seconds)
+    )
 
 
 FAST = completed(arrivals=[100, 140], counts=[1, 2], ended=150)
@@ -61,7 +63,9 @@ def test_a_request_without_a_second_token_has_no_time_per_token():
 
 def test_figures_add_up():
     unfinished = Sample(0, 0, 0, [900 * MILLI], [1])
-    figures = figures_of(run_of(FAST, SLOW, failed("UNAVAILABLE"), unfinished, milliseconds=2000), [])
+    figures = figures_of(
+        run_of(FAST, SLOW, failed("UNAVAILABLE"), unfinished, milliseconds=2000), []
+    )
     assert (figures.num_completed, figures.num_failed, figures.num_unfinished) == (2, 1, 1)
     assert figures.requests_per_second == 1.0
     assert figures.output_tokens_per_second == 3.5  # those of the unfinished request came too
@@ -82,7 +86,10 @@ def test_a_load_without_a_completed_request_has_no_latencies():
 
 
 def test_goodput_counts_what_was_completed_and_keeps_every_objective():
-    figures = figures_of(run_of(FAST, SLOW, failed("UNAVAILABLE"), milliseconds=2000), read_objectives(["ttft=200ms"]))
+    figures = figures_of(
+        run_of(FAST, SLOW, failed("UNAVAILABLE"), milliseconds=2000),
+        read_objectives(["ttft=200ms"]),
+    )
     assert figures.goodput_requests_per_second == 0.5
     assert figures.good_share == pytest.approx(1 / 3)
 
@@ -96,7 +103,9 @@ def test_objectives_are_read_with_their_unit():
     ]
 
 
-@pytest.mark.parametrize("text", ["", "ttft", "ttft=200", "ttft=ms", "latency=2s", "ttft>2s", "ttft=-1s"])
+@pytest.mark.parametrize(
+    "text", ["", "ttft", "ttft=200", "ttft=ms", "latency=2s", "ttft>2s", "ttft=-1s"]
+)
 def test_what_is_no_objective_is_refused(text: str):
     with pytest.raises(ValueError, match="no objective such as"):
         read_objectives([text])
@@ -128,7 +137,8 @@ def test_failures_are_told_by_reason_with_the_most_frequent_first():
         failed("RESOURCE_EXHAUSTED", "257 requests are waiting", 2.0),
     ]
     assert failure_sentence(samples) == (
-        "3 of 4 requests failed: 2 RESOURCE_EXHAUSTED (256 requests are waiting), to be tried again after 0.5 to 2 s; "
+        "3 of 4 requests failed: 2 RESOURCE_EXHAUSTED (256 requests are waiting), to be tried "
+        "again after 0.5 to 2 s; "
         "1 UNAVAILABLE (the router was lost)"
     )
 
@@ -169,7 +179,11 @@ def test_every_part_of_a_receipt_is_of_one_kind():
     names = [name for name, _ in (*BEFORE, *PHASE_PARTS, *AFTER)]
     assert [part.name for part in found.parts] == names
     fields = {field.name for field in common_pb2.PhaseReceipt.DESCRIPTOR.fields} - {"steps"}
-    fields |= {name for name in common_pb2.LatencyReceipt.DESCRIPTOR.fields_by_name if name.endswith("_nanos")}
+    fields |= {
+        name
+        for name in common_pb2.LatencyReceipt.DESCRIPTOR.fields_by_name
+        if name.endswith("_nanos")
+    }
     assert set(names) == fields - {"end_to_end_nanos"}
     assert set(found.shares.values()) == {0.0}
 
@@ -205,8 +219,10 @@ def test_remarks_name_failures_what_was_given_up_and_lateness():
     assert list(remarks(figures_of(run, []))) == [
         "2 at a time: failed: 1 UNAVAILABLE (gone)",
         "2 at a time: in flight when it was broken off: 1",
-        "2 at a time: this client was late itself for 50% of the time (above 5%); its latencies contain that",
-        "2 at a time: requests were sent late by up to 200 ms (p99 198); latencies count from when they were due",
+        "2 at a time: this client was late itself for 50% of the time (above 5%); its latencies "
+        "contain that",
+        "2 at a time: requests were sent late by up to 200 ms (p99 198); latencies count from "
+        "when they were due",
     ]
 
 

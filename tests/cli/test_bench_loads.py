@@ -12,7 +12,9 @@ from services.cli.bench.run import LoadRun
 from services.cli.bench.sample import RequestFailure, Sample
 
 
-def open_loop(rate: float, *, arrivals: str = "constant", seed: int = 0, max_in_flight: int = 100) -> OpenLoop:
+def open_loop(
+    rate: float, *, arrivals: str = "constant", seed: int = 0, max_in_flight: int = 100
+) -> OpenLoop:
     return OpenLoop(rate, arrivals, seed, max_in_flight)
 
 
@@ -31,7 +33,8 @@ def test_whichever_bound_comes_first_ends_a_load():
 
 def test_poisson_arrivals_are_the_same_for_the_same_seed():
     first, again, other = (
-        list(due_seconds(open_loop(2, arrivals="poisson", seed=seed), Bounds(50, None))) for seed in (1, 1, 2)
+        list(due_seconds(open_loop(2, arrivals="poisson", seed=seed), Bounds(50, None)))
+        for seed in (1, 1, 2)
     )
     assert first == again != other
 

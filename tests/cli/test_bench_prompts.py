@@ -21,8 +21,15 @@ def test_the_built_in_prompts_are_different_texts():
 
 def test_a_file_has_a_prompt_a_line_in_either_form(tmp_path: Path):
     file = tmp_path / "prompts"
-    file.write_text('The fox\n\n{"prompt": "The {sea}", "max_new_tokens": 7}\n  { "prompt": "ä" }\n', encoding="utf-8")
-    assert read_prompts(file) == [BenchPrompt("The fox"), BenchPrompt("The {sea}", 7), BenchPrompt("ä")]
+    file.write_text(
+        'The fox\n\n{"prompt": "The {sea}", "max_new_tokens": 7}\n  { "prompt": "ä" }\n',
+        encoding="utf-8",
+    )
+    assert read_prompts(file) == [
+        BenchPrompt("The fox"),
+        BenchPrompt("The {sea}", 7),
+        BenchPrompt("ä"),
+    ]
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0c", "\x1c", "\r"])
@@ -40,7 +47,9 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path):
     assert read_prompts(file) == [BenchPrompt("one")]
 
 
-@pytest.mark.parametrize("text", ["{name} went home", "{ int x; }", "{", '"quoted"', "[1, 2]", "7", "null"])
+@pytest.mark.parametrize(
+    "text", ["{name} went home", "{ int x; }", "{", '"quoted"', "[1, 2]", "7", "null"]
+)
 def test_what_is_no_object_is_a_text(tmp_path: Path, text: str):
     file = tmp_path / "prompts"
     file.write_text(text, encoding="utf-8")
@@ -59,11 +68,19 @@ def test_what_is_no_object_is_a_text(tmp_path: Path, text: str):
         ('{"text": "two"}', "1: 'text' is neither prompt nor max_new_tokens"),
         ('{"prompt": ""}', "1: prompt must be a text that is not empty"),
         ('{"prompt": 3}', "1: prompt must be a text"),
-        ('{"prompt": "one", "max_new_tokens": 0}', "1: max_new_tokens must be a whole number above 0"),
-        ('{"prompt": "one", "max_new_tokens": true}', "1: max_new_tokens must be a whole number above 0"),
+        (
+            '{"prompt": "one", "max_new_tokens": 0}',
+            "1: max_new_tokens must be a whole number above 0",
+        ),
+        (
+            '{"prompt": "one", "max_new_tokens": true}',
+            "1: max_new_tokens must be a whole number above 0",
+        ),
     ],
 )
-def test_a_line_that_is_no_prompt_is_refused_by_its_number(tmp_path: Path, content: str, complaint: str):
+def test_a_line_that_is_no_prompt_is_refused_by_its_number(
+    tmp_path: Path, content: str, complaint: str
+):
     file = tmp_path / "prompts"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(InvalidRequest) as refused:
@@ -103,7 +120,9 @@ class TokenPerWord:
     async def Tokenize(
         self, request: generation_pb2.TokenizeRequest, *, timeout: float
     ) -> generation_pb2.TokenizeResponse:
-        return generation_pb2.TokenizeResponse(token_ids=[len(word) for word in request.text.split()])
+        return generation_pb2.TokenizeResponse(
+            token_ids=[len(word) for word in request.text.split()]
+        )
 
 
 async def test_more_text_is_taken_where_tokens_are_long():
@@ -116,10 +135,17 @@ def settings(*arguments: str) -> BenchSettings:
 
 
 def test_every_flag_is_in_the_request():
-    flags = "--max-new-tokens 5 --temperature 0 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 100 --ignore-eos"
-    assert build_request(settings(*flags.split()), BenchPrompt("Once"), 7) == generation_pb2.GenerateRequest(
+    flags = (
+        "--max-new-tokens 5 --temperature 0 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 100 "
+        "--ignore-eos"
+    )
+    assert build_request(
+        settings(*flags.split()), BenchPrompt("Once"), 7
+    ) == generation_pb2.GenerateRequest(
         text="Once",
-        sampling=common_pb2.SamplingParameters(temperature=0, top_p=0.9, top_k=40, min_p=0.1, seed=107),
+        sampling=common_pb2.SamplingParameters(
+            temperature=0, top_p=0.9, top_k=40, min_p=0.1, seed=107
+        ),
         stop=common_pb2.StopConditions(max_new_tokens=5, ignore_eos=True),
     )
 
@@ -137,4 +163,6 @@ def test_a_line_of_the_file_knows_its_length_better_than_the_flag():
 
 
 def test_seeds_stay_within_their_field():
-    assert build_request(settings("--seed", str(2**64 - 1)), BenchPrompt("Once"), 2).sampling.seed == 1
+    assert (
+        build_request(settings("--seed", str(2**64 - 1)), BenchPrompt("Once"), 2).sampling.seed == 1
+    )

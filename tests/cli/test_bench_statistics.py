@@ -2,7 +2,14 @@
 
 import pytest
 
-from services.cli.bench.statistics import Distribution, distribution_of, median, per_second, percentile, token_intervals
+from services.cli.bench.statistics import (
+    Distribution,
+    distribution_of,
+    median,
+    per_second,
+    percentile,
+    token_intervals,
+)
 
 
 def test_percentiles_lie_linearly_between_neighbours():

@@ -51,7 +51,9 @@ class Serving:
         return self.process.returncode, stderr.decode()
 
 
-async def run(*arguments: str, folder: Path, variables: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+async def run(
+    *arguments: str, folder: Path, variables: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
     process = await start(*arguments, variables={"TMPDIR": str(folder), **(variables or {})})
     stdout, stderr = await process.communicate()
     assert process.returncode is not None
@@ -94,7 +96,8 @@ def run_folders(folder: Path) -> list[Path]:
     return list(folder.glob("moesaic-*"))
 
 
-# What a machine may have set for everybody, and what no proxy, collector or Service may come between.
+# What a machine may have set for everybody, and what no proxy, collector or Service may come
+# between.
 SURROUNDINGS = {
     **{
         name: "http://127.0.0.1:9"
@@ -110,9 +113,23 @@ SURROUNDINGS = {
 }
 
 
-async def test_generate_starts_a_cluster_streams_says_the_cost_shows_the_trace_and_leaves_nothing(tmp_path: Path):
-    flags = ("--max-new-tokens", "8", "--temperature", "0", "--experts", "2", "--json", "--ignore-eos", "--tracing")
-    code, stdout, stderr = await run("generate", "Once upon a time", *flags, folder=tmp_path, variables=SURROUNDINGS)
+async def test_generate_starts_a_cluster_streams_says_the_cost_shows_the_trace_and_leaves_nothing(
+    tmp_path: Path,
+):
+    flags = (
+        "--max-new-tokens",
+        "8",
+        "--temperature",
+        "0",
+        "--experts",
+        "2",
+        "--json",
+        "--ignore-eos",
+        "--tracing",
+    )
+    code, stdout, stderr = await run(
+        "generate", "Once upon a time", *flags, folder=tmp_path, variables=SURROUNDINGS
+    )
     assert code == 0, stderr
     *text, last = stdout.splitlines()
     read = json.loads(last)
@@ -120,10 +137,14 @@ async def test_generate_starts_a_cluster_streams_says_the_cost_shows_the_trace_a
     assert read["finish_reason"] == "length"
     assert len(read["token_ids"]) == read["usage"]["completion_tokens"] == 8
     parts = read["receipt"]
-    assert 0.95 * parts["end_to_end_nanos"] <= parts["end_to_end_nanos"] - parts["unaccounted_nanos"]
+    assert (
+        0.95 * parts["end_to_end_nanos"] <= parts["end_to_end_nanos"] - parts["unaccounted_nanos"]
+    )
     assert "where the time went" in stderr
     assert "slowest service" in stderr
-    assert "traces go to the cluster's own tracing service, not where OTEL_* variables say" in stderr
+    assert (
+        "traces go to the cluster's own tracing service, not where OTEL_* variables say" in stderr
+    )
     assert_shows_the_way_through_every_service(stderr.partition("\ntrace ")[2])
     pids = [int(pid) for pid in re.findall(r"pid (\d+)", stderr)]
     assert len(pids) == NUM_PROCESSES
@@ -177,7 +198,9 @@ async def test_no_service_outlives_a_command_that_was_killed(serving: Serving):
 async def test_a_checkpoint_that_is_missing_is_told_in_a_line(tmp_path: Path):
     missing = str(tmp_path / "none")
     (tmp_path / "runs").mkdir()
-    code, stdout, stderr = await run("generate", "--model", missing, "Once", folder=tmp_path / "runs")
+    code, stdout, stderr = await run(
+        "generate", "--model", missing, "Once", folder=tmp_path / "runs"
+    )
     assert (code, stdout) == (1, "")
     assert missing in stderr
     assert "did not start (exit code 1)" in stderr

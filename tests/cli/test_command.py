@@ -32,7 +32,9 @@ FOR_EVER = "asyncio.Event().wait()"
 UNTIL_TOLD = "until_told_to_stop(again=asyncio.current_task().cancel)"
 
 
-async def living(folder: Path, wait: str, then: str = "pass", *, nohup: bool = False) -> asyncio.subprocess.Process:
+async def living(
+    folder: Path, wait: str, then: str = "pass", *, nohup: bool = False
+) -> asyncio.subprocess.Process:
     """The process, once it waits."""
     command = (sys.executable, "-P", "-c", LIFE.format(wait=wait, then=then))
     process = await asyncio.create_subprocess_exec(
@@ -71,7 +73,9 @@ async def test_a_command_that_drains_ends_well(tmp_path: Path, number: signal.Si
 
 
 async def test_a_second_signal_ends_the_draining_and_leaves_nothing(tmp_path: Path):
-    process = await living(tmp_path, UNTIL_TOLD, "print('drains', flush=True); await asyncio.Event().wait()")
+    process = await living(
+        tmp_path, UNTIL_TOLD, "print('drains', flush=True); await asyncio.Event().wait()"
+    )
     process.send_signal(signal.SIGHUP)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"drains\n"
@@ -104,7 +108,10 @@ async def test_a_command_that_ignores_closed_terminals_goes_on(tmp_path: Path):
     ],
 )
 def test_a_bad_variable_of_every_process_is_one_line_from_each_command(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MOESAIC_LOG_LEVEL", "loud")
@@ -148,7 +155,9 @@ ADDRESSED = {
 }
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:50051", ":50051", "127.0.0.1:70000", "::1:50051", "a b:50051"])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:50051", ":50051", "127.0.0.1:70000", "::1:50051", "a b:50051"]
+)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_refuses_what_is_no_address_before_anybody_is_asked(
     name: str, address: str, capsys: pytest.CaptureFixture[str]

@@ -60,11 +60,16 @@ def test_parts_that_took_no_time_are_left_out():
 
 
 def test_the_shares_of_an_empty_receipt_are_nought():
-    assert rendered(common_pb2.LatencyReceipt())[-2:] == ["unaccounted 0.00 0.0%", "end to end 0.00 0.0%"]
+    assert rendered(common_pb2.LatencyReceipt())[-2:] == [
+        "unaccounted 0.00 0.0%",
+        "end to end 0.00 0.0%",
+    ]
 
 
 def test_the_summary_has_tokens_first_token_and_rate():
-    assert summary(outcome()) == (f"3 + 5 tokens (length), first after 20.0 ms, 100.0 tokens/s, seed {2**64 - 1}")
+    assert summary(outcome()) == (
+        f"3 + 5 tokens (length), first after 20.0 ms, 100.0 tokens/s, seed {2**64 - 1}"
+    )
 
 
 def test_a_single_token_has_no_rate():

@@ -34,19 +34,27 @@ def logged(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
-def test_an_error_is_shown_with_who_logged_it(lines: ErrorLines, texts: list[str], tmp_path: Path, logged: str) -> None:
+def test_an_error_is_shown_with_who_logged_it(
+    lines: ErrorLines, texts: list[str], tmp_path: Path, logged: str
+) -> None:
     (tmp_path / "router.log").write_text(logged)
     lines.look()
     lines.look()
     assert texts == ["router: expert service a:1: its checkpoint is not the router's"]
 
 
-def test_what_comes_later_is_shown_once_its_line_is_whole(lines: ErrorLines, texts: list[str], tmp_path: Path) -> None:
+def test_what_comes_later_is_shown_once_its_line_is_whole(
+    lines: ErrorLines, texts: list[str], tmp_path: Path
+) -> None:
     log = tmp_path / "expert-0.log"
-    log.write_bytes(b"not a log line\n2026-01-01T00:00:00.000Z ERROR   expert services.expert.app: it")
+    log.write_bytes(
+        b"not a log line\n2026-01-01T00:00:00.000Z ERROR   expert services.expert.app: it"
+    )
     lines.look()
     assert texts == []
     with log.open("ab") as file:
-        file.write(b" failed\n2026-01-01T00:00:00.000Z ERROR   expert services.expert.app: it failed\n")
+        file.write(
+            b" failed\n2026-01-01T00:00:00.000Z ERROR   expert services.expert.app: it failed\n"
+        )
     lines.look()
     assert texts == ["expert-0: it failed"]  # the same once in a row

@@ -19,11 +19,15 @@ from services.wire.errors import Overloaded
 from tests.cli import command_line
 from tests.cli.command_line import scripted
 
-Behaviour = Callable[[generation_pb2.GenerateRequest], AsyncIterator[generation_pb2.GenerateResponse]]
+Behaviour = Callable[
+    [generation_pb2.GenerateRequest], AsyncIterator[generation_pb2.GenerateResponse]
+]
 
 
 def delta(text: str, *token_ids: int) -> generation_pb2.GenerateResponse:
-    return generation_pb2.GenerateResponse(delta=generation_pb2.Delta(text=text, token_ids=token_ids))
+    return generation_pb2.GenerateResponse(
+        delta=generation_pb2.Delta(text=text, token_ids=token_ids)
+    )
 
 
 async def tell_a_story(
@@ -64,18 +68,26 @@ class ScriptedGateway(generation_pb2_grpc.GenerationServiceServicer):
 @pytest.fixture
 async def gateway() -> AsyncIterator[ScriptedGateway]:
     gateway = ScriptedGateway()
-    async with scripted(generation_pb2_grpc.add_GenerationServiceServicer_to_server, gateway) as gateway.address:
+    async with scripted(
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server, gateway
+    ) as gateway.address:
         yield gateway
 
 
 async def start(
     gateway: ScriptedGateway, *arguments: str, variables: Mapping[str, str] | None = None
 ) -> asyncio.subprocess.Process:
-    return await command_line.start("generate", "--address", gateway.address, *arguments, variables=variables)
+    return await command_line.start(
+        "generate", "--address", gateway.address, *arguments, variables=variables
+    )
 
 
-async def generate(gateway: ScriptedGateway, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    return await command_line.moesaic("generate", "--address", gateway.address, *arguments, stdin=stdin)
+async def generate(
+    gateway: ScriptedGateway, *arguments: str, stdin: bytes = b""
+) -> tuple[int, str, str]:
+    return await command_line.moesaic(
+        "generate", "--address", gateway.address, *arguments, stdin=stdin
+    )
 
 
 async def test_the_text_goes_to_stdout_and_the_cost_to_stderr(gateway: ScriptedGateway):
@@ -90,18 +102,27 @@ def asked(*arguments: str) -> generation_pb2.GenerateRequest:
 
 
 def test_every_flag_is_in_the_request():
-    flags = "--max-new-tokens 5 --temperature 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --seed 18446744073709551615"
+    flags = (
+        "--max-new-tokens 5 --temperature 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --seed "
+        "18446744073709551615"
+    )
     assert asked("-", *flags.split(), "--stop", "a,b", "--stop", "\n", "--ignore-eos") == (
         generation_pb2.GenerateRequest(
             text="Once",
-            sampling=common_pb2.SamplingParameters(temperature=0.5, top_p=0.9, top_k=40, min_p=0.1, seed=2**64 - 1),
-            stop=common_pb2.StopConditions(max_new_tokens=5, stop_strings=["a,b", "\n"], ignore_eos=True),
+            sampling=common_pb2.SamplingParameters(
+                temperature=0.5, top_p=0.9, top_k=40, min_p=0.1, seed=2**64 - 1
+            ),
+            stop=common_pb2.StopConditions(
+                max_new_tokens=5, stop_strings=["a,b", "\n"], ignore_eos=True
+            ),
         )
     )
 
 
 def test_what_is_not_said_is_left_to_the_gateway():
-    assert asked("-") == generation_pb2.GenerateRequest(text="Once", stop=common_pb2.StopConditions())
+    assert asked("-") == generation_pb2.GenerateRequest(
+        text="Once", stop=common_pb2.StopConditions()
+    )
 
 
 def test_nought_is_said_where_it_is_meant():
@@ -219,7 +240,9 @@ async def hang(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_an_interrupt_cancels_the_request(gateway: ScriptedGateway, number: signal.Signals, code: int):
+async def test_an_interrupt_cancels_the_request(
+    gateway: ScriptedGateway, number: signal.Signals, code: int
+):
     gateway.behaviour = hang
     process = await start(gateway, "Once")
     assert process.stdout is not None
@@ -240,7 +263,15 @@ async def test_a_reader_that_leaves_ends_it_quietly(gateway: ScriptedGateway):
 
     gateway.behaviour = tell_for_ever
     reading, writing = os.pipe()
-    command = (sys.executable, "-m", "services.cli.main", "generate", "--address", gateway.address, "Once")
+    command = (
+        sys.executable,
+        "-m",
+        "services.cli.main",
+        "generate",
+        "--address",
+        gateway.address,
+        "Once",
+    )
     process = await asyncio.create_subprocess_exec(*command, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     await gateway.began.wait()
@@ -252,7 +283,9 @@ async def test_a_reader_that_leaves_ends_it_quietly(gateway: ScriptedGateway):
 
 async def test_a_traced_request_brings_its_trace_along(gateway: ScriptedGateway):
     # That nobody collects the spans there is told in the log and changes nothing else.
-    process = await start(gateway, "Once", variables={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{gateway.address}"})
+    process = await start(
+        gateway, "Once", variables={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{gateway.address}"}
+    )
     await process.communicate()
     assert process.returncode == 0
     *_, flags = gateway.metadata["traceparent"].split("-")
@@ -260,7 +293,10 @@ async def test_a_traced_request_brings_its_trace_along(gateway: ScriptedGateway)
 
 
 async def test_a_request_that_is_not_sampled_says_so(gateway: ScriptedGateway):
-    variables = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_SAMPLER": "always_off"}
+    variables = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_TRACES_SAMPLER": "always_off",
+    }
     process = await start(gateway, "Once", variables=variables)
     _, stderr = await process.communicate()
     assert process.returncode == 0

@@ -1,4 +1,6 @@
-"""Under `--tracing` traces go to the cluster's own tracing service, whatever the environment says of them."""
+"""Under `--tracing` traces go to the cluster's own tracing service, whatever the environment says
+of them.
+"""
 
 import pytest
 
@@ -8,7 +10,9 @@ from services.runtime.otlp.settings import Telemetry, load_telemetry
 TRACING = LocalTracing("http://127.0.0.1:4317", "http://127.0.0.1:16686")
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, every_trace: bool = False, **environment: str) -> Telemetry:
+def asked(
+    monkeypatch: pytest.MonkeyPatch, every_trace: bool = False, **environment: str
+) -> Telemetry:
     """What a process of the cluster is asked for under such an environment."""
     for name, value in environment.items():
         monkeypatch.setenv(f"OTEL_{name}", value)
@@ -28,16 +32,24 @@ def asked(monkeypatch: pytest.MonkeyPatch, every_trace: bool = False, **environm
         {"SDK_DISABLED": "true"},
     ],
 )
-def test_traces_go_to_the_tracing_service(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]):
+def test_traces_go_to_the_tracing_service(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+):
     traces = asked(monkeypatch, **environment).traces
     assert traces is not None
-    assert (traces.endpoint.target, traces.protocol, traces.security) == ("127.0.0.1:4317", "grpc", None)
+    assert (traces.endpoint.target, traces.protocol, traces.security) == (
+        "127.0.0.1:4317",
+        "grpc",
+        None,
+    )
 
 
 def test_metrics_go_where_the_environment_says(monkeypatch: pytest.MonkeyPatch):
     assert asked(monkeypatch).metrics is None
     elsewhere = asked(
-        monkeypatch, EXPORTER_OTLP_ENDPOINT="http://elsewhere:1", EXPORTER_OTLP_PROTOCOL="http/protobuf"
+        monkeypatch,
+        EXPORTER_OTLP_ENDPOINT="http://elsewhere:1",
+        EXPORTER_OTLP_PROTOCOL="http/protobuf",
     ).metrics
     assert elsewhere is not None
     assert elsewhere.endpoint.target == "http://elsewhere:1/v1/metrics"
@@ -46,5 +58,9 @@ def test_metrics_go_where_the_environment_says(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_request_whose_trace_is_to_be_shown_is_sampled(monkeypatch: pytest.MonkeyPatch):
     off = {"TRACES_SAMPLER": "always_off"}
-    assert asked(monkeypatch, every_trace=True, **off).sampler.get_description() == "AlwaysOnSampler"
-    assert asked(monkeypatch, every_trace=False, **off).sampler.get_description() == "AlwaysOffSampler"
+    assert (
+        asked(monkeypatch, every_trace=True, **off).sampler.get_description() == "AlwaysOnSampler"
+    )
+    assert (
+        asked(monkeypatch, every_trace=False, **off).sampler.get_description() == "AlwaysOffSampler"
+    )

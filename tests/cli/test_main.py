@@ -27,7 +27,9 @@ def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == f"moesaic {metadata.version('moesaic')}\n"
 
 
-def test_an_unknown_command_is_refused_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]):
+def test_an_unknown_command_is_refused_with_the_one_that_was_meant(
+    capsys: pytest.CaptureFixture[str],
+):
     assert main(["generat"]) == 2
     assert "did you mean generate?" in capsys.readouterr().err
 
@@ -63,7 +65,9 @@ def test_every_command_refuses_a_variable_of_opentelemetrys_that_cannot_be_follo
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
     assert exit_info.value.code == 2
-    reason = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json': it should be 'grpc' or 'http/protobuf'"
+    reason = (
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json': it should be 'grpc' or 'http/protobuf'"
+    )
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"moesaic {arguments[0]}") and line.endswith(f": {reason}")
 

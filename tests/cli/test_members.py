@@ -53,7 +53,9 @@ def test_every_flag_of_a_command_is_in_its_plan(command: Command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_starts_the_same_cluster_by_default(command: Command):
-    assert planned(command) == ClusterPlan(model=None, num_experts=2, threads=None, drain_seconds=5.0)
+    assert planned(command) == ClusterPlan(
+        model=None, num_experts=2, threads=None, drain_seconds=5.0
+    )
 
 
 def planned(command: Command, *flags: str) -> ClusterPlan:
@@ -63,7 +65,13 @@ def planned(command: Command, *flags: str) -> ClusterPlan:
 
 def test_a_cluster_is_expert_services_a_router_and_a_gateway():
     members = plan().members()
-    assert [one.name for one in members] == ["expert-0", "expert-1", "expert-2", "router", "gateway"]
+    assert [one.name for one in members] == [
+        "expert-0",
+        "expert-1",
+        "expert-2",
+        "router",
+        "gateway",
+    ]
     assert len({one.address for one in members}) == len(members)
 
 
@@ -75,7 +83,11 @@ def test_the_flags_of_every_member_are_accepted_by_its_settings(tmp_path: Path):
         assert settings.model == tmp_path
         assert settings.drain_seconds == 5.0
         if member.service != "gateway":
-            assert (settings.dtype, settings.threads, settings.batch_invariant) == ("float32", 1, True)
+            assert (settings.dtype, settings.threads, settings.batch_invariant) == (
+                "float32",
+                1,
+                True,
+            )
 
 
 def test_the_router_is_told_every_expert_service_and_the_gateway_the_router():
@@ -116,8 +128,15 @@ def test_the_router_alone_is_told_how_to_host_experts():
 
 
 def test_the_router_alone_is_told_how_rows_are_combined_and_travel():
-    *experts, router, gateway = plan(batch_invariant=False, combine="partial", wire_dtype="bfloat16").members()
+    *experts, router, gateway = plan(
+        batch_invariant=False, combine="partial", wire_dtype="bfloat16"
+    ).members()
     arguments = router.command[router.command.index("services.router") + 1 :]
     settings = load(RouterSettings, arguments, "router")
     assert (settings.combine, settings.wire_dtype) == ("partial", "bfloat16")
-    assert not [flag for one in (*experts, gateway) for flag in one.command if "combine" in flag or "wire" in flag]
+    assert not [
+        flag
+        for one in (*experts, gateway)
+        for flag in one.command
+        if "combine" in flag or "wire" in flag
+    ]

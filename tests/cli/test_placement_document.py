@@ -16,25 +16,38 @@ def service(address: str, *, is_live: bool = True, **layers: list[int]) -> route
     return router_pb2.PlacedService(
         address=address,
         is_live=is_live,
-        layers=[router_pb2.HostedLayer(layer=int(name[1:]), experts=experts) for name, experts in layers.items()],
+        layers=[
+            router_pb2.HostedLayer(layer=int(name[1:]), experts=experts)
+            for name, experts in layers.items()
+        ],
     )
 
 
 PLACEMENT = router_pb2.GetPlacementResponse(
     model_digest="sha256:1",
-    services=[service("a:1", L0=[0, 1, 2, 3, 7], L2=[5]), service("b:1"), service("gone:1", is_live=False, L0=[4])],
+    services=[
+        service("a:1", L0=[0, 1, 2, 3, 7], L2=[5]),
+        service("b:1"),
+        service("gone:1", is_live=False, L0=[4]),
+    ],
 )
 
 
 def test_the_services_that_are_there_are_written_with_their_experts_as_ranges() -> None:
     text = PlacementDocument.of(PLACEMENT).text()
-    assert json.loads(text) == {"model_digest": "sha256:1", "services": {"a:1": {"0": "0-3,7", "2": "5"}, "b:1": {}}}
+    assert json.loads(text) == {
+        "model_digest": "sha256:1",
+        "services": {"a:1": {"0": "0-3,7", "2": "5"}, "b:1": {}},
+    }
 
 
 def test_what_was_written_is_read_as_a_target() -> None:
     target = PlacementDocument.read(PlacementDocument.of(PLACEMENT).text()).target()
     assert target.model_digest == "sha256:1"
-    assert {one.address: {layer.layer: [*layer.experts] for layer in one.layers} for one in target.services} == {
+    assert {
+        one.address: {layer.layer: [*layer.experts] for layer in one.layers}
+        for one in target.services
+    } == {
         "a:1": {0: [0, 1, 2, 3, 7], 2: [5]},
         "b:1": {},
     }
@@ -56,11 +69,20 @@ def test_numbers_in_a_row_are_one_range() -> None:
         ({}, "services: Field required"),
         ({"services": {}, "extra": 1}, "extra: Extra inputs are not permitted"),
         ([], "Input should be a valid dictionary"),
-        ({"services": {"http://a:1": {}}}, "services: http://a:1: it should be host:port, without http://"),
+        (
+            {"services": {"http://a:1": {}}},
+            "services: http://a:1: it should be host:port, without http://",
+        ),
         ({"services": {"a:1": ["0"]}}, "services: a:1: Input should be a valid dictionary"),
         ({"services": {"a:1": {"zero": "1"}}}, "services: a:1: 'zero' is no layer"),
-        ({"services": {"a:1": {"0": "3-1"}}}, "services: a:1: layer 0: '3-1' is no range of experts from 0 to 65535"),
-        ({"services": {"a:1": {"0": "0-99999999"}}}, "'0-99999999' is no range of experts from 0 to 65535"),
+        (
+            {"services": {"a:1": {"0": "3-1"}}},
+            "services: a:1: layer 0: '3-1' is no range of experts from 0 to 65535",
+        ),
+        (
+            {"services": {"a:1": {"0": "0-99999999"}}},
+            "'0-99999999' is no range of experts from 0 to 65535",
+        ),
         ({"services": {"a:1": {"0": "-1"}}}, "'-1' is no range of experts such as 0-3"),
         ({"services": {"a:1": {"0": "1-"}}}, "'1-' is no range of experts such as 0-3"),
         ({"services": {"a:1": {"0": [1]}}}, "services: a:1: 0: Input should be a valid string"),

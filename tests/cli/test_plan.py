@@ -26,7 +26,9 @@ TARGET = {"a:1": {"1": "0-2", "3": "0"}, "b:1": {"1": "3", "3": "0-3"}}
 
 def plan(num_moves: int = 2, **fields: Any) -> router_pb2.PlanPlacementResponse:
     moves = [
-        router_pb2.PlannedMove(layer=1, expert=expert, source="b:1", target="a:1", gain_nanos=1e4 * expert, why="hot")
+        router_pb2.PlannedMove(
+            layer=1, expert=expert, source="b:1", target="a:1", gain_nanos=1e4 * expert, why="hot"
+        )
         for expert in range(num_moves)
     ]
     fields = {
@@ -54,7 +56,8 @@ def shown(planned: router_pb2.PlanPlacementResponse) -> list[str]:
 def test_a_plan_begins_with_what_it_is_expected_to_bring() -> None:
     assert list(plan_summary(plan())) == [
         "experts take 6.00 ms of a mean step, by the last 1,234 steps",
-        "planned: 4.50 ms (25.0% sooner); imbalance over the services 0.40 -> 0.05, in the mean of all layers",
+        "planned: 4.50 ms (25.0% sooner); imbalance over the services 0.40 -> 0.05, in the mean "
+        "of all layers",
         f"replicas: 2 moved, 1 given up; no more, since {REASON}",
     ]
 
@@ -70,13 +73,20 @@ def test_a_placement_that_makes_things_worse_is_said_to() -> None:
 
 
 def test_a_step_without_experts_has_no_share_to_gain() -> None:
-    assert "0.00 µs (no change)" in list(plan_summary(plan(before_nanos=[0, 0], after_nanos=[0, 0])))[1]
+    assert (
+        "0.00 µs (no change)"
+        in list(plan_summary(plan(before_nanos=[0, 0], after_nanos=[0, 0])))[1]
+    )
 
 
 def test_each_layer_has_its_time_and_its_imbalance_before_and_after() -> None:
     lines = shown(plan())
-    assert ["1", "2.00", "ms", "2.00", "ms", "0.10", "■", "0.10", "■"] in [line.split() for line in lines]
-    assert ["3", "4.00", "ms", "2.50", "ms", "0.70", "■" * 7, "0.00"] in [line.split() for line in lines]
+    assert ["1", "2.00", "ms", "2.00", "ms", "0.10", "■", "0.10", "■"] in [
+        line.split() for line in lines
+    ]
+    assert ["3", "4.00", "ms", "2.50", "ms", "0.70", "■" * 7, "0.00"] in [
+        line.split() for line in lines
+    ]
 
 
 def test_moves_are_told_with_their_reason_the_most_telling_first_and_cut_with_a_count() -> None:
@@ -88,16 +98,27 @@ def test_moves_are_told_with_their_reason_the_most_telling_first_and_cut_with_a_
 
 
 def test_a_replica_that_leaves_nowhere_is_one_that_is_added() -> None:
-    lines = shown(plan(moves=[router_pb2.PlannedMove(layer=1, expert=2, target="a:1", why="hot")], num_unloads=0))
+    lines = shown(
+        plan(
+            moves=[router_pb2.PlannedMove(layer=1, expert=2, target="a:1", why="hot")],
+            num_unloads=0,
+        )
+    )
     assert lines[2] == f"replicas: 1 added; no more, since {REASON}"
     assert ["1", "2", "(added)", "a:1", "0.00", "µs", "hot"] in [line.split() for line in lines]
 
 
 def test_what_became_of_earlier_plans_is_told() -> None:
     outcomes = [
-        router_pb2.PlanOutcome(operation_id="new", before_nanos=9e6, predicted_nanos=8e6, num_moves=4),
         router_pb2.PlanOutcome(
-            operation_id="old", before_nanos=9e6, predicted_nanos=7e6, achieved_nanos=7.5e6, num_moves=5
+            operation_id="new", before_nanos=9e6, predicted_nanos=8e6, num_moves=4
+        ),
+        router_pb2.PlanOutcome(
+            operation_id="old",
+            before_nanos=9e6,
+            predicted_nanos=7e6,
+            achieved_nanos=7.5e6,
+            num_moves=5,
         ),
     ]
     lines = [line.split() for line in shown(plan(outcomes=outcomes))]
@@ -108,7 +129,9 @@ def test_what_became_of_earlier_plans_is_told() -> None:
 
 
 def test_programs_get_everything() -> None:
-    outcome = router_pb2.PlanOutcome(operation_id="new", before_nanos=9e6, predicted_nanos=8e6, num_moves=4)
+    outcome = router_pb2.PlanOutcome(
+        operation_id="new", before_nanos=9e6, predicted_nanos=8e6, num_moves=4
+    )
     found = json.loads(json.dumps(plan_as_object(plan(MAX_MOVES + 3, outcomes=[outcome]))))
     assert (found["num_steps"], found["before_nanos"], found["after_nanos"]) == (1234, 6e6, 4.5e6)
     assert [move["expert"] for move in found["moves"]] == [*range(MAX_MOVES + 2, -1, -1)]
@@ -125,7 +148,14 @@ def test_programs_get_everything() -> None:
 
 @pytest.mark.parametrize(
     ("nanos", "text"),
-    [(0, "0.00 µs"), (999, "1.00 µs"), (9_996, "10.0 µs"), (99_960, "100 µs"), (1e6, "1.00 ms"), (-2.5e9, "-2.50 s")],
+    [
+        (0, "0.00 µs"),
+        (999, "1.00 µs"),
+        (9_996, "10.0 µs"),
+        (99_960, "100 µs"),
+        (1e6, "1.00 ms"),
+        (-2.5e9, "-2.50 s"),
+    ],
 )
 def test_durations_have_three_digits(nanos: float, text: str) -> None:
     assert duration(nanos) == text
@@ -165,13 +195,19 @@ class Planning(placement_pb2_grpc.PlacementServiceServicer):
 @pytest.fixture
 async def router() -> AsyncIterator[Planning]:
     router = Planning()
-    async with scripted(placement_pb2_grpc.add_PlacementServiceServicer_to_server, router) as router.address:
+    async with scripted(
+        placement_pb2_grpc.add_PlacementServiceServicer_to_server, router
+    ) as router.address:
         yield router
 
 
-async def test_a_plan_is_asked_for_by_strategy(router: Planning, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_plan_is_asked_for_by_strategy(
+    router: Planning, capsys: pytest.CaptureFixture[str]
+) -> None:
     await placement.plan(PlanSettings(router=router.address))
-    assert capsys.readouterr().out.startswith("experts take 6.00 ms of a mean step, by the last 1,234 steps\n")
+    assert capsys.readouterr().out.startswith(
+        "experts take 6.00 ms of a mean step, by the last 1,234 steps\n"
+    )
     await placement.plan(PlanSettings(router=router.address, strategy="eplb", json_output=True))
     assert json.loads(capsys.readouterr().out) == plan_as_object(plan())
     assert [request.strategy for request in router.requests] == [
@@ -194,7 +230,9 @@ async def test_a_planned_placement_is_written_as_it_is_applied_and_judged(
 
 async def test_a_refused_plan_is_the_routers_sentence(router: Planning) -> None:
     router.refusal = BadState("3 steps have been seen so far; 64 are needed to plan for their load")
-    with pytest.raises(RouterFailed, match="FAILED_PRECONDITION: 3 steps have been seen so far; 64 are needed"):
+    with pytest.raises(
+        RouterFailed, match="FAILED_PRECONDITION: 3 steps have been seen so far; 64 are needed"
+    ):
         await placement.plan(PlanSettings(router=router.address))
 
 

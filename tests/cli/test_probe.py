@@ -16,7 +16,9 @@ async def probed(port: int, *, timeout_seconds: float = 3.0) -> int:
     return await asyncio.to_thread(probe, [f"127.0.0.1:{port}", f"--timeout={timeout_seconds}"])
 
 
-async def test_a_service_is_healthy_from_when_it_is_ready_until_it_drains(capsys: pytest.CaptureFixture[str]):
+async def test_a_service_is_healthy_from_when_it_is_ready_until_it_drains(
+    capsys: pytest.CaptureFixture[str],
+):
     health = Health([EXPERT])
     async with serving(
         lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0, health=health
@@ -56,7 +58,9 @@ async def test_a_server_that_says_nothing_is_given_up():
 @pytest.mark.parametrize(
     "wrong", [["nowhere"], ["http://127.0.0.1:1"], ["a:1", "--timeout=nan"], ["a:1", "--timeout=0"]]
 )
-def test_what_is_no_address_or_no_time_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]):
+def test_what_is_no_address_or_no_time_is_refused(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+):
     with pytest.raises(SystemExit) as ended:
         probe(wrong)
     assert ended.value.code == 2
@@ -65,7 +69,11 @@ def test_what_is_no_address_or_no_time_is_refused(wrong: list[str], capsys: pyte
 
 async def test_a_long_name_is_asked_too(monkeypatch: pytest.MonkeyPatch):
     connect = socket.create_connection
-    async with serving(lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
+    async with serving(
+        lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0
+    ) as port:
         # DNS itself is the one thing a test cannot have of its own.
-        monkeypatch.setattr(socket, "create_connection", lambda to, seconds: connect(("127.0.0.1", to[1]), seconds))
+        monkeypatch.setattr(
+            socket, "create_connection", lambda to, seconds: connect(("127.0.0.1", to[1]), seconds)
+        )
         assert await asyncio.to_thread(ask, f"{'long.' * 45}name:{port}", 3.0)

@@ -49,7 +49,9 @@ class Traffic:
             for _ in range(self.steps_at_once):
                 step = self.num_steps % 256
                 for layer in MOE_LAYERS:
-                    self.watch.note(0, layer, experts_of(step, layer).ravel(), is_decode=step % 2 == 1)
+                    self.watch.note(
+                        0, layer, experts_of(step, layer).ravel(), is_decode=step % 2 == 1
+                    )
                 self.num_steps += 1
             await asyncio.sleep(0.001)
 
@@ -69,7 +71,9 @@ async def traffic(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traffic]:
     traffic = Traffic()
     nothing = cast(Any, None)
     service = PlacementService(lambda: Running(nothing, nothing, nothing, traffic.watch, nothing))
-    async with scripted(placement_pb2_grpc.add_PlacementServiceServicer_to_server, service) as traffic.address:
+    async with scripted(
+        placement_pb2_grpc.add_PlacementServiceServicer_to_server, service
+    ) as traffic.address:
         yield traffic
 
 
@@ -103,15 +107,24 @@ async def test_the_next_steps_are_in_the_file_as_they_were(
     found = read_recording(file)
     steps = steps_in(found)
     assert steps == list(range(steps[0], steps[0] + 20))
-    assert (found.topic, found.num_experts, found.num_layers) == ("stories", NUM_EXPERTS, len(MOE_LAYERS))
+    assert (found.topic, found.num_experts, found.num_layers) == (
+        "stories",
+        NUM_EXPERTS,
+        len(MOE_LAYERS),
+    )
     assert (found.experts == DROPPED_ID).sum() == 20 * len(MOE_LAYERS)
     tokens = int(found.rows.sum())
-    assert capsys.readouterr().err == f"recording 20 steps\nwrote {file}: 20 steps, {tokens} tokens\n"
+    assert (
+        capsys.readouterr().err == f"recording 20 steps\nwrote {file}: 20 steps, {tokens} tokens\n"
+    )
     assert files_in(tmp_path) == [file]
 
 
 async def test_what_has_come_is_kept_when_it_is_broken_off(
-    traffic: Traffic, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    traffic: Traffic,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     has_come, take = asyncio.Event(), _Received.take
 
@@ -123,7 +136,9 @@ async def test_what_has_come_is_kept_when_it_is_broken_off(
     monkeypatch.setattr(_Received, "take", take_and_tell)
     file = tmp_path / "stories.npz"
     async with flowing(traffic), asyncio.timeout(SECONDS):
-        task = asyncio.create_task(recording(settings(traffic, file, steps=10**9, topic="tales"), Report()))
+        task = asyncio.create_task(
+            recording(settings(traffic, file, steps=10**9, topic="tales"), Report())
+        )
         await has_come.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -141,8 +156,14 @@ async def test_there_is_one_recording_at_a_time_and_it_ends_when_its_caller_leav
         request = router_pb2.RecordRoutingRequest(num_steps=1)
         call = placement_pb2_grpc.PlacementServiceStub(channel).RecordRouting(request)
         begun = await call.read()
-        assert (begun.num_experts, begun.num_layers, list(begun.rows)) == (NUM_EXPERTS, len(MOE_LAYERS), [])
-        with pytest.raises(ServingError, match="RESOURCE_EXHAUSTED: the routing is being recorded already"):
+        assert (begun.num_experts, begun.num_layers, list(begun.rows)) == (
+            NUM_EXPERTS,
+            len(MOE_LAYERS),
+            [],
+        )
+        with pytest.raises(
+            ServingError, match="RESOURCE_EXHAUSTED: the routing is being recorded already"
+        ):
             await recording(settings(traffic, tmp_path / "two.npz"), Report())
     async with flowing(traffic), asyncio.timeout(SECONDS):
         while not await is_recorded(settings(traffic, tmp_path / "three.npz", steps=5)):
@@ -151,7 +172,10 @@ async def test_there_is_one_recording_at_a_time_and_it_ends_when_its_caller_leav
 
 
 async def test_steps_that_come_faster_than_they_are_read_are_missed_and_that_is_said(
-    traffic: Traffic, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    traffic: Traffic,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recorded, "MAX_PART_BYTES", 100)  # three to six steps
     traffic.steps_at_once = 50
@@ -159,10 +183,15 @@ async def test_steps_that_come_faster_than_they_are_read_are_missed_and_that_is_
     async with flowing(traffic):
         await recording(settings(traffic, file, steps=20), Report())
     assert len(steps_in(read_recording(file))) == 20
-    assert " steps between them were missed: they came faster than they were read\n" in capsys.readouterr().err
+    assert (
+        " steps between them were missed: they came faster than they were read\n"
+        in capsys.readouterr().err
+    )
 
 
-async def test_a_recording_that_takes_too_long_fails_and_keeps_what_has_come(traffic: Traffic, tmp_path: Path) -> None:
+async def test_a_recording_that_takes_too_long_fails_and_keeps_what_has_come(
+    traffic: Traffic, tmp_path: Path
+) -> None:
     file = tmp_path / "stories.npz"
     with pytest.raises(ServingError, match="DEADLINE_EXCEEDED: "):
         async with flowing(traffic):
@@ -180,7 +209,9 @@ async def test_nothing_is_written_where_nothing_is_served(
     assert not file.exists()
 
 
-async def test_a_file_that_cannot_be_written_is_a_failure_that_leaves_nothing(traffic: Traffic, tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_written_is_a_failure_that_leaves_nothing(
+    traffic: Traffic, tmp_path: Path
+) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     async with flowing(traffic):
@@ -191,7 +222,9 @@ async def test_a_file_that_cannot_be_written_is_a_failure_that_leaves_nothing(tr
 
 async def test_a_recording_of_no_steps_is_refused(traffic: Traffic) -> None:
     async with grpc.aio.insecure_channel(traffic.address) as channel:
-        call = placement_pb2_grpc.PlacementServiceStub(channel).RecordRouting(router_pb2.RecordRoutingRequest())
+        call = placement_pb2_grpc.PlacementServiceStub(channel).RecordRouting(
+            router_pb2.RecordRoutingRequest()
+        )
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call.read()
     assert (raised.value.code(), raised.value.details()) == (
@@ -241,7 +274,9 @@ async def test_a_stream_that_ends_early_or_contradicts_itself_is_a_failure(
         "experts": np.array([2, 3], dtype="<u2").tobytes(),
     }
     router = Nonsense(router_pb2.RecordRoutingResponse(**(good | fields)))
-    async with scripted(placement_pb2_grpc.add_PlacementServiceServicer_to_server, router) as address:
+    async with scripted(
+        placement_pb2_grpc.add_PlacementServiceServicer_to_server, router
+    ) as address:
         with pytest.raises(ServingError, match=said):
             await recording(RecordSettings(file=tmp_path / "file.npz", router=address), Report())
 
@@ -251,7 +286,10 @@ async def test_a_stream_that_ends_early_or_contradicts_itself_is_a_failure(
     [
         ([], "here.npz is there already; --overwrite replaces it"),
         (["--steps", "0"], "--steps (MOESAIC_ADMIN_STEPS): '0': it should be greater than 0"),
-        (["--overwrite", "--router", "nowhere"], "'nowhere': it should be host:port, and the port is missing"),
+        (
+            ["--overwrite", "--router", "nowhere"],
+            "'nowhere': it should be host:port, and the port is missing",
+        ),
     ],
 )
 def test_a_wrong_call_is_refused_before_anything_is_recorded(
@@ -266,20 +304,37 @@ def test_a_wrong_call_is_refused_before_anything_is_recorded(
     assert file.read_bytes() == b"dear"
 
 
-def test_a_file_in_a_folder_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_in_a_folder_that_is_not_there_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit):
         main(["routing", "record", "/absent/file.npz"])
     assert capsys.readouterr().err == (
-        "moesaic routing record: /absent/file.npz cannot be written: nothing can be written into /absent\n"
+        "moesaic routing record: /absent/file.npz cannot be written: nothing can be written into "
+        "/absent\n"
     )
 
 
-def test_a_router_that_is_not_there_is_one_line_and_torch_is_not_needed(tmp_path: Path, unused_tcp_port: int) -> None:
+def test_a_router_that_is_not_there_is_one_line_and_torch_is_not_needed(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
     file = tmp_path / "file.npz"
-    arguments = ["routing", "record", "--overwrite", "--router", f"127.0.0.1:{unused_tcp_port}", str(file)]
-    script = f"import sys; from services.cli.main import main; sys.exit(main({arguments}) + ('torch' in sys.modules))"
+    arguments = [
+        "routing",
+        "record",
+        "--overwrite",
+        "--router",
+        f"127.0.0.1:{unused_tcp_port}",
+        str(file),
+    ]
+    script = (
+        f"import sys; from services.cli.main import main; sys.exit(main({arguments}) + ('torch' in "
+        "sys.modules))"
+    )
     file.write_bytes(b"dear")
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=SECONDS, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("moesaic routing record: UNAVAILABLE: ")
     assert file.read_bytes() == b"dear"

@@ -18,7 +18,10 @@ from services.cli.report import Report
 from services.cli.supervisor import Supervisor
 from services.wire.errors import BadState
 
-READY = "import os, signal, sys, time\nos.write(int(os.environ['MOESAIC_ANNOUNCE_FD']), b'ready 1\\n')\n"
+READY = (
+    "import os, signal, sys, time\nos.write(int(os.environ['MOESAIC_ANNOUNCE_FD']), b'ready 1\\n"
+    "')\n"
+)
 WAIT = "signal.pause()\n"
 
 
@@ -48,7 +51,9 @@ def reports() -> Reports:
 def supervise(tmp_path: Path, reports: Reports) -> Callable[[str], Supervisor]:
     def supervise(script: str) -> Supervisor:
         member = Member("expert-0", "expert", "127.0.0.1:1", (sys.executable, "-c", script))
-        return Supervisor(member, tmp_path, {}, reports, first_backoff_seconds=0.01, refused_seconds=0.01)
+        return Supervisor(
+            member, tmp_path, {}, reports, first_backoff_seconds=0.01, refused_seconds=0.01
+        )
 
     return supervise
 
@@ -61,7 +66,9 @@ def is_running(pid: int) -> bool:
     return True
 
 
-async def test_a_member_is_ready_when_it_says_so_and_stops_when_told(supervise: Callable[[str], Supervisor]):
+async def test_a_member_is_ready_when_it_says_so_and_stops_when_told(
+    supervise: Callable[[str], Supervisor],
+):
     supervisor = supervise(READY + WAIT)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
@@ -73,7 +80,9 @@ async def test_a_member_is_ready_when_it_says_so_and_stops_when_told(supervise: 
     assert supervisor.pid is None
 
 
-async def test_what_a_start_warned_of_is_reported(supervise: Callable[[str], Supervisor], reports: Reports):
+async def test_what_a_start_warned_of_is_reported(
+    supervise: Callable[[str], Supervisor], reports: Reports
+):
     supervisor = supervise(READY.replace("ready 1", 'ready 1 ["tensors have no place"]') + WAIT)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
@@ -82,7 +91,9 @@ async def test_what_a_start_warned_of_is_reported(supervise: Callable[[str], Sup
     assert reports.texts == ["tensors have no place"]
 
 
-async def test_a_crashed_member_is_started_again(supervise: Callable[[str], Supervisor], reports: Reports):
+async def test_a_crashed_member_is_started_again(
+    supervise: Callable[[str], Supervisor], reports: Reports
+):
     supervisor = supervise(READY + WAIT)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
@@ -96,7 +107,9 @@ async def test_a_crashed_member_is_started_again(supervise: Callable[[str], Supe
     assert reports.texts[1].startswith("expert-0 is ready again, pid ")
 
 
-async def test_a_member_that_keeps_crashing_is_given_up(supervise: Callable[[str], Supervisor], reports: Reports):
+async def test_a_member_that_keeps_crashing_is_given_up(
+    supervise: Callable[[str], Supervisor], reports: Reports
+):
     supervisor = supervise(READY + "print('out of luck'); sys.exit(7)")
     with pytest.raises(ServiceFailed) as failure:
         await supervisor.run()
@@ -110,7 +123,9 @@ async def test_a_member_that_does_not_start_is_given_up_at_once_with_its_last_wo
     supervise: Callable[[str], Supervisor], reports: Reports
 ):
     supervisor = supervise("import sys; sys.exit('the checkpoint is missing')")
-    with pytest.raises(ServiceFailed, match=r"expert-0 did not start \(exit code 1\)\n.*checkpoint is missing"):
+    with pytest.raises(
+        ServiceFailed, match=r"expert-0 did not start \(exit code 1\)\n.*checkpoint is missing"
+    ):
         await supervisor.run()
     assert reports.texts == []
 
@@ -118,7 +133,10 @@ async def test_a_member_that_does_not_start_is_given_up_at_once_with_its_last_wo
 async def test_a_restart_that_fails_counts_as_a_crash(
     supervise: Callable[[str], Supervisor], reports: Reports, tmp_path: Path
 ):
-    once = f"import pathlib\nmark = pathlib.Path({str(tmp_path / 'mark')!r})\nif mark.exists(): raise SystemExit(5)\n"
+    once = (
+        f"import pathlib\nmark = pathlib.Path({str(tmp_path / 'mark')!r})\nif mark.exists(): raise "
+        "SystemExit(5)\n"
+    )
     supervisor = supervise(once + "mark.touch()\n" + READY + "sys.exit(6)")
     with pytest.raises(ServiceFailed, match="did not start"):
         await supervisor.run()
@@ -130,7 +148,9 @@ async def test_an_expert_service_that_is_refused_when_it_starts_again_is_tried_u
     supervise: Callable[[str], Supervisor], reports: Reports, tmp_path: Path
 ):
     count = f"import pathlib\npath = pathlib.Path({str(tmp_path / 'count')!r})\n"
-    count += "number = int(path.read_text()) + 1 if path.exists() else 0\npath.write_text(str(number))\n"
+    count += (
+        "number = int(path.read_text()) + 1 if path.exists() else 0\npath.write_text(str(number))\n"
+    )
     refused = "import sys\nif 1 <= number <= 5: sys.exit('model.safetensors is truncated')\n"
     supervisor = supervise(count + refused + READY + "if number == 0: sys.exit(7)\n" + WAIT)
     async with asyncio.TaskGroup() as tasks:
@@ -157,7 +177,9 @@ async def test_a_member_that_ignores_the_signal_is_killed(supervise: Callable[[s
     assert not is_running(pid)
 
 
-async def test_a_member_told_to_stop_while_it_starts_is_no_failure(supervise: Callable[[str], Supervisor]):
+async def test_a_member_told_to_stop_while_it_starts_is_no_failure(
+    supervise: Callable[[str], Supervisor],
+):
     supervisor = supervise("import signal; signal.pause()")
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
@@ -200,7 +222,9 @@ async def test_waiting_between_two_starts_ends_when_told_to_stop(
         await supervisor.stop(10)
 
 
-async def test_a_member_starts_again_though_its_folder_was_tidied_away(tmp_path: Path, reports: Reports):
+async def test_a_member_starts_again_though_its_folder_was_tidied_away(
+    tmp_path: Path, reports: Reports
+):
     folder = tmp_path / "logs"
     folder.mkdir()
     member = Member("expert-0", "expert", "127.0.0.1:1", (sys.executable, "-c", READY + WAIT))
@@ -216,7 +240,9 @@ async def test_a_member_starts_again_though_its_folder_was_tidied_away(tmp_path:
     await running
 
 
-def test_a_folder_for_logs_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_folder_for_logs_that_cannot_be_made_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with (
         pytest.raises(BadState, match="no folder for logs can be made: No such file"),
@@ -225,7 +251,9 @@ def test_a_folder_for_logs_that_cannot_be_made_is_told(monkeypatch: pytest.Monke
         pass
 
 
-def test_a_folder_for_logs_that_is_gone_needs_not_be_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_folder_for_logs_that_is_gone_needs_not_be_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with log_folder(Report(), verbose=False) as folder:
         assert folder is not None

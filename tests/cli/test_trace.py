@@ -1,4 +1,6 @@
-"""`moesaic trace`: what it draws, what it writes, and what it says when there is nothing to show."""
+"""`moesaic trace`: what it draws, what it writes, and what it says when there is
+nothing to show.
+"""
 
 import io
 import json
@@ -76,12 +78,19 @@ def test_a_call_is_cut_into_its_parts_and_the_services_span_says_how_the_wire_di
     (service,) = trace.children(call)
 
     def parts(segments: Sequence[Stretch]) -> list[tuple[Part | None, float, float]]:
-        return [(one.part, one.started - call.started, one.ended - call.started) for one in segments]
+        return [
+            (one.part, one.started - call.started, one.ended - call.started) for one in segments
+        ]
 
     served = [(Part.QUEUE, 100), (Part.COMPUTE, 600)]
     for there, segments in ((500, segments_of(call, service)), (1000, segments_of(call))):
         expected, at = [], 0.0
-        for part, length in [(Part.ENCODE, 300), (Part.WIRE, there), *served, (Part.WIRE, 2000 - there)]:
+        for part, length in [
+            (Part.ENCODE, 300),
+            (Part.WIRE, there),
+            *served,
+            (Part.WIRE, 2000 - there),
+        ]:
             expected.append((part, at, at + length))
             at += length
         assert parts(segments) == expected
@@ -96,7 +105,10 @@ def test_each_character_of_a_bar_shows_what_takes_most_of_it():
         Stretch(process, Part.COMPUTE, 5, 8),
     ]
     assert bar(segments, {process: "cyan"}, 0, 10, 10).plain == "▒░░░░███  "
-    assert bar([Stretch(process, None, 9.99, 9.991)], {process: "cyan"}, 0, 10, 10).plain == "         ━"
+    assert (
+        bar([Stretch(process, None, 9.99, 9.991)], {process: "cyan"}, 0, 10, 10).plain
+        == "         ━"
+    )
 
 
 def test_computing_has_the_colour_of_who_computes_and_the_wire_one_of_its_own():
@@ -134,18 +146,28 @@ def test_chrome_events_of_one_lane_lie_apart_or_within_each_other():
         for one in lane:
             for other in lane:
                 begin, end = sorted((one, other), key=lambda event: (event["ts"], -event["dur"]))
-                assert end["ts"] >= begin["ts"] + begin["dur"] or (end["ts"] + end["dur"] <= begin["ts"] + begin["dur"])
+                assert end["ts"] >= begin["ts"] + begin["dur"] or (
+                    end["ts"] + end["dur"] <= begin["ts"] + begin["dur"]
+                )
 
 
 def test_chrome_processes_are_named_and_calls_between_them_are_arrows():
     events = chrome_document(Trace.of(two_steps()))["traceEvents"]
     names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
-    assert names == ["gateway", "router", "expert 10.0.0.2:50053", "expert 10.0.0.1:50053"]  # as they appear
+    assert names == [
+        "gateway",
+        "router",
+        "expert 10.0.0.2:50053",
+        "expert 10.0.0.1:50053",
+    ]  # as they appear
     begun = {event["id"]: event for event in events if event["ph"] == "s"}
     ended = {event["id"]: event for event in events if event["ph"] == "f"}
     assert begun.keys() == ended.keys()
     assert len(begun) == 2 + 4
-    assert all(begun[one]["pid"] != ended[one]["pid"] and ended[one]["ts"] >= begun[one]["ts"] for one in begun)
+    assert all(
+        begun[one]["pid"] != ended[one]["pid"] and ended[one]["ts"] >= begun[one]["ts"]
+        for one in begun
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +194,9 @@ def test_spans_that_go_in_a_circle_are_still_shown():
     assert starting(shown(trace), "second")
 
 
-def test_a_file_is_read_and_written_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_file_is_read_and_written_in_every_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     source, copy = tmp_path / "trace.json", tmp_path / "copy.json"
     source.write_text(json.dumps({"data": [two_steps()]}), encoding="utf-8")
     assert command(["--file", str(source)]) == 0
@@ -189,7 +213,9 @@ def test_a_file_is_read_and_written_in_every_format(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"data": 3}', '{"data": [{}]}', "[" * 100_000])
-def test_a_file_of_anything_else_is_told_in_a_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_file_of_anything_else_is_told_in_a_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     path = tmp_path / "file"
     path.write_text(text, encoding="utf-8")
     assert command(["--file", str(path)]) == 1
@@ -197,7 +223,13 @@ def test_a_file_of_anything_else_is_told_in_a_line(text: str, tmp_path: Path, ca
 
 
 @pytest.mark.parametrize(
-    "flags", [["--from", "localhost"], ["--where", "key"], [TRACE_ID, "--last"], ["--where", "a=b", "--file", "x"]]
+    "flags",
+    [
+        ["--from", "localhost"],
+        ["--where", "key"],
+        [TRACE_ID, "--last"],
+        ["--where", "a=b", "--file", "x"],
+    ],
 )
 def test_flags_that_mean_nothing_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as exit_info:

@@ -30,4 +30,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
         for name, value in report.user_properties:
             if name == "parity":
-                terminalreporter.write_line(f"{report.nodeid.rpartition('[')[2].rstrip(']')}: {value}")
+                terminalreporter.write_line(
+                    f"{report.nodeid.rpartition('[')[2].rstrip(']')}: {value}"
+                )

@@ -22,7 +22,9 @@ Run = Callable[..., Awaitable[None]]
 
 @asynccontextmanager
 async def running(run: Run, settings: Any) -> AsyncIterator[str]:
-    """One service, as its process would run it; yields its address once it is ready, and cancels it at the end."""
+    """One service, as its process would run it; yields its address once it is ready, and cancels it
+    at the end.
+    """
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def on_ready(port: int) -> None:
@@ -63,7 +65,12 @@ def router(model: Path, experts: Sequence[str], **settings: Any) -> Any:
 
 def gateway(model: Path, routers: Sequence[str], **settings: Any) -> Any:
     """A gateway on a free port."""
-    settings = {"listen": LISTEN, "model": model, "routers": list(routers), "drain_seconds": 0} | settings
+    settings = {
+        "listen": LISTEN,
+        "model": model,
+        "routers": list(routers),
+        "drain_seconds": 0,
+    } | settings
     return running(gateway_app.run, GatewaySettings(**settings))
 
 
@@ -92,7 +99,9 @@ async def cluster(
     router_settings: dict[str, Any] | None = None,
     **numerics: Any,
 ) -> AsyncIterator[Cluster]:
-    """Gateway, router and expert services; `numerics` (dtype, batch_invariant) go to router and experts alike."""
+    """Gateway, router and expert services; `numerics` (dtype, batch_invariant) go to router and
+    experts alike.
+    """
     async with (
         experts(model, num_experts, **numerics) as addresses,
         router(model, addresses, **numerics, **(router_settings or {})) as router_address,

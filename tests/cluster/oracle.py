@@ -14,7 +14,9 @@ from services.router.engine.trunk import Trunk
 
 
 class LogitsRecord:
-    """The logits of every draw by its sequence, oldest sequence first; patched around `Trunk.forward`."""
+    """The logits of every draw by its sequence, oldest sequence first; patched around
+    `Trunk.forward`.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._drawn: dict[Sequence, list[torch.Tensor]] = {}
@@ -34,7 +36,11 @@ class LogitsRecord:
 
     def all_of_prompt(self, prompt: tuple[int, ...]) -> list[torch.Tensor]:
         """The same of every sequence with this prompt, oldest first."""
-        return [torch.stack(rows) for sequence, rows in self._drawn.items() if sequence.order.prompt == prompt]
+        return [
+            torch.stack(rows)
+            for sequence, rows in self._drawn.items()
+            if sequence.order.prompt == prompt
+        ]
 
 
 @dataclass(frozen=True)
@@ -52,20 +58,27 @@ class Oracle:
     """The whole model in one process, with transformers' own defaults."""
 
     def __init__(self, directory: Path, dtype: torch.dtype) -> None:
-        self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
+        self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype
+        ).eval()
         self._top_k = self._model.config.num_experts_per_tok
         self._gate_logits: list[torch.Tensor] = []  # of the latest forward, by layer
         for block in self._model.modules():
             if hasattr(block, "experts"):
                 gate = getattr(block, "gate", None) or block.router
-                gate.register_forward_hook(lambda _module, _inputs, output: self._gate_logits.append(output[0]))
+                gate.register_forward_hook(
+                    lambda _module, _inputs, output: self._gate_logits.append(output[0])
+                )
 
     @torch.no_grad()
-    def compare(self, prompt: tuple[int, ...], tokens: list[int], logits: torch.Tensor) -> Comparison:
+    def compare(
+        self, prompt: tuple[int, ...], tokens: list[int], logits: torch.Tensor
+    ) -> Comparison:
         """`logits` [tokens, vocabulary] and `tokens` against the reference's.
 
-        A token may differ only where the reference's own best lies no further above it than the reference's own noise
-        between batch shapes reaches, or where a gate on the way chose by less than its own noise.
+        A token may differ only where the reference's own best lies no further above it than the
+        reference's own noise between batch shapes reaches, or where a gate on the way chose by less
+        than its own noise.
         """
         ids = torch.tensor([[*prompt, *tokens[:-1]]])
         first = len(prompt) - 1
@@ -78,27 +91,43 @@ class Oracle:
             for position in others:
                 gap = float(ours[position].max() - ours[position, tokens[position]])
                 if gap > 2 * noise and not tossed[: first + position + 1].any():
-                    unexcused.append(f"{len(prompt)} + {position}: gap {gap:.2e}, noise {noise:.2e}")
+                    unexcused.append(
+                        f"{len(prompt)} + {position}: gap {gap:.2e}, noise {noise:.2e}"
+                    )
         differences = (ours - logits).abs()
-        return Comparison(float(differences.max()), float(differences.mean()), len(tokens), len(others), unexcused)
+        return Comparison(
+            float(differences.max()), float(differences.mean()), len(tokens), len(others), unexcused
+        )
 
-    def _noise(self, ids: torch.Tensor, whole: torch.Tensor, gates: torch.Tensor) -> tuple[float, torch.Tensor]:
-        """How far the reference is from itself, and at which positions a gate's choice lies within that."""
+    def _noise(
+        self, ids: torch.Tensor, whole: torch.Tensor, gates: torch.Tensor
+    ) -> tuple[float, torch.Tensor]:
+        """How far the reference is from itself, and at which positions a gate's choice lies within
+        that.
+        """
         shapes = [self._in_chunks(ids, size) for size in (1, 5, ids.shape[1] // 2 + 1)]
         logits_noise = max(float((logits - whole).abs().max()) for logits, _ in shapes)
-        gate_noise = torch.stack([(other - gates).abs().amax((1, 2)) for _, other in shapes]).amax(0)  # [layers]
+        gate_noise = torch.stack([(other - gates).abs().amax((1, 2)) for _, other in shapes]).amax(
+            0
+        )  # [layers]
         ordered = gates.sort(dim=-1, descending=True).values
         gaps = ordered[..., self._top_k - 1] - ordered[..., self._top_k]  # [layers, tokens]
         return logits_noise, (gaps <= 2 * gate_noise[:, None]).any(0)
 
     def _in_chunks(self, ids: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits [tokens, vocabulary] and gate logits [layers, tokens, experts] of a forward in chunks."""
+        """Logits [tokens, vocabulary] and gate logits [layers, tokens, experts] of a forward in
+        chunks.
+        """
         rows, gates, cache = [], [], None
         for chunk in ids.split(size, dim=1):
             self._gate_logits.clear()
             output = self._model(chunk, past_key_values=cache, use_cache=True)
             rows.append(output.logits[0].float())
-            gates.append(torch.stack([logits.reshape(chunk.shape[1], -1).float() for logits in self._gate_logits]))
+            gates.append(
+                torch.stack(
+                    [logits.reshape(chunk.shape[1], -1).float() for logits in self._gate_logits]
+                )
+            )
             cache = output.past_key_values
         return torch.cat(rows), torch.cat(gates, dim=1)
 
@@ -106,4 +135,7 @@ class Oracle:
 def prompts_of(lengths: list[int], vocab_size: int, seed: int = 0) -> list[tuple[int, ...]]:
     """Random prompts of these lengths, the special tokens left out."""
     generator = torch.Generator().manual_seed(seed)
-    return [tuple(torch.randint(4, vocab_size, (length,), generator=generator).tolist()) for length in lengths]
+    return [
+        tuple(torch.randint(4, vocab_size, (length,), generator=generator).tolist())
+        for length in lengths
+    ]

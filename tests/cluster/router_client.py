@@ -77,9 +77,10 @@ class RouterClient:
         outcomes = await self.finished(*await self.submit(prompts, **fields))
         for outcome in outcomes:
             assert outcome.finish is not None
-            assert outcome.finish.reason in (common_pb2.FINISH_REASON_STOP, common_pb2.FINISH_REASON_LENGTH), (
-                outcome.finish.message
-            )
+            assert outcome.finish.reason in (
+                common_pb2.FINISH_REASON_STOP,
+                common_pb2.FINISH_REASON_LENGTH,
+            ), outcome.finish.message
         return outcomes
 
 
@@ -88,7 +89,8 @@ async def connected(address: str) -> AsyncIterator[RouterClient]:
     """A client of the router at `address`."""
     async with open_channel(address) as channel:
         client = RouterClient(
-            router_pb2_grpc.RouterServiceStub(channel), placement_pb2_grpc.PlacementServiceStub(channel)
+            router_pb2_grpc.RouterServiceStub(channel),
+            placement_pb2_grpc.PlacementServiceStub(channel),
         )
         yield client
         client._call.cancel()

@@ -1,4 +1,6 @@
-"""With `batch_invariant`, a request's bits are its own: company, chunking, lanes and placement do not show."""
+"""With `batch_invariant`, a request's bits are its own: company, chunking, lanes and placement do
+not show.
+"""
 
 from pathlib import Path
 
@@ -40,13 +42,21 @@ async def logits_of(
 async def test_a_request_gets_the_same_bits_in_any_company(
     family: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = TESSERA if family == "tessera" else save_tiny(family, tmp_path / family, getattr(torch, dtype))
+    model = (
+        TESSERA
+        if family == "tessera"
+        else save_tiny(family, tmp_path / family, getattr(torch, dtype))
+    )
     subject, *crowd = prompts_of([37, 1, 5, 18, 33, 52], VOCAB)
     record = LogitsRecord(monkeypatch)
     (alone,) = await logits_of(model, [subject], 1, record, dtype)
-    (chunked,) = await logits_of(model, [subject], 5, record, dtype, max_batch_tokens=8, max_sequences=8)
+    (chunked,) = await logits_of(
+        model, [subject], 5, record, dtype, max_batch_tokens=8, max_sequences=8
+    )
     first_of_crowd = (
-        await logits_of(model, [subject, *crowd], 5, record, dtype, max_batch_tokens=24, max_sequences=8)
+        await logits_of(
+            model, [subject, *crowd], 5, record, dtype, max_batch_tokens=24, max_sequences=8
+        )
     )[0]
     last_of_crowd = (await logits_of(model, [*crowd, subject], 2, record, dtype, lanes=3))[-1]
     assert torch.equal(alone, chunked)
@@ -54,7 +64,9 @@ async def test_a_request_gets_the_same_bits_in_any_company(
     assert torch.equal(alone, last_of_crowd)
 
 
-async def test_without_the_mode_bits_do_depend_on_company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_mode_bits_do_depend_on_company(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: were this to hold without the mode, the test above would show nothing."""
     model = save_tiny("mixtral", tmp_path / "mixtral")
     subject, *crowd = prompts_of([37, 1, 5, 18, 33, 52], VOCAB)

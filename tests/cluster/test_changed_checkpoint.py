@@ -53,7 +53,9 @@ async def test_a_service_started_again_on_other_weights_is_refused_until_they_ar
     async with AsyncExitStack() as stack:
         first = AsyncExitStack()
         address = await first.enter_async_context(local.expert(model))
-        router = await stack.enter_async_context(local.router(model, [address], unserved_seconds=SECONDS * 10))
+        router = await stack.enter_async_context(
+            local.router(model, [address], unserved_seconds=SECONDS * 10)
+        )
         client = await stack.enter_async_context(connected(router))
         before = await answered(client)
         overwritten(model / WEIGHTS, retrained)
@@ -63,7 +65,10 @@ async def test_a_service_started_again_on_other_weights_is_refused_until_they_ar
         assert between.tokens == []
         assert between.finish is not None
         assert between.finish.status_code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
-        assert f"expert service {address} cannot be used: its checkpoint is not the router's" in between.finish.message
+        assert (
+            f"expert service {address} cannot be used: its checkpoint is not the router's"
+            in between.finish.message
+        )
         overwritten(model / WEIGHTS, former)
         async with asyncio.timeout(SECONDS):
             while not (after := await answered(client)).tokens:
@@ -71,7 +76,9 @@ async def test_a_service_started_again_on_other_weights_is_refused_until_they_ar
         assert after.tokens == before.tokens
 
 
-async def test_a_router_started_later_on_other_weights_is_refused(model: Path, retrained: bytes) -> None:
+async def test_a_router_started_later_on_other_weights_is_refused(
+    model: Path, retrained: bytes
+) -> None:
     async with local.experts(model, 1) as addresses, local.router(model, addresses):
         overwritten(model / WEIGHTS, retrained)
         with pytest.raises(ExceptionGroup) as caught:
@@ -93,8 +100,13 @@ async def test_a_gateway_needs_no_more_than_the_text_files(model: Path, tmp_path
         shutil.copy(model / name, text)
     config = json.loads((text / "config.json").read_text())
     (text / "config.json").write_text(json.dumps(config))  # the same, laid out otherwise
-    (text / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")  # the operator's own business
-    async with local.cluster(model, num_experts=1) as cluster, local.gateway(text, [cluster.router]) as gateway:
+    (text / "chat_template.jinja").write_text(
+        "{{ messages[0]['content'] }}"
+    )  # the operator's own business
+    async with (
+        local.cluster(model, num_experts=1) as cluster,
+        local.gateway(text, [cluster.router]) as gateway,
+    ):
         async with generating(gateway) as stub:
             request = generation_pb2.GenerateRequest(text="hello")
             request.stop.max_new_tokens = 2

@@ -24,12 +24,19 @@ SECONDS = 60.0
 CLIENT = "generate"
 
 if ROTEL is None:
-    pytest.skip("the collector `rotel` is not installed: no wheel for this Python or system", allow_module_level=True)
+    pytest.skip(
+        "the collector `rotel` is not installed: no wheel for this Python or system",
+        allow_module_level=True,
+    )
 
 
 @dataclass
-class Backend(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer):
-    """Where the collector passes on what it got: spans by their ids, each with its process's service and instance."""
+class Backend(
+    trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer
+):
+    """Where the collector passes on what it got: spans by their ids, each with its process's
+    service and instance.
+    """
 
     spans: dict[bytes, tuple[Span, str, str]] = field(default_factory=dict)
     metrics: dict[str, set[str]] = field(default_factory=dict)
@@ -40,7 +47,11 @@ class Backend(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_g
             for resource in request.resource_spans:
                 told = {one.key: one.value.string_value for one in resource.resource.attributes}
                 names = told["service.name"], told["service.instance.id"]
-                self.spans |= {span.span_id: (span, *names) for scope in resource.scope_spans for span in scope.spans}
+                self.spans |= {
+                    span.span_id: (span, *names)
+                    for scope in resource.scope_spans
+                    for span in scope.spans
+                }
             self.news.set()
             return trace_service_pb2.ExportTraceServiceResponse()
         for resource in request.resource_metrics:
@@ -55,7 +66,9 @@ class Backend(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_g
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self, server)
 
     async def until_whole(self, services: set[str]) -> None:
-        """Wait until every one of these has sent spans, the cluster's metrics as well, and no span lacks its parent."""
+        """Wait until every one of these has sent spans, the cluster's metrics as well, and no span
+        lacks its parent.
+        """
         async with asyncio.timeout(SECONDS):
             while not self._is_whole(services):
                 self.news.clear()
@@ -66,7 +79,11 @@ class Backend(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_g
         for span, service, _ in self.spans.values():
             seen.add(service)
             parents.add(span.parent_span_id)
-        return services <= seen and services - {CLIENT} <= self.metrics.keys() and parents - {b""} <= self.spans.keys()
+        return (
+            services <= seen
+            and services - {CLIENT} <= self.metrics.keys()
+            and parents - {b""} <= self.spans.keys()
+        )
 
 
 @asynccontextmanager
@@ -74,10 +91,19 @@ async def collector(backend: Backend) -> AsyncIterator[str]:
     """A collector that passes everything on to the backend; yields its endpoint."""
     assert ROTEL is not None and ROTEL.submodule_search_locations is not None
     agent = Path(ROTEL.submodule_search_locations[0]) / "rotel-agent"
-    async with serving(backend.register, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
+    async with serving(
+        backend.register, listen="127.0.0.1:0", service_names=[], drain_seconds=0
+    ) as port:
         address = f"127.0.0.1:{free_port()}"
         running = await asyncio.create_subprocess_exec(
-            *(agent, "start", "--otlp-grpc-endpoint", address, "--otlp-http-endpoint", f"127.0.0.1:{free_port()}"),
+            *(
+                agent,
+                "start",
+                "--otlp-grpc-endpoint",
+                address,
+                "--otlp-http-endpoint",
+                f"127.0.0.1:{free_port()}",
+            ),
             *("--exporter", "otlp", "--otlp-exporter-protocol", "grpc", "--batch-timeout", "100ms"),
             *("--otlp-exporter-endpoint", f"http://127.0.0.1:{port}"),
             stdout=asyncio.subprocess.DEVNULL,
@@ -113,7 +139,8 @@ async def test_a_collector_gets_one_trace_from_the_command_line_to_every_expert_
     spans = backend.spans.values()
     assert len({span.trace_id for span, *_ in spans}) == 1
     assert len({(service, instance) for _, service, instance in spans}) == len(services)
-    # Who calls whom, as a dependency graph is drawn: a client's span above a server's in another service.
+    # Who calls whom, as a dependency graph is drawn: a client's span above a server's in another
+    # service.
     calls = set()
     for span, service, _ in spans:
         if span.parent_span_id:

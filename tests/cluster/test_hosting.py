@@ -25,7 +25,9 @@ def target(address: str, experts: range) -> router_pb2.TargetService:
 def halves(one: str, two: str, **fields: Any) -> router_pb2.ChangePlacementRequest:
     """The first half of each layer on one, the second on the other."""
     services = [target(one, range(4)), target(two, range(4, 8))]
-    return router_pb2.ChangePlacementRequest(target=router_pb2.TargetPlacement(services=services), **fields)
+    return router_pb2.ChangePlacementRequest(
+        target=router_pb2.TargetPlacement(services=services), **fields
+    )
 
 
 async def changed(client: RouterClient, request: router_pb2.ChangePlacementRequest) -> list[Any]:
@@ -44,10 +46,15 @@ def num_hosted(service: router_pb2.PlacedService) -> int:
 
 async def test_tokens_are_the_same_while_experts_move(olmoe: Path) -> None:
     numerics = {"batch_invariant": True}
-    async with local.experts(olmoe, 2, **numerics) as (one, two), local.router(olmoe, [one, two], **numerics) as router:
+    async with (
+        local.experts(olmoe, 2, **numerics) as (one, two),
+        local.router(olmoe, [one, two], **numerics) as router,
+    ):
         async with connected(router) as client, connected(router) as admin:
             prompts = prompts_of([5, 9, 14], VOCAB_SIZE)
-            undisturbed = [outcome.tokens for outcome in await client.generate(prompts, max_new_tokens=60)]
+            undisturbed = [
+                outcome.tokens for outcome in await client.generate(prompts, max_new_tokens=60)
+            ]
             async with asyncio.TaskGroup() as tasks:
                 serving = tasks.create_task(client.generate(prompts, max_new_tokens=60))
                 responses = await changed(admin, halves(one, two))
@@ -60,7 +67,10 @@ async def test_tokens_are_the_same_while_experts_move(olmoe: Path) -> None:
 
 
 async def test_a_placement_says_what_there_is(olmoe: Path) -> None:
-    async with local.experts(olmoe, 2) as addresses, local.router(olmoe, addresses, coverage=2) as router:
+    async with (
+        local.experts(olmoe, 2) as addresses,
+        local.router(olmoe, addresses, coverage=2) as router,
+    ):
         async with connected(router) as client:
             response = await client.placement.GetPlacement(router_pb2.GetPlacementRequest())
             assert (response.coverage, response.num_experts) == (2, NUM_EXPERTS)
@@ -77,13 +87,23 @@ async def test_a_service_made_known_is_given_experts_and_drained_of_them(olmoe: 
     async with local.experts(olmoe, 3) as addresses, local.router(olmoe, addresses[:2]) as router:
         async with connected(router) as client:
             request = router_pb2.AddExpertServicesRequest(addresses=addresses[2:])
-            assert list((await client.placement.AddExpertServices(request)).addresses) == sorted(addresses)
+            assert list((await client.placement.AddExpertServices(request)).addresses) == sorted(
+                addresses
+            )
             await client.generate([[5, 6]])
             while not (await placement(client))[addresses[2]].is_live:
                 pass
-            await changed(client, router_pb2.ChangePlacementRequest(even=router_pb2.EvenPlacement()))
-            assert [num_hosted(service) for service in (await placement(client)).values()] == [8, 8, 8]
-            drain = router_pb2.ChangePlacementRequest(drain=router_pb2.DrainService(address=addresses[0]))
+            await changed(
+                client, router_pb2.ChangePlacementRequest(even=router_pb2.EvenPlacement())
+            )
+            assert [num_hosted(service) for service in (await placement(client)).values()] == [
+                8,
+                8,
+                8,
+            ]
+            drain = router_pb2.ChangePlacementRequest(
+                drain=router_pb2.DrainService(address=addresses[0])
+            )
             await changed(client, drain)
             drained = (await placement(client))[addresses[0]]
             assert (num_hosted(drained), drained.state) == (0, router_pb2.SERVICE_STATE_DRAINING)
@@ -100,12 +120,19 @@ async def test_a_service_made_known_is_given_experts_and_drained_of_them(olmoe: 
             "target.model_digest is 'another'",
         ),
         (
-            {"target": router_pb2.TargetPlacement(services=[target("a:1", range(1)), target("a:1", range(1))])},
+            {
+                "target": router_pb2.TargetPlacement(
+                    services=[target("a:1", range(1)), target("a:1", range(1))]
+                )
+            },
             grpc.StatusCode.INVALID_ARGUMENT,
             "has a:1 twice",
         ),
         (
-            {"target": router_pb2.TargetPlacement(services=[target("a:1", range(9))]), "force": True},
+            {
+                "target": router_pb2.TargetPlacement(services=[target("a:1", range(9))]),
+                "force": True,
+            },
             grpc.StatusCode.NOT_FOUND,
             "expert 8 of layer 0",
         ),
@@ -132,7 +159,9 @@ async def test_no_addresses_and_no_address_are_refused(olmoe: Path) -> None:
         async with connected(router) as client:
             for named in ([], ["nowhere"]):
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await client.placement.AddExpertServices(router_pb2.AddExpertServicesRequest(addresses=named))
+                    await client.placement.AddExpertServices(
+                        router_pb2.AddExpertServicesRequest(addresses=named)
+                    )
                 assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -151,9 +180,14 @@ async def test_requests_outlive_a_service_whose_experts_were_on_no_other(olmoe: 
     numerics = {"batch_invariant": True}
     async with local.experts(olmoe, 2, **numerics) as addresses, AsyncExitStack() as leaving:
         lost = await leaving.enter_async_context(local.expert(olmoe, **numerics))
-        async with local.router(olmoe, [*addresses, lost], **numerics) as router, connected(router) as client:
+        async with (
+            local.router(olmoe, [*addresses, lost], **numerics) as router,
+            connected(router) as client,
+        ):
             prompts = prompts_of([5, 9], VOCAB_SIZE)
-            undisturbed = [outcome.tokens for outcome in await client.generate(prompts, max_new_tokens=100)]
+            undisturbed = [
+                outcome.tokens for outcome in await client.generate(prompts, max_new_tokens=100)
+            ]
             names = await client.submit(prompts, max_new_tokens=100)
             await client.read()
             async with asyncio.TaskGroup() as tasks:

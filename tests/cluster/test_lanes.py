@@ -1,4 +1,6 @@
-"""Lanes are chosen online in a real cluster: more of them with a slow device far away, one for one sequence."""
+"""Lanes are chosen online in a real cluster: more of them with a slow device far away, one for one
+sequence.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -24,7 +26,8 @@ from tests.cluster.router_client import RouterClient, connected
 from tests.cluster.test_batch_invariance import TESSERA, logits_of
 
 NUM_SEQUENCES, TOP_K = 16, 2
-# Both are many times what the processes compute for the one layer, so that a machine that is busy does not decide.
+# Both are many times what the processes compute for the one layer, so that a machine that is busy
+# does not decide.
 ROUND_TRIP_SECONDS = 0.05
 DEVICE_SECONDS = 0.05  # for the rows of all sequences
 
@@ -77,7 +80,9 @@ async def slow_wire(address: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def far_away(model: Path) -> AsyncIterator[RouterClient]:
-    """A router with the default lanes, and its one service on a simulated device at the end of a slow wire."""
+    """A router with the default lanes, and its one service on a simulated device at the end of a
+    slow wire.
+    """
     row_nanos = int(DEVICE_SECONDS * 1e9 / (NUM_SEQUENCES * TOP_K))
     async with (
         simulated_expert(SimulatedExpert(model, DeviceTime(row_nanos=row_nanos))) as port,
@@ -89,10 +94,14 @@ async def far_away(model: Path) -> AsyncIterator[RouterClient]:
 
 
 @pytest.mark.alone
-async def test_a_slow_device_far_away_gets_more_than_one_lane(model: Path, choices: Choices) -> None:
+async def test_a_slow_device_far_away_gets_more_than_one_lane(
+    model: Path, choices: Choices
+) -> None:
     async with far_away(model) as client:
         choices.clear()
-        names = await client.submit(prompts_of([4] * NUM_SEQUENCES, VOCAB_SIZE), max_new_tokens=MAX_CONTEXT - 4)
+        names = await client.submit(
+            prompts_of([4] * NUM_SEQUENCES, VOCAB_SIZE), max_new_tokens=MAX_CONTEXT - 4
+        )
         generating = asyncio.ensure_future(client.finished(*names))
         measuring = asyncio.ensure_future(choices.until_measured())
         await asyncio.wait([generating, measuring], return_when=asyncio.FIRST_COMPLETED)
@@ -109,7 +118,9 @@ async def test_one_sequence_has_one_lane(model: Path, choices: Choices) -> None:
         assert set(choices) == {LaneChoice(1, Why.FEW_SEQUENCES)}
 
 
-async def test_requests_get_the_same_bits_while_they_change_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_get_the_same_bits_while_they_change_lanes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     prompts = prompts_of([37, 1, 5, 18, 33], VOCAB_SIZE)
     record = LogitsRecord(monkeypatch)
     in_one_lane = await logits_of(TESSERA, prompts, 1, record, "float32", lanes=1)

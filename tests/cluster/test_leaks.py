@@ -23,7 +23,9 @@ def num_descriptors() -> int:
 
 def num_pending_futures() -> int:
     gc.collect()
-    return sum(issubclass(type(thing), asyncio.Future) and not thing.done() for thing in gc.get_objects())
+    return sum(
+        issubclass(type(thing), asyncio.Future) and not thing.done() for thing in gc.get_objects()
+    )
 
 
 async def settled(client: RouterClient, kv_tokens: int, sequences: int) -> None:
@@ -43,11 +45,17 @@ async def test_500_requests_cancelled_at_random_moments_leave_nothing_behind(olm
         await client.generate(prompts_of([8] * 4, VOCAB_SIZE))
         await settled(client, kv_tokens, sequences)
         gc.collect()  # checkpoints of earlier tests keep their files open until then
-        tasks, descriptors, futures = len(asyncio.all_tasks()), num_descriptors(), num_pending_futures()
+        tasks, descriptors, futures = (
+            len(asyncio.all_tasks()),
+            num_descriptors(),
+            num_pending_futures(),
+        )
         reasons = set()
         for batch in range(NUM_REQUESTS // 20):
             lengths = [chance.randint(1, 100) for _ in range(20)]
-            names = await client.submit(prompts_of(lengths, VOCAB_SIZE, seed=batch), max_new_tokens=100)
+            names = await client.submit(
+                prompts_of(lengths, VOCAB_SIZE, seed=batch), max_new_tokens=100
+            )
             while names:
                 for _ in range(chance.randint(0, 2)):
                     await client.read()

@@ -1,4 +1,6 @@
-"""The cluster computes what the whole model in one process computes, over real gRPC with three expert services."""
+"""The cluster computes what the whole model in one process computes, over real gRPC with three
+expert services.
+"""
 
 from pathlib import Path
 
@@ -19,7 +21,11 @@ MOST_OTHERS = {"float32": 0.0, "bfloat16": 0.1}
 
 
 async def assert_parity(
-    model: Path, dtype: str, vocab_size: int, monkeypatch: pytest.MonkeyPatch, record: pytest.FixtureRequest
+    model: Path,
+    dtype: str,
+    vocab_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+    record: pytest.FixtureRequest,
 ) -> None:
     oracle = Oracle(model, getattr(torch, dtype))
     logits = LogitsRecord(monkeypatch)
@@ -27,7 +33,9 @@ async def assert_parity(
     async with local.experts(model, 3, dtype=dtype) as addresses:
         for lanes in (1, 3):
             async with (
-                local.router(model, addresses, dtype=dtype, lanes=lanes, max_batch_tokens=64) as address,
+                local.router(
+                    model, addresses, dtype=dtype, lanes=lanes, max_batch_tokens=64
+                ) as address,
                 connected(address) as client,
             ):
                 crowd = prompts_of(LENGTHS, vocab_size, seed=lanes)
@@ -35,14 +43,19 @@ async def assert_parity(
                 for prompts in (alone, crowd):
                     outcomes = await client.generate(prompts, max_new_tokens=NEW_TOKENS)
                     for prompt, outcome in zip(prompts, outcomes, strict=True):
-                        compared.append(oracle.compare(prompt, outcome.tokens, logits.of_prompt(prompt)))
+                        compared.append(
+                            oracle.compare(prompt, outcome.tokens, logits.of_prompt(prompt))
+                        )
     assert len(compared) == 2 * (1 + len(LENGTHS))
     worst = max(comparison.largest_difference for comparison in compared)
     others = sum(comparison.num_other_tokens for comparison in compared)
     total = sum(comparison.num_tokens for comparison in compared)
-    record.node.user_properties.append(("parity", f"worst {worst:.1e}, {others} of {total} tokens differ"))
+    record.node.user_properties.append(
+        ("parity", f"worst {worst:.1e}, {others} of {total} tokens differ")
+    )
     assert [excuse for comparison in compared for excuse in comparison.unexcused] == []
-    # Random bfloat16 gates choose by less than their noise all the time; how many tokens that alters is bounded.
+    # Random bfloat16 gates choose by less than their noise all the time; how many tokens that
+    # alters is bounded.
     assert others <= MOST_OTHERS[dtype] * total
     if dtype == "float32":
         assert worst <= FP32_TOLERANCE
@@ -51,7 +64,11 @@ async def assert_parity(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", SERVED_FAMILIES)
 async def test_every_family_matches_transformers(
-    family: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    family: str,
+    dtype: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     model = save_tiny(family, tmp_path / family, getattr(torch, dtype))
     await assert_parity(model, dtype, VOCAB_SIZE, monkeypatch, request)

@@ -41,7 +41,9 @@ def sampling(**changed: float) -> common_pb2.SamplingParameters:
         ({"sampling": common_pb2.SamplingParameters(temperature=0.0)}, "sampling.top_k is not set"),
     ],
 )
-async def test_a_bad_order_ends_with_the_field_and_the_limit(olmoe: Path, fields: dict, message: str) -> None:
+async def test_a_bad_order_ends_with_the_field_and_the_limit(
+    olmoe: Path, fields: dict, message: str
+) -> None:
     async with local.experts(olmoe, 1) as addresses, local.router(olmoe, addresses) as address:
         async with connected(address) as client:
             (outcome,) = await client.finished(*await client.submit([[5, 6]], **fields))
@@ -51,8 +53,12 @@ async def test_a_bad_order_ends_with_the_field_and_the_limit(olmoe: Path, fields
             await client.generate([[5, 6]])  # the stream goes on
 
 
-@pytest.mark.parametrize(("prompt", "message"), [([], "is empty"), ([VOCAB_SIZE], "the vocabulary ends at 319")])
-async def test_a_bad_prompt_ends_with_the_limit(olmoe: Path, prompt: list[int], message: str) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "message"), [([], "is empty"), ([VOCAB_SIZE], "the vocabulary ends at 319")]
+)
+async def test_a_bad_prompt_ends_with_the_limit(
+    olmoe: Path, prompt: list[int], message: str
+) -> None:
     async with local.experts(olmoe, 1) as addresses, local.router(olmoe, addresses) as address:
         async with connected(address) as client:
             (outcome,) = await client.finished(*await client.submit([prompt]))
@@ -65,11 +71,19 @@ async def test_a_repetition_penalty_gives_the_tokens_of_transformers(olmoe: Path
     whole = AutoModelForCausalLM.from_pretrained(olmoe, dtype=torch.float32)
     whole.generation_config.eos_token_id = None  # the router ends at what it is told to
     asked = {"do_sample": False, "repetition_penalty": 1.3, "max_new_tokens": 24}
-    expected = [whole.generate(torch.tensor([prompt]), **asked)[0, len(prompt) :].tolist() for prompt in prompts]
-    async with local.experts(olmoe, 1) as addresses, local.router(olmoe, addresses, dtype="float32") as address:
+    expected = [
+        whole.generate(torch.tensor([prompt]), **asked)[0, len(prompt) :].tolist()
+        for prompt in prompts
+    ]
+    async with (
+        local.experts(olmoe, 1) as addresses,
+        local.router(olmoe, addresses, dtype="float32") as address,
+    ):
         async with connected(address) as client:
             penalised = sampling(repetition_penalty=1.3)
-            outcomes = await client.generate([list(p) for p in prompts], max_new_tokens=24, sampling=penalised)
+            outcomes = await client.generate(
+                [list(p) for p in prompts], max_new_tokens=24, sampling=penalised
+            )
             assert [outcome.tokens for outcome in outcomes] == expected
             (plain,) = await client.generate([list(prompts[0])], max_new_tokens=24)
             assert plain.tokens != expected[0]
@@ -88,7 +102,9 @@ async def test_stop_tokens_limits_and_seeds_are_heeded(olmoe: Path) -> None:
             assert stopped.tokens == free.tokens[: free.tokens.index(stop) + 1]
             warm = sampling(temperature=1.5, seed=11)
             drawn = [(await client.generate([prompt], sampling=warm))[0].tokens for _ in range(2)]
-            other = (await client.generate([prompt], sampling=sampling(temperature=1.5, seed=12)))[0].tokens
+            other = (await client.generate([prompt], sampling=sampling(temperature=1.5, seed=12)))[
+                0
+            ].tokens
             assert drawn[0] == drawn[1]
             assert drawn[0] != other
 
@@ -96,17 +112,25 @@ async def test_stop_tokens_limits_and_seeds_are_heeded(olmoe: Path) -> None:
 async def test_routed_experts_come_with_each_token_where_asked_for(olmoe: Path) -> None:
     async with local.experts(olmoe, 2) as addresses, local.router(olmoe, addresses) as address:
         async with connected(address) as client:
-            asked, silent = await client.generate(prompts_of([5], VOCAB_SIZE) * 2, return_routed_experts=True), None
+            asked, silent = (
+                await client.generate(prompts_of([5], VOCAB_SIZE) * 2, return_routed_experts=True),
+                None,
+            )
             (silent,) = await client.generate(prompts_of([5], VOCAB_SIZE))
     for routed in asked[0].routed:
         assert [layer.layer for layer in routed.layers] == [0, 1, 2]
-        assert all(len(set(layer.experts)) == 2 and max(layer.experts) < 8 for layer in routed.layers)
+        assert all(
+            len(set(layer.experts)) == 2 and max(layer.experts) < 8 for layer in routed.layers
+        )
     assert all(not routed.layers for routed in silent.routed)
 
 
 async def test_the_credit_falls_with_submissions_and_comes_back(olmoe: Path) -> None:
     async with local.experts(olmoe, 1) as addresses:
-        async with local.router(olmoe, addresses, max_sequences=4) as address, connected(address) as client:
+        async with (
+            local.router(olmoe, addresses, max_sequences=4) as address,
+            connected(address) as client,
+        ):
             await client.read()
             whole = client.credit
             assert whole.sequences == 4
@@ -123,7 +147,10 @@ async def test_the_credit_falls_with_submissions_and_comes_back(olmoe: Path) -> 
 
 async def test_a_sequence_beyond_the_limit_is_refused_and_the_others_go_on(olmoe: Path) -> None:
     async with local.experts(olmoe, 1) as addresses:
-        async with local.router(olmoe, addresses, max_sequences=2) as address, connected(address) as client:
+        async with (
+            local.router(olmoe, addresses, max_sequences=2) as address,
+            connected(address) as client,
+        ):
             names = await client.submit(prompts_of([4, 4, 4], VOCAB_SIZE))
             *served, refused = await client.finished(*names)
             assert all(outcome.finish and outcome.finish.status_code == 0 for outcome in served)
@@ -134,7 +161,9 @@ async def test_a_sequence_beyond_the_limit_is_refused_and_the_others_go_on(olmoe
 async def test_a_deadline_ends_a_sequence(olmoe: Path) -> None:
     async with local.experts(olmoe, 1) as addresses, local.router(olmoe, addresses) as address:
         async with connected(address) as client:
-            names = await client.submit(prompts_of([4], VOCAB_SIZE), max_new_tokens=200, remaining_nanos=1)
+            names = await client.submit(
+                prompts_of([4], VOCAB_SIZE), max_new_tokens=200, remaining_nanos=1
+            )
             (outcome,) = await client.finished(*names)
             assert outcome.finish and outcome.finish.reason == common_pb2.FINISH_REASON_DEADLINE
             assert outcome.finish.status_code == 0, "a status is for errors"
@@ -142,7 +171,10 @@ async def test_a_deadline_ends_a_sequence(olmoe: Path) -> None:
 
 async def test_a_router_that_is_told_to_stop_ends_what_it_cannot_finish(olmoe: Path) -> None:
     async with local.experts(olmoe, 1) as addresses:
-        async with local.router(olmoe, addresses, drain_seconds=0) as address, connected(address) as client:
+        async with (
+            local.router(olmoe, addresses, drain_seconds=0) as address,
+            connected(address) as client,
+        ):
             names = await client.submit(prompts_of([8, 8], VOCAB_SIZE), max_new_tokens=200)
             while not all(client.outcomes[name].tokens for name in names):
                 await client.read()
@@ -155,17 +187,36 @@ async def test_a_router_that_is_told_to_stop_ends_what_it_cannot_finish(olmoe: P
 async def test_the_capacity_guard_counts_what_it_drops(olmoe: Path) -> None:
     prompts = prompts_of([40, 40], VOCAB_SIZE)
     async with local.experts(olmoe, 2) as addresses:
-        async with local.router(olmoe, addresses, capacity_factor=1.0) as address, connected(address) as client:
-            dropped = [outcome.finish.overflowed_pairs for outcome in await client.generate(prompts) if outcome.finish]
-        async with local.router(olmoe, addresses, capacity_factor=8.0) as address, connected(address) as client:
-            none = [outcome.finish.overflowed_pairs for outcome in await client.generate(prompts) if outcome.finish]
+        async with (
+            local.router(olmoe, addresses, capacity_factor=1.0) as address,
+            connected(address) as client,
+        ):
+            dropped = [
+                outcome.finish.overflowed_pairs
+                for outcome in await client.generate(prompts)
+                if outcome.finish
+            ]
+        async with (
+            local.router(olmoe, addresses, capacity_factor=8.0) as address,
+            connected(address) as client,
+        ):
+            none = [
+                outcome.finish.overflowed_pairs
+                for outcome in await client.generate(prompts)
+                if outcome.finish
+            ]
     assert sum(dropped) > 0
     assert none == [0, 0]
 
 
-async def test_a_lost_service_ends_only_its_requests_and_its_experts_move_to_the_others(olmoe: Path) -> None:
+async def test_a_lost_service_ends_only_its_requests_and_its_experts_move_to_the_others(
+    olmoe: Path,
+) -> None:
     async with local.expert(olmoe) as staying:
-        async with local.expert(olmoe) as leaving, local.router(olmoe, [staying, leaving]) as address:
+        async with (
+            local.expert(olmoe) as leaving,
+            local.router(olmoe, [staying, leaving]) as address,
+        ):
             async with connected(address) as client:
                 await client.generate([[5, 6, 7]])
                 before = await client.placement.GetPlacement(router_pb2.GetPlacementRequest())
@@ -181,7 +232,10 @@ async def test_experts_are_homed_again_when_their_service_is_lost(olmoe: Path) -
     async with local.expert(olmoe) as staying, local.expert(olmoe) as other:
         leaving = local.expert(olmoe)
         address_of_leaving = await leaving.__aenter__()
-        async with local.router(olmoe, [staying, other, address_of_leaving]) as address, connected(address) as client:
+        async with (
+            local.router(olmoe, [staying, other, address_of_leaving]) as address,
+            connected(address) as client,
+        ):
             (before,) = await client.generate([[5, 6, 7]])
             await leaving.__aexit__(None, None, None)
             async with asyncio.timeout(30):
@@ -220,7 +274,9 @@ async def start_failure(*arguments: object, **settings: object) -> str:
     return str(error)
 
 
-async def test_too_little_expert_memory_in_the_cluster_is_refused_with_the_figures(olmoe: Path) -> None:
+async def test_too_little_expert_memory_in_the_cluster_is_refused_with_the_figures(
+    olmoe: Path,
+) -> None:
     async with local.experts(olmoe, 2, expert_memory="64KiB") as addresses:
         assert "too little expert memory in the cluster" in await start_failure(olmoe, addresses)
 
@@ -256,7 +312,9 @@ async def test_two_services_claiming_different_weights_are_refused(
 
 async def test_another_dtype_is_refused(olmoe: Path) -> None:
     async with local.experts(olmoe, 1, dtype="bfloat16") as addresses:
-        assert "its dtype is" in await start_failure(olmoe, addresses, dtype="float32", experts_wait_seconds=2.0)
+        assert "its dtype is" in await start_failure(
+            olmoe, addresses, dtype="float32", experts_wait_seconds=2.0
+        )
 
 
 async def test_kv_memory_below_the_context_is_refused(olmoe: Path) -> None:

@@ -27,20 +27,29 @@ def stop(**fields: object) -> common_pb2.StopConditions:
 @pytest.fixture
 async def client(tessera: Path) -> AsyncIterator[Client]:
     """A client of a cluster with the shipped model in float32."""
-    async with local.cluster(tessera, dtype="float32") as cluster, open_channel(cluster.gateway) as channel:
+    async with (
+        local.cluster(tessera, dtype="float32") as cluster,
+        open_channel(cluster.gateway) as channel,
+    ):
         yield Client(channel, cluster.gateway)
 
 
 async def text_of(client: Client, **fields: object) -> tuple[str, list[int], pb.Completion]:
     deltas, completion = await client.complete(PROMPT, **{"sampling": GREEDY} | fields)
-    return "".join(delta.text for delta in deltas), [t for delta in deltas for t in delta.token_ids], completion
+    return (
+        "".join(delta.text for delta in deltas),
+        [t for delta in deltas for t in delta.token_ids],
+        completion,
+    )
 
 
 async def test_the_text_is_what_transformers_generates(client: Client, tessera: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tessera)
     model = AutoModelForCausalLM.from_pretrained(tessera, dtype=torch.float32)
     ids = tokenizer(PROMPT, return_tensors="pt").input_ids
-    output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40)[0]
+    output = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40
+    )[0]
     expected = output[ids.shape[1] :].tolist()
     text, token_ids, completion = await text_of(client, stop=stop(max_new_tokens=40))
     assert token_ids == expected
@@ -70,7 +79,12 @@ async def test_the_parts_of_the_receipt_make_up_the_time(client: Client) -> None
 
 def parts_of(receipt: common_pb2.LatencyReceipt) -> int:
     """The sum of all measured parts."""
-    own = receipt.gateway_queue_nanos + receipt.tokenise_nanos + receipt.gateway_router_nanos + receipt.detokenise_nanos
+    own = (
+        receipt.gateway_queue_nanos
+        + receipt.tokenise_nanos
+        + receipt.gateway_router_nanos
+        + receipt.detokenise_nanos
+    )
     for phase in (receipt.prefill, receipt.decode):
         own += sum(value for field, value in phase.ListFields() if field.name.endswith("_nanos"))
     return own
@@ -78,9 +92,13 @@ def parts_of(receipt: common_pb2.LatencyReceipt) -> int:
 
 async def test_a_seed_gives_the_same_text_again(client: Client) -> None:
     warm = common_pb2.SamplingParameters(temperature=0.9, top_p=0.95, seed=42)
-    first, again = [(await text_of(client, sampling=warm, stop=stop(max_new_tokens=20)))[0] for _ in range(2)]
+    first, again = [
+        (await text_of(client, sampling=warm, stop=stop(max_new_tokens=20)))[0] for _ in range(2)
+    ]
     assert first == again
-    _, _, completion = await text_of(client, sampling=common_pb2.SamplingParameters(temperature=0.9))
+    _, _, completion = await text_of(
+        client, sampling=common_pb2.SamplingParameters(temperature=0.9)
+    )
     assert completion.usage.seed != 0
 
 
@@ -93,19 +111,27 @@ async def test_a_stop_string_ends_the_text_before_it(client: Client) -> None:
     assert completion.stop_string == word
 
 
-async def test_a_chat_is_rendered_by_the_checkpoints_template(client: Client, tessera: Path) -> None:
+async def test_a_chat_is_rendered_by_the_checkpoints_template(
+    client: Client, tessera: Path
+) -> None:
     messages = [{"role": "user", "content": "Tell me a story about a fox."}]
-    expected = AutoTokenizer.from_pretrained(tessera).apply_chat_template(messages, add_generation_prompt=True)
+    expected = AutoTokenizer.from_pretrained(tessera).apply_chat_template(
+        messages, add_generation_prompt=True
+    )
     chat = pb.Chat(messages=[pb.ChatMessage(**message) for message in messages])
     tokens = await client.stub.Tokenize(pb.TokenizeRequest(chat=chat))
     assert list(tokens.token_ids) == list(expected["input_ids"])
-    deltas, completion = await client.complete(chat=chat, sampling=GREEDY, stop=stop(max_new_tokens=5))
+    deltas, completion = await client.complete(
+        chat=chat, sampling=GREEDY, stop=stop(max_new_tokens=5)
+    )
     assert completion.usage.prompt_tokens == len(tokens.token_ids)
     assert sum(len(delta.token_ids) for delta in deltas) == completion.usage.completion_tokens
 
 
 async def test_routed_experts_come_with_the_tokens(client: Client) -> None:
-    deltas, _ = await client.complete(PROMPT, sampling=GREEDY, stop=stop(max_new_tokens=6), return_routed_experts=True)
+    deltas, _ = await client.complete(
+        PROMPT, sampling=GREEDY, stop=stop(max_new_tokens=6), return_routed_experts=True
+    )
     for delta in deltas:
         assert len(delta.routed_experts) == len(delta.token_ids)
         for routed in delta.routed_experts:
@@ -134,14 +160,18 @@ async def test_a_message_above_the_limit_is_refused(client: Client) -> None:
 
 async def test_a_client_that_leaves_frees_its_place(tessera: Path) -> None:
     limits = {"max_sequences": 1, "max_batch_tokens": 64}
-    async with local.cluster(tessera, router_settings=limits) as cluster, open_channel(cluster.gateway) as channel:
+    async with (
+        local.cluster(tessera, router_settings=limits) as cluster,
+        open_channel(cluster.gateway) as channel,
+    ):
         client = Client(channel, cluster.gateway)
         for _ in range(3):
             leaving = client.generate(PROMPT, stop=stop(max_new_tokens=1500, ignore_eos=True))
             async for _ in leaving:
                 break
             leaving.cancel()
-        # Only one sequence fits: this one is served because the others are gone, not because they ended.
+        # Only one sequence fits: this one is served because the others are gone, not because they
+        # ended.
         _, _, completion = await text_of(client, stop=stop(max_new_tokens=3, ignore_eos=True))
         assert completion.usage.completion_tokens == 3
 

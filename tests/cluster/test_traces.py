@@ -1,4 +1,6 @@
-"""One trace from the client's traceparent down to layer and service, and communication times that add up."""
+"""One trace from the client's traceparent down to layer and service, and communication times that
+add up.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +13,14 @@ from moesaic.v1 import common_pb2
 from services.runtime.channels import open_channel
 from tests.cluster import local
 from tests.gateway.gateway_client import Client
-from tests.recorded_spans import PARENT_ID, TRACE_ID, TRACEPARENT, RecordedSpans, attributes_of, recorded_spans
+from tests.recorded_spans import (
+    PARENT_ID,
+    TRACE_ID,
+    TRACEPARENT,
+    RecordedSpans,
+    attributes_of,
+    recorded_spans,
+)
 
 SAMPLED = (("traceparent", TRACEPARENT),)
 NUM_LAYERS, NEW_TOKENS = 3, 4
@@ -37,10 +46,17 @@ TREE = {
 
 
 @asynccontextmanager
-async def traced(olmoe: Path, **router_settings: Any) -> AsyncIterator[tuple[Client, RecordedSpans]]:
-    """A client of a cluster, and what is recorded once it serves; without a share of the time for layers."""
+async def traced(
+    olmoe: Path, **router_settings: Any
+) -> AsyncIterator[tuple[Client, RecordedSpans]]:
+    """A client of a cluster, and what is recorded once it serves; without a share of the time for
+    layers.
+    """
     settings = {"trace_layers_share": 0.0} | router_settings
-    async with local.cluster(olmoe, router_settings=settings) as cluster, open_channel(cluster.gateway) as channel:
+    async with (
+        local.cluster(olmoe, router_settings=settings) as cluster,
+        open_channel(cluster.gateway) as channel,
+    ):
         with recorded_spans() as recorded:
             yield Client(channel, cluster.gateway), recorded
 
@@ -62,13 +78,23 @@ async def test_a_trace_reaches_from_the_client_to_every_layer_and_service(olmoe:
     assert {(span.name, span.kind, names.get(span.parent_span_id, "")) for span in spans} == TREE
     assert len(recorded.named("router.step")) == NEW_TOKENS  # the prefill draws the first token
     layers, calls = recorded.named("router.layer"), recorded.named("router.expert")
-    for name in ("router.layer", "router.gate", "router.scatter", "router.gather", "router.combine"):
+    for name in (
+        "router.layer",
+        "router.gate",
+        "router.scatter",
+        "router.gather",
+        "router.combine",
+    ):
         assert len(recorded.named(name)) == NEW_TOKENS * NUM_LAYERS
     assert sorted(span.parent_span_id for span in recorded.named("expert.compute")) == sorted(
         call.span_id for call in calls
     )
     for layer in layers:
-        asked = [attributes_of(call)["server.address"] for call in calls if call.parent_span_id == layer.span_id]
+        asked = [
+            attributes_of(call)["server.address"]
+            for call in calls
+            if call.parent_span_id == layer.span_id
+        ]
         assert attributes_of(layer)["moesaic.straggler"] in asked
     for call in calls:
         told = attributes_of(call)

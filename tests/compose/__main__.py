@@ -1,4 +1,6 @@
-"""`python -m tests.compose`: builds the image, brings the composed cluster up, and breaks it under load."""
+"""`python -m tests.compose`: builds the image, brings the composed cluster up, and breaks it under
+load.
+"""
 
 import sys
 import time
@@ -41,7 +43,9 @@ async def test(image: str | None) -> None:
             raise
         finally:
             await cluster.down()
-        size = int(await output("docker", "image", "inspect", "--format", "{{.Size}}", image or IMAGE))
+        size = int(
+            await output("docker", "image", "inspect", "--format", "{{.Size}}", image or IMAGE)
+        )
     _report(console, measured, size)
 
 

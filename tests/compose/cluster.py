@@ -1,4 +1,6 @@
-"""The cluster of deploy/compose.yaml under a name and ports of its own, and what can be done to its containers."""
+"""The cluster of deploy/compose.yaml under a name and ports of its own, and what can be done to its
+containers.
+"""
 
 import asyncio
 import json
@@ -43,8 +45,16 @@ class ComposeCluster:
     """What compose runs under the project's name, from `up` until `down`."""
 
     def __init__(self, compose: Sequence[str], image: str) -> None:
-        self._compose = (*compose, "--file", str(ROOT / "deploy" / "compose.yaml"), "--project-name", PROJECT)
-        self.port, self._router_port, self.tracing_port = (split_address(one)[1] for one in free_addresses(3))
+        self._compose = (
+            *compose,
+            "--file",
+            str(ROOT / "deploy" / "compose.yaml"),
+            "--project-name",
+            PROJECT,
+        )
+        self.port, self._router_port, self.tracing_port = (
+            split_address(one)[1] for one in free_addresses(3)
+        )
         self._variables = {
             **os.environ,
             "MOESAIC_IMAGE": image,
@@ -60,8 +70,18 @@ class ComposeCluster:
         await self._run("up", "--detach", "--no-build")
 
     async def scale(self, num_experts: int) -> None:
-        """Have so many expert services run; returns when they do, and those that leave have ended."""
-        await self._run("up", "--detach", "--no-build", "--no-recreate", "--scale", f"expert={num_experts}", "expert")
+        """Have so many expert services run; returns when they do, and those that leave
+        have ended.
+        """
+        await self._run(
+            "up",
+            "--detach",
+            "--no-build",
+            "--no-recreate",
+            "--scale",
+            f"expert={num_experts}",
+            "expert",
+        )
 
     async def down(self) -> None:
         """Remove all of it."""
@@ -74,11 +94,15 @@ class ComposeCluster:
 
     async def num_restarts(self, service: str) -> int:
         """How often docker has started the service's containers again."""
-        counts = await output("docker", "inspect", "--format", "{{.RestartCount}}", *await self._names(service))
+        counts = await output(
+            "docker", "inspect", "--format", "{{.RestartCount}}", *await self._names(service)
+        )
         return sum(map(int, counts.split()))
 
     async def until_whole(self, num_experts: int) -> None:
-        """Return when the router has so many live services and every expert has its replicas. Raises BenchFailed."""
+        """Return when the router has so many live services and every expert has its replicas.
+        Raises BenchFailed.
+        """
         (router,) = await self.containers("router")
         admin = Admin(f"127.0.0.1:{self._router_port}", f"{router.address}:{METRICS_PORT}")
         try:
@@ -86,7 +110,9 @@ class ComposeCluster:
                 while not await _is_whole(admin, num_experts):  # noqa: ASYNC110 -- another process is waited for
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            raise BenchFailed(f"{num_experts} services did not host everything within {WHOLE_SECONDS:g} s") from None
+            raise BenchFailed(
+                f"{num_experts} services did not host everything within {WHOLE_SECONDS:g} s"
+            ) from None
         finally:
             await admin.close()
 
@@ -112,16 +138,22 @@ class ComposeCluster:
         return sorted((await self._run("ps", "--format", "{{.Name}}", service)).split())
 
     async def _run(self, *arguments: str) -> str:
-        return await output(*self._compose, *arguments, seconds=COMPOSE_SECONDS, variables=self._variables)
+        return await output(
+            *self._compose, *arguments, seconds=COMPOSE_SECONDS, variables=self._variables
+        )
 
 
 async def kill_process(container: Container) -> None:
     """SIGKILL the service's process, which compose's init has as its child."""
-    await output("docker", "exec", container.name, "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)")
+    await output(
+        "docker", "exec", container.name, "sh", "-c", "kill -9 $(cat /proc/1/task/1/children)"
+    )
 
 
 async def kill(container: Container) -> None:
-    """SIGKILL the container; to docker that is a stop by hand, after which nothing is started again."""
+    """SIGKILL the container; to docker that is a stop by hand, after which nothing is started
+    again.
+    """
     await output("docker", "kill", container.name)
 
 

@@ -9,8 +9,12 @@ COMMAND_SECONDS = 90.0
 NUM_LAST_LINES = 20
 
 
-async def output(*command: str, seconds: float = COMMAND_SECONDS, variables: Mapping[str, str] | None = None) -> str:
-    """What a command writes to stdout. Raises BenchFailed when it fails, cannot be run or takes longer than that."""
+async def output(
+    *command: str, seconds: float = COMMAND_SECONDS, variables: Mapping[str, str] | None = None
+) -> str:
+    """What a command writes to stdout. Raises BenchFailed when it fails, cannot be run or takes
+    longer than that.
+    """
     try:
         process = await asyncio.create_subprocess_exec(
             *command,

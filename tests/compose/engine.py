@@ -1,4 +1,5 @@
-"""The docker engine and compose: those that are there, else an engine started for the time of the test.
+"""The docker engine and compose: those that are there, else an engine started for the time of the
+test.
 
 `python -m tests.compose.engine` says by its exit code whether there can be one.
 """
@@ -28,12 +29,16 @@ COMPOSE_FOLDER = ROOT / "build" / "compose"
 
 @asynccontextmanager
 async def engine() -> AsyncIterator[None]:
-    """A docker engine, for as long as the block. Raises BenchFailed where none runs and none can be started."""
+    """A docker engine, for as long as the block. Raises BenchFailed where none runs and none can be
+    started.
+    """
     if await _is_running():
         yield
         return
     if shutil.which("dockerd") is None or os.geteuid() != 0:
-        raise BenchFailed("no docker engine runs, and none can be started: that takes `dockerd` and root")
+        raise BenchFailed(
+            "no docker engine runs, and none can be started: that takes `dockerd` and root"
+        )
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             "dockerd", stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
@@ -67,11 +72,14 @@ async def _until_running(process: asyncio.subprocess.Process) -> None:
             while not await _is_running():
                 if process.returncode is not None:
                     raise BenchFailed(
-                        f"no docker engine runs, and one that was started ended with {process.returncode}"
+                        "no docker engine runs, and one that was started ended with "
+                        f"{process.returncode}"
                     )
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
-        raise BenchFailed(f"a docker engine was started and did not answer within {START_SECONDS:g} s") from None
+        raise BenchFailed(
+            f"a docker engine was started and did not answer within {START_SECONDS:g} s"
+        ) from None
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -1,4 +1,6 @@
-"""What befalls the composed cluster under load, and what its clients and its scaler notice of it."""
+"""What befalls the composed cluster under load, and what its clients and its scaler
+notice of it.
+"""
 
 import asyncio
 import json
@@ -36,7 +38,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds: from `up` to the first token, and from the start of each added container to its first frame."""
+    """Seconds: from `up` to the first token, and from the start of each added container to its
+    first frame.
+    """
 
     first_token: float
     first_frames: Sequence[float]
@@ -44,7 +48,9 @@ class Measured:
 
 
 async def run(cluster: ComposeCluster, say: Say) -> Measured:
-    """Bring the cluster up, disturb it under load, and compare every answer with those from before."""
+    """Bring the cluster up, disturb it under load, and compare every answer with those
+    from before.
+    """
     say("up")
     first_token = await _up_to_first_token(cluster)
     await cluster.until_whole(2)
@@ -62,11 +68,17 @@ async def run(cluster: ComposeCluster, say: Say) -> Measured:
                 raise BenchFailed(f"a {service} that nobody disturbed ended, and was started again")
     finally:
         await streams.close()
-    return Measured(first_token, disturbing.first_frames, findings_of(disturbing.windows, streams.answers, reference))
+    return Measured(
+        first_token,
+        disturbing.first_frames,
+        findings_of(disturbing.windows, streams.answers, reference),
+    )
 
 
 class Disturbing:
-    """Lets one event after the other befall the cluster; each is over when the placement is whole again."""
+    """Lets one event after the other befall the cluster; each is over when the placement is whole
+    again.
+    """
 
     def __init__(self, cluster: ComposeCluster, streams: Streams, say: Say) -> None:
         self.windows: list[Window] = []
@@ -85,7 +97,9 @@ class Disturbing:
         await self._event("compose brings it back", lambda: self._cluster.scale(2), 2)
         await self._event(f"docker pause of an expert, {PAUSE_SECONDS:g} s", self._pause, 2)
 
-    async def _event(self, label: str, act: Callable[[], Awaitable[None]], num_experts: int) -> None:
+    async def _event(
+        self, label: str, act: Callable[[], Awaitable[None]], num_experts: int
+    ) -> None:
         self._say(label)
         num_retries, began = await self._cluster.num_retries(), time.perf_counter()
         try:
@@ -96,7 +110,9 @@ class Disturbing:
         except TimeoutError:
             raise BenchFailed(f"{label}: not over after {EVENT_SECONDS:g} s") from None
         num_retries = await self._cluster.num_retries() - num_retries
-        self.windows.append(Window(label, began, time.perf_counter(), False, num_retries, Faults((), ())))
+        self.windows.append(
+            Window(label, began, time.perf_counter(), False, num_retries, Faults((), ()))
+        )
 
     async def _nothing(self) -> None:
         await self._streams.until_answered(2 * NUM_STREAMS)
@@ -141,7 +157,9 @@ async def _up_to_first_token(cluster: ComposeCluster) -> float:
 
 
 async def _until_traced(cluster: ComposeCluster) -> None:
-    """Return when the tracing service has one trace that goes through a gateway, a router and an expert service."""
+    """Return when the tracing service has one trace that goes through a gateway, a router and an
+    expert service.
+    """
     url = f"http://127.0.0.1:{cluster.tracing_port}/api/traces?service=gateway&limit=20"
     wanted = {"gateway", "router", "expert"}
     deadline = time.monotonic() + TRACE_SECONDS
@@ -155,11 +173,15 @@ async def _until_traced(cluster: ComposeCluster) -> None:
         if any(services >= wanted for services in seen):
             return
         await asyncio.sleep(POLL_SECONDS)
-    raise BenchFailed(f"no trace goes through {sorted(wanted)}; there are {len(seen)}, of {seen[:3]}")
+    raise BenchFailed(
+        f"no trace goes through {sorted(wanted)}; there are {len(seen)}, of {seen[:3]}"
+    )
 
 
 async def _seconds_to_first_frame(container: Container) -> float:
-    """From the start of the container until it says that it has computed a frame, by the clock of the machine."""
+    """From the start of the container until it says that it has computed a frame, by the clock of
+    the machine.
+    """
     while True:
         text = await asyncio.to_thread(_read, f"http://{container.address}:{METRICS_PORT}/metrics")
         if sum(map(float, FRAMES.findall(text))) > 0:

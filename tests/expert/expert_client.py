@@ -22,11 +22,13 @@ from services.expert.job import AdmittedFrame
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.runtime.channels import open_channel
-from services.wire.frames import ReceivedReply, Response, decode_response, encode_cancel, encode_frame
+from services.wire.frames import decode_response, encode_cancel, encode_frame
+from services.wire.received import ReceivedReply, Response
 from tests.local_experts import build_experts
 
 MINUTE_NANOS = 60 * 10**9
-# Of the largest result: sums in another order, and in bfloat16 a rounding here and there that falls the other way.
+# Of the largest result: sums in another order, and in bfloat16 a rounding here and there that falls
+# the other way.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
 
 
@@ -102,12 +104,16 @@ class Client:
         call.cancel()
         return hosting
 
-    async def load(self, *keys: tuple[int, int], **fields: Any) -> list[expert_pb2.LoadExpertsResponse]:
+    async def load(
+        self, *keys: tuple[int, int], **fields: Any
+    ) -> list[expert_pb2.LoadExpertsResponse]:
         """Load experts given as (layer, expert)."""
         request = await self.load_request(*keys, **fields)
         return [response async for response in self.stub.LoadExperts(request)]
 
-    async def load_request(self, *keys: tuple[int, int], **fields: Any) -> expert_pb2.LoadExpertsRequest:
+    async def load_request(
+        self, *keys: tuple[int, int], **fields: Any
+    ) -> expert_pb2.LoadExpertsRequest:
         fields = {
             "expected_generation": await self.generation(),
             "model_digest": self.parts.checkpoint.digest,
@@ -115,21 +121,30 @@ class Client:
         } | fields
         return expert_pb2.LoadExpertsRequest(**fields)
 
-    async def unload(self, *keys: tuple[int, int], **fields: Any) -> expert_pb2.UnloadExpertsResponse:
+    async def unload(
+        self, *keys: tuple[int, int], **fields: Any
+    ) -> expert_pb2.UnloadExpertsResponse:
         fields = {"expected_generation": await self.generation()} | fields
         experts = [expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in keys]
-        return await self.stub.UnloadExperts(expert_pb2.UnloadExpertsRequest(experts=experts, **fields))
+        return await self.stub.UnloadExperts(
+            expert_pb2.UnloadExpertsRequest(experts=experts, **fields)
+        )
 
     async def health(self) -> int:
         stub = health_pb2_grpc.HealthStub(self.channel)
-        return (await stub.Check(health_pb2.HealthCheckRequest(service="moesaic.v1.ExpertService"))).status
+        return (
+            await stub.Check(health_pb2.HealthCheckRequest(service="moesaic.v1.ExpertService"))
+        ).status
 
 
 @asynccontextmanager
 async def expert_service(model: Path, **settings: Any) -> AsyncIterator[Client]:
     """A real service on a port of its own, and a client of it."""
     fields = {"listen": "127.0.0.1:0", "model": model, "drain_seconds": 5} | settings
-    async with running(ExpertSettings(**fields)) as (parts, port), open_channel(f"127.0.0.1:{port}") as channel:
+    async with (
+        running(ExpertSettings(**fields)) as (parts, port),
+        open_channel(f"127.0.0.1:{port}") as channel,
+    ):
         yield Client(channel, parts, port)
 
 
@@ -182,7 +197,11 @@ class ThreadGate:
     """Holds a thread up before the n-th call of a method."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, owner: type[Bank] | type[Computer], name: str, call: int
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        owner: type[Bank] | type[Computer],
+        name: str,
+        call: int,
     ) -> None:
         self.reached = asyncio.Event()
         self._opened = threading.Event()
@@ -206,7 +225,9 @@ class ThreadGate:
 def expected_rows(
     checkpoint: Checkpoint, layer: int, rows: torch.Tensor, pairs: Sequence[tuple[int, int]]
 ) -> torch.Tensor:
-    """What the family's own module, holding all experts of the layer, makes of the pairs; not weighted."""
+    """What the family's own module, holding all experts of the layer, makes of the pairs; not
+    weighted.
+    """
     module = build_experts(checkpoint, layer, range(checkpoint.num_experts), rows.dtype)
     chosen = rows[[row for row, _ in pairs]]
     experts = torch.tensor([[expert] for _, expert in pairs])

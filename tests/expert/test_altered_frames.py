@@ -1,4 +1,6 @@
-"""Frames with a checksum, on a real stream: answered with one, and refused when their bytes were altered on the way."""
+"""Frames with a checksum, on a real stream: answered with one, and refused when their bytes were
+altered on the way.
+"""
 
 from pathlib import Path
 
@@ -27,7 +29,9 @@ def frame(rows: torch.Tensor, *, expert: int = 3, layer: int = 1, checksum: bool
 
 
 @pytest.mark.parametrize("checksum", [True, False])
-async def test_a_frame_is_answered_with_a_checksum_where_it_has_one(olmoe: Path, checksum: bool) -> None:
+async def test_a_frame_is_answered_with_a_checksum_where_it_has_one(
+    olmoe: Path, checksum: bool
+) -> None:
     async with expert_service(olmoe, preload="all") as service:
         stream, rows = service.open_stream(), torch.randn(2, 32)
         await stream.call.write(frame(rows, checksum=checksum))
@@ -60,4 +64,7 @@ async def test_a_refusal_by_the_contract_has_a_checksum_too(olmoe: Path) -> None
             await stream.call.write(data)
             reply = await stream.reply()
             assert reply.error is not None
-            assert (reply.error.status_code, reply.has_checksum) == (grpc.StatusCode.INVALID_ARGUMENT.value[0], True)
+            assert (reply.error.status_code, reply.has_checksum) == (
+                grpc.StatusCode.INVALID_ARGUMENT.value[0],
+                True,
+            )

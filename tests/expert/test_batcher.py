@@ -13,7 +13,7 @@ from services.expert.admission import Contract, Slots, admit
 from services.expert.batcher import Batcher
 from services.expert.compute import Computed, FrameWork
 from services.expert.job import AdmittedFrame, FrameAnswer
-from services.wire.frames import ReceivedFrame
+from services.wire.received import ReceivedFrame
 
 NO_WEIGHTS = np.empty(0, np.float32)
 CONTRACT = Contract(torch.float32, 2, (0, 1, 2), 4, 2, 1 << 20)
@@ -37,10 +37,22 @@ class Desk:
         await asyncio.sleep(0)
         return Computed([torch.zeros(len(work.slots), 2) for work in batch], 1)
 
-    def submit(self, number: int, layer: int, num_pairs: int, *, remaining_nanos: int = HOUR_NANOS) -> AdmittedFrame:
+    def submit(
+        self, number: int, layer: int, num_pairs: int, *, remaining_nanos: int = HOUR_NANOS
+    ) -> AdmittedFrame:
         experts = np.zeros(num_pairs, np.uint32)
         frame = ReceivedFrame(
-            number, layer, torch.float32, 1, memoryview(bytes(8)), experts, experts, NO_WEIGHTS, remaining_nanos, "", ()
+            number,
+            layer,
+            torch.float32,
+            1,
+            memoryview(bytes(8)),
+            experts,
+            experts,
+            NO_WEIGHTS,
+            remaining_nanos,
+            "",
+            (),
         )
         job = admit(frame, 100, CONTRACT, self.slots, time.monotonic_ns(), self.deliver)
         self.batcher.submit(job)
@@ -68,7 +80,10 @@ async def test_all_frames_of_a_layer_go_together_and_the_layer_that_waited_longe
     await desk.run()
     assert desk.batches == [[1, 3], [2, 5], [4]]
     assert desk.batcher.waiting_pairs == 0
-    assert {number: len(answer.rows) for number, answer in desk.answers.items() if answer.rows is not None} == {
+    answered = {
+        number: answer for number, answer in desk.answers.items() if answer.rows is not None
+    }
+    assert {number: len(answer.rows) for number, answer in answered.items()} == {
         0: 1, 1: 2, 2: 3, 3: 4, 4: 5,
     }  # fmt: skip
 
@@ -145,7 +160,9 @@ async def test_pairs_that_were_not_hosted_stay_so_when_the_rest_fails_for_anothe
     desk.slots.take_away(0, 1)
     experts = np.array([1, 0, 1, 2], np.uint32)
     rows = np.zeros(4, np.uint32)
-    frame = ReceivedFrame(0, 0, torch.float32, 1, memoryview(bytes(8)), rows, experts, NO_WEIGHTS, 0, "", ())
+    frame = ReceivedFrame(
+        0, 0, torch.float32, 1, memoryview(bytes(8)), rows, experts, NO_WEIGHTS, 0, "", ()
+    )
     desk.batcher.submit(admit(frame, 100, CONTRACT, desk.slots, time.monotonic_ns(), desk.deliver))
     await desk.run()
     assert {failure.reason: failure.pairs for failure in desk.answers[0].failures} == {
@@ -169,7 +186,9 @@ async def test_who_waits_for_the_queue_to_settle_does_not_wait_for_later_jobs() 
     assert settled == ["empty", "first", "both"]
 
 
-async def test_who_waits_for_the_queue_to_settle_waits_for_the_batch_that_is_being_computed() -> None:
+async def test_who_waits_for_the_queue_to_settle_waits_for_the_batch_that_is_being_computed() -> (
+    None
+):
     desk, began, opened, settled = Desk(), asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def held(batch: Sequence[FrameWork]) -> Computed:
@@ -205,7 +224,9 @@ async def test_a_failure_is_that_of_the_frame_that_fails_alone(
     for number, (layer, num_pairs) in enumerate([(0, 1), (0, 3), (0, 2), (1, 3), (2, 1)]):
         desk.submit(number, layer, num_pairs)
     await desk.run()
-    errors = {number: answer.error for number, answer in desk.answers.items() if answer.error is not None}
+    errors = {
+        number: answer.error for number, answer in desk.answers.items() if answer.error is not None
+    }
     assert {number: error.message for number, error in errors.items()} == {
         1: "computing layer 0 failed; the service's log says why",
         3: "computing layer 1 failed; the service's log says why",

@@ -1,4 +1,6 @@
-"""What is computed: by torch bit for bit the family's own module, by the kernel as closely as it rounds."""
+"""What is computed: by torch bit for bit the family's own module, by the kernel as closely as it
+rounds.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,17 +33,25 @@ Pairs = Sequence[tuple[int, int]]
 def filled_bank(
     model: Path, dtype: torch.dtype, order: Sequence[tuple[int, int]] | None = None
 ) -> Iterator[tuple[Bank, dict[tuple[int, int], int]]]:
-    """A bank with experts of a checkpoint, read in `order`, by default all of them; and the slot of each."""
+    """A bank with experts of a checkpoint, read in `order`, by default all of them; and the slot of
+    each.
+    """
     checkpoint = Checkpoint.open(model)
     bank = Bank(checkpoint, dtype, CPU, 1 << 30)
-    keys = order or [(layer, expert) for layer in checkpoint.moe_layers for expert in range(checkpoint.num_experts)]
+    keys = order or [
+        (layer, expert)
+        for layer in checkpoint.moe_layers
+        for expert in range(checkpoint.num_experts)
+    ]
     slots = {key: slot for slot, key in enumerate(keys)}
     for (layer, expert), slot in slots.items():
         bank.fill(slot, layer, expert)
     yield bank, slots
 
 
-def work(slots: dict[tuple[int, int], int], layer: int, rows: torch.Tensor, pairs: Pairs) -> FrameWork:
+def work(
+    slots: dict[tuple[int, int], int], layer: int, rows: torch.Tensor, pairs: Pairs
+) -> FrameWork:
     return FrameWork(
         rows,
         np.array([row for row, _ in pairs], np.int64),
@@ -73,7 +83,9 @@ async def test_every_family_s_experts_compute_what_they_do_in_the_whole_model(
             computed = await compute(bank, [work(slots, entry.layer, rows, pairs)])
             repeated = rows.repeat_interleave(3, 0)
             with torch.no_grad():
-                expected = entry.module(repeated, experts.view(-1, 1), torch.ones(27, 1, dtype=dtype))
+                expected = entry.module(
+                    repeated, experts.view(-1, 1), torch.ones(27, 1, dtype=dtype)
+                )
             assert_close(computed[0], expected)
             if either_way == "torch":
                 assert torch.equal(computed[0], expected)
@@ -84,7 +96,10 @@ def test_the_kernel_is_for_plain_gated_experts_of_the_types_it_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for family in SERVED_FAMILIES:
-        with filled_bank(save_tiny(family, tmp_path / family), torch.bfloat16, [(2, 0)]) as (bank, _):
+        with filled_bank(save_tiny(family, tmp_path / family), torch.bfloat16, [(2, 0)]) as (
+            bank,
+            _,
+        ):
             assert (experts_of(bank) is None) == (family == "gpt_oss"), family
     model = tmp_path / "olmoe"
     with filled_bank(model, torch.float16, [(0, 0)]) as (bank, _):
@@ -111,13 +126,21 @@ async def test_many_rows_of_an_expert_go_through_torch_unless_their_bits_must_no
     monkeypatch.setattr(kernels.GatedExperts, "__call__", noted)
     monkeypatch.setattr(kernels, "most_pairs_per_expert", lambda _: 3)
     with filled_bank(olmoe, torch.float32) as (bank, slots):
-        for batch_invariant, threads, expected in ((False, 1, [1]), (False, 2, []), (True, 2, [1, 500])):
+        for batch_invariant, threads, expected in (
+            (False, 1, [1]),
+            (False, 2, []),
+            (True, 2, [1, 500]),
+        ):
             calls.clear()
             results = []
             for num_rows in (1, 500):
                 rows = torch.ones(num_rows, 32)
                 batch = [work(slots, 1, rows, [(row, 4) for row in range(num_rows)])]
-                results.append((await compute(bank, batch, batch_invariant=batch_invariant, threads=threads))[0])
+                results.append(
+                    (await compute(bank, batch, batch_invariant=batch_invariant, threads=threads))[
+                        0
+                    ]
+                )
             assert calls == expected
             assert_close(results[0].expand(500, -1), results[1])
 
@@ -140,9 +163,14 @@ async def test_one_call_for_all_experts_computes_what_single_calls_do(
         assert torch.equal(computed.rows[0], expected[0])
 
 
-async def test_frames_of_a_batch_get_their_own_rows_back_in_their_order(tmp_path: Path, either_way: str) -> None:
+async def test_frames_of_a_batch_get_their_own_rows_back_in_their_order(
+    tmp_path: Path, either_way: str
+) -> None:
     with filled_bank(save_tiny("olmoe", tmp_path), torch.float32) as (bank, slots):
-        frames = [(torch.randn(3, 32), [(2, 1), (0, 7)]), (torch.randn(1, 32), [(0, 7), (0, 0), (0, 1)])]
+        frames = [
+            (torch.randn(3, 32), [(2, 1), (0, 7)]),
+            (torch.randn(1, 32), [(0, 7), (0, 0), (0, 1)]),
+        ]
         batch = [work(slots, 2, rows, pairs) for rows, pairs in frames]
         together = await compute(bank, batch)
         for frame, rows in zip(batch, together, strict=True):
@@ -157,7 +185,9 @@ async def test_rows_may_stand_at_any_address(tmp_path: Path, either_way: str) ->
         for offset in (1, 2, 3, 5):
             received = bytearray(offset) + rows.numpy().tobytes()
             moved = torch.frombuffer(received, dtype=torch.float32, offset=offset).view(5, 32)
-            assert torch.equal((await compute(bank, [work(slots, 0, moved, pairs)]))[0], expected[0])
+            assert torch.equal(
+                (await compute(bank, [work(slots, 0, moved, pairs)]))[0], expected[0]
+            )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -165,23 +195,34 @@ async def test_rows_may_stand_at_any_address(tmp_path: Path, either_way: str) ->
 async def test_batch_invariant_bits_depend_on_the_row_and_the_expert_alone(
     family: str, dtype: torch.dtype, tmp_path: Path, either_way: str
 ) -> None:
-    """Not on its mates, its place among them, their number, the other experts, nor the slot the expert is in."""
+    """Not on its mates, its place among them, their number, the other experts, nor the slot the
+    expert is in.
+    """
     if family == "odd":
-        model = save_tiny("olmoe", tmp_path, dtype, hidden_size=36, num_attention_heads=2, intermediate_size=19)
+        model = save_tiny(
+            "olmoe", tmp_path, dtype, hidden_size=36, num_attention_heads=2, intermediate_size=19
+        )
     else:
         model = EMBEDDED_MODEL if family == "tessera" else save_tiny(family, tmp_path, dtype)
     random = np.random.default_rng(1)
     some = [(2, 3), (1, 5), (1, 0), (2, 1), (1, 6)]
-    with filled_bank(model, dtype) as (bank, slots), filled_bank(model, dtype, some) as (other_bank, other_slots):
+    with (
+        filled_bank(model, dtype) as (bank, slots),
+        filled_bank(model, dtype, some) as (other_bank, other_slots),
+    ):
         width = Checkpoint.open(model).hidden_size
         row = torch.randn(width).to(dtype)
-        alone = (await compute(bank, [work(slots, 1, row[None], [(0, 5)])], batch_invariant=True))[0][0]
+        alone = (await compute(bank, [work(slots, 1, row[None], [(0, 5)])], batch_invariant=True))[
+            0
+        ][0]
         for num_rows in (1, 2, 7, 16, 17, 40):
             for place in {0, num_rows // 2, num_rows - 1}:
                 rows = torch.randn(num_rows, width).to(dtype)
                 rows[place] = row
                 pairs = [(mate, 5) for mate in range(num_rows)]
-                pairs += [(int(mate), int(random.choice([0, 6]))) for mate in random.permutation(num_rows)]
+                pairs += [
+                    (int(mate), int(random.choice([0, 6]))) for mate in random.permutation(num_rows)
+                ]
                 frames = [(rows, pairs), (torch.randn(3, width).to(dtype), [(2, 5), (0, 0)])]
                 for held, where in ((bank, slots), (other_bank, other_slots)):
                     batch = [work(where, 1, *frame) for frame in reversed(frames)]
@@ -194,11 +235,15 @@ async def test_in_tiles_wide_experts_are_activated_in_strips(
     dtype: torch.dtype, tmp_path: Path, torch_alone: None
 ) -> None:
     """Wider than what torch splits between threads."""
-    model = save_tiny("olmoe", tmp_path, dtype, intermediate_size=3000, num_hidden_layers=1, num_experts=2)
+    model = save_tiny(
+        "olmoe", tmp_path, dtype, intermediate_size=3000, num_hidden_layers=1, num_experts=2
+    )
     with filled_bank(model, dtype) as (bank, slots):
         rows = torch.randn(16, 32).to(dtype)
         pairs = [(row, 1) for row in range(16)]
-        together = (await compute(bank, [work(slots, 0, rows, pairs)], batch_invariant=True, threads=3))[0]
+        together = (
+            await compute(bank, [work(slots, 0, rows, pairs)], batch_invariant=True, threads=3)
+        )[0]
         for row in (0, 5, 10, 15):
             single = [work(slots, 0, rows[row : row + 1], [(0, 1)])]
             alone = await compute(bank, single, batch_invariant=True, threads=3)
@@ -223,7 +268,9 @@ def test_memory_that_cannot_be_had_is_refused_at_start(tmp_path: Path) -> None:
 
 
 def test_every_slot_is_aligned(tmp_path: Path) -> None:
-    model = save_tiny("olmoe", tmp_path, hidden_size=36, num_attention_heads=2, intermediate_size=19)
+    model = save_tiny(
+        "olmoe", tmp_path, hidden_size=36, num_attention_heads=2, intermediate_size=19
+    )
     bank = Bank(Checkpoint.open(model), torch.bfloat16, CPU, 1 << 20)
     for parameter in bank.pool.parameters():
         assert {slot.data_ptr() % 64 for slot in parameter} == {0}

@@ -1,4 +1,6 @@
-"""Frames over real gRPC: every pair is computed or named with its reason, and every frame is answered once."""
+"""Frames over real gRPC: every pair is computed or named with its reason, and every frame is
+answered once.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import torch
 
 from moesaic.v1 import common_pb2, expert_pb2
 from services.expert.compute import Computer
-from services.wire.frames import ReceivedReply
+from services.wire.received import ReceivedReply
 from tests.expert.expert_client import Gate, ThreadGate, assert_close, expected_rows, expert_service
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
@@ -25,7 +27,9 @@ def failed(reply: ReceivedReply) -> dict[int, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-async def test_rows_come_back_as_the_whole_model_would_compute_them(olmoe: Path, dtype: str, either_way: str) -> None:
+async def test_rows_come_back_as_the_whole_model_would_compute_them(
+    olmoe: Path, dtype: str, either_way: str
+) -> None:
     async with expert_service(olmoe, dtype=dtype, preload="all") as service:
         stream = service.open_stream()
         rows = torch.randn(5, 32).to(getattr(torch, dtype))
@@ -60,8 +64,14 @@ async def test_frames_that_wait_for_a_layer_are_computed_together_whoever_sent_t
         gate.opened.set()
         replies = [await one.reply(), await one.reply(), await other.reply(), await other.reply()]
         assert gate.batches == [1, 2, 1]
-        assert [(reply.frame_id, reply.batch_frames) for reply in replies] == [(0, 1), (1, 2), (7, 2), (8, 1)]
-        # The two frames' rows of an expert went through one product, so together they are bit for bit the module's.
+        assert [(reply.frame_id, reply.batch_frames) for reply in replies] == [
+            (0, 1),
+            (1, 2),
+            (7, 2),
+            (8, 1),
+        ]
+        # The two frames' rows of an expert went through one product, so together they are bit for
+        # bit the module's.
         pairs = [(0, 1), (1, 2), (2, 2), (3, 1)]
         computed = torch.cat([reply.rows(torch.float32, 32) for reply in replies[1:3]])
         assert torch.equal(computed, expected_rows(service.parts.checkpoint, 1, rows, pairs))
@@ -89,7 +99,12 @@ async def test_an_empty_frame_is_answered(olmoe: Path) -> None:
         stream = service.open_stream()
         await stream.send(3, torch.empty(0, 32), [])
         reply = await stream.reply()
-        assert (reply.frame_id, reply.failures, reply.error, bytes(reply.rows_bytes)) == (3, (), None, b"")
+        assert (reply.frame_id, reply.failures, reply.error, bytes(reply.rows_bytes)) == (
+            3,
+            (),
+            None,
+            b"",
+        )
 
 
 async def test_a_waiting_frame_is_dropped_when_all_its_requests_are_cancelled(
@@ -161,14 +176,20 @@ async def test_credit_comes_first_and_grows_with_every_answer(olmoe: Path) -> No
         first = await stream.receive()
         window = first.granted_pairs
         assert first.reply is None
-        assert window == 2 * (8 << 20) // (32 * 2)  # the largest frame fits: bfloat16 rows, two experts of each
+        assert window == 2 * (8 << 20) // (
+            32 * 2
+        )  # the largest frame fits: bfloat16 rows, two experts of each
         await stream.send(0, rows, [(0, 0)] * 3)
         assert (await stream.receive()).granted_pairs == window + 3
 
 
-async def test_who_overdraws_the_credit_is_overloaded(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_overdraws_the_credit_is_overloaded(
+    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = Gate(monkeypatch)
-    async with expert_service(olmoe, preload="all", max_waiting_pairs=140, max_frame_bytes=4096) as service:
+    async with expert_service(
+        olmoe, preload="all", max_waiting_pairs=140, max_frame_bytes=4096
+    ) as service:
         stream, rows = service.open_stream(), torch.randn(1, 32)
         assert (await stream.receive()).granted_pairs == 140
         for frame_id in range(5):
@@ -199,13 +220,19 @@ FRAME = {
     [
         ({"layer": 9}, "layer is 9; the layers with experts are 0 to 2"),
         ({"dtype": 0}, "dtype is 0; it must be float32 (1), bfloat16 (2) or float16 (3)"),
-        ({"dtype": common_pb2.ELEMENT_TYPE_FLOAT16}, "dtype is float16; this service takes float32 or bfloat16"),
+        (
+            {"dtype": common_pb2.ELEMENT_TYPE_FLOAT16},
+            "dtype is float16; this service takes float32 or bfloat16",
+        ),
         ({"num_rows": 3}, "rows has 256 bytes, not 384 for 3 of 32"),
         ({"rows": bytes(252)}, "rows has 252 bytes, not 256 for 2 of 32"),
         ({"rows": b""}, "rows has 0 bytes, not 256 for 2 of 32"),
         ({"pair_rows": b"\2\0\0\0\0\0\0\0"}, "pair_rows has 2; it must be below 2"),
         ({"pair_experts": b"\0\0\0\0\x08\0\0\0"}, "pair_experts has 8; it must be below 8"),
-        ({"pair_experts": b"\xff\xff\xff\xff\0\0\0\0"}, "pair_experts has 4294967295; it must be below 8"),
+        (
+            {"pair_experts": b"\xff\xff\xff\xff\0\0\0\0"},
+            "pair_experts has 4294967295; it must be below 8",
+        ),
         ({"pair_rows": bytes(7)}, "pair_rows has 7 bytes, which is no multiple of 4"),
         ({"pair_experts": bytes(4)}, "pair_experts has 1 pairs, pair_rows 2"),
         (
@@ -217,7 +244,11 @@ FRAME = {
             "pair_rows has 33 pairs; a reply of max_frame_bytes holds 32",
         ),
         (
-            {"pair_rows": bytes(4 * 65), "pair_experts": bytes(4 * 65), "pair_weights": bytes(4 * 65)},
+            {
+                "pair_rows": bytes(4 * 65),
+                "pair_experts": bytes(4 * 65),
+                "pair_weights": bytes(4 * 65),
+            },
             "pair_rows has 65 pairs; with pair_weights a frame may have 64",
         ),
         ({"pair_weights": bytes(4)}, "pair_weights has 1 pairs, pair_rows 2"),
@@ -230,13 +261,19 @@ FRAME = {
 async def test_a_frame_that_breaks_the_contract_is_refused_and_the_stream_goes_on(
     olmoe: Path, broken: dict[str, object], message: str
 ) -> None:
-    async with expert_service(olmoe, preload="all", max_frame_bytes=4096, max_waiting_pairs=200) as service:
+    async with expert_service(
+        olmoe, preload="all", max_frame_bytes=4096, max_waiting_pairs=200
+    ) as service:
         stream = service.open_stream()
         frame = expert_pb2.Frame(frame_id=5, **(FRAME | broken))
         await stream.call.write(expert_pb2.DispatchRequest(frame=frame).SerializeToString())
         reply = await stream.reply()
         assert reply.error is not None
-        assert (reply.frame_id, reply.error.status_code, reply.error.message) == (5, INVALID_ARGUMENT, message)
+        assert (reply.frame_id, reply.error.status_code, reply.error.message) == (
+            5,
+            INVALID_ARGUMENT,
+            message,
+        )
         assert stream.granted_pairs == 200 + len(frame.pair_experts) // 4
         await stream.send(6, torch.randn(1, 32), [(0, 0)])
         reply = await stream.reply()
@@ -244,7 +281,9 @@ async def test_a_frame_that_breaks_the_contract_is_refused_and_the_stream_goes_o
 
 
 @pytest.mark.parametrize("data", [b"", b"\x0a\x05abc", b"\xff\xff"])
-async def test_bytes_that_are_no_message_end_the_stream_after_the_frames_before(olmoe: Path, data: bytes) -> None:
+async def test_bytes_that_are_no_message_end_the_stream_after_the_frames_before(
+    olmoe: Path, data: bytes
+) -> None:
     async with expert_service(olmoe, preload="all") as service:
         stream = service.open_stream()
         await stream.send(6, torch.randn(1, 32), [(0, 0)])
@@ -284,7 +323,9 @@ async def test_a_batch_that_fails_fails_its_frames_alone(
         assert (await stream.reply()).error is None
 
 
-async def test_health_is_answered_while_a_batch_is_computed(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_is_answered_while_a_batch_is_computed(
+    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = ThreadGate(monkeypatch, Computer, "_results", 1)
     async with expert_service(olmoe, preload="all") as service:
         stream = service.open_stream()

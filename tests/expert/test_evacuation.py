@@ -45,7 +45,9 @@ class Expert:
 
 
 @asynccontextmanager
-async def expert_process(model: Path, *flags: str) -> AsyncIterator[tuple[Expert, asyncio.subprocess.Process]]:
+async def expert_process(
+    model: Path, *flags: str
+) -> AsyncIterator[tuple[Expert, asyncio.subprocess.Process]]:
     flags = ("--listen", "127.0.0.1:0", "--model", str(model), *flags)
     async with service_process("expert", *flags) as (running, announced):
         _, port = (await announced.readline()).split()
@@ -54,15 +56,21 @@ async def expert_process(model: Path, *flags: str) -> AsyncIterator[tuple[Expert
 
 
 @asynccontextmanager
-async def expert_here(model: Path, **settings: str | float) -> AsyncIterator[tuple[Expert, asyncio.Task[None]]]:
-    """The same service in this process, which its signal is sent to as well; the task is its life."""
+async def expert_here(
+    model: Path, **settings: str | float
+) -> AsyncIterator[tuple[Expert, asyncio.Task[None]]]:
+    """The same service in this process, which its signal is sent to as well; the task
+    is its life.
+    """
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def on_ready(bound: int) -> None:
         port.set_result(bound)
 
     async with asyncio.TaskGroup() as lives:
-        life = lives.create_task(run(ExpertSettings(listen="127.0.0.1:0", model=model, **settings), on_ready=on_ready))
+        life = lives.create_task(
+            run(ExpertSettings(listen="127.0.0.1:0", model=model, **settings), on_ready=on_ready)
+        )
         async with open_channel(f"127.0.0.1:{await port}") as channel:
             yield Expert(os.getpid(), channel), life
         life.cancel()
@@ -70,7 +78,9 @@ async def expert_here(model: Path, **settings: str | float) -> AsyncIterator[tup
 
 @pytest.fixture
 def _signals_as_before() -> Iterator[None]:
-    """A signal that no service waits for ends no test run, and the next tests find all as it was."""
+    """A signal that no service waits for ends no test run, and the next tests find all
+    as it was.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: None) for number in numbers]
     yield
@@ -79,11 +89,16 @@ def _signals_as_before() -> Iterator[None]:
 
 
 def experts(hosting: expert_pb2.WatchHostingResponse) -> list[expert_pb2.ExpertId]:
-    return [expert_pb2.ExpertId(layer=entry.layer, expert=entry.expert) for entry in hosting.experts]
+    return [
+        expert_pb2.ExpertId(layer=entry.layer, expert=entry.expert) for entry in hosting.experts
+    ]
 
 
 async def test_it_serves_until_its_experts_are_unloaded(olmoe: Path) -> None:
-    async with expert_process(olmoe, "--preload=all", f"--evacuate-seconds={FOREVER}") as (expert, running):
+    async with expert_process(olmoe, "--preload=all", f"--evacuate-seconds={FOREVER}") as (
+        expert,
+        running,
+    ):
         hosting = await expert.told_to_stop()
         assert len(hosting.experts) == 3 * 8
         assert await expert.serves()
@@ -91,7 +106,9 @@ async def test_it_serves_until_its_experts_are_unloaded(olmoe: Path) -> None:
         for keys in (some, rest):
             assert running.returncode is None
             unloaded = await expert.stub.UnloadExperts(
-                expert_pb2.UnloadExpertsRequest(expected_generation=hosting.generation, experts=keys)
+                expert_pb2.UnloadExpertsRequest(
+                    expected_generation=hosting.generation, experts=keys
+                )
             )
             while hosting.generation < unloaded.generation:
                 hosting = await expert.watch.read()
@@ -101,7 +118,10 @@ async def test_it_serves_until_its_experts_are_unloaded(olmoe: Path) -> None:
 
 
 async def test_a_second_signal_ends_it_at_once(olmoe: Path) -> None:
-    async with expert_process(olmoe, "--preload=0/2", f"--evacuate-seconds={FOREVER}") as (expert, running):
+    async with expert_process(olmoe, "--preload=0/2", f"--evacuate-seconds={FOREVER}") as (
+        expert,
+        running,
+    ):
         await expert.told_to_stop()
         running.send_signal(signal.SIGTERM)
         assert await running.wait() == -signal.SIGTERM
@@ -123,7 +143,9 @@ async def test_it_takes_no_more_experts(olmoe: Path) -> None:
 
 
 @pytest.mark.usefixtures("_signals_as_before")
-async def test_it_does_not_wait_longer_than_it_may(olmoe: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_does_not_wait_longer_than_it_may(
+    olmoe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with expert_here(olmoe, preload="0/2", evacuate_seconds=0.1) as (expert, life):
         await expert.told_to_stop()
         assert await expert.watch.read() is grpc.aio.EOF

@@ -31,10 +31,16 @@ def test_an_expert_goes_through_its_states_and_each_change_is_a_generation() -> 
         {A: ExpertState.LOADING, B: ExpertState.LOADING},
     )
     hosting.finish_loading({A: b"a", B: b"b"})
-    assert (hosting.generation, states(hosting)) == (3, {A: ExpertState.READY, B: ExpertState.READY})
+    assert (hosting.generation, states(hosting)) == (
+        3,
+        {A: ExpertState.READY, B: ExpertState.READY},
+    )
     assert dict(hosting.snapshot().experts)[A].content_hash == b"a"
     assert hosting.begin_retiring([A, C], 3) == [A]
-    assert (hosting.generation, states(hosting)) == (4, {A: ExpertState.RETIRING, B: ExpertState.READY})
+    assert (hosting.generation, states(hosting)) == (
+        4,
+        {A: ExpertState.RETIRING, B: ExpertState.READY},
+    )
     hosting.remove([A])
     assert (hosting.generation, hosting.num_free, states(hosting)) == (5, 1, {B: ExpertState.READY})
 
@@ -80,7 +86,10 @@ def test_what_does_not_fit_changes_nothing() -> None:
     hosting = Hosting(2)
     ready(hosting, A)
     before = hosting.snapshot()
-    with pytest.raises(Overloaded, match="experts has 2 that are not hosted; expert_memory has room for 1 more of 2"):
+    with pytest.raises(
+        Overloaded,
+        match="experts has 2 that are not hosted; expert_memory has room for 1 more of 2",
+    ):
         hosting.begin_loading([A, B, C], before.generation)
     assert hosting.snapshot() == before
     assert len(hosting.begin_loading([A, B], before.generation)) == 1
@@ -102,7 +111,10 @@ def test_of_two_operations_that_rely_on_each_other_s_replica_both_are_refused() 
         ready(hosting, A)
     here.hold([A], "to here", math.inf)
     there.hold([A], "to there", math.inf)
-    for hosting, operation, holder in ((there, "to here", "to there"), (here, "to there", "to here")):
+    for hosting, operation, holder in (
+        (there, "to here", "to there"),
+        (here, "to there", "to here"),
+    ):
         with pytest.raises(Outdated, match=f"expert 1 of layer 0 is held by operation '{holder}'"):
             hosting.begin_retiring([A], hosting.generation, operation)
         assert states(hosting) == {A: ExpertState.READY}

@@ -37,7 +37,9 @@ def states(hosting: expert_pb2.WatchHostingResponse) -> dict[tuple[int, int], in
     return {(entry.layer, entry.expert): entry.state for entry in hosting.experts}
 
 
-async def refusal(service: Client, *keys: tuple[int, int], **fields: object) -> tuple[grpc.StatusCode, str]:
+async def refusal(
+    service: Client, *keys: tuple[int, int], **fields: object
+) -> tuple[grpc.StatusCode, str]:
     """How a load is refused; the hosting must be what it was."""
     before = await service.hosting()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -70,7 +72,12 @@ async def test_loading_streams_its_progress_and_ends_with_all_ready(
     async with expert_service(olmoe) as service:
         generation = await service.generation()
         progress = await service.load((0, 3), (2, 7), (0, 1))
-        assert [(step.num_loaded, step.num_total) for step in progress] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+        assert [(step.num_loaded, step.num_total) for step in progress] == [
+            (0, 3),
+            (1, 3),
+            (2, 3),
+            (3, 3),
+        ]
         hosting = await service.hosting()
         assert progress[-1].generation == hosting.generation > generation
         assert states(hosting) == {(0, 1): READY, (0, 3): READY, (2, 7): READY}
@@ -80,7 +87,9 @@ async def test_loading_streams_its_progress_and_ends_with_all_ready(
         ]
 
 
-async def test_a_quick_load_reports_its_start_and_its_end(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_quick_load_reports_its_start_and_its_end(
+    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loading, "REPORT_SECONDS", 60.0)
     async with expert_service(olmoe) as service:
         progress = await service.load((0, 3), (2, 7), (0, 1))
@@ -101,7 +110,9 @@ async def test_experts_are_added_to_those_that_are_hosted(olmoe: Path) -> None:
         assert_close(reply.rows(torch.float32, 32), expected)
 
 
-async def test_the_watch_shows_loading_ready_retiring_and_gone(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_watch_shows_loading_ready_retiring_and_gone(
+    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = Gate(monkeypatch)
     reading = ThreadGate(monkeypatch, Bank, "fill", 1)
     retired = noted(monkeypatch, Slots, "take_away")
@@ -130,24 +141,37 @@ async def test_the_watch_shows_loading_ready_retiring_and_gone(olmoe: Path, monk
         await retired.wait()
         await stream.send(2, rows, [(0, 0)])
         late = await stream.reply()
-        assert (late.frame_id, late.failures[0].reason) == (2, expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED)
+        assert (late.frame_id, late.failures[0].reason) == (
+            2,
+            expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED,
+        )
         gate.opened.set()
-        assert [((reply := await stream.reply()).frame_id, reply.failures) for _ in range(2)] == [(0, ()), (1, ())]
+        assert [((reply := await stream.reply()).frame_id, reply.failures) for _ in range(2)] == [
+            (0, ()),
+            (1, ()),
+        ]
         gone = await watch.read()
         assert (states(gone), gone.free_memory_bytes) == ({}, 2 * EXPERT_BYTES)
         response = await unloading
-        assert (response.generation, response.free_memory_bytes) == (gone.generation, 2 * EXPERT_BYTES)
+        assert (response.generation, response.free_memory_bytes) == (
+            gone.generation,
+            2 * EXPERT_BYTES,
+        )
         assert [first.generation + step for step in range(1, 5)] == [
             begun.generation, ready.generation, ready.generation + 1, gone.generation,
         ]  # fmt: skip
 
 
-async def test_an_operation_holds_what_it_loads_and_what_is_hosted_already_until_it_ends(olmoe: Path) -> None:
+async def test_an_operation_holds_what_it_loads_and_what_is_hosted_already_until_it_ends(
+    olmoe: Path,
+) -> None:
     async with expert_service(olmoe) as service:
         await service.load((0, 0))
         await service.load((0, 0), (0, 1), operation="move", hold_nanos=MINUTE_NANOS)
         for key in ((0, 0), (0, 1)):
-            with pytest.raises(grpc.aio.AioRpcError, match="is held by operation 'move'") as refused:
+            with pytest.raises(
+                grpc.aio.AioRpcError, match="is held by operation 'move'"
+            ) as refused:
                 await service.unload(key, operation="another")
             assert refused.value.code() is grpc.StatusCode.ABORTED
         await service.unload((0, 1), operation="move")
@@ -176,13 +200,17 @@ async def test_ending_a_hold_needs_no_generation_and_loads_nothing(olmoe: Path) 
     async with expert_service(olmoe) as service:
         await service.load((0, 0), operation="move", hold_nanos=MINUTE_NANOS)
         before = await service.hosting()
-        await service.load((0, 0), (0, 1), operation="move", expected_generation=before.generation - 1)
+        await service.load(
+            (0, 0), (0, 1), operation="move", expected_generation=before.generation - 1
+        )
         assert await service.hosting() == before
         await service.unload((0, 0), operation="another")
         assert states(await service.hosting()) == {}
 
 
-async def test_a_load_that_fails_holds_nothing(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_load_that_fails_holds_nothing(
+    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> bytes:
         raise UnusableModel("unreadable")
 
@@ -221,7 +249,10 @@ async def test_an_expert_that_is_loading_cannot_be_loaded_or_let_go_by_another(
     async with expert_service(olmoe) as service:
         load = service.stub.LoadExperts(await service.load_request((0, 0)))
         await reading.reached.wait()
-        assert await refusal(service, (0, 0)) == (grpc.StatusCode.ABORTED, "expert 0 of layer 0 is loading")
+        assert await refusal(service, (0, 0)) == (
+            grpc.StatusCode.ABORTED,
+            "expert 0 of layer 0 is loading",
+        )
         with pytest.raises(grpc.aio.AioRpcError, match="is loading"):
             await service.unload((0, 0))
         reading.open()
@@ -234,7 +265,9 @@ async def test_what_does_not_fit_is_refused_before_anything_is_allocated(olmoe: 
         generation = await service.generation()
         code, message = await refusal(service, (0, 1), (0, 2))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert message == "experts has 2 that are not hosted; expert_memory has room for 1 more of 2"
+        assert (
+            message == "experts has 2 that are not hosted; expert_memory has room for 1 more of 2"
+        )
         assert await service.generation() == generation
         assert service.parts.bank.num_slots == 2
         await service.load((0, 1))
@@ -247,14 +280,19 @@ async def test_memory_that_was_let_go_is_used_again(olmoe: Path) -> None:
             await service.load(key)
             await stream.send(0, rows, [(0, key[1]), (2, key[1])], layer=key[0])
             reply = await stream.reply()
-            expected = expected_rows(service.parts.checkpoint, key[0], rows, [(0, key[1]), (2, key[1])])
+            expected = expected_rows(
+                service.parts.checkpoint, key[0], rows, [(0, key[1]), (2, key[1])]
+            )
             assert_close(reply.rows(torch.float32, 32), expected)
             assert (await service.unload(key, (1, 1))).free_memory_bytes == EXPERT_BYTES
 
 
 async def test_what_the_model_does_not_have_is_not_found(olmoe: Path) -> None:
     async with expert_service(olmoe) as service:
-        for key, message in (((3, 0), "layer 3 of"), ((0, 8), "expert is 8; layer 0 has experts 0 to 7")):
+        for key, message in (
+            ((3, 0), "layer 3 of"),
+            ((0, 8), "expert is 8; layer 0 has experts 0 to 7"),
+        ):
             code, details = await refusal(service, key)
             assert code is grpc.StatusCode.NOT_FOUND
             assert details.startswith(message)
@@ -262,7 +300,10 @@ async def test_what_the_model_does_not_have_is_not_found(olmoe: Path) -> None:
                 await service.unload(key)
             assert refused.value.code() is grpc.StatusCode.NOT_FOUND
         code, message = await refusal(service)
-        assert (code, message) == (grpc.StatusCode.INVALID_ARGUMENT, "experts is empty; name at least one")
+        assert (code, message) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "experts is empty; name at least one",
+        )
 
 
 async def test_another_checkpoint_s_digest_is_refused(olmoe: Path) -> None:
@@ -287,7 +328,9 @@ async def test_a_checkpoint_that_is_truncated_during_a_load_leaves_the_hosting_a
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await _last(load)
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "model.safetensors has changed since this process opened it" in (refused.value.details() or "")
+        assert "model.safetensors has changed since this process opened it" in (
+            refused.value.details() or ""
+        )
         hosting = await service.hosting()
         assert states(hosting) == {(0, 0): READY}
         assert hosting.free_memory_bytes == 3 * EXPERT_BYTES
@@ -296,7 +339,9 @@ async def test_a_checkpoint_that_is_truncated_during_a_load_leaves_the_hosting_a
         assert (await stream.reply()).failures == ()
 
 
-async def test_a_load_whose_caller_leaves_is_undone(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_load_whose_caller_leaves_is_undone(
+    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reading = ThreadGate(monkeypatch, Bank, "fill", 1)
     async with expert_service(olmoe) as service:
         watch = service.stub.WatchHosting(expert_pb2.WatchHostingRequest())
@@ -325,10 +370,15 @@ async def test_each_share_is_preloaded_once(olmoe: Path) -> None:
     ("settings", "message"),
     [
         ({"expert_memory": 100}, f"expert_memory is 100 bytes; one expert takes {EXPERT_BYTES}"),
-        ({"device": "cuda:7"}, "device is cuda:7; this machine has . CUDA devices that torch can use"),
+        (
+            {"device": "cuda:7"},
+            "device is cuda:7; this machine has . CUDA devices that torch can use",
+        ),
     ],
 )
-async def test_what_cannot_be_used_is_refused_at_start(olmoe: Path, settings: dict[str, object], message: str) -> None:
+async def test_what_cannot_be_used_is_refused_at_start(
+    olmoe: Path, settings: dict[str, object], message: str
+) -> None:
     with pytest.raises(BadState, match=message):
         async with expert_service(olmoe, **settings):
             pass

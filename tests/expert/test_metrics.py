@@ -12,7 +12,9 @@ from services.expert import metrics
 from tests.expert.expert_client import expert_service
 
 
-async def test_frames_and_pairs_are_counted_by_outcome(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_frames_and_pairs_are_counted_by_outcome(
+    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     meter = provider.get_meter("test")
@@ -24,16 +26,26 @@ async def test_frames_and_pairs_are_counted_by_outcome(olmoe: Path, monkeypatch:
     monkeypatch.setattr(metrics, "_active_experts", meter.create_histogram(metrics.ACTIVE_EXPERTS))
     async with expert_service(olmoe, preload="0/2", expert_memory="1MiB") as service:
         stream, rows = service.open_stream(), torch.randn(2, 32)
-        await stream.send(0, rows, [(0, 0), (1, 0), (1, 3)], weights=[1.0, 0.5, 0.5])  # pairs count, not sums
+        await stream.send(
+            0, rows, [(0, 0), (1, 0), (1, 3)], weights=[1.0, 0.5, 0.5]
+        )  # pairs count, not sums
         await stream.send(1, rows, [(0, 1), (1, 7), (1, 6)])
         await stream.send(2, rows, [(0, 0)], remaining_nanos=0)
         await stream.send(3, rows, [(0, 0)], layer=5)
         for _ in range(4):
             await stream.reply()
         recorded = points(reader)
-        assert recorded[metrics.FRAMES] == {"computed": 1, "not_hosted": 1, "expired": 1, "invalid": 1}
+        assert recorded[metrics.FRAMES] == {
+            "computed": 1,
+            "not_hosted": 1,
+            "expired": 1,
+            "invalid": 1,
+        }
         assert recorded[metrics.PAIRS] == {"computed": 4, "not_hosted": 2, "expired": 1}
-        assert recorded[metrics.BATCHES] in ({None: 1}, {None: 2})  # the two frames came together, or not
+        assert recorded[metrics.BATCHES] in (
+            {None: 1},
+            {None: 2},
+        )  # the two frames came together, or not
         assert recorded[metrics.HOSTED_EXPERTS] == {None: 12}
         assert recorded[metrics.MEMORY_USED] == {None: 12 * service.parts.bank.slot_bytes}
         assert recorded[metrics.MEMORY_LIMIT] == {None: 1 << 20}
@@ -47,7 +59,10 @@ def points(reader: InMemoryMetricReader) -> dict[str, dict[object, object]]:
     assert data is not None
     recorded = data.resource_metrics[0].scope_metrics[0].metrics
     return {
-        metric.name: {(point.attributes or {}).get("outcome"): point.value for point in metric.data.data_points}
+        metric.name: {
+            (point.attributes or {}).get("outcome"): point.value
+            for point in metric.data.data_points
+        }
         for metric in recorded
         if metric.name != metrics.ACTIVE_EXPERTS
     }

@@ -24,7 +24,9 @@ KEYS = [ExpertKey(layer, expert) for layer in range(3) for expert in range(8)]
 
 
 def ready(parts: ExpertParts) -> set[ExpertKey]:
-    return {key for key, hosted in parts.hosting.snapshot().experts if hosted.state is ExpertState.READY}
+    return {
+        key for key, hosted in parts.hosting.snapshot().experts if hosted.state is ExpertState.READY
+    }
 
 
 async def unreported(_: LoadingProgress) -> None:
@@ -86,7 +88,9 @@ async def test_a_thousand_moves_stay_within_the_memory_that_was_allocated_once(
             for preload in ("0/2", "1/2")
         ]
         parts = [service.parts for service in services]
-        allocated = [[weight.data_ptr() for weight in each.bank.pool.parameters()] for each in parts]
+        allocated = [
+            [weight.data_ptr() for weight in each.bank.pool.parameters()] for each in parts
+        ]
         movers = [Mover(parts, seed) for seed in range(NUM_MOVERS)]
 
         async def moves(mover: Mover) -> None:
@@ -101,7 +105,9 @@ async def test_a_thousand_moves_stay_within_the_memory_that_was_allocated_once(
         # A move is two changes on each side, and whoever watches misses some.
         assert min(watch.result() for watch in watches) > NUM_MOVES // 2
         assert {Outdated, Overloaded} == {refusal for mover in movers for refusal in mover.refusals}
-        assert [[weight.data_ptr() for weight in each.bank.pool.parameters()] for each in parts] == allocated
+        assert [
+            [weight.data_ptr() for weight in each.bank.pool.parameters()] for each in parts
+        ] == allocated
         assert set.union(*map(ready, parts)) == set(KEYS)
         for service in services:
             await assert_computes_what_it_hosts(service)

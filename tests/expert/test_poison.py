@@ -1,4 +1,6 @@
-"""What one frame does wrong is answered to its sender: the frames beside it, and the stream, go on."""
+"""What one frame does wrong is answered to its sender: the frames beside it, and the
+stream, go on.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +15,8 @@ from services.expert.batcher import Batcher
 from services.expert.compute import Computed, FrameWork
 from services.expert.dispatch_stream import DispatchStream
 from services.model.weighted_sums import Positions
-from services.wire.frames import ReceivedFrame, ReceivedReply, decode_response, encode_frame
+from services.wire.frames import decode_response, encode_frame
+from services.wire.received import ReceivedFrame, ReceivedReply
 from tests.expert.test_batcher import CONTRACT, HOUR_NANOS
 
 INTERNAL = grpc.StatusCode.INTERNAL.value[0]
@@ -35,7 +38,9 @@ async def compute(batch: Sequence[FrameWork]) -> Computed:
 
 async def compute_oddly(batch: Sequence[FrameWork]) -> Computed:
     odd = torch.sparse_coo_tensor(size=(POISON, 2))  # which cannot be written
-    return Computed([odd if len(work.slots) == POISON else torch.zeros(len(work.slots), 2) for work in batch], 1)
+    return Computed(
+        [odd if len(work.slots) == POISON else torch.zeros(len(work.slots), 2) for work in batch], 1
+    )
 
 
 def frame(number: int, num_pairs: int) -> bytes:
@@ -72,12 +77,20 @@ async def answers(slots: Slots, batcher: Batcher, *frames: bytes) -> dict[int, R
     assert not running.done()
     running.cancel()
     responses = [decode_response(data) for data in written]
-    assert max(response.granted_pairs for response in responses) == 100 + sum(range(1, len(frames) + 1))
-    return {response.reply.frame_id: response.reply for response in responses if response.reply is not None}
+    assert max(response.granted_pairs for response in responses) == 100 + sum(
+        range(1, len(frames) + 1)
+    )
+    return {
+        response.reply.frame_id: response.reply
+        for response in responses
+        if response.reply is not None
+    }
 
 
 @pytest.mark.parametrize("is_odd", ["slots", "results"])
-async def test_a_frame_that_fails_unforeseen_is_refused_and_those_beside_it_are_served(is_odd: str) -> None:
+async def test_a_frame_that_fails_unforeseen_is_refused_and_those_beside_it_are_served(
+    is_odd: str,
+) -> None:
     slots = (OddSlots if is_odd == "slots" else Slots)(CONTRACT)
     batcher = Batcher(compute_oddly if is_odd == "results" else compute, max_waiting_pairs=100)
     replies = await answers(slots, batcher, *[frame(number, number) for number in range(1, 6)])

@@ -18,9 +18,20 @@ from tests.expert.expert_client import expert_service
 from tests.service_process import service_process
 
 
-async def test_a_process_preloads_its_share_announces_its_port_and_stops_when_told(olmoe: Path) -> None:
+async def test_a_process_preloads_its_share_announces_its_port_and_stops_when_told(
+    olmoe: Path,
+) -> None:
     core = min(os.sched_getaffinity(0))
-    flags = ("--listen", "127.0.0.1:0", "--model", str(olmoe), "--preload", "0/2", "--cores", str(core))
+    flags = (
+        "--listen",
+        "127.0.0.1:0",
+        "--model",
+        str(olmoe),
+        "--preload",
+        "0/2",
+        "--cores",
+        str(core),
+    )
     async with service_process("expert", *flags, "--threads", "1") as (expert, announced):
         word, port = (await announced.readline()).split()
         assert word == b"ready"
@@ -36,7 +47,9 @@ async def test_a_process_preloads_its_share_announces_its_port_and_stops_when_to
 
 
 async def test_a_process_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
-    async with service_process("expert", "--listen", "127.0.0.1:0", "--model", str(tmp_path / "none")) as (expert, _):
+    async with service_process(
+        "expert", "--listen", "127.0.0.1:0", "--model", str(tmp_path / "none")
+    ) as (expert, _):
         _, said = await expert.communicate()
     assert expert.returncode == 1
     assert "Traceback" not in said.decode()

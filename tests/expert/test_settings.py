@@ -24,7 +24,14 @@ def test_the_defaults_serve_the_embedded_model_to_this_machine_alone() -> None:
 def test_memory_is_written_with_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOESAIC_EXPERT_EXPERT_MEMORY", "512MiB")
     assert load(ExpertSettings, [], "moesaic expert").expert_memory == 512 << 20
-    flags = ["--expert-memory", "1.5GB", "--cores", str(min(os.sched_getaffinity(0))), "--preload", "1/2"]
+    flags = [
+        "--expert-memory",
+        "1.5GB",
+        "--cores",
+        str(min(os.sched_getaffinity(0))),
+        "--preload",
+        "1/2",
+    ]
     settings = load(ExpertSettings, flags, "moesaic expert")
     assert settings.expert_memory == 1_500_000_000
     assert settings.cores == [min(os.sched_getaffinity(0))]
@@ -33,7 +40,10 @@ def test_memory_is_written_with_its_unit(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(("num_experts", "num_shares"), [(16, 2), (8, 3), (3, 5), (1, 1)])
 def test_the_shares_are_even_and_together_everything(num_experts: int, num_shares: int) -> None:
-    shares = [ExpertSettings(preload=f"{index}/{num_shares}").preloaded_of(num_experts) for index in range(num_shares)]
+    shares = [
+        ExpertSettings(preload=f"{index}/{num_shares}").preloaded_of(num_experts)
+        for index in range(num_shares)
+    ]
     assert sorted(expert for share in shares for expert in share) == list(range(num_experts))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert ExpertSettings(preload="all").preloaded_of(num_experts) == range(num_experts)

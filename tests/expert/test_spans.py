@@ -12,12 +12,22 @@ PARENT = f"00-{TRACE_ID}-{PARENT_ID}"
 
 
 async def test_frames_of_sampled_steps_alone_have_a_span(olmoe: Path) -> None:
-    traceparents = ["", f"{PARENT}-00", f"{PARENT}-01", f"{PARENT}-02", f"{PARENT}-03", "malformed" * 10, f"{PARENT}-"]
+    traceparents = [
+        "",
+        f"{PARENT}-00",
+        f"{PARENT}-01",
+        f"{PARENT}-02",
+        f"{PARENT}-03",
+        "malformed" * 10,
+        f"{PARENT}-",
+    ]
     with recorded_spans() as recorded:
         async with expert_service(olmoe, preload="all") as service:
             stream, rows = service.open_stream(), torch.randn(2, 32)
             for number, traceparent in enumerate(traceparents):
-                await stream.send(number, rows, [(0, 0)] * (number + 1), layer=2, traceparent=traceparent)
+                await stream.send(
+                    number, rows, [(0, 0)] * (number + 1), layer=2, traceparent=traceparent
+                )
                 await stream.reply()
     assert [attributes_of(span)["moesaic.pairs"] for span in recorded.spans] == [3, 5]
     for span in recorded.spans:

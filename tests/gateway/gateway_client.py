@@ -21,20 +21,28 @@ ROUTERS_SECONDS = 20.0
 class Client:
     """Calls a gateway."""
 
-    def __init__(self, channel: grpc.aio.Channel, address: str, running: Gateway | None = None) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, address: str, running: Gateway | None = None
+    ) -> None:
         self.channel = channel
         self.address = address
         self._running = running
         self.stub: Any = GenerationServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)
 
-    def generate(self, text: str = "hello", *, timeout: float = 30, metadata: Any = None, **fields: Any) -> Any:
-        """Begin a call; `fields` are those of GenerateRequest, and `text` is left out where a prompt is among them."""
+    def generate(
+        self, text: str = "hello", *, timeout: float = 30, metadata: Any = None, **fields: Any
+    ) -> Any:
+        """Begin a call; `fields` are those of GenerateRequest, and `text` is left out where a
+        prompt is among them.
+        """
         if not fields.keys() & {"chat", "token_ids"}:
             fields["text"] = text
         return self.stub.Generate(pb.GenerateRequest(**fields), timeout=timeout, metadata=metadata)
 
-    async def complete(self, text: str = "hello", **fields: Any) -> tuple[list[pb.Delta], pb.Completion]:
+    async def complete(
+        self, text: str = "hello", **fields: Any
+    ) -> tuple[list[pb.Delta], pb.Completion]:
         """Make a call and read all of it: its deltas and its one completion, which comes last."""
         *deltas, last = [event async for event in self.generate(text, **fields)]
         assert all(event.HasField("delta") for event in deltas)
@@ -51,7 +59,9 @@ class Client:
         return _health_name(response)
 
     async def until_up(self, num_routers: int) -> None:
-        """Return when the gateway, which runs here, can use so many routers; it is ready as soon as it can use one."""
+        """Return when the gateway, which runs here, can use so many routers; it is ready as soon as
+        it can use one.
+        """
         assert self._running is not None
         async with asyncio.timeout(ROUTERS_SECONDS):
             while self._running.num_routers < num_routers:  # noqa: ASYNC110 -- only the first has an event

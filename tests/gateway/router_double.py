@@ -1,4 +1,6 @@
-"""A router without a model: it speaks the real protocol over real gRPC, and a test decides what it says."""
+"""A router without a model: it speaks the real protocol over real gRPC, and a test decides what it
+says.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -29,10 +31,11 @@ DESCRIPTION = {
 
 
 class RouterDouble(RouterServiceServicer):
-    """Notes what it is told. With an `answer` it gives that to every sequence; without, the test speaks for it.
+    """Notes what it is told. With an `answer` it gives that to every sequence; without, the test
+    speaks for it.
 
-    It grants `sequences` and `kv_tokens` of credit, always the same, and acknowledges each Submit at once
-    unless `acknowledges` is False.
+    It grants `sequences` and `kv_tokens` of credit, always the same, and acknowledges each Submit
+    at once unless `acknowledges` is False.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class RouterDouble(RouterServiceServicer):
         self.described.put_nowait(None)
         return self.description
 
-    async def Run(self, requests: AsyncIterator[pb.RunRequest], context: Any) -> AsyncIterator[pb.RunResponse]:
+    async def Run(
+        self, requests: AsyncIterator[pb.RunRequest], context: Any
+    ) -> AsyncIterator[pb.RunResponse]:
         self.num_streams += 1
         self.num_submits = 0
         self._said = asyncio.Queue()
@@ -96,7 +101,9 @@ class RouterDouble(RouterServiceServicer):
 
     def say(self, *events: pb.SequenceEvent, credit: bool = False) -> None:
         """Send events in one message."""
-        self._said.put_nowait(pb.RunResponse(events=events, credit=self._credit() if credit else None))
+        self._said.put_nowait(
+            pb.RunResponse(events=events, credit=self._credit() if credit else None)
+        )
 
     async def all_said(self) -> None:
         """Return when everything was sent."""
@@ -120,7 +127,11 @@ class RouterDouble(RouterServiceServicer):
         async for request in requests:
             for number in request.cancel.sequences:
                 if self.answers_cancels:
-                    self.say(finished(number, common_pb2.FINISH_REASON_CANCELLED, receipt=self.cancel_receipt))
+                    self.say(
+                        finished(
+                            number, common_pb2.FINISH_REASON_CANCELLED, receipt=self.cancel_receipt
+                        )
+                    )
                 self.cancels.put_nowait(number)
             if request.HasField("submit"):
                 self._submitted(list(request.submit.sequences))
@@ -136,11 +147,19 @@ class RouterDouble(RouterServiceServicer):
                 self.say(*events, finished(sequence.sequence))
 
     def _credit(self) -> pb.Credit:
-        return pb.Credit(sequences=self.sequences, kv_tokens=self.kv_tokens, acknowledged_submits=self.num_submits)
+        return pb.Credit(
+            sequences=self.sequences,
+            kv_tokens=self.kv_tokens,
+            acknowledged_submits=self.num_submits,
+        )
 
 
-def token(number: int, token_id: int, experts: common_pb2.RoutedExperts | None = None) -> pb.SequenceEvent:
-    return pb.SequenceEvent(sequence=number, token=pb.SequenceToken(token_id=token_id, routed_experts=experts))
+def token(
+    number: int, token_id: int, experts: common_pb2.RoutedExperts | None = None
+) -> pb.SequenceEvent:
+    return pb.SequenceEvent(
+        sequence=number, token=pb.SequenceToken(token_id=token_id, routed_experts=experts)
+    )
 
 
 def finished(
@@ -176,8 +195,12 @@ async def serving_router(double: RouterDouble) -> AsyncIterator[str]:
         describe = grpc.unary_unary_rpc_method_handler(
             double.Describe, pb.RouterServiceDescribeRequest.FromString, double.written_description
         )
-        run = grpc.stream_stream_rpc_method_handler(double.Run, pb.RunRequest.FromString, double.written)
+        run = grpc.stream_stream_rpc_method_handler(
+            double.Run, pb.RunRequest.FromString, double.written
+        )
         server.add_registered_method_handlers(SERVICE_NAME, {"Describe": describe, "Run": run})
 
-    async with serving(register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0) as port:
+    async with serving(
+        register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0
+    ) as port:
         yield f"127.0.0.1:{port}"

@@ -1,4 +1,6 @@
-"""What can never be served is refused at once, with a status and a message that names field and limit."""
+"""What can never be served is refused at once, with a status and a message that names field and
+limit.
+"""
 
 import math
 import shutil
@@ -32,7 +34,11 @@ def ids(*values: int) -> dict[str, Any]:
 
 
 def chat(*messages: tuple[str, str]) -> dict[str, Any]:
-    return {"chat": pb.Chat(messages=[pb.ChatMessage(role=role, content=text) for role, text in messages])}
+    return {
+        "chat": pb.Chat(
+            messages=[pb.ChatMessage(role=role, content=text) for role, text in messages]
+        )
+    }
 
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
@@ -41,13 +47,19 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "text of too many tokens": ({"text": "1" * 80}, f"context takes {CONTEXT}"),
     "no token ids": (ids(), "token_ids.ids must not be empty"),
     "a token id out of range": (ids(1, VOCABULARY), f"token_ids.ids: {VOCABULARY} is no token"),
-    "as many token ids as the context takes": (ids(*[1] * CONTEXT), f"{CONTEXT} tokens; the context takes"),
+    "as many token ids as the context takes": (
+        ids(*[1] * CONTEXT),
+        f"{CONTEXT} tokens; the context takes",
+    ),
     "a chat without messages": (chat(), "chat.messages must not be empty"),
     "a message without a role": (chat(("user", "a"), ("", "b")), "chat.messages[1].role"),
     "a chat of too many bytes": (chat(("user", "a" * 100)), "the limit is 100"),
     "negative temperature": (sampling(temperature=-0.1), "sampling.temperature is -0.1"),
     "infinite temperature": (sampling(temperature=math.inf), "sampling.temperature is inf"),
-    "temperature that is no number": (sampling(temperature=math.nan), "sampling.temperature is nan"),
+    "temperature that is no number": (
+        sampling(temperature=math.nan),
+        "sampling.temperature is nan",
+    ),
     "temperature above the limit": (sampling(temperature=100.5), "from 0 to 100"),
     "top_p of zero": (sampling(top_p=0), "sampling.top_p is 0"),
     "top_p above one": (sampling(top_p=1.1), "sampling.top_p is 1.1"),
@@ -55,12 +67,19 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "negative min_p": (sampling(min_p=-1), "sampling.min_p is -1"),
     "min_p above one": (sampling(min_p=2), "sampling.min_p is 2"),
     "min_p that is no number": (sampling(min_p=math.nan), "sampling.min_p is nan"),
-    "no repetition penalty": (sampling(repetition_penalty=0), "sampling.repetition_penalty is 0; it must be above 0"),
-    "repetition penalty that is no number": (sampling(repetition_penalty=math.nan), "repetition_penalty is nan"),
+    "no repetition penalty": (
+        sampling(repetition_penalty=0),
+        "sampling.repetition_penalty is 0; it must be above 0",
+    ),
+    "repetition penalty that is no number": (
+        sampling(repetition_penalty=math.nan),
+        "repetition_penalty is nan",
+    ),
     "no new tokens": (stop(max_new_tokens=0), "stop.max_new_tokens must be at least 1"),
     "more new tokens than the context leaves": (
         ids(1, 2) | stop(max_new_tokens=CONTEXT - 1),
-        f"stop.max_new_tokens is {CONTEXT - 1}; with a prompt of 2 tokens the context of {CONTEXT} leaves 62",
+        f"stop.max_new_tokens is {CONTEXT - 1}; with a prompt of 2 tokens the context of "
+        f"{CONTEXT} leaves 62",
     ),
     "too many stop strings": (stop(stop_strings=["a"] * (MAX_STOP_STRINGS + 1)), "the limit is 16"),
     "an empty stop string": (stop(stop_strings=["a", ""]), "stop.stop_strings[1] has 0 characters"),
@@ -75,7 +94,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("fields", "message"), CASES.values(), ids=CASES.keys())
-async def test_a_bad_request_is_refused_by_field_and_limit(fields: dict[str, Any], message: str) -> None:
+async def test_a_bad_request_is_refused_by_field_and_limit(
+    fields: dict[str, Any], message: str
+) -> None:
     router = RouterDouble(max_context=CONTEXT)
     async with running_gateway(router, max_prompt_bytes=100) as client:
         status, said = await client.refused(**fields)
@@ -100,10 +121,15 @@ async def test_an_unknown_model_is_not_found_and_the_served_one_is_named() -> No
             await unary_failure(client.stub.GetModel(pb.GetModelRequest(model="gpt"))),
             await unary_failure(client.stub.Tokenize(pb.TokenizeRequest(text="a", model="gpt"))),
         ]
-    assert failures == [(grpc.StatusCode.NOT_FOUND, "model: 'gpt' is not served here; 'tessera' is")] * 3
+    assert (
+        failures
+        == [(grpc.StatusCode.NOT_FOUND, "model: 'gpt' is not served here; 'tessera' is")] * 3
+    )
 
 
-@pytest.mark.parametrize("name", ["x" * 20_000, "é" * 4_000, "\n\x1b[2J" * 4_000], ids=["long", "two bytes", "control"])
+@pytest.mark.parametrize(
+    "name", ["x" * 20_000, "é" * 4_000, "\n\x1b[2J" * 4_000], ids=["long", "two bytes", "control"]
+)
 async def test_an_unknown_model_is_not_found_however_long_its_name(name: str) -> None:
     async with running_gateway(RouterDouble()) as client:
         failures = [

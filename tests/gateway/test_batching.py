@@ -1,4 +1,6 @@
-"""The batch in flight is the timer: what queues up behind it forms the next, within the router's credit."""
+"""The batch in flight is the timer: what queues up behind it forms the next, within the router's
+credit.
+"""
 
 import asyncio
 from typing import Any
@@ -32,7 +34,8 @@ class Crowd:
 
     async def call(self, num_tokens: int, max_new_tokens: int = 1) -> None:
         self.calls.append(self._client.generate(**prompt(num_tokens, max_new_tokens)))
-        # A second call on the same connection is answered after the gateway has begun with the first.
+        # A second call on the same connection is answered after the gateway has begun with the
+        # first.
         await self._client.stub.GetModel(pb.GetModelRequest())
 
 
@@ -150,6 +153,10 @@ async def test_every_call_of_a_crowd_is_answered(num_calls: int) -> None:
     async with running_gateway(router) as client:
         async with asyncio.TaskGroup() as calls:
             answers = [calls.create_task(client.complete(f"call {i}")) for i in range(num_calls)]
-        numbers = [sequence.sequence for _ in range(router.submits.qsize()) for sequence in await router.submits.get()]
+        numbers = [
+            sequence.sequence
+            for _ in range(router.submits.qsize())
+            for sequence in await router.submits.get()
+        ]
     assert all(answer.result()[1].usage.completion_tokens == 2 for answer in answers)
     assert sorted(numbers) == list(range(1, num_calls + 1))

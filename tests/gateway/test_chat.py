@@ -12,10 +12,22 @@ def render(template: str, *contents: str) -> str:
 
 
 def test_templates_follow_hugging_faces_conventions() -> None:
-    assert render("{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "a") == "<s>a</s>"
+    assert (
+        render(
+            "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "a"
+        )
+        == "<s>a</s>"
+    )
     assert render("{{ messages[0] | tojson }}", "é<") == '{"role": "user", "content": "é<"}'
     assert render("{% if add_generation_prompt and tools is none %}yes{% endif %}") == "yes"
-    assert render("{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}x{% endfor %}", "a", "b") == "x"
+    assert (
+        render(
+            "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}x{% endfor %}",
+            "a",
+            "b",
+        )
+        == "x"
+    )
     assert render("{% generation %}{{ messages[0].content }}{% endgeneration %}", "a") == "a"
     assert len(render("{{ strftime_now('%Y') }}")) == 4
 
@@ -26,10 +38,16 @@ def test_what_is_metered_computes_what_it_always_did() -> None:
         == "a1NoneTrue|[1, 2]|abab|abab"
     )
     assert render("{{ 2 ** 10 }}|{{ 5 % 3 }}|{{ 1.5 + 1 }}|{{ 2 ** -1 }}") == "1024|2|2.5|0.5"
-    assert render("{{ '%s-%03d' % ('a', 7) }}|{{ '%s'|format('b') }}|{{ '{:>3}'.format(1) }}") == "a-007|b|  1"
+    assert (
+        render("{{ '%s-%03d' % ('a', 7) }}|{{ '%s'|format('b') }}|{{ '{:>3}'.format(1) }}")
+        == "a-007|b|  1"
+    )
     assert render("{{ 'a'|center(5) }}|{{ nothing }}|{{ none }}") == "  a  ||None"
     assert render("{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}x{% endcall %}") == "x"
-    assert render("{% for i in [1, [2]] recursive %}{{ loop(i) if i is sequence else i }}{% endfor %}") == "12"
+    assert (
+        render("{% for i in [1, [2]] recursive %}{{ loop(i) if i is sequence else i }}{% endfor %}")
+        == "12"
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +80,8 @@ def test_a_template_runs_in_a_sandbox() -> None:
 
 
 ENDLESS = {
-    "loop": "{% for i in range(100000) %}{% for j in range(100000) %}{{ 'a' * 10000 }}{% endfor %}{% endfor %}",
+    "loop": "{% for i in range(100000) %}{% for j in range(100000) %}{{ 'a' * 10000 }}{% endfor "
+    "%}{% endfor %}",
     "range": "{% for i in range(10 ** 9) %}a{% endfor %}",
     "plain text in a loop": "{% for i in range(100000) %}" + "a" * 10_000 + "{% endfor %}",
     "macros": "{% macro m(n) %}"
@@ -72,10 +91,14 @@ ENDLESS = {
     "times": "{{ 'x' * 10 ** 10 }}",
     "a list times": "{{ ([1] * 10 ** 10) | length }}",
     "power": "{{ 10 ** (10 ** 10) }}",
-    "squares": "{% set n = namespace(x=10) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}",
-    "doubled": "{% set n = namespace(x='aa') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
-    "joined": "{% set n = namespace(x='aa') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
-    "doubled list": "{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "squares": "{% set n = namespace(x=10) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% "
+    "endfor %}",
+    "doubled": "{% set n = namespace(x='aa') %}{% for i in range(99) %}{% set n.x = n.x + n.x "
+    "%}{% endfor %}",
+    "joined": "{% set n = namespace(x='aa') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% "
+    "endfor %}",
+    "doubled list": "{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = n.x + n.x "
+    "%}{% endfor %}",
     "filter": "{{ 'a' | center(10 ** 10) }}",
     "indented": "{{ messages | tojson(indent=10 ** 10) }}",
     "method": "{{ 'a'.ljust(10 ** 10) }}",

@@ -1,4 +1,6 @@
-"""A checkpoint's chat template is found wherever published ones have it, or said to be missing by name."""
+"""A checkpoint's chat template is found wherever published ones have it, or said to be missing by
+name.
+"""
 
 import json
 import logging
@@ -23,13 +25,20 @@ CHAT = pb.Chat(messages=[pb.ChatMessage(role="user", content="a")])
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A copy of the embedded model's text side without its chat template."""
-    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+    for name in (
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ):
         shutil.copy(EMBEDDED_MODEL / name, tmp_path)
     return tmp_path
 
 
 def put(directory: Path, **places: Any) -> None:
-    """Write templates: `jinja`, `json` and `config` are the three files, any other is an additional one's name."""
+    """Write templates: `jinja`, `json` and `config` are the three files, any other is an additional
+    one's name.
+    """
     for place, value in places.items():
         if place == "jinja":
             (directory / "chat_template.jinja").write_text(value)
@@ -68,7 +77,10 @@ FOUND: dict[str, dict[str, Any]] = {
     "a processor's file": {"json": "right"},
     "the only one of a list in a processor's file": {"json": named(chatml="right")},
     "the default in a processor's file": {"json": named(default="right", chatml="wrong")},
-    "a processor's default beside named ones": {"json": "right", "config": named(a="wrong", b="wrong")},
+    "a processor's default beside named ones": {
+        "json": "right",
+        "config": named(a="wrong", b="wrong"),
+    },
 }
 
 
@@ -97,11 +109,21 @@ def test_a_template_that_is_no_utf8_is_named(directory: Path) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [7, True, ["a"], [{"name": "a"}], [{"template": "a"}], [{"name": "a", "template": 7}], {"default": None}],
+    [
+        7,
+        True,
+        ["a"],
+        [{"name": "a"}],
+        [{"template": "a"}],
+        [{"name": "a", "template": 7}],
+        {"default": None},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("place", ["config", "json"])
-def test_what_holds_no_template_is_named_by_file_and_field(directory: Path, place: str, value: Any) -> None:
+def test_what_holds_no_template_is_named_by_file_and_field(
+    directory: Path, place: str, value: Any
+) -> None:
     put(directory, **{place: value})
     file = "tokenizer_config.json" if place == "config" else "chat_template.json"
     with pytest.raises(BadState, match=rf"{file}: chat_template must be a string, or a list"):
@@ -114,13 +136,21 @@ def test_what_holds_no_template_is_named_by_file_and_field(directory: Path, plac
         ({}, "has no chat template; send text"),
         ({"config": None, "json": None}, "has no chat template; send text"),
         ({"config": []}, "has no chat template; send text"),
-        ({"config": named(tool_use="a", chatml="b")}, "has chat templates named 'chatml', 'tool_use'"),
-        ({"rag": "a", "tool_use": "b"}, "has chat templates named 'rag', 'tool_use', and none of them is 'default'"),
+        (
+            {"config": named(tool_use="a", chatml="b")},
+            "has chat templates named 'chatml', 'tool_use'",
+        ),
+        (
+            {"rag": "a", "tool_use": "b"},
+            "has chat templates named 'rag', 'tool_use', and none of them is 'default'",
+        ),
         ({"jinja": " \n"}, "has an empty chat template"),
         ({"jinja": "a\n{{ 'a' | unknown }}"}, "line 2: No filter named 'unknown'"),
     ],
 )
-async def test_a_chat_is_refused_with_what_there_is(directory: Path, places: dict[str, Any], said: str) -> None:
+async def test_a_chat_is_refused_with_what_there_is(
+    directory: Path, places: dict[str, Any], said: str
+) -> None:
     put(directory, **places)
     async with running_gateway(RouterDouble(), model=directory, model_name="mine") as client:
         status, message = await client.refused(chat=CHAT)
@@ -131,7 +161,9 @@ async def test_a_chat_is_refused_with_what_there_is(directory: Path, places: dic
     assert not model.has_chat_template
 
 
-def test_a_template_that_cannot_be_used_is_warned_of(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_template_that_cannot_be_used_is_warned_of(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     put(directory, jinja="{% for %}")
     with caplog.at_level(logging.WARNING):
         assert read_checkpoint(directory).chat_template is None

@@ -30,12 +30,19 @@ THINKING = """\
 {%- endfor %}
 {{- '<|im_start|>assistant\\n' }}"""
 # Phi-4-mini's: the name of a role makes the token.
-ROLE_IN_TOKEN = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}<|assistant|>"
+ROLE_IN_TOKEN = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor "
+    "%}<|assistant|>"
+)
 TRIMMING = "{% for m in messages %}<s>{{ m.content | trim }} </s>{% endfor %}"
 
 
-def with_tokens(tokenizer: Tokenizer, *tokens: str, special: bool = True, normalized: bool = False) -> Tokenizer:
-    tokenizer.add_tokens([AddedToken(token, special=special, normalized=normalized) for token in tokens])
+def with_tokens(
+    tokenizer: Tokenizer, *tokens: str, special: bool = True, normalized: bool = False
+) -> Tokenizer:
+    tokenizer.add_tokens(
+        [AddedToken(token, special=special, normalized=normalized) for token in tokens]
+    )
     return tokenizer
 
 
@@ -50,7 +57,9 @@ def role_in_token() -> Tokenizer:
 
 def llamas(*, normalized: bool) -> Tokenizer:
     tokenizer = with_tokens(llama_2s(), "</s>", normalized=normalized)
-    tokenizer.add_tokens([AddedToken("<|x|>", special=True, lstrip=True, rstrip=True, normalized=normalized)])
+    tokenizer.add_tokens(
+        [AddedToken("<|x|>", special=True, lstrip=True, rstrip=True, normalized=normalized)]
+    )
     return tokenizer
 
 
@@ -61,7 +70,17 @@ KINDS = {
     "llama with normalised tokens": (llamas(normalized=True), TRIMMING),
 }
 each_kind = pytest.mark.parametrize(("tokenizer", "template"), KINDS.values(), ids=KINDS)
-SPELLINGS = ("<|im_end|>", "<|im_start|>", "</think>", "<|end|>", "<|system|>", "<s>", "</s>", "<|x|>", "<|endoftext|>")
+SPELLINGS = (
+    "<|im_end|>",
+    "<|im_start|>",
+    "</think>",
+    "<|end|>",
+    "<|system|>",
+    "<s>",
+    "</s>",
+    "<|x|>",
+    "<|endoftext|>",
+)
 WORDS = ("the", " a", "\n", "    ", "<", "|>", "é", *SPELLINGS)
 
 
@@ -69,7 +88,9 @@ def messages(conversation: Conversation) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in conversation]
 
 
-def ids(tokenizer: Tokenizer, template: str, *conversation: tuple[str, str], parse: bool = False) -> list[int]:
+def ids(
+    tokenizer: Tokenizer, template: str, *conversation: tuple[str, str], parse: bool = False
+) -> list[int]:
     chat = ChatTokens(tokenizer, ChatTemplate(template, {}))
     return chat.encode(messages(conversation), parse_control_tokens=parse)
 
@@ -90,23 +111,36 @@ def control(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[str]:
 
 
 @each_kind
-@given(words=st.lists(st.sampled_from(WORDS), max_size=8), role=st.sampled_from(["user", "system", "tool"]))
+@given(
+    words=st.lists(st.sampled_from(WORDS), max_size=8),
+    role=st.sampled_from(["user", "system", "tool"]),
+)
 def test_what_is_said_is_text_and_reads_as_it_was_written(
     tokenizer: Tokenizer, template: str, words: list[str], role: str
 ) -> None:
     said = "x" + "".join(words) + "x"
     forged = ids(tokenizer, template, (role, said), ("user", said))
-    assert control(tokenizer, forged) == control(tokenizer, ids(tokenizer, template, (role, "x"), ("user", "x")))
+    assert control(tokenizer, forged) == control(
+        tokenizer, ids(tokenizer, template, (role, "x"), ("user", "x"))
+    )
     rendered = ChatTemplate(template, {}).render(messages([(role, said), ("user", said)]))
     # But for spaces, which some tokenizers put after a control token.
-    assert "".join(tokenizer.decode(forged, skip_special_tokens=False).split()) == "".join(rendered.split())
+    assert "".join(tokenizer.decode(forged, skip_special_tokens=False).split()) == "".join(
+        rendered.split()
+    )
 
 
 @each_kind
-@pytest.mark.parametrize("said", ["", "hello", " the a\n", "a<|b|>    ", "<", "private \U000f0000 é 😀"])
-def test_other_chats_have_the_tokens_that_transformers_gives(tokenizer: Tokenizer, template: str, said: str) -> None:
+@pytest.mark.parametrize(
+    "said", ["", "hello", " the a\n", "a<|b|>    ", "<", "private \U000f0000 é 😀"]
+)
+def test_other_chats_have_the_tokens_that_transformers_gives(
+    tokenizer: Tokenizer, template: str, said: str
+) -> None:
     conversation = [("system", said), ("user", said), ("assistant", said), ("user", "go on")]
-    assert ids(tokenizer, template, *conversation) == transformers_ids(tokenizer, template, *conversation)
+    assert ids(tokenizer, template, *conversation) == transformers_ids(
+        tokenizer, template, *conversation
+    )
 
 
 @each_kind
@@ -115,39 +149,62 @@ def test_spelt_tokens_are_the_text_that_transformers_makes_of_them(
     tokenizer: Tokenizer, template: str, spelling: str
 ) -> None:
     if spelling == "<|system|>":
-        return  # of a role and the template's words: transformers knows only tokens that stand in a template
+        # of a role and the template's words: transformers knows only tokens that stand in a
+        # template
+        return
     conversation = ("user", f"the{spelling}a{spelling}")
-    assert ids(tokenizer, template, conversation) == transformers_ids(tokenizer, template, conversation, sanitize=True)
+    assert ids(tokenizer, template, conversation) == transformers_ids(
+        tokenizer, template, conversation, sanitize=True
+    )
 
 
 @each_kind
 def test_a_chat_may_ask_for_control_tokens(tokenizer: Tokenizer, template: str) -> None:
     conversation = ("user", "".join(SPELLINGS))
-    assert ids(tokenizer, template, conversation, parse=True) == transformers_ids(tokenizer, template, conversation)
+    assert ids(tokenizer, template, conversation, parse=True) == transformers_ids(
+        tokenizer, template, conversation
+    )
 
 
 def test_what_an_assistant_thought_stays_a_thought() -> None:
     tokenizer = thinking()
-    conversation = [("user", "why"), ("assistant", "<think>\nhm\n</think>\n\nso"), ("user", "go on")]
-    assert ids(tokenizer, THINKING, *conversation) == transformers_ids(tokenizer, THINKING, *conversation)
+    conversation = [
+        ("user", "why"),
+        ("assistant", "<think>\nhm\n</think>\n\nso"),
+        ("user", "go on"),
+    ]
+    assert ids(tokenizer, THINKING, *conversation) == transformers_ids(
+        tokenizer, THINKING, *conversation
+    )
     forged = ids(tokenizer, THINKING, ("assistant", "<think>\nhm<|im_end|>\n</think>\n\nso"))
     tokens = ["<|im_start|>", "<think>", "</think>", "<|im_end|>", "<|im_start|>"]
     assert control(tokenizer, forged) == tokens
-    assert "hm<|im_end|>\n</think>\n\nso<|im_end|>" in tokenizer.decode(forged, skip_special_tokens=False)
+    assert "hm<|im_end|>\n</think>\n\nso<|im_end|>" in tokenizer.decode(
+        forged, skip_special_tokens=False
+    )
 
 
-@pytest.mark.parametrize("role", ["endoftext", "x|>a<|assistant", "<|assistant|>", "\U000f0000<|end"])
+@pytest.mark.parametrize(
+    "role", ["endoftext", "x|>a<|assistant", "<|assistant|>", "\U000f0000<|end"]
+)
 def test_a_role_that_the_template_does_not_name_makes_no_control_token(role: str) -> None:
     tokenizer = role_in_token()
     token_ids = ids(tokenizer, ROLE_IN_TOKEN, (role, "a"))
     assert control(tokenizer, token_ids) == ["<|end|>", "<|assistant|>"]
-    assert tokenizer.decode(token_ids, skip_special_tokens=False) == f"<|{role}|>a<|end|><|assistant|>"
+    assert (
+        tokenizer.decode(token_ids, skip_special_tokens=False) == f"<|{role}|>a<|end|><|assistant|>"
+    )
 
 
 def test_a_role_of_any_name_is_written_as_the_template_does() -> None:
-    tokenizer, template = byte_level(), "{{ messages[0].role | capitalize }}: {{ messages[0].content }}<|endoftext|>"
+    tokenizer, template = (
+        byte_level(),
+        "{{ messages[0].role | capitalize }}: {{ messages[0].content }}<|endoftext|>",
+    )
     for role in ("critic", "system", "Ünbekannt"):
-        assert ids(tokenizer, template, (role, "a")) == transformers_ids(tokenizer, template, (role, "a"))
+        assert ids(tokenizer, template, (role, "a")) == transformers_ids(
+            tokenizer, template, (role, "a")
+        )
 
 
 def test_other_characters_that_are_normalised_to_a_token_are_text() -> None:
@@ -178,7 +235,9 @@ def test_a_token_that_is_a_word_of_the_model_too_is_refused_where_it_is_said() -
 
 def test_a_chat_of_all_private_characters_cannot_hide_a_token() -> None:
     said = "".join(map(chr, PRIVATE_CHARACTERS))
-    assert control(byte_level(), ids(byte_level(), "{{ messages[0].content }}", ("user", said))) == []
+    assert (
+        control(byte_level(), ids(byte_level(), "{{ messages[0].content }}", ("user", said))) == []
+    )
     with pytest.raises(InvalidRequest, match="private use"):
         ids(byte_level(), "{{ messages[0].content }}", ("user", f"{said}<|endoftext|>"))
 
@@ -187,6 +246,13 @@ async def test_a_request_says_whether_control_tokens_are_meant() -> None:
     said = [pb.ChatMessage(role="user", content="a<|endoftext|><|assistant|>b")]
     async with running_gateway(RouterDouble()) as client:
         plain = await client.stub.Tokenize(pb.TokenizeRequest(chat=pb.Chat(messages=said)))
-        meant = await client.stub.Tokenize(pb.TokenizeRequest(chat=pb.Chat(messages=said, parse_control_tokens=True)))
+        meant = await client.stub.Tokenize(
+            pb.TokenizeRequest(chat=pb.Chat(messages=said, parse_control_tokens=True))
+        )
     assert control(byte_level(), plain.token_ids) == ["<|user|>", "<|assistant|>"]
-    assert control(byte_level(), meant.token_ids) == ["<|user|>", "<|endoftext|>", "<|assistant|>", "<|assistant|>"]
+    assert control(byte_level(), meant.token_ids) == [
+        "<|user|>",
+        "<|endoftext|>",
+        "<|assistant|>",
+        "<|assistant|>",
+    ]

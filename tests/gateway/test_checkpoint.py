@@ -34,13 +34,24 @@ def change(directory: Path, name: str, **values: Any) -> None:
 
 def test_the_embedded_model_is_found_without_its_package() -> None:
     checkpoint = read_checkpoint(EMBEDDED_MODEL)
-    assert (checkpoint.name, checkpoint.model_type, checkpoint.vocab_size) == ("tessera", "qwen3_moe", 4096)
+    assert (checkpoint.name, checkpoint.model_type, checkpoint.vocab_size) == (
+        "tessera",
+        "qwen3_moe",
+        4096,
+    )
     assert checkpoint.eos_token_ids == (0,)
     assert checkpoint.chat_template is not None
 
 
 def test_recommended_sampling_comes_from_the_generation_config(directory: Path) -> None:
-    change(directory, "generation_config.json", temperature=0.6, top_k=20, top_p=0.9, eos_token_id=[0, 2])
+    change(
+        directory,
+        "generation_config.json",
+        temperature=0.6,
+        top_k=20,
+        top_p=0.9,
+        eos_token_id=[0, 2],
+    )
     checkpoint = read_checkpoint(directory, name="mine")
     assert checkpoint.name == "mine"
     assert checkpoint.eos_token_ids == (0, 2)
@@ -55,13 +66,17 @@ def test_without_any_eos_id_the_eos_token_is_looked_up(directory: Path) -> None:
     assert read_checkpoint(directory).eos_token_ids == (2,)
 
 
-def test_the_tokenizers_eos_token_ends_a_turn_besides_those_of_the_generation_config(directory: Path) -> None:
+def test_the_tokenizers_eos_token_ends_a_turn_besides_those_of_the_generation_config(
+    directory: Path,
+) -> None:
     change(directory, "generation_config.json", eos_token_id=[0, 3])
     change(directory, "tokenizer_config.json", eos_token="<|assistant|>")
     assert read_checkpoint(directory).eos_token_ids == (0, 3, 2)
 
 
-@pytest.mark.parametrize(("stated", "token_ids"), [([], (0,)), (2.0, (2, 0)), ([2, -1], (2, 0)), (5_000_000_000, (0,))])
+@pytest.mark.parametrize(
+    ("stated", "token_ids"), [([], (0,)), (2.0, (2, 0)), ([2, -1], (2, 0)), (5_000_000_000, (0,))]
+)
 def test_eos_ids_outside_of_the_vocabulary_are_never_drawn_and_warned_of(
     directory: Path, stated: Any, token_ids: tuple[int, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -74,7 +89,9 @@ def test_null_is_as_if_it_were_not_there(directory: Path) -> None:
     for name in TEXT_FILES:
         if name != "tokenizer.json":
             path = directory / name
-            nothing = dict.fromkeys(("text_config", "temperature", "add_bos_token", "pad_token", "unk_token"))
+            nothing = dict.fromkeys(
+                ("text_config", "temperature", "add_bos_token", "pad_token", "unk_token")
+            )
             path.write_text(json.dumps(json.loads(path.read_text()) | nothing))
     checkpoint = read_checkpoint(directory)
     assert checkpoint.eos_token_ids == (0,)
@@ -111,11 +128,15 @@ def test_a_special_token_may_be_described_by_an_object(directory: Path) -> None:
     change(directory, "tokenizer_config.json", eos_token={"content": "<|assistant|>"})
     assert read_checkpoint(directory).special_tokens["eos_token"] == "<|assistant|>"
     change(directory, "tokenizer_config.json", eos_token={"content": 5})
-    with pytest.raises(BadState, match=r"tokenizer_config\.json: eos_token: content is 5; it must be a text"):
+    with pytest.raises(
+        BadState, match=r"tokenizer_config\.json: eos_token: content is 5; it must be a text"
+    ):
         read_checkpoint(directory)
 
 
-def test_a_bos_token_that_the_model_does_not_have_is_not_added_to_every_prompt(directory: Path) -> None:
+def test_a_bos_token_that_the_model_does_not_have_is_not_added_to_every_prompt(
+    directory: Path,
+) -> None:
     change(directory, "config.json", vocab_size=1)
     change(directory, "tokenizer_config.json", add_bos_token=True, bos_token="<|assistant|>")
     with pytest.raises(BadState, match=r"tokenizer_config\.json: bos_token .* its id is 2"):
@@ -143,7 +164,9 @@ def test_a_composite_models_vocabulary_is_its_texts(directory: Path) -> None:
     assert read_checkpoint(directory).vocab_size == 4096
 
 
-async def test_a_bos_token_that_only_the_config_asks_for_is_added_to_text_alone(directory: Path) -> None:
+async def test_a_bos_token_that_only_the_config_asks_for_is_added_to_text_alone(
+    directory: Path,
+) -> None:
     change(directory, "tokenizer_config.json", add_bos_token=True, chat_template="hello")
     tokeniser = Tokeniser(read_checkpoint(directory), threads=1)
     assert (await tokeniser.encode(TextPrompt("hello")))[0] == 0

@@ -28,21 +28,32 @@ async def test_in_tokenisation(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Tokeniser, "encode", stuck)
     async with running_gateway(RouterDouble(), **SHORT) as client:
-        assert await without_deadline(client) == (EXCEEDED, "the request's time was up while it was tokenised")
+        assert await without_deadline(client) == (
+            EXCEEDED,
+            "the request's time was up while it was tokenised",
+        )
 
 
 async def test_in_the_wait_for_the_clients_rate() -> None:
-    async with running_gateway(RouterDouble(answer=[5]), requests_per_second=0.001, **SHORT) as client:
+    async with running_gateway(
+        RouterDouble(answer=[5]), requests_per_second=0.001, **SHORT
+    ) as client:
         await client.complete()
         status, message = await without_deadline(client)
-    assert (status, message) == (EXCEEDED, "the request's time was up while it waited for its client's rate")
+    assert (status, message) == (
+        EXCEEDED,
+        "the request's time was up while it waited for its client's rate",
+    )
 
 
 async def test_in_the_queue() -> None:
     router = RouterDouble(sequences=0)
     async with running_gateway(router, **SHORT) as client:
         status, message = await without_deadline(client)
-        assert (status, message) == (EXCEEDED, "the request's time was up while it waited for a router")
+        assert (status, message) == (
+            EXCEEDED,
+            "the request's time was up while it waited for a router",
+        )
         router.sequences = 1
         router.grant()
         call = client.generate("another")
@@ -56,7 +67,10 @@ async def test_at_a_router_that_does_not_notice() -> None:
         status, message = await without_deadline(client)
         number = (await router.next_sequence()).sequence
         assert await router.cancels.get() == number
-    assert (status, message) == (EXCEEDED, "the request's time was up while the model was generating")
+    assert (status, message) == (
+        EXCEEDED,
+        "the request's time was up while the model was generating",
+    )
 
 
 async def test_at_the_router() -> None:

@@ -1,4 +1,6 @@
-"""Text comes out as soon as it can, as the whole would be decoded, and never with half a character."""
+"""Text comes out as soon as it can, as the whole would be decoded, and never with half a
+character.
+"""
 
 from collections.abc import Sequence
 
@@ -8,13 +10,23 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from services.gateway.detokeniser import MAX_PENDING, MAX_UNFINISHED, REPLACEMENT, Detokeniser
-from tests.gateway.tokenizers_of_each_kind import byte_fallback, byte_level, llama_2s, metaspace, word_piece
+from tests.gateway.tokenizers_of_each_kind import (
+    byte_fallback,
+    byte_level,
+    llama_2s,
+    metaspace,
+    word_piece,
+)
 
 BYTE_LEVEL, BYTE_FALLBACK, METASPACE = byte_level(), byte_fallback(), metaspace()
 LLAMA_2S, WORD_PIECE = llama_2s(), word_piece()
 # Those that are no character, or not a whole one.
-LONE_BYTES = [i for i in range(BYTE_LEVEL.get_vocab_size()) if REPLACEMENT in BYTE_LEVEL.decode([i])]
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=REPLACEMENT), max_size=40)
+LONE_BYTES = [
+    i for i in range(BYTE_LEVEL.get_vocab_size()) if REPLACEMENT in BYTE_LEVEL.decode([i])
+]
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters=REPLACEMENT), max_size=40
+)
 
 
 def detokeniser(tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> Detokeniser:
@@ -26,7 +38,9 @@ def detokeniser(tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> Detokeniser
     )
 
 
-def pieces(tokenizer: Tokenizer, ids: list[int], sizes: list[int], prompt: Sequence[int] = ()) -> list[str]:
+def pieces(
+    tokenizer: Tokenizer, ids: list[int], sizes: list[int], prompt: Sequence[int] = ()
+) -> list[str]:
     """The text that comes out when `ids` arrive in groups of `sizes`, the rest one by one."""
     subject, texts, start = detokeniser(tokenizer, prompt), [], 0
     for size in [*sizes, *[1] * len(ids)]:
@@ -35,9 +49,13 @@ def pieces(tokenizer: Tokenizer, ids: list[int], sizes: list[int], prompt: Seque
     return [*texts, subject.flush()]
 
 
-@pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, BYTE_FALLBACK], ids=["byte_level", "byte_fallback"])
+@pytest.mark.parametrize(
+    "tokenizer", [BYTE_LEVEL, BYTE_FALLBACK], ids=["byte_level", "byte_fallback"]
+)
 @given(text=TEXTS, sizes=st.lists(st.integers(0, 5), max_size=10))
-def test_any_text_comes_out_whole_however_its_tokens_arrive(tokenizer: Tokenizer, text: str, sizes: list[int]) -> None:
+def test_any_text_comes_out_whole_however_its_tokens_arrive(
+    tokenizer: Tokenizer, text: str, sizes: list[int]
+) -> None:
     ids = tokenizer.encode(text).ids
     out = pieces(tokenizer, ids, sizes)
     assert "".join(out) == tokenizer.decode(ids, skip_special_tokens=True)
@@ -50,7 +68,9 @@ def decoded(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 
 def text_of_prompt(tokenizer: Tokenizer, ids: list[int], whole: str) -> str:
-    """What of `whole` is the prompt's: all that it decodes to, or all but a character that others complete."""
+    """What of `whole` is the prompt's: all that it decodes to, or all but a character that others
+    complete.
+    """
     for num_unfinished in range(4):
         text = decoded(tokenizer, ids[: len(ids) - num_unfinished])
         if whole.startswith(text):
@@ -74,7 +94,9 @@ def test_prompt_and_continuation_read_as_the_whole_whatever_the_tokens(
 
 
 @pytest.mark.parametrize(
-    "tokenizer", [BYTE_LEVEL, BYTE_FALLBACK, LLAMA_2S], ids=["byte_level", "byte_fallback", "llama_2s"]
+    "tokenizer",
+    [BYTE_LEVEL, BYTE_FALLBACK, LLAMA_2S],
+    ids=["byte_level", "byte_fallback", "llama_2s"],
 )
 @given(text=TEXTS, cut=st.integers(0, 100), sizes=st.lists(st.integers(0, 5), max_size=5))
 def test_a_text_that_is_cut_anywhere_goes_on_as_the_whole(
@@ -98,7 +120,9 @@ def test_bytes_that_are_no_text_come_out_as_the_whole_is_decoded(data: st.DataOb
 def test_the_space_before_the_first_new_word_is_kept() -> None:
     the, a = LLAMA_2S.encode("the").ids, LLAMA_2S.encode("a").ids
     assert pieces(LLAMA_2S, a, [], the)[0] == " a"
-    assert pieces(LLAMA_2S, a, [], [LLAMA_2S.token_to_id("<s>")] * 40)[0] == "a"  # no text before it
+    assert (
+        pieces(LLAMA_2S, a, [], [LLAMA_2S.token_to_id("<s>")] * 40)[0] == "a"
+    )  # no text before it
     assert pieces(LLAMA_2S, a, [], [*the, *[LLAMA_2S.token_to_id("<s>")] * 40])[0] == " a"
 
 
@@ -115,15 +139,21 @@ def test_a_replacement_character_of_the_prompt_is_not_repeated() -> None:
         assert "".join(pieces(tokenizer, tokenizer.encode("b").ids, [], prompt)).strip() == "b"
 
 
-@pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, BYTE_FALLBACK], ids=["byte_level", "byte_fallback"])
-def test_text_of_replacement_characters_streams_through_a_short_window(tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize(
+    "tokenizer", [BYTE_LEVEL, BYTE_FALLBACK], ids=["byte_level", "byte_fallback"]
+)
+def test_text_of_replacement_characters_streams_through_a_short_window(
+    tokenizer: Tokenizer,
+) -> None:
     lengths: list[int] = []
 
     def decode(ids: Sequence[int]) -> str:
         lengths.append(len(ids))
         return decoded(tokenizer, ids)
 
-    lone_byte = next(i for i in range(tokenizer.get_vocab_size()) if decoded(tokenizer, [i]) == REPLACEMENT)
+    lone_byte = next(
+        i for i in range(tokenizer.get_vocab_size()) if decoded(tokenizer, [i]) == REPLACEMENT
+    )
     subject = Detokeniser(decode, lambda token_id: True)
     texts = [subject.feed([lone_byte]) for _ in range(300)]
     assert all(texts[MAX_UNFINISHED:])
@@ -147,7 +177,9 @@ def test_a_token_of_any_length_and_a_nul_come_out() -> None:
 
 @pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, METASPACE], ids=["byte_level", "metaspace"])
 @given(data=st.data())
-def test_any_tokens_come_out_as_the_whole_is_decoded(tokenizer: Tokenizer, data: st.DataObject) -> None:
+def test_any_tokens_come_out_as_the_whole_is_decoded(
+    tokenizer: Tokenizer, data: st.DataObject
+) -> None:
     # Ids that the tokenizer does not know are left out, as in a vocabulary that was padded.
     ids = data.draw(st.lists(st.integers(0, tokenizer.get_vocab_size() + 3), max_size=30))
     sizes = data.draw(st.lists(st.integers(0, 5), max_size=5))

@@ -37,7 +37,10 @@ async def test_text_goes_in_and_text_comes_out() -> None:
     assert [token_id for delta in deltas for token_id in delta.token_ids] == answer
     assert completion.finish_reason == LENGTH
     assert not completion.HasField("stop_string")
-    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (len(ids("a ship")), len(answer))
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (
+        len(ids("a ship")),
+        len(answer),
+    )
     assert completion.usage.numerics_fingerprint == "cpu/test"
 
 
@@ -59,7 +62,12 @@ async def test_what_a_request_leaves_open_is_what_the_checkpoint_recommends() ->
         _, completion = await client.complete()
         asked = await router.next_sequence()
     sampling = asked.sampling
-    assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p) == (0.7, 0, 0.9, 0)
+    assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p) == (
+        0.7,
+        0,
+        0.9,
+        0,
+    )
     assert sampling.HasField("seed")
     assert completion.usage.seed == sampling.seed
     assert asked.max_new_tokens == 16
@@ -67,19 +75,38 @@ async def test_what_a_request_leaves_open_is_what_the_checkpoint_recommends() ->
     assert 0 < asked.remaining_nanos < 60e9
 
 
-async def test_what_the_checkpoint_recommends_fills_in_what_a_request_leaves_open(tmp_path: Path) -> None:
+async def test_what_the_checkpoint_recommends_fills_in_what_a_request_leaves_open(
+    tmp_path: Path,
+) -> None:
     for file in EMBEDDED_MODEL.glob("*.js*"):
         shutil.copy(file, tmp_path)
-    recommended = {"do_sample": False, "top_k": -1, "min_p": 0.25, "repetition_penalty": 1.5, "stop_strings": "b"}
+    recommended = {
+        "do_sample": False,
+        "top_k": -1,
+        "min_p": 0.25,
+        "repetition_penalty": 1.5,
+        "stop_strings": "b",
+    }
     (tmp_path / "generation_config.json").write_text(json.dumps(recommended))
     router = RouterDouble(answer=ids(" a"))
     async with running_gateway(router, model=tmp_path) as client:
         await client.complete()
         asked = (await router.next_sequence()).sampling
-        assert (asked.temperature, asked.top_k, asked.min_p, asked.repetition_penalty) == (0, 0, 0.25, 1.5)
-        await client.complete(sampling=common_pb2.SamplingParameters(temperature=0.5, min_p=0, repetition_penalty=1))
+        assert (asked.temperature, asked.top_k, asked.min_p, asked.repetition_penalty) == (
+            0,
+            0,
+            0.25,
+            1.5,
+        )
+        await client.complete(
+            sampling=common_pb2.SamplingParameters(temperature=0.5, min_p=0, repetition_penalty=1)
+        )
         asked = (await router.next_sequence()).sampling
-        assert (asked.temperature, asked.min_p, asked.HasField("repetition_penalty")) == (0.5, 0, False)
+        assert (asked.temperature, asked.min_p, asked.HasField("repetition_penalty")) == (
+            0.5,
+            0,
+            False,
+        )
     router = RouterDouble(answer=ids(" ab"))
     async with running_gateway(router, model=tmp_path) as client:
         deltas, completion = await client.complete()
@@ -88,10 +115,14 @@ async def test_what_the_checkpoint_recommends_fills_in_what_a_request_leaves_ope
 
 async def test_set_parameters_reach_the_router_as_they_are() -> None:
     router = RouterDouble(answer=ids(" x"))
-    sampling = common_pb2.SamplingParameters(temperature=0, top_k=5, top_p=0.5, min_p=0.1, seed=2**64 - 1)
+    sampling = common_pb2.SamplingParameters(
+        temperature=0, top_k=5, top_p=0.5, min_p=0.1, seed=2**64 - 1
+    )
     stop = common_pb2.StopConditions(max_new_tokens=3, stop_token_ids=[7], ignore_eos=True)
     async with running_gateway(router) as client:
-        _, completion = await client.complete(sampling=sampling, stop=stop, trace_detail=common_pb2.TRACE_DETAIL_LAYER)
+        _, completion = await client.complete(
+            sampling=sampling, stop=stop, trace_detail=common_pb2.TRACE_DETAIL_LAYER
+        )
         asked = await router.next_sequence()
     assert asked.sampling == sampling
     assert (asked.max_new_tokens, asked.stop_token_ids) == (3, [7])
@@ -141,7 +172,9 @@ async def test_a_stop_string_ends_the_request_at_the_router_too() -> None:
 async def test_what_could_begin_a_stop_string_is_shown_when_it_does_not() -> None:
     router = RouterDouble(answer=ids(" one tw"))
     async with running_gateway(router) as client:
-        deltas, completion = await client.complete(stop=common_pb2.StopConditions(stop_strings=["two"]))
+        deltas, completion = await client.complete(
+            stop=common_pb2.StopConditions(stop_strings=["two"])
+        )
     assert text_of(deltas) == " one tw"
     assert completion.finish_reason == LENGTH
 
@@ -188,7 +221,9 @@ async def test_a_client_that_stops_reading_and_leaves_cancels_too() -> None:
     async with running_gateway(router) as client:
         call = client.generate(stop=common_pb2.StopConditions(max_new_tokens=900))
         number = (await router.next_sequence()).sequence
-        for _ in range(200):  # far above the client's window, so that the gateway stands still in a write
+        for _ in range(
+            200
+        ):  # far above the client's window, so that the gateway stands still in a write
             router.say(token(number, 5, bulky))
         await call.read()
         await router.all_said()
@@ -214,7 +249,9 @@ async def test_the_routers_failure_reaches_the_client_as_a_status(
     async with running_gateway(router) as client:
         call = client.generate()
         number = (await router.next_sequence()).sequence
-        router.say(token(number, 5), finished(number, reason, status=router_status, message="expert 3/7"))
+        router.say(
+            token(number, 5), finished(number, reason, status=router_status, message="expert 3/7")
+        )
         code, message = await failure_of(call)
     assert code == status
     assert router_status is None or message == "expert 3/7"

@@ -15,7 +15,10 @@ from tests.gateway.router_double import RouterDouble
 INSTRUMENTS = {
     (request_metrics, "_request_duration"): ("histogram", request_metrics.REQUEST_DURATION),
     (request_metrics, "_time_to_first_token"): ("histogram", request_metrics.TIME_TO_FIRST_TOKEN),
-    (request_metrics, "_time_per_output_token"): ("histogram", request_metrics.TIME_PER_OUTPUT_TOKEN),
+    (request_metrics, "_time_per_output_token"): (
+        "histogram",
+        request_metrics.TIME_PER_OUTPUT_TOKEN,
+    ),
     (micro_batcher, "_batch_requests"): ("histogram", micro_batcher.BATCH_REQUESTS),
     (micro_batcher, "_batch_tokens"): ("histogram", micro_batcher.BATCH_TOKENS),
     (routers, "_routers"): ("up_down_counter", routers.ROUTERS),
@@ -50,7 +53,10 @@ async def test_a_request_is_timed_by_the_conventional_names(reader: InMemoryMetr
         await client.refused("")
     found = points(reader)
     well, badly = found["gen_ai.server.request.duration"]
-    assert well.attributes == {"gen_ai.operation.name": "text_completion", "gen_ai.request.model": "tessera"}
+    assert well.attributes == {
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.request.model": "tessera",
+    }
     assert badly.attributes["error.type"] == "INVALID_ARGUMENT"
     assert found["gen_ai.server.time_to_first_token"][0].count == 1
     assert found["gen_ai.server.time_per_output_token"][0].count == 1

@@ -1,4 +1,6 @@
-"""Queues are bounded: what is beyond is refused at once, and a client above its rate waits its turn."""
+"""Queues are bounded: what is beyond is refused at once, and a client above its rate waits its
+turn.
+"""
 
 import asyncio
 from typing import Any
@@ -156,6 +158,8 @@ def test_clients_are_told_apart_by_credential_and_else_by_address_without_port()
     assert client_name(None, "ipv4:10.0.0.1:4000") == client_name(None, "ipv4:10.0.0.1:5000")
     assert client_name(None, "ipv6:%5B::1%5D:4000") == client_name(None, "ipv6:%5B::1%5D:5000")
     assert client_name(None, "ipv4:10.0.0.1:4000") != client_name(None, "ipv4:10.0.0.2:4000")
-    assert client_name("Bearer a", "ipv4:10.0.0.1:4000") == client_name("Bearer a", "ipv4:10.0.0.2:1")
+    assert client_name("Bearer a", "ipv4:10.0.0.1:4000") == client_name(
+        "Bearer a", "ipv4:10.0.0.2:1"
+    )
     assert client_name("Bearer a", "unix:") != client_name("Bearer b", "unix:")
     assert "Bearer" not in client_name("Bearer a", "unix:")

@@ -28,7 +28,11 @@ HUGE_PHASE = common_pb2.PhaseReceipt(
     **{field.name: MOST_64 for field in common_pb2.PhaseReceipt.DESCRIPTOR.fields}  # type: ignore[arg-type]
 )
 HUGE_RECEIPT = common_pb2.LatencyReceipt(
-    end_to_end_nanos=MOST_64, prefill=HUGE_PHASE, decode=HUGE_PHASE, retries=MOST_32, slowest_service="\x1b[2J" * 100
+    end_to_end_nanos=MOST_64,
+    prefill=HUGE_PHASE,
+    decode=HUGE_PHASE,
+    retries=MOST_32,
+    slowest_service="\x1b[2J" * 100,
 )
 
 
@@ -52,13 +56,22 @@ async def beside(client: Client, router: RouterDouble) -> AsyncIterator[None]:
 
 
 def order(**sampling: Any) -> Order:
-    fields: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 1} | sampling
+    fields: dict[str, Any] = {
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "seed": 1,
+    } | sampling
     return Order((1, 2), Sampling(**fields), 4, (), False, 0, "", "", Deadline.after(60))
 
 
 async def test_a_sequence_that_cannot_be_written_fails_and_its_batch_is_sent_without_it() -> None:
     admission, ledger = Admission(max_requests=9, max_tokens=99), StreamLedger("here:1")
-    bad, good = (GatewaySequence(made, admission.enter(), now_nanos=0) for made in (order(top_k=-1), order(top_k=1)))
+    bad, good = (
+        GatewaySequence(made, admission.enter(), now_nanos=0)
+        for made in (order(top_k=-1), order(top_k=1))
+    )
     ledger.submit([bad, good])
     message = ledger.next_message()
     assert message is not None
@@ -68,7 +81,9 @@ async def test_a_sequence_that_cannot_be_written_fails_and_its_batch_is_sent_wit
         await bad.next_events()
 
 
-async def test_a_batch_of_which_nothing_can_be_written_is_counted_by_the_router_all_the_same() -> None:
+async def test_a_batch_of_which_nothing_can_be_written_is_counted_by_the_router_all_the_same() -> (
+    None
+):
     admission, ledger = Admission(max_requests=9, max_tokens=99), StreamLedger("here:1")
     ledger.submit([GatewaySequence(order(seed=-1), admission.enter(), now_nanos=0)])
     message = ledger.next_message()
@@ -80,12 +95,18 @@ async def test_a_batch_of_which_nothing_can_be_written_is_counted_by_the_router_
     assert ledger.room.sequences == 2
 
 
-async def test_a_request_that_cannot_be_given_to_a_router_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_cannot_be_given_to_a_router_ends_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     generate = RequestReader.generate
 
     def poisoned(reader: RequestReader, request: pb.GenerateRequest) -> CheckedRequest:
         wanted = generate(reader, request)
-        return replace(wanted, sampling=replace(wanted.sampling, top_k=-1)) if request.text == "poison" else wanted
+        return (
+            replace(wanted, sampling=replace(wanted.sampling, top_k=-1))
+            if request.text == "poison"
+            else wanted
+        )
 
     monkeypatch.setattr(RequestReader, "generate", poisoned)
     router = RouterDouble()
@@ -114,22 +135,39 @@ async def test_a_token_that_cannot_be_decoded_ends_its_request_alone(
         assert await router.cancels.get() == sequence.sequence
 
 
-def odd_events(number: int) -> dict[str, tuple[Iterable[router_pb2.SequenceEvent], grpc.StatusCode]]:
+def odd_events(
+    number: int,
+) -> dict[str, tuple[Iterable[router_pb2.SequenceEvent], grpc.StatusCode]]:
     """What a router may say of a sequence, and how that ends it."""
     error, ok = common_pb2.FINISH_REASON_ERROR, grpc.StatusCode.OK
     event = router_pb2.SequenceEvent
     return {
         "nothing": ([event(sequence=number)], INTERNAL),
-        "an end without a reason": ([event(sequence=number, finish=router_pb2.SequenceFinish())], INTERNAL),
+        "an end without a reason": (
+            [event(sequence=number, finish=router_pb2.SequenceFinish())],
+            INTERNAL,
+        ),
         "a reason that there is not": ([finished(number, 99)], INTERNAL),  # type: ignore[arg-type]
         "a negative reason": ([finished(number, -5)], INTERNAL),  # type: ignore[arg-type]
         "an error that is none": ([finished(number, error)], INTERNAL),
         "a status that there is not": (
-            [event(sequence=number, finish=router_pb2.SequenceFinish(reason=error, status_code=MOST_32))],
+            [
+                event(
+                    sequence=number,
+                    finish=router_pb2.SequenceFinish(reason=error, status_code=MOST_32),
+                )
+            ],
             INTERNAL,
         ),
         "a long reason": (
-            [finished(number, error, status=grpc.StatusCode.NOT_FOUND, message="no\n\x1b[2J" + "é" * 50_000)],
+            [
+                finished(
+                    number,
+                    error,
+                    status=grpc.StatusCode.NOT_FOUND,
+                    message="no\n\x1b[2J" + "é" * 50_000,
+                )
+            ],
             grpc.StatusCode.NOT_FOUND,
         ),
         "two ends": ([finished(number), finished(number)], ok),
@@ -138,7 +176,11 @@ def odd_events(number: int) -> dict[str, tuple[Iterable[router_pb2.SequenceEvent
         "the largest token id": ([token(number, MOST_32), finished(number)], ok),
         "more tokens than asked for": ([token(number, 1)] * 40, INTERNAL),
         "huge numbers": (
-            [finished(number, receipt=HUGE_RECEIPT, router_nanos=MOST_64, overflowed_pairs=MOST_64)],
+            [
+                finished(
+                    number, receipt=HUGE_RECEIPT, router_nanos=MOST_64, overflowed_pairs=MOST_64
+                )
+            ],
             ok,
         ),
     }
@@ -168,7 +210,9 @@ async def test_credit_of_any_size_is_understood() -> None:
 
 
 @pytest.mark.parametrize("damaged", ["num_damaged_descriptions", "num_damaged_responses"])
-async def test_a_message_of_a_router_that_cannot_be_read_costs_its_stream_and_nothing_else(damaged: str) -> None:
+async def test_a_message_of_a_router_that_cannot_be_read_costs_its_stream_and_nothing_else(
+    damaged: str,
+) -> None:
     router = RouterDouble(answer=[1])
     setattr(router, damaged, 2)
     async with running_gateway(router) as client:  # which is when it has been asked again
@@ -176,8 +220,12 @@ async def test_a_message_of_a_router_that_cannot_be_read_costs_its_stream_and_no
         assert completion.usage.completion_tokens == 1
 
 
-@pytest.mark.parametrize("status", [None, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, INTERNAL])
-async def test_a_stream_that_a_router_ends_is_opened_again_whatever_its_status(status: grpc.StatusCode | None) -> None:
+@pytest.mark.parametrize(
+    "status", [None, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, INTERNAL]
+)
+async def test_a_stream_that_a_router_ends_is_opened_again_whatever_its_status(
+    status: grpc.StatusCode | None,
+) -> None:
     router = RouterDouble()
     async with running_gateway(router) as client:
         call = client.generate(stop=common_pb2.StopConditions(max_new_tokens=1))

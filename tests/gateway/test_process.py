@@ -1,4 +1,6 @@
-"""The gateway as a process: what it imports, how it starts, how it stops, and what it leaves behind."""
+"""The gateway as a process: what it imports, how it starts, how it stops, and what it leaves
+behind.
+"""
 
 import asyncio
 import random
@@ -26,18 +28,25 @@ def test_the_gateway_imports_neither_torch_nor_transformers() -> None:
         "import sys, services.gateway.app, services.gateway.__main__;"
         "print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert result.stdout.strip() == "[]"
 
 
-def process(*flags: str) -> AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+def process(
+    *flags: str,
+) -> AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
     """A gateway process and the stream on which it announces that it is ready."""
     return service_process("gateway", "--listen", "127.0.0.1:0", *flags)
 
 
 async def test_told_to_stop_it_finishes_what_it_accepted_and_refuses_what_is_new() -> None:
     router = RouterDouble()
-    async with serving_router(router) as address, process("--routers", address) as (running, announced):
+    async with (
+        serving_router(router) as address,
+        process("--routers", address) as (running, announced),
+    ):
         port = int((await announced.readline()).split()[1])
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             client = Client(channel, "")

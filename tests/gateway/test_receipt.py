@@ -25,8 +25,12 @@ def finish(*, received_nanos: int, router_nanos: int) -> Finish:
 
 
 def test_every_part_is_shown_and_the_rest_is_unaccounted() -> None:
-    times = GatewayTimes(1_000, tokenise_nanos=50, queue_nanos=60, taken_nanos=1_200, detokenise_nanos=70)
-    receipt = write_receipt(times, finish(received_nanos=9_200, router_nanos=7_500), ended_nanos=11_000)
+    times = GatewayTimes(
+        1_000, tokenise_nanos=50, queue_nanos=60, taken_nanos=1_200, detokenise_nanos=70
+    )
+    receipt = write_receipt(
+        times, finish(received_nanos=9_200, router_nanos=7_500), ended_nanos=11_000
+    )
     assert receipt.end_to_end_nanos == 10_000
     assert receipt.tokenise_nanos == 50
     assert receipt.gateway_queue_nanos == 60
@@ -38,7 +42,9 @@ def test_every_part_is_shown_and_the_rest_is_unaccounted() -> None:
 
 
 def test_without_the_routers_end_its_parts_are_unaccounted() -> None:
-    receipt = write_receipt(GatewayTimes(0, tokenise_nanos=10, taken_nanos=20), None, ended_nanos=100)
+    receipt = write_receipt(
+        GatewayTimes(0, tokenise_nanos=10, taken_nanos=20), None, ended_nanos=100
+    )
     assert (receipt.gateway_router_nanos, receipt.unaccounted_nanos) == (0, 90)
 
 
@@ -47,7 +53,9 @@ def test_no_part_is_ever_negative(
     tokenise: int, queue: int, taken: int, detokenise: int, received: int, router: int, end: int
 ) -> None:
     times = GatewayTimes(0, tokenise, queue, taken, detokenise)
-    receipt = write_receipt(times, finish(received_nanos=received, router_nanos=router), ended_nanos=end)
+    receipt = write_receipt(
+        times, finish(received_nanos=received, router_nanos=router), ended_nanos=end
+    )
     assert receipt.gateway_router_nanos >= 0
     assert receipt.unaccounted_nanos >= 0
 
@@ -57,7 +65,10 @@ async def test_the_gateway_fills_its_parts_in_around_the_routers() -> None:
     async with running_gateway(router) as client:
         call = client.generate()
         number = (await router.next_sequence()).sequence
-        router.say(token(number, 5), finished(number, receipt=ROUTER_PARTS, router_nanos=1, overflowed_pairs=3))
+        router.say(
+            token(number, 5),
+            finished(number, receipt=ROUTER_PARTS, router_nanos=1, overflowed_pairs=3),
+        )
         *_, last = [event async for event in call]
     receipt = last.completion.receipt
     assert receipt.decode == ROUTER_PARTS.decode

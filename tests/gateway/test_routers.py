@@ -24,7 +24,10 @@ def ids(num_tokens: int) -> dict[str, Any]:
 
 
 async def test_the_router_with_most_credit_gets_the_batch() -> None:
-    small, large = RouterDouble(kv_tokens=100, acknowledges=False), RouterDouble(kv_tokens=200, acknowledges=False)
+    small, large = (
+        RouterDouble(kv_tokens=100, acknowledges=False),
+        RouterDouble(kv_tokens=200, acknowledges=False),
+    )
     async with running_gateway(small, large) as client:
         await client.until_up(2)
         calls = [client.generate(**ids(1)) for _ in range(2)]
@@ -81,7 +84,9 @@ async def test_what_waits_fails_when_no_router_comes_back_in_time() -> None:
         routers = AsyncExitStack()
         router = RouterDouble(sequences=0)
         address = await routers.enter_async_context(serving_router(router))
-        client = await stack.enter_async_context(connected(routers=[address], router_grace_seconds=0.05))
+        client = await stack.enter_async_context(
+            connected(routers=[address], router_grace_seconds=0.05)
+        )
         waiting = client.generate()
         await client.stub.GetModel(pb.GetModelRequest())
         await routers.aclose()
@@ -123,7 +128,9 @@ async def test_a_gateway_refuses_to_start_with_a_router_of_another_vocabulary() 
         with pytest.raises(ExceptionGroup) as failure:
             async with gateway(settings) as running:
                 await running.until_ready()
-    assert failure.group_contains(BadState, match="a vocabulary of 32000, the gateway's checkpoint one of 4096")
+    assert failure.group_contains(
+        BadState, match="a vocabulary of 32000, the gateway's checkpoint one of 4096"
+    )
 
 
 async def test_a_gateway_refuses_to_start_with_a_router_of_another_tokenizer() -> None:
@@ -135,7 +142,7 @@ async def test_a_gateway_refuses_to_start_with_a_router_of_another_tokenizer() -
     assert failure.group_contains(BadState, match=r"'tessera' has another tokenizer\.json than the")
 
 
-async def test_a_router_that_comes_back_with_another_tokenizer_is_refused_and_requests_are_told_why() -> None:
+async def test_a_router_that_comes_back_with_another_tokenizer_is_refused_and_why_is_told() -> None:
     router = RouterDouble(answer=[5], tokenizer_digest=tokenizer_digest(EMBEDDED_MODEL))
     async with running_gateway(router, router_grace_seconds=0) as client:
         await client.complete()
@@ -145,21 +152,29 @@ async def test_a_router_that_comes_back_with_another_tokenizer_is_refused_and_re
             await router.described.get()
         status, message = await client.refused()
         assert status == grpc.StatusCode.FAILED_PRECONDITION
-        assert message.startswith("no router can be reached: the router's model 'tessera' has another tokenizer.json")
+        assert message.startswith(
+            "no router can be reached: the router's model 'tessera' has another tokenizer.json"
+        )
         router.description.tokenizer_digest = former
         await client.until_up(1)
         await client.complete()
 
 
 @pytest.mark.parametrize("other", [{"model_digest": "another"}, {"trunk_hash": b"another"}])
-async def test_of_two_routers_of_different_checkpoints_only_the_first_is_used(other: dict[str, Any]) -> None:
+async def test_of_two_routers_of_different_checkpoints_only_the_first_is_used(
+    other: dict[str, Any],
+) -> None:
     first, second = (
         RouterDouble(answer=[5], trunk_hash=b"one"),
         RouterDouble(answer=[5], **{"trunk_hash": b"one"} | other),
     )
     for router in (first, second):
         router.may_begin.clear()
-    async with serving_router(first) as one, serving_router(second) as two, asyncio.TaskGroup() as tasks:
+    async with (
+        serving_router(first) as one,
+        serving_router(second) as two,
+        asyncio.TaskGroup() as tasks,
+    ):
         tasks.create_task(begin_once_both_are_described(first, second))
         async with connected(routers=[one, two]) as client:
             await refused_one(first, second)
@@ -183,11 +198,15 @@ async def refused_one(*routers: RouterDouble) -> None:
         each.cancel()
 
 
-async def test_a_gateway_waits_for_its_router_and_is_not_healthy_meanwhile(unused_tcp_port: int) -> None:
+async def test_a_gateway_waits_for_its_router_and_is_not_healthy_meanwhile(
+    unused_tcp_port: int,
+) -> None:
     address = f"127.0.0.1:{unused_tcp_port}"
     settings = GatewaySettings(listen="127.0.0.1:0", routers=[address], drain_seconds=0)
     async with gateway(settings) as running, AsyncExitStack() as stack:
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{running.port}"))
+        channel = await stack.enter_async_context(
+            grpc.aio.insecure_channel(f"127.0.0.1:{running.port}")
+        )
         client = Client(channel, "")
         assert await client.health() == "NOT_SERVING"
         assert await client.refused() == (UNAVAILABLE, "no router can be reached")
@@ -197,7 +216,9 @@ async def test_a_gateway_is_healthy_while_a_router_can_be_reached() -> None:
     async with AsyncExitStack() as stack:
         routers = AsyncExitStack()
         address = await routers.enter_async_context(serving_router(RouterDouble()))
-        client = await stack.enter_async_context(connected(routers=[address], router_grace_seconds=0))
+        client = await stack.enter_async_context(
+            connected(routers=[address], router_grace_seconds=0)
+        )
         watch = client.watch_health()
         while await anext(watch) != "SERVING":
             pass
@@ -205,7 +226,9 @@ async def test_a_gateway_is_healthy_while_a_router_can_be_reached() -> None:
         assert await anext(watch) == "NOT_SERVING"
 
 
-async def test_a_router_that_ends_a_sequence_without_a_token_for_its_own_reason_is_believed() -> None:
+async def test_a_router_that_ends_a_sequence_without_a_token_for_its_own_reason_is_believed() -> (
+    None
+):
     router = RouterDouble()
     async with running_gateway(router) as client:
         call = client.generate()

@@ -21,7 +21,9 @@ def test_a_flag_wins_over_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOESAIC_GATEWAY_MAX_BATCH_REQUESTS", "3")
     monkeypatch.setenv("MOESAIC_GATEWAY_MAX_WAITING_REQUESTS", "4")
     monkeypatch.setenv("MOESAIC_GATEWAY_ROUTERS", "a:1,dns:///b:2")
-    settings = load(GatewaySettings, ["--max-batch-requests", "5", "--model", "/models/x"], "moesaic gateway")
+    settings = load(
+        GatewaySettings, ["--max-batch-requests", "5", "--model", "/models/x"], "moesaic gateway"
+    )
     assert (settings.max_batch_requests, settings.max_waiting_requests) == (5, 4)
     assert settings.routers == ["a:1", "dns:///b:2"]
     assert settings.model == Path("/models/x")
@@ -58,5 +60,7 @@ def test_a_bad_value_is_refused_by_the_fields_name(field: str, value: Any) -> No
 
 
 def test_a_default_timeout_above_the_most_is_refused_by_both_names() -> None:
-    with pytest.raises(ValidationError, match=r"default_timeout_seconds \(9\) is above max_timeout_seconds \(8\)"):
+    with pytest.raises(
+        ValidationError, match=r"default_timeout_seconds \(9\) is above max_timeout_seconds \(8\)"
+    ):
         GatewaySettings(default_timeout_seconds=9, max_timeout_seconds=8)

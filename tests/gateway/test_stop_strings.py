@@ -11,12 +11,18 @@ from tests.gateway.tokenizers_of_each_kind import byte_level
 TOKENIZER = byte_level()
 # Few letters, so that stop strings are found, overlap and begin in vain.
 NARROW = st.text("ab é", max_size=25)
-WIDE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=REPLACEMENT), max_size=25)
-STOPS = st.lists(st.text("ab é", min_size=1, max_size=4) | st.text(min_size=1, max_size=3), max_size=4)
+WIDE = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters=REPLACEMENT), max_size=25
+)
+STOPS = st.lists(
+    st.text("ab é", min_size=1, max_size=4) | st.text(min_size=1, max_size=3), max_size=4
+)
 
 
 def expected(text: str, stops: list[str]) -> tuple[str, str | None]:
-    """The definition: text grows by single characters until some stop string ends it; the longest of them counts."""
+    """The definition: text grows by single characters until some stop string ends it; the longest
+    of them counts.
+    """
     for end in range(1, len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
@@ -26,7 +32,9 @@ def expected(text: str, stops: list[str]) -> tuple[str, str | None]:
 
 
 @given(pieces=st.lists(NARROW, max_size=8), stops=STOPS)
-def test_text_ends_at_the_first_stop_string_however_it_is_cut(pieces: list[str], stops: list[str]) -> None:
+def test_text_ends_at_the_first_stop_string_however_it_is_cut(
+    pieces: list[str], stops: list[str]
+) -> None:
     subject = StopStrings(stops)
     shown = "".join([*(subject.feed(piece) for piece in pieces), subject.flush()])
     assert (shown, subject.matched) == expected("".join(pieces), stops)

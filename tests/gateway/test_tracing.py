@@ -6,7 +6,14 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from services.runtime.tracing import Recorder, recording_with
 from tests.gateway.gateway_client import running_gateway
 from tests.gateway.router_double import RouterDouble
-from tests.recorded_spans import PARENT_ID, TRACE_ID, TRACEPARENT, RecordedSpans, attributes_of, recorded_spans
+from tests.recorded_spans import (
+    PARENT_ID,
+    TRACE_ID,
+    TRACEPARENT,
+    RecordedSpans,
+    attributes_of,
+    recorded_spans,
+)
 
 METADATA = [("traceparent", TRACEPARENT), ("tracestate", "vendor=1")]
 

@@ -31,7 +31,9 @@ def sequence(prompt_tokens: int, max_new_tokens: int = 1, deadline: Deadline = N
     sizes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), max_size=30),
     rooms=st.lists(st.builds(Room, st.integers(0, 8), st.integers(0, 80)), max_size=30),
 )
-def test_batches_keep_order_and_every_bound(sizes: list[tuple[int, int]], rooms: list[Room]) -> None:
+def test_batches_keep_order_and_every_bound(
+    sizes: list[tuple[int, int]], rooms: list[Room]
+) -> None:
     queue = WaitingQueue(max_batch_requests=5, max_batch_tokens=15)
     sequences = [sequence(*size) for size in sizes]
     for each in sequences:

@@ -19,10 +19,17 @@ def byte_fallback() -> Tokenizer:
     vocabulary = {name: token_id for token_id, name in enumerate(names)}
     merges = [("▁", "the"), ("▁", "a"), ("t", "h"), ("th", "e"), ("▁", "▁"), ("▁", "b")]
     known = [(left, right) for left, right in merges if left in vocabulary and right in vocabulary]
-    tokenizer = Tokenizer(models.BPE(vocabulary, known, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, known, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
     return tokenizer
@@ -30,7 +37,9 @@ def byte_fallback() -> Tokenizer:
 
 def metaspace() -> Tokenizer:
     """T5's kind: the first token's space is stripped."""
-    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(_PIECES)}, unk_token="."))
+    tokenizer = Tokenizer(
+        models.WordLevel({name: i for i, name in enumerate(_PIECES)}, unk_token=".")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
@@ -38,17 +47,23 @@ def metaspace() -> Tokenizer:
 
 
 def llama_2s() -> Tokenizer:
-    """Mixtral's and Phi-3.5's as published: a normaliser puts the ▁ before the text, the decoder strips it."""
+    """Mixtral's and Phi-3.5's as published: a normaliser puts the ▁ before the text, the decoder
+    strips it.
+    """
     tokenizer = byte_fallback()
     tokenizer.pre_tokenizer = None
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     return tokenizer
 
 
 def word_piece() -> Tokenizer:
     """BERT's: words but for their continuations, and no space before a full stop."""
     names = ("[UNK]", "the", "##re", "a", "##b", ".", "'", "s", "don", "##t", "##")
-    tokenizer = Tokenizer(models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="[UNK]")
+    )
     tokenizer.decoder = decoders.WordPiece(cleanup=True)
     tokenizer.add_special_tokens([AddedToken("[SEP]", special=True)])
     return tokenizer

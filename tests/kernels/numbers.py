@@ -19,7 +19,9 @@ def unaligned(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def assert_close(got: torch.Tensor, exact: torch.Tensor, *, units: float = 1) -> None:
-    """`got` is `exact` (in float64) but for so many roundings of its dtype, each relative to the largest number."""
+    """`got` is `exact` (in float64) but for so many roundings of its dtype, each relative to the
+    largest number.
+    """
     assert got.shape == exact.shape
     allowed = units * torch.finfo(got.dtype).eps * exact.abs().max()
     worst = (got.double() - exact).abs().max()

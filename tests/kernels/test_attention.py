@@ -1,4 +1,6 @@
-"""Attention over the cache against float64, sequence by sequence, and that a token's bits are its own."""
+"""Attention over the cache against float64, sequence by sequence, and that a token's bits are its
+own.
+"""
 
 import numpy as np
 import pytest
@@ -24,13 +26,19 @@ def tensors(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Tensors:
     return query, keys, random(NUM_SLOTS, key_heads, value_width, dtype=dtype, seed=2)
 
 
-def exact(of: Tensors, scaling: float, window: int | None = None, sinks: torch.Tensor | None = None) -> torch.Tensor:
+def exact(
+    of: Tensors, scaling: float, window: int | None = None, sinks: torch.Tensor | None = None
+) -> torch.Tensor:
     query, keys, values = (tensor.double() for tensor in of)
     group = query.shape[1] // keys.shape[1]
     results = []
-    for token, (first, count) in enumerate(zip(FIRST_SLOTS.tolist(), NUM_KEYS.tolist(), strict=True)):
+    for token, (first, count) in enumerate(
+        zip(FIRST_SLOTS.tolist(), NUM_KEYS.tolist(), strict=True)
+    ):
         seen = slice(first + max(0, count - window) if window else first, first + count)
-        own_keys, own_values = (t[seen].transpose(0, 1).repeat_interleave(group, 0) for t in (keys, values))
+        own_keys, own_values = (
+            t[seen].transpose(0, 1).repeat_interleave(group, 0) for t in (keys, values)
+        )
         scores = (own_keys @ query[token, :, :, None])[..., 0] * scaling
         if sinks is not None:
             scores = torch.cat([scores, sinks.double()[:, None]], dim=1)
@@ -44,7 +52,11 @@ def exact(of: Tensors, scaling: float, window: int | None = None, sinks: torch.T
 @pytest.mark.parametrize("window", [None, 1, 20, 1000])
 @pytest.mark.parametrize("has_sinks", [False, True])
 def test_each_token_attends_to_its_own_keys(
-    level: str, dtype: torch.dtype, shape: tuple[int, int, int, int], window: int | None, has_sinks: bool
+    level: str,
+    dtype: torch.dtype,
+    shape: tuple[int, int, int, int],
+    window: int | None,
+    has_sinks: bool,
 ):
     of = tensors(shape, dtype)
     sinks = random(shape[0], dtype=dtype, seed=3) * 3 if has_sinks else None
@@ -60,20 +72,35 @@ def test_a_token_has_the_same_bits_alone_elsewhere_and_in_any_batch(
 ):
     query, keys, values = tensors(shape, dtype)
     together = kernels.attend(query, keys, values, FIRST_SLOTS, NUM_KEYS, 0.2)
-    for token, (first, count) in enumerate(zip(FIRST_SLOTS.tolist(), NUM_KEYS.tolist(), strict=True)):
+    for token, (first, count) in enumerate(
+        zip(FIRST_SLOTS.tolist(), NUM_KEYS.tolist(), strict=True)
+    ):
         own = [
-            torch.cat([cache.new_ones(3, *cache.shape[1:]), cache[first : first + count]]) for cache in (keys, values)
+            torch.cat([cache.new_ones(3, *cache.shape[1:]), cache[first : first + count]])
+            for cache in (keys, values)
         ]
-        alone = kernels.attend(query[token : token + 1], *own, np.array([3]), np.array([count]), 0.2)
+        alone = kernels.attend(
+            query[token : token + 1], *own, np.array([3]), np.array([count]), 0.2
+        )
         assert torch.equal(alone[0], together[token])
 
 
 def test_bfloat16_is_rounded_where_torch_s_fused_attention_rounds(level: str):
     # Weights 1 and e^-1: the second is rounded for its product with the value, not for the sum.
-    keys = torch.tensor([1.0, 0.0], dtype=torch.bfloat16).reshape(2, 1, 1).expand(2, 1, 32).contiguous()
+    keys = (
+        torch.tensor([1.0, 0.0], dtype=torch.bfloat16)
+        .reshape(2, 1, 1)
+        .expand(2, 1, 32)
+        .contiguous()
+    )
     query = torch.zeros(1, 1, 32, dtype=torch.bfloat16)
     query[..., 0] = 1
-    values = torch.tensor([0.0, 256.0], dtype=torch.bfloat16).reshape(2, 1, 1).expand(2, 1, 32).contiguous()
+    values = (
+        torch.tensor([0.0, 256.0], dtype=torch.bfloat16)
+        .reshape(2, 1, 1)
+        .expand(2, 1, 32)
+        .contiguous()
+    )
     got = kernels.attend(query, keys, values, np.array([0]), np.array([2]), 1.0)
     power = torch.tensor(-1.0).exp()
     rounded = power.bfloat16().float() * 256 / (1 + power)
@@ -102,14 +129,18 @@ def test_a_token_without_keys_gets_zeros(level: str):
     assert got[1].abs().sum() > 0
 
 
-@pytest.mark.parametrize(("first_slot", "count"), [(199, 2), (-1, 2), (0, -1), (200, 1), (0, 1 << 40)])
+@pytest.mark.parametrize(
+    ("first_slot", "count"), [(199, 2), (-1, 2), (0, -1), (200, 1), (0, 1 << 40)]
+)
 def test_slots_that_are_not_there_are_refused(level: str, first_slot: int, count: int):
     query, keys, values = tensors(SHAPES[0], torch.float32)
     with pytest.raises(IndexError, match=r"beyond the cache|is below 0"):
         kernels.attend(query[:1], keys, values, np.array([first_slot]), np.array([count]), 0.2)
 
 
-@pytest.mark.parametrize("case", ["half", "mixed", "widths", "groups", "gaps", "device", "scaling", "window", "sinks"])
+@pytest.mark.parametrize(
+    "case", ["half", "mixed", "widths", "groups", "gaps", "device", "scaling", "window", "sinks"]
+)
 def test_what_it_does_not_take_is_refused(case: str):
     query, keys, values = tensors(SHAPES[0], torch.float32)
     index = np.zeros(len(query), np.int64)
@@ -118,7 +149,14 @@ def test_what_it_does_not_take_is_refused(case: str):
         "mixed": (query, keys.bfloat16(), values, index, index, 1.0),
         "widths": (query[..., :31], keys, values, index, index, 1.0),
         "groups": (query[:, :5], keys, values, index, index, 1.0),
-        "gaps": (query, keys[:, :, ::2].repeat(1, 1, 2)[..., :32].mT.contiguous().mT, values, index, index, 1.0),
+        "gaps": (
+            query,
+            keys[:, :, ::2].repeat(1, 1, 2)[..., :32].mT.contiguous().mT,
+            values,
+            index,
+            index,
+            1.0,
+        ),
         "device": (query.to("meta"), keys, values, index, index, 1.0),
         "scaling": (query, keys, values, index, index, 0.0),
         "window": (query, keys, values, index, index, 1.0, 0),

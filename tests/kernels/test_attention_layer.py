@@ -1,4 +1,6 @@
-"""A layer in one call gives the bits of the kernels that it is made of, and refuses what does not fit."""
+"""A layer in one call gives the bits of the kernels that it is made of, and refuses what does not
+fit.
+"""
 
 from dataclasses import replace
 
@@ -23,7 +25,9 @@ def weights(dtype: torch.dtype, *, norms: bool = False, biases: bool = False) ->
         joined_bias=random(num_joined, dtype=dtype, seed=1) if biases else None,
         out=random(HIDDEN, HEADS * WIDTH, dtype=dtype, seed=2),
         out_bias=random(HIDDEN, dtype=dtype, seed=3) if biases else None,
-        norms=HeadNorms(random(WIDTH, dtype=dtype, seed=4), random(WIDTH, dtype=dtype, seed=5), 1e-6, 1e-3)
+        norms=HeadNorms(
+            random(WIDTH, dtype=dtype, seed=4), random(WIDTH, dtype=dtype, seed=5), 1e-6, 1e-3
+        )
         if norms
         else None,
         num_heads=HEADS,
@@ -42,7 +46,11 @@ def cache(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def by_parts(
-    hidden: torch.Tensor, of: AttentionWeights, keys: torch.Tensor, values: torch.Tensor, window: int | None
+    hidden: torch.Tensor,
+    of: AttentionWeights,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    window: int | None,
 ) -> torch.Tensor:
     product = kernels.linear(hidden, of.joined, of.joined_bias).view(len(hidden), -1, WIDTH)
     query, key, value = product.split([HEADS, KEY_HEADS, KEY_HEADS], dim=1)
@@ -53,7 +61,9 @@ def by_parts(
     kernels.apply_rotary(query, cosines, sines)
     kernels.apply_rotary(key, cosines, sines)
     keys[list(WRITTEN)], values[list(WRITTEN)] = key[:3], value[:3]
-    attended = kernels.attend(query, keys, values, np.array(FIRST_SLOTS), np.array(NUM_KEYS), SCALING, window)
+    attended = kernels.attend(
+        query, keys, values, np.array(FIRST_SLOTS), np.array(NUM_KEYS), SCALING, window
+    )
     return kernels.linear(attended.view(len(hidden), -1), of.out, of.out_bias)
 
 
@@ -75,7 +85,9 @@ def test_a_layer_has_the_bits_of_its_parts(
 
 
 @pytest.mark.parametrize("written", [(6, 55, SLOTS), (6, 55, -1)])
-def test_a_slot_beyond_the_cache_is_refused_before_anything_is_written(level: str, written: tuple[int, ...]):
+def test_a_slot_beyond_the_cache_is_refused_before_anything_is_written(
+    level: str, written: tuple[int, ...]
+):
     keys, values = cache(torch.float32)
     layer, before = AttentionLayer(weights(torch.float32), SCALING), keys.clone()
     with pytest.raises(IndexError, match="below"):
@@ -87,7 +99,12 @@ def test_a_slot_beyond_the_cache_is_refused_before_anything_is_written(level: st
 
 @pytest.mark.parametrize(
     "hidden",
-    [torch.ones(3, HIDDEN), torch.ones(4, HIDDEN + 1), torch.ones(4, HIDDEN).bfloat16(), torch.ones(HIDDEN, 4).T],
+    [
+        torch.ones(3, HIDDEN),
+        torch.ones(4, HIDDEN + 1),
+        torch.ones(4, HIDDEN).bfloat16(),
+        torch.ones(HIDDEN, 4).T,
+    ],
 )
 def test_hidden_states_of_another_kind_are_refused(level: str, hidden: torch.Tensor):
     layer = AttentionLayer(weights(torch.float32), SCALING)

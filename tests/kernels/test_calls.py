@@ -13,26 +13,36 @@ import pytest
 from services.kernels.level import _native
 from services.wire.native.messages import _codec
 
-MODULES = {module.__name__.split(".")[-1]: module for module in (_native, _codec) if module is not None}
+MODULES = {
+    module.__name__.split(".")[-1]: module for module in (_native, _codec) if module is not None
+}
 SERVICES = Path(__file__).parents[2] / "services"
 
 pytestmark = pytest.mark.skipif(len(MODULES) < 2, reason="the kernels or the codec were not built")
 
 
 def signatures(module: ModuleType) -> dict[str, inspect.Signature]:
-    return {name: inspect.signature(function) for name, function in inspect.getmembers(module, inspect.isbuiltin)}
+    return {
+        name: inspect.signature(function)
+        for name, function in inspect.getmembers(module, inspect.isbuiltin)
+    }
 
 
 def calls() -> Iterator[tuple[Callable[..., object], list[str]]]:
     """Every compiled function that takes keyword arguments, and their names."""
     for module in MODULES.values():
         for name, signature in signatures(module).items():
-            if any(parameter.kind is parameter.KEYWORD_ONLY for parameter in signature.parameters.values()):
+            if any(
+                parameter.kind is parameter.KEYWORD_ONLY
+                for parameter in signature.parameters.values()
+            ):
                 yield getattr(module, name), list(signature.parameters)
 
 
 CALLS = list(calls())
-each_call = pytest.mark.parametrize(("call", "names"), CALLS, ids=[call.__name__ for call, _ in CALLS])
+each_call = pytest.mark.parametrize(
+    ("call", "names"), CALLS, ids=[call.__name__ for call, _ in CALLS]
+)
 each_module = pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
 
 
@@ -54,7 +64,8 @@ def test_the_stub_names_every_argument_that_the_module_takes(module: ModuleType)
     }
     assert said == {
         name: [
-            (parameter.name, parameter.kind is parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()
+            (parameter.name, parameter.kind is parameter.KEYWORD_ONLY)
+            for parameter in signature.parameters.values()
         ]
         for name, signature in signatures(module).items()
     }
@@ -76,18 +87,32 @@ def test_arguments_come_in_any_order() -> None:
 
     def scattered(names: list[str]) -> tuple[object, list[int]]:
         results = np.zeros(12, np.int64)
-        of = {"experts": experts, "owners": owners, "results": results, "num_pairs": 4, "num_experts": 3, "top_k": 2}
+        of = {
+            "experts": experts,
+            "owners": owners,
+            "results": results,
+            "num_pairs": 4,
+            "num_experts": 3,
+            "top_k": 2,
+        }
         return _native.scatter(**{name: of[name] for name in names}), results.tolist()
 
     names = next(names for call, names in CALLS if call.__name__ == "scatter")
     expected = scattered(names)
     assert expected[0] == [(0, 0, 3, 2, 2), (1, 3, 1, 1, 1)]
     for i in range(len(names)):
-        assert scattered(names[i:] + names[:i]) == scattered(names[::-1]) == scattered(names) == expected
+        assert (
+            scattered(names[i:] + names[:i])
+            == scattered(names[::-1])
+            == scattered(names)
+            == expected
+        )
 
 
 @each_call
-def test_each_argument_that_is_missing_is_named(call: Callable[..., object], names: list[str]) -> None:
+def test_each_argument_that_is_missing_is_named(
+    call: Callable[..., object], names: list[str]
+) -> None:
     for missing in names:
         with pytest.raises(TypeError, match=rf"{call.__name__}\(\) wants the argument '{missing}'"):
             call(**zeros([name for name in names if name != missing]))
@@ -109,7 +134,12 @@ def test_an_argument_given_twice_is_named(call: Callable[..., object], names: li
     # Python itself lets none through; a caller in C may.
     vectorcall = ctypes.pythonapi.PyObject_Vectorcall
     vectorcall.restype = ctypes.py_object
-    vectorcall.argtypes = [ctypes.py_object, ctypes.POINTER(ctypes.py_object), ctypes.c_size_t, ctypes.py_object]
+    vectorcall.argtypes = [
+        ctypes.py_object,
+        ctypes.POINTER(ctypes.py_object),
+        ctypes.c_size_t,
+        ctypes.py_object,
+    ]
     doubled = (*names, names[-1])
     with pytest.raises(TypeError, match=rf"{call.__name__}\(\) was given twice '{names[-1]}'"):
         vectorcall(call, (ctypes.py_object * len(doubled))(*[0] * len(doubled)), 0, doubled)
@@ -118,7 +148,9 @@ def test_an_argument_given_twice_is_named(call: Callable[..., object], names: li
 @each_call
 def test_positional_arguments_are_refused(call: Callable[..., object], names: list[str]) -> None:
     for named in ({}, zeros(names), zeros(names[2:])):
-        with pytest.raises(TypeError, match=rf"{call.__name__}\(\) takes keyword arguments alone, not 2 positional"):
+        with pytest.raises(
+            TypeError, match=rf"{call.__name__}\(\) takes keyword arguments alone, not 2 positional"
+        ):
             call(0, 0, **named)
 
 
@@ -139,7 +171,9 @@ def test_positional_arguments_are_refused(call: Callable[..., object], names: li
         ("attention_layer", "layer", ctypes.pythonapi, ValueError),
     ],
 )
-def test_a_value_of_another_kind_is_refused(call: str, name: str, value: object, error: type[Exception]) -> None:
+def test_a_value_of_another_kind_is_refused(
+    call: str, name: str, value: object, error: type[Exception]
+) -> None:
     function, names = next(each for each in CALLS if each[0].__name__ == call)
     with pytest.raises(error):
         function(**zeros(names) | {name: value})

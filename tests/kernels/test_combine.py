@@ -20,27 +20,34 @@ def bytes_of(rows: torch.Tensor, gap: int = 0) -> memoryview:
 
 
 def replies_of(rows: torch.Tensor, owners: np.ndarray, seed: int) -> Replies:
-    """The rows [pairs, width] as those that own them reply, in any order; those of -1 are missing."""
+    """The rows [pairs, width] as those that own them reply, in any order; those of -1
+    are missing.
+    """
     services = np.random.default_rng(seed).permutation(np.unique(owners[owners >= 0]))
     parts = [np.flatnonzero(owners == service) for service in services]
     return [(bytes_of(rows[torch.from_numpy(part)], gap), part) for gap, part in enumerate(parts)]
 
 
-def combined_by_torch(rows: torch.Tensor, weights: torch.Tensor, out_dtype: torch.dtype) -> torch.Tensor:
+def combined_by_torch(
+    rows: torch.Tensor, weights: torch.Tensor, out_dtype: torch.dtype
+) -> torch.Tensor:
     weighted = rows.view(*weights.shape, rows.shape[1]) * weights[..., None]
     return (weighted.sum(1) if weights.shape[1] > 1 else weighted[:, 0]).to(out_dtype)
 
 
 def same_bits(got: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether all bits agree, those of zeros and of what is not a number included."""
-    return got.dtype is expected.dtype and torch.equal(got.view(torch.uint8), expected.contiguous().view(torch.uint8))
+    return got.dtype is expected.dtype and torch.equal(
+        got.view(torch.uint8), expected.contiguous().view(torch.uint8)
+    )
 
 
 @pytest.mark.usefixtures("level_of_examples")
 @given(
     num_tokens=st.integers(0, 6),
     slots_and_width=st.one_of(
-        st.tuples(st.integers(1, 4), st.integers(1, 70)), st.tuples(st.integers(1, 16), st.sampled_from([32, 64, 192]))
+        st.tuples(st.integers(1, 4), st.integers(1, 70)),
+        st.tuples(st.integers(1, 16), st.sampled_from([32, 64, 192])),
     ),
     dtypes=st.tuples(DTYPE, DTYPE, DTYPE),
     seed=st.integers(0, 2**32 - 1),
@@ -60,9 +67,13 @@ def test_sums_are_torch_s_to_the_bit_whatever_lies_where_and_what_is_missing(
 
 @pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_zeros_infinities_and_subnormals_are_summed_as_torch_does(level: str, dtype: torch.dtype, top_k: int):
+def test_zeros_infinities_and_subnormals_are_summed_as_torch_does(
+    level: str, dtype: torch.dtype, top_k: int
+):
     tiny = torch.finfo(dtype).smallest_normal
-    special = torch.tensor([0.0, -0.0, tiny / 2, -tiny / 2, torch.finfo(dtype).max, float("inf")], dtype=dtype)
+    special = torch.tensor(
+        [0.0, -0.0, tiny / 2, -tiny / 2, torch.finfo(dtype).max, float("inf")], dtype=dtype
+    )
     rows = torch.cartesian_prod(*[special] * 4).reshape(-1, 4)
     rows = rows[: len(rows) // top_k * top_k]
     weights = torch.tensor([[0.5, -1.0]], dtype=dtype).expand(len(rows) // top_k, 2)[:, :top_k]
@@ -75,14 +86,18 @@ def test_zeros_infinities_and_subnormals_are_summed_as_torch_does(level: str, dt
 def test_a_weight_that_is_no_number_spoils_its_own_token_alone(level: str):
     weights = torch.tensor([[1.0, float("nan")], [1.0, 1.0]])
     rows = torch.ones(2, 3)
-    got = kernels.combine([(bytes_of(rows), np.array([0, 2]))], weights, 3, torch.float32, torch.float32)
+    got = kernels.combine(
+        [(bytes_of(rows), np.array([0, 2]))], weights, 3, torch.float32, torch.float32
+    )
     assert got[0].isnan().all()
     assert got[1].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_long_sum_lets_rows_be_read_while_other_threads_run(level: str):
     rows, weights = random(128 * 8, 2048, dtype=torch.bfloat16), random(128, 8, dtype=torch.float32)
-    got = kernels.combine([(bytes_of(rows), np.arange(1024))], weights, 2048, torch.bfloat16, torch.bfloat16)
+    got = kernels.combine(
+        [(bytes_of(rows), np.arange(1024))], weights, 2048, torch.bfloat16, torch.bfloat16
+    )
     assert same_bits(got, combined_by_torch(rows, weights, torch.bfloat16))
 
 
@@ -98,7 +113,16 @@ def test_a_long_sum_lets_rows_be_read_while_other_threads_run(level: str):
         (torch.float32, torch.ones(2, 17), 32, torch.float32),
         (torch.float32, torch.ones(2, 2), 0, torch.float32),
     ],
-    ids=["half rows", "half weights", "half sums", "device", "no slots", "odd width", "many slots", "no width"],
+    ids=[
+        "half rows",
+        "half weights",
+        "half sums",
+        "device",
+        "no slots",
+        "odd width",
+        "many slots",
+        "no width",
+    ],
 )
 def test_what_torch_sums_in_another_way_is_refused(
     dtype: torch.dtype, weights: torch.Tensor, width: int, out_dtype: torch.dtype

@@ -25,7 +25,8 @@ def test_normalisation_is_llama_s(level: str, dtype: torch.dtype, shape: tuple[i
     assert got.shape == expected.shape
     if got.numel():
         assert_close(got, expected.double(), units=4 if dtype is torch.float32 else 1)
-        # The mean is summed up in another order: a quotient between two bfloat16 may fall to the other side.
+        # The mean is summed up in another order: a quotient between two bfloat16 may fall to the
+        # other side.
         assert dtype is torch.float32 or (got != expected).float().mean() <= 0.01
 
 

@@ -15,10 +15,18 @@ NUM_SLOTS = 5
 SIZES = [(192, 96), (40, 24), (37, 11)]
 
 
-def weights(hidden: int, intermediate: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def weights(
+    hidden: int, intermediate: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
     """gate_up and down, with gaps between slots as the pool has them."""
-    gate_up = random(NUM_SLOTS, 2 * intermediate * hidden + 32, dtype=torch.float32, seed=1) * hidden**-0.5
-    down = random(NUM_SLOTS, intermediate * hidden + 32, dtype=torch.float32, seed=2) * intermediate**-0.5
+    gate_up = (
+        random(NUM_SLOTS, 2 * intermediate * hidden + 32, dtype=torch.float32, seed=1)
+        * hidden**-0.5
+    )
+    down = (
+        random(NUM_SLOTS, intermediate * hidden + 32, dtype=torch.float32, seed=2)
+        * intermediate**-0.5
+    )
     return (
         gate_up.to(dtype)[:, :-32].unflatten(1, (2 * intermediate, hidden)),
         down.to(dtype)[:, :-32].unflatten(1, (hidden, intermediate)),
@@ -45,7 +53,10 @@ def test_each_pair_is_its_expert_s_result_in_the_pairs_order(
     rows = random(9, hidden, dtype=dtype)
     gate_up, down = weights(hidden, intermediate, dtype)
     pair_rows, slots = random_pairs(9, num_pairs)
-    expected = [one_expert(rows[row], gate_up[slot], down[slot]) for row, slot in zip(pair_rows, slots, strict=True)]
+    expected = [
+        one_expert(rows[row], gate_up[slot], down[slot])
+        for row, slot in zip(pair_rows, slots, strict=True)
+    ]
     got = kernels.GatedExperts(gate_up, down)(rows, pair_rows, slots)
     assert_close(got, torch.stack(expected).double(), units=8 if dtype is torch.float32 else 1)
 
@@ -57,7 +68,9 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_company(level: str, dtype: to
     pair_rows, slots = random_pairs(9, 64)
     together = experts(rows, pair_rows, slots)
     for pair in range(64):
-        alone = experts(unaligned(rows[pair_rows[pair]][None]), np.zeros(1, np.int64), slots[pair : pair + 1])
+        alone = experts(
+            unaligned(rows[pair_rows[pair]][None]), np.zeros(1, np.int64), slots[pair : pair + 1]
+        )
         assert torch.equal(alone[0], together[pair])
 
 
@@ -79,9 +92,12 @@ def test_gates_far_from_zero_are_closed_or_open(level: str):
 
 
 @pytest.mark.parametrize(
-    ("pair_rows", "slots"), [([3], [0]), ([-1], [0]), ([0], [NUM_SLOTS]), ([0], [-1]), ([0, 0, 7], [0, 1, 2])]
+    ("pair_rows", "slots"),
+    [([3], [0]), ([-1], [0]), ([0], [NUM_SLOTS]), ([0], [-1]), ([0, 0, 7], [0, 1, 2])],
 )
-def test_rows_and_slots_that_are_not_there_are_refused(level: str, pair_rows: list[int], slots: list[int]):
+def test_rows_and_slots_that_are_not_there_are_refused(
+    level: str, pair_rows: list[int], slots: list[int]
+):
     experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     with pytest.raises(IndexError, match=r"-1 is below 0|is not below"):
         experts(torch.ones(3, 40), np.array(pair_rows), np.array(slots))
@@ -129,7 +145,12 @@ def test_weights_of_another_kind_are_refused(case: str):
 
 @pytest.mark.parametrize(
     "rows",
-    [torch.ones(3, 41), torch.ones(3, 40).bfloat16(), torch.ones(40, 3).T, torch.ones(3, 40, device="meta")],
+    [
+        torch.ones(3, 41),
+        torch.ones(3, 40).bfloat16(),
+        torch.ones(40, 3).T,
+        torch.ones(3, 40, device="meta"),
+    ],
     ids=["width", "dtype", "gaps", "device"],
 )
 def test_rows_of_another_kind_are_refused(rows: torch.Tensor):

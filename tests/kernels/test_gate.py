@@ -15,7 +15,9 @@ FORMS = [(True, True), (True, False), (False, False)]
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("softmax_first", "renormalise"), FORMS)
 @pytest.mark.parametrize("weights_dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("num_experts", "num_chosen"), [(4, 4), (8, 1), (16, 2), (60, 4), (128, 8), (130, 17)])
+@pytest.mark.parametrize(
+    ("num_experts", "num_chosen"), [(4, 4), (8, 1), (16, 2), (60, 4), (128, 8), (130, 17)]
+)
 @pytest.mark.parametrize("num_values", [1, 3, 12, 100])
 def test_among_equals_the_choice_is_torch_s(
     level: str,
@@ -27,7 +29,8 @@ def test_among_equals_the_choice_is_torch_s(
     num_chosen: int,
     num_values: int,
 ):
-    # The identity as rows makes the columns of the weight the logits; whole numbers a quarter apart are exact.
+    # The identity as rows makes the columns of the weight the logits; whole numbers a quarter apart
+    # are exact.
     generator = torch.Generator().manual_seed(num_values)
     weight = (torch.randint(num_values, (num_experts, 40), generator=generator) / 4).to(dtype)
     choice = Choice(num_chosen, softmax_first, renormalise, weights_dtype)
@@ -36,7 +39,9 @@ def test_among_equals_the_choice_is_torch_s(
     assert torch.equal(logits, weight.T)
     assert torch.equal(indices, expected_indices)
     assert weights.dtype is weights_dtype
-    assert_close(weights, expected_weights.double(), units=4 if weights_dtype is torch.float32 else 1)
+    assert_close(
+        weights, expected_weights.double(), units=4 if weights_dtype is torch.float32 else 1
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -59,7 +64,9 @@ def test_a_row_has_the_same_bits_alone_and_among_others(level: str, dtype: torch
     together = gate(rows)
     for place in range(len(rows)):
         alone = gate(rows[place : place + 1])
-        assert all(torch.equal(one[0], many[place]) for one, many in zip(alone, together, strict=True))
+        assert all(
+            torch.equal(one[0], many[place]) for one, many in zip(alone, together, strict=True)
+        )
 
 
 def test_rows_may_be_apart_and_may_be_none(level: str):
@@ -73,7 +80,9 @@ def test_rows_may_be_apart_and_may_be_none(level: str):
 def test_what_is_not_a_number_is_chosen_first_as_by_torch(level: str):
     weight = torch.zeros(8, 1)
     weight[[2, 5]] = float("nan")
-    _, weights, indices = kernels.Gate(weight, None, Choice(2, False, False, torch.float32))(torch.ones(1, 1))
+    _, weights, indices = kernels.Gate(weight, None, Choice(2, False, False, torch.float32))(
+        torch.ones(1, 1)
+    )
     assert torch.equal(indices, F.linear(torch.ones(1, 1), weight).topk(2).indices)
     assert weights.isnan().all()
 
@@ -90,12 +99,16 @@ def test_what_is_not_a_number_is_chosen_first_as_by_torch(level: str):
         (torch.ones(4, 8).T, 2, torch.float32),
     ],
 )
-def test_other_gates_are_refused(level: str, weight: torch.Tensor, num_chosen: int, weights_dtype: torch.dtype):
+def test_other_gates_are_refused(
+    level: str, weight: torch.Tensor, num_chosen: int, weights_dtype: torch.dtype
+):
     with pytest.raises(ValueError, match=r"experts|served|gaps"):
         kernels.Gate(weight, None, Choice(num_chosen, True, True, weights_dtype))
 
 
-@pytest.mark.parametrize("rows", [torch.ones(2, 5), torch.ones(2, 4).bfloat16(), torch.ones(4, 2).T])
+@pytest.mark.parametrize(
+    "rows", [torch.ones(2, 5), torch.ones(2, 4).bfloat16(), torch.ones(4, 2).T]
+)
 def test_other_rows_are_refused(level: str, rows: torch.Tensor):
     gate = kernels.Gate(torch.ones(8, 4), None, Choice(2, True, True, torch.float32))
     with pytest.raises(ValueError, match="do not fit"):

@@ -21,7 +21,12 @@ def said_with(variable: str) -> list[str]:
     """Whether there are kernels, their level, and whether those with a crossover pay."""
     environment = {**os.environ, "MOESAIC_KERNELS": variable}
     ended = subprocess.run(
-        [sys.executable, "-c", SAY], env=environment, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", SAY],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return ended.stdout.split()
 
@@ -48,7 +53,10 @@ def test_a_level_of_the_environment_that_is_not_there_is_told():
         pytest.skip("the kernels were not built")
     with pytest.raises(subprocess.CalledProcessError) as failed:
         said_with("avx1024")
-    assert "ImportError: MOESAIC_KERNELS: 'avx1024': this processor has no such kernels, only" in failed.value.stderr
+    assert (
+        "ImportError: MOESAIC_KERNELS: 'avx1024': this processor has no such kernels, only"
+        in failed.value.stderr
+    )
 
 
 def test_the_environment_switches_the_kernels_off_and_nothing_pays():

@@ -13,14 +13,21 @@ from tests.kernels.numbers import DTYPES, assert_close, random, unaligned
 SHAPES = [(1, 1), (1, 64), (3, 7), (4, 31), (5, 33), (13, 70), (192, 96), (96, 192), (66, 257)]
 
 
-def exact(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def exact(
+    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     return F.linear(rows.double(), weight.double(), None if bias is None else bias.double())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("num_outputs", "width"), SHAPES)
-def test_it_is_the_matrix_product_rounded_once(level: str, dtype: torch.dtype, num_outputs: int, width: int):
-    weight, bias = random(num_outputs, width, dtype=dtype, seed=1), random(num_outputs, dtype=dtype, seed=2)
+def test_it_is_the_matrix_product_rounded_once(
+    level: str, dtype: torch.dtype, num_outputs: int, width: int
+):
+    weight, bias = (
+        random(num_outputs, width, dtype=dtype, seed=1),
+        random(num_outputs, dtype=dtype, seed=2),
+    )
     units = 4 if dtype is torch.float32 else 0.51
     for num_rows in (1, 2, 3, 4, 5, 8, 17):
         rows = random(num_rows, width, dtype=dtype)
@@ -59,7 +66,10 @@ def test_addresses_and_gaps_between_rows_change_nothing(level: str, dtype: torch
     dtype=st.sampled_from(DTYPES),
 )
 def test_any_shape(num_rows: int, num_outputs: int, width: int, dtype: torch.dtype):
-    rows, weight = random(num_rows, width, dtype=dtype), random(num_outputs, width, dtype=dtype, seed=1)
+    rows, weight = (
+        random(num_rows, width, dtype=dtype),
+        random(num_outputs, width, dtype=dtype, seed=1),
+    )
     got = kernels.linear(rows, weight)
     assert got.shape == (num_rows, num_outputs)
     if got.numel():
@@ -78,7 +88,9 @@ def test_what_is_not_finite_stays_so(level: str, dtype: torch.dtype):
 
 def test_it_rounds_to_the_nearest_and_halves_to_even(level: str):
     # 1 + 1/256 and 1 + 3/256 lie halfway between neighbours.
-    weight = torch.tensor([[1.0, 2**-8], [1.0, 3 * 2**-8], [1.0, 2**-8 + 2**-10]], dtype=torch.bfloat16)
+    weight = torch.tensor(
+        [[1.0, 2**-8], [1.0, 3 * 2**-8], [1.0, 2**-8 + 2**-10]], dtype=torch.bfloat16
+    )
     got = kernels.linear(torch.ones(1, 2, dtype=torch.bfloat16), weight)
     assert got[0].tolist() == [1.0, 1.015625, 1.0078125]
 
@@ -95,9 +107,20 @@ def test_it_rounds_to_the_nearest_and_halves_to_even(level: str):
         (torch.ones(2, 4), torch.ones(3, 4), torch.ones(3, dtype=torch.bfloat16)),
         (torch.ones(2, 4, device="meta"), torch.ones(3, 4), None),
     ],
-    ids=["half", "mixed", "widths", "rows' steps", "weight's steps", "bias's length", "bias's dtype", "device"],
+    ids=[
+        "half",
+        "mixed",
+        "widths",
+        "rows' steps",
+        "weight's steps",
+        "bias's length",
+        "bias's dtype",
+        "device",
+    ],
 )
-def test_what_it_does_not_take_is_refused(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None):
+def test_what_it_does_not_take_is_refused(
+    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+):
     with pytest.raises(ValueError, match=r"rows|bias"):
         kernels.linear(rows, weight, bias)
 

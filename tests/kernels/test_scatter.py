@@ -15,11 +15,15 @@ pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="the kernels were 
     st.lists(st.integers(-1, 6), min_size=6, max_size=6),
     st.integers(1, 4),
 )
-def test_each_service_gets_its_pairs_in_order_and_their_rows_once(flat: list[int], owned: list[int], top_k: int):
+def test_each_service_gets_its_pairs_in_order_and_their_rows_once(
+    flat: list[int], owned: list[int], top_k: int
+):
     experts, owners = np.array(flat[: len(flat) // top_k * top_k], dtype=np.int64), np.array(owned)
     scattered = kernels.scatter(experts, owners, top_k)
     services = np.where(experts >= 0, owners[experts], -2)
-    assert [service for service, *_ in scattered.services] == sorted(set(services[services >= -1].tolist()))
+    assert [service for service, *_ in scattered.services] == sorted(
+        set(services[services >= -1].tolist())
+    )
     for service, first, num_pairs, num_rows, num_experts in scattered.services:
         pairs = slice(first, first + num_pairs)
         positions = np.flatnonzero(services == service)
@@ -43,7 +47,15 @@ def test_each_service_gets_its_pairs_in_order_and_their_rows_once(flat: list[int
         (np.array([0.0, 1.0]), [0, 1], 2, ValueError),
         (np.array([0, 1, 0, 1])[::2], [0, 1], 2, ValueError),
     ],
-    ids=["no such expert", "no such owner", "far too many services", "no slots", "narrow", "fractions", "gaps"],
+    ids=[
+        "no such expert",
+        "no such owner",
+        "far too many services",
+        "no slots",
+        "narrow",
+        "fractions",
+        "gaps",
+    ],
 )
 def test_experts_and_owners_that_are_none_are_refused(
     experts: list[int] | np.ndarray, owners: list[int], top_k: int, error: type[Exception]

@@ -14,7 +14,13 @@ def recommended(**fields: Any) -> Recommendation:
 
 
 def test_what_is_recommended_is_taken() -> None:
-    values = {"temperature": 0.6, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 1.1}
+    values = {
+        "temperature": 0.6,
+        "top_k": 20,
+        "top_p": 0.9,
+        "min_p": 0.05,
+        "repetition_penalty": 1.1,
+    }
     assert recommended(do_sample=True, **values).sampling == SamplingDefaults(**values)
     assert recommended(do_sample=True, stop_strings="END").stop_strings == ("END",)
     assert recommended(do_sample=True, stop_strings=["a", "b"]).stop_strings == ("a", "b")
@@ -26,16 +32,23 @@ def test_top_k_has_several_ways_to_say_none(top_k: int | None) -> None:
 
 
 def test_numbers_are_understood_however_they_are_written() -> None:
-    sampling = recommended(do_sample=True, temperature=1, top_k=20.0, top_p=1, min_p=0, repetition_penalty=1).sampling
+    sampling = recommended(
+        do_sample=True, temperature=1, top_k=20.0, top_p=1, min_p=0, repetition_penalty=1
+    ).sampling
     assert sampling == SamplingDefaults(top_k=20)
-    assert recommended(do_sample=True, top_k=10**12).sampling.top_k == 2**32 - 1  # keeps all, and can be sent
+    assert (
+        recommended(do_sample=True, top_k=10**12).sampling.top_k == 2**32 - 1
+    )  # keeps all, and can be sent
     assert 0 < recommended(do_sample=True, top_p=0).sampling.top_p < 1e-300  # the most likely token
 
 
 @pytest.mark.parametrize("do_sample", [{}, {"do_sample": None}, {"do_sample": False}])
-def test_a_model_that_does_not_say_that_it_samples_is_greedy(do_sample: dict[str, bool | None]) -> None:
+def test_a_model_that_does_not_say_that_it_samples_is_greedy(
+    do_sample: dict[str, bool | None],
+) -> None:
     sampling = recommended(**do_sample, temperature=0.9, top_k=20, repetition_penalty=1.05).sampling
-    # The rest is for a request that asks for a temperature; the penalty counts for greedy ones, too.
+    # The rest is for a request that asks for a temperature; the penalty counts for greedy ones,
+    # too.
     assert sampling == SamplingDefaults(temperature=0, top_k=20, repetition_penalty=1.05)
 
 
@@ -63,7 +76,9 @@ def test_a_file_that_says_nothing_recommends_nothing() -> None:
     ],
 )
 def test_what_cannot_be_a_value_is_refused_by_name(field: str, value: Any) -> None:
-    with pytest.raises(UnusableModel, match=rf"^generation_config\.json: {field} is .*; it must be "):
+    with pytest.raises(
+        UnusableModel, match=rf"^generation_config\.json: {field} is .*; it must be "
+    ):
         recommended(**{"do_sample": True, field: value})
 
 

@@ -18,11 +18,18 @@ class Layer(torch.nn.Module):
 
 
 def reference(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None, sinks: torch.Tensor | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    window: int | None,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     """Attention of one whole sequence, written out; query [heads, tokens, width] and so on."""
     tokens = query.shape[1]
-    key, value = key.repeat_interleave(HEADS // KV_HEADS, 0), value.repeat_interleave(HEADS // KV_HEADS, 0)
+    key, value = (
+        key.repeat_interleave(HEADS // KV_HEADS, 0),
+        value.repeat_interleave(HEADS // KV_HEADS, 0),
+    )
     scores = query @ key.transpose(-1, -2) * WIDTH**-0.5
     seen = torch.ones(tokens, tokens, dtype=torch.bool).tril()
     if window is not None:
@@ -43,10 +50,16 @@ def test_chunks_and_decodes_of_many_sequences_attend_as_whole_sequences_do(
     cache = KvCache({0: LayerShape(KV_HEADS, WIDTH, KV_HEADS, WIDTH)}, 256, torch.float32, CPU)
     lengths, tables = (23, 9, 14), [cache.pool.reserve(length) for length in (23, 9, 14)]
     sinks = torch.randn(HEADS) if with_sinks else None
-    whole = [[torch.randn(heads, n, WIDTH) for heads in (HEADS, KV_HEADS, KV_HEADS)] for n in lengths]
+    whole = [
+        [torch.randn(heads, n, WIDTH) for heads in (HEADS, KV_HEADS, KV_HEADS)] for n in lengths
+    ]
     outputs: list[list[torch.Tensor]] = [[], [], []]
     # The first two steps prefill in uneven chunks, the third mixes a chunk with decodes.
-    for chunks in ([(0, 0, 7), (1, 0, 8)], [(0, 7, 12), (2, 0, 13)], [(0, 19, 4), (1, 8, 1), (2, 13, 1)]):
+    for chunks in (
+        [(0, 0, 7), (1, 0, 8)],
+        [(0, 7, 12), (2, 0, 13)],
+        [(0, 19, 4), (1, 8, 1), (2, 13, 1)],
+    ):
         segments, first = [], 0
         for index, start, count in chunks:
             table = tables[index]
@@ -54,12 +67,22 @@ def test_chunks_and_decodes_of_many_sequences_attend_as_whole_sequences_do(
             segments.append(Segment(first, count, start, table.first_slot))
             first += count
         query, key, value = (
-            torch.cat([whole[index][part][:, start : start + count] for index, start, count in chunks], 1)[None]
+            torch.cat(
+                [whole[index][part][:, start : start + count] for index, start, count in chunks], 1
+            )[None]
             for part in range(3)
         )
         packed = PackedBatch(cache, segments, CPU, row_by_row)
         output, _ = packed_attention(
-            Layer(), query, key, value, None, packed=packed, scaling=WIDTH**-0.5, sliding_window=window, s_aux=sinks
+            Layer(),
+            query,
+            key,
+            value,
+            None,
+            packed=packed,
+            scaling=WIDTH**-0.5,
+            sliding_window=window,
+            s_aux=sinks,
         )
         for segment, (index, _, count) in zip(segments, chunks, strict=True):
             outputs[index].append(output[0, segment.first_token : segment.first_token + count])
@@ -70,7 +93,9 @@ def test_chunks_and_decodes_of_many_sequences_attend_as_whole_sequences_do(
 
 def test_padding_tokens_leave_no_trace_in_the_cache() -> None:
     cache = KvCache({0: LayerShape(KV_HEADS, WIDTH, KV_HEADS, WIDTH)}, 32, torch.float32, CPU)
-    cache.write(0, torch.arange(32), torch.zeros(32, KV_HEADS, WIDTH), torch.zeros(32, KV_HEADS, WIDTH))
+    cache.write(
+        0, torch.arange(32), torch.zeros(32, KV_HEADS, WIDTH), torch.zeros(32, KV_HEADS, WIDTH)
+    )
     packed = PackedBatch(cache, [Segment(0, 2, 0, 16)], CPU)
     query, key = torch.ones(1, HEADS, 16, WIDTH), torch.ones(1, KV_HEADS, 16, WIDTH)
     output, _ = packed_attention(Layer(), query, key, key, None, packed=packed)
@@ -82,4 +107,6 @@ def test_padding_tokens_leave_no_trace_in_the_cache() -> None:
 def test_a_model_that_caps_its_attention_is_refused() -> None:
     tensor = torch.ones(1, HEADS, 1, WIDTH)
     with pytest.raises(BadState, match="softcap"):
-        packed_attention(Layer(), tensor, tensor, tensor, None, packed=AttentionProbe(), softcap=50.0)
+        packed_attention(
+            Layer(), tensor, tensor, tensor, None, packed=AttentionProbe(), softcap=50.0
+        )

@@ -32,7 +32,9 @@ def test_blocks_cannot_be_released_twice() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 100)), max_size=60))
-def test_reservations_never_overlap_and_the_pool_is_whole_again(moves: list[tuple[bool, int]]) -> None:
+def test_reservations_never_overlap_and_the_pool_is_whole_again(
+    moves: list[tuple[bool, int]],
+) -> None:
     pool, held = BlockPool(16), []
     for give_back, size in moves:
         if give_back and held:

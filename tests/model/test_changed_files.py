@@ -48,7 +48,9 @@ def replaced(path: Path, data: bytes) -> None:
     ],
     ids=["overwritten", "one byte", "cut short", "emptied", "longer"],
 )
-@pytest.mark.parametrize("family", ["olmoe", "gpt_oss"])  # experts one by one, and cut out of one tensor
+@pytest.mark.parametrize(
+    "family", ["olmoe", "gpt_oss"]
+)  # experts one by one, and cut out of one tensor
 def test_what_was_written_to_since_is_not_read(
     family: str, change: Callable[[Path, bytes], None], tmp_path: Path
 ) -> None:
@@ -57,7 +59,9 @@ def test_what_was_written_to_since_is_not_read(
     checkpoint = Checkpoint.open(path.parent)
     change(path, data)
 
-    with pytest.raises(UnusableModel, match=r"model\.safetensors has changed since this process opened it: put the"):
+    with pytest.raises(
+        UnusableModel, match=r"model\.safetensors has changed since this process opened it: put the"
+    ):
         checkpoint.load_expert(1, 3)
 
 
@@ -74,7 +78,9 @@ def test_what_was_put_back_as_it_was_is_read_on(family: str, tmp_path: Path) -> 
     assert checkpoint.load_expert(1, 3).content_hash == before.content_hash
 
 
-@pytest.mark.parametrize("change", [replaced, lambda path, data: path.unlink()], ids=["replaced", "removed"])
+@pytest.mark.parametrize(
+    "change", [replaced, lambda path, data: path.unlink()], ids=["replaced", "removed"]
+)
 def test_what_was_replaced_since_is_read_as_it_was(
     change: Callable[[Path, bytes], None], folder: Path, retrained: bytes
 ) -> None:
@@ -87,7 +93,9 @@ def test_what_was_replaced_since_is_read_as_it_was(
     assert all(torch.equal(weight, before.weights[name]) for name, weight in after.weights.items())
 
 
-def test_a_hash_is_of_the_bytes_that_were_loaded_whatever_was_loaded_before(folder: Path, retrained: bytes) -> None:
+def test_a_hash_is_of_the_bytes_that_were_loaded_whatever_was_loaded_before(
+    folder: Path, retrained: bytes
+) -> None:
     path = folder / WEIGHTS
     checkpoint = Checkpoint.open(folder)
     before = checkpoint.load_expert(1, 3)
@@ -114,16 +122,25 @@ def test_a_checkpoint_that_is_refreshed_is_that_of_the_files_as_they_are(
     assert checkpoint.digest == first.digest
 
 
-def test_a_checkpoint_is_not_refreshed_with_files_of_another_model(folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_not_refreshed_with_files_of_another_model(
+    folder: Path, tmp_path: Path
+) -> None:
     checkpoint = Checkpoint.open(folder)
     shutil.copy(save_tiny("olmoe", tmp_path / "other", intermediate_size=16) / WEIGHTS, folder)
 
-    with pytest.raises(UnusableModel, match=r"model\.safetensors has other tensors than when this process opened it"):
+    with pytest.raises(
+        UnusableModel,
+        match=r"model\.safetensors has other tensors than when this process opened it",
+    ):
         checkpoint.refresh()
 
 
-def test_a_digest_shows_a_change_in_any_one_tensor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor_file, "SAMPLE_BLOCK_BYTES", 64)  # so that not all of a tensor is its sample
+def test_a_digest_shows_a_change_in_any_one_tensor(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        tensor_file, "SAMPLE_BLOCK_BYTES", 64
+    )  # so that not all of a tensor is its sample
     tensors = load_file(folder / WEIGHTS)
     digests = {Checkpoint.open(folder).digest}
     for name, tensor in tensors.items():

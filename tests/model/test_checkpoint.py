@@ -25,7 +25,9 @@ def edit_json(path: Path, **fields: Any) -> None:
 
 
 def experts_in_memory(directory: Path, layer: int) -> dict[str, torch.Tensor]:
-    """The parameters of the experts of `layer` as transformers loads them, stacked for all experts."""
+    """The parameters of the experts of `layer` as transformers loads them, stacked for
+    all experts.
+    """
     model = AutoModelForCausalLM.from_pretrained(directory)
     return {
         name.rpartition(".")[2]: weight.detach()
@@ -74,7 +76,11 @@ def test_reading_an_expert_reads_its_bytes_and_no_others(
     monkeypatch.setattr(TensorFiles, "read", recording)
     weights = checkpoint.read_expert(2, 5)
 
-    assert sum(num_bytes) == sum(weight.nbytes for weight in weights.values()) == checkpoint.expert_bytes(2)
+    assert (
+        sum(num_bytes)
+        == sum(weight.nbytes for weight in weights.values())
+        == checkpoint.expert_bytes(2)
+    )
 
 
 def test_the_size_of_an_expert_follows_the_type_it_is_computed_in(tmp_path: Path) -> None:
@@ -94,7 +100,9 @@ def test_a_sharded_checkpoint_is_the_same_model(tmp_path: Path) -> None:
         for expert in range(single.num_experts):
             ours, theirs = shards.load_expert(layer, expert), single.load_expert(layer, expert)
             assert ours.content_hash == theirs.content_hash
-            assert all(torch.equal(ours.weights[name], weight) for name, weight in theirs.weights.items())
+            assert all(
+                torch.equal(ours.weights[name], weight) for name, weight in theirs.weights.items()
+            )
 
 
 def test_experts_stored_one_by_one_hash_and_read_as_those_stored_in_one(tmp_path: Path) -> None:
@@ -104,13 +112,19 @@ def test_experts_stored_one_by_one_hash_and_read_as_those_stored_in_one(tmp_path
 
     assert len(fused.files.infos) < len(single.files.infos)
     assert fused.load_expert(1, 3).content_hash == single.load_expert(1, 3).content_hash
-    assert torch.equal(fused.read_expert(1, 3)["gate_up_proj"], single.read_expert(1, 3)["gate_up_proj"])
+    assert torch.equal(
+        fused.read_expert(1, 3)["gate_up_proj"], single.read_expert(1, 3)["gate_up_proj"]
+    )
 
 
 def test_every_expert_has_a_hash_of_its_own(tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(save_tiny("granitemoe", tmp_path))
 
-    hashes = {checkpoint.content_hash(layer, expert) for layer in checkpoint.moe_layers for expert in range(8)}
+    hashes = {
+        checkpoint.content_hash(layer, expert)
+        for layer in checkpoint.moe_layers
+        for expert in range(8)
+    }
 
     assert {len(content_hash) for content_hash in hashes} == {16}
     assert len(hashes) == 3 * 8
@@ -146,7 +160,9 @@ def test_experts_may_be_read_from_several_threads(tmp_path: Path) -> None:
 
     assert [expert.content_hash for expert in together] == [expert.content_hash for expert in alone]
     for ours, theirs in zip(together, alone, strict=True):
-        assert all(torch.equal(ours.weights[name], weight) for name, weight in theirs.weights.items())
+        assert all(
+            torch.equal(ours.weights[name], weight) for name, weight in theirs.weights.items()
+        )
 
 
 def test_a_layer_or_an_expert_that_is_not_there_is_not_found(tmp_path: Path) -> None:
@@ -170,7 +186,9 @@ def test_both_implementations_of_experts_agree(family: str, tmp_path: Path) -> N
     eager = build_experts(checkpoint, 2, (6, 1, 3), torch.float32, "eager")
 
     assert grouped.config._experts_implementation == "grouped_mm"
-    torch.testing.assert_close(grouped(hidden, slots, ones), eager(hidden, slots, ones), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        grouped(hidden, slots, ones), eager(hidden, slots, ones), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_module_is_allocated_once_and_filled_expert_by_expert(tmp_path: Path) -> None:
@@ -223,7 +241,9 @@ def test_the_type_is_that_of_the_weights_where_the_configuration_names_none(tmp_
     save_tiny("olmoe", tmp_path, torch.float16)
     config = tmp_path / "config.json"
     config.write_text(
-        json.dumps({key: value for key, value in json.loads(config.read_text()).items() if key != "dtype"})
+        json.dumps(
+            {key: value for key, value in json.loads(config.read_text()).items() if key != "dtype"}
+        )
     )
 
     assert Checkpoint.open(tmp_path).dtype is torch.float16

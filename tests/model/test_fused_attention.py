@@ -17,7 +17,9 @@ TOKENS = torch.arange(4)[None]
 
 
 def forward(model: PreTrainedModel, probe: AttentionProbe) -> torch.Tensor:
-    logits: torch.Tensor = model(input_ids=TOKENS, position_ids=TOKENS, use_cache=False, packed=probe).logits
+    logits: torch.Tensor = model(
+        input_ids=TOKENS, position_ids=TOKENS, use_cache=False, packed=probe
+    ).logits
     return logits
 
 
@@ -35,7 +37,9 @@ def with_kernels(family: str, dtype: torch.dtype, **overrides: object) -> PreTra
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe", "mixtral", "granitemoe"])
-def test_attention_of_the_common_form_is_fused_and_nothing_changes(family: str, dtype: torch.dtype) -> None:
+def test_attention_of_the_common_form_is_fused_and_nothing_changes(
+    family: str, dtype: torch.dtype
+) -> None:
     model = with_kernels(family, dtype)
     before, after = AttentionProbe(), AttentionProbe()
     expected = forward(model, before)
@@ -67,7 +71,9 @@ def test_attention_of_another_form_stays(family: str, overrides: dict[str, float
 
 
 def in_steps(model: PreTrainedModel) -> list[torch.Tensor]:
-    """Logits of a step with two prompts, of one of two decodes, and of one of a decode and a chunk."""
+    """Logits of a step with two prompts, of one of two decodes, and of one of a decode
+    and a chunk.
+    """
     probe = AttentionProbe()
     forward(model, probe)
     shapes = {layer: call.stored for layer, call in probe.calls.items()}
@@ -81,8 +87,13 @@ def in_steps(model: PreTrainedModel) -> list[torch.Tensor]:
             segments.append(Segment(len(positions), count, start, slot))
             positions += range(start, start + count)
         slots = [slot + start + token for slot, start, count in step for token in range(count)]
-        packed, places = PackedBatch(cache, segments, torch.device("cpu")), torch.tensor(positions)[None]
-        output = model(input_ids=torch.tensor(slots)[None], position_ids=places, use_cache=False, packed=packed)
+        packed, places = (
+            PackedBatch(cache, segments, torch.device("cpu")),
+            torch.tensor(positions)[None],
+        )
+        output = model(
+            input_ids=torch.tensor(slots)[None], position_ids=places, use_cache=False, packed=packed
+        )
         logits.append(output.logits)
     return logits
 

@@ -22,7 +22,9 @@ class Begun:
 def gate_of(family: str, dtype: torch.dtype) -> torch.nn.Module:
     model = tiny_model(family, dtype).requires_grad_(False)
     return next(
-        module for path, module in model.named_modules() if path.rpartition(".")[2] in GATE_NAMES and ".2." in path
+        module
+        for path, module in model.named_modules()
+        if path.rpartition(".")[2] in GATE_NAMES and ".2." in path
     )
 
 
@@ -30,13 +32,17 @@ def gate_of(family: str, dtype: torch.dtype) -> torch.nn.Module:
 @pytest.mark.parametrize("always", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe", "mixtral", "olmoe", "gpt_oss"])
-def test_a_gate_of_a_common_form_gives_what_it_gave(family: str, dtype: torch.dtype, always: bool) -> None:
+def test_a_gate_of_a_common_form_gives_what_it_gave(
+    family: str, dtype: torch.dtype, always: bool
+) -> None:
     inner, begun = gate_of(family, dtype), Begun()
     fused = fused_gate(inner, dtype, begun, always=always)
     assert isinstance(fused, FusedGate)
     already = begun.times
     for num_rows in (1, 5, 400):
-        rows = torch.randn(num_rows, 32, generator=torch.Generator().manual_seed(num_rows)).to(dtype)
+        rows = torch.randn(num_rows, 32, generator=torch.Generator().manual_seed(num_rows)).to(
+            dtype
+        )
         tolerance = 1e-5 if dtype is torch.float32 else 2e-2
         expected_logits, expected, _ = inner(rows)
         logits, weights, _ = fused(rows)
@@ -58,7 +64,9 @@ class Clamped(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.randn(8, 32, generator=torch.Generator().manual_seed(0)))
+        self.weight = torch.nn.Parameter(
+            torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+        )
 
     def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         logits = torch.nn.functional.linear(rows, self.weight)
@@ -74,4 +82,6 @@ def test_a_gate_that_does_something_more_to_large_values_stays() -> None:
 @torch.no_grad()
 def test_a_plain_layer_and_a_gate_of_another_dtype_stay() -> None:
     assert fused_gate(torch.nn.Linear(32, 8), torch.float32, Begun(), always=False) is None
-    assert fused_gate(gate_of("mixtral", torch.float32), torch.bfloat16, Begun(), always=False) is None
+    assert (
+        fused_gate(gate_of("mixtral", torch.float32), torch.bfloat16, Begun(), always=False) is None
+    )

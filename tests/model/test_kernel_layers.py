@@ -20,14 +20,18 @@ class Norm(torch.nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         numbers = rows.float()
-        numbers = numbers * torch.rsqrt(numbers.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        numbers = numbers * torch.rsqrt(
+            numbers.pow(2).mean(-1, keepdim=True) + self.variance_epsilon
+        )
         return self.weight * numbers.to(rows.dtype)
 
 
 class RoundedLate(Norm):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         numbers = rows.float()
-        numbers = numbers * torch.rsqrt(numbers.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        numbers = numbers * torch.rsqrt(
+            numbers.pow(2).mean(-1, keepdim=True) + self.variance_epsilon
+        )
         return (self.weight * numbers).to(rows.dtype)
 
 
@@ -51,7 +55,9 @@ class Scaled(torch.nn.Linear):
 @pytest.mark.parametrize("always", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num_rows", [1, 16, 100])
-def test_a_linear_layer_gives_what_torch_gives(num_rows: int, dtype: torch.dtype, always: bool) -> None:
+def test_a_linear_layer_gives_what_torch_gives(
+    num_rows: int, dtype: torch.dtype, always: bool
+) -> None:
     torch.manual_seed(0)
     inner = torch.nn.Linear(WIDTH, 40).to(dtype).requires_grad_(False)
     layer, rows = KernelLinear(inner, always=always), torch.randn(1, num_rows, WIDTH).to(dtype)
@@ -70,12 +76,18 @@ def test_a_row_of_a_layer_that_is_always_the_kernels_has_the_same_bits_anywhere(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_linear_layers_and_llamas_normalisation_are_replaced(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Sequential(Norm())).to(dtype)
+    model = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Sequential(Norm())).to(
+        dtype
+    )
     model.requires_grad_(False)
     rows = torch.randn(5, WIDTH).to(dtype)
     expected = model(rows)
     use_kernels(model, always=False)
-    assert [type(module) for module in model.modules()][1:] == [KernelLinear, torch.nn.Sequential, KernelNorm]
+    assert [type(module) for module in model.modules()][1:] == [
+        KernelLinear,
+        torch.nn.Sequential,
+        KernelNorm,
+    ]
     assert torch.allclose(model(rows), expected, atol=2e-2, rtol=2e-2)
 
 
@@ -88,6 +100,8 @@ def test_another_normalisation_stays(kind: type[Norm]) -> None:
 
 
 def test_what_only_derives_from_a_linear_layer_and_other_dtypes_stay() -> None:
-    model = torch.nn.Sequential(Scaled(WIDTH, WIDTH), torch.nn.Linear(WIDTH, WIDTH).half(), Norm().half())
+    model = torch.nn.Sequential(
+        Scaled(WIDTH, WIDTH), torch.nn.Linear(WIDTH, WIDTH).half(), Norm().half()
+    )
     use_kernels(model.requires_grad_(False), always=False)
     assert [type(module) for module in model] == [Scaled, torch.nn.Linear, Norm]

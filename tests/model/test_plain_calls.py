@@ -1,4 +1,6 @@
-"""Modules that are called without what surrounds them give the same results, and keep the hooks that they had."""
+"""Modules that are called without what surrounds them give the same results, and keep the hooks
+that they had.
+"""
 
 import pytest
 import torch

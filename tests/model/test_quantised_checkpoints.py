@@ -1,4 +1,6 @@
-"""Quantised checkpoints are decoded expert by expert to what transformers, or the format's formula, makes of them."""
+"""Quantised checkpoints are decoded expert by expert to what transformers, or the format's formula,
+makes of them.
+"""
 
 import json
 import shutil
@@ -26,8 +28,13 @@ def plain_copy(directory: Path, target: Path) -> Path:
     tensors = load_file(target / "model.safetensors")
     for name in list(tensors):
         if name.endswith("_blocks"):
-            weight, scales = name.removesuffix("_blocks"), tensors.pop(name.removesuffix("_blocks") + "_scales")
-            tensors[weight] = convert_moe_packed_tensors(tensors.pop(name), scales, dtype=torch.float32)
+            weight, scales = (
+                name.removesuffix("_blocks"),
+                tensors.pop(name.removesuffix("_blocks") + "_scales"),
+            )
+            tensors[weight] = convert_moe_packed_tensors(
+                tensors.pop(name), scales, dtype=torch.float32
+            )
         elif name.endswith("_scale_inv"):
             weight, scales = name.removesuffix("_scale_inv"), tensors.pop(name)
             tensors[weight] = tensors[weight].float()
@@ -43,7 +50,12 @@ def plain_copy(directory: Path, target: Path) -> Path:
 @torch.no_grad()
 def assert_computes_like_its_plain_copy(directory: Path, copy: Path) -> None:
     checkpoint = Checkpoint.open(directory)
-    model = build_trunk(checkpoint, torch.float32, CPU, lambda layer, _: LocalExperts(checkpoint, layer, torch.float32))
+    model = build_trunk(
+        checkpoint,
+        torch.float32,
+        CPU,
+        lambda layer, _: LocalExperts(checkpoint, layer, torch.float32),
+    )
     whole = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32).eval()
     tokens = torch.randint(0, VOCAB_SIZE, (2, 40), generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(model(tokens).logits, whole(tokens).logits, atol=1e-6, rtol=0)
@@ -60,16 +72,22 @@ def test_mxfp4_experts_are_those_that_transformers_decodes(tmp_path: Path) -> No
         weights = checkpoint.read_expert(1, 3, dtype)
         for name in ("gate_up_proj", "down_proj"):
             prefix = f"model.layers.1.mlp.experts.{name}"
-            decoded = convert_moe_packed_tensors(stored[f"{prefix}_blocks"], stored[f"{prefix}_scales"], dtype=dtype)
+            decoded = convert_moe_packed_tensors(
+                stored[f"{prefix}_blocks"], stored[f"{prefix}_scales"], dtype=dtype
+            )
             assert torch.equal(weights[name], decoded[3])
-            assert (weights[name].float() - plain[name]).abs().max() < 0.25 * plain[name].abs().max()
+            assert (weights[name].float() - plain[name]).abs().max() < 0.25 * plain[
+                name
+            ].abs().max()
 
 
 def test_an_mxfp4_checkpoint_computes_like_its_plain_copy(tmp_path: Path) -> None:
     save_tiny("gpt_oss", tmp_path / "mxfp4", hidden_size=64, intermediate_size=32)
     quantise_experts_to_mxfp4(tmp_path / "mxfp4")
 
-    assert_computes_like_its_plain_copy(tmp_path / "mxfp4", plain_copy(tmp_path / "mxfp4", tmp_path / "plain"))
+    assert_computes_like_its_plain_copy(
+        tmp_path / "mxfp4", plain_copy(tmp_path / "mxfp4", tmp_path / "plain")
+    )
 
 
 def test_fp8_experts_are_those_that_transformers_decodes(tmp_path: Path) -> None:
@@ -81,18 +99,26 @@ def test_fp8_experts_are_those_that_transformers_decodes(tmp_path: Path) -> None
     for dtype in (torch.float32, torch.bfloat16):
         weights = Checkpoint.open(tmp_path).read_expert(1, 3, dtype)
         gate, up, down = (
-            dequantise(stored[f"{name}.weight"], stored[f"{name}.weight_scale_inv"], output_dtype=dtype)
-            for name in (f"model.layers.1.mlp.experts.3.{which}_proj" for which in ("gate", "up", "down"))
+            dequantise(
+                stored[f"{name}.weight"], stored[f"{name}.weight_scale_inv"], output_dtype=dtype
+            )
+            for name in (
+                f"model.layers.1.mlp.experts.3.{which}_proj" for which in ("gate", "up", "down")
+            )
         )
         assert torch.equal(weights["gate_up_proj"], torch.cat([gate, up]))
         assert torch.equal(weights["down_proj"], down)
 
 
-def test_an_fp8_checkpoint_with_blocks_cut_at_the_edges_computes_like_its_plain_copy(tmp_path: Path) -> None:
+def test_an_fp8_checkpoint_with_blocks_cut_at_the_edges_computes_like_its_plain_copy(
+    tmp_path: Path,
+) -> None:
     save_tiny("deepseek_v3", tmp_path / "fp8")  # 24 rows or columns: one block and a half
     quantise_to_fp8(tmp_path / "fp8")
 
-    assert_computes_like_its_plain_copy(tmp_path / "fp8", plain_copy(tmp_path / "fp8", tmp_path / "plain"))
+    assert_computes_like_its_plain_copy(
+        tmp_path / "fp8", plain_copy(tmp_path / "fp8", tmp_path / "plain")
+    )
 
 
 @pytest.mark.parametrize("family", ["gpt_oss", "deepseek_v3"])
@@ -109,7 +135,9 @@ def test_scales_are_part_of_what_is_hashed(family: str, tmp_path: Path) -> None:
     assert Checkpoint.open(tmp_path).content_hash(1, 3) != before
 
 
-def test_a_quantised_checkpoint_is_computed_in_the_type_of_its_configuration(tmp_path: Path) -> None:
+def test_a_quantised_checkpoint_is_computed_in_the_type_of_its_configuration(
+    tmp_path: Path,
+) -> None:
     save_tiny("deepseek_v3", tmp_path, torch.bfloat16)
     quantise_to_fp8(tmp_path)
 

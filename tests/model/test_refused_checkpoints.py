@@ -22,19 +22,43 @@ DAMAGED_FILES: dict[str, tuple[Damage, str]] = {
         r"config\.json is of model type perceptron, which transformers does not know",
     ),
     "no family": (settings(model_type=None), r"config\.json is of model type None"),
-    "family no text": (settings(model_type=["olmoe"]), r"config\.json is of model type \['olmoe'\]"),
-    "senseless quantisation": (settings(quantization_config="int4"), r"weights quantised by int4 are not read"),
-    "senseless setting": (settings(num_experts="many"), r"config\.json \(olmoe\) is not understood"),
-    "senseless sizes": (settings(num_attention_heads=0), r"transformers cannot build this olmoe model"),
+    "family no text": (
+        settings(model_type=["olmoe"]),
+        r"config\.json is of model type \['olmoe'\]",
+    ),
+    "senseless quantisation": (
+        settings(quantization_config="int4"),
+        r"weights quantised by int4 are not read",
+    ),
+    "senseless setting": (
+        settings(num_experts="many"),
+        r"config\.json \(olmoe\) is not understood",
+    ),
+    "senseless sizes": (
+        settings(num_attention_heads=0),
+        r"transformers cannot build this olmoe model",
+    ),
     "no positions": (settings(max_position_embeddings=0), r"names no max_position_embeddings"),
     "more experts a token than there are": (
         settings(num_experts_per_tok=9),
         r"sends a token to 9 experts; a layer has 8",
     ),
-    "no experts a token": (settings(num_experts_per_tok=0), r"config\.json sends a token to 0 experts"),
-    "layers without end": (settings(num_hidden_layers=10**9), r"config\.json: num_hidden_layers is 1000000000"),
-    "configuration nested too deep": (replaced("config.json", b'{"a": ' * 100_000), r"config\.json .*nested too deep"),
-    "no weights": (replaced("model.safetensors", None), r"neither model\.safetensors nor .*only safetensors"),
+    "no experts a token": (
+        settings(num_experts_per_tok=0),
+        r"config\.json sends a token to 0 experts",
+    ),
+    "layers without end": (
+        settings(num_hidden_layers=10**9),
+        r"config\.json: num_hidden_layers is 1000000000",
+    ),
+    "configuration nested too deep": (
+        replaced("config.json", b'{"a": ' * 100_000),
+        r"config\.json .*nested too deep",
+    ),
+    "no weights": (
+        replaced("model.safetensors", None),
+        r"neither model\.safetensors nor .*only safetensors",
+    ),
     "truncated weights": (truncated("model.safetensors"), r"model\.safetensors is truncated"),
     "empty weights": (replaced("model.safetensors", b""), r"model\.safetensors is truncated"),
     "weights of another kind": (replaced("model.safetensors", b"x" * 100), r"no safetensors file"),
@@ -43,19 +67,29 @@ DAMAGED_FILES: dict[str, tuple[Damage, str]] = {
 DAMAGED_WEIGHTS: dict[str, tuple[Damage, str]] = {
     "no projection": (without(f"{EXPERT}.up_proj"), r"expert 3 of layer 1 lacks its up_proj"),
     "no expert": (without(f"{EXPERT}."), r"expert 3 of layer 1 lacks its gate_proj"),
-    "no experts": (without("layers.2.mlp.experts."), r"layer 2 has no gate_up_proj for its experts"),
+    "no experts": (
+        without("layers.2.mlp.experts."),
+        r"layer 2 has no gate_up_proj for its experts",
+    ),
     "an expert too many": (
         tensors(**{"model.layers.1.mlp.experts.8.up_proj.weight": torch.zeros(24, 32)}),
-        r"model\.layers\.1\.mlp\.experts\.8\.up_proj\.weight is of an expert that the configuration does not have",
+        r"model\.layers\.1\.mlp\.experts\.8\.up_proj\.weight is of an expert that the "
+        r"configuration does not have",
     ),
     "expert of the wrong shape": (
         tensors(**{f"{EXPERT}.down_proj.weight": torch.zeros(32, 23)}),
         r"experts\.3\.down_proj\.weight has shape \[32, 23\], where the model needs \[32, 24\]",
     ),
     "no norm": (without("model.norm.weight"), r"the checkpoint lacks model\.norm\.weight$"),
-    "no attention": (without("layers.0.self_attn"), r"lacks model\.layers\.0\.self_attn\.\S+ and 5 more tensors"),
+    "no attention": (
+        without("layers.0.self_attn"),
+        r"lacks model\.layers\.0\.self_attn\.\S+ and 5 more tensors",
+    ),
     "no head": (without("lm_head.weight"), r"the checkpoint lacks lm_head\.weight$"),
-    "trunk of the wrong shape": (settings(vocab_size=321), r"has shape \[320, 32\], where the model needs \[321, 32\]"),
+    "trunk of the wrong shape": (
+        settings(vocab_size=321),
+        r"has shape \[320, 32\], where the model needs \[321, 32\]",
+    ),
     "small integers": (
         tensors(**{"lm_head.weight": torch.zeros(320, 32, dtype=torch.int8)}),
         r"lm_head\.weight is stored as I8, which is not read",
@@ -92,7 +126,9 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
-    truncated("model-00003-of-00008.safetensors")(save_tiny("olmoe", tmp_path, max_shard_size="50KB"))
+    truncated("model-00003-of-00008.safetensors")(
+        save_tiny("olmoe", tmp_path, max_shard_size="50KB")
+    )
     refused(tmp_path, r"model-00003-of-00008\.safetensors is truncated")
 
 
@@ -111,15 +147,26 @@ def test_both_of_two_tied_weights_missing_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("quantisation", "message"),
     [
-        ({"quant_method": "gptq", "bits": 4}, r"quantised by gptq are not read; fp8 with block scales and mxfp4 are"),
-        ({"load_in_4bit": True}, r"quantised in a way without a name \(load_in_4bit=True\) are not read"),
+        (
+            {"quant_method": "gptq", "bits": 4},
+            r"quantised by gptq are not read; fp8 with block scales and mxfp4 are",
+        ),
+        (
+            {"load_in_4bit": True},
+            r"quantised in a way without a name \(load_in_4bit=True\) are not read",
+        ),
         ({}, r"quantised in a way without a name \(it is empty\)"),
         ({"quant_method": "fp8", "weight_block_size": [True, True]}, r"need a weight_block_size"),
-        ({"quant_method": "fp8"}, r"fp8 weights need a weight_block_size of two sides in the configuration, not None"),
+        (
+            {"quant_method": "fp8"},
+            r"fp8 weights need a weight_block_size of two sides in the configuration, not None",
+        ),
         ({"quant_method": "fp8", "weight_block_size": [128, 0]}, r"need a weight_block_size"),
     ],
 )
-def test_other_quantisations_are_refused(quantisation: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_other_quantisations_are_refused(
+    quantisation: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     settings(quantization_config=quantisation)(save_tiny("olmoe", tmp_path))
     refused(tmp_path, message)
 
@@ -132,7 +179,10 @@ MXFP4_WEIGHT = "model.layers.1.mlp.experts.down_proj"
     ("damage", "message"),
     [
         (tensors(**{FP8_SCALE: None}), r"up_proj\.weight is stored in fp8 but has no block scales"),
-        (tensors(**{FP8_SCALE: torch.ones(1, 2)}), r"scale_inv has shape \[1, 2\], where \[2, 2\] is needed"),
+        (
+            tensors(**{FP8_SCALE: torch.ones(1, 2)}),
+            r"scale_inv has shape \[1, 2\], where \[2, 2\] is needed",
+        ),
     ],
 )
 def test_fp8_weights_need_scales_that_fit(damage: Damage, message: str, tmp_path: Path) -> None:

@@ -109,7 +109,11 @@ def drawn_from_all(logits: torch.Tensor, sampling: Sampling, position: int) -> i
     st.booleans(),
 )
 def test_a_batch_draws_for_each_row_what_sorting_the_whole_vocabulary_draws(
-    seed: int, size: int, spread: float, fields: list[tuple[float, int, float, float]], with_ties: bool
+    seed: int,
+    size: int,
+    spread: float,
+    fields: list[tuple[float, int, float, float]],
+    with_ties: bool,
 ) -> None:
     rows = torch.stack([logits(seed + row, size) * spread for row in range(len(fields))])
     if with_ties:
@@ -123,21 +127,36 @@ def test_a_batch_draws_for_each_row_what_sorting_the_whole_vocabulary_draws(
     assert draw_all(rows, samplings, positions) == expected
 
 
-@given(st.integers(0, 10_000), st.lists(st.sampled_from([0.5, 1.05, 1.3, 50.0, None]), min_size=1, max_size=5))
-def test_a_repetition_penalty_is_transformers_at_every_token(seed: int, penalties: list[float | None]) -> None:
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.sampled_from([0.5, 1.05, 1.3, 50.0, None]), min_size=1, max_size=5),
+)
+def test_a_repetition_penalty_is_transformers_at_every_token(
+    seed: int, penalties: list[float | None]
+) -> None:
     size = 40
     tokens = [[seed % size, (seed + row) % size] for row in range(len(penalties))]
-    repetitions = [penalty and Repetition(penalty, prompt) for penalty, prompt in zip(penalties, tokens, strict=True)]
-    samplings = [Sampling(temperature=0.0 if row % 2 else 0.8, seed=seed + row) for row in range(len(penalties))]
+    repetitions = [
+        penalty and Repetition(penalty, prompt)
+        for penalty, prompt in zip(penalties, tokens, strict=True)
+    ]
+    samplings = [
+        Sampling(temperature=0.0 if row % 2 else 0.8, seed=seed + row)
+        for row in range(len(penalties))
+    ]
     for step in range(15):
         rows = torch.stack([logits(seed + 100 * step + row, size) for row in range(len(penalties))])
         processed = [
-            RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([known]), row[None])[0] if penalty else row
+            RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([known]), row[None])[0]
+            if penalty
+            else row
             for penalty, known, row in zip(penalties, tokens, rows, strict=True)
         ]
         before = rows.clone()
         drawn = draw_all(rows, samplings, [step] * len(rows), repetitions)
-        assert drawn == [draw(row, each, step) for row, each in zip(processed, samplings, strict=True)]
+        assert drawn == [
+            draw(row, each, step) for row, each in zip(processed, samplings, strict=True)
+        ]
         assert torch.equal(rows, before)
         for known, repetition, token in zip(tokens, repetitions, drawn, strict=True):
             known.append(token)

@@ -5,12 +5,24 @@ import torch
 
 from services.model.tiles import TILE_ROWS, Tiled, pad_rows, tile_linears, tile_rows
 
-SIZES = [(32, 1), (32, 6), (32, 64), (24, 32), (192, 384), (192, 16), (96, 192), (192, 4096), (256, 8)]
+SIZES = [
+    (32, 1),
+    (32, 6),
+    (32, 64),
+    (24, 32),
+    (192, 384),
+    (192, 16),
+    (96, 192),
+    (192, 4096),
+    (256, 8),
+]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("inputs", "outputs"), SIZES)
-def test_a_tiled_linear_gives_a_row_the_same_bits_anywhere(inputs: int, outputs: int, dtype: torch.dtype) -> None:
+def test_a_tiled_linear_gives_a_row_the_same_bits_anywhere(
+    inputs: int, outputs: int, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
     layer = Tiled(torch.nn.Linear(inputs, outputs), outputs).to(dtype)
     row = torch.randn(inputs).to(dtype)

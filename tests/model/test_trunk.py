@@ -23,17 +23,23 @@ DTYPES = (torch.float32, torch.bfloat16)
 class NoExperts(nn.Module):
     """Experts whose outputs are zero."""
 
-    def forward(self, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
         return torch.zeros_like(hidden)
 
 
 def split_model(directory: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
     checkpoint = Checkpoint.open(directory)
     dtype = dtype or checkpoint.dtype
-    return build_trunk(checkpoint, dtype, CPU, lambda layer, _: LocalExperts(checkpoint, layer, dtype))
+    return build_trunk(
+        checkpoint, dtype, CPU, lambda layer, _: LocalExperts(checkpoint, layer, dtype)
+    )
 
 
-def trunk_alone(directory: Path, progress: Callable[[int, int], None] | None = None) -> PreTrainedModel:
+def trunk_alone(
+    directory: Path, progress: Callable[[int, int], None] | None = None
+) -> PreTrainedModel:
     checkpoint = Checkpoint.open(directory)
     return build_trunk(checkpoint, checkpoint.dtype, CPU, lambda layer, _: NoExperts(), progress)
 
@@ -41,7 +47,8 @@ def trunk_alone(directory: Path, progress: Callable[[int, int], None] | None = N
 def whole_model(directory: Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
     model.set_experts_implementation("grouped_mm")
-    # Weights that lie in the mapped file as they come are not aligned, and a product's last bit depends on that.
+    # Weights that lie in the mapped file as they come are not aligned, and a product's last bit
+    # depends on that.
     return copy.deepcopy(model)
 
 
@@ -107,7 +114,9 @@ def test_building_a_trunk_neither_allocates_nor_reads_an_expert(
 
     assert not [name for name in read if ".experts." in name or "_linear" in name]
     whole = dict(whole_model(tmp_path).named_parameters())
-    outside_experts = sum(weight.nbytes for name, weight in whole.items() if ".experts." not in name)
+    outside_experts = sum(
+        weight.nbytes for name, weight in whole.items() if ".experts." not in name
+    )
     assert sum(weight.nbytes for weight in trunk.parameters()) == outside_experts
 
 
@@ -141,14 +150,18 @@ def test_a_buffer_that_is_neither_stored_nor_computed_is_noticed(
     save_tiny("olmoe", tmp_path)
     monkeypatch.setattr(OlmoeForCausalLM, "_init_weights", lambda model, module: None)
 
-    with pytest.raises(UnusableModel, match=r"inv_freq of olmoe is not in the checkpoint and was not computed"):
+    with pytest.raises(
+        UnusableModel, match=r"inv_freq of olmoe is not in the checkpoint and was not computed"
+    ):
         trunk_alone(tmp_path)
 
 
 def test_experts_left_on_the_meta_device_are_noticed(tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(save_tiny("olmoe", tmp_path))
 
-    with pytest.raises(UnusableModel, match=r"layers\.0\.mlp\.experts\.gate_up_proj was not loaded"):
+    with pytest.raises(
+        UnusableModel, match=r"layers\.0\.mlp\.experts\.gate_up_proj was not loaded"
+    ):
         build_trunk(checkpoint, torch.float32, CPU, lambda layer, module: module)
 
 
@@ -165,7 +178,9 @@ def test_progress_counts_every_tensor_of_the_trunk(tmp_path: Path) -> None:
 def test_layers_that_predict_several_tokens_are_left_out(tmp_path: Path) -> None:
     save_tiny("glm4_moe", tmp_path, num_hidden_layers=4)
     config = tmp_path / "config.json"
-    config.write_text(config.read_text().replace('"num_hidden_layers": 4', '"num_hidden_layers": 3'))
+    config.write_text(
+        config.read_text().replace('"num_hidden_layers": 4', '"num_hidden_layers": 3')
+    )
 
     assert Checkpoint.open(tmp_path).moe_layers == (1, 2)
     assert torch.equal(logits(split_model(tmp_path)), logits(whole_model(tmp_path)))

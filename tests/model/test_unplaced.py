@@ -1,4 +1,6 @@
-"""Tensors without a place in the model are warned of by name, unless transformers leaves them out on purpose too."""
+"""Tensors without a place in the model are warned of by name, unless transformers leaves them out
+on purpose too.
+"""
 
 from pathlib import Path
 
@@ -16,7 +18,9 @@ def warned(family: str, folder: Path, caplog: pytest.LogCaptureFixture, *names: 
     return caplog.text
 
 
-def test_tensors_without_a_place_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tensors_without_a_place_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     biases = [f"model.layers.{layer}.self_attn.q_proj.bias" for layer in range(3)]
     text = warned("qwen3_moe", tmp_path, caplog, *biases, "score.weight")
     assert "4 tensors have no place in this qwen3_moe model" in text
@@ -57,7 +61,15 @@ def test_a_model_with_another_head_is_refused(name: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "architectures",
-    [None, [], "x", ["Tiny"], ["TinyForCausalLM"], ["TinyLMHeadModel"], ["TinyModel", "TinyForCausalLM"]],
+    [
+        None,
+        [],
+        "x",
+        ["Tiny"],
+        ["TinyForCausalLM"],
+        ["TinyLMHeadModel"],
+        ["TinyModel", "TinyForCausalLM"],
+    ],
 )
 def test_a_model_of_an_odd_name_or_of_none_is_not(architectures: object, tmp_path: Path) -> None:
     settings(architectures=architectures)(save_tiny("qwen3_moe", tmp_path))

@@ -1,4 +1,6 @@
-"""Of the files in a folder those are the model that transformers would load; what is left aside is said."""
+"""Of the files in a folder those are the model that transformers would load; what is left aside is
+said.
+"""
 
 import json
 import logging
@@ -35,7 +37,9 @@ def twice(tmp_path: Path) -> Path:
     return tmp_path / "twice"
 
 
-def test_a_single_file_goes_before_an_index_with_a_warning(twice: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_single_file_goes_before_an_index_with_a_warning(
+    twice: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         assert_is_transformers(twice)
     assert "model.safetensors read, left aside: model-00001-of-" in caplog.text
@@ -55,7 +59,8 @@ def test_shards_are_read_whole_and_the_last_one_of_a_tensor_counts(
     save_tiny("olmoe", tmp_path, max_shard_size="60KB")
     index = json.loads((tmp_path / INDEX).read_text())
     shards = sorted(set(index["weight_map"].values()))
-    # A tensor that the index does not name, and another in a second shard, where it has other values.
+    # A tensor that the index does not name, and another in a second shard, where it has other
+    # values.
     del index["weight_map"]["model.norm.weight"]
     (tmp_path / INDEX).write_text(json.dumps(index))
     file = tmp_path / shards[-1]
@@ -66,7 +71,9 @@ def test_shards_are_read_whole_and_the_last_one_of_a_tensor_counts(
     assert f"{shards[-1]} has 1 tensors of files before it, and counts: {EMBEDDING}" in caplog.text
 
 
-def test_an_index_may_name_tensors_that_are_nowhere_if_the_model_does_not_need_them(tmp_path: Path) -> None:
+def test_an_index_may_name_tensors_that_are_nowhere_if_the_model_does_not_need_them(
+    tmp_path: Path,
+) -> None:
     save_tiny("olmoe", tmp_path, max_shard_size="60KB")
     index = json.loads((tmp_path / INDEX).read_text())
     index["weight_map"]["old.buffer"] = next(iter(index["weight_map"].values()))
@@ -108,8 +115,12 @@ def test_weights_under_another_name_are_refused_by_that_name(name: str, tmp_path
     refused(tmp_path, rf"neither model\.safetensors nor .*What is there: {name}")
 
 
-def test_copies_for_other_engines_are_no_matter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    shutil.copy(save_tiny("olmoe", tmp_path) / "model.safetensors", tmp_path / "consolidated.safetensors")
+def test_copies_for_other_engines_are_no_matter(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(
+        save_tiny("olmoe", tmp_path) / "model.safetensors", tmp_path / "consolidated.safetensors"
+    )
     assert_is_transformers(tmp_path)
     assert "left aside" not in caplog.text
 

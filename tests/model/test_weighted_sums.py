@@ -11,14 +11,21 @@ from services.model.weighted_sums import weighted_sums
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def one_by_one(rows: torch.Tensor, sum_of_row: np.ndarray, num_sums: int, weights: np.ndarray | None) -> torch.Tensor:
+def one_by_one(
+    rows: torch.Tensor, sum_of_row: np.ndarray, num_sums: int, weights: np.ndarray | None
+) -> torch.Tensor:
     sums = torch.zeros(num_sums, rows.shape[1], dtype=torch.float64)
     for place, number in enumerate(sum_of_row):
         sums[number] += rows[place].double() * (1.0 if weights is None else float(weights[place]))
     return sums
 
 
-@given(st.lists(st.integers(0, 5), max_size=20), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]), SEEDS)
+@given(
+    st.lists(st.integers(0, 5), max_size=20),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    SEEDS,
+)
 def test_every_row_is_added_once_to_its_sum(
     sum_of_row: list[int], is_weighted: bool, dtype: torch.dtype, seed: int
 ) -> None:
@@ -29,7 +36,9 @@ def test_every_row_is_added_once_to_its_sum(
     sums = weighted_sums(rows, numbers, 6, weights)
     assert sums.dtype is torch.float32
     assert sums.shape == (6, 7)
-    torch.testing.assert_close(sums.double(), one_by_one(rows, numbers, 6, weights), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        sums.double(), one_by_one(rows, numbers, 6, weights), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("width", [1, 31, 192, 2048])

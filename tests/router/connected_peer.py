@@ -14,7 +14,9 @@ from tests.router.scripted_service import expected_of
 class Connected:
     """A peer of one lane, and its changes."""
 
-    def __init__(self, checkpoint: Checkpoint, address: str, frame_floor_seconds: float, **wanted: Any) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, address: str, frame_floor_seconds: float, **wanted: Any
+    ) -> None:
         self._changed = asyncio.Event()
         expected = replace(expected_of(checkpoint), **wanted)
         self.peer = ExpertPeer(address, expected, 1, frame_floor_seconds, self._changed.set)
@@ -31,7 +33,9 @@ class Connected:
 async def connected_to(
     checkpoint: Checkpoint, address: str, frame_floor_seconds: float = 5.0, **wanted: Any
 ) -> AsyncIterator[Connected]:
-    """A peer of the service there, which need not be there yet; `wanted` are fields of what it expects."""
+    """A peer of the service there, which need not be there yet; `wanted` are fields of what it
+    expects.
+    """
     made = Connected(checkpoint, address, frame_floor_seconds, **wanted)
     running = asyncio.create_task(made.peer.run())
     try:

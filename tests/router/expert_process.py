@@ -1,4 +1,6 @@
-"""An expert service in a process of its own, to be stopped, continued and killed; and frames for it."""
+"""An expert service in a process of its own, to be stopped, continued and killed; and frames for
+it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +17,16 @@ from tests.service_process import service_process
 @asynccontextmanager
 async def expert_process(model: Path, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process with all experts; yields at once, while it starts."""
-    flags = ("--listen", f"127.0.0.1:{port}", "--model", str(model), "--preload", "all", "--threads", "1")
+    flags = (
+        "--listen",
+        f"127.0.0.1:{port}",
+        "--model",
+        str(model),
+        "--preload",
+        "all",
+        "--threads",
+        "1",
+    )
     async with service_process("expert", *flags, stderr=asyncio.subprocess.DEVNULL) as (running, _):
         yield running
 

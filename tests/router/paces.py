@@ -5,7 +5,9 @@ from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.pace import Pace
 
 
-def fitted_pace(expert: int, pair: int, *, wire: int = 1000, frame: int = 100, queue_factor: int = 0) -> Pace:
+def fitted_pace(
+    expert: int, pair: int, *, wire: int = 1000, frame: int = 100, queue_factor: int = 0
+) -> Pace:
     """A pace that knows what a frame, an expert and a pair take, in nanoseconds.
 
     Frames were queued `queue_factor` times as long as they were computed.
@@ -16,7 +18,9 @@ def fitted_pace(expert: int, pair: int, *, wire: int = 1000, frame: int = 100, q
     return made
 
 
-def end_frame(pace: Pace, experts: int, pairs: int, cost: tuple[int, int, int], wire: int, queue_factor: int) -> None:
+def end_frame(
+    pace: Pace, experts: int, pairs: int, cost: tuple[int, int, int], wire: int, queue_factor: int
+) -> None:
     """One more frame was sent and answered."""
     frame, expert, pair = cost
     compute = frame + expert * experts + pair * pairs

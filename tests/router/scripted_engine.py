@@ -25,7 +25,9 @@ VOCAB = 16
 
 
 class ScriptedTrunk:
-    """Stands for a model: draws token 1, or does what `act` does; each step awaits `gate` if there is one."""
+    """Stands for a model: draws token 1, or does what `act` does; each step awaits `gate` if there
+    is one.
+    """
 
     def __init__(self, act: Callable[[Step], torch.Tensor] | None = None) -> None:
         self._act = act
@@ -88,7 +90,9 @@ async def engine(
 ) -> AsyncIterator[Engine]:
     lanes = lanes or FixedLanes(1)
     cache = KvCache({0: LayerShape(1, 1, 1, 1)}, 256, torch.float32, torch.device("cpu"))
-    scheduler = Scheduler(cache.pool, max_sequences=8, max_context=64, max_batch_tokens=8, max_lanes=lanes.max_lanes)
+    scheduler = Scheduler(
+        cache.pool, max_sequences=8, max_context=64, max_batch_tokens=8, max_lanes=lanes.max_lanes
+    )
     forget = (forgotten if forgotten is not None else []).append
     tracing = TracePolicy.of(TraceDetail.STEP, layers_share=0.0)
     made = Engine(trunk, cache, scheduler, lanes=lanes, tracing=tracing, forget=forget)

@@ -1,4 +1,6 @@
-"""An expert service over real gRPC that does what a test tells it to, wrongly where it is asked to."""
+"""An expert service over real gRPC that does what a test tells it to, wrongly where it
+is asked to.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +32,9 @@ def expected_of(checkpoint: Checkpoint) -> Expected:
 
 
 class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
-    """Hosts what `host` names, leaves frames unanswered and loads without end; its fields say how else it behaves."""
+    """Hosts what `host` names, leaves frames unanswered and loads without end; its fields say how
+    else it behaves.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.description = expert_pb2.ExpertServiceDescribeResponse(
@@ -43,7 +47,9 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
             num_experts=checkpoint.num_experts,
             max_frame_bytes=1 << 20,
         )
-        self.hosting = expert_pb2.WatchHostingResponse(instance="first", generation=1, free_memory_bytes=1 << 30)
+        self.hosting = expert_pb2.WatchHostingResponse(
+            instance="first", generation=1, free_memory_bytes=1 << 30
+        )
         self.changed = asyncio.Event()
         self.num_streams = 0
         self.grants = True
@@ -59,7 +65,10 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
         del self.hosting.experts[:]
         for layer, expert in experts:
             self.hosting.experts.add(
-                layer=layer, expert=expert, content_hash=b"same", state=expert_pb2.EXPERT_STATE_READY
+                layer=layer,
+                expert=expert,
+                content_hash=b"same",
+                state=expert_pb2.EXPERT_STATE_READY,
             )
         self.hosting.generation += 1
         self.changed.set()
@@ -84,13 +93,17 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
     async def Describe(self, request: object, context: grpc.aio.ServicerContext) -> object:
         return self.description
 
-    async def WatchHosting(self, request: object, context: grpc.aio.ServicerContext) -> AsyncIterator[object]:
+    async def WatchHosting(
+        self, request: object, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[object]:
         while True:
             self.changed.clear()
             yield self.hosting
             await self.changed.wait()
 
-    async def LoadExperts(self, request: object, context: grpc.aio.ServicerContext) -> AsyncIterator[object]:
+    async def LoadExperts(
+        self, request: object, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[object]:
         self.loading.set()
         if self.load_error is not None:
             await context.abort(*self.load_error)
@@ -100,7 +113,9 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
     async def UnloadExperts(self, request: object, context: grpc.aio.ServicerContext) -> object:
         return expert_pb2.UnloadExpertsResponse(generation=self.hosting.generation)
 
-    async def Dispatch(self, requests: AsyncIterator[object], context: grpc.aio.ServicerContext) -> None:
+    async def Dispatch(
+        self, requests: AsyncIterator[object], context: grpc.aio.ServicerContext
+    ) -> None:
         self.num_streams += 1
         ends = self._stream_end
         async with asyncio.TaskGroup() as tasks:
@@ -127,8 +142,14 @@ async def served(service: ScriptedService) -> AsyncIterator[str]:
         parse = expert_pb2.WatchHostingRequest.FromString
         watch = grpc.unary_stream_rpc_method_handler(service.WatchHosting, parse, service.written)
         parse = expert_pb2.ExpertServiceDescribeRequest.FromString
-        describe = grpc.unary_unary_rpc_method_handler(service.Describe, parse, service.written_description)
-        server.add_registered_method_handlers(SERVICE_NAME, {"WatchHosting": watch, "Describe": describe})
+        describe = grpc.unary_unary_rpc_method_handler(
+            service.Describe, parse, service.written_description
+        )
+        server.add_registered_method_handlers(
+            SERVICE_NAME, {"WatchHosting": watch, "Describe": describe}
+        )
 
-    async with serving(register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0) as port:
+    async with serving(
+        register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0
+    ) as port:
         yield f"127.0.0.1:{port}"

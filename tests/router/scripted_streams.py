@@ -1,4 +1,6 @@
-"""Expert services without a network: they decode each frame as a service would, and answer it as a test tells them."""
+"""Expert services without a network: they decode each frame as a service would, and answer it as a
+test tells them.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -16,12 +18,13 @@ from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
 from services.router.times.receipt import ReplyTimes, SequenceReceipt
 from services.wire.errors import ServingError
-from services.wire.frames import ReceivedFrame, ReceivedReply, decode_request, decode_response, encode_reply
+from services.wire.frames import decode_request, decode_response, encode_reply
+from services.wire.received import ReceivedFrame, ReceivedReply
 
 HIDDEN = 8
 
-# What is to be said otherwise than with the computed rows: arguments of encode_reply. It may raise the error that the
-# frame ends with; None leaves it unanswered.
+# What is to be said otherwise than with the computed rows: arguments of encode_reply. It may raise
+# the error that the frame ends with; None leaves it unanswered.
 Behaviour = Callable[[ReceivedFrame, torch.Tensor], dict | None]
 
 
@@ -37,9 +40,13 @@ def in_turn(*behaviours: Behaviour) -> Behaviour:
 
 
 class ScriptedStream:
-    """Multiplies rows by their expert's `scale` [experts, hidden]. With `holds` answers wait to be asked for."""
+    """Multiplies rows by their expert's `scale` [experts, hidden]. With `holds` answers wait to be
+    asked for.
+    """
 
-    def __init__(self, scale: torch.Tensor, behaviour: Behaviour = well, *, holds: bool = False) -> None:
+    def __init__(
+        self, scale: torch.Tensor, behaviour: Behaviour = well, *, holds: bool = False
+    ) -> None:
         self._scale = scale
         self._holds = holds
         self.behaviour = behaviour
@@ -90,7 +97,9 @@ class ScriptedStream:
         if not len(frame.pair_weights) or not len(pairs):
             return computed
         sums = torch.zeros(frame.num_rows, HIDDEN)
-        for row, weight, output in zip(pair_rows.tolist(), frame.pair_weights[pairs].tolist(), computed, strict=True):
+        for row, weight, output in zip(
+            pair_rows.tolist(), frame.pair_weights[pairs].tolist(), computed, strict=True
+        ):
             sums[row] += weight * output.float()
         return sums.to(computed.dtype)
 
@@ -113,7 +122,9 @@ class NotedSpans(StepSpans, LayerSpans, CallSpan):
     def begin_layer(self, layer: int, started: int) -> LayerSpans:
         return self
 
-    def begin_call(self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int) -> CallSpan:
+    def begin_call(
+        self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int
+    ) -> CallSpan:
         return self
 
     def end(self, *arguments: object, attempt: int = 0, failure: str = "") -> None:
@@ -124,6 +135,13 @@ class NotedSpans(StepSpans, LayerSpans, CallSpan):
 def step_of(lengths: list[int]) -> Step:
     """A step of so many rows of each sequence; sequences are numbered from 0."""
     sequences = [
-        Sequence(n, Order((0,) * length, Sampling(), 1), SequenceReceipt()) for n, length in enumerate(lengths)
+        Sequence(n, Order((0,) * length, Sampling(), 1), SequenceReceipt())
+        for n, length in enumerate(lengths)
     ]
-    return Step(0, [ScheduledTokens(sequence, length) for sequence, length in zip(sequences, lengths, strict=True)])
+    return Step(
+        0,
+        [
+            ScheduledTokens(sequence, length)
+            for sequence, length in zip(sequences, lengths, strict=True)
+        ],
+    )

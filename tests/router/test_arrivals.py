@@ -1,4 +1,6 @@
-"""A reply that lay ready while another lane computed is dated to when it came, not to when it was read."""
+"""A reply that lay ready while another lane computed is dated to when it came, not to when it was
+read.
+"""
 
 import asyncio
 import time
@@ -13,7 +15,9 @@ def learnt(busy: Busy, wire: int) -> ReplyArrivals:
     """What knows from one reply, read by an idle loop, that the wire takes `wire`."""
     arrivals = ReplyArrivals(busy)
     read = 100 * MILLI + 5 * MILLI + wire
-    assert arrivals.date(sent=100 * MILLI, read=read, server_nanos=5 * MILLI, num_bytes=4096) == read
+    assert (
+        arrivals.date(sent=100 * MILLI, read=read, server_nanos=5 * MILLI, num_bytes=4096) == read
+    )
     return arrivals
 
 

@@ -1,4 +1,6 @@
-"""An expert's pairs go to the replica that is expected to be done with them first, or to several that share them."""
+"""An expert's pairs go to the replica that is expected to be done with them first, or to several
+that share them.
+"""
 
 import numpy as np
 import pytest
@@ -29,11 +31,15 @@ def fitted(expert: int, pair: int, wire: int = 1000, frame: int = 100) -> Pace:
     return made
 
 
-def assignment(experts: list[int], owners: list[int], choices: dict[int, list[int]], paces: list[Pace]) -> Assigned:
+def assignment(
+    experts: list[int], owners: list[int], choices: dict[int, list[int]], paces: list[Pace]
+) -> Assigned:
     return assign(np.array(experts, dtype=np.int64), np.array(owners), choices, paces, NOW)
 
 
-def assigned(experts: list[int], owners: list[int], choices: dict[int, list[int]], paces: list[Pace]) -> list[int]:
+def assigned(
+    experts: list[int], owners: list[int], choices: dict[int, list[int]], paces: list[Pace]
+) -> list[int]:
     """The service of each expert, none of which is split."""
     found = assignment(experts, owners, choices, paces)
     assert found.experts is None and found.parts.tolist() == experts
@@ -42,7 +48,9 @@ def assigned(experts: list[int], owners: list[int], choices: dict[int, list[int]
 
 def test_the_faster_replica_is_taken() -> None:
     assert assigned([0], [SEVERAL], {0: [0, 1]}, [pace(wire=2000), pace(wire=1000)]) == [1]
-    assert assigned([0] * 9, [SEVERAL], {0: [0, 1]}, [pace(per_pair=500), pace(per_pair=300)]) == [1]
+    assert assigned([0] * 9, [SEVERAL], {0: [0, 1]}, [pace(per_pair=500), pace(per_pair=300)]) == [
+        1
+    ]
     assert assigned([0], [SEVERAL], {0: [0, 1]}, [fitted(200, 10), fitted(100, 10)]) == [1]
     assert assigned([0], [SEVERAL], {0: [0, 1]}, [fitted(100, 10), fitted(100, 10, frame=0)]) == [1]
 
@@ -62,7 +70,9 @@ def test_what_is_on_the_way_to_a_replica_counts() -> None:
 def test_what_only_one_service_can_compute_counts_first() -> None:
     experts = [0] + [1] * 20
     assert assigned(experts, [SEVERAL, 0], {0: [0, 1]}, [pace(), pace(wire=2000)]) == [1, 0]
-    assert assigned([0, 1, 2], [SEVERAL, 0, 0], {0: [0, 1]}, [fitted(200, 1), fitted(200, 1, wire=1300)]) == [1, 0, 0]
+    assert assigned(
+        [0, 1, 2], [SEVERAL, 0, 0], {0: [0, 1]}, [fitted(200, 1), fitted(200, 1, wire=1300)]
+    ) == [1, 0, 0]
 
 
 def test_the_expert_with_most_pairs_is_placed_first() -> None:
@@ -82,7 +92,10 @@ def test_a_service_that_was_never_heard_counts_as_the_mean_of_the_others() -> No
         fast, slow = pace(wire=1000), pace(wire=3000)
         others = [fast, Pace()] if fast_first else [slow, Pace()]
         paces = [*others, pace(wire=3000) if fast_first else pace(wire=1000)]
-        assert assigned([0], [SEVERAL, NOBODY], {0: [0, 1]}, paces) == [0 if fast_first else 1, NOBODY]
+        assert assigned([0], [SEVERAL, NOBODY], {0: [0, 1]}, paces) == [
+            0 if fast_first else 1,
+            NOBODY,
+        ]
 
 
 def test_where_nothing_is_known_pairs_are_spread() -> None:
@@ -100,7 +113,10 @@ def test_experts_without_pairs_are_nobody_s_and_owners_are_left_alone() -> None:
 
 def test_a_service_whose_pairs_seem_to_cost_nothing_is_not_given_all_of_them() -> None:
     choices = {expert: [0, 1] for expert in range(8)}
-    paces = [fitted(0, 0, frame=1000), fitted(100, 150, frame=0)]  # alike for a frame of four experts and pairs
+    paces = [
+        fitted(0, 0, frame=1000),
+        fitted(100, 150, frame=0),
+    ]  # alike for a frame of four experts and pairs
     assert sorted(assigned(list(range(8)), [SEVERAL] * 8, choices, paces)) == [0] * 4 + [1] * 4
 
 
@@ -115,7 +131,9 @@ def test_a_hot_expert_is_split_after_what_its_services_must_compute_besides() ->
     assert found.parts[1] == DROPPED
 
 
-def test_nothing_is_split_where_what_an_expert_takes_is_not_known_or_more_than_a_part_would_save() -> None:
+def test_nothing_is_split_where_an_expert_takes_more_than_a_part_would_save_or_nobody_knows() -> (
+    None
+):
     experts, choices = [0] * 60, {0: [0, 1]}
     assert assigned(experts, [SEVERAL], choices, [pace(), pace()]) == [0]
     assert assigned(experts, [SEVERAL], choices, [fitted(10, 10), pace(per_pair=20)]) == [0]
@@ -126,8 +144,13 @@ def test_nothing_is_split_where_what_an_expert_takes_is_not_known_or_more_than_a
 def test_nothing_is_split_while_another_service_holds_the_layer_up_anyway() -> None:
     experts = [0] * 60 + [1]
     slow = fitted(10, 10, wire=50_000)
-    assert assigned(experts, [SEVERAL, 2], {0: [0, 1]}, [fitted(10, 10), fitted(10, 10), slow]) == [0, 2]
-    without = assignment(experts, [SEVERAL, NOBODY], {0: [0, 1]}, [fitted(10, 10), fitted(10, 10), slow])
+    assert assigned(experts, [SEVERAL, 2], {0: [0, 1]}, [fitted(10, 10), fitted(10, 10), slow]) == [
+        0,
+        2,
+    ]
+    without = assignment(
+        experts, [SEVERAL, NOBODY], {0: [0, 1]}, [fitted(10, 10), fitted(10, 10), slow]
+    )
     assert without.experts is not None, "a slow service that computes nothing here holds nothing up"
 
 
@@ -144,7 +167,11 @@ def test_each_pair_is_assigned_once_to_a_service_that_hosts_its_expert(
             choices[expert] = found
     experts = data.draw(st.lists(st.integers(DROPPED, num_experts - 1), max_size=80))
     times = st.integers(0, 10**4)
-    known = st.builds(fitted, times, times, times) if may_split else st.builds(pace, times, times, st.integers(0, 100))
+    known = (
+        st.builds(fitted, times, times, times)
+        if may_split
+        else st.builds(pace, times, times, st.integers(0, 100))
+    )
     paces = [data.draw(st.builds(Pace) | known) for _ in range(num_services)]
     made = assignment(experts, owners, choices, paces)
     expert_of = np.arange(num_experts) if made.experts is None else made.experts
@@ -156,6 +183,10 @@ def test_each_pair_is_assigned_once_to_a_service_that_hosts_its_expert(
             continue
         assert expert_of[part] == expert
         service = int(made.owners[part])
-        assert service in choices[expert] if owners[expert] == SEVERAL else service == owners[expert]
+        assert (
+            service in choices[expert] if owners[expert] == SEVERAL else service == owners[expert]
+        )
         given_out.add((part, expert, service))
-    assert len({(expert, service) for _, expert, service in given_out}) == len(given_out), "each has one part of it"
+    assert len({(expert, service) for _, expert, service in given_out}) == len(given_out), (
+        "each has one part of it"
+    )

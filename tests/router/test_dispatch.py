@@ -18,9 +18,16 @@ from services.router.engine.step import Step
 from services.router.load.recording import DROPPED_ID
 from services.router.load.watch import RoutingWatch
 from services.wire.errors import InvalidRequest, ServingError, Unavailable
-from services.wire.frames import ReceivedFrame
 from services.wire.outcomes import FrameError, PairFailure
-from tests.router.scripted_streams import HIDDEN, Behaviour, NotedSpans, ScriptedExperts, ScriptedStream, step_of
+from services.wire.received import ReceivedFrame
+from tests.router.scripted_streams import (
+    HIDDEN,
+    Behaviour,
+    NotedSpans,
+    ScriptedExperts,
+    ScriptedStream,
+    step_of,
+)
 
 pytestmark = pytest.mark.usefixtures("with_and_without_kernels")
 
@@ -35,13 +42,22 @@ def dispatcher(
     combine: Combination | None = None,
     **options: Any,
 ) -> Dispatcher:
-    """With each expert on one service, and no time for a second attempt; `options` are further arguments."""
+    """With each expert on one service, and no time for a second attempt; `options` are further
+    arguments.
+    """
     combine = combine or ExactCombine()
     made = Dispatcher(
-        num_experts=len(owners), hidden_size=HIDDEN, wire_dtype=dtype, combine=combine, unserved_seconds=0.0, **options
+        num_experts=len(owners),
+        hidden_size=HIDDEN,
+        wire_dtype=dtype,
+        combine=combine,
+        unserved_seconds=0.0,
+        **options,
     )
     limit = max_pairs * 2 * HIDDEN * dtype.itemsize
-    services = [ScriptedExperts(f"service-{index}", [stream]) for index, stream in enumerate(streams)]
+    services = [
+        ScriptedExperts(f"service-{index}", [stream]) for index, stream in enumerate(streams)
+    ]
     ready = np.array(owners) == np.arange(len(streams))[:, None]
     made.place(Placement(services, {LAYER: ready}, limit))
     return made
@@ -107,7 +123,9 @@ def test_the_combined_rows_are_those_of_one_process(
 ROUTING = (torch.ones(4, HIDDEN), torch.tensor([[0, 1], [0, 2], [2, 3], [2, 3]]), torch.ones(4, 2))
 
 
-async def test_the_watch_sees_which_pairs_of_a_layer_are_computed_and_whether_it_was_decode() -> None:
+async def test_the_watch_sees_which_pairs_of_a_layer_are_computed_and_whether_it_was_decode() -> (
+    None
+):
     watch = RoutingWatch([LAYER], num_experts=4, top_k=2, window_steps=8)
     streams = [ScriptedStream(torch.ones(4, HIDDEN))]
     # Three pairs of an expert at most, of which the third token's is one too many.
@@ -133,20 +151,41 @@ async def test_the_watch_sees_which_pairs_of_a_layer_are_computed_and_whether_it
             "refused a frame: layer is wrong",
         ),
         (lambda frame, rows: {"rows": rows[:-1]}, "rows where"),
-        (lambda frame, rows: {"rows": rows[:, :3].contiguous()}, "returned a broken reply: rows has"),
-        (lambda frame, rows: {"failures": [PairFailure(1, (99,))]}, "named pairs that were not in the frame"),
+        (
+            lambda frame, rows: {"rows": rows[:, :3].contiguous()},
+            "returned a broken reply: rows has",
+        ),
+        (
+            lambda frame, rows: {"failures": [PairFailure(1, (99,))]},
+            "named pairs that were not in the frame",
+        ),
         (
             lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(1, (0,))]},
             "expert 0 of layer 3 was not computed by service-0: it is not hosted there any more",
         ),
-        (lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(2, (0,))]}, "its queue is full"),
-        (lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(3, (0,))]}, "time passed in its queue"),
+        (
+            lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(2, (0,))]},
+            "its queue is full",
+        ),
+        (
+            lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(3, (0,))]},
+            "time passed in its queue",
+        ),
     ],
 )
-async def test_a_bad_answer_ends_only_the_requests_it_concerns(behaviour: Behaviour, message: str) -> None:
-    streams = [ScriptedStream(torch.ones(4, HIDDEN), behaviour), ScriptedStream(torch.ones(4, HIDDEN))]
-    step = step_of([2, 2])  # experts 0 and 1, on the bad service, are used by the first sequence alone
-    output = await computed(dispatcher(torch.float32, [0, 0, 1, 1], streams, 100), step, streams, ROUTING)
+async def test_a_bad_answer_ends_only_the_requests_it_concerns(
+    behaviour: Behaviour, message: str
+) -> None:
+    streams = [
+        ScriptedStream(torch.ones(4, HIDDEN), behaviour),
+        ScriptedStream(torch.ones(4, HIDDEN)),
+    ]
+    step = step_of(
+        [2, 2]
+    )  # experts 0 and 1, on the bad service, are used by the first sequence alone
+    output = await computed(
+        dispatcher(torch.float32, [0, 0, 1, 1], streams, 100), step, streams, ROUTING
+    )
     concerned, other = (work.sequence for work in step.batch)
     assert concerned.ending is not None
     assert message in str(concerned.ending.error)
@@ -163,7 +202,10 @@ async def test_a_frame_names_each_request_of_its_rows_once() -> None:
         return {}
 
     for lengths, expected in (([2, 2], [(0,), (0, 1)]), ([1, 1, 1, 1], [(0, 1), (1, 2, 3)])):
-        streams = [ScriptedStream(torch.ones(4, HIDDEN), note), ScriptedStream(torch.ones(4, HIDDEN), note)]
+        streams = [
+            ScriptedStream(torch.ones(4, HIDDEN), note),
+            ScriptedStream(torch.ones(4, HIDDEN), note),
+        ]
         made = dispatcher(torch.float32, [0, 0, 1, 1], streams, 100)
         await computed(made, step_of(lengths), streams, ROUTING)
         assert sorted(named) == expected
@@ -172,7 +214,10 @@ async def test_a_frame_names_each_request_of_its_rows_once() -> None:
 
 async def test_the_span_of_a_refused_frame_ends_once_as_failed() -> None:
     refused = lambda frame, rows: {"rows": None, "error": FrameError(3, "layer is wrong")}  # noqa: E731
-    streams = [ScriptedStream(torch.ones(4, HIDDEN), refused), ScriptedStream(torch.ones(4, HIDDEN))]
+    streams = [
+        ScriptedStream(torch.ones(4, HIDDEN), refused),
+        ScriptedStream(torch.ones(4, HIDDEN)),
+    ]
     step = step_of([2, 2])
     step.spans = spans = NotedSpans()
     await computed(dispatcher(torch.float32, [0, 0, 1, 1], streams, 100), step, streams, ROUTING)
@@ -185,14 +230,18 @@ async def test_frames_are_given_up_when_own_work_meanwhile_fails() -> None:
 
     streams = [ScriptedStream(torch.ones(4, HIDDEN), holds=True)]
     with pytest.raises(RuntimeError):
-        await dispatcher(torch.float32, [0, 0, 0, 0], streams, 100).compute(step_of([4]), LAYER, *ROUTING, fail)
+        await dispatcher(torch.float32, [0, 0, 0, 0], streams, 100).compute(
+            step_of([4]), LAYER, *ROUTING, fail
+        )
     assert streams[0].answers[0].cancelled()
 
 
 async def test_an_expert_that_nobody_hosts_ends_only_the_requests_that_need_it() -> None:
     streams = [ScriptedStream(torch.ones(4, HIDDEN))]
     step = step_of([2, 2])
-    await computed(dispatcher(torch.float32, [0, NOBODY, 0, 0], streams, 100), step, streams, ROUTING)
+    await computed(
+        dispatcher(torch.float32, [0, NOBODY, 0, 0], streams, 100), step, streams, ROUTING
+    )
     needy, other = (work.sequence for work in step.batch)
     assert needy.ending is not None
     assert isinstance(needy.ending.error, Unavailable)
@@ -225,12 +274,20 @@ async def test_a_broken_stream_ends_its_requests_with_layer_and_expert() -> None
             "expert 0 of layer 3 was not computed by service-0: its queue is full",
         ),
         (lambda frame, rows: {"rows": rows[:-1]}, "service-0 returned 1 rows where 2 were due"),
-        (lambda frame, rows: {"rows": torch.ones(3, HIDDEN)}, "service-0 returned 3 rows where 2 were due"),
+        (
+            lambda frame, rows: {"rows": torch.ones(3, HIDDEN)},
+            "service-0 returned 3 rows where 2 were due",
+        ),
         (lambda frame, rows: {"rows": None}, "service-0 returned 0 rows where 2 were due"),
     ],
 )
-async def test_of_sums_too_a_bad_answer_ends_only_the_requests_it_concerns(behaviour: Behaviour, message: str) -> None:
-    streams = [ScriptedStream(torch.ones(4, HIDDEN), behaviour), ScriptedStream(torch.ones(4, HIDDEN))]
+async def test_of_sums_too_a_bad_answer_ends_only_the_requests_it_concerns(
+    behaviour: Behaviour, message: str
+) -> None:
+    streams = [
+        ScriptedStream(torch.ones(4, HIDDEN), behaviour),
+        ScriptedStream(torch.ones(4, HIDDEN)),
+    ]
     step = step_of([2, 2])
     made = dispatcher(torch.float32, [0, 0, 1, 1], streams, 100, PartialCombine())
     output = await computed(made, step, streams, ROUTING)
@@ -251,7 +308,10 @@ async def test_weights_that_are_not_finite_end_their_requests_and_are_not_sent()
     hidden, index, weights = ROUTING
     weights = weights.clone()
     weights[1, 1] = float("nan")
-    streams = [ScriptedStream(torch.ones(4, HIDDEN), note), ScriptedStream(torch.ones(4, HIDDEN), note)]
+    streams = [
+        ScriptedStream(torch.ones(4, HIDDEN), note),
+        ScriptedStream(torch.ones(4, HIDDEN), note),
+    ]
     step = step_of([2, 2])
     made = dispatcher(torch.float32, [0, 0, 1, 1], streams, 100, PartialCombine())
     output = await computed(made, step, streams, (hidden, index, weights))
@@ -277,4 +337,6 @@ async def test_rows_travel_in_the_wire_s_type_and_are_combined_in_the_model_s() 
         output = await computed(made, step_of([4]), streams, (hidden, *ROUTING[1:]))
         assert output.dtype is torch.float32
         assert seen == {torch.bfloat16}
-        assert torch.equal(output, 2 * hidden.bfloat16().float())  # every product and sum here is exact in bfloat16
+        assert torch.equal(
+            output, 2 * hidden.bfloat16().float()
+        )  # every product and sum here is exact in bfloat16

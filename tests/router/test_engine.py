@@ -40,7 +40,9 @@ async def test_sequences_change_lanes_between_their_steps_and_never_in_them() ->
             lanes_of.setdefault(number, set()).add(step.lane)
         logits = torch.zeros(len(step.drawing), VOCAB)
         for row, sequence in enumerate(step.drawing):
-            logits[row, sequence.num_tokens % VOCAB] = 1.0  # the position, so that one lost or doubled would show
+            logits[row, sequence.num_tokens % VOCAB] = (
+                1.0  # the position, so that one lost or doubled would show
+            )
         return logits
 
     async with engine(ScriptedTrunk(act), lanes=RestlessLanes(1, 3, 2, 3, 1, 2)) as running:
@@ -48,7 +50,9 @@ async def test_sequences_change_lanes_between_their_steps_and_never_in_them() ->
         for listener in heard:
             running.submit(order(prompt=2, new=30), listener)
         assert [await listener.reason() for listener in heard] == [EndReason.LENGTH] * 5
-    assert all(listener.tokens == [position % VOCAB for position in range(2, 32)] for listener in heard)
+    assert all(
+        listener.tokens == [position % VOCAB for position in range(2, 32)] for listener in heard
+    )
     assert any(len(lanes) > 1 for lanes in lanes_of.values())
 
 
@@ -138,7 +142,8 @@ async def test_an_order_that_is_given_up_ends_at_once_though_its_step_hangs() ->
 
 async def test_a_lane_that_sleeps_is_woken_for_an_order_that_another_lane_lets_in() -> None:
     async with engine(ScriptedTrunk(), lanes=FixedLanes(2)) as running:
-        # The second lane gets the two short ones, and what they free lies too far apart for the last one.
+        # The second lane gets the two short ones, and what they free lies too far apart for the
+        # last one.
         sizes = [(30, 34), (1, 1), (30, 20), (1, 1), (30, 34), (60, 4)]
         heard = [Heard() for _ in sizes]
         for (prompt, new), listener in zip(sizes, heard, strict=True):

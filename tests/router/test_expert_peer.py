@@ -1,4 +1,6 @@
-"""A peer outlives whatever its service does: every failure is noticed, named, and followed by a new connection."""
+"""A peer outlives whatever its service does: every failure is noticed, named, and followed by a new
+connection.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +31,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @asynccontextmanager
 async def connected(
-    checkpoint: Checkpoint, service: ScriptedService, frame_floor_seconds: float = 5.0, **wanted: Any
+    checkpoint: Checkpoint,
+    service: ScriptedService,
+    frame_floor_seconds: float = 5.0,
+    **wanted: Any,
 ) -> AsyncIterator[Connected]:
     async with (
         served(service) as address,
@@ -63,7 +68,9 @@ async def test_a_service_that_leaves_a_frame_unanswered_is_suspect_until_it_answ
         assert peer.streams[0] is stream and stream.is_up
     said = [record.getMessage() for record in caplog.records]
     assert f"expert service {peer.address} is suspect and avoided: {lost.value}" in said
-    assert any(line.startswith(f"expert service {peer.address} answers again, after ") for line in said)
+    assert any(
+        line.startswith(f"expert service {peer.address} answers again, after ") for line in said
+    )
 
 
 async def test_a_hosting_that_cannot_be_read_is_asked_for_again(
@@ -83,7 +90,9 @@ async def test_a_description_that_cannot_be_read_is_asked_for_again(checkpoint: 
         await made.until(lambda: made.peer.is_usable)
 
 
-async def test_a_peer_outlives_what_nobody_foresaw(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_peer_outlives_what_nobody_foresaw(
+    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
     service, errors = ScriptedService(checkpoint), iter([KeyError("first"), KeyError("second")])
     async with served(service) as address:
         changed = asyncio.Event()
@@ -122,7 +131,9 @@ async def test_a_service_whose_experts_take_no_memory_is_refused(checkpoint: Che
         assert "expert_bytes" in str(made.peer.refusal)
 
 
-async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_else(checkpoint: Checkpoint) -> None:
+async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_else(
+    checkpoint: Checkpoint,
+) -> None:
     service = ScriptedService(checkpoint)
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.is_live)
@@ -133,7 +144,9 @@ async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_el
             await loading
 
 
-async def test_a_load_without_progress_is_given_up(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_load_without_progress_is_given_up(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(expert_peer, "LOAD_PROGRESS_SECONDS", 0.05)
     async with connected(checkpoint, ScriptedService(checkpoint)) as made:
         await made.until(lambda: made.peer.is_live)
@@ -141,7 +154,9 @@ async def test_a_load_without_progress_is_given_up(checkpoint: Checkpoint, monke
             await made.peer.load([(0, 0)], lambda *_: None)
 
 
-async def test_a_service_that_is_another_instance_than_was_described_is_asked_again(checkpoint: Checkpoint) -> None:
+async def test_a_service_that_is_another_instance_than_was_described_is_asked_again(
+    checkpoint: Checkpoint,
+) -> None:
     service = ScriptedService(checkpoint)
     service.hosting.instance = "second"
     async with connected(checkpoint, service) as made:
@@ -151,7 +166,9 @@ async def test_a_service_that_is_another_instance_than_was_described_is_asked_ag
         await made.until(lambda: made.peer.is_live)
 
 
-async def test_a_service_that_hosts_what_the_model_does_not_have_is_refused(checkpoint: Checkpoint) -> None:
+async def test_a_service_that_hosts_what_the_model_does_not_have_is_refused(
+    checkpoint: Checkpoint,
+) -> None:
     service = ScriptedService(checkpoint)
     service.host((77, 0))
     async with connected(checkpoint, service) as made:
@@ -159,7 +176,9 @@ async def test_a_service_that_hosts_what_the_model_does_not_have_is_refused(chec
         assert "hosts expert 0 of layer 77, which the model does not have" in str(made.peer.refusal)
 
 
-async def test_a_hosting_that_goes_back_ends_the_connection_and_it_is_asked_again(checkpoint: Checkpoint) -> None:
+async def test_a_hosting_that_goes_back_ends_the_connection_and_it_is_asked_again(
+    checkpoint: Checkpoint,
+) -> None:
     """What was garbled on the way, or comes from nowhere, is not kept for longer than that."""
     service = ScriptedService(checkpoint)
     service.hosting.generation = 1 << 40
@@ -175,8 +194,16 @@ async def test_a_hosting_that_goes_back_ends_the_connection_and_it_is_asked_agai
 @pytest.mark.parametrize(
     ("wanted", "described", "refusal"),
     [
-        ({"wire_type": BFLOAT16}, {}, "it takes rows in float32, the router's wire_dtype is bfloat16"),
-        ({"wire_type": BFLOAT16}, {"frame_dtypes": [FLOAT32, 99]}, "it takes rows in float32 or type 99, the router's"),
+        (
+            {"wire_type": BFLOAT16},
+            {},
+            "it takes rows in float32, the router's wire_dtype is bfloat16",
+        ),
+        (
+            {"wire_type": BFLOAT16},
+            {"frame_dtypes": [FLOAT32, 99]},
+            "it takes rows in float32 or type 99, the router's",
+        ),
         ({"wire_type": BFLOAT16}, {"frame_dtypes": [FLOAT32, BFLOAT16]}, None),
         ({"sums_pairs": True}, {}, "it does not sum pairs, which combine=partial needs"),
         ({"sums_pairs": True}, {"sums_pairs": True}, None),

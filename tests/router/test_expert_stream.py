@@ -19,13 +19,17 @@ from services.wire.outcomes import PairFailure, Timings
 
 
 class ScriptedCall:
-    """A call whose reads a test feeds; writes go to `written`, or fail as grpc.aio's do once the call has ended."""
+    """A call whose reads a test feeds; writes go to `written`, or fail as grpc.aio's do once the
+    call has ended.
+    """
 
     def __init__(self) -> None:
         self.incoming: asyncio.Queue[bytes] = asyncio.Queue(4)
         self.written: list[bytes] = []
         self.has_ended = False
-        self.takes = asyncio.Event()  # what is written; else the sender is held up, as by flow control
+        self.takes = (
+            asyncio.Event()
+        )  # what is written; else the sender is held up, as by flow control
         self.takes.set()
 
     async def read(self) -> bytes:
@@ -155,7 +159,8 @@ async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_s
     waiting = stream.send(lambda *_: b"waiting", 101, 1)  # for credit
     waiting.cancel()
     answered = stream.send(lambda *_: b"frame", 1, 1)
-    # Longer inside the service than on the way, so that what is expected is all for what is in flight.
+    # Longer inside the service than on the way, so that what is expected is all for what is in
+    # flight.
     await call.incoming.put(encode_reply(frame_id=1, timings=Timings(0, 0, 10**12, 0)))
     await answered
     now = standing.pace.heard

@@ -1,4 +1,6 @@
-"""Costs are found again from frames, never negative, and kept where frames cease to tell them apart."""
+"""Costs are found again from frames, never negative, and kept where frames cease to tell them
+apart.
+"""
 
 from itertools import cycle, islice
 
@@ -7,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.peers.fitted_cost import FRAMES_PER_FIT, HALF_LIFE_FRAMES, FittedCost, non_negative
+from services.router.peers.fitted_cost import (
+    FRAMES_PER_FIT,
+    HALF_LIFE_FRAMES,
+    FittedCost,
+    non_negative,
+)
 
 COST = (30_000, 100_000, 5_000)
 DECODE = [(1, 1), (2, 2), (3, 4), (4, 6), (2, 3)]
@@ -19,7 +26,9 @@ def nanos_of(experts: int, pairs: int, slowness: float = 1.0) -> int:
     return int(slowness * (frame + expert * experts + pair * pairs))
 
 
-def add(cost: FittedCost, frames: list[tuple[int, int]], fits: int = 1, slowness: float = 1.0) -> None:
+def add(
+    cost: FittedCost, frames: list[tuple[int, int]], fits: int = 1, slowness: float = 1.0
+) -> None:
     for experts, pairs in islice(cycle(frames), fits * FRAMES_PER_FIT):
         cost.add(experts, pairs, nanos_of(experts, pairs, slowness))
 
@@ -79,7 +88,9 @@ def test_a_service_that_becomes_slower_costs_more() -> None:
 
 @settings(max_examples=100)
 @given(st.data(), st.integers(0, 2**32))
-def test_no_cost_is_ever_negative_and_no_other_way_to_leave_some_out_is_better(data: st.DataObject, seed: int) -> None:
+def test_no_cost_is_ever_negative_and_no_other_way_to_leave_some_out_is_better(
+    data: st.DataObject, seed: int
+) -> None:
     generator = np.random.default_rng(seed)
     inputs = generator.random((data.draw(st.integers(1, 8)), 3))
     targets = generator.normal(data.draw(st.sampled_from([-1.0, 0.0, 1.0])), 1.0, len(inputs))

@@ -11,7 +11,9 @@ from services.router.peers.flights import FrameInFlight, FramesInFlight
 
 def begin(flights: FramesInFlight[str], seconds: float) -> "asyncio.Future[str]":
     answered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    flights.begin(FrameInFlight(len(flights), b"", answered, 1, 1, time.perf_counter_ns(), int(seconds * 1e9)))
+    flights.begin(
+        FrameInFlight(len(flights), b"", answered, 1, 1, time.perf_counter_ns(), int(seconds * 1e9))
+    )
     return answered
 
 
@@ -53,7 +55,7 @@ async def test_a_frame_that_was_given_up_is_not_found_again() -> None:
     assert flights.end(0) is None
 
 
-async def test_a_loop_that_was_busy_gives_a_frame_as_much_time_again_as_it_was_busy_and_only_once() -> None:
+async def test_a_busy_loop_gives_a_frame_as_much_time_again_as_it_was_busy_and_only_once() -> None:
     flights = flights_of([], asyncio.Event())
     answered = begin(flights, 0.02)
     time.sleep(0.03)  # noqa: ASYNC251 -- another lane computes

@@ -16,7 +16,9 @@ def read(reader: InMemoryMetricReader) -> dict[str, dict[tuple[tuple[str, object
     assert data is not None
     scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
     return {
-        metric.name: {tuple((point.attributes or {}).items()): getattr(point, "value", 0) for point in points}
+        metric.name: {
+            tuple((point.attributes or {}).items()): getattr(point, "value", 0) for point in points
+        }
         for scope in scopes
         for metric in scope.metrics
         if (points := metric.data.data_points)
@@ -26,7 +28,9 @@ def read(reader: InMemoryMetricReader) -> dict[str, dict[tuple[tuple[str, object
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> InMemoryMetricReader:
     reader = InMemoryMetricReader()
-    monkeypatch.setattr(metrics, "meter", MeterProvider([reader], shutdown_on_exit=False).get_meter("test"))
+    monkeypatch.setattr(
+        metrics, "meter", MeterProvider([reader], shutdown_on_exit=False).get_meter("test")
+    )
     return reader
 
 

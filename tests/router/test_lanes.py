@@ -1,4 +1,6 @@
-"""The choice of lanes is made without clock or I/O, and so is tested: on machines that are formulas."""
+"""The choice of lanes is made without clock or I/O, and so is tested: on machines that are
+formulas.
+"""
 
 import random
 from collections.abc import Callable
@@ -16,7 +18,8 @@ MILLISECOND = 1_000_000
 
 @dataclass(frozen=True)
 class Machine:
-    """Milliseconds of a layer: the router's own and the devices' for each row, and the wire's there and back.
+    """Milliseconds of a layer: the router's own and the devices' for each row, and the wire's there
+    and back.
 
     Where cores are shared, nothing overlaps.
     """
@@ -43,19 +46,25 @@ NEAR_AND_QUICK = Machine(own_a_row=0.5, wire=0.2, experts_a_row=0.01)
 class Run:
     """Steps of a machine, as the policy sees them; `noise` is the spread of a step's duration."""
 
-    def __init__(self, policy: AutoLanes | FixedLanes, *, noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, policy: AutoLanes | FixedLanes, *, noise: float = 0.0, seed: int = 0
+    ) -> None:
         self.policy = policy
         self.chosen: list[LaneChoice] = []
         self._noise = noise
         self._random = random.Random(seed)
         self._nanos = 0
 
-    def steps(self, count: int, machine: Machine, num_sequences: Callable[[int], int] | int) -> "Run":
+    def steps(
+        self, count: int, machine: Machine, num_sequences: Callable[[int], int] | int
+    ) -> "Run":
         for step in range(count):
             number = num_sequences if isinstance(num_sequences, int) else num_sequences(step)
             lanes = min(self.policy.choice.lanes, number)
             millis = NUM_LAYERS * machine.round_millis(lanes, number)
-            self._nanos += int(MILLISECOND * millis / lanes * self._random.lognormvariate(0, self._noise))
+            self._nanos += int(
+                MILLISECOND * millis / lanes * self._random.lognormvariate(0, self._noise)
+            )
             self.policy.observe(self._seen(machine, number, lanes))
             self.chosen.append(self.policy.choice)
         return self
@@ -121,7 +130,9 @@ def test_there_are_never_more_lanes_than_allowed_or_than_sequences() -> None:
     only_one = Run(auto(max_lanes=1)).steps(500, REMOTE, 16)
     assert {choice.lanes for choice in only_one.chosen} == {1}
     changing = Run(auto()).steps(6000, REMOTE, lambda step: (16, 3, 2, 1)[step // 10 % 4])
-    assert all(choice.lanes <= (16, 3, 2, 1)[step // 10 % 4] for step, choice in enumerate(changing.chosen))
+    assert all(
+        choice.lanes <= (16, 3, 2, 1)[step // 10 % 4] for step, choice in enumerate(changing.chosen)
+    )
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -154,9 +165,13 @@ def test_a_changed_load_is_tried_again_before_the_rest_is_over() -> None:
 
 
 def test_a_trial_learns_nothing_from_windows_of_unlike_load() -> None:
-    """The load doubles whenever two lanes are tried: without the comparison they would look twice as good."""
+    """The load doubles whenever two lanes are tried: without the comparison they would look twice
+    as good.
+    """
     policy = auto()
-    run = Run(policy).steps(2000, SHARED, lambda _: 32 if policy.choice == LaneChoice(2, Why.TRIAL) else 16)
+    run = Run(policy).steps(
+        2000, SHARED, lambda _: 32 if policy.choice == LaneChoice(2, Why.TRIAL) else 16
+    )
     assert run.settled == 1
     assert any(choice.lanes == 2 for choice in run.chosen)
 

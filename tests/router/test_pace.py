@@ -51,7 +51,9 @@ def test_what_a_frame_costs_is_fitted_to_computation_and_estimated_with_the_queu
     for _ in range(100):
         end_frame(pace, 1, 4, (FRAME, EXPERT, PAIR), wire=1000, queue_factor=2)
     assert pace.fit() == pytest.approx((FRAME, EXPERT, PAIR))
-    assert pace.estimate(pace.heard) == pytest.approx((1000, 3 * FRAME, 3 * EXPERT, 3 * PAIR, True), rel=1e-3)
+    assert pace.estimate(pace.heard) == pytest.approx(
+        (1000, 3 * FRAME, 3 * EXPERT, 3 * PAIR, True), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("pace", [heard(10, 3000, 0, 1000), fitted()])
@@ -60,7 +62,10 @@ def test_what_is_on_the_way_is_waited_for(pace: Pace) -> None:
     assert pace.waiting_nanos(estimate) == 0
     pace.begin(5, 2)
     pace.begin(7, 1)
-    assert pace.waiting_nanos(estimate) == 2 * estimate.frame + 3 * estimate.expert + 12 * estimate.pair
+    assert (
+        pace.waiting_nanos(estimate)
+        == 2 * estimate.frame + 3 * estimate.expert + 12 * estimate.pair
+    )
     pace.lose(7, 1)
     assert pace.waiting_nanos(estimate) == estimate.frame + 2 * estimate.expert + 5 * estimate.pair
 

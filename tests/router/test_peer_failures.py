@@ -1,4 +1,6 @@
-"""A real expert process that is stopped, continued, killed and started again, as its peer sees it."""
+"""A real expert process that is stopped, continued, killed and started again, as its
+peer sees it.
+"""
 
 import asyncio
 import signal
@@ -40,8 +42,12 @@ async def answered(stream: ExpertStream, checkpoint: Checkpoint) -> None:
 
 
 @asynccontextmanager
-async def stopped_for(model: Path, checkpoint: Checkpoint) -> AsyncIterator[tuple[ExpertPeer, ExpertStream]]:
-    """A process that answers a frame and is stopped; continued, it is used again over the same streams."""
+async def stopped_for(
+    model: Path, checkpoint: Checkpoint
+) -> AsyncIterator[tuple[ExpertPeer, ExpertStream]]:
+    """A process that answers a frame and is stopped; continued, it is used again over the same
+    streams.
+    """
     port = free_port()
     async with (
         expert_process(model, port) as process,
@@ -69,7 +75,9 @@ async def test_a_stopped_process_is_avoided_and_used_again_over_the_same_streams
         assert peer.is_suspect and peer.is_live
 
 
-async def test_a_stopped_process_that_takes_no_more_bytes_is_used_again(model: Path, checkpoint: Checkpoint) -> None:
+async def test_a_stopped_process_that_takes_no_more_bytes_is_used_again(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     """More is written than lies between the two: the writer waits for the process to read on."""
     async with stopped_for(model, checkpoint) as (_, stream):
         encode = one_pair(checkpoint.hidden_size, num_rows=8192)  # a MiB
@@ -101,7 +109,9 @@ async def test_a_killed_process_is_noticed_by_its_stream_and_used_again_when_it_
             await answered(peer.streams[0], checkpoint)
 
 
-async def test_experts_are_loaded_held_and_unloaded_and_the_peer_shows_it(model: Path, checkpoint: Checkpoint) -> None:
+async def test_experts_are_loaded_held_and_unloaded_and_the_peer_shows_it(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     keys = [(1, 2), (1, 3)]
     async with (
         expert_service(model) as service,
@@ -109,11 +119,15 @@ async def test_experts_are_loaded_held_and_unloaded_and_the_peer_shows_it(model:
     ):
         peer, told = made.peer, []
         await made.until(lambda: peer.is_usable)
-        await peer.load(keys, lambda *progress: told.append(progress), operation="one", hold_seconds=60)
+        await peer.load(
+            keys, lambda *progress: told.append(progress), operation="one", hold_seconds=60
+        )
         assert told[-1] == (2, 2)
         assert set(peer.content_hashes) == set(keys)
         assert peer.content_hashes[1, 2] == checkpoint.content_hash(1, 2)
-        assert {layer: ready.nonzero()[0].tolist() for layer, ready in peer.ready.items()} == {1: [2, 3]}
+        assert {layer: ready.nonzero()[0].tolist() for layer, ready in peer.ready.items()} == {
+            1: [2, 3]
+        }
         with pytest.raises(Outdated):
             await peer.unload(keys[:1], operation="two")
         await peer.unload(keys[:1], operation="one")
@@ -126,7 +140,10 @@ async def test_experts_are_loaded_held_and_unloaded_and_the_peer_shows_it(model:
 async def test_of_two_planners_the_one_that_is_outdated_waits_for_the_newer_hosting(
     model: Path, checkpoint: Checkpoint
 ) -> None:
-    async with expert_service(model) as service, connected_to(checkpoint, f"127.0.0.1:{service.port}") as made:
+    async with (
+        expert_service(model) as service,
+        connected_to(checkpoint, f"127.0.0.1:{service.port}") as made,
+    ):
         peer = made.peer
         await made.until(lambda: peer.is_usable)
         planned_with = peer.hosting.generation

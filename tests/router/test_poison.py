@@ -1,4 +1,6 @@
-"""What one order, its listener or whoever observes does wrong ends that order: all others run to their ends."""
+"""What one order, its listener or whoever observes does wrong ends that order: all others run to
+their ends.
+"""
 
 import asyncio
 import math
@@ -37,11 +39,15 @@ class Raising:
 @pytest.mark.parametrize("lanes", [1, 2])
 async def test_of_a_step_that_fails_only_the_sequence_that_fails_alone_ends(lanes: int) -> None:
     def act(step: Step) -> torch.Tensor:
-        if any(len(work.sequence.order.prompt) == 2 and work.sequence.generated for work in step.batch):
+        if any(
+            len(work.sequence.order.prompt) == 2 and work.sequence.generated for work in step.batch
+        ):
             raise IndexError("poison")
         logits = torch.zeros(len(step.drawing), VOCAB)
         for row, sequence in enumerate(step.drawing):
-            logits[row, sequence.num_tokens % VOCAB] = 1.0  # the position, so that one lost or doubled would show
+            logits[row, sequence.num_tokens % VOCAB] = (
+                1.0  # the position, so that one lost or doubled would show
+            )
         return logits
 
     async with engine(ScriptedTrunk(act), lanes=FixedLanes(lanes)) as running:
@@ -104,7 +110,9 @@ async def test_what_observes_steps_ends_none() -> None:
             assert heard.tokens == [1] * 4
 
 
-async def finishes(running: Engine, *requests: router_pb2.SequenceRequest) -> dict[int, router_pb2.SequenceFinish]:
+async def finishes(
+    running: Engine, *requests: router_pb2.SequenceRequest
+) -> dict[int, router_pb2.SequenceFinish]:
     """How sequences of one stream end, by their number; one that is in order goes with them."""
     innocent = request(1000)
     submit = router_pb2.RunRequest(submit=router_pb2.Submit(sequences=[*requests, innocent]))
@@ -112,7 +120,11 @@ async def finishes(running: Engine, *requests: router_pb2.SequenceRequest) -> di
     session = Session(running, VOCAB).run(spoken(submit))
     async with asyncio.timeout(10):
         async for response in session:
-            found |= {event.sequence: event.finish for event in response.events if event.HasField("finish")}
+            found |= {
+                event.sequence: event.finish
+                for event in response.events
+                if event.HasField("finish")
+            }
             if len(found) == len(requests) + 1:
                 break
     await session.aclose()
@@ -135,7 +147,9 @@ SERVED: dict[str, dict[str, Any]] = {
     "a min_p of one": odd_sampling(min_p=1.0),
     "all the time there is": {"remaining_nanos": MOST_64},
     "stop tokens that the vocabulary has not": {"stop_token_ids": [MOST_32] * 9},
-    "a trace that is none": {"trace": common_pb2.TraceContext(traceparent="00-\n-\x1b[2J", tracestate="," * 9999)},
+    "a trace that is none": {
+        "trace": common_pb2.TraceContext(traceparent="00-\n-\x1b[2J", tracestate="," * 9999)
+    },
 }
 REFUSED: dict[str, dict[str, Any]] = {
     "no prompt": {"prompt_token_ids": []},
@@ -154,10 +168,15 @@ async def test_odd_sequences_are_served_or_refused_one_by_one() -> None:
     async with engine(ScriptedTrunk()) as running:
         found: dict[int, router_pb2.SequenceFinish] = {}
         for first in range(0, len(cases), 5):
-            requests = [request(number, **fields) for number, fields in enumerate(cases[first : first + 5], first)]
+            requests = [
+                request(number, **fields)
+                for number, fields in enumerate(cases[first : first + 5], first)
+            ]
             found |= await finishes(running, *requests)
     reasons = [found[number].reason for number in range(len(cases))]
-    assert reasons == [common_pb2.FINISH_REASON_LENGTH] * len(SERVED) + [common_pb2.FINISH_REASON_ERROR] * len(REFUSED)
+    assert reasons == [common_pb2.FINISH_REASON_LENGTH] * len(SERVED) + [
+        common_pb2.FINISH_REASON_ERROR
+    ] * len(REFUSED)
     assert {found[number].status_code for number in range(len(SERVED), len(cases))} == {INVALID}
 
 
@@ -179,7 +198,9 @@ async def test_a_sequence_that_cannot_be_taken_in_is_refused_alone() -> None:
 
 async def test_a_token_that_cannot_be_reported_ends_its_sequence_alone() -> None:
     def act(step: Step) -> torch.Tensor:
-        step.routed[0] = torch.zeros(0, 2)  # no row for anybody, which matters to whoever asked for it
+        step.routed[0] = torch.zeros(
+            0, 2
+        )  # no row for anybody, which matters to whoever asked for it
         return torch.zeros(len(step.drawing), VOCAB)
 
     async with engine(ScriptedTrunk(act)) as running:

@@ -1,4 +1,6 @@
-"""Whatever happens to a frame, each pair is computed once, and the output has the undisturbed run's bits."""
+"""Whatever happens to a frame, each pair is computed once, and the output has the undisturbed run's
+bits.
+"""
 
 import asyncio
 import gc
@@ -18,8 +20,8 @@ from services.router.engine.sequence import EndReason
 from services.router.engine.step import Step
 from services.router.peers.call_failures import FrameLost
 from services.wire.errors import InvalidRequest, Unavailable
-from services.wire.frames import ReceivedFrame
 from services.wire.outcomes import FrameError, PairFailure
+from services.wire.received import ReceivedFrame
 from tests.router.paces import fitted_pace
 from tests.router.scripted_streams import (
     HIDDEN,
@@ -36,7 +38,11 @@ pytestmark = pytest.mark.usefixtures("with_and_without_kernels")
 LAYER, NUM_EXPERTS, ROWS = 3, 4, 4
 SCALE = torch.arange(1.0, NUM_EXPERTS * HIDDEN + 1).view(NUM_EXPERTS, HIDDEN)
 INDEX = torch.tensor([[0, 1], [0, 2], [2, 3], [2, 3]])
-ROUTING = (torch.linspace(-1, 1, ROWS * HIDDEN).view(ROWS, HIDDEN), INDEX, torch.linspace(0.1, 0.9, 8).view(ROWS, 2))
+ROUTING = (
+    torch.linspace(-1, 1, ROWS * HIDDEN).view(ROWS, HIDDEN),
+    INDEX,
+    torch.linspace(0.1, 0.9, 8).view(ROWS, 2),
+)
 UNDISTURBED = (ROUTING[0][:, None] * SCALE[INDEX] * ROUTING[2][..., None]).sum(1)
 
 
@@ -56,7 +62,10 @@ def refused(code: int) -> Behaviour:
 
 
 def none_computed(reason: int) -> Behaviour:
-    return lambda frame, rows: {"rows": None, "failures": [PairFailure(reason, tuple(range(len(frame.pair_rows))))]}
+    return lambda frame, rows: {
+        "rows": None,
+        "failures": [PairFailure(reason, tuple(range(len(frame.pair_rows))))],
+    }
 
 
 BROKEN = raises(FrameLost("the stream broke", "broken"))
@@ -64,13 +73,21 @@ NOT_HOSTED, OVERLOADED, EXPIRED, CANCELLED = (none_computed(reason) for reason i
 
 
 class Cluster:
-    """Services with a stream each, of which the first is expected to be the fastest, and a dispatcher over them."""
+    """Services with a stream each, of which the first is expected to be the fastest, and a
+    dispatcher over them.
+    """
 
     def __init__(
-        self, *behaviours: Behaviour, combine: Combination | None = None, unserved_seconds: float = 10.0
+        self,
+        *behaviours: Behaviour,
+        combine: Combination | None = None,
+        unserved_seconds: float = 10.0,
     ) -> None:
         self.streams = [ScriptedStream(SCALE, behaviour) for behaviour in behaviours]
-        self.services = [ScriptedExperts(f"service-{index}", [stream]) for index, stream in enumerate(self.streams)]
+        self.services = [
+            ScriptedExperts(f"service-{index}", [stream])
+            for index, stream in enumerate(self.streams)
+        ]
         for index, service in enumerate(self.services):
             service.pace.begin(1, 1)
             service.pace.end(1, 1, 10 ** (6 + 3 * index), 0, 0)
@@ -90,7 +107,9 @@ class Cluster:
         self.dispatcher.place(Placement(self.services, {LAYER: ready}))
 
     def know_costs(self) -> None:
-        """Pairs alone cost anything, so that they are shared out evenly though experts are split by it."""
+        """Pairs alone cost anything, so that they are shared out evenly though experts are split by
+        it.
+        """
         for service in self.services:
             service.pace = fitted_pace(0, 10**6, frame=0)
 
@@ -109,7 +128,10 @@ def assert_well(step: Step, output: torch.Tensor) -> None:
 
 
 def errors(step: Step) -> list[str | None]:
-    return [None if work.sequence.ending is None else str(work.sequence.ending.error) for work in step.batch]
+    return [
+        None if work.sequence.ending is None else str(work.sequence.ending.error)
+        for work in step.batch
+    ]
 
 
 @pytest.mark.parametrize(
@@ -124,9 +146,15 @@ def errors(step: Step) -> list[str | None]:
         (lambda frame, rows: {"rows": rows[:-1].contiguous()}, "bad_reply"),
         (lambda frame, rows: {"rows": rows[:, :3].contiguous()}, "bad_reply"),
         (lambda frame, rows: {"rows": rows[:-1], "failures": [PairFailure(1, (99,))]}, "bad_reply"),
-        (lambda frame, rows: {"rows": rows[:-1], "failures": [PairFailure(1, (0, 0))]}, "bad_reply"),
         (
-            lambda frame, rows: {"rows": rows[:-1], "failures": [PairFailure(1, (0,)), PairFailure(2, (0,))]},
+            lambda frame, rows: {"rows": rows[:-1], "failures": [PairFailure(1, (0, 0))]},
+            "bad_reply",
+        ),
+        (
+            lambda frame, rows: {
+                "rows": rows[:-1],
+                "failures": [PairFailure(1, (0,)), PairFailure(2, (0,))],
+            },
             "bad_reply",
         ),
         (NOT_HOSTED, "not_hosted"),
@@ -134,7 +162,9 @@ def errors(step: Step) -> list[str | None]:
         (EXPIRED, "expired"),
     ],
 )
-async def test_what_one_service_fails_to_compute_its_replica_computes(behaviour: Behaviour, reason: str) -> None:
+async def test_what_one_service_fails_to_compute_its_replica_computes(
+    behaviour: Behaviour, reason: str
+) -> None:
     cluster, step = Cluster(behaviour, in_turn()), step_of([2, 2])
     assert_well(step, await cluster.compute(step))
     assert cluster.pairs_asked_for == [[8], [8]]
@@ -160,7 +190,9 @@ async def test_only_the_pairs_that_were_not_computed_are_sent_again(combine: Com
         assert torch.equal(output, UNDISTURBED)
 
 
-async def test_of_an_expert_that_is_split_only_the_part_that_was_not_computed_is_sent_again() -> None:
+async def test_of_an_expert_that_is_split_only_the_part_that_was_not_computed_is_sent_again() -> (
+    None
+):
     cluster, step = Cluster(in_turn(BROKEN), in_turn()), step_of([2, 2])
     cluster.know_costs()
     only_2_on_both = np.array([[True, False, True, False], [False, True, True, True]])
@@ -264,7 +296,9 @@ async def test_nobody_waits_for_a_replica_once_all_sequences_have_ended() -> Non
         (CANCELLED, "expert 0 of layer 3 was not computed by service-0: its reason is 4"),
     ],
 )
-async def test_what_no_other_service_would_do_better_is_not_sent_again(behaviour: Behaviour, message: str) -> None:
+async def test_what_no_other_service_would_do_better_is_not_sent_again(
+    behaviour: Behaviour, message: str
+) -> None:
     cluster, step = Cluster(behaviour, in_turn()), step_of([2, 2])
     await cluster.compute(step)
     assert errors(step) == [message, message]
@@ -291,7 +325,9 @@ async def test_a_step_that_is_cancelled_leaves_no_flight_and_no_unseen_error() -
         raise FrameLost("the stream broke", "broken")
 
     cluster, step = Cluster(unanswered, fails, unanswered), step_of([4])
-    apart = np.array([[True, True, False, False], [False, False, True, False], [False, False, False, True]])
+    apart = np.array(
+        [[True, True, False, False], [False, False, True, False], [False, False, False, True]]
+    )
     cluster.dispatcher.place(Placement(cluster.services, {LAYER: apart}))
     computing = asyncio.ensure_future(cluster.compute(step))
     await has_failed.wait()
@@ -310,7 +346,11 @@ async def test_each_attempt_has_a_span_that_says_which_it_is() -> None:
     cluster, step = Cluster(refused(13), OVERLOADED, in_turn()), step_of([4])
     step.spans = spans = NotedSpans()
     assert_well(step, await cluster.compute(step))
-    assert spans.calls == [(1, "service-0 refused a frame: no"), (2, "some pairs were not computed"), (3, "")]
+    assert spans.calls == [
+        (1, "service-0 refused a frame: no"),
+        (2, "some pairs were not computed"),
+        (3, ""),
+    ]
 
 
 async def test_failures_are_logged_once_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
@@ -327,7 +367,9 @@ class CountingCombine(ExactCombine):
     def __init__(self, num_pairs: int) -> None:
         self.counts = np.zeros(num_pairs, dtype=np.int64)
 
-    def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
+    ) -> torch.Tensor:
         for part in returned:
             np.add.at(self.counts, part.positions, 1)
         return super().__call__(returned, weights, hidden)
@@ -351,7 +393,10 @@ def partly(pairs: set[int], stream: list[ScriptedStream]) -> Behaviour:
     def behaviour(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
         left_out = tuple(sorted(pair for pair in pairs if pair < len(frame.pair_rows)))
         kept = np.setdiff1d(np.arange(len(frame.pair_rows)), left_out)
-        return {"rows": stream[0].computed(frame, kept), "failures": [PairFailure(1, left_out)] if left_out else []}
+        return {
+            "rows": stream[0].computed(frame, kept),
+            "failures": [PairFailure(1, left_out)] if left_out else [],
+        }
 
     return behaviour
 
@@ -359,7 +404,9 @@ def partly(pairs: set[int], stream: list[ScriptedStream]) -> Behaviour:
 @settings(max_examples=60)
 @given(
     st.lists(
-        st.lists(st.sampled_from(FAILURES) | st.sets(st.integers(0, 7)), max_size=3),  # of each service, in turn
+        st.lists(
+            st.sampled_from(FAILURES) | st.sets(st.integers(0, 7)), max_size=3
+        ),  # of each service, in turn
         min_size=1,
         max_size=3,
     ),
@@ -375,7 +422,9 @@ def test_with_any_failures_each_pair_is_combined_once_and_bits_are_the_same(
         if may_split:
             cluster.know_costs()
         for stream, script in zip(cluster.streams, scripts, strict=True):
-            stream.behaviour = in_turn(*[partly(item, [stream]) if isinstance(item, set) else item for item in script])
+            stream.behaviour = in_turn(
+                *[partly(item, [stream]) if isinstance(item, set) else item for item in script]
+            )
         generator = np.random.default_rng(seed)
         ready = generator.random((len(scripts), NUM_EXPERTS)) < 0.6
         ready[generator.integers(len(scripts), size=NUM_EXPERTS), np.arange(NUM_EXPERTS)] = True

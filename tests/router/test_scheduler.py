@@ -17,7 +17,12 @@ def sequence(number: int, prompt: int, new: int) -> Sequence:
 
 
 def scheduler(blocks: int = 16, **changed: int) -> Scheduler:
-    limits = {"max_sequences": 4, "max_context": 128, "max_batch_tokens": 32, "max_lanes": 1} | changed
+    limits = {
+        "max_sequences": 4,
+        "max_context": 128,
+        "max_batch_tokens": 32,
+        "max_lanes": 1,
+    } | changed
     return Scheduler(BlockPool(blocks), **limits)
 
 
@@ -46,7 +51,10 @@ def test_decodes_go_before_prefills_and_share_the_budget_with_them() -> None:
     plan.submit(first)
     compute(plan.next_batch(0))
     plan.submit(sequence(2, prompt=100, new=2))
-    assert [(item.sequence.number, item.num_tokens) for item in plan.next_batch(0)] == [(1, 1), (2, 31)]
+    assert [(item.sequence.number, item.num_tokens) for item in plan.next_batch(0)] == [
+        (1, 1),
+        (2, 31),
+    ]
 
 
 def test_a_sequence_waits_until_its_worst_case_is_reserved() -> None:
@@ -90,7 +98,10 @@ def test_sequences_spread_over_the_lanes() -> None:
     plan = scheduler(max_lanes=2)
     for number in range(4):
         plan.submit(sequence(number, prompt=1, new=4))
-    assert [[item.sequence.number for item in plan.next_batch(lane)] for lane in (0, 1)] == [[0, 2], [1, 3]]
+    assert [[item.sequence.number for item in plan.next_batch(lane)] for lane in (0, 1)] == [
+        [0, 2],
+        [1, 3],
+    ]
 
 
 def test_sequences_move_to_lanes_that_come_into_use_and_back() -> None:
@@ -127,8 +138,13 @@ def test_waiting_sequences_count_against_the_room() -> None:
     assert plan.room().sequences == 3
 
 
-@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 30)), min_size=1, max_size=12), st.integers(1, 3))
-def test_every_sequence_ends_and_every_block_comes_back(sizes: list[tuple[int, int]], lanes: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 30)), min_size=1, max_size=12),
+    st.integers(1, 3),
+)
+def test_every_sequence_ends_and_every_block_comes_back(
+    sizes: list[tuple[int, int]], lanes: int
+) -> None:
     plan = scheduler(blocks=8, max_sequences=16, max_lanes=lanes)
     waiting = [sequence(number, prompt, new) for number, (prompt, new) in enumerate(sizes)]
     for item in waiting:
@@ -146,7 +162,9 @@ def test_every_sequence_ends_and_every_block_comes_back(sizes: list[tuple[int, i
     assert plan.room().kv_tokens == 8 * BLOCK_TOKENS
 
 
-@given(st.lists(st.tuples(st.sampled_from(["begin", "end", "use"]), st.integers(0, 2)), max_size=60))
+@given(
+    st.lists(st.tuples(st.sampled_from(["begin", "end", "use"]), st.integers(0, 2)), max_size=60)
+)
 def test_a_sequence_is_never_in_two_steps_at_once(happenings: list[tuple[str, int]]) -> None:
     """Lanes begin and end their steps in any order while the number in use changes."""
     plan = scheduler(blocks=16, max_sequences=8, max_lanes=3)

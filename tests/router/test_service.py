@@ -1,4 +1,6 @@
-"""PlacementService of a router that serves: planning, recorded routing, and its deprecated twins."""
+"""PlacementService of a router that serves: planning, recorded routing, and its
+deprecated twins.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,14 +33,19 @@ def target(addresses: Sequence[str], counts: Sequence[int]) -> router_pb2.Target
     services, first = [], 0
     for address, count in zip(addresses, counts, strict=True):
         experts = range(first, first + count)
-        layers = [router_pb2.HostedLayer(layer=layer, experts=experts) for layer in range(NUM_LAYERS)]
+        layers = [
+            router_pb2.HostedLayer(layer=layer, experts=experts) for layer in range(NUM_LAYERS)
+        ]
         services.append(router_pb2.TargetService(address=address, layers=layers))
         first += count
     return router_pb2.TargetPlacement(services=services)
 
 
 def hosted(services: Any) -> dict[str, dict[int, list[int]]]:
-    return {service.address: {one.layer: [*one.experts] for one in service.layers} for service in services}
+    return {
+        service.address: {one.layer: [*one.experts] for one in service.layers}
+        for service in services
+    }
 
 
 async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
@@ -55,7 +62,9 @@ async def changed(client: RouterClient, **change: Any) -> list[router_pb2.Change
 async def test_a_lopsided_placement_is_planned_carried_out_and_followed(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pace, "fit", lambda self: None)  # what these small services take is no more than noise
+    monkeypatch.setattr(
+        Pace, "fit", lambda self: None
+    )  # what these small services take is no more than noise
     async with (
         local.experts(model, 2) as (one, two),
         local.router(model, [one, two], rebalance=False, rebalance_steps=STEPS) as address,
@@ -68,7 +77,9 @@ async def test_a_lopsided_placement_is_planned_carried_out_and_followed(
         await changed(client, target=target([one, two], [NUM_EXPERTS - 1, 1]))
         await client.generate([[5, 6], [7, 8, 9]], max_new_tokens=STEPS)
 
-        planned = await plan(router_pb2.PlanPlacementRequest(strategy=router_pb2.PLAN_STRATEGY_BALANCED))
+        planned = await plan(
+            router_pb2.PlanPlacementRequest(strategy=router_pb2.PLAN_STRATEGY_BALANCED)
+        )
         assert sum(planned.after_nanos) < sum(planned.before_nanos)
         assert max(planned.after_imbalance) < max(planned.before_imbalance)
         assert {len(planned.before_nanos), len(planned.after_imbalance)} == {NUM_LAYERS}
@@ -77,7 +88,9 @@ async def test_a_lopsided_placement_is_planned_carried_out_and_followed(
         assert planned.num_steps >= STEPS // 4
         assert planned.reason
         placed = await client.placement.GetPlacement(router_pb2.GetPlacementRequest())
-        assert hosted(placed.services) == hosted(target([one, two], [NUM_EXPERTS - 1, 1]).services)  # as it was
+        assert hosted(placed.services) == hosted(
+            target([one, two], [NUM_EXPERTS - 1, 1]).services
+        )  # as it was
 
         even = await plan(router_pb2.PlanPlacementRequest(target=target([one, two], [4, 4])))
         assert len(even.moves) == NUM_LAYERS * 3
@@ -90,7 +103,10 @@ async def test_a_lopsided_placement_is_planned_carried_out_and_followed(
         placed = await client.placement.GetPlacement(router_pb2.GetPlacementRequest())
         assert hosted(placed.services) == hosted(first.plan.target.services)
         again, *_ = await changed(client, **change)
-        assert (again.phase, again.plan.moves) == (router_pb2.OPERATION_PHASE_DONE, first.plan.moves)
+        assert (again.phase, again.plan.moves) == (
+            router_pb2.OPERATION_PHASE_DONE,
+            first.plan.moves,
+        )
         assert [outcome.operation_id for outcome in again.plan.outcomes] == ["now"]
         assert [outcome.num_moves for outcome in again.plan.outcomes] == [len(first.plan.moves)]
 
@@ -105,11 +121,12 @@ async def test_what_cannot_be_planned_or_judged_is_refused(model: Path) -> None:
         other = target([one], [NUM_EXPERTS])
         other.model_digest = "another"
         twice = router_pb2.TargetPlacement(services=[*other.services, *other.services])
+        ask = router_pb2.PlanPlacementRequest
         requests = {
-            "strategy is 9; it must be from 0 to 2": router_pb2.PlanPlacementRequest(strategy=9),  # type: ignore[arg-type]
-            "target.model_digest is 'another'; this router serves ": router_pb2.PlanPlacementRequest(target=other),
-            f"target.services has {one} twice": router_pb2.PlanPlacementRequest(target=twice),
-            "expert 7 of layer 0 and 2 others would be on no service": router_pb2.PlanPlacementRequest(
+            "strategy is 9; it must be from 0 to 2": ask(strategy=9),  # type: ignore[arg-type]
+            "target.model_digest is 'another'; this router serves ": ask(target=other),
+            f"target.services has {one} twice": ask(target=twice),
+            "expert 7 of layer 0 and 2 others would be on no service": ask(
                 target=target([one], [NUM_EXPERTS - 1])
             ),
         }
@@ -130,7 +147,9 @@ async def test_the_deprecated_calls_answer_as_those_that_replace_them(model: Pat
         connected(address) as client,
     ):
         request = router_pb2.GetPlacementRequest()
-        assert await client.stub.GetPlacement(request) == await client.placement.GetPlacement(request)
+        assert await client.stub.GetPlacement(request) == await client.placement.GetPlacement(
+            request
+        )
         nobody = router_pb2.AddExpertServicesRequest()
         assert await refused(client.stub.AddExpertServices(nobody)) == (
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -140,7 +159,9 @@ async def test_the_deprecated_calls_answer_as_those_that_replace_them(model: Pat
         assert await refused(client.stub.PlanPlacement(unplanned)) == await refused(
             client.placement.PlanPlacement(unplanned)
         )
-        even = router_pb2.ChangePlacementRequest(even=router_pb2.EvenPlacement(), operation_id="even")
+        even = router_pb2.ChangePlacementRequest(
+            even=router_pb2.EvenPlacement(), operation_id="even"
+        )
         done = [response async for response in client.stub.ChangePlacement(even)]
         assert done[-1].phase == router_pb2.OPERATION_PHASE_DONE
         recording = aiter(client.stub.RecordRouting(router_pb2.RecordRoutingRequest(num_steps=1)))
@@ -153,15 +174,33 @@ async def test_served_steps_are_recorded_as_they_were_routed(model: Path) -> Non
         local.router(model, addresses, lanes=1) as address,
         connected(address) as client,
     ):
-        responses = aiter(client.placement.RecordRouting(router_pb2.RecordRoutingRequest(num_steps=4)))
+        responses = aiter(
+            client.placement.RecordRouting(router_pb2.RecordRoutingRequest(num_steps=4))
+        )
         begun = await anext(responses)
-        assert (begun.num_layers, begun.num_experts, begun.num_experts_per_token) == (NUM_LAYERS, NUM_EXPERTS, TOP_K)
-        (outcome,) = await client.generate([[5, 6, 7]], max_new_tokens=4, return_routed_experts=True)
+        assert (begun.num_layers, begun.num_experts, begun.num_experts_per_token) == (
+            NUM_LAYERS,
+            NUM_EXPERTS,
+            TOP_K,
+        )
+        (outcome,) = await client.generate(
+            [[5, 6, 7]], max_new_tokens=4, return_routed_experts=True
+        )
         parts = [part async for part in responses]
         assert [row for part in parts for row in part.rows] == [3, 1, 1, 1]
-        assert [is_decode for part in parts for is_decode in part.is_decode] == [False, True, True, True]
+        assert [is_decode for part in parts for is_decode in part.is_decode] == [
+            False,
+            True,
+            True,
+            True,
+        ]
         assert parts[-1].num_missed == 0
-        experts = [np.frombuffer(part.experts, dtype="<u2").reshape(NUM_LAYERS, -1, TOP_K) for part in parts]
-        last_rows = np.concatenate(experts, axis=1)[:, 2:]  # what the tokens were drawn from: [layers, 4, k]
+        experts = [
+            np.frombuffer(part.experts, dtype="<u2").reshape(NUM_LAYERS, -1, TOP_K)
+            for part in parts
+        ]
+        last_rows = np.concatenate(experts, axis=1)[
+            :, 2:
+        ]  # what the tokens were drawn from: [layers, 4, k]
         routed = [[list(layer.experts) for layer in token.layers] for token in outcome.routed]
         assert last_rows.swapaxes(0, 1).tolist() == routed

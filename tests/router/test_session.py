@@ -27,7 +27,9 @@ async def spoken(*requests: router_pb2.RunRequest) -> AsyncIterator[router_pb2.R
     await asyncio.Event().wait()
 
 
-async def test_a_stream_that_is_closed_while_it_writes_ends_quietly_and_frees_its_sequences() -> None:
+async def test_a_stream_that_is_closed_while_it_writes_ends_quietly_and_frees_its_sequences() -> (
+    None
+):
     trunk = ScriptedTrunk()
     trunk.gate = asyncio.Event()
     async with engine(trunk) as running:
@@ -64,14 +66,18 @@ async def test_credit_is_said_where_it_changed_and_nowhere_else() -> None:
     assert len(credits) < len(responses)
 
 
-async def test_a_gateway_that_reads_nothing_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gateway_that_reads_nothing_is_not_read_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(session_module, "MAX_UNREAD_EVENTS", 3)
     said: list[int] = []
 
     async def refused() -> AsyncIterator[router_pb2.RunRequest]:
         for sequence in range(10):
             said.append(sequence)
-            yield router_pb2.RunRequest(submit=router_pb2.Submit(sequences=[request(sequence, max_new_tokens=0)]))
+            yield router_pb2.RunRequest(
+                submit=router_pb2.Submit(sequences=[request(sequence, max_new_tokens=0)])
+            )
 
     async with engine(ScriptedTrunk()) as running:
         session = Session(running, VOCAB).run(refused())

@@ -45,7 +45,9 @@ def test_frames_may_be_limited_by_rows_instead_and_are_as_large_as_that_allows(
 ) -> None:
     experts, owners, top_k = routing
     shares = shares_of(experts, owners, top_k, max_rows, counts_rows=True)
-    assert sorted(np.concatenate([share.positions for share in shares])) == list(range(len(experts)))
+    assert sorted(np.concatenate([share.positions for share in shares])) == list(
+        range(len(experts))
+    )
     for service in {share.service for share in shares}:
         sizes = [len(share.rows) for share in shares if share.service == service]
         assert all(size == max_rows for size in sizes[:-1])
@@ -69,7 +71,9 @@ def test_combining_replies_in_any_order_gives_the_local_sum(
     random.shuffle(shares)  # type: ignore[attr-defined]
     gathered = torch.zeros(tokens * top_k, 8)
     for share in shares:
-        rows = hidden[torch.from_numpy(share.rows)][torch.from_numpy(share.pair_rows.astype(np.int64))]
+        rows = hidden[torch.from_numpy(share.rows)][
+            torch.from_numpy(share.pair_rows.astype(np.int64))
+        ]
         positions = torch.from_numpy(share.positions)
         gathered.index_copy_(0, positions, rows * scale[torch.from_numpy(experts)[positions]])
     combined = (gathered.view(tokens, top_k, 8) * weights[..., None]).sum(1)

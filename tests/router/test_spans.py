@@ -1,4 +1,6 @@
-"""Which of a step's spans are recorded, in whose trace, and how often a request is traced to its layers."""
+"""Which of a step's spans are recorded, in whose trace, and how often a request is traced to its
+layers.
+"""
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -28,7 +30,9 @@ def sequence_of(
 
 
 def compute_layer(spans: StepSpans, *failures: str) -> list[str]:
-    """A layer with a frame for each attempt, the failed ones first; the traceparents that the services saw."""
+    """A layer with a frame for each attempt, the failed ones first; the traceparents that the
+    services saw.
+    """
     layer, seen = spans.begin_layer(2, 10), []
     for attempt, failure in enumerate((*failures, ""), 1):
         call = layer.begin_call("a:1", 20, rows=1, pairs=2, num_bytes=64)
@@ -39,7 +43,9 @@ def compute_layer(spans: StepSpans, *failures: str) -> list[str]:
     return seen
 
 
-def step(tracing: TracePolicy, *sequences: Sequence, failures: tuple[str, ...] = (), nanos: int = 100) -> list[str]:
+def step(
+    tracing: TracePolicy, *sequences: Sequence, failures: tuple[str, ...] = (), nanos: int = 100
+) -> list[str]:
     spans = spans_of_step(tracing, sequences, 0, 0)
     seen = compute_layer(spans, *failures)
     spans.end(Parts(dense=nanos), 1)
@@ -63,7 +69,11 @@ def test_the_layers_are_in_the_trace_of_who_asked_and_the_others_link_there() ->
         step(ours, *sequences)
     leader, *others = recorded.named("router.step")
     parents = [sequence.trace.span.span_id for sequence in sequences if sequence.trace is not None]
-    assert [leader.parent_span_id, *(span.parent_span_id for span in others)] == [parents[1], parents[0], parents[3]]
+    assert [leader.parent_span_id, *(span.parent_span_id for span in others)] == [
+        parents[1],
+        parents[0],
+        parents[3],
+    ]
     assert not leader.links
     assert [[link.span_id for link in span.links] for span in others] == [[leader.span_id]] * 2
     (layer,) = recorded.named("router.layer")
@@ -107,7 +117,10 @@ def test_a_sequence_that_failed_says_why_in_its_span() -> None:
         ours.end(traced)
     (span,) = recorded.spans
     assert (span.name, span.kind) == ("router.sequence", Span.SPAN_KIND_SERVER)
-    assert (span.status.code, span.status.message) == (Status.STATUS_CODE_ERROR, "an expert is lost")
+    assert (span.status.code, span.status.message) == (
+        Status.STATUS_CODE_ERROR,
+        "an expert is lost",
+    )
 
 
 def test_one_request_at_a_time_is_traced_to_its_layers_for_a_share_of_the_time() -> None:
@@ -141,5 +154,7 @@ def test_the_share_is_of_requests_that_say_nothing_where_steps_are_the_default()
 
 def kept_step(recorded: RecordedSpans) -> Span:
     (layer,) = recorded.named("router.layer")
-    (kept,) = (span for span in recorded.named("router.step") if span.span_id == layer.parent_span_id)
+    (kept,) = (
+        span for span in recorded.named("router.step") if span.span_id == layer.parent_span_id
+    )
     return kept

@@ -1,4 +1,6 @@
-"""A frame's pairs fall to replicas so that the last service is done soon: few experts each, or few pairs each."""
+"""A frame's pairs fall to replicas so that the last service is done soon: few experts each, or few
+pairs each.
+"""
 
 from itertools import product
 
@@ -40,7 +42,9 @@ def frames(draw: st.DrawFn) -> tuple[list[int], Hosts, list[float], Speeds]:
     num_services = draw(st.integers(1, 4))
     services = st.lists(st.integers(0, num_services - 1), min_size=1, max_size=3, unique=True)
     pairs = draw(st.lists(st.integers(1, 60), min_size=1, max_size=5))
-    nanos = st.lists(st.sampled_from([0.0, 1.0, 10.0, 100.0]), min_size=num_services, max_size=num_services)
+    nanos = st.lists(
+        st.sampled_from([0.0, 1.0, 10.0, 100.0]), min_size=num_services, max_size=num_services
+    )
     return pairs, [draw(services) for _ in pairs], draw(nanos), Speeds(draw(nanos), draw(nanos))
 
 
@@ -77,7 +81,10 @@ def test_it_takes_at_most_twice_as_long_as_the_best_way_to_keep_experts_whole(
 ) -> None:
     pairs, hosts, busy, speeds = frame
     speeds = equal(len(busy), speeds.expert_nanos[0], speeds.pair_nanos[0])
-    ways = ([[(service, count)] for service, count in zip(way, pairs, strict=True)] for way in product(*hosts))
+    ways = (
+        [[(service, count)] for service, count in zip(way, pairs, strict=True)]
+        for way in product(*hosts)
+    )
     best = min(done(way, busy, speeds) for way in ways)
     assert done(split(pairs, hosts, busy, speeds), busy, speeds) <= 2 * best
 
@@ -90,7 +97,10 @@ def test_in_decode_no_expert_is_computed_twice_and_none_has_more_experts_than_it
 
 
 def test_in_prefill_a_hot_expert_is_split_so_that_both_are_done_together() -> None:
-    assert sorted(split([100, 20], [[0, 1], [0]], [0.0, 0.0], equal(2, 10.0, 10.0))[0]) == [(0, 40), (1, 60)]
+    assert sorted(split([100, 20], [[0, 1], [0]], [0.0, 0.0], equal(2, 10.0, 10.0))[0]) == [
+        (0, 40),
+        (1, 60),
+    ]
 
 
 def test_what_is_handed_on_goes_on_from_there() -> None:
@@ -100,7 +110,10 @@ def test_what_is_handed_on_goes_on_from_there() -> None:
 
 
 def test_a_slow_or_busy_service_is_given_less() -> None:
-    assert split([90], [[0, 1]], [0.0, 0.0], Speeds([0.0, 0.0], [1.0, 2.0]))[0] == [(0, 60), (1, 30)]
+    assert split([90], [[0, 1]], [0.0, 0.0], Speeds([0.0, 0.0], [1.0, 2.0]))[0] == [
+        (0, 60),
+        (1, 30),
+    ]
     assert split([90], [[0, 1]], [0.0, 50.0], equal(2, 0.0, 1.0))[0] == [(0, 70), (1, 20)]
     assert split([90], [[0, 1]], [0.0, 90.0], equal(2, 0.0, 1.0))[0] == [(0, 90)]
 

@@ -1,4 +1,6 @@
-"""A service is suspect from a frame's deadline to its next word, and a slow one is given more time."""
+"""A service is suspect from a frame's deadline to its next word, and a slow one is given
+more time.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,7 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from services.router.peers import suspicion as suspicion_module
-from services.router.peers.frame_deadline import MAX_PATIENCE, PATIENCE_HALF_LIFE_SECONDS, FrameDeadline
+from services.router.peers.frame_deadline import (
+    MAX_PATIENCE,
+    PATIENCE_HALF_LIFE_SECONDS,
+    FrameDeadline,
+)
 from services.router.peers.suspicion import Suspicion
 from services.wire.errors import Unavailable
 from tests.router.paces import nanos_given
@@ -39,7 +45,9 @@ class Probed:
 
 
 @asynccontextmanager
-async def probing(suspicion: Suspicion, ask: Callable[[float], Awaitable[None]]) -> AsyncIterator[None]:
+async def probing(
+    suspicion: Suspicion, ask: Callable[[float], Awaitable[None]]
+) -> AsyncIterator[None]:
     task = asyncio.create_task(suspicion.probe(ask))
     try:
         async with asyncio.timeout(10):
@@ -85,7 +93,9 @@ async def test_a_service_that_answers_probes_and_no_frames_is_trusted_ever_more_
             probed.suspicion.doubt("no answer")
             await probed.until_trusted()
             waited.append(loop.time() - began)
-        assert all(seconds >= least for seconds, least in zip(waited, (0, 0.01, 0.02, 0.04), strict=True))
+        assert all(
+            seconds >= least for seconds, least in zip(waited, (0, 0.01, 0.02, 0.04), strict=True)
+        )
         probed.suspicion.heard_reply(is_late=False)
         probed.suspicion.doubt("no answer")
         await probed.until_trusted()

@@ -13,8 +13,13 @@ from tests.damage import settings
 
 
 @pytest.mark.parametrize("groups", [{"n_group": 0}, {"n_group": 3}, {"topk_group": 7}])
-def test_groups_of_experts_that_do_not_fit_are_one_line(groups: dict[str, int], tmp_path: Path) -> None:
+def test_groups_of_experts_that_do_not_fit_are_one_line(
+    groups: dict[str, int], tmp_path: Path
+) -> None:
     settings(**groups)(save_tiny("deepseek_v3", tmp_path))
     checkpoint = Checkpoint.open(tmp_path)
-    with torch.no_grad(), pytest.raises(UnusableModel, match=r"cannot run this deepseek_v3 .*config\.json"):
+    with (
+        torch.no_grad(),
+        pytest.raises(UnusableModel, match=r"cannot run this deepseek_v3 .*config\.json"),
+    ):
         Trunk(checkpoint, Numerics(torch.float32, torch.device("cpu")), lambda *_: torch.empty(0))

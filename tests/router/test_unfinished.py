@@ -22,8 +22,13 @@ ALL = np.arange(4)
 
 def placement(*hosting: list[int]) -> Placement:
     """Services a, b, … that host these experts of three."""
-    services = [ScriptedExperts("abc"[index], [ScriptedStream(torch.ones(3, 8))]) for index in range(len(hosting))]
-    return Placement(services, {LAYER: np.array([np.isin(np.arange(3), experts) for experts in hosting])})
+    services = [
+        ScriptedExperts("abc"[index], [ScriptedStream(torch.ones(3, 8))])
+        for index in range(len(hosting))
+    ]
+    return Placement(
+        services, {LAYER: np.array([np.isin(np.arange(3), experts) for experts in hosting])}
+    )
 
 
 def unfinished() -> Unfinished:
@@ -60,7 +65,9 @@ def test_pauses_before_the_same_service_is_asked_again_double_up_to_a_limit() ->
         pauses.append(left.seconds_to_wait(now))
         now += pauses[-1] + 1e-9
         assert len(sent(left.next_attempt(alone, 0, now))) == 4
-    assert pauses == pytest.approx([min(FIRST_PAUSE_SECONDS * 2**n, MAX_PAUSE_SECONDS) for n in range(9)], rel=1e-3)
+    assert pauses == pytest.approx(
+        [min(FIRST_PAUSE_SECONDS * 2**n, MAX_PAUSE_SECONDS) for n in range(9)], rel=1e-3
+    )
 
 
 def test_of_services_that_all_failed_the_latest_is_avoided() -> None:
@@ -87,7 +94,9 @@ def test_who_is_placed_anew_is_asked_without_a_pause() -> None:
     left = unfinished()
     left.add(failed_by("a"), 1.0)
     assert left.next_attempt(placement([]), 0, 1.0) is None
-    assert {service for _, service in sent(left.next_attempt(placement([], [0, 1, 2]), 0, 1.0))} == {1}
+    assert {
+        service for _, service in sent(left.next_attempt(placement([], [0, 1, 2]), 0, 1.0))
+    } == {1}
 
 
 def test_a_service_without_a_stream_for_the_lane_is_not_asked() -> None:
@@ -111,7 +120,9 @@ def test_after_its_time_a_service_that_failed_is_not_asked_again_but_one_that_di
 def test_pairs_that_were_never_sent_have_no_failure_to_tell_of() -> None:
     left = unfinished()
     left.add([FailedPairs(np.array([0]), None)], 1.0)
-    assert [str(error) for _, error in left.errors(Placement())] == ["no live service hosts expert 0 of layer 2"]
+    assert [str(error) for _, error in left.errors(Placement())] == [
+        "no live service hosts expert 0 of layer 2"
+    ]
 
 
 def test_what_nobody_could_ever_load_is_given_up_at_once_and_why() -> None:
@@ -122,11 +133,18 @@ def test_what_nobody_could_ever_load_is_given_up_at_once_and_why() -> None:
     left.add([FailedPairs(ALL, None)], 1.0)
     ((rows, error),) = left.hopeless(made)
     assert rows.tolist() == [1] and isinstance(error, BadState)
-    assert str(error) == "nobody hosts expert 2 of layer 2, or can load it: a has another checkpoint"
+    assert (
+        str(error) == "nobody hosts expert 2 of layer 2, or can load it: a has another checkpoint"
+    )
 
 
-def test_while_somebody_may_load_it_an_expert_is_waited_for_and_then_what_is_amiss_is_said() -> None:
-    left, made = unfinished(), replace(placement([]), unhosted=Unhosted(("a has another checkpoint",)))
+def test_while_somebody_may_load_it_an_expert_is_waited_for_and_then_what_is_amiss_is_said() -> (
+    None
+):
+    left, made = (
+        unfinished(),
+        replace(placement([]), unhosted=Unhosted(("a has another checkpoint",))),
+    )
     left.add([FailedPairs(np.array([0]), None)], 1.0)
     assert left.hopeless(made) == []
     assert [str(error) for _, error in left.errors(made)] == [

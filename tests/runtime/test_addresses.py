@@ -14,7 +14,10 @@ TYPES = {"listen": ListenAddress, "service": ServiceAddress, "target": ServiceTa
     [
         ("127.0.0.1:50051", ("127.0.0.1", 50051)),
         ("localhost:1", ("localhost", 1)),
-        ("expert_0.moesaic.svc.cluster.local.:65535", ("expert_0.moesaic.svc.cluster.local.", 65535)),
+        (
+            "expert_0.moesaic.svc.cluster.local.:65535",
+            ("expert_0.moesaic.svc.cluster.local.", 65535),
+        ),
         ("[::1]:50051", ("::1", 50051)),
         ("[fe80::1%eth0]:50051", ("fe80::1%eth0", 50051)),
     ],

@@ -22,7 +22,9 @@ print(faults_of_messages())
 
 
 def faults(mode: str) -> int:
-    ended = subprocess.run([sys.executable, "-c", SCRIPT, mode], capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, mode], capture_output=True, text=True, timeout=60, check=True
+    )
     return int(ended.stdout)
 
 

@@ -77,14 +77,31 @@ async def test_a_serving_error_is_its_status_in_every_kind_of_call(channel: grpc
     conversed = await failure(channel.stream_stream(DISPATCH)(iter([b""]), timeout=5))
     assert error.code() == streamed.code() == conversed.code()
     assert error.code() in {*BY_STATUS, ServingError.status}
-    assert error.details() == streamed.details() == conversed.details() == "what the caller should know"
+    assert (
+        error.details()
+        == streamed.details()
+        == conversed.details()
+        == "what the caller should know"
+    )
 
 
-LONG = ["x" * 20_000, "é" * 4_000, "😀" * 4_000, "%" * 9_000, "\r\n" * 9_000, "\x1b[2J" * 4_000, "\ud800" * 4_000]
+LONG = [
+    "x" * 20_000,
+    "é" * 4_000,
+    "😀" * 4_000,
+    "%" * 9_000,
+    "\r\n" * 9_000,
+    "\x1b[2J" * 4_000,
+    "\ud800" * 4_000,
+]
 
 
-@pytest.mark.parametrize("channel", [NotFound(f"there is no {text}") for text in LONG], indirect=True)
-async def test_a_refusal_keeps_its_status_however_long_the_text_it_quotes(channel: grpc.aio.Channel):
+@pytest.mark.parametrize(
+    "channel", [NotFound(f"there is no {text}") for text in LONG], indirect=True
+)
+async def test_a_refusal_keeps_its_status_however_long_the_text_it_quotes(
+    channel: grpc.aio.Channel,
+):
     for call in (
         channel.unary_unary(TOKENIZE)(b"", timeout=5),
         channel.unary_stream(GENERATE)(b"", timeout=5),
@@ -97,7 +114,9 @@ async def test_a_refusal_keeps_its_status_however_long_the_text_it_quotes(channe
 
 
 @pytest.mark.parametrize(
-    "channel", [Overloaded("full", retry_after_seconds=each) for each in (float("inf"), float("nan"))], indirect=True
+    "channel",
+    [Overloaded("full", retry_after_seconds=each) for each in (float("inf"), float("nan"))],
+    indirect=True,
 )
 async def test_an_odd_retry_delay_leaves_the_status_as_it_is(channel: grpc.aio.Channel):
     error = await failure(channel.unary_unary(TOKENIZE)(b"", timeout=5))
@@ -126,7 +145,9 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize("channel", [Panic("secret")], indirect=True)
-async def test_a_panic_of_a_compiled_library_is_internal_and_the_next_call_is_served(channel: grpc.aio.Channel):
+async def test_a_panic_of_a_compiled_library_is_internal_and_the_next_call_is_served(
+    channel: grpc.aio.Channel,
+):
     for call in (
         channel.unary_unary(TOKENIZE)(b"", timeout=5),
         channel.unary_stream(GENERATE)(b"", timeout=5),
@@ -135,8 +156,12 @@ async def test_a_panic_of_a_compiled_library_is_internal_and_the_next_call_is_se
         assert (await failure(call)).code() == grpc.StatusCode.INTERNAL
 
 
-@pytest.mark.parametrize("payload", [b"\x0a\x02\xff\xfe", b"\x0a\x7f", b"\xff"], ids=["no UTF-8", "cut", "no tag"])
-async def test_bytes_that_are_no_message_are_the_callers_fault(channel: grpc.aio.Channel, payload: bytes):
+@pytest.mark.parametrize(
+    "payload", [b"\x0a\x02\xff\xfe", b"\x0a\x7f", b"\xff"], ids=["no UTF-8", "cut", "no tag"]
+)
+async def test_bytes_that_are_no_message_are_the_callers_fault(
+    channel: grpc.aio.Channel, payload: bytes
+):
     for call in (
         channel.unary_unary(TOKENIZE)(payload, timeout=5),
         channel.unary_stream(GENERATE)(payload, timeout=5),

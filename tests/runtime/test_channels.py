@@ -25,7 +25,9 @@ def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     """What the name service answers; DNS itself is the one thing a test cannot have of its own."""
     answer: list[Record] = []
 
-    async def getaddrinfo(loop: asyncio.AbstractEventLoop, host: str, port: int, *, type: int) -> list[Record]:
+    async def getaddrinfo(
+        loop: asyncio.AbstractEventLoop, host: str, port: int, *, type: int
+    ) -> list[Record]:
         return answer
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
@@ -63,7 +65,9 @@ async def test_a_name_that_no_host_can_have_is_the_callers_fault(name: str):
 
 
 async def test_a_name_service_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch):
-    async def getaddrinfo(loop: asyncio.AbstractEventLoop, host: str, port: int, *, type: int) -> None:
+    async def getaddrinfo(
+        loop: asyncio.AbstractEventLoop, host: str, port: int, *, type: int
+    ) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
@@ -75,7 +79,9 @@ def test_an_ipv6_address_is_split_without_its_brackets():
     assert split_address("[::1]:50051") == ("::1", 50051)
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", ":50051", "host:port", "host:70000", "host:-1"])
+@pytest.mark.parametrize(
+    "address", ["", "host", "host:", ":50051", "host:port", "host:70000", "host:-1"]
+)
 def test_what_is_no_address_is_refused(address: str):
     with pytest.raises(InvalidRequest, match="host:port"):
         split_address(address)
@@ -84,7 +90,9 @@ def test_what_is_no_address_is_refused(address: str):
 async def test_a_channel_reaches_a_server_again_after_it_was_restarted():
     async def status(channel: grpc.aio.Channel) -> int:
         stub = health_pb2_grpc.HealthStub(channel)
-        response = await stub.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True)
+        response = await stub.Check(
+            health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True
+        )
         return response.status
 
     serving_now = {"service_names": [], "drain_seconds": 0.0, "register": lambda server: None}

@@ -40,7 +40,9 @@ def test_another_command_of_that_name_is_not_taken_for_it(
     assert str(command) in typed(LINE)
 
 
-def test_a_command_that_the_shell_finds_is_named_by_its_name(monkeypatch: pytest.MonkeyPatch, command: Path):
+def test_a_command_that_the_shell_finds_is_named_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, command: Path
+):
     monkeypatch.setenv("PATH", str(command.parent))
     monkeypatch.setattr(sys, "argv", [str(command)])
     assert typed(LINE) == LINE

@@ -25,7 +25,10 @@ from services.wire.errors import BadState
 def run(life: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a service whose life is the given body of a coroutine `life(on_ready)`."""
     body = "\n".join(f"    {line}" for line in life.splitlines())
-    script = f"{PREAMBLE}\nasync def life(on_ready):\n{body}\nsys.exit(run_process(life, service='expert'))"
+    script = (
+        f"{PREAMBLE}\nasync def life(on_ready):\n{body}\nsys.exit(run_process(life, "
+        "service='expert'))"
+    )
     return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -84,7 +87,10 @@ def test_a_told_process_drains_and_ends_well(number: signal.Signals):
 
 def test_readiness_is_announced_on_the_descriptor_and_nowhere_else():
     reading, writing = os.pipe()
-    script = f"{PREAMBLE}\nasync def life(on_ready): await on_ready(4711)\nrun_process(life, service='expert')"
+    script = (
+        f"{PREAMBLE}\nasync def life(on_ready): await on_ready(4711)\nrun_process(life, "
+        "service='expert')"
+    )
     with os.fdopen(reading) as announced:
         ended = subprocess.run(
             [sys.executable, "-c", script],
@@ -109,7 +115,9 @@ def test_what_was_warned_of_the_checkpoint_is_announced_with_readiness():
     )
     script = f"{PREAMBLE}\nimport logging\n{life}\nrun_process(life, service='expert')"
     variables = os.environ | {"MOESAIC_ANNOUNCE_FD": str(writing)}
-    subprocess.run([sys.executable, "-c", script], pass_fds=(writing,), env=variables, timeout=60, check=True)
+    subprocess.run(
+        [sys.executable, "-c", script], pass_fds=(writing,), env=variables, timeout=60, check=True
+    )
     os.close(writing)
     with os.fdopen(reading, "rb") as announced:
         line = announced.read()
@@ -129,7 +137,10 @@ def test_a_process_dies_with_its_parent():
         "print('orphan left', flush=True)"
     )
     body = "\n".join(f"    {line}" for line in life.splitlines())
-    child = f"{PREAMBLE}\nasync def life(on_ready):\n{body}\nsys.exit(run_process(life, service='expert'))"
+    child = (
+        f"{PREAMBLE}\nasync def life(on_ready):\n{body}\nsys.exit(run_process(life, "
+        "service='expert'))"
+    )
     parent = f"""
 import os, subprocess, sys
 reading, writing = os.pipe()
@@ -140,7 +151,9 @@ os.read(reading, 100)
 os.kill(os.getpid(), {int(signal.SIGKILL)})
 """
     # The orphan holds the other end of stdout: `run` returns only once it is gone.
-    ended = subprocess.run([sys.executable, "-c", parent], stdout=subprocess.PIPE, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, timeout=60, check=False
+    )
     assert ended.returncode == -signal.SIGKILL
     assert ended.stdout == b"orphan left\n"
 
@@ -170,7 +183,10 @@ def test_every_bad_process_setting_is_a_line_that_names_its_variable(variable: s
 def test_whoever_wanted_to_know_of_readiness_may_have_left():
     reading, writing = os.pipe()
     os.close(reading)
-    script = f"{PREAMBLE}\nasync def life(on_ready): await on_ready(1)\nsys.exit(run_process(life, service='expert'))"
+    script = (
+        f"{PREAMBLE}\nasync def life(on_ready): await on_ready(1)\nsys.exit(run_process(life, "
+        "service='expert'))"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", script],
         pass_fds=(writing,),
@@ -191,7 +207,10 @@ def test_what_the_system_has_no_more_of_is_one_line(capsys: pytest.CaptureFixtur
 
 
 def test_a_part_that_cannot_be_imported_is_one_line():
-    script = "from services.runtime.process import run_service\nfrom services.runtime.process import ProcessSettings\n"
+    script = (
+        "from services.runtime.process import run_service\nfrom services.runtime.process import "
+        "ProcessSettings\n"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", f"{script}run_service('nothing', ProcessSettings, [])"],
         capture_output=True,
@@ -199,7 +218,10 @@ def test_a_part_that_cannot_be_imported_is_one_line():
         timeout=60,
         check=False,
     )
-    assert (ended.returncode, ended.stderr) == (1, "moesaic nothing: No module named 'services.nothing'\n")
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "moesaic nothing: No module named 'services.nothing'\n",
+    )
 
 
 def test_an_interrupted_command_says_nothing(capsys: pytest.CaptureFixture[str]):
@@ -242,5 +264,7 @@ class FakeSettings(BaseSettings):
 assert "torch" not in sys.modules
 sys.exit(run_service("fake", FakeSettings, ["--threads", "3"]))
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
     assert ended.stdout == "3 3\n"

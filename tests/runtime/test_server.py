@@ -29,20 +29,28 @@ async def status(port: int, service: str = "") -> int:
 
 
 async def test_a_port_in_use_is_refused():
-    async with serving(register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0) as port:
+    async with serving(
+        register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0
+    ) as port:
         with pytest.raises(PortInUse, match=f"127.0.0.1:{port}"):
-            async with serving(register_nothing, listen=f"127.0.0.1:{port}", service_names=[NAME], drain_seconds=0):
+            async with serving(
+                register_nothing, listen=f"127.0.0.1:{port}", service_names=[NAME], drain_seconds=0
+            ):
                 pass
 
 
 async def test_an_address_of_another_machine_is_refused():
     with pytest.raises(PortInUse, match=r"192\.0\.2\.1:50051"):
-        async with serving(register_nothing, listen="192.0.2.1:50051", service_names=[NAME], drain_seconds=0):
+        async with serving(
+            register_nothing, listen="192.0.2.1:50051", service_names=[NAME], drain_seconds=0
+        ):
             pass
 
 
 async def test_a_service_without_health_of_its_own_is_healthy_at_once():
-    async with serving(register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0) as port:
+    async with serving(
+        register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0
+    ) as port:
         assert await status(port) == HealthStatus.SERVING
         assert await status(port, NAME) == HealthStatus.SERVING
 
@@ -61,7 +69,9 @@ async def test_health_of_its_own_says_when_a_service_is_ready_and_when_it_drains
 
 async def test_reflection_lists_the_services():
     async with (
-        serving(register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0) as port,
+        serving(
+            register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0
+        ) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
@@ -82,7 +92,9 @@ def signals() -> Iterator[None]:
 
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("number", ENDING)
-async def test_a_signal_ends_the_wait_and_a_second_one_would_end_the_process(number: signal.Signals):
+async def test_a_signal_ends_the_wait_and_a_second_one_would_end_the_process(
+    number: signal.Signals,
+):
     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
     await until_told_to_stop()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL

@@ -92,13 +92,18 @@ def test_a_text_that_looks_like_a_flag_follows_two_dashes():
     assert load(GreetingSettings, ["--", "--name"], "moesaic greet").name == "--name"
 
 
-def test_a_bad_value_is_one_line_with_flag_variable_value_and_limit(capsys: pytest.CaptureFixture[str]):
+def test_a_bad_value_is_one_line_with_flag_variable_value_and_limit(
+    capsys: pytest.CaptureFixture[str],
+):
     assert refusal(capsys, "--max-guests", "0") == (
-        "moesaic kitchen: --max-guests (MOESAIC_KITCHEN_MAX_GUESTS): '0': it should be greater than 0\n"
+        "moesaic kitchen: --max-guests (MOESAIC_KITCHEN_MAX_GUESTS): '0': it should be greater "
+        "than 0\n"
     )
 
 
-def test_every_bad_value_has_its_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_every_bad_value_has_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setenv("MOESAIC_KITCHEN_MAX_GUESTS", "many")
     monkeypatch.setenv("MOESAIC_KITCHEN_IS_OPEN", "perhaps")
     first, second = refusal(capsys).splitlines()
@@ -135,7 +140,9 @@ def test_an_unknown_name_in_the_file_is_refused(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("content", [b"max_guests = ", b"kitchen = 3", b"\xff"])
-def test_a_file_that_cannot_be_read_is_refused(capsys: pytest.CaptureFixture[str], config: Path, content: bytes):
+def test_a_file_that_cannot_be_read_is_refused(
+    capsys: pytest.CaptureFixture[str], config: Path, content: bytes
+):
     config.write_bytes(content)
     assert str(config) in refusal(capsys, "--config", str(config))
 
@@ -143,7 +150,10 @@ def test_a_file_that_cannot_be_read_is_refused(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"max_guests = 3\n[kitchen]", "max_guests is not a table; settings stand in tables such as [kitchen]"),
+        (
+            b"max_guests = 3\n[kitchen]",
+            "max_guests is not a table; settings stand in tables such as [kitchen]",
+        ),
         (b"[kitchn]\nmax_guests = 3", "[kitchn] should be [kitchen]"),
         (b"a = " + b"[" * 50_000, "it is nested too deeply"),
         (b"[kitchen]\nmax_guests = '\xff'", "moesaic.toml:2: it is no UTF-8"),
@@ -182,9 +192,12 @@ def test_a_variable_with_a_slip_is_told_and_others_are_let_be(
     )
 
 
-def test_a_value_that_may_be_one_thing_or_another_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]):
+def test_a_value_that_may_be_one_thing_or_another_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+):
     assert refusal(capsys, "--tables", "many").startswith(
-        "moesaic kitchen: --tables (MOESAIC_KITCHEN_TABLES): 'many': it should be 'all', or it should be a valid int"
+        "moesaic kitchen: --tables (MOESAIC_KITCHEN_TABLES): 'many': it should be 'all', or it "
+        "should be a valid int"
     )
 
 
@@ -196,13 +209,19 @@ def test_a_missing_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "No such file" in refusal(capsys, "--config", str(tmp_path / "none.toml"))
 
 
-def test_the_help_has_description_defaults_variables_and_examples(capsys: pytest.CaptureFixture[str]):
+def test_the_help_has_description_defaults_variables_and_examples(
+    capsys: pytest.CaptureFixture[str],
+):
     with pytest.raises(SystemExit) as exit_info:
-        load(KitchenSettings, ["--help"], "moesaic kitchen", examples=["moesaic kitchen --cooks ann"])
+        load(
+            KitchenSettings, ["--help"], "moesaic kitchen", examples=["moesaic kitchen --cooks ann"]
+        )
     assert exit_info.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "Cooks for many." in text
-    assert "--max-guests N most guests at once (default: 4) [env: MOESAIC_KITCHEN_MAX_GUESTS]" in text
+    assert (
+        "--max-guests N most guests at once (default: 4) [env: MOESAIC_KITCHEN_MAX_GUESTS]" in text
+    )
     assert "examples: moesaic kitchen --cooks ann" in text
     assert "[kitchen]" in text
 
@@ -216,7 +235,9 @@ class HarbourSettings(BaseSettings):
 
 
 @pytest.mark.parametrize("link", ["tcp://10.0.0.1:9090", "udp://[fd00::1]:53"])
-def test_what_kubernetes_says_of_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch, link: str):
+def test_what_kubernetes_says_of_a_service_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, link: str
+):
     monkeypatch.setenv("MOESAIC_HARBOUR_QUAY_PORT", link)
     assert load(HarbourSettings, (), "moesaic harbour").quay_port is None
     monkeypatch.setenv("MOESAIC_HARBOUR_QUAY_PORT", "7")

@@ -14,7 +14,9 @@ BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHON
 
 
 def run(body: str, redirection: str = "", **variables: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a program in whose streams the shell puts what the redirection says."""
+    """Exit code, stdout and stderr of a program in whose streams the shell puts what the
+    redirection says.
+    """
     indented = "\n".join(f"    {line}" for line in body.splitlines())
     script = f"{PREAMBLE}\nwith standard_streams('it'):\n{indented}"
     ended = subprocess.run(
@@ -28,7 +30,9 @@ def run(body: str, redirection: str = "", **variables: str) -> tuple[int, str, s
     return ended.returncode, ended.stdout, ended.stderr
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"]
+)
 def test_a_closed_stream_is_nowhere_and_its_number_goes_to_nobody_else(closed: str):
     body = (
         "assert sys.stdin.read() == ''\n"
@@ -36,7 +40,8 @@ def test_a_closed_stream_is_nowhere_and_its_number_goes_to_nobody_else(closed: s
         "print('é said', file=sys.stderr, flush=True)\n"
         "assert min(os.pipe()) > 2\n"
         "import subprocess\n"
-        "subprocess.run([sys.executable, '-c', 'import sys; assert None not in (sys.stdin, sys.stdout, sys.stderr)'],"
+        "subprocess.run([sys.executable, '-c', 'import sys; assert None not in (sys.stdin, "
+        "sys.stdout, sys.stderr)'],"
         " check=True)"
     )
     code, stdout, stderr = run(body, f"{closed} </dev/null" if "<" not in closed else closed)

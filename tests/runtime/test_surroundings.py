@@ -19,14 +19,22 @@ refuse_surroundings()
 def run(*command: str, folder: Path, **variables: str) -> tuple[int, str]:
     """Exit code and stderr."""
     ended = subprocess.run(
-        command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=folder,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     return ended.returncode, ended.stderr
 
 
 def test_a_working_directory_that_is_gone_is_told_in_a_line(tmp_path: Path):
     (gone := tmp_path / "gone").mkdir()
-    code, said = run("sh", "-c", 'rmdir "$PWD" && exec "$0" -P -c "$1"', sys.executable, START, folder=gone)
+    code, said = run(
+        "sh", "-c", 'rmdir "$PWD" && exec "$0" -P -c "$1"', sys.executable, START, folder=gone
+    )
     assert (code, said.count("\n")) == (1, 1)
     assert said.startswith("moesaic router: the working directory does not exist any more")
 

@@ -24,12 +24,12 @@ RECORDING = """
 import asyncio, sys
 from opentelemetry import metrics
 from services.runtime.process import run_process
-from services.runtime.span_writing import Kind
+from services.runtime.span_writing import SpanKind
 from services.runtime.tracing import begin_span
 
 async def life(on_ready):
     metrics.get_meter("test").create_counter("moesaic.test.rows", "{row}").add(7)
-    span = begin_span("step", Kind.INTERNAL)
+    span = begin_span("step", SpanKind.INTERNAL)
     print("recording" if span else "silent")
     if span:
         span.end()
@@ -39,7 +39,9 @@ sys.exit(run_process(life, service="router"))
 """
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer):
+class Collector(
+    trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer
+):
     """Keeps what it is sent."""
 
     def __init__(self) -> None:
@@ -62,7 +64,9 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2
         self, request: trace_service_pb2.ExportTraceServiceRequest
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         for resource in request.resource_spans:
-            self.resource = {one.key: one.value.string_value for one in resource.resource.attributes}
+            self.resource = {
+                one.key: one.value.string_value for one in resource.resource.attributes
+            }
             self.spans += [span.name for scope in resource.scope_spans for span in scope.spans]
         return trace_service_pb2.ExportTraceServiceResponse()
 
@@ -97,7 +101,9 @@ async def test_without_an_endpoint_nothing_is_recorded():
     assert (ended.returncode, ended.stdout) == (0, "silent\n")
 
 
-async def test_with_an_endpoint_the_last_span_and_metric_arrive_before_the_process_ends(collector: Collector):
+async def test_with_an_endpoint_the_last_span_and_metric_arrive_before_the_process_ends(
+    collector: Collector,
+):
     ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address})
     assert (ended.returncode, ended.stdout) == (0, "recording\n")
     assert collector.spans == ["step"]
@@ -115,7 +121,8 @@ async def test_loop_lag_is_measured_where_metrics_are_asked_for(collector: Colle
 async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collector):
     collector.hangs = True
     script = RECORDING.replace("BODY", "pass").replace(
-        "sys.exit(", "import services.runtime.telemetry as telemetry\ntelemetry.FLUSH_SECONDS = 0.2\nsys.exit("
+        "sys.exit(",
+        "import services.runtime.telemetry as telemetry\ntelemetry.FLUSH_SECONDS = 0.2\nsys.exit(",
     )
     ended = await asyncio.to_thread(
         subprocess.run,
@@ -130,9 +137,13 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collec
     assert "telemetry was not flushed within 0.2 s" in ended.stderr
 
 
-async def test_a_collector_that_is_gone_costs_a_line_a_signal_and_no_time_at_the_end(unused_tcp_port: int):
+async def test_a_collector_that_is_gone_costs_a_line_a_signal_and_no_time_at_the_end(
+    unused_tcp_port: int,
+):
     body = "import services.runtime.telemetry as telemetry; telemetry.FLUSH_SECONDS = 60.0"
-    ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_tcp_port}"}, body)
+    ended = await record(
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_tcp_port}"}, body
+    )
     assert ended.returncode == 0
     assert ended.stderr.count("\n") == 2
     assert ended.stderr.count("spans are lost") == ended.stderr.count("metrics are lost") == 1
@@ -143,7 +154,10 @@ async def test_a_collector_without_metrics_costs_one_line_and_gets_the_spans(col
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
 
     async with serving(register, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
-        often = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_METRIC_EXPORT_INTERVAL": "20"}
+        often = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+            "OTEL_METRIC_EXPORT_INTERVAL": "20",
+        }
         ended = await record(often, "await asyncio.sleep(0.3)")
     assert (ended.returncode, collector.spans) == (0, ["step"])
     assert ended.stderr.count("\n") == 1
@@ -151,15 +165,22 @@ async def test_a_collector_without_metrics_costs_one_line_and_gets_the_spans(col
 
 
 async def test_each_signal_alone_is_sent_where_it_alone_is_asked_for(collector: Collector):
-    assert (await record({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": collector.address})).stdout == "silent\n"
+    assert (
+        await record({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": collector.address})
+    ).stdout == "silent\n"
     assert (collector.spans, "moesaic.test.rows" in collector.metrics) == ([], True)
     collector.metrics.clear()
-    assert (await record({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.address})).stdout == "recording\n"
+    assert (
+        await record({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.address})
+    ).stdout == "recording\n"
     assert (collector.spans, collector.metrics) == (["step"], set())
 
 
 async def test_a_process_may_be_described_by_any_bytes(collector: Collector):
-    variables = {"OTEL_SERVICE_NAME": "\udcff", "OTEL_RESOURCE_ATTRIBUTES": "team=a%20b,zone=%FF,\udcfe=c"}
+    variables = {
+        "OTEL_SERVICE_NAME": "\udcff",
+        "OTEL_RESOURCE_ATTRIBUTES": "team=a%20b,zone=%FF,\udcfe=c",
+    }
     ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address} | variables)
     assert (ended.returncode, ended.stderr, collector.spans) == (0, "", ["step"])
     assert collector.resource["service.name"] == "?"
@@ -167,13 +188,17 @@ async def test_a_process_may_be_described_by_any_bytes(collector: Collector):
 
 
 async def test_a_variable_that_cannot_be_followed_ends_a_service_before_it_lives():
-    ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+    ended = await record(
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "moesaic router: OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json': it should be " in ended.stderr
 
 
 async def test_a_remark_on_a_variable_is_logged_and_the_rest_goes_on(collector: Collector):
-    ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address, "OTEL_TRACES_SAMPLER": "sometimes"})
+    ended = await record(
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address, "OTEL_TRACES_SAMPLER": "sometimes"}
+    )
     assert (ended.returncode, collector.spans) == (0, ["step"])
     assert ended.stderr.count("\n") == 1
     assert "OTEL_TRACES_SAMPLER: 'sometimes': it should be 'always_on'" in ended.stderr
@@ -187,7 +212,9 @@ async def test_a_disabled_sdk_records_and_serves_nothing(unused_tcp_port: int):
 
 
 async def test_a_service_of_kubernetes_is_no_metrics_port():
-    ended = await record({"MOESAIC_METRICS_PORT": "tcp://10.0.0.1:9090", "MOESAIC_METRICS_SERVICE_PORT": "9090"})
+    ended = await record(
+        {"MOESAIC_METRICS_PORT": "tcp://10.0.0.1:9090", "MOESAIC_METRICS_SERVICE_PORT": "9090"}
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
@@ -220,4 +247,7 @@ async def test_a_metrics_port_in_use_is_one_line(collector: Collector):
     port = collector.address.rpartition(":")[2]
     ended = await record({"MOESAIC_METRICS_PORT": port})
     assert ended.returncode == 1
-    assert f"moesaic router: cannot serve metrics on port {port}: Address already in use" in ended.stderr
+    assert (
+        f"moesaic router: cannot serve metrics on port {port}: Address already in use"
+        in ended.stderr
+    )

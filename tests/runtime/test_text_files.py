@@ -16,7 +16,9 @@ def test_a_byte_order_mark_is_no_text_and_lines_end_at_line_feeds_alone(tmp_path
 
 
 def test_a_dash_is_stdin_in_utf_8_whatever_the_locale(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\r\n".encode()), encoding="ascii"))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO("é\r\n".encode()), encoding="ascii")
+    )
     assert read_text(STANDARD) == "é\n"
 
 

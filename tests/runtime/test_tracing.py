@@ -26,13 +26,19 @@ def decoded(encoded: bytes) -> Span:
 
 
 def test_a_traceparent_survives_the_way_there_and_back() -> None:
-    assert (PARENT.traceparent, PARENT.tracestate, PARENT.is_sampled) == (TRACEPARENT, "vendor=1", True)
+    assert (PARENT.traceparent, PARENT.tracestate, PARENT.is_sampled) == (
+        TRACEPARENT,
+        "vendor=1",
+        True,
+    )
     child = PARENT.child()
     assert child.traceparent != TRACEPARENT
     assert (child.trace_id, child.tracestate) == (PARENT.trace_id, "vendor=1")
 
 
-@pytest.mark.parametrize(("flags", "is_sampled"), [("00", False), ("01", True), ("02", False), ("ff", True)])
+@pytest.mark.parametrize(
+    ("flags", "is_sampled"), [("00", False), ("01", True), ("02", False), ("ff", True)]
+)
 def test_the_last_bit_of_the_flags_says_whether_it_is_sampled(flags: str, is_sampled: bool) -> None:
     parsed = SpanRef.parse(f"00-{TRACE_ID}-{PARENT_ID}-{flags}")
     assert parsed is not None
@@ -67,8 +73,16 @@ def test_what_is_written_is_what_a_collector_reads(size: int) -> None:
     span, link, word = PARENT.child(), SpanRef.root(), "ä" * (size // 2) + "x" * (size % 2)
     numbers = {f"moesaic.{power}": (1 << power) - 1 for power in range(1, 64)}
     attributes = [attribute(key, value) for key, value in {"word": word, **numbers}.items()]
-    read = decoded(encode_span("name", SpanKind.CLIENT, span, b"p" * 8, 5, 7, attributes, (link, PARENT), error=word))
-    assert (read.trace_id, read.span_id, read.parent_span_id) == (PARENT.trace_id, span.span_id, b"p" * 8)
+    read = decoded(
+        encode_span(
+            "name", SpanKind.CLIENT, span, b"p" * 8, 5, 7, attributes, (link, PARENT), error=word
+        )
+    )
+    assert (read.trace_id, read.span_id, read.parent_span_id) == (
+        PARENT.trace_id,
+        span.span_id,
+        b"p" * 8,
+    )
     assert (read.name, read.kind, read.trace_state) == ("name", Span.SPAN_KIND_CLIENT, "vendor=1")
     assert (read.start_time_unix_nano, read.end_time_unix_nano) == (5, 7)
     assert attributes_of(read) == {"word": word, **numbers}
@@ -81,7 +95,9 @@ def test_what_is_written_is_what_a_collector_reads(size: int) -> None:
 
 @pytest.mark.parametrize("value", [1 << 63, 1 << 64, 3 << 64])
 def test_a_number_beyond_what_there_are_numbers_for_breaks_no_message(value: int) -> None:
-    encoded = encode_span("one", SpanKind.CLIENT, SpanRef.root(), b"", 1, 2, [attribute("nanos", value)])
+    encoded = encode_span(
+        "one", SpanKind.CLIENT, SpanRef.root(), b"", 1, 2, [attribute("nanos", value)]
+    )
     (read,) = ScopeSpans.FromString(encoded).spans
     assert attributes_of(read) == {"nanos": (1 << 63) - 1}
 
@@ -112,7 +128,11 @@ def test_the_sampler_decides_as_the_specification_has_it(
 ) -> None:
     unsampled = SpanRef.parse(f"00-{TRACE_ID}-{PARENT_ID}-00", "vendor=1")
     with recording_with(Recorder(lambda _: None, sampler)):
-        for parent, is_recorded in ((None, first), (PARENT, below_sampled), (unsampled, below_unsampled)):
+        for parent, is_recorded in (
+            (None, first),
+            (PARENT, below_sampled),
+            (unsampled, below_unsampled),
+        ):
             span = begin_span("name", SpanKind.SERVER, parent)
             assert (span is not None) is is_recorded
             told = passed_on(span, parent)

@@ -19,7 +19,10 @@ START_SECONDS = 30
 
 
 async def test_the_process_is_healthy_until_it_is_told_to_stop() -> None:
-    async with service_process("tracing", "--listen=127.0.0.1:0", "--http=127.0.0.1:0") as (process, announced):
+    async with service_process("tracing", "--listen=127.0.0.1:0", "--http=127.0.0.1:0") as (
+        process,
+        announced,
+    ):
         async with asyncio.timeout(START_SECONDS):
             ready, port = (await announced.readline()).decode().split()
         assert ready == "ready"
@@ -36,14 +39,20 @@ async def test_the_process_is_healthy_until_it_is_told_to_stop() -> None:
 @pytest.mark.parametrize("taken", ["listen", "http"])
 async def test_a_port_in_use_is_told(taken: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        addresses = {"listen": "127.0.0.1:0", "http": "127.0.0.1:0"} | {taken: f"127.0.0.1:{server.getsockname()[1]}"}
+        addresses = {"listen": "127.0.0.1:0", "http": "127.0.0.1:0"} | {
+            taken: f"127.0.0.1:{server.getsockname()[1]}"
+        }
         with pytest.raises(PortInUse, match=addresses[taken]):
             async with tracing(TracingSettings(**addresses)):
                 pass
 
 
-@pytest.mark.parametrize("flags", [["--http", "nowhere"], ["--max-traces", "0"], ["--max-bytes", "1KiB"]])
-def test_settings_that_mean_nothing_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "flags", [["--http", "nowhere"], ["--max-traces", "0"], ["--max-bytes", "1KiB"]]
+)
+def test_settings_that_mean_nothing_are_refused(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit_info:
         load(TracingSettings, flags, "moesaic tracing")
     assert exit_info.value.code == 2

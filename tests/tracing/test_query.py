@@ -23,7 +23,9 @@ async def with_three_requests(client: Client) -> None:
     def gateway(tracer: Tracer) -> None:
         for number in range(3):
             began = BEGAN + number * MILLI
-            span = tracer.start_span("generate", None, SpanKind.SERVER, {"number": number}, start_time=began)
+            span = tracer.start_span(
+                "generate", None, SpanKind.SERVER, {"number": number}, start_time=began
+            )
             parents.append(set_span_in_context(span))
             span.end(began + (number + 1) * 10 * MILLI)
 
@@ -31,7 +33,9 @@ async def with_three_requests(client: Client) -> None:
         for number, parent in enumerate(parents):
             for name in ("step", "step"):
                 began = BEGAN + number * MILLI
-                span = tracer.start_span(name, parent, SpanKind.INTERNAL, {"is_fast": number == 0}, start_time=began)
+                span = tracer.start_span(
+                    name, parent, SpanKind.INTERNAL, {"is_fast": number == 0}, start_time=began
+                )
                 span.end(began + 5 * MILLI)
 
     await client.export("gateway", gateway)
@@ -55,9 +59,9 @@ async def test_a_search_finds_the_traces_with_a_span_that_is_all_it_says(client:
     assert await numbers(client, tags=json.dumps({"number": "1"})) == [1]
     assert await numbers(client, tag="is_fast:true") == [0]
     assert await numbers(client, service="gateway", tag="is_fast:true") == []
-    assert await numbers(client, tags=json.dumps({"span.kind": "server", "service.instance.id": "gateway-1"})) == [
-        *(2, 1, 0)
-    ]
+    assert await numbers(
+        client, tags=json.dumps({"span.kind": "server", "service.instance.id": "gateway-1"})
+    ) == [*(2, 1, 0)]
     assert await numbers(client, minDuration="15ms") == [2, 1]
     assert await numbers(client, service="gateway", maxDuration="15ms") == [0]
     assert await numbers(client, minDuration="15ms", maxDuration="25ms") == [1]
@@ -66,7 +70,9 @@ async def test_a_search_finds_the_traces_with_a_span_that_is_all_it_says(client:
     assert await client.data("/api/traces", lookback="1h") == []
 
 
-async def test_an_answer_is_bounded_by_its_spans(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_is_bounded_by_its_spans(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await with_three_requests(client)
     for most, found in ((1, [2]), (6, [2, 1]), (9, [2, 1, 0])):
         monkeypatch.setattr(http, "MAX_ANSWER_SPANS", most)
@@ -77,9 +83,13 @@ async def test_services_operations_and_dependencies_are_listed(client: Client) -
     await with_three_requests(client)
     assert await client.data("/api/services") == ["gateway", "router"]
     assert await client.data("/api/services/gateway/operations") == ["generate"]
-    assert await client.data("/api/operations", service="router") == [{"name": "step", "spanKind": "internal"}]
+    assert await client.data("/api/operations", service="router") == [
+        {"name": "step", "spanKind": "internal"}
+    ]
     assert await client.data("/api/operations", service="router", spanKind="server") == []
-    assert await client.data("/api/dependencies") == [{"parent": "gateway", "child": "router", "callCount": 6}]
+    assert await client.data("/api/dependencies") == [
+        {"parent": "gateway", "child": "router", "callCount": 6}
+    ]
     later = {"endTs": str(BEGAN // MILLI + 10_000), "lookback": "1000"}
     assert await client.data("/api/dependencies", **later) == []
 

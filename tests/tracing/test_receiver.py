@@ -40,8 +40,17 @@ PARENT = set_span_in_context(
 def record_a_call(tracer: Tracer) -> None:
     """One span of a second with all that a span can have."""
     link = Link(SpanContext(OTHER_TRACE_ID, 0x5678, is_remote=True))
-    attributes = {"text": "a", "flag": True, "whole": 3, "part": 0.5, "not.a.number": float("nan"), "list": [1, 2]}
-    span = tracer.start_span("call", PARENT, SpanKind.CLIENT, attributes, links=[link], start_time=BEGAN)
+    attributes = {
+        "text": "a",
+        "flag": True,
+        "whole": 3,
+        "part": 0.5,
+        "not.a.number": float("nan"),
+        "list": [1, 2],
+    }
+    span = tracer.start_span(
+        "call", PARENT, SpanKind.CLIENT, attributes, links=[link], start_time=BEGAN
+    )
     span.add_event("retried", {"attempt": 2}, timestamp=BEGAN + SECOND // 2)
     span.set_status(Status(StatusCode.ERROR, "it broke"))
     span.end(BEGAN + SECOND)
@@ -64,7 +73,11 @@ async def test_a_span_comes_back_as_jaeger_writes_it(client: Client) -> None:
         "operationName": "call",
         "references": [
             {"refType": "CHILD_OF", "traceID": f"{TRACE_ID:032x}", "spanID": f"{PARENT_ID:016x}"},
-            {"refType": "FOLLOWS_FROM", "traceID": f"{OTHER_TRACE_ID:032x}", "spanID": f"{0x5678:016x}"},
+            {
+                "refType": "FOLLOWS_FROM",
+                "traceID": f"{OTHER_TRACE_ID:032x}",
+                "spanID": f"{0x5678:016x}",
+            },
         ],
         "startTime": BEGAN // 1000,
         "duration": 1_000_000,
@@ -105,7 +118,9 @@ def message(*spans: Span) -> trace_service_pb2.ExportTraceServiceRequest:
 def span(number: int, **fields: object) -> Span:
     now = time.time_ns()
     ids = {"trace_id": number.to_bytes(16, "big"), "span_id": number.to_bytes(8, "big")}
-    return Span(**{**ids, "name": "one", "start_time_unix_nano": now, "end_time_unix_nano": now, **fields})
+    return Span(
+        **{**ids, "name": "one", "start_time_unix_nano": now, "end_time_unix_nano": now, **fields}
+    )
 
 
 async def test_spans_without_valid_ids_are_counted_and_the_others_kept(client: Client) -> None:
@@ -122,7 +137,9 @@ async def test_spans_without_valid_ids_are_counted_and_the_others_kept(client: C
 def nested(depth: int) -> AnyValue:
     value = AnyValue(double_value=float("-inf"))
     for _ in range(depth):
-        value = AnyValue(kvlist_value=KeyValueList(values=[KeyValue(key="\x00\x1b[2J", value=value)]))
+        value = AnyValue(
+            kvlist_value=KeyValueList(values=[KeyValue(key="\x00\x1b[2J", value=value)])
+        )
     return value
 
 
@@ -136,11 +153,17 @@ ODD_SPANS: dict[str, dict[str, Any]] = {
     "a link to nowhere": {"links": [Span.Link(trace_id=b"", span_id=b"x" * 99)]},
     "deep attributes": {"attributes": [KeyValue(key="deep", value=nested(20)), KeyValue()]},
     "all numbers": {"attributes": [KeyValue(key="least", value=AnyValue(int_value=-(1 << 63)))]},
-    "odd events": {"events": [Span.Event(time_unix_nano=MOST_64, name="\x00", attributes=[KeyValue(value=nested(9))])]},
+    "odd events": {
+        "events": [
+            Span.Event(time_unix_nano=MOST_64, name="\x00", attributes=[KeyValue(value=nested(9))])
+        ]
+    },
 }
 
 
-async def test_spans_of_any_content_are_kept_and_keep_no_other_from_being_shown(client: Client) -> None:
+async def test_spans_of_any_content_are_kept_and_keep_no_other_from_being_shown(
+    client: Client,
+) -> None:
     odd = [span(number, **fields) for number, fields in enumerate(ODD_SPANS.values(), 1)]
     async with open_channel(f"127.0.0.1:{client.running.port}") as channel:
         stub = trace_service_pb2_grpc.TraceServiceStub(channel)
@@ -195,12 +218,17 @@ async def test_metrics_are_taken_so_that_exporters_do_not_complain(client: Clien
     async with open_channel(f"127.0.0.1:{client.running.port}") as channel:
         stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
         request = metrics_service_pb2.ExportMetricsServiceRequest()
-        assert await stub.Export(request, timeout=10) == metrics_service_pb2.ExportMetricsServiceResponse()
+        assert (
+            await stub.Export(request, timeout=10)
+            == metrics_service_pb2.ExportMetricsServiceResponse()
+        )
 
 
 async def test_a_trace_too_large_is_cut_and_the_exporter_told() -> None:
     async with tracing_client(max_bytes=1 << 20) as client:
-        spans = [span(1, span_id=number.to_bytes(8, "big"), name="x" * 1000) for number in range(1, 501)]
+        spans = [
+            span(1, span_id=number.to_bytes(8, "big"), name="x" * 1000) for number in range(1, 501)
+        ]
         async with open_channel(f"127.0.0.1:{client.running.port}") as channel:
             stub = trace_service_pb2_grpc.TraceServiceStub(channel)
             response = await stub.Export(message(*spans), timeout=10)

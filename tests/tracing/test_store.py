@@ -10,7 +10,12 @@ SOURCE = source_of(Resource())
 
 
 def span(trace: int, number: int = 1, name: str = "one") -> Span:
-    return Span(trace_id=bytes([trace] * 16), span_id=number.to_bytes(8, "big"), name=name, start_time_unix_nano=trace)
+    return Span(
+        trace_id=bytes([trace] * 16),
+        span_id=number.to_bytes(8, "big"),
+        name=name,
+        start_time_unix_nano=trace,
+    )
 
 
 def kept(store: SpanStore) -> list[int]:

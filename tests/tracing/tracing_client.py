@@ -1,4 +1,6 @@
-"""A tracing service on free ports, the processes that export to it, and its query API as a client sees it."""
+"""A tracing service on free ports, the processes that export to it, and its query API as a client
+sees it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -42,7 +44,9 @@ class Client:
         return document["data"]
 
     async def export(self, service: str, record: Callable[[Tracer], None]) -> None:
-        """Record spans as a process of the service would, and send them by the SDK's own exporter."""
+        """Record spans as a process of the service would, and send them by the SDK's
+        own exporter.
+        """
         resource = Resource({"service.name": service, "service.instance.id": f"{service}-1"})
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         exporter = OTLPSpanExporter(endpoint=f"http://127.0.0.1:{self.running.port}", insecure=True)
@@ -54,6 +58,8 @@ class Client:
 @asynccontextmanager
 async def tracing_client(**settings: Any) -> AsyncIterator[Client]:
     """A tracing service and its client."""
-    async with tracing(TracingSettings(listen=LOOPBACK, http=LOOPBACK, drain_seconds=0, **settings)) as running:
+    async with tracing(
+        TracingSettings(listen=LOOPBACK, http=LOOPBACK, drain_seconds=0, **settings)
+    ) as running:
         async with aiohttp.ClientSession() as session:
             yield Client(running, session)

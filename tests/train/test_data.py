@@ -1,4 +1,6 @@
-"""The training texts: the same seed gives the same documents, and the tokenizer keeps its promises."""
+"""The training texts: the same seed gives the same documents, and the tokenizer keeps
+its promises.
+"""
 
 import re
 

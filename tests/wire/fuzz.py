@@ -1,7 +1,8 @@
-"""`python -m tests.wire.fuzz --seconds 60`: altered frames and replies, read natively and by the generated classes.
+"""`python -m tests.wire.fuzz --seconds 60`: altered frames and replies, read natively and by the
+generated classes.
 
-Each message is a seed's, so that a failure is found again. It is most worth with a codec built with sanitizers, which
-`scripts/check-sanitised` does.
+Each message is a seed's, so that a failure is found again. It is most worth with a codec built with
+sanitizers, which `scripts/check-sanitised` does.
 """
 
 import argparse
@@ -37,14 +38,18 @@ def frame(draw: random.Random) -> bytes:
 
 def reply(draw: random.Random) -> bytes:
     """A response with a reply of random fields."""
-    timings = expert_pb2.ServerTimings(decode_nanos=draw.getrandbits(40), encode_nanos=draw.getrandbits(64))
+    timings = expert_pb2.ServerTimings(
+        decode_nanos=draw.getrandbits(40), encode_nanos=draw.getrandbits(64)
+    )
     message = expert_pb2.FrameReply(
         frame_id=draw.getrandbits(64),
         timings=timings if draw.random() < 0.7 else None,
         batch_frames=draw.getrandbits(32),
         rows=draw.randbytes(draw.choice((0, 7, 300))),
     )
-    return expert_pb2.DispatchResponse(reply=message, granted_pairs=draw.getrandbits(20)).SerializeToString()
+    return expert_pb2.DispatchResponse(
+        reply=message, granted_pairs=draw.getrandbits(20)
+    ).SerializeToString()
 
 
 def altered(message: bytes, draw: random.Random) -> bytes:
@@ -67,12 +72,18 @@ def altered(message: bytes, draw: random.Random) -> bytes:
 
 
 def check(seed: int) -> None:
-    """Read what the seed makes in both ways. Raises AssertionError where they read different things."""
+    """Read what the seed makes in both ways. Raises AssertionError where they read different
+    things.
+    """
     draw = random.Random(seed)
     request, response = altered(frame(draw), draw), altered(reply(draw), draw)
     if (fields := native.decode_request(request)) is not None:
         read = expert_pb2.DispatchRequest.FromString(request).frame
-        assert fields[0] == read.frame_id and fields[4] == read.rows and fields[10] == tuple(read.requests)
+        assert (
+            fields[0] == read.frame_id
+            and fields[4] == read.rows
+            and fields[10] == tuple(read.requests)
+        )
         assert fields[5:8] == (read.pair_rows, read.pair_experts, read.pair_weights)
     if (answer := native.decode_response(response)) is not None:
         whole = expert_pb2.DispatchResponse.FromString(response)
@@ -83,9 +94,13 @@ def check(seed: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try messages until the time is up; the exit code."""
-    parser = argparse.ArgumentParser(description="Read altered frames and replies with the native codec.")
+    parser = argparse.ArgumentParser(
+        description="Read altered frames and replies with the native codec."
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to try")
-    parser.add_argument("--seed", type=int, default=None, help="of the first message; drawn unless given")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="of the first message; drawn unless given"
+    )
     parsed = parser.parse_args(arguments)
     if not native.AVAILABLE:
         print("the native codec was not built", file=sys.stderr)

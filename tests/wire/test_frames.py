@@ -1,4 +1,6 @@
-"""The codec speaks exactly the protobuf of expert.proto, whatever the shapes, and refuses what is broken."""
+"""The codec speaks exactly the protobuf of expert.proto, whatever the shapes, and refuses what is
+broken.
+"""
 
 from collections.abc import Iterator
 
@@ -15,8 +17,6 @@ from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
 from services.wire.frames import (
     ELEMENT_TYPES,
-    Cancel,
-    ReceivedFrame,
     decode_request,
     decode_response,
     encode_cancel,
@@ -25,6 +25,7 @@ from services.wire.frames import (
     encode_reply,
 )
 from services.wire.outcomes import FrameError, PairFailure, Timings
+from services.wire.received import Cancel, ReceivedFrame
 from tests.wire import ways
 
 UINT32 = st.integers(0, 2**32 - 1)
@@ -39,7 +40,13 @@ FAILURES = st.lists(
     max_size=3,
 )
 # Fields that a later version of the protos may add: varint, fixed64, bytes, fixed32, and a group.
-UNKNOWN = [b"\xa8\x06\x05", b"\xa9\x06" + bytes(8), b"\xaa\x06\x02ab", b"\xad\x06" + bytes(4), b"\xab\x06\xac\x06"]
+UNKNOWN = [
+    b"\xa8\x06\x05",
+    b"\xa9\x06" + bytes(8),
+    b"\xaa\x06\x02ab",
+    b"\xad\x06" + bytes(4),
+    b"\xab\x06\xac\x06",
+]
 
 
 @pytest.fixture(autouse=True, scope="module", params=ways.WAYS)
@@ -50,11 +57,17 @@ def _each_way(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @st.composite
 def tensors(draw: st.DrawFn, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Any rows, [0-7, 1-9]; the bits are drawn too, so that there are infinities, NaNs and subnormals."""
+    """Any rows, [0-7, 1-9]; the bits are drawn too, so that there are infinities, NaNs and
+    subnormals.
+    """
     dtype = dtype or draw(DTYPES)
     shape = (draw(st.integers(0, 7)), draw(st.integers(1, 9)))
     bits = np.random.default_rng(draw(UINT32)).bytes(shape[0] * shape[1] * dtype.itemsize)
-    return torch.frombuffer(bytearray(bits), dtype=dtype).view(shape) if bits else torch.empty(shape, dtype=dtype)
+    return (
+        torch.frombuffer(bytearray(bits), dtype=dtype).view(shape)
+        if bits
+        else torch.empty(shape, dtype=dtype)
+    )
 
 
 @st.composite
@@ -72,7 +85,9 @@ def frames(draw: st.DrawFn) -> tuple[torch.Tensor, expert_pb2.Frame]:
         remaining_nanos=draw(UINT64),
         traceparent=draw(st.text(max_size=60)),
         requests=draw(st.lists(UINT64, max_size=5)),
-        pair_weights=np.array(draw(st.lists(st.floats(width=32), max_size=9)), dtype="<f4").tobytes(),
+        pair_weights=np.array(
+            draw(st.lists(st.floats(width=32), max_size=9)), dtype="<f4"
+        ).tobytes(),
         rows=raw(rows),
     )
     return rows, message
@@ -82,7 +97,9 @@ def raw(rows: torch.Tensor) -> bytes:
     return rows.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def encoded(rows: torch.Tensor, message: expert_pb2.Frame, row_indices: np.ndarray | None = None) -> bytes:
+def encoded(
+    rows: torch.Tensor, message: expert_pb2.Frame, row_indices: np.ndarray | None = None
+) -> bytes:
     return encode_frame(
         frame_id=message.frame_id,
         layer=message.layer,
@@ -118,15 +135,24 @@ def test_a_frame_is_the_message_that_the_generated_class_would_write(
 
 
 @given(tensors(), st.lists(st.integers(0, 6)))
-def test_of_many_rows_those_that_are_asked_for_are_written(rows: torch.Tensor, wanted: list[int]) -> None:
+def test_of_many_rows_those_that_are_asked_for_are_written(
+    rows: torch.Tensor, wanted: list[int]
+) -> None:
     indices = np.array([index for index in wanted if index < len(rows)], dtype=np.int64)
     chosen = rows[torch.from_numpy(indices)]
-    message = expert_pb2.Frame(dtype=ELEMENT_TYPES[rows.dtype], num_rows=len(chosen), rows=raw(chosen))
-    assert encoded(rows, message, indices) == expert_pb2.DispatchRequest(frame=message).SerializeToString()
+    message = expert_pb2.Frame(
+        dtype=ELEMENT_TYPES[rows.dtype], num_rows=len(chosen), rows=raw(chosen)
+    )
+    assert (
+        encoded(rows, message, indices)
+        == expert_pb2.DispatchRequest(frame=message).SerializeToString()
+    )
 
 
 @given(frames())
-def test_a_frame_is_read_as_the_generated_class_reads_it(frame: tuple[torch.Tensor, expert_pb2.Frame]) -> None:
+def test_a_frame_is_read_as_the_generated_class_reads_it(
+    frame: tuple[torch.Tensor, expert_pb2.Frame],
+) -> None:
     rows, message = frame
     received = decode_request(expert_pb2.DispatchRequest(frame=message).SerializeToString())
     assert_same_frame(received, message)
@@ -137,7 +163,11 @@ def test_a_frame_is_read_as_the_generated_class_reads_it(frame: tuple[torch.Tens
     assert raw(view) == message.rows
 
 
-@given(frames(), st.lists(st.sampled_from(UNKNOWN), max_size=3), st.lists(st.sampled_from(UNKNOWN), max_size=3))
+@given(
+    frames(),
+    st.lists(st.sampled_from(UNKNOWN), max_size=3),
+    st.lists(st.sampled_from(UNKNOWN), max_size=3),
+)
 def test_fields_of_a_later_version_are_passed_over(
     frame: tuple[torch.Tensor, expert_pb2.Frame], before: list[bytes], after: list[bytes]
 ) -> None:
@@ -212,7 +242,9 @@ def test_a_reply_is_the_same_message_both_ways(
         reply=expert_pb2.FrameReply(
             frame_id=frame_id,
             failures=[{"reason": failure.reason, "pairs": failure.pairs} for failure in failures],
-            error=None if error is None else {"status_code": error.status_code, "message": error.message},
+            error=None
+            if error is None
+            else {"status_code": error.status_code, "message": error.message},
             timings=None if timings is None else timings._asdict(),
             batch_frames=batch_frames,
             rows=b"" if rows is None else raw(rows),
@@ -256,7 +288,9 @@ def test_broken_bytes_are_refused_exactly_where_the_generated_class_refuses_them
 def test_a_broken_reply_is_refused_exactly_where_the_generated_class_refuses_it(
     raw_rows: bytes, nanos: int, data: st.DataObject
 ) -> None:
-    reply = expert_pb2.FrameReply(frame_id=300, timings={"queue_nanos": nanos}, batch_frames=2, rows=raw_rows)
+    reply = expert_pb2.FrameReply(
+        frame_id=300, timings={"queue_nanos": nanos}, batch_frames=2, rows=raw_rows
+    )
     message = expert_pb2.DispatchResponse(reply=reply, granted_pairs=300).SerializeToString()
     broken = bytearray(message[: data.draw(st.integers(0, len(message)))])
     for _ in range(data.draw(st.integers(0, 3))):
@@ -291,7 +325,10 @@ def assert_read_alike(data: bytes) -> None:
     if received.reply is not None and received.reply.error is None:
         reply, timings = received.reply, response.reply.timings
         assert bytes(reply.rows_bytes) == response.reply.rows
-        assert (reply.frame_id, reply.batch_frames) == (response.reply.frame_id, response.reply.batch_frames)
+        assert (reply.frame_id, reply.batch_frames) == (
+            response.reply.frame_id,
+            response.reply.batch_frames,
+        )
         assert reply.has_checksum == response.reply.HasField("checksum")
         assert reply.timings._asdict() == {name: getattr(timings, name) for name in Timings._fields}
 
@@ -304,12 +341,17 @@ def assert_read_as(message: expert_pb2.DispatchRequest, data: bytes) -> None:
     elif action is None:
         with pytest.raises(InvalidRequest, match="action"):
             decode_request(data)
-    elif is_known and not any(len(pairs) % 4 for pairs in (frame.pair_rows, frame.pair_experts, frame.pair_weights)):
+    elif is_known and not any(
+        len(pairs) % 4 for pairs in (frame.pair_rows, frame.pair_experts, frame.pair_weights)
+    ):
         assert_same_frame(decode_request(data), frame)
     else:
         with pytest.raises(BadFrame) as refused:
             decode_request(data)
-        assert (refused.value.frame_id, refused.value.num_pairs) == (frame.frame_id, len(frame.pair_experts) // 4)
+        assert (refused.value.frame_id, refused.value.num_pairs) == (
+            frame.frame_id,
+            len(frame.pair_experts) // 4,
+        )
 
 
 @pytest.mark.parametrize(
@@ -322,15 +364,21 @@ def assert_read_as(message: expert_pb2.DispatchRequest, data: bytes) -> None:
         ({"pair_weights": b"abcdef"}, "pair_weights"),
     ],
 )
-def test_a_frame_that_can_be_answered_is_refused_with_its_id(fields: dict[str, object], named: str) -> None:
-    message = expert_pb2.Frame(**{"frame_id": 7, "dtype": common_pb2.ELEMENT_TYPE_FLOAT32, **fields})
+def test_a_frame_that_can_be_answered_is_refused_with_its_id(
+    fields: dict[str, object], named: str
+) -> None:
+    message = expert_pb2.Frame(
+        **{"frame_id": 7, "dtype": common_pb2.ELEMENT_TYPE_FLOAT32, **fields}
+    )
     with pytest.raises(BadFrame, match=named) as refused:
         decode_request(expert_pb2.DispatchRequest(frame=message).SerializeToString())
     assert refused.value.frame_id == 7
 
 
 def test_rows_of_another_length_are_refused_with_the_frame_s_id() -> None:
-    message = expert_pb2.Frame(frame_id=3, dtype=common_pb2.ELEMENT_TYPE_BFLOAT16, num_rows=2, rows=bytes(12))
+    message = expert_pb2.Frame(
+        frame_id=3, dtype=common_pb2.ELEMENT_TYPE_BFLOAT16, num_rows=2, rows=bytes(12)
+    )
     frame = decode_request(expert_pb2.DispatchRequest(frame=message).SerializeToString())
     assert isinstance(frame, ReceivedFrame)
     assert frame.rows(3).shape == (2, 3)

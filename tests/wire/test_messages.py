@@ -35,7 +35,8 @@ FRAMES = st.builds(
 REPLIES = st.builds(
     expert_pb2.FrameReply,
     frame_id=UINT64,
-    timings=st.none() | st.builds(expert_pb2.ServerTimings, decode_nanos=UINT64, encode_nanos=UINT64),
+    timings=st.none()
+    | st.builds(expert_pb2.ServerTimings, decode_nanos=UINT64, encode_nanos=UINT64),
     batch_frames=UINT32,
     rows=st.binary(max_size=9),
 )
@@ -59,7 +60,12 @@ def fields_of_frame(frame: expert_pb2.Frame) -> tuple[object, ...]:
     """What is to be read of a frame, in the order in which the kernels tell it."""
     numbers = (frame.frame_id, frame.layer, frame.dtype, frame.num_rows)
     arrays = (frame.rows, frame.pair_rows, frame.pair_experts, frame.pair_weights)
-    rest = (frame.remaining_nanos, frame.traceparent, tuple(frame.requests), frame.HasField("checksum"))
+    rest = (
+        frame.remaining_nanos,
+        frame.traceparent,
+        tuple(frame.requests),
+        frame.HasField("checksum"),
+    )
     return (*numbers, *arrays, *rest)
 
 
@@ -71,14 +77,20 @@ def fields_of_response(response: expert_pb2.DispatchResponse) -> tuple[object, .
 
 
 def assert_frame_read(data: bytes) -> None:
-    assert native.decode_request(data) == fields_of_frame(expert_pb2.DispatchRequest.FromString(data).frame)
+    assert native.decode_request(data) == fields_of_frame(
+        expert_pb2.DispatchRequest.FromString(data).frame
+    )
 
 
 def assert_response_read(data: bytes) -> None:
-    assert native.decode_response(data) == fields_of_response(expert_pb2.DispatchResponse.FromString(data))
+    assert native.decode_response(data) == fields_of_response(
+        expert_pb2.DispatchResponse.FromString(data)
+    )
 
 
-def set_to_something(message: expert_pb2.Frame | expert_pb2.FrameReply, field: FieldDescriptor) -> None:
+def set_to_something(
+    message: expert_pb2.Frame | expert_pb2.FrameReply, field: FieldDescriptor
+) -> None:
     if field.is_repeated:
         getattr(message, field.name).append(5)
     elif field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -97,7 +109,9 @@ def test_each_field_that_the_proto_gives_a_frame_is_known(field: FieldDescriptor
     assert_frame_read(request_of(frame))
 
 
-@pytest.mark.parametrize("field", [field for field in REPLY if field.name not in RARE], ids=lambda field: field.name)
+@pytest.mark.parametrize(
+    "field", [field for field in REPLY if field.name not in RARE], ids=lambda field: field.name
+)
 def test_each_field_that_the_proto_gives_a_reply_is_known(field: FieldDescriptor) -> None:
     reply = expert_pb2.FrameReply()
     set_to_something(reply, field)
@@ -112,8 +126,14 @@ def test_each_timing_is_known(field: FieldDescriptor) -> None:
 
 
 def test_the_proto_has_no_other_field_around_a_frame_or_a_reply() -> None:
-    assert [field.name for field in expert_pb2.DispatchRequest.DESCRIPTOR.fields] == ["frame", "cancel"]
-    assert [field.name for field in expert_pb2.DispatchResponse.DESCRIPTOR.fields] == ["reply", "granted_pairs"]
+    assert [field.name for field in expert_pb2.DispatchRequest.DESCRIPTOR.fields] == [
+        "frame",
+        "cancel",
+    ]
+    assert [field.name for field in expert_pb2.DispatchResponse.DESCRIPTOR.fields] == [
+        "reply",
+        "granted_pairs",
+    ]
 
 
 @given(FRAMES)
@@ -135,7 +155,10 @@ def test_a_response_as_the_generated_class_writes_it_is_usual(
 
 
 def test_received_rows_lie_in_the_message() -> None:
-    request, response = request_of(expert_pb2.Frame(rows=b"rows")), response_of(expert_pb2.FrameReply(rows=b"rows"))
+    request, response = (
+        request_of(expert_pb2.Frame(rows=b"rows")),
+        response_of(expert_pb2.FrameReply(rows=b"rows")),
+    )
     frame, answer = native.decode_request(request), native.decode_response(response)
     assert frame is not None
     assert answer is not None
@@ -274,7 +297,8 @@ def assert_alike_or_unread(data: bytes) -> None:
         assert_response_read(data)
 
 
-# Whole words, blocks of four, blocks of sixteen, and what is left of each are summed in ways of their own.
+# Whole words, blocks of four, blocks of sixteen, and what is left of each are summed in ways of
+# their own.
 @given(st.integers(0, 900) | st.integers(0, 1 << 17), UINT64, UINT32)
 def test_a_checksum_is_zlib_s_whatever_the_length_and_wherever_it_begins(
     num_bytes: int, frame_id: int, seed: int
@@ -326,7 +350,11 @@ def any_address(numbers: np.ndarray) -> np.ndarray:
 
 
 def test_numbers_may_be_of_numpy_and_arrays_lie_at_any_address() -> None:
-    pairs, requests, weights = np.array([1, 2], np.uint32), np.array([3, 1 << 40]), np.array([0.5, 2], np.float32)
+    pairs, requests, weights = (
+        np.array([1, 2], np.uint32),
+        np.array([3, 1 << 40]),
+        np.array([0.5, 2], np.float32),
+    )
     data = frame_with(
         pair_rows=any_address(pairs),
         pair_experts=pairs,
@@ -336,7 +364,11 @@ def test_numbers_may_be_of_numpy_and_arrays_lie_at_any_address() -> None:
     )
     frame = expert_pb2.DispatchRequest.FromString(data).frame
     assert (frame.pair_rows, frame.pair_experts) == (pairs.tobytes(), pairs.tobytes())
-    assert (frame.pair_weights, list(frame.requests), frame.layer) == (weights.tobytes(), requests.tolist(), 7)
+    assert (frame.pair_weights, list(frame.requests), frame.layer) == (
+        weights.tobytes(),
+        requests.tolist(),
+        7,
+    )
 
 
 @pytest.mark.parametrize(

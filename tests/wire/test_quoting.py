@@ -16,7 +16,9 @@ def test_a_message_is_one_line_in_which_nothing_is_hidden() -> None:
     assert one_line(ODD).isprintable()
 
 
-@pytest.mark.parametrize("text", ["x" * 5_000_000, "é" * 4_000, "%" * 4_000, "\x1b" * 4_000, "😀" * 4_000, ODD * 1_000])
+@pytest.mark.parametrize(
+    "text", ["x" * 5_000_000, "é" * 4_000, "%" * 4_000, "\x1b" * 4_000, "😀" * 4_000, ODD * 1_000]
+)
 def test_a_message_is_cut_to_what_a_status_carries(text: str) -> None:
     cut = one_line(text)
     travelling = quote(cut, safe="".join(map(chr, range(0x20, 0x7F))).replace("%", ""))

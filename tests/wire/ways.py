@@ -1,4 +1,6 @@
-"""The ways in which frames are read and written: all understand the same bytes, so tests run in each."""
+"""The ways in which frames are read and written: all understand the same bytes, so tests run in
+each.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -21,9 +21,13 @@ LEAST_TIMEOUT_SECONDS = 0.001
 
 
 class LoadClient:
-    """Sends the requests of a load over one connection, each with what is left of its time as its deadline."""
+    """Sends the requests of a load over one connection, each with what is left of its time as its
+    deadline.
+    """
 
-    def __init__(self, channel: grpc.aio.Channel, settings: BenchSettings, prompts: Sequence[BenchPrompt]) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, settings: BenchSettings, prompts: Sequence[BenchPrompt]
+    ) -> None:
         self.stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         self._settings = settings
         self.prompts = prompts
@@ -43,7 +47,9 @@ class LoadClient:
 
     async def send(self, sample: Sample) -> None:
         """Send the request of the sample's number, and write into the sample what comes of it."""
-        request = build_request(self._settings, self.prompts[sample.number % len(self.prompts)], sample.number)
+        request = build_request(
+            self._settings, self.prompts[sample.number % len(self.prompts)], sample.number
+        )
         waited_seconds = (time.monotonic_ns() - sample.due_nanos) / NANOS_PER_SECOND
         timeout_seconds = max(LEAST_TIMEOUT_SECONDS, self._settings.timeout - waited_seconds)
         call = self.stub.Generate(request, timeout=timeout_seconds)
@@ -71,8 +77,12 @@ class LoadClient:
             sample.failure = RequestFailure("INTERNAL", "the stream ended without a completion")
 
 
-def build_request(settings: BenchSettings, prompt: BenchPrompt, number: int) -> generation_pb2.GenerateRequest:
-    """The message for a prompt; what neither its line nor the settings say is left to the server."""
+def build_request(
+    settings: BenchSettings, prompt: BenchPrompt, number: int
+) -> generation_pb2.GenerateRequest:
+    """The message for a prompt; what neither its line nor the settings say is left to
+    the server.
+    """
     request = generation_pb2.GenerateRequest()
     if prompt.token_ids is not None:
         request.token_ids.ids.extend(prompt.token_ids)
@@ -89,5 +99,7 @@ def failure_of(error: grpc.aio.AioRpcError) -> RequestFailure:
     """A failed call's status, message and, where the gateway said it, when to try again."""
     trailing = {str(key): value for key, value in error.trailing_metadata() or ()}
     millis = trailing.get(RETRY_AFTER)
-    retry_after_seconds = int(millis) / 1000 if isinstance(millis, str) and millis.isdecimal() else None
+    retry_after_seconds = (
+        int(millis) / 1000 if isinstance(millis, str) and millis.isdecimal() else None
+    )
     return RequestFailure(error.code().name, one_line(error.details() or ""), retry_after_seconds)

@@ -33,9 +33,11 @@ FILE_WIDTH = 100
 EXAMPLES = (
     "moesaic bench",
     "moesaic bench --gateway 127.0.0.1:50051 --concurrency 1,4,16,64 --ignore-eos",
-    "moesaic bench --gateway 127.0.0.1:50051 --rate 0.5,1,2 --seconds 60 --slo ttft=500ms,itl=100ms",
+    "moesaic bench --gateway 127.0.0.1:50051 --rate 0.5,1,2 --seconds 60 --slo "
+    "ttft=500ms,itl=100ms",
     "moesaic bench --gateway 127.0.0.1:50051 --rate 4 --arrivals constant --max-in-flight 64",
-    "moesaic bench --concurrency 8 --requests 100 --prompt-tokens 256 --max-new-tokens 128 --json run.json",
+    "moesaic bench --concurrency 8 --requests 100 --prompt-tokens 256 --max-new-tokens 128 --json "
+    "run.json",
     "moesaic bench --prompts prompts.jsonl --temperature 0 --requests 200",
 )
 
@@ -44,7 +46,9 @@ def bench(arguments: Sequence[str]) -> int:
     """Run the command; its exit code: 1 when any request failed."""
     settings = load_settings(BenchSettings, arguments, PROG, examples=EXAMPLES)
     try:
-        prompts = read_prompts(settings.prompts) if settings.prompts is not None else built_in_prompts()
+        prompts = (
+            read_prompts(settings.prompts) if settings.prompts is not None else built_in_prompts()
+        )
     except InvalidRequest as error:
         refuse(PROG, [str(error)])
     # Found out now, not when hours of figures are to be written.
@@ -101,7 +105,9 @@ async def _warm_up(load: OfferedLoad, client: LoadClient, num_requests: int) -> 
         raise RequestsFailed(f"warm-up: {failure_sentence(run.samples)}")
 
 
-async def _measure_load(load: OfferedLoad, client: LoadClient, findings: Findings, report: Report) -> bool:
+async def _measure_load(
+    load: OfferedLoad, client: LoadClient, findings: Findings, report: Report
+) -> bool:
     """Whether any request was completed."""
     run = LoadRun(load, findings.settings.bounds, first_number=findings.settings.warm_up)
     try:
@@ -134,7 +140,9 @@ def _described(findings: Findings) -> str:
     assert model is not None, "a load was measured"
     client = findings.figures[-1].client
     return (
-        f"{model.model} ({model.model_type}, {model.num_experts_per_token} of {model.num_experts} experts in "
+        f"{model.model} ({model.model_type}, {model.num_experts_per_token} of {model.num_experts} "
+        "experts in "
         f"{model.num_moe_layers} layers) at {findings.address}; client on {findings.machine}, "
-        f"{client.cpu_seconds_per_1000_tokens:.2f} CPU s per 1,000 tokens, late {client.late_share:.1%} of the time"
+        f"{client.cpu_seconds_per_1000_tokens:.2f} CPU s per 1,000 tokens, late "
+        f"{client.late_share:.1%} of the time"
     )

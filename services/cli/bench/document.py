@@ -1,4 +1,6 @@
-"""The JSON of a bench: settings, figures and every sample; docs/benchmarking.md tells what each name means."""
+"""The JSON of a bench: settings, figures and every sample; docs/benchmarking.md tells what each
+name means.
+"""
 
 import json
 from collections.abc import Sequence
@@ -99,7 +101,9 @@ def _request(sample: Sample, began_nanos: int) -> dict[str, Any]:
         "number": sample.number,
         "due_seconds": _seconds(sample.due_nanos, began_nanos),
         "sent_seconds": _seconds(sample.sent_nanos, began_nanos),
-        "ended_seconds": None if sample.ended_nanos is None else _seconds(sample.ended_nanos, began_nanos),
+        "ended_seconds": None
+        if sample.ended_nanos is None
+        else _seconds(sample.ended_nanos, began_nanos),
         "token_seconds": _each(sample.arrival_nanos, began_nanos),
         "token_counts": sample.arrival_tokens,
         "failure": None if sample.failure is None else asdict(sample.failure),

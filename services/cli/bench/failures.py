@@ -40,7 +40,9 @@ class FailureReason:
 
 def reasons_of(samples: Iterable[Sample]) -> list[FailureReason]:
     """The reasons of the requests that failed, the most frequent one first."""
-    failures = sorted((sample.failure for sample in samples if sample.failure is not None), key=_status)
+    failures = sorted(
+        (sample.failure for sample in samples if sample.failure is not None), key=_status
+    )
     reasons = [_reason(status, list(group)) for status, group in groupby(failures, key=_status)]
     return sorted(reasons, key=lambda reason: -reason.count)
 
@@ -60,4 +62,9 @@ def _status(failure: RequestFailure) -> str:
 
 def _reason(status: str, failures: Sequence[RequestFailure]) -> FailureReason:
     advised = [one.retry_after_seconds for one in failures if one.retry_after_seconds is not None]
-    return FailureReason(status, len(failures), failures[0].message, (min(advised), max(advised)) if advised else None)
+    return FailureReason(
+        status,
+        len(failures),
+        failures[0].message,
+        (min(advised), max(advised)) if advised else None,
+    )

@@ -14,8 +14,9 @@ from services.cli.bench.statistics import Distribution, distribution_of, per_sec
 class Latencies:
     """Latencies in seconds; each is None where no request had one.
 
-    The first and the last count completed requests, as does the time per token, once each; `itl` counts every
-    time between two tokens once. `late` is how long after it was due a request was sent, failed ones included.
+    The first and the last count completed requests, as does the time per token, once each; `itl`
+    counts every time between two tokens once. `late` is how long after it was due a request was
+    sent, failed ones included.
     """
 
     ttft: Distribution | None
@@ -39,8 +40,9 @@ class Client:
 class Figures:
     """What a load came to.
 
-    Rates are over `seconds`, from the beginning to the last answer. Output tokens are all that came, input tokens
-    those of completed requests. `goodput` and `good_share` are None without objectives.
+    Rates are over `seconds`, from the beginning to the last answer. Output tokens are all that
+    came, input tokens those of completed requests. `goodput` and `good_share` are None without
+    objectives.
     """
 
     label: str
@@ -76,7 +78,9 @@ def figures_of(run: LoadRun, objectives: Sequence[Objective]) -> Figures:
         reasons=reasons_of(run.samples),
         requests_per_second=per_second(len(completed), seconds),
         output_tokens_per_second=per_second(num_tokens, seconds),
-        input_tokens_per_second=per_second(sum(one.usage.prompt_tokens for one in completed), seconds),
+        input_tokens_per_second=per_second(
+            sum(one.usage.prompt_tokens for one in completed), seconds
+        ),
         goodput_requests_per_second=None if good is None else per_second(good, seconds),
         good_share=good / num_judged if good is not None and num_judged else None,
         latencies=_latencies(run),
@@ -89,7 +93,9 @@ def _latencies(run: LoadRun) -> Latencies:
     completed = [sample for sample in run.samples if sample.completion is not None]
     return Latencies(
         ttft=_distribution([sample.first_token_seconds for sample in completed]),
-        itl=distribution_of([seconds for sample in completed for seconds in sample.interval_seconds]),
+        itl=distribution_of(
+            [seconds for sample in completed for seconds in sample.interval_seconds]
+        ),
         tpot=_distribution([sample.per_token_seconds for sample in completed]),
         e2e=_distribution([sample.end_to_end_seconds for sample in completed]),
         late=_distribution([sample.late_seconds for sample in run.samples]),

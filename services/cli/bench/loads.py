@@ -11,7 +11,8 @@ ArrivalProcess = Literal["poisson", "constant"]
 
 @dataclass(frozen=True)
 class Bounds:
-    """The load ends after so many requests or, for new ones, after so many seconds: at what comes first.
+    """The load ends after so many requests or, for new ones, after so many seconds: at what comes
+    first.
 
     At least one of them is given.
     """
@@ -53,8 +54,8 @@ OfferedLoad = ClosedLoop | OpenLoop
 def due_seconds(load: OpenLoop, bounds: Bounds) -> Iterator[float]:
     """When each request is due, in seconds since the load began; the first one at once.
 
-    Constant arrivals are evenly spaced; Poisson arrivals have independent, exponentially distributed gaps, the
-    same ones for the same seed.
+    Constant arrivals are evenly spaced; Poisson arrivals have independent, exponentially
+    distributed gaps, the same ones for the same seed.
     """
     if load.arrivals == "constant":
         due: Iterator[float] = (number / load.requests_per_second for number in count())

@@ -24,7 +24,9 @@ class Objective:
     most_seconds: float
 
     def is_kept_by(self, sample: Sample) -> bool:
-        """Whether a completed request keeps it; one without such a figure (no second token) does."""
+        """Whether a completed request keeps it; one without such a figure (no second
+        token) does.
+        """
         value = FIGURES[self.figure](sample)
         return value is None or value <= self.most_seconds
 
@@ -37,11 +39,15 @@ def read_objectives(texts: Iterable[str]) -> list[Objective]:
 def num_good(samples: Iterable[Sample], objectives: Sequence[Objective]) -> int:
     """Requests that were completed and keep every objective."""
     completed = (sample for sample in samples if sample.completion is not None)
-    return sum(all(objective.is_kept_by(sample) for objective in objectives) for sample in completed)
+    return sum(
+        all(objective.is_kept_by(sample) for objective in objectives) for sample in completed
+    )
 
 
 def _read(text: str) -> Objective:
     match = _OBJECTIVE.fullmatch(text)
     if match is None or match[1] not in FIGURES:
-        raise ValueError(f"{text!r} is no objective such as ttft=200ms; figures are {', '.join(FIGURES)}")
+        raise ValueError(
+            f"{text!r} is no objective such as ttft=200ms; figures are {', '.join(FIGURES)}"
+        )
     return Objective(match[1], float(match[2]) * SECONDS_PER_UNIT[match[3]])

@@ -17,7 +17,9 @@ REMEMBERED_REFRESHES = 12
 
 
 class LoadProgress:
-    """Shows a load from the counts that it keeps anyway, so that nothing has to be told for each token."""
+    """Shows a load from the counts that it keeps anyway, so that nothing has to be told for each
+    token.
+    """
 
     def __init__(self, run: LoadRun, num_tokens: Callable[[], int], progress: Progress) -> None:
         self._run = run
@@ -25,7 +27,9 @@ class LoadProgress:
         self._progress = progress
         self._seen: deque[tuple[float, int]] = deque(maxlen=REMEMBERED_REFRESHES)
         bounds = run.bounds
-        self._task: TaskID = progress.add_task(run.load.label, total=bounds.requests or bounds.seconds, figures="")
+        self._task: TaskID = progress.add_task(
+            run.load.label, total=bounds.requests or bounds.seconds, figures=""
+        )
 
     async def keep_up(self) -> None:
         """Refresh until cancelled."""
@@ -40,22 +44,33 @@ class LoadProgress:
         passed = last_seconds - first_seconds
         rate = (last_tokens - first_tokens) / passed if passed else 0.0
         failed = f", {run.num_failed} failed" if run.num_failed else ""
-        figures = f"{rate:,.0f} tokens/s, {run.num_ended} done, {len(run.samples) - run.num_ended} in flight{failed}"
+        figures = (
+            f"{rate:,.0f} tokens/s, {run.num_ended} done, {len(run.samples) - run.num_ended} in "
+            f"flight{failed}"
+        )
         done = run.num_ended if run.bounds.requests else run.seconds
         self._progress.update(self._task, completed=done, figures=figures)
         self._progress.refresh()
 
 
 @asynccontextmanager
-async def shown_progress(run: LoadRun, num_tokens: Callable[[], int], report: Report) -> AsyncIterator[None]:
+async def shown_progress(
+    run: LoadRun, num_tokens: Callable[[], int], report: Report
+) -> AsyncIterator[None]:
     """Show the load's progress for as long as the block takes."""
     if not report.console.is_terminal:
         report.line(f"measuring: {run.load.label}")
         yield
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[figures]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[figures]}"),
+    )
     # Its own thread would refresh ten times a second, at the cost of what is measured.
-    with Progress(*columns, TimeElapsedColumn(), console=report.console, transient=True, auto_refresh=False) as bar:
+    with Progress(
+        *columns, TimeElapsedColumn(), console=report.console, transient=True, auto_refresh=False
+    ) as bar:
         async with asyncio.TaskGroup() as tasks:
             showing = tasks.create_task(LoadProgress(run, num_tokens, bar).keep_up())
             try:

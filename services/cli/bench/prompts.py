@@ -24,7 +24,9 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class BenchPrompt:
-    """A text to continue or, cut to a length, its token ids; `max_new_tokens` where its line named it."""
+    """A text to continue or, cut to a length, its token ids; `max_new_tokens` where its line named
+    it.
+    """
 
     text: str
     max_new_tokens: int | None = None
@@ -33,22 +35,26 @@ class BenchPrompt:
 
 def built_in_prompts() -> list[BenchPrompt]:
     """Passages of novels, plays and speeches, some lines each."""
-    texts = json.loads((resources.files("services.cli.bench") / "prompts.json").read_text(encoding="utf-8"))
+    texts = json.loads(
+        (resources.files("services.cli.bench") / "prompts.json").read_text(encoding="utf-8")
+    )
     return [BenchPrompt(text) for text in texts]
 
 
 def read_prompts(path: Path) -> list[BenchPrompt]:
     """The prompts of a file, one a line; empty lines are left out.
 
-    A line that begins as a JSON object does is one with `prompt` and, optionally, `max_new_tokens`; any other is a
-    text. Lines end at line feeds alone. Raises InvalidRequest, naming file and line, for an object of another kind, and
-    for a file without prompts.
+    A line that begins as a JSON object does is one with `prompt` and, optionally, `max_new_tokens`;
+    any other is a text. Lines end at line feeds alone. Raises InvalidRequest, naming file and line,
+    for an object of another kind, and for a file without prompts.
     """
     try:
         lines = read_text(path).split("\n")
     except Unreadable as error:
         raise InvalidRequest(f"the prompts cannot be read: {error}") from error
-    prompts = [_prompt(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    prompts = [
+        _prompt(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()
+    ]
     if not prompts:
         raise InvalidRequest(f"{path} has no prompts")
     return prompts
@@ -57,20 +63,26 @@ def read_prompts(path: Path) -> list[BenchPrompt]:
 async def cut_to(stub: Any, prompts: Sequence[BenchPrompt], num_tokens: int) -> list[BenchPrompt]:
     """Each prompt with exactly `num_tokens` tokens by the gateway's tokenizer.
 
-    A prompt that is too long is cut; one that is too short goes on with the text of those after it, and after the
-    last with the first. Raises AioRpcError when the gateway cannot tell.
+    A prompt that is too long is cut; one that is too short goes on with the text of those after it,
+    and after the last with the first. Raises AioRpcError when the gateway cannot tell.
     """
     return [await _cut(stub, prompts, index, num_tokens) for index in range(len(prompts))]
 
 
-async def _cut(stub: Any, prompts: Sequence[BenchPrompt], index: int, num_tokens: int) -> BenchPrompt:
+async def _cut(
+    stub: Any, prompts: Sequence[BenchPrompt], index: int, num_tokens: int
+) -> BenchPrompt:
     prompt = prompts[index]
     for doubled in count():
         text = _text_from(prompts, index, (num_tokens * CHARACTERS_PER_TOKEN) << doubled)
-        response = await stub.Tokenize(generation_pb2.TokenizeRequest(text=text), timeout=TOKENIZE_SECONDS)
+        response = await stub.Tokenize(
+            generation_pb2.TokenizeRequest(text=text), timeout=TOKENIZE_SECONDS
+        )
         # One more is asked for: the last token of a text may be an end-of-sequence token.
         if len(response.token_ids) > num_tokens:
-            return BenchPrompt(prompt.text, prompt.max_new_tokens, tuple(response.token_ids[:num_tokens]))
+            return BenchPrompt(
+                prompt.text, prompt.max_new_tokens, tuple(response.token_ids[:num_tokens])
+            )
     raise AssertionError("it counts for ever")
 
 
@@ -105,5 +117,7 @@ def _complaints(read: dict[str, Any], text: Any, max_new_tokens: Any) -> Iterato
         yield "prompt must be a text that is not empty"
     elif SURROGATE.search(text):
         yield "prompt must be a text; it has half of a pair of UTF-16, which is no character"
-    if max_new_tokens is not None and not (type(max_new_tokens) is int and 1 <= max_new_tokens <= MAX_UINT32):
+    if max_new_tokens is not None and not (
+        type(max_new_tokens) is int and 1 <= max_new_tokens <= MAX_UINT32
+    ):
         yield "max_new_tokens must be a whole number above 0"

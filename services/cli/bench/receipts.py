@@ -25,7 +25,8 @@ BEFORE = (
     ("gateway_router_nanos", "gateway to router"),
 )
 AFTER = (("detokenise_nanos", "detokenise"), ("unaccounted_nanos", "unaccounted"))
-# A single process would have none of these: building frames, carrying them, and gathering the replies.
+# A single process would have none of these: building frames, carrying them, and gathering the
+# replies.
 COMMUNICATION = {"gateway_router_nanos", "encode_nanos", "wire_nanos", "combine_nanos"}
 WAITING = {
     "gateway_queue_nanos",
@@ -52,7 +53,9 @@ class ReceiptPart:
 
 @dataclass(frozen=True)
 class Spent:
-    """Where the time went: every part, and the kinds of parts taken together; medians over the requests."""
+    """Where the time went: every part, and the kinds of parts taken together; medians over the
+    requests.
+    """
 
     parts: Sequence[ReceiptPart]
     shares: dict[TimeKind, float]

@@ -9,8 +9,8 @@ from services.cli.bench.lag import ClientLag
 from services.cli.bench.loads import Bounds, ClosedLoop, OfferedLoad, OpenLoop, due_seconds
 from services.cli.bench.sample import NANOS_PER_SECOND, Sample
 
-# A user whose request failed looks at what the gateway said before trying again, but not for long: a load is to
-# stay a load.
+# A user whose request failed looks at what the gateway said before trying again, but not for long:
+# a load is to stay a load.
 MIN_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 

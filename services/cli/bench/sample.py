@@ -21,9 +21,9 @@ class RequestFailure:
 class Sample:
     """What was seen of one request; moments are nanoseconds of the monotonic clock.
 
-    It has neither `completion` nor `failure` while it is in flight, and never gets one when the load is broken
-    off. Latencies count from `due_nanos`, the moment at which it should have been sent: a client that could not
-    keep up must not make the server look better.
+    It has neither `completion` nor `failure` while it is in flight, and never gets one when the
+    load is broken off. Latencies count from `due_nanos`, the moment at which it should have been
+    sent: a client that could not keep up must not make the server look better.
     """
 
     number: int
@@ -62,7 +62,11 @@ class Sample:
         """The mean time for a token after the first (TPOT); None with fewer than two tokens."""
         if self.num_tokens < 2:
             return None
-        return (self.arrival_nanos[-1] - self.arrival_nanos[0]) / NANOS_PER_SECOND / (self.num_tokens - 1)
+        return (
+            (self.arrival_nanos[-1] - self.arrival_nanos[0])
+            / NANOS_PER_SECOND
+            / (self.num_tokens - 1)
+        )
 
     @property
     def slow_interval_seconds(self) -> float | None:

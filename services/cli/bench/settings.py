@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
 from services.cli.bench.loads import ArrivalProcess, Bounds, ClosedLoop, OfferedLoad, OpenLoop
@@ -25,55 +32,85 @@ Rate = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 
 
 class BenchSettings(ClientSettings):
-    """Put load on a cluster and measure it as its clients would: latencies, throughput, refusals, cost.
+    """Put load on a cluster and measure it as its clients would: latencies, throughput, refusals,
+    cost.
 
-    Closed loop (--concurrency): so many users, each of whom sends the next request when the last one has
-    ended. Open loop (--rate): requests arrive at a rate, however fast they are served; latencies then count
-    from the moment at which a request was due. Several values are measured one after the other and compared.
+    Closed loop (--concurrency): so many users, each of whom sends the next request when the last
+    one has ended. Open loop (--rate): requests arrive at a rate, however fast they are served;
+    latencies then count from the moment at which a request was due. Several values are measured one
+    after the other and compared.
 
-    Without --address it starts a cluster of its own, which the flags from --model to --verbose describe. Tables
-    go to stdout, progress to stderr. Ctrl-C ends it early and shows what there is. The exit code is 1 when any
-    request failed, 130 after Ctrl-C.
+    Without --address it starts a cluster of its own, which the flags from --model to --verbose
+    describe. Tables go to stdout, progress to stderr. Ctrl-C ends it early and shows what there is.
+    The exit code is 1 when any request failed, 130 after Ctrl-C.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="MOESAIC_BENCH_", frozen=True, cli_shortcuts={"json-output": "json", "address": "gateway"}
+        env_prefix="MOESAIC_BENCH_",
+        frozen=True,
+        cli_shortcuts={"json-output": "json", "address": "gateway"},
     )
 
     concurrency: list[PositiveInt] = Field(
-        [], description="closed loop: requests at a time, such as 1,4,16 (which is also what an absent --rate means)"
+        [],
+        description="closed loop: requests at a time, such as 1,4,16 (which is also what an "
+        "absent --rate means)",
     )
     rate: list[Rate] = Field([], description="open loop: requests a second, such as 0.5,1,2")
-    arrivals: ArrivalProcess = Field("poisson", description="how the requests of an open loop are spaced")
+    arrivals: ArrivalProcess = Field(
+        "poisson", description="how the requests of an open loop are spaced"
+    )
     max_in_flight: PositiveInt = Field(
-        512, le=100_000, description="most requests of an open loop in flight; others wait in the client, counted"
+        512,
+        le=100_000,
+        description="most requests of an open loop in flight; others wait in the client, counted",
     )
     requests: PositiveInt | None = Field(None, le=10_000_000, description="requests of each load")
     seconds: PositiveFloat | None = Field(
         None,
         le=86_400,
-        description=f"time for new requests of each load; without --requests it is {DEFAULT_SECONDS:g}",
+        description="time for new requests of each load; without --requests it is "
+        f"{DEFAULT_SECONDS:g}",
     )
-    warm_up: NonNegativeInt = Field(2, le=100_000, description="requests before each load that no figure counts")
+    warm_up: NonNegativeInt = Field(
+        2, le=100_000, description="requests before each load that no figure counts"
+    )
     prompts: Path | None = Field(
-        None, description='a prompt a line, as text or as {"prompt": …, "max_new_tokens": …}; else passages of novels'
+        None,
+        description='a prompt a line, as text or as {"prompt": …, "max_new_tokens": …}; else '
+        "passages of novels",
     )
     prompt_tokens: PositiveInt | None = Field(
-        None, le=MAX_UINT32, description="give every prompt so many tokens, going on with the next prompts' text"
+        None,
+        le=MAX_UINT32,
+        description="give every prompt so many tokens, going on with the next prompts' text",
     )
-    max_new_tokens: PositiveInt = Field(64, le=MAX_UINT32, description="most tokens to generate for a request")
-    ignore_eos: bool = Field(False, description="go on past end-of-sequence tokens, so that lengths are known")
+    max_new_tokens: PositiveInt = Field(
+        64, le=MAX_UINT32, description="most tokens to generate for a request"
+    )
+    ignore_eos: bool = Field(
+        False, description="go on past end-of-sequence tokens, so that lengths are known"
+    )
     temperature: Temperature = None
     top_p: TopP = None
     top_k: TopK = None
     min_p: MinP = None
     repetition_penalty: RepetitionPenalty = None
     seed: int = Field(
-        0, ge=0, le=MAX_UINT64, description="seed of Poisson arrivals; a request draws with this plus its number"
+        0,
+        ge=0,
+        le=MAX_UINT64,
+        description="seed of Poisson arrivals; a request draws with this plus its number",
     )
-    slo: list[str] = Field([], description="objectives for goodput, of ttft, itl, tpot and e2e: ttft=200ms,itl=50ms")
-    timeout: PositiveFloat = Field(600.0, le=86_400, description="seconds that a request may take from when it is due")
-    json_output: Path | None = Field(None, description="file for every sample, the settings and the figures")
+    slo: list[str] = Field(
+        [], description="objectives for goodput, of ttft, itl, tpot and e2e: ttft=200ms,itl=50ms"
+    )
+    timeout: PositiveFloat = Field(
+        600.0, le=86_400, description="seconds that a request may take from when it is due"
+    )
+    json_output: Path | None = Field(
+        None, description="file for every sample, the settings and the figures"
+    )
 
     @field_validator("slo")
     @classmethod
@@ -84,18 +121,24 @@ class BenchSettings(ClientSettings):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if self.rate and self.concurrency:
-            raise ValueError("--rate is an open loop and --concurrency a closed one: give one of them")
+            raise ValueError(
+                "--rate is an open loop and --concurrency a closed one: give one of them"
+            )
         return self
 
     @property
     def loads(self) -> list[OfferedLoad]:
         """The loads to measure, in order."""
         if self.rate:
-            return [OpenLoop(rate, self.arrivals, self.seed, self.max_in_flight) for rate in self.rate]
+            return [
+                OpenLoop(rate, self.arrivals, self.seed, self.max_in_flight) for rate in self.rate
+            ]
         return [ClosedLoop(concurrency) for concurrency in self.concurrency or DEFAULT_CONCURRENCY]
 
     @property
     def bounds(self) -> Bounds:
         """When each of them ends."""
-        seconds = DEFAULT_SECONDS if self.requests is None and self.seconds is None else self.seconds
+        seconds = (
+            DEFAULT_SECONDS if self.requests is None and self.seconds is None else self.seconds
+        )
         return Bounds(self.requests, seconds)

@@ -27,7 +27,8 @@ def distribution_of(samples: Sequence[float]) -> Distribution | None:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of the samples lie, linear between neighbours, as numpy has it.
+    """The value below which `percent` of the samples lie, linear between neighbours, as numpy has
+    it.
 
     `ordered` is sorted and not empty.
     """
@@ -45,10 +46,10 @@ def median(samples: Sequence[float]) -> float:
 def token_intervals(arrivals: Sequence[int], counts: Sequence[int]) -> list[float]:
     """The times between the tokens of one response: one fewer than there are tokens.
 
-    `arrivals` are the moments at which messages came and `counts` how many tokens each brought, all above 0. The
-    time since the message before is shared out evenly among a message's tokens. The tokens that came together
-    with the first one have waited for nothing: 0. So the intervals add up to the time from the first token to
-    the last one, however the tokens were put into messages.
+    `arrivals` are the moments at which messages came and `counts` how many tokens each brought, all
+    above 0. The time since the message before is shared out evenly among a message's tokens. The
+    tokens that came together with the first one have waited for nothing: 0. So the intervals add up
+    to the time from the first token to the last one, however the tokens were put into messages.
     """
     intervals = [0.0] * (counts[0] - 1) if counts else []
     for before, arrival, count in zip(arrivals, arrivals[1:], counts[1:], strict=False):

@@ -48,13 +48,15 @@ def remarks(figures: Figures) -> Iterator[str]:
     client = figures.client
     if client.late_share > MAX_LATE_SHARE:
         yield (
-            f"{figures.label}: this client was late itself for {client.late_share:.0%} of the time (above "
+            f"{figures.label}: this client was late itself for {client.late_share:.0%} of the "
+            "time (above "
             f"{MAX_LATE_SHARE:.0%}); its latencies contain that"
         )
     late = figures.latencies.late
     if late is not None and late.p99 * MILLIS_PER_SECOND >= 10:
         yield (
-            f"{figures.label}: requests were sent late by up to {shown(late.max * MILLIS_PER_SECOND)} ms "
+            f"{figures.label}: requests were sent late by up to "
+            f"{shown(late.max * MILLIS_PER_SECOND)} ms "
             f"(p99 {shown(late.p99 * MILLIS_PER_SECOND)}); latencies count from when they were due"
         )
 
@@ -89,13 +91,18 @@ def _throughput(all_figures: Sequence[Figures]) -> Table:
         ]
         if with_goodput:
             share = figures.good_share
-            cells += [shown(figures.goodput_requests_per_second), "-" if share is None else f"{share:.0%}"]
+            cells += [
+                shown(figures.goodput_requests_per_second),
+                "-" if share is None else f"{share:.0%}",
+            ]
         table.add_row(*cells)
     return table
 
 
 def _latencies(figures: Figures) -> Table:
-    table = _table(f"latency in ms: {figures.label}", ("", "mean", "p50", "p90", "p95", "p99", "max"))
+    table = _table(
+        f"latency in ms: {figures.label}", ("", "mean", "p50", "p90", "p95", "p99", "max")
+    )
     for name, label in LATENCIES:
         spread: Distribution | None = getattr(figures.latencies, name)
         if spread is not None:
@@ -114,14 +121,22 @@ def _spent(all_figures: Sequence[Figures]) -> Table:
             table.add_row(part.label, part.kind.value, *cells)
     for kind in TimeKind:
         shares = [figures.spent.shares[kind] for figures in all_figures]
-        table.add_row(f"all {kind.value}", "", *(f"{share:>6.1%}" for share in shares), style="bold")
+        table.add_row(
+            f"all {kind.value}", "", *(f"{share:>6.1%}" for share in shares), style="bold"
+        )
     steps = [figures.spent.decode_step_milliseconds for figures in all_figures]
     table.add_row("a decode step", "", *(f"{shown(step)} ms" for step in steps))
     return table
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for number, heading in enumerate(headings):
         justify: Literal["left", "right"] = "right" if number else "left"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=not number)

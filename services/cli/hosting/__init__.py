@@ -1,1 +1,3 @@
-"""The commands that show and change which expert service hosts what: `placement`, `experts` and `rebalance`."""
+"""The commands that show and change which expert service hosts what: `placement`, `experts` and
+`rebalance`.
+"""

@@ -1,4 +1,6 @@
-"""Commands that have several actions, such as `moesaic placement show`: the second word of the line picks one."""
+"""Commands that have several actions, such as `moesaic placement show`: the second word of the line
+picks one.
+"""
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ Settings = TypeVar("Settings", bound=BaseSettings)
 
 @dataclass(frozen=True)
 class Action(Generic[Settings]):
-    """What one action does: the coroutine that `begin` gives for its settings, and in a line what that is.
+    """What one action does: the coroutine that `begin` gives for its settings, and in a line what
+    that is.
 
     `begin` itself may refuse a call that is wrong, with `refuse`.
     """
@@ -34,10 +37,13 @@ class Action(Generic[Settings]):
         return run_command(self.begin(settings), command=prog.removeprefix("moesaic "))
 
 
-def run_action(prog: str, about: str, actions: Mapping[str, Action[Any]], arguments: Sequence[str]) -> int:
+def run_action(
+    prog: str, about: str, actions: Mapping[str, Action[Any]], arguments: Sequence[str]
+) -> int:
     """Run the action that the first argument names with the rest; its exit code.
 
-    Prints the help and exits with 0 where asked for it or nothing is named; exits with 2 for an unknown action.
+    Prints the help and exits with 0 where asked for it or nothing is named; exits with 2 for an
+    unknown action.
     """
     name, *rest = list(arguments) or ["--help"]
     if name in HELP_FLAGS:
@@ -53,4 +59,7 @@ def run_action(prog: str, about: str, actions: Mapping[str, Action[Any]], argume
 def _help_text(prog: str, about: str, actions: Mapping[str, Action[Any]]) -> str:
     lines = [f"  {name:<8}{action.summary}\n" for name, action in actions.items()]
     examples = [f"  {typed(f'{prog} {name} --help')}\n" for name in actions]
-    return f"usage: {prog} ACTION [FLAGS]\n\n{about}\n\nactions:\n{''.join(lines)}\nexamples:\n{''.join(examples)}"
+    return (
+        f"usage: {prog} ACTION [FLAGS]\n\n{about}\n\nactions:\n{''.join(lines)}\nexamples:\n"
+        f"{''.join(examples)}"
+    )

@@ -14,11 +14,15 @@ MAX_EXPERT = 65_535  # so that a slip of the hand is no list of billions
 
 
 class PlacementDocument(BaseModel):
-    """What each service is to host: by its address, then by layer, experts as ranges such as `0-3,7`."""
+    """What each service is to host: by its address, then by layer, experts as ranges such as
+    `0-3,7`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    model_digest: str = Field("", description="digest of the checkpoint that it is for; empty for whatever is served")
+    model_digest: str = Field(
+        "", description="digest of the checkpoint that it is for; empty for whatever is served"
+    )
     services: dict[str, dict[str, str]]
 
     @field_validator("services")
@@ -41,7 +45,9 @@ class PlacementDocument(BaseModel):
     @classmethod
     def of(cls, placement: router_pb2.GetPlacementResponse) -> "PlacementDocument":
         """The placement in force, of the services that are there."""
-        return cls._of(placement.model_digest, (service for service in placement.services if service.is_live))
+        return cls._of(
+            placement.model_digest, (service for service in placement.services if service.is_live)
+        )
 
     @classmethod
     def planned(cls, target: router_pb2.TargetPlacement) -> "PlacementDocument":
@@ -50,10 +56,14 @@ class PlacementDocument(BaseModel):
 
     @classmethod
     def _of(
-        cls, model_digest: str, services: Iterable[router_pb2.PlacedService | router_pb2.TargetService]
+        cls,
+        model_digest: str,
+        services: Iterable[router_pb2.PlacedService | router_pb2.TargetService],
     ) -> "PlacementDocument":
         hosted = {
-            service.address: {str(hosted.layer): ranges_of(hosted.experts) for hosted in service.layers}
+            service.address: {
+                str(hosted.layer): ranges_of(hosted.experts) for hosted in service.layers
+            }
             for service in services
         }
         return cls(model_digest=model_digest, services=hosted)
@@ -66,7 +76,9 @@ class PlacementDocument(BaseModel):
         except ValidationError as error:
             details = error.errors()[0]
             where = [str(part) for part in details["loc"]]
-            raise InvalidRequest(": ".join([*where, details["msg"].removeprefix("Value error, ")])) from error
+            raise InvalidRequest(
+                ": ".join([*where, details["msg"].removeprefix("Value error, ")])
+            ) from error
         except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"it is no JSON: {error}") from error
 
@@ -95,7 +107,10 @@ def ranges_of(numbers: Iterable[int]) -> str:
     ends = [after for before, after in pairwise(ordered) if after != before + 1]
     starts = ordered[:1] + ends
     lasts = [before for before, after in pairwise(ordered) if after != before + 1] + ordered[-1:]
-    return ",".join(str(one) if one == last else f"{one}-{last}" for one, last in zip(starts, lasts, strict=True))
+    return ",".join(
+        str(one) if one == last else f"{one}-{last}"
+        for one, last in zip(starts, lasts, strict=True)
+    )
 
 
 def numbers_in(ranges: str) -> list[int]:

@@ -1,4 +1,6 @@
-"""`moesaic experts`: shows the expert services that a router knows, adds some, and empties one that is to leave."""
+"""`moesaic experts`: shows the expert services that a router knows, adds some, and empties one that
+is to leave.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,13 +34,17 @@ async def add(settings: AddSettings) -> None:
     request = router_pb2.AddExpertServicesRequest(addresses=settings.addresses)
     async with router_at(settings.router) as stub:
         known = await stub.AddExpertServices(request, timeout=ANSWER_SECONDS)
-    Report().line(f"the router knows {len(known.addresses)} services now: {', '.join(known.addresses)}")
+    Report().line(
+        f"the router knows {len(known.addresses)} services now: {', '.join(known.addresses)}"
+    )
 
 
 async def drain(settings: DrainSettings) -> None:
     """`moesaic experts drain`."""
     report = Report()
-    request = router_pb2.ChangePlacementRequest(drain=router_pb2.DrainService(address=settings.address))
+    request = router_pb2.ChangePlacementRequest(
+        drain=router_pb2.DrainService(address=settings.address)
+    )
     await change(request, settings, report)
     report.line(f"{settings.address} hosts nothing any more and can be stopped")
 

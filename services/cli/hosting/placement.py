@@ -1,4 +1,6 @@
-"""`moesaic placement`: shows who hosts what, writes it to a file, plans it, and has it made what a file says."""
+"""`moesaic placement`: shows who hosts what, writes it to a file, plans it, and has it made what a
+file says.
+"""
 
 import json
 import sys
@@ -11,7 +13,13 @@ from services.cli.hosting.actions import Action, run_action
 from services.cli.hosting.document import PlacementDocument
 from services.cli.hosting.plan import explanation, plan_as_object
 from services.cli.hosting.router import change, placement_of, plan_of
-from services.cli.hosting.settings import STRATEGIES, ApplySettings, ExportSettings, PlanSettings, ShowSettings
+from services.cli.hosting.settings import (
+    STRATEGIES,
+    ApplySettings,
+    ExportSettings,
+    PlanSettings,
+    ShowSettings,
+)
 from services.cli.hosting.tables import as_object, replica_map, services_table, summary, warnings
 from services.cli.report import Report, output
 from services.runtime.settings import refuse
@@ -23,7 +31,9 @@ PROG = "moesaic placement"
 
 def placement(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
-    return run_action(PROG, "Show, plan and change which expert service hosts which expert.", ACTIONS, arguments)
+    return run_action(
+        PROG, "Show, plan and change which expert service hosts which expert.", ACTIONS, arguments
+    )
 
 
 async def show(settings: ShowSettings) -> None:
@@ -80,7 +90,10 @@ ACTIONS: Mapping[str, Action[Any]] = {
         ExportSettings,
         export,
         "write the placement in force to a file",
-        ("moesaic placement export placement.json", "moesaic placement export --router 10.0.0.7:50052"),
+        (
+            "moesaic placement export placement.json",
+            "moesaic placement export --router 10.0.0.7:50052",
+        ),
     ),
     "apply": Action(
         ApplySettings,

@@ -1,4 +1,6 @@
-"""A plan, for people: what it is expected to bring by layer and by move, and why no more is moved; or as an object."""
+"""A plan, for people: what it is expected to bring by layer and by move, and why no more is moved;
+or as an object.
+"""
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
@@ -17,7 +19,10 @@ NANO_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
 def explanation(plan: router_pb2.PlanPlacementResponse) -> Iterator[str | Table]:
     """All that there is to say about a plan, part by part."""
     yield from plan_summary(plan)
-    yield "\ntime until the last service is done with a layer, and imbalance over the services, in a mean step"
+    yield (
+        "\ntime until the last service is done with a layer, and imbalance over the services, in "
+        "a mean step"
+    )
     yield _layers_table(plan)
     if plan.moves:
         yield "\nmoves, those that gain most first"
@@ -36,11 +41,22 @@ def plan_summary(plan: router_pb2.PlanPlacementResponse) -> Iterator[str]:
     if not plan.moves and not plan.num_unloads:
         yield f"nothing is moved, since {plan.reason}"
         return
-    change = f"{abs(before - after) / before:.1%} {'later' if after > before else 'sooner'}" if before else "no change"
+    change = (
+        f"{abs(before - after) / before:.1%} {'later' if after > before else 'sooner'}"
+        if before
+        else "no change"
+    )
     imbalance = f"{fmean(plan.before_imbalance):.2f} -> {fmean(plan.after_imbalance):.2f}"
-    yield f"planned: {duration(after)} ({change}); imbalance over the services {imbalance}, in the mean of all layers"
+    yield (
+        f"planned: {duration(after)} ({change}); imbalance over the services {imbalance}, in the "
+        "mean of all layers"
+    )
     num_moved = sum(bool(move.source) for move in plan.moves)
-    changes = ((num_moved, "moved"), (len(plan.moves) - num_moved, "added"), (plan.num_unloads, "given up"))
+    changes = (
+        (num_moved, "moved"),
+        (len(plan.moves) - num_moved, "added"),
+        (plan.num_unloads, "given up"),
+    )
     replicas = ", ".join(f"{count:,} {what}" for count, what in changes if count)
     yield f"replicas: {replicas}; no more, since {plan.reason}"
 
@@ -65,7 +81,10 @@ def plan_as_object(plan: router_pb2.PlanPlacementResponse) -> dict[str, Any]:
             }
             for move in _by_gain(plan)
         ],
-        "layers": [{"layer": layer} | dict(zip(names, figures, strict=True)) for layer, *figures in _layers(plan)],
+        "layers": [
+            {"layer": layer} | dict(zip(names, figures, strict=True))
+            for layer, *figures in _layers(plan)
+        ],
         "outcomes": [
             {
                 "operation_id": outcome.operation_id,
@@ -82,7 +101,9 @@ def plan_as_object(plan: router_pb2.PlanPlacementResponse) -> dict[str, Any]:
 
 def duration(nanos: float) -> str:
     """Such as `1.23 ms`, with three digits."""
-    size, unit = next(((size, unit) for size, unit in NANO_UNITS if abs(nanos) >= size), NANO_UNITS[-1])
+    size, unit = next(
+        ((size, unit) for size, unit in NANO_UNITS if abs(nanos) >= size), NANO_UNITS[-1]
+    )
     value = nanos / size
     return f"{value:,.{2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0}f} {unit}"
 
@@ -111,7 +132,14 @@ def _moves_table(plan: router_pb2.PlanPlacementResponse) -> Table:
     table.add_column("why", overflow="fold")
     for move in _by_gain(plan)[:MAX_MOVES]:
         source = move.source or "(added)"
-        table.add_row(str(move.layer), str(move.expert), source, move.target, duration(move.gain_nanos), move.why)
+        table.add_row(
+            str(move.layer),
+            str(move.expert),
+            source,
+            move.target,
+            duration(move.gain_nanos),
+            move.why,
+        )
     return table
 
 
@@ -128,10 +156,21 @@ def _outcomes_table(outcomes: Sequence[router_pb2.PlanOutcome]) -> Table:
     return table
 
 
-def _layers(plan: router_pb2.PlanPlacementResponse) -> Iterator[tuple[int, float, float, float, float]]:
-    """Each layer's number, times and imbalances; whatever is planned, every layer is hosted by somebody."""
+def _layers(
+    plan: router_pb2.PlanPlacementResponse,
+) -> Iterator[tuple[int, float, float, float, float]]:
+    """Each layer's number, times and imbalances; whatever is planned, every layer is hosted by
+    somebody.
+    """
     layers = sorted({hosted.layer for service in plan.target.services for hosted in service.layers})
-    return zip(layers, plan.before_nanos, plan.after_nanos, plan.before_imbalance, plan.after_imbalance, strict=True)
+    return zip(
+        layers,
+        plan.before_nanos,
+        plan.after_nanos,
+        plan.before_imbalance,
+        plan.after_imbalance,
+        strict=True,
+    )
 
 
 def _by_gain(plan: router_pb2.PlanPlacementResponse) -> list[router_pb2.PlannedMove]:

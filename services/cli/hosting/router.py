@@ -1,4 +1,6 @@
-"""A running router, as the commands talk to it: questions with a deadline, and operations that are followed."""
+"""A running router, as the commands talk to it: questions with a deadline, and operations that are
+followed.
+"""
 
 import asyncio
 import time
@@ -61,17 +63,24 @@ async def placement_of(address: str) -> router_pb2.GetPlacementResponse:
         return placement
 
 
-async def plan_of(address: str, request: router_pb2.PlanPlacementRequest) -> router_pb2.PlanPlacementResponse:
+async def plan_of(
+    address: str, request: router_pb2.PlanPlacementRequest
+) -> router_pb2.PlanPlacementResponse:
     """What the router would change, and why. Raises RouterFailed."""
     async with router_at(address) as stub:
-        planned: router_pb2.PlanPlacementResponse = await stub.PlanPlacement(request, timeout=PLAN_SECONDS)
+        planned: router_pb2.PlanPlacementResponse = await stub.PlanPlacement(
+            request, timeout=PLAN_SECONDS
+        )
         return planned
 
 
-async def change(request: router_pb2.ChangePlacementRequest, settings: OperationSettings, report: Report) -> None:
+async def change(
+    request: router_pb2.ChangePlacementRequest, settings: OperationSettings, report: Report
+) -> None:
     """Ask for a change and show how far it is until it is done. Raises RouterFailed.
 
-    Who breaks off, or runs out of time, is told that the operation goes on and how to follow it again.
+    Who breaks off, or runs out of time, is told that the operation goes on and how to follow it
+    again.
     """
     request.operation_id = settings.operation_id or uuid.uuid4().hex[:12]
     request.force = settings.force
@@ -93,18 +102,29 @@ async def change(request: router_pb2.ChangePlacementRequest, settings: Operation
         finally:
             call.cancel()
     if last is None or last.phase != router_pb2.OPERATION_PHASE_DONE:
-        raise RouterFailed(f"the router ended the stream before operation {request.operation_id} was done")
-    moved = f"{last.num_total} experts loaded or unloaded" if last.num_total else "nothing had to change"
+        raise RouterFailed(
+            f"the router ended the stream before operation {request.operation_id} was done"
+        )
+    moved = (
+        f"{last.num_total} experts loaded or unloaded"
+        if last.num_total
+        else "nothing had to change"
+    )
     report.line(f"done: {moved}, {time.monotonic() - began:.1f} s")
 
 
 def _say_it_goes_on(report: Report, operation_id: str, *, is_certain: bool) -> None:
     does = "goes on in the router" if is_certain else "may go on in the router"
-    report.line(f"operation {operation_id} {does}; the same command with --operation-id {operation_id} follows it")
+    report.line(
+        f"operation {operation_id} {does}; the same command with --operation-id {operation_id} "
+        "follows it"
+    )
 
 
 class _Shown:
-    """An operation's progress: a bar where stderr is a terminal, a line for each phase elsewhere."""
+    """An operation's progress: a bar where stderr is a terminal, a line for each phase
+    elsewhere.
+    """
 
     def __init__(self, report: Report, bar: Progress | None) -> None:
         self._report = report
@@ -119,7 +139,12 @@ class _Shown:
         if not report.console.is_terminal:
             yield cls(report, None)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=report.console, transient=True) as bar:
             yield cls(report, bar)
 
@@ -132,7 +157,11 @@ class _Shown:
         if self._bar is not None and self._task is not None:
             # Until the router has counted there is no total.
             total = response.num_total or None
-            self._bar.update(self._task, description=phase, completed=response.num_done, total=total)
+            self._bar.update(
+                self._task, description=phase, completed=response.num_done, total=total
+            )
         elif phase not in self._told and response.num_total:
-            self._report.line(f"operation {response.operation_id}: {phase}, {response.num_total} changes in all")
+            self._report.line(
+                f"operation {response.operation_id}: {phase}, {response.num_total} changes in all"
+            )
             self._told.add(phase)

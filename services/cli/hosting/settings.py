@@ -20,7 +20,8 @@ OperationId = Annotated[
     Field(
         min_length=1,
         max_length=64,
-        description="name of the operation, else a random one; with that of one under way that one is followed",
+        description="name of the operation, else a random one; with that of one under way that "
+        "one is followed",
     ),
 ]
 Timeout = Annotated[
@@ -28,14 +29,19 @@ Timeout = Annotated[
     Field(le=86_400, description="seconds to follow the operation, which goes on after that"),
 ]
 Force = Annotated[
-    bool, Field(description="go on even where experts are left with fewer replicas than the coverage asked for")
+    bool,
+    Field(
+        description="go on even where experts are left with fewer replicas than the coverage "
+        "asked for"
+    ),
 ]
 
 JsonOutput = Annotated[bool, Field(description="print one line of JSON instead of tables")]
 StrategyOption = Annotated[
     Literal["balanced", "eplb"],
     Field(
-        description="balanced: soonest done by the services' measured times, with few moves; eplb: even numbers of "
+        description="balanced: soonest done by the services' measured times, with few moves; "
+        "eplb: even numbers of "
         "tokens, however many moves that takes"
     ),
 ]
@@ -58,18 +64,24 @@ class ShowSettings(BaseSettings):
 
 
 class PlanSettings(BaseSettings):
-    """Say what would be moved for the load of late, what that is expected to bring, and why; nothing is moved.
+    """Say what would be moved for the load of late, what that is expected to bring, and why;
+    nothing is moved.
 
-    The router plans with what it has seen of the routing of late and with the times that the services have taken. It
-    rebalances by itself, unless it is told not to; what became of that is said too.
+    The router plans with what it has seen of the routing of late and with the times that the
+    services have taken. It rebalances by itself, unless it is told not to; what became of that is
+    said too.
     """
 
     model_config = QUESTION
 
     strategy: StrategyOption = "balanced"
-    file: Path | None = Field(None, description="judge this placement, in JSON, instead of planning one; - is stdin")
+    file: Path | None = Field(
+        None, description="judge this placement, in JSON, instead of planning one; - is stdin"
+    )
     output: Path | None = Field(
-        None, description="write the placement, as `placement apply` reads it; - is stdout, instead of the explanation"
+        None,
+        description="write the placement, as `placement apply` reads it; - is stdout, instead of "
+        "the explanation",
     )
     json_output: JsonOutput = False
     router: Router = DEFAULT_ROUTER
@@ -77,7 +89,9 @@ class PlanSettings(BaseSettings):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.file is not None and "strategy" in self.model_fields_set:
-            raise ValueError("--file gives a placement to judge and --strategy plans one: give one of them")
+            raise ValueError(
+                "--file gives a placement to judge and --strategy plans one: give one of them"
+            )
         return self
 
 
@@ -93,13 +107,15 @@ class ExportSettings(BaseSettings):
 class ApplySettings(BaseSettings):
     """Have the services host what a file says, no more and no less.
 
-    Every expert is ready in its new place before it leaves the old one, and serving goes on all the while. Ctrl-C
-    leaves the operation to the router, which carries it out.
+    Every expert is ready in its new place before it leaves the old one, and serving goes on all the
+    while. Ctrl-C leaves the operation to the router, which carries it out.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    file: CliPositionalArg[Path] = Field(description="placement in JSON, as `placement export` writes it; - is stdin")
+    file: CliPositionalArg[Path] = Field(
+        description="placement in JSON, as `placement export` writes it; - is stdin"
+    )
     force: Force = False
     router: Router = DEFAULT_ROUTER
     operation_id: OperationId = None
@@ -116,20 +132,25 @@ class ListSettings(BaseSettings):
 
 
 class AddSettings(BaseSettings):
-    """Make expert services known to a running router, which connects to them and gives them experts."""
+    """Make expert services known to a running router, which connects to them and gives them
+    experts.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     addresses: CliPositionalArg[list[ServiceTarget]] = Field(
-        min_length=1, description="host:port of a service, or dns:///name:port for every address of a name"
+        min_length=1,
+        description="host:port of a service, or dns:///name:port for every address of a name",
     )
     router: Router = DEFAULT_ROUTER
 
 
 class DrainSettings(BaseSettings):
-    """Empty an expert service, so that it can be stopped: its experts go to the other services first.
+    """Empty an expert service, so that it can be stopped: its experts go to the other services
+    first.
 
-    It is given none again until it is started anew. Ctrl-C leaves the operation to the router, which carries it out.
+    It is given none again until it is started anew. Ctrl-C leaves the operation to the router,
+    which carries it out.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -146,16 +167,18 @@ class DrainSettings(BaseSettings):
 class RebalanceSettings(BaseSettings):
     """Move experts so that the services share their work better, while they are being served.
 
-    The router plans for the load of late, says what it expects of the plan, and carries it out; where nothing is to be
-    gained it says so. `moesaic placement plan` tells more and moves nothing. Ctrl-C leaves the operation to the router,
-    which carries it out.
+    The router plans for the load of late, says what it expects of the plan, and carries it out;
+    where nothing is to be gained it says so. `moesaic placement plan` tells more and moves nothing.
+    Ctrl-C leaves the operation to the router, which carries it out.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     strategy: StrategyOption = "balanced"
     even: bool = Field(
-        False, description="whatever the load: every layer evenly over all services, with as few moves as that takes"
+        False,
+        description="whatever the load: every layer evenly over all services, with as few moves "
+        "as that takes",
     )
     force: Force = False
     router: Router = DEFAULT_ROUTER
@@ -165,5 +188,7 @@ class RebalanceSettings(BaseSettings):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.even and "strategy" in self.model_fields_set:
-            raise ValueError("--even asks nothing of the load and --strategy plans for it: give one of them")
+            raise ValueError(
+                "--even asks nothing of the load and --strategy plans for it: give one of them"
+            )
         return self

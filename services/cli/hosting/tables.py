@@ -1,4 +1,6 @@
-"""Who hosts what, for people: a table of services, a map of replicas and warnings; and as one object for programs."""
+"""Who hosts what, for people: a table of services, a map of replicas and warnings; and as one
+object for programs.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +24,9 @@ def state_of(service: router_pb2.PlacedService) -> str:
 
 
 def services_table(placement: router_pb2.GetPlacementResponse) -> Table:
-    """One row for each service; how many experts of a layer it has, from the layer with fewest to that with most."""
+    """One row for each service; how many experts of a layer it has, from the layer with fewest to
+    that with most.
+    """
     table = Table(title="expert services", title_justify="left", box=None, pad_edge=False)
     table.add_column("address", overflow="fold")
     table.add_column("state")
@@ -35,13 +39,18 @@ def services_table(placement: router_pb2.GetPlacementResponse) -> Table:
         span = f"{min(counts)}" if len(set(counts)) < 2 else f"{min(counts)}-{max(counts)}"
         figures = (_bytes(used), _bytes(service.free_memory_bytes), str(sum(counts)), span)
         table.add_row(
-            service.address, state_of(service), service.device, *(figures if service.is_live else ("-",) * len(figures))
+            service.address,
+            state_of(service),
+            service.device,
+            *(figures if service.is_live else ("-",) * len(figures)),
         )
     return table
 
 
 def replica_map(placement: router_pb2.GetPlacementResponse) -> Text:
-    """For each layer, how many live services each expert is ready on: a digit for each, `.` for none."""
+    """For each layer, how many live services each expert is ready on: a digit for each, `.` for
+    none.
+    """
     text = Text(f"replicas of each expert, {GROUP} a group\n")
     width = len(f"layer {max(placement.moe_layers, default=0)}")
     for layer, counts in replicas(placement).items():
@@ -58,7 +67,10 @@ def replica_map(placement: router_pb2.GetPlacementResponse) -> Text:
 def warnings(placement: router_pb2.GetPlacementResponse) -> list[str]:
     """Experts that lack replicas, and services that cannot be used, in a line each."""
     lines = []
-    for least, most, what in ((0, 0, "on no service"), (1, placement.coverage - 1, "on too few services")):
+    for least, most, what in (
+        (0, 0, "on no service"),
+        (1, placement.coverage - 1, "on too few services"),
+    ):
         lacking = [
             f"{layer}/{expert}"
             for layer, counts in replicas(placement).items()
@@ -68,10 +80,13 @@ def warnings(placement: router_pb2.GetPlacementResponse) -> list[str]:
         if lacking:
             named = ", ".join(lacking[:MAX_NAMED]) + (", …" if len(lacking) > MAX_NAMED else "")
             lines.append(
-                f"{len(lacking)} experts (layer/expert) are ready {what}, coverage {placement.coverage}: {named}"
+                f"{len(lacking)} experts (layer/expert) are ready {what}, coverage "
+                f"{placement.coverage}: {named}"
             )
     lines += [
-        f"{service.address} cannot be used: {service.refusal}" for service in placement.services if service.refusal
+        f"{service.address} cannot be used: {service.refusal}"
+        for service in placement.services
+        if service.refusal
     ]
     return lines
 
@@ -80,8 +95,10 @@ def summary(placement: router_pb2.GetPlacementResponse) -> str:
     """Layers, experts, coverage and what there is, in a line."""
     num_live = sum(service.is_live for service in placement.services)
     return (
-        f"{len(placement.moe_layers)} layers of {placement.num_experts} experts on {num_live} live services; coverage "
-        f"{placement.coverage} is asked for, the least replicated expert has {placement.min_live_replicas}"
+        f"{len(placement.moe_layers)} layers of {placement.num_experts} experts on {num_live} "
+        "live services; coverage "
+        f"{placement.coverage} is asked for, the least replicated expert has "
+        f"{placement.min_live_replicas}"
     )
 
 
@@ -95,7 +112,9 @@ def as_object(placement: router_pb2.GetPlacementResponse) -> dict[str, Any]:
         "num_experts": placement.num_experts,
         "services": [_service_object(service) for service in placement.services],
         "uncovered": {
-            str(layer): ranges_of(expert for expert, count in enumerate(counts) if count < placement.coverage)
+            str(layer): ranges_of(
+                expert for expert, count in enumerate(counts) if count < placement.coverage
+            )
             for layer, counts in replicas(placement).items()
             if any(count < placement.coverage for count in counts)
         },
@@ -131,7 +150,9 @@ def _service_object(service: router_pb2.PlacedService) -> dict[str, Any]:
     }
 
 
-def _counts(service: router_pb2.PlacedService, placement: router_pb2.GetPlacementResponse) -> list[int]:
+def _counts(
+    service: router_pb2.PlacedService, placement: router_pb2.GetPlacementResponse
+) -> list[int]:
     """Experts of each of the model's layers."""
     by_layer = {hosted.layer: len(hosted.experts) for hosted in service.layers}
     return [by_layer.get(layer, 0) for layer in placement.moe_layers] or [0]

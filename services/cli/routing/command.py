@@ -1,4 +1,6 @@
-"""`moesaic routing`: writes down which experts the gates choose for the traffic that a router serves."""
+"""`moesaic routing`: writes down which experts the gates choose for the traffic that a router
+serves.
+"""
 
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
@@ -15,7 +17,9 @@ PROG = "moesaic routing"
 
 def routing(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
-    return run_action(PROG, "Write down which experts the gates choose for live traffic.", ACTIONS, arguments)
+    return run_action(
+        PROG, "Write down which experts the gates choose for live traffic.", ACTIONS, arguments
+    )
 
 
 def record(settings: RecordSettings) -> Coroutine[Any, Any, None]:

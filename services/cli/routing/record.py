@@ -1,4 +1,6 @@
-"""A recording of live routing as it comes from a router, shown while it comes and kept however it ends."""
+"""A recording of live routing as it comes from a router, shown while it comes and kept however it
+ends.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +19,11 @@ from services.wire.errors import InvalidRequest
 
 
 async def recording(settings: RecordSettings, report: Report) -> None:
-    """Record as the settings say and write the file; what has come is written when it is broken off too.
+    """Record as the settings say and write the file; what has come is written when it is broken off
+    too.
 
-    Raises RouterFailed where the router refuses, fails, or sends too few steps, and InvalidRequest where the file
-    cannot be written.
+    Raises RouterFailed where the router refuses, fails, or sends too few steps, and InvalidRequest
+    where the file cannot be written.
     """
     received = _Received(settings.topic if settings.topic is not None else settings.file.stem)
     try:
@@ -34,7 +37,9 @@ async def recording(settings: RecordSettings, report: Report) -> None:
     finally:
         received.write(settings, report)
     if received.num_steps < settings.steps:
-        raise RouterFailed(f"the router ended the stream after {received.num_steps} of {settings.steps} steps")
+        raise RouterFailed(
+            f"the router ended the stream after {received.num_steps} of {settings.steps} steps"
+        )
 
 
 class _Received:
@@ -57,7 +62,9 @@ class _Received:
         self._num_missed = response.num_missed
 
     def write(self, settings: RecordSettings, report: Report) -> None:
-        """Write the file, whole or not at all, and say what it has; nothing is written where no step has come."""
+        """Write the file, whole or not at all, and say what it has; nothing is written where no
+        step has come.
+        """
         if not self.num_steps:
             report.line(f"no step was recorded; {settings.file} is not written")
             return
@@ -67,10 +74,15 @@ class _Received:
                 recording.write(unfinished)
         except OSError as error:
             raise InvalidRequest(f"{settings.file} cannot be written: {error.strerror}") from error
-        steps = f"{self.num_steps:,}" + (f" of {settings.steps:,}" if self.num_steps < settings.steps else "")
+        steps = f"{self.num_steps:,}" + (
+            f" of {settings.steps:,}" if self.num_steps < settings.steps else ""
+        )
         report.line(f"wrote {settings.file}: {steps} steps, {int(recording.rows.sum()):,} tokens")
         if self._num_missed:
-            report.line(f"! {self._num_missed:,} steps between them were missed: they came faster than they were read")
+            report.line(
+                f"! {self._num_missed:,} steps between them were missed: they came faster than "
+                "they were read"
+            )
 
 
 def _part(response: router_pb2.RecordRoutingResponse, topic: str) -> Recording:
@@ -85,7 +97,9 @@ def _part(response: router_pb2.RecordRoutingResponse, topic: str) -> Recording:
     )
 
 
-async def _receive(call: grpc.aio.UnaryStreamCall, received: _Received, num_steps: int, report: Report) -> None:
+async def _receive(
+    call: grpc.aio.UnaryStreamCall, received: _Received, num_steps: int, report: Report
+) -> None:
     with _shown(num_steps, report) as bar:
         async for response in call:
             received.take(response)
@@ -100,7 +114,12 @@ def _shown(num_steps: int, report: Report) -> Iterator[Progress | None]:
         report.line(f"recording {num_steps:,} steps")
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=report.console, transient=True) as bar:
         bar.add_task("recording steps", total=num_steps)
         yield bar

@@ -14,9 +14,9 @@ DEFAULT_STEPS = 1000
 class RecordSettings(BaseSettings):
     """Write down which experts the gates choose for the traffic that a router serves meanwhile.
 
-    The file has no text and no weights: expert ids alone, by layer and token, step by step. `python -m bench.placement
-    --recording FILE` replays it to any strategy, number of services and memory. Nothing is recorded while nothing is
-    served. Ctrl-C ends it early and keeps what has come.
+    The file has no text and no weights: expert ids alone, by layer and token, step by step. `python
+    -m bench.placement --recording FILE` replays it to any strategy, number of services and memory.
+    Nothing is recorded while nothing is served. Ctrl-C ends it early and keeps what has come.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -27,5 +27,7 @@ class RecordSettings(BaseSettings):
     overwrite: bool = Field(False, description="replace the file if there is one")
     router: Router = DEFAULT_ROUTER
     timeout: PositiveFloat = Field(
-        DEFAULT_TIMEOUT, le=86_400, description="seconds to wait for the steps; what has come by then is kept"
+        DEFAULT_TIMEOUT,
+        le=86_400,
+        description="seconds to wait for the steps; what has come by then is kept",
     )

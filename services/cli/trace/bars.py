@@ -8,15 +8,50 @@ from services.cli.trace.model import Process
 from services.cli.trace.parts import Part, Stretch
 
 # One for each process, in the order in which they appear.
-COLOURS = ("cyan", "green", "dodger_blue1", "magenta", "yellow", "orchid", "turquoise2", "chartreuse3", "plum2")
-SHAPES = {Part.ENCODE: "▒", Part.DECODE: "▒", Part.WIRE: "░", Part.QUEUE: "·", Part.COMPUTE: "█", None: "━"}
+COLOURS = (
+    "cyan",
+    "green",
+    "dodger_blue1",
+    "magenta",
+    "yellow",
+    "orchid",
+    "turquoise2",
+    "chartreuse3",
+    "plum2",
+)
+SHAPES = {
+    Part.ENCODE: "▒",
+    Part.DECODE: "▒",
+    Part.WIRE: "░",
+    Part.QUEUE: "·",
+    Part.COMPUTE: "█",
+    None: "━",
+}
 # Communication has colours of its own, whichever service it belongs to.
-STYLES = {Part.ENCODE: "dark_orange", Part.DECODE: "dark_orange", Part.WIRE: "bright_red", Part.QUEUE: "bright_black"}
-LEGEND = ((Part.WIRE, "wire"), (Part.ENCODE, "encode, decode"), (Part.QUEUE, "queue"), (Part.COMPUTE, "compute"))
+STYLES = {
+    Part.ENCODE: "dark_orange",
+    Part.DECODE: "dark_orange",
+    Part.WIRE: "bright_red",
+    Part.QUEUE: "bright_black",
+}
+LEGEND = (
+    (Part.WIRE, "wire"),
+    (Part.ENCODE, "encode, decode"),
+    (Part.QUEUE, "queue"),
+    (Part.COMPUTE, "compute"),
+)
 
 
-def bar(segments: Sequence[Stretch], colours: Mapping[Process, str], started: float, ended: float, width: int) -> Text:
-    """`width` characters for the time from `started` to `ended`; in each the segment that takes most of it."""
+def bar(
+    segments: Sequence[Stretch],
+    colours: Mapping[Process, str],
+    started: float,
+    ended: float,
+    width: int,
+) -> Text:
+    """`width` characters for the time from `started` to `ended`; in each the segment that takes
+    most of it.
+    """
     scale = width / max(ended - started, 1)
     longest = [0.0] * width
     shown: list[Stretch | None] = [None] * width
@@ -32,7 +67,9 @@ def bar(segments: Sequence[Stretch], colours: Mapping[Process, str], started: fl
         if one is None:
             text.append(" ")
         else:
-            text.append(SHAPES[one.part], STYLES.get(one.part or Part.COMPUTE, colours[one.process]))
+            text.append(
+                SHAPES[one.part], STYLES.get(one.part or Part.COMPUTE, colours[one.process])
+            )
     return text
 
 

@@ -10,7 +10,9 @@ ChromeEvent = dict[str, Any]
 
 
 def chrome_document(trace: Trace) -> dict[str, Any]:
-    """Complete events, one process of the viewer for each process, and arrows where a call goes from one to another."""
+    """Complete events, one process of the viewer for each process, and arrows where a call goes
+    from one to another.
+    """
     labels = labels_of(trace)
     processes = {process: number for number, process in enumerate(labels, start=1)}
     lanes = _lanes(trace)
@@ -19,7 +21,11 @@ def chrome_document(trace: Trace) -> dict[str, Any]:
     for span in trace.spans:
         events.append(_complete(span, processes[span.process], lanes[span.span_id]))
     events.extend(_arrows(trace, processes, lanes))
-    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"traceID": trace.trace_id}}
+    return {
+        "traceEvents": events,
+        "displayTimeUnit": "ms",
+        "otherData": {"traceID": trace.trace_id},
+    }
 
 
 def _complete(span: Span, process: int, lane: int) -> ChromeEvent:
@@ -38,32 +44,50 @@ def _complete(span: Span, process: int, lane: int) -> ChromeEvent:
 def _names(labels: Mapping[int, str], lanes: Iterable[tuple[int, int]]) -> Iterator[ChromeEvent]:
     for number, label in labels.items():
         yield {"name": "process_name", "ph": "M", "pid": number, "args": {"name": label}}
-        yield {"name": "process_sort_index", "ph": "M", "pid": number, "args": {"sort_index": number}}
+        yield {
+            "name": "process_sort_index",
+            "ph": "M",
+            "pid": number,
+            "args": {"sort_index": number},
+        }
     for number, lane in sorted(lanes):
-        yield {"name": "thread_name", "ph": "M", "pid": number, "tid": lane, "args": {"name": f"lane {lane}"}}
+        yield {
+            "name": "thread_name",
+            "ph": "M",
+            "pid": number,
+            "tid": lane,
+            "args": {"name": f"lane {lane}"},
+        }
 
 
-def _arrows(trace: Trace, processes: dict[Process, int], lanes: dict[str, int]) -> Iterator[ChromeEvent]:
+def _arrows(
+    trace: Trace, processes: dict[Process, int], lanes: dict[str, int]
+) -> Iterator[ChromeEvent]:
     for parent in trace.spans:
         for child in trace.children(parent):
             if child.process == parent.process:
                 continue
             shared = {"name": "call", "cat": "call", "id": child.span_id}
             for kind, span, extra in (("s", parent, {}), ("f", child, {"bp": "e"})):
-                # An arrow is fastened to the event around its time, so that it begins no earlier than the parent.
+                # An arrow is fastened to the event around its time, so that it begins no earlier
+                # than the parent.
                 time = min(max(child.started, span.started), span.ended)
                 place = {"pid": processes[span.process], "tid": lanes[span.span_id]}
                 yield {**shared, "ph": kind, "ts": time, **place, **extra}
 
 
 def _lanes(trace: Trace) -> dict[str, int]:
-    """A lane for each span: what a viewer draws within an event of the same lane has to be below it."""
+    """A lane for each span: what a viewer draws within an event of the same lane has to be below
+    it.
+    """
     parents = {child.span_id: parent for parent in trace.spans for child in trace.children(parent)}
     stacks: dict[Process, list[list[Span]]] = {}
     lanes: dict[str, int] = {}
     for span in trace.spans:
         mine = stacks.setdefault(span.process, [])
-        lane = next((number for number, stack in enumerate(mine) if _fits(stack, span, parents)), len(mine))
+        lane = next(
+            (number for number, stack in enumerate(mine) if _fits(stack, span, parents)), len(mine)
+        )
         if lane == len(mine):
             mine.append([])
         mine[lane].append(span)

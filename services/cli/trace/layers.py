@@ -1,4 +1,6 @@
-"""Where the time of layers and steps went, on the critical path: of parallel services only the straggler counts."""
+"""Where the time of layers and steps went, on the critical path: of parallel services only the
+straggler counts.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +14,9 @@ STEP_PREFIX, NANOS_SUFFIX = "moesaic.", "_nanos"
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer over all its steps: means in microseconds, of the straggler's round trip for the parts."""
+    """One layer over all its steps: means in microseconds, of the straggler's round trip for the
+    parts.
+    """
 
     layer: int
     count: int
@@ -29,7 +33,9 @@ class LayerSummary:
 def straggler_of(trace: Trace, layer: Span) -> Span | None:
     """The call that the layer waited for longest, if the trace has it."""
     calls = [span for span in trace.children(layer) if span.name == CALL]
-    named = [span for span in calls if span.text("server.address") == layer.text("moesaic.straggler")]
+    named = [
+        span for span in calls if span.text("server.address") == layer.text("moesaic.straggler")
+    ]
     return max(named or calls, key=lambda span: span.ended, default=None)
 
 
@@ -64,7 +70,10 @@ def _summary(trace: Trace, number: int, spans: Sequence[Span]) -> LayerSummary:
         layer=number,
         count=len(spans),
         duration=sum(span.duration for span in spans) / len(spans),
-        parts={part: sum(nanos_of(call, part) for call in calls) / len(spans) / NANOS_PER_MICRO for part in Part},
+        parts={
+            part: sum(nanos_of(call, part) for call in calls) / len(spans) / NANOS_PER_MICRO
+            for part in Part
+        },
         straggler=straggler,
         straggler_count=times,
     )

@@ -15,7 +15,9 @@ MAX_SPANS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process: its service, and what tells it from others of the service; empty where nothing does."""
+    """One process: its service, and what tells it from others of the service; empty where nothing
+    does.
+    """
 
     process_id: str
     service: str
@@ -70,7 +72,9 @@ class Trace:
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
-            raise InvalidRequest(f"this is no trace in Jaeger's JSON: {where}: {problem['msg']}") from error
+            raise InvalidRequest(
+                f"this is no trace in Jaeger's JSON: {where}: {problem['msg']}"
+            ) from error
         spans = sorted(_spans(read), key=lambda span: (span.started, -span.duration))
         if not spans:
             raise InvalidRequest("the trace has no spans")
@@ -132,11 +136,17 @@ def _spans(read: _Trace) -> Iterator[Span]:
     processes = {name: _process(name, one) for name, one in read.processes.items()}
     for one in read.spans:
         references = one.references or []
-        parents = [ref.span_id for ref in references if ref.kind == "CHILD_OF" and ref.trace_id == read.trace_id]
+        parents = [
+            ref.span_id
+            for ref in references
+            if ref.kind == "CHILD_OF" and ref.trace_id == read.trace_id
+        ]
         yield Span(
             span_id=one.span_id,
             parent_id=parents[0] if parents else None,
-            links=tuple((ref.trace_id, ref.span_id) for ref in references if ref.kind == "FOLLOWS_FROM"),
+            links=tuple(
+                (ref.trace_id, ref.span_id) for ref in references if ref.kind == "FOLLOWS_FROM"
+            ),
             name=one.name,
             process=processes.get(one.process_id) or Process(one.process_id, one.process_id, ""),
             started=one.started,

@@ -11,7 +11,9 @@ NANOS_PER_MICRO = 1_000
 
 
 class Part(Enum):
-    """A kind of time: the way there and back, waiting at the service, computing, or turning rows into bytes."""
+    """A kind of time: the way there and back, waiting at the service, computing, or turning rows
+    into bytes.
+    """
 
     ENCODE = "encode"
     WIRE = "wire"
@@ -22,7 +24,9 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A stretch of one kind, or of none where nothing was measured, and whose it is; microseconds since 1970."""
+    """A stretch of one kind, or of none where nothing was measured, and whose it is; microseconds
+    since 1970.
+    """
 
     process: Process
     part: Part | None
@@ -36,13 +40,17 @@ def nanos_of(span: Span, part: Part) -> int:
 
 
 def segments_of(span: Span, service: Span | None = None) -> Sequence[Stretch]:
-    """The span cut into its parts; of a call `service` is the span that the service recorded of it, if any.
+    """The span cut into its parts; of a call `service` is the span that the service recorded of it,
+    if any.
 
-    Of the wire only the sum of both ways is measured, for no clock is shared. Where the service's span lies
-    within the call it says how the sum divides, else both ways are drawn alike.
+    Of the wire only the sum of both ways is measured, for no clock is shared. Where the service's
+    span lies within the call it says how the sum divides, else both ways are drawn alike.
     """
     nanos = {part: nanos_of(span, part) for part in Part}
-    if not any(nanos.values()) or span.name not in (CALL, COMPUTE):  # the parts of others are sums over many calls
+    if not any(nanos.values()) or span.name not in (
+        CALL,
+        COMPUTE,
+    ):  # the parts of others are sums over many calls
         return [Stretch(span.process, part_named(span.name), span.started, span.ended)]
     return list(_laid_out(span, nanos, service))
 
@@ -65,7 +73,9 @@ def _laid_out(span: Span, nanos: Mapping[Part, int], service: Span | None) -> It
         yield Stretch(span.process, None, began, span.ended)
 
 
-def _in_order(span: Span, nanos: Mapping[Part, int], service: Span | None) -> Sequence[tuple[Part, float]]:
+def _in_order(
+    span: Span, nanos: Mapping[Part, int], service: Span | None
+) -> Sequence[tuple[Part, float]]:
     at_service = [(part, nanos[part]) for part in (Part.DECODE, Part.QUEUE, Part.COMPUTE)]
     wire, encode = nanos[Part.WIRE], nanos[Part.ENCODE]
     if not wire:

@@ -1,4 +1,6 @@
-"""What each process of a trace is called: its service, and its address where it shares the service with others."""
+"""What each process of a trace is called: its service, and its address where it shares the service
+with others.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,14 +19,18 @@ def labels_of(trace: Trace) -> Mapping[Process, str]:
     for process in processes:
         label = process.service
         if count[process.service] > 1:
-            told = addresses.get(process) or process.instance[:INSTANCE_DIGITS] or process.process_id
+            told = (
+                addresses.get(process) or process.instance[:INSTANCE_DIGITS] or process.process_id
+            )
             label = f"{process.service} {told}"
         labels[process] = label if label not in labels.values() else f"{label} {process.process_id}"
     return labels
 
 
 def names_of_addresses(trace: Trace) -> Mapping[str, str]:
-    """The label of the process that was reached at each address, as far as it recorded something."""
+    """The label of the process that was reached at each address, as far as it recorded
+    something.
+    """
     labels = labels_of(trace)
     return {address: labels[process] for process, address in _addresses(trace).items()}
 

@@ -12,27 +12,42 @@ from services.runtime.settings import Whole
 
 
 class TraceSettings(BaseSettings):
-    """Show a trace: the way of a request through gateway, router and experts, and where its time went.
+    """Show a trace: the way of a request through gateway, router and experts, and where its time
+    went.
 
-    It is read from the tracing service, from Jaeger or from a file. Without an id it is the latest one.
+    It is read from the tracing service, from Jaeger or from a file. Without an id it is the latest
+    one.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MOESAIC_TRACE_", frozen=True, cli_shortcuts={"source": "from"})
+    model_config = SettingsConfigDict(
+        env_prefix="MOESAIC_TRACE_", frozen=True, cli_shortcuts={"source": "from"}
+    )
 
-    trace_id: CliPositionalArg[str | None] = Field(None, description="trace to show, 32 hexadecimal digits")
+    trace_id: CliPositionalArg[str | None] = Field(
+        None, description="trace to show, 32 hexadecimal digits"
+    )
     last: bool = Field(False, description="show the latest trace, as without an id")
     where: Annotated[list[str], Whole] = Field(
-        [], description="latest trace with a span of this attribute, KEY=VALUE; may be given several times"
+        [],
+        description="latest trace with a span of this attribute, KEY=VALUE; may be given several "
+        "times",
     )
-    service: str = Field("gateway", min_length=1, description="service that the latest trace is to have a span of")
+    service: str = Field(
+        "gateway", min_length=1, description="service that the latest trace is to have a span of"
+    )
     source: str = Field("http://127.0.0.1:16686", description="tracing service or Jaeger to ask")
     file: Path | None = Field(None, description="read Jaeger's JSON from this file instead")
     format: Literal["waterfall", "jaeger", "chrome"] = Field(
-        "waterfall", description="waterfall is for the terminal, jaeger for its upload, chrome for Perfetto"
+        "waterfall",
+        description="waterfall is for the terminal, jaeger for its upload, chrome for Perfetto",
     )
     output: Path | None = Field(None, description="write to this file instead of stdout")
-    step: NonNegativeInt | None = Field(None, description="step to show in detail, from 0; else the slowest")
-    layer: NonNegativeInt | None = Field(None, description="layer to show in detail, from 0; else the slowest")
+    step: NonNegativeInt | None = Field(
+        None, description="step to show in detail, from 0; else the slowest"
+    )
+    layer: NonNegativeInt | None = Field(
+        None, description="layer to show in detail, from 0; else the slowest"
+    )
     timeout: PositiveFloat = Field(30.0, le=3_600, description="seconds that asking may take")
 
     @field_validator("source")
@@ -42,7 +57,9 @@ class TraceSettings(BaseSettings):
         if parts.scheme not in ("http", "https"):
             raise ValueError("it must begin with http:// or https://")
         if parts.query or parts.fragment or any(character.isspace() for character in source):
-            raise ValueError("it should be http://host:port, and what stands before /api in its path")
+            raise ValueError(
+                "it should be http://host:port, and what stands before /api in its path"
+            )
         host = parts.netloc.rpartition("@")[2]
         has_port = ":" in host.rpartition("]")[2]
         split_host_port(host if has_port else f"{host}:80")

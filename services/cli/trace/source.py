@@ -22,7 +22,9 @@ class QueryClient:
 
     async def trace(self, trace_id: str) -> Trace:
         """One trace; raises NotFound where it is not there and Unavailable where nobody answers."""
-        return _only(await self._get(f"/api/traces/{quote(trace_id, safe='')}", {}), f"no trace {trace_id}")
+        return _only(
+            await self._get(f"/api/traces/{quote(trace_id, safe='')}", {}), f"no trace {trace_id}"
+        )
 
     async def latest(self, service: str, tags: Mapping[str, str]) -> Trace:
         """The latest trace with a span of the service that has all the tags; raises as above."""
@@ -43,7 +45,9 @@ class QueryClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"cannot ask {self._url}: {error or 'no answer in time'}") from error
         except ValueError as error:
-            raise InvalidRequest(f"{self._url} does not answer as Jaeger's query API does") from error
+            raise InvalidRequest(
+                f"{self._url} does not answer as Jaeger's query API does"
+            ) from error
 
 
 def read_trace(path: Path, trace_id: str | None) -> Trace:
@@ -57,7 +61,9 @@ def read_trace(path: Path, trace_id: str | None) -> Trace:
         raise InvalidRequest(f"cannot read {error}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{path} is no JSON: {error}") from error
-    if isinstance(document, dict) and "spans" in document:  # one trace alone, as some viewers write it
+    if (
+        isinstance(document, dict) and "spans" in document
+    ):  # one trace alone, as some viewers write it
         document = {"data": [document]}
     try:
         traces = [trace for trace in _traces(document) if trace_id in (None, trace.trace_id)]
@@ -83,5 +89,7 @@ def _only(document: Any, otherwise: str) -> Trace:
 def _traces(document: Any) -> list[Trace]:
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list) or not all(isinstance(one, dict) for one in data):
-        raise InvalidRequest("this is no answer in Jaeger's JSON: it has no list of traces as `data`")
+        raise InvalidRequest(
+            "this is no answer in Jaeger's JSON: it has no list of traces as `data`"
+        )
     return [Trace.of(one) for one in data]

@@ -20,7 +20,9 @@ def layer_table(trace: Trace) -> RenderableType | None:
     if not summaries:
         return None
     names = names_of_addresses(trace)
-    table = Table(title="layers, mean ms: of parallel services the straggler", title_justify="left", box=None)
+    table = Table(
+        title="layers, mean ms: of parallel services the straggler", title_justify="left", box=None
+    )
     for name in ("layer", "steps", "in all"):
         table.add_column(name, justify="right")
     for part in Part:

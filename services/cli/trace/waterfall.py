@@ -1,4 +1,6 @@
-"""A trace in the terminal: the request, its slowest step and that step's slowest layer, each on a scale of its own."""
+"""A trace in the terminal: the request, its slowest step and that step's slowest layer, each on a
+scale of its own.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +18,8 @@ from services.cli.trace.processes import labels_of, names_of_addresses
 from services.cli.trace.summary import layer_table, step_line
 from services.wire.errors import NotFound
 
-# Of siblings of one name this many are shown, then the rest is a line: a request has as many steps as tokens.
+# Of siblings of one name this many are shown, then the rest is a line: a request has as many steps
+# as tokens.
 MAX_ALIKE = 12
 MAX_ROWS = 400
 MAX_DEPTH = 60
@@ -24,8 +27,8 @@ MICROS_PER_SECOND = 1_000_000
 
 
 def waterfall(trace: Trace, *, step: int | None = None, layer: int | None = None) -> RenderableType:
-    """What the command prints. `step` counts the steps whose layers are traced, from 0, `layer` is a layer's number;
-    without them it is the slowest one.
+    """What the command prints. `step` counts the steps whose layers are traced, from 0, `layer` is
+    a layer's number; without them it is the slowest one.
 
     Raises NotFound for a step or a layer that the trace has not.
     """
@@ -36,7 +39,9 @@ class _Waterfall:
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._labels = labels_of(trace)
-        self._colours = {process: COLOURS[index % len(COLOURS)] for index, process in enumerate(self._labels)}
+        self._colours = {
+            process: COLOURS[index % len(COLOURS)] for index, process in enumerate(self._labels)
+        }
         self._names = names_of_addresses(trace)
 
     def lines(self, step: int | None, layer: int | None) -> Iterator[RenderableType]:
@@ -59,7 +64,10 @@ class _Waterfall:
         trace = self._trace
         began = datetime.fromtimestamp(trace.started / MICROS_PER_SECOND, UTC)
         text = Text().append(f"trace {trace.trace_id}", "bold")
-        text.append(f"  {began:%Y-%m-%d %H:%M:%S} UTC  {millis(trace.ended - trace.started)}  {len(trace.spans)} spans")
+        text.append(
+            f"  {began:%Y-%m-%d %H:%M:%S} UTC  {millis(trace.ended - trace.started)}  "
+            f"{len(trace.spans)} spans"
+        )
         num_failed = sum(span.is_error for span in trace.spans)
         return text.append(f"  {num_failed} failed" if num_failed else "", "red")
 
@@ -73,22 +81,32 @@ class _Waterfall:
         rows = (row for root in self._trace.roots for row in self._rows(root, below_steps=False))
         yield from islice(rows, MAX_ROWS)
         if next(rows, None) is not None:
-            yield Row(0, None, "… and more: --format chrome or jaeger writes it whole, for a viewer")
+            yield Row(
+                0, None, "… and more: --format chrome or jaeger writes it whole, for a viewer"
+            )
 
-    def _step_in_detail(self, index: int, step: Span, layer: int | None) -> Iterator[RenderableType]:
+    def _step_in_detail(
+        self, index: int, step: Span, layer: int | None
+    ) -> Iterator[RenderableType]:
         layers = {span.number("moesaic.layer") or 0: span for span in self._layers(step)}
         number = _chosen("layer", layers, layer)
         chosen = layers[number]
         yield Text(f"\nstep {index}: {_tokens(step)}, {millis(step.duration)}", "bold")
-        rows = [Row(0, span, f"{each}", [*self._layer_segments(span)]) for each, span in layers.items()]
+        rows = [
+            Row(0, span, f"{each}", [*self._layer_segments(span)]) for each, span in layers.items()
+        ]
         yield Panel(rows, self._colours, step.started, step.ended)
-        yield Text(f"\nlayer {number} of step {index}: waited for {self._waited_for(chosen)}", "bold")
+        yield Text(
+            f"\nlayer {number} of step {index}: waited for {self._waited_for(chosen)}", "bold"
+        )
         inner = [*self._rows(chosen)]
         ended = max(row.span.ended for row in inner if row.span is not None)
         yield Panel(inner, self._colours, chosen.started, ended)
 
     def _rows(self, span: Span, depth: int = 0, *, below_steps: bool = True) -> Iterator[Row]:
-        yield Row(depth, span, self._remark(span), segments_of(span, service_span(self._trace, span)))
+        yield Row(
+            depth, span, self._remark(span), segments_of(span, service_span(self._trace, span))
+        )
         if depth == MAX_DEPTH or (span.name == STEP and not below_steps):
             return
         alike: dict[str, list[int]] = {}
@@ -100,7 +118,11 @@ class _Waterfall:
         for name, durations in alike.items():
             rest = sorted(durations[MAX_ALIKE:])
             if rest:
-                yield Row(depth + 1, None, f"… {len(rest)} more {name}, {millis(rest[len(rest) // 2])} in the median")
+                yield Row(
+                    depth + 1,
+                    None,
+                    f"… {len(rest)} more {name}, {millis(rest[len(rest) // 2])} in the median",
+                )
 
     def _layer_segments(self, layer: Span) -> Iterable[Stretch]:
         straggler = straggler_of(self._trace, layer)
@@ -127,7 +149,9 @@ class _Waterfall:
         straggler = straggler_of(self._trace, layer)
         if straggler is None:
             return "nobody"
-        return f"{self._callee(straggler)}, {millis(straggler.duration)} of {millis(layer.duration)}"
+        return (
+            f"{self._callee(straggler)}, {millis(straggler.duration)} of {millis(layer.duration)}"
+        )
 
     def _callee(self, call: Span) -> str:
         address = call.text("server.address")
@@ -138,11 +162,17 @@ def _chosen(what: str, spans: Mapping[int, Span], number: int | None) -> int:
     if number is None and spans:
         return max(spans, key=lambda each: spans[each].duration)
     if number is None or number not in spans:
-        held = f"it has {min(spans)} to {max(spans)}" if spans else f"no {what} of it is traced to its layers"
+        held = (
+            f"it has {min(spans)} to {max(spans)}"
+            if spans
+            else f"no {what} of it is traced to its layers"
+        )
         raise NotFound(f"the trace has no {what} {number or 0}: {held}")
     return number
 
 
 def _tokens(step: Span) -> str:
     tokens, sequences = step.number("moesaic.tokens") or 0, step.number("moesaic.sequences") or 1
-    return f"{tokens} token{'s' * (tokens != 1)}{f' of {sequences} requests' if sequences > 1 else ''}"
+    return (
+        f"{tokens} token{'s' * (tokens != 1)}{f' of {sequences} requests' if sequences > 1 else ''}"
+    )

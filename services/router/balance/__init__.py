@@ -1,1 +1,3 @@
-"""Hosting that follows the load: plans made in a process apart, acted on with hysteresis, and judged afterwards."""
+"""Hosting that follows the load: plans made in a process apart, acted on with hysteresis, and
+judged afterwards.
+"""

@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 MAX_OUTCOMES = 16
 # So many looks nothing is done after a plan was carried out.
 COOLDOWN_LOOKS = 3
-# Of the steps that the load is of, so much is enough to plan with, and so much has to be new since the last look.
+# Of the steps that the load is of, so much is enough to plan with, and so much has to be new since
+# the last look.
 ENOUGH, NEW = 1 / 4, 1 / 8
 # Looks are so far apart that planning takes no more than this share of a core.
 MAX_PLANNING = 0.1
@@ -38,7 +39,9 @@ MAX_PLANNING = 0.1
 
 @dataclass
 class _Followed:
-    """A plan that is being carried out; `ended_at_step` is how many steps there had been when it was done."""
+    """A plan that is being carried out; `ended_at_step` is how many steps there had been when it
+    was done.
+    """
 
     operation: Operation
     made: Made
@@ -48,8 +51,9 @@ class _Followed:
 class Balancer:
     """Makes plans for the load of late, begins them, and tells what became of them.
 
-    With `settings.rebalance` it does so by itself, as long as nothing else is under way and every service answers: see
-    Hysteresis. `latest` is the last plan that it made so, `outcomes` are those carried out, the latest first.
+    With `settings.rebalance` it does so by itself, as long as nothing else is under way and every
+    service answers: see Hysteresis. `latest` is the last plan that it made so, `outcomes` are those
+    carried out, the latest first.
     """
 
     def __init__(
@@ -63,14 +67,18 @@ class Balancer:
     ) -> None:
         self.latest: Judged | None = None
         self.outcomes: Sequence[PlanOutcome] = ()
-        self.num_plans = Counter(carried_out=0, too_little=0, failed=0)  # of those that it made by itself
+        self.num_plans = Counter(
+            carried_out=0, too_little=0, failed=0
+        )  # of those that it made by itself
         self._fleet = fleet
         self._watch = watch
         self._planner = planner
         self._settings = settings
         self._now = now
         self._plans = Plans(fleet, watch, planner, max(1, round(ENOUGH * settings.rebalance_steps)))
-        self._hysteresis = Hysteresis(settings.rebalance_gain, COOLDOWN_LOOKS * settings.rebalance_seconds)
+        self._hysteresis = Hysteresis(
+            settings.rebalance_gain, COOLDOWN_LOOKS * settings.rebalance_seconds
+        )
         self._followed: _Followed | None = None
         self._num_steps_seen = 0  # at the last look
         self._hottest = 0  # position of the busiest expert among all by then
@@ -84,7 +92,9 @@ class Balancer:
 
     @property
     def hottest_expert_replicas(self) -> int:
-        """Services on which the expert is ready that had most pairs when the load was last looked at."""
+        """Services on which the expert is ready that had most pairs when the load was last looked
+        at.
+        """
         return int(self._fleet.laid.counts.flat[self._hottest])
 
     async def run(self) -> None:
@@ -99,15 +109,18 @@ class Balancer:
                 except Exception as error:  # noqa: BLE001 -- the boundary of planning: requests are served meanwhile
                     logger.warning("no placement was planned: %s", failure_of(error, "planning"))
                     self._fail()
-                seconds = max(self._settings.rebalance_seconds, (self._now() - began) / MAX_PLANNING)
+                seconds = max(
+                    self._settings.rebalance_seconds, (self._now() - began) / MAX_PLANNING
+                )
         finally:
             await self._planner.close()
 
     async def preview(self, strategy: Strategy) -> Judged:
         """What would be changed for the load of late. Changes nothing.
 
-        Raises BadState while too few steps have been seen, or a service does not answer; Overloaded when expert memory
-        does not suffice, or too many plans are being waited for; and what the planner does.
+        Raises BadState while too few steps have been seen, or a service does not answer; Overloaded
+        when expert memory does not suffice, or too many plans are being waited for; and what the
+        planner does.
         """
         return (await self._plans.make(strategy)).judged
 
@@ -118,7 +131,9 @@ class Balancer:
         """
         return await self.preview(Static(target))
 
-    async def begin(self, name: str, strategy: Strategy, *, force: bool = False) -> tuple[Operation, Judged]:
+    async def begin(
+        self, name: str, strategy: Strategy, *, force: bool = False
+    ) -> tuple[Operation, Judged]:
         """Plan and begin to carry it out, or give the operation of that name and its plan.
 
         Raises as `preview` and `Fleet.change` do.
@@ -126,43 +141,68 @@ class Balancer:
         kind = type(strategy).__name__.lower()
         known = self._fleet.operations.known(name)
         if known is not None and known.failure is None and isinstance(known.goal, Planned):
-            same = replace(known.goal, strategy=kind)  # which is refused, if it is of another strategy
+            same = replace(
+                known.goal, strategy=kind
+            )  # which is refused, if it is of another strategy
             return self._fleet.change(name, same, force=force), known.goal.judged
         made = await self._plans.make(strategy)
-        operation = self._fleet.change(name, Planned(strategy=kind, judged=made.judged), force=force)
-        assert isinstance(operation.goal, Planned), "it is that goal, or an equal one that was begun meanwhile"
+        operation = self._fleet.change(
+            name, Planned(strategy=kind, judged=made.judged), force=force
+        )
+        assert isinstance(operation.goal, Planned), (
+            "it is that goal, or an equal one that was begun meanwhile"
+        )
         if operation.goal.judged is made.judged and made.judged.plan.moves:
             self._follow(operation, made)
         return operation, operation.goal.judged
 
     async def look(self) -> None:
-        """Judge what was done; then plan, and begin to carry it out where that is worth it. Raises ServingError."""
+        """Judge what was done; then plan, and begin to carry it out where that is worth it. Raises
+        ServingError.
+        """
         if not await self._is_followed_up() or not self._is_due():
             return
         self._num_steps_seen = self._watch.num_steps
         self._hottest = int(self._watch.monitor.smoothed().tokens.argmax())
         made = await self._plans.make(Balanced())
         self.latest = made.judged
-        is_worth = made.judged.plan.moves and self._hysteresis.is_worth(await self._plans.gains(made))
+        is_worth = made.judged.plan.moves and self._hysteresis.is_worth(
+            await self._plans.gains(made)
+        )
         if not is_worth:
             self.num_plans["too_little"] += 1
-        elif self._is_quiet() and self._plans.hosts() == made.hosts:  # as it was when it was planned
+        elif (
+            self._is_quiet() and self._plans.hosts() == made.hosts
+        ):  # as it was when it was planned
             self._begin_own(made)
 
     def _is_due(self) -> bool:
-        is_new = self._watch.num_steps - self._num_steps_seen >= NEW * self._settings.rebalance_steps
+        is_new = (
+            self._watch.num_steps - self._num_steps_seen >= NEW * self._settings.rebalance_steps
+        )
         is_known = is_new and self._plans.has_seen_enough
         is_time = self._settings.rebalance and not self._hysteresis.seconds_left(self._now())
         return is_known and is_time and self._is_quiet()
 
     def _is_quiet(self) -> bool:
-        """Whether nothing is under way, by this router or another, and nothing has to be done first."""
+        """Whether nothing is under way, by this router or another, and nothing has to be done
+        first.
+        """
         fleet, hosts = self._fleet, self._plans.hosts()
-        if not fleet.is_complete or fleet.operations.current is not None or not fleet.transfers.is_idle():
+        if (
+            not fleet.is_complete
+            or fleet.operations.current is not None
+            or not fleet.transfers.is_idle()
+        ):
             return False
-        if any(peer.is_live and (peer.is_suspect or fleet.survey.trouble(peer)) for peer in fleet.peers):
+        if any(
+            peer.is_live and (peer.is_suspect or fleet.survey.trouble(peer)) for peer in fleet.peers
+        ):
             return False
-        if any(host.loading or host.retiring or (host.is_draining and (host.hosted or host.refused)) for host in hosts):
+        if any(
+            host.loading or host.retiring or (host.is_draining and (host.hosted or host.refused))
+            for host in hosts
+        ):
             return False
         if not fleet.laid.num_below(fleet.wanted.coverage):  # which is quicker to see than to plan
             return True
@@ -172,15 +212,20 @@ class Balancer:
     def _begin_own(self, made: Made) -> None:
         self._num_own += 1
         goal = Planned(strategy="balanced", judged=made.judged, ends_when_outdated=True)
-        # Forced as the keeper's: where memory does not hold the coverage, less is better than nothing.
-        operation = self._fleet.operations.begin(f"{self._name}-{self._num_own}", goal, force=True, is_own=True)
+        # Forced as the keeper's: where memory does not hold the coverage, less is better than
+        # nothing.
+        operation = self._fleet.operations.begin(
+            f"{self._name}-{self._num_own}", goal, force=True, is_own=True
+        )
         self.num_plans["carried_out"] += 1
         self._follow(operation, made)
 
     def _follow(self, operation: Operation, made: Made) -> None:
         self._drop_unfinished()
         plan = made.judged.plan
-        outcome = PlanOutcome(operation.name, len(plan.moves), float(plan.before.sum()), float(plan.after.sum()))
+        outcome = PlanOutcome(
+            operation.name, len(plan.moves), float(plan.before.sum()), float(plan.after.sum())
+        )
         self.outcomes = (outcome, *self.outcomes)[:MAX_OUTCOMES]
         self._followed = _Followed(operation, made)
 
@@ -205,7 +250,9 @@ class Balancer:
         return True
 
     async def _judge(self, followed: _Followed) -> None:
-        """Compare what the load that came takes with what it would have taken; its costs are those of the plan."""
+        """Compare what the load that came takes with what it would have taken; its costs are those
+        of the plan.
+        """
         hosts, made = self._plans.hosts(), followed.made
         if [host.address for host in hosts] != [host.address for host in made.hosts]:
             self._hysteresis.note_end(self._now())
@@ -220,14 +267,22 @@ class Balancer:
         else:
             self._hysteresis.note_end(self._now())
         logger.info(
-            "operation %s moved %d experts: a step's experts were to be done %.1f%% sooner, and are %.1f%%",
-            *(outcome.operation, outcome.num_moves, 100 * outcome.predicted_gain, 100 * achieved_gain),
+            "operation %s moved %d experts: a step's experts were to be done %.1f%% sooner, and "
+            "are %.1f%%",
+            *(
+                outcome.operation,
+                outcome.num_moves,
+                100 * outcome.predicted_gain,
+                100 * achieved_gain,
+            ),
         )
 
     def _drop_unfinished(self) -> None:
         """Forget the last plan, where it was not carried out to its end."""
         followed, self._followed = self._followed, None
-        if followed is not None and (not followed.operation.has_ended or followed.operation.failure is not None):
+        if followed is not None and (
+            not followed.operation.has_ended or followed.operation.failure is not None
+        ):
             self.outcomes = self.outcomes[1:]
 
     def _fail(self) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-# A plan that gained less than this share of what was predicted was made for a load that did not last.
+# A plan that gained less than this share of what was predicted was made for a load that did not
+# last.
 LEAST_KEPT = 0.5
 # The wait doubles with each such plan, up to so many times the cooldown.
 MAX_WAITS = 32.0
@@ -11,9 +12,10 @@ MAX_WAITS = 32.0
 class Hysteresis:
     """Keeps placements from going to and fro; times are seconds of any one clock.
 
-    A plan has to gain `least_gain`, a share of the step's expert time, by every load it is judged by. After one that
-    was carried out nothing is done for `cooldown_seconds`: twice as long for each one that fell far short of what was
-    predicted or failed, half as long again for each that did not, and never less than that.
+    A plan has to gain `least_gain`, a share of the step's expert time, by every load it is judged
+    by. After one that was carried out nothing is done for `cooldown_seconds`: twice as long for
+    each one that fell far short of what was predicted or failed, half as long again for each that
+    did not, and never less than that.
     """
 
     def __init__(self, least_gain: float, cooldown_seconds: float) -> None:
@@ -39,7 +41,9 @@ class Hysteresis:
         self._not_before = now + self.wait_seconds
 
     def note_failure(self, now: float, draw: float) -> None:
-        """A plan could not be carried out; `draw`, from 0 to 1, is random: of two planners one is to get ahead."""
+        """A plan could not be carried out; `draw`, from 0 to 1, is random: of two planners one is
+        to get ahead.
+        """
         self._wait(now, has_kept=False)
         self._not_before = now + (0.5 + draw) * self.wait_seconds
 

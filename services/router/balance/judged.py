@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from services.router.arrays import Floats
 from services.router.load.imbalance import imbalance
 from services.router.planning.goals import Goal, WantedHosting
+from services.router.planning.host import Host
 from services.router.planning.plan import Plan
-from services.router.planning.targets import Host, Target
+from services.router.planning.targets import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,9 @@ class Judged:
 
 @dataclass(frozen=True)
 class Planned(Goal):
-    """What was planned. Two of one strategy are the same goal: who asks again for an operation has no other plan."""
+    """What was planned. Two of one strategy are the same goal: who asks again for an operation has
+    no other plan.
+    """
 
     strategy: str
     judged: Judged = field(compare=False)
@@ -41,4 +44,7 @@ class Planned(Goal):
 
     def __str__(self) -> str:
         plan = self.judged.plan
-        return f"{self.strategy} plan of {len(plan.moves)} loads and {len(plan.unloads)} replicas given up"
+        return (
+            f"{self.strategy} plan of {len(plan.moves)} loads and {len(plan.unloads)} replicas "
+            "given up"
+        )

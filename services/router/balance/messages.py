@@ -21,7 +21,9 @@ def strategy_of(strategy: "router_pb2.PlanStrategy.ValueType") -> Strategy:
         case router_pb2.PLAN_STRATEGY_EPLB:
             return Eplb()
         case _:
-            raise InvalidRequest(f"strategy is {strategy}; it must be from 0 to {router_pb2.PLAN_STRATEGY_EPLB}")
+            raise InvalidRequest(
+                f"strategy is {strategy}; it must be from 0 to {router_pb2.PLAN_STRATEGY_EPLB}"
+            )
 
 
 def plan_message(
@@ -62,7 +64,8 @@ def _target_message(target: Target, model_digest: str) -> router_pb2.TargetPlace
 
 
 def _outcome_message(outcome: PlanOutcome) -> router_pb2.PlanOutcome:
-    # In proportion to the time before: the load that came since may be another, and is no merit or fault of the plan.
+    # In proportion to the time before: the load that came since may be another, and is no merit or
+    # fault of the plan.
     achieved_gain = outcome.achieved_gain
     achieved_nanos = 0.0 if achieved_gain is None else (1 - achieved_gain) * outcome.before_nanos
     return router_pb2.PlanOutcome(

@@ -1,15 +1,18 @@
-"""What became of plans that were carried out: what they were to gain, and what they gained under the load that came."""
+"""What became of plans that were carried out: what they were to gain, and what they gained under
+the load that came.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class PlanOutcome:
-    """The time that experts take a mean step, in nanoseconds, by the costs that the plan was made with.
+    """The time that experts take a mean step, in nanoseconds, by the costs that the plan was made
+    with.
 
-    `before_nanos` and `predicted_nanos` are of the load that was planned for, without and with the plan. Of the load
-    that came afterwards `unchanged_nanos` is what it would have taken without the plan, `achieved_nanos` what it takes
-    with what is hosted; None while too few steps have come.
+    `before_nanos` and `predicted_nanos` are of the load that was planned for, without and with the
+    plan. Of the load that came afterwards `unchanged_nanos` is what it would have taken without the
+    plan, `achieved_nanos` what it takes with what is hosted; None while too few steps have come.
     """
 
     operation: str

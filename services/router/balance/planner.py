@@ -1,4 +1,6 @@
-"""Plans in a process of its own, so that planning takes nothing from serving but what is left over."""
+"""Plans in a process of its own, so that planning takes nothing from serving but what is
+left over.
+"""
 
 import asyncio
 import logging
@@ -14,7 +16,8 @@ from services.wire.errors import DeadlinePassed, Overloaded, ServingError, Unava
 logger = logging.getLogger(__name__)
 
 WORKER = "services.router.balance.worker"
-# A plan of the largest models takes a second or two; with a low priority on a busy machine ten times that.
+# A plan of the largest models takes a second or two; with a low priority on a busy machine ten
+# times that.
 PLAN_SECONDS = 60.0
 MAX_WAITING = 8
 
@@ -25,8 +28,8 @@ Outcome = TypeVar("Outcome")
 class Planner:
     """Calls functions in a spawned process: one at a time, each with a deadline.
 
-    The process is started when it is first needed, and anew after it died or was ended for taking too long; it ends
-    with `close`, or by itself when this process is gone.
+    The process is started when it is first needed, and anew after it died or was ended for taking
+    too long; it ends with `close`, or by itself when this process is gone.
     """
 
     def __init__(self, plan_seconds: float = PLAN_SECONDS) -> None:
@@ -42,12 +45,16 @@ class Planner:
         return None if self._process is None else self._process.pid
 
     async def run(
-        self, function: Callable[Arguments, Outcome], *arguments: Arguments.args, **named: Arguments.kwargs
+        self,
+        function: Callable[Arguments, Outcome],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
     ) -> Outcome:
-        """What `function`, of a module without torch, returns there; raises the ServingError that it raises.
+        """What `function`, of a module without torch, returns there; raises the ServingError that
+        it raises.
 
-        Raises DeadlinePassed when it takes too long, Unavailable when the process dies or the planner is closed, and
-        Overloaded when too many are waiting.
+        Raises DeadlinePassed when it takes too long, Unavailable when the process dies or the
+        planner is closed, and Overloaded when too many are waiting.
         """
         if self._num_waiting >= MAX_WAITING:
             raise Overloaded(f"{self._num_waiting} plans are being waited for")
@@ -72,7 +79,9 @@ class Planner:
         except TimeoutError:
             raise DeadlinePassed(f"planning took more than {self._plan_seconds:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise Unavailable("the planning process died; it is started anew with the next plan") from None
+            raise Unavailable(
+                "the planning process died; it is started anew with the next plan"
+            ) from None
         except OSError as error:
             raise Unavailable(f"the planning process cannot be started: {error}") from error
         finally:
@@ -101,7 +110,12 @@ class Planner:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C reaches the router alone, which ends this one
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env={
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "MKL_NUM_THREADS": "1",
+                },
             )
             logger.debug("planning in process %d", self._process.pid)
         return self._process

@@ -1,4 +1,6 @@
-"""Makes plans for the load of late: with what the services host, what they take, and how long it takes them."""
+"""Makes plans for the load of late: with what the services host, what they take, and how long it
+takes them.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
@@ -13,15 +15,16 @@ from services.router.hosting.fleet import Fleet
 from services.router.load.load import ExpertLoad
 from services.router.load.watch import RoutingWatch
 from services.router.planning.costs import Costs
+from services.router.planning.host import Host
 from services.router.planning.plan import plan, step_nanos
 from services.router.planning.strategy import Strategy
-from services.router.planning.targets import Host
 from services.wire.errors import BadState
 from services.wire.expert_key import ExpertKey
 
 # How often a plan is made anew since what is hosted has changed while it was made.
 MAX_PLANS = 3
-# What a layer takes the router longer in which it chooses among replicas, on the path, as `bench.generate` shows it.
+# What a layer takes the router longer in which it chooses among replicas, on the path, as
+# `bench.generate` shows it.
 CHOOSING_NANOS = 200_000
 
 
@@ -37,13 +40,16 @@ class Made:
 class Plans:
     """Makes and judges plans in the planner's process.
 
-    They are made for the load of all steps, of decode and prefill alike: in their mean each kind weighs as much as it
-    takes of the experts' time, which is what a plan is to shorten. The smoothed load is what they are made for, since a
-    topic that has just come does not count for all yet; the window's is what they are judged by besides, since one that
-    has just gone does not count there any more.
+    They are made for the load of all steps, of decode and prefill alike: in their mean each kind
+    weighs as much as it takes of the experts' time, which is what a plan is to shorten. The
+    smoothed load is what they are made for, since a topic that has just come does not count for all
+    yet; the window's is what they are judged by besides, since one that has just gone does not
+    count there any more.
     """
 
-    def __init__(self, fleet: Fleet, watch: RoutingWatch, planner: Planner, num_steps_needed: int) -> None:
+    def __init__(
+        self, fleet: Fleet, watch: RoutingWatch, planner: Planner, num_steps_needed: int
+    ) -> None:
         self._fleet = fleet
         self._watch = watch
         self._planner = planner
@@ -57,12 +63,16 @@ class Plans:
     async def make(self, strategy: Strategy) -> Made:
         """A plan for what is hosted now.
 
-        Raises BadState while too few steps have been seen, or a service does not answer, and what `plan` and the
-        planner do.
+        Raises BadState while too few steps have been seen, or a service does not answer, and what
+        `plan` and the planner do.
         """
         for _ in range(MAX_PLANS):
             self._check_ready()
-            hosts, load, num_steps = self.hosts(), self._watch.monitor.smoothed(), self._watch.monitor.num_steps()
+            hosts, load, num_steps = (
+                self.hosts(),
+                self._watch.monitor.smoothed(),
+                self._watch.monitor.num_steps(),
+            )
             costs = self._costs(hosts, load)
             made = await self._planner.run(plan, load, hosts, costs, self._fleet.wanted, strategy)
             if self.hosts() == hosts:
@@ -70,19 +80,27 @@ class Plans:
         return Made(Judged(made, num_steps), hosts, costs)
 
     async def gains(self, made: Made) -> tuple[float, float]:
-        """What is saved of a step's expert time: by the load that the plan was made for, and in the last window.
+        """What is saved of a step's expert time: by the load that the plan was made for, and in the
+        last window.
 
-        Less what choosing takes the router in layers that would have replicas to choose from, and have none now.
+        Less what choosing takes the router in layers that would have replicas to choose from, and
+        have none now.
         """
         planned = made.judged.plan
-        num_more = _num_with_choice(planned.target.values()) - _num_with_choice(host.hosted for host in made.hosts)
+        num_more = _num_with_choice(planned.target.values()) - _num_with_choice(
+            host.hosted for host in made.hosts
+        )
         choosing = CHOOSING_NANOS * num_more
         before, after = await self.window_nanos(made, made.hosts, _as_planned(made))
         planned_before, planned_after = float(planned.before.sum()), float(planned.after.sum())
         return gain(planned_before, planned_after + choosing), gain(before, after + choosing)
 
-    async def window_nanos(self, made: Made, before: Sequence[Host], after: Sequence[Host]) -> tuple[float, float]:
-        """The time that experts take in a mean step of the last window, by a plan's costs: before and after."""
+    async def window_nanos(
+        self, made: Made, before: Sequence[Host], after: Sequence[Host]
+    ) -> tuple[float, float]:
+        """The time that experts take in a mean step of the last window, by a plan's costs: before
+        and after.
+        """
         load, costs, wanted = self._watch.monitor.load(), made.costs, self._fleet.wanted
         nanos_before = await self._planner.run(step_nanos, load, before, costs, wanted)
         return nanos_before, await self._planner.run(step_nanos, load, after, costs, wanted)
@@ -96,7 +114,10 @@ class Plans:
             raise BadState("the router is starting: its experts are not all hosted yet")
         for peer in self._fleet.peers:
             if peer.is_live and peer.is_suspect:
-                raise BadState(f"expert service {peer.address} does not answer; wait until it does, or drain it")
+                raise BadState(
+                    f"expert service {peer.address} does not answer; wait until it does, or drain "
+                    "it"
+                )
             if peer.is_live and (trouble := self._fleet.survey.trouble(peer)) is not None:
                 raise BadState(trouble)
         if not self.has_seen_enough:
@@ -112,7 +133,10 @@ class Plans:
 
 def _as_planned(made: Made) -> Sequence[Host]:
     target = made.judged.plan.target
-    return [replace(host, hosted=target.get(host.address, frozenset()), loading=frozenset()) for host in made.hosts]
+    return [
+        replace(host, hosted=target.get(host.address, frozenset()), loading=frozenset())
+        for host in made.hosts
+    ]
 
 
 def _num_with_choice(hosted: Iterable[Set[ExpertKey]]) -> int:

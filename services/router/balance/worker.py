@@ -1,4 +1,6 @@
-"""The planning process: reads calls from its stdin, answers on its stdout, and ends when its stdin does."""
+"""The planning process: reads calls from its stdin, answers on its stdout, and ends when its stdin
+does.
+"""
 
 import ctypes
 import os
@@ -17,7 +19,9 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Answer calls one by one. What a function raises that is no ServingError ends the process, with a traceback."""
+    """Answer calls one by one. What a function raises that is no ServingError ends the process,
+    with a traceback.
+    """
     parent = os.getppid()
     if sys.platform.startswith("linux"):  # elsewhere the end of stdin is noticed between two calls
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

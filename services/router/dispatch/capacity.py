@@ -8,12 +8,16 @@ from services.router.arrays import Indices
 
 
 def capacity_of(factor: float, num_tokens: int, top_k: int, num_experts: int) -> int:
-    """C = ceil(factor * tokens * k / experts), the usual definition (GShard, Switch Transformer)."""
+    """C = ceil(factor * tokens * k / experts), the usual definition (GShard, Switch
+    Transformer).
+    """
     return math.ceil(factor * num_tokens * top_k / num_experts)
 
 
 def overflowed(experts: Indices, num_experts: int, capacity: int) -> Indices:
-    """Positions in the flat pairs beyond their expert's capacity; earlier tokens keep their places."""
+    """Positions in the flat pairs beyond their expert's capacity; earlier tokens keep
+    their places.
+    """
     order = np.argsort(experts, kind="stable")
     counts = np.bincount(experts, minlength=num_experts)
     starts = np.cumsum(counts) - counts

@@ -1,4 +1,6 @@
-"""How what the services return becomes a layer's output: pairs' rows weighted here, or services' sums added up."""
+"""How what the services return becomes a layer's output: pairs' rows weighted here, or services'
+sums added up.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +18,9 @@ from services.wire.row_bytes import rows_of
 
 @dataclass(slots=True)
 class Returned:
-    """What a service made of a share: the positions of the pairs it computed, and bytes of whole rows of `dtype`."""
+    """What a service made of a share: the positions of the pairs it computed, and bytes of whole
+    rows of `dtype`.
+    """
 
     share: FramePairs
     positions: Indices
@@ -39,7 +43,9 @@ class Combination(Protocol):
     def num_rows(self, share: FramePairs, num_computed: int) -> int:
         """How many rows a service returns for a share of which it computed so many pairs."""
 
-    def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
+    ) -> torch.Tensor:
         """The layer's output [tokens, width] like `hidden`, of `weights` [tokens, k].
 
         Rows of pairs that were not computed are wrong; their sequences have ended.
@@ -47,27 +53,36 @@ class Combination(Protocol):
 
 
 class ExactCombine:
-    """Weighs and sums in slot order, so that bits depend neither on who computed a row nor on the order of replies."""
+    """Weighs and sums in slot order, so that bits depend neither on who computed a row nor on the
+    order of replies.
+    """
 
     sums_on_services = False
 
     def num_rows(self, share: FramePairs, num_computed: int) -> int:
         return num_computed
 
-    def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
+    ) -> torch.Tensor:
         if kernels.AVAILABLE and returned and hidden.is_cpu:
             dtype, width = returned[0].dtype, hidden.shape[1]
             if kernels.combines(dtype, weights, width, hidden.dtype):
                 replies = [(part.data, part.positions) for part in returned]
                 return kernels.combine(replies, weights, width, dtype, hidden.dtype)
-        rows = self._in_order(returned, weights.numel(), hidden.shape[1]).to(hidden.device, non_blocking=True)
+        rows = self._in_order(returned, weights.numel(), hidden.shape[1]).to(
+            hidden.device, non_blocking=True
+        )
         weighted = rows.view(*weights.shape, -1) * weights[..., None]
-        # A sum of one term is that term; torch takes several times as long for it as for the product.
+        # A sum of one term is that term; torch takes several times as long for it as for the
+        # product.
         return (weighted.sum(1) if weights.shape[1] > 1 else weighted[:, 0]).to(hidden.dtype)
 
     @staticmethod
     def _in_order(returned: Sequence[Returned], num_pairs: int, hidden_size: int) -> torch.Tensor:
-        """The rows of all pairs, [pairs, hidden]; never write to it. Of a pair that was not computed they are zero."""
+        """The rows of all pairs, [pairs, hidden]; never write to it. Of a pair that was not
+        computed they are zero.
+        """
         if len(returned) == 1 and len(returned[0].positions) == num_pairs:
             return returned[0].rows(hidden_size)  # all of them, in order already
         if not returned:
@@ -81,14 +96,18 @@ class ExactCombine:
 
 
 class PartialCombine:
-    """Adds the services' sums in float32, in the order of services; bits depend on who computes what."""
+    """Adds the services' sums in float32, in the order of services; bits depend on who computes
+    what.
+    """
 
     sums_on_services = True
 
     def num_rows(self, share: FramePairs, num_computed: int) -> int:
         return len(share.rows) if num_computed else 0
 
-    def __call__(self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
+    ) -> torch.Tensor:
         parts = [part for part in returned if part.data]
         if not parts:
             return torch.zeros_like(hidden)

@@ -1,4 +1,6 @@
-"""Scatter and gather: a layer's rows go to the services that host its experts, and come back to be combined."""
+"""Scatter and gather: a layer's rows go to the services that host its experts, and come back to be
+combined.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from services.router.load.watch import RoutingWatch
 from services.router.peers.stream import TimedReply
 from services.router.times.receipt import ReplyTimes
 from services.wire.errors import ServingError
-from services.wire.frames import Weights
+from services.wire.received import Weights
 
 UNSERVED_SECONDS = 10.0
 
@@ -32,10 +34,10 @@ UNSERVED_SECONDS = 10.0
 class Dispatcher:
     """Computes a layer's routed experts on the services of the current placement.
 
-    Rows travel in `wire_dtype`, with checksums unless told otherwise. `watch`, where given, sees the routing;
-    `capacity_factor` turns the capacity guard on. Pairs that a service does not compute are sent again, to another
-    replica where there is one; for `unserved_seconds` from the first failure on they wait for one that can compute
-    them.
+    Rows travel in `wire_dtype`, with checksums unless told otherwise. `watch`, where given, sees
+    the routing; `capacity_factor` turns the capacity guard on. Pairs that a service does not
+    compute are sent again, to another replica where there is one; for `unserved_seconds` from the
+    first failure on they wait for one that can compute them.
     """
 
     def __init__(
@@ -64,10 +66,15 @@ class Dispatcher:
             checksums=frame_checksums,
         )
         self._gather = Gather(
-            hidden_size=hidden_size, wire_dtype=wire_dtype, combine=combine, checksums=frame_checksums
+            hidden_size=hidden_size,
+            wire_dtype=wire_dtype,
+            combine=combine,
+            checksums=frame_checksums,
         )
         self._failures = FailureLog()
-        self._news = asyncio.Event()  # another one for each piece of news, so that none is missed or seen twice
+        self._news = (
+            asyncio.Event()
+        )  # another one for each piece of news, so that none is missed or seen twice
 
     def place(self, placement: Placement) -> None:
         """Use another placement, from the next layer and the next attempt on."""
@@ -90,8 +97,8 @@ class Dispatcher:
     ) -> torch.Tensor:
         """The weighted sum of each row's experts, [tokens, hidden].
 
-        How they are summed, and how far the sum depends on who computed a row, is the combine's. Rows whose experts
-        nobody can compute end their sequences; the step goes on.
+        How they are summed, and how far the sum depends on who computed a row, is the combine's.
+        Rows whose experts nobody can compute end their sequences; the step goes on.
         """
         gate_began = step.clock.ended
         scatter_began = step.clock.charge("gate")
@@ -127,12 +134,21 @@ class Dispatcher:
     ) -> tuple[torch.Tensor, ...]:
         """Rows, experts and, where services sum, weights: of all that is not padding."""
         if hidden.shape[0] > step.num_tokens:
-            hidden, index, weights = hidden[: step.num_tokens], index[: step.num_tokens], weights[: step.num_tokens]
+            hidden, index, weights = (
+                hidden[: step.num_tokens],
+                index[: step.num_tokens],
+                weights[: step.num_tokens],
+            )
         rows = hidden.to(self._wire_dtype)
         return (rows, index, weights.float()) if self._combine.sums_on_services else (rows, index)
 
     def _outgoing(
-        self, step: Step, layer: int, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor | None = None
+        self,
+        step: Step,
+        layer: int,
+        hidden: torch.Tensor,
+        index: torch.Tensor,
+        weights: torch.Tensor | None = None,
     ) -> Outgoing:
         experts: Indices = index.numpy().reshape(-1).astype(np.int64, copy=False)
         if step.wants_routed_experts:
@@ -140,7 +156,9 @@ class Dispatcher:
         top_k = index.shape[1]
         if self._capacity_factor is not None:
             experts = self._guard(step, experts, top_k)
-        sent = None if weights is None else _sendable(step, layer, weights.reshape(-1).numpy(), top_k)
+        sent = (
+            None if weights is None else _sendable(step, layer, weights.reshape(-1).numpy(), top_k)
+        )
         return Outgoing(layer, hidden.contiguous(), experts, sent, top_k)
 
     def _guard(self, step: Step, experts: Indices, top_k: int) -> Indices:
@@ -162,7 +180,8 @@ class Dispatcher:
         times: list[ReplyTimes],
         on_the_way: Callable[[], None] | None = None,
     ) -> tuple[Gathered, int]:
-        """Send an attempt's frames and wait for all of their answers; also when the last one was sent.
+        """Send an attempt's frames and wait for all of their answers; also when the last one was
+        sent.
 
         `on_the_way` is called meanwhile. The times of the replies are added to `times`.
         """
@@ -176,13 +195,17 @@ class Dispatcher:
             for call in calls:
                 try:
                     answers.append((call, await call.answered))
-                except ServingError as error:  # by its traceback it would keep itself, and the layer's rows
+                except (
+                    ServingError
+                ) as error:  # by its traceback it would keep itself, and the layer's rows
                     answers.append((call, error.with_traceback(None)))
         finally:
             for call in calls:  # whatever is not answered by now is not waited for
                 call.release()
         replies = [answer.times for _, answer in answers if isinstance(answer, TimedReply)]
-        lost = next((call.address for call, answer in answers if isinstance(answer, ServingError)), None)
+        lost = next(
+            (call.address for call, answer in answers if isinstance(answer, ServingError)), None
+        )
         step.clock.charge_gather(replies, lost)
         times += replies
         gathered = self._gather(step, outgoing.layer, answers)
@@ -190,7 +213,12 @@ class Dispatcher:
         return gathered, scatter_ended
 
     async def _finish(
-        self, step: Step, outgoing: Outgoing, gathered: Gathered, spans: LayerSpans, times: list[ReplyTimes]
+        self,
+        step: Step,
+        outgoing: Outgoing,
+        gathered: Gathered,
+        spans: LayerSpans,
+        times: list[ReplyTimes],
     ) -> None:
         """Send what failed again until all of it is in `gathered`, or its sequences have ended."""
         loop = asyncio.get_running_loop()
@@ -207,7 +235,9 @@ class Dispatcher:
             gathered.returned += latest.returned
 
     async def _next_attempt(self, step: Step, unfinished: Unfinished) -> Attempt | None:
-        """Wait until something can be sent again; None when nothing is left, or the time for it is up."""
+        """Wait until something can be sent again; None when nothing is left, or the time for it is
+        up.
+        """
         loop = asyncio.get_running_loop()
         while unfinished.drop_ended(step):
             for rows, error in (hopeless := unfinished.hopeless(self.placement)):

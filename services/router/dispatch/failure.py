@@ -13,7 +13,9 @@ LOG_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceFailure:
-    """One service's failure to compute pairs: `reason` is a word for metrics, `message` a sentence for people."""
+    """One service's failure to compute pairs: `reason` is a word for metrics, `message` a sentence
+    for people.
+    """
 
     address: str
     reason: str
@@ -22,7 +24,9 @@ class ServiceFailure:
 
 @dataclass(frozen=True, slots=True)
 class FailedPairs:
-    """Positions in the flat [tokens x k] pairs that were not computed; without `failure` nobody was asked to."""
+    """Positions in the flat [tokens x k] pairs that were not computed; without `failure` nobody was
+    asked to.
+    """
 
     positions: Indices
     failure: ServiceFailure | None
@@ -37,7 +41,10 @@ class FailureLog:
     def note(self, failed: FailedPairs, layer: int) -> None:
         """Pairs of a layer were not computed, and are sent again."""
         failure, now = failed.failure, time.monotonic()
-        if failure is None or now - self._logged.get((failure.address, failure.reason), -LOG_SECONDS) < LOG_SECONDS:
+        if (
+            failure is None
+            or now - self._logged.get((failure.address, failure.reason), -LOG_SECONDS) < LOG_SECONDS
+        ):
             return
         self._logged[failure.address, failure.reason] = now
         num_pairs = len(failed.positions)

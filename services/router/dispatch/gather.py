@@ -1,4 +1,6 @@
-"""A layer's answers as they came back: rows to combine, and the pairs that must be sent again, with the reason."""
+"""A layer's answers as they came back: rows to combine, and the pairs that must be sent again, with
+the reason.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ from services.router.engine.step import Step
 from services.router.peers.call_failures import FrameLost
 from services.router.peers.stream import TimedReply
 from services.wire.errors import InvalidRequest, ServingError
-from services.wire.frames import ReceivedReply
 from services.wire.outcomes import FrameError, PairFailure
+from services.wire.received import ReceivedReply
 
 Reason: TypeAlias = "expert_pb2.PairFailureReason.ValueType"
 
@@ -44,16 +46,22 @@ class _BadReply(Exception):
 
 
 class Gather:
-    """Checks answers; with `checksums` they must have one. What another attempt cannot mend ends its sequences."""
+    """Checks answers; with `checksums` they must have one. What another attempt cannot mend ends
+    its sequences.
+    """
 
-    def __init__(self, *, hidden_size: int, wire_dtype: torch.dtype, combine: Combination, checksums: bool) -> None:
+    def __init__(
+        self, *, hidden_size: int, wire_dtype: torch.dtype, combine: Combination, checksums: bool
+    ) -> None:
         self._hidden_size = hidden_size
         self._row_bytes = hidden_size * wire_dtype.itemsize
         self._wire_dtype = wire_dtype
         self._combine = combine
         self._checksums = checksums
 
-    def __call__(self, step: Step, layer: int, answers: Sequence[tuple[Call, TimedReply | ServingError]]) -> Gathered:
+    def __call__(
+        self, step: Step, layer: int, answers: Sequence[tuple[Call, TimedReply | ServingError]]
+    ) -> Gathered:
         """Sort the answers of one attempt; each call's span ends."""
         gathered = Gathered([], [])
         for call, answer in answers:
@@ -66,16 +74,23 @@ class Gather:
                 call.span.end(None, attempt=call.attempt, failure=str(answer))
         return gathered
 
-    def _take(self, step: Step, layer: int, call: Call, reply: ReceivedReply, into: Gathered) -> str:
+    def _take(
+        self, step: Step, layer: int, call: Call, reply: ReceivedReply, into: Gathered
+    ) -> str:
         """Take a reply apart; returns what is wrong with it, if anything."""
-        if self._checksums and not reply.has_checksum:  # it, or the frame, was damaged where its parts begin and end
+        if (
+            self._checksums and not reply.has_checksum
+        ):  # it, or the frame, was damaged where its parts begin and end
             message = f"{call.address} answered without the checksum that was asked for"
             into.failed.append(_whole(call, "corrupted", message))
             return message
         if reply.error is not None:
             return _refused(step, layer, call, reply.error, into)
         try:
-            positions, failed = call.share.positions, _failed_pairs(call, reply.failures) if reply.failures else ()
+            positions, failed = (
+                call.share.positions,
+                _failed_pairs(call, reply.failures) if reply.failures else (),
+            )
             if failed:
                 positions = np.delete(positions, np.concatenate([pairs for _, pairs in failed]))
             self._check_rows(call, reply, len(positions))
@@ -83,7 +98,9 @@ class Gather:
             into.failed.append(_whole(call, "bad_reply", str(error)))
             return str(error)
         if len(positions):
-            into.returned.append(Returned(call.share, positions, reply.rows_bytes, self._wire_dtype))
+            into.returned.append(
+                Returned(call.share, positions, reply.rows_bytes, self._wire_dtype)
+            )
         for reason, pairs in failed:
             _sort_out(step, layer, call, reason, pairs, into)
         return "some pairs were not computed" if failed else ""
@@ -101,16 +118,25 @@ class Gather:
 
 def _refused(step: Step, layer: int, call: Call, error: FrameError, into: Gathered) -> str:
     message = f"{call.address} refused a frame: {error.message}"
-    if error.status_code == _INVALID_ARGUMENT:  # by no fault of the service: every other one would say the same
+    if (
+        error.status_code == _INVALID_ARGUMENT
+    ):  # by no fault of the service: every other one would say the same
         expert = call.share.experts[0]
-        step.fail(call.share.rows, ServingError(f"expert {expert} of layer {layer} could not be computed: {message}"))
+        step.fail(
+            call.share.rows,
+            ServingError(f"expert {expert} of layer {layer} could not be computed: {message}"),
+        )
     else:
-        into.failed.append(_whole(call, "corrupted" if error.status_code == _DATA_LOSS else "refused", message))
+        into.failed.append(
+            _whole(call, "corrupted" if error.status_code == _DATA_LOSS else "refused", message)
+        )
     return message
 
 
 def _failed_pairs(call: Call, failures: Sequence[PairFailure]) -> list[tuple[Reason, Indices]]:
-    """The frame's pairs that were not computed, by reason. Raises _BadReply where they are not the frame's."""
+    """The frame's pairs that were not computed, by reason. Raises _BadReply where they are not the
+    frame's.
+    """
     failed = [(failure.reason, np.asarray(failure.pairs, dtype=np.int64)) for failure in failures]
     named = np.concatenate([pairs for _, pairs in failed])
     if len(named) and named.max() >= len(call.share.positions):
@@ -120,17 +146,23 @@ def _failed_pairs(call: Call, failures: Sequence[PairFailure]) -> list[tuple[Rea
     return failed
 
 
-def _sort_out(step: Step, layer: int, call: Call, reason: Reason, pairs: Indices, into: Gathered) -> None:
+def _sort_out(
+    step: Step, layer: int, call: Call, reason: Reason, pairs: Indices, into: Gathered
+) -> None:
     if not len(pairs):
         return
     share = call.share
-    subject = f"expert {share.experts[pairs[0]]} of layer {layer} was not computed by {call.address}"
+    subject = (
+        f"expert {share.experts[pairs[0]]} of layer {layer} was not computed by {call.address}"
+    )
     if reason in _REASONS:
         word, why = _REASONS[reason]
         failure = ServiceFailure(call.address, word, f"{subject}: {why}")
         into.failed.append(FailedPairs(share.positions[pairs], failure))
     else:  # cancelled, of which the sequences have ended already, or a reason that is none
-        step.fail(share.rows[share.pair_rows[pairs]], ServingError(f"{subject}: its reason is {reason}"))
+        step.fail(
+            share.rows[share.pair_rows[pairs]], ServingError(f"{subject}: its reason is {reason}")
+        )
 
 
 def _whole(call: Call, reason: str, message: str) -> FailedPairs:

@@ -15,14 +15,18 @@ from services.router.dispatch.shares import NOBODY
 from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream
 
-Replicas = npt.NDArray[np.bool_]  # [services, experts]: whether an expert of one layer is ready on a service
+Replicas = npt.NDArray[
+    np.bool_
+]  # [services, experts]: whether an expert of one layer is ready on a service
 
 # Far below gRPC's limit on messages, so that one frame does not hold up the others for long.
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 
 
 class Service(Protocol):
-    """An expert service as the dispatcher uses it: a stream for each lane, none while it is lost, and its pace."""
+    """An expert service as the dispatcher uses it: a stream for each lane, none while it is lost,
+    and its pace.
+    """
 
     @property
     def address(self) -> str: ...
@@ -38,7 +42,8 @@ class Service(Protocol):
 class Unhosted:
     """Why experts may be hosted by nobody: what is amiss with the services, in words.
 
-    It `is_final` where no service is left that could load them: whoever needs them has nothing to wait for.
+    It `is_final` where no service is left that could load them: whoever needs them has nothing to
+    wait for.
     """
 
     reasons: Sequence[str] = ()
@@ -52,8 +57,8 @@ NOTHING_AMISS = Unhosted()
 class Placement:
     """Services that frames can be sent to, and the experts of each layer that are ready on each.
 
-    `owners` has for each layer the service that alone computes an expert, NOBODY, or SEVERAL; `max_frame_bytes` is the
-    least that any of the services allows.
+    `owners` has for each layer the service that alone computes an expert, NOBODY, or SEVERAL;
+    `max_frame_bytes` is the least that any of the services allows.
     """
 
     services: Sequence[Service] = ()
@@ -64,12 +69,16 @@ class Placement:
     _choices: dict[int, Choices] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "owners", {layer: _owners(ready) for layer, ready in self.replicas.items()})
+        object.__setattr__(
+            self, "owners", {layer: _owners(ready) for layer, ready in self.replicas.items()}
+        )
 
     def choices(self, layer: int) -> Choices:
         """The services to choose from, for each expert of the layer that is on several."""
         found = self._choices.get(layer)
-        if found is None:  # made when the layer is first met: a placement may be replaced before it ever is
+        if (
+            found is None
+        ):  # made when the layer is first met: a placement may be replaced before it ever is
             found = self._choices[layer] = self._choices_of(layer)
         return found
 
@@ -92,15 +101,21 @@ class Placement:
         return {expert: tuple(order[:count]) for expert, order, count in found}
 
     def _preference(self, num_experts: int) -> Indices:
-        """A number that is random but fixed by expert and address, [services, experts]; the least is preferred."""
-        mixed = self._salts[:, None] ^ (np.arange(num_experts, dtype=np.uint32) * np.uint32(0x9E3779B1))
+        """A number that is random but fixed by expert and address, [services, experts]; the least
+        is preferred.
+        """
+        mixed = self._salts[:, None] ^ (
+            np.arange(num_experts, dtype=np.uint32) * np.uint32(0x9E3779B1)
+        )
         mixed = (mixed ^ (mixed >> np.uint32(15))) * np.uint32(0x85EBCA6B)
         preference: Indices = (mixed ^ (mixed >> np.uint32(13))).astype(np.int64)
         return preference
 
     @cached_property
     def _salts(self) -> npt.NDArray[np.uint32]:
-        return np.array([crc32(service.address.encode()) for service in self.services], dtype=np.uint32)
+        return np.array(
+            [crc32(service.address.encode()) for service in self.services], dtype=np.uint32
+        )
 
 
 def _owners(ready: Replicas) -> Indices:

@@ -14,12 +14,14 @@ from services.router.dispatch.shares import NOBODY, FramePairs, shares_of
 from services.router.engine.spans import NO_CALL_SPAN, NO_LAYER_SPANS, CallSpan, LayerSpans
 from services.router.engine.step import Step
 from services.router.peers.stream import TimedReply
-from services.wire.frames import Weights, encode_frame
+from services.wire.frames import encode_frame
+from services.wire.received import Weights
 
 
 @dataclass(slots=True)
 class Outgoing:
-    """A layer's input in the host's memory: rows [tokens, hidden], experts and weights of [tokens x k] pairs.
+    """A layer's input in the host's memory: rows [tokens, hidden], experts and weights of [tokens x
+    k] pairs.
 
     DROPPED stands for the expert of a pair that is not computed.
     """
@@ -33,7 +35,9 @@ class Outgoing:
 
 @dataclass(slots=True)
 class Attempt:
-    """Pairs to send now, assigned to the placement's services; `failures` are of experts that were tried before."""
+    """Pairs to send now, assigned to the placement's services; `failures` are of experts that were
+    tried before.
+    """
 
     placement: Placement
     assigned: Assigned
@@ -51,17 +55,23 @@ class Call:
     attempt: int
 
     def release(self) -> None:
-        """Nobody waits any more: a frame that is not answered is given up, an error counts as seen."""
+        """Nobody waits any more: a frame that is not answered is given up, an error
+        counts as seen.
+        """
         if self.answered.cancel():
             self.span.end(None, attempt=self.attempt, failure="given up")
 
 
 def first_attempt(outgoing: Outgoing, placement: Placement) -> Attempt:
-    """All pairs of the layer, to the replicas of their experts that are expected to be done with them first."""
+    """All pairs of the layer, to the replicas of their experts that are expected to be done with
+    them first.
+    """
     owners, choices = placement.owners[outgoing.layer], placement.choices(outgoing.layer)
     if not choices:
         return Attempt(placement, Assigned(outgoing.experts, owners))
-    return Attempt(placement, assign(outgoing.experts, owners, choices, [it.pace for it in placement.services]))
+    return Attempt(
+        placement, assign(outgoing.experts, owners, choices, [it.pace for it in placement.services])
+    )
 
 
 class Scatter:
@@ -70,7 +80,9 @@ class Scatter:
     With `sums_on_services` a row is answered once in a frame, else each pair is.
     """
 
-    def __init__(self, *, hidden_size: int, wire_dtype: torch.dtype, sums_on_services: bool, checksums: bool) -> None:
+    def __init__(
+        self, *, hidden_size: int, wire_dtype: torch.dtype, sums_on_services: bool, checksums: bool
+    ) -> None:
         self._row_bytes = hidden_size * wire_dtype.itemsize
         self._counts_rows = sums_on_services
         self._checksums = checksums
@@ -83,16 +95,22 @@ class Scatter:
         spans: LayerSpans,
         calls: list[Call],
     ) -> list[FailedPairs]:
-        """Send the frames of an attempt and add them to `calls`; returns the pairs that nobody can be asked for."""
+        """Send the frames of an attempt and add them to `calls`; returns the pairs that nobody can
+        be asked for.
+        """
         placement, assigned = attempt.placement, attempt.assigned
         # Half of a frame is for what surrounds the rows: indices, request numbers, headers.
         most = max(1, placement.max_frame_bytes // 2 // self._row_bytes)
         lane, unserved = step.lane, []
-        for share in shares_of(assigned.parts, assigned.owners, outgoing.top_k, most, counts_rows=self._counts_rows):
+        for share in shares_of(
+            assigned.parts, assigned.owners, outgoing.top_k, most, counts_rows=self._counts_rows
+        ):
             if assigned.experts is not None:
                 share.experts = assigned.experts[share.experts]
             service = None if share.service == NOBODY else placement.services[share.service]
-            if service is None or lane >= len(service.streams):  # it was lost, and the placement is not yet replaced
+            if service is None or lane >= len(
+                service.streams
+            ):  # it was lost, and the placement is not yet replaced
                 unserved.append(FailedPairs(share.positions, None))
                 continue
             number = _number(attempt, share, step) if attempt.failures else 1
@@ -101,7 +119,9 @@ class Scatter:
                 num_rows = len(share.rows)
                 num_bytes = num_rows * self._row_bytes
                 now = step.clock.now()
-                span = spans.begin_call(service.address, now, rows=num_rows, pairs=num_pairs, num_bytes=num_bytes)
+                span = spans.begin_call(
+                    service.address, now, rows=num_rows, pairs=num_pairs, num_bytes=num_bytes
+                )
             encode = self._encoder(share, outgoing, step, span.traceparent)
             answered = service.streams[lane].send(encode, num_pairs, share.num_experts)
             calls.append(Call(share, answered, span, service.address, number))
@@ -110,7 +130,11 @@ class Scatter:
     def _encoder(
         self, share: FramePairs, outgoing: Outgoing, step: Step, traceparent: str
     ) -> Callable[[int, int], bytes]:
-        whole, weights, checksums = len(share.rows) == step.num_tokens, outgoing.weights, self._checksums
+        whole, weights, checksums = (
+            len(share.rows) == step.num_tokens,
+            outgoing.weights,
+            self._checksums,
+        )
 
         def encode(frame_id: int, remaining_nanos: int) -> bytes:
             return encode_frame(
@@ -132,7 +156,9 @@ class Scatter:
 
 def _number(attempt: Attempt, share: FramePairs, step: Step) -> int:
     """Which attempt at these pairs it is, counted as a retry if it is not the first."""
-    failures = max((attempt.failures.get(expert, ()) for expert in set(share.experts.tolist())), key=len)
+    failures = max(
+        (attempt.failures.get(expert, ()) for expert in set(share.experts.tolist())), key=len
+    )
     if failures:
         step.clock.retries[failures[-1].address, failures[-1].reason] += 1
     return 1 + len(failures)

@@ -7,7 +7,7 @@ import numpy as np
 
 from services import kernels
 from services.router.arrays import Indices
-from services.wire.frames import Words
+from services.wire.received import Words
 
 NOBODY = -1  # in the place of a service: no one computes the expert
 DROPPED = -1  # in the place of an expert: its pair is not computed
@@ -17,8 +17,9 @@ DROPPED = -1  # in the place of an expert: its pair is not computed
 class FramePairs:
     """The pairs that one service computes in one frame.
 
-    `positions` are indices into the flat [tokens x k] pairs, ascending; `rows` the tokens they belong to, each once;
-    `pair_rows` the index into `rows` of each pair; `experts` its expert, of which `num_experts` are distinct.
+    `positions` are indices into the flat [tokens x k] pairs, ascending; `rows` the tokens they
+    belong to, each once; `pair_rows` the index into `rows` of each pair; `experts` its expert, of
+    which `num_experts` are distinct.
     """
 
     service: int
@@ -32,11 +33,12 @@ class FramePairs:
 def shares_of(
     experts: Indices, owners: Indices, top_k: int, most: int, *, counts_rows: bool = False
 ) -> list[FramePairs]:
-    """Split the pairs by the service that owns their expert, into frames of at most `most` pairs (and at least one
-    row), or with `counts_rows` at most so many rows.
+    """Split the pairs by the service that owns their expert, into frames of at most `most` pairs
+    (and at least one row), or with `counts_rows` at most so many rows.
 
-    `experts` [tokens x k] is flat, with DROPPED for a pair that is not computed; `owners` [experts] names a
-    service or NOBODY. Pairs whose expert nobody owns come back as a share of the service NOBODY.
+    `experts` [tokens x k] is flat, with DROPPED for a pair that is not computed; `owners` [experts]
+    names a service or NOBODY. Pairs whose expert nobody owns come back as a share of the service
+    NOBODY.
     """
     if not len(experts):
         return []
@@ -55,12 +57,21 @@ def _whole_shares(
             return None
         pairs, unique_rows = slice(first, first + num_pairs), rows[first : first + num_rows]
         shares.append(
-            FramePairs(service, positions[pairs], unique_rows, pair_rows[pairs], pair_experts[pairs], num_experts)
+            FramePairs(
+                service,
+                positions[pairs],
+                unique_rows,
+                pair_rows[pairs],
+                pair_experts[pairs],
+                num_experts,
+            )
         )
     return shares
 
 
-def _split_shares(experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool) -> list[FramePairs]:
+def _split_shares(
+    experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool
+) -> list[FramePairs]:
     services = owners[experts]
     services[experts < 0] = NOBODY - 1
     # Everything is worked out once for all services; a share is a stretch of it.
@@ -83,20 +94,29 @@ def _split_shares(experts: Indices, owners: Indices, top_k: int, most: int, coun
             unique_rows = rows[start:stop]
             if pair_rows[-1] + 1 < stop - start:
                 unique_rows = unique_rows[is_first[start:stop]]
-            words, share_experts = pair_rows.astype(np.uint32), experts[start:stop].astype(np.uint32)
+            words, share_experts = (
+                pair_rows.astype(np.uint32),
+                experts[start:stop].astype(np.uint32),
+            )
             num_experts = int(np.count_nonzero(np.bincount(share_experts)))
-            shares.append(FramePairs(service, order[start:stop], unique_rows, words, share_experts, num_experts))
+            shares.append(
+                FramePairs(
+                    service, order[start:stop], unique_rows, words, share_experts, num_experts
+                )
+            )
     return shares
 
 
-def _frames(rows: Indices, ranks: Indices | None, first: int, end: int, most: int) -> Iterator[tuple[int, int]]:
+def _frames(
+    rows: Indices, ranks: Indices | None, first: int, end: int, most: int
+) -> Iterator[tuple[int, int]]:
     while first < end:
         last = first + most
         if ranks is not None:
             last = first + int(np.searchsorted(ranks[first:end], ranks[first] + most))
         elif last < end:
-            # Cut between rows, so that no row is sent twice; a row's pairs stay together even where they exceed the
-            # limit.
+            # Cut between rows, so that no row is sent twice; a row's pairs stay together even where
+            # they exceed the limit.
             stretch, cut = rows[first:end], rows[last]
             last = first + int(np.searchsorted(stretch, cut, side="left"))
             if last <= first:

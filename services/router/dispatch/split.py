@@ -1,11 +1,14 @@
-"""How one layer's pairs fall to the replicas of their experts: whole experts or parts, whichever costs less."""
+"""How one layer's pairs fall to the replicas of their experts: whole experts or parts, whichever
+costs less.
+"""
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import add
 
-# Handing on ends where the two services would be done sooner by less than this share of the whole layer's time.
+# Handing on ends where the two services would be done sooner by less than this share of the whole
+# layer's time.
 LEAST_GAIN = 0.005
 MAX_PASSES = 4  # over all services: what one hands on may make another hand on something in turn
 
@@ -30,17 +33,23 @@ def split(
     *,
     until_nanos: float = 0.0,
 ) -> list[list[tuple[int, int]]]:
-    """For each active expert of one layer, (service, number of pairs): so that the last service is done soon.
+    """For each active expert of one layer, (service, number of pairs): so that the last service is
+    done soon.
 
-    `pairs` [active experts] are positive, `hosts` the services of each, of equals the first is preferred; `busy_nanos`
-    [services] is when each could begin, and `until_nanos` when the layer could be done at the soonest, whatever is
-    decided here. First each expert goes where `whole` lets it, and from the busiest service on to others as long as
-    that helps: fewest active experts, as suits decode. Then a busy service hands part of an expert on to another
-    replica wherever both are done sooner so, though the weights are read twice: fewest pairs, as suits prefill.
+    `pairs` [active experts] are positive, `hosts` the services of each, of equals the first is
+    preferred; `busy_nanos` [services] is when each could begin, and `until_nanos` when the layer
+    could be done at the soonest, whatever is decided here. First each expert goes where `whole`
+    lets it, and from the busiest service on to others as long as that helps: fewest active experts,
+    as suits decode. Then a busy service hands part of an expert on to another replica wherever both
+    are done sooner so, though the weights are read twice: fewest pairs, as suits prefill.
     """
     nanos = list(busy_nanos)
     owners = whole(pairs, hosts, nanos, speeds)
-    divisible = [expert for expert in sorted(range(len(pairs)), key=pairs.__getitem__) if len(hosts[expert]) > 1]
+    divisible = [
+        expert
+        for expert in sorted(range(len(pairs)), key=pairs.__getitem__)
+        if len(hosts[expert]) > 1
+    ]
     if not divisible:
         return [[(owner, count)] for owner, count in zip(owners, pairs, strict=True)]
     for _ in nanos:
@@ -66,16 +75,21 @@ def split(
 
 
 def _next_expert(nanos: Sequence[float], speeds: Speeds) -> float:
-    """When the first service would have read another expert's weights: before that it can take nothing new."""
+    """When the first service would have read another expert's weights: before that it can take
+    nothing new.
+    """
     soonest: float = min(map(add, nanos, speeds.expert_nanos))
     return soonest
 
 
-def whole(pairs: Sequence[int], hosts: Sequence[Sequence[int]], nanos: list[float], speeds: Speeds) -> list[int]:
-    """One service for every expert, each where it is done soonest; `nanos` is then when each service is done.
+def whole(
+    pairs: Sequence[int], hosts: Sequence[Sequence[int]], nanos: list[float], speeds: Speeds
+) -> list[int]:
+    """One service for every expert, each where it is done soonest; `nanos` is then when each
+    service is done.
 
-    Experts that have no choice come first, then the one with most pairs before the others: greedy scheduling of the
-    longest job first (Graham, 1969).
+    Experts that have no choice come first, then the one with most pairs before the others: greedy
+    scheduling of the longest job first (Graham, 1969).
     """
     expert_nanos, pair_nanos = speeds.expert_nanos, speeds.pair_nanos
     owners = [0] * len(pairs)
@@ -101,11 +115,15 @@ def _pass_on(
     speeds: Speeds,
     until_nanos: float,
 ) -> bool:
-    """Relieve the busiest service of a whole expert, its taker of another one if need be, and so on.
+    """Relieve the busiest service of a whole expert, its taker of another one if need be, and so
+    on.
 
-    Whether there is such an augmenting path, after which all that take part are done sooner than the busiest was.
+    Whether there is such an augmenting path, after which all that take part are done sooner than
+    the busiest was.
     """
-    busiest = max(set(owners), key=nanos.__getitem__)  # one that is given nothing may be as busy as it likes
+    busiest = max(
+        set(owners), key=nanos.__getitem__
+    )  # one that is given nothing may be as busy as it likes
     if nanos[busiest] <= until_nanos:
         return False
     limit = nanos[busiest] * (1 - LEAST_GAIN)
@@ -151,9 +169,16 @@ def _follow(
 
 
 def _hand_on(
-    part: dict[int, int], source: int, hosts: Sequence[int], nanos: list[float], speeds: Speeds, least: float
+    part: dict[int, int],
+    source: int,
+    hosts: Sequence[int],
+    nanos: list[float],
+    speeds: Speeds,
+    least: float,
 ) -> bool:
-    """Hand pairs of one expert, or all, to the replica that could be done first; whether that gains enough."""
+    """Hand pairs of one expert, or all, to the replica that could be done first; whether that gains
+    enough.
+    """
     expert_nanos, pair_nanos = speeds.expert_nanos, speeds.pair_nanos
     target, soonest = source, nanos[source] - least
     for service in hosts:
@@ -168,7 +193,10 @@ def _hand_on(
     # As many as make both done at the same time, rounded to the better side of half a pair.
     both = pair_nanos[source] + pair_nanos[target]
     count = min(mine - 1, int((nanos[source] - soonest) / both + 0.5)) if both else 0
-    some_there, some_left = soonest + count * pair_nanos[target], nanos[source] - count * pair_nanos[source]
+    some_there, some_left = (
+        soonest + count * pair_nanos[target],
+        nanos[source] - count * pair_nanos[source],
+    )
     if max(all_there, all_gone) <= max(some_there, some_left):
         count, some_there, some_left = mine, all_there, all_gone
     if not count or max(some_there, some_left) > nanos[source] - least:

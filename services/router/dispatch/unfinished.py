@@ -1,4 +1,6 @@
-"""The pairs of one layer that are still to be computed: when, and to whom, they are sent again. Policy without I/O."""
+"""The pairs of one layer that are still to be computed: when, and to whom, they are sent again.
+Policy without I/O.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +32,8 @@ class _Plan:
 class Unfinished:
     """Counts an expert's failed attempts; times are seconds of the event loop's clock.
 
-    A service that failed an expert's pairs is asked for them again only where no other replica is left, after a
-    pause, and until `give_up_at`. Whatever is placed anew is asked at once.
+    A service that failed an expert's pairs is asked for them again only where no other replica is
+    left, after a pause, and until `give_up_at`. Whatever is placed anew is asked at once.
     """
 
     def __init__(self, outgoing: Outgoing, give_up_at: float) -> None:
@@ -60,7 +62,9 @@ class Unfinished:
         return bool(self._is_pending.any())
 
     def next_attempt(self, placement: Placement, lane: int, now: float) -> Attempt | None:
-        """What can be sent now; the pairs in it are no longer unfinished. None where there is nothing but to wait."""
+        """What can be sent now; the pairs in it are no longer unfinished. None where there is
+        nothing but to wait.
+        """
         plan = self._plan(placement, lane)
         may_repeat = self._next_try_at <= now < self.give_up_at
         self._is_pausing = bool(plan.tried)
@@ -81,7 +85,10 @@ class Unfinished:
 
     def errors(self, placement: Placement) -> list[tuple[Indices, ServingError]]:
         """For each expert that is given up the rows that need it, and why."""
-        return [(self._rows(positions), self._error(expert, placement)) for expert, positions in self._by_expert()]
+        return [
+            (self._rows(positions), self._error(expert, placement))
+            for expert, positions in self._by_expert()
+        ]
 
     def hopeless(self, placement: Placement) -> list[tuple[Indices, ServingError]]:
         """The same for experts that nobody hosts or could load: waiting for them is of no use."""
@@ -113,10 +120,16 @@ class Unfinished:
             ]
             failures = self._failures.get(expert, [])
             failed = {failure.address for failure in failures}
-            if fresh := [service for service in candidates if services[service].address not in failed]:
+            if fresh := [
+                service for service in candidates if services[service].address not in failed
+            ]:
                 plan.fresh[expert] = fresh
             elif candidates:
-                others = [service for service in candidates if services[service].address != failures[-1].address]
+                others = [
+                    service
+                    for service in candidates
+                    if services[service].address != failures[-1].address
+                ]
                 plan.tried[expert] = others or candidates
         return plan
 
@@ -131,4 +144,6 @@ class Unfinished:
         if not failures:
             reasons = "".join(f"; {reason}" for reason in placement.unhosted.reasons)
             return Unavailable(f"no live service hosts expert {expert} of layer {layer}{reasons}")
-        return Unavailable(f"expert {expert} of layer {layer} could not be computed: {failures[-1].message}")
+        return Unavailable(
+            f"expert {expert} of layer {layer} could not be computed: {failures[-1].message}"
+        )

@@ -24,16 +24,19 @@ from services.router.times.receipt import SequenceReceipt
 from services.runtime.failures import aside, failure_of, leave_aside
 from services.wire.errors import ServingError, Unavailable
 
-# Told of each new token of a sequence, with the step that made it; after the last one `ending` is set.
+# Told of each new token of a sequence, with the step that made it; after the last one `ending` is
+# set.
 Listener = Callable[[Sequence, int | None, Step | None], None]
 
 
 class Engine:
-    """Carries out orders. Each one ends exactly once, and its listener hears of every token and of the end.
+    """Carries out orders. Each one ends exactly once, and its listener hears of every token and of
+    the end.
 
     Whatever one order or its listener raises ends that order alone.
 
-    `forget` is told the numbers of sequences that ended before their time, so that experts can drop their frames.
+    `forget` is told the numbers of sequences that ended before their time, so that experts can drop
+    their frames.
     """
 
     def __init__(
@@ -64,8 +67,8 @@ class Engine:
     def submit(self, order: Order, listener: Listener, seconds: float | None = None) -> Sequence:
         """Take an order in, to be finished within `seconds`.
 
-        Raises InvalidRequest when it can never run, Overloaded when too many sequences are here, Unavailable while
-        draining.
+        Raises InvalidRequest when it can never run, Overloaded when too many sequences are here,
+        Unavailable while draining.
         """
         if self._is_draining:
             raise Unavailable("the router is stopping")
@@ -99,7 +102,11 @@ class Engine:
     def abandon(self) -> None:
         """End every sequence that is left, since the router stops."""
         for sequence in list(self._scheduler.sequences()):
-            self._end_early(sequence, EndReason.ERROR, Unavailable("the router stopped before the sequence was done"))
+            self._end_early(
+                sequence,
+                EndReason.ERROR,
+                Unavailable("the router stopped before the sequence was done"),
+            )
 
     async def run(self) -> None:
         """Run every lane until cancelled."""
@@ -154,7 +161,9 @@ class Engine:
         return tokens
 
     def _take_apart(self, step: Step, error: Exception) -> None:
-        """End the sequence of a failed step; of several each is computed again, alone, as if the step had not been."""
+        """End the sequence of a failed step; of several each is computed again, alone, as if the
+        step had not been.
+        """
         if len(step.batch) == 1:
             step.batch[0].sequence.end(EndReason.ERROR, failure_of(error, "a step of the router"))
             return
@@ -167,7 +176,9 @@ class Engine:
         finite = are_finite(logits)
         for sequence, is_finite in zip(step.drawing, finite, strict=True):
             if not is_finite:
-                sequence.end(EndReason.ERROR, ServingError("the model computed logits that are not finite"))
+                sequence.end(
+                    EndReason.ERROR, ServingError("the model computed logits that are not finite")
+                )
         rows = [row for row, sequence in enumerate(step.drawing) if sequence.ending is None]
         wanted = [step.drawing[row] for row in rows]
         if not wanted:
@@ -201,8 +212,12 @@ class Engine:
         if ended:
             self._wake()  # what is free now may be for a sequence of another lane
 
-    def _end_early(self, sequence: Sequence, reason: EndReason, error: ServingError | None = None) -> None:
-        """End a sequence at once, whatever its step waits for; its blocks are freed between its lane's steps."""
+    def _end_early(
+        self, sequence: Sequence, reason: EndReason, error: ServingError | None = None
+    ) -> None:
+        """End a sequence at once, whatever its step waits for; its blocks are freed between its
+        lane's steps.
+        """
         if sequence.ending is None:
             sequence.end(reason, error)
             with aside("telling experts of an end"):

@@ -1,8 +1,8 @@
 """Awaiting inside a synchronous forward.
 
-A step runs the model in a greenlet on the event loop's thread. Where the model needs its experts, `await_` switches
-back to the loop with an awaitable and is resumed with its result: no second thread, and while one lane awaits another
-computes. The technique is SQLAlchemy's asyncio layer's.
+A step runs the model in a greenlet on the event loop's thread. Where the model needs its experts,
+`await_` switches back to the loop with an awaitable and is resumed with its result: no second
+thread, and while one lane awaits another computes. The technique is SQLAlchemy's asyncio layer's.
 """
 
 import contextvars
@@ -27,9 +27,11 @@ class StepGreenlet(greenlet.greenlet, Generic[State]):
 
 
 async def run_awaiting(function: Callable[[], Awaited], state: object) -> Awaited:
-    """Call `function` so that `await_` works below it; `state` is what `current_state` returns there.
+    """Call `function` so that `await_` works below it; `state` is what `current_state` returns
+    there.
 
-    An exception of an awaitable, cancellation included, is raised inside `function`, so that its `finally` blocks run.
+    An exception of an awaitable, cancellation included, is raised inside `function`, so that its
+    `finally` blocks run.
     """
     running: StepGreenlet[object] = StepGreenlet(function, state)
     # A fresh greenlet starts with an empty context and would lose the current span.

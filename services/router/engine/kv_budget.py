@@ -1,4 +1,6 @@
-"""How much context and how many tokens the memory for keys and values allows: pure arithmetic on settings."""
+"""How much context and how many tokens the memory for keys and values allows: pure arithmetic on
+settings.
+"""
 
 from dataclasses import dataclass
 
@@ -14,8 +16,11 @@ class KvBudget:
     num_tokens: int
 
 
-def kv_budget(kv_memory: int, bytes_per_token: int, *, asked: int | None, models: int, max_sequences: int) -> KvBudget:
-    """The context `asked` for, or as much of the `models` own as the memory holds, and no more than can be used.
+def kv_budget(
+    kv_memory: int, bytes_per_token: int, *, asked: int | None, models: int, max_sequences: int
+) -> KvBudget:
+    """The context `asked` for, or as much of the `models` own as the memory holds, and no more than
+    can be used.
 
     Raises BadState, with the figures, when the memory is below the context.
     """
@@ -23,7 +28,8 @@ def kv_budget(kv_memory: int, bytes_per_token: int, *, asked: int | None, models
     least = asked or BLOCK_TOKENS
     if holds < least:
         raise BadState(
-            f"kv_memory of {kv_memory:,} bytes holds {holds} tokens at {bytes_per_token:,} bytes each, below the "
+            f"kv_memory of {kv_memory:,} bytes holds {holds} tokens at {bytes_per_token:,} bytes "
+            "each, below the "
             f"context of {least}; raise kv_memory or lower max_context"
         )
     max_context = asked or min(models, holds)

@@ -36,14 +36,22 @@ class LaneControl:
             logger.debug("%d lanes instead of %d: %s", choice.lanes, before, choice.why.value)
         if choice.why is Why.MEASURED and choice.lanes != self._measured:
             evidence = self._lanes.evidence()
-            rates = ", ".join(f"{rate:.0f} with {lanes}" for lanes, rate in sorted(evidence.tokens_per_second.items()))
-            logger.info("%d lanes from now on instead of %d: tokens/s were %s", choice.lanes, self._measured, rates)
+            rates = ", ".join(
+                f"{rate:.0f} with {lanes}"
+                for lanes, rate in sorted(evidence.tokens_per_second.items())
+            )
+            logger.info(
+                "%d lanes from now on instead of %d: tokens/s were %s",
+                choice.lanes,
+                self._measured,
+                rates,
+            )
             self._measured = choice.lanes
 
     def begins_after(self, lane: int) -> float:
         """Seconds that a lane waits before its first step, as sequences come to it.
 
-        Lanes a part of a layer's time apart use wire and experts in turn. In step with one another they would be served
-        as one batch, each waiting for both.
+        Lanes a part of a layer's time apart use wire and experts in turn. In step with one another
+        they would be served as one batch, each waiting for both.
         """
         return self._lanes.evidence().whole * lane / self._scheduler.lanes_in_use

@@ -26,7 +26,8 @@ LAYER_COMMUNICATION = "moesaic.router.lanes.layer_communication"
 LAYER_COMPUTE = "moesaic.router.lanes.layer_compute"
 LANE_TOKEN_RATE = "moesaic.router.lanes.token_rate"
 
-# Services that are named; a fleet whose services are replaced again and again would else add series without end.
+# Services that are named; a fleet whose services are replaced again and again would else add series
+# without end.
 MAX_SERVICES = 256
 OTHER = "other"
 
@@ -45,7 +46,9 @@ class StepMetrics:
         self._services: set[str] = set()
         self._stragglers: Counter[str] = Counter()
         self._retries: Counter[tuple[str, str]] = Counter()
-        self._step_tokens = meter.create_histogram(STEP_TOKENS, "{token}", "tokens computed in one step")
+        self._step_tokens = meter.create_histogram(
+            STEP_TOKENS, "{token}", "tokens computed in one step"
+        )
 
         def parts(_: CallbackOptions) -> Iterable[Observation]:
             for part, nanos in vars(self._parts).items():
@@ -63,10 +66,25 @@ class StepMetrics:
         counter(STEPS, [_reading(lambda: self._num_steps)], "{step}", "steps computed")
         counter(DRAWN_TOKENS, [_reading(lambda: self._num_drawn)], "{token}", "tokens drawn")
         counter(PART_SECONDS, [parts], "s", "time of steps by part of the critical path")
-        counter(RETRIES, [retries], "{frame}", "frames sent again, by the service that failed them and why")
+        counter(
+            RETRIES,
+            [retries],
+            "{frame}",
+            "frames sent again, by the service that failed them and why",
+        )
         counter(STRAGGLERS, [stragglers], "{layer}", "layers by the service that replied last")
-        gauge(SEQUENCES, [_reading(lambda: scheduler.num_sequences)], "{sequence}", "sequences in flight")
-        gauge(FREE_KV_TOKENS, [_reading(lambda: cache.pool.free_tokens)], "{token}", "tokens the KV cache has room for")
+        gauge(
+            SEQUENCES,
+            [_reading(lambda: scheduler.num_sequences)],
+            "{sequence}",
+            "sequences in flight",
+        )
+        gauge(
+            FREE_KV_TOKENS,
+            [_reading(lambda: cache.pool.free_tokens)],
+            "{token}",
+            "tokens the KV cache has room for",
+        )
 
     def record(self, step: Step, num_drawn: int) -> None:
         """Count a step that has ended."""
@@ -97,11 +115,29 @@ def observe_lanes(lanes: Lanes) -> None:
 
     gauge = meter.create_observable_gauge
     gauge(LANES, [in_use], "{lane}", "lanes in use, and why so many")
-    gauge(LANE_TOKEN_RATE, [token_rates], "{token}/s", "tokens drawn a second in the latest trial, by lanes")
-    gauge(CANDIDATE_LANES, [_reading(lambda: lanes.evidence().candidate)], "{lane}", "lanes that the times suggest")
-    gauge(LAYER_COMMUNICATION, [_reading(lambda: lanes.evidence().communication)], "s", "one way to the experts")
     gauge(
-        LAYER_COMPUTE, [_reading(lambda: lanes.evidence().compute)], "s", "a layer's slower part: router's or experts'"
+        LANE_TOKEN_RATE,
+        [token_rates],
+        "{token}/s",
+        "tokens drawn a second in the latest trial, by lanes",
+    )
+    gauge(
+        CANDIDATE_LANES,
+        [_reading(lambda: lanes.evidence().candidate)],
+        "{lane}",
+        "lanes that the times suggest",
+    )
+    gauge(
+        LAYER_COMMUNICATION,
+        [_reading(lambda: lanes.evidence().communication)],
+        "s",
+        "one way to the experts",
+    )
+    gauge(
+        LAYER_COMPUTE,
+        [_reading(lambda: lanes.evidence().compute)],
+        "s",
+        "a layer's slower part: router's or experts'",
     )
 
 

@@ -13,7 +13,9 @@ GATE_NAMES = ("gate", "router")
 
 
 class ComputeExperts(Protocol):
-    """Scatters a layer's rows to the services that host its experts and combines what comes back."""
+    """Scatters a layer's rows to the services that host its experts and combines what
+    comes back.
+    """
 
     def __call__(
         self,
@@ -29,9 +31,10 @@ class ComputeExperts(Protocol):
 class SharedExpert(torch.nn.Module):
     """A shared expert that is computed while its block's remote experts are in flight.
 
-    Some families call it after the experts: then it is computed early and handed out when asked for. Others call it
-    first: then it hands out a tensor that is filled before the experts return, which is before anybody reads it.
-    Which of the two a block does is learnt in the probing forward.
+    Some families call it after the experts: then it is computed early and handed out when asked
+    for. Others call it first: then it hands out a tensor that is filled before the experts return,
+    which is before anybody reads it. Which of the two a block does is learnt in the probing
+    forward.
     """
 
     def __init__(self, inner: torch.nn.Module) -> None:
@@ -49,7 +52,11 @@ class SharedExpert(torch.nn.Module):
             self._in_flight[step.lane] = (hidden, torch.empty_like(hidden))
             return self._in_flight[step.lane][1]
         seen, output = self._in_flight.pop(step.lane)
-        return output.view(hidden.shape) if seen.data_ptr() == hidden.data_ptr() else self.inner(hidden)
+        return (
+            output.view(hidden.shape)
+            if seen.data_ptr() == hidden.data_ptr()
+            else self.inner(hidden)
+        )
 
     def note_experts(self) -> None:
         """The probing forward reached the block's experts."""
@@ -66,9 +73,11 @@ class SharedExpert(torch.nn.Module):
 
 
 class RemoteExperts(torch.nn.Module):
-    """The routed experts of one layer, on services of their own; called as transformers' blocks call their experts.
+    """The routed experts of one layer, on services of their own; called as transformers' blocks
+    call their experts.
 
-    Below `run_awaiting` it awaits the services; elsewhere, in the probing forward, it returns zeros.
+    Below `run_awaiting` it awaits the services; elsewhere, in the probing forward, it returns
+    zeros.
     """
 
     def __init__(self, layer: int, compute: ComputeExperts) -> None:
@@ -77,8 +86,12 @@ class RemoteExperts(torch.nn.Module):
         self._compute = compute
         self.shared: SharedExpert | None = None
 
-    def forward(self, hidden: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor) -> torch.Tensor:
-        """hidden [tokens, width], index and weights [tokens, k]; returns [tokens, width] in hidden's dtype."""
+    def forward(
+        self, hidden: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """hidden [tokens, width], index and weights [tokens, k]; returns [tokens, width] in
+        hidden's dtype.
+        """
         step = current_state()
         shared = self.shared
         if not isinstance(step, Step):
@@ -86,7 +99,9 @@ class RemoteExperts(torch.nn.Module):
                 shared.note_experts()
             return torch.zeros_like(hidden)
         meanwhile = None if shared is None else lambda: shared.compute(step.lane, hidden)
-        return await_(self._compute(step, self.layer, hidden, top_k_index, top_k_weights, meanwhile))
+        return await_(
+            self._compute(step, self.layer, hidden, top_k_index, top_k_weights, meanwhile)
+        )
 
 
 def overlap_shared_experts(model: torch.nn.Module) -> None:
@@ -111,5 +126,8 @@ def gates(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str]]:
 
 def _blocks(model: torch.nn.Module) -> list[tuple[torch.nn.Module, RemoteExperts]]:
     return [
-        (block, child) for block in model.modules() for child in block.children() if isinstance(child, RemoteExperts)
+        (block, child)
+        for block in model.modules()
+        for child in block.children()
+        if isinstance(child, RemoteExperts)
     ]

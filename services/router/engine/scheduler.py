@@ -1,4 +1,6 @@
-"""Which tokens of which sequences the next step computes: pure policy, no tensors, no clock, no loop."""
+"""Which tokens of which sequences the next step computes: pure policy, no tensors, no clock, no
+loop.
+"""
 
 from collections import deque
 from collections.abc import Iterable
@@ -33,9 +35,9 @@ class Room:
 class Scheduler:
     """Continuous batching with chunked prefill under a budget of tokens for each step.
 
-    A sequence waits until its worst case is reserved in the KV cache, first come first served, and belongs to one
-    lane from then on; between steps of its lane it may move to another. Decodes go before prefills.
-    `max_batch_tokens` is at least `max_sequences`, so that no decode ever waits.
+    A sequence waits until its worst case is reserved in the KV cache, first come first served, and
+    belongs to one lane from then on; between steps of its lane it may move to another. Decodes go
+    before prefills. `max_batch_tokens` is at least `max_sequences`, so that no decode ever waits.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class Scheduler:
         self._max_batch_tokens = max_batch_tokens
         self._waiting: deque[Sequence] = deque()
         self._lanes: list[deque[Sequence]] = [deque() for _ in range(max_lanes)]
-        self.lanes_in_use = max_lanes  # the first so many take sequences; `spread` empties the others
+        self.lanes_in_use = (
+            max_lanes  # the first so many take sequences; `spread` empties the others
+        )
 
     @property
     def num_sequences(self) -> int:
@@ -71,11 +75,14 @@ class Scheduler:
         return Room(max(0, self._max_sequences - self.num_sequences), kv_tokens)
 
     def submit(self, sequence: Sequence) -> None:
-        """Take a sequence in. Raises InvalidRequest when it can never run, Overloaded when too many are here."""
+        """Take a sequence in. Raises InvalidRequest when it can never run, Overloaded when too many
+        are here.
+        """
         needed = sequence.order.worst_case_tokens
         if needed > self._max_context:
             raise InvalidRequest(
-                f"prompt of {len(sequence.order.prompt)} tokens and max_new_tokens of {sequence.order.max_new_tokens} "
+                f"prompt of {len(sequence.order.prompt)} tokens and max_new_tokens of "
+                f"{sequence.order.max_new_tokens} "
                 f"exceed the context of {self._max_context} tokens"
             )
         if self.num_sequences >= self._max_sequences:
@@ -83,7 +90,9 @@ class Scheduler:
         self._waiting.append(sequence)
 
     def spread(self, lane: int) -> bool:
-        """Move what the lane has beyond its share to other lanes; whether it did. Call it between steps of the lane."""
+        """Move what the lane has beyond its share to other lanes; whether it did. Call it between
+        steps of the lane.
+        """
         own = self._lanes[lane]
         share = -(-self.num_running // self.lanes_in_use) if lane < self.lanes_in_use else 0
         num_moved = len(own) - share
@@ -92,10 +101,14 @@ class Scheduler:
         return num_moved > 0
 
     def next_batch(self, lane: int) -> list[ScheduledTokens]:
-        """The work of the lane's next step; empty when there is none. Ended sequences are left out, not removed."""
+        """The work of the lane's next step; empty when there is none. Ended sequences are left out,
+        not removed.
+        """
         self._admit()
         running = [sequence for sequence in self._lanes[lane] if sequence.ending is None]
-        if (alone := next((sequence for sequence in running if sequence.goes_alone), None)) is not None:
+        if (
+            alone := next((sequence for sequence in running if sequence.goes_alone), None)
+        ) is not None:
             running = [alone]
         budget, batch = self._max_batch_tokens, []
         for sequence in sorted(running, key=lambda sequence: sequence.is_prefilling):
@@ -107,11 +120,17 @@ class Scheduler:
 
     def ended(self, lane: int) -> list[Sequence]:
         """Sequences of the lane, and waiting ones, that have ended and are not removed yet."""
-        return [sequence for sequence in (*self._waiting, *self._lanes[lane]) if sequence.ending is not None]
+        return [
+            sequence
+            for sequence in (*self._waiting, *self._lanes[lane])
+            if sequence.ending is not None
+        ]
 
     def remove(self, sequence: Sequence) -> None:
         """Forget an ended sequence and free its blocks; call it between steps of its lane."""
-        queue: deque[Sequence] = self._waiting if sequence.table is None else self._lanes[sequence.lane]
+        queue: deque[Sequence] = (
+            self._waiting if sequence.table is None else self._lanes[sequence.lane]
+        )
         queue.remove(sequence)
         if sequence.table is not None:
             self._pool.release(sequence.table)

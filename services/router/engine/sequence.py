@@ -58,7 +58,9 @@ class Order:
 
 @dataclass(frozen=True)
 class SequenceTrace:
-    """A sequence that is traced: its span, the one above it, and how deep; `is_chosen` by the router for its layers."""
+    """A sequence that is traced: its span, the one above it, and how deep; `is_chosen` by the
+    router for its layers.
+    """
 
     span: SpanRef
     parent_id: bytes
@@ -70,7 +72,8 @@ class SequenceTrace:
 class Sequence:
     """An order being carried out. `number` names it within this router, towards the experts too.
 
-    `num_computed` tokens have their keys and values in the cache; what is known beyond them is pending.
+    `num_computed` tokens have their keys and values in the cache; what is known beyond them is
+    pending.
     """
 
     number: int
@@ -108,7 +111,10 @@ class Sequence:
         prompt = self.order.prompt
         if start >= len(prompt):
             return self.generated[start - len(prompt) : start - len(prompt) + count]
-        return [*prompt[start : start + count], *self.generated[: max(0, start + count - len(prompt))]]
+        return [
+            *prompt[start : start + count],
+            *self.generated[: max(0, start + count - len(prompt))],
+        ]
 
     def end(self, reason: EndReason, error: ServingError | None = None) -> None:
         """Mark the end; the first one counts."""

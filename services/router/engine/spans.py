@@ -1,7 +1,8 @@
-"""The spans of a step: in the trace of the request that goes deepest, with links from every other one's.
+"""The spans of a step: in the trace of the request that goes deepest, with links from every other
+one's.
 
-What a layer's spans need is noted while it is computed and written when the step is over; so a step whose layers nobody
-asked for has them all the same where it was slow or something failed.
+What a layer's spans need is noted while it is computed and written when the step is over; so a step
+whose layers nobody asked for has them all the same where it was slow or something failed.
 """
 
 import time
@@ -35,7 +36,9 @@ class StepSpans:
 class LayerSpans:
     """Records nothing: what a layer has when its step is not traced."""
 
-    def begin_call(self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int) -> "CallSpan":
+    def begin_call(
+        self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int
+    ) -> "CallSpan":
         """Open the span of one frame to one service."""
         return NO_CALL_SPAN
 
@@ -58,7 +61,9 @@ class CallSpan:
 NO_SPANS, NO_LAYER_SPANS, NO_CALL_SPAN = StepSpans(), LayerSpans(), CallSpan()
 
 
-def spans_of_step(tracing: TracePolicy, sequences: Sequenced[Sequence], lane: int, started: int) -> StepSpans:
+def spans_of_step(
+    tracing: TracePolicy, sequences: Sequenced[Sequence], lane: int, started: int
+) -> StepSpans:
     """Open the step's spans in the trace of every request that is traced to its steps."""
     traced = [
         sequence.trace
@@ -87,7 +92,10 @@ class _RecordedStep(StepSpans):
         self.span = leader.span.child()
         self.offset = wall_offset()
         self._recording, self._tracing = recording, tracing
-        self._leader, self._followers = leader, [trace.span for trace in traced if trace is not leader]
+        self._leader, self._followers = (
+            leader,
+            [trace.span for trace in traced if trace is not leader],
+        )
         self._is_chosen = any(trace.is_chosen for trace in traced)
         self._started, self._lane, self._num_sequences = started, lane, num_sequences
         self._layers: list[_RecordedLayer] = []
@@ -127,10 +135,24 @@ class _RecordedStep(StepSpans):
         self._recording.put(encoded)
 
     def _encode(
-        self, span: SpanRef, parent: SpanRef, ended: int, attributes: Sequenced[bytes], links: Sequenced[SpanRef]
+        self,
+        span: SpanRef,
+        parent: SpanRef,
+        ended: int,
+        attributes: Sequenced[bytes],
+        links: Sequenced[SpanRef],
     ) -> bytes:
         started, ended = self._started + self.offset, ended + self.offset
-        return encode_span("router.step", SpanKind.INTERNAL, span, parent.span_id, started, ended, attributes, links)
+        return encode_span(
+            "router.step",
+            SpanKind.INTERNAL,
+            span,
+            parent.span_id,
+            started,
+            ended,
+            attributes,
+            links,
+        )
 
 
 class _RecordedLayer(LayerSpans):
@@ -149,9 +171,13 @@ class _RecordedLayer(LayerSpans):
             self._span = self.step.span.child()
         return self._span
 
-    def begin_call(self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int) -> CallSpan:
+    def begin_call(
+        self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int
+    ) -> CallSpan:
         span = self.span if self.step.has_layers else None
-        call = _RecordedCall(self.step, span, address, started, rows=rows, pairs=pairs, num_bytes=num_bytes)
+        call = _RecordedCall(
+            self.step, span, address, started, rows=rows, pairs=pairs, num_bytes=num_bytes
+        )
         self._calls.append(call)
         return call
 
@@ -206,7 +232,8 @@ class _RecordedCall(CallSpan):
     ) -> None:
         self._step, self._address = step, address
         self._rows, self._pairs, self._num_bytes = rows, pairs, num_bytes
-        # Of a step that is kept for what happens later the services know nothing yet, and record nothing.
+        # Of a step that is kept for what happens later the services know nothing yet, and record
+        # nothing.
         self._span = None if layer is None else layer.child()
         self.traceparent = "" if self._span is None else self._span.traceparent
         self._started = self._ended = started

@@ -1,4 +1,6 @@
-"""One step of one lane: the batch as tensors, and what happens to it on its way through the layers."""
+"""One step of one lane: the batch as tensors, and what happens to it on its way through
+the layers.
+"""
 
 from collections.abc import Sequence as Sequenced
 from dataclasses import dataclass, field
@@ -22,7 +24,8 @@ from services.wire.errors import ServingError
 class StepInputs:
     """What the forward is called with:
 
-    Ids and positions [tokens], padded where the mode says so, and the rows to draw from, None for all.
+    Ids and positions [tokens], padded where the mode says so, and the rows to draw from, None for
+    all.
     """
 
     token_ids: torch.Tensor
@@ -33,7 +36,9 @@ class StepInputs:
 
 @dataclass
 class Step:
-    """Which sequences a forward serves, row by row, its clock, and the sequences that could not be served."""
+    """Which sequences a forward serves, row by row, its clock, and the sequences that could not be
+    served.
+    """
 
     lane: int
     batch: Sequenced[ScheduledTokens]
@@ -61,7 +66,9 @@ class Step:
 
     @cached_property
     def drawing(self) -> list[Sequence]:
-        """Sequences whose next token is drawn from this step, in the order of `StepInputs.drawing_rows`."""
+        """Sequences whose next token is drawn from this step, in the order of
+        `StepInputs.drawing_rows`.
+        """
         return [work.sequence for work, draws in zip(self.batch, self._draws, strict=True) if draws]
 
     @cached_property
@@ -100,7 +107,9 @@ class Step:
             sequence.end(EndReason.ERROR, error)
 
     def inputs(self, cache: KvCache, device: torch.device, rows_per_tile: int | None) -> StepInputs:
-        """The batch as tensors. With `rows_per_tile` it is padded to whole tiles and attention goes row by row."""
+        """The batch as tensors. With `rows_per_tile` it is padded to whole tiles and attention goes
+        row by row.
+        """
         ids: list[int] = []
         segments: list[Segment] = []
         for work in self.batch:

@@ -1,4 +1,6 @@
-"""How deep sequences and their steps are traced: what was asked for, a small share of time, and what went wrong."""
+"""How deep sequences and their steps are traced: what was asked for, a small share of time, and
+what went wrong.
+"""
 
 import time
 from dataclasses import dataclass
@@ -7,16 +9,20 @@ from services.router.engine.sequence import Order, Sequence, SequenceTrace, Trac
 from services.runtime.span_writing import SpanKind, attribute, encode_span
 from services.runtime.tracing import recorder, wall_offset
 
-# What the layers' share of time may run ahead: a first request is traced to its layers, and one after a pause.
+# What the layers' share of time may run ahead: a first request is traced to its layers, and one
+# after a pause.
 BURST_NANOS = 1_000_000_000
-# A step is slow when it takes this many times as long as steps of its size do in the mean, of at least so many.
+# A step is slow when it takes this many times as long as steps of its size do in the mean, of at
+# least so many.
 SLOW_FACTOR = 3.0
 LEAST_STEPS = 32
 WEIGHT = 1 / 32
 
 
 class LayerShare:
-    """Chooses single requests to be traced to their layers, for `share` of the time in the long run."""
+    """Chooses single requests to be traced to their layers, for `share` of the time in the long
+    run.
+    """
 
     def __init__(self, share: float, now: int) -> None:
         self._share = share
@@ -24,7 +30,9 @@ class LayerShare:
         self._is_in_use = False
 
     def choose(self, now: int) -> bool:
-        """Whether a request that begins now is to be traced so; it is to be given back at its end."""
+        """Whether a request that begins now is to be traced so; it is to be given back
+        at its end.
+        """
         self._credit = min(BURST_NANOS, self._credit + self._share * (now - self._counted))
         self._counted = now
         if self._is_in_use or self._credit <= 0:
@@ -45,10 +53,14 @@ class UsualSteps:
     """What steps take in the mean, by their size."""
 
     def __init__(self) -> None:
-        self._means: dict[int, tuple[int, float]] = {}  # by the bits of the number of tokens: steps, nanoseconds
+        self._means: dict[
+            int, tuple[int, float]
+        ] = {}  # by the bits of the number of tokens: steps, nanoseconds
 
     def is_slow(self, num_tokens: int, nanos: int) -> bool:
-        """Whether a step took far longer than others of its size; it counts as one of them from here on."""
+        """Whether a step took far longer than others of its size; it counts as one of them from
+        here on.
+        """
         size = num_tokens.bit_length()
         count, mean = self._means.get(size, (0, 0.0))
         self._means[size] = count + 1, mean + max(WEIGHT, 1 / (count + 1)) * (nanos - mean)
@@ -74,7 +86,11 @@ class TracePolicy:
         if recorder() is None or parent is None or not parent.is_sampled:
             return None
         detail, is_chosen = order.trace_detail or self.default, False
-        if not order.trace_detail and detail is TraceDetail.STEP and self.layers.choose(time.perf_counter_ns()):
+        if (
+            not order.trace_detail
+            and detail is TraceDetail.STEP
+            and self.layers.choose(time.perf_counter_ns())
+        ):
             detail, is_chosen = TraceDetail.LAYER, True
         return SequenceTrace(parent.child(), parent.span_id, detail, is_chosen)
 

@@ -18,7 +18,12 @@ from services.model.refusals import UnusableModel, in_one_line
 from services.model.tiles import Tiled, most_tile_rows, tile_linears
 from services.model.trunk import build_trunk
 from services.router.engine.greenlets import current_state
-from services.router.engine.remote_experts import ComputeExperts, RemoteExperts, gates, overlap_shared_experts
+from services.router.engine.remote_experts import (
+    ComputeExperts,
+    RemoteExperts,
+    gates,
+    overlap_shared_experts,
+)
 from services.router.engine.step import Step
 from services.wire.errors import ServingError
 
@@ -36,10 +41,12 @@ class Numerics:
 
 
 class Trunk:
-    """Runs steps through transformers' own model; below `run_awaiting` only, since its experts are awaited.
+    """Runs steps through transformers' own model; below `run_awaiting` only, since its experts are
+    awaited.
 
-    `model` is that one, with whatever stands in for its modules; `kv_shapes` says what each attention layer stores for
-    one token, as a probing forward found it; `content_hash` names the weights as they stand in the checkpoint.
+    `model` is that one, with whatever stands in for its modules; `kv_shapes` says what each
+    attention layer stores for one token, as a probing forward found it; `content_hash` names the
+    weights as they stand in the checkpoint.
     """
 
     def __init__(
@@ -110,9 +117,13 @@ class Trunk:
             self.model(input_ids=token_ids, position_ids=token_ids, use_cache=False, packed=probe)
         except ServingError:
             raise
-        except Exception as error:  # the boundary: transformers raises whatever its code meets in such values
+        except (
+            Exception
+        ) as error:  # the boundary: transformers raises whatever its code meets in such values
             kind, reason = self.model.config.model_type, in_one_line(error)
-            raise UnusableModel(f"transformers cannot run this {kind} model with its config.json: {reason}") from error
+            raise UnusableModel(
+                f"transformers cannot run this {kind} model with its config.json: {reason}"
+            ) from error
 
 
 def _begin_gate() -> None:

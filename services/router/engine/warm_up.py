@@ -25,5 +25,7 @@ async def warm_up(engine: Engine, vocab_size: int, max_batch_tokens: int, max_co
         else:
             ended.set_result(None)
 
-    engine.submit(Order(prompt, Sampling(temperature=0.0), min(NEW_TOKENS, max_context - num_prompt)), listen)
+    engine.submit(
+        Order(prompt, Sampling(temperature=0.0), min(NEW_TOKENS, max_context - num_prompt)), listen
+    )
     await ended

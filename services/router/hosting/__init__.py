@@ -1,1 +1,3 @@
-"""Which service hosts which expert: what is there, what is wanted, and the way from one to the other."""
+"""Which service hosts which expert: what is there, what is wanted, and the way from one to the
+other.
+"""

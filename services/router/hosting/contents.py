@@ -1,4 +1,6 @@
-"""What every expert's weights are, by their hash: from when all were hosted first, no others are taken."""
+"""What every expert's weights are, by their hash: from when all were hosted first, no others are
+taken.
+"""
 
 from collections.abc import Mapping, Set
 from typing import Protocol
@@ -19,8 +21,9 @@ class Claimant(Protocol):
 class Contents:
     """Content hashes of experts, and who claimed them first.
 
-    Until `settle` a claim holds for as long as the service that made it can be used. From then on it holds for good: a
-    checkpoint is what it was when it was first hosted whole, and who has read another one is refused.
+    Until `settle` a claim holds for as long as the service that made it can be used. From then on
+    it holds for good: a checkpoint is what it was when it was first hosted whole, and who has read
+    another one is refused.
     """
 
     def __init__(self) -> None:
@@ -44,7 +47,9 @@ class Contents:
             self._claims = {key: claim for key, claim in self._claims.items() if claim[1] in usable}
 
     def claim(self, service: Claimant) -> frozenset[ExpertKey]:
-        """Take in what a service that can be used says; the experts of it that are not what they were said to be."""
+        """Take in what a service that can be used says; the experts of it that are not what they
+        were said to be.
+        """
         if not self._is_settled:
             for key, content_hash in service.content_hashes.items():
                 if self._claims.get(key, (b"", service.address))[1] == service.address:
@@ -52,7 +57,9 @@ class Contents:
         return self._differing(service)
 
     def refused(self, service: Claimant) -> frozenset[ExpertKey]:
-        """The experts that a service hosts and that must not be used; none while nothing is settled."""
+        """The experts that a service hosts and that must not be used; none while nothing is
+        settled.
+        """
         return self._differing(service) if self._is_settled else frozenset()
 
     def refusal(self, service: Claimant) -> str | None:
@@ -62,9 +69,12 @@ class Contents:
             return None
         layer, expert = min(refused)
         return (
-            f"the checkpoint that expert service {service.address} has read is not what it was when the router "
-            f"started: expert {expert} of layer {layer} differs from what {self.claimant(layer, expert)} had; put the "
-            f"former files back and start {service.address} again, or start everything again with the new ones"
+            f"the checkpoint that expert service {service.address} has read is not what it was "
+            "when the router "
+            f"started: expert {expert} of layer {layer} differs from what "
+            f"{self.claimant(layer, expert)} had; put the "
+            f"former files back and start {service.address} again, or start everything again with "
+            "the new ones"
         )
 
     def claimant(self, layer: int, expert: int) -> str:
@@ -76,6 +86,8 @@ class Contents:
         found = self._found.get(service.address)
         if found is None or found[0] is not hashes or not self._is_settled:
             claims = self._claims
-            differing = (key for key, value in hashes.items() if claims.get(key, (value, ""))[0] != value)
+            differing = (
+                key for key, value in hashes.items() if claims.get(key, (value, ""))[0] != value
+            )
             found = self._found[service.address] = hashes, frozenset(differing)
         return found[1]

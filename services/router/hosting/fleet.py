@@ -1,4 +1,6 @@
-"""The expert services together: found, kept connected, given their experts, and laid out as a placement."""
+"""The expert services together: found, kept connected, given their experts, and laid out as a
+placement.
+"""
 
 import asyncio
 import logging
@@ -27,10 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 class Fleet:
-    """Every expert service that the router knows. Truth about hosting lives in the services; the fleet watches.
+    """Every expert service that the router knows. Truth about hosting lives in the services; the
+    fleet watches.
 
-    `place` is called with a new placement whenever hosting changes; the dispatcher uses it from the next layer on. Each
-    expert is kept ready on `coverage` services; with `requires_coverage` a start that cannot reach that is refused.
+    `place` is called with a new placement whenever hosting changes; the dispatcher uses it from the
+    next layer on. Each expert is kept ready on `coverage` services; with `requires_coverage` a
+    start that cannot reach that is refused.
     """
 
     def __init__(
@@ -55,11 +59,15 @@ class Fleet:
         self._least_replicas = coverage if requires_coverage else 1
         self._complete = asyncio.Event()
         self._contents = Contents()
-        self._layout = HostingLayout(checkpoint.moe_layers, checkpoint.num_experts, self._contents, self._refuse_claim)
+        self._layout = HostingLayout(
+            checkpoint.moe_layers, checkpoint.num_experts, self._contents, self._refuse_claim
+        )
         self.laid: LaidOut = self._layout.lay_out(())
         self.members = Members(
             targets,
-            lambda address: ExpertPeer(address, expected, num_lanes, frame_floor_seconds, self._peers_changed.set),
+            lambda address: ExpertPeer(
+                address, expected, num_lanes, frame_floor_seconds, self._peers_changed.set
+            ),
             self._peers_changed.set,
             look_up=look_up,
         )
@@ -87,9 +95,10 @@ class Fleet:
     async def run(self, wait_seconds: float) -> None:
         """Keep the services connected and every expert hosted, until cancelled.
 
-        Waits up to `wait_seconds` for every service before it distributes experts over those that are there. Raises
-        Unavailable when a name stands for no address by then, and BadState when what is there cannot hold the model,
-        cannot read it, or two services claim different weights for one expert.
+        Waits up to `wait_seconds` for every service before it distributes experts over those that
+        are there. Raises Unavailable when a name stands for no address by then, and BadState when
+        what is there cannot hold the model, cannot read it, or two services claim different weights
+        for one expert.
         """
         deadline = asyncio.get_running_loop().time() + wait_seconds
         await self.members.find(wait_seconds)
@@ -106,7 +115,9 @@ class Fleet:
         return self._complete.is_set()
 
     async def complete(self) -> None:
-        """Return once every expert is ready somewhere; on as many services as are asked for, where that is required."""
+        """Return once every expert is ready somewhere; on as many services as are asked for, where
+        that is required.
+        """
         await self._complete.wait()
 
     def cancel(self, requests: Sequence[int]) -> None:
@@ -116,14 +127,19 @@ class Fleet:
                 stream.cancel(requests)
 
     def change(self, name: str, goal: Goal, *, force: bool = False) -> Operation:
-        """Begin an operation, or give the one of that name. Raises ServingError when it is refused."""
+        """Begin an operation, or give the one of that name.
+
+        Raises ServingError when it is refused.
+        """
         if not self.is_complete:
             raise BadState("the router is starting: its experts are not all hosted yet")
         self._troubles.forget()
         return self.operations.begin(name, goal, force=force)
 
     async def add(self, targets: Sequence[str]) -> Sequence[str]:
-        """Make services known; the addresses of all. Raises InvalidRequest or Unavailable for one that is none."""
+        """Make services known; the addresses of all. Raises InvalidRequest or Unavailable for one
+        that is none.
+        """
         await self.members.add(targets)
         return [peer.address for peer in self.peers]
 
@@ -134,7 +150,11 @@ class Fleet:
             self.laid = self._layout.lay_out(self.peers, self._unhosted())
             self._place(self.laid.placement)
             if not self._complete.is_set() and self.laid.num_below(self._least_replicas) == 0:
-                logger.info("every expert is ready: %d on %d services", len(self.wanted.experts), len(self.peers))
+                logger.info(
+                    "every expert is ready: %d on %d services",
+                    len(self.wanted.experts),
+                    len(self.peers),
+                )
                 self._contents.settle()
                 self._keeper.is_starting = False
                 self._complete.set()
@@ -145,7 +165,9 @@ class Fleet:
         missing: list[str] = []
         try:
             async with asyncio.timeout_at(deadline):
-                while (absent := [peer.address for peer in self.peers if not peer.is_live]) or not self.peers:
+                while (
+                    absent := [peer.address for peer in self.peers if not peer.is_live]
+                ) or not self.peers:
                     if absent != missing:
                         logger.info("waiting for expert services: %s", ", ".join(absent))
                     missing = absent
@@ -154,9 +176,14 @@ class Fleet:
         except TimeoutError:
             refusals = [str(peer.refusal) for peer in self.peers if peer.refusal is not None]
             if len(missing) == len(self.peers):
-                reason = "; ".join(refusals) or f"none of {', '.join(missing)} answered within {wait_seconds:g} s"
+                reason = (
+                    "; ".join(refusals)
+                    or f"none of {', '.join(missing)} answered within {wait_seconds:g} s"
+                )
                 raise BadState(f"no expert service can be used: {reason}") from None
-            logger.warning("going on without expert services %s", "; ".join(refusals) or ", ".join(missing))
+            logger.warning(
+                "going on without expert services %s", "; ".join(refusals) or ", ".join(missing)
+            )
 
     def _unhosted(self) -> Unhosted:
         """What keeps services from loading what nobody hosts."""

@@ -1,4 +1,6 @@
-"""Keeps every expert hosted: what is lost is loaded elsewhere, who drains is emptied, who is new gets a share."""
+"""Keeps every expert hosted: what is lost is loaded elsewhere, who drains is emptied, who is new
+gets a share.
+"""
 
 import asyncio
 import logging
@@ -10,25 +12,30 @@ from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import TransferResult, Transfers
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Even, Goal, Trimmed, WantedHosting, Without
+from services.router.planning.host import Host
 from services.router.planning.moves import MAX_BATCH
-from services.router.planning.targets import Host, Missing, missing_replicas
+from services.router.planning.targets import Missing, missing_replicas
 from services.runtime.failures import leave_aside
 from services.runtime.notice import Notice
 from services.wire.errors import BadState, ServingError
 
 logger = logging.getLogger(__name__)
 
-# Before further replicas of experts that have one are loaded elsewhere: a service that was lost may be back.
+# Before further replicas of experts that have one are loaded elsewhere: a service that was lost may
+# be back.
 COVERAGE_GRACE_SECONDS = 1.0
-RETRY_SECONDS = 1.0  # before an operation of the keeper's own that failed or was refused is tried again
+RETRY_SECONDS = (
+    1.0  # before an operation of the keeper's own that failed or was refused is tried again
+)
 
 
 class Keeper:
     """Looks after hosting whenever it changes.
 
-    Experts without a replica are loaded at once, whatever else is under way; the rest waits for operations to end.
-    Until the first time that all experts are hosted it is `is_starting`: what cannot be done then is raised, later it
-    is logged and tried again when something changes. `num_below` tells how many experts are ready on fewer services.
+    Experts without a replica are loaded at once, whatever else is under way; the rest waits for
+    operations to end. Until the first time that all experts are hosted it is `is_starting`: what
+    cannot be done then is raised, later it is logged and tried again when something changes.
+    `num_below` tells how many experts are ready on fewer services.
     """
 
     def __init__(
@@ -74,7 +81,9 @@ class Keeper:
             return RETRY_SECONDS
 
     def _look_after(self, loads: asyncio.TaskGroup) -> float | None:
-        """Begin what is to be done now; in how many seconds to look again even if nothing changes."""
+        """Begin what is to be done now; in how many seconds to look again even if
+        nothing changes.
+        """
         hosts, now = self._survey.hosts(self._emptied()), asyncio.get_running_loop().time()
         due = [self._survey.seconds_until_given_up(), self._survey.seconds_until_asked_again()]
         missing = self._missing(hosts, 1)
@@ -126,30 +135,46 @@ class Keeper:
                     loads.create_task(self._check_start(task, peer))
 
     async def _check_start(self, load: "asyncio.Task[TransferResult]", peer: ExpertPeer) -> None:
-        """A service that cannot load its experts ends the start: nothing that it waits for would mend that."""
+        """A service that cannot load its experts ends the start: nothing that it waits for would
+        mend that.
+        """
         error = await load
         if isinstance(error, BadState) and self.is_starting and not peer.is_draining:
-            raise BadState(f"expert service {peer.address} cannot load its experts: {error}") from error
+            raise BadState(
+                f"expert service {peer.address} cannot load its experts: {error}"
+            ) from error
 
     def _note_shortage(self, missing: Missing, hosts: Sequence[Host]) -> None:
-        if missing.shortage is None or any(host.retiring for host in hosts) or self._can_trim(hosts):
+        if (
+            missing.shortage is None
+            or any(host.retiring for host in hosts)
+            or self._can_trim(hosts)
+        ):
             return  # there is memory enough, or soon will be
         has_trouble = any(self._survey.trouble(peer) for peer in self._peers())
-        if self.is_starting and hosts and not has_trouble:  # which ends the start by itself, where it is known why
+        if (
+            self.is_starting and hosts and not has_trouble
+        ):  # which ends the start by itself, where it is known why
             raise missing.shortage
-        amiss = [reason for peer in self._peers() if (reason := self._survey.amiss(peer)) is not None]
+        amiss = [
+            reason for peer in self._peers() if (reason := self._survey.amiss(peer)) is not None
+        ]
         shortage = str(missing.shortage) if hosts else "no expert service is connected"
         self._tell(f"experts stay unhosted: {'; '.join(amiss) or shortage}")
 
     def _tidy(self, hosts: Sequence[Host]) -> float | None:
-        """Begin an operation of the router's own where there is reason for one; when to try again, if it is refused."""
+        """Begin an operation of the router's own where there is reason for one; when to try again,
+        if it is refused.
+        """
         goal: Goal | None = None
         try:
             goal = self._reason(hosts)
             if goal is not None:
                 self._num_own += 1
                 self._own_not_before = asyncio.get_running_loop().time() + RETRY_SECONDS
-                self._operations.begin(f"{self._name}-{self._num_own}", goal, force=True, is_own=True)
+                self._operations.begin(
+                    f"{self._name}-{self._num_own}", goal, force=True, is_own=True
+                )
         except ServingError as error:
             self._tell(f"{goal or 'an even placement'} cannot be brought about: {error}")
             return RETRY_SECONDS

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.router.dispatch.placement import MAX_FRAME_BYTES, NOTHING_AMISS, Placement, Replicas, Unhosted
+from services.router.dispatch.placement import (
+    MAX_FRAME_BYTES,
+    NOTHING_AMISS,
+    Placement,
+    Replicas,
+    Unhosted,
+)
 from services.router.hosting.contents import Contents
 from services.router.peers.peer import ExpertPeer
 
@@ -15,7 +21,8 @@ from services.router.peers.peer import ExpertPeer
 class LaidOut:
     """A placement, and how well it covers the experts.
 
-    `counts` has for every layer the usable services that each expert is ready on, int64 [layers, experts].
+    `counts` has for every layer the usable services that each expert is ready on, int64 [layers,
+    experts].
     """
 
     placement: Placement
@@ -34,19 +41,27 @@ class LaidOut:
 
 @dataclass(frozen=True)
 class _Rows:
-    ready: Mapping[int, npt.NDArray[np.bool_]]  # what they were made from: a peer makes it anew with each change
+    ready: Mapping[
+        int, npt.NDArray[np.bool_]
+    ]  # what they were made from: a peer makes it anew with each change
     rows: Replicas  # [layers, experts]
 
 
 class HostingLayout:
-    """Makes placements of the peers' hosting; what a peer that has not changed hosts is not looked at again.
+    """Makes placements of the peers' hosting; what a peer that has not changed hosts is not looked
+    at again.
 
-    Where services claim different weights for an expert the later claim is not used, and `on_conflict` is told of it in
-    words, once for each change of hosting; `contents` says for how long the earlier one holds.
+    Where services claim different weights for an expert the later claim is not used, and
+    `on_conflict` is told of it in words, once for each change of hosting; `contents` says for how
+    long the earlier one holds.
     """
 
     def __init__(
-        self, moe_layers: Sequence[int], num_experts: int, contents: Contents, on_conflict: Callable[[str], None]
+        self,
+        moe_layers: Sequence[int],
+        num_experts: int,
+        contents: Contents,
+        on_conflict: Callable[[str], None],
     ) -> None:
         self._layer_at = {layer: index for index, layer in enumerate(moe_layers)}
         self._num_experts = num_experts
@@ -55,16 +70,26 @@ class HostingLayout:
         self._rows: dict[str, _Rows] = {}
 
     def lay_out(self, peers: Sequence[ExpertPeer], unhosted: Unhosted = NOTHING_AMISS) -> LaidOut:
-        """The placement of what is ready now on those that can be used, with what is known of what is not."""
+        """The placement of what is ready now on those that can be used, with what is known of what
+        is not.
+        """
         usable = {peer.address for peer in peers if peer.is_usable}
         if self._rows.keys() - usable:  # their claims go with them
-            self._rows = {address: rows for address, rows in self._rows.items() if address in usable}
+            self._rows = {
+                address: rows for address, rows in self._rows.items() if address in usable
+            }
             self._contents.keep(usable)
         none = np.zeros((len(self._layer_at), self._num_experts), dtype=bool)
         rows = [self._rows_of(peer) if peer.address in usable else none for peer in peers]
         # [layers, services, experts]
-        stacked = np.stack(rows, axis=1) if rows else np.zeros((len(none), 0, self._num_experts), dtype=bool)
-        limits = [peer.description.max_frame_bytes for peer in peers if peer.description is not None]
+        stacked = (
+            np.stack(rows, axis=1)
+            if rows
+            else np.zeros((len(none), 0, self._num_experts), dtype=bool)
+        )
+        limits = [
+            peer.description.max_frame_bytes for peer in peers if peer.description is not None
+        ]
         return LaidOut(
             Placement(
                 tuple(peers),
@@ -93,4 +118,7 @@ class HostingLayout:
 
     def _conflict(self, peer: ExpertPeer, layer: int, expert: int) -> str:
         claimant = self._contents.claimant(layer, expert)
-        return f"{claimant} and {peer.address} claim different weights for expert {expert} of layer {layer}"
+        return (
+            f"{claimant} and {peer.address} claim different weights for expert {expert} of layer "
+            f"{layer}"
+        )

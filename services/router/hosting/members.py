@@ -1,4 +1,6 @@
-"""Who belongs to the cluster: services by address, by a name that is looked up again and again, or made known later."""
+"""Who belongs to the cluster: services by address, by a name that is looked up again and again, or
+made known later.
+"""
 
 import asyncio
 import logging
@@ -19,10 +21,11 @@ Resolve = Callable[[str], Awaitable[list[str]]]
 
 
 class Members:
-    """Keeps a peer for every address behind the targets; a target is host:port, or dns:///name:port.
+    """Keeps a peer for every address behind the targets; a target is host:port, or
+    dns:///name:port.
 
-    A service whose address no name stands for any more stays for as long as it is connected: it may be draining.
-    `on_change` is called when one comes or goes.
+    A service whose address no name stands for any more stays for as long as it is connected: it may
+    be draining. `on_change` is called when one comes or goes.
     """
 
     def __init__(
@@ -48,8 +51,8 @@ class Members:
     async def find(self, wait_seconds: float) -> None:
         """Look the targets up.
 
-        A name that is not known yet, or has no address, is looked up again until `wait_seconds` have passed; raises
-        Unavailable then.
+        A name that is not known yet, or has no address, is looked up again until `wait_seconds`
+        have passed; raises Unavailable then.
         """
         deadline = asyncio.get_running_loop().time() + wait_seconds
         while True:
@@ -74,7 +77,9 @@ class Members:
                 self._update()
 
     async def add(self, targets: Sequence[str]) -> None:
-        """Make services known. Raises InvalidRequest for what is no address, Unavailable for a name without any."""
+        """Make services known. Raises InvalidRequest for what is no address, Unavailable for a name
+        without any.
+        """
         self._behind |= await self._addresses_behind(targets)
         self._update()
 
@@ -96,7 +101,10 @@ class Members:
         assert self._loops is not None, "members are kept while `run` runs"
         wanted = set(chain.from_iterable(self._behind.values()))
         staying = [peer for peer in self.peers if peer.address in wanted or peer.is_live]
-        new = [self._make_peer(address) for address in sorted(wanted - {peer.address for peer in self.peers})]
+        new = [
+            self._make_peer(address)
+            for address in sorted(wanted - {peer.address for peer in self.peers})
+        ]
         gone = {peer.address for peer in self.peers} - {peer.address for peer in staying}
         if not new and not gone:
             return

@@ -34,19 +34,27 @@ def goal_of(request: router_pb2.ChangePlacementRequest, model_digest: str) -> Go
             raise InvalidRequest("change is not set; give a target, even, drain or planned")
 
 
-def stated(target: router_pb2.TargetPlacement, model_digest: str) -> dict[str, frozenset[ExpertKey]]:
+def stated(
+    target: router_pb2.TargetPlacement, model_digest: str
+) -> dict[str, frozenset[ExpertKey]]:
     """What each service is to host, by address.
 
-    Raises InvalidRequest for one that stands twice, and BadState for another checkpoint's placement.
+    Raises InvalidRequest for one that stands twice, and BadState for another checkpoint's
+    placement.
     """
     if target.model_digest not in ("", model_digest):
-        raise BadState(f"target.model_digest is {quoted(target.model_digest)}; this router serves {model_digest!r}")
+        raise BadState(
+            f"target.model_digest is {quoted(target.model_digest)}; this router serves "
+            f"{model_digest!r}"
+        )
     by_address: dict[str, frozenset[ExpertKey]] = {}
     for service in target.services:
         if service.address in by_address:
             raise InvalidRequest(f"target.services has {service.address} twice")
         by_address[service.address] = frozenset(
-            ExpertKey(hosted.layer, expert) for hosted in service.layers for expert in hosted.experts
+            ExpertKey(hosted.layer, expert)
+            for hosted in service.layers
+            for expert in hosted.experts
         )
     return by_address
 
@@ -68,7 +76,10 @@ def placement_message(fleet: Fleet, model_digest: str) -> router_pb2.GetPlacemen
     """Who hosts what, and whether it is used."""
     layers = fleet.wanted.layers
     return router_pb2.GetPlacementResponse(
-        services=[_placed(peer, fleet.survey.is_draining(peer), fleet.survey.amiss(peer)) for peer in fleet.peers],
+        services=[
+            _placed(peer, fleet.survey.is_draining(peer), fleet.survey.amiss(peer))
+            for peer in fleet.peers
+        ],
         min_live_replicas=fleet.laid.min_live_replicas,
         coverage=fleet.wanted.coverage,
         model_digest=model_digest,
@@ -91,7 +102,10 @@ def hosted_layers(experts: Iterable[ExpertKey]) -> list[router_pb2.HostedLayer]:
     by_layer: dict[int, list[int]] = {}
     for layer, expert in experts:
         by_layer.setdefault(layer, []).append(expert)
-    return [router_pb2.HostedLayer(layer=layer, experts=mine) for layer, mine in sorted(by_layer.items())]
+    return [
+        router_pb2.HostedLayer(layer=layer, experts=mine)
+        for layer, mine in sorted(by_layer.items())
+    ]
 
 
 def _placed(peer: ExpertPeer, is_draining: bool, amiss: str | None) -> router_pb2.PlacedService:

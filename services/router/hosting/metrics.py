@@ -1,7 +1,10 @@
-"""What is counted of hosting: how well the experts are covered, which services do not answer, what was moved."""
+"""What is counted of hosting: how well the experts are covered, which services do not answer, what
+was moved.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -22,36 +25,62 @@ Observe = Callable[[CallbackOptions], Iterable[Observation]]
 
 
 def observe_fleet(fleet: Fleet) -> None:
-    """Observe how well the experts are covered by the services that can be used, and what is done about it."""
-
-    def min_live_replicas(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(fleet.laid.min_live_replicas)
-
-    def uncovered(_: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(fleet.laid.num_below(fleet.wanted.coverage))
-
-    def ready_experts(_: CallbackOptions) -> Iterable[Observation]:
-        for address, num_ready in fleet.laid.ready_by_service.items():
-            yield Observation(num_ready, {"service": address})
-
-    def suspect(_: CallbackOptions) -> Iterable[Observation]:
-        for peer in fleet.peers:
-            yield Observation(int(peer.is_suspect), {"service": peer.address})
+    """Observe how well the experts are covered by the services that can be used, and what is done
+    about it.
+    """
 
     counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
-    gauge(MIN_LIVE_REPLICAS, [min_live_replicas], "{service}", "live services that the least replicated expert is on")
-    gauge(UNCOVERED_EXPERTS, [uncovered], "{expert}", "experts that are on fewer live services than asked for")
-    gauge(READY_EXPERTS, [ready_experts], "{expert}", "experts ready, by service")
-    gauge(SUSPECT, [suspect], "1", "1 for a service that does not answer, else 0")
+    gauge(
+        MIN_LIVE_REPLICAS,
+        [partial(_min_live_replicas, fleet)],
+        "{service}",
+        "live services that the least replicated expert is on",
+    )
+    gauge(
+        UNCOVERED_EXPERTS,
+        [partial(_uncovered, fleet)],
+        "{expert}",
+        "experts that are on fewer live services than asked for",
+    )
+    gauge(READY_EXPERTS, [partial(_ready_experts, fleet)], "{expert}", "experts ready, by service")
+    gauge(SUSPECT, [partial(_suspect, fleet)], "1", "1 for a service that does not answer, else 0")
     transfers = fleet.transfers
-    counter(LOADED_EXPERTS, [_counted(transfers.num_loaded, "service")], "{expert}", "experts loaded for this router")
+    counter(
+        LOADED_EXPERTS,
+        [_counted(transfers.num_loaded, "service")],
+        "{expert}",
+        "experts loaded for this router",
+    )
     counter(
         UNLOADED_EXPERTS,
         [_counted(transfers.num_unloaded, "service")],
         "{expert}",
         "experts let go for this router",
     )
-    counter(OPERATIONS, [_counted(fleet.operations.num_ended, "outcome")], "{operation}", "changes of the placement")
+    counter(
+        OPERATIONS,
+        [_counted(fleet.operations.num_ended, "outcome")],
+        "{operation}",
+        "changes of the placement",
+    )
+
+
+def _min_live_replicas(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
+    yield Observation(fleet.laid.min_live_replicas)
+
+
+def _uncovered(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
+    yield Observation(fleet.laid.num_below(fleet.wanted.coverage))
+
+
+def _ready_experts(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
+    for address, num_ready in fleet.laid.ready_by_service.items():
+        yield Observation(num_ready, {"service": address})
+
+
+def _suspect(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
+    for peer in fleet.peers:
+        yield Observation(int(peer.is_suspect), {"service": peer.address})
 
 
 def _counted(counts: Counter[str], attribute: str) -> Observe:

@@ -1,4 +1,6 @@
-"""Carries an operation out: loads in the new places, then unloads in the old ones, planned anew after every change."""
+"""Carries an operation out: loads in the new places, then unloads in the old ones, planned anew
+after every change.
+"""
 
 import asyncio
 import logging
@@ -12,8 +14,9 @@ from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import HOLD_SECONDS, TransferResult, Transfers, release
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import WantedHosting
+from services.router.planning.host import Host
 from services.router.planning.moves import MAX_BATCH, Changes, next_changes
-from services.router.planning.targets import Host, Target, check_target
+from services.router.planning.targets import Target, check_target
 from services.runtime.failures import leaves
 from services.runtime.notice import Notice
 from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
@@ -21,19 +24,23 @@ from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
-# For how long nothing but failures may come that another planner explains, or a service that leaves: longer than holds
-# of a router that is no more last.
+# For how long nothing but failures may come that another planner explains, or a service that
+# leaves: longer than holds of a router that is no more last.
 PATIENCE_SECONDS = 2 * HOLD_SECONDS
-# How long nothing at all may change while something is left to do: what others have under way has to end.
+# How long nothing at all may change while something is left to do: what others have under way has
+# to end.
 STALL_SECONDS = 60.0
 RELEASE_SECONDS = 2.0
-# Where there is no hurry: experts of one load, and how many times as long as that took its service is left alone then.
+# Where there is no hurry: experts of one load, and how many times as long as that took its service
+# is left alone then.
 EASY_BATCH = 4
 EASY_REST = 9.0
 
 
 class Mover:
-    """Brings operations about, within the memory of the services and with no expert ever without a ready replica."""
+    """Brings operations about, within the memory of the services and with no expert ever without a
+    ready replica.
+    """
 
     def __init__(
         self,
@@ -48,11 +55,15 @@ class Mover:
         self._wanted = wanted
         self._peer = peer
         self._changed = changed
-        # Part of the holder's name: two routers may be told to carry out operations of the same name.
+        # Part of the holder's name: two routers may be told to carry out operations of the same
+        # name.
         self._instance = uuid.uuid4().hex
 
     def check(self, operation: Operation) -> None:
-        """Refuse what must not be begun, or cannot be done with what is there. Raises ServingError."""
+        """Refuse what must not be begun, or cannot be done with what is there.
+
+        Raises ServingError.
+        """
         goal, wanted = operation.goal, self._wanted
         hosts = self._survey.hosts(goal.emptied)
         target = goal.target(hosts, wanted)
@@ -63,10 +74,14 @@ class Mover:
         """Return when the goal is reached. Raises OperationFailed when it cannot be any more."""
         move = _Move(operation, f"{operation.name}@{self._instance}")
         try:
-            async with asyncio.TaskGroup() as tasks:  # which cancels what is under way when the rest fails
+            async with (
+                asyncio.TaskGroup() as tasks
+            ):  # which cancels what is under way when the rest fails
                 await self._advance(move, tasks)
         except* ServingError as group:
-            raise OperationFailed(f"operation {operation.name} failed: {leaves(group)[0]}") from group
+            raise OperationFailed(
+                f"operation {operation.name} failed: {leaves(group)[0]}"
+            ) from group
         finally:
             await self._release(move)
         for address in operation.goal.emptied:
@@ -87,7 +102,9 @@ class Mover:
             if present != planned_for:  # somebody came, went, or is about to go
                 target, planned_for = move.operation.goal.target(hosts, self._wanted), present
                 _check_present(target, hosts)
-            changes = next_changes(hosts, target, max_batch=MAX_BATCH if move.is_urgent else EASY_BATCH)
+            changes = next_changes(
+                hosts, target, max_batch=MAX_BATCH if move.is_urgent else EASY_BATCH
+            )
             move.report(changes)
             if changes.num_left == 0:
                 return
@@ -97,7 +114,12 @@ class Mover:
                 raise OperationFailed(f"nothing has changed for {STALL_SECONDS:g} s")
 
     def _begin(
-        self, changes: Changes, hosts: Sequence[Host], target: Target, move: "_Move", tasks: asyncio.TaskGroup
+        self,
+        changes: Changes,
+        hosts: Sequence[Host],
+        target: Target,
+        move: "_Move",
+        tasks: asyncio.TaskGroup,
     ) -> None:
         for address, experts in changes.loads.items():
             peer = self._idle_peer(address)
@@ -112,7 +134,9 @@ class Mover:
                     move.hold(keeper.address, kept)
                 leaving = sorted(key for _, kept in keepers for key in kept)
                 if leaving:
-                    move.tasks.append(self._transfers.unload(tasks, peer, leaving, keepers, move.holder))
+                    move.tasks.append(
+                        self._transfers.unload(tasks, peer, leaving, keepers, move.holder)
+                    )
 
     def _idle_peer(self, address: str) -> ExpertPeer | None:
         return None if self._transfers.on(address) is not None else self._peer(address)
@@ -120,20 +144,33 @@ class Mover:
     def _keepers(
         self, experts: Sequence[ExpertKey], changes: Changes, hosts: Sequence[Host], target: Target
     ) -> list[tuple[ExpertPeer, list[ExpertKey]]]:
-        """For experts that leave a service, another each whose replica serves on; those without one are left out."""
-        staying = {host.address: host.hosted - set(changes.unloads.get(host.address, ())) for host in hosts}
+        """For experts that leave a service, another each whose replica serves on; those without one
+        are left out.
+        """
+        staying = {
+            host.address: host.hosted - set(changes.unloads.get(host.address, ())) for host in hosts
+        }
 
         def keeper_of(key: ExpertKey) -> str:
             others = [address for address, kept in staying.items() if key in kept]
-            return min(others, key=lambda address: (key not in target.get(address, ()), address), default="")
+            return min(
+                others,
+                key=lambda address: (key not in target.get(address, ()), address),
+                default="",
+            )
 
         chosen = sorted((keeper_of(key), key) for key in experts)
-        by_keeper = {address: [key for _, key in kept] for address, kept in groupby(chosen, lambda entry: entry[0])}
+        by_keeper = {
+            address: [key for _, key in kept]
+            for address, kept in groupby(chosen, lambda entry: entry[0])
+        }
         peers = {address: self._peer(address) for address in by_keeper}
         return [(peer, by_keeper[address]) for address, peer in peers.items() if peer is not None]
 
     async def _release(self, move: "_Move") -> None:
-        """End the holds, so that the next operation, another router's perhaps, need not wait for them to lapse."""
+        """End the holds, so that the next operation, another router's perhaps, need not wait for
+        them to lapse.
+        """
         try:
             async with asyncio.timeout(RELEASE_SECONDS), asyncio.TaskGroup() as tasks:
                 for address, held in move.held.items():
@@ -172,13 +209,17 @@ class _Move:
     def seconds_of_rest(self) -> float | None:
         """Until the first service that rests can go on; None where none does."""
         now = time.monotonic()
-        return min((until - now for until in self._rests_until.values() if until > now), default=None)
+        return min(
+            (until - now for until in self._rests_until.values() if until > now), default=None
+        )
 
     def hold(self, address: str, experts: Sequence[ExpertKey]) -> None:
         self.held.setdefault(address, set()).update(experts)
 
     def take_in_ended(self) -> None:
-        """Raises ServingError for a failure that trying again does not mend, or has not mended for long."""
+        """Raises ServingError for a failure that trying again does not mend, or has not mended for
+        long.
+        """
         ended = [task for task in self.tasks if task.done()]
         self.tasks = [task for task in self.tasks if not task.done()]
         for error in [task.result() for task in ended]:
@@ -200,11 +241,15 @@ class _Move:
             self.num_done += max(0, self._num_left - changes.num_left)
         self._num_left = changes.num_left
         phase = Phase.RETIRING if changes.unloads and not changes.loads else Phase.LOADING
-        self.operation.report(OperationProgress(phase, self.num_done, self.num_done + changes.num_left))
+        self.operation.report(
+            OperationProgress(phase, self.num_done, self.num_done + changes.num_left)
+        )
 
 
 def _check_present(target: Target, hosts: Sequence[Host]) -> None:
     present = {host.address for host in hosts}
-    lost = sorted(address for address, experts in target.items() if experts and address not in present)
+    lost = sorted(
+        address for address, experts in target.items() if experts and address not in present
+    )
     if lost:
         raise Unavailable(f"expert service {lost[0]} was lost")

@@ -1,4 +1,6 @@
-"""Operations that change who hosts what: one at a time, known by id, owned by the router and not by who asked."""
+"""Operations that change who hosts what: one at a time, known by id, owned by the router and not by
+who asked.
+"""
 
 import asyncio
 import logging
@@ -46,7 +48,9 @@ class OperationProgress:
 
 
 class Operation:
-    """One change, from when it was accepted; `is_own` where nobody asked for it but the router itself."""
+    """One change, from when it was accepted; `is_own` where nobody asked for it but the router
+    itself.
+    """
 
     def __init__(self, name: str, goal: Goal, *, force: bool = False, is_own: bool = False) -> None:
         self.name = name
@@ -73,7 +77,8 @@ class Operation:
         self._changed.send()
 
     async def follow(self) -> AsyncGenerator[OperationProgress, None]:
-        """How far it is, now and after each change, the last time when it is done. Raises ServingError when it failed.
+        """How far it is, now and after each change, the last time when it is done. Raises
+        ServingError when it failed.
 
         Who is slow misses what lies between.
         """
@@ -91,7 +96,8 @@ class Operation:
 
 
 class Operations:
-    """Carries out one operation at a time; `carry_out` does the work and `check` refuses what must not be begun.
+    """Carries out one operation at a time; `carry_out` does the work and `check` refuses what must
+    not be begun.
 
     `on_end` is called when one has ended, well or not.
     """
@@ -124,14 +130,20 @@ class Operations:
         """The operation of that name, if it was asked for not too long ago."""
         return self._known.get(name)
 
-    def begin(self, name: str, goal: Goal, *, force: bool = False, is_own: bool = False) -> Operation:
-        """Begin an operation, or give the one of that name that is under way or done; one that failed begins anew.
+    def begin(
+        self, name: str, goal: Goal, *, force: bool = False, is_own: bool = False
+    ) -> Operation:
+        """Begin an operation, or give the one of that name that is under way or done; one that
+        failed begins anew.
 
-        An operation of the router's own gives way to one that was asked for. Raises BadState while another is under
-        way, InvalidRequest for a name that is too long or another operation's, and whatever `check` raises.
+        An operation of the router's own gives way to one that was asked for. Raises BadState while
+        another is under way, InvalidRequest for a name that is too long or another operation's, and
+        whatever `check` raises.
         """
         if len(name) > MAX_NAME_CHARACTERS:
-            raise InvalidRequest(f"operation_id has {len(name)} characters; the limit is {MAX_NAME_CHARACTERS}")
+            raise InvalidRequest(
+                f"operation_id has {len(name)} characters; the limit is {MAX_NAME_CHARACTERS}"
+            )
         name = name or uuid.uuid4().hex
         known = self._known.get(name)
         if known is not None and (known.goal, known.force) != (goal, force):
@@ -163,7 +175,11 @@ class Operations:
             operation.fail(failure_of(error, f"operation {operation.name}"))
             logger.warning("%s", operation.failure)
         except asyncio.CancelledError:
-            operation.fail(OperationFailed(f"operation {operation.name} gave way to another, or to the router's end"))
+            operation.fail(
+                OperationFailed(
+                    f"operation {operation.name} gave way to another, or to the router's end"
+                )
+            )
             raise
         finally:
             self.num_ended["done" if operation.failure is None else "failed"] += 1

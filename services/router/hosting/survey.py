@@ -8,7 +8,7 @@ from services.router.hosting.contents import Contents
 from services.router.hosting.transfers import Transfer, Transfers
 from services.router.hosting.troubles import Troubles
 from services.router.peers.peer import ExpertPeer
-from services.router.planning.targets import Host
+from services.router.planning.host import Host
 from services.wire.errors import BadState
 from services.wire.expert_key import ExpertKey
 
@@ -19,7 +19,8 @@ _States = Mapping[int, frozenset[ExpertKey]]  # experts by `ExpertState`
 
 
 class Survey:
-    """Reads the hosting of the services, with what is under way on them, by what experts are and who has trouble.
+    """Reads the hosting of the services, with what is under way on them, by what experts are and
+    who has trouble.
 
     A service that was emptied stays empty until it is started again: `keep_empty`.
     """
@@ -40,26 +41,33 @@ class Survey:
         self._now = now
         self._suspect_since: dict[str, float] = {}
         self._kept_empty: dict[str, str] = {}  # instances by address
-        self._read: dict[str, tuple[tuple[str, int], _States]] = {}  # what was read, of which hosting, by address
+        self._read: dict[
+            str, tuple[tuple[str, int], _States]
+        ] = {}  # what was read, of which hosting, by address
         self._used: dict[str, str] = {}  # instances that have hosted experts, by address
 
     def note(self) -> None:
         """Take in a change of hosting, liveness or suspicion."""
         now = self._now()
         suspect = {peer.address for peer in self._peers() if peer.is_live and peer.is_suspect}
-        self._suspect_since = {address: self._suspect_since.get(address, now) for address in suspect}
+        self._suspect_since = {
+            address: self._suspect_since.get(address, now) for address in suspect
+        }
         for peer in self._peers():
             if peer.hosting.experts:
                 self._used[peer.address] = peer.hosting.instance
 
     def keep_empty(self, address: str) -> None:
         """Give a service no experts until it is started again."""
-        self._kept_empty |= {peer.address: peer.hosting.instance for peer in self._peers() if peer.address == address}
+        self._kept_empty |= {
+            peer.address: peer.hosting.instance for peer in self._peers() if peer.address == address
+        }
 
     def is_draining(self, peer: ExpertPeer) -> bool:
         """Whether a service is to host nothing, by its own word or an operator's."""
         return peer.is_draining or (
-            peer.address in self._kept_empty and self._kept_empty[peer.address] == peer.hosting.instance
+            peer.address in self._kept_empty
+            and self._kept_empty[peer.address] == peer.hosting.instance
         )
 
     def is_new(self, peer: ExpertPeer) -> bool:
@@ -72,7 +80,9 @@ class Survey:
         )
 
     def hosts(self, draining: Set[str] = frozenset()) -> list[Host]:
-        """The services that are there, those at the addresses in `draining` as if they were to be empty."""
+        """The services that are there, those at the addresses in `draining` as if they were to be
+        empty.
+        """
         return [
             self._host(peer, peer.address in draining or self.is_draining(peer))
             for peer in self._peers()
@@ -80,22 +90,32 @@ class Survey:
         ]
 
     def trouble(self, peer: ExpertPeer) -> str | None:
-        """Why a service is given no experts though it answers, where that is so: its checkpoint has changed, say."""
-        return self._contents.refusal(peer) or self._troubles.of(peer.address, peer.hosting.instance)
+        """Why a service is given no experts though it answers, where that is so: its checkpoint has
+        changed, say.
+        """
+        return self._contents.refusal(peer) or self._troubles.of(
+            peer.address, peer.hosting.instance
+        )
 
     def amiss(self, peer: ExpertPeer) -> str | None:
-        """Why a service cannot be used, or not to load experts, for a reason that does not pass by itself."""
+        """Why a service cannot be used, or not to load experts, for a reason that does not pass by
+        itself.
+        """
         if peer.is_live:
             return self.trouble(peer)
         return str(peer.refusal) if isinstance(peer.refusal, BadState) else None
 
     def seconds_until_given_up(self) -> float | None:
         """When the next suspect service is planned without, if nothing changes before."""
-        ends = [since + SUSPECT_GRACE_SECONDS - self._now() for since in self._suspect_since.values()]
+        ends = [
+            since + SUSPECT_GRACE_SECONDS - self._now() for since in self._suspect_since.values()
+        ]
         return min((end for end in ends if end > 0), default=None)
 
     def seconds_until_asked_again(self) -> float | None:
-        """When the next service that had trouble may be given experts again, if nothing changes before."""
+        """When the next service that had trouble may be given experts again, if nothing changes
+        before.
+        """
         return self._troubles.seconds_left()
 
     def _is_given_up(self, peer: ExpertPeer) -> bool:
@@ -105,17 +125,21 @@ class Survey:
     def _host(self, peer: ExpertPeer, is_draining: bool) -> Host:
         description = peer.description
         assert description is not None, "a live service has been described"
-        # More than the whole model is of no use, and what a service says may be more than there are numbers for.
+        # More than the whole model is of no use, and what a service says may be more than there are
+        # numbers for.
         most_free = len(description.moe_layers) * description.num_experts
         transfer = self._transfers.on(peer.address) or Transfer()
         by_state = self._states(peer)
         ready = by_state.get(expert_pb2.EXPERT_STATE_READY, frozenset())
         loading = by_state.get(expert_pb2.EXPERT_STATE_LOADING, frozenset())
-        retiring = by_state.get(expert_pb2.EXPERT_STATE_RETIRING, frozenset()) | (ready & transfer.retiring)
+        retiring = by_state.get(expert_pb2.EXPERT_STATE_RETIRING, frozenset()) | (
+            ready & transfer.retiring
+        )
         refused = self._contents.refused(peer) - retiring
         return Host(
             peer.address,
-            len(peer.hosting.experts) + min(most_free, peer.hosting.free_memory_bytes // max(description.expert_bytes)),
+            len(peer.hosting.experts)
+            + min(most_free, peer.hosting.free_memory_bytes // max(description.expert_bytes)),
             hosted=ready - retiring - refused,
             loading=loading | (transfer.loading - ready - retiring),
             retiring=retiring,

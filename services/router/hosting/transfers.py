@@ -1,4 +1,6 @@
-"""Loads and unloads under way on the services: one at a time on each, known to every plan that is made meanwhile."""
+"""Loads and unloads under way on the services: one at a time on each, known to every plan that is
+made meanwhile.
+"""
 
 import asyncio
 import logging
@@ -20,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 # For so long a replica is held, at most, for the operation that relies on it.
 HOLD_SECONDS = 4.0
-# Before a service is asked again where another planner was first: at random, so that one of two gets ahead.
+# Before a service is asked again where another planner was first: at random, so that one of two
+# gets ahead.
 CONFLICT_SECONDS = (0.02, 0.1)
 RETRY_SECONDS = 0.5  # before a service that failed is asked again
 
@@ -37,9 +40,11 @@ class Transfer:
 
 
 class Transfers:
-    """What this router has under way. `on_end` is called when a service is free for the next change.
+    """What this router has under way. `on_end` is called when a service is free for the next
+    change.
 
-    Services are told what experts have to be by `contents`; who cannot load them for a reason that stays has trouble.
+    Services are told what experts have to be by `contents`; who cannot load them for a reason that
+    stays has trouble.
     """
 
     def __init__(self, on_end: Callable[[], None], contents: Contents, troubles: Troubles) -> None:
@@ -59,9 +64,15 @@ class Transfers:
         return not self._under_way
 
     def load(
-        self, tasks: asyncio.TaskGroup, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str = ""
+        self,
+        tasks: asyncio.TaskGroup,
+        peer: ExpertPeer,
+        experts: Sequence[ExpertKey],
+        operation: str = "",
     ) -> "asyncio.Task[TransferResult]":
-        """Begin to load experts, held for `operation` where one is named; the task tells why it failed, if it did."""
+        """Begin to load experts, held for `operation` where one is named; the task tells why it
+        failed, if it did.
+        """
         work = _outcome_of(peer, partial(self._load, peer, experts, operation))
         return self._start(tasks, peer, Transfer(loading=frozenset(experts)), work)
 
@@ -73,7 +84,9 @@ class Transfers:
         keepers: Sequence[tuple[ExpertPeer, Sequence[ExpertKey]]],
         operation: str,
     ) -> "asyncio.Task[TransferResult]":
-        """Begin to let experts go, once the replicas that `keepers` have of them are held for the operation."""
+        """Begin to let experts go, once the replicas that `keepers` have of them are held for the
+        operation.
+        """
         work = _outcome_of(peer, partial(self._unload, peer, experts, keepers, operation))
         return self._start(tasks, peer, Transfer(retiring=frozenset(experts)), work)
 
@@ -100,10 +113,16 @@ class Transfers:
             raise
         self.num_loaded[peer.address] += len(experts)
 
-    async def _have(self, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str, hold_seconds: float) -> None:
-        """Have a service load experts, or hold those that it has, provided that they are what they have to be."""
+    async def _have(
+        self, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str, hold_seconds: float
+    ) -> None:
+        """Have a service load experts, or hold those that it has, provided that they are what they
+        have to be.
+        """
         known = {key: self._contents.known(key) for key in experts}
-        await peer.load(experts, _no_progress, operation=operation, hold_seconds=hold_seconds, known=known)
+        await peer.load(
+            experts, _no_progress, operation=operation, hold_seconds=hold_seconds, known=known
+        )
 
     async def _unload(
         self,
@@ -116,13 +135,17 @@ class Transfers:
             await self._have(keeper, kept, operation, HOLD_SECONDS)
         for keeper, _ in keepers:
             if not keeper.is_usable:
-                raise Unavailable(f"expert service {keeper.address}, which was to serve instead, does not answer")
+                raise Unavailable(
+                    f"expert service {keeper.address}, which was to serve instead, does not answer"
+                )
         await peer.unload(experts, operation=operation)
         self.num_unloaded[peer.address] += len(experts)
 
 
 async def release(peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str) -> None:
-    """End the hold that an operation has, or may have by a call that was broken off; it would lapse by itself."""
+    """End the hold that an operation has, or may have by a call that was broken off; it would lapse
+    by itself.
+    """
     try:
         await peer.load(experts, _no_progress, operation=operation, hold_seconds=0.0)
     except ServingError as error:
@@ -134,7 +157,9 @@ async def _outcome_of(peer: ExpertPeer, change: Callable[[], Awaitable[None]]) -
         await change()
     except Exception as raised:  # noqa: BLE001 -- the boundary of one change on one service
         error = failure_of(raised, f"changing what {peer.address} hosts")
-        is_outdated = isinstance(error, Outdated)  # which happens where several routers share services
+        is_outdated = isinstance(
+            error, Outdated
+        )  # which happens where several routers share services
         level = logging.DEBUG if is_outdated else logging.WARNING
         logger.log(level, "changing what %s hosts failed: %s", peer.address, error)
         # The service stays taken meanwhile: no plan turns to it at once again.

@@ -1,4 +1,6 @@
-"""Services that could not load experts for a reason that stays: their checkpoint's files have changed, say."""
+"""Services that could not load experts for a reason that stays: their checkpoint's files have
+changed, say.
+"""
 
 import time
 from collections.abc import Callable
@@ -10,12 +12,18 @@ TROUBLE_SECONDS = 5.0
 
 
 class Troubles:
-    """Why services are given no experts for now, by address; `on_change` is called when another one has trouble."""
+    """Why services are given no experts for now, by address; `on_change` is called when another one
+    has trouble.
+    """
 
-    def __init__(self, on_change: Callable[[], None], *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, on_change: Callable[[], None], *, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._on_change = on_change
         self._now = now
-        self._noted: dict[str, tuple[str, BadState, float]] = {}  # the instance, why, and until when
+        self._noted: dict[
+            str, tuple[str, BadState, float]
+        ] = {}  # the instance, why, and until when
 
     def note(self, address: str, instance: str, error: BadState) -> None:
         """A service, as it was started last, could not load experts."""
@@ -27,7 +35,9 @@ class Troubles:
         self._noted.clear()
 
     def of(self, address: str, instance: str) -> str | None:
-        """Why a service is to be given nothing, where that is so; another start of it is another matter."""
+        """Why a service is to be given nothing, where that is so; another start of it is another
+        matter.
+        """
         noted, error, until = self._noted.get(address, ("", None, 0.0))
         if error is None or noted != instance or self._now() >= until:
             return None

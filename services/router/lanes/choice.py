@@ -1,4 +1,6 @@
-"""How many lanes run: a fixed number, or one unless more are measured to be better. Policy without clock or I/O."""
+"""How many lanes run: a fixed number, or one unless more are measured to be better. Policy without
+clock or I/O.
+"""
 
 import enum
 from collections.abc import Mapping
@@ -10,13 +12,15 @@ from services.router.lanes.trial import Trial
 
 # Rounds, a token of every sequence each, before the first trial and after a change for the better.
 FIRST_REST_ROUNDS = 16
-# After a trial that changed nothing, doubled each time: a trial costs a few rounds of what is worse.
+# After a trial that changed nothing, doubled each time: a trial costs a few rounds of what is
+# worse.
 MIN_REST_ROUNDS = 256
 MAX_REST_ROUNDS = 8192
 # What was measured no longer tells when waiting or load have changed by this factor.
 CHANGED_FACTOR = 1.5
 LOAD_WEIGHT = 0.02  # of a step in the running mean of sequences
-# More lanes have to gain this share, fewer need only lose nothing: what lies between does not make them flap.
+# More lanes have to gain this share, fewer need only lose nothing: what lies between does not make
+# them flap.
 UP_MARGIN = 0.05
 DOWN_MARGIN = 0.0
 
@@ -42,7 +46,9 @@ class LaneChoice:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a choice rests on: seconds for a layer, the lanes they suggest, and tokens a second by lanes as tried."""
+    """What a choice rests on: seconds for a layer, the lanes they suggest, and tokens a second by
+    lanes as tried.
+    """
 
     communication: float = 0.0
     compute: float = 0.0
@@ -82,8 +88,9 @@ class FixedLanes:
 class AutoLanes:
     """One lane unless more are measured to be better.
 
-    The times of a layer say up to how many lanes are worth a trial; a trial compares one more or one less with the
-    present number, and its verdict decides. What was adopted is kept while there are too few sequences for it.
+    The times of a layer say up to how many lanes are worth a trial; a trial compares one more or
+    one less with the present number, and its verdict decides. What was adopted is kept while there
+    are too few sequences for it.
     """
 
     def __init__(self, max_lanes: int, num_layers: int) -> None:
@@ -101,9 +108,13 @@ class AutoLanes:
 
     def observe(self, seen: StepSeen) -> None:
         """Take a step in; `choice` holds from here on."""
-        if self._trial is None:  # a trial's steps have other sizes, and would look like changed conditions
+        if (
+            self._trial is None
+        ):  # a trial's steps have other sizes, and would look like changed conditions
             self._times.note(seen)
-        self._load += LOAD_WEIGHT * (seen.num_sequences - self._load) if self._load else seen.num_sequences
+        self._load += (
+            LOAD_WEIGHT * (seen.num_sequences - self._load) if self._load else seen.num_sequences
+        )
         limit = min(self.max_lanes, seen.num_sequences)
         if self._trial is not None:
             self._go_on(self._trial, seen, limit)
@@ -153,7 +164,10 @@ class AutoLanes:
         else:
             self._judged_at = self._conditions()
             self._adopted = LaneChoice(trial.present, Why.MEASURED)
-            self._rest, self._next_rest = float(self._next_rest), min(MAX_REST_ROUNDS, 2 * self._next_rest)
+            self._rest, self._next_rest = (
+                float(self._next_rest),
+                min(MAX_REST_ROUNDS, 2 * self._next_rest),
+            )
 
     def _next_trial(self, limit: int) -> Trial | None:
         """One more lane or one less, in turn where both are worth it."""

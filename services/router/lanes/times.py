@@ -1,11 +1,14 @@
-"""What a layer of a step takes, and how many lanes that makes worth trying: arithmetic on what steps report."""
+"""What a layer of a step takes, and how many lanes that makes worth trying: arithmetic on what
+steps report.
+"""
 
 import math
 from dataclasses import dataclass
 
 from services.router.times.receipt import Parts
 
-# Of a new step in the running means: they follow a change within some tens of steps and even out the noise of one.
+# Of a new step in the running means: they follow a change within some tens of steps and even out
+# the noise of one.
 WEIGHT = 0.05
 # With less of a layer's time spent waiting, more lanes could not gain what they cost.
 LEAST_WAITING_SHARE = 0.1
@@ -15,8 +18,8 @@ LEAST_WAITING_SHARE = 0.1
 class StepSeen:
     """A step that has ended, in nanoseconds; `ended` by this process's monotonic clock.
 
-    `own` is what the router computed, `wire` was under way there and back, `experts` passed at the services.
-    `num_sequences` were running in all lanes when it ended.
+    `own` is what the router computed, `wire` was under way there and back, `experts` passed at the
+    services. `num_sequences` were running in all lanes when it ended.
     """
 
     ended: int
@@ -28,7 +31,9 @@ class StepSeen:
     num_drawn: int
 
     @classmethod
-    def of(cls, parts: Parts, *, ended: int, num_sequences: int, num_tokens: int, num_drawn: int) -> "StepSeen":
+    def of(
+        cls, parts: Parts, *, ended: int, num_sequences: int, num_tokens: int, num_drawn: int
+    ) -> "StepSeen":
         """What there is to see in a step's parts; time in other lanes is in none of the three."""
         return cls(
             ended=ended,
@@ -74,12 +79,15 @@ class LayerTimes:
 
     @property
     def waiting_ratio(self) -> float:
-        """Time spent waiting for each of the router's own computing; zero while nothing is known."""
+        """Time spent waiting for each of the router's own computing; zero while
+        nothing is known.
+        """
         return (self._wire + self._experts) / self._own if self._own else 0.0
 
     @property
     def candidate(self) -> int:
-        """How many lanes could keep router and experts busy: m >= 2 (1 + T_c / T_f), MegaScale-Infer (2504.02263).
+        """How many lanes could keep router and experts busy: m >= 2 (1 + T_c / T_f),
+        MegaScale-Infer (2504.02263).
 
         One where hardly any time is spent waiting, so that nothing could be hidden.
         """

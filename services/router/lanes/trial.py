@@ -1,11 +1,14 @@
-"""A measured comparison of two numbers of lanes under the load there is: pure arithmetic on steps as they end."""
+"""A measured comparison of two numbers of lanes under the load there is: pure arithmetic on steps
+as they end.
+"""
 
 import math
 from collections.abc import Mapping
 
 from services.router.lanes.times import StepSeen
 
-# A round is a token of every sequence. After a change of lanes the first ones are a mixture of both numbers.
+# A round is a token of every sequence. After a change of lanes the first ones are a mixture of both
+# numbers.
 SETTLING_ROUNDS = 2
 WINDOW_ROUNDS = 6
 MIN_WINDOW_NANOS = 200_000_000  # so that a hiccup of milliseconds does not make a window
@@ -15,7 +18,8 @@ LOAD_TOLERANCE = 0.1
 MIN_PAIRS_TO_STAY = 2
 MIN_PAIRS_TO_CHANGE = 3
 MAX_PAIRS = 8
-# A pair's logarithm of the ratio is taken to spread at least by this much, however alike a few happen to be.
+# A pair's logarithm of the ratio is taken to spread at least by this much, however alike a few
+# happen to be.
 MIN_SPREAD = 0.05
 CONFIDENCE = 2.0  # standard errors
 
@@ -30,7 +34,9 @@ class Window:
         self._num_steps = self._num_drawn = self._num_tokens = self._sum_sequences = 0
 
     def note(self, seen: StepSeen) -> None:
-        """Take a step in. The step that ends the settling is where the time begins, and is not counted."""
+        """Take a step in. The step that ends the settling is where the time begins, and is not
+        counted.
+        """
         if self._began is None:
             self._num_drawn += seen.num_drawn
             if self._num_drawn >= self._settling_rounds * seen.num_sequences:
@@ -65,10 +71,12 @@ class Window:
 
 
 class Trial:
-    """Compares `other` lanes with the `present` ones in windows that take turns: A B, B A, A B and so on.
+    """Compares `other` lanes with the `present` ones in windows that take turns: A B, B A, A B and
+    so on.
 
-    `other` is `better` when its tokens a second are more by `margin`, a share, beyond what the noise between pairs
-    explains. While that is not decided `better` is None. `lanes` is what runs now.
+    `other` is `better` when its tokens a second are more by `margin`, a share, beyond what the
+    noise between pairs explains. While that is not decided `better` is None. `lanes` is what runs
+    now.
     """
 
     def __init__(self, present: int, other: int, *, margin: float) -> None:
@@ -95,7 +103,9 @@ class Trial:
         self._end_pair()
         if self.better is None:
             self._windows.clear()
-            self._begin(self.lanes, settling_rounds=0)  # the pairs alternate, so that a drift of the load cancels
+            self._begin(
+                self.lanes, settling_rounds=0
+            )  # the pairs alternate, so that a drift of the load cancels
 
     @property
     def tokens_per_second(self) -> Mapping[int, float]:

@@ -10,10 +10,11 @@ Shares = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ExpertLoad:
-    """The load of every expert in a mean step, [layers, experts] both, layers with experts alone in their order.
+    """The load of every expert in a mean step, [layers, experts] both, layers with experts alone in
+    their order.
 
-    `tokens` are the pairs (a token and one of its experts) of an expert in a mean step; `active` is the share of steps,
-    0 to 1, in which it had any.
+    `tokens` are the pairs (a token and one of its experts) of an expert in a mean step; `active` is
+    the share of steps, 0 to 1, in which it had any.
     """
 
     tokens: Shares

@@ -11,7 +11,8 @@ from services.router.arrays import Indices
 from services.router.load.load import ExpertLoad
 
 NUM_BUCKETS = 8
-# Notes are kept as they came and counted together: at the latest when there are so many, or so many pairs in them.
+# Notes are kept as they came and counted together: at the latest when there are so many, or so many
+# pairs in them.
 MAX_NOTES = 64
 MAX_NOTED_PAIRS = 1 << 16
 KINDS = 2  # of steps: those of decode alone, and those that prefill
@@ -20,10 +21,12 @@ Sums = npt.NDArray[Any]  # int64 while counting, which is faster and exact; floa
 
 
 class LoadMonitor:
-    """Notes every layer of every step, and tells the load in a mean step of late: over a window, and smoothed.
+    """Notes every layer of every step, and tells the load in a mean step of late: over a window,
+    and smoothed.
 
-    The window is the last `window_steps` steps, rounded up to a multiple of NUM_BUCKETS, or up to an eighth fewer.
-    Smoothed, a step weighs half as much as one that came so many later. Memory does not grow. To be used by one thread.
+    The window is the last `window_steps` steps, rounded up to a multiple of NUM_BUCKETS, or up to
+    an eighth fewer. Smoothed, a step weighs half as much as one that came so many later. Memory
+    does not grow. To be used by one thread.
     """
 
     def __init__(self, num_layers: int, num_experts: int, window_steps: int) -> None:
@@ -43,8 +46,9 @@ class LoadMonitor:
     def note(self, layer_index: int, experts: Indices, *, is_decode: bool) -> None:
         """Count one layer of one step.
 
-        `layer_index` counts layers with experts. `experts` [pairs] is flat and not written to any more; a negative one
-        is not computed, and not counted. `is_decode` says that every row is a sequence's next token.
+        `layer_index` counts layers with experts. `experts` [pairs] is flat and not written to any
+        more; a negative one is not computed, and not counted. `is_decode` says that every row is a
+        sequence's next token.
         """
         self._noted.append((int(is_decode), layer_index, experts))
         self._num_noted_pairs += len(experts)
@@ -84,7 +88,9 @@ class LoadMonitor:
         # A row of counts for each note, the first of them of the pairs that are not computed.
         width = self._num_experts + 1
         firsts = np.arange(1, len(experts) * width, width).repeat([len(one) for one in experts])
-        counts = np.bincount(firsts + np.concatenate(experts), minlength=len(experts) * width).reshape(-1, width)[:, 1:]
+        counts = np.bincount(
+            firsts + np.concatenate(experts), minlength=len(experts) * width
+        ).reshape(-1, width)[:, 1:]
         notes = kinds, layers
         np.add.at(self._bucket.tokens, notes, counts)
         np.add.at(self._bucket.active, notes, counts > 0)
@@ -138,7 +144,9 @@ class _Sums:
         kinds = _kinds(is_decode)
         steps = self.steps[kinds].sum(axis=0)[:, None]
         steps = np.where(steps > 0, steps, 1)
-        return ExpertLoad(self.tokens[kinds].sum(axis=0) / steps, self.active[kinds].sum(axis=0) / steps)
+        return ExpertLoad(
+            self.tokens[kinds].sum(axis=0) / steps, self.active[kinds].sum(axis=0) / steps
+        )
 
     @property
     def _parts(self) -> tuple[Sums, Sums, Sums]:

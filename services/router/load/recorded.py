@@ -1,4 +1,6 @@
-"""Streams a recording of live routing part by part, so that neither the router nor a message ever holds all of it."""
+"""Streams a recording of live routing part by part, so that neither the router nor a message ever
+holds all of it.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,17 +10,22 @@ from services.router.load.recording import Recording
 from services.router.load.watch import RoutingWatch
 from services.wire.errors import InvalidRequest
 
-# The router holds this much for a reader that is slow, and a message has no more: well below what gRPC takes.
+# The router holds this much for a reader that is slow, and a message has no more: well below what
+# gRPC takes.
 MAX_PART_BYTES = 8 * 1024 * 1024
-# The recorder is looked into so often; it tells nobody, since whoever it tells would take of the steps' time.
+# The recorder is looked into so often; it tells nobody, since whoever it tells would take of the
+# steps' time.
 LOOK_SECONDS = 0.1
 
 
-async def recorded_steps(watch: RoutingWatch, num_steps: int) -> AsyncGenerator[router_pb2.RecordRoutingResponse, None]:
-    """The next `num_steps` steps; the first response has none yet and says that they are being recorded.
+async def recorded_steps(
+    watch: RoutingWatch, num_steps: int
+) -> AsyncGenerator[router_pb2.RecordRoutingResponse, None]:
+    """The next `num_steps` steps; the first response has none yet and says that they are being
+    recorded.
 
-    Recording ends with the generator. Raises InvalidRequest where no steps are asked for, and Overloaded while another
-    recording is under way.
+    Recording ends with the generator. Raises InvalidRequest where no steps are asked for, and
+    Overloaded while another recording is under way.
     """
     if num_steps < 1:
         raise InvalidRequest("num_steps is 0; it must be at least 1")

@@ -11,8 +11,9 @@ from services.router.load.recording import ExpertIds, Recording
 class RoutingRecorder:
     """Notes steps layer by layer and hands over those that are complete.
 
-    The steps of different lanes may alternate; a lane has one at a time, from its layer 0 to its last. Steps that would
-    take it beyond `max_bytes` are missed and counted, until what is there has been taken.
+    The steps of different lanes may alternate; a lane has one at a time, from its layer 0 to its
+    last. Steps that would take it beyond `max_bytes` are missed and counted, until what is there
+    has been taken.
     """
 
     def __init__(self, num_layers: int, num_experts: int, top_k: int, max_bytes: int) -> None:
@@ -39,7 +40,9 @@ class RoutingRecorder:
         return self._num_missed
 
     def note(self, lane: int, layer_index: int, experts: Indices, *, is_decode: bool) -> None:
-        """Note one layer of a lane's step; copies `experts` [rows x k], where a negative one is not computed."""
+        """Note one layer of a lane's step; copies `experts` [rows x k], where a negative one is not
+        computed.
+        """
         if layer_index == 0:
             self._num_missed += lane in self._begun
             self._begun[lane] = _Begun([], is_decode)
@@ -58,7 +61,9 @@ class RoutingRecorder:
         return Recording(
             topic,
             self._num_experts,
-            np.concatenate([step.experts() for step in steps], axis=1) if steps else self._no_experts(),
+            np.concatenate([step.experts() for step in steps], axis=1)
+            if steps
+            else self._no_experts(),
             np.array([len(step.layers[0]) for step in steps], dtype=np.int64),
             np.array([step.is_decode for step in steps], dtype=bool),
         )

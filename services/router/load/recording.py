@@ -22,9 +22,10 @@ ExpertIds = npt.NDArray[np.uint16]
 class Recording:
     """The steps of one topic, one after the other.
 
-    `experts` [layers, tokens, k] has all steps' tokens, layers with experts alone in their order, with DROPPED_ID for a
-    pair that was not computed; `rows` [steps] the tokens of each step, and `is_decode` [steps] whether they all were
-    the next token of a sequence. Every layer has `num_experts`.
+    `experts` [layers, tokens, k] has all steps' tokens, layers with experts alone in their order,
+    with DROPPED_ID for a pair that was not computed; `rows` [steps] the tokens of each step, and
+    `is_decode` [steps] whether they all were the next token of a sequence. Every layer has
+    `num_experts`.
     """
 
     topic: str
@@ -35,9 +36,13 @@ class Recording:
 
     def __post_init__(self) -> None:
         if self.experts.ndim != 3 or self.rows.shape != self.is_decode.shape or self.rows.ndim != 1:
-            raise ValueError("a recording takes experts [layers, tokens, k], rows [steps] and is_decode [steps]")
+            raise ValueError(
+                "a recording takes experts [layers, tokens, k], rows [steps] and is_decode [steps]"
+            )
         if int(self.rows.sum()) != self.experts.shape[1]:
-            raise ValueError(f"steps of {int(self.rows.sum())} tokens, and experts of {self.experts.shape[1]}")
+            raise ValueError(
+                f"steps of {int(self.rows.sum())} tokens, and experts of {self.experts.shape[1]}"
+            )
         known = self.experts[self.experts != DROPPED_ID]
         if known.size and int(known.max()) >= self.num_experts:
             raise ValueError(f"expert {int(known.max())} of {self.num_experts}, which count from 0")
@@ -62,7 +67,9 @@ class Recording:
     def between(self, first: int, last: int) -> "Recording":
         """The steps from `first` up to `last`, without that; a view."""
         tokens = self.experts[:, self._ends[first] : self._ends[last]]
-        return Recording(self.topic, self.num_experts, tokens, self.rows[first:last], self.is_decode[first:last])
+        return Recording(
+            self.topic, self.num_experts, tokens, self.rows[first:last], self.is_decode[first:last]
+        )
 
     def regrouped(self, num_tokens: int) -> "Recording":
         """The same tokens in steps of so many; what is left over at the end is left out. A view.
@@ -70,7 +77,9 @@ class Recording:
         A step is one of decode where all that it is made of were.
         """
         num_steps = self.experts.shape[1] // num_tokens
-        token_is_decode = np.repeat(self.is_decode, self.rows)[: num_steps * num_tokens].reshape(num_steps, num_tokens)
+        token_is_decode = np.repeat(self.is_decode, self.rows)[: num_steps * num_tokens].reshape(
+            num_steps, num_tokens
+        )
         return Recording(
             self.topic,
             self.num_experts,
@@ -123,15 +132,23 @@ def joined(recordings: Sequence[Recording]) -> Recording:
 
 
 def read_recording(path: Path) -> Recording:
-    """Raises InvalidRequest for a file that is no recording, and OSError where there is none to read."""
+    """Raises InvalidRequest for a file that is no recording, and OSError where there is none to
+    read.
+    """
     try:
         # Opened here, since numpy leaves a file open that it cannot read.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = int(file["format"])
             if found != FORMAT:
-                raise InvalidRequest(f"{path} is a recording in format {found}; this version reads format {FORMAT}")
+                raise InvalidRequest(
+                    f"{path} is a recording in format {found}; this version reads format {FORMAT}"
+                )
             return Recording(
-                str(file["topic"]), int(file["num_experts"]), file["experts"], file["rows"], file["is_decode"]
+                str(file["topic"]),
+                int(file["num_experts"]),
+                file["experts"],
+                file["rows"],
+                file["is_decode"],
             )
     except (EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
         raise InvalidRequest(f"{path} is no recording of routing: {error}") from error

@@ -28,8 +28,10 @@ class Expected:
         """Raise BadState, naming what differs, when the service so described is another."""
         if description.model_digest != self.model_digest:
             raise BadState(
-                f"expert service {address} cannot be used: its checkpoint is not the router's, their digests are "
-                f"{description.model_digest} and {self.model_digest}; give both the same files, and where these have "
+                f"expert service {address} cannot be used: its checkpoint is not the router's, "
+                "their digests are "
+                f"{description.model_digest} and {self.model_digest}; give both the same files, "
+                "and where these have "
                 "changed meanwhile put the former ones back or start everything again"
             )
         for name, theirs, ours in (
@@ -42,19 +44,24 @@ class Expected:
         ):
             if theirs != ours:
                 raise BadState(
-                    f"expert service {address} cannot be used: its {name} is {theirs}, the router's is {ours}"
+                    f"expert service {address} cannot be used: its {name} is {theirs}, the "
+                    f"router's is {ours}"
                 )
         if not all(description.expert_bytes):
-            raise BadState(f"expert service {address} cannot be used: an expert takes 0 of its expert_bytes")
+            raise BadState(
+                f"expert service {address} cannot be used: an expert takes 0 of its expert_bytes"
+            )
         taken = description.frame_dtypes or [description.dtype]
         if self.wire_type not in taken:
             raise BadState(
                 f"expert service {address} cannot be used: it takes rows in "
-                f"{' or '.join(map(_name, taken))}, the router's wire_dtype is {_name(self.wire_type)}"
+                f"{' or '.join(map(_name, taken))}, the router's wire_dtype is "
+                f"{_name(self.wire_type)}"
             )
         if self.sums_pairs and not description.sums_pairs:
             raise BadState(
-                f"expert service {address} cannot be used: it does not sum pairs, which combine=partial needs"
+                f"expert service {address} cannot be used: it does not sum pairs, which "
+                "combine=partial needs"
             )
 
     def check_hosting(self, address: str, hosting: expert_pb2.WatchHostingResponse) -> None:
@@ -62,7 +69,8 @@ class Expected:
         for hosted in hosting.experts:
             if hosted.layer not in self.moe_layers or hosted.expert >= self.num_experts:
                 raise BadState(
-                    f"expert service {address} cannot be used: it hosts expert {hosted.expert} of layer "
+                    f"expert service {address} cannot be used: it hosts expert {hosted.expert} of "
+                    "layer "
                     f"{hosted.layer}, which the model does not have"
                 )
 

@@ -1,4 +1,6 @@
-"""What a frame costs its service: a time for the frame, for each expert in it and for each pair, fitted as it goes."""
+"""What a frame costs its service: a time for the frame, for each expert in it and for each pair,
+fitted as it goes.
+"""
 
 from itertools import combinations
 
@@ -6,20 +8,26 @@ import numpy as np
 
 from services.router.arrays import Floats
 
-Nanos = tuple[float, float, float]  # for the frame, for each expert that it has any pair of, and for each pair
+Nanos = tuple[
+    float, float, float
+]  # for the frame, for each expert that it has any pair of, and for each pair
 
 FRAMES_PER_FIT = 64
 # Of the frames so far so many weigh as much in the fit as those before them.
 HALF_LIFE_FRAMES = 4096
 KEPT = 0.5 ** (FRAMES_PER_FIT / HALF_LIFE_FRAMES)
-# A frame that took so many times as long as is usual among those around it was held up, and says nothing of its cost.
+# A frame that took so many times as long as is usual among those around it was held up, and says
+# nothing of its cost.
 OUTLIER = 3.0
-# Below this share of the inputs' spread in the direction that they vary least in, the three are not told apart.
+# Below this share of the inputs' spread in the direction that they vary least in, the three are not
+# told apart.
 LEAST_SPREAD = 1e-4
 
 
 class FittedCost:
-    """Least squares, none below 0, over running sums that fade; a frame is a list's entry until enough are together."""
+    """Least squares, none below 0, over running sums that fade; a frame is a list's entry until
+    enough are together.
+    """
 
     def __init__(self) -> None:
         self.nanos: Nanos | None = None  # while too few frames came, or too much like one another
@@ -36,11 +44,16 @@ class FittedCost:
     def _fold(self) -> None:
         frames: Floats = np.array(self._frames, dtype=np.float64)
         self._frames.clear()
-        # By a frame's time for a pair, so that the error in a prefill's thousands does not hide what decoding takes.
+        # By a frame's time for a pair, so that the error in a prefill's thousands does not hide
+        # what decoding takes.
         weights = 1 / np.maximum(frames[:, 1], 1.0)
         inputs = np.column_stack([weights, frames[:, 0] * weights, np.ones(len(frames))])
         targets = frames[:, 2] * weights
-        shape = non_negative(inputs.T @ inputs, inputs.T @ targets) if self.nanos is None else np.array(self.nanos)
+        shape = (
+            non_negative(inputs.T @ inputs, inputs.T @ targets)
+            if self.nanos is None
+            else np.array(self.nanos)
+        )
         slowness = targets / np.maximum(inputs @ shape, np.finfo(np.float32).tiny)
         is_usual = slowness <= OUTLIER * np.median(slowness)
         inputs, targets = inputs[is_usual], targets[is_usual]
@@ -57,13 +70,16 @@ class FittedCost:
             return None
         # What was found when they differed more, as much slower or faster as they have become.
         before = np.array(self.nanos)
-        change = float(before @ self._moments) / max(float(before @ self._gram @ before), np.finfo(np.float64).tiny)
+        change = float(before @ self._moments) / max(
+            float(before @ self._gram @ before), np.finfo(np.float64).tiny
+        )
         frame, expert, pair = (before * max(change, 0.0)).tolist()
         return frame, expert, pair
 
 
 def non_negative(gram: Floats, moments: Floats) -> Floats:
-    """The x >= 0 [3] that minimises x gram x - 2 moments x: the best of the eight ways to leave some of the three out.
+    """The x >= 0 [3] that minimises x gram x - 2 moments x: the best of the eight ways to leave
+    some of the three out.
 
     `gram` [3, 3] is the inputs' products with one another, `moments` [3] those with the targets.
     """
@@ -81,7 +97,9 @@ def non_negative(gram: Floats, moments: Floats) -> Floats:
 
 
 def _solution(gram: Floats, moments: Floats) -> Floats:
-    """Of gram x = moments, with unknowns of one scale; what cannot be told apart is shared out evenly."""
+    """Of gram x = moments, with unknowns of one scale; what cannot be told apart is shared out
+    evenly.
+    """
     scales = np.sqrt(np.maximum(gram.diagonal(), np.finfo(np.float64).tiny))
     solved = np.linalg.lstsq(gram / np.outer(scales, scales), moments / scales, rcond=1e-10)[0]
     return np.asarray(solved / scales, dtype=np.float64)

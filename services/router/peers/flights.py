@@ -10,9 +10,11 @@ from services.router.peers.call_failures import FrameLost
 
 Answer = TypeVar("Answer")
 
-# A deadline's timer that fires later than this share of its time says that the loop was busy, not the service.
+# A deadline's timer that fires later than this share of its time says that the loop was busy, not
+# the service.
 MAX_LATE_SHARE = 0.1
-# The least share of its time that a frame is given more then; else as long as the loop was busy, at most as much again.
+# The least share of its time that a frame is given more then; else as long as the loop was busy, at
+# most as much again.
 MIN_EXTENSION_SHARE = 0.25
 
 
@@ -43,12 +45,16 @@ class FramesInFlight(Generic[Answer]):
 
     `on_lost` is called with each that ends without an answer, `on_hung` when some were given up.
 
-    There is a timer for the earliest deadline when it was set; a frame that is answered leaves it alone, so that in the
-    usual course of things it fires once in a deadline's time and finds nothing due.
+    There is a timer for the earliest deadline when it was set; a frame that is answered leaves it
+    alone, so that in the usual course of things it fires once in a deadline's time and finds
+    nothing due.
     """
 
     def __init__(
-        self, address: str, on_lost: Callable[[FrameInFlight[Answer]], None], on_hung: Callable[[FrameLost], None]
+        self,
+        address: str,
+        on_lost: Callable[[FrameInFlight[Answer]], None],
+        on_hung: Callable[[FrameLost], None],
     ) -> None:
         self._address = address
         self._on_lost = on_lost
@@ -88,13 +94,19 @@ class FramesInFlight(Generic[Answer]):
             self._timer = None
 
     def _expire(self) -> None:
-        """Give up what is due; a loop too busy to send a frame, or read its reply, gives it more time, once."""
+        """Give up what is due; a loop too busy to send a frame, or read its reply, gives it more
+        time, once.
+        """
         self._timer, now = None, time.perf_counter_ns()
-        given_up = [frame_id for frame_id, flight in self._flights.items() if self._is_over(flight, now)]
+        given_up = [
+            frame_id for frame_id, flight in self._flights.items() if self._is_over(flight, now)
+        ]
         error = None
         for flight in [self._flights.pop(frame_id) for frame_id in given_up]:
             waited = f"within {flight.remaining_nanos / 1e6:.0f} ms"
-            error = FrameLost(f"expert service {self._address} did not answer a frame {waited}", "deadline")
+            error = FrameLost(
+                f"expert service {self._address} did not answer a frame {waited}", "deadline"
+            )
             self._lose(flight, error)
         if error is not None:
             self._on_hung(error)

@@ -1,22 +1,27 @@
-"""How long a frame may take before its service counts as hung: arithmetic on measured round trips."""
+"""How long a frame may take before its service counts as hung: arithmetic on measured
+round trips.
+"""
 
 import math
 import time
 from collections.abc import Callable
 
 IN_FLIGHT_FACTOR = 2
-# However often a service was suspected for being slow, a hang is noticed within so many times the usual deadline.
+# However often a service was suspected for being slow, a hang is noticed within so many times the
+# usual deadline.
 MAX_PATIENCE = 16.0
 PATIENCE_HALF_LIFE_SECONDS = 5.0
 
 
 class FrameDeadline:
-    """`max(floor, factor x fitted time)`, the fit being a running mean of the time for each pair, by frame size.
+    """`max(floor, factor x fitted time)`, the fit being a running mean of the time for each pair,
+    by frame size.
 
-    Sizes go by powers of two: a decode's single pair takes far longer for each pair than a prefill's thousands, and
-    one mean for both would leave a hang in a prefill unnoticed for minutes. A frame waits for those that the service
-    has before it, so twice their fitted time is added. Until a frame was answered the floor is `unmeasured` times as
-    high: a service that has just started computes its first frame slowly.
+    Sizes go by powers of two: a decode's single pair takes far longer for each pair than a
+    prefill's thousands, and one mean for both would leave a hang in a prefill unnoticed for
+    minutes. A frame waits for those that the service has before it, so twice their fitted time is
+    added. Until a frame was answered the floor is `unmeasured` times as high: a service that has
+    just started computes its first frame slowly.
     """
 
     def __init__(
@@ -48,7 +53,8 @@ class FrameDeadline:
     def fitted_nanos(self, num_pairs: int) -> int:
         """Nanoseconds that a frame of so many pairs has taken.
 
-        A size not met yet is fitted by the next smaller one, or by a whole frame of the next larger one; 0 before any.
+        A size not met yet is fitted by the next smaller one, or by a whole frame of the next larger
+        one; 0 before any.
         """
         size = num_pairs.bit_length()
         fitted = self._nanos_per_pair.get(size)
@@ -75,7 +81,9 @@ class FrameDeadline:
         self._nanos_per_pair[size] = before + self._smoothing * (measured - before)
 
     def grow(self) -> None:
-        """The service was suspected for being slow: frames are given twice the time, and less again as time goes by."""
+        """The service was suspected for being slow: frames are given twice the time, and less again
+        as time goes by.
+        """
         self._patience = min(MAX_PATIENCE, 2 * self._patience_now())
         self._grown_at = self._clock()
 

@@ -14,7 +14,9 @@ Ready = npt.NDArray[np.bool_]  # [experts]: whether an expert of one layer is re
 
 
 class KnownHosting:
-    """The newest hosting message of a connection, and who is ready by it; empty while there is none."""
+    """The newest hosting message of a connection, and who is ready by it; empty while there is
+    none.
+    """
 
     def __init__(self, address: str, num_experts: int) -> None:
         self._address = address
@@ -23,10 +25,13 @@ class KnownHosting:
         self._set(expert_pb2.WatchHostingResponse())
 
     def take(self, message: expert_pb2.WatchHostingResponse) -> None:
-        """The service said so. Raises Unavailable when it is older than what the service said before."""
+        """The service said so. Raises Unavailable when it is older than what the service said
+        before.
+        """
         if message.generation < self.message.generation:
             raise Unavailable(
-                f"expert service {self._address} went from hosting generation {self.message.generation} back to "
+                f"expert service {self._address} went from hosting generation "
+                f"{self.message.generation} back to "
                 f"{message.generation}"
             )
         self._set(message)
@@ -45,7 +50,9 @@ class KnownHosting:
                 while self.message.instance == instance and self.message.generation < generation:
                     await self._changed.wait()
         except TimeoutError:
-            raise Unavailable(f"expert service {self._address} did not show hosting generation {generation}") from None
+            raise Unavailable(
+                f"expert service {self._address} did not show hosting generation {generation}"
+            ) from None
         if self.message.instance != instance:
             raise Unavailable(f"expert service {self._address} was lost")
 

@@ -1,20 +1,24 @@
-"""What a service takes for a frame, estimated from its answers: round trip, and own time by what is in the frame."""
+"""What a service takes for a frame, estimated from its answers: round trip, and own time by what is
+in the frame.
+"""
 
 import time
 from typing import NamedTuple
 
 from services.router.peers.fitted_cost import FittedCost, Nanos
 
-# An estimate that no answer has confirmed for so long counts half: a service that was slow is tried again some day,
-# though others are preferred and nothing new is heard of it.
+# An estimate that no answer has confirmed for so long counts half: a service that was slow is tried
+# again some day, though others are preferred and nothing new is heard of it.
 HALF_LIFE_NANOS = 1e9
 SLOW_RISE = 0.1  # of the smoothing, where a round trip was slower than the quickest of late
 
 
 class Estimate(NamedTuple):
-    """Nanoseconds that a frame takes: the round trip without work, and work for the frame, each expert and each pair.
+    """Nanoseconds that a frame takes: the round trip without work, and work for the frame, each
+    expert and each pair.
 
-    `is_fitted` says whether what an expert takes is known apart from what its pairs take, which is zero else.
+    `is_fitted` says whether what an expert takes is known apart from what its pairs take, which is
+    zero else.
     """
 
     wire: float
@@ -25,11 +29,12 @@ class Estimate(NamedTuple):
 
 
 class Pace:
-    """Of one service the quickest round trip of late, without its own work, and a running mean of its time for a frame.
+    """Of one service the quickest round trip of late, without its own work, and a running mean of
+    its time for a frame.
 
-    Its time is the fitted cost's, as many times as long as the latest frames took that: what it costs is learnt
-    slowly, and how busy it is at once. Before there is a fit it is a time for each pair. Every frame is begun once, and
-    ended or lost once.
+    Its time is the fitted cost's, as many times as long as the latest frames took that: what it
+    costs is learnt slowly, and how busy it is at once. Before there is a fit it is a time for each
+    pair. Every frame is begun once, and ended or lost once.
     """
 
     def __init__(self, smoothing: float = 0.1) -> None:
@@ -49,14 +54,20 @@ class Pace:
         self._in_flight_pairs += num_pairs
 
     def end(
-        self, num_pairs: int, num_experts: int, round_trip_nanos: int, queue_nanos: int, compute_nanos: int
+        self,
+        num_pairs: int,
+        num_experts: int,
+        round_trip_nanos: int,
+        queue_nanos: int,
+        compute_nanos: int,
     ) -> None:
         """A frame is answered; its service had it queued, and computed and coded it for so long."""
         self.lose(num_pairs, num_experts)
         server_nanos = queue_nanos + compute_nanos
         wire, per_pair = max(0, round_trip_nanos - server_nanos), server_nanos / max(1, num_pairs)
         share = self._smoothing if self.is_known else 1.0
-        # How far away a service is shows in its quickest round trips; in others a reply waited for the router itself.
+        # How far away a service is shows in its quickest round trips; in others a reply waited for
+        # the router itself.
         wire_share = share * SLOW_RISE if self.is_known and wire > self._wire_nanos else 1.0
         self._wire_nanos += wire_share * (wire - self._wire_nanos)
         self._nanos_per_pair += share * (per_pair - self._nanos_per_pair)
@@ -75,7 +86,8 @@ class Pace:
         self._in_flight_pairs -= num_pairs
 
     def fit(self) -> Nanos | None:
-        """Nanoseconds of its own that a frame takes it, and each expert and each pair in it, without its queue.
+        """Nanoseconds of its own that a frame takes it, and each expert and each pair in it,
+        without its queue.
 
         None while too few frames came, or too much like one another.
         """

@@ -1,4 +1,6 @@
-"""One expert service as the router knows it: connected, described, watched, and connected again when it comes back."""
+"""One expert service as the router knows it: connected, described, watched, and connected again
+when it comes back.
+"""
 
 import asyncio
 import logging
@@ -25,7 +27,8 @@ from services.wire.quoting import one_line
 logger = logging.getLogger(__name__)
 
 DESCRIBE_SECONDS = 10.0
-# Between two responses of a load: an expert is read, from a slow disk perhaps, behind another router's.
+# Between two responses of a load: an expert is read, from a slow disk perhaps, behind another
+# router's.
 LOAD_PROGRESS_SECONDS = 120.0
 # Queued frames end before an expert is gone.
 UNLOAD_SECONDS = 30.0
@@ -81,7 +84,11 @@ class ExpertPeer:
     @property
     def is_live(self) -> bool:
         """Whether it is connected: all of its streams are up and its hosting is known."""
-        return bool(self.streams) and all(stream.is_up for stream in self.streams) and self.hosting.generation > 0
+        return (
+            bool(self.streams)
+            and all(stream.is_up for stream in self.streams)
+            and self.hosting.generation > 0
+        )
 
     @property
     def is_suspect(self) -> bool:
@@ -130,19 +137,25 @@ class ExpertPeer:
         hold_seconds: float = 0.0,
         known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
     ) -> None:
-        """Have it load experts, and hold them for `operation` for so long from then; return once they show as ready.
+        """Have it load experts, and hold them for `operation` for so long from then; return once
+        they show as ready.
 
-        `progress` is called with how many are loaded and how many there are in all. With an operation, 0 seconds end
-        its hold. `known` has the content hashes that experts must have. Raises ServingError when it refuses, stalls or
-        is lost; BadState when its checkpoint is another; Outdated when its hosting is another by now than is known
-        here: `until_newer` waits for that.
+        `progress` is called with how many are loaded and how many there are in all. With an
+        operation, 0 seconds end its hold. `known` has the content hashes that experts must have.
+        Raises ServingError when it refuses, stalls or is lost; BadState when its checkpoint is
+        another; Outdated when its hosting is another by now than is known here: `until_newer` waits
+        for that.
         """
         stub, hosting = self._connected()
         request = expert_pb2.LoadExpertsRequest(
             expected_generation=hosting.generation,
             model_digest=self._expected.model_digest,
             experts=[
-                expert_pb2.ExpertId(layer=layer, expert=expert, content_hash=known.get(ExpertKey(layer, expert), b""))
+                expert_pb2.ExpertId(
+                    layer=layer,
+                    expert=expert,
+                    content_hash=known.get(ExpertKey(layer, expert), b""),
+                )
                 for layer, expert in experts
             ],
             operation=operation,
@@ -162,7 +175,8 @@ class ExpertPeer:
         await self._hosting.until(hosting.instance, generation, HOSTING_SECONDS)
 
     async def unload(self, experts: Sequence[ExpertKey], *, operation: str = "") -> None:
-        """Have it let experts go, those included that `operation` holds; returns once its hosting is without them.
+        """Have it let experts go, those included that `operation` holds; returns once its hosting
+        is without them.
 
         Raises ServingError as `load` does, and Outdated when another operation holds one of them.
         """
@@ -173,18 +187,23 @@ class ExpertPeer:
             operation=operation,
         )
         with as_serving_errors(self._name):
-            response = readable(await stub.UnloadExperts(request, timeout=UNLOAD_SECONDS), self._name)
+            response = readable(
+                await stub.UnloadExperts(request, timeout=UNLOAD_SECONDS), self._name
+            )
         await self._hosting.until(hosting.instance, response.generation, HOSTING_SECONDS)
 
     async def until_newer(self, generation: int) -> None:
-        """Return once a later hosting than that is known; for whoever planned with it and was refused as outdated.
+        """Return once a later hosting than that is known; for whoever planned with it and was
+        refused as outdated.
 
         Raises Unavailable when it is lost, or shows none in time.
         """
         _, hosting = self._connected()
         await self._hosting.until(hosting.instance, generation + 1, HOSTING_SECONDS)
 
-    def _connected(self) -> tuple[expert_pb2_grpc.ExpertServiceStub, expert_pb2.WatchHostingResponse]:
+    def _connected(
+        self,
+    ) -> tuple[expert_pb2_grpc.ExpertServiceStub, expert_pb2.WatchHostingResponse]:
         if self._stub is None or self.hosting.generation == 0:
             raise Unavailable(f"expert service {self.address} is not connected")
         return self._stub, self.hosting
@@ -199,7 +218,10 @@ class ExpertPeer:
         deadline = FrameDeadline(self._frame_floor_seconds, unmeasured=UNMEASURED)
         suspicion = self._suspicion = Suspicion(self.address, deadline, self._on_change)
         standing = Standing(deadline, self.pace, suspicion)
-        streams = [ExpertStream(self.address, channel, standing, self._on_change) for _ in range(self._num_lanes)]
+        streams = [
+            ExpertStream(self.address, channel, standing, self._on_change)
+            for _ in range(self._num_lanes)
+        ]
         self.streams = streams
         logger.info("connected to expert service %s on %s", self.address, description.device)
 
@@ -224,7 +246,9 @@ class ExpertPeer:
         self._on_change()
         return min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * (1 << min(self._num_failures, 8)))
 
-    async def _describe(self, stub: expert_pb2_grpc.ExpertServiceStub, timeout_seconds: float) -> Description:
+    async def _describe(
+        self, stub: expert_pb2_grpc.ExpertServiceStub, timeout_seconds: float
+    ) -> Description:
         request = expert_pb2.ExpertServiceDescribeRequest()
         with as_serving_errors(self._name):
             description: Description | None = await stub.Describe(request, timeout=timeout_seconds)
@@ -241,7 +265,9 @@ class ExpertPeer:
 
     def _take(self, hosting: expert_pb2.WatchHostingResponse, instance: str) -> None:
         if hosting.instance != instance:
-            raise Unavailable(f"expert service {self.address} was started again while being connected to")
+            raise Unavailable(
+                f"expert service {self.address} was started again while being connected to"
+            )
         self._expected.check_hosting(self.address, hosting)
         self._hosting.take(hosting)
         self._on_change()
@@ -257,7 +283,9 @@ class ExpertPeer:
             logger.warning("lost expert service %s: %s", self.address, error)
 
 
-async def _next_of(call: grpc.aio.UnaryStreamCall, peer: str) -> expert_pb2.LoadExpertsResponse | None:
+async def _next_of(
+    call: grpc.aio.UnaryStreamCall, peer: str
+) -> expert_pb2.LoadExpertsResponse | None:
     async with asyncio.timeout(LOAD_PROGRESS_SECONDS):
         response = await call.read()
     return None if response is grpc.aio.EOF else readable(response, peer)

@@ -1,4 +1,6 @@
-"""One long-lived stream to one expert service: frames out, replies in, each frame answered exactly once."""
+"""One long-lived stream to one expert service: frames out, replies in, each frame answered exactly
+once.
+"""
 
 import asyncio
 import time
@@ -18,7 +20,8 @@ from services.router.times.receipt import ReplyTimes
 from services.runtime.calls import as_serving_errors
 from services.runtime.doorbell import Doorbell
 from services.wire.errors import Unavailable
-from services.wire.frames import ReceivedReply, decode_response, encode_cancel
+from services.wire.frames import decode_response, encode_cancel
+from services.wire.received import ReceivedReply
 
 DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
 # How long a service may take to say that it listens on a stream.
@@ -47,12 +50,17 @@ class Standing:
 class ExpertStream:
     """The stream of one lane. Frames wait here only while the service does not take more.
 
-    A service that leaves a frame unanswered until its deadline is suspect: it is sent nothing more until it says
-    something, and the stream goes on. `on_change` is called when the stream is up, and when it is down.
+    A service that leaves a frame unanswered until its deadline is suspect: it is sent nothing more
+    until it says something, and the stream goes on. `on_change` is called when the stream is up,
+    and when it is down.
     """
 
     def __init__(
-        self, address: str, channel: grpc.aio.Channel, standing: Standing, on_change: Callable[[], None]
+        self,
+        address: str,
+        channel: grpc.aio.Channel,
+        standing: Standing,
+        on_change: Callable[[], None],
     ) -> None:
         self.is_up = False
         self.has_answered = False
@@ -63,7 +71,9 @@ class ExpertStream:
         self._pace = standing.pace
         self._suspicion = standing.suspicion
         self._arrivals = ReplyArrivals()
-        self._flights: FramesInFlight[TimedReply] = FramesInFlight(address, self._note_lost, self._note_hung)
+        self._flights: FramesInFlight[TimedReply] = FramesInFlight(
+            address, self._note_lost, self._note_hung
+        )
         self._num_frames = 0
         self._outbox: deque[FrameInFlight[TimedReply] | bytes] = (
             deque()
@@ -75,10 +85,11 @@ class ExpertStream:
     def send(
         self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
     ) -> "asyncio.Future[TimedReply]":
-        """Queue the frame that `encode(frame_id, remaining_nanos)` writes, of pairs of so many experts.
+        """Queue the frame that `encode(frame_id, remaining_nanos)` writes, of pairs of so many
+        experts.
 
-        The future ends with the answer, or with FrameLost when the stream breaks or the frame's deadline passes; at
-        once when the stream is down, its service suspect, or the queue full.
+        The future ends with the answer, or with FrameLost when the stream breaks or the frame's
+        deadline passes; at once when the stream is down, its service suspect, or the queue full.
         """
         answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
         refusal = self._refusal()
@@ -88,7 +99,9 @@ class ExpertStream:
         fitted = self._deadline.fitted_nanos(num_pairs)
         frame_id, remaining_nanos = self._num_frames, self._deadline.nanos_for(fitted)
         message, sent = encode(frame_id, remaining_nanos), time.perf_counter_ns()
-        flight = FrameInFlight(frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted)
+        flight = FrameInFlight(
+            frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted
+        )
         self._num_frames += 1
         self._flights.begin(flight)
         self._deadline.begin(fitted)
@@ -97,18 +110,25 @@ class ExpertStream:
         return answered
 
     def cancel(self, requests: Iterable[int]) -> None:
-        """Tell the service, if it has frames of this lane, that nobody waits for these requests any more."""
+        """Tell the service, if it has frames of this lane, that nobody waits for these requests any
+        more.
+        """
         # To a service that takes nothing it can be left unsaid: its frames expire.
         if len(self._flights) and len(self._outbox) < MAX_QUEUED:
             self._push(encode_cancel(requests))
 
     async def run(self) -> None:
-        """Keep the stream until it breaks; raises ServingError then. Frames in flight fail with it."""
+        """Keep the stream until it breaks; raises ServingError then.
+
+        Frames in flight fail with it.
+        """
         call = self._open()
         try:
             with as_serving_errors(f"expert service {self._address}"):
                 async with asyncio.timeout(FIRST_GRANT_SECONDS):
-                    self._receive(await call.read())  # the first response is a grant: the service is listening
+                    self._receive(
+                        await call.read()
+                    )  # the first response is a grant: the service is listening
             self.is_up = True
             self._on_change()
             async with asyncio.TaskGroup() as parts:
@@ -117,7 +137,9 @@ class ExpertStream:
         finally:
             self.is_up = False
             call.cancel()
-            self._flights.fail_all(FrameLost(f"the stream to expert service {self._address} broke", "broken"))
+            self._flights.fail_all(
+                FrameLost(f"the stream to expert service {self._address} broke", "broken")
+            )
             self._outbox.clear()
             self._on_change()
 
@@ -129,7 +151,9 @@ class ExpertStream:
                 await self._outgoing.rung()
 
     def _next_message(self) -> bytes | None:
-        """What the service has credit for; frames that nobody waits for any more are passed over."""
+        """What the service has credit for; frames that nobody waits for any more are
+        passed over.
+        """
         while self._outbox:
             queued = self._outbox[0]
             if isinstance(queued, bytes):
@@ -170,7 +194,10 @@ class ExpertStream:
             return  # late or twice: whoever waited has been told otherwise
         self.has_answered = True
         timings, sent = reply.timings, flight.sent
-        queue, compute = timings.queue_nanos, timings.decode_nanos + timings.compute_nanos + timings.encode_nanos
+        queue, compute = (
+            timings.queue_nanos,
+            timings.decode_nanos + timings.compute_nanos + timings.encode_nanos,
+        )
         arrived = self._arrivals.date(
             sent=sent,
             read=time.perf_counter_ns(),
@@ -182,7 +209,9 @@ class ExpertStream:
             self._deadline.observe(flight.num_pairs, arrived - sent)
             self._pace.end(flight.num_pairs, flight.num_experts, arrived - sent, queue, compute)
         else:
-            self._pace.lose(flight.num_pairs, flight.num_experts)  # a refusal is quick, and says nothing of computing
+            self._pace.lose(
+                flight.num_pairs, flight.num_experts
+            )  # a refusal is quick, and says nothing of computing
         if not flight.answered.done():
             times = ReplyTimes(self._address, sent, arrived, queue, compute, timings.decode_nanos)
             flight.answered.set_result(TimedReply(reply, times))
@@ -193,7 +222,10 @@ class ExpertStream:
         if self._suspicion.is_suspect:
             return FrameLost(f"expert service {self._address} is suspect", "deadline")
         if len(self._outbox) >= MAX_QUEUED:
-            return FrameLost(f"expert service {self._address} takes nothing: {MAX_QUEUED} frames wait", "deadline")
+            return FrameLost(
+                f"expert service {self._address} takes nothing: {MAX_QUEUED} frames wait",
+                "deadline",
+            )
         return None
 
     def _note_lost(self, flight: FrameInFlight[TimedReply]) -> None:
@@ -201,7 +233,8 @@ class ExpertStream:
         self._pace.lose(flight.num_pairs, flight.num_experts)
 
     def _note_hung(self, error: FrameLost) -> None:
-        # What was given up before it was written is not kept: nobody knows for how long nothing is taken.
+        # What was given up before it was written is not kept: nobody knows for how long nothing is
+        # taken.
         queued, self._outbox = self._outbox, deque()
         for message in queued:
             if isinstance(message, FrameInFlight) and message.answered.done():

@@ -1,4 +1,6 @@
-"""Whether an expert service is believed to hang: raised by a frame's deadline, ended by whatever it says next."""
+"""Whether an expert service is believed to hang: raised by a frame's deadline, ended by whatever it
+says next.
+"""
 
 import asyncio
 import logging
@@ -13,20 +15,25 @@ logger = logging.getLogger(__name__)
 # How long a probe is waited for, and the pause to the next: doubled from one to the other.
 PROBE_SECONDS = 0.05
 MAX_PROBE_SECONDS = 1.0
-# A service that answers probes and no frame is tried with a frame again after a pause, doubled up to this.
+# A service that answers probes and no frame is tried with a frame again after a pause, doubled up
+# to this.
 MAX_HOLLOW_SECONDS = 5.0
-# A frame's reply this soon after its service was suspected says that the service was slow, and not hung.
+# A frame's reply this soon after its service was suspected says that the service was slow, and not
+# hung.
 SLOW_SECONDS = 0.5
 
 
 class Suspicion:
     """The doubts about one service. `on_change` is called when they begin and when they end.
 
-    A reply, though late, ends them at once. So does an answered probe, unless the doubts before ended likewise and no
-    frame was answered since: whoever answers probes may compute nothing all the same.
+    A reply, though late, ends them at once. So does an answered probe, unless the doubts before
+    ended likewise and no frame was answered since: whoever answers probes may compute nothing all
+    the same.
     """
 
-    def __init__(self, address: str, deadline: FrameDeadline, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, address: str, deadline: FrameDeadline, on_change: Callable[[], None]
+    ) -> None:
         self.is_suspect = False
         self._address = address
         self._deadline = deadline
@@ -51,7 +58,8 @@ class Suspicion:
         """It answered a frame; late, when the frame had been given up."""
         self._hollow_pause = 0.0
         if is_late and self._may_grow:
-            # One reply tells enough: those behind it of a service that was stopped come when it is trusted again.
+            # One reply tells enough: those behind it of a service that was stopped come when it is
+            # trusted again.
             self._may_grow = False
             if not self.is_suspect or time.monotonic() - self._began < SLOW_SECONDS:
                 self._deadline.grow()
@@ -67,12 +75,16 @@ class Suspicion:
             self._ended.set()
 
     async def probe(self, ask: Callable[[float], Awaitable[None]]) -> None:
-        """Whenever there are doubts, `ask(timeout_seconds)` until it does not fail or a reply came; until cancelled."""
+        """Whenever there are doubts, `ask(timeout_seconds)` until it does not fail or a reply came;
+        until cancelled.
+        """
         while True:
             await self._raised.wait()
             await self._until_answered(ask)
             if not await self._ended_within(self._hollow_pause):
-                self._hollow_pause = min(MAX_HOLLOW_SECONDS, 2 * self._hollow_pause or PROBE_SECONDS)
+                self._hollow_pause = min(
+                    MAX_HOLLOW_SECONDS, 2 * self._hollow_pause or PROBE_SECONDS
+                )
                 self._end()
 
     async def _until_answered(self, ask: Callable[[float], Awaitable[None]]) -> None:

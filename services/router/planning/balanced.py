@@ -1,4 +1,6 @@
-"""Our strategy: from what is hosted, the moves that shorten steps by more than they cost, layer by layer."""
+"""Our strategy: from what is hosted, the moves that shorten steps by more than they cost, layer by
+layer.
+"""
 
 import heapq
 from collections import defaultdict
@@ -11,15 +13,18 @@ from services.router.planning.draft import Draft, Replica
 from services.router.planning.strategy import Proposal, ReplicaReason
 from services.router.planning.work import LayerWork
 
-# Services looked at in a layer: of the busiest those that are within a thousandth of each other, and of the idlest.
+# Services looked at in a layer: of the busiest those that are within a thousandth of each other,
+# and of the idlest.
 MAX_BUSIEST, MAX_IDLEST = 1, 4
 NEARLY = 1 - 1e-3
-# Changes made in the hope that a further one pays: where several services are the busiest, one alone brings nothing.
+# Changes made in the hope that a further one pays: where several services are the busiest, one
+# alone brings nothing.
 MAX_AHEAD = 8
 
 
 class ReplicaChange(NamedTuple):
-    """One expert put on a further service, which may have to give up another one (layer and expert) for it.
+    """One expert put on a further service, which may have to give up another one (layer and expert)
+    for it.
 
     Where there is a `source`, the two experts change places.
     """
@@ -37,13 +42,15 @@ class ReplicaChange(NamedTuple):
 
 @dataclass(frozen=True)
 class Balanced:
-    """Shortens, summed over layers, the time of the service that takes longest: greedy local search.
+    """Shortens, summed over layers, the time of the service that takes longest: greedy local
+    search.
 
-    Where a layer's busiest services can be relieved by a further replica, or by exchanging two experts, that is done
-    if it shortens steps by at least `least_gain` of a mean layer's time for every expert loaded: memory is spent on the
-    layers that gain most by it. A replica that serves little gives way to one that serves more. Steps are those that
-    the draft draws: replicas pay that let steps be even which differ from the mean one. At most `max_moves` experts are
-    loaded for this, if that is given.
+    Where a layer's busiest services can be relieved by a further replica, or by exchanging two
+    experts, that is done if it shortens steps by at least `least_gain` of a mean layer's time for
+    every expert loaded: memory is spent on the layers that gain most by it. A replica that serves
+    little gives way to one that serves more. Steps are those that the draft draws: replicas pay
+    that let steps be even which differ from the mean one. At most `max_moves` experts are loaded
+    for this, if that is given.
     """
 
     least_gain: float = 0.003
@@ -59,9 +66,14 @@ class Balanced:
         return Proposal(reasons, _summary(draft, price, is_stopped=len(reasons) == self.max_moves))
 
     def _pass(self, draft: Draft, price: float, num_made: int) -> dict[Replica, ReplicaReason]:
-        """Relieve each layer until it cannot be relieved; always the one that gained most by what was done last."""
+        """Relieve each layer until it cannot be relieved; always the one that gained most by what
+        was done last.
+        """
         reasons: dict[Replica, ReplicaReason] = {}
-        waiting = [(work.even_nanos - draft.makespan(layer), layer) for layer, work in enumerate(draft.works)]
+        waiting = [
+            (work.even_nanos - draft.makespan(layer), layer)
+            for layer, work in enumerate(draft.works)
+        ]
         heapq.heapify(waiting)
         while waiting:
             _, layer = heapq.heappop(waiting)
@@ -72,7 +84,9 @@ class Balanced:
         return reasons
 
 
-def _relieve(draft: Draft, layer: int, price: float, most: int | None) -> dict[Replica, ReplicaReason]:
+def _relieve(
+    draft: Draft, layer: int, price: float, most: int | None
+) -> dict[Replica, ReplicaReason]:
     """As few changes as pay together, and what they load; none where none do."""
     draft.mark()
     nanos = draft.works[layer].nanos
@@ -89,7 +103,10 @@ def _relieve(draft: Draft, layer: int, price: float, most: int | None) -> dict[R
         gain = sum(nanos - draft.makespan(changed) for changed, nanos in before.items())
         if gain >= price * len(loads):
             sooner = 1 - draft.makespan(layer) / before[layer]
-            why = f"{busiest} takes longest for layer {draft.layers[layer]}, which is done {sooner:.1%} sooner so"
+            why = (
+                f"{busiest} takes longest for layer {draft.layers[layer]}, which is done "
+                f"{sooner:.1%} sooner so"
+            )
             return {replica: ReplicaReason(gain / len(loads), why) for replica in loads}
     draft.take_back()
     return {}
@@ -109,7 +126,9 @@ def _make(draft: Draft, layer: int, step: ReplicaChange) -> list[Replica]:
 
 
 def _best_step(draft: Draft, layer: int, price: float) -> ReplicaChange | None:
-    """What relieves the busiest services most; two experts change places only where no copy pays."""
+    """What relieves the busiest services most; two experts change places only where no
+    copy pays.
+    """
     works = draft.steps(layer)
     scores: dict[ReplicaChange, float] = defaultdict(float)  # nanoseconds gained for each load
     for work in works:
@@ -131,14 +150,23 @@ def _pairs(draft: Draft, work: LayerWork) -> list[tuple[int, int]]:
     by_time = sorted(range(len(nanos)), key=nanos.__getitem__)
     most = NEARLY * nanos[by_time[-1]]
     busiest = [service for service in by_time[-MAX_BUSIEST:] if nanos[service] >= most]
-    idlest = [service for service in by_time if draft.hosts[service].takes and nanos[service] < most]
+    idlest = [
+        service for service in by_time if draft.hosts[service].takes and nanos[service] < most
+    ]
     return list(product(busiest, idlest[:MAX_IDLEST]))
 
 
 def _score_copies(
-    scores: dict[ReplicaChange, float], draft: Draft, work: LayerWork, layer: int, source: int, target: int
+    scores: dict[ReplicaChange, float],
+    draft: Draft,
+    work: LayerWork,
+    layer: int,
+    source: int,
+    target: int,
 ) -> None:
-    """Replicas on `target` of what `source` computes; one that is spare there gives way if there is no room."""
+    """Replicas on `target` of what `source` computes; one that is spare there gives way if there is
+    no room.
+    """
     gives_way, harm = None, 0.0
     if draft.room[target] <= 0:
         if not draft.spare[target]:
@@ -158,7 +186,9 @@ def _score_copies(
             scores[ReplicaChange(expert, target, gives_way)] += busy - harm - after
 
 
-def _score_exchanges(scores: dict[ReplicaChange, float], work: LayerWork, layer: int, source: int, target: int) -> None:
+def _score_exchanges(
+    scores: dict[ReplicaChange, float], work: LayerWork, layer: int, source: int, target: int
+) -> None:
     """Two experts, each on one of the two services, that change places."""
     nanos = work.nanos
     for expert in work.experts_of[source] - work.experts_of[target]:
@@ -168,11 +198,15 @@ def _score_exchanges(scores: dict[ReplicaChange, float], work: LayerWork, layer:
             part, times = work.shares[other][target], work.times(other)
             after = max(busy + part * times[source], idle - part * times[target])
             if after < nanos[source]:
-                scores[ReplicaChange(expert, target, (layer, other), source)] += (nanos[source] - after) / 2
+                scores[ReplicaChange(expert, target, (layer, other), source)] += (
+                    nanos[source] - after
+                ) / 2
 
 
 def _harm(draft: Draft, layer: int, expert: int, service: int) -> float:
-    """How much longer the layer would take if the replica were let go, as far as a look at its other services tells."""
+    """How much longer the layer would take if the replica were let go, as far as a look at its
+    other services tells.
+    """
     work = draft.works[layer]
     share, times = work.shares[expert], work.times(expert)
     after = min(work.nanos[it] + share[service] * times[it] for it in share if it != service)
@@ -183,7 +217,10 @@ def _summary(draft: Draft, price: float, *, is_stopped: bool) -> str:
     even = sum(work.even_nanos for work in draft.works)
     if not even:
         return "there is no load"
-    above = f"layers take {float(draft.makespans().sum()) / even - 1:.1%} longer than if all services were even"
+    above = (
+        f"layers take {float(draft.makespans().sum()) / even - 1:.1%} longer than if all services "
+        "were even"
+    )
     if is_stopped:
         return f"no more moves are allowed at a time; {above}"
     return f"no further move shortens a step by {price / even:.3%} for each expert loaded; {above}"

@@ -7,10 +7,12 @@ from services.wire.errors import Overloaded
 
 
 def cover(draft: Draft) -> dict[Replica, str]:
-    """Add the replicas that lack, with why; those too many where a transfer slot is taken are let go.
+    """Add the replicas that lack, with why; those too many where a transfer slot is taken are let
+    go.
 
-    Where there is no room a replica beyond the coverage gives way, for an expert that has no home any second one, and
-    then a transfer slot. Fewer replicas than asked for are no error; raises Overloaded when an expert finds no home.
+    Where there is no room a replica beyond the coverage gives way, for an expert that has no home
+    any second one, and then a transfer slot. Fewer replicas than asked for are no error; raises
+    Overloaded when an expert finds no home.
     """
     added: dict[Replica, str] = {}
     for num_replicas in range(draft.coverage):
@@ -23,14 +25,19 @@ def cover(draft: Draft) -> dict[Replica, str]:
                     (other_layer, other, service), taker = exchange
                     draft.remove(other_layer, other, service)
                     draft.add(other_layer, other, taker)
-                    why = added.pop((other_layer, other, service), "it makes room for another one's coverage")
+                    why = added.pop(
+                        (other_layer, other, service), "it makes room for another one's coverage"
+                    )
                     added[other_layer, other, taker] = why
                 if service is not None:
                     draft.add(layer, expert, service)
-                    added[layer, expert, service] = "it is on no service" if not num_replicas else "to be covered"
+                    added[layer, expert, service] = (
+                        "it is on no service" if not num_replicas else "to be covered"
+                    )
                 elif not num_replicas:
                     raise Overloaded(
-                        f"too little expert memory in the cluster: expert {expert} of layer {draft.layers[layer]} "
+                        f"too little expert memory in the cluster: expert {expert} of layer "
+                        f"{draft.layers[layer]} "
                         "finds no place; raise expert_memory or add services"
                     )
     for service, host in enumerate(draft.hosts):
@@ -40,8 +47,12 @@ def cover(draft: Draft) -> dict[Replica, str]:
 
 
 def least_used(draft: Draft, service: int) -> tuple[int, int]:
-    """The (layer, expert) of the service's spare replicas of which it computes least; the service has one."""
-    return min(draft.spare[service], key=lambda key: (draft.works[key[0]].shares[key[1]][service], key))
+    """The (layer, expert) of the service's spare replicas of which it computes least; the service
+    has one.
+    """
+    return min(
+        draft.spare[service], key=lambda key: (draft.works[key[0]].shares[key[1]][service], key)
+    )
 
 
 def _home(draft: Draft, layer: int, expert: int) -> int | None:
@@ -61,7 +72,9 @@ def _home(draft: Draft, layer: int, expert: int) -> int | None:
 
 
 def _exchange(draft: Draft, layer: int, expert: int) -> tuple[Replica, int] | None:
-    """A replica of another expert, and who can take it in, where all who have room host this expert already."""
+    """A replica of another expert, and who can take it in, where all who have room host this expert
+    already.
+    """
     there = draft.works[layer].shares[expert]
     takers = [it for it in there if draft.hosts[it].takes and draft.room[it] > 0]
     others = [it for it, host in enumerate(draft.hosts) if host.takes and it not in there]
@@ -76,7 +89,9 @@ def _last_home(draft: Draft, services: list[int]) -> int | None:
     """Room for an expert that is nowhere: what a second replica takes, or a transfer slot."""
     for service in services:
         for layer, work in enumerate(draft.works):
-            second = next((it for it in sorted(work.experts_of[service]) if len(work.shares[it]) > 1), None)
+            second = next(
+                (it for it in sorted(work.experts_of[service]) if len(work.shares[it]) > 1), None
+            )
             if second is not None:
                 draft.remove(layer, second, service)
                 return service

@@ -1,4 +1,6 @@
-"""A placement while it is worked out: who would host what, what each layer would take, and the room that is left."""
+"""A placement while it is worked out: who would host what, what each layer would take, and the room
+that is left.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +11,8 @@ from services.router.arrays import Floats
 from services.router.load.load import ExpertLoad
 from services.router.planning.costs import Costs
 from services.router.planning.goals import WantedHosting
-from services.router.planning.targets import Host, Target
+from services.router.planning.host import Host
+from services.router.planning.targets import Target
 from services.router.planning.variation import drawn_steps
 from services.router.planning.work import LayerWork, Rates, WorkSnapshot
 from services.wire.expert_key import ExpertKey
@@ -20,27 +23,42 @@ Replica = tuple[int, int, int]  # position of the layer, expert, position of the
 class Draft:
     """Begins with what is hosted and on its way in; services that are draining are left out.
 
-    `room` [services] is what each may be given more, its transfer slot kept; below 0 where it has more already.
-    `spare` has for each service the (layer, expert) replicas that it could let go with the coverage kept. Services that
-    take nothing now stay as they are. `works` has each layer's work in the mean step; what a placement is judged by are
-    drawn steps that vary about it. Changes since the last `mark` can be taken back.
+    `room` [services] is what each may be given more, its transfer slot kept; below 0 where it has
+    more already. `spare` has for each service the (layer, expert) replicas that it could let go
+    with the coverage kept. Services that take nothing now stay as they are. `works` has each
+    layer's work in the mean step; what a placement is judged by are drawn steps that vary about it.
+    Changes since the last `mark` can be taken back.
     """
 
-    def __init__(self, load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHosting) -> None:
+    def __init__(
+        self, load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHosting
+    ) -> None:
         self.layers = wanted.layers
-        if (len(self.layers), load.num_experts) != (load.num_layers, len(wanted.experts) // max(1, len(self.layers))):
-            raise ValueError(f"a load of {load.tokens.shape} is none of {len(wanted.experts)} experts")
+        if (len(self.layers), load.num_experts) != (
+            load.num_layers,
+            len(wanted.experts) // max(1, len(self.layers)),
+        ):
+            raise ValueError(
+                f"a load of {load.tokens.shape} is none of {len(wanted.experts)} experts"
+            )
         self._load = load
         order = sorted(range(len(hosts)), key=lambda index: hosts[index].address)
         used = [index for index in order if not hosts[index].is_draining]
         self.hosts = [hosts[index] for index in used]
         self.coverage = wanted.coverage
         self.num_experts = load.num_experts
-        self.limits = [host.num_slots - (host.num_slots < len(wanted.experts)) for host in self.hosts]
+        self.limits = [
+            host.num_slots - (host.num_slots < len(wanted.experts)) for host in self.hosts
+        ]
         self.room = list(self.limits)
         self.spare: list[set[tuple[int, int]]] = [set() for _ in self.hosts]
         self._all_addresses = [host.address for host in hosts]
-        rates = Rates(*(nanos[used].tolist() for nanos in (costs.fixed_nanos, costs.expert_nanos, costs.pair_nanos)))
+        rates = Rates(
+            *(
+                nanos[used].tolist()
+                for nanos in (costs.fixed_nanos, costs.expert_nanos, costs.pair_nanos)
+            )
+        )
         drawn = drawn_steps(load)
         judged_by = [_works(rates, step) for step in drawn]
         self.works = _works(rates, load) if len(drawn) > 1 else judged_by[0]
@@ -64,7 +82,9 @@ class Draft:
         return self._shared_out(self._load.tokens)
 
     def active(self) -> Floats:
-        """Experts that each service computes in the mean step, of one that several compute each its part."""
+        """Experts that each service computes in the mean step, of one that several compute each its
+        part.
+        """
         return self._shared_out(self._load.active)
 
     def steps(self, layer: int) -> Sequence[LayerWork]:
@@ -159,7 +179,9 @@ class Draft:
         if self._is_marked:
             self._changes.append((replica, is_added))
             if replica[0] not in self._snapshots:
-                self._snapshots[replica[0]] = [work.snapshot() for work in self._all_works(replica[0])]
+                self._snapshots[replica[0]] = [
+                    work.snapshot() for work in self._all_works(replica[0])
+                ]
 
     def _count(self, layer: int, expert: int, service: int, change: int) -> None:
         self.room[service] -= change

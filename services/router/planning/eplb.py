@@ -1,4 +1,6 @@
-"""The baseline: replicas to the most loaded experts, packed evenly and from nothing (DeepSeek's EPLB, global)."""
+"""The baseline: replicas to the most loaded experts, packed evenly and from nothing (DeepSeek's
+EPLB, global).
+"""
 
 import heapq
 from collections.abc import Sequence
@@ -11,16 +13,20 @@ from services.router.planning.strategy import Proposal
 
 @dataclass(frozen=True)
 class Eplb:
-    """Greedy replication, then packing of the heaviest first, in each layer by itself; counts pairs, as published.
+    """Greedy replication, then packing of the heaviest first, in each layer by itself; counts
+    pairs, as published.
 
-    As published it knows nothing of what is hosted now, of speeds or of coverage, gives every layer as many replicas,
-    and may put two of one expert on a service, where one remains. What lacks after that is covered like elsewhere.
+    As published it knows nothing of what is hosted now, of speeds or of coverage, gives every layer
+    as many replicas, and may put two of one expert on a service, where one remains. What lacks
+    after that is covered like elsewhere.
     """
 
     def propose(self, draft: Draft) -> Proposal:
         """Change the draft; see Strategy."""
         taking = [service for service, host in enumerate(draft.hosts) if host.takes]
-        slots = [min(draft.num_experts, draft.limits[it] // max(1, len(draft.works))) for it in taking]
+        slots = [
+            min(draft.num_experts, draft.limits[it] // max(1, len(draft.works))) for it in taking
+        ]
         # What cannot be changed stays.
         replicas: set[Replica] = {it for it in draft.hosted() if not draft.hosts[it[2]].takes}
         for layer, work in enumerate(draft.works):
@@ -28,11 +34,16 @@ class Eplb:
                 replicas.add((layer, expert, taking[place]))
         draft.replace(replicas)
         cover(draft)
-        return Proposal({}, "the most loaded experts are replicated and all are packed anew, whatever is hosted now")
+        return Proposal(
+            {},
+            "the most loaded experts are replicated and all are packed anew, whatever is hosted "
+            "now",
+        )
 
 
 def packed(weights: Sequence[float], slots: Sequence[int]) -> list[tuple[int, int]]:
-    """(place, expert) for every slot of every place, as far as no expert has more replicas than there are places.
+    """(place, expert) for every slot of every place, as far as no expert has more replicas than
+    there are places.
 
     Where the slots are fewer than the experts, the heaviest are placed.
     """
@@ -47,7 +58,10 @@ def packed(weights: Sequence[float], slots: Sequence[int]) -> list[tuple[int, in
             num_left -= 1
             heapq.heappush(by_part, (-weights[expert] / counts[expert], expert))
     items = sorted(
-        ((weight / count, it, count) for it, (weight, count) in enumerate(zip(weights, counts, strict=True)))
+        (
+            (weight / count, it, count)
+            for it, (weight, count) in enumerate(zip(weights, counts, strict=True))
+        )
     )
     places = [(0.0, place) for place, room in enumerate(slots) if room > 0]
     left = list(slots)

@@ -1,4 +1,6 @@
-"""Evenness in numbers: how many experts of each layer a service is to host, and which, with few changes."""
+"""Evenness in numbers: how many experts of each layer a service is to host, and which, with few
+changes.
+"""
 
 from collections import deque
 
@@ -28,11 +30,13 @@ def even_shares(total: int, rooms: Counts, hosted: Counts) -> Counts:
 
 
 def even_quotas(shares: Counts, layer_totals: Counts, hosted: Counts) -> Counts:
-    """Each service's share in equal parts over the layers: [services, layers], with these sums in both directions.
+    """Each service's share in equal parts over the layers: [services, layers], with these sums in
+    both directions.
 
-    `layer_totals` [layers] differ by one at most and add up to the shares. What does not divide is put where `hosted`
-    [services, layers] has it already. Such a matrix exists, and is found layer by layer as long as every service
-    whose remainder has no layer to spare is served first (Gale and Ryser's theorem for equal columns).
+    `layer_totals` [layers] differ by one at most and add up to the shares. What does not divide is
+    put where `hosted` [services, layers] has it already. Such a matrix exists, and is found layer
+    by layer as long as every service whose remainder has no layer to spare is served first (Gale
+    and Ryser's theorem for equal columns).
     """
     num_layers = len(layer_totals)
     base, extra = np.divmod(shares, num_layers)
@@ -48,18 +52,21 @@ def even_quotas(shares: Counts, layer_totals: Counts, hosted: Counts) -> Counts:
 
 
 def fill_quotas(hosted: Places, quotas: Counts, replicas: Counts, shared: Counts) -> Places:
-    """Who is to host what of one layer: `quotas` [services] and `replicas` [experts] are met, `hosted` mostly stays.
+    """Who is to host what of one layer: `quotas` [services] and `replicas` [experts] are met,
+    `hosted` mostly stays.
 
-    The two add up to the same, replicas differ by one at most, and no quota is above the number of experts. `shared`
-    [services, services] counts what two of them host both in other layers: little is best, so that what one service
-    leaves behind when it is lost falls to all others alike.
+    The two add up to the same, replicas differ by one at most, and no quota is above the number of
+    experts. `shared` [services, services] counts what two of them host both in other layers: little
+    is best, so that what one service leaves behind when it is lost falls to all others alike.
     """
     placed = hosted.copy()
     _drop_replicas(placed, quotas, replicas)
     for service in np.flatnonzero(placed.sum(axis=1) > quotas):
         mine = np.flatnonzero(placed[service])
         # What has replicas elsewhere is dropped first.
-        leaving = mine[np.argsort(-placed.sum(axis=0)[mine], kind="stable")[: len(mine) - quotas[service]]]
+        leaving = mine[
+            np.argsort(-placed.sum(axis=0)[mine], kind="stable")[: len(mine) - quotas[service]]
+        ]
         placed[service, leaving] = False
     shared = shared + shared_experts(placed)
     lacking = replicas - placed.sum(axis=0)
@@ -87,11 +94,15 @@ def _drop_replicas(placed: Places, quotas: Counts, replicas: Counts) -> None:
     for expert in np.flatnonzero(placed.sum(axis=0) > replicas):
         while placed[:, expert].sum() > replicas[expert]:
             excess = placed.sum(axis=1) - quotas
-            placed[np.where(placed[:, expert], excess, np.iinfo(np.int64).min).argmax(), expert] = False
+            placed[np.where(placed[:, expert], excess, np.iinfo(np.int64).min).argmax(), expert] = (
+                False
+            )
 
 
 def _make_room(placed: Places, hosted: Places, room: Counts, expert: int) -> int:
-    """A service that can take `expert`, after others have passed experts on to whoever has room: an augmenting path."""
+    """A service that can take `expert`, after others have passed experts on to whoever has room: an
+    augmenting path.
+    """
     came_from: dict[int, int] = {}
     # Who has room hosts the expert already, else it would have been given it.
     waiting = deque(int(service) for service in np.flatnonzero(room > 0))
@@ -109,7 +120,9 @@ def _make_room(placed: Places, hosted: Places, room: Counts, expert: int) -> int
     raise AssertionError("quotas and replicas that add up can always be met")
 
 
-def _pass_along(placed: Places, hosted: Places, room: Counts, giver: int, came_from: dict[int, int]) -> int:
+def _pass_along(
+    placed: Places, hosted: Places, room: Counts, giver: int, came_from: dict[int, int]
+) -> int:
     last = giver
     while giver in came_from:
         receiver = came_from[giver]

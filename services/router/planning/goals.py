@@ -1,11 +1,14 @@
-"""What an operation is to bring about: a target, made of what the services host and of the coverage asked for."""
+"""What an operation is to bring about: a target, made of what the services host and of the coverage
+asked for.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from services.router.planning.targets import Host, Target, even_target, missing_replicas, without
+from services.router.planning.host import Host
+from services.router.planning.targets import Target, even_target, missing_replicas, without
 from services.wire.errors import BadState, Overloaded
 from services.wire.expert_key import ExpertKey
 
@@ -27,8 +30,9 @@ class WantedHosting:
 class Goal(ABC):
     """What is to be brought about.
 
-    What `is_urgent` is done as fast as it goes, the rest so that serving hardly notices. What `ends_when_outdated` is
-    given up where another router was first to change a service: it was made for what was hosted before.
+    What `is_urgent` is done as fast as it goes, the rest so that serving hardly notices. What
+    `ends_when_outdated` is given up where another router was first to change a service: it was made
+    for what was hosted before.
     """
 
     is_urgent: bool = False
@@ -65,10 +69,13 @@ class Even(Goal):
 
     def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """Even, with few moves from what is hosted."""
-        absent = next((host.address for host in hosts if not host.takes and not host.is_draining), None)
+        absent = next(
+            (host.address for host in hosts if not host.takes and not host.is_draining), None
+        )
         if absent is not None:
             raise BadState(
-                f"expert service {absent} does not answer, or its checkpoint has changed; wait until it does, start it "
+                f"expert service {absent} does not answer, or its checkpoint has changed; wait "
+                "until it does, start it "
                 "again, or drain it"
             )
         with _lack_of_memory():
@@ -122,7 +129,10 @@ class Trimmed(Goal):
                     kept[host.address].discard(key)
         trimmed = [replace(host, hosted=kept[host.address]) for host in hosts]
         loads = missing_replicas(wanted.experts, trimmed, wanted.coverage).loads
-        return {host.address: {*kept[host.address], *host.loading, *loads.get(host.address, ())} for host in hosts}
+        return {
+            host.address: {*kept[host.address], *host.loading, *loads.get(host.address, ())}
+            for host in hosts
+        }
 
     def __str__(self) -> str:
         return "a placement without surplus replicas"

@@ -1,4 +1,6 @@
-"""The way from what is hosted to what is to be hosted: make-before-break, within memory at every moment."""
+"""The way from what is hosted to what is to be hosted: make-before-break, within memory at every
+moment.
+"""
 
 import heapq
 from collections import Counter
@@ -6,20 +8,24 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 
-from services.router.planning.targets import Host
+from services.router.planning.host import Host
 from services.wire.errors import BadState
 from services.wire.expert_key import ExpertKey
 
-MAX_BATCH = 16  # experts of one load: they become ready together, and the next load is planned with what is known then
+# experts of one load: they become ready together, and the next load is planned with what is known
+# then
+MAX_BATCH = 16
 Moves = dict[str, list[ExpertKey]]  # by address
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What can be done now: experts to load and to unload, by address; addresses with nothing to do are left out.
+    """What can be done now: experts to load and to unload, by address; addresses with nothing to do
+    are left out.
 
-    `num_left` counts the loads and unloads from here to the target, what is under way included; 0 when it is reached.
-    Where there is something left and nothing to do now, what is under way has to end first.
+    `num_left` counts the loads and unloads from here to the target, what is under way included; 0
+    when it is reached. Where there is something left and nothing to do now, what is under way has
+    to end first.
     """
 
     loads: Moves
@@ -27,14 +33,18 @@ class Changes:
     num_left: int
 
 
-def next_changes(hosts: Sequence[Host], target: Mapping[str, Set[ExpertKey]], *, max_batch: int = MAX_BATCH) -> Changes:
-    """The next changes on the way to `target`, to be asked for again whenever something has ended, well or not.
+def next_changes(
+    hosts: Sequence[Host], target: Mapping[str, Set[ExpertKey]], *, max_batch: int = MAX_BATCH
+) -> Changes:
+    """The next changes on the way to `target`, to be asked for again whenever something has ended,
+    well or not.
 
-    What the caller has under way itself must stand in the hosts' `loading` and `retiring`. An address without an entry
-    in `target` is to host nothing. At every moment each service stays within its slots, and every expert with a ready
-    replica keeps one: an expert leaves a service when all its replicas of the target are ready, or, where full
-    services would wait for each other for ever, when one other replica is. Raises BadState when the target cannot be
-    reached, naming what lacks: a service, or a free slot.
+    What the caller has under way itself must stand in the hosts' `loading` and `retiring`. An
+    address without an entry in `target` is to host nothing. At every moment each service stays
+    within its slots, and every expert with a ready replica keeps one: an expert leaves a service
+    when all its replicas of the target are ready, or, where full services would wait for each other
+    for ever, when one other replica is. Raises BadState when the target cannot be reached, naming
+    what lacks: a service, or a free slot.
     """
     _check_reachable(hosts, target)
     way = _Way(hosts, target)
@@ -56,10 +66,14 @@ def _check_reachable(hosts: Sequence[Host], target: Mapping[str, Set[ExpertKey]]
         if host is not None and (refused := wanted & host.refused):
             layer, expert = min(refused)
             raise BadState(
-                f"expert service {address} has read another checkpoint: it cannot host expert {expert} of layer {layer}"
+                f"expert service {address} has read another checkpoint: it cannot host expert "
+                f"{expert} of layer {layer}"
             )
         if host is not None and len(wanted) > host.num_slots:
-            raise BadState(f"expert service {address} is to host {len(wanted)} experts and has {host.num_slots} slots")
+            raise BadState(
+                f"expert service {address} is to host {len(wanted)} experts and has "
+                f"{host.num_slots} slots"
+            )
 
 
 class _Way:
@@ -70,9 +84,12 @@ class _Way:
         wanted = {host.address: target.get(host.address, frozenset()) for host in hosts}
         unready = {host.address: wanted[host.address] - host.hosted for host in hosts}
         self._lacking = {
-            host.address: unready[host.address] - host.loading - host.retiring - host.refused for host in hosts
+            host.address: unready[host.address] - host.loading - host.retiring - host.refused
+            for host in hosts
         }
-        self._surplus = {host.address: (host.hosted | host.refused) - wanted[host.address] for host in hosts}
+        self._surplus = {
+            host.address: (host.hosted | host.refused) - wanted[host.address] for host in hosts
+        }
         self._unready = set[ExpertKey]().union(*unready.values())
         if lost := set[ExpertKey]().union(*self._surplus.values()).difference(*wanted.values()):
             raise BadState(f"expert {min(lost)[1]} of layer {min(lost)[0]} is to be on no service")
@@ -88,7 +105,9 @@ class _Way:
         ready = set[ExpertKey]().union(*(host.hosted for host in self._hosts))
         return {
             host.address: heapq.nsmallest(
-                min(host.num_free, max_batch), self._lacking[host.address], key=lambda expert: (expert in ready, expert)
+                min(host.num_free, max_batch),
+                self._lacking[host.address],
+                key=lambda expert: (expert in ready, expert),
             )
             for host in self._hosts
             if host.takes and host.num_free > 0 and self._lacking[host.address]
@@ -96,16 +115,24 @@ class _Way:
 
     def unloads(self) -> Moves:
         """What is ready wherever the target has it."""
-        leaving = {address: sorted(surplus - self._unready) for address, surplus in self._surplus.items()}
+        leaving = {
+            address: sorted(surplus - self._unready) for address, surplus in self._surplus.items()
+        }
         return {address: experts for address, experts in leaving.items() if experts}
 
     def out_of_deadlock(self) -> tuple[Moves, Moves]:
-        """What lets a full service go on that cannot let go of an expert, because another full one is to have it.
+        """What lets a full service go on that cannot let go of an expert, because another full one
+        is to have it.
 
-        One that is ready elsewhere leaves early; else one is put for a while where there is a free slot. As long as the
-        target leaves one slot free anywhere, there is a way, and each way ends in one more expert where it is wanted.
+        One that is ready elsewhere leaves early; else one is put for a while where there is a free
+        slot. As long as the target leaves one slot free anywhere, there is a way, and each way ends
+        in one more expert where it is wanted.
         """
-        full = [host for host in self._hosts if host.takes and host.num_free <= 0 and self._lacking[host.address]]
+        full = [
+            host
+            for host in self._hosts
+            if host.takes and host.num_free <= 0 and self._lacking[host.address]
+        ]
         if not full:
             waiting = ", ".join(host.address for host in self._hosts if self._lacking[host.address])
             raise BadState(f"expert service {waiting} takes no experts at present")
@@ -116,7 +143,8 @@ class _Way:
         if refuge.num_free > 0:
             return {refuge.address: [min(self._surplus[full[0].address])]}, {}
         raise BadState(
-            f"no expert service has a free slot: {full[0].address} can neither load an expert nor let one go; "
+            f"no expert service has a free slot: {full[0].address} can neither load an expert nor "
+            "let one go; "
             "raise expert_memory or add a service"
         )
 

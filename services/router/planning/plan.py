@@ -1,4 +1,6 @@
-"""A plan: who is to host what, what that is expected to bring, and why each move is made or none is."""
+"""A plan: who is to host what, what that is expected to bring, and why each move is made or none
+is.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
@@ -10,16 +12,18 @@ from services.router.planning.costs import Costs
 from services.router.planning.coverage import cover
 from services.router.planning.draft import Draft, Replica
 from services.router.planning.goals import WantedHosting
+from services.router.planning.host import Host
 from services.router.planning.strategy import ReplicaReason, Strategy
-from services.router.planning.targets import Host, Target
+from services.router.planning.targets import Target
 
 
 @dataclass(frozen=True)
 class Move:
-    """An expert loaded by the service at `target`; it leaves `source`, or stays wherever it is where that is None.
+    """An expert loaded by the service at `target`; it leaves `source`, or stays wherever it is
+    where that is None.
 
-    `gain_nanos` is how much sooner a mean step is expected to be done for it. What is moved together has its gain in
-    equal parts.
+    `gain_nanos` is how much sooner a mean step is expected to be done for it. What is moved
+    together has its gain in equal parts.
     """
 
     layer: int
@@ -43,10 +47,10 @@ class Unload:
 class Plan:
     """A target and its explanation.
 
-    `before` and `after` [layers] are the nanoseconds until the last service is done with a layer in a mean step,
-    `before_pairs` and `after_pairs` [layers, services] the pairs that each service computes in one, and
-    `before_active` the experts; services that are draining are left out. `reason` says why no more is moved; it is
-    never empty.
+    `before` and `after` [layers] are the nanoseconds until the last service is done with a layer in
+    a mean step, `before_pairs` and `after_pairs` [layers, services] the pairs that each service
+    computes in one, and `before_active` the experts; services that are draining are left out.
+    `reason` says why no more is moved; it is never empty.
     """
 
     target: Target
@@ -65,11 +69,14 @@ class Plan:
         return float(self.before.sum() - self.after.sum())
 
 
-def plan(load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHosting, strategy: Strategy) -> Plan:
+def plan(
+    load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHosting, strategy: Strategy
+) -> Plan:
     """What `strategy` would have hosted where: `Balanced()`, `Eplb()` or `Static(target)`.
 
-    `load` is of the wanted experts' layers in ascending order, `costs` of the hosts in their order. What is hosted now,
-    and the memory, are the hosts'. Raises Overloaded when the experts do not fit once.
+    `load` is of the wanted experts' layers in ascending order, `costs` of the hosts in their order.
+    What is hosted now, and the memory, are the hosts'. Raises Overloaded when the experts do not
+    fit once.
     """
     draft = Draft(load, hosts, costs, wanted)
     hosted = draft.hosted()
@@ -81,16 +88,8 @@ def plan(load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHo
     loads, unloads = planned - hosted, hosted - planned
     even_parts = _even_parts(loads, before - after)
     reasons = even_parts | lacking | dict(proposal.reasons)
-    moves = []
     sources = _sources(draft, hosts, unloads)
-    for replica in sorted(loads):
-        layer, expert, service = replica
-        leaving = sources.get((layer, expert))
-        reason = reasons[replica]
-        source = leaving.pop() if leaving else None
-        moves.append(
-            Move(draft.layers[layer], expert, source, draft.hosts[service].address, reason.gain_nanos, reason.why)
-        )
+    moves = [_move(draft, replica, reasons[replica], sources) for replica in sorted(loads)]
     given_up = tuple(
         Unload(draft.layers[layer], expert, address)
         for (layer, expert), addresses in sorted(sources.items())
@@ -109,7 +108,9 @@ def plan(load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHo
     )
 
 
-def step_nanos(load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHosting) -> float:
+def step_nanos(
+    load: ExpertLoad, hosts: Sequence[Host], costs: Costs, wanted: WantedHosting
+) -> float:
     """The time that experts take a mean step with what is hosted; arguments as for `plan`."""
     return float(Draft(load, hosts, costs, wanted).makespans().sum())
 
@@ -118,13 +119,33 @@ def _even_parts(loads: Set[Replica], gains: Floats) -> dict[Replica, ReplicaReas
     """Each layer's gain in equal parts, where the strategy says no more."""
     num_loads = Counter(layer for layer, _, _ in loads)
     return {
-        replica: ReplicaReason(float(gains[replica[0]]) / num_loads[replica[0]], "its layer is placed anew")
+        replica: ReplicaReason(
+            float(gains[replica[0]]) / num_loads[replica[0]], "its layer is placed anew"
+        )
         for replica in loads
     }
 
 
-def _sources(draft: Draft, hosts: Sequence[Host], unloads: Set[Replica]) -> dict[tuple[int, int], list[str]]:
-    """Where each (position of the layer, expert) goes from: what is unloaded, draining services included."""
+def _move(
+    draft: Draft,
+    replica: Replica,
+    reason: ReplicaReason,
+    sources: dict[tuple[int, int], list[str]],
+) -> Move:
+    """A load, from a service that its expert leaves; that one is taken out of `sources`."""
+    layer, expert, service = replica
+    leaving = sources.get((layer, expert))
+    source = leaving.pop() if leaving else None
+    address = draft.hosts[service].address
+    return Move(draft.layers[layer], expert, source, address, reason.gain_nanos, reason.why)
+
+
+def _sources(
+    draft: Draft, hosts: Sequence[Host], unloads: Set[Replica]
+) -> dict[tuple[int, int], list[str]]:
+    """Where each (position of the layer, expert) goes from: what is unloaded, draining services
+    included.
+    """
     sources: dict[tuple[int, int], list[str]] = defaultdict(list)
     for layer, expert, service in sorted(unloads, reverse=True):
         sources[layer, expert].append(draft.hosts[service].address)

@@ -17,7 +17,9 @@ class ReplicaReason:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What is to be said about the changes of a draft: of some replicas apart, and why no more is changed."""
+    """What is to be said about the changes of a draft: of some replicas apart, and why no more is
+    changed.
+    """
 
     reasons: Mapping[Replica, ReplicaReason]
     summary: str
@@ -27,5 +29,7 @@ class Strategy(Protocol):
     """Decides who is to host what."""
 
     def propose(self, draft: Draft) -> Proposal:
-        """Change the draft, which has every expert as often as is asked for, or as there is memory."""
+        """Change the draft, which has every expert as often as is asked for, or as there
+        is memory.
+        """
         ...

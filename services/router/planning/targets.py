@@ -8,7 +8,14 @@ from itertools import chain
 import numpy as np
 
 from services.router.arrays import Counts
-from services.router.planning.even import Places, even_quotas, even_shares, fill_quotas, shared_experts
+from services.router.planning.even import (
+    Places,
+    even_quotas,
+    even_shares,
+    fill_quotas,
+    shared_experts,
+)
+from services.router.planning.host import Host
 from services.wire.errors import BadState, NotFound, Overloaded
 from services.wire.expert_key import ExpertKey
 
@@ -16,36 +23,12 @@ Target = dict[str, set[ExpertKey]]  # what each service is to host in the end, b
 
 
 @dataclass(frozen=True)
-class Host:
-    """One service that is there, as far as hosting is concerned. Every expert takes one slot.
-
-    Its last free slot is the transfer slot, which moves need: plans leave it free, unless an expert had no home else or
-    the memory holds the whole model. `loading` and `retiring` experts take slots too; loading ones are expected to
-    become ready. `refused` ones take slots and count for nothing else: they are not what the model's experts were when
-    the router started. `takes` is whether experts may be given to it now; what it hosts counts either way. One that
-    `is_draining` serves what it hosts, but that counts for nothing: it is to be empty in the end and is given no more.
-    """
-
-    address: str
-    num_slots: int
-    hosted: Set[ExpertKey] = frozenset()
-    loading: Set[ExpertKey] = frozenset()
-    retiring: Set[ExpertKey] = frozenset()
-    refused: Set[ExpertKey] = frozenset()
-    is_draining: bool = False
-    takes: bool = True
-
-    @property
-    def num_free(self) -> int:
-        """Slots that no expert takes."""
-        return self.num_slots - len(self.hosted) - len(self.loading) - len(self.retiring) - len(self.refused)
-
-
-@dataclass(frozen=True)
 class Missing:
-    """Replicas to load, by address, in the order in which they matter; what has no replica at all comes first.
+    """Replicas to load, by address, in the order in which they matter; what has no replica at all
+    comes first.
 
-    `num_uncovered` experts stay below the coverage even so. `shortage` says what lacks where some stay without any.
+    `num_uncovered` experts stay below the coverage even so. `shortage` says what lacks where some
+    stay without any.
     """
 
     loads: dict[str, list[ExpertKey]]
@@ -54,10 +37,11 @@ class Missing:
 
 
 def missing_replicas(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: int) -> Missing:
-    """What to load so that every expert has a replica, then `coverage` of them; never two on one service.
+    """What to load so that every expert has a replica, then `coverage` of them; never two on one
+    service.
 
-    Evenly within each layer, then over all. A first replica takes a transfer slot where it must, a further one never
-    does. What fits is given even where not all does: see `Missing.shortage`.
+    Evenly within each layer, then over all. A first replica takes a transfer slot where it must, a
+    further one never does. What fits is given even where not all does: see `Missing.shortage`.
     """
     spread = _Spread(experts, hosts)
     served = np.asarray(spread.rows([host.hosted for host in spread.hosts]).any(axis=0))
@@ -66,7 +50,8 @@ def missing_replicas(experts: Sequence[ExpertKey], hosts: Sequence[Host], covera
         spread.give(expert, may_take_transfer_slot=True)
     for num_replicas in range(1, coverage):
         lacking = np.flatnonzero(spread.num_replicas == num_replicas)
-        # In the order of the first replicas, services would pair up: each would back up one other. Mixed, they do not.
+        # In the order of the first replicas, services would pair up: each would back up one other.
+        # Mixed, they do not.
         for expert in np.random.default_rng(0).permutation(lacking).tolist():
             spread.give(expert, may_take_transfer_slot=False)
     # One that is retiring somewhere can be loaded there again once it is gone.
@@ -79,15 +64,18 @@ def missing_replicas(experts: Sequence[ExpertKey], hosts: Sequence[Host], covera
 
 
 def even_target(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: int) -> Target:
-    """Every layer spread evenly over the services as their memory allows, with few moves from what is hosted.
+    """Every layer spread evenly over the services as their memory allows, with few moves from what
+    is hosted.
 
-    Each expert is on `coverage` services, or fewer where memory or services do not suffice; draining services are left
-    out. Every layer has the same number of experts. Raises BadState when the experts do not fit once, or when a service
-    that is not draining takes none at present.
+    Each expert is on `coverage` services, or fewer where memory or services do not suffice;
+    draining services are left out. Every layer has the same number of experts. Raises BadState when
+    the experts do not fit once, or when a service that is not draining takes none at present.
     """
     for host in hosts:
         if not host.takes and not host.is_draining:
-            raise BadState(f"{host.address} takes no experts at present; wait until it does, or drain it")
+            raise BadState(
+                f"{host.address} takes no experts at present; wait until it does, or drain it"
+            )
     used = sorted((host for host in hosts if not host.is_draining), key=_by_address)
     rooms = _rooms(used, len(experts))
     total = max(len(experts), min(len(experts) * min(coverage, len(used)), int(rooms.sum())))
@@ -112,8 +100,11 @@ def even_target(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: i
     return target
 
 
-def without(address: str, experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: int) -> Target:
-    """What is hosted now, but for the service at `address`, whose experts go to the others; nothing else moves.
+def without(
+    address: str, experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: int
+) -> Target:
+    """What is hosted now, but for the service at `address`, whose experts go to the others; nothing
+    else moves.
 
     Raises BadState when there is no such service, or the others do not hold the experts.
     """
@@ -124,7 +115,9 @@ def without(address: str, experts: Sequence[ExpertKey], hosts: Sequence[Host], c
     if missing.shortage is not None:
         raise missing.shortage
     return {
-        host.address: set() if host.is_draining else {*host.hosted, *host.loading, *missing.loads.get(host.address, ())}
+        host.address: set()
+        if host.is_draining
+        else {*host.hosted, *host.loading, *missing.loads.get(host.address, ())}
         for host in left
     }
 
@@ -137,10 +130,12 @@ def check_target(
     *,
     force: bool = False,
 ) -> None:
-    """Refuse a target that must not be carried out; `force` allows fewer replicas than `coverage`, though never none.
+    """Refuse a target that must not be carried out; `force` allows fewer replicas than `coverage`,
+    though never none.
 
-    Raises BadState for an address that is not there or is draining, an expert on no service, or on fewer than
-    `coverage`; NotFound for an expert that the model does not have; Overloaded for more experts than slots.
+    Raises BadState for an address that is not there or is draining, an expert on no service, or on
+    fewer than `coverage`; NotFound for an expert that the model does not have; Overloaded for more
+    experts than slots.
     """
     known, by_address = set(experts), {host.address: host for host in hosts}
     for address, keys in target.items():
@@ -152,21 +147,27 @@ def check_target(
         if keys and host.is_draining:
             raise BadState(f"{address} is draining and takes no experts")
         if len(keys) > host.num_slots:
-            raise Overloaded(f"{address} is to host {len(keys)} experts; it has memory for {host.num_slots}")
+            raise Overloaded(
+                f"{address} is to host {len(keys)} experts; it has memory for {host.num_slots}"
+            )
     replicas = Counter(chain.from_iterable(target.values()))
     unhosted = [key for key in experts if not replicas[key]]
     if unhosted:
         raise BadState(f"{_some(unhosted)} would be on no service")
     uncovered = [key for key in experts if replicas[key] < coverage]
     if uncovered and not force:
-        raise BadState(f"{_some(uncovered)} would have fewer than {coverage} replicas; force carries it out even so")
+        raise BadState(
+            f"{_some(uncovered)} would have fewer than {coverage} replicas; force carries it out "
+            "even so"
+        )
 
 
 class _Spread:
-    """Replicas given out one by one, each to the service that has fewest of the layer, then fewest of all.
+    """Replicas given out one by one, each to the service that has fewest of the layer, then fewest
+    of all.
 
-    Among equals to the one that has least in common with the services that host the expert already, so that what one
-    service leaves behind when it is lost falls to all others alike.
+    Among equals to the one that has least in common with the services that host the expert already,
+    so that what one service leaves behind when it is lost falls to all others alike.
     """
 
     def __init__(self, experts: Sequence[ExpertKey], hosts: Sequence[Host]) -> None:
@@ -181,12 +182,16 @@ class _Spread:
         self._there = coming | self.retiring | self.rows([host.refused for host in self.hosts])
         self._takes = np.array([host.takes for host in self.hosts], dtype=bool) & ~is_draining
         self._free = np.array([host.num_free for host in self.hosts], dtype=np.int64)
-        self._reserved = np.array([host.num_slots < len(experts) for host in self.hosts], dtype=np.int64)
+        self._reserved = np.array(
+            [host.num_slots < len(experts) for host in self.hosts], dtype=np.int64
+        )
         by_layer = _by_layer(experts)
         self._layer_of = np.zeros(len(experts), dtype=np.int64)
         for layer, columns in enumerate(by_layer):
             self._layer_of[columns] = layer
-        self._in_layer = np.array([coming[:, columns].sum(axis=1) for columns in by_layer])  # [layers, services]
+        self._in_layer = np.array(
+            [coming[:, columns].sum(axis=1) for columns in by_layer]
+        )  # [layers, services]
         self._in_all = coming.sum(axis=1)
         self._shared = shared_experts(coming)
 
@@ -224,8 +229,10 @@ def _rooms(hosts: Sequence[Host], num_experts: int) -> Counts:
 def _shortage(num_unplaced: int, hosts: Sequence[Host]) -> BadState:
     taking = [host for host in hosts if host.takes and not host.is_draining]
     return BadState(
-        f"too little expert memory in the cluster: {num_unplaced} experts find no place, {len(taking)} services that "
-        f"take experts have memory for {sum(host.num_slots for host in taking)}; raise expert_memory or add services"
+        f"too little expert memory in the cluster: {num_unplaced} experts find no place, "
+        f"{len(taking)} services that "
+        f"take experts have memory for {sum(host.num_slots for host in taking)}; raise "
+        "expert_memory or add services"
     )
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NEGLIGIBLE = 1e-6  # nanoseconds: an expert of which a mean step takes no longer has no work to share out
+NEGLIGIBLE = (
+    1e-6  # nanoseconds: an expert of which a mean step takes no longer has no work to share out
+)
 # Leveling ends where a service's time would change by less than this share of the mean one's.
 PRECISION = 3e-3
 MAX_SHARINGS = 50  # of one expert, on average, in one leveling
@@ -14,7 +16,9 @@ MAX_SHARINGS = 50  # of one expert, on average, in one leveling
 
 @dataclass(frozen=True)
 class Rates:
-    """Nanoseconds by service, in one layer: whatever it computes, for each active expert, and for each pair."""
+    """Nanoseconds by service, in one layer: whatever it computes, for each active expert, and for
+    each pair.
+    """
 
     fixed: Sequence[float]
     expert: Sequence[float]
@@ -33,9 +37,10 @@ class WorkSnapshot:
 class LayerWork:
     """Who hosts which expert of one layer, and what each service has to do in a mean step.
 
-    `shares` has for each expert the part of its work that each of its services does. It is divided so that the busiest
-    service has as little as possible: what a dispatcher comes to that sees what every service has to do already.
-    `nanos` is each service's time, `experts_of` the experts each hosts.
+    `shares` has for each expert the part of its work that each of its services does. It is divided
+    so that the busiest service has as little as possible: what a dispatcher comes to that sees what
+    every service has to do already. `nanos` is each service's time, `experts_of` the experts each
+    hosts.
     """
 
     def __init__(self, rates: Rates, tokens: Sequence[float], active: Sequence[float]) -> None:
@@ -45,7 +50,9 @@ class LayerWork:
         self.tokens = tokens
         times = np.outer(active, rates.expert) + np.outer(tokens, rates.pair)
         self._times = times
-        self._rows: list[list[float] | None] = [None] * len(tokens)  # most of them are never asked for
+        self._rows: list[list[float] | None] = [None] * len(
+            tokens
+        )  # most of them are never asked for
         self._has_work: list[bool] = (times.min(axis=1, initial=np.inf) > NEGLIGIBLE).tolist()
         # Where all had the same to do.
         num_services = max(1, len(rates.fixed))
@@ -56,8 +63,13 @@ class LayerWork:
     def makespan(self) -> float:
         """Nanoseconds until the last service is done."""
         most = max(self.nanos, default=0.0)
-        if most and not self.experts_of[self.nanos.index(most)]:  # one that hosts nothing is not asked
-            return max((nanos for nanos, mine in zip(self.nanos, self.experts_of, strict=True) if mine), default=0.0)
+        if (
+            most and not self.experts_of[self.nanos.index(most)]
+        ):  # one that hosts nothing is not asked
+            return max(
+                (nanos for nanos, mine in zip(self.nanos, self.experts_of, strict=True) if mine),
+                default=0.0,
+            )
         return most
 
     def times(self, expert: int) -> list[float]:
@@ -76,7 +88,9 @@ class LayerWork:
             self.nanos[service] += float(self._times[expert, service])
 
     def remove(self, expert: int, service: int) -> None:
-        """One replica less; the least busy of the others, if there are any, does its part until `level` is called."""
+        """One replica less; the least busy of the others, if there are any, does its part until
+        `level` is called.
+        """
         share = self.shares[expert].pop(service)
         self.nanos[service] -= share * float(self._times[expert, service])
         self.experts_of[service].discard(expert)
@@ -86,7 +100,9 @@ class LayerWork:
             self.nanos[heir] += share * float(self._times[expert, heir])
 
     def level(self, services: Iterable[int] | None = None) -> None:
-        """Share out anew after changes on `services`, or anywhere: expert by expert, as far as changes spread."""
+        """Share out anew after changes on `services`, or anywhere: expert by expert, as far as
+        changes spread.
+        """
         waiting = deque(range(len(self.nanos)) if services is None else services)
         for _ in range(MAX_SHARINGS * len(self.nanos)):
             if not waiting:
@@ -94,24 +110,36 @@ class LayerWork:
             service = waiting.popleft()
             for expert in tuple(self.experts_of[service]):
                 if len(self.shares[expert]) > 1 and self._has_work[expert]:
-                    waiting.extend(changed for changed in self._share_out(expert) if changed not in waiting)
+                    waiting.extend(
+                        changed for changed in self._share_out(expert) if changed not in waiting
+                    )
 
     def snapshot(self) -> WorkSnapshot:
         """What to `restore`."""
         return WorkSnapshot(
-            [share.copy() for share in self.shares], self.nanos.copy(), [set(it) for it in self.experts_of]
+            [share.copy() for share in self.shares],
+            self.nanos.copy(),
+            [set(it) for it in self.experts_of],
         )
 
     def restore(self, snapshot: WorkSnapshot) -> None:
         """Take back everything since the snapshot."""
-        self.shares, self.nanos, self.experts_of = snapshot.shares, snapshot.nanos, snapshot.experts_of
+        self.shares, self.nanos, self.experts_of = (
+            snapshot.shares,
+            snapshot.nanos,
+            snapshot.experts_of,
+        )
 
     def _share_out(self, expert: int) -> list[int]:
-        """Fill the expert's services up to one level, the least busy first; those whose time has changed."""
+        """Fill the expert's services up to one level, the least busy first; those whose time has
+        changed.
+        """
         share, nanos, times = self.shares[expert], self.nanos, self.times(expert)
         if len(share) == 2:  # as most are
             return self._share_between(share, times)
-        others = sorted((nanos[service] - part * times[service], service) for service, part in share.items())
+        others = sorted(
+            (nanos[service] - part * times[service], service) for service, part in share.items()
+        )
         # All of it: sum of (level - other work) / time over the services below the level is 1.
         weight = weighted = level = 0.0
         for other, service in others:

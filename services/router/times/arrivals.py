@@ -1,11 +1,16 @@
-"""When a reply arrived, though the loop read it only later because it was computing another lane."""
+"""When a reply arrived, though the loop read it only later because it was computing
+another lane.
+"""
 
-# Between two stretches of computing this far apart the loop had nothing to do but to pass from one to the other.
+# Between two stretches of computing this far apart the loop had nothing to do but to pass from one
+# to the other.
 PASSING_NANOS = 500_000
 
 
 class Busy:
-    """The latest stretch in which the loop computed steps without a pause, in nanoseconds of the monotonic clock."""
+    """The latest stretch in which the loop computed steps without a pause, in nanoseconds of the
+    monotonic clock.
+    """
 
     def __init__(self) -> None:
         self.began = self.ended = 0
@@ -24,9 +29,10 @@ LOOP = Busy()
 class ReplyArrivals:
     """Dates replies of one service.
 
-    A reply read by an idle loop arrived then, and teaches what the wire takes for its size. One read right after
-    a stretch of computing lay ready since the moment at which that time on the wire, after the service's own durations,
-    had brought it; so waiting for another lane is not mistaken for communication.
+    A reply read by an idle loop arrived then, and teaches what the wire takes for its size. One
+    read right after a stretch of computing lay ready since the moment at which that time on the
+    wire, after the service's own durations, had brought it; so waiting for another lane is not
+    mistaken for communication.
     """
 
     def __init__(self, busy: Busy = LOOP, smoothing: float = 0.1) -> None:
@@ -40,7 +46,9 @@ class ReplyArrivals:
         wire = self._wire_nanos.get(size)
         if read - self._busy.ended > PASSING_NANOS:
             measured = max(0, read - served)
-            self._wire_nanos[size] = measured if wire is None else wire + self._smoothing * (measured - wire)
+            self._wire_nanos[size] = (
+                measured if wire is None else wire + self._smoothing * (measured - wire)
+            )
             return read
         if wire is None:
             return read

@@ -1,4 +1,6 @@
-"""Where a sequence's time goes: the parts of a step, measured one after the other, and their sums by phase."""
+"""Where a sequence's time goes: the parts of a step, measured one after the other, and their sums
+by phase.
+"""
 
 import time
 from collections import Counter
@@ -8,7 +10,9 @@ from operator import attrgetter
 
 @dataclass
 class Parts:
-    """Nanoseconds by part of the critical path; what they mean stands in common.proto's PhaseReceipt."""
+    """Nanoseconds by part of the critical path; what they mean stands in common.proto's
+    PhaseReceipt.
+    """
 
     step_wait: int = 0
     dense: int = 0
@@ -23,7 +27,8 @@ class Parts:
     sampling: int = 0
 
     def add(self, other: "Parts") -> None:
-        # Once for each sequence of each step, where setattr of each field takes several times as long.
+        # Once for each sequence of each step, where setattr of each field takes several times as
+        # long.
         mine, theirs = self.__dict__, other.__dict__
         for part, nanos in theirs.items():
             mine[part] += nanos
@@ -34,9 +39,11 @@ class Parts:
 
 @dataclass(slots=True)
 class ReplyTimes:
-    """One service's answer to a layer, in nanoseconds; `sent` and `arrived` by this process's monotonic clock.
+    """One service's answer to a layer, in nanoseconds; `sent` and `arrived` by this process's
+    monotonic clock.
 
-    `server_compute` is the service's own time but for the queue: `server_decode` of it to read the frame.
+    `server_compute` is the service's own time but for the queue: `server_decode` of it to read the
+    frame.
     """
 
     service: str
@@ -56,12 +63,16 @@ _arrival = attrgetter("arrived")
 
 
 class StepClock:
-    """Charges a step's time to its parts without a gap: each reading ends one part and begins the next."""
+    """Charges a step's time to its parts without a gap: each reading ends one part and begins the
+    next.
+    """
 
     def __init__(self) -> None:
         self.parts = Parts()
         self.stragglers: Counter[str] = Counter()
-        self.retries: Counter[tuple[str, str]] = Counter()  # frames sent again: (service that failed, reason)
+        self.retries: Counter[tuple[str, str]] = (
+            Counter()
+        )  # frames sent again: (service that failed, reason)
         self.started = self._mark = time.perf_counter_ns()
 
     @property
@@ -84,9 +95,10 @@ class StepClock:
     def charge_gather(self, replies: list[ReplyTimes], lost: str | None = None) -> int:
         """Charge the wait for `replies`, which ends now, and name the straggler; returns now.
 
-        Up to the first reply the time is that service's wire, queue and compute, in their proportion where own work
-        hid a part of them; from there to the last reply it is straggler wait; after that a reply lay ready: lane wait.
-        A service that was `lost`, of which no reply came, is the straggler until now.
+        Up to the first reply the time is that service's wire, queue and compute, in their
+        proportion where own work hid a part of them; from there to the last reply it is straggler
+        wait; after that a reply lay ready: lane wait. A service that was `lost`, of which no reply
+        came, is the straggler until now.
         """
         now, waited_from = time.perf_counter_ns(), self._mark
         self._mark = now

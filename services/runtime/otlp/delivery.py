@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from services.runtime.otlp.destination import HTTP, ExportTarget, Signal
@@ -35,14 +37,17 @@ class Sender(Protocol):
 class Delivery:
     """The way of one signal's messages to the collector, for one thread at a time.
 
-    A message that is not taken within the destination's timeout, or would never be, is lost; that is logged when it
-    begins to happen, and not again until it has ended. Once `hurry` was called a second try follows the first at
-    once, and is the last: a process that ends does not wait for a collector that is gone.
+    A message that is not taken within the destination's timeout, or would never be, is lost; that
+    is logged when it begins to happen, and not again until it has ended. Once `hurry` was called a
+    second try follows the first at once, and is the last: a process that ends does not wait for a
+    collector that is gone.
     """
 
     def __init__(self, destination: ExportTarget) -> None:
         self._destination = destination
-        self._sender: Sender = HttpSender(destination) if destination.protocol == HTTP else GrpcSender(destination)
+        self._sender: Sender = (
+            HttpSender(destination) if destination.protocol == HTTP else GrpcSender(destination)
+        )
         self._is_last = threading.Event()
         self._has_problem = False
 
@@ -72,10 +77,16 @@ class Delivery:
         while True:
             is_last = self._is_last.is_set() and pause > FIRST_PAUSE_SECONDS
             try:
-                return self._sender.send(message, None if until is None else max(0.01, until - time.monotonic()))
+                return self._sender.send(
+                    message, None if until is None else max(0.01, until - time.monotonic())
+                )
             except NotTaken as failure:
                 wait = random.uniform(0.5, 1.0) * pause
-                if is_last or not failure.may_pass or (until is not None and time.monotonic() + wait >= until):
+                if (
+                    is_last
+                    or not failure.may_pass
+                    or (until is not None and time.monotonic() + wait >= until)
+                ):
                     raise
             self._is_last.wait(wait)
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
@@ -85,7 +96,11 @@ class Delivery:
         signal, target = destination.signal.value, destination.endpoint.target.partition("?")[0]
         if problem and not self._has_problem:
             logger.warning(
-                "%s are lost: %s does not take them by %s: %s", signal, target, destination.protocol, problem
+                "%s are lost: %s does not take them by %s: %s",
+                signal,
+                target,
+                destination.protocol,
+                problem,
             )
         elif self._has_problem and not problem:
             logger.warning("%s are taken again by %s", signal, target)
@@ -97,8 +112,16 @@ def _rejected(signal: Signal, answer: bytes) -> str:
     try:
         if signal is Signal.TRACES:
             spans = ExportTraceServiceResponse.FromString(answer).partial_success
-            return f"{spans.rejected_spans} refused: {spans.error_message}" if spans.rejected_spans else ""
+            return (
+                f"{spans.rejected_spans} refused: {spans.error_message}"
+                if spans.rejected_spans
+                else ""
+            )
         points = ExportMetricsServiceResponse.FromString(answer).partial_success
-        return f"{points.rejected_data_points} refused: {points.error_message}" if points.rejected_data_points else ""
+        return (
+            f"{points.rejected_data_points} refused: {points.error_message}"
+            if points.rejected_data_points
+            else ""
+        )
     except DecodeError:  # some answer in words
         return ""

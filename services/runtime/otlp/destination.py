@@ -14,7 +14,9 @@ GENERAL = "OTEL_EXPORTER_OTLP"
 
 
 class Signal(enum.Enum):
-    """What is exported: `TRACES` and `METRICS` as the variables' names have it, and what a log calls it."""
+    """What is exported: `TRACES` and `METRICS` as the variables' names have it, and what a log
+    calls it.
+    """
 
     TRACES = "spans"
     METRICS = "metrics"
@@ -56,7 +58,9 @@ class ExportTarget:
         headers = variables.headers(*names("HEADERS"))
         is_compressed = variables.choice(("none", "gzip"), "none", *names("COMPRESSION")) == "gzip"
         is_insecure = protocol == GRPC and variables.flag(*names("INSECURE"))
-        found = variables.find(*names("ENDPOINT")) or Found(f"{GENERAL}_ENDPOINT", DEFAULT_ENDPOINTS[protocol])
+        found = variables.find(*names("ENDPOINT")) or Found(
+            f"{GENERAL}_ENDPOINT", DEFAULT_ENDPOINTS[protocol]
+        )
         try:
             endpoint = _endpoint(signal, protocol, found, is_signals_own=found.name.startswith(own))
         except ValueError as error:
@@ -64,7 +68,9 @@ class ExportTarget:
             return None
         is_secure = not is_insecure if endpoint.is_secure is None else endpoint.is_secure
         security = Security.read(variables, (own, GENERAL)) if is_secure else None
-        return cls(signal, protocol, endpoint, security, headers, millis / 1000 or None, is_compressed)
+        return cls(
+            signal, protocol, endpoint, security, headers, millis / 1000 or None, is_compressed
+        )
 
 
 def _is_asked(signal: Signal, variables: OtelVariables) -> bool | None:
@@ -75,7 +81,9 @@ def _is_asked(signal: Signal, variables: OtelVariables) -> bool | None:
     exporters = {name.strip() for name in found.value.lower().split(",")} - {""}
     if exporters <= {"otlp"} or exporters == {"none"}:
         return None if not exporters else "otlp" in exporters
-    hint = "; MOESAIC_METRICS_PORT serves metrics to Prometheus" if "prometheus" in exporters else ""
+    hint = (
+        "; MOESAIC_METRICS_PORT serves metrics to Prometheus" if "prometheus" in exporters else ""
+    )
     variables.refuse(found, f"it should be 'otlp' or 'none'{hint}")
     return False
 

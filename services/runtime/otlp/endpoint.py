@@ -19,7 +19,8 @@ LOCAL_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 class Endpoint:
     """A collector's address: `target` is what a channel is opened to, or what is posted to.
 
-    `is_secure` is None where the address says nothing about it. Traffic to a loopback address is no proxy's matter.
+    `is_secure` is None where the address says nothing about it. Traffic to a loopback address is no
+    proxy's matter.
     """
 
     target: str
@@ -87,7 +88,13 @@ class _Url:
 
 def _named(text: str) -> Endpoint:
     if _GRPC_SCHEMES.fullmatch(text):
-        host = text.rpartition("/")[2].removeprefix("ipv4:").removeprefix("ipv6:").rpartition(":")[0].strip("[]")
+        host = (
+            text.rpartition("/")[2]
+            .removeprefix("ipv4:")
+            .removeprefix("ipv6:")
+            .rpartition(":")[0]
+            .strip("[]")
+        )
         return Endpoint(text, None, text.startswith(("unix", "vsock")) or is_loopback(host))
     try:
         host, port = split_address(text)

@@ -13,13 +13,15 @@ METHODS = {
     Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
 }
 OPTIONS = (
-    # A collector that was started again is back in use at once: gRPC's own backoff grows to two minutes.
+    # A collector that was started again is back in use at once: gRPC's own backoff grows to two
+    # minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 WITHOUT_PROXY = (("grpc.enable_http_proxy", 0),)
-# As OTLP's specification has it; RESOURCE_EXHAUSTED may pass where its details say when to come again.
+# As OTLP's specification has it; RESOURCE_EXHAUSTED may pass where its details say when to come
+# again.
 MAY_PASS = {
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -32,22 +34,31 @@ STATUS_DETAILS = "grpc-status-details-bin"
 
 
 class GrpcSender:
-    """A connection to a collector. A proxy meant for the web is used for collectors of other machines alone."""
+    """A connection to a collector. A proxy meant for the web is used for collectors of other
+    machines alone.
+    """
 
     def __init__(self, destination: ExportTarget) -> None:
         self._channel = _channel(destination)
         self._export = self._channel.unary_unary(METHODS[destination.signal])
         self._metadata = destination.headers
-        self._compression = grpc.Compression.Gzip if destination.is_compressed else grpc.Compression.NoCompression
+        self._compression = (
+            grpc.Compression.Gzip if destination.is_compressed else grpc.Compression.NoCompression
+        )
 
     def send(self, message: bytes, timeout_seconds: float | None) -> bytes:
         """The collector's answer. Raises NotTaken."""
         try:
             answer: bytes = self._export(
-                message, timeout=timeout_seconds, metadata=self._metadata, compression=self._compression
+                message,
+                timeout=timeout_seconds,
+                metadata=self._metadata,
+                compression=self._compression,
             )
         except grpc.RpcError as error:
-            raise NotTaken(f"{error.code().name}: {error.details()}", may_pass=_may_pass(error)) from error
+            raise NotTaken(
+                f"{error.code().name}: {error.details()}", may_pass=_may_pass(error)
+            ) from error
         return answer
 
     def close(self) -> None:

@@ -15,7 +15,9 @@ MAX_ANSWER_BYTES = 1 << 20
 
 
 class HttpSender:
-    """A collector's URL. A proxy meant for the web is used for collectors of other machines alone."""
+    """A collector's URL. A proxy meant for the web is used for collectors of other
+    machines alone.
+    """
 
     def __init__(self, destination: ExportTarget) -> None:
         handlers: list[Any] = [_NoRedirects()]
@@ -41,9 +43,13 @@ class HttpSender:
                 answer: bytes = response.read(MAX_ANSWER_BYTES)
         except HTTPError as error:
             with error:
-                raise NotTaken(f"status {error.code} {error.reason}", may_pass=error.code in MAY_PASS) from error
+                raise NotTaken(
+                    f"status {error.code} {error.reason}", may_pass=error.code in MAY_PASS
+                ) from error
         except (OSError, HTTPException) as error:
-            raise NotTaken(str(getattr(error, "reason", error)) or type(error).__name__, may_pass=True) from error
+            raise NotTaken(
+                str(getattr(error, "reason", error)) or type(error).__name__, may_pass=True
+            ) from error
         return answer
 
     def close(self) -> None:

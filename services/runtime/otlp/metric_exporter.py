@@ -16,7 +16,9 @@ class DeliveredMetrics(MetricExporter):
         super().__init__(settings.preferred_temporality, settings.preferred_aggregation)
         self._delivery = delivery
 
-    def export(self, metrics_data: MetricsData, timeout_millis: float = 0, **_: Any) -> MetricExportResult:
+    def export(
+        self, metrics_data: MetricsData, timeout_millis: float = 0, **_: Any
+    ) -> MetricExportResult:
         """Send them now; the time that it takes is the delivery's own matter."""
         is_taken = self._delivery.deliver(lambda: encode_metrics(metrics_data).SerializeToString())
         return MetricExportResult.SUCCESS if is_taken else MetricExportResult.FAILURE

@@ -49,8 +49,12 @@ class MetricSettings:
             variables.number(cls.interval_millis, "OTEL_METRIC_EXPORT_INTERVAL", least=1),
             variables.number(cls.timeout_millis, "OTEL_METRIC_EXPORT_TIMEOUT"),
             variables.preference(tuple(DELTA), cls.temporality, f"{OWN}_TEMPORALITY_PREFERENCE"),
-            variables.preference((EXPLICIT, EXPONENTIAL), EXPLICIT, f"{OWN}_DEFAULT_HISTOGRAM_AGGREGATION"),
-            variables.preference(tuple(EXEMPLAR_FILTERS), cls.exemplars, "OTEL_METRICS_EXEMPLAR_FILTER"),
+            variables.preference(
+                (EXPLICIT, EXPONENTIAL), EXPLICIT, f"{OWN}_DEFAULT_HISTOGRAM_AGGREGATION"
+            ),
+            variables.preference(
+                tuple(EXEMPLAR_FILTERS), cls.exemplars, "OTEL_METRICS_EXEMPLAR_FILTER"
+            ),
         )
 
     @property
@@ -60,10 +64,16 @@ class MetricSettings:
 
     @property
     def preferred_temporality(self) -> dict[type, AggregationTemporality]:
-        """What instruments of each kind tell, where that is not what happened since the beginning."""
+        """What instruments of each kind tell, where that is not what happened since the
+        beginning.
+        """
         return dict.fromkeys(DELTA[self.temporality], AggregationTemporality.DELTA)
 
     @property
     def preferred_aggregation(self) -> dict[type, Aggregation]:
         """How instruments of each kind sum up, where that is not the instrument's own way."""
-        return {Histogram: ExponentialBucketHistogramAggregation()} if self.histograms == EXPONENTIAL else {}
+        return (
+            {Histogram: ExponentialBucketHistogramAggregation()}
+            if self.histograms == EXPONENTIAL
+            else {}
+        )

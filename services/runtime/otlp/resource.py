@@ -16,13 +16,18 @@ SDK = {
 
 def describe_process(service_name: str, instance: str, attributes: Mapping[str, str]) -> Resource:
     """The process of a service; what `attributes` say goes before that."""
-    own = {"service.namespace": "moesaic", "service.name": service_name, "service.instance.id": instance}
+    own = {
+        "service.namespace": "moesaic",
+        "service.name": service_name,
+        "service.instance.id": instance,
+    }
     return Resource({**SDK, **own, **attributes})
 
 
 def encoded(resource: Resource) -> bytes:
     """As OTLP has it."""
     attributes = [
-        KeyValue(key=key, value=AnyValue(string_value=str(value))) for key, value in resource.attributes.items()
+        KeyValue(key=key, value=AnyValue(string_value=str(value)))
+        for key, value in resource.attributes.items()
     ]
     return resource_pb2.Resource(attributes=attributes).SerializeToString()

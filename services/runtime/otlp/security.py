@@ -9,7 +9,9 @@ from services.runtime.otlp.variables import Found, OtelVariables
 
 @dataclass(frozen=True)
 class Security:
-    """How a connection is secured: whom to trust, and who this process is. What is None is left to the library."""
+    """How a connection is secured: whom to trust, and who this process is. What is None is left to
+    the library.
+    """
 
     roots: Path | None = None
     certificate: Path | None = None
@@ -27,8 +29,13 @@ class Security:
             assert alone is not None
             variables.refuse(alone, "a client's certificate and its key go together")
             return cls()
-        security = cls(*(None if found is None else Path(found.value) for found in (roots, certificate, key)))
-        for found, part in ((roots, cls(security.roots)), (certificate, cls(None, security.certificate, security.key))):
+        security = cls(
+            *(None if found is None else Path(found.value) for found in (roots, certificate, key))
+        )
+        for found, part in (
+            (roots, cls(security.roots)),
+            (certificate, cls(None, security.certificate, security.key)),
+        ):
             if found is not None:
                 _check(part, found, variables)
         return security
@@ -37,7 +44,9 @@ class Security:
         """For HTTP. Raises OSError where a file cannot be read or is no such thing."""
         context = ssl.create_default_context(cafile=self.roots)
         if self.certificate is not None:
-            context.load_cert_chain(self.certificate, self.key, password=str)  # without one a terminal would be asked
+            context.load_cert_chain(
+                self.certificate, self.key, password=str
+            )  # without one a terminal would be asked
         return context
 
 

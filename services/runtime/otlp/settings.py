@@ -25,7 +25,10 @@ SAMPLERS = {
     "parentbased_always_on": DEFAULT_ON,
     "parentbased_always_off": DEFAULT_OFF,
 }
-RATIO_SAMPLERS = {"traceidratio": TraceIdRatioBased, "parentbased_traceidratio": ParentBasedTraceIdRatio}
+RATIO_SAMPLERS = {
+    "traceidratio": TraceIdRatioBased,
+    "parentbased_traceidratio": ParentBasedTraceIdRatio,
+}
 # How the SDK batches, bounds and describes its own spans; ours are written elsewhere, and small.
 NOT_FOLLOWED = (
     *("OTEL_BSP_", "OTEL_SPAN_", "OTEL_ATTRIBUTE_", "OTEL_EVENT_", "OTEL_LINK_"),
@@ -50,7 +53,9 @@ class Telemetry:
 
 
 def load_telemetry(prog: str, environment: Mapping[str, str] = os.environ) -> Telemetry:
-    """What the variables ask for; prints a line for each that cannot be followed and must be, and exits with 2."""
+    """What the variables ask for; prints a line for each that cannot be followed and must be, and
+    exits with 2.
+    """
     variables = OtelVariables(environment)
     telemetry = _read(variables, environment)
     if variables.refusals:
@@ -63,10 +68,17 @@ def _read(variables: OtelVariables, environment: Mapping[str, str]) -> Telemetry
         return Telemetry(is_disabled=True)
     configured = variables.find("OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE")
     if configured is not None:
-        variables.refuse(configured, "such a file is not read; it should be unset, and variables say what it says")
-    traces, metrics = (ExportTarget.read(signal, variables) for signal in (Signal.TRACES, Signal.METRICS))
+        variables.refuse(
+            configured,
+            "such a file is not read; it should be unset, and variables say what it says",
+        )
+    traces, metrics = (
+        ExportTarget.read(signal, variables) for signal in (Signal.TRACES, Signal.METRICS)
+    )
     name = variables.text("OTEL_SERVICE_NAME")
-    attributes = variables.attributes("OTEL_RESOURCE_ATTRIBUTES") | ({"service.name": name} if name else {})
+    attributes = variables.attributes("OTEL_RESOURCE_ATTRIBUTES") | (
+        {"service.name": name} if name else {}
+    )
     sampler = DEFAULT_ON if traces is None else _sampler(variables)
     metric_settings = MetricSettings() if metrics is None else MetricSettings.read(variables)
     if traces is not None:

@@ -1,4 +1,6 @@
-"""OpenTelemetry's environment variables, read one at a time; what is wrong with them is gathered on the way."""
+"""OpenTelemetry's environment variables, read one at a time; what is wrong with them is gathered on
+the way.
+"""
 
 import math
 import re
@@ -22,10 +24,11 @@ class Found(NamedTuple):
 
 
 class OtelVariables:
-    """Reads variables as the specification has it: an empty one is unset, choices are told apart without case.
+    """Reads variables as the specification has it: an empty one is unset, choices are told apart
+    without case.
 
-    Where a value cannot be followed, `refusals` gets a line if it decides where data goes and in which form; else the
-    default holds and `remarks` gets the line.
+    Where a value cannot be followed, `refusals` gets a line if it decides where data goes and in
+    which form; else the default holds and `remarks` gets the line.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -75,7 +78,9 @@ class OtelVariables:
         """Whether it is `true`; other values than `true` and `false` are remarked on."""
         return self.preference(("false", "true"), "false", *names) == "true"
 
-    def number(self, default: float, *names: str, least: float = 0, most: float = MAX_NUMBER) -> float:
+    def number(
+        self, default: float, *names: str, least: float = 0, most: float = MAX_NUMBER
+    ) -> float:
         """A number between the two; another value is remarked on."""
         found = self.find(*names)
         if found is None:
@@ -90,7 +95,9 @@ class OtelVariables:
         return default
 
     def headers(self, *names: str) -> tuple[tuple[str, str], ...]:
-        """`key=value,key=value` with percent-encoded values; what is none of that is refused, without quoting it."""
+        """`key=value,key=value` with percent-encoded values; what is none of that is refused,
+        without quoting it.
+        """
         found = self.find(*names)
         if found is None:
             return ()
@@ -98,14 +105,23 @@ class OtelVariables:
         for index, pair in enumerate(filter(None, map(str.strip, found.value.split(","))), start=1):
             key, equals, value = (part.strip() for part in pair.partition("="))
             value = unquote(value).strip()
-            if not equals or not _HEADER_NAME.fullmatch(key) or key.endswith("-bin") or not _PRINTABLE.fullmatch(value):
-                self.refusals.append(f"{found.name}: header {index} should be key=value in printable ASCII")
+            if (
+                not equals
+                or not _HEADER_NAME.fullmatch(key)
+                or key.endswith("-bin")
+                or not _PRINTABLE.fullmatch(value)
+            ):
+                self.refusals.append(
+                    f"{found.name}: header {index} should be key=value in printable ASCII"
+                )
                 continue
             headers[key.lower()] = value
         return tuple(headers.items())
 
     def attributes(self, name: str) -> dict[str, str]:
-        """`key=value,key=value` with percent-encoded values; where a part is none of that, the whole is left out."""
+        """`key=value,key=value` with percent-encoded values; where a part is none of that, the
+        whole is left out.
+        """
         found = self.find(name)
         if found is None:
             return {}

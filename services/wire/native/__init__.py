@@ -12,4 +12,11 @@ from services.wire.native.messages import (
     encode_reply,
 )
 
-__all__ = ["AVAILABLE", "FrameFields", "decode_request", "decode_response", "encode_frame", "encode_reply"]
+__all__ = [
+    "AVAILABLE",
+    "FrameFields",
+    "decode_request",
+    "decode_response",
+    "encode_frame",
+    "encode_reply",
+]

@@ -1,4 +1,6 @@
-"""Rows are given by the address of a tensor's data, their number, their bytes, and the bytes from one to the next."""
+"""Rows are given by the address of a tensor's data, their number, their bytes, and the bytes from
+one to the next.
+"""
 
 from collections.abc import Iterable
 

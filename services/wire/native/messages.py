@@ -1,7 +1,8 @@
-"""Messages with one frame or one reply, as protobuf has them: written in one allocation, read without copying rows.
+"""Messages with one frame or one reply, as protobuf has them: written in one allocation, read
+without copying rows.
 
-Only what is laid out in the usual way is read: each field once at most, none that is not known, arrays whole, the
-checksum right where there is one, and of replies neither failures nor an error.
+Only what is laid out in the usual way is read: each field once at most, none that is not known,
+arrays whole, the checksum right where there is one, and of replies neither failures nor an error.
 """
 
 from collections.abc import Iterable
@@ -21,9 +22,11 @@ except ImportError:  # no compiler was there at install time
 # Where the kernels are off, so is this.
 AVAILABLE = kernels.AVAILABLE and _codec is not None
 
-# frame_id, layer, dtype's number, num_rows, rows, pair_rows, pair_experts, pair_weights, remaining_nanos, traceparent,
-# requests, and whether there is a checksum.
-FrameFields: TypeAlias = tuple[int, int, int, int, memoryview, bytes, bytes, bytes, int, str, tuple[int, ...], bool]
+# frame_id, layer, dtype's number, num_rows, rows, pair_rows, pair_experts, pair_weights,
+# remaining_nanos, traceparent, requests, and whether there is a checksum.
+FrameFields: TypeAlias = tuple[
+    int, int, int, int, memoryview, bytes, bytes, bytes, int, str, tuple[int, ...], bool
+]
 # frame_id, rows, timings, batch_frames, and whether there is a checksum.
 ReplyFields: TypeAlias = tuple[int, memoryview, tuple[int, int, int, int], int, bool]
 
@@ -45,10 +48,12 @@ def encode_frame(
     remaining_nanos: int,
     checksum: bool,
 ) -> bytes:
-    """A DispatchRequest with a frame of `rows` [rows, width], or of those with `row_indices` in their order.
+    """A DispatchRequest with a frame of `rows` [rows, width], or of those with `row_indices` in
+    their order.
 
-    Rows are of any dtype. Raises ValueError for rows that are not on the CPU and arrays of another kind, IndexError for
-    a row that is not there, OverflowError for a number that its field does not hold.
+    Rows are of any dtype. Raises ValueError for rows that are not on the CPU and arrays of another
+    kind, IndexError for a row that is not there, OverflowError for a number that its field does not
+    hold.
     """
     if rows.stride(1) != 1:
         rows = rows.contiguous()
@@ -98,12 +103,16 @@ def encode_reply(
 
 
 def decode_request(message: bytes) -> FrameFields | None:
-    """The fields of a DispatchRequest's frame, whose rows still lie in the message; None for an unusual one."""
+    """The fields of a DispatchRequest's frame, whose rows still lie in the message; None for an
+    unusual one.
+    """
     return _codec.decode_request(message)
 
 
 def decode_response(message: bytes) -> tuple[int, ReplyFields | None] | None:
-    """`granted_pairs` and the fields of a DispatchResponse's reply, if it has one; None for an unusual message."""
+    """`granted_pairs` and the fields of a DispatchResponse's reply, if it has one; None for an
+    unusual message.
+    """
     return _codec.decode_response(message)
 
 

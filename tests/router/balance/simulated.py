@@ -1,4 +1,6 @@
-"""A balancer in a world of its own: services that host at once what they are told, drawn routing, and a clock."""
+"""A balancer in a world of its own: services that host at once what they are told, drawn routing,
+and a clock.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
@@ -11,8 +13,9 @@ from services.router.balance.balancer import Balancer
 from services.router.hosting.operations import Operation, OperationProgress, Phase
 from services.router.load.watch import RoutingWatch
 from services.router.planning.goals import WantedHosting
+from services.router.planning.host import Host
 from services.router.planning.moves import next_changes
-from services.router.planning.targets import Host, check_target, even_target
+from services.router.planning.targets import check_target, even_target
 from services.router.settings import RouterSettings
 
 NUM_LAYERS, NUM_EXPERTS, NUM_PAIRS = 2, 16, 32
@@ -48,7 +51,9 @@ class Peer:
 
 
 class World:
-    """Stands for the fleet: all that a balancer asks of it. Operations are done at once, change by change."""
+    """Stands for the fleet: all that a balancer asks of it. Operations are done at once, change by
+    change.
+    """
 
     def __init__(self, num_services: int, num_slots: int, *, coverage: int = 1) -> None:
         self.wanted = WantedHosting(EXPERTS, coverage)
@@ -91,7 +96,8 @@ class World:
 
     def _change(self, address: str, change: Callable[[Set[Any]], frozenset[Any]]) -> None:
         self.hosting = [
-            replace(host, hosted=change(host.hosted)) if host.address == address else host for host in self.hosting
+            replace(host, hosted=change(host.hosted)) if host.address == address else host
+            for host in self.hosting
         ]
         self.check()
 
@@ -102,17 +108,22 @@ class World:
 
 
 class Simulation:
-    """A world with a balancer that looks every ten seconds, between which a window of steps comes."""
+    """A world with a balancer that looks every ten seconds, between which a window of
+    steps comes.
+    """
 
     def __init__(self, world: World, seed: int, *, gain: float = 0.05) -> None:
         self.world = world
         self.time = 0.0
         self.watch = RoutingWatch(range(NUM_LAYERS), NUM_EXPERTS, 2, STEPS)
-        settings = RouterSettings(rebalance_seconds=LOOK_SECONDS, rebalance_steps=STEPS, rebalance_gain=gain)
+        settings = RouterSettings(
+            rebalance_seconds=LOOK_SECONDS, rebalance_steps=STEPS, rebalance_gain=gain
+        )
         self.balancer = Balancer(world, self.watch, Inline(), settings, now=lambda: self.time)  # type: ignore[arg-type]
         self._rng = np.random.default_rng(seed)
         self.topics = [
-            [self._rng.dirichlet(np.full(NUM_EXPERTS, 0.3)) for _ in range(NUM_LAYERS)] for _ in range(2)
+            [self._rng.dirichlet(np.full(NUM_EXPERTS, 0.3)) for _ in range(NUM_LAYERS)]
+            for _ in range(2)
         ]  # how likely a token of the topic chooses each expert
 
     async def look(self, topic: int, *, num_steps: int = STEPS) -> None:
@@ -124,9 +135,14 @@ class Simulation:
 
 
 def route(
-    watch: RoutingWatch, chances: Sequence[np.ndarray[Any, Any]], num_steps: int, rng: np.random.Generator
+    watch: RoutingWatch,
+    chances: Sequence[np.ndarray[Any, Any]],
+    num_steps: int,
+    rng: np.random.Generator,
 ) -> None:
     """Decode steps whose pairs choose experts with such chances, by layer."""
-    for counts in zip(*(rng.multinomial(NUM_PAIRS, chance, num_steps) for chance in chances), strict=True):
+    for counts in zip(
+        *(rng.multinomial(NUM_PAIRS, chance, num_steps) for chance in chances), strict=True
+    ):
         for layer, count in enumerate(counts):
             watch.note(0, layer, np.repeat(np.arange(len(count)), count), is_decode=True)

@@ -1,4 +1,6 @@
-"""Real services host what the load asks for: by itself, when told to, and where two routers plan for them."""
+"""Real services host what the load asks for: by itself, when told to, and where two routers plan
+for them.
+"""
 
 import asyncio
 import contextlib
@@ -23,7 +25,9 @@ from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, running_f
 from tests.router.hosting.test_mover import watched
 
 STEPS = 16
-SKEWED = np.array([8000] + [1000] * 7)  # pairs of each of eight experts in a step: so many that what they take counts
+SKEWED = np.array(
+    [8000] + [1000] * 7
+)  # pairs of each of eight experts in a step: so many that what they take counts
 
 
 class Balancing:
@@ -62,7 +66,10 @@ async def test_experts_follow_the_load_by_themselves_and_what_came_of_it_is_told
     model: Path, checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     planner = Planner()
-    async with several(model, 3, num_slots=12) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 3, num_slots=12) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         balancing = Balancing(fleet, planner)
         balancing.route(3)
         await balancing.look()
@@ -109,8 +116,13 @@ async def test_of_two_planners_one_loses_and_plans_again_and_no_expert_is_lost(
         assert all(experts.num_taken(address) <= 12 for address in addresses)
 
 
-async def test_plans_are_shown_judged_and_carried_out_when_asked_for(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 2, num_slots=24) as (experts, (one, two)), running_fleet(checkpoint, [one, two]) as fleet:
+async def test_plans_are_shown_judged_and_carried_out_when_asked_for(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 2, num_slots=24) as (experts, (one, two)),
+        running_fleet(checkpoint, [one, two]) as fleet,
+    ):
         balancing = Balancing(fleet, Inline())
         balancer = balancing.balancer
         with pytest.raises(BadState, match="0 steps have been seen so far; 4 are needed"):
@@ -127,7 +139,9 @@ async def test_plans_are_shown_judged_and_carried_out_when_asked_for(model: Path
         operation, plan = await balancer.begin("mine", Eplb())
         assert [progress async for progress in operation.follow()][-1].phase is Phase.DONE
         assert (
-            {address: set(experts.hosted(address)) for address in (one, two)} == plan.plan.target == shown.plan.target
+            {address: set(experts.hosted(address)) for address in (one, two)}
+            == plan.plan.target
+            == shown.plan.target
         )
         assert await balancer.begin("mine", Eplb()) == (operation, plan)
         with pytest.raises(InvalidRequest, match="that of another operation"):
@@ -135,7 +149,9 @@ async def test_plans_are_shown_judged_and_carried_out_when_asked_for(model: Path
         assert str(operation.goal).startswith("eplb plan of")
 
 
-async def test_planning_that_fails_unforeseen_does_not_end_the_balancer(model: Path, checkpoint: Checkpoint) -> None:
+async def test_planning_that_fails_unforeseen_does_not_end_the_balancer(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     class Failing(Inline):
         called = asyncio.Event()
 
@@ -144,7 +160,10 @@ async def test_planning_that_fails_unforeseen_does_not_end_the_balancer(model: P
             raise KeyError("secret")
 
     planner = Failing()
-    async with several(model, 2, num_slots=24) as (_, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 2, num_slots=24) as (_, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         balancing = Balancing(fleet, planner)
         settings = RouterSettings(rebalance_seconds=0.01, rebalance_steps=STEPS)
         balancer = Balancer(fleet.fleet, balancing.watch, planner, settings)  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""Load, plan, hosting and load again: one topic is balanced once, and topics that take turns move little."""
+"""Load, plan, hosting and load again: one topic is balanced once, and topics that take turns move
+little.
+"""
 
 from dataclasses import replace
 
@@ -9,10 +11,14 @@ from services.router.planning.balanced import Balanced
 from services.wire.errors import BadState
 from tests.router.balance.simulated import NUM_EXPERTS, NUM_LAYERS, STEPS, Simulation, World
 
-FULL = NUM_LAYERS * NUM_EXPERTS // 4 + 1  # slots of each of four services: nothing free but the transfer slot
+FULL = (
+    NUM_LAYERS * NUM_EXPERTS // 4 + 1
+)  # slots of each of four services: nothing free but the transfer slot
 
 
-async def test_under_one_topic_what_pays_is_done_and_then_nothing_until_another_comes_to_stay() -> None:
+async def test_under_one_topic_what_pays_is_done_and_then_nothing_until_another_comes_to_stay() -> (
+    None
+):
     simulation = Simulation(World(4, FULL + 3), 0)
     for _ in range(20):
         await simulation.look(0)
@@ -63,7 +69,9 @@ async def test_coverage_is_kept_and_spare_memory_used() -> None:
     assert sum(len(host.hosted) for host in simulation.world.hosting) > 2 * NUM_LAYERS * NUM_EXPERTS
 
 
-async def test_nothing_is_done_before_steps_enough_have_come_or_while_something_else_is_to_do() -> None:
+async def test_nothing_is_done_before_steps_enough_have_come_or_while_something_else_is_to_do() -> (
+    None
+):
     simulation = Simulation(World(4, FULL + 3), 0)
     world, peer = simulation.world, simulation.world.peers[0]
     await simulation.look(0, num_steps=STEPS // 4 - 1)

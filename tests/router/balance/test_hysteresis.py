@@ -1,4 +1,6 @@
-"""A plan is carried out when it gains enough, and not soon after one that did not keep what it promised."""
+"""A plan is carried out when it gains enough, and not soon after one that did not keep what it
+promised.
+"""
 
 import pytest
 
@@ -16,12 +18,19 @@ def test_after_a_plan_nothing_is_done_for_a_while() -> None:
     hysteresis = Hysteresis(0.05, 30.0)
     assert hysteresis.seconds_left(0.0) == 0
     hysteresis.note_outcome(0.2, 0.2, now=100.0)
-    assert [hysteresis.seconds_left(now) for now in (100.0, 110.0, 130.0, 200.0)] == [30.0, 20.0, 0.0, 0.0]
+    assert [hysteresis.seconds_left(now) for now in (100.0, 110.0, 130.0, 200.0)] == [
+        30.0,
+        20.0,
+        0.0,
+        0.0,
+    ]
     hysteresis.note_end(now=200.0)
     assert hysteresis.seconds_left(200.0) == 30.0
 
 
-def test_the_wait_doubles_with_each_plan_that_fell_short_and_halves_with_each_that_did_not() -> None:
+def test_the_wait_doubles_with_each_plan_that_fell_short_and_halves_with_each_that_did_not() -> (
+    None
+):
     hysteresis = Hysteresis(0.05, 30.0)
     waits = []
     for achieved in (0.09, -0.1, 0.0, 0.1, 0.3, 0.2, 0.2):

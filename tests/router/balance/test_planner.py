@@ -16,8 +16,8 @@ from services.router.load.load import ExpertLoad
 from services.router.planning.balanced import Balanced
 from services.router.planning.costs import Costs
 from services.router.planning.goals import WantedHosting
+from services.router.planning.host import Host
 from services.router.planning.plan import plan
-from services.router.planning.targets import Host
 from services.wire.errors import DeadlinePassed, Overloaded, Unavailable
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +48,12 @@ async def test_what_a_function_returns_and_refuses_comes_back(planner: Planner) 
     assert made.after.sum() < made.before.sum()
     with pytest.raises(Overloaded, match="too little expert memory"):
         await planner.run(
-            plan, load, [Host("a", 3)], Costs.equal(1, 0.0, 0.0, 1.0), WantedHosting(EXPERTS, 1), Balanced()
+            plan,
+            load,
+            [Host("a", 3)],
+            Costs.equal(1, 0.0, 0.0, 1.0),
+            WantedHosting(EXPERTS, 1),
+            Balanced(),
         )
     modules = await planner.run(eval, "set(__import__('sys').modules)")
     assert "services.router.planning.plan" in modules
@@ -101,7 +106,9 @@ async def main():
 
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert is_there(pid)

@@ -1,4 +1,6 @@
-"""Fleets over real expert services in this process, which can be stopped, drained, and looked into."""
+"""Fleets over real expert services in this process, which can be stopped, drained, and
+looked into.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -35,7 +37,9 @@ class LocalExperts:
         self._stops: dict[str, asyncio.Event] = {}
         self._lives: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self, *, num_slots: int | None = None, listen: str = "127.0.0.1:0", **settings: Any) -> str:
+    async def start(
+        self, *, num_slots: int | None = None, listen: str = "127.0.0.1:0", **settings: Any
+    ) -> str:
         """Start one with memory for so many experts, unset for plenty; its address."""
         if num_slots is not None:
             settings["expert_memory"] = num_slots * self._slot_bytes
@@ -107,10 +111,14 @@ class LocalFleet:
             while not holds():
                 await self.fleet._changed.wait()
 
-    async def change(self, goal: Goal, name: str = "", *, force: bool = False) -> list[OperationProgress]:
+    async def change(
+        self, goal: Goal, name: str = "", *, force: bool = False
+    ) -> list[OperationProgress]:
         """Carry out an operation; what was told of it."""
         async with asyncio.timeout(SECONDS):
-            return [progress async for progress in self.fleet.change(name, goal, force=force).follow()]
+            return [
+                progress async for progress in self.fleet.change(name, goal, force=force).follow()
+            ]
 
 
 @asynccontextmanager
@@ -124,7 +132,9 @@ async def local_experts(model: Path) -> AsyncIterator[LocalExperts]:
 
 
 @asynccontextmanager
-async def running_fleet(checkpoint: Checkpoint, targets: Sequence[str], **wanted: Any) -> AsyncIterator[LocalFleet]:
+async def running_fleet(
+    checkpoint: Checkpoint, targets: Sequence[str], **wanted: Any
+) -> AsyncIterator[LocalFleet]:
     """A fleet with every expert hosted."""
     made = LocalFleet(checkpoint, targets, **wanted)
     task = asyncio.create_task(made.fleet.run(SECONDS))
@@ -142,7 +152,9 @@ async def running_fleet(checkpoint: Checkpoint, targets: Sequence[str], **wanted
 
 
 @asynccontextmanager
-async def several(model: Path, count: int, **settings: Any) -> AsyncIterator[tuple[LocalExperts, list[str]]]:
+async def several(
+    model: Path, count: int, **settings: Any
+) -> AsyncIterator[tuple[LocalExperts, list[str]]]:
     """So many services, all alike, by their addresses in order."""
     async with local_experts(model) as experts:
         yield experts, sorted([await experts.start(**settings) for _ in range(count)])

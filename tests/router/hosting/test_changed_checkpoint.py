@@ -1,4 +1,6 @@
-"""A service that is started again on other weights is not used, and no good copy is given up for what it has."""
+"""A service that is started again on other weights is not used, and no good copy is given up for
+what it has.
+"""
 
 import asyncio
 import shutil
@@ -15,7 +17,13 @@ from services.router.planning.goals import Even, Stated
 from services.wire.errors import BadState
 from tests.checkpoints import save_tiny
 from tests.damage import altered
-from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, local_experts, running_fleet, several
+from tests.router.hosting.local_fleet import (
+    LocalExperts,
+    LocalFleet,
+    local_experts,
+    running_fleet,
+    several,
+)
 
 ALL = frozenset((layer, expert) for layer in range(3) for expert in range(8))
 
@@ -26,7 +34,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(transfers_module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(troubles_module, "TROUBLE_SECONDS", 0.5)
-    monkeypatch.setattr(tensor_file, "SAMPLE_BLOCK_BYTES", 64)  # so that samples are not all of a tiny tensor
+    monkeypatch.setattr(
+        tensor_file, "SAMPLE_BLOCK_BYTES", 64
+    )  # so that samples are not all of a tiny tensor
 
 
 @pytest.fixture
@@ -59,16 +69,24 @@ def num_ready(fleet: LocalFleet) -> dict[str, int]:
 
 
 async def until_refused(fleet: LocalFleet, address: str) -> None:
-    """Return once the router has seen what the service has, and that all experts are hosted even so."""
+    """Return once the router has seen what the service has, and that all experts are hosted even
+    so.
+    """
 
     def is_refused() -> bool:
         (peer,) = (peer for peer in fleet.fleet.peers if peer.address == address)
-        return peer.is_live and fleet.fleet.survey.trouble(peer) is not None and fleet.fleet.laid.min_live_replicas > 0
+        return (
+            peer.is_live
+            and fleet.fleet.survey.trouble(peer) is not None
+            and fleet.fleet.laid.min_live_replicas > 0
+        )
 
     await fleet.until(is_refused)
 
 
-async def started_again(experts: LocalExperts, address: str, model: Path, **settings: object) -> None:
+async def started_again(
+    experts: LocalExperts, address: str, model: Path, **settings: object
+) -> None:
     await experts.stop(address)
     assert await experts.start(listen=address, model=model, **settings) == address
 
@@ -76,7 +94,10 @@ async def started_again(experts: LocalExperts, address: str, model: Path, **sett
 async def test_what_a_service_hosts_of_other_weights_is_hosted_anew_where_they_are_good(
     model: Path, checkpoint: Checkpoint, changed: Path
 ) -> None:
-    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 2) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         good, other = addresses
         await started_again(experts, other, changed, preload="all")
         await until_refused(fleet, other)
@@ -90,7 +111,10 @@ async def test_what_a_service_hosts_of_other_weights_is_hosted_anew_where_they_a
 async def test_with_a_coverage_of_two_a_copy_of_other_weights_covers_nothing(
     model: Path, checkpoint: Checkpoint, changed: Path
 ) -> None:
-    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses, coverage=2) as fleet:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses, coverage=2) as fleet,
+    ):
         await fleet.until(lambda: fleet.fleet.laid.num_below(2) == 0)
         first, second, other = addresses
         await started_again(experts, other, changed, preload="all")
@@ -101,19 +125,31 @@ async def test_with_a_coverage_of_two_a_copy_of_other_weights_covers_nothing(
 async def test_a_service_that_would_load_other_weights_is_left_without(
     model: Path, checkpoint: Checkpoint, changed: Path
 ) -> None:
-    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 2) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         good, other = addresses
         await started_again(experts, other, changed)
         await until_refused(fleet, other)  # it is new, and to be given its share
         assert num_ready(fleet) == {good: 24, other: 0}
         peer = fleet.fleet.peers[1]
-        with pytest.raises(BadState, match=r"changed has changed: expert 0 of layer 0 is not what it was when the"):
-            await peer.load([(0, 0)], lambda *_: None, known={(0, 0): checkpoint.content_hash(0, 0)})
+        with pytest.raises(
+            BadState, match=r"changed has changed: expert 0 of layer 0 is not what it was when the"
+        ):
+            await peer.load(
+                [(0, 0)], lambda *_: None, known={(0, 0): checkpoint.content_hash(0, 0)}
+            )
         assert experts.num_taken(other) == 0
 
 
-async def test_a_service_with_other_weights_can_be_drained(model: Path, checkpoint: Checkpoint, changed: Path) -> None:
-    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+async def test_a_service_with_other_weights_can_be_drained(
+    model: Path, checkpoint: Checkpoint, changed: Path
+) -> None:
+    async with (
+        several(model, 2) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         good, other = addresses
         await started_again(experts, other, changed, preload="all")
         await until_refused(fleet, other)
@@ -128,7 +164,10 @@ async def test_a_service_with_other_weights_can_be_drained(model: Path, checkpoi
 async def test_a_good_service_is_emptied_only_onto_good_ones(
     model: Path, checkpoint: Checkpoint, changed: Path
 ) -> None:
-    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         leaving, good, other = addresses
         await started_again(experts, other, changed, preload="all")
         await until_refused(fleet, other)
@@ -143,14 +182,19 @@ async def test_a_service_that_was_changed_wholly_is_not_used_until_its_files_are
     model: Path, checkpoint: Checkpoint, retrained: bytes
 ) -> None:
     former = (model / "model.safetensors").read_bytes()
-    async with several(model, 1) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 1) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         (address,) = addresses
         await experts.stop(address)
         (model / "model.safetensors").write_bytes(retrained)
         await experts.start(listen=address)
         await fleet.until(lambda: fleet.placement.unhosted.is_final)
         (reason,) = fleet.placement.unhosted.reasons
-        assert reason.startswith(f"expert service {address} cannot be used: its checkpoint is not the router's")
+        assert reason.startswith(
+            f"expert service {address} cannot be used: its checkpoint is not the router's"
+        )
         assert num_ready(fleet) == {address: 0}
         (model / "model.safetensors").write_bytes(former)  # it need not be started again
         await fleet.until(lambda: num_ready(fleet) == {address: 24})
@@ -178,7 +222,10 @@ async def test_when_the_last_service_cannot_load_any_more_nobody_waits_for_it(
     model: Path, checkpoint: Checkpoint, retrained: bytes
 ) -> None:
     former = (model / "model.safetensors").read_bytes()
-    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 2) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         lost, left = addresses
         with (model / "model.safetensors").open("r+b") as file:
             file.write(retrained)

@@ -34,10 +34,17 @@ class Placements:
 
 
 @asynccontextmanager
-async def running(checkpoint: Checkpoint, *addresses: str) -> AsyncIterator[tuple[Fleet, Placements, asyncio.Task]]:
+async def running(
+    checkpoint: Checkpoint, *addresses: str
+) -> AsyncIterator[tuple[Fleet, Placements, asyncio.Task]]:
     placements = Placements()
     made = Fleet(
-        checkpoint, addresses, expected_of(checkpoint), num_lanes=1, frame_floor_seconds=5, place=placements.take
+        checkpoint,
+        addresses,
+        expected_of(checkpoint),
+        num_lanes=1,
+        frame_floor_seconds=5,
+        place=placements.take,
     )
     task = asyncio.create_task(made.run(10))
     try:
@@ -60,7 +67,9 @@ async def test_what_a_service_hosts_is_used_while_another_one_loads(checkpoint: 
         await placements.until_owned(0, 5)
 
 
-async def test_the_fleet_outlives_a_service_that_leaves_in_the_middle_of_a_load(checkpoint: Checkpoint) -> None:
+async def test_the_fleet_outlives_a_service_that_leaves_in_the_middle_of_a_load(
+    checkpoint: Checkpoint,
+) -> None:
     service = ScriptedService(checkpoint)
     async with served(service) as address, running(checkpoint, address) as (_, placements, task):
         await service.loading.wait()
@@ -73,17 +82,27 @@ async def test_the_fleet_outlives_a_service_that_leaves_in_the_middle_of_a_load(
 
 
 async def test_replicas_are_counted_over_the_services_that_are_live(checkpoint: Checkpoint) -> None:
-    every = [(layer, expert) for layer in checkpoint.moe_layers for expert in range(checkpoint.num_experts)]
+    every = [
+        (layer, expert)
+        for layer in checkpoint.moe_layers
+        for expert in range(checkpoint.num_experts)
+    ]
     one, two = ScriptedService(checkpoint), ScriptedService(checkpoint)
     one.host(*every)
     two.host(*every[:-1])
-    async with served(one) as first, served(two) as second, running(checkpoint, first, second) as (fleet, _, _task):
+    async with (
+        served(one) as first,
+        served(two) as second,
+        running(checkpoint, first, second) as (fleet, _, _task),
+    ):
         await fleet.complete()
         assert fleet.laid.min_live_replicas == 1
         assert fleet.laid.ready_by_service == {first: len(every), second: len(every) - 1}
 
 
-async def test_a_checkpoint_that_a_service_cannot_read_ends_the_start(checkpoint: Checkpoint) -> None:
+async def test_a_checkpoint_that_a_service_cannot_read_ends_the_start(
+    checkpoint: Checkpoint,
+) -> None:
     service = ScriptedService(checkpoint)
     service.load_error = (grpc.StatusCode.FAILED_PRECONDITION, "model.safetensors is truncated")
     async with served(service) as address, running(checkpoint, address) as (_, _, task):
@@ -93,4 +112,7 @@ async def test_a_checkpoint_that_a_service_cannot_read_ends_the_start(checkpoint
         while isinstance(leaves, ExceptionGroup):
             leaves = leaves.exceptions[0]
         assert isinstance(leaves, BadState)
-        assert str(leaves) == f"expert service {address} cannot load its experts: model.safetensors is truncated"
+        assert (
+            str(leaves)
+            == f"expert service {address} cannot load its experts: model.safetensors is truncated"
+        )

@@ -1,4 +1,6 @@
-"""What is lost is loaded elsewhere, coverage is kept, who drains is emptied, who is new is given experts."""
+"""What is lost is loaded elsewhere, coverage is kept, who drains is emptied, who is new is given
+experts.
+"""
 
 import asyncio
 from collections import Counter
@@ -14,9 +16,15 @@ from services.router.hosting import keeper as keeper_module
 from services.router.hosting import members as members_module
 from services.router.hosting.survey import Survey
 from services.router.planning.goals import Stated
-from services.router.planning.targets import Host
+from services.router.planning.host import Host
 from services.wire.errors import BadState
-from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, local_experts, running_fleet, several
+from tests.router.hosting.local_fleet import (
+    LocalExperts,
+    LocalFleet,
+    local_experts,
+    running_fleet,
+    several,
+)
 
 NUM_EXPERTS = 24
 ALL = {(layer, expert) for layer in range(3) for expert in range(8)}
@@ -36,13 +44,20 @@ def num_ready(fleet: LocalFleet) -> dict[str, int]:
     return dict(fleet.fleet.laid.ready_by_service)
 
 
-async def test_experts_are_spread_evenly_over_the_services(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+async def test_experts_are_spread_evenly_over_the_services(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         assert num_ready(fleet) == dict.fromkeys(addresses, NUM_EXPERTS // 3)
         assert set(replicas(experts).values()) == {1}
 
 
-async def test_every_expert_is_on_as_many_services_as_asked_for(model: Path, checkpoint: Checkpoint) -> None:
+async def test_every_expert_is_on_as_many_services_as_asked_for(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     async with (
         several(model, 3) as (experts, addresses),
         running_fleet(checkpoint, addresses, coverage=2, requires_coverage=True) as fleet,
@@ -51,10 +66,14 @@ async def test_every_expert_is_on_as_many_services_as_asked_for(model: Path, che
         assert set(replicas(experts).values()) == {2}
 
 
-async def test_a_coverage_that_memory_does_not_hold_is_reported(model: Path, checkpoint: Checkpoint) -> None:
+async def test_a_coverage_that_memory_does_not_hold_is_reported(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     async with several(model, 2, num_slots=16) as (_, addresses):
         async with running_fleet(checkpoint, addresses, coverage=2) as fleet:
-            await fleet.until(lambda: sum(num_ready(fleet).values()) == 30)  # but for a transfer slot each
+            await fleet.until(
+                lambda: sum(num_ready(fleet).values()) == 30
+            )  # but for a transfer slot each
             assert fleet.fleet.laid.num_below(2) == 18
             assert fleet.fleet.laid.num_below(1) == 0
 
@@ -73,10 +92,17 @@ async def test_a_coverage_that_memory_does_not_hold_ends_the_start_where_it_is_r
         assert "coverage is 2, and 18 experts would be on fewer services" in str(error)
 
 
-async def test_experts_of_a_lost_service_are_loaded_on_the_others(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+async def test_experts_of_a_lost_service_are_loaded_on_the_others(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         await experts.stop(addresses[0])
-        await fleet.until(lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12})
+        await fleet.until(
+            lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12}
+        )
         assert fleet.fleet.laid.min_live_replicas == 1
 
 
@@ -90,10 +116,15 @@ async def test_looking_after_goes_on_after_what_nobody_foresaw(
             raise error
         return hosts(survey, *arguments)
 
-    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         monkeypatch.setattr(Survey, "hosts", failing)
         await experts.stop(addresses[0])
-        await fleet.until(lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12})
+        await fleet.until(
+            lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12}
+        )
     assert list(errors) == []
 
 
@@ -115,15 +146,23 @@ async def test_with_two_replicas_the_loss_of_a_service_leaves_none_without_and_i
         assert min(least) == 1
 
 
-async def test_what_fits_is_loaded_even_where_not_all_does(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 3, num_slots=9) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+async def test_what_fits_is_loaded_even_where_not_all_does(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 3, num_slots=9) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         await experts.stop(addresses[0])
         await fleet.until(lambda: sum(num_ready(fleet).values()) == 18)
         assert fleet.fleet.laid.num_below(1) == NUM_EXPERTS - 18
 
 
 async def test_a_service_that_joins_is_given_its_share(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 2) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         joined = await experts.start()
         assert joined in await fleet.fleet.add([joined])
         await fleet.until(lambda: set(num_ready(fleet).values()) == {8})
@@ -131,10 +170,17 @@ async def test_a_service_that_joins_is_given_its_share(model: Path, checkpoint: 
         assert set(replicas(experts).values()) == {1}
 
 
-async def test_a_service_that_comes_back_is_given_its_share(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+async def test_a_service_that_comes_back_is_given_its_share(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         await experts.stop(addresses[0])
-        await fleet.until(lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12})
+        await fleet.until(
+            lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 12, addresses[2]: 12}
+        )
         assert await experts.start(listen=addresses[0]) == addresses[0]
         await fleet.until(lambda: set(num_ready(fleet).values()) == {8})
 
@@ -142,7 +188,10 @@ async def test_a_service_that_comes_back_is_given_its_share(model: Path, checkpo
 async def test_a_service_that_drains_is_emptied_and_no_expert_is_without_a_replica(
     model: Path, checkpoint: Checkpoint
 ) -> None:
-    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         hosting = experts.parts[addresses[1]].hosting
         hosting.drain()
         least = [1]
@@ -162,17 +211,24 @@ async def test_a_service_that_drains_is_emptied_and_no_expert_is_without_a_repli
 async def test_services_that_drain_together_are_emptied_one_after_the_other(
     model: Path, checkpoint: Checkpoint
 ) -> None:
-    async with several(model, 4) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 4) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         leaving = [experts.parts[address].hosting for address in addresses[:2]]
         for hosting in leaving:
             hosting.drain()
         async with asyncio.timeout(10):
             await asyncio.gather(*(hosting.evacuated() for hosting in leaving))
-        await fleet.until(lambda: num_ready(fleet)[addresses[0]] == num_ready(fleet)[addresses[1]] == 0)
+        await fleet.until(
+            lambda: num_ready(fleet)[addresses[0]] == num_ready(fleet)[addresses[1]] == 0
+        )
         assert fleet.fleet.laid.min_live_replicas == 1
 
 
-async def test_replicas_beyond_the_coverage_stay_until_memory_is_short(model: Path, checkpoint: Checkpoint) -> None:
+async def test_replicas_beyond_the_coverage_stay_until_memory_is_short(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     async with local_experts(model) as experts:
         addresses = sorted([await experts.start(num_slots=30, preload="all") for _ in range(2)])
         async with running_fleet(checkpoint, addresses) as fleet:
@@ -185,19 +241,30 @@ async def test_replicas_beyond_the_coverage_stay_until_memory_is_short(model: Pa
 async def test_replicas_beyond_the_coverage_make_room_for_what_a_lost_service_hosted(
     model: Path, checkpoint: Checkpoint
 ) -> None:
-    async with several(model, 3, num_slots=16) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 3, num_slots=16) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         first, second, third = addresses
         same = frozenset((layer, expert) for layer in range(3) for expert in range(5))
         await fleet.change(Stated({first: ALL - same, second: same, third: same}))
         await experts.stop(first)
-        await fleet.until(lambda: num_ready(fleet)[first] == 0 and fleet.fleet.laid.min_live_replicas == 1)
+        await fleet.until(
+            lambda: num_ready(fleet)[first] == 0 and fleet.fleet.laid.min_live_replicas == 1
+        )
         assert replicas(experts).keys() == ALL
 
 
-async def test_replicas_beyond_the_coverage_make_room_at_the_start(model: Path, checkpoint: Checkpoint) -> None:
+async def test_replicas_beyond_the_coverage_make_room_at_the_start(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     """As another router left them, with a service gone since."""
     async with several(model, 2, num_slots=16) as (experts, addresses):
-        same = [expert_pb2.ExpertId(layer=layer, expert=expert) for layer in range(3) for expert in range(5)]
+        same = [
+            expert_pb2.ExpertId(layer=layer, expert=expert)
+            for layer in range(3)
+            for expert in range(5)
+        ]
         for address in addresses:
             async with grpc.aio.insecure_channel(address) as channel:
                 stub = expert_pb2_grpc.ExpertServiceStub(channel)
@@ -224,10 +291,14 @@ async def test_a_service_that_joins_a_name_is_given_its_share(
         async with running_fleet(checkpoint, list(behind), look_up=look_up) as fleet:
             assert experts.hosted(addresses[1]) == frozenset()
             behind["dns:///experts:1"] = addresses
-            await fleet.until(lambda: num_ready(fleet) == dict.fromkeys(addresses, NUM_EXPERTS // 2))
+            await fleet.until(
+                lambda: num_ready(fleet) == dict.fromkeys(addresses, NUM_EXPERTS // 2)
+            )
 
 
-async def test_two_routers_make_a_loss_good_side_by_side(model: Path, checkpoint: Checkpoint) -> None:
+async def test_two_routers_make_a_loss_good_side_by_side(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     async with (
         several(model, 3) as (experts, addresses),
         running_fleet(checkpoint, addresses) as first,
@@ -240,7 +311,9 @@ async def test_two_routers_make_a_loss_good_side_by_side(model: Path, checkpoint
         assert len(replicas(experts)) == NUM_EXPERTS
 
 
-async def test_two_routers_empty_a_service_that_drains_and_lose_nothing(model: Path, checkpoint: Checkpoint) -> None:
+async def test_two_routers_empty_a_service_that_drains_and_lose_nothing(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     async with (
         several(model, 3) as (experts, addresses),
         running_fleet(checkpoint, addresses),
@@ -269,7 +342,9 @@ async def test_two_routers_give_a_service_that_joins_its_share_and_lose_nothing(
 
             def is_even(fleet: LocalFleet = fleet) -> bool:
                 least.append(fleet.fleet.laid.min_live_replicas)
-                return set(num_ready(fleet).values()) == {8} and fleet.fleet.operations.current is None
+                return (
+                    set(num_ready(fleet).values()) == {8} and fleet.fleet.operations.current is None
+                )
 
             await fleet.until(is_even)
         assert min(least) == 1

@@ -53,7 +53,10 @@ def lay_out(layout: HostingLayout, *peers: Peer) -> LaidOut:
 
 def test_an_expert_is_where_it_is_ready(layout: HostingLayout) -> None:
     laid = lay_out(layout, Peer("a:1").host((1, 0), (3, 2)), Peer("b:1").host((1, 0), (1, 1)))
-    assert laid.placement.replicas[1].tolist() == [[True, False, False, False], [True, True, False, False]]
+    assert laid.placement.replicas[1].tolist() == [
+        [True, False, False, False],
+        [True, True, False, False],
+    ]
     assert laid.placement.owners[1][1] == 1
     assert laid.placement.owners[3].tolist() == [NOBODY, NOBODY, 0, NOBODY]
     assert laid.ready_by_service == {"a:1": 2, "b:1": 2}
@@ -83,15 +86,22 @@ def test_what_a_service_hosts_anew_replaces_what_it_hosted(layout: HostingLayout
     assert laid.placement.owners[1].tolist() == [NOBODY, 0, NOBODY, NOBODY]
 
 
-def test_a_claim_that_disagrees_is_not_used_and_told_once(layout: HostingLayout, conflicts: list[str]) -> None:
-    first, second = Peer("a:1").host((1, 0)), Peer("b:1").host((1, 0), (1, 1), content_hash=b"other")
+def test_a_claim_that_disagrees_is_not_used_and_told_once(
+    layout: HostingLayout, conflicts: list[str]
+) -> None:
+    first, second = (
+        Peer("a:1").host((1, 0)),
+        Peer("b:1").host((1, 0), (1, 1), content_hash=b"other"),
+    )
     for _ in range(2):
         laid = lay_out(layout, first, second)
     assert laid.placement.owners[1].tolist() == [0, 1, NOBODY, NOBODY]
     assert conflicts == ["a:1 and b:1 claim different weights for expert 0 of layer 1"]
 
 
-def test_a_claim_ends_with_the_service_that_made_it(layout: HostingLayout, conflicts: list[str]) -> None:
+def test_a_claim_ends_with_the_service_that_made_it(
+    layout: HostingLayout, conflicts: list[str]
+) -> None:
     first = Peer("a:1").host((1, 0))
     lay_out(layout, first)
     first.is_usable = False
@@ -111,7 +121,8 @@ def test_once_all_is_settled_a_claim_outlives_the_service_that_made_it(
     changed = Peer(address).host((1, 0), (1, 1), content_hash=b"other")
     assert lay_out(layout, changed).placement.owners[1].tolist() == [NOBODY] * NUM_EXPERTS
     assert conflicts == [
-        f"the checkpoint that expert service {address} has read is not what it was when the router started: "
+        f"the checkpoint that expert service {address} has read is not what it was when the "
+        "router started: "
         "expert 0 of layer 1 differs from what a:1 had; put the former files back and start "
         f"{address} again, or start everything again with the new ones"
     ]
@@ -119,7 +130,9 @@ def test_once_all_is_settled_a_claim_outlives_the_service_that_made_it(
     assert lay_out(layout, restored).placement.owners[1][0] == 0
 
 
-def test_what_is_settled_is_what_services_are_asked_for(layout: HostingLayout, contents: Contents) -> None:
+def test_what_is_settled_is_what_services_are_asked_for(
+    layout: HostingLayout, contents: Contents
+) -> None:
     first = Peer("a:1").host((1, 0))
     lay_out(layout, first)
     assert contents.known((1, 0)) == b""

@@ -1,4 +1,6 @@
-"""Services come by address, by a name that resolves anew, and later; who left stays while it is connected."""
+"""Services come by address, by a name that resolves anew, and later; who left stays while it is
+connected.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -139,8 +141,12 @@ async def test_services_made_known_later_are_members_as_the_others_are() -> None
         assert "10.0.0.2:1" in addresses(members)
 
 
-@pytest.mark.parametrize(("target", "error"), [("nowhere", InvalidRequest), ("dns:///nobody:1", Unavailable)])
-async def test_what_is_no_service_is_refused_and_changes_nothing(target: str, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("target", "error"), [("nowhere", InvalidRequest), ("dns:///nobody:1", Unavailable)]
+)
+async def test_what_is_no_service_is_refused_and_changes_nothing(
+    target: str, error: type[Exception]
+) -> None:
     async with running(Names(), "10.0.0.9:1") as (members, _):
         with pytest.raises(error):
             await members.add(["10.0.0.8:1", target])

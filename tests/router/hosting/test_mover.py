@@ -1,4 +1,6 @@
-"""Moves are make-before-break within memory, whatever is lost on the way and whoever else moves the same experts."""
+"""Moves are make-before-break within memory, whatever is lost on the way and whoever else moves the
+same experts.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +15,14 @@ from services.model.checkpoint import Checkpoint
 from services.router.hosting import transfers as transfers_module
 from services.router.hosting.operations import OperationFailed, Phase
 from services.router.planning.goals import Even, Goal, Stated, Without
-from services.wire.errors import BadState, InvalidRequest, NotFound, Outdated, Overloaded, ServingError
+from services.wire.errors import (
+    BadState,
+    InvalidRequest,
+    NotFound,
+    Outdated,
+    Overloaded,
+    ServingError,
+)
 from tests.router.hosting.local_fleet import Keys, LocalExperts, running_fleet, several
 
 EVERY: Keys = frozenset((layer, expert) for layer in range(3) for expert in range(8))
@@ -31,7 +40,9 @@ async def watched(experts: LocalExperts) -> AsyncIterator[list[str]]:
 
     async def watch(address: str) -> None:
         async for _ in experts.parts[address].hosting.watch():
-            missing = EVERY.difference(set().union(*[experts.hosted(known) for known in experts.parts]))
+            missing = EVERY.difference(
+                set().union(*[experts.hosted(known) for known in experts.parts])
+            )
             lost.extend(f"{key} at a change of {address}" for key in missing)
 
     async with asyncio.TaskGroup() as watches:
@@ -44,7 +55,10 @@ async def watched(experts: LocalExperts) -> AsyncIterator[list[str]]:
 async def test_a_stated_placement_is_carried_out_with_no_expert_ever_unready(
     model: Path, checkpoint: Checkpoint
 ) -> None:
-    async with several(model, 2) as (experts, (one, two)), running_fleet(checkpoint, [one, two]) as fleet:
+    async with (
+        several(model, 2) as (experts, (one, two)),
+        running_fleet(checkpoint, [one, two]) as fleet,
+    ):
         async with watched(experts) as lost:
             told = await fleet.change(Stated({one: half(0), two: half(1)}))
             assert (experts.hosted(one), experts.hosted(two)) == (half(0), half(1))
@@ -53,11 +67,18 @@ async def test_a_stated_placement_is_carried_out_with_no_expert_ever_unready(
         assert lost == []
         assert told[-1].phase is Phase.DONE
         assert told[-1].num_done == told[-1].num_total
-        assert [progress.num_done for progress in told] == sorted(progress.num_done for progress in told)
+        assert [progress.num_done for progress in told] == sorted(
+            progress.num_done for progress in told
+        )
 
 
-async def test_full_services_swap_experts_through_their_transfer_slots(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 2, num_slots=13) as (experts, (one, two)), running_fleet(checkpoint, [one, two]) as fleet:
+async def test_full_services_swap_experts_through_their_transfer_slots(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 2, num_slots=13) as (experts, (one, two)),
+        running_fleet(checkpoint, [one, two]) as fleet,
+    ):
         async with watched(experts) as lost:
             await fleet.change(Stated({one: half(0), two: half(1)}))
             await fleet.change(Stated({one: half(1), two: half(0)}))
@@ -68,7 +89,10 @@ async def test_full_services_swap_experts_through_their_transfer_slots(model: Pa
 async def test_a_drained_service_is_empty_and_stays_so_until_it_is_started_again(
     model: Path, checkpoint: Checkpoint
 ) -> None:
-    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         async with watched(experts) as lost:
             await fleet.change(Without(addresses[0]))
         assert lost == []
@@ -81,10 +105,15 @@ async def test_a_drained_service_is_empty_and_stays_so_until_it_is_started_again
 
 
 async def test_holds_end_with_their_operation(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 2) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         await fleet.change(Without(addresses[0]))
         parts = experts.parts[addresses[1]]
-        await parts.library.unload(list(parts.hosting.snapshot().experts[0][:1]), parts.hosting.generation, "another")
+        await parts.library.unload(
+            list(parts.hosting.snapshot().experts[0][:1]), parts.hosting.generation, "another"
+        )
 
 
 @pytest.mark.parametrize(
@@ -98,20 +127,27 @@ async def test_holds_end_with_their_operation(model: Path, checkpoint: Checkpoin
 async def test_what_cannot_be_is_refused_and_nothing_changes(
     goal: Goal, error: type[ServingError], message: str, model: Path, checkpoint: Checkpoint
 ) -> None:
-    async with several(model, 2) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 2) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         before = [experts.parts[address].hosting.generation for address in addresses]
         with pytest.raises(error, match=message):
             await fleet.change(goal, force=True)
         assert [experts.parts[address].hosting.generation for address in addresses] == before
 
 
-async def test_an_expert_that_the_model_does_not_have_is_refused(model: Path, checkpoint: Checkpoint) -> None:
+async def test_an_expert_that_the_model_does_not_have_is_refused(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     async with several(model, 1) as (_, (one,)), running_fleet(checkpoint, [one]) as fleet:
         with pytest.raises(NotFound, match="expert 8 of layer 0"):
             await fleet.change(Stated({one: EVERY | {(0, 8)}}))
 
 
-async def test_less_than_the_coverage_is_refused_unless_forced(model: Path, checkpoint: Checkpoint) -> None:
+async def test_less_than_the_coverage_is_refused_unless_forced(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     async with (
         several(model, 2) as (experts, (one, two)),
         running_fleet(checkpoint, [one, two], coverage=2, requires_coverage=True) as fleet,
@@ -124,7 +160,10 @@ async def test_less_than_the_coverage_is_refused_unless_forced(model: Path, chec
 
 
 async def test_more_than_memory_holds_is_refused(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 2, num_slots=13) as (_, (one, two)), running_fleet(checkpoint, [one, two]) as fleet:
+    async with (
+        several(model, 2, num_slots=13) as (_, (one, two)),
+        running_fleet(checkpoint, [one, two]) as fleet,
+    ):
         with pytest.raises(Overloaded, match="memory for 13"):
             await fleet.change(Stated({one: EVERY}))
         with pytest.raises(Overloaded, match="too little expert memory"):
@@ -134,7 +173,10 @@ async def test_more_than_memory_holds_is_refused(model: Path, checkpoint: Checkp
 async def test_a_target_that_is_lost_while_it_loads_fails_the_operation_and_nothing_else(
     model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with several(model, 3) as (experts, (one, two, three)), running_fleet(checkpoint, [one, two, three]) as fleet:
+    async with (
+        several(model, 3) as (experts, (one, two, three)),
+        running_fleet(checkpoint, [one, two, three]) as fleet,
+    ):
         await fleet.change(Stated({one: half(0), two: half(1)}))
         loading = asyncio.Event()
 
@@ -145,7 +187,9 @@ async def test_a_target_that_is_lost_while_it_loads_fails_the_operation_and_noth
 
         monkeypatch.setattr(Library, "_read", never)
         async with watched(experts) as lost, asyncio.TaskGroup() as tasks:
-            moving = tasks.create_task(_failure_of(fleet.change(Stated({one: half(0), three: half(1)}))))
+            moving = tasks.create_task(
+                _failure_of(fleet.change(Stated({one: half(0), three: half(1)})))
+            )
             await loading.wait()
             await experts.stop(three)
             assert f"expert service {three} was lost" in str(await moving)
@@ -156,7 +200,10 @@ async def test_a_target_that_is_lost_while_it_loads_fails_the_operation_and_noth
 async def test_a_source_that_is_lost_while_it_retires_its_experts_does_not_stop_the_operation(
     model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with several(model, 3) as (experts, (one, two, three)), running_fleet(checkpoint, [one, two, three]) as fleet:
+    async with (
+        several(model, 3) as (experts, (one, two, three)),
+        running_fleet(checkpoint, [one, two, three]) as fleet,
+    ):
         await fleet.change(Stated({one: half(0), two: half(1)}))
         retiring = asyncio.Event()
         unload = Library.unload
@@ -178,7 +225,10 @@ async def test_a_generation_that_is_another_ones_is_planned_with_anew(
     model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals = iter([Outdated("expected_generation is 1; the hosting's is 2")] * 3)
-    async with several(model, 2) as (experts, (one, two)), running_fleet(checkpoint, [one, two]) as fleet:
+    async with (
+        several(model, 2) as (experts, (one, two)),
+        running_fleet(checkpoint, [one, two]) as fleet,
+    ):
         load = Library.load
 
         async def refuse(self: Library, *arguments: object) -> None:
@@ -196,7 +246,10 @@ async def test_a_failure_that_trying_again_does_not_mend_leaves_what_was_in_forc
     model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfers_module, "RETRY_SECONDS", 0.0)
-    async with several(model, 2) as (experts, (one, two)), running_fleet(checkpoint, [one, two]) as fleet:
+    async with (
+        several(model, 2) as (experts, (one, two)),
+        running_fleet(checkpoint, [one, two]) as fleet,
+    ):
         await fleet.change(Stated({one: half(0), two: half(1)}))
 
         async def fail(self: Library, *arguments: object) -> bytes:
@@ -208,14 +261,19 @@ async def test_a_failure_that_trying_again_does_not_mend_leaves_what_was_in_forc
         assert isinstance(error, OperationFailed)
         assert "model.safetensors is truncated" in str(error)
         assert (experts.hosted(one), experts.hosted(two)) == (half(0), half(1))
-        await fleet.change(Stated({one: half(1), two: half(0)}), "swap")  # the same again goes on from there
+        await fleet.change(
+            Stated({one: half(1), two: half(0)}), "swap"
+        )  # the same again goes on from there
         assert (experts.hosted(one), experts.hosted(two)) == (half(1), half(0))
 
 
 async def test_a_service_lost_during_an_even_operation_is_planned_without(
     model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with several(model, 3) as (experts, addresses), running_fleet(checkpoint, addresses) as fleet:
+    async with (
+        several(model, 3) as (experts, addresses),
+        running_fleet(checkpoint, addresses) as fleet,
+    ):
         await fleet.change(Stated({addresses[0]: EVERY}))
         loading = asyncio.Event()
         read = Library._read
@@ -239,7 +297,10 @@ async def test_an_operation_that_gives_way_leaves_no_hold_to_the_one_that_follow
     """Wherever it is broken off: what it held would stand in the other's way for a minute."""
     monkeypatch.setattr(transfers_module, "HOLD_SECONDS", 60.0)
     there, back = (half(0), half(1)), (half(1), half(0))
-    async with several(model, 2) as (experts, (one, two)), running_fleet(checkpoint, [one, two]) as fleet:
+    async with (
+        several(model, 2) as (experts, (one, two)),
+        running_fleet(checkpoint, [one, two]) as fleet,
+    ):
         for number in range(12):
             own = Stated({one: there[0], two: there[1]}, is_urgent=True)
             fleet.fleet.operations.begin(f"own-{number}", own, is_own=True)
@@ -248,23 +309,41 @@ async def test_an_operation_that_gives_way_leaves_no_hold_to_the_one_that_follow
             assert (experts.hosted(one), experts.hosted(two)) == back
 
 
-async def test_two_routers_that_move_the_same_experts_lose_none(model: Path, checkpoint: Checkpoint) -> None:
+async def test_two_routers_that_move_the_same_experts_lose_none(
+    model: Path, checkpoint: Checkpoint
+) -> None:
     async with (
         several(model, 3, num_slots=20) as (experts, (one, two, three)),
         running_fleet(checkpoint, [one, two, three]) as first,
         running_fleet(checkpoint, [one, two, three]) as second,
     ):
-        goals = [Stated({one: half(0), two: half(1)}), Stated({two: half(0), three: half(1)}), Even()]
+        goals = [
+            Stated({one: half(0), two: half(1)}),
+            Stated({two: half(0), three: half(1)}),
+            Even(),
+        ]
         async with watched(experts) as lost:
             for turn in range(6):
                 outcomes = await asyncio.gather(
-                    first.change(goals[turn % 3]), second.change(goals[(turn + 1) % 3]), return_exceptions=True
+                    first.change(goals[turn % 3]),
+                    second.change(goals[(turn + 1) % 3]),
+                    return_exceptions=True,
                 )
-                assert all(isinstance(outcome, list | OperationFailed) for outcome in outcomes), outcomes
+                assert all(isinstance(outcome, list | OperationFailed) for outcome in outcomes), (
+                    outcomes
+                )
         assert lost == []
         await first.change(goals[0])
-        assert (experts.hosted(one), experts.hosted(two), experts.hosted(three)) == (half(0), half(1), frozenset())
-        states = {hosted.state for parts in experts.parts.values() for _, hosted in parts.hosting.snapshot().experts}
+        assert (experts.hosted(one), experts.hosted(two), experts.hosted(three)) == (
+            half(0),
+            half(1),
+            frozenset(),
+        )
+        states = {
+            hosted.state
+            for parts in experts.parts.values()
+            for _, hosted in parts.hosting.snapshot().experts
+        }
         assert states == {ExpertState.READY}
 
 
@@ -281,8 +360,13 @@ async def test_operations_of_one_name_are_one(model: Path, checkpoint: Checkpoin
         assert fleet.fleet.change("move", goal) is begun
 
 
-async def test_an_operation_goes_on_when_who_asked_for_it_leaves(model: Path, checkpoint: Checkpoint) -> None:
-    async with several(model, 2) as (experts, (one, two)), running_fleet(checkpoint, [one, two]) as fleet:
+async def test_an_operation_goes_on_when_who_asked_for_it_leaves(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 2) as (experts, (one, two)),
+        running_fleet(checkpoint, [one, two]) as fleet,
+    ):
         goal = Stated({one: half(1), two: half(0)})
         leaving = fleet.fleet.change("move", goal).follow()
         await anext(leaving)

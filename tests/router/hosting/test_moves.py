@@ -1,4 +1,6 @@
-"""The way to a target: no expert is lost, no memory exceeded, and the end is reached, whatever order things end in."""
+"""The way to a target: no expert is lost, no memory exceeded, and the end is reached, whatever
+order things end in.
+"""
 
 from dataclasses import replace
 
@@ -6,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.router.planning.host import Host
 from services.router.planning.moves import Changes, next_changes
-from services.router.planning.targets import Host, Target
+from services.router.planning.targets import Target
 from services.wire.errors import BadState
 from services.wire.expert_key import ExpertKey
 
@@ -15,7 +18,9 @@ A, B, C = (0, 0), (0, 1), (0, 2)
 
 
 class Cluster:
-    """Services that load and unload what they are told to, one step at a time; every step is checked."""
+    """Services that load and unload what they are told to, one step at a time; every step is
+    checked.
+    """
 
     def __init__(self, hosts: list[Host]) -> None:
         self.hosts = {host.address: host for host in hosts}
@@ -26,12 +31,18 @@ class Cluster:
         for address, keys in changes.loads.items():
             host = self.hosts[address]
             assert not host.is_draining and host.takes
-            assert not set(keys) & (host.hosted | host.loading | host.retiring), "two replicas on one service"
+            assert not set(keys) & (host.hosted | host.loading | host.retiring), (
+                "two replicas on one service"
+            )
             self._put("load", replace(host, loading=host.loading | set(keys)), keys)
         for address, keys in changes.unloads.items():
             host = self.hosts[address]
             assert set(keys) <= host.hosted
-            self._put("unload", replace(host, hosted=host.hosted - set(keys), retiring=host.retiring | set(keys)), keys)
+            self._put(
+                "unload",
+                replace(host, hosted=host.hosted - set(keys), retiring=host.retiring | set(keys)),
+                keys,
+            )
 
     def end(self, index: int, *, fails: bool) -> None:
         kind, address, keys = self.pending.pop(index)
@@ -62,7 +73,9 @@ def ways(draw: st.DrawFn) -> tuple[list[Host], Target]:
     experts = [(layer, expert) for layer in range(2) for expert in range(draw(st.integers(1, 6)))]
     some = st.sets(st.sampled_from(names), min_size=1, max_size=3)
     current = {key: draw(some) for key in experts}
-    target = {key: draw(st.sets(st.sampled_from(staying), min_size=1, max_size=3)) for key in experts}
+    target = {
+        key: draw(st.sets(st.sampled_from(staying), min_size=1, max_size=3)) for key in experts
+    }
     hosted = {name: frozenset(key for key in experts if name in current[key]) for name in names}
     wanted = {name: {key for key in experts if name in target[key]} for name in names}
     roomy = draw(st.sampled_from(staying))
@@ -87,10 +100,15 @@ def tight_ways(draw: st.DrawFn) -> tuple[list[Host], Target]:
     current = draw(st.permutations([*experts, draw(st.sampled_from([*experts, None]))]))
     wanted = draw(st.permutations([*experts, None]))
     hosted, target = (
-        {place: {key for at, key in zip(places, keys, strict=True) if at == place and key} for place in places}
+        {
+            place: {key for at, key in zip(places, keys, strict=True) if at == place and key}
+            for place in places
+        }
         for keys in (current, wanted)
     )
-    return [Host(str(index), count, hosted[str(index)]) for index, count in enumerate(num_slots)], target
+    return [
+        Host(str(index), count, hosted[str(index)]) for index, count in enumerate(num_slots)
+    ], target
 
 
 def carry_out(cluster: Cluster, target: Target, data: st.DataObject, *, max_failures: int) -> None:
@@ -149,7 +167,9 @@ def test_full_services_that_wait_for_each_other_make_a_detour() -> None:
 
 def test_an_expert_stays_until_all_its_replicas_of_the_target_are_ready() -> None:
     target: Target = {"b": {A}, "c": {A}}
-    waiting = next_changes([Host("a", 2, {A}), Host("b", 2, {A}), Host("c", 2, loading={A})], target)
+    waiting = next_changes(
+        [Host("a", 2, {A}), Host("b", 2, {A}), Host("c", 2, loading={A})], target
+    )
     assert (waiting.loads, waiting.unloads, waiting.num_left) == ({}, {}, 2)
     ready = next_changes([Host("a", 2, {A}), Host("b", 2, {A}), Host("c", 2, {A})], target)
     assert (ready.loads, ready.unloads, ready.num_left) == ({}, {"a": [A]}, 1)
@@ -158,7 +178,9 @@ def test_an_expert_stays_until_all_its_replicas_of_the_target_are_ready() -> Non
 def test_an_expert_without_a_replica_is_loaded_before_all_others() -> None:
     changes = next_changes([Host("a", 2, {A}), Host("b", 1)], {"a": {A}, "b": {C}}, max_batch=1)
     assert changes.loads == {"b": [C]}
-    changes = next_changes([Host("a", 2, {A, B}), Host("b", 3)], {"a": {A, B}, "b": {A, B, C}}, max_batch=1)
+    changes = next_changes(
+        [Host("a", 2, {A, B}), Host("b", 3)], {"a": {A, B}, "b": {A, B, C}}, max_batch=1
+    )
     assert changes.loads == {"b": [C]}
 
 
@@ -169,7 +191,9 @@ def test_an_expert_that_is_retiring_where_it_is_wanted_is_waited_for() -> None:
 
 def test_a_batch_is_bounded() -> None:
     experts = {(0, expert) for expert in range(10)}
-    changes = next_changes([Host("a", 20, experts), Host("b", 20)], {"a": experts, "b": experts}, max_batch=4)
+    changes = next_changes(
+        [Host("a", 20, experts), Host("b", 20)], {"a": experts, "b": experts}, max_batch=4
+    )
     assert {address: len(keys) for address, keys in changes.loads.items()} == {"b": 4}
 
 
@@ -177,13 +201,31 @@ def test_a_batch_is_bounded() -> None:
     ("hosts", "target", "lacks"),
     [
         ([Host("a", 2, {A})], {"a": {A}, "b": {A}}, "expert service b is not there"),
-        ([Host("a", 2, {A}), Host("b", 2, is_draining=True)], {"a": {A}, "b": {A}}, "b is draining"),
-        ([Host("a", 2, {A}), Host("b", 2, takes=False)], {"a": {A}, "b": {A}}, "b takes no experts at present"),
+        (
+            [Host("a", 2, {A}), Host("b", 2, is_draining=True)],
+            {"a": {A}, "b": {A}},
+            "b is draining",
+        ),
+        (
+            [Host("a", 2, {A}), Host("b", 2, takes=False)],
+            {"a": {A}, "b": {A}},
+            "b takes no experts at present",
+        ),
         ([Host("a", 1, {A})], {"a": {A, B}}, "a is to host 2 experts and has 1 slots"),
-        ([Host("a", 1, {A}), Host("b", 1, {B})], {"a": {B}, "b": {A}}, "no expert service has a free slot"),
-        ([Host("a", 1, {A}), Host("b", 1, {B})], {"b": {B}}, "expert 0 of layer 0 is to be on no service"),
+        (
+            [Host("a", 1, {A}), Host("b", 1, {B})],
+            {"a": {B}, "b": {A}},
+            "no expert service has a free slot",
+        ),
+        (
+            [Host("a", 1, {A}), Host("b", 1, {B})],
+            {"b": {B}},
+            "expert 0 of layer 0 is to be on no service",
+        ),
     ],
 )
-def test_what_cannot_be_reached_is_refused_with_what_lacks(hosts: list[Host], target: Target, lacks: str) -> None:
+def test_what_cannot_be_reached_is_refused_with_what_lacks(
+    hosts: list[Host], target: Target, lacks: str
+) -> None:
     with pytest.raises(BadState, match=lacks):
         next_changes(hosts, target)

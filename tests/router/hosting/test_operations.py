@@ -65,7 +65,10 @@ async def test_everyone_who_follows_sees_the_end() -> None:
         await asyncio.sleep(0)
         work.may_end.set()
         for told in await asyncio.gather(*following):
-            assert told == [OperationProgress(Phase.LOADING, 0, 0), OperationProgress(Phase.DONE, 2, 2)]
+            assert told == [
+                OperationProgress(Phase.LOADING, 0, 0),
+                OperationProgress(Phase.DONE, 2, 2),
+            ]
         assert operations.current is None
         assert operations.num_ended == {"done": 1}
 
@@ -136,7 +139,9 @@ async def test_an_operation_that_fails_unforeseen_ends_no_other() -> None:
     work.failure = KeyError("secret")
     work.may_end.set()
     async with running(work) as operations:
-        with pytest.raises(ServingError, match="operation first failed; the service's log says why"):
+        with pytest.raises(
+            ServingError, match="operation first failed; the service's log says why"
+        ):
             await followed(operations.begin("first", Even()))
         work.failure = None
         assert (await followed(operations.begin("second", Even())))[-1].phase is Phase.DONE
@@ -146,6 +151,7 @@ async def test_an_operation_that_fails_unforeseen_ends_no_other() -> None:
 async def test_an_id_that_is_too_long_is_refused() -> None:
     async with running(Work()) as operations:
         with pytest.raises(
-            InvalidRequest, match=f"operation_id has 5000 characters; the limit is {MAX_NAME_CHARACTERS}"
+            InvalidRequest,
+            match=f"operation_id has 5000 characters; the limit is {MAX_NAME_CHARACTERS}",
         ):
             operations.begin("x" * 5000, Even())

@@ -34,7 +34,9 @@ class Peer:
         )
     )
     hosting: expert_pb2.WatchHostingResponse = field(
-        default_factory=lambda: expert_pb2.WatchHostingResponse(instance="first", generation=1, free_memory_bytes=45)
+        default_factory=lambda: expert_pb2.WatchHostingResponse(
+            instance="first", generation=1, free_memory_bytes=45
+        )
     )
     hashes: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
@@ -92,11 +94,15 @@ def transfers(contents: Contents, troubles: Troubles) -> Transfers:
 
 
 @pytest.fixture
-def survey(peer: Peer, transfers: Transfers, contents: Contents, troubles: Troubles, clock: Clock) -> Survey:
+def survey(
+    peer: Peer, transfers: Transfers, contents: Contents, troubles: Troubles, clock: Clock
+) -> Survey:
     return Survey(lambda: [peer], transfers, contents, troubles, now=clock)  # type: ignore[list-item]
 
 
-def test_experts_are_told_apart_by_their_states_and_all_take_memory(peer: Peer, survey: Survey) -> None:
+def test_experts_are_told_apart_by_their_states_and_all_take_memory(
+    peer: Peer, survey: Survey
+) -> None:
     peer.host(READY, (0, 0)).host(LOADING, (0, 1)).host(RETIRING, (0, 2))
     (host,) = survey.hosts()
     assert (host.hosted, host.loading, host.retiring) == ({(0, 0)}, {(0, 1)}, {(0, 2)})
@@ -134,7 +140,9 @@ def test_a_service_that_is_not_connected_is_not_there(peer: Peer, survey: Survey
     assert survey.hosts() == []
 
 
-def test_a_suspect_service_counts_for_a_moment_but_takes_nothing(peer: Peer, survey: Survey, clock: Clock) -> None:
+def test_a_suspect_service_counts_for_a_moment_but_takes_nothing(
+    peer: Peer, survey: Survey, clock: Clock
+) -> None:
     survey.note()
     assert survey.seconds_until_given_up() is None
     peer.is_suspect = True
@@ -164,7 +172,9 @@ def test_a_service_is_new_until_it_has_had_an_expert(peer: Peer, survey: Survey)
     assert survey.is_new(peer)  # type: ignore[arg-type]
 
 
-def test_a_service_that_is_kept_empty_is_so_until_it_is_started_again(peer: Peer, survey: Survey) -> None:
+def test_a_service_that_is_kept_empty_is_so_until_it_is_started_again(
+    peer: Peer, survey: Survey
+) -> None:
     survey.keep_empty("a:1")
     assert survey.hosts()[0].is_draining
     assert not survey.is_new(peer)  # type: ignore[arg-type]
@@ -173,7 +183,9 @@ def test_a_service_that_is_kept_empty_is_so_until_it_is_started_again(peer: Peer
     assert survey.is_new(peer)  # type: ignore[arg-type]
 
 
-def test_a_service_is_draining_by_its_own_word_or_for_an_operation(peer: Peer, survey: Survey) -> None:
+def test_a_service_is_draining_by_its_own_word_or_for_an_operation(
+    peer: Peer, survey: Survey
+) -> None:
     assert not survey.hosts()[0].is_draining
     assert survey.hosts({"a:1"})[0].is_draining
     peer.is_draining = True

@@ -1,4 +1,6 @@
-"""Experts are spread evenly, as memory allows, with few moves; what must not be carried out is refused."""
+"""Experts are spread evenly, as memory allows, with few moves; what must not be carried out is
+refused.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -8,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.planning.targets import Host, Target, check_target, even_target, missing_replicas, without
+from services.router.planning.host import Host
+from services.router.planning.targets import (
+    Target,
+    check_target,
+    even_target,
+    missing_replicas,
+    without,
+)
 from services.wire.errors import BadState, NotFound, Overloaded, ServingError
 from services.wire.expert_key import ExpertKey
 from tests.router.hosting.drawn_clusters import clusters
@@ -41,7 +50,9 @@ def test_a_first_replica_takes_a_transfer_slot_where_it_must_and_a_second_never_
     hosts = [Host("a", 1, {SMALL[0]}), Host("b", 1)]
     assert missing_replicas(SMALL, hosts, 2).loads == {"b": [SMALL[1]]}
     assert missing_replicas(SMALL, hosts, 2).num_uncovered == 2
-    assert missing_replicas(SMALL[:1], [Host("a", 1, {SMALL[0]}), Host("b", 1)], 2).loads == {"b": [SMALL[0]]}
+    assert missing_replicas(SMALL[:1], [Host("a", 1, {SMALL[0]}), Host("b", 1)], 2).loads == {
+        "b": [SMALL[0]]
+    }
 
 
 def test_first_replicas_come_before_second_ones_and_the_lost_before_the_leaving() -> None:
@@ -51,7 +62,9 @@ def test_first_replicas_come_before_second_ones_and_the_lost_before_the_leaving(
     assert missing.loads["c"][-1] == single
     firsts = [keys[0] for keys in missing.loads.values()]
     assert sorted(firsts) == sorted([lost, leaving])
-    only_c = missing_replicas([leaving, single, lost], [*hosts[:1], replace(hosts[1], takes=False), hosts[2]], 2)
+    only_c = missing_replicas(
+        [leaving, single, lost], [*hosts[:1], replace(hosts[1], takes=False), hosts[2]], 2
+    )
     assert only_c.loads == {"c": [lost, leaving, single]}
 
 
@@ -71,7 +84,8 @@ def test_too_little_memory_is_named_and_what_fits_is_given() -> None:
     missing = missing_replicas(EXPERTS, [Host("a", 10), Host("b", 5)], 1)
     assert {address: len(keys) for address, keys in missing.loads.items()} == {"a": 10, "b": 5}
     assert str(missing.shortage) == (
-        "too little expert memory in the cluster: 9 experts find no place, 2 services that take experts have memory "
+        "too little expert memory in the cluster: 9 experts find no place, 2 services that take "
+        "experts have memory "
         "for 15; raise expert_memory or add services"
     )
 
@@ -83,10 +97,14 @@ def test_the_order_of_the_services_does_not_matter() -> None:
 
 
 @given(clusters(EXPERTS), st.integers(1, 3))
-def test_missing_replicas_fit_and_are_never_two_on_one_service(hosts: list[Host], coverage: int) -> None:
+def test_missing_replicas_fit_and_are_never_two_on_one_service(
+    hosts: list[Host], coverage: int
+) -> None:
     missing = missing_replicas(EXPERTS, hosts, coverage)
     by_address = {host.address: host for host in hosts}
-    replicas = Counter(key for host in hosts if not host.is_draining for key in host.hosted | host.loading)
+    replicas = Counter(
+        key for host in hosts if not host.is_draining for key in host.hosted | host.loading
+    )
     firsts = {key for key in EXPERTS if not replicas[key]}
     for address, keys in missing.loads.items():
         host = by_address[address]
@@ -103,7 +121,9 @@ def test_missing_replicas_fit_and_are_never_two_on_one_service(hosts: list[Host]
 
 
 @given(clusters(EXPERTS), st.integers(1, 3))
-def test_an_even_target_fits_serves_everything_and_stays_as_it_is(hosts: list[Host], coverage: int) -> None:
+def test_an_even_target_fits_serves_everything_and_stays_as_it_is(
+    hosts: list[Host], coverage: int
+) -> None:
     hosts = [replace(host, takes=True) for host in hosts]
     used = [host for host in hosts if not host.is_draining]
     if sum(min(host.num_slots, len(EXPERTS)) for host in used) < len(EXPERTS):
@@ -114,7 +134,9 @@ def test_an_even_target_fits_serves_everything_and_stays_as_it_is(hosts: list[Ho
     assert all(len(target[host.address]) <= host.num_slots for host in hosts)
     assert all(not target[host.address] for host in hosts if host.is_draining)
     replicas = Counter(key for keys in target.values() for key in keys)
-    room = sum(len(EXPERTS) if host.num_slots >= len(EXPERTS) else host.num_slots - 1 for host in used)
+    room = sum(
+        len(EXPERTS) if host.num_slots >= len(EXPERTS) else host.num_slots - 1 for host in used
+    )
     most = min(coverage, len(used)) * len(EXPERTS)
     assert sum(replicas.values()) == (min(room, most) if room >= len(EXPERTS) else len(EXPERTS))
     assert all(0 < replicas[key] <= coverage for key in EXPERTS)
@@ -137,7 +159,9 @@ def test_what_was_spread_evenly_at_the_start_is_not_moved(num_hosts: int, num_sl
 def test_what_a_lost_service_leaves_falls_to_all_others_alike() -> None:
     hosts = [Host(name, 100) for name in "abcd"]
     for placed in (missing_replicas(EXPERTS, hosts, 2).loads, even_target(EXPERTS, hosts, 2)):
-        common = [len(set(placed[one]) & set(placed[other])) for one, other in combinations("abcd", 2)]
+        common = [
+            len(set(placed[one]) & set(placed[other])) for one, other in combinations("abcd", 2)
+        ]
         assert sum(common) == len(EXPERTS)
         assert max(common) - min(common) <= 2
 
@@ -181,24 +205,39 @@ def test_a_drain_that_leaves_too_little_memory_is_refused() -> None:
     ("target", "error", "said"),
     [
         ({"a": ALL, "c": set()}, BadState, "there is no expert service c"),
-        ({"a": ALL, "b": {(3, 0)}}, NotFound, "the model has no expert 0 of layer 3, which b is to host"),
+        (
+            {"a": ALL, "b": {(3, 0)}},
+            NotFound,
+            "the model has no expert 0 of layer 3, which b is to host",
+        ),
         ({"a": ALL - {(1, 7)}}, BadState, "expert 7 of layer 1 would be on no service"),
         ({"a": ALL, "leaving": {(0, 0)}}, BadState, "leaving is draining"),
-        ({"a": ALL, "small": set(EXPERTS[:3])}, Overloaded, "small is to host 3 experts; it has memory for 2"),
+        (
+            {"a": ALL, "small": set(EXPERTS[:3])},
+            Overloaded,
+            "small is to host 3 experts; it has memory for 2",
+        ),
     ],
 )
 @pytest.mark.parametrize("force", [False, True])
 def test_a_target_that_cannot_be_is_refused_even_when_forced(
     target: Target, error: type[ServingError], said: str, force: bool
 ) -> None:
-    hosts = [Host("a", 24, ALL), Host("b", 24), Host("small", 2), Host("leaving", 9, is_draining=True)]
+    hosts = [
+        Host("a", 24, ALL),
+        Host("b", 24),
+        Host("small", 2),
+        Host("leaving", 9, is_draining=True),
+    ]
     with pytest.raises(error, match=said):
         check_target(target, EXPERTS, hosts, 1, force=force)
 
 
 def test_a_target_below_the_coverage_is_refused_unless_forced() -> None:
     hosts, target = [Host("a", 24, ALL), Host("b", 24)], {"a": set(ALL), "b": set(EXPERTS[:22])}
-    with pytest.raises(BadState, match="expert 6 of layer 2 and 1 others would have fewer than 2 replicas"):
+    with pytest.raises(
+        BadState, match="expert 6 of layer 2 and 1 others would have fewer than 2 replicas"
+    ):
         check_target(target, EXPERTS, hosts, 2)
     check_target(target, EXPERTS, hosts, 2, force=True)
     check_target(target, EXPERTS, hosts, 1)

@@ -20,7 +20,8 @@ def test_a_layer_without_pairs_is_even():
 
 
 def test_the_mean_of_layers_is_not_the_imbalance_of_their_sum():
-    # Each layer has its own hot service: summed up they look even, and every layer waits for one of them.
+    # Each layer has its own hot service: summed up they look even, and every layer waits for one of
+    # them.
     pairs = np.array([[3, 1], [1, 3]])
     assert imbalance(pairs).mean() == 0.5
     assert imbalance(pairs.sum(axis=0)) == 0.0
@@ -32,7 +33,9 @@ def test_an_expert_is_active_once_on_a_service_however_many_pairs_it_has():
 
 
 def test_the_fewest_active_experts_are_shared_out_evenly_and_rounded_up():
-    even = np.array([[1, 1, 0, 0], [0, 0, 1, 0]])  # three experts on two services: two are the fewest
+    even = np.array(
+        [[1, 1, 0, 0], [0, 0, 1, 0]]
+    )  # three experts on two services: two are the fewest
     uneven = np.array([[1, 1, 1, 0], [0, 0, 0, 0]])
     assert active_excess(np.stack([even, uneven])).tolist() == [1.0, 1.5]
 

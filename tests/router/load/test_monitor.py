@@ -88,13 +88,19 @@ def test_smoothed_the_first_steps_count_in_full(monitor):
 
 @pytest.mark.parametrize("pairs", [1, MAX_NOTED_PAIRS // 4])
 def test_what_is_noted_counts_whether_it_was_asked_for_in_between_or_not(pairs):
-    asked, unasked = LoadMonitor(LAYERS, EXPERTS, window_steps=800), LoadMonitor(LAYERS, EXPERTS, window_steps=800)
+    asked, unasked = (
+        LoadMonitor(LAYERS, EXPERTS, window_steps=800),
+        LoadMonitor(LAYERS, EXPERTS, window_steps=800),
+    )
     for step in range(MAX_NOTES + 1):
         for monitor in (asked, unasked):
             monitor.note(step % LAYERS, np.full(pairs, step % EXPERTS), is_decode=step % 3 > 0)
         expected = asked.load(is_decode=True)
     for kind in (True, False):
-        assert asked.load(is_decode=kind).tokens.tolist() == unasked.load(is_decode=kind).tokens.tolist()
+        assert (
+            asked.load(is_decode=kind).tokens.tolist()
+            == unasked.load(is_decode=kind).tokens.tolist()
+        )
     assert unasked.load(is_decode=True).active.tolist() == expected.active.tolist()
     assert unasked.load(is_decode=True).tokens.sum() == pytest.approx(LAYERS * pairs)
 

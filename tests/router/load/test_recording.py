@@ -12,16 +12,24 @@ LAYERS, EXPERTS, TOP_K = 3, 5, 2
 
 @pytest.fixture
 def recording() -> Recording:
-    """Steps of 4, 1, 1 and 2 tokens; the two in the middle are of decode. Some pairs were not computed."""
+    """Steps of 4, 1, 1 and 2 tokens; the two in the middle are of decode. Some pairs were not
+    computed.
+    """
     experts = np.random.default_rng(7).integers(0, EXPERTS, (LAYERS, 8, TOP_K)).astype(np.uint16)
     experts[1, 2, 0] = experts[2, 5, 1] = DROPPED_ID
-    return Recording("prose", EXPERTS, experts, np.array([4, 1, 1, 2]), np.array([False, True, True, False]))
+    return Recording(
+        "prose", EXPERTS, experts, np.array([4, 1, 1, 2]), np.array([False, True, True, False])
+    )
 
 
 def test_a_step_has_its_own_tokens(recording):
     assert recording.num_steps == 4
-    assert [recording.step(step).shape for step in range(4)] == [(LAYERS, rows, TOP_K) for rows in (4, 1, 1, 2)]
-    assert (np.concatenate([recording.step(step) for step in range(4)], axis=1) == recording.experts).all()
+    assert [recording.step(step).shape for step in range(4)] == [
+        (LAYERS, rows, TOP_K) for rows in (4, 1, 1, 2)
+    ]
+    assert (
+        np.concatenate([recording.step(step) for step in range(4)], axis=1) == recording.experts
+    ).all()
 
 
 def test_a_cut_has_the_steps_between(recording):
@@ -54,7 +62,11 @@ def test_its_load_is_what_a_monitor_saw(recording):
     monitor = LoadMonitor(LAYERS, EXPERTS, window_steps=8)
     for step in range(recording.num_steps):
         for layer, experts in enumerate(recording.step(step).reshape(LAYERS, -1)):
-            monitor.note(layer, np.where(experts == DROPPED_ID, -1, experts.astype(np.int64)), is_decode=False)
+            monitor.note(
+                layer,
+                np.where(experts == DROPPED_ID, -1, experts.astype(np.int64)),
+                is_decode=False,
+            )
     assert monitor.load().tokens == pytest.approx(recording.load().tokens)
     assert monitor.load().active == pytest.approx(recording.load().active)
 

@@ -21,7 +21,10 @@ def test_the_heaviest_goes_first_each_to_the_lightest_place_with_room() -> None:
     assert places(packed([8.0, 7.0, 2.0, 1.0], [2, 2])) == {0: [0, 3], 1: [1, 2]}
 
 
-@given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=12), st.lists(st.integers(0, 6), min_size=1, max_size=5))
+@given(
+    st.lists(st.floats(0.0, 100.0), min_size=1, max_size=12),
+    st.lists(st.integers(0, 6), min_size=1, max_size=5),
+)
 def test_no_place_has_more_than_its_slots_and_all_experts_are_placed_where_they_fit(
     weights: list[float], slots: list[int]
 ) -> None:

@@ -13,11 +13,12 @@ from services.router.planning.balanced import Balanced
 from services.router.planning.costs import Costs
 from services.router.planning.eplb import Eplb
 from services.router.planning.goals import WantedHosting
+from services.router.planning.host import Host
 from services.router.planning.moves import next_changes
 from services.router.planning.plan import Plan, plan
 from services.router.planning.static import Static
 from services.router.planning.strategy import Strategy
-from services.router.planning.targets import Host, Target, check_target, even_target
+from services.router.planning.targets import Target, check_target, even_target
 from services.wire.errors import BadState, Overloaded
 from tests.router.hosting.drawn_clusters import clusters
 
@@ -52,7 +53,13 @@ def even_hosts(num_services: int, num_slots: int) -> list[Host]:
 
 
 def planned(load: ExpertLoad, hosts: list[Host], strategy: Strategy, coverage: int = 1) -> Plan:
-    return plan(load, hosts, Costs.equal(len(hosts), *PAIRS_ALONE), WantedHosting(EXPERTS, coverage), strategy)
+    return plan(
+        load,
+        hosts,
+        Costs.equal(len(hosts), *PAIRS_ALONE),
+        WantedHosting(EXPERTS, coverage),
+        strategy,
+    )
 
 
 def num_replicas(target: Target) -> Counter[tuple[int, int]]:
@@ -62,7 +69,9 @@ def num_replicas(target: Target) -> Counter[tuple[int, int]]:
 @st.composite
 def loads(draw: st.DrawFn) -> ExpertLoad:
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
-    tokens = np.maximum(0, rng.pareto(1.0, (NUM_LAYERS, NUM_EXPERTS)) - draw(st.sampled_from([0.0, 0.5])))
+    tokens = np.maximum(
+        0, rng.pareto(1.0, (NUM_LAYERS, NUM_EXPERTS)) - draw(st.sampled_from([0.0, 0.5]))
+    )
     return ExpertLoad(tokens, np.minimum(1.0, tokens))
 
 
@@ -80,10 +89,14 @@ def fits(hosts: list[Host]) -> bool:
 
 
 def assert_holds(hosts: list[Host], target: Target, coverage: int, *, strict: bool = True) -> None:
-    """Within memory, the transfer slot kept but for what had it, and nothing worse covered than before."""
+    """Within memory, the transfer slot kept but for what had it, and nothing worse covered than
+    before.
+    """
     check_target(target, EXPERTS, hosts, coverage, force=True)
     replicas = num_replicas(target)
-    before = Counter(key for host in hosts if not host.is_draining for key in host.hosted | host.loading)
+    before = Counter(
+        key for host in hosts if not host.is_draining for key in host.hosted | host.loading
+    )
     for host in hosts:
         there = host.hosted | host.loading
         if host.is_draining:
@@ -117,9 +130,21 @@ def test_a_plan_is_within_memory_and_loses_nothing(
 
 
 @settings(max_examples=60)
-@given(st.integers(2, 5), st.integers(0, 20), st.integers(1, 2), loads(), loads(), st.sampled_from(STRATEGIES))
+@given(
+    st.integers(2, 5),
+    st.integers(0, 20),
+    st.integers(1, 2),
+    loads(),
+    loads(),
+    st.sampled_from(STRATEGIES),
+)
 def test_every_plan_can_be_carried_out_within_memory_with_every_expert_ready_throughout(
-    num_services: int, num_spare: int, coverage: int, first: ExpertLoad, second: ExpertLoad, strategy: Strategy
+    num_services: int,
+    num_spare: int,
+    coverage: int,
+    first: ExpertLoad,
+    second: ExpertLoad,
+    strategy: Strategy,
 ) -> None:
     num_slots = -(-(len(EXPERTS) * coverage + num_spare) // num_services) + 1
     hosts = even_hosts(num_services, num_slots)
@@ -210,7 +235,9 @@ def test_no_more_is_moved_at_a_time_than_allowed() -> None:
     for most in range(5):
         made = planned(skewed(3), even_hosts(4, 10), Balanced(max_moves=most))
         assert len(made.moves) == most
-        assert ("no more moves are allowed" in made.reason) == (most == 0 or len(made.moves) == most)
+        assert ("no more moves are allowed" in made.reason) == (
+            most == 0 or len(made.moves) == most
+        )
 
 
 def test_memory_goes_to_the_layers_that_gain_by_it() -> None:
@@ -222,7 +249,13 @@ def test_memory_goes_to_the_layers_that_gain_by_it() -> None:
 def test_a_slow_service_is_given_less_to_do() -> None:
     hosts = even_hosts(4, 13)
     slow = Costs(np.zeros(4), np.zeros(4), np.array([100.0, 100.0, 100.0, 400.0]))
-    made = plan(load_of([[1.0] * NUM_EXPERTS] * NUM_LAYERS), hosts, slow, WantedHosting(EXPERTS, 1), Balanced())
+    made = plan(
+        load_of([[1.0] * NUM_EXPERTS] * NUM_LAYERS),
+        hosts,
+        slow,
+        WantedHosting(EXPERTS, 1),
+        Balanced(),
+    )
     assert made.before.mean() == pytest.approx(2 * 400, rel=0.1)
     assert made.after.mean() == pytest.approx(NUM_EXPERTS * 100 / 3.25, rel=0.1)
 
@@ -244,7 +277,13 @@ def test_a_spare_replica_gives_way_to_an_expert_without_a_home() -> None:
     first, *rest = EXPERTS[:NUM_EXPERTS]
     one = ExpertLoad(np.ones((1, NUM_EXPERTS)), np.ones((1, NUM_EXPERTS)))
     hosts = [Host("a", 8, frozenset(rest)), Host("b", 8, frozenset(rest))]
-    made = plan(one, hosts, Costs.equal(2, *PAIRS_ALONE), WantedHosting(EXPERTS[:NUM_EXPERTS], 1), Balanced())
+    made = plan(
+        one,
+        hosts,
+        Costs.equal(2, *PAIRS_ALONE),
+        WantedHosting(EXPERTS[:NUM_EXPERTS], 1),
+        Balanced(),
+    )
     assert num_replicas(made.target)[first] >= 1
     assert "on no service" in next(move.why for move in made.moves if move.expert == first[1])
 
@@ -254,7 +293,9 @@ def test_experts_of_a_draining_service_go_to_the_others() -> None:
     hosts[0] = replace(hosts[0], is_draining=True)
     made = planned(skewed(3), hosts, Balanced())
     assert made.target["host0"] == set()
-    assert {(move.layer, move.expert) for move in made.moves if move.source == "host0"} == hosts[0].hosted
+    assert {(move.layer, move.expert) for move in made.moves if move.source == "host0"} == hosts[
+        0
+    ].hosted
 
 
 def test_experts_that_do_not_fit_are_refused() -> None:
@@ -275,4 +316,8 @@ def test_what_was_stated_is_planned_as_it_is_and_refused_where_it_cannot_be() ->
 
 def test_a_load_of_other_experts_is_refused() -> None:
     with pytest.raises(ValueError, match="a load of"):
-        planned(ExpertLoad(np.ones((2, NUM_EXPERTS)), np.ones((2, NUM_EXPERTS))), even_hosts(2, 24), Balanced())
+        planned(
+            ExpertLoad(np.ones((2, NUM_EXPERTS)), np.ones((2, NUM_EXPERTS))),
+            even_hosts(2, 24),
+            Balanced(),
+        )

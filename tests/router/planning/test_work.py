@@ -1,4 +1,6 @@
-"""A layer's work is shared out over its replicas so that the busiest service has as little as possible."""
+"""A layer's work is shared out over its replicas so that the busiest service has as little as
+possible.
+"""
 
 from itertools import product
 
@@ -12,7 +14,9 @@ from services.router.planning.work import PRECISION, LayerWork, Rates
 
 def work_of(tokens: list[float], hosts: list[list[int]], nanos: list[float]) -> LayerWork:
     """Pairs alone cost anything, `nanos` [services] each."""
-    made = LayerWork(Rates([0.0] * len(nanos), [0.0] * len(nanos), nanos), tokens, [1.0] * len(tokens))
+    made = LayerWork(
+        Rates([0.0] * len(nanos), [0.0] * len(nanos), nanos), tokens, [1.0] * len(tokens)
+    )
     for expert, there in enumerate(hosts):
         for service in there:
             made.add(expert, service)
@@ -21,11 +25,17 @@ def work_of(tokens: list[float], hosts: list[list[int]], nanos: list[float]) -> 
 
 
 def least_makespan(tokens: list[float], hosts: list[list[int]], num_services: int) -> float:
-    """For equal services: no subset can be done sooner than with what only it can compute, evenly shared."""
+    """For equal services: no subset can be done sooner than with what only it can compute, evenly
+    shared.
+    """
     bounds = [0.0]
     for chosen in product([False, True], repeat=num_services):
         if any(chosen):
-            theirs = sum(it for it, there in zip(tokens, hosts, strict=True) if all(chosen[at] for at in there))
+            theirs = sum(
+                it
+                for it, there in zip(tokens, hosts, strict=True)
+                if all(chosen[at] for at in there)
+            )
             bounds.append(theirs / sum(chosen))
     return max(bounds)
 
@@ -33,14 +43,18 @@ def least_makespan(tokens: list[float], hosts: list[list[int]], num_services: in
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[list[float], list[list[int]], int]:
     num_services = draw(st.integers(1, 4))
-    hosts = st.lists(st.integers(0, num_services - 1), min_size=1, max_size=num_services, unique=True)
+    hosts = st.lists(
+        st.integers(0, num_services - 1), min_size=1, max_size=num_services, unique=True
+    )
     tokens = draw(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=8))
     return tokens, [draw(hosts) for _ in tokens], num_services
 
 
 @settings(max_examples=150)
 @given(layers())
-def test_the_busiest_service_is_done_about_as_soon_as_can_be(layer: tuple[list[float], list[list[int]], int]) -> None:
+def test_the_busiest_service_is_done_about_as_soon_as_can_be(
+    layer: tuple[list[float], list[list[int]], int],
+) -> None:
     tokens, hosts, num_services = layer
     made = work_of(tokens, hosts, [1.0] * num_services)
     best = least_makespan(tokens, hosts, num_services)

@@ -17,7 +17,9 @@ from typing import Any
 import grpc
 import pytest
 from aiohttp import web
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from services.runtime.otlp.delivery import Delivery
@@ -27,13 +29,23 @@ from services.runtime.otlp.grpc_sender import METHODS
 from services.runtime.otlp.security import Security
 from services.runtime.server import serving
 
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+PROXIES = (
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "grpc_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+)
 NOBODY = "http://127.0.0.1:9"
 
 
 @dataclass
 class Collector:
-    """What came by either protocol, and what is answered: gRPC's statuses or HTTP's, each once, then success."""
+    """What came by either protocol, and what is answered: gRPC's statuses or HTTP's, each once,
+    then success.
+    """
 
     destination: ExportTarget
     paths: list[str] = field(default_factory=list)
@@ -70,8 +82,12 @@ async def grpc_collector() -> AsyncIterator[Collector]:
             await context.abort(failure, "not\nnow")
         return collector.answer
 
-    async with serving(partial(add, export), listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
-        collector.destination = replace(collector.destination, endpoint=grpc_endpoint(f"http://127.0.0.1:{port}"))
+    async with serving(
+        partial(add, export), listen="127.0.0.1:0", service_names=[], drain_seconds=0
+    ) as port:
+        collector.destination = replace(
+            collector.destination, endpoint=grpc_endpoint(f"http://127.0.0.1:{port}")
+        )
         yield collector
 
 
@@ -106,7 +122,9 @@ def http_collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(params=[GRPC, HTTP])
-def collector(request: pytest.FixtureRequest, grpc_collector: Collector, http_collector: Collector) -> Collector:
+def collector(
+    request: pytest.FixtureRequest, grpc_collector: Collector, http_collector: Collector
+) -> Collector:
     return grpc_collector if request.param == GRPC else http_collector
 
 
@@ -127,7 +145,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_a_message_arrives_with_its_headers(collector: Collector, caplog: pytest.LogCaptureFixture):
+async def test_a_message_arrives_with_its_headers(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+):
     destination = replace(collector.destination, headers=(("authorization", "Basic YWI6Yw=="),))
     assert await deliver(destination, b"one", b"two") == [True, True]
     assert collector.messages == [b"one", b"two"]
@@ -146,17 +166,23 @@ async def test_by_http_a_message_says_what_it_is_and_may_be_compressed(http_coll
 
 
 async def test_by_grpc_a_message_may_be_compressed(grpc_collector: Collector):
-    assert await deliver(replace(grpc_collector.destination, is_compressed=True), b"x" * 1000) == [True]
+    assert await deliver(replace(grpc_collector.destination, is_compressed=True), b"x" * 1000) == [
+        True
+    ]
     assert grpc_collector.messages == [b"x" * 1000]
 
 
-async def test_no_proxy_comes_between_this_machine_and_itself(collector: Collector, monkeypatch: pytest.MonkeyPatch):
+async def test_no_proxy_comes_between_this_machine_and_itself(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+):
     for name in PROXIES:
         monkeypatch.setenv(name, NOBODY)
     assert await deliver(collector.destination, b"one") == [True]
 
 
-async def test_a_proxy_is_used_for_a_collector_elsewhere(http_collector: Collector, monkeypatch: pytest.MonkeyPatch):
+async def test_a_proxy_is_used_for_a_collector_elsewhere(
+    http_collector: Collector, monkeypatch: pytest.MonkeyPatch
+):
     port = http_collector.destination.endpoint.target.split(":")[2].partition("/")[0]
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
     endpoint = http_endpoint("http://collector.invalid:4318", "v1/traces")
@@ -179,11 +205,17 @@ async def test_by_http_what_will_never_be_taken_is_lost_and_said_once_until_it_i
     http_collector: Collector, caplog: pytest.LogCaptureFixture, status: int
 ):
     http_collector.failures = [status, status]
-    assert await deliver(http_collector.destination, b"one", b"two", b"three") == [False, False, True]
+    assert await deliver(http_collector.destination, b"one", b"two", b"three") == [
+        False,
+        False,
+        True,
+    ]
     assert http_collector.paths == ["/v1/traces"] * 3
     target = http_collector.destination.endpoint.target
     lost, taken = lines(caplog)
-    assert lost.startswith(f"spans are lost: {target} does not take them by http/protobuf: status {status} ")
+    assert lost.startswith(
+        f"spans are lost: {target} does not take them by http/protobuf: status {status} "
+    )
     assert taken == f"spans are taken again by {target}"
 
 
@@ -194,10 +226,14 @@ async def test_by_grpc_a_service_that_is_not_there_is_said_once(
     assert await deliver(destination, b"one", b"two") == [False, False]
     (line,) = lines(caplog)
     target = destination.endpoint.target
-    assert line.startswith(f"metrics are lost: {target} does not take them by grpc: UNIMPLEMENTED: ")
+    assert line.startswith(
+        f"metrics are lost: {target} does not take them by grpc: UNIMPLEMENTED: "
+    )
 
 
-async def test_a_collectors_words_are_one_line(grpc_collector: Collector, caplog: pytest.LogCaptureFixture):
+async def test_a_collectors_words_are_one_line(
+    grpc_collector: Collector, caplog: pytest.LogCaptureFixture
+):
     grpc_collector.failures = [grpc.StatusCode.INVALID_ARGUMENT]
     await deliver(grpc_collector.destination, b"one")
     assert lines(caplog)[0].endswith("INVALID_ARGUMENT: not now")
@@ -207,7 +243,9 @@ async def test_a_collectors_words_are_one_line(grpc_collector: Collector, caplog
 async def test_what_a_collector_refuses_of_a_message_is_said(
     http_collector: Collector, caplog: pytest.LogCaptureFixture, signal: Signal
 ):
-    response = ExportTraceServiceResponse() if signal is Signal.TRACES else ExportMetricsServiceResponse()
+    response = (
+        ExportTraceServiceResponse() if signal is Signal.TRACES else ExportMetricsServiceResponse()
+    )
     rejected = "rejected_spans" if signal is Signal.TRACES else "rejected_data_points"
     setattr(response.partial_success, rejected, 3)
     response.partial_success.error_message = "too old"
@@ -258,7 +296,16 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> Security:
     folder: Path = tmp_path_factory.mktemp("certified")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
     files = ["-keyout", str(key), "-out", str(certificate), "-days", "2"]
     try:
         subprocess.run([*make, *subject, *files], check=True, capture_output=True)
@@ -275,7 +322,10 @@ async def secure_collector(protocol: str, certified: Security) -> AsyncIterator[
         key, certificate = certified.key.read_bytes(), certified.certificate.read_bytes()
         server = grpc.aio.server()
         port = server.add_secure_port(
-            "127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)], certificate, require_client_auth=True)
+            "127.0.0.1:0",
+            grpc.ssl_server_credentials(
+                [(key, certificate)], certificate, require_client_auth=True
+            ),
         )
 
         async def export(message: bytes, context: grpc.aio.ServicerContext) -> bytes:

@@ -1,4 +1,6 @@
-"""OpenTelemetry's variables: followed as the specification says, refused by name, or remarked on."""
+"""OpenTelemetry's variables: followed as the specification says, refused by name, or
+remarked on.
+"""
 
 from pathlib import Path
 
@@ -13,14 +15,18 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
 
 def targets(**variables: str) -> tuple[str | None, str | None]:
     """Where traces and metrics go."""
-    telemetry = load_telemetry("moesaic test", {f"OTEL_{name}": value for name, value in variables.items()})
+    telemetry = load_telemetry(
+        "moesaic test", {f"OTEL_{name}": value for name, value in variables.items()}
+    )
     traces, metrics = telemetry.traces, telemetry.metrics
     return traces and traces.endpoint.target, metrics and metrics.endpoint.target
 
 
 def asked(**variables: str) -> Telemetry:
     """What is asked for beside an endpoint."""
-    return load_telemetry("moesaic test", ENDPOINT | {f"OTEL_{name}": value for name, value in variables.items()})
+    return load_telemetry(
+        "moesaic test", ENDPOINT | {f"OTEL_{name}": value for name, value in variables.items()}
+    )
 
 
 def refusal(capsys: pytest.CaptureFixture[str], **variables: str) -> str:
@@ -38,8 +44,14 @@ def test_each_signal_goes_where_its_own_variable_says_else_where_the_one_for_all
     assert targets(EXPORTER_OTLP_ENDPOINT=url) == ("collector:4317", "collector:4317")
     assert targets(EXPORTER_OTLP_TRACES_ENDPOINT=url) == ("collector:4317", None)
     assert targets(EXPORTER_OTLP_METRICS_ENDPOINT=url) == (None, "collector:4317")
-    assert targets(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_TRACES_ENDPOINT=other) == ("other:1", "collector:4317")
-    assert targets(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_TRACES_ENDPOINT=" ") == ("collector:4317",) * 2
+    assert targets(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_TRACES_ENDPOINT=other) == (
+        "other:1",
+        "collector:4317",
+    )
+    assert (
+        targets(EXPORTER_OTLP_ENDPOINT=url, EXPORTER_OTLP_TRACES_ENDPOINT=" ")
+        == ("collector:4317",) * 2
+    )
     assert targets(EXPORTER_OTLP_ENDPOINT="") == (None, None)
 
 
@@ -127,7 +139,9 @@ def test_by_grpc_a_url_says_whether_it_is_secure_and_an_address_is_unless_told_o
 )
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_loopback_is_told_by_its_name_or_address(host: str, is_loopback: bool, protocol: str):
-    traces = asked(EXPORTER_OTLP_ENDPOINT=f"http://{host}:1", EXPORTER_OTLP_PROTOCOL=protocol).traces
+    traces = asked(
+        EXPORTER_OTLP_ENDPOINT=f"http://{host}:1", EXPORTER_OTLP_PROTOCOL=protocol
+    ).traces
     assert traces is not None
     assert traces.endpoint.is_loopback is is_loopback
 
@@ -165,25 +179,54 @@ def test_a_signals_own_variable_goes_before_the_one_for_all():
             "prometheus",
             "it should be 'otlp' or 'none'; MOESAIC_METRICS_PORT serves metrics to Prometheus",
         ),
-        ("EXPORTER_OTLP_CERTIFICATE", "/not/there.pem", "cannot be used: No such file or directory"),
-        ("EXPORTER_OTLP_CLIENT_KEY", "/not/there.pem", "a client's certificate and its key go together"),
-        ("CONFIG_FILE", "/otel.yaml", "such a file is not read; it should be unset, and variables say what it says"),
+        (
+            "EXPORTER_OTLP_CERTIFICATE",
+            "/not/there.pem",
+            "cannot be used: No such file or directory",
+        ),
+        (
+            "EXPORTER_OTLP_CLIENT_KEY",
+            "/not/there.pem",
+            "a client's certificate and its key go together",
+        ),
+        (
+            "CONFIG_FILE",
+            "/otel.yaml",
+            "such a file is not read; it should be unset, and variables say what it says",
+        ),
     ],
 )
 def test_what_decides_where_data_goes_and_cannot_be_followed_is_refused_by_name(
     capsys: pytest.CaptureFixture[str], name: str, value: str, reason: str
 ):
     secure = {"EXPORTER_OTLP_ENDPOINT": "https://collector:4317"}
-    assert refusal(capsys, **secure, **{name: value}) == f"moesaic test: OTEL_{name}: '{value}': {reason}"
+    assert (
+        refusal(capsys, **secure, **{name: value})
+        == f"moesaic test: OTEL_{name}: '{value}': {reason}"
+    )
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize(
-    "endpoint", ["ftp://c:1", "http://", "http://c:99999", "http://c:x", "http://[::1", "http://a b:1", "c", "c:0"]
+    "endpoint",
+    [
+        "ftp://c:1",
+        "http://",
+        "http://c:99999",
+        "http://c:x",
+        "http://[::1",
+        "http://a b:1",
+        "c",
+        "c:0",
+    ],
 )
-def test_what_is_no_endpoint_is_refused(capsys: pytest.CaptureFixture[str], endpoint: str, protocol: str):
+def test_what_is_no_endpoint_is_refused(
+    capsys: pytest.CaptureFixture[str], endpoint: str, protocol: str
+):
     line = refusal(capsys, EXPORTER_OTLP_ENDPOINT=endpoint, EXPORTER_OTLP_PROTOCOL=protocol)
-    assert line.startswith(f"moesaic test: OTEL_EXPORTER_OTLP_ENDPOINT: '{endpoint}': it should be http://host:port")
+    assert line.startswith(
+        f"moesaic test: OTEL_EXPORTER_OTLP_ENDPOINT: '{endpoint}': it should be http://host:port"
+    )
 
 
 def test_by_http_an_endpoint_is_a_url(capsys: pytest.CaptureFixture[str]):
@@ -191,8 +234,12 @@ def test_by_http_an_endpoint_is_a_url(capsys: pytest.CaptureFixture[str]):
     assert line.endswith("it should be http://host:port or https://host:port")
 
 
-@pytest.mark.parametrize("headers", ["secret", "a b=secret", "a=b,=secret", "token=secr%C3%A9t", "token-bin=secret"])
-def test_bad_headers_are_refused_without_showing_secrets(capsys: pytest.CaptureFixture[str], headers: str):
+@pytest.mark.parametrize(
+    "headers", ["secret", "a b=secret", "a=b,=secret", "token=secr%C3%A9t", "token-bin=secret"]
+)
+def test_bad_headers_are_refused_without_showing_secrets(
+    capsys: pytest.CaptureFixture[str], headers: str
+):
     line = refusal(capsys, EXPORTER_OTLP_HEADERS=headers)
     assert line.startswith("moesaic test: OTEL_EXPORTER_OTLP_HEADERS: header ")
     assert line.endswith("should be key=value in printable ASCII")
@@ -236,23 +283,31 @@ def test_a_ratio_that_is_none_samples_all(argument: str):
 def test_samplers_are_those_of_the_specification():
     assert (
         "TraceIdRatioBased{0.25}"
-        in asked(TRACES_SAMPLER="ParentBased_TraceIDRatio", TRACES_SAMPLER_ARG="0.25").sampler.get_description()
+        in asked(
+            TRACES_SAMPLER="ParentBased_TraceIDRatio", TRACES_SAMPLER_ARG="0.25"
+        ).sampler.get_description()
     )
     assert asked(TRACES_SAMPLER="always_off").sampler.get_description() == "AlwaysOffSampler"
     assert asked().sampler.get_description().startswith("ParentBased{root:AlwaysOnSampler")
 
 
 def test_what_tunes_the_sdks_own_spans_is_said_not_to_be_followed():
-    assert asked(BSP_SCHEDULE_DELAY="soon", SPAN_ATTRIBUTE_COUNT_LIMIT="many", SPAN_EVENT_COUNT_LIMIT="").remarks == (
+    assert asked(
+        BSP_SCHEDULE_DELAY="soon", SPAN_ATTRIBUTE_COUNT_LIMIT="many", SPAN_EVENT_COUNT_LIMIT=""
+    ).remarks == (
         "OTEL_BSP_SCHEDULE_DELAY is not followed here",
         "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT is not followed here",
     )
 
 
 def test_a_process_is_described_by_its_variables():
-    attributes = asked(RESOURCE_ATTRIBUTES="team=a%20b, service.name=mine,,zone = \udcff").attributes
+    attributes = asked(
+        RESOURCE_ATTRIBUTES="team=a%20b, service.name=mine,,zone = \udcff"
+    ).attributes
     assert attributes == {"team": "a b", "service.name": "mine", "zone": "?"}
-    assert asked(RESOURCE_ATTRIBUTES="service.name=mine", SERVICE_NAME="named").attributes == {"service.name": "named"}
+    assert asked(RESOURCE_ATTRIBUTES="service.name=mine", SERVICE_NAME="named").attributes == {
+        "service.name": "named"
+    }
 
 
 def test_metrics_are_put_as_their_variables_say():
@@ -262,12 +317,20 @@ def test_metrics_are_put_as_their_variables_say():
         EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION="base2_exponential_bucket_histogram",
     ).metric_settings
     assert settings.interval_millis == 5000
-    assert settings.preferred_temporality == dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
+    assert settings.preferred_temporality == dict.fromkeys(
+        (Counter, Histogram), AggregationTemporality.DELTA
+    )
     assert settings.preferred_aggregation.keys() == {Histogram}
 
 
-def test_a_file_that_is_no_certificate_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_a_file_that_is_no_certificate_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
     path = tmp_path / "roots.pem"
     path.write_text("no certificate")
-    line = refusal(capsys, EXPORTER_OTLP_ENDPOINT="https://c:1", EXPORTER_OTLP_TRACES_CERTIFICATE=str(path))
-    assert line.startswith(f"moesaic test: OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: '{path}': cannot be used: ")
+    line = refusal(
+        capsys, EXPORTER_OTLP_ENDPOINT="https://c:1", EXPORTER_OTLP_TRACES_CERTIFICATE=str(path)
+    )
+    assert line.startswith(
+        f"moesaic test: OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: '{path}': cannot be used: "
+    )
