@@ -94,3 +94,18 @@ def test_a_fresh_shell_is_told_how_it_finds_the_command_before_it_is_to_type_it(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert "next: . .venv/bin/activate" in printed.stdout.splitlines()[-1]
+
+
+def test_every_decision_is_in_the_index():
+    folder = ROOT / "docs/decisions"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| \[(\d{4})\]\((.*?)\) \| \d{4}-\d\d-\d\d \| .+? \| .+? \| .+? \|$", index, re.MULTILINE
+    )
+    assert [name for _, name in rows] == sorted(path.name for path in folder.glob("0*.md"))
+    assert all(name.startswith(number) for number, name in rows)
+
+
+def test_the_code_map_is_what_the_files_say():
+    checked = subprocess.run([ROOT / "scripts/code-map", "--check"], timeout=60, check=False)
+    assert checked.returncode == 0, "docs/code-map.md is stale: run scripts/code-map"

@@ -61,9 +61,11 @@ def encode_frame(
     """
     element_type = ELEMENT_TYPES[rows.dtype]
     if native.AVAILABLE:
-        pairs = (pair_rows, pair_experts, pair_weights)
-        head: tuple[Any, ...] = (requests, traceparent, frame_id, layer, element_type)
-        return native.encode_frame(rows, row_indices, *pairs, *head, remaining_nanos, checksum)
+        fields: tuple[Any, ...] = (
+            *(pair_rows, pair_experts, pair_weights, requests, traceparent),
+            *(frame_id, layer, element_type, remaining_nanos, checksum),
+        )
+        return native.encode_frame(rows, row_indices, *fields)
     message = expert_pb2.Frame(
         frame_id=frame_id,
         layer=layer,
