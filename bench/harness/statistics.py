@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.cli.bench.statistics import percentile
+from services.cli.bench.statistics import percentiles
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ def spread_of(samples: Sequence[float]) -> Spread:
     """The spread of one sample or more; raises ValueError for none."""
     if not samples:
         raise ValueError("there are no samples")
-    ordered = sorted(samples)
-    low, middle, high = (percentile(ordered, percent) for percent in (25, 50, 75))
+    low, middle, high = percentiles(samples, 25, 50, 75)
     return Spread(middle, low, high, len(samples))
 
 

@@ -76,7 +76,7 @@ def add_latencies(report: Report, latencies: Latencies) -> None:
     table = Table(title, ("percentile", "steady ms", "moving ms", "moving ÷ steady"))
     for percent in (50, 90, 99):
         steady, moving = (
-            [percentile(sorted(segment), percent) * 1e3 for segment in segments]
+            [percentile(segment, percent) * 1e3 for segment in segments]
             for segments in (latencies.steady, latencies.moving)
         )
         table.add(f"p{percent}", spread_of(steady), spread_of(moving), ratio_of(moving, steady))

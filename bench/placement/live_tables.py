@@ -87,9 +87,7 @@ def _waits(rounds: Sequence[Round]) -> Table:
     )
     for kind in (DECODE, PREFILL):
         found = _steps(rounds, kind)
-        p99 = {
-            name: percentile(sorted(steps), 99) if steps else None for name, steps in found.items()
-        }
+        p99 = {name: percentile(steps, 99) if steps else None for name, steps in found.items()}
         for name, steps in found.items():
             ours = p99[name]
             others = [p99[steady] for steady in _STEADY]

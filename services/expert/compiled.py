@@ -5,12 +5,10 @@ experts are.
 from typing import Any
 
 import torch
-from torch import nn
-from transformers.activations import SiLUActivation
-from transformers.integrations.moe import _default_apply_gate
 
 from services import kernels
 from services.expert.bank import Bank
+from services.model.transformers_internals import is_gated_silu
 
 
 def experts_of(bank: Bank) -> kernels.GatedExperts | None:
@@ -32,6 +30,5 @@ def _is_plain(experts: Any) -> bool:
         and not experts.is_transposed
         and experts.is_concatenated
         and not experts.has_post_expert_norm
-        and type(experts)._apply_gate is _default_apply_gate
-        and isinstance(experts.act_fn, SiLUActivation | nn.SiLU)
+        and is_gated_silu(experts)
     )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from services.model.tiles import TILE_ROWS, pad_rows
+from services.model.transformers_internals import gate_of
 
 # Below this many elements torch computes an elementwise operation in one piece; above, it splits it
 # between threads anywhere, and the ends of the pieces are rounded by other code.
@@ -37,7 +38,7 @@ class SingleExpert:
                 experts.gate_up_proj_bias if experts.has_gate else experts.up_proj_bias
             )[slot]
             self._down_bias = experts.down_proj_bias[slot]
-        self._activate = experts._apply_gate if experts.has_gate else experts.act_fn
+        self._activate = gate_of(experts) if experts.has_gate else experts.act_fn
         self._norm = experts.post_expert_norm if experts.has_post_expert_norm else None
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import time
 
 from services.expert.job import AdmittedFrame, FrameAnswer
-from services.runtime.span_writing import SpanKind, SpanRef, encode_span, number
+from services.runtime.span_writing import SpanKind, SpanRef, encode_span
 from services.runtime.tracing import recorder
 
 COMPUTE_SPAN = "expert.compute"
@@ -28,18 +28,18 @@ def record_frame(job: AdmittedFrame, answer: FrameAnswer) -> None:
         - timings.compute_nanos
         - timings.encode_nanos
     )
-    attributes = (
-        number("moesaic.layer", frame.layer),
-        number("moesaic.rows", frame.num_rows),
-        number("moesaic.pairs", len(frame.pair_rows)),
-        number("moesaic.bytes", job.num_bytes),
-        number("moesaic.decode_nanos", timings.decode_nanos),
-        number("moesaic.queue_nanos", timings.queue_nanos),
-        number("moesaic.compute_nanos", timings.compute_nanos),
-        number("moesaic.encode_nanos", timings.encode_nanos),
-        number("moesaic.batch_frames", answer.batch_frames),
-        number("moesaic.failed_pairs", sum(len(failure.pairs) for failure in answer.failures)),
-    )
+    attributes: dict[str, str | int] = {
+        "moesaic.layer": frame.layer,
+        "moesaic.rows": frame.num_rows,
+        "moesaic.pairs": len(frame.pair_rows),
+        "moesaic.bytes": job.num_bytes,
+        "moesaic.decode_nanos": timings.decode_nanos,
+        "moesaic.queue_nanos": timings.queue_nanos,
+        "moesaic.compute_nanos": timings.compute_nanos,
+        "moesaic.encode_nanos": timings.encode_nanos,
+        "moesaic.batch_frames": answer.batch_frames,
+        "moesaic.failed_pairs": sum(len(failure.pairs) for failure in answer.failures),
+    }
     error = None if answer.error is None else answer.error.message
     span = encode_span(
         COMPUTE_SPAN,

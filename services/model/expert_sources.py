@@ -4,11 +4,14 @@ may have.
 
 from dataclasses import dataclass
 
-from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter
-
 from services.model.encodings import StoredWeight
 from services.model.refusals import UnusableModel
 from services.model.skeleton import Destination, ExpertsModule
+from services.model.transformers_internals import (
+    Concatenate,
+    MergeModulelist,
+    WeightConverter,
+)
 
 Shape = tuple[int, ...]
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from services.model.checkpoint import Checkpoint, ExpertWeights
+from services.model.transformers_internals import compute_experts_by
 
 ExpertsImplementation = Literal["grouped_mm", "eager"]
 
@@ -37,7 +38,7 @@ def empty_experts(
             nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False),
         )
     module.num_experts = num_experts
-    module.config._experts_implementation = implementation
+    compute_experts_by(module.config, implementation)
     module.to_empty(device=device)
     module.train(False)
     return cast(nn.Module, module)

@@ -7,13 +7,13 @@ from types import MethodType
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import GradientCheckpointingLayer, PreTrainedModel
+
+from services.model.torch_internals import call_instead, has_hooks
 
 # Decorators of their forwards collect outputs that nobody asks for, read defaults and checkpoint
 # gradients.
 WRAPPED = (PreTrainedModel, GradientCheckpointingLayer)
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class PlainList(torch.nn.ModuleList):
@@ -35,9 +35,8 @@ def call_plainly(model: torch.nn.Module) -> None:
         for name, child in module.named_children():
             if type(child) is torch.nn.ModuleList:
                 setattr(module, name, PlainList(child))
-        if not any(getattr(module, hooks) for hooks in HOOKS):
-            # Where a compiled module has its compiled call, and torch looks first.
-            module._compiled_call_impl = _bare_forward(module)
+        if not has_hooks(module):
+            call_instead(module, _bare_forward(module))
 
 
 def _bare_forward(module: torch.nn.Module) -> Any:

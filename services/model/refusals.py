@@ -9,6 +9,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrain
 
 from services.metadata.refusals import UnusableModel as UnusableModel
 from services.metadata.refusals import in_one_line as in_one_line
+from services.model.transformers_internals import can_replace_attention, is_stateful
 
 ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
 # What `architectures` calls a model that continues text; others have a head of another use in its
@@ -58,11 +59,11 @@ def refuse_structure(model: PreTrainedModel) -> None:
     meta device.
     """
     kind = model.config.model_type
-    if model._is_stateful:
+    if is_stateful(model):
         raise UnusableModel(
             f"{kind} keeps a state of its own besides the keys and values of attention"
         )
-    if not model._supports_attention_backend:
+    if not can_replace_attention(model):
         raise UnusableModel(f"the attention of {kind} cannot be replaced by one with a paged cache")
 
 

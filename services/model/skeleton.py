@@ -9,10 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from services.model.refusals import UnusableModel, in_one_line
+from services.model.transformers_internals import (
+    WeightConverter,
+    conversions,
+    is_experts_module,
+    renamed,
+)
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
@@ -63,9 +67,7 @@ def experts_modules(model: nn.Module) -> list[ExpertsModule]:
     """Every module of experts that can be called apart from its block, in the order of layers."""
     found = []
     for path, module in model.named_modules():
-        # Both are there on every class that transformers' experts interface decorates, and on no
-        # other.
-        if hasattr(module, "_apply_gate") and hasattr(module, "num_experts"):
+        if is_experts_module(module):
             layer = _LAYER.search(path)
             if layer is None:
                 raise UnusableModel(f"the experts at {path} belong to no layer")
@@ -79,9 +81,7 @@ class Renames:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        transforms = get_model_conversion_mapping(model)
-        self._renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
-        self._converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
+        self._renamings, self._converters = conversions(model)
         self._by_pattern = {
             pattern: entry for entry in self._converters for pattern in entry.source_patterns
         }
@@ -90,9 +90,7 @@ class Renames:
 
     def destination(self, name: str) -> Destination:
         """Where the tensor `name` goes; the name it leads to need not exist in the model."""
-        renamed, pattern = rename_source_key(
-            name, self._renamings, self._converters, self._prefix, self._state
-        )
-        if renamed not in self._state and name in self._state:  # saved under the model's own names
-            renamed, pattern = name, None
-        return Destination(renamed, self._by_pattern[pattern] if pattern else None, pattern)
+        own, pattern = renamed(name, self._renamings, self._converters, self._prefix, self._state)
+        if own not in self._state and name in self._state:  # saved under the model's own names
+            own, pattern = name, None
+        return Destination(own, self._by_pattern[pattern] if pattern else None, pattern)

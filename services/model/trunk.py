@@ -13,6 +13,7 @@ from services.model.checkpoint import Checkpoint
 from services.model.digest import ContentHash
 from services.model.refusals import UnusableModel
 from services.model.skeleton import build_skeleton, experts_modules
+from services.model.transformers_internals import initialise, patterns_in_float32
 
 MakeExperts = Callable[[int, nn.Module], nn.Module]
 OnProgress = Callable[[int, int], None]
@@ -75,7 +76,7 @@ def _kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[st
     """Which weights the family keeps in float32 when the rest is in `dtype`, as `from_pretrained`
     decides it.
     """
-    patterns = [pattern.replace("*", ".*") for pattern in model._get_dtype_plan(dtype)]
+    patterns = [pattern.replace("*", ".*") for pattern in patterns_in_float32(model, dtype)]
     if not patterns:
         return lambda name: False
     kept = re.compile("|".join(patterns))
@@ -91,10 +92,9 @@ def _fill_computed_buffers(model: PreTrainedModel, device: torch.device) -> None
     ]
     for name, buffer in buffers:
         _place(model, name, torch.full_like(buffer, _unset(buffer.dtype), device=device))
-    initialise: Callable[[nn.Module], None] = model._init_weights
     owners = {name.rpartition(".")[0] for name, _ in buffers}
     for owner in sorted(owners):
-        initialise(model.get_submodule(owner))
+        initialise(model, model.get_submodule(owner))
     for name, buffer in buffers:
         value = _tensor(model, name)
         unset = value.isnan() if value.is_floating_point() else value == _unset(buffer.dtype)
@@ -117,11 +117,8 @@ def _tensor(model: nn.Module, name: str) -> torch.Tensor:
 def _place(model: nn.Module, name: str, value: torch.Tensor) -> None:
     path, _, attribute = name.rpartition(".")
     owner = model.get_submodule(path)
-    setattr(
-        owner,
-        attribute,
-        value if attribute in owner._buffers else nn.Parameter(value, requires_grad=False),
-    )
+    is_buffer = not isinstance(getattr(owner, attribute), nn.Parameter)
+    setattr(owner, attribute, value if is_buffer else nn.Parameter(value, requires_grad=False))
 
 
 def _check_complete(model: nn.Module) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from transformers import PreTrainedModel
 
+from services.model.transformers_internals import ignored_on_load
+
 logger = logging.getLogger(__name__)
 
 MAX_NAMED = 5
@@ -36,7 +38,7 @@ def _left_out_on_purpose(model: PreTrainedModel) -> Iterator[str]:
     """As `_adjust_missing_and_unexpected_keys` of transformers has it, and any family's layers for
     several tokens.
     """
-    yield from getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    yield from ignored_on_load(model)
     yield MULTI_TOKEN
     first = getattr(model.config, "num_hidden_layers", None)
     more = getattr(model.config, "num_nextn_predict_layers", None) or getattr(

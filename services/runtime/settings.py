@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from services.runtime.config_file import read_table
 from services.runtime.invocation import typed
+from services.runtime.pydantic_internals import settings_from
 from services.runtime.text_files import Unreadable
 
 Settings = TypeVar("Settings", bound=BaseSettings)
@@ -76,9 +77,8 @@ def load(
     try:
         flags = _flags(settings_class, parser, arguments)
         file = InitSettingsSource(settings_class, _table(settings_class, arguments, prog))
-        settings = settings_class(
-            _build_sources=((flags, Variables(settings_class, env_ignore_empty=True), file), {})
-        )
+        variables = Variables(settings_class, env_ignore_empty=True)
+        settings = settings_from(settings_class, flags, variables, file)
     except ValidationError as error:
         refuse(prog, _explain_all(settings_class, error.errors()))
     except SettingsError as error:

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.sdk.resources import Resource
 
 from services.runtime.otlp.delivery import Delivery
@@ -33,7 +32,6 @@ class SpanOutbox:
     def __init__(self, resource: Resource, delivery: Delivery) -> None:
         self._delivery = delivery
         self._encoded_resource = encoded(resource)
-        self._encoded_scope = InstrumentationScope(name=SCOPE).SerializeToString()
         self._waiting: list[bytes] = []
         self._num_bytes = 0
         self._is_dropping = False
@@ -74,9 +72,7 @@ class SpanOutbox:
             spans, self._waiting = self._waiting, []
             self._num_bytes, self._is_dropping = 0, False
         for message in _messages(spans):
-            self._delivery.deliver(
-                partial(encode_request, self._encoded_resource, self._encoded_scope, message)
-            )
+            self._delivery.deliver(partial(encode_request, self._encoded_resource, SCOPE, message))
 
     def _note_dropping(self) -> None:
         if not self._is_dropping:

@@ -9,7 +9,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from services.runtime.span_writing import SpanKind, SpanRef, attribute, encode_span
+from services.runtime.span_writing import SpanKind, SpanRef, encode_span
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,14 @@ class OpenSpan:
 
     def end(self, error: str | None = None) -> None:
         """Record it as ended now; with `error` where it did not end well. To be called once."""
-        attributes = [attribute(key, value) for key, value in self.attributes.items()]
-        ended = time.time_ns()
         encoded = encode_span(
             self.name,
             self.kind,
             self.span,
             self.parent_id,
             self.started,
-            ended,
-            attributes,
+            time.time_ns(),
+            self.attributes,
             error=error,
         )
         self.recorder.put([encoded])

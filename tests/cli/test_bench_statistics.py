@@ -17,6 +17,7 @@ def test_percentiles_lie_linearly_between_neighbours():
     assert percentile([10, 20, 30, 40], 90) == pytest.approx(37)
     assert percentile([10, 20, 30, 40], 0) == 10
     assert percentile([10, 20, 30, 40], 100) == 40
+    assert percentile([40, 10, 30, 20], 90) == percentile([10, 20, 30, 40], 90)
 
 
 def test_every_percentile_of_one_sample_is_that_sample():

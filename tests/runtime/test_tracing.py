@@ -1,7 +1,10 @@
 """Trace contexts as strings, and spans as a collector reads them."""
 
 import pytest
-from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     ALWAYS_ON,
@@ -12,7 +15,7 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from services.runtime.span_writing import SpanKind, SpanRef, attribute, encode_span
+from services.runtime.span_writing import SpanKind, SpanRef, encode_request, encode_span
 from services.runtime.tracing import Recorder, begin_span, passed_on, recording_with
 from tests.recorded_spans import PARENT_ID, TRACE_ID, TRACEPARENT, attributes_of, recorded_spans
 
@@ -72,7 +75,7 @@ def test_a_later_version_may_say_more() -> None:
 def test_what_is_written_is_what_a_collector_reads(size: int) -> None:
     span, link, word = PARENT.child(), SpanRef.root(), "ä" * (size // 2) + "x" * (size % 2)
     numbers = {f"moesaic.{power}": (1 << power) - 1 for power in range(1, 64)}
-    attributes = [attribute(key, value) for key, value in {"word": word, **numbers}.items()]
+    attributes: dict[str, str | int] = {"word": word, **numbers}
     read = decoded(
         encode_span(
             "name", SpanKind.CLIENT, span, b"p" * 8, 5, 7, attributes, (link, PARENT), error=word
@@ -85,7 +88,7 @@ def test_what_is_written_is_what_a_collector_reads(size: int) -> None:
     )
     assert (read.name, read.kind, read.trace_state) == ("name", Span.SPAN_KIND_CLIENT, "vendor=1")
     assert (read.start_time_unix_nano, read.end_time_unix_nano) == (5, 7)
-    assert attributes_of(read) == {"word": word, **numbers}
+    assert attributes_of(read) == attributes
     assert [(one.trace_id, one.span_id) for one in read.links] == [
         (link.trace_id, link.span_id),
         (PARENT.trace_id, PARENT.span_id),
@@ -95,11 +98,25 @@ def test_what_is_written_is_what_a_collector_reads(size: int) -> None:
 
 @pytest.mark.parametrize("value", [1 << 63, 1 << 64, 3 << 64])
 def test_a_number_beyond_what_there_are_numbers_for_breaks_no_message(value: int) -> None:
-    encoded = encode_span(
-        "one", SpanKind.CLIENT, SpanRef.root(), b"", 1, 2, [attribute("nanos", value)]
-    )
+    encoded = encode_span("one", SpanKind.CLIENT, SpanRef.root(), b"", 1, 2, {"nanos": value})
     (read,) = ScopeSpans.FromString(encoded).spans
     assert attributes_of(read) == {"nanos": (1 << 63) - 1}
+
+
+@pytest.mark.parametrize("num_spans", [0, 1, 3, 400])
+def test_a_request_holds_all_spans_of_the_process(num_spans: int) -> None:
+    names = [str(number) for number in range(num_spans)]
+    spans = [encode_span(name, SpanKind.CLIENT, PARENT, b"", 5, 7) for name in names]
+    host = KeyValue(key="host.name", value=AnyValue(string_value="a"))
+    resource = Resource(attributes=[host])
+    read = ExportTraceServiceRequest.FromString(
+        encode_request(resource.SerializeToString(), "scope", spans)
+    )
+    of_scope = ScopeSpans(
+        scope=InstrumentationScope(name="scope"), spans=[decoded(span) for span in spans]
+    )
+    of_process = ResourceSpans(resource=resource, scope_spans=[of_scope])
+    assert read == ExportTraceServiceRequest(resource_spans=[of_process])
 
 
 def test_a_clock_that_was_set_back_makes_a_span_short_not_negative() -> None:
@@ -149,12 +166,12 @@ def test_where_nobody_records_a_context_is_passed_on_as_it_came() -> None:
 
 def test_no_text_and_no_number_ends_what_is_traced() -> None:
     half = "a\ud800"
-    attributes = [attribute("text", half), attribute("number", -5), attribute("least", -(1 << 63))]
+    attributes = {"text": half, "number": -5, "less": -(1 << 64), "yes": True}
     parent = SpanRef.parse(TRACEPARENT, half)
     assert parent is not None
     read = decoded(encode_span("name", SpanKind.CLIENT, parent, b"", 5, 7, attributes, error=half))
     assert (read.status.message, read.trace_state) == ("a?", "a?")
-    assert attributes_of(read) == {"text": "a?", "number": -5, "least": -(1 << 63)}
+    assert attributes_of(read) == {"text": "a?", "number": -5, "less": -(1 << 63), "yes": 1}
 
 
 def test_spans_lie_within_one_another() -> None:

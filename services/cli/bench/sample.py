@@ -71,7 +71,7 @@ class Sample:
     @property
     def slow_interval_seconds(self) -> float | None:
         """The 99th percentile of its times between tokens; None with fewer than two tokens."""
-        intervals = sorted(self.interval_seconds)
+        intervals = self.interval_seconds
         return percentile(intervals, 99) if intervals else None
 
     @property

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -21,26 +24,26 @@ def distribution_of(samples: Sequence[float]) -> Distribution | None:
     """The spread of the samples; None where there is none."""
     if not samples:
         return None
-    ordered = sorted(samples)
-    p50, p90, p95, p99 = (percentile(ordered, percent) for percent in (50, 90, 95, 99))
-    return Distribution(len(ordered), sum(ordered) / len(ordered), p50, p90, p95, p99, ordered[-1])
+    p50, p90, p95, p99 = percentiles(samples, 50, 90, 95, 99)
+    return Distribution(len(samples), fmean(samples), p50, p90, p95, p99, max(samples))
 
 
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of the samples lie, linear between neighbours, as numpy has
-    it.
-
-    `ordered` is sorted and not empty.
+def percentile(samples: Sequence[float], percent: float) -> float:
+    """The value below which `percent` of the samples lie, linear between neighbours; there is at
+    least one.
     """
-    place = (len(ordered) - 1) * percent / 100
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return float(np.percentile(samples, percent))
+
+
+def percentiles(samples: Sequence[float], *percents: float) -> list[float]:
+    """Several of them."""
+    found: list[float] = np.percentile(samples, percents).tolist()
+    return found
 
 
 def median(samples: Sequence[float]) -> float:
     """The middle of the samples; 0 where there is none."""
-    return percentile(sorted(samples), 50) if samples else 0.0
+    return percentile(samples, 50) if samples else 0.0
 
 
 def token_intervals(arrivals: Sequence[int], counts: Sequence[int]) -> list[float]:

@@ -6,12 +6,13 @@ whose layers nobody asked for has them all the same where it was slow or somethi
 """
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as Sequenced
 
 from services.router.engine.sequence import Sequence, SequenceTrace, TraceDetail
 from services.router.engine.tracing import TracePolicy
 from services.router.times.receipt import Parts, ReplyTimes
-from services.runtime.span_writing import SpanKind, SpanRef, encode_span, number, text
+from services.runtime.span_writing import NO_ATTRIBUTES, SpanKind, SpanRef, encode_span
 from services.runtime.tracing import Recorder, recorder, wall_offset
 
 PART_NAMES = {
@@ -117,17 +118,20 @@ class _RecordedStep(StepSpans):
         if self._tracing.usual.is_slow(num_tokens, nanos):
             self.kept = self.kept or "slow"
         ended = self._started + nanos
-        attributes = [number(f"moesaic.{name}_nanos", nanos) for name, nanos in vars(parts).items()]
-        attributes += (
-            number("moesaic.lane", self._lane),
-            number("moesaic.sequences", self._num_sequences),
-            number("moesaic.tokens", num_tokens),
-        )
+        attributes: dict[str, str | int] = {
+            f"moesaic.{name}_nanos": nanos for name, nanos in vars(parts).items()
+        }
+        attributes["moesaic.lane"] = self._lane
+        attributes["moesaic.sequences"] = self._num_sequences
+        attributes["moesaic.tokens"] = num_tokens
         if self.kept:
-            attributes.append(text("moesaic.kept", self.kept))
+            attributes["moesaic.kept"] = self.kept
         encoded = [self._encode(self.span, self._leader.span, ended, attributes, ())]
         links = (self.span,)
-        encoded += [self._encode(span.child(), span, ended, (), links) for span in self._followers]
+        encoded += [
+            self._encode(span.child(), span, ended, NO_ATTRIBUTES, links)
+            for span in self._followers
+        ]
         if self.has_layers:
             for layer in self._layers:
                 layer.encode(encoded)
@@ -139,7 +143,7 @@ class _RecordedStep(StepSpans):
         span: SpanRef,
         parent: SpanRef,
         ended: int,
-        attributes: Sequenced[bytes],
+        attributes: Mapping[str, str | int],
         links: Sequenced[SpanRef],
     ) -> bytes:
         started, ended = self._started + self.offset, ended + self.offset
@@ -189,9 +193,9 @@ class _RecordedLayer(LayerSpans):
 
     def encode(self, into: list[bytes]) -> None:
         """Write the layer's spans."""
-        offset, span, of_layer = self.step.offset, self.span, number("moesaic.layer", self._layer)
+        offset, span = self.step.offset, self.span
+        of_layer: dict[str, str | int] = {"moesaic.layer": self._layer}
         ended = max([self._ended, *(end for _, _, end in self._parts)])
-        attributes = (of_layer, text("moesaic.straggler", self._straggler))
         into.append(
             encode_span(
                 "router.layer",
@@ -200,7 +204,7 @@ class _RecordedLayer(LayerSpans):
                 self.step.span.span_id,
                 self._started + offset,
                 ended + offset,
-                attributes,
+                {**of_layer, "moesaic.straggler": self._straggler},
             )
         )
         into += [
@@ -211,11 +215,11 @@ class _RecordedLayer(LayerSpans):
                 span.span_id,
                 started + offset,
                 end + offset,
-                (of_layer,),
+                of_layer,
             )
             for name, started, end in self._parts
         ]
-        into += [call.encode(span, of_layer) for call in self._calls]
+        into += [call.encode(span, self._layer) for call in self._calls]
 
 
 class _RecordedCall(CallSpan):
@@ -246,25 +250,25 @@ class _RecordedCall(CallSpan):
         if failure:
             self._step.kept = "failed"
 
-    def encode(self, layer: SpanRef, of_layer: bytes) -> bytes:
-        """Write the span, below that of the layer."""
-        attributes = [
-            of_layer,
-            number("moesaic.rows", self._rows),
-            number("moesaic.pairs", self._pairs),
-            number("moesaic.bytes", self._num_bytes),
-            text("server.address", self._address),
-            number("moesaic.attempt", self._attempt),
-        ]
+    def encode(self, layer: SpanRef, number: int) -> bytes:
+        """Write the span, below that of the layer, which has this `number`."""
+        attributes: dict[str, str | int] = {
+            "moesaic.layer": number,
+            "moesaic.rows": self._rows,
+            "moesaic.pairs": self._pairs,
+            "moesaic.bytes": self._num_bytes,
+            "server.address": self._address,
+            "moesaic.attempt": self._attempt,
+        }
         times, offset = self._times, self._step.offset
         if times is not None:
-            attributes += (
-                number("moesaic.encode_nanos", times.sent - self._started),
-                number("moesaic.wire_nanos", times.wire),
-                number("moesaic.decode_nanos", times.server_decode),
-                number("moesaic.queue_nanos", times.server_queue),
-                number("moesaic.compute_nanos", times.server_compute - times.server_decode),
-            )
+            attributes |= {
+                "moesaic.encode_nanos": times.sent - self._started,
+                "moesaic.wire_nanos": times.wire,
+                "moesaic.decode_nanos": times.server_decode,
+                "moesaic.queue_nanos": times.server_queue,
+                "moesaic.compute_nanos": times.server_compute - times.server_decode,
+            }
         return encode_span(
             "router.expert",
             SpanKind.CLIENT,

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from services.router.engine.sequence import Order, Sequence, SequenceTrace, TraceDetail
-from services.runtime.span_writing import SpanKind, attribute, encode_span
+from services.runtime.span_writing import SpanKind, encode_span
 from services.runtime.tracing import recorder, wall_offset
 
 # What the layers' share of time may run ahead: a first request is traced to its layers, and one
@@ -125,6 +125,6 @@ def _encoded(sequence: Sequence, trace: SequenceTrace) -> bytes:
         trace.parent_id,
         receipt.received + offset,
         ended + offset,
-        [attribute(key, value) for key, value in attributes.items()],
+        attributes,
         error=None if ending is None or ending.error is None else str(ending.error),
     )
