@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from services.cli.main import COMMANDS, main
+from tests.import_graph import graph_of
 
 ROOT = Path(__file__).parents[1]
+MAX_COLUMNS = 100
 # Metrics, attributes and spans; the packages of the protos begin with the same word.
 TELEMETRY_NAME = re.compile(r"(gen_ai|moesaic|gateway|router|expert)(\.(?!v1\b)[a-z_]+)+")
 
@@ -104,6 +106,44 @@ def test_every_decision_is_in_the_index():
     )
     assert [name for _, name in rows] == sorted(path.name for path in folder.glob("0*.md"))
     assert all(name.startswith(number) for number, name in rows)
+
+
+@pytest.mark.parametrize("folder", ["services", "services/router"])
+def test_the_diagram_of_floors_has_every_room_above_those_it_imports(folder: str):
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    (diagram,) = re.findall(rf"^```\n{folder}/\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    # Rooms stand two blanks apart, and three or more before what is said of them.
+    lines = [re.split(r" {3,}", line.strip())[0].split() for line in diagram.splitlines()]
+    lines_of = {room: number for number, rooms in enumerate(lines) for room in rooms}
+    rooms = {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
+    assert rooms <= lines_of.keys()
+    wrong = [
+        f"{room} imports {imported}"
+        for room, arrows in graph_of(ROOT / folder).arrows.items()
+        for imported in arrows & lines_of.keys()
+        if room in lines_of and lines_of[room] >= lines_of[imported]
+    ]
+    assert wrong == []
+
+
+def prose_of(document: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a document outside of tables and blocks of code, without links' targets."""
+    text = document.read_text(encoding="utf-8")
+    is_code = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        is_code ^= line.startswith("```")
+        if not is_code and not line.startswith("|"):
+            yield number, re.sub(r"\]\([^)]*\)", "]", line)
+
+
+def test_prose_is_at_most_100_columns_wide():
+    documents = {ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")}
+    assert [
+        f"{document.relative_to(ROOT)}:{number}"
+        for document in sorted(documents - {ROOT / "docs/code-map.md"})
+        for number, line in prose_of(document)
+        if len(line) > MAX_COLUMNS
+    ] == []
 
 
 def test_the_code_map_is_what_the_files_say():

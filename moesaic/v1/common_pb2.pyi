@@ -114,8 +114,8 @@ Global___TraceDetail: typing_extensions.TypeAlias = TraceDetail
 @typing.final
 class SamplingParameters(google.protobuf.message.Message):
     """How the next token is drawn from the logits. In a request from a client an absent field means its
-    default; between gateway and router every field is set but a penalty of 1. The model's defaults are those of its
-    generation_config.json, as transformers understands it.
+    default; between gateway and router every field is set but a penalty of 1. The model's defaults
+    are those of its generation_config.json, as transformers understands it.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -127,21 +127,27 @@ class SamplingParameters(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: builtins.int
     temperature: builtins.float
-    """Divides the logits; 0 takes the most likely token. From 0 to 100. Default: the model's, which is 0 where that file does
-    not say that it samples, else 1.
+    """Divides the logits; 0 takes the most likely token. From 0 to 100. Default: the model's, which
+    is 0 where that file does not say that it samples, else 1.
     """
     top_k: builtins.int
     """Keeps the k most likely tokens; 0 keeps all. Default: the model's, else 0."""
     top_p: builtins.float
-    """Keeps the fewest most likely tokens whose probability reaches this. In (0, 1]. Default: the model's, else 1."""
+    """Keeps the fewest most likely tokens whose probability reaches this. In (0, 1]. Default: the
+    model's, else 1.
+    """
     min_p: builtins.float
-    """Drops tokens less likely than this share of the most likely one. In [0, 1]. Default: the model's, else 0."""
+    """Drops tokens less likely than this share of the most likely one. In [0, 1]. Default: the
+    model's, else 0.
+    """
     seed: builtins.int
-    """The draw for a position depends on the seed and the position alone. Default: a random one, returned in `Usage`."""
+    """The draw for a position depends on the seed and the position alone. Default: a random one,
+    returned in `Usage`.
+    """
     repetition_penalty: builtins.float
-    """Divides the positive logits of tokens that prompt or continuation have already, and multiplies their negative ones; it
-    comes before the temperature, and counts at temperature 0, too. In (0, 100]. Default: the model's, else 1, which does
-    nothing.
+    """Divides the positive logits of tokens that prompt or continuation have already, and multiplies
+    their negative ones; it comes before the temperature, and counts at temperature 0, too. In (0,
+    100]. Default: the model's, else 1, which does nothing.
     """
     def __init__(
         self,
@@ -186,7 +192,9 @@ class StopConditions(google.protobuf.message.Message):
     """Goes on past end-of-sequence tokens."""
     @property
     def stop_strings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Ends the generation when the text contains one of these; the stop string itself is not returned. At most 16, each not empty."""
+        """Ends the generation when the text contains one of these; the stop string itself is not
+        returned. At most 16, each not empty.
+        """
 
     @property
     def stop_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -308,8 +316,9 @@ Global___Usage: typing_extensions.TypeAlias = Usage
 
 @typing.final
 class PhaseReceipt(google.protobuf.message.Message):
-    """Where one phase's share of the critical path went, in nanoseconds. The parts of a step do not overlap: while replies are
-    awaited only one thing is charged at a time, so parallel services are never added up.
+    """Where one phase's share of the critical path went, in nanoseconds. The parts of a step do not
+    overlap: while replies are awaited only one thing is charged at a time, so parallel services are
+    never added up.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

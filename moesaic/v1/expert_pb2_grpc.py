@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class ExpertServiceStub(object):
-    """Hosts experts of one model and applies them to token rows. It holds no other weights and no state of any request, so that
-    every frame may be sent again, there or elsewhere, with the same result.
+    """Hosts experts of one model and applies them to token rows. It holds no other weights and no state
+    of any request, so that every frame may be sent again, there or elsewhere, with the same result.
     """
 
     def __init__(self, channel):
@@ -64,13 +64,13 @@ class ExpertServiceStub(object):
 
 
 class ExpertServiceServicer(object):
-    """Hosts experts of one model and applies them to token rows. It holds no other weights and no state of any request, so that
-    every frame may be sent again, there or elsewhere, with the same result.
+    """Hosts experts of one model and applies them to token rows. It holds no other weights and no state
+    of any request, so that every frame may be sent again, there or elsewhere, with the same result.
     """
 
     def Describe(self, request, context):
-        """Says what the service is and what it can hold. FAILED_PRECONDITION when it hosts nothing and its checkpoint's files, changed
-        since it started, cannot be used any more.
+        """Says what the service is and what it can hold. FAILED_PRECONDITION when it hosts nothing and
+        its checkpoint's files, changed since it started, cannot be used any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,24 +84,28 @@ class ExpertServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LoadExperts(self, request, context):
-        """Loads experts from the service's own copy of the checkpoint and streams the progress; the last response has them all ready.
+        """Loads experts from the service's own copy of the checkpoint and streams the progress; the last
+        response has them all ready.
 
-        ABORTED when `expected_generation` is no longer the hosting's, so that of two planners one loses and plans again.
-        RESOURCE_EXHAUSTED, before anything is allocated, when they do not fit in the expert memory. FAILED_PRECONDITION when the
-        service's checkpoint is another one, when its files have changed since they were opened, and when an expert that is hosted
-        or was read is not of the `content_hash` that the caller knows. NOT_FOUND for a layer or an expert that the model does not have. Experts that are
-        hosted already stay. On any failure the hosting is what it was. With `hold_nanos` the experts, once ready, are held for the operation.
+        ABORTED when `expected_generation` is no longer the hosting's: of two planners, one loses and
+        plans again. RESOURCE_EXHAUSTED, before anything is allocated, when the experts do not fit in
+        the expert memory. FAILED_PRECONDITION when the service has another checkpoint, when its files
+        have changed since they were opened, and when an expert that is hosted or was read has another
+        hash than the caller's `content_hash`. NOT_FOUND for a layer or an expert that the model does
+        not have. Hosted experts stay. A failure leaves the hosting unchanged. With `hold_nanos` the
+        experts, once ready, are held for the operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadExperts(self, request, context):
-        """Lets experts go: they are shown as retiring and serve for a moment yet, so that routers turn to others; then no new frame
-        is served, queued ones are, and their memory is freed.
+        """Lets experts go. They are shown as retiring and still serve for a moment, so that routers turn
+        to other replicas. Then the service refuses new frames for them, finishes queued ones and frees
+        the memory.
 
-        ABORTED and NOT_FOUND as for `LoadExperts`; ABORTED too when another operation holds one of the experts. Experts that are
-        not hosted are ignored.
+        ABORTED and NOT_FOUND as for `LoadExperts`; ABORTED too when another operation holds one of the
+        experts. Experts that are not hosted are ignored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,8 +114,9 @@ class ExpertServiceServicer(object):
     def Dispatch(self, request_iterator, context):
         """Computes frames of rows for as long as the stream lives.
 
-        The service's first response carries only a credit. Replies may come in any order, one for each frame. A frame that breaks this
-        contract (wrong length, dtype, layer, expert or row) is answered with a FrameError; the stream goes on.
+        The service's first response carries only a credit. Replies may come in any order, one for each
+        frame. A frame that breaks this contract (wrong length, dtype, layer, expert or row) is
+        answered with a FrameError; the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,8 +159,8 @@ def add_ExpertServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExpertService(object):
-    """Hosts experts of one model and applies them to token rows. It holds no other weights and no state of any request, so that
-    every frame may be sent again, there or elsewhere, with the same result.
+    """Hosts experts of one model and applies them to token rows. It holds no other weights and no state
+    of any request, so that every frame may be sent again, there or elsewhere, with the same result.
     """
 
     @staticmethod

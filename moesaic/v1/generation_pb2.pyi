@@ -50,9 +50,10 @@ class Chat(google.protobuf.message.Message):
     MESSAGES_FIELD_NUMBER: builtins.int
     PARSE_CONTROL_TOKENS_FIELD_NUMBER: builtins.int
     parse_control_tokens: builtins.bool
-    """Reads control tokens of the template in messages as such, for who writes turns by hand. Unset, what a message spells
-    is text: nobody whose words it passes on can end a turn or begin another. In messages of the role `assistant` only
-    special tokens are text then; others, such as those around a thought, are what the model wrote.
+    """Reads the template's control tokens in messages as control tokens, for clients that write turns
+    by hand. Unset, the words of a message are text: no author of a message can end a turn or begin
+    another. In messages of the role `assistant` only special tokens are text then; the model
+    itself wrote others, such as those around a thought.
     """
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
@@ -107,7 +108,9 @@ class GenerateRequest(google.protobuf.message.Message):
     model: builtins.str
     """Name of the model asked for; empty for whatever is served."""
     return_routed_experts: builtins.bool
-    """Returns, with each token, the experts that computed it. A token's experts are those of the step that produced it."""
+    """Returns, with each token, the experts that computed it. A token's experts are those of the step
+    that produced it.
+    """
     trace_detail: moesaic.v1.common_pb2.TraceDetail.ValueType
     """How much of this request is traced."""
     @property
@@ -154,7 +157,9 @@ class Delta(google.protobuf.message.Message):
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     ROUTED_EXPERTS_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """New text, valid UTF-8 by itself; may be empty while a character or a possible stop string is incomplete."""
+    """New text, valid UTF-8 by itself; may be empty while a character or a possible stop string is
+    incomplete.
+    """
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The tokens drawn since the last delta."""

@@ -28,9 +28,10 @@ if _version_not_supported:
 class GenerationServiceStub(object):
     """Generates text with a Mixture-of-Experts language model. Served by the gateway.
 
-    Failures are gRPC statuses whose message names the field or the limit: INVALID_ARGUMENT for a bad request, NOT_FOUND for
-    an unknown model, RESOURCE_EXHAUSTED when the queue is full or a client is over its rate (with `retry-after-ms` in the
-    trailing metadata), UNAVAILABLE when no router or no expert service can do the work, DEADLINE_EXCEEDED when time is up.
+    Failures are gRPC statuses whose message names the field or the limit: INVALID_ARGUMENT for a bad
+    request, NOT_FOUND for an unknown model, RESOURCE_EXHAUSTED when the queue is full or a client is
+    over its rate (with `retry-after-ms` in the trailing metadata), UNAVAILABLE when no router or no
+    expert service can do the work, DEADLINE_EXCEEDED when time is up.
     """
 
     def __init__(self, channel):
@@ -59,9 +60,10 @@ class GenerationServiceStub(object):
 class GenerationServiceServicer(object):
     """Generates text with a Mixture-of-Experts language model. Served by the gateway.
 
-    Failures are gRPC statuses whose message names the field or the limit: INVALID_ARGUMENT for a bad request, NOT_FOUND for
-    an unknown model, RESOURCE_EXHAUSTED when the queue is full or a client is over its rate (with `retry-after-ms` in the
-    trailing metadata), UNAVAILABLE when no router or no expert service can do the work, DEADLINE_EXCEEDED when time is up.
+    Failures are gRPC statuses whose message names the field or the limit: INVALID_ARGUMENT for a bad
+    request, NOT_FOUND for an unknown model, RESOURCE_EXHAUSTED when the queue is full or a client is
+    over its rate (with `retry-after-ms` in the trailing metadata), UNAVAILABLE when no router or no
+    expert service can do the work, DEADLINE_EXCEEDED when time is up.
     """
 
     def Generate(self, request, context):
@@ -114,9 +116,10 @@ def add_GenerationServiceServicer_to_server(servicer, server):
 class GenerationService(object):
     """Generates text with a Mixture-of-Experts language model. Served by the gateway.
 
-    Failures are gRPC statuses whose message names the field or the limit: INVALID_ARGUMENT for a bad request, NOT_FOUND for
-    an unknown model, RESOURCE_EXHAUSTED when the queue is full or a client is over its rate (with `retry-after-ms` in the
-    trailing metadata), UNAVAILABLE when no router or no expert service can do the work, DEADLINE_EXCEEDED when time is up.
+    Failures are gRPC statuses whose message names the field or the limit: INVALID_ARGUMENT for a bad
+    request, NOT_FOUND for an unknown model, RESOURCE_EXHAUSTED when the queue is full or a client is
+    over its rate (with `retry-after-ms` in the trailing metadata), UNAVAILABLE when no router or no
+    expert service can do the work, DEADLINE_EXCEEDED when time is up.
     """
 
     @staticmethod

@@ -26,10 +26,11 @@ if _version_not_supported:
 
 
 class PlacementServiceStub(object):
-    """Shows and changes which expert services host which experts. Every router serves it, on the port of its RouterService; its
-    clients are operators and their tools, so that it can be permitted to them alone.
+    """Shows and changes which expert services host which experts. Every router serves it, on the port
+    of its RouterService; its clients are operators and their tools, so that it can be permitted to
+    them alone.
 
-    Its messages stand in router.proto until RouterService drops the calls that it had for the same.
+    Its messages stand in router.proto until RouterService drops its own calls for the same purpose.
     """
 
     def __init__(self, channel):
@@ -66,10 +67,11 @@ class PlacementServiceStub(object):
 
 
 class PlacementServiceServicer(object):
-    """Shows and changes which expert services host which experts. Every router serves it, on the port of its RouterService; its
-    clients are operators and their tools, so that it can be permitted to them alone.
+    """Shows and changes which expert services host which experts. Every router serves it, on the port
+    of its RouterService; its clients are operators and their tools, so that it can be permitted to
+    them alone.
 
-    Its messages stand in router.proto until RouterService drops the calls that it had for the same.
+    Its messages stand in router.proto until RouterService drops its own calls for the same purpose.
     """
 
     def GetPlacement(self, request, context):
@@ -80,37 +82,42 @@ class PlacementServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ChangePlacement(self, request, context):
-        """Changes who hosts what: an expert is loaded and ready in its new place before it leaves the old one, and serving never pauses.
+        """Changes who hosts what: an expert is loaded and ready in its new place before it leaves the old
+        one, and serving never pauses.
 
-        The stream tells how far the operation is; its last response has phase DONE. Whoever leaves it does not end the operation,
-        and a call with the id of one that is under way, or has ended lately, tells of that one. FAILED_PRECONDITION while another is
-        under way, when a service named is not there, or when experts would be left with fewer live replicas than the router's
-        `coverage`, unless `force` is set. RESOURCE_EXHAUSTED when expert memory does not suffice. ABORTED when the operation fails on
-        its way; what was in force stays in force, and the same call made again goes on from there.
+        The stream reports the operation's progress; its last response has phase DONE. The operation
+        goes on when a caller leaves the stream. A call with the id of an operation that is under way,
+        or has ended recently, follows that operation. FAILED_PRECONDITION while another is under way,
+        when a service named is not there, or when experts would be left with fewer live replicas than
+        the router's `coverage`, unless `force` is set. RESOURCE_EXHAUSTED when expert memory does not
+        suffice. ABORTED when the operation fails on its way; what was in force stays in force, and the
+        same call made again goes on from there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddExpertServices(self, request, context):
-        """Makes expert services known to the router; they are connected to, and given experts, as if they had been there from the start.
+        """Makes expert services known to the router; they are connected to, and given experts, as if they
+        had been there from the start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PlanPlacement(self, request, context):
-        """Says what would be changed for the load of late, and why; changes nothing.
+        """Plans a placement for the recent load, with its reasons; changes nothing.
 
-        FAILED_PRECONDITION while too few steps have been seen to plan for, or when a service does not answer; RESOURCE_EXHAUSTED when
-        expert memory does not suffice.
+        FAILED_PRECONDITION while too few steps have been seen to plan for, or when a service does not
+        answer; RESOURCE_EXHAUSTED when expert memory does not suffice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecordRouting(self, request, context):
-        """Streams which experts the steps to come chose, until so many steps are recorded or the caller leaves.
+        """Streams which experts the steps to come chose, until so many steps are recorded or the caller
+        leaves.
 
         RESOURCE_EXHAUSTED while another recording is under way.
         """
@@ -155,10 +162,11 @@ def add_PlacementServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PlacementService(object):
-    """Shows and changes which expert services host which experts. Every router serves it, on the port of its RouterService; its
-    clients are operators and their tools, so that it can be permitted to them alone.
+    """Shows and changes which expert services host which experts. Every router serves it, on the port
+    of its RouterService; its clients are operators and their tools, so that it can be permitted to
+    them alone.
 
-    Its messages stand in router.proto until RouterService drops the calls that it had for the same.
+    Its messages stand in router.proto until RouterService drops its own calls for the same purpose.
     """
 
     @staticmethod

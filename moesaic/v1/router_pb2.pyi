@@ -35,7 +35,7 @@ class _ServiceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     SERVICE_STATE_SUSPECT: _ServiceState.ValueType  # 3
     """Connected, but a frame's deadline passed and nothing has come since: avoided and probed."""
     SERVICE_STATE_DRAINING: _ServiceState.ValueType  # 4
-    """Serving what it has yet; its experts are being moved elsewhere."""
+    """Still serving; its experts are being moved elsewhere."""
 
 class ServiceState(_ServiceState, metaclass=_ServiceStateEnumTypeWrapper):
     """Whether frames are sent to a service."""
@@ -49,7 +49,7 @@ SERVICE_STATE_LIVE: ServiceState.ValueType  # 2
 SERVICE_STATE_SUSPECT: ServiceState.ValueType  # 3
 """Connected, but a frame's deadline passed and nothing has come since: avoided and probed."""
 SERVICE_STATE_DRAINING: ServiceState.ValueType  # 4
-"""Serving what it has yet; its experts are being moved elsewhere."""
+"""Still serving; its experts are being moved elsewhere."""
 Global___ServiceState: typing_extensions.TypeAlias = ServiceState
 
 class _PlanStrategy:
@@ -63,7 +63,7 @@ class _PlanStrategyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     PLAN_STRATEGY_BALANCED: _PlanStrategy.ValueType  # 1
     """Soonest done by the services' fitted times, with few moves."""
     PLAN_STRATEGY_EPLB: _PlanStrategy.ValueType  # 2
-    """DeepSeek's EPLB: even numbers of tokens, however many moves that takes."""
+    """DeepSeek's EPLB: even numbers of tokens, however many moves that needs."""
 
 class PlanStrategy(_PlanStrategy, metaclass=_PlanStrategyEnumTypeWrapper):
     """How a placement is planned."""
@@ -73,7 +73,7 @@ PLAN_STRATEGY_UNSPECIFIED: PlanStrategy.ValueType  # 0
 PLAN_STRATEGY_BALANCED: PlanStrategy.ValueType  # 1
 """Soonest done by the services' fitted times, with few moves."""
 PLAN_STRATEGY_EPLB: PlanStrategy.ValueType  # 2
-"""DeepSeek's EPLB: even numbers of tokens, however many moves that takes."""
+"""DeepSeek's EPLB: even numbers of tokens, however many moves that needs."""
 Global___PlanStrategy: typing_extensions.TypeAlias = PlanStrategy
 
 class _OperationPhase:
@@ -141,7 +141,9 @@ class RouterServiceDescribeResponse(google.protobuf.message.Message):
     model_type: builtins.str
     """Its architecture, as Hugging Face names it."""
     model_digest: builtins.str
-    """Digest of the checkpoint's configuration, tensor list and samples of every tensor; routers and experts agree on it."""
+    """Digest of the checkpoint's configuration, tensor list and samples of every tensor; routers and
+    experts agree on it.
+    """
     vocab_size: builtins.int
     """Number of token ids."""
     max_context: builtins.int
@@ -161,10 +163,12 @@ class RouterServiceDescribeResponse(google.protobuf.message.Message):
     numerics_fingerprint: builtins.str
     """What the outputs' bits hold for: device kind, torch build, instruction set, threads."""
     trunk_hash: builtins.bytes
-    """BLAKE2b-128 of all weights but the experts', as they stand in the checkpoint; empty from routers older than this field."""
+    """BLAKE2b-128 of all weights but the experts', as they stand in the checkpoint; empty from
+    routers older than this field.
+    """
     tokenizer_digest: builtins.str
-    """BLAKE2b-128, in hex, of the checkpoint's tokenizer.json, which a gateway's own has to match; empty where the router's folder
-    has none, and from routers older than this field.
+    """BLAKE2b-128, in hex, of the checkpoint's tokenizer.json, which a gateway's own has to match;
+    empty where the router's folder has none, and from routers older than this field.
     """
     def __init__(
         self,
@@ -612,7 +616,7 @@ class TargetService(google.protobuf.message.Message):
     """Its address."""
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HostedLayer]:
-        """What it is to host in each layer; layers left out are none of its."""
+        """Its experts in each layer; it hosts nothing in layers that are left out."""
 
     def __init__(
         self,
@@ -680,7 +684,7 @@ Global___DrainService: typing_extensions.TypeAlias = DrainService
 
 @typing.final
 class PlannedPlacement(google.protobuf.message.Message):
-    """Experts placed for the load of late."""
+    """Experts placed for the recent load."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -711,7 +715,9 @@ class ChangePlacementRequest(google.protobuf.message.Message):
     operation_id: builtins.str
     """Chosen by the caller, of at most 128 characters; made up by the router where empty."""
     force: builtins.bool
-    """Carried out even where experts are left with fewer replicas than the coverage asked for, though never with none."""
+    """Carries the change out even if experts keep fewer replicas than the coverage, though never
+    none.
+    """
     @property
     def target(self) -> Global___TargetPlacement:
         """Who is to host what."""
@@ -726,7 +732,7 @@ class ChangePlacementRequest(google.protobuf.message.Message):
 
     @property
     def planned(self) -> Global___PlannedPlacement:
-        """As planned for the load of late."""
+        """As planned for the recent load."""
 
     def __init__(
         self,
@@ -790,7 +796,9 @@ class AddExpertServicesRequest(google.protobuf.message.Message):
     ADDRESSES_FIELD_NUMBER: builtins.int
     @property
     def addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """As host:port; dns:///name:port for every address of a name, looked up again from then on. At least one."""
+        """As host:port; dns:///name:port for every address of a name, looked up again from then on. At
+        least one.
+        """
 
     def __init__(
         self,
@@ -902,7 +910,9 @@ class PlanOutcome(google.protobuf.message.Message):
     predicted_nanos: builtins.float
     """The same as predicted for the placement planned."""
     achieved_nanos: builtins.float
-    """The same in proportion to what the load that came after it would have taken without the plan; 0 while not enough has come."""
+    """The same for the load that followed, in proportion to its time without the plan; 0 until enough
+    steps have followed.
+    """
     num_moves: builtins.int
     """Experts that were moved."""
     def __init__(
@@ -946,11 +956,15 @@ class PlanPlacementResponse(google.protobuf.message.Message):
 
     @property
     def moves(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlannedMove]:
-        """What is loaded elsewhere, ordered by layer and expert; replicas that are only given up are not among it."""
+        """What is loaded elsewhere, ordered by layer and expert; replicas that are only given up are not
+        among it.
+        """
 
     @property
     def before_nanos(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """For each layer with experts: nanoseconds until the last service is done with it in a mean step, as it is."""
+        """For each layer with experts: nanoseconds until the last service is done with it in a mean step,
+        as it is.
+        """
 
     @property
     def after_nanos(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
@@ -958,7 +972,9 @@ class PlanPlacementResponse(google.protobuf.message.Message):
 
     @property
     def before_imbalance(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Imbalance of each of these layers as it is: (max - mean) / mean over services of the pairs each computes in a mean step."""
+        """Imbalance of each of these layers as it is: (max - mean) / mean over services of the pairs each
+        computes in a mean step.
+        """
 
     @property
     def after_imbalance(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
@@ -1025,9 +1041,11 @@ class RecordRoutingResponse(google.protobuf.message.Message):
     num_experts_per_token: builtins.int
     """Experts chosen for a token."""
     experts: builtins.bytes
-    """Expert ids as little-endian 16-bit words, [layers, tokens of all these steps, experts per token]; 0xFFFF where none computed."""
+    """Expert ids as little-endian 16-bit words, [layers, tokens of all these steps, experts per
+    token]; 0xFFFF where none computed.
+    """
     num_missed: builtins.int
-    """Steps that were missed so far, since the stream was not read fast enough."""
+    """Steps that were dropped so far, because the stream was read too slowly."""
     @property
     def rows(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Tokens of each step."""

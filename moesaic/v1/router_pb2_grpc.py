@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RouterServiceStub(object):
-    """Runs the model without its experts. Internal: gateways are its clients. Who operates a cluster calls PlacementService.
+    """Runs the model without its experts. Internal: only gateways call it. Operators call
+    PlacementService.
     """
 
     def __init__(self, channel):
@@ -73,7 +74,8 @@ class RouterServiceStub(object):
 
 
 class RouterServiceServicer(object):
-    """Runs the model without its experts. Internal: gateways are its clients. Who operates a cluster calls PlacementService.
+    """Runs the model without its experts. Internal: only gateways call it. Operators call
+    PlacementService.
     """
 
     def Describe(self, request, context):
@@ -86,8 +88,8 @@ class RouterServiceServicer(object):
     def Run(self, request_iterator, context):
         """Submits sequences and streams their tokens back, for as long as the gateway lives.
 
-        The router's first response carries only a credit. Each submitted sequence gets exactly one `finish`. When the stream
-        breaks, the router cancels every sequence that came by it.
+        The router's first response carries only a credit. Each submitted sequence gets exactly one
+        `finish`. When the stream breaks, the router cancels every sequence that came by it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,7 +177,8 @@ def add_RouterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RouterService(object):
-    """Runs the model without its experts. Internal: gateways are its clients. Who operates a cluster calls PlacementService.
+    """Runs the model without its experts. Internal: only gateways call it. Operators call
+    PlacementService.
     """
 
     @staticmethod

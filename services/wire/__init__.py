@@ -1,1 +1,1 @@
-"""What services say to each other: the tensor codec and the errors."""
+"""What services say to each other: frames of rows with codec and checksums, and errors."""

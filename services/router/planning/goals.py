@@ -30,9 +30,9 @@ class WantedHosting:
 class Goal(ABC):
     """What is to be brought about.
 
-    What `is_urgent` is done as fast as it goes, the rest so that serving hardly notices. What
-    `ends_when_outdated` is given up where another router was first to change a service: it was made
-    for what was hosted before.
+    A goal that `is_urgent` is carried out as fast as possible, others so that serving hardly
+    notices. A goal that `ends_when_outdated` is abandoned if another router changed a service
+    first, because it was planned for the old hosting.
     """
 
     is_urgent: bool = False

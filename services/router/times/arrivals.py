@@ -29,10 +29,10 @@ LOOP = Busy()
 class ReplyArrivals:
     """Dates replies of one service.
 
-    A reply read by an idle loop arrived then, and teaches what the wire takes for its size. One
-    read right after a stretch of computing lay ready since the moment at which that time on the
-    wire, after the service's own durations, had brought it; so waiting for another lane is not
-    mistaken for communication.
+    A reply read by an idle loop arrived at that moment, and teaches the wire time for its size. A
+    reply read right after a compute stretch actually arrived earlier: at send time + the service's
+    own durations + the learnt wire time. So waiting for another lane is not mistaken for
+    communication.
     """
 
     def __init__(self, busy: Busy = LOOP, smoothing: float = 0.1) -> None:
