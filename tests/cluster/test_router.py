@@ -33,11 +33,11 @@ def sampling(**changed: float) -> common_pb2.SamplingParameters:
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"max_new_tokens": 10_000}, "exceed the context of"),
-        ({"sampling": sampling(temperature=-1.0)}, "sampling.temperature is -1.0"),
+        ({"sampling": sampling(temperature=-1.0)}, "sampling.temperature is -1;"),
         ({"sampling": sampling(temperature=float("nan"))}, "sampling.temperature is nan"),
-        ({"sampling": sampling(top_p=0.0)}, "sampling.top_p is 0.0"),
+        ({"sampling": sampling(top_p=0.0)}, "sampling.top_p is 0;"),
         ({"sampling": sampling(min_p=1.5)}, "sampling.min_p is 1.5"),
-        ({"sampling": sampling(repetition_penalty=0.0)}, "sampling.repetition_penalty is 0.0"),
+        ({"sampling": sampling(repetition_penalty=0.0)}, "sampling.repetition_penalty is 0;"),
         ({"sampling": common_pb2.SamplingParameters(temperature=0.0)}, "sampling.top_k is not set"),
     ],
 )
