@@ -13,7 +13,6 @@ from services.expert.bank import Bank
 from services.expert.grouped import GroupedExperts
 from services.model.checkpoint import Checkpoint
 from services.model.kv_cache import KvCache, LayerShape
-from services.model.sampler import Sampling
 from services.router.engine.greenlets import run_awaiting
 from services.router.engine.scheduler import Scheduler
 from services.router.engine.sequence import Order
@@ -21,6 +20,7 @@ from services.router.engine.sequence import Sequence as RoutedSequence
 from services.router.engine.step import Step, StepInputs
 from services.router.engine.trunk import Numerics, Trunk
 from services.router.times.receipt import SequenceReceipt
+from services.wire.sampling import Sampling
 
 CPU = torch.device("cpu")
 CACHE_TOKENS = 1 << 14

@@ -12,7 +12,6 @@ from bench.layer.path import checked
 from bench.rig.prompts import text_prompts
 from services.model.checkpoint import Checkpoint
 from services.model.kv_cache import KvCache
-from services.model.sampler import Sampling
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.engine.greenlets import run_awaiting
 from services.router.engine.scheduler import Scheduler
@@ -20,6 +19,7 @@ from services.router.engine.sequence import Order, Sequence
 from services.router.engine.step import Step
 from services.router.engine.trunk import Numerics, Trunk
 from services.router.times.receipt import SequenceReceipt
+from services.wire.sampling import Sampling
 
 NUM_PROMPTS = 8
 PROMPT_TOKENS = 32

@@ -11,7 +11,6 @@ import torch
 
 from bench.harness.failure import BenchFailed
 from services.model.checkpoint import Checkpoint
-from services.model.sampler import Sampling
 from services.router.dispatch.combine import Combination, ExactCombine
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.placement import Placement, Replicas
@@ -23,6 +22,7 @@ from services.router.peers.expected import Expected
 from services.router.peers.peer import ExpertPeer
 from services.router.times.receipt import SequenceReceipt
 from services.wire.frames import ELEMENT_TYPES
+from services.wire.sampling import Sampling
 
 CONNECT_SECONDS = 60.0
 # Far beyond what any frame of a bench takes: a slow machine is a figure, not a failure.

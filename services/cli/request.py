@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 import grpc
 
 from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
-from services.cli.settings import GenerateSettings, SamplingSettings
+from services.cli.sampling_flags import say_sampling
+from services.cli.settings import GenerateSettings
 from services.runtime.channels import open_channel
 from services.runtime.span_writing import SpanKind
 from services.runtime.tracing import begin_span, passed_on
 from services.wire.errors import ServingError, from_rpc
-
-SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 class RequestFailed(ServingError):
@@ -54,8 +53,6 @@ def build_request(settings: GenerateSettings, prompt: str) -> generation_pb2.Gen
     else:
         request.text = prompt
     say_sampling(request, settings)
-    if settings.seed is not None:
-        request.sampling.seed = settings.seed
     if settings.max_new_tokens is not None:
         request.stop.max_new_tokens = settings.max_new_tokens
     request.stop.stop_strings.extend(settings.stop)
@@ -63,16 +60,6 @@ def build_request(settings: GenerateSettings, prompt: str) -> generation_pb2.Gen
     if settings.tracing:  # one request that is looked at, where a service by itself samples
         request.trace_detail = common_pb2.TRACE_DETAIL_LAYER
     return request
-
-
-def say_sampling(request: generation_pb2.GenerateRequest, settings: SamplingSettings) -> None:
-    """Write into the request how tokens are to be drawn, as far as the settings say it; not the
-    seed.
-    """
-    for name in SAMPLING_FIELDS:
-        value = getattr(settings, name)
-        if value is not None:
-            setattr(request.sampling, name, value)
 
 
 def finish_reason_of(completion: generation_pb2.Completion) -> str:

@@ -1,16 +1,16 @@
 """Settings of the commands that start a cluster or talk to one, and the fields that they share."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
+from services.cli.sampling_flags import with_sampling_flags
 from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.settings import Whole
 
 MAX_UINT32 = 2**32 - 1
-MAX_UINT64 = 2**64 - 1
 
 Address = Annotated[ServiceTarget | None, Field(description="host:port of a running gateway")]
 
@@ -66,47 +66,6 @@ Verbose = Annotated[
     bool, Field(description="show the services' logs instead of writing them to files")
 ]
 
-# What a request asks for; what is None is left to the server.
-Temperature = Annotated[
-    float | None,
-    Field(
-        ge=0,
-        le=100,
-        allow_inf_nan=False,
-        description="divides the logits; 0 takes the most likely token",
-    ),
-]
-TopP = Annotated[
-    float | None,
-    Field(
-        gt=0,
-        le=1,
-        allow_inf_nan=False,
-        description="keep the likeliest tokens up to this probability",
-    ),
-]
-TopK = Annotated[
-    int | None, Field(ge=0, le=MAX_UINT32, description="keep the k likeliest tokens; 0 keeps all")
-]
-MinP = Annotated[
-    float | None,
-    Field(
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="drop tokens below this share of the likeliest one",
-    ),
-]
-RepetitionPenalty = Annotated[
-    float | None,
-    Field(
-        gt=0,
-        le=100,
-        allow_inf_nan=False,
-        description="divides the logits of tokens that are there already",
-    ),
-]
-
 
 class ClusterSettings(BaseSettings):
     """What the local cluster is to be that a command starts."""
@@ -128,21 +87,6 @@ class ClientSettings(ClusterSettings):
     """Where the cluster is that a command talks to; without an address it starts one of its own."""
 
     address: Address = None
-
-
-class SamplingSettings(Protocol):
-    """The settings of any command that has tokens drawn; what is None is left to the server."""
-
-    @property
-    def temperature(self) -> float | None: ...
-    @property
-    def top_k(self) -> int | None: ...
-    @property
-    def top_p(self) -> float | None: ...
-    @property
-    def min_p(self) -> float | None: ...
-    @property
-    def repetition_penalty(self) -> float | None: ...
 
 
 class ServeSettings(ClusterSettings):
@@ -167,6 +111,7 @@ class ServeSettings(ClusterSettings):
     )
 
 
+@with_sampling_flags
 class GenerateSettings(ClientSettings):
     """Continue a prompt: stream the text to stdout, then print to stderr what it cost.
 
@@ -182,14 +127,6 @@ class GenerateSettings(ClientSettings):
     chat: bool = Field(False, description="send the prompt as a chat message of the user")
     max_new_tokens: PositiveInt | None = Field(
         None, le=MAX_UINT32, description="most tokens to generate"
-    )
-    temperature: Temperature = None
-    top_p: TopP = None
-    top_k: TopK = None
-    min_p: MinP = None
-    repetition_penalty: RepetitionPenalty = None
-    seed: int | None = Field(
-        None, ge=0, le=MAX_UINT64, description="seed of the draws; else a random one"
     )
     stop: Annotated[list[str], Whole] = Field(
         [], description="end before this text; may be given several times"

@@ -11,10 +11,12 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from services.gateway.chat_templates import ChosenTemplate, choose_chat_template
-from services.metadata.fields import Fields, Range
-from services.metadata.generation import Recommendation, SamplingDefaults, read_recommendation
+from services.metadata.fields import Fields
+from services.metadata.generation import Recommendation, read_recommendation
 from services.metadata.names import model_name
 from services.metadata.refusals import UnusableModel, in_one_line
+from services.wire.ranges import Range
+from services.wire.sampling import Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class TextCheckpoint:
     model_type: str
     vocab_size: int
     eos_token_ids: tuple[int, ...]
-    sampling: SamplingDefaults
+    sampling: Sampling
     # Only where the checkpoint asks for it and its tokenizer does not do so by itself.
     adds_bos_token_id: int | None
     # By name (`bos_token`, …), as chat templates know them.

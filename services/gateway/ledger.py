@@ -13,6 +13,7 @@ from services.gateway.sequence import Finish, Sequence, Token
 from services.gateway.waiting import Room
 from services.runtime.failures import failure_of
 from services.wire.errors import Unavailable
+from services.wire.sampling import write_sampling
 
 logger = logging.getLogger(__name__)
 
@@ -151,20 +152,10 @@ def _is_refused(finish: pb.SequenceFinish) -> bool:
 
 def _request(number: int, sequence: Sequence) -> pb.SequenceRequest:
     order = sequence.order
-    sampling = order.sampling
     return pb.SequenceRequest(
         sequence=number,
         prompt_token_ids=order.prompt_token_ids,
-        sampling=common_pb2.SamplingParameters(
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            seed=sampling.seed,
-            repetition_penalty=None
-            if sampling.repetition_penalty == 1.0
-            else sampling.repetition_penalty,
-        ),
+        sampling=write_sampling(order.sampling),
         max_new_tokens=order.max_new_tokens,
         stop_token_ids=order.stop_token_ids,
         return_routed_experts=order.return_routed_experts,

@@ -2,24 +2,16 @@
 
 import random
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.checkpoint import TextCheckpoint
-from services.gateway.sequence import Sampling
 from services.gateway.tokeniser import ChatPrompt, Prompt, TextPrompt, TokenPrompt
-from services.metadata.fields import Range
-from services.metadata.generation import PENALTIES, SHARES, TEMPERATURES, SamplingDefaults
 from services.wire.errors import InvalidRequest, NotFound
 from services.wire.quoting import quoted
+from services.wire.sampling import Sampling, read_sampling
 
-SAMPLING_RANGES = {
-    "temperature": TEMPERATURES,
-    "top_p": Range(0, 1, is_above=True),
-    "min_p": SHARES,
-    "repetition_penalty": PENALTIES,
-}
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_CHARACTERS = 512
 MAX_STOP_TOKENS = 64
@@ -172,24 +164,8 @@ def new_tokens_within(
     return wanted
 
 
-def _sampling(asked: common_pb2.SamplingParameters, defaults: SamplingDefaults) -> Sampling:
-    sampling = Sampling(
-        temperature=asked.temperature if asked.HasField("temperature") else defaults.temperature,
-        top_k=asked.top_k if asked.HasField("top_k") else defaults.top_k,
-        top_p=asked.top_p if asked.HasField("top_p") else defaults.top_p,
-        min_p=asked.min_p if asked.HasField("min_p") else defaults.min_p,
-        seed=asked.seed if asked.HasField("seed") else random.getrandbits(SEED_BITS),
-        repetition_penalty=(
-            asked.repetition_penalty
-            if asked.HasField("repetition_penalty")
-            else defaults.repetition_penalty
-        ),
-    )
-    for name, allowed in SAMPLING_RANGES.items():
-        value = getattr(sampling, name)
-        if not allowed.holds(value):
-            raise InvalidRequest(f"sampling.{name} is {value:g}; it must be {allowed}")
-    return sampling
+def _sampling(asked: common_pb2.SamplingParameters, recommended: Sampling) -> Sampling:
+    return read_sampling(asked, replace(recommended, seed=random.getrandbits(SEED_BITS)))
 
 
 def _stop_strings(stop_strings: Collection[str]) -> tuple[str, ...]:

@@ -10,22 +10,11 @@ from moesaic.v1 import common_pb2, router_pb2
 from services.gateway.admission import Place
 from services.gateway.deadline import Deadline
 from services.wire.errors import ServingError
+from services.wire.sampling import Sampling
 
 # A client that stopped reading for a while gets what has gathered in messages of a size that can be
 # sent.
 MAX_PORTION = 256
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn, every value decided."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    seed: int
-    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -3,40 +3,13 @@ refused by its name.
 """
 
 import json
-import math
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from services.metadata.refusals import UnusableModel, in_one_line
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers from `least` to `most`, without `least` where `is_above`."""
-
-    least: float = -math.inf
-    most: float = math.inf
-    is_above: bool = False
-
-    def holds(self, value: int | float) -> bool:
-        """Whether the value is finite and in the range; of an integer of any size, too."""
-        is_finite = isinstance(value, int) or math.isfinite(value)
-        return (
-            is_finite
-            and self.least <= value <= self.most
-            and not (self.is_above and value == self.least)
-        )
-
-    def __str__(self) -> str:
-        if self.is_above:
-            return f"above {self.least:g} and at most {self.most:g}"
-        if self.most < math.inf:
-            return f"from {self.least:g} to {self.most:.15g}"
-        return f"of at least {self.least:g}" if self.least > -math.inf else ""
-
+from services.wire.ranges import Range
 
 ANY = Range()
 

@@ -4,38 +4,31 @@ understands it.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
-from services.metadata.fields import Fields, Range
+from services.metadata.fields import Fields
+from services.wire.ranges import Range
+from services.wire.sampling import (
+    DEFAULTS,
+    PARAMETERS,
+    RECOMMENDABLE,
+    SHARES,
+    Sampling,
+    is_whole,
+)
 
-Number = TypeVar("Number", int, float)
-
-# What a request may ask for, too.
-TEMPERATURES = Range(0, 100)
-SHARES = Range(0, 1)
-PENALTIES = Range(0, 100, is_above=True)
-MAX_TOP_K = 2**32 - 1
-
-
-@dataclass(frozen=True)
-class SamplingDefaults:
-    """How tokens are drawn where a request does not say it; without a recommendation nothing is
-    filtered.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+# What the file may say besides what a request may: -1 is what other engines write for no limit, and
+# the most likely token is left of a share of 0, as of anything next to it.
+WIDER = {"top_k": Range(-1), "top_p": SHARES}
+MAX_TOP_K = int(PARAMETERS["top_k"].allowed.most)
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """What a checkpoint's author would have generation be."""
 
-    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    sampling: Sampling = DEFAULTS
     stop_strings: tuple[str, ...] = ()
 
 
@@ -51,23 +44,23 @@ def read_recommendation(generation: Fields) -> Recommendation:
     _refuse_what_is_not_done(generation)
     for limit in ("max_length", "max_new_tokens"):
         generation.whole(limit, Range(0))
-    temperature = _or(generation.number("temperature", TEMPERATURES), 1.0)
-    top_p = _or(generation.number("top_p", SHARES), 1.0)
-    sampling = SamplingDefaults(
-        temperature=temperature if generation.flag("do_sample") else 0.0,
-        # -1 is what other engines write for 0.
-        top_k=min(max(0, _or(generation.whole("top_k", Range(-1)), 0)), MAX_TOP_K),
-        top_p=max(
-            top_p, sys.float_info.min
-        ),  # of 0 the most likely token is left, as of anything next to it
-        min_p=_or(generation.number("min_p", SHARES), 0.0),
-        repetition_penalty=_or(generation.number("repetition_penalty", PENALTIES), 1.0),
+    return Recommendation(_sampling(generation), generation.texts("stop_strings"))
+
+
+def _sampling(generation: Fields) -> Sampling:
+    stated: dict[str, Any] = {}
+    for name, parameter in RECOMMENDABLE.items():
+        read = generation.whole if is_whole(name) else generation.number
+        value = read(name, WIDER.get(name, parameter.allowed))
+        if value is not None:
+            stated[name] = value
+    sampling = replace(DEFAULTS, **stated)
+    return replace(
+        sampling,
+        temperature=sampling.temperature if generation.flag("do_sample") else 0.0,
+        top_k=min(max(0, sampling.top_k), MAX_TOP_K),
+        top_p=max(sampling.top_p, sys.float_info.min),
     )
-    return Recommendation(sampling, generation.texts("stop_strings"))
-
-
-def _or(value: Number | None, default: Number) -> Number:
-    return default if value is None else value
 
 
 def _refuse_what_is_not_done(generation: Fields) -> None:

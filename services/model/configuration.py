@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from services.metadata.fields import Fields, Range
+from services.metadata.fields import Fields
 from services.model.encodings import check_quantisation
 from services.model.refusals import UnusableModel, in_one_line, refuse_configuration
 from services.model.tensor_files import TensorFiles
+from services.wire.ranges import Range
 
 LAYERS = Range(1, 1_000)
 COMPUTE_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
-from services.metadata.fields import Fields, Range
+from services.metadata.fields import Fields
 from services.model.refusals import UnusableModel
+from services.wire.ranges import Range
 
 MAX_TOKENS = 2**32 - 1  # that can be said on the wire
 

@@ -4,32 +4,19 @@ logits alone.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from services.model.repetition import Repetition
+from services.wire.sampling import Sampling
 
 # Nearly all of the probability lies in so many tokens, and to find them is cheap where to sort all
 # is not.
 NUM_CANDIDATES = 64
 # Sums of a vocabulary's probabilities in two orders differ by less than this share.
 ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a sequence's tokens are drawn; the fields mean what `SamplingParameters` in common.proto
-    says.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int = 0
-    repetition_penalty: float = 1.0
 
 
 def uniform(seed: int, position: int) -> float:

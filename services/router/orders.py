@@ -1,15 +1,10 @@
 """Checks a gateway's sequence request and turns it into an order."""
 
-import math
-
-from moesaic.v1 import common_pb2, router_pb2
-from services.model.sampler import Sampling
+from moesaic.v1 import router_pb2
 from services.router.engine.sequence import Order, TraceDetail
 from services.runtime.span_writing import SpanRef
 from services.wire.errors import InvalidRequest
-
-MAX_TEMPERATURE = 100.0
-MAX_PENALTY = 100.0
+from services.wire.sampling import read_complete_sampling
 
 
 def order_of(request: router_pb2.SequenceRequest, vocab_size: int) -> Order:
@@ -29,7 +24,7 @@ def order_of(request: router_pb2.SequenceRequest, vocab_size: int) -> Order:
     trace = request.trace
     return Order(
         prompt=prompt,
-        sampling=_sampling(request.sampling),
+        sampling=read_complete_sampling(request.sampling),
         max_new_tokens=request.max_new_tokens,
         stop_token_ids=frozenset(request.stop_token_ids),
         return_routed_experts=request.return_routed_experts,
@@ -45,33 +40,3 @@ def _trace_detail(number: int) -> TraceDetail:
         raise InvalidRequest(
             f"trace_detail is {number}; it must be from 0 to {max(TraceDetail)}"
         ) from error
-
-
-def _sampling(parameters: common_pb2.SamplingParameters) -> Sampling:
-    for field in ("temperature", "top_k", "top_p", "min_p", "seed"):
-        if not parameters.HasField(field):
-            raise InvalidRequest(f"sampling.{field} is not set")
-    sampling = Sampling(
-        parameters.temperature,
-        parameters.top_k,
-        parameters.top_p,
-        parameters.min_p,
-        parameters.seed,
-        parameters.repetition_penalty if parameters.HasField("repetition_penalty") else 1.0,
-    )
-    _check(
-        "temperature",
-        sampling.temperature,
-        0.0 <= sampling.temperature <= MAX_TEMPERATURE,
-        "from 0 to 100",
-    )
-    _check("top_p", sampling.top_p, 0.0 < sampling.top_p <= 1.0, "above 0 and at most 1")
-    _check("min_p", sampling.min_p, 0.0 <= sampling.min_p <= 1.0, "from 0 to 1")
-    penalty = sampling.repetition_penalty
-    _check("repetition_penalty", penalty, 0.0 < penalty <= MAX_PENALTY, "above 0 and at most 100")
-    return sampling
-
-
-def _check(field: str, value: float, is_allowed: bool, allowed: str) -> None:
-    if not is_allowed or not math.isfinite(value):
-        raise InvalidRequest(f"sampling.{field} is {value}; it must be {allowed}")

@@ -38,7 +38,7 @@ class Overloaded(ServingError):
 
 
 class BadState(ServingError):
-    """What the call needs does not hold: another checkpoint, too little memory in the cluster, an
+    """What the call needs does not hold: another checkpoint, a service that is not there, an
     unusable model.
     """
 

@@ -11,8 +11,8 @@ from tokenizers import processors
 from services.gateway.checkpoint import read_checkpoint
 from services.gateway.settings import EMBEDDED_MODEL
 from services.gateway.tokeniser import ChatPrompt, TextPrompt, Tokeniser
-from services.metadata.generation import SamplingDefaults
 from services.wire.errors import BadState
+from services.wire.sampling import Sampling
 
 TEXT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -146,7 +146,7 @@ def test_a_bos_token_that_the_model_does_not_have_is_not_added_to_every_prompt(
 def test_without_recommendations_nothing_but_stop_tokens_is_taken(directory: Path) -> None:
     change(directory, "generation_config.json", eos_token_id=3, num_beams=4, stop_strings=["x"])
     checkpoint = read_checkpoint(directory, takes_recommendations=False)
-    assert (checkpoint.sampling, checkpoint.stop_strings) == (SamplingDefaults(), ())
+    assert (checkpoint.sampling, checkpoint.stop_strings) == (Sampling(), ())
     assert checkpoint.eos_token_ids == (3, 0)
 
 

@@ -102,11 +102,7 @@ async def test_what_the_checkpoint_recommends_fills_in_what_a_request_leaves_ope
             sampling=common_pb2.SamplingParameters(temperature=0.5, min_p=0, repetition_penalty=1)
         )
         asked = (await router.next_sequence()).sampling
-        assert (asked.temperature, asked.min_p, asked.HasField("repetition_penalty")) == (
-            0.5,
-            0,
-            False,
-        )
+        assert (asked.temperature, asked.min_p, asked.repetition_penalty) == (0.5, 0, 1)
     router = RouterDouble(answer=ids(" ab"))
     async with running_gateway(router, model=tmp_path) as client:
         deltas, completion = await client.complete()
@@ -116,7 +112,7 @@ async def test_what_the_checkpoint_recommends_fills_in_what_a_request_leaves_ope
 async def test_set_parameters_reach_the_router_as_they_are() -> None:
     router = RouterDouble(answer=ids(" x"))
     sampling = common_pb2.SamplingParameters(
-        temperature=0, top_k=5, top_p=0.5, min_p=0.1, seed=2**64 - 1
+        temperature=0, top_k=5, top_p=0.5, min_p=0.1, seed=2**64 - 1, repetition_penalty=1.5
     )
     stop = common_pb2.StopConditions(max_new_tokens=3, stop_token_ids=[7], ignore_eos=True)
     async with running_gateway(router) as client:

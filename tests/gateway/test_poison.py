@@ -16,9 +16,10 @@ from services.gateway.deadline import Deadline
 from services.gateway.detokeniser import Detokeniser
 from services.gateway.ledger import StreamLedger
 from services.gateway.requests import CheckedRequest, RequestReader
-from services.gateway.sequence import Order, Sampling
+from services.gateway.sequence import Order
 from services.gateway.sequence import Sequence as GatewaySequence
 from services.gateway.tokeniser import Tokeniser
+from services.wire.sampling import Sampling
 from tests.gateway.gateway_client import Client, failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble, finished, token
 

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from services.gateway.admission import Admission
 from services.gateway.deadline import Deadline
-from services.gateway.sequence import Order, Sampling, Sequence
+from services.gateway.sequence import Order, Sequence
 from services.gateway.waiting import Room, WaitingQueue
+from services.wire.sampling import Sampling
 
 NEVER = Deadline(float("inf"))
 ADMISSION = Admission(max_requests=10_000, max_tokens=10**9)

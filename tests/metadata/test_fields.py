@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.metadata.fields import Fields, Range
+from services.metadata.fields import Fields
 from services.metadata.refusals import UnusableModel
+from services.wire.ranges import Range
 
 SHARE = Range(0, 1)
 

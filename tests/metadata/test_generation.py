@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from services.metadata.fields import Fields
-from services.metadata.generation import Recommendation, SamplingDefaults, read_recommendation
+from services.metadata.generation import Recommendation, read_recommendation
 from services.metadata.refusals import UnusableModel
+from services.wire.sampling import Sampling
 
 
 def recommended(**fields: Any) -> Recommendation:
@@ -21,7 +22,7 @@ def test_what_is_recommended_is_taken() -> None:
         "min_p": 0.05,
         "repetition_penalty": 1.1,
     }
-    assert recommended(do_sample=True, **values).sampling == SamplingDefaults(**values)
+    assert recommended(do_sample=True, **values).sampling == Sampling(**values)
     assert recommended(do_sample=True, stop_strings="END").stop_strings == ("END",)
     assert recommended(do_sample=True, stop_strings=["a", "b"]).stop_strings == ("a", "b")
 
@@ -35,7 +36,7 @@ def test_numbers_are_understood_however_they_are_written() -> None:
     sampling = recommended(
         do_sample=True, temperature=1, top_k=20.0, top_p=1, min_p=0, repetition_penalty=1
     ).sampling
-    assert sampling == SamplingDefaults(top_k=20)
+    assert sampling == Sampling(top_k=20)
     assert (
         recommended(do_sample=True, top_k=10**12).sampling.top_k == 2**32 - 1
     )  # keeps all, and can be sent
@@ -49,11 +50,11 @@ def test_a_model_that_does_not_say_that_it_samples_is_greedy(
     sampling = recommended(**do_sample, temperature=0.9, top_k=20, repetition_penalty=1.05).sampling
     # The rest is for a request that asks for a temperature; the penalty counts for greedy ones,
     # too.
-    assert sampling == SamplingDefaults(temperature=0, top_k=20, repetition_penalty=1.05)
+    assert sampling == Sampling(temperature=0, top_k=20, repetition_penalty=1.05)
 
 
 def test_a_file_that_says_nothing_recommends_nothing() -> None:
-    assert recommended() == Recommendation(SamplingDefaults())
+    assert recommended() == Recommendation(Sampling())
 
 
 @pytest.mark.parametrize(
@@ -117,4 +118,4 @@ def test_what_would_draw_other_tokens_is_refused_with_a_way_out(field: str) -> N
         with pytest.raises(UnusableModel, match=rf"{field} is .*--generation-config=ignore"):
             recommended(do_sample=True, **{field: value})
     for value in (None, *neutral):
-        assert recommended(do_sample=True, **{field: value}).sampling == SamplingDefaults()
+        assert recommended(do_sample=True, **{field: value}).sampling == Sampling()

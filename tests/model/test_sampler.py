@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from services.model.repetition import Repetition
-from services.model.sampler import Sampling, are_finite, draw, draw_all, uniform
+from services.model.sampler import are_finite, draw, draw_all, uniform
+from services.wire.sampling import Sampling
 
 
 def logits(seed: int, size: int = 64) -> torch.Tensor:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from services.model.kv_cache import KvCache, LayerShape
-from services.model.sampler import Sampling
 from services.router.engine.engine import Engine
 from services.router.engine.greenlets import await_
 from services.router.engine.scheduler import Scheduler
@@ -20,6 +19,7 @@ from services.router.engine.step import Step
 from services.router.engine.tracing import TracePolicy
 from services.router.lanes.choice import Evidence, FixedLanes, LaneChoice, Lanes, Why
 from services.router.lanes.times import StepSeen
+from services.wire.sampling import Sampling
 
 VOCAB = 16
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from services.model.sampler import Sampling
 from services.router.engine.scheduler import ScheduledTokens
 from services.router.engine.sequence import Order, Sequence
 from services.router.engine.spans import CallSpan, LayerSpans, StepSpans
@@ -20,6 +19,7 @@ from services.router.times.receipt import ReplyTimes, SequenceReceipt
 from services.wire.errors import ServingError
 from services.wire.frames import decode_request, decode_response, encode_reply
 from services.wire.received import ReceivedFrame, ReceivedReply
+from services.wire.sampling import Sampling
 
 HIDDEN = 8
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from services.model.sampler import Sampling
 from services.router.engine.greenlets import await_
 from services.router.engine.sequence import EndReason
 from services.router.engine.step import Step
 from services.router.lanes.choice import FixedLanes
 from services.wire.errors import Unavailable
+from services.wire.sampling import Sampling
 from tests.router.scripted_engine import VOCAB, Heard, RestlessLanes, ScriptedTrunk, engine, order
 
 

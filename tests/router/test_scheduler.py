@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.model.block_table import BLOCK_TOKENS, BlockPool
-from services.model.sampler import Sampling
 from services.router.engine.scheduler import Scheduler
 from services.router.engine.sequence import EndReason, Order, Sequence
 from services.router.times.receipt import SequenceReceipt
 from services.wire.errors import InvalidRequest, Overloaded
+from services.wire.sampling import Sampling
 
 
 def sequence(number: int, prompt: int, new: int) -> Sequence:

@@ -4,13 +4,13 @@ layers.
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from services.model.sampler import Sampling
 from services.router.engine.sequence import EndReason, Order, Sequence, TraceDetail
 from services.router.engine.spans import NO_SPANS, StepSpans, spans_of_step
 from services.router.engine.tracing import BURST_NANOS, LEAST_STEPS, LayerShare, TracePolicy
 from services.router.times.receipt import Parts, ReplyTimes, SequenceReceipt
 from services.runtime.span_writing import SpanRef
 from services.wire.errors import Unavailable
+from services.wire.sampling import Sampling
 from tests.recorded_spans import RecordedSpans, attributes_of, recorded_spans
 
 REQUEST, STEP, LAYER = TraceDetail.REQUEST, TraceDetail.STEP, TraceDetail.LAYER

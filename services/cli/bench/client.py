@@ -10,9 +10,9 @@ from moesaic.v1 import generation_pb2, generation_pb2_grpc
 from services.cli.bench.prompts import BenchPrompt
 from services.cli.bench.sample import NANOS_PER_SECOND, RequestFailure, Sample
 from services.cli.bench.settings import BenchSettings
-from services.cli.request import say_sampling
-from services.cli.settings import MAX_UINT64
+from services.cli.sampling_flags import say_sampling
 from services.wire.quoting import one_line
+from services.wire.sampling import MAX_SEED
 
 RETRY_AFTER = "retry-after-ms"
 DESCRIBE_SECONDS = 10.0
@@ -89,7 +89,7 @@ def build_request(
     else:
         request.text = prompt.text
     say_sampling(request, settings)
-    request.sampling.seed = (settings.seed + number) & MAX_UINT64
+    request.sampling.seed = (settings.seed + number) & MAX_SEED
     request.stop.max_new_tokens = prompt.max_new_tokens or settings.max_new_tokens
     request.stop.ignore_eos = settings.ignore_eos
     return request

@@ -15,22 +15,16 @@ from pydantic_settings import SettingsConfigDict
 
 from services.cli.bench.loads import ArrivalProcess, Bounds, ClosedLoop, OfferedLoad, OpenLoop
 from services.cli.bench.objectives import read_objectives
-from services.cli.settings import (
-    MAX_UINT32,
-    MAX_UINT64,
-    ClientSettings,
-    MinP,
-    RepetitionPenalty,
-    Temperature,
-    TopK,
-    TopP,
-)
+from services.cli.sampling_flags import with_sampling_flags
+from services.cli.settings import MAX_UINT32, ClientSettings
+from services.wire.sampling import MAX_SEED
 
 DEFAULT_CONCURRENCY = (1, 4, 16)
 DEFAULT_SECONDS = 15.0
 Rate = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 
 
+@with_sampling_flags
 class BenchSettings(ClientSettings):
     """Put load on a cluster and measure it as its clients would: latencies, throughput, refusals,
     cost.
@@ -91,15 +85,10 @@ class BenchSettings(ClientSettings):
     ignore_eos: bool = Field(
         False, description="go on past end-of-sequence tokens, so that lengths are known"
     )
-    temperature: Temperature = None
-    top_p: TopP = None
-    top_k: TopK = None
-    min_p: MinP = None
-    repetition_penalty: RepetitionPenalty = None
     seed: int = Field(
         0,
         ge=0,
-        le=MAX_UINT64,
+        le=MAX_SEED,
         description="seed of Poisson arrivals; a request draws with this plus its number",
     )
     slo: list[str] = Field(

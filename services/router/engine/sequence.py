@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from services.model.block_table import BlockTable
 from services.model.repetition import Repetition
-from services.model.sampler import Sampling
 from services.router.times.receipt import SequenceReceipt
 from services.runtime.span_writing import SpanRef
 from services.wire.errors import ServingError
+from services.wire.sampling import Sampling
 
 
 class TraceDetail(enum.IntEnum):

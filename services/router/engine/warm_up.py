@@ -2,10 +2,10 @@
 
 import asyncio
 
-from services.model.sampler import Sampling
 from services.router.engine.engine import Engine
 from services.router.engine.sequence import Order, Sequence
 from services.router.engine.step import Step
+from services.wire.sampling import Sampling
 
 NEW_TOKENS = 4
 SEED_TOKEN_STRIDE = 7  # spreads the prompt over the vocabulary, and with it over the experts

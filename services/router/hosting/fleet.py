@@ -96,9 +96,9 @@ class Fleet:
         """Keep the services connected and every expert hosted, until cancelled.
 
         Waits up to `wait_seconds` for every service before it distributes experts over those that
-        are there. Raises Unavailable when a name stands for no address by then, and BadState when
-        what is there cannot hold the model, cannot read it, or two services claim different weights
-        for one expert.
+        are there. Raises Unavailable when a name stands for no address by then, Overloaded when
+        what is there cannot hold the model, and BadState when it cannot read it, or two services
+        claim different weights for one expert.
         """
         deadline = asyncio.get_running_loop().time() + wait_seconds
         await self.members.find(wait_seconds)

@@ -66,7 +66,7 @@ class Keeper:
         self._told = ""
 
     async def run(self) -> None:
-        """Keep until cancelled. Raises BadState when the start cannot succeed."""
+        """Keep until cancelled. Raises ServingError when the start cannot succeed."""
         async with asyncio.TaskGroup() as loads:
             while True:
                 await self._changed.wait(self._look(loads))

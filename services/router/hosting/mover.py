@@ -16,7 +16,8 @@ from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import WantedHosting
 from services.router.planning.host import Host
 from services.router.planning.moves import MAX_BATCH, Changes, next_changes
-from services.router.planning.targets import Target, check_target
+from services.router.planning.target_check import check_target
+from services.router.planning.targets import Target
 from services.runtime.failures import leaves
 from services.runtime.notice import Notice
 from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
@@ -101,7 +102,6 @@ class Mover:
             present = {host.address: host.is_draining for host in hosts}
             if present != planned_for:  # somebody came, went, or is about to go
                 target, planned_for = move.operation.goal.target(hosts, self._wanted), present
-                _check_present(target, hosts)
             changes = next_changes(
                 hosts, target, max_batch=MAX_BATCH if move.is_urgent else EASY_BATCH
             )
@@ -244,12 +244,3 @@ class _Move:
         self.operation.report(
             OperationProgress(phase, self.num_done, self.num_done + changes.num_left)
         )
-
-
-def _check_present(target: Target, hosts: Sequence[Host]) -> None:
-    present = {host.address for host in hosts}
-    lost = sorted(
-        address for address, experts in target.items() if experts and address not in present
-    )
-    if lost:
-        raise Unavailable(f"expert service {lost[0]} was lost")

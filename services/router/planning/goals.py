@@ -3,13 +3,11 @@ asked for.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from services.router.planning.host import Host
 from services.router.planning.targets import Target, even_target, missing_replicas, without
-from services.wire.errors import BadState, Overloaded
 from services.wire.expert_key import ExpertKey
 
 
@@ -69,17 +67,7 @@ class Even(Goal):
 
     def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """Even, with few moves from what is hosted."""
-        absent = next(
-            (host.address for host in hosts if not host.takes and not host.is_draining), None
-        )
-        if absent is not None:
-            raise BadState(
-                f"expert service {absent} does not answer, or its checkpoint has changed; wait "
-                "until it does, start it "
-                "again, or drain it"
-            )
-        with _lack_of_memory():
-            return even_target(wanted.experts, hosts, wanted.coverage)
+        return even_target(wanted.experts, hosts, wanted.coverage)
 
     def __str__(self) -> str:
         return "an even placement"
@@ -99,10 +87,7 @@ class Without(Goal):
 
     def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """What is hosted, its experts moved to the others."""
-        if self.address not in {host.address for host in hosts}:
-            raise BadState(f"there is no expert service {self.address}, or it does not answer")
-        with _lack_of_memory():
-            return without(self.address, wanted.experts, hosts, wanted.coverage)
+        return without(self.address, wanted.experts, hosts, wanted.coverage)
 
     def __str__(self) -> str:
         return f"a placement without {self.address}"
@@ -136,12 +121,3 @@ class Trimmed(Goal):
 
     def __str__(self) -> str:
         return "a placement without surplus replicas"
-
-
-@contextmanager
-def _lack_of_memory() -> Iterator[None]:
-    """Whatever else could be wrong has been looked at before."""
-    try:
-        yield
-    except BadState as error:
-        raise Overloaded(str(error)) from error

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from services.router.planning.host import Host
-from services.wire.errors import BadState
+from services.router.planning.target_check import check_served, check_services
+from services.wire.errors import BadState, Overloaded
 from services.wire.expert_key import ExpertKey
 
 # experts of one load: they become ready together, and the next load is planned with what is known
@@ -43,37 +44,18 @@ def next_changes(
     address without an entry in `target` is to host nothing. At every moment each service stays
     within its slots, and every expert with a ready replica keeps one: an expert leaves a service
     when all its replicas of the target are ready, or, where full services would wait for each other
-    for ever, when one other replica is. Raises BadState when the target cannot be reached, naming
-    what lacks: a service, or a free slot.
+    for ever, when one other replica is.
+
+    Raises what `check_services` and `check_served` do, BadState when a service that lacks experts
+    takes none at present, and Overloaded when no slot is free.
     """
-    _check_reachable(hosts, target)
+    check_services(target, hosts)
     way = _Way(hosts, target)
     loads, unloads = way.loads(max_batch), way.unloads()
     is_waiting = any(host.loading or host.retiring for host in hosts)
     if way.num_left and not (loads or unloads or is_waiting):
         loads, unloads = way.out_of_deadlock()
     return Changes(loads, unloads, way.num_left)
-
-
-def _check_reachable(hosts: Sequence[Host], target: Mapping[str, Set[ExpertKey]]) -> None:
-    there = {host.address: host for host in hosts}
-    for address, wanted in target.items():
-        host = there.get(address)
-        if wanted and host is None:
-            raise BadState(f"expert service {address} is not there")
-        if wanted and host is not None and host.is_draining:
-            raise BadState(f"expert service {address} is draining and takes no experts")
-        if host is not None and (refused := wanted & host.refused):
-            layer, expert = min(refused)
-            raise BadState(
-                f"expert service {address} has read another checkpoint: it cannot host expert "
-                f"{expert} of layer {layer}"
-            )
-        if host is not None and len(wanted) > host.num_slots:
-            raise BadState(
-                f"expert service {address} is to host {len(wanted)} experts and has "
-                f"{host.num_slots} slots"
-            )
 
 
 class _Way:
@@ -91,8 +73,7 @@ class _Way:
             host.address: (host.hosted | host.refused) - wanted[host.address] for host in hosts
         }
         self._unready = set[ExpertKey]().union(*unready.values())
-        if lost := set[ExpertKey]().union(*self._surplus.values()).difference(*wanted.values()):
-            raise BadState(f"expert {min(lost)[1]} of layer {min(lost)[0]} is to be on no service")
+        check_served(chain.from_iterable(self._surplus.values()), wanted)
         self.num_left = sum(
             len(unready[host.address])
             + len(self._surplus[host.address])
@@ -142,7 +123,7 @@ class _Way:
         refuge = max(taking, key=lambda host: host.num_free)
         if refuge.num_free > 0:
             return {refuge.address: [min(self._surplus[full[0].address])]}, {}
-        raise BadState(
+        raise Overloaded(
             f"no expert service has a free slot: {full[0].address} can neither load an expert nor "
             "let one go; "
             "raise expert_memory or add a service"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.router.planning.draft import Draft
 from services.router.planning.strategy import Proposal
-from services.router.planning.targets import check_target
+from services.router.planning.target_check import check_target
 from services.wire.expert_key import ExpertKey
 
 

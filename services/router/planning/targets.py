@@ -1,9 +1,7 @@
 """Which service is to host which expert: pure policy over what services host and can hold."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 
@@ -16,7 +14,8 @@ from services.router.planning.even import (
     shared_experts,
 )
 from services.router.planning.host import Host
-from services.wire.errors import BadState, NotFound, Overloaded
+from services.router.planning.target_check import absent, too_little_memory
+from services.wire.errors import BadState, Overloaded
 from services.wire.expert_key import ExpertKey
 
 Target = dict[str, set[ExpertKey]]  # what each service is to host in the end, by address
@@ -33,7 +32,7 @@ class Missing:
 
     loads: dict[str, list[ExpertKey]]
     num_uncovered: int
-    shortage: BadState | None = None
+    shortage: Overloaded | None = None
 
 
 def missing_replicas(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: int) -> Missing:
@@ -59,7 +58,7 @@ def missing_replicas(experts: Sequence[ExpertKey], hosts: Sequence[Host], covera
     return Missing(
         {address: keys for address, keys in spread.given.items() if keys},
         int((spread.num_replicas < coverage).sum()),
-        _shortage(len(unplaced), spread.hosts) if len(unplaced) else None,
+        too_little_memory(len(unplaced), spread.hosts) if len(unplaced) else None,
     )
 
 
@@ -68,13 +67,16 @@ def even_target(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: i
     is hosted.
 
     Each expert is on `coverage` services, or fewer where memory or services do not suffice;
-    draining services are left out. Every layer has the same number of experts. Raises BadState when
-    the experts do not fit once, or when a service that is not draining takes none at present.
+    draining services are left out. Every layer has the same number of experts.
+
+    Raises Overloaded when the experts do not fit once, BadState when a service that is not draining
+    takes none at present.
     """
     for host in hosts:
         if not host.takes and not host.is_draining:
             raise BadState(
-                f"{host.address} takes no experts at present; wait until it does, or drain it"
+                f"expert service {host.address} takes no experts at present: it does not answer, "
+                "or its checkpoint has changed; wait until it does, start it again, or drain it"
             )
     used = sorted((host for host in hosts if not host.is_draining), key=_by_address)
     rooms = _rooms(used, len(experts))
@@ -82,7 +84,7 @@ def even_target(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: i
     if rooms.sum() < len(experts):
         rooms = np.array([min(host.num_slots, len(experts)) for host in used], dtype=np.int64)
     if rooms.sum() < len(experts):
-        raise _shortage(len(experts) - int(rooms.sum()), used)
+        raise too_little_memory(len(experts) - int(rooms.sum()), used)
     by_layer = _by_layer(experts)
     rows = _rows(experts, [host.hosted | host.loading for host in used])
     hosted = np.stack([rows[:, columns].sum(axis=1) for columns in by_layer], axis=1)
@@ -106,10 +108,11 @@ def without(
     """What is hosted now, but for the service at `address`, whose experts go to the others; nothing
     else moves.
 
-    Raises BadState when there is no such service, or the others do not hold the experts.
+    Raises BadState when there is no such service, Overloaded when the others do not hold the
+    experts.
     """
     if address not in {host.address for host in hosts}:
-        raise BadState(f"there is no expert service {address}")
+        raise absent(address)
     left = [replace(host, is_draining=True) if host.address == address else host for host in hosts]
     missing = missing_replicas(experts, left, coverage)
     if missing.shortage is not None:
@@ -120,46 +123,6 @@ def without(
         else {*host.hosted, *host.loading, *missing.loads.get(host.address, ())}
         for host in left
     }
-
-
-def check_target(
-    target: Mapping[str, Set[ExpertKey]],
-    experts: Sequence[ExpertKey],
-    hosts: Sequence[Host],
-    coverage: int,
-    *,
-    force: bool = False,
-) -> None:
-    """Refuse a target that must not be carried out; `force` allows fewer replicas than `coverage`,
-    though never none.
-
-    Raises BadState for an address that is not there or is draining, an expert on no service, or on
-    fewer than `coverage`; NotFound for an expert that the model does not have; Overloaded for more
-    experts than slots.
-    """
-    known, by_address = set(experts), {host.address: host for host in hosts}
-    for address, keys in target.items():
-        if unknown := keys - known:
-            raise NotFound(f"the model has no {_name(min(unknown))}, which {address} is to host")
-        if address not in by_address:
-            raise BadState(f"there is no expert service {address}")
-        host = by_address[address]
-        if keys and host.is_draining:
-            raise BadState(f"{address} is draining and takes no experts")
-        if len(keys) > host.num_slots:
-            raise Overloaded(
-                f"{address} is to host {len(keys)} experts; it has memory for {host.num_slots}"
-            )
-    replicas = Counter(chain.from_iterable(target.values()))
-    unhosted = [key for key in experts if not replicas[key]]
-    if unhosted:
-        raise BadState(f"{_some(unhosted)} would be on no service")
-    uncovered = [key for key in experts if replicas[key] < coverage]
-    if uncovered and not force:
-        raise BadState(
-            f"{_some(uncovered)} would have fewer than {coverage} replicas; force carries it out "
-            "even so"
-        )
 
 
 class _Spread:
@@ -226,16 +189,6 @@ def _rooms(hosts: Sequence[Host], num_experts: int) -> Counts:
     return np.where(slots < num_experts, slots - 1, num_experts)
 
 
-def _shortage(num_unplaced: int, hosts: Sequence[Host]) -> BadState:
-    taking = [host for host in hosts if host.takes and not host.is_draining]
-    return BadState(
-        f"too little expert memory in the cluster: {num_unplaced} experts find no place, "
-        f"{len(taking)} services that "
-        f"take experts have memory for {sum(host.num_slots for host in taking)}; raise "
-        "expert_memory or add services"
-    )
-
-
 def _divided(total: int, preferred: Counts) -> Counts:
     """`total` in equal parts; what does not divide goes where `preferred` is greatest."""
     base, extra = divmod(total, len(preferred))
@@ -261,11 +214,3 @@ def _rows(experts: Sequence[ExpertKey], hosted: Sequence[Set[ExpertKey]]) -> Pla
 
 def _by_address(host: Host) -> str:
     return host.address
-
-
-def _name(key: ExpertKey) -> str:
-    return f"expert {key[1]} of layer {key[0]}"
-
-
-def _some(keys: Sequence[ExpertKey]) -> str:
-    return _name(keys[0]) + (f" and {len(keys) - 1} others" if len(keys) > 1 else "")

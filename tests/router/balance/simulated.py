@@ -15,7 +15,8 @@ from services.router.load.watch import RoutingWatch
 from services.router.planning.goals import WantedHosting
 from services.router.planning.host import Host
 from services.router.planning.moves import next_changes
-from services.router.planning.targets import check_target, even_target
+from services.router.planning.target_check import check_target
+from services.router.planning.targets import even_target
 from services.router.settings import RouterSettings
 
 NUM_LAYERS, NUM_EXPERTS, NUM_PAIRS = 2, 16, 32

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.router.planning.host import Host
 from services.router.planning.moves import Changes, next_changes
 from services.router.planning.targets import Target
-from services.wire.errors import BadState
+from services.wire.errors import BadState, Overloaded, ServingError
 from services.wire.expert_key import ExpertKey
 
 A, B, C = (0, 0), (0, 1), (0, 2)
@@ -198,34 +198,43 @@ def test_a_batch_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "target", "lacks"),
+    ("hosts", "target", "error", "lacks"),
     [
-        ([Host("a", 2, {A})], {"a": {A}, "b": {A}}, "expert service b is not there"),
+        ([Host("a", 2, {A})], {"a": {A}, "b": {A}}, BadState, "there is no expert service b"),
         (
             [Host("a", 2, {A}), Host("b", 2, is_draining=True)],
             {"a": {A}, "b": {A}},
+            BadState,
             "b is draining",
         ),
         (
             [Host("a", 2, {A}), Host("b", 2, takes=False)],
             {"a": {A}, "b": {A}},
+            BadState,
             "b takes no experts at present",
         ),
-        ([Host("a", 1, {A})], {"a": {A, B}}, "a is to host 2 experts and has 1 slots"),
+        (
+            [Host("a", 1, {A})],
+            {"a": {A, B}},
+            Overloaded,
+            "a is to host 2 experts; it has memory for 1",
+        ),
         (
             [Host("a", 1, {A}), Host("b", 1, {B})],
             {"a": {B}, "b": {A}},
+            Overloaded,
             "no expert service has a free slot",
         ),
         (
             [Host("a", 1, {A}), Host("b", 1, {B})],
             {"b": {B}},
-            "expert 0 of layer 0 is to be on no service",
+            BadState,
+            "expert 0 of layer 0 would be on no service",
         ),
     ],
 )
 def test_what_cannot_be_reached_is_refused_with_what_lacks(
-    hosts: list[Host], target: Target, lacks: str
+    hosts: list[Host], target: Target, error: type[ServingError], lacks: str
 ) -> None:
-    with pytest.raises(BadState, match=lacks):
+    with pytest.raises(error, match=lacks):
         next_changes(hosts, target)

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.router.planning.goals import Even, Goal, WantedHosting, Without
 from services.router.planning.host import Host
+from services.router.planning.moves import next_changes
+from services.router.planning.target_check import check_target
 from services.router.planning.targets import (
     Target,
-    check_target,
     even_target,
     missing_replicas,
     without,
@@ -127,7 +129,7 @@ def test_an_even_target_fits_serves_everything_and_stays_as_it_is(
     hosts = [replace(host, takes=True) for host in hosts]
     used = [host for host in hosts if not host.is_draining]
     if sum(min(host.num_slots, len(EXPERTS)) for host in used) < len(EXPERTS):
-        with pytest.raises(BadState, match="too little expert memory"):
+        with pytest.raises(Overloaded, match="too little expert memory"):
             even_target(EXPERTS, hosts, coverage)
         return
     target = even_target(EXPERTS, hosts, coverage)
@@ -195,7 +197,7 @@ def test_even_is_refused_while_a_service_takes_no_experts() -> None:
 
 
 def test_a_drain_that_leaves_too_little_memory_is_refused() -> None:
-    with pytest.raises(BadState, match="14 experts find no place"):
+    with pytest.raises(Overloaded, match="14 experts find no place"):
         without("a", EXPERTS, [Host("a", 100, ALL), Host("b", 10)], 1)
     with pytest.raises(BadState, match="there is no expert service c"):
         without("c", EXPERTS, [Host("a", 100, ALL)], 1)
@@ -213,6 +215,11 @@ def test_a_drain_that_leaves_too_little_memory_is_refused() -> None:
         ({"a": ALL - {(1, 7)}}, BadState, "expert 7 of layer 1 would be on no service"),
         ({"a": ALL, "leaving": {(0, 0)}}, BadState, "leaving is draining"),
         (
+            {"a": ALL, "other": {(0, 0)}},
+            BadState,
+            "other has read another checkpoint: it cannot host expert 0 of layer 0",
+        ),
+        (
             {"a": ALL, "small": set(EXPERTS[:3])},
             Overloaded,
             "small is to host 3 experts; it has memory for 2",
@@ -228,9 +235,47 @@ def test_a_target_that_cannot_be_is_refused_even_when_forced(
         Host("b", 24),
         Host("small", 2),
         Host("leaving", 9, is_draining=True),
+        Host("other", 9, refused={(0, 0)}),
     ]
     with pytest.raises(error, match=said):
         check_target(target, EXPERTS, hosts, 1, force=force)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"a": ALL, "gone": {(0, 0)}},
+        {"a": ALL, "leaving": {(0, 0)}},
+        {"a": ALL, "other": {(0, 0)}},
+        {"a": ALL, "small": set(EXPERTS[:3])},
+        {"a": ALL - {(1, 7)}},
+    ],
+    ids=["gone", "leaving", "other weights", "small", "on no service"],
+)
+def test_a_reason_has_one_status_and_one_text_before_an_operation_and_during_it(
+    target: Target,
+) -> None:
+    hosts = [
+        Host("a", 24, ALL),
+        Host("small", 2),
+        Host("leaving", 9, is_draining=True),
+        Host("other", 9, refused={(0, 0)}),
+    ]
+    with pytest.raises(ServingError) as before:
+        check_target(target, EXPERTS, hosts, 1)
+    with pytest.raises(ServingError) as during:
+        next_changes(hosts, target)
+    assert type(before.value) is type(during.value)
+    assert str(before.value) == str(during.value)
+
+
+@pytest.mark.parametrize("goal", [Even(), Without("b")])
+def test_too_little_memory_has_one_status_whoever_finds_it(goal: Goal) -> None:
+    hosts = [Host("a", 10, set(EXPERTS[:10])), Host("b", 10, set(EXPERTS[10:20]))]
+    missing = missing_replicas(EXPERTS, hosts, 1)
+    with pytest.raises(Overloaded, match="too little expert memory"):
+        goal.target(hosts, WantedHosting(EXPERTS, 1))
+    assert isinstance(missing.shortage, Overloaded)
 
 
 def test_a_target_below_the_coverage_is_refused_unless_forced() -> None:

@@ -18,7 +18,8 @@ from services.router.planning.moves import next_changes
 from services.router.planning.plan import Plan, plan
 from services.router.planning.static import Static
 from services.router.planning.strategy import Strategy
-from services.router.planning.targets import Target, check_target, even_target
+from services.router.planning.target_check import check_target
+from services.router.planning.targets import Target, even_target
 from services.wire.errors import BadState, Overloaded
 from tests.router.hosting.drawn_clusters import clusters
 

@@ -1,0 +1,35 @@
+"""Ranges of numbers: what is in one, and how that is said to whoever gave a number that is not."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from `least` to `most`, without `least` where `is_above`."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    is_above: bool = False
+
+    def holds(self, value: int | float) -> bool:
+        """Whether the value is finite and in the range; of an integer of any size, too."""
+        is_finite = isinstance(value, int) or math.isfinite(value)
+        return (
+            is_finite
+            and self.least <= value <= self.most
+            and not (self.is_above and value == self.least)
+        )
+
+    def __str__(self) -> str:
+        least, most = number_text(self.least), number_text(self.most)
+        if self.is_above:
+            return f"above {least} and at most {most}"
+        if self.most < math.inf:
+            return f"from {least} to {most}"
+        return f"of at least {least}" if self.least > -math.inf else ""
+
+
+def number_text(value: int | float) -> str:
+    """The number in full, so that no rounding brings it into a range that it is not in."""
+    return repr(value).removesuffix(".0")

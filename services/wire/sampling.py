@@ -1,0 +1,108 @@
+"""The sampling parameters: names, defaults, limits, meanings, and their way to and from protobuf.
+
+Gateway, router, command line and docs are made from this table. A new parameter is a field of
+`SamplingParameters` in common.proto, a field here, and what the sampler does with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, get_type_hints
+
+from moesaic.v1 import common_pb2
+from services.wire.errors import InvalidRequest
+from services.wire.ranges import Range, number_text
+
+SHARES = Range(0, 1)
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What there is to say of a parameter besides its name, its type and its default."""
+
+    allowed: Range
+    meaning: str
+    # A gateway of a version before it does not send it; the default then stands in.
+    came_later: bool = False
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a sequence's tokens are drawn; by default from all tokens as likely as the model has
+    them.
+    """
+
+    temperature: Annotated[
+        float, Parameter(Range(0, 100), "divides the logits; 0 takes the most likely token")
+    ] = 1.0
+    top_k: Annotated[
+        int, Parameter(Range(0, 2**32 - 1), "keep the k likeliest tokens; 0 keeps all")
+    ] = 0
+    top_p: Annotated[
+        float,
+        Parameter(Range(0, 1, is_above=True), "keep the likeliest tokens up to this probability"),
+    ] = 1.0
+    min_p: Annotated[
+        float, Parameter(SHARES, "drop tokens below this share of the likeliest one")
+    ] = 0.0
+    seed: Annotated[int, Parameter(Range(0, MAX_SEED), "seed of the draws; else a random one")] = 0
+    repetition_penalty: Annotated[
+        float,
+        Parameter(
+            Range(0, 100, is_above=True),
+            "divides the logits of tokens that are there already",
+            came_later=True,
+        ),
+    ] = 1.0
+
+
+DEFAULTS = Sampling()
+PARAMETERS: Mapping[str, Parameter] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Sampling, include_extras=True).items()
+}
+# What a checkpoint can recommend: a seed is the request's own.
+RECOMMENDABLE = {name: PARAMETERS[name] for name in PARAMETERS if name != "seed"}
+
+
+def is_whole(name: str) -> bool:
+    """Whether the parameter's values are whole numbers."""
+    return isinstance(getattr(DEFAULTS, name), int)
+
+
+def read_sampling(
+    message: common_pb2.SamplingParameters, defaults: Sampling = DEFAULTS
+) -> Sampling:
+    """What the message says, and `defaults` for what it leaves open.
+
+    Raises InvalidRequest, naming field, value and limits.
+    """
+    sampling = replace(defaults, **_stated(message))
+    for name, parameter in PARAMETERS.items():
+        value = getattr(sampling, name)
+        if not parameter.allowed.holds(value):
+            raise InvalidRequest(
+                f"sampling.{name} is {number_text(value)}; it must be {parameter.allowed}"
+            )
+    return sampling
+
+
+def read_complete_sampling(message: common_pb2.SamplingParameters) -> Sampling:
+    """What the message says, which leaves nothing open.
+
+    Raises InvalidRequest, naming field, value and limits.
+    """
+    stated = _stated(message)
+    for name, parameter in PARAMETERS.items():
+        if name not in stated and not parameter.came_later:
+            raise InvalidRequest(f"sampling.{name} is not set")
+    return read_sampling(message)
+
+
+def write_sampling(sampling: Sampling) -> common_pb2.SamplingParameters:
+    """The message that says all of it."""
+    return common_pb2.SamplingParameters(**vars(sampling))
+
+
+def _stated(message: common_pb2.SamplingParameters) -> dict[str, Any]:
+    return {field.name: value for field, value in message.ListFields()}
