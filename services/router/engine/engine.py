@@ -24,6 +24,7 @@ from services.router.engine.trunk import Trunk
 from services.router.lanes.choice import Lanes
 from services.router.times.receipt import SequenceReceipt
 from services.runtime.failures import aside, failure_of, leave_aside
+from services.runtime.notice import Notice
 from services.wire.errors import ServingError, Unavailable
 
 # Told of each new token of a sequence, with the step that made it; after the last one `ending` is
@@ -61,7 +62,7 @@ class Engine:
         self._listeners: dict[int, Listener] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._work = [asyncio.Event() for _ in range(lanes.max_lanes)]
-        self._idle = asyncio.Event()
+        self._idle = Notice()  # a sequence has ended
         self._is_draining = False
         self.room_watchers: set[asyncio.Event] = set()  # set whenever there is more or less room
         self._account = StepAccount(tracing, StepMetrics(scheduler, cache), self._lanes)
@@ -98,7 +99,6 @@ class Engine:
         self._is_draining = True
         self._note_room()
         while self._listeners:
-            self._idle.clear()
             await self._idle.wait()
 
     def abandon(self) -> None:
@@ -222,7 +222,7 @@ class Engine:
                 listener(sequence, None, None)
             with aside("tracing a sequence"):
                 self._tracing.end(sequence)
-        self._idle.set()
+        self._idle.send()
 
     def _expire(self, sequence: Sequence) -> None:
         self._end_early(sequence, EndReason.DEADLINE)
