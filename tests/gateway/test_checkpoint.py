@@ -9,9 +9,9 @@ import pytest
 from tokenizers import processors
 
 from services.gateway.checkpoint import read_checkpoint
-from services.gateway.settings import EMBEDDED_MODEL
 from services.gateway.tokeniser import ChatPrompt, TextPrompt, Tokeniser
 from services.metadata.generation import SamplingDefaults
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.wire.errors import BadState
 
 TEXT_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
