@@ -87,7 +87,7 @@ async def test_a_transport_that_is_closed_says_so_to_whom_it_delivers_and_to_who
             await transport.send(b"more")
 
 
-async def test_a_cancellation_of_the_sender_stays_one() -> None:
+async def test_a_task_that_is_cancelled_while_it_delivers_ends_as_cancelled() -> None:
     async with opened() as transport:
         delivering = asyncio.create_task(transport.deliver(lambda message: None))
         await asyncio.sleep(0)
