@@ -131,6 +131,16 @@ def test_only_frames_bring_torch_to_the_wire():
     assert bringing <= MAY_IMPORT_TORCH
 
 
+def test_what_is_decided_about_an_expert_service_knows_no_grpc():
+    speaking = {
+        path.name
+        for path in PACKAGED
+        if path.parts[2] == "peers"
+        and {"grpc", "services.runtime.calls", "services.runtime.channels"} & set(imports(path))
+    }
+    assert speaking == {"peer.py", "grpc_transport.py"}
+
+
 @pytest.mark.parametrize(
     "module",
     [

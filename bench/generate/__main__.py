@@ -28,8 +28,8 @@ from bench.rig.client_load import ClientLoad
 from bench.rig.cluster import Cluster, cluster_running
 from bench.rig.generated import Generated
 from bench.rig.prompts import Prompts, text_prompts
-from services.gateway.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 CONCURRENCY = (1, 4, 16, 64)
 QUICK_CONCURRENCY = (1, 16)

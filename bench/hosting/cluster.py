@@ -20,8 +20,8 @@ from bench.hosting.wire import Wire
 from bench.rig.cluster import until_serving
 from services.cli.child import Child
 from services.cli.members import Member, free_addresses
-from services.gateway.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0

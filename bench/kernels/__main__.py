@@ -22,7 +22,7 @@ from bench.harness.table import Table
 from bench.kernels.error import error_table
 from bench.kernels.load import KERNELS, TORCH, KernelLoad, kernels_running
 from bench.rig.checkpoints import OLMOE_470M, whole_model
-from services.gateway.settings import EMBEDDED_MODEL
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 ROWS = (1, 16)
 NUM_ROUNDS, QUICK_ROUNDS = 41, 9

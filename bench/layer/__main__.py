@@ -27,8 +27,8 @@ from bench.rig.expert_members import expert_members
 from bench.rig.peers import connected, dispatcher_over
 from bench.rig.processes import Server, forked, services_running
 from bench.rig.simulated import SimulatedExpert, simulated_expert
-from services.gateway.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 NUM_SERVICES = 2
 PATH_PARTS = (

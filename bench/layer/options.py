@@ -21,10 +21,10 @@ from bench.rig.checkpoints import Shape, experts_only
 from bench.rig.expert_members import expert_members
 from bench.rig.peers import connected, dispatcher_over
 from bench.rig.processes import services_running
-from services.gateway.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.combine import Combination, ExactCombine, PartialCombine
 from services.router.dispatch.dispatcher import Dispatcher
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 NUM_SERVICES = 2
 NUM_ROWS = 64

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -14,10 +13,10 @@ from bench.rig.peers import decode_step, random_gate
 from bench.rig.processes import cpu_nanos
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.dispatcher import Dispatcher
-from services.router.dispatch.placement import Placement
+from services.router.dispatch.placement import FrameStream, Placement
 from services.router.engine.step import Step
 from services.router.peers.pace import Pace
-from services.router.peers.stream import ExpertStream, TimedReply
+from services.router.peers.stream import TimedReply
 from services.wire.errors import ServingError
 
 # Of a step: as many as OLMoE-1B-7B has, each with its own choice of experts.
@@ -43,13 +42,15 @@ class LayerSample:
 
 @dataclass
 class Recorded:
-    """An ExpertStream that notes each frame's bytes, and what the service said of it."""
+    """A stream that notes each frame's bytes, and what the service said of it."""
 
-    stream: ExpertStream
+    stream: FrameStream
     sent: list[int] = field(default_factory=list)
     answered: list["asyncio.Future[TimedReply]"] = field(default_factory=list)
 
-    def send(self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int) -> Any:
+    def send(
+        self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
+    ) -> "asyncio.Future[TimedReply]":
         def noted(frame_id: int, remaining_nanos: int) -> bytes:
             data = encode(frame_id, remaining_nanos)
             self.sent.append(len(data))
@@ -176,7 +177,7 @@ class RecordedService:
     """A service whose streams are recorded."""
 
     address: str
-    streams: Sequence[Any]  # Recorded, which are sent to, and nothing else
+    streams: Sequence[Recorded]
     pace: Pace
 
 

@@ -20,9 +20,9 @@ from bench.placement.replay import Replayed, replayed
 from bench.placement.tables import add_drifts, add_replays, add_timings
 from bench.placement.text import TOPICS, WINDOW
 from bench.placement.traffic import DECODE_BATCH, traffics
-from services.gateway.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
 from services.router.load.recording import Recording
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 SERVICES, SLOTS = (2, 4, 8), (16, 20, 24)
 QUICK_SERVICES, QUICK_SLOTS = (4,), (16, 20)

@@ -4,12 +4,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from bench.rig.simulated import DeviceTime
-from services.router.dispatch.placement import Placement, Service
+from services.router.dispatch.placement import FrameStream, Placement, Service
 from services.router.peers.pace import Pace
-from services.router.peers.stream import ExpertStream, TimedReply
+from services.router.peers.stream import TimedReply
 
 Note = Callable[[int, str, int, int], None]  # lane, address, active experts, pairs
 
@@ -56,7 +55,7 @@ class _NotedService:
         return self.service.pace
 
     @property
-    def streams(self) -> Sequence[Any]:  # _NotedStream, which are sent to, and nothing else
+    def streams(self) -> Sequence[FrameStream]:
         return [
             _NotedStream(stream, lane, self) for lane, stream in enumerate(self.service.streams)
         ]
@@ -64,7 +63,7 @@ class _NotedService:
 
 @dataclass(frozen=True)
 class _NotedStream:
-    stream: ExpertStream
+    stream: FrameStream
     lane: int
     service: _NotedService
 

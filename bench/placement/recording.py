@@ -15,8 +15,8 @@ from bench.harness.failure import BenchFailed
 from bench.harness.progress import Stages
 from bench.placement.text import NUM_WINDOWS, TOPICS, WINDOW, Text, held_out_texts
 from bench.placement.traffic import DECODE_BATCH
-from services.gateway.settings import EMBEDDED_MODEL
 from services.router.load.recording import ExpertIds, Recording, read_recording
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.wire.errors import InvalidRequest
 
 FOLDER = OUTPUT / "routing" / f"{NUM_WINDOWS}-{WINDOW}"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from bench.harness.failure import BenchFailed
-from services.gateway.settings import EMBEDDED_MODEL
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from train.prepare import all_splits
 from train.tokenizer import END_ID
 

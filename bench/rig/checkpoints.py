@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, OlmoeConfig, PreTrainedConfig, Qw
 from transformers.utils.logging import disable_progress_bar
 
 from bench.harness.command import OUTPUT
-from services.gateway.settings import EMBEDDED_MODEL
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 SEED = 20260101
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")

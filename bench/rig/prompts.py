@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer
 
 from bench.harness.failure import BenchFailed
-from services.gateway.settings import EMBEDDED_MODEL
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from train.corpus import ARCHIVE, SEPARATOR
 
 DOMAIN = "austen.txt"

@@ -19,7 +19,7 @@ from bench.tracing.sink import span_sink
 from bench.tracing.tables import DEFAULT, LAYERS, OFF, add_cost, add_receipts, add_wire
 from bench.tracing.wire import BUSY, DELAY_SECONDS, IDLE, NUM_BUSY, WireTimes, wired_cluster
 from moesaic.v1 import common_pb2
-from services.gateway.settings import EMBEDDED_MODEL
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 CONCURRENCY = 16
 NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 64, 96

@@ -15,7 +15,7 @@ import torch
 from services import kernels
 from services.expert import compiled
 from services.expert.bank import Bank
-from services.expert.compute_times import ComputeTime, ComputeTimes
+from services.expert.compute_times import ComputeTimes
 from services.expert.grouped import GroupedExperts
 from services.model.weighted_sums import Positions, weighted_sums
 from services.wire.received import Weights
@@ -68,18 +68,18 @@ class Computer:
         """Compute a batch whose experts are all in the bank and stay there meanwhile."""
         whole = batch[0] if len(batch) == 1 else _together(batch)
         num_active = len(set(whole.slots.tolist()))
-        usual = self._times.of(len(whole.slots), num_active)
-        if self._is_on_cpu and usual.nanos < MAX_INLINE_NANOS:
-            results = self._timed(batch, whole, num_active, usual)
+        usual_nanos = self._times.nanos(len(whole.slots), num_active)
+        if self._is_on_cpu and usual_nanos < MAX_INLINE_NANOS:
+            results = self._timed(batch, whole, num_active)
         else:
             loop = asyncio.get_running_loop()
             results = await loop.run_in_executor(
-                self._worker, self._timed, batch, whole, num_active, usual
+                self._worker, self._timed, batch, whole, num_active
             )
         return Computed(results, num_active)
 
     def _timed(
-        self, batch: Sequence[FrameWork], whole: FrameWork, num_active: int, usual: ComputeTime
+        self, batch: Sequence[FrameWork], whole: FrameWork, num_active: int
     ) -> list[torch.Tensor]:
         began = time.perf_counter_ns()
         of_pairs = self._results(whole, num_active)
@@ -87,7 +87,7 @@ class Computer:
             of_pairs.split([len(work.slots) for work in batch]) if len(batch) > 1 else (of_pairs,)
         )
         results = [_as_asked(work, part) for work, part in zip(batch, parts, strict=True)]
-        usual.observe(time.perf_counter_ns() - began)
+        self._times.add(len(whole.slots), num_active, time.perf_counter_ns() - began)
         return results
 
     def _results(self, whole: FrameWork, num_active: int) -> torch.Tensor:

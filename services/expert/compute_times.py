@@ -3,34 +3,24 @@
 import math
 from collections import defaultdict
 
+from services.runtime.mean_by_size import MeanBySize
+
 SMOOTHING = 0.25
 
 
-class ComputeTime:
-    """A moving average of measured times: `nanos` is what such a batch took of late, infinite
-    before the first.
-    """
-
-    __slots__ = ("nanos",)
-
-    def __init__(self) -> None:
-        self.nanos = math.inf
-
-    def observe(self, nanos: int) -> None:
-        """Learn what a batch took."""
-        self.nanos = (
-            nanos if self.nanos == math.inf else self.nanos + SMOOTHING * (nanos - self.nanos)
-        )
-
-
 class ComputeTimes:
-    """A time for each kind of batch: those of about the same number of pairs and active experts are
+    """A mean for each kind of batch: those of about the same number of pairs and active experts are
     of one.
     """
 
     def __init__(self) -> None:
-        self._times: defaultdict[tuple[int, int], ComputeTime] = defaultdict(ComputeTime)
+        self._by_active: defaultdict[int, MeanBySize] = defaultdict(lambda: MeanBySize(SMOOTHING))
 
-    def of(self, num_pairs: int, num_active: int) -> ComputeTime:
-        """The time of such batches."""
-        return self._times[num_pairs.bit_length(), num_active.bit_length()]
+    def nanos(self, num_pairs: int, num_active: int) -> float:
+        """What such a batch took of late; infinite before the first."""
+        nanos = self._by_active[num_active.bit_length()].of(num_pairs)
+        return math.inf if nanos is None else nanos
+
+    def add(self, num_pairs: int, num_active: int, nanos: int) -> None:
+        """Learn what a batch took."""
+        self._by_active[num_active.bit_length()].add(num_pairs, nanos)

@@ -2,12 +2,12 @@
 counts changes.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from services.expert.holds import Holds
+from services.runtime.notice import Notice
 from services.wire.errors import BadState, Outdated, Overloaded
 from services.wire.expert_key import ExpertKey
 
@@ -52,7 +52,7 @@ class Hosting:
         self._hosted: dict[ExpertKey, Hosted] = {}
         self._holds = Holds()
         self._generation = 1
-        self._changed = asyncio.Event()
+        self._changed = Notice()
         self._num_watchers = 0
         self._is_draining = False
         self._is_closed = False
@@ -178,7 +178,7 @@ class Hosting:
                     yield self.snapshot()
         finally:
             self._num_watchers -= 1
-            self._wake()
+            self._changed.send()
 
     def drain(self) -> None:
         """Take no more experts, and let all who watch know that these are to be hosted
@@ -197,7 +197,7 @@ class Hosting:
     def close(self) -> None:
         """End all watches: the service is going."""
         self._is_closed = True
-        self._wake()
+        self._changed.send()
 
     def _expect(self, generation: int) -> None:
         if generation != self._generation:
@@ -207,11 +207,7 @@ class Hosting:
 
     def _change(self) -> None:
         self._generation += 1
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.send()
 
 
 def _by_key(entry: tuple[ExpertKey, Hosted]) -> ExpertKey:

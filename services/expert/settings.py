@@ -1,7 +1,6 @@
 """What an operator can set on an expert service."""
 
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,10 +8,9 @@ from pydantic import ByteSize, Field, NonNegativeFloat, NonNegativeInt, Positive
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.server import MAX_MESSAGE_BYTES
 
-# Located as a file: importing the model's package would bring torch before its threads are set.
-EMBEDDED_MODEL = Path(str(resources.files("services"))) / "model" / "tessera"
 # What stands around the rows of a reply: credit, timings, failed pairs.
 MESSAGE_MARGIN_BYTES = 1 << 20
 

@@ -1,6 +1,5 @@
 """What an operator can set on a gateway."""
 
-from importlib import resources
 from pathlib import Path
 from typing import Literal, Self
 
@@ -8,9 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress, ServiceTarget
-
-# Located as a file, not as a package: the model's package belongs to router and experts.
-EMBEDDED_MODEL = Path(str(resources.files("services"))) / "model" / "tessera"
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 
 class GatewaySettings(BaseSettings):

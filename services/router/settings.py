@@ -1,6 +1,5 @@
 """What an operator can set on a router."""
 
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,9 +14,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress, ServiceTarget
-
-# Located as a file: importing the model's package would bring torch before its threads are set.
-EMBEDDED_MODEL = Path(str(resources.files("services"))) / "model" / "tessera"
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 
 class RouterSettings(BaseSettings):

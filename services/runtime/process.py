@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import importlib
 import logging
@@ -27,6 +26,7 @@ from services.runtime.garbage import set_aside_what_stays
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
 from services.runtime.otlp.settings import load_telemetry
+from services.runtime.parent_death import signal_at_death_of
 from services.runtime.settings import load
 from services.runtime.streams import prepare_streams
 from services.runtime.surroundings import refuse_surroundings
@@ -55,8 +55,6 @@ SHORTAGES = frozenset(
         errno.EFBIG,
     }
 )
-# From <linux/prctl.h>: the signal this process gets when its parent dies.
-PR_SET_PDEATHSIG = 1
 # Longer than any service drains by default.
 ORPHAN_SECONDS = 40.0
 
@@ -228,9 +226,7 @@ def _die_with(parent_pid: int | None) -> None:
     if parent_pid is None or not sys.platform.startswith("linux"):
         return
     threading.Thread(target=_end_as_orphan, args=(parent_pid,), name="orphan", daemon=True).start()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent_pid:  # it died before the kernel was asked
-        os.kill(os.getpid(), signal.SIGTERM)
+    signal_at_death_of(parent_pid, signal.SIGTERM)
 
 
 def _end_as_orphan(parent_pid: int) -> None:

@@ -15,9 +15,9 @@ from bench.kernels.error import TRANSFORMERS, compared, passages, transformers_l
 from bench.kernels.load import kernels_running
 from bench.kernels.model import LocalModel
 from bench.kernels.operations import Operations, cpu_micros
-from services.gateway.settings import EMBEDDED_MODEL
 from services.kernels.level import AVAILABLE, level
 from services.model.checkpoint import Checkpoint
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 needs_kernels = pytest.mark.skipif(not AVAILABLE, reason="there was no compiler")
 

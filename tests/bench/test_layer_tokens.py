@@ -7,8 +7,8 @@ import torch
 
 from bench.layer import tokens as layer_tokens
 from bench.layer.tokens import Generator
-from services.gateway.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 
 class Zeros:

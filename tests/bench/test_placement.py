@@ -21,8 +21,8 @@ from bench.placement.recording import given, recorded, recordings
 from bench.placement.replay import computed, judged
 from bench.placement.text import TOPICS, WINDOW, Text, _windows
 from bench.placement.traffic import DECODE_BATCH, decoded, halves, mixed, traffics
-from services.gateway.settings import EMBEDDED_MODEL
 from services.router.load.recording import Recording, joined
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 LAYERS, EXPERTS, TOP_K = 2, 8, 2
 SHAPE = Shape(LAYERS, EXPERTS, num_services=2, num_slots=EXPERTS)

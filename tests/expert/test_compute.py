@@ -15,9 +15,9 @@ from services import kernels
 from services.expert.bank import Bank
 from services.expert.compiled import experts_of
 from services.expert.compute import Computer, FrameWork
-from services.expert.settings import EMBEDDED_MODEL
 from services.model.checkpoint import Checkpoint
 from services.model.skeleton import experts_modules
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.wire.errors import BadState
 from tests.checkpoints import SERVED_FAMILIES, save_tiny, tiny_model
 from tests.expert.expert_client import assert_close

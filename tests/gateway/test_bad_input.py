@@ -13,7 +13,7 @@ import pytest
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.requests import MAX_STOP_STRING_CHARACTERS, MAX_STOP_STRINGS, MAX_STOP_TOKENS
-from services.gateway.settings import EMBEDDED_MODEL
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from tests.gateway.gateway_client import failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble
 

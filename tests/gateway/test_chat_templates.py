@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.checkpoint import read_checkpoint
-from services.gateway.settings import EMBEDDED_MODEL
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.wire.errors import BadState
 from tests.gateway.gateway_client import running_gateway
 from tests.gateway.router_double import RouterDouble

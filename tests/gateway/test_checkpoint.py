@@ -9,8 +9,8 @@ import pytest
 from tokenizers import processors
 
 from services.gateway.checkpoint import read_checkpoint
-from services.gateway.settings import EMBEDDED_MODEL
 from services.gateway.tokeniser import ChatPrompt, TextPrompt, Tokeniser
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.wire.errors import BadState
 from services.wire.sampling import Sampling
 

@@ -9,7 +9,7 @@ import pytest
 
 from moesaic.v1 import common_pb2, generation_pb2
 from services.gateway.checkpoint import read_checkpoint
-from services.gateway.settings import EMBEDDED_MODEL
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from tests.gateway.gateway_client import failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble, finished, token
 

@@ -10,8 +10,9 @@ import pytest
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.app import gateway
-from services.gateway.settings import EMBEDDED_MODEL, GatewaySettings
+from services.gateway.settings import GatewaySettings
 from services.metadata.tokenizer_digest import tokenizer_digest
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.wire.errors import BadState
 from tests.gateway.gateway_client import Client, connected, failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble, finished, serving_router, token

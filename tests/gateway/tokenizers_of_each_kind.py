@@ -3,7 +3,7 @@
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from services.gateway.checkpoint import read_checkpoint
-from services.gateway.settings import EMBEDDED_MODEL
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 _PIECES = ("▁", "▁the", "▁a", "a", "b", "c", "th", "the", "▁▁", "é", ".", "▁b")
 

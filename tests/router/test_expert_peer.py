@@ -110,7 +110,7 @@ async def test_a_peer_outlives_what_nobody_foresaw(
                 await changed.wait()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    assert "KeyError: 'first'" in caplog.text
+    assert "KeyError: " in caplog.text
 
 
 async def test_what_a_service_says_of_itself_is_kept_to_a_line(checkpoint: Checkpoint) -> None:

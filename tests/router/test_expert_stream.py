@@ -1,9 +1,8 @@
-"""A stream over a call that ends, or answers late, at the worst moment."""
+"""A stream over a transport that ends, or answers late, at the worst moment."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -18,41 +17,28 @@ from services.wire.frames import encode_grant, encode_reply
 from services.wire.outcomes import PairFailure, Timings
 
 
-class ScriptedCall:
-    """A call whose reads a test feeds; writes go to `written`, or fail as grpc.aio's do once the
-    call has ended.
-    """
+class ScriptedTransport:
+    """Delivers what a test puts into `incoming`; messages sent go to `sent`."""
 
     def __init__(self) -> None:
         self.incoming: asyncio.Queue[bytes] = asyncio.Queue(4)
-        self.written: list[bytes] = []
+        self.sent: list[bytes] = []
         self.has_ended = False
-        self.takes = (
-            asyncio.Event()
-        )  # what is written; else the sender is held up, as by flow control
+        self.takes = asyncio.Event()  # what is sent; else the sender is held up, as by flow control
         self.takes.set()
 
-    async def read(self) -> bytes:
-        return await self.incoming.get()
-
-    async def write(self, message: bytes) -> None:
+    async def send(self, message: bytes) -> None:
         if self.has_ended:
-            raise asyncio.InvalidStateError("RPC already finished.")
-        self.written.append(message)
+            raise Unavailable("it has ended")
+        self.sent.append(message)
         await self.takes.wait()
 
-    def cancel(self) -> None:
+    async def deliver(self, receive: Callable[[bytes], None]) -> None:
+        while True:
+            receive(await self.incoming.get())
+
+    def close(self) -> None:
         self.has_ended = True
-
-
-class ScriptedChannel:
-    """A channel with one call."""
-
-    def __init__(self, call: ScriptedCall) -> None:
-        self._call = call
-
-    def stream_stream(self, method: str) -> Callable[[], Any]:
-        return lambda: self._call
 
 
 def standing_of(floor_seconds: float) -> Standing:
@@ -61,13 +47,14 @@ def standing_of(floor_seconds: float) -> Standing:
 
 
 async def up(
-    call: ScriptedCall, floor_seconds: float = 5.0, standing: Standing | None = None
+    transport: ScriptedTransport, floor_seconds: float = 5.0, standing: Standing | None = None
 ) -> tuple[ExpertStream, "asyncio.Task[None]"]:
     is_up = asyncio.Event()
-    channel: Any = ScriptedChannel(call)
-    stream = ExpertStream("a:1", channel, standing or standing_of(floor_seconds), is_up.set)
+    stream = ExpertStream(
+        "a:1", lambda: transport, standing or standing_of(floor_seconds), is_up.set
+    )
     running = asyncio.create_task(stream.run())
-    await call.incoming.put(encode_grant(100))
+    await transport.incoming.put(encode_grant(100))
     await is_up.wait()
     return stream, running
 
@@ -83,14 +70,14 @@ async def stopped(running: "asyncio.Task[None]") -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_write_to_a_call_that_has_just_ended_breaks_the_stream_and_nothing_else() -> None:
-    call = ScriptedCall()
-    stream, running = await up(call)
-    call.has_ended = True
+async def test_a_message_to_a_transport_that_has_just_ended_breaks_the_stream_alone() -> None:
+    transport = ScriptedTransport()
+    stream, running = await up(transport)
+    transport.has_ended = True
     answered = stream.send(lambda *_: b"frame", 1, 1)
     with pytest.raises(ExceptionGroup) as caught:
         await running
-    assert caught.group_contains(Unavailable, match="ended the call")
+    assert caught.group_contains(Unavailable, match="it has ended")
     for lost in (answered, stream.send(lambda *_: b"frame", 1, 1)):
         with pytest.raises(FrameLost) as caught_frame:
             await lost
@@ -98,75 +85,75 @@ async def test_a_write_to_a_call_that_has_just_ended_breaks_the_stream_and_nothi
 
 
 async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy_itself() -> None:
-    call = ScriptedCall()
-    stream, running = await up(call, floor_seconds=0.02)
+    transport = ScriptedTransport()
+    stream, running = await up(transport, floor_seconds=0.02)
     answered = stream.send(lambda *_: b"frame", 1, 1)
     time.sleep(0.1)  # noqa: ASYNC251 -- another lane computes
-    await call.incoming.put(encode_reply(frame_id=0))
+    await transport.incoming.put(encode_reply(frame_id=0))
     assert (await answered).reply.frame_id == 0
     await stopped(running)
 
 
 async def test_a_cancellation_is_sent_only_where_frames_are_waiting() -> None:
-    call = ScriptedCall()
-    stream, running = await up(call)
+    transport = ScriptedTransport()
+    stream, running = await up(transport)
     stream.cancel([7])
     answered = stream.send(lambda *_: b"frame", 1, 1)
     stream.cancel([7])
-    await call.incoming.put(encode_reply(frame_id=0))
+    await transport.incoming.put(encode_reply(frame_id=0))
     await answered
-    assert call.written[0] == b"frame"
-    assert len(call.written) == 2
+    assert transport.sent[0] == b"frame"
+    assert len(transport.sent) == 2
     await stopped(running)
 
 
 async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over() -> None:
-    call, standing = ScriptedCall(), standing_of(0.02)
-    stream, running = await up(call, standing=standing)
+    transport, standing = ScriptedTransport(), standing_of(0.02)
+    stream, running = await up(transport, standing=standing)
     with pytest.raises(FrameLost):
         await stream.send(lambda *_: b"frame", 1, 1)
     assert standing.suspicion.is_suspect
     for _ in range(2):  # late, and then twice
-        await call.incoming.put(encode_reply(frame_id=0))
+        await transport.incoming.put(encode_reply(frame_id=0))
     await until(lambda: not standing.suspicion.is_suspect)
     answered = stream.send(lambda *_: b"frame", 1, 1)
-    await call.incoming.put(encode_reply(frame_id=1))
+    await transport.incoming.put(encode_reply(frame_id=1))
     assert (await answered).reply.frame_id == 1
     await stopped(running)
 
 
 async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_written() -> None:
-    call, standing = ScriptedCall(), standing_of(0.02)
-    stream, running = await up(call, standing=standing)
-    call.takes.clear()
+    transport, standing = ScriptedTransport(), standing_of(0.02)
+    stream, running = await up(transport, standing=standing)
+    transport.takes.clear()
     first, second = stream.send(lambda *_: b"first", 1, 1), stream.send(lambda *_: b"second", 1, 1)
     for answered in (first, second):
         with pytest.raises(FrameLost):
             await answered
-    call.takes.set()
-    await call.incoming.put(encode_reply(frame_id=0))
+    transport.takes.set()
+    await transport.incoming.put(encode_reply(frame_id=0))
     await until(lambda: not standing.suspicion.is_suspect)
     third = stream.send(lambda *_: b"third", 1, 1)
-    await call.incoming.put(encode_reply(frame_id=2))
+    await transport.incoming.put(encode_reply(frame_id=2))
     await third
-    assert call.written == [b"first", b"third"]
+    assert transport.sent == [b"first", b"third"]
     await stopped(running)
 
 
 async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_suspicion() -> None:
-    call, standing = ScriptedCall(), standing_of(0.02)
-    stream, running = await up(call, standing=standing)
+    transport, standing = ScriptedTransport(), standing_of(0.02)
+    stream, running = await up(transport, standing=standing)
     waiting = stream.send(lambda *_: b"waiting", 101, 1)  # for credit
     waiting.cancel()
     answered = stream.send(lambda *_: b"frame", 1, 1)
     # Longer inside the service than on the way, so that what is expected is all for what is in
     # flight.
-    await call.incoming.put(encode_reply(frame_id=1, timings=Timings(0, 0, 10**12, 0)))
+    await transport.incoming.put(encode_reply(frame_id=1, timings=Timings(0, 0, 10**12, 0)))
     await answered
     now = standing.pace.heard
     assert standing.pace.waiting_nanos(standing.pace.estimate(now)) == 0
     stream.cancel([7])
-    assert call.written == [b"frame"], "a stream without frames in flight has nothing to cancel"
+    assert transport.sent == [b"frame"], "a stream without frames in flight has nothing to cancel"
     await stopped(running)
 
 
@@ -174,15 +161,15 @@ async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(expert_stream, "MAX_QUEUED", 2)
-    call = ScriptedCall()
-    stream, running = await up(call)
+    transport = ScriptedTransport()
+    stream, running = await up(transport)
     waiting = [stream.send(lambda *_: b"frame", 101, 1) for _ in range(2)]
     stream.cancel([7])
     with pytest.raises(FrameLost, match="takes nothing: 2 frames wait"):
         await stream.send(lambda *_: b"frame", 1, 1)
     assert not any(answered.done() for answered in waiting)
-    await call.incoming.put(encode_grant(1000))
-    await until(lambda: call.written == [b"frame"] * 2)
+    await transport.incoming.put(encode_grant(1000))
+    await until(lambda: transport.sent == [b"frame"] * 2)
     await stopped(running)
     for answered in waiting:
         with pytest.raises(FrameLost):
@@ -190,14 +177,14 @@ async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed
 
 
 async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes() -> None:
-    call, standing = ScriptedCall(), standing_of(5.0)
-    stream, running = await up(call, standing=standing)
+    transport, standing = ScriptedTransport(), standing_of(5.0)
+    stream, running = await up(transport, standing=standing)
     refused = stream.send(lambda *_: b"frame", 1, 1)
-    await call.incoming.put(encode_reply(frame_id=0, failures=[PairFailure(2, (0,))]))
+    await transport.incoming.put(encode_reply(frame_id=0, failures=[PairFailure(2, (0,))]))
     await refused
     assert not standing.pace.is_known
     computed = stream.send(lambda *_: b"frame", 1, 1)
-    await call.incoming.put(encode_reply(frame_id=1))
+    await transport.incoming.put(encode_reply(frame_id=1))
     await computed
     assert standing.pace.is_known
     await stopped(running)

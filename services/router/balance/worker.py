@@ -2,7 +2,6 @@
 does.
 """
 
-import ctypes
 import os
 import pickle
 import signal
@@ -10,23 +9,19 @@ import struct
 import sys
 from typing import BinaryIO
 
+from services.runtime.parent_death import signal_at_death_of
 from services.wire.errors import ServingError
 
 # Added to the niceness: serving comes first.
 NICENESS = 10
-# From <linux/prctl.h>: the signal this process gets when its parent dies.
-PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Answer calls one by one. What a function raises that is no ServingError ends the process,
     with a traceback.
     """
-    parent = os.getppid()
-    if sys.platform.startswith("linux"):  # elsewhere the end of stdin is noticed between two calls
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            return
+    # Elsewhere than on Linux the end of stdin is noticed between two calls.
+    signal_at_death_of(os.getppid(), signal.SIGKILL)
     os.nice(NICENESS)
     # What a library may print is none of an answer's bytes.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -5,7 +5,6 @@ combined.
 import asyncio
 from collections.abc import Callable
 from collections.abc import Sequence as Sequenced
-from contextlib import suppress
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from services.router.engine.step import Step
 from services.router.load.watch import RoutingWatch
 from services.router.peers.stream import TimedReply
 from services.router.times.receipt import ReplyTimes
+from services.runtime.notice import Notice
 from services.wire.errors import ServingError
 from services.wire.received import Weights
 
@@ -72,19 +72,17 @@ class Dispatcher:
             checksums=frame_checksums,
         )
         self._failures = FailureLog()
-        self._news = (
-            asyncio.Event()
-        )  # another one for each piece of news, so that none is missed or seen twice
+        self._news = Notice()  # of a placement, or of sequences that have ended
 
     def place(self, placement: Placement) -> None:
         """Use another placement, from the next layer and the next attempt on."""
         self.placement = placement
-        self._tell()
+        self._news.send()
 
     def forget(self, requests: Sequenced[int]) -> None:
         """Some sequences have ended, and nothing has to be computed for them any more."""
         if requests:
-            self._tell()
+            self._news.send()
 
     async def compute(
         self,
@@ -252,19 +250,9 @@ class Dispatcher:
                 for rows, error in unfinished.errors(self.placement):
                     step.fail(rows, error)
                 return None
-            await self._until_news(unfinished.seconds_to_wait(now))
+            await self._news.wait(unfinished.seconds_to_wait(now))
             step.clock.charge("straggler_wait")
         return None
-
-    async def _until_news(self, seconds: float) -> None:
-        news = self._news
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await news.wait()
-
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
 
 
 def _sendable(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:

@@ -1,4 +1,6 @@
-"""Runs the steps: schedule, forward, draw, report; one loop for each lane that may be in use."""
+"""Runs the steps: schedule, forward, draw, account, report; one loop for each lane that may be in
+use.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -13,15 +15,16 @@ from services.model.sampler import are_finite, draw_all
 from services.router.engine.greenlets import run_awaiting
 from services.router.engine.lane_control import LaneControl
 from services.router.engine.metrics import StepMetrics
-from services.router.engine.scheduler import Room, ScheduledTokens, Scheduler
+from services.router.engine.scheduler import Room, Scheduler
 from services.router.engine.sequence import Ending, EndReason, Order, Sequence
-from services.router.engine.spans import spans_of_step
 from services.router.engine.step import Step
+from services.router.engine.step_account import StepAccount
 from services.router.engine.tracing import TracePolicy
 from services.router.engine.trunk import Trunk
 from services.router.lanes.choice import Lanes
 from services.router.times.receipt import SequenceReceipt
 from services.runtime.failures import aside, failure_of, leave_aside
+from services.runtime.notice import Notice
 from services.wire.errors import ServingError, Unavailable
 
 # Told of each new token of a sequence, with the step that made it; after the last one `ending` is
@@ -59,10 +62,10 @@ class Engine:
         self._listeners: dict[int, Listener] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._work = [asyncio.Event() for _ in range(lanes.max_lanes)]
-        self._idle = asyncio.Event()
+        self._idle = Notice()  # a sequence has ended
         self._is_draining = False
         self.room_watchers: set[asyncio.Event] = set()  # set whenever there is more or less room
-        self._metrics = StepMetrics(scheduler, cache)
+        self._account = StepAccount(tracing, StepMetrics(scheduler, cache), self._lanes)
 
     def submit(self, order: Order, listener: Listener, seconds: float | None = None) -> Sequence:
         """Take an order in, to be finished within `seconds`.
@@ -96,7 +99,6 @@ class Engine:
         self._is_draining = True
         self._note_room()
         while self._listeners:
-            self._idle.clear()
             await self._idle.wait()
 
     def abandon(self) -> None:
@@ -117,48 +119,33 @@ class Engine:
     async def _run_lane(self, lane: int) -> None:
         while True:
             self._work[lane].clear()
-            self._remove_ended(lane)
-            if self._scheduler.spread(lane):
-                self._begin_lanes()
-            batch = self._scheduler.next_batch(lane)
-            if batch:
-                await self._run_step(lane, batch)
+            step = self._schedule(lane)
+            if step is not None:
+                await self._run_step(step)
                 # Health, cancellations and the streams get their turn between steps.
                 await asyncio.sleep(0)
             else:
                 await self._work[lane].wait()
 
-    async def _run_step(self, lane: int, batch: Sequenced[ScheduledTokens]) -> None:
-        step = Step(lane, batch)
-        sequences = [work.sequence for work in batch]
-        prefilling = [sequence.is_prefilling for sequence in sequences]
-        with aside("tracing a step"):
-            step.spans = spans_of_step(self._tracing, sequences, lane, step.clock.started)
-        for sequence, prefill in zip(sequences, prefilling, strict=True):
-            sequence.receipt.enter_step(step.clock, prefill=prefill)
-        tokens = await self._compute(step)
-        step.clock.charge("sampling")
-        for sequence, prefill in zip(sequences, prefilling, strict=True):
-            sequence.receipt.leave_step(step.clock, prefill=prefill)
-        with aside("observing a step"):
-            step.spans.end(step.clock.parts, step.num_tokens)
-            self._metrics.record(step, len(tokens))
-            self._lanes.note(step, len(tokens))
-        self._report(step, tokens)
+    def _schedule(self, lane: int) -> Step | None:
         self._remove_ended(lane)
+        if self._scheduler.spread(lane):
+            self._begin_lanes()
+        batch = self._scheduler.next_batch(lane)
+        return Step(lane, batch) if batch else None
 
-    async def _compute(self, step: Step) -> dict[int, int]:
-        """The tokens that were drawn, by sequence number; none where the step failed."""
+    async def _run_step(self, step: Step) -> None:
+        self._account.begin(step)
         try:
             logits = await run_awaiting(partial(self._trunk.forward, step, self._cache), step)
             tokens = self._draw(step, logits)
+            step.count_computed()
         except Exception as error:  # noqa: BLE001 -- the boundary of a step: who is at fault is found out one by one
             self._take_apart(step, error)
-            return {}
-        for work in step.batch:
-            work.sequence.num_computed += work.num_tokens
-            work.sequence.goes_alone = False
-        return tokens
+            tokens = {}
+        self._account.end(step, len(tokens))
+        self._report(step, tokens)
+        self._remove_ended(step.lane)
 
     def _take_apart(self, step: Step, error: Exception) -> None:
         """End the sequence of a failed step; of several each is computed again, alone, as if the
@@ -235,7 +222,7 @@ class Engine:
                 listener(sequence, None, None)
             with aside("tracing a sequence"):
                 self._tracing.end(sequence)
-        self._idle.set()
+        self._idle.send()
 
     def _expire(self, sequence: Sequence) -> None:
         self._end_early(sequence, EndReason.DEADLINE)

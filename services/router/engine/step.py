@@ -56,9 +56,16 @@ class Step:
         return np.repeat(np.arange(len(self.batch)), [work.num_tokens for work in self.batch])
 
     @cached_property
+    def prefilling(self) -> list[bool]:
+        """For each work whether the prompt was not all computed yet when the step began, which is
+        when this is first asked for.
+        """
+        return [work.sequence.is_prefilling for work in self.batch]
+
+    @cached_property
     def is_decode(self) -> bool:
         """Whether every row is the next token of a sequence whose prompt is computed."""
-        return not any(work.sequence.is_prefilling for work in self.batch)
+        return not any(self.prefilling)
 
     @cached_property
     def _draws(self) -> list[bool]:
@@ -100,6 +107,12 @@ class Step:
         if len(self.batch) < self.num_tokens:
             requests = np.unique(requests)
         return requests.tolist()  # type: ignore[no-any-return]
+
+    def count_computed(self) -> None:
+        """All of it is computed: its sequences go on from there."""
+        for work in self.batch:
+            work.sequence.num_computed += work.num_tokens
+            work.sequence.goes_alone = False
 
     def fail(self, rows: npt.NDArray[np.int64], error: ServingError) -> None:
         """End the sequences of these rows; the step goes on for the others."""

@@ -73,7 +73,7 @@ class Fleet:
         )
         self._troubles = troubles = Troubles(self._peers_changed.set)
         self.transfers = Transfers(self._changed.send, self._contents, troubles)
-        self.survey = Survey(lambda: self.peers, self.transfers, self._contents, troubles)
+        self.survey = Survey(self.members, self.transfers, self._contents, troubles)
         mover = Mover(self.survey, self.transfers, self.wanted, self.members.peer, self._changed)
         self.operations = Operations(mover.carry_out, mover.check, self._changed.send)
         self._keeper = Keeper(
@@ -81,9 +81,9 @@ class Fleet:
             self.transfers,
             self.operations,
             self.wanted,
-            lambda: self.peers,
+            self.members,
             self._changed,
-            lambda coverage: self.laid.num_below(coverage),
+            self._num_below,
             requires_coverage=requires_coverage,
         )
 
@@ -156,7 +156,7 @@ class Fleet:
                     len(self.peers),
                 )
                 self._contents.settle()
-                self._keeper.is_starting = False
+                self._keeper.note_complete()
                 self._complete.set()
             self._changed.send()
             await self._peers_changed.wait()
@@ -184,6 +184,9 @@ class Fleet:
             logger.warning(
                 "going on without expert services %s", "; ".join(refusals) or ", ".join(missing)
             )
+
+    def _num_below(self, coverage: int) -> int:
+        return self.laid.num_below(coverage)
 
     def _unhosted(self) -> Unhosted:
         """What keeps services from loading what nobody hosts."""

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 
+from services.router.hosting.members import Members
 from services.router.hosting.operations import Operations
 from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import TransferResult, Transfers
@@ -33,7 +34,7 @@ class Keeper:
     """Looks after hosting whenever it changes.
 
     Experts without a replica are loaded at once, whatever else is under way; the rest waits for
-    operations to end. Until the first time that all experts are hosted it is `is_starting`: what
+    operations to end. Until all experts have been hosted for the first time it is starting: what
     cannot be done then is raised, later it is logged and tried again when something changes.
     `num_below` tells how many experts are ready on fewer services.
     """
@@ -44,18 +45,18 @@ class Keeper:
         transfers: Transfers,
         operations: Operations,
         wanted: WantedHosting,
-        peers: Callable[[], Sequence[ExpertPeer]],
+        members: Members,
         changed: Notice,
         num_below: Callable[[int], int],
         *,
         requires_coverage: bool,
     ) -> None:
-        self.is_starting = True
+        self._is_starting = True
         self._survey = survey
         self._transfers = transfers
         self._operations = operations
         self._wanted = wanted
-        self._peers = peers
+        self._members = members
         self._changed = changed
         self._num_below = num_below
         self._requires_coverage = requires_coverage
@@ -71,11 +72,15 @@ class Keeper:
             while True:
                 await self._changed.wait(self._look(loads))
 
+    def note_complete(self) -> None:
+        """All experts are hosted for the first time: the start is over."""
+        self._is_starting = False
+
     def _look(self, loads: asyncio.TaskGroup) -> float | None:
         try:
             return self._look_after(loads)
         except Exception as error:  # the boundary of looking after: requests are served meanwhile
-            if self.is_starting:
+            if self._is_starting:
                 raise
             leave_aside(error, "looking after the hosting")
             return RETRY_SECONDS
@@ -95,7 +100,7 @@ class Keeper:
             due.append(self._cover(loads, hosts, now))
             if now < self._own_not_before:
                 due.append(self._own_not_before - now)
-            elif self._transfers.is_idle() and (is_short or not self.is_starting):
+            elif self._transfers.is_idle() and (is_short or not self._is_starting):
                 due.append(self._tidy(hosts))
         return min((seconds for seconds in due if seconds is not None), default=None)
 
@@ -112,26 +117,26 @@ class Keeper:
     def _cover(self, loads: asyncio.TaskGroup, hosts: Sequence[Host], now: float) -> float | None:
         """Load further replicas where there are too few; how long the grace lasts, if it does."""
         missing = self._missing(hosts, self._wanted.coverage)
-        if self.is_starting and self._requires_coverage and missing.num_uncovered:
+        if self._is_starting and self._requires_coverage and missing.num_uncovered:
             raise BadState(_uncovered(missing.num_uncovered, self._wanted.coverage))
         if not missing.loads:
             self._uncovered_since = None
             return None
         if self._uncovered_since is None:
             self._uncovered_since = now
-        left = 0.0 if self.is_starting else self._uncovered_since + COVERAGE_GRACE_SECONDS - now
+        left = 0.0 if self._is_starting else self._uncovered_since + COVERAGE_GRACE_SECONDS - now
         if left > 0:
             return left
         self._load(loads, missing)
         return None
 
     def _load(self, loads: asyncio.TaskGroup, missing: Missing) -> None:
-        for peer in self._peers():
+        for peer in self._members.peers:
             experts = missing.loads.get(peer.address, ())[:MAX_BATCH]
             if experts and self._transfers.on(peer.address) is None:
                 logger.debug("loading %d experts on %s", len(experts), peer.address)
                 task = self._transfers.load(loads, peer, experts)
-                if self.is_starting:
+                if self._is_starting:
                     loads.create_task(self._check_start(task, peer))
 
     async def _check_start(self, load: "asyncio.Task[TransferResult]", peer: ExpertPeer) -> None:
@@ -139,7 +144,7 @@ class Keeper:
         mend that.
         """
         error = await load
-        if isinstance(error, BadState) and self.is_starting and not peer.is_draining:
+        if isinstance(error, BadState) and self._is_starting and not peer.is_draining:
             raise BadState(
                 f"expert service {peer.address} cannot load its experts: {error}"
             ) from error
@@ -151,13 +156,15 @@ class Keeper:
             or self._can_trim(hosts)
         ):
             return  # there is memory enough, or soon will be
-        has_trouble = any(self._survey.trouble(peer) for peer in self._peers())
+        has_trouble = any(self._survey.trouble(peer) for peer in self._members.peers)
         if (
-            self.is_starting and hosts and not has_trouble
+            self._is_starting and hosts and not has_trouble
         ):  # which ends the start by itself, where it is known why
             raise missing.shortage
         amiss = [
-            reason for peer in self._peers() if (reason := self._survey.amiss(peer)) is not None
+            reason
+            for peer in self._members.peers
+            if (reason := self._survey.amiss(peer)) is not None
         ]
         shortage = str(missing.shortage) if hosts else "no expert service is connected"
         self._tell(f"experts stay unhosted: {'; '.join(amiss) or shortage}")
@@ -182,7 +189,7 @@ class Keeper:
 
     def _reason(self, hosts: Sequence[Host]) -> Goal | None:
         leaving = {host.address for host in hosts if host.hosted or host.refused}
-        for peer in self._peers():
+        for peer in self._members.peers:
             if peer.is_draining and peer.address in leaving:
                 return Without(peer.address)
         if self._gains_from_new(hosts):
@@ -198,7 +205,7 @@ class Keeper:
 
     def _gains_from_new(self, hosts: Sequence[Host]) -> bool:
         """Whether a service that never had an expert would get some if they were spread evenly."""
-        new = [peer.address for peer in self._peers() if self._survey.is_new(peer)]
+        new = [peer.address for peer in self._members.peers if self._survey.is_new(peer)]
         if not new or not all(host.takes for host in hosts):
             return False
         target = Even().target(hosts, self._wanted)

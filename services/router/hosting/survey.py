@@ -1,10 +1,11 @@
 """What the services host and can take, as plans are made of it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 
 from moesaic.v1 import expert_pb2
 from services.router.hosting.contents import Contents
+from services.router.hosting.members import Members
 from services.router.hosting.transfers import Transfer, Transfers
 from services.router.hosting.troubles import Troubles
 from services.router.peers.peer import ExpertPeer
@@ -27,14 +28,14 @@ class Survey:
 
     def __init__(
         self,
-        peers: Callable[[], Sequence[ExpertPeer]],
+        members: Members,
         transfers: Transfers,
         contents: Contents,
         troubles: Troubles,
         *,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._peers = peers
+        self._members = members
         self._transfers = transfers
         self._contents = contents
         self._troubles = troubles
@@ -49,18 +50,20 @@ class Survey:
     def note(self) -> None:
         """Take in a change of hosting, liveness or suspicion."""
         now = self._now()
-        suspect = {peer.address for peer in self._peers() if peer.is_live and peer.is_suspect}
+        suspect = {peer.address for peer in self._members.peers if peer.is_live and peer.is_suspect}
         self._suspect_since = {
             address: self._suspect_since.get(address, now) for address in suspect
         }
-        for peer in self._peers():
+        for peer in self._members.peers:
             if peer.hosting.experts:
                 self._used[peer.address] = peer.hosting.instance
 
     def keep_empty(self, address: str) -> None:
         """Give a service no experts until it is started again."""
         self._kept_empty |= {
-            peer.address: peer.hosting.instance for peer in self._peers() if peer.address == address
+            peer.address: peer.hosting.instance
+            for peer in self._members.peers
+            if peer.address == address
         }
 
     def is_draining(self, peer: ExpertPeer) -> bool:
@@ -85,7 +88,7 @@ class Survey:
         """
         return [
             self._host(peer, peer.address in draining or self.is_draining(peer))
-            for peer in self._peers()
+            for peer in self._members.peers
             if peer.is_live and not self._is_given_up(peer)
         ]
 

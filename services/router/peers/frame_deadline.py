@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable
 
+from services.runtime.mean_by_size import MeanBySize
+
 IN_FLIGHT_FACTOR = 2
 # However often a service was suspected for being slow, a hang is noticed within so many times the
 # usual deadline.
@@ -34,10 +36,9 @@ class FrameDeadline:
     ) -> None:
         self._floor_nanos = int(floor_seconds * 1e9)
         self._factor = factor
-        self._smoothing = smoothing
         self._unmeasured = unmeasured
         self._clock = clock
-        self._nanos_per_pair: dict[int, float] = {}  # by the bits of the number of pairs
+        self._nanos_per_pair = MeanBySize(smoothing)
         self._in_flight_nanos = 0
         self._patience = 1.0
         self._grown_at = 0.0
@@ -56,15 +57,11 @@ class FrameDeadline:
         A size not met yet is fitted by the next smaller one, or by a whole frame of the next larger
         one; 0 before any.
         """
-        size = num_pairs.bit_length()
-        fitted = self._nanos_per_pair.get(size)
-        if fitted is None:
-            smaller = [met for met in self._nanos_per_pair if met < size]
-            if not smaller:
-                larger = min(self._nanos_per_pair, default=0)
-                return int(self._nanos_per_pair.get(larger, 0.0) * (1 << larger))
-            fitted = self._nanos_per_pair[max(smaller)]
-        return int(fitted * num_pairs)
+        nearest = self._nanos_per_pair.nearest(num_pairs)
+        if nearest is None:
+            return 0
+        bits, per_pair = nearest
+        return int(per_pair * (num_pairs if bits <= num_pairs.bit_length() else 1 << bits))
 
     def begin(self, fitted_nanos: int) -> None:
         """A frame that is fitted so is on its way."""
@@ -76,9 +73,7 @@ class FrameDeadline:
 
     def observe(self, num_pairs: int, round_trip_nanos: int) -> None:
         """Learn from a frame that was answered."""
-        size, measured = num_pairs.bit_length(), round_trip_nanos / max(1, num_pairs)
-        before = self._nanos_per_pair.get(size, measured)
-        self._nanos_per_pair[size] = before + self._smoothing * (measured - before)
+        self._nanos_per_pair.add(num_pairs, round_trip_nanos / max(1, num_pairs))
 
     def grow(self) -> None:
         """The service was suspected for being slow: frames are given twice the time, and less again

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesaic.v1 import expert_pb2
+from services.runtime.notice import Notice
 from services.wire.errors import Unavailable
 from services.wire.expert_key import ExpertKey
 
@@ -21,7 +22,7 @@ class KnownHosting:
     def __init__(self, address: str, num_experts: int) -> None:
         self._address = address
         self._num_experts = num_experts
-        self._changed = asyncio.Event()
+        self._changed = Notice()
         self._set(expert_pb2.WatchHostingResponse())
 
     def take(self, message: expert_pb2.WatchHostingResponse) -> None:
@@ -69,5 +70,4 @@ class KnownHosting:
         self.message = message
         self.ready: Mapping[int, Ready] = ready  # by layer, [experts]
         self.content_hashes: Mapping[ExpertKey, bytes] = content_hashes
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.send()

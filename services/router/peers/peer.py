@@ -5,6 +5,7 @@ when it comes back.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import grpc
@@ -12,6 +13,7 @@ import grpc
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.router.peers.expected import Expected
 from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.grpc_transport import GrpcTransport
 from services.router.peers.known_hosting import KnownHosting, Ready
 from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream, Standing
@@ -219,7 +221,12 @@ class ExpertPeer:
         suspicion = self._suspicion = Suspicion(self.address, deadline, self._on_change)
         standing = Standing(deadline, self.pace, suspicion)
         streams = [
-            ExpertStream(self.address, channel, standing, self._on_change)
+            ExpertStream(
+                self.address,
+                partial(GrpcTransport, channel, self._name),
+                standing,
+                self._on_change,
+            )
             for _ in range(self._num_lanes)
         ]
         self.streams = streams

@@ -8,22 +8,19 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import grpc
-
 from services.router.peers.call_failures import FrameLost
 from services.router.peers.flights import FrameInFlight, FramesInFlight
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.pace import Pace
 from services.router.peers.suspicion import Suspicion
+from services.router.peers.transport import Connect, Transport
 from services.router.times.arrivals import ReplyArrivals
 from services.router.times.receipt import ReplyTimes
-from services.runtime.calls import as_serving_errors
 from services.runtime.doorbell import Doorbell
 from services.wire.errors import Unavailable
 from services.wire.frames import decode_response, encode_cancel
 from services.wire.received import ReceivedReply
 
-DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
 # How long a service may take to say that it listens on a stream.
 FIRST_GRANT_SECONDS = 10.0
 # Messages that wait to be written; many times what a lane has in flight.
@@ -48,7 +45,8 @@ class Standing:
 
 
 class ExpertStream:
-    """The stream of one lane. Frames wait here only while the service does not take more.
+    """The stream of one lane, over what `connect` opens. Frames wait here only while the service
+    does not take more.
 
     A service that leaves a frame unanswered until its deadline is suspect: it is sent nothing more
     until it says something, and the stream goes on. `on_change` is called when the stream is up,
@@ -58,7 +56,7 @@ class ExpertStream:
     def __init__(
         self,
         address: str,
-        channel: grpc.aio.Channel,
+        connect: Connect,
         standing: Standing,
         on_change: Callable[[], None],
     ) -> None:
@@ -66,7 +64,7 @@ class ExpertStream:
         self.has_answered = False
         self._on_change = on_change
         self._address = address
-        self._open = channel.stream_stream(DISPATCH)
+        self._connect = connect
         self._deadline = standing.deadline
         self._pace = standing.pace
         self._suspicion = standing.suspicion
@@ -75,10 +73,10 @@ class ExpertStream:
             address, self._note_lost, self._note_hung
         )
         self._num_frames = 0
-        self._outbox: deque[FrameInFlight[TimedReply] | bytes] = (
-            deque()
-        )  # frames, and messages that tell of what is given up
+        # Frames, and messages that tell of what is given up.
+        self._outbox: deque[FrameInFlight[TimedReply] | bytes] = deque()
         self._outgoing = Doorbell()
+        self._heard = asyncio.Event()  # from the service, which first says that it is listening
         self._sent_pairs = 0
         self._granted_pairs = 0
 
@@ -118,37 +116,39 @@ class ExpertStream:
             self._push(encode_cancel(requests))
 
     async def run(self) -> None:
-        """Keep the stream until it breaks; raises ServingError then.
+        """Keep the stream until it breaks; raises a group of ServingErrors then.
 
         Frames in flight fail with it.
         """
-        call = self._open()
+        transport = self._connect()
         try:
-            with as_serving_errors(f"expert service {self._address}"):
-                async with asyncio.timeout(FIRST_GRANT_SECONDS):
-                    self._receive(
-                        await call.read()
-                    )  # the first response is a grant: the service is listening
-            self.is_up = True
-            self._on_change()
             async with asyncio.TaskGroup() as parts:
-                parts.create_task(self._write(call))
-                parts.create_task(self._read(call))
+                parts.create_task(transport.deliver(self._receive))
+                await self._until_heard()
+                self.is_up = True
+                self._on_change()
+                await self._write(transport)
         finally:
             self.is_up = False
-            call.cancel()
+            transport.close()
             self._flights.fail_all(
                 FrameLost(f"the stream to expert service {self._address} broke", "broken")
             )
             self._outbox.clear()
             self._on_change()
 
-    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
-        with as_serving_errors(f"expert service {self._address}"):
-            while True:
-                while (message := self._next_message()) is not None:
-                    await call.write(message)
-                await self._outgoing.rung()
+    async def _until_heard(self) -> None:
+        try:
+            async with asyncio.timeout(FIRST_GRANT_SECONDS):
+                await self._heard.wait()
+        except TimeoutError:
+            raise Unavailable(f"expert service {self._address} did not answer in time") from None
+
+    async def _write(self, transport: Transport) -> None:
+        while True:
+            while (message := self._next_message()) is not None:
+                await transport.send(message)
+            await self._outgoing.rung()
 
     def _next_message(self) -> bytes | None:
         """What the service has credit for; frames that nobody waits for any more are
@@ -171,15 +171,9 @@ class ExpertStream:
                 return message
         return None
 
-    async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
-        with as_serving_errors(f"expert service {self._address}"):
-            while True:
-                self._receive(await call.read())
-
     def _receive(self, data: bytes) -> None:
-        if data is grpc.aio.EOF:
-            raise Unavailable(f"expert service {self._address} ended the stream")
         response = decode_response(data)
+        self._heard.set()
         if response.granted_pairs > self._granted_pairs:
             self._granted_pairs = response.granted_pairs
             if self._outbox:

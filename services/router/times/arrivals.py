@@ -2,6 +2,8 @@
 another lane.
 """
 
+from services.runtime.mean_by_size import MeanBySize
+
 # Between two stretches of computing this far apart the loop had nothing to do but to pass from one
 # to the other.
 PASSING_NANOS = 500_000
@@ -37,19 +39,15 @@ class ReplyArrivals:
 
     def __init__(self, busy: Busy = LOOP, smoothing: float = 0.1) -> None:
         self._busy = busy
-        self._smoothing = smoothing
-        self._wire_nanos: dict[int, float] = {}  # by the bits of the number of bytes
+        self._wire_nanos = MeanBySize(smoothing)
 
     def date(self, *, sent: int, read: int, server_nanos: int, num_bytes: int) -> int:
         """When a reply of `num_bytes` arrived that was asked for at `sent` and read at `read`."""
-        size, served = num_bytes.bit_length(), sent + server_nanos
-        wire = self._wire_nanos.get(size)
+        served = sent + server_nanos
         if read - self._busy.ended > PASSING_NANOS:
-            measured = max(0, read - served)
-            self._wire_nanos[size] = (
-                measured if wire is None else wire + self._smoothing * (measured - wire)
-            )
+            self._wire_nanos.add(num_bytes, max(0, read - served))
             return read
+        wire = self._wire_nanos.of(num_bytes)
         if wire is None:
             return read
         ready = max(served + int(wire), self._busy.began)

@@ -2,6 +2,8 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -97,7 +99,8 @@ def transfers(contents: Contents, troubles: Troubles) -> Transfers:
 def survey(
     peer: Peer, transfers: Transfers, contents: Contents, troubles: Troubles, clock: Clock
 ) -> Survey:
-    return Survey(lambda: [peer], transfers, contents, troubles, now=clock)  # type: ignore[list-item]
+    members: Any = SimpleNamespace(peers=[peer])
+    return Survey(members, transfers, contents, troubles, now=clock)
 
 
 def test_experts_are_told_apart_by_their_states_and_all_take_memory(

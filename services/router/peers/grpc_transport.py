@@ -1,0 +1,40 @@
+"""The transport of a stream over gRPC: the Dispatch call of expert.proto."""
+
+from collections.abc import Callable
+
+import grpc
+
+from services.runtime.calls import as_serving_errors
+from services.wire.errors import Unavailable
+
+DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
+
+
+class GrpcTransport:
+    """One call, begun at once; its messages are not parsed here. `name` names the service in
+    errors.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
+        self._call: grpc.aio.StreamStreamCall = channel.stream_stream(DISPATCH)()
+        self._name = name
+
+    async def send(self, message: bytes) -> None:
+        """Write it, as soon as flow control lets it through."""
+        try:
+            await self._call.write(message)
+        except BaseException:
+            # Entered only now, since to enter it costs more than all else here does for a message.
+            with as_serving_errors(self._name):
+                raise
+
+    async def deliver(self, receive: Callable[[bytes], None]) -> None:
+        """Read until the call ends."""
+        with as_serving_errors(self._name):
+            while (message := await self._call.read()) is not grpc.aio.EOF:
+                receive(message)
+        raise Unavailable(f"{self._name} ended the stream")
+
+    def close(self) -> None:
+        """Cancel the call."""
+        self._call.cancel()

@@ -1,0 +1,29 @@
+"""What carries the messages of one stream to an expert service and back, whatever it is made of."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Transport(Protocol):
+    """Messages in both directions, each whole and in order, until it has ended: by the service, by
+    a broken connection, or by `close`. It knows nothing of what they say.
+    """
+
+    async def send(self, message: bytes) -> None:
+        """Hand a message on; returns when the next may follow. Called by one task at a time.
+
+        Raises ServingError when the transport has ended.
+        """
+
+    async def deliver(self, receive: Callable[[bytes], None]) -> None:
+        """Call `receive` with each message as it comes; called once.
+
+        Raises ServingError when the transport has ended, and whatever `receive` raises.
+        """
+
+    def close(self) -> None:
+        """End it, whatever is under way; nothing happens when it has ended."""
+
+
+# Opens one, and does not wait until the service listens.
+Connect = Callable[[], Transport]

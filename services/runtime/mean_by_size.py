@@ -1,0 +1,43 @@
+"""What things of about one size take of late, learnt from those before them."""
+
+
+class MeanBySize:
+    """A running mean for each power of two: sizes of as many bits have one in common.
+
+    The first value of a size counts whole, each later one a share of `smoothing`.
+    """
+
+    __slots__ = ("_means", "_smoothing")
+
+    def __init__(self, smoothing: float) -> None:
+        self._smoothing = smoothing
+        self._means: dict[int, float] = {}  # by the bits of the size
+
+    def __len__(self) -> int:
+        """How many powers of two were met."""
+        return len(self._means)
+
+    def add(self, size: int, value: float) -> None:
+        """Learn a value."""
+        bits = size.bit_length()
+        before = self._means.get(bits)
+        self._means[bits] = value if before is None else before + self._smoothing * (value - before)
+
+    def of(self, size: int) -> float | None:
+        """The mean of such sizes; None where none was met."""
+        return self._means.get(size.bit_length())
+
+    def nearest(self, size: int) -> tuple[int, float] | None:
+        """The bits and the mean of such sizes, else of the next smaller ones, else of the next
+        larger; None before any.
+        """
+        bits = size.bit_length()
+        if bits not in self._means:
+            smaller = [met for met in self._means if met < bits]
+            if smaller:
+                bits = max(smaller)
+            elif self._means:
+                bits = min(self._means)
+            else:
+                return None
+        return bits, self._means[bits]
