@@ -3,7 +3,7 @@
 from bench.harness.rounds import interleaved
 
 
-async def test_variants_run_in_turn_and_warm_ups_are_forgotten():
+async def test_variants_run_in_turn_and_warm_ups_are_forgotten() -> None:
     order: list[str] = []
     rounds: list[int] = []
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="the kernels were 
 )
 def test_each_service_gets_its_pairs_in_order_and_their_rows_once(
     flat: list[int], owned: list[int], top_k: int
-):
+) -> None:
     experts, owners = np.array(flat[: len(flat) // top_k * top_k], dtype=np.int64), np.array(owned)
     scattered = kernels.scatter(experts, owners, top_k)
     services = np.where(experts >= 0, owners[experts], -2)
@@ -59,6 +59,6 @@ def test_each_service_gets_its_pairs_in_order_and_their_rows_once(
 )
 def test_experts_and_owners_that_are_none_are_refused(
     experts: list[int] | np.ndarray, owners: list[int], top_k: int, error: type[Exception]
-):
+) -> None:
     with pytest.raises(error):
         kernels.scatter(np.asarray(experts), np.asarray(owners), top_k)
