@@ -14,10 +14,10 @@ from bench.rig.peers import decode_step, random_gate
 from bench.rig.processes import cpu_nanos
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.dispatcher import Dispatcher
-from services.router.dispatch.placement import Placement
+from services.router.dispatch.placement import FrameStream, Placement
 from services.router.engine.step import Step
 from services.router.peers.pace import Pace
-from services.router.peers.stream import ExpertStream, TimedReply
+from services.router.peers.stream import TimedReply
 from services.wire.errors import ServingError
 
 # Of a step: as many as OLMoE-1B-7B has, each with its own choice of experts.
@@ -43,9 +43,9 @@ class LayerSample:
 
 @dataclass
 class Recorded:
-    """An ExpertStream that notes each frame's bytes, and what the service said of it."""
+    """A stream that notes each frame's bytes, and what the service said of it."""
 
-    stream: ExpertStream
+    stream: FrameStream
     sent: list[int] = field(default_factory=list)
     answered: list["asyncio.Future[TimedReply]"] = field(default_factory=list)
 

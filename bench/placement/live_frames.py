@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.rig.simulated import DeviceTime
-from services.router.dispatch.placement import Placement, Service
+from services.router.dispatch.placement import FrameStream, Placement, Service
 from services.router.peers.pace import Pace
-from services.router.peers.stream import ExpertStream, TimedReply
+from services.router.peers.stream import TimedReply
 
 Note = Callable[[int, str, int, int], None]  # lane, address, active experts, pairs
 
@@ -64,7 +64,7 @@ class _NotedService:
 
 @dataclass(frozen=True)
 class _NotedStream:
-    stream: ExpertStream
+    stream: FrameStream
     lane: int
     service: _NotedService
 

@@ -1,6 +1,7 @@
 """Who computes what, as the dispatcher sees it: replaced as a whole whenever that changes."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -13,7 +14,7 @@ from services.router.arrays import Indices
 from services.router.dispatch.assignment import SEVERAL, Choices
 from services.router.dispatch.shares import NOBODY
 from services.router.peers.pace import Pace
-from services.router.peers.stream import ExpertStream
+from services.router.peers.stream import TimedReply
 
 Replicas = npt.NDArray[
     np.bool_
@@ -21,6 +22,14 @@ Replicas = npt.NDArray[
 
 # Far below gRPC's limit on messages, so that one frame does not hold up the others for long.
 MAX_FRAME_BYTES = 4 * 1024 * 1024
+
+
+class FrameStream(Protocol):
+    """What the dispatcher asks of a stream: to take a frame and tell of its answer."""
+
+    def send(
+        self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
+    ) -> "asyncio.Future[TimedReply]": ...
 
 
 class Service(Protocol):
@@ -32,7 +41,7 @@ class Service(Protocol):
     def address(self) -> str: ...
 
     @property
-    def streams(self) -> Sequence[ExpertStream]: ...
+    def streams(self) -> Sequence[FrameStream]: ...
 
     @property
     def pace(self) -> Pace: ...
