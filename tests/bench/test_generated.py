@@ -1,18 +1,21 @@
 """Figures of a batch of requests, and the settings that transformers is tried with."""
 
 from types import SimpleNamespace
+from typing import cast
 
 from bench.generate.router_load import _Batch
 from bench.generate.transformers_load import Setting, best_by_threads, settings_for
 from bench.rig.generated import Generated
 from bench.rig.peers import decode_step, random_gate
 from moesaic.v1 import router_pb2
+from services.model.checkpoint import Checkpoint
 
 
-def checkpoint(expert_bytes: int) -> SimpleNamespace:
-    return SimpleNamespace(
+def checkpoint(expert_bytes: int) -> Checkpoint:
+    told = SimpleNamespace(
         num_experts_per_token=4, moe_layers=(0,), expert_bytes=lambda layer: expert_bytes
     )
+    return cast(Checkpoint, told)
 
 
 def test_rates_and_latencies_follow_from_the_arrival_of_tokens() -> None:

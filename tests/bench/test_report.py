@@ -7,7 +7,7 @@ import pytest
 
 from bench.harness.report import Report
 from bench.harness.statistics import Spread
-from bench.harness.table import Table, shown_cell
+from bench.harness.table import Cell, Table, shown_cell
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from bench.harness.table import Table, shown_cell
         (Spread(2.0, 1.5, 2.5, 9), "2 (1.5 to 2.5)"),
     ],
 )
-def test_a_cell_is_shown_with_three_digits_and_its_spread(cell, shown) -> None:
+def test_a_cell_is_shown_with_three_digits_and_its_spread(cell: Cell, shown: str) -> None:
     assert shown_cell(cell) == shown
 
 

@@ -1,5 +1,7 @@
 """Variants take turns."""
 
+from collections.abc import Awaitable, Callable
+
 from bench.harness.rounds import interleaved
 
 
@@ -7,7 +9,7 @@ async def test_variants_run_in_turn_and_warm_ups_are_forgotten() -> None:
     order: list[str] = []
     rounds: list[int] = []
 
-    def variant(name: str):
+    def variant(name: str) -> Callable[[], Awaitable[int]]:
         async def run() -> int:
             order.append(name)
             return len(order)
