@@ -10,7 +10,10 @@ READY, RETIRING = expert_pb2.EXPERT_STATE_READY, expert_pb2.EXPERT_STATE_RETIRIN
 
 
 def hosting(
-    keys: Iterable[tuple[int, int]], *, state: int = READY, content: bytes = b""
+    keys: Iterable[tuple[int, int]],
+    *,
+    state: "expert_pb2.ExpertState.ValueType" = READY,
+    content: bytes = b"",
 ) -> Hosting:
     experts = [
         expert_pb2.HostedExpert(
