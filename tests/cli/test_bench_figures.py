@@ -70,11 +70,14 @@ def test_figures_add_up() -> None:
     assert figures.requests_per_second == 1.0
     assert figures.output_tokens_per_second == 3.5  # those of the unfinished request came too
     assert figures.input_tokens_per_second == 10.0
-    assert figures.latencies.ttft.count == figures.latencies.e2e.count == 2
-    assert figures.latencies.ttft.p50 == pytest.approx(0.2)
-    assert figures.latencies.itl.count == 4
-    assert figures.latencies.itl.mean == pytest.approx(0.06)
-    assert figures.latencies.late.count == 4
+    latencies = figures.latencies
+    assert latencies.ttft is not None and latencies.e2e is not None
+    assert latencies.itl is not None and latencies.late is not None
+    assert latencies.ttft.count == latencies.e2e.count == 2
+    assert latencies.ttft.p50 == pytest.approx(0.2)
+    assert latencies.itl.count == 4
+    assert latencies.itl.mean == pytest.approx(0.06)
+    assert latencies.late.count == 4
     assert figures.goodput_requests_per_second is figures.good_share is None
 
 
@@ -99,7 +102,7 @@ def test_objectives_are_read_with_their_unit() -> None:
         Objective("ttft", 0.2),
         Objective("itl", 0.5),
         Objective("e2e", 2.0),
-        Objective("tpot", pytest.approx(0.0009)),
+        Objective("tpot", pytest.approx(0.0009)),  # type: ignore[arg-type]
     ]
 
 
@@ -189,10 +192,11 @@ def test_every_part_of_a_receipt_is_of_one_kind() -> None:
 
 
 def printed(*all_figures: Figures) -> str:
-    console = Console(file=io.StringIO(), width=100)
+    text = io.StringIO()
+    console = Console(file=text, width=100)
     for table in tables(all_figures):
         console.print(table)
-    return console.file.getvalue()
+    return text.getvalue()
 
 
 def test_tables_with_large_figures_fit_in_a_hundred_columns() -> None:

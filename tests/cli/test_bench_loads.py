@@ -7,13 +7,13 @@ from itertools import islice, pairwise
 import pytest
 
 from moesaic.v1 import generation_pb2
-from services.cli.bench.loads import Bounds, ClosedLoop, OpenLoop, due_seconds
+from services.cli.bench.loads import ArrivalProcess, Bounds, ClosedLoop, OpenLoop, due_seconds
 from services.cli.bench.run import LoadRun
 from services.cli.bench.sample import RequestFailure, Sample
 
 
 def open_loop(
-    rate: float, *, arrivals: str = "constant", seed: int = 0, max_in_flight: int = 100
+    rate: float, *, arrivals: ArrivalProcess = "constant", seed: int = 0, max_in_flight: int = 100
 ) -> OpenLoop:
     return OpenLoop(rate, arrivals, seed, max_in_flight)
 
@@ -64,7 +64,7 @@ class Server:
         sample.failure = await answer
         if sample.failure is None:
             sample.completion = generation_pb2.Completion()
-        sample.ended_nanos = asyncio.get_running_loop().time() * 1e9
+        sample.ended_nanos = int(asyncio.get_running_loop().time() * 1e9)
         self.num_waiting -= 1
 
 
@@ -108,6 +108,7 @@ async def test_a_request_that_waits_for_room_counts_from_when_it_was_due() -> No
     await running
     before, after = run.samples
     assert after.due_nanos - before.due_nanos == 1_000_000
+    assert before.ended_nanos is not None and after.end_to_end_seconds is not None
     assert after.sent_nanos >= before.ended_nanos
     assert after.end_to_end_seconds >= after.late_seconds >= 0.04
     assert server.most_waiting == 1

@@ -35,7 +35,7 @@ def asked(
 def test_traces_go_to_the_tracing_service(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
-    traces = asked(monkeypatch, **environment).traces
+    traces = asked(monkeypatch, every_trace=False, **environment).traces
     assert traces is not None
     assert (traces.endpoint.target, traces.protocol, traces.security) == (
         "127.0.0.1:4317",

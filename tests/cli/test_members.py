@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,15 @@ from services.wire.errors import InvalidRequest
 
 Command = type[ServeSettings | GenerateSettings | BenchSettings]
 COMMANDS = (ServeSettings, GenerateSettings, BenchSettings)
-SETTINGS = {"expert": ExpertSettings, "router": RouterSettings, "gateway": GatewaySettings}
+SETTINGS: dict[str, Any] = {
+    "expert": ExpertSettings,
+    "router": RouterSettings,
+    "gateway": GatewaySettings,
+}
 
 
-def plan(**changes: object) -> ClusterPlan:
-    whole = {
+def plan(**changes: Any) -> ClusterPlan:
+    whole: dict[str, Any] = {
         "model": None,
         "num_experts": 3,
         "threads": 1,
