@@ -61,7 +61,7 @@ def work(
 
 async def compute(
     bank: Bank, batch: Sequence[FrameWork], *, batch_invariant: bool = False, threads: int = 1
-) -> list[torch.Tensor]:
+) -> Sequence[torch.Tensor]:
     computer = Computer(bank, threads=threads, batch_invariant=batch_invariant)
     try:
         return (await computer.compute(batch)).rows
