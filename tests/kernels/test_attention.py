@@ -75,12 +75,12 @@ def test_a_token_has_the_same_bits_alone_elsewhere_and_in_any_batch(
     for token, (first, count) in enumerate(
         zip(FIRST_SLOTS.tolist(), NUM_KEYS.tolist(), strict=True)
     ):
-        own = [
+        own_keys, own_values = (
             torch.cat([cache.new_ones(3, *cache.shape[1:]), cache[first : first + count]])
             for cache in (keys, values)
-        ]
+        )
         alone = kernels.attend(
-            query[token : token + 1], *own, np.array([3]), np.array([count]), 0.2
+            query[token : token + 1], own_keys, own_values, np.array([3]), np.array([count]), 0.2
         )
         assert torch.equal(alone[0], together[token])
 
@@ -163,4 +163,4 @@ def test_what_it_does_not_take_is_refused(case: str) -> None:
         "sinks": (query, keys, values, index, index, 1.0, None, torch.ones(5)),
     }[case]
     with pytest.raises(ValueError, match=r"fit|gaps|CPU|above 0"):
-        kernels.attend(*refused)
+        kernels.attend(*refused)  # type: ignore[arg-type]

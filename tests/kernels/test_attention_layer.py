@@ -3,6 +3,7 @@ fit.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_a_cache_or_angles_of_another_kind_are_refused(level: str) -> None:
         {"joined": torch.ones(HIDDEN, (HEADS + 2 * KEY_HEADS) * WIDTH).T},
     ],
 )
-def test_weights_of_another_kind_are_refused(level: str, change: dict[str, torch.Tensor]) -> None:
+def test_weights_of_another_kind_are_refused(level: str, change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"fit|gaps"):
         AttentionLayer(replace(weights(torch.float32), **change), SCALING)
     with pytest.raises(ValueError, match="above 0"):

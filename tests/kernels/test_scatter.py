@@ -33,7 +33,7 @@ def test_each_service_gets_its_pairs_in_order_and_their_rows_once(
         assert np.array_equal(scattered.pair_rows[pairs], pair_rows)
         assert np.array_equal(scattered.pair_experts[pairs], experts[positions])
         assert num_experts == len(set(experts[positions].tolist()))
-    assert (scattered.pair_rows.dtype, scattered.pair_experts.dtype) == (np.uint32, np.uint32)
+    assert scattered.pair_rows.dtype == scattered.pair_experts.dtype == np.uint32
 
 
 @pytest.mark.parametrize(
