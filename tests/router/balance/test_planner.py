@@ -19,9 +19,10 @@ from services.router.planning.goals import WantedHosting
 from services.router.planning.host import Host
 from services.router.planning.plan import plan
 from services.wire.errors import DeadlinePassed, Overloaded, Unavailable
+from services.wire.expert_key import ExpertKey
 
 ROOT = Path(__file__).parents[3]
-EXPERTS = [(0, expert) for expert in range(4)]
+EXPERTS = [ExpertKey(0, expert) for expert in range(4)]
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from services.wire.expert_key import ExpertKey
 from tests.router.hosting.drawn_clusters import clusters
 
 NUM_LAYERS, NUM_EXPERTS = 3, 8
-EXPERTS = [(layer, expert) for layer in range(NUM_LAYERS) for expert in range(NUM_EXPERTS)]
+EXPERTS = [ExpertKey(layer, expert) for layer in range(NUM_LAYERS) for expert in range(NUM_EXPERTS)]
 ALL = frozenset(EXPERTS)
-SMALL = ((0, 0), (0, 1))
+SMALL = (ExpertKey(0, 0), ExpertKey(0, 1))
 
 
 def in_layers(keys: set[ExpertKey] | list[ExpertKey]) -> list[int]:

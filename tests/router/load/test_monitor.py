@@ -89,7 +89,7 @@ def test_smoothed_the_first_steps_count_in_full(monitor: LoadMonitor) -> None:
 
 
 @pytest.mark.parametrize("pairs", [1, MAX_NOTED_PAIRS // 4])
-def test_what_is_noted_counts_whether_it_was_asked_for_in_between_or_not(pairs) -> None:
+def test_what_is_noted_counts_whether_it_was_asked_for_in_between_or_not(pairs: int) -> None:
     asked, unasked = (
         LoadMonitor(LAYERS, EXPERTS, window_steps=800),
         LoadMonitor(LAYERS, EXPERTS, window_steps=800),

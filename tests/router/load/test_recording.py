@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_an_absent_file_is_told_as_such(tmp_path: Path) -> None:
     ],
 )
 def test_parts_that_do_not_fit_are_refused(
-    changed: dict[str, object], why: str, recording: Recording
+    changed: dict[str, Any], why: str, recording: Recording
 ) -> None:
     with pytest.raises(ValueError, match=why):
         Recording(
