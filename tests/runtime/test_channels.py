@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import grpc
 import pytest
@@ -97,7 +98,11 @@ async def test_a_channel_reaches_a_server_again_after_it_was_restarted() -> None
         )
         return response.status
 
-    serving_now = {"service_names": [], "drain_seconds": 0.0, "register": lambda server: None}
+    serving_now: dict[str, Any] = {
+        "service_names": [],
+        "drain_seconds": 0.0,
+        "register": lambda server: None,
+    }
     async with serving(**serving_now, listen="127.0.0.1:0") as port:
         channel = open_channel(f"127.0.0.1:{port}")
         assert await status(channel) == health_pb2.HealthCheckResponse.SERVING

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -51,7 +52,7 @@ class Collector(
         self.hangs = False
         self.address = ""
 
-    async def Export(self, request, context):
+    async def Export(self, request: Any, context: Any) -> Any:
         if self.hangs:
             await asyncio.Event().wait()
         if isinstance(request, trace_service_pb2.ExportTraceServiceRequest):

@@ -134,7 +134,7 @@ async def deliver(destination: ExportTarget, *messages: bytes) -> list[bool]:
     def deliver_all() -> list[bool]:
         delivery = Delivery(destination)
         try:
-            return [delivery.deliver(lambda message=message: message) for message in messages]
+            return [delivery.deliver(partial(bytes, message)) for message in messages]
         finally:
             delivery.close()
 
@@ -342,6 +342,7 @@ async def secure_collector(protocol: str, certified: Security) -> AsyncIterator[
         return
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certified.roots)
     context.verify_mode = ssl.CERT_REQUIRED
+    assert certified.certificate is not None
     context.load_cert_chain(certified.certificate, certified.key)
 
     async def take(_: web.Request) -> web.Response:

@@ -19,7 +19,7 @@ def targets(**variables: str) -> tuple[str | None, str | None]:
         "moesaic test", {f"OTEL_{name}": value for name, value in variables.items()}
     )
     traces, metrics = telemetry.traces, telemetry.metrics
-    return traces and traces.endpoint.target, metrics and metrics.endpoint.target
+    return traces.endpoint.target if traces else None, metrics.endpoint.target if metrics else None
 
 
 def asked(**variables: str) -> Telemetry:
