@@ -29,7 +29,8 @@ def test_of_too_many_traces_the_one_that_nothing_came_to_for_longest_goes() -> N
     assert store.add(SOURCE, ("", ""), span(1, 2))
     assert store.add(SOURCE, ("", ""), span(3))
     assert kept(store) == [1, 3]
-    assert len(store.get(span(1).trace_id).spans) == 2
+    stored = store.get(span(1).trace_id)
+    assert stored is not None and len(stored.spans) == 2
 
 
 def test_memory_is_bounded_by_giving_up_whole_traces() -> None:
@@ -49,4 +50,5 @@ def test_one_trace_cannot_drive_out_the_others() -> None:
     assert taken[0]
     assert not taken[-1]
     assert kept(store) == [1, 2]
-    assert store.get(span(2).trace_id).num_bytes <= 2_500
+    stored = store.get(span(2).trace_id)
+    assert stored is not None and stored.num_bytes <= 2_500
