@@ -65,10 +65,10 @@ async def test_what_a_function_returns_and_refuses_comes_back(planner: Planner) 
 
 async def test_one_that_hangs_or_dies_is_started_anew(planner: Planner) -> None:
     pids = [await planner.run(os.getpid)]
-    planner._plan_seconds, patience = 0.1, planner._plan_seconds
+    planner.plan_seconds, patience = 0.1, planner.plan_seconds
     with pytest.raises(DeadlinePassed, match="planning took more than"):
         await planner.run(time.sleep, 1000)
-    planner._plan_seconds = patience
+    planner.plan_seconds = patience
     pids.append(await planner.run(os.getpid))
     with pytest.raises(Unavailable, match="the planning process died"):
         await planner.run(os._exit, 1)
