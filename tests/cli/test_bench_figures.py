@@ -41,8 +41,8 @@ SLOW = completed(sent=50, arrivals=[300, 400, 500], counts=[1, 1, 1], ended=500)
 def run_of(*samples: Sample, milliseconds: int = 1000) -> LoadRun:
     run = LoadRun(ClosedLoop(2), Bounds(len(samples), None))
     run.samples = list(samples)
-    run.began_nanos, run._ended_nanos = 0, milliseconds * MILLI
-    run._num_failed = sum(sample.failure is not None for sample in samples)
+    run.began_nanos, run.ended_nanos = 0, milliseconds * MILLI
+    run.num_failed = sum(sample.failure is not None for sample in samples)
     return run
 
 
@@ -219,7 +219,7 @@ def test_a_load_where_nothing_was_completed_is_a_line_of_dashes() -> None:
 
 def test_remarks_name_failures_what_was_given_up_and_lateness() -> None:
     run = run_of(failed("UNAVAILABLE", "gone"), Sample(0, 0, 200 * MILLI))
-    run.lag.late_seconds, run.lag._began_nanos, run.lag._ended_nanos = [0.5], 0, 1000 * MILLI
+    run.lag.late_seconds, run.lag.began_nanos, run.lag.ended_nanos = [0.5], 0, 1000 * MILLI
     assert list(remarks(figures_of(run, []))) == [
         "2 at a time: failed: 1 UNAVAILABLE (gone)",
         "2 at a time: in flight when it was broken off: 1",
@@ -232,7 +232,7 @@ def test_remarks_name_failures_what_was_given_up_and_lateness() -> None:
 
 def test_a_load_that_went_well_has_no_remarks() -> None:
     run = run_of(FAST)
-    run.lag.late_seconds, run.lag._began_nanos, run.lag._ended_nanos = [0.0, 0.01], 0, 1000 * MILLI
+    run.lag.late_seconds, run.lag.began_nanos, run.lag.ended_nanos = [0.0, 0.01], 0, 1000 * MILLI
     assert list(remarks(figures_of(run, []))) == []
 
 
