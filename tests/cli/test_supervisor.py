@@ -48,11 +48,16 @@ def reports() -> Reports:
 
 
 @pytest.fixture
-def supervise(tmp_path: Path, reports: Reports) -> Callable[[str], Supervisor]:
-    def supervise(script: str) -> Supervisor:
+def supervise(tmp_path: Path, reports: Reports) -> Callable[..., Supervisor]:
+    def supervise(script: str, backoff_seconds: float = 0.01) -> Supervisor:
         member = Member("expert-0", "expert", "127.0.0.1:1", (sys.executable, "-c", script))
         return Supervisor(
-            member, tmp_path, {}, reports, first_backoff_seconds=0.01, refused_seconds=0.01
+            member,
+            tmp_path,
+            {},
+            reports,
+            first_backoff_seconds=backoff_seconds,
+            refused_seconds=0.01,
         )
 
     return supervise
@@ -67,7 +72,7 @@ def is_running(pid: int) -> bool:
 
 
 async def test_a_member_is_ready_when_it_says_so_and_stops_when_told(
-    supervise: Callable[[str], Supervisor],
+    supervise: Callable[..., Supervisor],
 ) -> None:
     supervisor = supervise(READY + WAIT)
     async with asyncio.TaskGroup() as tasks:
@@ -81,7 +86,7 @@ async def test_a_member_is_ready_when_it_says_so_and_stops_when_told(
 
 
 async def test_what_a_start_warned_of_is_reported(
-    supervise: Callable[[str], Supervisor], reports: Reports
+    supervise: Callable[..., Supervisor], reports: Reports
 ) -> None:
     supervisor = supervise(READY.replace("ready 1", 'ready 1 ["tensors have no place"]') + WAIT)
     async with asyncio.TaskGroup() as tasks:
@@ -92,7 +97,7 @@ async def test_what_a_start_warned_of_is_reported(
 
 
 async def test_a_crashed_member_is_started_again(
-    supervise: Callable[[str], Supervisor], reports: Reports
+    supervise: Callable[..., Supervisor], reports: Reports
 ) -> None:
     supervisor = supervise(READY + WAIT)
     async with asyncio.TaskGroup() as tasks:
@@ -108,7 +113,7 @@ async def test_a_crashed_member_is_started_again(
 
 
 async def test_a_member_that_keeps_crashing_is_given_up(
-    supervise: Callable[[str], Supervisor], reports: Reports
+    supervise: Callable[..., Supervisor], reports: Reports
 ) -> None:
     supervisor = supervise(READY + "print('out of luck'); sys.exit(7)")
     with pytest.raises(ServiceFailed) as failure:
@@ -120,7 +125,7 @@ async def test_a_member_that_keeps_crashing_is_given_up(
 
 
 async def test_a_member_that_does_not_start_is_given_up_at_once_with_its_last_words(
-    supervise: Callable[[str], Supervisor], reports: Reports
+    supervise: Callable[..., Supervisor], reports: Reports
 ) -> None:
     supervisor = supervise("import sys; sys.exit('the checkpoint is missing')")
     with pytest.raises(
@@ -131,7 +136,7 @@ async def test_a_member_that_does_not_start_is_given_up_at_once_with_its_last_wo
 
 
 async def test_a_restart_that_fails_counts_as_a_crash(
-    supervise: Callable[[str], Supervisor], reports: Reports, tmp_path: Path
+    supervise: Callable[..., Supervisor], reports: Reports, tmp_path: Path
 ) -> None:
     once = (
         f"import pathlib\nmark = pathlib.Path({str(tmp_path / 'mark')!r})\nif mark.exists(): raise "
@@ -145,7 +150,7 @@ async def test_a_restart_that_fails_counts_as_a_crash(
 
 
 async def test_an_expert_service_that_is_refused_when_it_starts_again_is_tried_until_it_can(
-    supervise: Callable[[str], Supervisor], reports: Reports, tmp_path: Path
+    supervise: Callable[..., Supervisor], reports: Reports, tmp_path: Path
 ) -> None:
     count = f"import pathlib\npath = pathlib.Path({str(tmp_path / 'count')!r})\n"
     count += (
@@ -166,7 +171,7 @@ async def test_an_expert_service_that_is_refused_when_it_starts_again_is_tried_u
 
 
 async def test_a_member_that_ignores_the_signal_is_killed(
-    supervise: Callable[[str], Supervisor],
+    supervise: Callable[..., Supervisor],
 ) -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     supervisor = supervise(deaf + READY + "while True: signal.pause()\n")
@@ -180,7 +185,7 @@ async def test_a_member_that_ignores_the_signal_is_killed(
 
 
 async def test_a_member_told_to_stop_while_it_starts_is_no_failure(
-    supervise: Callable[[str], Supervisor],
+    supervise: Callable[..., Supervisor],
 ) -> None:
     supervisor = supervise("import signal; signal.pause()")
     async with asyncio.TaskGroup() as tasks:
@@ -191,7 +196,7 @@ async def test_a_member_told_to_stop_while_it_starts_is_no_failure(
 
 
 async def test_a_member_told_to_stop_before_it_is_there_is_not_left_behind(
-    supervise: Callable[[str], Supervisor],
+    supervise: Callable[..., Supervisor],
 ) -> None:
     supervisor = supervise(READY + WAIT)
     async with asyncio.TaskGroup() as tasks:
@@ -202,7 +207,7 @@ async def test_a_member_told_to_stop_before_it_is_there_is_not_left_behind(
 
 
 async def test_a_cancelled_supervisor_leaves_no_process(
-    supervise: Callable[[str], Supervisor],
+    supervise: Callable[..., Supervisor],
 ) -> None:
     supervisor = supervise(READY + WAIT)
     running = asyncio.ensure_future(supervisor.run())
@@ -216,10 +221,9 @@ async def test_a_cancelled_supervisor_leaves_no_process(
 
 
 async def test_waiting_between_two_starts_ends_when_told_to_stop(
-    supervise: Callable[[str], Supervisor], reports: Reports
+    supervise: Callable[..., Supervisor], reports: Reports
 ) -> None:
-    supervisor = supervise(READY + "sys.exit(3)")
-    supervisor._first_backoff_seconds = 3600
+    supervisor = supervise(READY + "sys.exit(3)", backoff_seconds=3600)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
         await reports.until(1)
