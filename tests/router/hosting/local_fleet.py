@@ -118,7 +118,7 @@ class LocalFleet:
         """Return once `holds()` does; looked at whenever something has changed."""
         async with asyncio.timeout(SECONDS):
             while not holds():
-                await self.fleet._changed.wait()
+                await self.fleet.changed.wait()
 
     async def change(
         self, goal: Goal, name: str = "", *, force: bool = False
