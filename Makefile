@@ -29,7 +29,7 @@ test: $(INSTALLED_DEV) ## run the tests
 
 coverage: ## run the tests and print which lines and branches of services/ they miss
 	@$(MAKE) --no-print-directory test TEST_FLAGS="--cov --cov-report=term-missing"
-	@echo 'counted in the test processes alone: what services that run as processes of their own do is not'
+	@echo 'Counted in the processes of the tests alone: what services and commands run as processes of their own reach is not.'
 
 chaos: $(INSTALLED) ## break a cluster under load for some minutes, on a schedule drawn from a seed (SEED=n repeats one)
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(FLAGS)
