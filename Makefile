@@ -11,8 +11,9 @@ TORCH_FLAGS ?=
 PROMPT ?= Once upon a time
 SEED ?=
 FLAGS ?=
+TEST_FLAGS ?=
 
-.PHONY: help run test chaos image compose-test bench lint fuzz format stubs clean
+.PHONY: help run test coverage chaos image compose-test bench lint fuzz format stubs clean
 
 help: ## say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -23,8 +24,12 @@ run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded mode
 
 # Two files at a time. In their order, since the longest ones, which would else be the last, come early.
 test: $(INSTALLED_DEV) ## run the tests
-	$(BIN)/pytest -q -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q --durations=15 -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
 	$(BIN)/pytest -q -m alone
+
+coverage: ## run the tests and print which lines and branches of services/ they miss
+	@$(MAKE) --no-print-directory test TEST_FLAGS="--cov --cov-report=term-missing"
+	@echo 'Counted in the processes of the tests alone: what services and commands run as processes of their own reach is not.'
 
 chaos: $(INSTALLED) ## break a cluster under load for some minutes, on a schedule drawn from a seed (SEED=n repeats one)
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(FLAGS)
@@ -58,7 +63,7 @@ stubs: ## generate moesaic/v1 from protos/
 	scripts/generate-stubs
 
 clean: ## remove what was made here
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "moesaic needs Python 3.11 or newer" >&2; exit 1; }

@@ -54,5 +54,5 @@ def declared() -> set[str]:
     return {normal(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"]}
 
 
-def test_what_the_services_import_is_declared():
+def test_what_the_services_import_is_declared() -> None:
     assert {brought_by(module) for module in imported_modules()} - declared() == set()

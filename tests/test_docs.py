@@ -28,14 +28,14 @@ def strings_in_code() -> set[str]:
     return {value for value in constants if isinstance(value, str)}
 
 
-def test_every_metric_attribute_and_span_is_documented():
+def test_every_metric_attribute_and_span_is_documented() -> None:
     documented = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
     names = {string for string in strings_in_code() if TELEMETRY_NAME.fullmatch(string)}
     assert len(names) > 30
     assert {name for name in names if f"`{name}`" not in documented} == set()
 
 
-def test_every_documented_metric_exists():
+def test_every_documented_metric_exists() -> None:
     documented = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
     _, _, metrics = documented.partition("## Metrics")
     named = {
@@ -47,7 +47,7 @@ def test_every_documented_metric_exists():
     assert named - strings_in_code() == set()
 
 
-def test_links_between_documents_lead_somewhere():
+def test_links_between_documents_lead_somewhere() -> None:
     documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     targets = {
         (document, target)
@@ -73,7 +73,7 @@ README_COMMANDS = {shlex.join(words): words for words in commands_in("README.md"
 @pytest.mark.parametrize("line", README_COMMANDS)
 def test_every_command_of_the_readme_is_one_with_such_flags(
     line: str, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     _, name, *rest = README_COMMANDS[line]
     assert name in COMMANDS
     action = rest[:1] if name in ("placement", "experts", "routing") else []
@@ -88,7 +88,7 @@ def test_every_command_of_the_readme_is_one_with_such_flags(
     ] == []
 
 
-def test_a_fresh_shell_is_told_how_it_finds_the_command_before_it_is_to_type_it():
+def test_a_fresh_shell_is_told_how_it_finds_the_command_before_it_is_to_type_it() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.index("```\n. .venv/bin/activate\n") < readme.index("```\nmoesaic ")
     command = ["make", "--no-print-directory", "-n", "run"]
@@ -98,7 +98,7 @@ def test_a_fresh_shell_is_told_how_it_finds_the_command_before_it_is_to_type_it(
     assert "next: . .venv/bin/activate" in printed.stdout.splitlines()[-1]
 
 
-def test_every_decision_is_in_the_index():
+def test_every_decision_is_in_the_index() -> None:
     folder = ROOT / "docs/decisions"
     index = (folder / "README.md").read_text(encoding="utf-8")
     rows = re.findall(
@@ -109,7 +109,7 @@ def test_every_decision_is_in_the_index():
 
 
 @pytest.mark.parametrize("folder", ["services", "services/router"])
-def test_the_diagram_of_floors_has_every_room_above_those_it_imports(folder: str):
+def test_the_diagram_of_floors_has_every_room_above_those_it_imports(folder: str) -> None:
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     (diagram,) = re.findall(rf"^```\n{folder}/\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     # Rooms stand two blanks apart, and three or more before what is said of them.
@@ -136,7 +136,7 @@ def prose_of(document: Path) -> Iterator[tuple[int, str]]:
             yield number, re.sub(r"\]\([^)]*\)", "]", line)
 
 
-def test_prose_is_at_most_100_columns_wide():
+def test_prose_is_at_most_100_columns_wide() -> None:
     documents = {ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")}
     assert [
         f"{document.relative_to(ROOT)}:{number}"
@@ -146,6 +146,6 @@ def test_prose_is_at_most_100_columns_wide():
     ] == []
 
 
-def test_the_code_map_is_what_the_files_say():
+def test_the_code_map_is_what_the_files_say() -> None:
     checked = subprocess.run([ROOT / "scripts/code-map", "--check"], timeout=60, check=False)
     assert checked.returncode == 0, "docs/code-map.md is stale: run scripts/code-map"

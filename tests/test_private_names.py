@@ -73,7 +73,7 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse((ROOT / path).read_text(encoding="utf-8"))
 
 
-def test_nothing_but_the_internals_reaches_for_private_names():
+def test_nothing_but_the_internals_reaches_for_private_names() -> None:
     trees = {path: parsed(path) for path in SOURCES}
     ours = set().union(*map(defined_in, trees.values()))
     found = {
@@ -85,7 +85,7 @@ def test_nothing_but_the_internals_reaches_for_private_names():
 
 
 @pytest.mark.parametrize("path", INTERNALS, ids=str)
-def test_an_internals_file_is_there_for_private_names(path: Path):
+def test_an_internals_file_is_there_for_private_names(path: Path) -> None:
     assert list(private_names(parsed(path), set()))
 
 
@@ -103,7 +103,7 @@ def test_an_internals_file_is_there_for_private_names(path: Path):
         ("getattr(module, '_hooks', None)", "_hooks"),
     ],
 )
-def test_a_private_name_is_found(source: str, found: str):
+def test_a_private_name_is_found(source: str, found: str) -> None:
     assert list(private_names(ast.parse(source), set())) == [found]
 
 
@@ -119,5 +119,5 @@ def test_a_private_name_is_found(source: str, found: str):
         "type(self).__name__",
     ],
 )
-def test_ours_and_what_is_documented_are_no_private_names(source: str):
+def test_ours_and_what_is_documented_are_no_private_names(source: str) -> None:
     assert list(private_names(ast.parse(source), {"_read"})) == []

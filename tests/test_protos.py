@@ -3,9 +3,14 @@
 import subprocess
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import (
+    FieldDescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+)
 
 from moesaic.v1 import common_pb2, expert_pb2, generation_pb2, placement_pb2, router_pb2
 
@@ -35,12 +40,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileDescript
     return {file.name: file for file in FileDescriptorSet.FromString(image.read_bytes()).file}
 
 
-def test_every_proto_has_its_stub(compiled: dict[str, FileDescriptorProto]):
+def test_every_proto_has_its_stub(compiled: dict[str, FileDescriptorProto]) -> None:
     assert {stub.DESCRIPTOR.name for stub in STUBS} == set(compiled)
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.DESCRIPTOR.name)
-def test_a_stub_is_what_its_proto_says(stub: object, compiled: dict[str, FileDescriptorProto]):
+def test_a_stub_is_what_its_proto_says(
+    stub: ModuleType, compiled: dict[str, FileDescriptorProto]
+) -> None:
     committed = FileDescriptorProto.FromString(stub.DESCRIPTOR.serialized_pb)
     source = compiled[committed.name]
     for field in _json_names(source):
@@ -50,10 +57,10 @@ def test_a_stub_is_what_its_proto_says(stub: object, compiled: dict[str, FileDes
     assert committed == source, "the stubs are stale: run make stubs"
 
 
-def test_the_protos_pass_their_linter():
+def test_the_protos_pass_their_linter() -> None:
     linted = buf("lint")
     assert linted.returncode == 0, linted.stdout
 
 
-def _json_names(file: FileDescriptorProto) -> list:
+def _json_names(file: FileDescriptorProto) -> list[FieldDescriptorProto]:
     return [field for message in file.message_type for field in message.field]

@@ -10,14 +10,19 @@ from services.model.weighted_sums import Positions
 
 
 class GroupedExperts:
-    """Any family's experts on any device; with `batch_invariant` in tiles."""
+    """Any family's experts on any device; with `batch_invariant` in tiles, else `in_one_call` where
+    that is asked for, or on a CUDA device if nothing is said.
+    """
 
-    def __init__(self, bank: Bank, *, batch_invariant: bool) -> None:
+    def __init__(
+        self, bank: Bank, *, batch_invariant: bool, in_one_call: bool | None = None
+    ) -> None:
         self._bank = bank
         self._batch_invariant = batch_invariant
         # One matrix product for all experts pays where launching is what costs; on a CPU it would
         # visit every slot.
-        self._in_one_call = bank.device.type == "cuda" and not batch_invariant
+        in_one_call = bank.device.type == "cuda" if in_one_call is None else in_one_call
+        self._in_one_call = in_one_call and not batch_invariant
 
     def __call__(self, rows: torch.Tensor, pair_rows: Positions, slots: Positions) -> torch.Tensor:
         """The pairs' results, [pairs, hidden]: of `rows` [rows, hidden] the ones that `pair_rows`

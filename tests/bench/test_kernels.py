@@ -1,6 +1,7 @@
 """The kernels' bench itself: real workers with and without kernels, on the shipped model."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from bench.harness.failure import BenchFailed
 from bench.harness.progress import Stages
 from bench.kernels import __main__ as kernels
 from bench.kernels import error as kernel_error
-from bench.kernels import operations as kernel_operations
 from bench.kernels.__main__ import Case
 from bench.kernels.error import TRANSFORMERS, compared, passages, transformers_logits
 from bench.kernels.load import kernels_running
@@ -23,7 +23,7 @@ needs_kernels = pytest.mark.skipif(not AVAILABLE, reason="there was no compiler"
 
 
 @pytest.fixture(autouse=True)
-def without_gradients():
+def without_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
 
@@ -68,10 +68,11 @@ async def test_every_operation_is_timed_with_kernels_and_without(
         "router and experts, bfloat16, torch",
         "router and experts, bfloat16, kernels",
     ]
-    assert all(0 < row[1] < 1 for row in error.rows), (
+    assert all(isinstance(row[1], float) and 0 < row[1] < 1 for row in error.rows), (
         "bfloat16 is neither float32 nor another model"
     )
     by_torch, by_kernels = (row[-1] for row in error.rows[1:])
+    assert isinstance(by_torch, float) and isinstance(by_kernels, float)
     assert by_torch > by_kernels, "the worker without kernels rounds as transformers does"
 
 
@@ -109,7 +110,7 @@ def test_a_call_counts_cpu_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
         nonlocal clock
         clock += 5_000
 
-    monkeypatch.setattr(kernel_operations.time, "thread_time_ns", lambda: clock)
+    monkeypatch.setattr("bench.kernels.operations.time.thread_time_ns", lambda: clock)
     assert cpu_micros(call) == 5
 
 

@@ -54,13 +54,13 @@ def numbered(num_windows: int) -> Recording:
     )
 
 
-def test_the_text_to_judge_on_is_not_the_text_to_plan_by():
+def test_the_text_to_judge_on_is_not_the_text_to_plan_by() -> None:
     first, second = halves(numbered(4))
     assert set(first.experts[0, :, 0]) == {0, 1}
     assert set(second.experts[0, :, 0]) == {2, 3}
 
 
-def test_a_mixed_step_has_as_many_tokens_of_each_topic():
+def test_a_mixed_step_has_as_many_tokens_of_each_topic() -> None:
     parts = [topic("a", 0), topic("b", 5)]
     whole = mixed(parts)
     assert whole.rows.tolist() == [WINDOW] * 4
@@ -70,12 +70,12 @@ def test_a_mixed_step_has_as_many_tokens_of_each_topic():
     assert (whole.counts().sum(axis=0) == sum(part.counts().sum(axis=0) for part in parts)).all()
 
 
-def test_topics_that_do_not_share_a_step_are_not_mixed():
+def test_topics_that_do_not_share_a_step_are_not_mixed() -> None:
     with pytest.raises(ValueError, match="do not share"):
         mixed([topic("a", 0, num_windows=1), topic("b", 1, num_windows=2)])
 
 
-def test_a_step_of_decode_has_one_position_of_each_sequence():
+def test_a_step_of_decode_has_one_position_of_each_sequence() -> None:
     steps = decoded(numbered(6), batch=3)
     assert steps.rows.tolist() == [3] * (2 * WINDOW)
     assert steps.is_decode.all()
@@ -84,13 +84,13 @@ def test_a_step_of_decode_has_one_position_of_each_sequence():
         assert steps.step(number)[0].tolist() == [[batch + 2 * it, position] for it in range(3)]
 
 
-def test_a_batch_of_joined_topics_has_sequences_of_all():
+def test_a_batch_of_joined_topics_has_sequences_of_all() -> None:
     parts = [topic("a", 0, num_windows=4), topic("b", 5, num_windows=4)]
     steps = decoded(joined(parts), batch=4)
     assert np.bincount(steps.step(0)[0, :, 0], minlength=EXPERTS)[[0, 5]].tolist() == [2, 2]
 
 
-def test_what_services_compute_is_what_the_gate_chose_and_where_it_is_hosted():
+def test_what_services_compute_is_what_the_gate_chose_and_where_it_is_hosted() -> None:
     load = topic("a", 0).load()
     counts = topic("a", 0).counts()
     for strategy in (EVEN, EPLB, BALANCED):
@@ -101,7 +101,7 @@ def test_what_services_compute_is_what_the_gate_chose_and_where_it_is_hosted():
         assert not pairs[:, ~cluster.hosting].any()
 
 
-def test_a_placement_is_judged_as_reckoned_by_hand():
+def test_a_placement_is_judged_as_reckoned_by_hand() -> None:
     cluster = Cluster.even(Shape(1, 4, num_services=2, num_slots=4), READ)
     mine, others = (np.flatnonzero(row).tolist() for row in cluster.hosting[0])
     # Three pairs of two experts of one service, one pair of one of the other's.
@@ -112,7 +112,7 @@ def test_a_placement_is_judged_as_reckoned_by_hand():
     assert found.time_excess == pytest.approx((2 + 2 + 0.15) / (2 + (3 + 0.2) / 2) - 1)
 
 
-def test_a_plan_that_is_not_made_moves_nothing():
+def test_a_plan_that_is_not_made_moves_nothing() -> None:
     start = Cluster.even(SHAPE, CACHED)
     planned = start.planned(EVEN, topic("a", 0).load())
     assert planned.num_loads == 0
@@ -122,13 +122,13 @@ def test_a_plan_that_is_not_made_moves_nothing():
 
 
 @pytest.mark.parametrize("strategy", [EPLB, BALANCED])
-def test_loads_are_what_is_hosted_and_was_not(strategy: str):
+def test_loads_are_what_is_hosted_and_was_not(strategy: str) -> None:
     start = Cluster.even(Shape(LAYERS, EXPERTS, num_services=2, num_slots=12), CACHED)
     planned = start.planned(strategy, topic("a", 0).load())
     assert planned.num_loads == (planned.cluster.hosting & ~start.hosting).sum() > 0
 
 
-def test_drifts_go_through_all_topics_and_back_to_the_first():
+def test_drifts_go_through_all_topics_and_back_to_the_first() -> None:
     topics = [topic("a", 0), topic("b", 5), topic("c", 2)]
     start = Cluster.even(Shape(LAYERS, EXPERTS, num_services=2, num_slots=12), CACHED)
     found = drifts(start, EPLB, topics)
@@ -136,7 +136,7 @@ def test_drifts_go_through_all_topics_and_back_to_the_first():
     assert all(drift.after < drift.before for drift in found)
 
 
-def test_bytes_are_counted_by_the_hundredth_of_imbalance_removed():
+def test_bytes_are_counted_by_the_hundredth_of_imbalance_removed() -> None:
     found = [
         Drift("a", before=0.5, after=0.25, num_loads=3),
         Drift("b", before=0.25, after=0.25, num_loads=2),
@@ -147,13 +147,15 @@ def test_bytes_are_counted_by_the_hundredth_of_imbalance_removed():
     )
 
 
-def test_a_skewed_load_has_all_pairs_of_a_step():
+def test_a_skewed_load_has_all_pairs_of_a_step() -> None:
     load = skewed_load(SHAPE, seed=3)
     assert load.tokens.sum(axis=1) == pytest.approx([512 * 8] * LAYERS)
     assert ((load.active > 0) & (load.active <= 1)).all()
 
 
-def test_plans_are_timed_from_an_even_placement_and_from_their_own(monkeypatch: pytest.MonkeyPatch):
+def test_plans_are_timed_from_an_even_placement_and_from_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(placement_planner, "LARGE", SHAPE)
     rounds: list[None] = []
     found = timings(EPLB, 2, lambda: rounds.append(None))
@@ -162,7 +164,7 @@ def test_plans_are_timed_from_an_even_placement_and_from_their_own(monkeypatch: 
     assert found[FROM_EVEN][0].num_loads > found[UNCHANGED][0].num_loads == 0
 
 
-def test_what_is_recorded_is_what_transformers_gates_choose():
+def test_what_is_recorded_is_what_transformers_gates_choose() -> None:
     model = AutoModelForCausalLM.from_pretrained(EMBEDDED_MODEL).eval()
     tokens = np.random.default_rng(0).integers(4, 4096, (10, 16))  # more windows than pass at once
     with torch.no_grad():
@@ -186,7 +188,7 @@ def test_what_is_recorded_is_what_transformers_gates_choose():
         )  # in bfloat16, alone and in a batch, a near tie may fall either way
 
 
-def test_a_topic_with_too_little_text_is_refused():
+def test_a_topic_with_too_little_text_is_refused() -> None:
     tokenizer = Tokenizer.from_file(str(EMBEDDED_MODEL / "tokenizer.json"))
     with pytest.raises(BenchFailed, match="odes has 6 held-out tokens"):
         _windows(tokenizer, "odes", ["the sea", "the sea"], num_windows=1)
@@ -201,11 +203,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_was_recorded_is_read_again(folder: Path):
+def test_what_was_recorded_is_read_again(folder: Path) -> None:
     assert [recording.topic for recording in recordings(Stages())] == list(TOPICS)
 
 
-def test_recordings_of_a_router_are_cut_into_windows_of_tokens_as_they_came(tmp_path: Path):
+def test_recordings_of_a_router_are_cut_into_windows_of_tokens_as_they_came(tmp_path: Path) -> None:
     served = topic("chat", 3, num_windows=2 * DECODE_BATCH + 1).regrouped(
         48
     )  # not whole steps of a window
@@ -219,7 +221,7 @@ def test_recordings_of_a_router_are_cut_into_windows_of_tokens_as_they_came(tmp_
     )
 
 
-def test_recordings_that_do_not_suffice_are_refused(tmp_path: Path):
+def test_recordings_that_do_not_suffice_are_refused(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.npz" for number in range(3)]
     for path in paths:
         topic("short", 1, num_windows=2 * DECODE_BATCH - 1).write(path)
@@ -231,7 +233,7 @@ def test_recordings_that_do_not_suffice_are_refused(tmp_path: Path):
         given([tmp_path / "nowhere.npz"])
 
 
-def test_every_traffic_has_something_to_plan_by_and_to_judge_on(folder: Path):
+def test_every_traffic_has_something_to_plan_by_and_to_judge_on(folder: Path) -> None:
     for traffic in traffics(recordings(Stages())):
         for seen, unseen in traffic.cases:
             assert seen.num_steps == unseen.num_steps > 0
@@ -239,7 +241,7 @@ def test_every_traffic_has_something_to_plan_by_and_to_judge_on(folder: Path):
 
 async def test_the_bench_has_a_row_for_every_strategy(
     folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(placement_planner, "LARGE", SHAPE)
     monkeypatch.setattr("bench.placement.__main__.DRIFT_SLOTS", (12,))
     options = Namespace(

@@ -39,13 +39,13 @@ def recording(num_layers: int, num_experts: int, num_windows: int = NUM_WINDOWS)
     return Recording("first", num_experts, experts, rows, np.zeros(num_windows, dtype=bool))
 
 
-def test_steps_say_whether_they_decode():
+def test_steps_say_whether_they_decode() -> None:
     assert decode_step(3).is_decode
     assert not prefill_step(3).is_decode
     assert decode_step(3).num_tokens == prefill_step(3).num_tokens == 3
 
 
-def test_mixed_steps_alternate_and_keep_their_experts():
+def test_mixed_steps_alternate_and_keep_their_experts() -> None:
     prefill, decode, mixed, lanes = (
         play.recording for play in plays_of(recording(2, 8, DECODE_BATCH), 2)
     )
@@ -56,12 +56,12 @@ def test_mixed_steps_alternate_and_keep_their_experts():
     assert (lanes.experts == mixed.experts).all()
 
 
-def test_what_is_left_of_either_kind_is_not_mixed():
+def test_what_is_left_of_either_kind_is_not_mixed() -> None:
     whole = recording(1, 8, 4)
     assert alternating(whole.between(0, 3), whole.between(0, 4), 2).num_steps == 2 * 3
 
 
-def test_evened_steps_give_every_expert_the_same():
+def test_evened_steps_give_every_expert_the_same() -> None:
     play = plays_of(recording(2, 8, DECODE_BATCH), 2)[2]
     counts = evened(play.recording).counts()
     assert (counts.sum(axis=2) == play.recording.counts().sum(axis=2)).all()
@@ -87,7 +87,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_topic_is_planned_for_by_the_automatic_mode_and_undone(tmp_path: Path):
+async def test_a_topic_is_planned_for_by_the_automatic_mode_and_undone(tmp_path: Path) -> None:
     model = save_tiny("olmoe", tmp_path)
     checkpoint = Checkpoint.open(model)
     topic = recording(len(checkpoint.moe_layers), checkpoint.num_experts)
@@ -111,7 +111,7 @@ async def test_a_topic_is_planned_for_by_the_automatic_mode_and_undone(tmp_path:
     assert len(automatic.rows) == 1
 
 
-async def test_another_models_recording_is_refused(tmp_path: Path):
+async def test_another_models_recording_is_refused(tmp_path: Path) -> None:
     model = save_tiny("olmoe", tmp_path)
     with pytest.raises(BenchFailed, match="what was recorded not"):
         await measure_live(model, [recording(7, 64)], Stages(), num_windows=1)

@@ -7,7 +7,7 @@ import pytest
 
 from bench.harness.report import Report
 from bench.harness.statistics import Spread
-from bench.harness.table import Table, shown_cell
+from bench.harness.table import Cell, Table, shown_cell
 
 
 @pytest.mark.parametrize(
@@ -22,16 +22,16 @@ from bench.harness.table import Table, shown_cell
         (Spread(2.0, 1.5, 2.5, 9), "2 (1.5 to 2.5)"),
     ],
 )
-def test_a_cell_is_shown_with_three_digits_and_its_spread(cell, shown):
+def test_a_cell_is_shown_with_three_digits_and_its_spread(cell: Cell, shown: str) -> None:
     assert shown_cell(cell) == shown
 
 
-def test_a_row_has_a_cell_for_each_heading():
+def test_a_row_has_a_cell_for_each_heading() -> None:
     with pytest.raises(ValueError, match="1 cells for 2 headings"):
         Table("times", ("case", "ms")).add("echo")
 
 
-def test_what_is_written_holds_spreads_and_raw_samples(tmp_path: Path):
+def test_what_is_written_holds_spreads_and_raw_samples(tmp_path: Path) -> None:
     table = Table("times", ("case", "ms"))
     table.add("echo", Spread(2.0, 1.5, 2.5, 3))
     report = Report(

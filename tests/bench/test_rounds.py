@@ -1,13 +1,15 @@
 """Variants take turns."""
 
+from collections.abc import Awaitable, Callable
+
 from bench.harness.rounds import interleaved
 
 
-async def test_variants_run_in_turn_and_warm_ups_are_forgotten():
+async def test_variants_run_in_turn_and_warm_ups_are_forgotten() -> None:
     order: list[str] = []
     rounds: list[int] = []
 
-    def variant(name: str):
+    def variant(name: str) -> Callable[[], Awaitable[int]]:
         async def run() -> int:
             order.append(name)
             return len(order)

@@ -12,13 +12,13 @@ def labels(seed: int, count: int = 100) -> list[str]:
     return [event.label for event in Drawing(seed).events(count)]
 
 
-def test_a_seed_draws_the_same_events_again():
+def test_a_seed_draws_the_same_events_again() -> None:
     assert labels(7) == labels(7)
     assert labels(7) != labels(8)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_there_are_always_four_services_after_a_scene_and_never_fewer_than_three(seed: int):
+def test_there_are_always_four_services_after_a_scene_and_never_fewer_than_three(seed: int) -> None:
     running = set(SERVICES)
     for label in labels(seed):
         words = label.replace(",", "").split()
@@ -31,11 +31,11 @@ def test_there_are_always_four_services_after_a_scene_and_never_fewer_than_three
         assert 3 <= len(running) <= 6
 
 
-def test_only_a_router_that_is_killed_may_fail_requests():
+def test_only_a_router_that_is_killed_may_fail_requests() -> None:
     assert all(event.may_fail == ("router" in event.label) for event in Drawing(3).events(300))
 
 
-def test_everybody_in_a_move_dies_in_each_phase_of_it():
+def test_everybody_in_a_move_dies_in_each_phase_of_it() -> None:
     roles = ("source of a move", "target of a move", "in a move")
     seen = labels(5, count=1)
     assert all(

@@ -16,7 +16,7 @@ WIDTH = 140
 
 
 @pytest.mark.timeout(STORM_SECONDS)
-async def test_nobody_notices(record_property: Callable[[str, object], None]):
+async def test_nobody_notices(record_property: Callable[[str, object], None]) -> None:
     findings = await run(SHORT, say=print)
     # As text: a worker of a distributed test run can hand over nothing else.
     console = Console(width=WIDTH, highlight=False)

@@ -60,14 +60,14 @@ def frame(payload: bytes, kind: int = DATA_FRAME) -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes([kind]) + bytes(5) + payload
 
 
-async def test_what_passes_is_handed_on_both_ways():
+async def test_what_passes_is_handed_on_both_ways() -> None:
     async with Line().laid() as (line, _):
         ours, theirs = await line.both_ends()
         theirs[1].write(b"answer" * 100_000)
         assert await ours[0].readexactly(600_000) == b"answer" * 100_000
 
 
-async def test_an_end_that_leaves_ends_the_other():
+async def test_an_end_that_leaves_ends_the_other() -> None:
     async with Line().laid() as (line, _):
         ours, theirs = await line.both_ends()
         theirs[1].close()
@@ -75,7 +75,7 @@ async def test_an_end_that_leaves_ends_the_other():
             await ours[0].readexactly(1)
 
 
-async def test_a_cut_resets_connections_until_restored():
+async def test_a_cut_resets_connections_until_restored() -> None:
     async with Line().laid() as (line, wire):
         ours, _ = await line.both_ends()
         await wire.cut()
@@ -88,7 +88,7 @@ async def test_a_cut_resets_connections_until_restored():
         await line.both_ends()
 
 
-async def test_what_is_held_comes_when_restored():
+async def test_what_is_held_comes_when_restored() -> None:
     async with Line().laid() as (line, wire):
         ours, theirs = await line.both_ends()
         await wire.hold()
@@ -100,7 +100,7 @@ async def test_what_is_held_comes_when_restored():
         assert await ours[0].readexactly(4) == b"late"
 
 
-async def test_delayed_bytes_are_under_way_together():
+async def test_delayed_bytes_are_under_way_together() -> None:
     async with Line().laid() as (line, wire):
         ours, theirs = await line.both_ends()
         await wire.delay(0.3)
@@ -116,7 +116,7 @@ async def test_delayed_bytes_are_under_way_together():
         assert await ours[0].readexactly(3) == b"two"
 
 
-async def test_a_truncated_reply_ends_in_the_middle_and_new_connections_are_whole():
+async def test_a_truncated_reply_ends_in_the_middle_and_new_connections_are_whole() -> None:
     async with Line().laid() as (line, wire):
         ours, theirs = await line.both_ends()
         await wire.truncate(3)
@@ -128,7 +128,7 @@ async def test_a_truncated_reply_ends_in_the_middle_and_new_connections_are_whol
         assert await ours[0].readexactly(6) == b"abcdef"
 
 
-async def test_a_service_that_nobody_runs_is_a_reset():
+async def test_a_service_that_nobody_runs_is_a_reset() -> None:
     async with Line().laid() as (line, wire):
         line.wire = await Wire.start("127.0.0.1:9")
         try:
@@ -141,7 +141,9 @@ async def test_a_service_that_nobody_runs_is_a_reset():
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 600, 1 << 20])
-async def test_corruption_changes_one_byte_of_every_second_long_data_frame(chunk_bytes: int):
+async def test_corruption_changes_one_byte_of_every_second_long_data_frame(
+    chunk_bytes: int,
+) -> None:
     damage = Damage()
     damage.become("corrupt", "2", "1")
     parts = [
@@ -166,6 +168,6 @@ async def test_corruption_changes_one_byte_of_every_second_long_data_frame(chunk
     assert starts[1] <= changed[1] < starts[1] + 3000
 
 
-async def test_nothing_is_changed_unless_asked_for():
+async def test_nothing_is_changed_unless_asked_for() -> None:
     whole = bytes(PREFACE_BYTES) + frame(bytes(1000)) * 10
     assert Frames(Damage(), PREFACE_BYTES).pass_through(whole) == whole

@@ -57,7 +57,9 @@ def read(path: Path) -> dict[str, Any]:
     return document
 
 
-async def test_closed_loops_are_measured_one_after_the_other(tiny_cluster: Cluster, tmp_path: Path):
+async def test_closed_loops_are_measured_one_after_the_other(
+    tiny_cluster: Cluster, tmp_path: Path
+) -> None:
     flags = (
         "--concurrency 1,3 --requests 6 --max-new-tokens 5 --ignore-eos --slo ttft=1000s "
         "--prompt-tokens 12"
@@ -110,7 +112,7 @@ def most_in_flight(requests: list[dict[str, Any]]) -> int:
     return most
 
 
-async def test_an_open_loop_sends_at_its_rate(tiny_cluster: Cluster, tmp_path: Path):
+async def test_an_open_loop_sends_at_its_rate(tiny_cluster: Cluster, tmp_path: Path) -> None:
     flags = "--rate 40 --arrivals constant --requests 10 --max-new-tokens 3 --prompt-tokens 8"
     code, _, _ = await bench(tiny_cluster.gateway, flags, "--json", str(tmp_path / "bench.json"))
     assert code == 0
@@ -122,7 +124,9 @@ async def test_an_open_loop_sends_at_its_rate(tiny_cluster: Cluster, tmp_path: P
     assert all(request["sent_seconds"] >= request["due_seconds"] for request in load["requests"])
 
 
-async def test_the_document_has_what_its_description_names(tiny_cluster: Cluster, tmp_path: Path):
+async def test_the_document_has_what_its_description_names(
+    tiny_cluster: Cluster, tmp_path: Path
+) -> None:
     await bench(
         tiny_cluster.gateway,
         "--concurrency 1 --requests 1 --warm-up 0",
@@ -148,7 +152,7 @@ def names_in(value: Any) -> Iterator[str]:
             yield from names_in(inner)
 
 
-async def test_prompts_of_a_file_are_sent_in_turn(tmp_path: Path):
+async def test_prompts_of_a_file_are_sent_in_turn(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('hello\n{"prompt": "hello world", "max_new_tokens": 2}\n', encoding="utf-8")
     double = RouterDouble(answer=[5, 6])
@@ -163,7 +167,7 @@ async def test_prompts_of_a_file_are_sent_in_turn(tmp_path: Path):
     assert second[: len(first)] == first != second
 
 
-async def test_refused_requests_are_counted_by_reason_and_make_it_fail(tmp_path: Path):
+async def test_refused_requests_are_counted_by_reason_and_make_it_fail(tmp_path: Path) -> None:
     double = RouterDouble(answer=[5, 6])
     async with running_gateway(double, requests_per_second=0.001, max_paced_requests=1) as client:
         # One request is served, one waits for the client's rate, and there is no room for two more.
@@ -189,7 +193,7 @@ async def test_refused_requests_are_counted_by_reason_and_make_it_fail(tmp_path:
     )
 
 
-async def test_a_router_that_is_lost_on_the_way_fails_the_request():
+async def test_a_router_that_is_lost_on_the_way_fails_the_request() -> None:
     double = RouterDouble()
     async with running_gateway(double) as client:
         process = await start(
@@ -204,7 +208,7 @@ async def test_a_router_that_is_lost_on_the_way_fails_the_request():
     assert "1 of 1 requests failed: 1 UNAVAILABLE (" in stderr
 
 
-async def test_a_warm_up_that_fails_altogether_ends_it(tmp_path: Path):
+async def test_a_warm_up_that_fails_altogether_ends_it(tmp_path: Path) -> None:
     async with running_gateway(RouterDouble(answer=[5])) as client:
         flags = "--requests 100 --max-new-tokens 1000000 --prompt-tokens 8 --json"
         code, stdout, stderr = await bench(client.address, flags, str(tmp_path / "bench.json"))
@@ -216,7 +220,7 @@ async def test_a_warm_up_that_fails_altogether_ends_it(tmp_path: Path):
     assert read(tmp_path / "bench.json")["loads"] == []
 
 
-async def test_where_nothing_is_completed_the_next_load_is_not_begun():
+async def test_where_nothing_is_completed_the_next_load_is_not_begun() -> None:
     async with running_gateway(RouterDouble(answer=[5])) as client:
         flags = (
             "--concurrency 1,2 --requests 1 --warm-up 0 --max-new-tokens 1000000 --prompt-tokens 8"
@@ -227,7 +231,7 @@ async def test_where_nothing_is_completed_the_next_load_is_not_begun():
     assert "2 at a time" not in stdout + stderr
 
 
-async def test_an_address_where_nobody_listens_is_one_line(unused_tcp_port: int):
+async def test_an_address_where_nobody_listens_is_one_line(unused_tcp_port: int) -> None:
     code, stdout, stderr = await bench(f"127.0.0.1:{unused_tcp_port}", "--requests 1")
     assert (code, stdout) == (1, "")
     assert stderr.startswith("moesaic bench: UNAVAILABLE: ")
@@ -235,7 +239,9 @@ async def test_an_address_where_nobody_listens_is_one_line(unused_tcp_port: int)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_an_interrupt_shows_what_there_is(tmp_path: Path, number: signal.Signals, code: int):
+async def test_an_interrupt_shows_what_there_is(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     double = RouterDouble()
     async with running_gateway(double) as client:
         flags = "--concurrency 2 --requests 100 --warm-up 0 --json"
@@ -284,14 +290,16 @@ def called(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("--json", "/nowhere/bench.json"), "nothing can be written into /nowhere"),
     ],
 )
-def test_a_bad_call_is_refused_before_anything_starts(arguments: tuple[str, ...], complaint: str):
+def test_a_bad_call_is_refused_before_anything_starts(
+    arguments: tuple[str, ...], complaint: str
+) -> None:
     refused = called(*arguments)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("moesaic bench: ")
     assert complaint in refused.stderr
 
 
-def test_torch_is_not_imported():
+def test_torch_is_not_imported() -> None:
     script = "import sys, services.cli.bench.command; sys.exit('torch' in sys.modules)"
     ended = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=os.environ, timeout=60, check=False

@@ -115,7 +115,7 @@ SURROUNDINGS = {
 
 async def test_generate_starts_a_cluster_streams_says_the_cost_shows_the_trace_and_leaves_nothing(
     tmp_path: Path,
-):
+) -> None:
     flags = (
         "--max-new-tokens",
         "8",
@@ -165,7 +165,7 @@ def assert_shows_the_way_through_every_service(trace: str) -> None:
 
 async def test_serve_says_what_each_service_holds_brings_a_crashed_one_back_and_stops_cleanly(
     serving: Serving, tmp_path: Path
-):
+) -> None:
     holds = [line for line in serving.lines if "pid" in line]
     assert [line.split()[0] for line in holds] == ["expert-0", "expert-1", "router", "gateway"]
     assert all("48 of 96 experts" in line for line in holds[:2])
@@ -186,7 +186,7 @@ async def test_serve_says_what_each_service_holds_brings_a_crashed_one_back_and_
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's help is Linux's")
-async def test_no_service_outlives_a_command_that_was_killed(serving: Serving):
+async def test_no_service_outlives_a_command_that_was_killed(serving: Serving) -> None:
     pids = [serving.pid(name) for name in ("expert-0", "expert-1", "router", "gateway")]
     assert all(is_running(pid) for pid in pids)
     gone = [asyncio.ensure_future(until_gone(pid)) for pid in pids]
@@ -195,7 +195,7 @@ async def test_no_service_outlives_a_command_that_was_killed(serving: Serving):
     await asyncio.gather(serving.process.communicate(), *gone)
 
 
-async def test_a_checkpoint_that_is_missing_is_told_in_a_line(tmp_path: Path):
+async def test_a_checkpoint_that_is_missing_is_told_in_a_line(tmp_path: Path) -> None:
     missing = str(tmp_path / "none")
     (tmp_path / "runs").mkdir()
     code, stdout, stderr = await run(
@@ -207,7 +207,7 @@ async def test_a_checkpoint_that_is_missing_is_told_in_a_line(tmp_path: Path):
     assert "Traceback" not in stderr
 
 
-async def test_a_port_in_use_is_told_in_a_line(tmp_path: Path):
+async def test_a_port_in_use_is_told_in_a_line(tmp_path: Path) -> None:
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:

@@ -57,7 +57,7 @@ def left_in(folder: Path) -> list[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_command_that_is_told_to_end_says_which_signal_it_was_and_leaves_nothing(
     tmp_path: Path, number: signal.Signals
-):
+) -> None:
     process = await living(tmp_path, FOR_EVER)
     process.send_signal(number)
     assert await process.communicate() == (b"", b"")
@@ -65,14 +65,14 @@ async def test_a_command_that_is_told_to_end_says_which_signal_it_was_and_leaves
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_a_command_that_drains_ends_well(tmp_path: Path, number: signal.Signals):
+async def test_a_command_that_drains_ends_well(tmp_path: Path, number: signal.Signals) -> None:
     process = await living(tmp_path, UNTIL_TOLD)
     process.send_signal(number)
     assert await process.communicate() == (b"ended\n", b"")
     assert (process.returncode, left_in(tmp_path)) == (0, [])
 
 
-async def test_a_second_signal_ends_the_draining_and_leaves_nothing(tmp_path: Path):
+async def test_a_second_signal_ends_the_draining_and_leaves_nothing(tmp_path: Path) -> None:
     process = await living(
         tmp_path, UNTIL_TOLD, "print('drains', flush=True); await asyncio.Event().wait()"
     )
@@ -85,7 +85,7 @@ async def test_a_second_signal_ends_the_draining_and_leaves_nothing(tmp_path: Pa
     assert (process.returncode, left_in(tmp_path)) == (143, [])
 
 
-async def test_a_command_that_ignores_closed_terminals_goes_on(tmp_path: Path):
+async def test_a_command_that_ignores_closed_terminals_goes_on(tmp_path: Path) -> None:
     process = await living(tmp_path, UNTIL_TOLD, nohup=True)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
@@ -112,7 +112,7 @@ def test_a_bad_variable_of_every_process_is_one_line_from_each_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MOESAIC_LOG_LEVEL", "loud")
     with pytest.raises(SystemExit) as ended:
@@ -127,7 +127,7 @@ def test_a_bad_variable_of_every_process_is_one_line_from_each_command(
 @pytest.mark.parametrize("arguments", [["serve"], ["generate", "Once"], ["bench"]])
 def test_a_bad_variable_of_a_service_is_told_before_a_cluster_is_started(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     monkeypatch.setenv("MOESAIC_ROUTER_EXPERTS", "http://127.0.0.1:50053")
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -161,14 +161,16 @@ ADDRESSED = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_refuses_what_is_no_address_before_anybody_is_asked(
     name: str, address: str, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main([name, *(argument.format(address) for argument in ADDRESSED[name])])
     assert ended.value.code == 2
     assert "host:port" in capsys.readouterr().err
 
 
-def test_an_interrupt_before_anything_began_is_no_traceback(monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupt_before_anything_began_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -176,7 +178,9 @@ def test_an_interrupt_before_anything_began_is_no_traceback(monkeypatch: pytest.
     assert main(["generate", "Once"]) == 130
 
 
-def test_tables_leave_it_to_the_command_that_their_reader_left(capfd: pytest.CaptureFixture[str]):
+def test_tables_leave_it_to_the_command_that_their_reader_left(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as gone:

@@ -40,46 +40,46 @@ def rendered(receipt: common_pb2.LatencyReceipt = RECEIPT) -> list[str]:
     return [" ".join(line.split()) for line in capture.get().splitlines()]
 
 
-def test_every_duration_of_a_phase_has_its_row():
+def test_every_duration_of_a_phase_has_its_row() -> None:
     durations = {field.name for field in common_pb2.PhaseReceipt.DESCRIPTOR.fields} - {"steps"}
     assert {name for name, _ in PHASE_PARTS} == durations
 
 
-def test_a_part_is_shown_by_phase_with_its_share():
+def test_a_part_is_shown_by_phase_with_its_share() -> None:
     assert "attention and dense 2.00 1.00 3.00 30.0%" in rendered()
     assert "wire 0.00 5.00 5.00 50.0%" in rendered()
     assert "tokenise 1.00 10.0%" in rendered()
 
 
-def test_what_is_unaccounted_is_shown():
+def test_what_is_unaccounted_is_shown() -> None:
     assert "unaccounted 1.00 10.0%" in rendered()
 
 
-def test_parts_that_took_no_time_are_left_out():
+def test_parts_that_took_no_time_are_left_out() -> None:
     assert not any(line.startswith("combine") for line in rendered())
 
 
-def test_the_shares_of_an_empty_receipt_are_nought():
+def test_the_shares_of_an_empty_receipt_are_nought() -> None:
     assert rendered(common_pb2.LatencyReceipt())[-2:] == [
         "unaccounted 0.00 0.0%",
         "end to end 0.00 0.0%",
     ]
 
 
-def test_the_summary_has_tokens_first_token_and_rate():
+def test_the_summary_has_tokens_first_token_and_rate() -> None:
     assert summary(outcome()) == (
         f"3 + 5 tokens (length), first after 20.0 ms, 100.0 tokens/s, seed {2**64 - 1}"
     )
 
 
-def test_a_single_token_has_no_rate():
+def test_a_single_token_has_no_rate() -> None:
     one = outcome()
     one.last_token_nanos = one.first_token_nanos
     assert one.tokens_per_second is None
     assert "tokens/s" not in summary(one)
 
 
-def test_the_slowest_service_and_frames_sent_again_are_named():
+def test_the_slowest_service_and_frames_sent_again_are_named() -> None:
     assert remarks(RECEIPT) == [
         "steps: 1 prefill, 7 decode",
         "slowest service: 127.0.0.1:50053, last in 5 layers",
@@ -88,7 +88,7 @@ def test_the_slowest_service_and_frames_sent_again_are_named():
     assert remarks(common_pb2.LatencyReceipt()) == ["steps: 0 prefill, 0 decode"]
 
 
-def test_the_object_is_one_line_of_json_with_whole_numbers():
+def test_the_object_is_one_line_of_json_with_whole_numbers() -> None:
     line = json.dumps(as_object(outcome()))
     assert "\n" not in line
     read = json.loads(line)
@@ -98,5 +98,5 @@ def test_the_object_is_one_line_of_json_with_whole_numbers():
     assert read["receipt"]["decode"]["wire_nanos"] == 5_000_000
 
 
-def test_fields_that_are_nought_are_in_the_object_too():
+def test_fields_that_are_nought_are_in_the_object_too() -> None:
     assert plain(common_pb2.Usage())["overflowed_pairs"] == 0

@@ -90,7 +90,7 @@ async def generate(
     )
 
 
-async def test_the_text_goes_to_stdout_and_the_cost_to_stderr(gateway: ScriptedGateway):
+async def test_the_text_goes_to_stdout_and_the_cost_to_stderr(gateway: ScriptedGateway) -> None:
     code, stdout, stderr = await generate(gateway, "Once")
     assert (code, stdout) == (0, " a fox lived\n\n")
     assert "where the time went" in stderr
@@ -101,7 +101,7 @@ def asked(*arguments: str) -> generation_pb2.GenerateRequest:
     return build_request(load(GenerateSettings, arguments, "moesaic generate"), "Once")
 
 
-def test_every_flag_is_in_the_request():
+def test_every_flag_is_in_the_request() -> None:
     flags = (
         "--max-new-tokens 5 --temperature 0.5 --top-p 0.9 --top-k 40 --min-p 0.1 --seed "
         "18446744073709551615"
@@ -119,18 +119,18 @@ def test_every_flag_is_in_the_request():
     )
 
 
-def test_what_is_not_said_is_left_to_the_gateway():
+def test_what_is_not_said_is_left_to_the_gateway() -> None:
     assert asked("-") == generation_pb2.GenerateRequest(
         text="Once", stop=common_pb2.StopConditions()
     )
 
 
-def test_nought_is_said_where_it_is_meant():
+def test_nought_is_said_where_it_is_meant() -> None:
     sampling = asked("-", "--temperature", "0", "--top-k", "0", "--seed", "0").sampling
-    assert all(sampling.HasField(name) for name in ("temperature", "top_k", "seed"))
+    assert {field.name for field, _ in sampling.ListFields()} >= {"temperature", "top_k", "seed"}
 
 
-def test_a_chat_is_a_message_of_the_user():
+def test_a_chat_is_a_message_of_the_user() -> None:
     message = generation_pb2.ChatMessage(role="user", content="Once")
     assert asked("-", "--chat").chat.messages == [message]
 
@@ -154,25 +154,25 @@ def test_a_chat_is_a_message_of_the_user():
 )
 def test_a_value_that_no_gateway_takes_is_refused_before_anything_starts(
     flag: str, value: str, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     with pytest.raises(SystemExit) as exit_info:
         asked("-", flag, value)
     assert exit_info.value.code == 2
     assert flag in capsys.readouterr().err
 
 
-async def test_a_dash_reads_the_prompt_from_stdin(gateway: ScriptedGateway):
+async def test_a_dash_reads_the_prompt_from_stdin(gateway: ScriptedGateway) -> None:
     await generate(gateway, "-", stdin="Es war einmal ä\n".encode())
     assert gateway.requests[0].text == "Es war einmal ä\n"
 
 
-async def test_a_prompt_that_is_no_utf_8_is_refused(gateway: ScriptedGateway):
+async def test_a_prompt_that_is_no_utf_8_is_refused(gateway: ScriptedGateway) -> None:
     code, _, stderr = await generate(gateway, "-", stdin=b"\xff\xfe")
     assert code == 2
     assert stderr == "moesaic generate: stdin:1: it is UTF-16; it should be text in UTF-8\n"
 
 
-async def test_arguments_are_utf_8_whatever_the_locale_is(gateway: ScriptedGateway):
+async def test_arguments_are_utf_8_whatever_the_locale_is(gateway: ScriptedGateway) -> None:
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     flags = ("--address", gateway.address, "--stop", "né")
     code, _, stderr = await command_line.moesaic("generate", "Où était", *flags, variables=plain)
@@ -183,13 +183,13 @@ async def test_arguments_are_utf_8_whatever_the_locale_is(gateway: ScriptedGatew
 
 async def test_the_lines_of_a_prompt_from_stdin_end_at_line_feeds_and_a_byte_order_mark_is_no_text(
     gateway: ScriptedGateway,
-):
+) -> None:
     code, _, stderr = await generate(gateway, "-", stdin="\ufeffone\r\ntwo\u2028\n".encode())
     assert code == 0, stderr
     assert gateway.requests[-1].text == "one\ntwo\u2028\n"
 
 
-async def test_the_last_line_of_stdout_is_one_object(gateway: ScriptedGateway):
+async def test_the_last_line_of_stdout_is_one_object(gateway: ScriptedGateway) -> None:
     _, stdout, _ = await generate(gateway, "Once", "--json", "--seed", "3")
     *_, last = stdout.splitlines()
     read = json.loads(last)
@@ -200,7 +200,7 @@ async def test_the_last_line_of_stdout_is_one_object(gateway: ScriptedGateway):
     assert "unaccounted_nanos" in read["receipt"]
 
 
-async def test_a_refusal_is_one_line_with_status_and_message(gateway: ScriptedGateway):
+async def test_a_refusal_is_one_line_with_status_and_message(gateway: ScriptedGateway) -> None:
     async def refuse(
         request: generation_pb2.GenerateRequest,
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
@@ -213,7 +213,7 @@ async def test_a_refusal_is_one_line_with_status_and_message(gateway: ScriptedGa
     assert stderr == "moesaic generate: RESOURCE_EXHAUSTED: 256 requests are waiting already\n"
 
 
-async def test_a_stream_without_a_completion_is_a_failure(gateway: ScriptedGateway):
+async def test_a_stream_without_a_completion_is_a_failure(gateway: ScriptedGateway) -> None:
     async def stop_short(
         request: generation_pb2.GenerateRequest,
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
@@ -225,7 +225,7 @@ async def test_a_stream_without_a_completion_is_a_failure(gateway: ScriptedGatew
     assert "without a completion" in stderr
 
 
-async def test_a_request_has_the_time_that_was_asked_for(gateway: ScriptedGateway):
+async def test_a_request_has_the_time_that_was_asked_for(gateway: ScriptedGateway) -> None:
     gateway.behaviour = hang
     code, _, stderr = await generate(gateway, "Once", "--timeout", "0.5")
     assert code == 1
@@ -242,7 +242,7 @@ async def hang(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_an_interrupt_cancels_the_request(
     gateway: ScriptedGateway, number: signal.Signals, code: int
-):
+) -> None:
     gateway.behaviour = hang
     process = await start(gateway, "Once")
     assert process.stdout is not None
@@ -254,7 +254,7 @@ async def test_an_interrupt_cancels_the_request(
     assert b"Traceback" not in stderr
 
 
-async def test_a_reader_that_leaves_ends_it_quietly(gateway: ScriptedGateway):
+async def test_a_reader_that_leaves_ends_it_quietly(gateway: ScriptedGateway) -> None:
     async def tell_for_ever(
         request: generation_pb2.GenerateRequest,
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
@@ -281,7 +281,7 @@ async def test_a_reader_that_leaves_ends_it_quietly(gateway: ScriptedGateway):
     await gateway.left.wait()
 
 
-async def test_a_traced_request_brings_its_trace_along(gateway: ScriptedGateway):
+async def test_a_traced_request_brings_its_trace_along(gateway: ScriptedGateway) -> None:
     # That nobody collects the spans there is told in the log and changes nothing else.
     process = await start(
         gateway, "Once", variables={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{gateway.address}"}
@@ -292,7 +292,7 @@ async def test_a_traced_request_brings_its_trace_along(gateway: ScriptedGateway)
     assert int(flags, 16) & 1  # sampled
 
 
-async def test_a_request_that_is_not_sampled_says_so(gateway: ScriptedGateway):
+async def test_a_request_that_is_not_sampled_says_so(gateway: ScriptedGateway) -> None:
     variables = {
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9",
         "OTEL_TRACES_SAMPLER": "always_off",
@@ -304,12 +304,12 @@ async def test_a_request_that_is_not_sampled_says_so(gateway: ScriptedGateway):
     assert gateway.metadata["traceparent"].endswith("-00")
 
 
-async def test_an_untraced_request_brings_none(gateway: ScriptedGateway):
+async def test_an_untraced_request_brings_none(gateway: ScriptedGateway) -> None:
     await generate(gateway, "Once")
     assert "traceparent" not in gateway.metadata
 
 
-async def test_an_address_where_nobody_listens_is_one_line(unused_tcp_port: int):
+async def test_an_address_where_nobody_listens_is_one_line(unused_tcp_port: int) -> None:
     nobody = ScriptedGateway()
     nobody.address = f"127.0.0.1:{unused_tcp_port}"
     code, _, stderr = await generate(nobody, "Once")

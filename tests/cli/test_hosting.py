@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -34,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny("olmoe", Path(tmp_path_factory.mktemp("models")) / "olmoe")
 
 
-async def shown(router: str) -> dict:
+async def shown(router: str) -> dict[str, Any]:
     code, stdout, _ = await moesaic("placement", "show", "--router", router, "--json")
     assert code == 0
     return json.loads(stdout)

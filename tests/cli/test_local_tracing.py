@@ -34,8 +34,8 @@ def asked(
 )
 def test_traces_go_to_the_tracing_service(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
-):
-    traces = asked(monkeypatch, **environment).traces
+) -> None:
+    traces = asked(monkeypatch, every_trace=False, **environment).traces
     assert traces is not None
     assert (traces.endpoint.target, traces.protocol, traces.security) == (
         "127.0.0.1:4317",
@@ -44,7 +44,7 @@ def test_traces_go_to_the_tracing_service(
     )
 
 
-def test_metrics_go_where_the_environment_says(monkeypatch: pytest.MonkeyPatch):
+def test_metrics_go_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(monkeypatch).metrics is None
     elsewhere = asked(
         monkeypatch,
@@ -56,7 +56,7 @@ def test_metrics_go_where_the_environment_says(monkeypatch: pytest.MonkeyPatch):
     assert asked(monkeypatch, SDK_DISABLED="true").metrics is None
 
 
-def test_a_request_whose_trace_is_to_be_shown_is_sampled(monkeypatch: pytest.MonkeyPatch):
+def test_a_request_whose_trace_is_to_be_shown_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     off = {"TRACES_SAMPLER": "always_off"}
     assert (
         asked(monkeypatch, every_trace=True, **off).sampler.get_description() == "AlwaysOnSampler"

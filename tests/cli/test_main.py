@@ -9,7 +9,9 @@ import pytest
 from services.cli.main import COMMANDS, main
 
 
-def test_help_lists_every_command_with_a_line_and_two_examples(capsys: pytest.CaptureFixture[str]):
+def test_help_lists_every_command_with_a_line_and_two_examples(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     for name, command in COMMANDS.items():
@@ -17,25 +19,27 @@ def test_help_lists_every_command_with_a_line_and_two_examples(capsys: pytest.Ca
     assert text.count("  moesaic generate ") + text.count("  moesaic serve ") == 2
 
 
-def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]):
+def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "usage: moesaic COMMAND" in capsys.readouterr().out
 
 
-def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]):
+def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"moesaic {metadata.version('moesaic')}\n"
 
 
 def test_an_unknown_command_is_refused_with_the_one_that_was_meant(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     assert main(["generat"]) == 2
     assert "did you mean generate?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]):
+def test_every_command_has_help_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main([name, "--help"])
     assert exit_info.value.code == 0
@@ -59,7 +63,7 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
 )
 def test_every_command_refuses_a_variable_of_opentelemetrys_that_cannot_be_followed(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")
     with pytest.raises(SystemExit) as exit_info:
@@ -73,7 +77,7 @@ def test_every_command_refuses_a_variable_of_opentelemetrys_that_cannot_be_follo
 
 
 @pytest.mark.parametrize("name", ["gateway", "router", "expert", "tracing"])
-def test_every_service_is_a_module_that_runs(name: str):
+def test_every_service_is_a_module_that_runs(name: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", f"services.{name}", "--help"],
         capture_output=True,

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,15 @@ from services.wire.errors import InvalidRequest
 
 Command = type[ServeSettings | GenerateSettings | BenchSettings]
 COMMANDS = (ServeSettings, GenerateSettings, BenchSettings)
-SETTINGS = {"expert": ExpertSettings, "router": RouterSettings, "gateway": GatewaySettings}
+SETTINGS: dict[str, Any] = {
+    "expert": ExpertSettings,
+    "router": RouterSettings,
+    "gateway": GatewaySettings,
+}
 
 
-def plan(**changes: object) -> ClusterPlan:
-    whole = {
+def plan(**changes: Any) -> ClusterPlan:
+    whole: dict[str, Any] = {
         "model": None,
         "num_experts": 3,
         "threads": 1,
@@ -33,7 +38,7 @@ def plan(**changes: object) -> ClusterPlan:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_flag_of_a_command_is_in_its_plan(command: Command):
+def test_every_flag_of_a_command_is_in_its_plan(command: Command) -> None:
     cluster = "--model folder --experts 3 --coverage 2 --threads 2"
     numerics = "--dtype bfloat16 --combine partial --wire-dtype bfloat16"
     assert planned(command, *cluster.split(), *numerics.split()) == ClusterPlan(
@@ -52,7 +57,7 @@ def test_every_flag_of_a_command_is_in_its_plan(command: Command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_starts_the_same_cluster_by_default(command: Command):
+def test_every_command_starts_the_same_cluster_by_default(command: Command) -> None:
     assert planned(command) == ClusterPlan(
         model=None, num_experts=2, threads=None, drain_seconds=5.0
     )
@@ -63,7 +68,7 @@ def planned(command: Command, *flags: str) -> ClusterPlan:
     return ClusterPlan.of(load(command, (*flags, *prompt), "moesaic"), drain_seconds=5.0)
 
 
-def test_a_cluster_is_expert_services_a_router_and_a_gateway():
+def test_a_cluster_is_expert_services_a_router_and_a_gateway() -> None:
     members = plan().members()
     assert [one.name for one in members] == [
         "expert-0",
@@ -75,7 +80,7 @@ def test_a_cluster_is_expert_services_a_router_and_a_gateway():
     assert len({one.address for one in members}) == len(members)
 
 
-def test_the_flags_of_every_member_are_accepted_by_its_settings(tmp_path: Path):
+def test_the_flags_of_every_member_are_accepted_by_its_settings(tmp_path: Path) -> None:
     for member in plan(model=tmp_path, listen="127.0.0.1:50051").members():
         arguments = member.command[member.command.index(f"services.{member.service}") + 1 :]
         settings = load(SETTINGS[member.service], arguments, member.name)
@@ -90,36 +95,38 @@ def test_the_flags_of_every_member_are_accepted_by_its_settings(tmp_path: Path):
             )
 
 
-def test_the_router_is_told_every_expert_service_and_the_gateway_the_router():
+def test_the_router_is_told_every_expert_service_and_the_gateway_the_router() -> None:
     *experts, router, gateway = plan().members()
     assert f"--experts={','.join(one.address for one in experts)}" in router.command
     assert f"--routers={router.address}" in gateway.command
     assert "--generation-config=auto" in gateway.command
 
 
-def test_the_gateway_listens_where_it_is_told():
+def test_the_gateway_listens_where_it_is_told() -> None:
     assert plan(listen="0.0.0.0:50051").members()[-1].address == "0.0.0.0:50051"
 
 
-def test_port_nought_is_any_free_port():
+def test_port_nought_is_any_free_port() -> None:
     host, _, port = plan(listen="127.0.0.1:0").members()[-1].address.partition(":")
     assert host == "127.0.0.1"
     assert int(port) > 0
 
 
-def test_what_is_no_address_to_listen_on_is_refused():
+def test_what_is_no_address_to_listen_on_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="host:port"):
         plan(listen="50051").members()
 
 
-def test_the_cores_are_shared_out_among_the_expert_services(monkeypatch: pytest.MonkeyPatch):
+def test_the_cores_are_shared_out_among_the_expert_services(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
     assert fair_threads(4) == 4
     assert fair_threads(1) == 8
     assert fair_threads(32) == 1
 
 
-def test_the_router_alone_is_told_how_to_host_experts():
+def test_the_router_alone_is_told_how_to_host_experts() -> None:
     *others, router, gateway = plan(coverage=2, rebalance=False).members()
     arguments = router.command[router.command.index("services.router") + 1 :]
     settings = load(RouterSettings, arguments, "router")
@@ -127,7 +134,7 @@ def test_the_router_alone_is_told_how_to_host_experts():
     assert not [flag for one in (*others, gateway) for flag in one.command if "coverage" in flag]
 
 
-def test_the_router_alone_is_told_how_rows_are_combined_and_travel():
+def test_the_router_alone_is_told_how_rows_are_combined_and_travel() -> None:
     *experts, router, gateway = plan(
         batch_invariant=False, combine="partial", wire_dtype="bfloat16"
     ).members()

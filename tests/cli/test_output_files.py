@@ -8,7 +8,7 @@ import pytest
 from services.cli.output_files import complaint_of, written_whole
 
 
-def test_a_file_is_whole_or_what_it_was(tmp_path: Path):
+def test_a_file_is_whole_or_what_it_was(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     with written_whole(file) as path:
         path.write_text("one")
@@ -19,7 +19,7 @@ def test_a_file_is_whole_or_what_it_was(tmp_path: Path):
     assert [one.name for one in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_link_stays_one(tmp_path: Path):
+def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (link := tmp_path / "run.json").symlink_to(tmp_path / "real" / "run.json")
     with written_whole(link) as path:
@@ -28,7 +28,7 @@ def test_a_link_stays_one(tmp_path: Path):
     assert (tmp_path / "real" / "run.json").read_text() == "one"
 
 
-def test_what_is_no_regular_file_is_written_to_and_not_replaced(tmp_path: Path):
+def test_what_is_no_regular_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -40,7 +40,7 @@ def test_what_is_no_regular_file_is_written_to_and_not_replaced(tmp_path: Path):
     assert pipe.is_fifo()
 
 
-def test_a_folder_and_a_missing_one_are_told_before(tmp_path: Path):
+def test_a_folder_and_a_missing_one_are_told_before(tmp_path: Path) -> None:
     assert complaint_of(tmp_path / "run.json") is None
     assert "it is a directory" in (complaint_of(tmp_path) or "")
     assert "nothing can be written into" in (complaint_of(tmp_path / "none" / "run.json") or "")

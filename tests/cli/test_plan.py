@@ -17,6 +17,7 @@ from services.cli.hosting.rebalance import request_for
 from services.cli.hosting.router import RouterFailed, change
 from services.cli.hosting.settings import PlanSettings, RebalanceSettings
 from services.cli.report import Report
+from services.runtime.text_files import STANDARD
 from services.wire.errors import BadState
 from tests.cli.command_line import scripted
 
@@ -31,7 +32,7 @@ def plan(num_moves: int = 2, **fields: Any) -> router_pb2.PlanPlacementResponse:
         )
         for expert in range(num_moves)
     ]
-    fields = {
+    whole: dict[str, Any] = {
         "target": PlacementDocument(model_digest="sha256:1", services=TARGET).target(),
         "moves": moves,
         "num_unloads": 1,
@@ -42,7 +43,7 @@ def plan(num_moves: int = 2, **fields: Any) -> router_pb2.PlanPlacementResponse:
         "reason": REASON,
         "num_steps": 1234,
     } | fields
-    return router_pb2.PlanPlacementResponse(**fields)
+    return router_pb2.PlanPlacementResponse(**whole)
 
 
 def shown(planned: router_pb2.PlanPlacementResponse) -> list[str]:
@@ -223,7 +224,7 @@ async def test_a_planned_placement_is_written_as_it_is_applied_and_judged(
     await placement.plan(PlanSettings(router=router.address, output=file))
     stdout, stderr = capsys.readouterr()
     assert ("imbalance" in stdout, stderr) == (True, f"wrote {file}\n")
-    await placement.plan(PlanSettings(router=router.address, file=file, output=placement.STANDARD))
+    await placement.plan(PlanSettings(router=router.address, file=file, output=STANDARD))
     assert capsys.readouterr().out == file.read_text()
     assert router.requests[1].target == plan().target
 

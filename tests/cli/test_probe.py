@@ -18,7 +18,7 @@ async def probed(port: int, *, timeout_seconds: float = 3.0) -> int:
 
 async def test_a_service_is_healthy_from_when_it_is_ready_until_it_drains(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     health = Health([EXPERT])
     async with serving(
         lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0, health=health
@@ -31,7 +31,7 @@ async def test_a_service_is_healthy_from_when_it_is_ready_until_it_drains(
     assert capsys.readouterr().err == f"moesaic probe: 127.0.0.1:{port}: not serving\n" * 2
 
 
-async def test_a_server_without_health_is_not_healthy():
+async def test_a_server_without_health_is_not_healthy() -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.close()
@@ -41,12 +41,14 @@ async def test_a_server_without_health_is_not_healthy():
         assert await probed(server.sockets[0].getsockname()[1]) == 1
 
 
-async def test_nobody_is_not_healthy(unused_tcp_port: int, capsys: pytest.CaptureFixture[str]):
+async def test_nobody_is_not_healthy(
+    unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert await probed(unused_tcp_port) == 1
     assert "refused" in capsys.readouterr().err
 
 
-async def test_a_server_that_says_nothing_is_given_up():
+async def test_a_server_that_says_nothing_is_given_up() -> None:
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -60,14 +62,14 @@ async def test_a_server_that_says_nothing_is_given_up():
 )
 def test_what_is_no_address_or_no_time_is_refused(
     wrong: list[str], capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     with pytest.raises(SystemExit) as ended:
         probe(wrong)
     assert ended.value.code == 2
     assert "should be" in capsys.readouterr().err
 
 
-async def test_a_long_name_is_asked_too(monkeypatch: pytest.MonkeyPatch):
+async def test_a_long_name_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.create_connection
     async with serving(
         lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0

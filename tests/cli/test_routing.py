@@ -78,7 +78,8 @@ async def traffic(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traffic]:
 
 
 def settings(traffic: Traffic, file: Path, **flags: Any) -> RecordSettings:
-    return RecordSettings(**({"file": file, "router": traffic.address, "timeout": SECONDS} | flags))
+    given: dict[str, Any] = {"file": file, "router": traffic.address, "timeout": SECONDS}
+    return RecordSettings(**given | flags)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -265,7 +266,7 @@ class Nonsense(placement_pb2_grpc.PlacementServiceServicer):
 async def test_a_stream_that_ends_early_or_contradicts_itself_is_a_failure(
     tmp_path: Path, fields: dict[str, Any], said: str
 ) -> None:
-    good = {
+    good: dict[str, Any] = {
         "num_experts": 4,
         "num_layers": 1,
         "num_experts_per_token": 2,

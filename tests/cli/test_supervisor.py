@@ -48,11 +48,16 @@ def reports() -> Reports:
 
 
 @pytest.fixture
-def supervise(tmp_path: Path, reports: Reports) -> Callable[[str], Supervisor]:
-    def supervise(script: str) -> Supervisor:
+def supervise(tmp_path: Path, reports: Reports) -> Callable[..., Supervisor]:
+    def supervise(script: str, backoff_seconds: float = 0.01) -> Supervisor:
         member = Member("expert-0", "expert", "127.0.0.1:1", (sys.executable, "-c", script))
         return Supervisor(
-            member, tmp_path, {}, reports, first_backoff_seconds=0.01, refused_seconds=0.01
+            member,
+            tmp_path,
+            {},
+            reports,
+            first_backoff_seconds=backoff_seconds,
+            refused_seconds=0.01,
         )
 
     return supervise
@@ -67,8 +72,8 @@ def is_running(pid: int) -> bool:
 
 
 async def test_a_member_is_ready_when_it_says_so_and_stops_when_told(
-    supervise: Callable[[str], Supervisor],
-):
+    supervise: Callable[..., Supervisor],
+) -> None:
     supervisor = supervise(READY + WAIT)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
@@ -81,8 +86,8 @@ async def test_a_member_is_ready_when_it_says_so_and_stops_when_told(
 
 
 async def test_what_a_start_warned_of_is_reported(
-    supervise: Callable[[str], Supervisor], reports: Reports
-):
+    supervise: Callable[..., Supervisor], reports: Reports
+) -> None:
     supervisor = supervise(READY.replace("ready 1", 'ready 1 ["tensors have no place"]') + WAIT)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
@@ -92,8 +97,8 @@ async def test_what_a_start_warned_of_is_reported(
 
 
 async def test_a_crashed_member_is_started_again(
-    supervise: Callable[[str], Supervisor], reports: Reports
-):
+    supervise: Callable[..., Supervisor], reports: Reports
+) -> None:
     supervisor = supervise(READY + WAIT)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
@@ -108,8 +113,8 @@ async def test_a_crashed_member_is_started_again(
 
 
 async def test_a_member_that_keeps_crashing_is_given_up(
-    supervise: Callable[[str], Supervisor], reports: Reports
-):
+    supervise: Callable[..., Supervisor], reports: Reports
+) -> None:
     supervisor = supervise(READY + "print('out of luck'); sys.exit(7)")
     with pytest.raises(ServiceFailed) as failure:
         await supervisor.run()
@@ -120,8 +125,8 @@ async def test_a_member_that_keeps_crashing_is_given_up(
 
 
 async def test_a_member_that_does_not_start_is_given_up_at_once_with_its_last_words(
-    supervise: Callable[[str], Supervisor], reports: Reports
-):
+    supervise: Callable[..., Supervisor], reports: Reports
+) -> None:
     supervisor = supervise("import sys; sys.exit('the checkpoint is missing')")
     with pytest.raises(
         ServiceFailed, match=r"expert-0 did not start \(exit code 1\)\n.*checkpoint is missing"
@@ -131,8 +136,8 @@ async def test_a_member_that_does_not_start_is_given_up_at_once_with_its_last_wo
 
 
 async def test_a_restart_that_fails_counts_as_a_crash(
-    supervise: Callable[[str], Supervisor], reports: Reports, tmp_path: Path
-):
+    supervise: Callable[..., Supervisor], reports: Reports, tmp_path: Path
+) -> None:
     once = (
         f"import pathlib\nmark = pathlib.Path({str(tmp_path / 'mark')!r})\nif mark.exists(): raise "
         "SystemExit(5)\n"
@@ -145,8 +150,8 @@ async def test_a_restart_that_fails_counts_as_a_crash(
 
 
 async def test_an_expert_service_that_is_refused_when_it_starts_again_is_tried_until_it_can(
-    supervise: Callable[[str], Supervisor], reports: Reports, tmp_path: Path
-):
+    supervise: Callable[..., Supervisor], reports: Reports, tmp_path: Path
+) -> None:
     count = f"import pathlib\npath = pathlib.Path({str(tmp_path / 'count')!r})\n"
     count += (
         "number = int(path.read_text()) + 1 if path.exists() else 0\npath.write_text(str(number))\n"
@@ -165,7 +170,9 @@ async def test_an_expert_service_that_is_refused_when_it_starts_again_is_tried_u
     assert again.startswith("expert-0 is ready again, pid ")
 
 
-async def test_a_member_that_ignores_the_signal_is_killed(supervise: Callable[[str], Supervisor]):
+async def test_a_member_that_ignores_the_signal_is_killed(
+    supervise: Callable[..., Supervisor],
+) -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     supervisor = supervise(deaf + READY + "while True: signal.pause()\n")
     async with asyncio.TaskGroup() as tasks:
@@ -178,8 +185,8 @@ async def test_a_member_that_ignores_the_signal_is_killed(supervise: Callable[[s
 
 
 async def test_a_member_told_to_stop_while_it_starts_is_no_failure(
-    supervise: Callable[[str], Supervisor],
-):
+    supervise: Callable[..., Supervisor],
+) -> None:
     supervisor = supervise("import signal; signal.pause()")
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
@@ -189,8 +196,8 @@ async def test_a_member_told_to_stop_while_it_starts_is_no_failure(
 
 
 async def test_a_member_told_to_stop_before_it_is_there_is_not_left_behind(
-    supervise: Callable[[str], Supervisor],
-):
+    supervise: Callable[..., Supervisor],
+) -> None:
     supervisor = supervise(READY + WAIT)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
@@ -199,7 +206,9 @@ async def test_a_member_told_to_stop_before_it_is_there_is_not_left_behind(
         await supervisor.stop(10)
 
 
-async def test_a_cancelled_supervisor_leaves_no_process(supervise: Callable[[str], Supervisor]):
+async def test_a_cancelled_supervisor_leaves_no_process(
+    supervise: Callable[..., Supervisor],
+) -> None:
     supervisor = supervise(READY + WAIT)
     running = asyncio.ensure_future(supervisor.run())
     await supervisor.ready.wait()
@@ -212,10 +221,9 @@ async def test_a_cancelled_supervisor_leaves_no_process(supervise: Callable[[str
 
 
 async def test_waiting_between_two_starts_ends_when_told_to_stop(
-    supervise: Callable[[str], Supervisor], reports: Reports
-):
-    supervisor = supervise(READY + "sys.exit(3)")
-    supervisor._first_backoff_seconds = 3600
+    supervise: Callable[..., Supervisor], reports: Reports
+) -> None:
+    supervisor = supervise(READY + "sys.exit(3)", backoff_seconds=3600)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
         await reports.until(1)
@@ -224,7 +232,7 @@ async def test_waiting_between_two_starts_ends_when_told_to_stop(
 
 async def test_a_member_starts_again_though_its_folder_was_tidied_away(
     tmp_path: Path, reports: Reports
-):
+) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     member = Member("expert-0", "expert", "127.0.0.1:1", (sys.executable, "-c", READY + WAIT))
@@ -242,7 +250,7 @@ async def test_a_member_starts_again_though_its_folder_was_tidied_away(
 
 def test_a_folder_for_logs_that_cannot_be_made_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with (
         pytest.raises(BadState, match="no folder for logs can be made: No such file"),
@@ -253,7 +261,7 @@ def test_a_folder_for_logs_that_cannot_be_made_is_told(
 
 def test_a_folder_for_logs_that_is_gone_needs_not_be_removed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with log_folder(Report(), verbose=False) as folder:
         assert folder is not None

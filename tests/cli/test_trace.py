@@ -36,7 +36,7 @@ def starting(lines: Sequence[str], text: str) -> list[str]:
     return [line for line in lines if line.strip().startswith(text)]
 
 
-def test_the_waterfall_opens_the_slowest_step_and_names_whom_it_waited_for():
+def test_the_waterfall_opens_the_slowest_step_and_names_whom_it_waited_for() -> None:
     lines = shown(Trace.of(two_steps()))
     assert TRACE_ID in lines[0]
     assert "20.00 ms" in lines[0]
@@ -51,7 +51,7 @@ def test_the_waterfall_opens_the_slowest_step_and_names_whom_it_waited_for():
     assert starting(lines, "steps, critical path: wire 75.0%, dense 25.0%")
 
 
-def test_a_step_and_a_layer_can_be_chosen():
+def test_a_step_and_a_layer_can_be_chosen() -> None:
     trace = Trace.of(two_steps())
     assert starting(shown(trace, step=0), "step 0: 1 token, 5.00 ms")
     with pytest.raises(NotFound, match="no step 2: it has 0 to 1"):
@@ -60,7 +60,7 @@ def test_a_step_and_a_layer_can_be_chosen():
         shown(trace, layer=0)
 
 
-def test_a_trace_of_anything_else_is_drawn_as_a_tree_and_long_ones_are_cut():
+def test_a_trace_of_anything_else_is_drawn_as_a_tree_and_long_ones_are_cut() -> None:
     writer = TraceWriter()
     root = writer.span("anything", "p1", None, 0, 100)
     for index in range(30):
@@ -72,7 +72,7 @@ def test_a_trace_of_anything_else_is_drawn_as_a_tree_and_long_ones_are_cut():
         shown(Trace.of(writer.document()), step=0)
 
 
-def test_a_call_is_cut_into_its_parts_and_the_services_span_says_how_the_wire_divides():
+def test_a_call_is_cut_into_its_parts_and_the_services_span_says_how_the_wire_divides() -> None:
     trace = Trace.of(two_steps())
     call = next(span for span in trace.spans if span.name == "router.expert")
     (service,) = trace.children(call)
@@ -97,7 +97,7 @@ def test_a_call_is_cut_into_its_parts_and_the_services_span_says_how_the_wire_di
         assert at == call.duration
 
 
-def test_each_character_of_a_bar_shows_what_takes_most_of_it():
+def test_each_character_of_a_bar_shows_what_takes_most_of_it() -> None:
     process = Process("p1", "router", "")
     segments = [
         Stretch(process, Part.ENCODE, 0, 1.2),
@@ -111,7 +111,7 @@ def test_each_character_of_a_bar_shows_what_takes_most_of_it():
     )
 
 
-def test_computing_has_the_colour_of_who_computes_and_the_wire_one_of_its_own():
+def test_computing_has_the_colour_of_who_computes_and_the_wire_one_of_its_own() -> None:
     trace = Trace.of(two_steps())
     call = next(span for span in trace.spans if span.name == "router.expert")
     (service,) = trace.children(call)
@@ -122,7 +122,7 @@ def test_computing_has_the_colour_of_who_computes_and_the_wire_one_of_its_own():
     assert styles["░"] not in ("blue", "green")
 
 
-def test_of_parallel_services_only_the_straggler_counts():
+def test_of_parallel_services_only_the_straggler_counts() -> None:
     (layer,) = summarise_layers(Trace.of(two_steps()))
     assert (layer.count, layer.duration) == (2, 6_000)
     assert layer.parts[Part.WIRE] == (2_000 + 6_000) / 2
@@ -131,7 +131,7 @@ def test_of_parallel_services_only_the_straggler_counts():
     assert layer.straggler_count == 1
 
 
-def test_chrome_events_of_one_lane_lie_apart_or_within_each_other():
+def test_chrome_events_of_one_lane_lie_apart_or_within_each_other() -> None:
     trace = Trace.of(two_steps())
     events = chrome_document(trace)["traceEvents"]
     complete = [event for event in events if event["ph"] == "X"]
@@ -151,7 +151,7 @@ def test_chrome_events_of_one_lane_lie_apart_or_within_each_other():
                 )
 
 
-def test_chrome_processes_are_named_and_calls_between_them_are_arrows():
+def test_chrome_processes_are_named_and_calls_between_them_are_arrows() -> None:
     events = chrome_document(Trace.of(two_steps()))["traceEvents"]
     names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
     assert names == [
@@ -180,12 +180,12 @@ def test_chrome_processes_are_named_and_calls_between_them_are_arrows():
         {"traceID": 3},
     ],
 )
-def test_what_is_no_trace_is_refused(damage: dict[str, Any]):
+def test_what_is_no_trace_is_refused(damage: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         Trace.of(two_steps() | damage)
 
 
-def test_spans_that_go_in_a_circle_are_still_shown():
+def test_spans_that_go_in_a_circle_are_still_shown() -> None:
     writer = TraceWriter()
     for name, parent in (("first", f"{2:016x}"), ("second", f"{1:016x}"), ("own", f"{3:016x}")):
         writer.span(name, "p1", parent, 0, 10)
@@ -196,7 +196,7 @@ def test_spans_that_go_in_a_circle_are_still_shown():
 
 def test_a_file_is_read_and_written_in_every_format(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     source, copy = tmp_path / "trace.json", tmp_path / "copy.json"
     source.write_text(json.dumps({"data": [two_steps()]}), encoding="utf-8")
     assert command(["--file", str(source)]) == 0
@@ -215,7 +215,7 @@ def test_a_file_is_read_and_written_in_every_format(
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"data": 3}', '{"data": [{}]}', "[" * 100_000])
 def test_a_file_of_anything_else_is_told_in_a_line(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     path = tmp_path / "file"
     path.write_text(text, encoding="utf-8")
     assert command(["--file", str(path)]) == 1
@@ -231,14 +231,16 @@ def test_a_file_of_anything_else_is_told_in_a_line(
         ["--where", "a=b", "--file", "x"],
     ],
 )
-def test_flags_that_mean_nothing_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]):
+def test_flags_that_mean_nothing_are_refused(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit_info:
         command(flags)
     assert exit_info.value.code == 2
     assert capsys.readouterr().err.startswith("moesaic trace: ")
 
 
-async def test_traces_are_asked_for_by_id_by_attribute_or_as_the_latest():
+async def test_traces_are_asked_for_by_id_by_attribute_or_as_the_latest() -> None:
     def record(tracer: Tracer) -> None:
         for number in range(2):
             tracer.start_span("gateway.generate", attributes={"number": number}).end()

@@ -36,7 +36,7 @@ async def running(run: Run, settings: Any) -> AsyncIterator[str]:
     task = asyncio.create_task(life())
     try:
         async with asyncio.timeout(START_SECONDS):
-            await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
         yield f"127.0.0.1:{ready.result()}"
@@ -47,31 +47,31 @@ async def running(run: Run, settings: Any) -> AsyncIterator[str]:
 
 def expert(model: Path, **settings: Any) -> Any:
     """An expert service on a free port."""
-    settings = {"listen": LISTEN, "model": model, "drain_seconds": 0} | settings
-    return running(expert_app.run, ExpertSettings(**settings))
+    fields: dict[str, Any] = {"listen": LISTEN, "model": model, "drain_seconds": 0}
+    return running(expert_app.run, ExpertSettings(**fields | settings))
 
 
 def router(model: Path, experts: Sequence[str], **settings: Any) -> Any:
     """A router on a free port."""
-    settings = {
+    fields: dict[str, Any] = {
         "listen": LISTEN,
         "model": model,
         "experts": list(experts),
         "drain_seconds": 0,
         "kv_memory": "64MiB",
-    } | settings
-    return running(router_app.run, RouterSettings(**settings))
+    }
+    return running(router_app.run, RouterSettings(**fields | settings))
 
 
 def gateway(model: Path, routers: Sequence[str], **settings: Any) -> Any:
     """A gateway on a free port."""
-    settings = {
+    fields: dict[str, Any] = {
         "listen": LISTEN,
         "model": model,
         "routers": list(routers),
         "drain_seconds": 0,
-    } | settings
-    return running(gateway_app.run, GatewaySettings(**settings))
+    }
+    return running(gateway_app.run, GatewaySettings(**fields | settings))
 
 
 @dataclass(frozen=True)

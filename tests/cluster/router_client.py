@@ -33,11 +33,12 @@ class RouterClient:
     async def submit(self, prompts: Sequence[Sequence[int]], **fields: Any) -> list[int]:
         """Submit one sequence for each prompt; returns their names."""
         first = len(self.outcomes)
+        asked: dict[str, Any] = {"sampling": GREEDY, "max_new_tokens": 8} | fields
         requests = [
             router_pb2.SequenceRequest(
                 sequence=first + offset,
                 prompt_token_ids=prompt,
-                **({"sampling": GREEDY, "max_new_tokens": 8} | fields),
+                **asked,
             )
             for offset, prompt in enumerate(prompts)
         ]

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def sampling(**changed: float) -> common_pb2.SamplingParameters:
     ],
 )
 async def test_a_bad_order_ends_with_the_field_and_the_limit(
-    olmoe: Path, fields: dict, message: str
+    olmoe: Path, fields: dict[str, Any], message: str
 ) -> None:
     async with local.experts(olmoe, 1) as addresses, local.router(olmoe, addresses) as address:
         async with connected(address) as client:
@@ -68,9 +69,9 @@ async def test_a_bad_prompt_ends_with_the_limit(
 
 async def test_a_repetition_penalty_gives_the_tokens_of_transformers(olmoe: Path) -> None:
     prompts = prompts_of([3, 9, 20], VOCAB_SIZE)
-    whole = AutoModelForCausalLM.from_pretrained(olmoe, dtype=torch.float32)
+    whole: Any = AutoModelForCausalLM.from_pretrained(olmoe, dtype=torch.float32)
     whole.generation_config.eos_token_id = None  # the router ends at what it is told to
-    asked = {"do_sample": False, "repetition_penalty": 1.3, "max_new_tokens": 24}
+    asked: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.3, "max_new_tokens": 24}
     expected = [
         whole.generate(torch.tensor([prompt]), **asked)[0, len(prompt) :].tolist()
         for prompt in prompts

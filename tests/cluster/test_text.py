@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -20,7 +21,7 @@ GREEDY = common_pb2.SamplingParameters(temperature=0.0)
 PROMPT = "Once upon a time, there was a little"
 
 
-def stop(**fields: object) -> common_pb2.StopConditions:
+def stop(**fields: Any) -> common_pb2.StopConditions:
     return common_pb2.StopConditions(**fields)
 
 
@@ -34,7 +35,7 @@ async def client(tessera: Path) -> AsyncIterator[Client]:
         yield Client(channel, cluster.gateway)
 
 
-async def text_of(client: Client, **fields: object) -> tuple[str, list[int], pb.Completion]:
+async def text_of(client: Client, **fields: Any) -> tuple[str, list[int], pb.Completion]:
     deltas, completion = await client.complete(PROMPT, **{"sampling": GREEDY} | fields)
     return (
         "".join(delta.text for delta in deltas),
@@ -45,7 +46,7 @@ async def text_of(client: Client, **fields: object) -> tuple[str, list[int], pb.
 
 async def test_the_text_is_what_transformers_generates(client: Client, tessera: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tessera)
-    model = AutoModelForCausalLM.from_pretrained(tessera, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(tessera, dtype=torch.float32)
     ids = tokenizer(PROMPT, return_tensors="pt").input_ids
     output = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40
@@ -115,7 +116,7 @@ async def test_a_chat_is_rendered_by_the_checkpoints_template(
     client: Client, tessera: Path
 ) -> None:
     messages = [{"role": "user", "content": "Tell me a story about a fox."}]
-    expected = AutoTokenizer.from_pretrained(tessera).apply_chat_template(
+    expected: Any = AutoTokenizer.from_pretrained(tessera).apply_chat_template(
         messages, add_generation_prompt=True
     )
     chat = pb.Chat(messages=[pb.ChatMessage(**message) for message in messages])

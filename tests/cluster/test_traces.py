@@ -61,7 +61,7 @@ async def traced(
             yield Client(channel, cluster.gateway), recorded
 
 
-async def generate(client: Client, **fields: object) -> None:
+async def generate(client: Client, **fields: Any) -> None:
     stop = common_pb2.StopConditions(max_new_tokens=NEW_TOKENS, ignore_eos=True)
     await client.complete("the gate", metadata=SAMPLED, **{"stop": stop, **fields})
 

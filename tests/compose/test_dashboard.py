@@ -28,7 +28,7 @@ def exported() -> set[str]:
     return names
 
 
-def test_every_metric_that_the_dashboard_shows_exists():
+def test_every_metric_that_the_dashboard_shows_exists() -> None:
     dashboard = json.loads((ROOT / "deploy/grafana/moesaic.json").read_text(encoding="utf-8"))
     asked = {
         name

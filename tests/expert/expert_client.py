@@ -114,12 +114,12 @@ class Client:
     async def load_request(
         self, *keys: tuple[int, int], **fields: Any
     ) -> expert_pb2.LoadExpertsRequest:
-        fields = {
+        asked: dict[str, Any] = {
             "expected_generation": await self.generation(),
             "model_digest": self.parts.checkpoint.digest,
             "experts": [expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in keys],
         } | fields
-        return expert_pb2.LoadExpertsRequest(**fields)
+        return expert_pb2.LoadExpertsRequest(**asked)
 
     async def unload(
         self, *keys: tuple[int, int], **fields: Any
@@ -140,7 +140,11 @@ class Client:
 @asynccontextmanager
 async def expert_service(model: Path, **settings: Any) -> AsyncIterator[Client]:
     """A real service on a port of its own, and a client of it."""
-    fields = {"listen": "127.0.0.1:0", "model": model, "drain_seconds": 5} | settings
+    fields: dict[str, Any] = {
+        "listen": "127.0.0.1:0",
+        "model": model,
+        "drain_seconds": 5,
+    } | settings
     async with (
         running(ExpertSettings(**fields)) as (parts, port),
         open_channel(f"127.0.0.1:{port}") as channel,

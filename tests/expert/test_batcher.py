@@ -81,9 +81,9 @@ async def test_all_frames_of_a_layer_go_together_and_the_layer_that_waited_longe
     assert desk.batches == [[1, 3], [2, 5], [4]]
     assert desk.batcher.waiting_pairs == 0
     answered = {
-        number: answer for number, answer in desk.answers.items() if answer.rows is not None
+        number: answer.rows for number, answer in desk.answers.items() if answer.rows is not None
     }
-    assert {number: len(answer.rows) for number, answer in answered.items()} == {
+    assert {number: len(rows) for number, rows in answered.items()} == {
         0: 1, 1: 2, 2: 3, 3: 4, 4: 5,
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ from services import kernels
 from services.expert.bank import Bank
 from services.expert.compiled import experts_of
 from services.expert.compute import Computer, FrameWork
+from services.expert.grouped import GroupedExperts
 from services.model.checkpoint import Checkpoint
 from services.model.skeleton import experts_modules
 from services.runtime.embedded_model import EMBEDDED_MODEL
@@ -61,7 +62,7 @@ def work(
 
 async def compute(
     bank: Bank, batch: Sequence[FrameWork], *, batch_invariant: bool = False, threads: int = 1
-) -> list[torch.Tensor]:
+) -> Sequence[torch.Tensor]:
     computer = Computer(bank, threads=threads, batch_invariant=batch_invariant)
     try:
         return (await computer.compute(batch)).rows
@@ -156,11 +157,9 @@ async def test_one_call_for_all_experts_computes_what_single_calls_do(
         pairs = [(row, expert) for row in range(6) for expert in (5, row % 4)]
         batch = [work(slots, 1, rows, pairs)]
         expected = await compute(bank, batch)
-        computer = Computer(bank, threads=1, batch_invariant=False)
-        computer._grouped._in_one_call = True
-        computed = await computer.compute(batch)
-        computer.close()
-        assert torch.equal(computed.rows[0], expected[0])
+        grouped = GroupedExperts(bank, batch_invariant=False, in_one_call=True)
+        (one,) = batch
+        assert torch.equal(grouped(one.rows, one.pair_rows, one.slots), expected[0])
 
 
 async def test_frames_of_a_batch_get_their_own_rows_back_in_their_order(

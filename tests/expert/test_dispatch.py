@@ -3,6 +3,7 @@ answered once.
 """
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -204,7 +205,7 @@ async def test_who_overdraws_the_credit_is_overloaded(
         assert stream.granted_pairs == 281
 
 
-FRAME = {
+FRAME: dict[str, Any] = {
     "layer": 1,
     "dtype": common_pb2.ELEMENT_TYPE_FLOAT32,
     "num_rows": 2,
@@ -259,13 +260,13 @@ FRAME = {
     ],
 )
 async def test_a_frame_that_breaks_the_contract_is_refused_and_the_stream_goes_on(
-    olmoe: Path, broken: dict[str, object], message: str
+    olmoe: Path, broken: dict[str, Any], message: str
 ) -> None:
     async with expert_service(
         olmoe, preload="all", max_frame_bytes=4096, max_waiting_pairs=200
     ) as service:
         stream = service.open_stream()
-        frame = expert_pb2.Frame(frame_id=5, **(FRAME | broken))
+        frame = expert_pb2.Frame(frame_id=5, **FRAME | broken)
         await stream.call.write(expert_pb2.DispatchRequest(frame=frame).SerializeToString())
         reply = await stream.reply()
         assert reply.error is not None

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -57,7 +58,7 @@ async def expert_process(
 
 @asynccontextmanager
 async def expert_here(
-    model: Path, **settings: str | float
+    model: Path, **settings: Any
 ) -> AsyncIterator[tuple[Expert, asyncio.Task[None]]]:
     """The same service in this process, which its signal is sent to as well; the task
     is its life.

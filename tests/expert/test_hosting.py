@@ -219,12 +219,11 @@ async def test_evacuation_ends_with_the_last_expert_or_the_last_watcher(ending: 
     for watch in watches:
         await anext(watch)
     evacuated = asyncio.create_task(hosting.evacuated())
-    steps = [lambda: hosting.remove([A]), lambda: hosting.remove([B])]
-    for step, watch in zip(steps, watches, strict=True):
+    for key, watch in zip((A, B), watches, strict=True):
         await asyncio.sleep(0)
         assert not evacuated.done()
         if ending == "unloaded":
-            step()
+            hosting.remove([key])
         else:
             await watch.aclose()
     await evacuated

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -38,7 +39,7 @@ def states(hosting: expert_pb2.WatchHostingResponse) -> dict[tuple[int, int], in
 
 
 async def refusal(
-    service: Client, *keys: tuple[int, int], **fields: object
+    service: Client, *keys: tuple[int, int], **fields: Any
 ) -> tuple[grpc.StatusCode, str]:
     """How a load is refused; the hosting must be what it was."""
     before = await service.hosting()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
 from services.expert import metrics
 from tests.expert.expert_client import expert_service
@@ -62,6 +62,7 @@ def points(reader: InMemoryMetricReader) -> dict[str, dict[object, object]]:
         metric.name: {
             (point.attributes or {}).get("outcome"): point.value
             for point in metric.data.data_points
+            if isinstance(point, NumberDataPoint)
         }
         for metric in recorded
         if metric.name != metrics.ACTIVE_EXPERTS

@@ -37,7 +37,8 @@ async def compute(batch: Sequence[FrameWork]) -> Computed:
 
 
 async def compute_oddly(batch: Sequence[FrameWork]) -> Computed:
-    odd = torch.sparse_coo_tensor(size=(POISON, 2))  # which cannot be written
+    nowhere = torch.empty(2, 0, dtype=torch.long)
+    odd = torch.sparse_coo_tensor(nowhere, torch.empty(0), (POISON, 2))  # which cannot be written
     return Computed(
         [odd if len(work.slots) == POISON else torch.zeros(len(work.slots), 2) for work in batch], 1
     )

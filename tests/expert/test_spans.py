@@ -45,7 +45,7 @@ async def test_a_span_says_what_its_frame_took(olmoe: Path) -> None:
             timings = (await stream.reply()).timings
     (span,) = recorded.spans
     attributes = attributes_of(span)
-    assert attributes.pop("moesaic.bytes") > rows.nbytes
+    assert int(attributes.pop("moesaic.bytes")) > rows.nbytes
     assert attributes == {
         "moesaic.layer": 1,
         "moesaic.rows": 2,
@@ -57,5 +57,5 @@ async def test_a_span_says_what_its_frame_took(olmoe: Path) -> None:
         "moesaic.batch_frames": 1,
         "moesaic.failed_pairs": 0,
     }
-    took = sum(value for name, value in attributes.items() if name.endswith("_nanos"))
+    took = sum(int(value) for name, value in attributes.items() if name.endswith("_nanos"))
     assert span.end_time_unix_nano - span.start_time_unix_nano == took

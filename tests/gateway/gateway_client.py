@@ -1,7 +1,7 @@
 """A running gateway for tests: the real one, on port 0, with a client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -67,7 +67,7 @@ class Client:
             while self._running.num_routers < num_routers:  # noqa: ASYNC110 -- only the first has an event
                 await asyncio.sleep(0.01)
 
-    async def watch_health(self) -> AsyncIterator[str]:
+    async def watch_health(self) -> AsyncGenerator[str, None]:
         """What the standard health service says, at each change."""
         async for response in self._health.Watch(health_pb2.HealthCheckRequest()):
             yield _health_name(response)
@@ -89,8 +89,8 @@ async def running_gateway(*doubles: RouterDouble, **settings: Any) -> AsyncItera
 @asynccontextmanager
 async def connected(*, routers: Sequence[str], **settings: Any) -> AsyncIterator[Client]:
     """A gateway with these routers' addresses, ready, and a client for it."""
-    settings = {"listen": "127.0.0.1:0", "drain_seconds": 0} | settings
-    async with gateway(GatewaySettings(routers=list(routers), **settings)) as running:
+    fields: dict[str, Any] = {"listen": "127.0.0.1:0", "drain_seconds": 0} | settings
+    async with gateway(GatewaySettings(routers=list(routers), **fields)) as running:
         await running.until_ready()
         address = f"127.0.0.1:{running.port}"
         async with open_channel(address) as channel:

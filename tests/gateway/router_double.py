@@ -47,7 +47,7 @@ class RouterDouble(RouterServiceServicer):
         acknowledges: bool = True,
         **description: Any,
     ) -> None:
-        described = DESCRIPTION | {"kv_tokens": kv_tokens} | description
+        described: dict[str, Any] = DESCRIPTION | {"kv_tokens": kv_tokens} | description
         self.description = pb.RouterServiceDescribeResponse(**described)
         self.submits: asyncio.Queue[list[pb.SequenceRequest]] = asyncio.Queue()
         self.cancels: asyncio.Queue[int] = asyncio.Queue()

@@ -1,6 +1,7 @@
 """What is written in a chat is text; control tokens are those of its template."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -99,7 +100,7 @@ def transformers_ids(
     tokenizer: Tokenizer, template: str, *conversation: tuple[str, str], sanitize: bool = False
 ) -> list[int]:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template)
-    encoded = fast.apply_chat_template(
+    encoded: Any = fast.apply_chat_template(
         messages(conversation), add_generation_prompt=True, sanitize_control_tokens=sanitize
     )
     return list(encoded["input_ids"])

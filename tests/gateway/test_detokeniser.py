@@ -38,6 +38,12 @@ def detokeniser(tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> Detokeniser
     )
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    assert found is not None
+    return found
+
+
 def pieces(
     tokenizer: Tokenizer, ids: list[int], sizes: list[int], prompt: Sequence[int] = ()
 ) -> list[str]:
@@ -120,10 +126,8 @@ def test_bytes_that_are_no_text_come_out_as_the_whole_is_decoded(data: st.DataOb
 def test_the_space_before_the_first_new_word_is_kept() -> None:
     the, a = LLAMA_2S.encode("the").ids, LLAMA_2S.encode("a").ids
     assert pieces(LLAMA_2S, a, [], the)[0] == " a"
-    assert (
-        pieces(LLAMA_2S, a, [], [LLAMA_2S.token_to_id("<s>")] * 40)[0] == "a"
-    )  # no text before it
-    assert pieces(LLAMA_2S, a, [], [*the, *[LLAMA_2S.token_to_id("<s>")] * 40])[0] == " a"
+    assert pieces(LLAMA_2S, a, [], [token_id(LLAMA_2S, "<s>")] * 40)[0] == "a"  # no text before it
+    assert pieces(LLAMA_2S, a, [], [*the, *[token_id(LLAMA_2S, "<s>")] * 40])[0] == " a"
 
 
 @pytest.mark.parametrize("length", [1, 5, 6, 7, 30])
@@ -205,7 +209,7 @@ def test_a_character_is_held_until_its_last_byte() -> None:
 
 
 def test_the_space_after_a_special_token_is_kept() -> None:
-    ids = [*METASPACE.encode("the a").ids, METASPACE.token_to_id("<s>"), *METASPACE.encode("b").ids]
+    ids = [*METASPACE.encode("the a").ids, token_id(METASPACE, "<s>"), *METASPACE.encode("b").ids]
     assert "".join(pieces(METASPACE, ids, [])) == "the a b"
 
 
@@ -216,7 +220,7 @@ def test_the_window_that_is_decoded_again_stays_short() -> None:
         lengths.append(len(ids))
         return BYTE_LEVEL.decode(ids)
 
-    special = BYTE_LEVEL.token_to_id("<|endoftext|>")
+    special = token_id(BYTE_LEVEL, "<|endoftext|>")
     subject = Detokeniser(decode, lambda token_id: token_id != special)
     subject.feed([*BYTE_LEVEL.encode("a long, long text, " * 20).ids, *[special] * 100, 5])
     assert max(lengths) <= 2

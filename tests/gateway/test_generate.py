@@ -121,7 +121,7 @@ async def test_set_parameters_reach_the_router_as_they_are() -> None:
         )
         asked = await router.next_sequence()
     assert asked.sampling == sampling
-    assert (asked.max_new_tokens, asked.stop_token_ids) == (3, [7])
+    assert (asked.max_new_tokens, list(asked.stop_token_ids)) == (3, [7])
     assert asked.trace_detail == common_pb2.TRACE_DETAIL_LAYER
     assert completion.usage.seed == 2**64 - 1
 

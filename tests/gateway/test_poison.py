@@ -26,7 +26,7 @@ from tests.gateway.router_double import RouterDouble, finished, token
 MOST_32, MOST_64 = (1 << 32) - 1, (1 << 64) - 1
 INTERNAL = grpc.StatusCode.INTERNAL
 HUGE_PHASE = common_pb2.PhaseReceipt(
-    **{field.name: MOST_64 for field in common_pb2.PhaseReceipt.DESCRIPTOR.fields}  # type: ignore[arg-type]
+    **{field.name: MOST_64 for field in common_pb2.PhaseReceipt.DESCRIPTOR.fields}
 )
 HUGE_RECEIPT = common_pb2.LatencyReceipt(
     end_to_end_nanos=MOST_64,
@@ -249,6 +249,6 @@ async def test_a_stream_that_a_router_ends_is_opened_again_whatever_its_status(
 )
 async def test_metadata_without_a_meaning_is_ignored(metadata: tuple[tuple[str, Any], ...]) -> None:
     async with running_gateway(RouterDouble(answer=[1])) as client:
-        fields = {"stop": common_pb2.StopConditions(max_new_tokens=1)}
-        _, completion = await client.complete(metadata=metadata, **fields)
+        stop = common_pb2.StopConditions(max_new_tokens=1)
+        _, completion = await client.complete(metadata=metadata, stop=stop)
     assert completion.usage.completion_tokens == 1

@@ -1,5 +1,7 @@
 """A stop string ends the text where it begins, and no part of one is ever shown."""
 
+from collections.abc import Callable, Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,7 +55,7 @@ def test_what_was_shown_never_needs_to_be_taken_back(pieces: list[str], stops: l
 def test_any_split_of_tokens_gives_the_text_up_to_the_first_stop_string(
     text: str, stops: list[str], sizes: list[int]
 ) -> None:
-    decode = lambda ids: TOKENIZER.decode(ids)  # noqa: E731
+    decode: Callable[[Sequence[int]], str] = TOKENIZER.decode
     ids = TOKENIZER.encode(text).ids
     subject, shown, start = Continuation(Detokeniser(decode, lambda _: True), (), stops), "", 0
     for size in [*sizes, *[1] * len(ids)]:

@@ -57,7 +57,7 @@ def test_each_token_attends_to_its_own_keys(
     shape: tuple[int, int, int, int],
     window: int | None,
     has_sinks: bool,
-):
+) -> None:
     of = tensors(shape, dtype)
     sinks = random(shape[0], dtype=dtype, seed=3) * 3 if has_sinks else None
     scaling = shape[2] ** -0.5
@@ -69,23 +69,23 @@ def test_each_token_attends_to_its_own_keys(
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_token_has_the_same_bits_alone_elsewhere_and_in_any_batch(
     level: str, dtype: torch.dtype, shape: tuple[int, int, int, int]
-):
+) -> None:
     query, keys, values = tensors(shape, dtype)
     together = kernels.attend(query, keys, values, FIRST_SLOTS, NUM_KEYS, 0.2)
     for token, (first, count) in enumerate(
         zip(FIRST_SLOTS.tolist(), NUM_KEYS.tolist(), strict=True)
     ):
-        own = [
+        own_keys, own_values = (
             torch.cat([cache.new_ones(3, *cache.shape[1:]), cache[first : first + count]])
             for cache in (keys, values)
-        ]
+        )
         alone = kernels.attend(
-            query[token : token + 1], *own, np.array([3]), np.array([count]), 0.2
+            query[token : token + 1], own_keys, own_values, np.array([3]), np.array([count]), 0.2
         )
         assert torch.equal(alone[0], together[token])
 
 
-def test_bfloat16_is_rounded_where_torch_s_fused_attention_rounds(level: str):
+def test_bfloat16_is_rounded_where_torch_s_fused_attention_rounds(level: str) -> None:
     # Weights 1 and e^-1: the second is rounded for its product with the value, not for the sum.
     keys = (
         torch.tensor([1.0, 0.0], dtype=torch.bfloat16)
@@ -108,21 +108,21 @@ def test_bfloat16_is_rounded_where_torch_s_fused_attention_rounds(level: str):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_queries_may_be_slices_of_a_wider_product(level: str, dtype: torch.dtype):
+def test_queries_may_be_slices_of_a_wider_product(level: str, dtype: torch.dtype) -> None:
     query, keys, values = tensors(SHAPES[0], dtype)
     fused = torch.cat([query, random(len(query), 6, 32, dtype=dtype)], dim=1)
     got = kernels.attend(fused[:, :6], keys, values, FIRST_SLOTS, NUM_KEYS, 0.2)
     assert torch.equal(got, kernels.attend(query, keys, values, FIRST_SLOTS, NUM_KEYS, 0.2))
 
 
-def test_scores_far_apart_overflow_nothing(level: str):
+def test_scores_far_apart_overflow_nothing(level: str) -> None:
     keys = torch.tensor([-300.0, 0.0, 300.0]).reshape(3, 1, 1)
     values = torch.tensor([1.0, 2.0, 4.0]).reshape(3, 1, 1)
     got = kernels.attend(torch.ones(1, 1, 1), keys, values, np.array([0]), np.array([3]), 10.0)
     assert got.item() == 4.0
 
 
-def test_a_token_without_keys_gets_zeros(level: str):
+def test_a_token_without_keys_gets_zeros(level: str) -> None:
     query, keys, values = tensors(SHAPES[0], torch.float32)
     got = kernels.attend(query[:2], keys, values, np.array([0, 0]), np.array([0, 4]), 0.2)
     assert torch.equal(got[0], torch.zeros(6, 32))
@@ -132,7 +132,7 @@ def test_a_token_without_keys_gets_zeros(level: str):
 @pytest.mark.parametrize(
     ("first_slot", "count"), [(199, 2), (-1, 2), (0, -1), (200, 1), (0, 1 << 40)]
 )
-def test_slots_that_are_not_there_are_refused(level: str, first_slot: int, count: int):
+def test_slots_that_are_not_there_are_refused(level: str, first_slot: int, count: int) -> None:
     query, keys, values = tensors(SHAPES[0], torch.float32)
     with pytest.raises(IndexError, match=r"beyond the cache|is below 0"):
         kernels.attend(query[:1], keys, values, np.array([first_slot]), np.array([count]), 0.2)
@@ -141,7 +141,7 @@ def test_slots_that_are_not_there_are_refused(level: str, first_slot: int, count
 @pytest.mark.parametrize(
     "case", ["half", "mixed", "widths", "groups", "gaps", "device", "scaling", "window", "sinks"]
 )
-def test_what_it_does_not_take_is_refused(case: str):
+def test_what_it_does_not_take_is_refused(case: str) -> None:
     query, keys, values = tensors(SHAPES[0], torch.float32)
     index = np.zeros(len(query), np.int64)
     refused = {
@@ -163,4 +163,4 @@ def test_what_it_does_not_take_is_refused(case: str):
         "sinks": (query, keys, values, index, index, 1.0, None, torch.ones(5)),
     }[case]
     with pytest.raises(ValueError, match=r"fit|gaps|CPU|above 0"):
-        kernels.attend(*refused)
+        kernels.attend(*refused)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@ fit.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def by_parts(
 @pytest.mark.parametrize("window", [None, 5])
 def test_a_layer_has_the_bits_of_its_parts(
     level: str, dtype: torch.dtype, norms: bool, biases: bool, window: int | None
-):
+) -> None:
     of, hidden = weights(dtype, norms=norms, biases=biases), random(4, HIDDEN, dtype=dtype, seed=8)
     expected_cache, got_cache = cache(dtype), cache(dtype)
     expected = by_parts(hidden, of, *expected_cache, window)
@@ -87,7 +88,7 @@ def test_a_layer_has_the_bits_of_its_parts(
 @pytest.mark.parametrize("written", [(6, 55, SLOTS), (6, 55, -1)])
 def test_a_slot_beyond_the_cache_is_refused_before_anything_is_written(
     level: str, written: tuple[int, ...]
-):
+) -> None:
     keys, values = cache(torch.float32)
     layer, before = AttentionLayer(weights(torch.float32), SCALING), keys.clone()
     with pytest.raises(IndexError, match="below"):
@@ -106,13 +107,13 @@ def test_a_slot_beyond_the_cache_is_refused_before_anything_is_written(
         torch.ones(HIDDEN, 4).T,
     ],
 )
-def test_hidden_states_of_another_kind_are_refused(level: str, hidden: torch.Tensor):
+def test_hidden_states_of_another_kind_are_refused(level: str, hidden: torch.Tensor) -> None:
     layer = AttentionLayer(weights(torch.float32), SCALING)
     with pytest.raises(ValueError, match="hidden states"):
         layer(hidden, rows(torch.float32), CachedLayer(*cache(torch.float32)))
 
 
-def test_a_cache_or_angles_of_another_kind_are_refused(level: str):
+def test_a_cache_or_angles_of_another_kind_are_refused(level: str) -> None:
     layer, hidden = AttentionLayer(weights(torch.float32), SCALING), torch.ones(4, HIDDEN)
     with pytest.raises(ValueError, match="do not fit"):
         layer(hidden, rows(torch.float32), CachedLayer(*cache(torch.bfloat16)))
@@ -137,7 +138,7 @@ def test_a_cache_or_angles_of_another_kind_are_refused(level: str):
         {"joined": torch.ones(HIDDEN, (HEADS + 2 * KEY_HEADS) * WIDTH).T},
     ],
 )
-def test_weights_of_another_kind_are_refused(level: str, change: dict[str, torch.Tensor]):
+def test_weights_of_another_kind_are_refused(level: str, change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"fit|gaps"):
         AttentionLayer(replace(weights(torch.float32), **change), SCALING)
     with pytest.raises(ValueError, match="above 0"):

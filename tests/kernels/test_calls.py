@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_arguments_come_in_any_order() -> None:
 
     def scattered(names: list[str]) -> tuple[object, list[int]]:
         results = np.zeros(12, np.int64)
-        of = {
+        of: dict[str, Any] = {
             "experts": experts,
             "owners": owners,
             "results": results,
@@ -141,8 +142,14 @@ def test_an_argument_given_twice_is_named(call: Callable[..., object], names: li
         ctypes.py_object,
     ]
     doubled = (*names, names[-1])
+    array: Any = ctypes.py_object * len(doubled)  # an array takes objects as they are
     with pytest.raises(TypeError, match=rf"{call.__name__}\(\) was given twice '{names[-1]}'"):
-        vectorcall(call, (ctypes.py_object * len(doubled))(*[0] * len(doubled)), 0, doubled)
+        vectorcall(
+            call,
+            array(*[0] * len(doubled)),
+            0,
+            doubled,
+        )
 
 
 @each_call

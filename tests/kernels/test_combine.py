@@ -54,7 +54,7 @@ def same_bits(got: torch.Tensor, expected: torch.Tensor) -> bool:
 )
 def test_sums_are_torch_s_to_the_bit_whatever_lies_where_and_what_is_missing(
     num_tokens: int, slots_and_width: tuple[int, int], dtypes: tuple[torch.dtype, ...], seed: int
-):
+) -> None:
     (top_k, width), (dtype, weights_dtype, out_dtype) = slots_and_width, dtypes
     rows = random(num_tokens * top_k, width, dtype=dtype, seed=seed)
     weights = random(num_tokens, top_k, dtype=weights_dtype, seed=seed + 1)
@@ -69,7 +69,7 @@ def test_sums_are_torch_s_to_the_bit_whatever_lies_where_and_what_is_missing(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_zeros_infinities_and_subnormals_are_summed_as_torch_does(
     level: str, dtype: torch.dtype, top_k: int
-):
+) -> None:
     tiny = torch.finfo(dtype).smallest_normal
     special = torch.tensor(
         [0.0, -0.0, tiny / 2, -tiny / 2, torch.finfo(dtype).max, float("inf")], dtype=dtype
@@ -83,7 +83,7 @@ def test_zeros_infinities_and_subnormals_are_summed_as_torch_does(
     assert same_bits(got.nan_to_num(7), expected.nan_to_num(7))
 
 
-def test_a_weight_that_is_no_number_spoils_its_own_token_alone(level: str):
+def test_a_weight_that_is_no_number_spoils_its_own_token_alone(level: str) -> None:
     weights = torch.tensor([[1.0, float("nan")], [1.0, 1.0]])
     rows = torch.ones(2, 3)
     got = kernels.combine(
@@ -93,7 +93,7 @@ def test_a_weight_that_is_no_number_spoils_its_own_token_alone(level: str):
     assert got[1].tolist() == [1.0, 1.0, 1.0]
 
 
-def test_a_long_sum_lets_rows_be_read_while_other_threads_run(level: str):
+def test_a_long_sum_lets_rows_be_read_while_other_threads_run(level: str) -> None:
     rows, weights = random(128 * 8, 2048, dtype=torch.bfloat16), random(128, 8, dtype=torch.float32)
     got = kernels.combine(
         [(bytes_of(rows), np.arange(1024))], weights, 2048, torch.bfloat16, torch.bfloat16
@@ -126,7 +126,7 @@ def test_a_long_sum_lets_rows_be_read_while_other_threads_run(level: str):
 )
 def test_what_torch_sums_in_another_way_is_refused(
     dtype: torch.dtype, weights: torch.Tensor, width: int, out_dtype: torch.dtype
-):
+) -> None:
     assert not kernels.combines(dtype, weights, width, out_dtype)
     with pytest.raises(ValueError, match="do not fit"):
         kernels.combine([], weights, width, dtype, out_dtype)
@@ -146,13 +146,13 @@ def test_what_torch_sums_in_another_way_is_refused(
 )
 def test_rows_that_do_not_fit_their_positions_are_refused(
     level: str, num_bytes: int, positions: list[int] | np.ndarray, error: type[Exception]
-):
+) -> None:
     reply = (memoryview(bytes(num_bytes)), np.asarray(positions))
     with pytest.raises(error):
         kernels.combine([reply], torch.ones(2, 2), 4, torch.float32, torch.float32)
 
 
-def test_sums_are_those_of_rows_as_the_wire_hands_them_out(level: str):
+def test_sums_are_those_of_rows_as_the_wire_hands_them_out(level: str) -> None:
     rows, weights = random(6, 37, dtype=torch.bfloat16), random(3, 2, dtype=torch.bfloat16)
     data = bytes_of(rows, gap=1)
     assert torch.equal(rows_of(data, torch.bfloat16, 37), rows)

@@ -18,7 +18,7 @@ def llama_norm(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(1, 192), (16, 192), (3, 6, 32), (2, 3, 5, 37), (4, 1), (0, 8)])
-def test_normalisation_is_llama_s(level: str, dtype: torch.dtype, shape: tuple[int, ...]):
+def test_normalisation_is_llama_s(level: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     rows, weight = random(*shape, dtype=dtype), random(shape[-1], dtype=dtype, seed=1)
     expected = llama_norm(rows, weight)
     got = kernels.rms_norm(rows, weight, EPSILON)
@@ -31,7 +31,9 @@ def test_normalisation_is_llama_s(level: str, dtype: torch.dtype, shape: tuple[i
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_slices_of_a_wider_product_are_normalised_where_they_lie(level: str, dtype: torch.dtype):
+def test_slices_of_a_wider_product_are_normalised_where_they_lie(
+    level: str, dtype: torch.dtype
+) -> None:
     fused, weight = random(1, 5, 12 * 32, dtype=dtype), random(32, dtype=dtype, seed=1)
     heads = fused[..., 6 * 32 : 9 * 32].view(1, 5, 3, 32)
     assert not heads.is_contiguous()
@@ -54,14 +56,14 @@ def test_slices_of_a_wider_product_are_normalised_where_they_lie(level: str, dty
     ],
     ids=["half", "mixed", "widths", "steps", "weight's steps", "gaps", "device"],
 )
-def test_rows_of_another_kind_are_refused(rows: torch.Tensor, weight: torch.Tensor):
+def test_rows_of_another_kind_are_refused(rows: torch.Tensor, weight: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"fit|CPU|gaps"):
         kernels.rms_norm(rows, weight, EPSILON)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("width", [2, 22, 32, 64, 128])
-def test_rotary_embedding_is_llama_s_to_the_bit(level: str, dtype: torch.dtype, width: int):
+def test_rotary_embedding_is_llama_s_to_the_bit(level: str, dtype: torch.dtype, width: int) -> None:
     fused = random(5, 9, width, dtype=dtype)
     cosines, sines = random(5, width, dtype=dtype, seed=1), random(5, width, dtype=dtype, seed=2)
     heads = [fused[None, :, :6].transpose(1, 2), fused[None, :, 6:].transpose(1, 2)]
@@ -73,7 +75,7 @@ def test_rotary_embedding_is_llama_s_to_the_bit(level: str, dtype: torch.dtype, 
 
 
 @pytest.mark.parametrize("case", ["half", "mixed", "odd", "tokens", "steps", "device"])
-def test_heads_of_another_kind_are_refused(case: str):
+def test_heads_of_another_kind_are_refused(case: str) -> None:
     heads, angles = torch.ones(3, 2, 8), torch.ones(3, 8)
     refused = {
         "half": (heads.half(), angles.half(), angles.half()),

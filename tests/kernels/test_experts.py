@@ -49,7 +49,7 @@ def random_pairs(num_rows: int, num_pairs: int) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize("num_pairs", [1, 2, 7, 64])
 def test_each_pair_is_its_expert_s_result_in_the_pairs_order(
     level: str, dtype: torch.dtype, hidden: int, intermediate: int, num_pairs: int
-):
+) -> None:
     rows = random(9, hidden, dtype=dtype)
     gate_up, down = weights(hidden, intermediate, dtype)
     pair_rows, slots = random_pairs(9, num_pairs)
@@ -62,7 +62,7 @@ def test_each_pair_is_its_expert_s_result_in_the_pairs_order(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_pair_has_the_same_bits_alone_and_in_any_company(level: str, dtype: torch.dtype):
+def test_a_pair_has_the_same_bits_alone_and_in_any_company(level: str, dtype: torch.dtype) -> None:
     rows = random(9, 40, dtype=dtype)
     experts = kernels.GatedExperts(*weights(40, 24, dtype))
     pair_rows, slots = random_pairs(9, 64)
@@ -74,13 +74,13 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_company(level: str, dtype: to
         assert torch.equal(alone[0], together[pair])
 
 
-def test_no_pairs_give_no_rows(level: str):
+def test_no_pairs_give_no_rows(level: str) -> None:
     experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     none = np.zeros(0, np.int64)
     assert experts(torch.ones(3, 40), none, none).shape == (0, 40)
 
 
-def test_gates_far_from_zero_are_closed_or_open(level: str):
+def test_gates_far_from_zero_are_closed_or_open(level: str) -> None:
     gates = torch.tensor([[-1000.0, -50.0, 0.0, 50.0, 1000.0]])
     # Five gates that are the row itself, five ups that are 1, as the row's last number is.
     gate_up = torch.zeros(1, 10, 6)
@@ -97,7 +97,7 @@ def test_gates_far_from_zero_are_closed_or_open(level: str):
 )
 def test_rows_and_slots_that_are_not_there_are_refused(
     level: str, pair_rows: list[int], slots: list[int]
-):
+) -> None:
     experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     with pytest.raises(IndexError, match=r"-1 is below 0|is not below"):
         experts(torch.ones(3, 40), np.array(pair_rows), np.array(slots))
@@ -113,13 +113,15 @@ def test_rows_and_slots_that_are_not_there_are_refused(
     ],
     ids=["lengths", "int32", "uint64", "dimensions"],
 )
-def test_indices_of_another_kind_are_refused(level: str, pair_rows: np.ndarray, slots: np.ndarray):
+def test_indices_of_another_kind_are_refused(
+    level: str, pair_rows: np.ndarray, slots: np.ndarray
+) -> None:
     experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     with pytest.raises(ValueError, match="int64"):
         experts(torch.ones(3, 40), pair_rows, slots)
 
 
-def test_an_array_is_given_back_when_the_one_after_it_is_refused(level: str):
+def test_an_array_is_given_back_when_the_one_after_it_is_refused(level: str) -> None:
     experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     pair_rows, slots = np.zeros(1, np.int64), np.full(1, NUM_SLOTS)
     before = sys.getrefcount(pair_rows), sys.getrefcount(slots)
@@ -129,7 +131,7 @@ def test_an_array_is_given_back_when_the_one_after_it_is_refused(level: str):
 
 
 @pytest.mark.parametrize("case", ["half", "mixed", "down", "odd", "transposed", "device"])
-def test_weights_of_another_kind_are_refused(case: str):
+def test_weights_of_another_kind_are_refused(case: str) -> None:
     gate_up, down = weights(40, 24, torch.float32)
     refused = {
         "half": (gate_up.half(), down.half()),
@@ -153,14 +155,14 @@ def test_weights_of_another_kind_are_refused(case: str):
     ],
     ids=["width", "dtype", "gaps", "device"],
 )
-def test_rows_of_another_kind_are_refused(rows: torch.Tensor):
+def test_rows_of_another_kind_are_refused(rows: torch.Tensor) -> None:
     experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     index = np.zeros(1, np.int64)
     with pytest.raises(ValueError, match=r"do not fit experts for 40 numbers"):
         experts(rows, index, index)
 
 
-def test_they_pay_for_dtypes_that_they_take(level: str):
+def test_they_pay_for_dtypes_that_they_take(level: str) -> None:
     assert kernels.most_pairs_per_expert(torch.float32) > 1
     assert kernels.most_pairs_per_expert(torch.bfloat16) > 1
     assert kernels.most_pairs_per_expert(torch.float16) == 0

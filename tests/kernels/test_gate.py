@@ -28,7 +28,7 @@ def test_among_equals_the_choice_is_torch_s(
     num_experts: int,
     num_chosen: int,
     num_values: int,
-):
+) -> None:
     # The identity as rows makes the columns of the weight the logits; whole numbers a quarter apart
     # are exact.
     generator = torch.Generator().manual_seed(num_values)
@@ -46,7 +46,9 @@ def test_among_equals_the_choice_is_torch_s(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_logits_are_those_of_a_linear_layer(level: str, dtype: torch.dtype, with_bias: bool):
+def test_logits_are_those_of_a_linear_layer(
+    level: str, dtype: torch.dtype, with_bias: bool
+) -> None:
     rows, weight = random(9, 50, dtype=dtype), random(16, 50, dtype=dtype, seed=1)
     bias = random(16, dtype=dtype, seed=2) if with_bias else None
     choice = Choice(2, True, True, dtype)
@@ -58,7 +60,7 @@ def test_logits_are_those_of_a_linear_layer(level: str, dtype: torch.dtype, with
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_row_has_the_same_bits_alone_and_among_others(level: str, dtype: torch.dtype):
+def test_a_row_has_the_same_bits_alone_and_among_others(level: str, dtype: torch.dtype) -> None:
     rows, weight = random(21, 48, dtype=dtype), random(12, 48, dtype=dtype, seed=1)
     gate = kernels.Gate(weight, None, Choice(3, True, True, torch.float32))
     together = gate(rows)
@@ -69,7 +71,7 @@ def test_a_row_has_the_same_bits_alone_and_among_others(level: str, dtype: torch
         )
 
 
-def test_rows_may_be_apart_and_may_be_none(level: str):
+def test_rows_may_be_apart_and_may_be_none(level: str) -> None:
     wide, weight = random(6, 100, dtype=torch.float32), random(8, 40, dtype=torch.float32, seed=1)
     gate = kernels.Gate(weight, None, Choice(2, False, False, torch.float32))
     for apart, close in zip(gate(wide[:, 30:70]), gate(wide[:, 30:70].contiguous()), strict=True):
@@ -77,7 +79,7 @@ def test_rows_may_be_apart_and_may_be_none(level: str):
     assert [result.shape for result in gate(wide[:0, :40])] == [(0, 8), (0, 2), (0, 2)]
 
 
-def test_what_is_not_a_number_is_chosen_first_as_by_torch(level: str):
+def test_what_is_not_a_number_is_chosen_first_as_by_torch(level: str) -> None:
     weight = torch.zeros(8, 1)
     weight[[2, 5]] = float("nan")
     _, weights, indices = kernels.Gate(weight, None, Choice(2, False, False, torch.float32))(
@@ -101,7 +103,7 @@ def test_what_is_not_a_number_is_chosen_first_as_by_torch(level: str):
 )
 def test_other_gates_are_refused(
     level: str, weight: torch.Tensor, num_chosen: int, weights_dtype: torch.dtype
-):
+) -> None:
     with pytest.raises(ValueError, match=r"experts|served|gaps"):
         kernels.Gate(weight, None, Choice(num_chosen, True, True, weights_dtype))
 
@@ -109,7 +111,7 @@ def test_other_gates_are_refused(
 @pytest.mark.parametrize(
     "rows", [torch.ones(2, 5), torch.ones(2, 4).bfloat16(), torch.ones(4, 2).T]
 )
-def test_other_rows_are_refused(level: str, rows: torch.Tensor):
+def test_other_rows_are_refused(level: str, rows: torch.Tensor) -> None:
     gate = kernels.Gate(torch.ones(8, 4), None, Choice(2, True, True, torch.float32))
     with pytest.raises(ValueError, match="do not fit"):
         gate(rows)

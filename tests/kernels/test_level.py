@@ -31,24 +31,24 @@ def said_with(variable: str) -> list[str]:
     return ended.stdout.split()
 
 
-def test_the_portable_level_is_everywhere(level: str):
+def test_the_portable_level_is_everywhere(level: str) -> None:
     assert kernels.LEVELS[-1] == "portable"
     assert kernels.level() == level
 
 
-def test_a_level_that_is_not_there_is_refused(level: str):
+def test_a_level_that_is_not_there_is_refused(level: str) -> None:
     with pytest.raises(ValueError, match="no kernels of level 'avx1024'"):
         kernels.set_level("avx1024")
     assert kernels.level() == level
 
 
-def test_the_environment_chooses_the_level():
+def test_the_environment_chooses_the_level() -> None:
     if not kernels.AVAILABLE:
         pytest.skip("the kernels were not built")
     assert said_with("portable") == ["True", "portable", "True", "True", "True"]
 
 
-def test_a_level_of_the_environment_that_is_not_there_is_told():
+def test_a_level_of_the_environment_that_is_not_there_is_told() -> None:
     if not kernels.AVAILABLE:
         pytest.skip("the kernels were not built")
     with pytest.raises(subprocess.CalledProcessError) as failed:
@@ -59,5 +59,5 @@ def test_a_level_of_the_environment_that_is_not_there_is_told():
     )
 
 
-def test_the_environment_switches_the_kernels_off_and_nothing_pays():
+def test_the_environment_switches_the_kernels_off_and_nothing_pays() -> None:
     assert said_with("off") == ["False", "off", "False", "False", "False"]

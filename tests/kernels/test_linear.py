@@ -23,7 +23,7 @@ def exact(
 @pytest.mark.parametrize(("num_outputs", "width"), SHAPES)
 def test_it_is_the_matrix_product_rounded_once(
     level: str, dtype: torch.dtype, num_outputs: int, width: int
-):
+) -> None:
     weight, bias = (
         random(num_outputs, width, dtype=dtype, seed=1),
         random(num_outputs, dtype=dtype, seed=2),
@@ -39,7 +39,7 @@ def test_it_is_the_matrix_product_rounded_once(
 @pytest.mark.parametrize(("num_outputs", "width"), SHAPES)
 def test_a_row_has_the_same_bits_alone_and_anywhere_among_others(
     level: str, dtype: torch.dtype, num_outputs: int, width: int
-):
+) -> None:
     rows, weight = random(21, width, dtype=dtype), random(num_outputs, width, dtype=dtype, seed=1)
     alone = torch.cat([kernels.linear(row[None], weight) for row in rows])
     for num_rows in range(1, 22):
@@ -48,7 +48,7 @@ def test_a_row_has_the_same_bits_alone_and_anywhere_among_others(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_addresses_and_gaps_between_rows_change_nothing(level: str, dtype: torch.dtype):
+def test_addresses_and_gaps_between_rows_change_nothing(level: str, dtype: torch.dtype) -> None:
     wide, weight = random(6, 150, dtype=dtype), random(9, 70, dtype=dtype, seed=1)
     rows = wide[:, 40:110]
     expected = kernels.linear(rows.contiguous(), weight)
@@ -65,7 +65,7 @@ def test_addresses_and_gaps_between_rows_change_nothing(level: str, dtype: torch
     width=st.integers(0, 150),
     dtype=st.sampled_from(DTYPES),
 )
-def test_any_shape(num_rows: int, num_outputs: int, width: int, dtype: torch.dtype):
+def test_any_shape(num_rows: int, num_outputs: int, width: int, dtype: torch.dtype) -> None:
     rows, weight = (
         random(num_rows, width, dtype=dtype),
         random(num_outputs, width, dtype=dtype, seed=1),
@@ -77,7 +77,7 @@ def test_any_shape(num_rows: int, num_outputs: int, width: int, dtype: torch.dty
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_what_is_not_finite_stays_so(level: str, dtype: torch.dtype):
+def test_what_is_not_finite_stays_so(level: str, dtype: torch.dtype) -> None:
     rows, weight = random(3, 40, dtype=dtype), random(5, 40, dtype=dtype, seed=1)
     rows[0, 7], rows[1, 39] = float("nan"), float("inf")
     got = kernels.linear(rows, weight)
@@ -86,7 +86,7 @@ def test_what_is_not_finite_stays_so(level: str, dtype: torch.dtype):
     assert got[2].isfinite().all()
 
 
-def test_it_rounds_to_the_nearest_and_halves_to_even(level: str):
+def test_it_rounds_to_the_nearest_and_halves_to_even(level: str) -> None:
     # 1 + 1/256 and 1 + 3/256 lie halfway between neighbours.
     weight = torch.tensor(
         [[1.0, 2**-8], [1.0, 3 * 2**-8], [1.0, 2**-8 + 2**-10]], dtype=torch.bfloat16
@@ -120,12 +120,12 @@ def test_it_rounds_to_the_nearest_and_halves_to_even(level: str):
 )
 def test_what_it_does_not_take_is_refused(
     rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-):
+) -> None:
     with pytest.raises(ValueError, match=r"rows|bias"):
         kernels.linear(rows, weight, bias)
 
 
-def test_it_pays_for_few_rows_of_dtypes_that_it_takes(level: str):
+def test_it_pays_for_few_rows_of_dtypes_that_it_takes(level: str) -> None:
     assert kernels.linear_pays(1, torch.ones(2, 2))
     assert not kernels.linear_pays(100_000, torch.ones(2, 2))
     assert not kernels.linear_pays(1, torch.ones(2, 2, dtype=torch.float16))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="the kernels were 
 )
 def test_each_service_gets_its_pairs_in_order_and_their_rows_once(
     flat: list[int], owned: list[int], top_k: int
-):
+) -> None:
     experts, owners = np.array(flat[: len(flat) // top_k * top_k], dtype=np.int64), np.array(owned)
     scattered = kernels.scatter(experts, owners, top_k)
     services = np.where(experts >= 0, owners[experts], -2)
@@ -33,7 +33,7 @@ def test_each_service_gets_its_pairs_in_order_and_their_rows_once(
         assert np.array_equal(scattered.pair_rows[pairs], pair_rows)
         assert np.array_equal(scattered.pair_experts[pairs], experts[positions])
         assert num_experts == len(set(experts[positions].tolist()))
-    assert (scattered.pair_rows.dtype, scattered.pair_experts.dtype) == (np.uint32, np.uint32)
+    assert scattered.pair_rows.dtype == scattered.pair_experts.dtype == np.uint32
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,6 @@ def test_each_service_gets_its_pairs_in_order_and_their_rows_once(
 )
 def test_experts_and_owners_that_are_none_are_refused(
     experts: list[int] | np.ndarray, owners: list[int], top_k: int, error: type[Exception]
-):
+) -> None:
     with pytest.raises(error):
         kernels.scatter(np.asarray(experts), np.asarray(owners), top_k)

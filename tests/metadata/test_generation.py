@@ -15,7 +15,7 @@ def recommended(**fields: Any) -> Recommendation:
 
 
 def test_what_is_recommended_is_taken() -> None:
-    values = {
+    values: dict[str, Any] = {
         "temperature": 0.6,
         "top_k": 20,
         "top_p": 0.9,

@@ -35,7 +35,8 @@ def test_blocks_cannot_be_released_twice() -> None:
 def test_reservations_never_overlap_and_the_pool_is_whole_again(
     moves: list[tuple[bool, int]],
 ) -> None:
-    pool, held = BlockPool(16), []
+    pool = BlockPool(16)
+    held: list[BlockTable] = []
     for give_back, size in moves:
         if give_back and held:
             pool.release(held.pop(size % len(held)))

@@ -185,7 +185,8 @@ def test_both_implementations_of_experts_agree(family: str, tmp_path: Path) -> N
     grouped = build_experts(checkpoint, 2, (6, 1, 3), torch.float32)
     eager = build_experts(checkpoint, 2, (6, 1, 3), torch.float32, "eager")
 
-    assert grouped.config._experts_implementation == "grouped_mm"
+    config: Any = grouped.config
+    assert config._experts_implementation == "grouped_mm"
     torch.testing.assert_close(
         grouped(hidden, slots, ones), eager(hidden, slots, ones), atol=1e-5, rtol=1e-5
     )

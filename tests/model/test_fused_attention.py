@@ -1,5 +1,7 @@
 """Fused attention stands in for layers that it does the same as, and for no others."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -28,7 +30,7 @@ def fused_layers(model: PreTrainedModel) -> int:
 
 
 @torch.no_grad()
-def with_kernels(family: str, dtype: torch.dtype, **overrides: object) -> PreTrainedModel:
+def with_kernels(family: str, dtype: torch.dtype, **overrides: Any) -> PreTrainedModel:
     model = tiny_model(family, dtype, **overrides).requires_grad_(False)
     plug_into(model)
     use_kernels(model, always=False)
@@ -82,7 +84,8 @@ def in_steps(model: PreTrainedModel) -> list[torch.Tensor]:
     steps = [[(16, 0, 5), (32, 0, 3)], [(16, 5, 1), (32, 3, 1)], [(32, 4, 1), (16, 6, 4)]]
     logits = []
     for step in steps:
-        segments, positions = [], []
+        segments: list[Segment] = []
+        positions: list[int] = []
         for slot, start, count in step:
             segments.append(Segment(len(positions), count, start, slot))
             positions += range(start, start + count)
@@ -118,8 +121,9 @@ def test_steps_have_the_same_bits_in_one_call_and_by_parts(
 def test_a_layer_that_looks_common_and_does_something_more_stays() -> None:
     model = with_kernels("mixtral", torch.float32)
     inner = model.get_submodule("model.layers.1.self_attn")
+    projection = inner.get_submodule("k_proj")
     # Only large values show it.
-    inner.k_proj.register_forward_hook(lambda _module, _inputs, output: output.clamp(-50, 50))
+    projection.register_forward_hook(lambda _module, _inputs, output: output.clamp(-50, 50))
     fuse_attention(model, lambda probe: forward(model, probe))
     assert model.get_submodule("model.layers.1.self_attn") is inner
     assert fused_layers(model) == 2

@@ -70,7 +70,7 @@ def test_only_tokens_that_transformers_keeps_are_drawn(
     # A hair wider, so that rounding at the edge of the kept set decides nothing.
     scores = TopPLogitsWarper(min(1.0, top_p + 1e-6))(torch.empty(0), scores)
     if min_p:
-        scores = MinPLogitsWarper(min_p * (1 - 1e-6))(torch.empty(0), scores)
+        scores = MinPLogitsWarper(min_p * (1 - 1e-6))(torch.LongTensor(), scores)
     kept = {token for token, score in enumerate(scores[0].tolist()) if score != -math.inf}
     sampling = Sampling(temperature, top_k, top_p, min_p, seed)
     assert {draw(logits(seed), sampling, position) for position in range(40)} <= kept
@@ -138,7 +138,7 @@ def test_a_repetition_penalty_is_transformers_at_every_token(
     size = 40
     tokens = [[seed % size, (seed + row) % size] for row in range(len(penalties))]
     repetitions = [
-        penalty and Repetition(penalty, prompt)
+        Repetition(penalty, prompt) if penalty else None
         for penalty, prompt in zip(penalties, tokens, strict=True)
     ]
     samplings = [

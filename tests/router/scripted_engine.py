@@ -101,7 +101,7 @@ async def engine(
     news = asyncio.Event()
     made.room_watchers.add(news)
     async with asyncio.timeout(10):
-        while made.room().kv_tokens != 256:  # blocks come back when their lane's step is over
+        while scheduler.room().kv_tokens != 256:  # blocks come back when their lane's step is over
             news.clear()
             await news.wait()
     running.cancel()

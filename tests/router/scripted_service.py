@@ -139,11 +139,13 @@ async def served(service: ScriptedService) -> AsyncIterator[str]:
 
     def register(server: grpc.aio.Server) -> None:
         expert_pb2_grpc.add_ExpertServiceServicer_to_server(service, server)
-        parse = expert_pb2.WatchHostingRequest.FromString
-        watch = grpc.unary_stream_rpc_method_handler(service.WatchHosting, parse, service.written)
-        parse = expert_pb2.ExpertServiceDescribeRequest.FromString
+        watch = grpc.unary_stream_rpc_method_handler(
+            service.WatchHosting, expert_pb2.WatchHostingRequest.FromString, service.written
+        )
         describe = grpc.unary_unary_rpc_method_handler(
-            service.Describe, parse, service.written_description
+            service.Describe,
+            expert_pb2.ExpertServiceDescribeRequest.FromString,
+            service.written_description,
         )
         server.add_registered_method_handlers(
             SERVICE_NAME, {"WatchHosting": watch, "Describe": describe}

@@ -5,10 +5,12 @@ test tells them.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
+from moesaic.v1 import expert_pb2
 from services.router.engine.scheduler import ScheduledTokens
 from services.router.engine.sequence import Order, Sequence
 from services.router.engine.spans import CallSpan, LayerSpans, StepSpans
@@ -18,6 +20,7 @@ from services.router.peers.stream import TimedReply
 from services.router.times.receipt import ReplyTimes, SequenceReceipt
 from services.wire.errors import ServingError
 from services.wire.frames import decode_request, decode_response, encode_reply
+from services.wire.outcomes import PairFailure
 from services.wire.received import ReceivedFrame, ReceivedReply
 from services.wire.sampling import Sampling
 
@@ -25,12 +28,27 @@ HIDDEN = 8
 
 # What is to be said otherwise than with the computed rows: arguments of encode_reply. It may raise
 # the error that the frame ends with; None leaves it unanswered.
-Behaviour = Callable[[ReceivedFrame, torch.Tensor], dict | None]
+Behaviour = Callable[[ReceivedFrame, torch.Tensor], dict[str, Any] | None]
 
 
-def well(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+def well(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
     """Answer as it should be."""
     return {}
+
+
+def not_hosted(*pairs: int) -> PairFailure:
+    """These pairs' experts are hosted elsewhere."""
+    return PairFailure(expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED, pairs)
+
+
+def overloaded(*pairs: int) -> PairFailure:
+    """The queue had no room for these pairs."""
+    return PairFailure(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED, pairs)
+
+
+def expired(*pairs: int) -> PairFailure:
+    """The time of these pairs passed in the queue."""
+    return PairFailure(expert_pb2.PAIR_FAILURE_REASON_EXPIRED, pairs)
 
 
 def in_turn(*behaviours: Behaviour) -> Behaviour:
@@ -84,8 +102,8 @@ class ScriptedStream:
         otherwise = self.behaviour(frame, computed)
         if otherwise is None:
             return None
-        said = {"rows": computed, "checksum": frame.has_checksum} | otherwise
-        reply = decode_response(encode_reply(frame_id=frame.frame_id, **said)).reply
+        said: dict[str, Any] = {"rows": computed, "checksum": frame.has_checksum}
+        reply = decode_response(encode_reply(frame_id=frame.frame_id, **said | otherwise)).reply
         assert reply is not None
         return reply
 

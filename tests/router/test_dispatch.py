@@ -18,7 +18,7 @@ from services.router.engine.step import Step
 from services.router.load.recording import DROPPED_ID
 from services.router.load.watch import RoutingWatch
 from services.wire.errors import InvalidRequest, ServingError, Unavailable
-from services.wire.outcomes import FrameError, PairFailure
+from services.wire.outcomes import FrameError
 from services.wire.received import ReceivedFrame
 from tests.router.scripted_streams import (
     HIDDEN,
@@ -26,6 +26,9 @@ from tests.router.scripted_streams import (
     NotedSpans,
     ScriptedExperts,
     ScriptedStream,
+    expired,
+    not_hosted,
+    overloaded,
     step_of,
 )
 
@@ -156,19 +159,28 @@ async def test_the_watch_sees_which_pairs_of_a_layer_are_computed_and_whether_it
             "returned a broken reply: rows has",
         ),
         (
-            lambda frame, rows: {"failures": [PairFailure(1, (99,))]},
+            lambda frame, rows: {"failures": [not_hosted(99)]},
             "named pairs that were not in the frame",
         ),
         (
-            lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(1, (0,))]},
+            lambda frame, rows: {
+                "rows": rows[1:],
+                "failures": [not_hosted(0)],
+            },
             "expert 0 of layer 3 was not computed by service-0: it is not hosted there any more",
         ),
         (
-            lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(2, (0,))]},
+            lambda frame, rows: {
+                "rows": rows[1:],
+                "failures": [overloaded(0)],
+            },
             "its queue is full",
         ),
         (
-            lambda frame, rows: {"rows": rows[1:], "failures": [PairFailure(3, (0,))]},
+            lambda frame, rows: {
+                "rows": rows[1:],
+                "failures": [expired(0)],
+            },
             "time passed in its queue",
         ),
     ],
@@ -197,7 +209,7 @@ async def test_a_bad_answer_ends_only_the_requests_it_concerns(
 async def test_a_frame_names_each_request_of_its_rows_once() -> None:
     named: list[tuple[int, ...]] = []
 
-    def note(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def note(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         named.append(frame.requests)
         return {}
 
@@ -250,7 +262,7 @@ async def test_an_expert_that_nobody_hosts_ends_only_the_requests_that_need_it()
 
 
 async def test_a_broken_stream_ends_its_requests_with_layer_and_expert() -> None:
-    def broken(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def broken(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         raise Unavailable("the stream broke")
 
     streams = [ScriptedStream(torch.ones(4, HIDDEN), broken)]
@@ -266,11 +278,14 @@ async def test_a_broken_stream_ends_its_requests_with_layer_and_expert() -> None
     ("behaviour", "message"),
     [
         (
-            lambda frame, rows: {"failures": [PairFailure(1, (0,))]},
+            lambda frame, rows: {"failures": [not_hosted(0)]},
             "expert 0 of layer 3 was not computed by service-0: it is not hosted there any more",
         ),
         (
-            lambda frame, rows: {"rows": None, "failures": [PairFailure(2, (0, 1, 2))]},
+            lambda frame, rows: {
+                "rows": None,
+                "failures": [overloaded(0, 1, 2)],
+            },
             "expert 0 of layer 3 was not computed by service-0: its queue is full",
         ),
         (lambda frame, rows: {"rows": rows[:-1]}, "service-0 returned 1 rows where 2 were due"),
@@ -301,7 +316,7 @@ async def test_of_sums_too_a_bad_answer_ends_only_the_requests_it_concerns(
 async def test_weights_that_are_not_finite_end_their_requests_and_are_not_sent() -> None:
     sent: list[list[float]] = []
 
-    def note(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def note(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         sent.append(frame.pair_weights.tolist())
         return {}
 
@@ -326,7 +341,7 @@ async def test_weights_that_are_not_finite_end_their_requests_and_are_not_sent()
 async def test_rows_travel_in_the_wire_s_type_and_are_combined_in_the_model_s() -> None:
     seen: set[torch.dtype] = set()
 
-    def note(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def note(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         seen.add(frame.dtype)
         return {}
 

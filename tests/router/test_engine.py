@@ -1,6 +1,7 @@
 """Every order ends exactly once, whatever happens to its steps."""
 
 import asyncio
+from collections.abc import Sequence as Sequenced
 from dataclasses import replace
 
 import pytest
@@ -112,7 +113,8 @@ async def test_logits_that_are_not_finite_end_their_order_alone() -> None:
 
 
 async def test_cancelling_in_the_middle_of_a_step_ends_the_order_and_tells_the_experts() -> None:
-    trunk, forgotten, heard = ScriptedTrunk(), [], Heard()
+    forgotten: list[Sequenced[int]] = []
+    trunk, heard = ScriptedTrunk(), Heard()
     trunk.gate = asyncio.Event()
     async with engine(trunk, forgotten) as running:
         sequence = running.submit(order(), heard)
@@ -190,4 +192,3 @@ async def test_draining_takes_nothing_in_and_returns_when_all_have_ended() -> No
         trunk.gate.set()
         await draining
         assert heard.ended.is_set()
-        running._is_draining = False  # so that the room can be read again

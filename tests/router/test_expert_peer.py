@@ -17,6 +17,7 @@ from services.router.peers import stream as expert_stream
 from services.router.peers.call_failures import FrameLost
 from services.router.peers.peer import ExpertPeer
 from services.wire.errors import Unavailable
+from services.wire.expert_key import ExpertKey
 from tests.checkpoints import save_tiny
 from tests.router.connected_peer import Connected, connected_to
 from tests.router.scripted_service import ScriptedService, expected_of, served
@@ -137,7 +138,7 @@ async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_el
     service = ScriptedService(checkpoint)
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.is_live)
-        loading = asyncio.create_task(made.peer.load([(0, 0)], lambda *_: None))
+        loading = asyncio.create_task(made.peer.load([ExpertKey(0, 0)], lambda *_: None))
         await service.loading.wait()
         service.end_streams()  # as a service does that drains
         with pytest.raises(Unavailable):
@@ -151,7 +152,7 @@ async def test_a_load_without_progress_is_given_up(
     async with connected(checkpoint, ScriptedService(checkpoint)) as made:
         await made.until(lambda: made.peer.is_live)
         with pytest.raises(Unavailable, match="did not answer in time"):
-            await made.peer.load([(0, 0)], lambda *_: None)
+            await made.peer.load([ExpertKey(0, 0)], lambda *_: None)
 
 
 async def test_a_service_that_is_another_instance_than_was_described_is_asked_again(

@@ -14,7 +14,8 @@ from services.router.peers.stream import ExpertStream, Standing
 from services.router.peers.suspicion import Suspicion
 from services.wire.errors import Unavailable
 from services.wire.frames import encode_grant, encode_reply
-from services.wire.outcomes import PairFailure, Timings
+from services.wire.outcomes import Timings
+from tests.router.scripted_streams import overloaded
 
 
 class ScriptedTransport:
@@ -180,7 +181,7 @@ async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes() -> Non
     transport, standing = ScriptedTransport(), standing_of(5.0)
     stream, running = await up(transport, standing=standing)
     refused = stream.send(lambda *_: b"frame", 1, 1)
-    await transport.incoming.put(encode_reply(frame_id=0, failures=[PairFailure(2, (0,))]))
+    await transport.incoming.put(encode_reply(frame_id=0, failures=[overloaded(0)]))
     await refused
     assert not standing.pace.is_known
     computed = stream.send(lambda *_: b"frame", 1, 1)

@@ -46,7 +46,8 @@ async def opened() -> AsyncIterator[GrpcTransport]:
 
 
 async def test_messages_come_back_whole_and_in_order_until_the_service_ends_the_stream() -> None:
-    sent, received = [bytes([n]) * n for n in range(1, 40)], []
+    sent = [bytes([n]) * n for n in range(1, 40)]
+    received: list[bytes] = []
     async with opened() as transport:
         delivering = asyncio.create_task(transport.deliver(received.append))
         for message in (*sent, b"end"):

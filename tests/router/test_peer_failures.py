@@ -15,6 +15,7 @@ from services.router.peers.call_failures import FrameLost
 from services.router.peers.peer import ExpertPeer
 from services.router.peers.stream import ExpertStream
 from services.wire.errors import Outdated
+from services.wire.expert_key import ExpertKey
 from tests.checkpoints import save_tiny
 from tests.expert.expert_client import expert_service
 from tests.router.connected_peer import connected_to
@@ -112,7 +113,7 @@ async def test_a_killed_process_is_noticed_by_its_stream_and_used_again_when_it_
 async def test_experts_are_loaded_held_and_unloaded_and_the_peer_shows_it(
     model: Path, checkpoint: Checkpoint
 ) -> None:
-    keys = [(1, 2), (1, 3)]
+    keys = [ExpertKey(1, 2), ExpertKey(1, 3)]
     async with (
         expert_service(model) as service,
         connected_to(checkpoint, f"127.0.0.1:{service.port}") as made,
@@ -124,7 +125,7 @@ async def test_experts_are_loaded_held_and_unloaded_and_the_peer_shows_it(
         )
         assert told[-1] == (2, 2)
         assert set(peer.content_hashes) == set(keys)
-        assert peer.content_hashes[1, 2] == checkpoint.content_hash(1, 2)
+        assert peer.content_hashes[ExpertKey(1, 2)] == checkpoint.content_hash(1, 2)
         assert {layer: ready.nonzero()[0].tolist() for layer, ready in peer.ready.items()} == {
             1: [2, 3]
         }
@@ -147,7 +148,7 @@ async def test_of_two_planners_the_one_that_is_outdated_waits_for_the_newer_host
         peer = made.peer
         await made.until(lambda: peer.is_usable)
         planned_with = peer.hosting.generation
-        loads = (peer.load([(0, expert)], lambda *_: None) for expert in (1, 2))
+        loads = (peer.load([ExpertKey(0, expert)], lambda *_: None) for expert in (1, 2))
         outcomes = await asyncio.gather(*loads, return_exceptions=True)
         assert sorted(map(type, outcomes), key=str) == sorted([type(None), Outdated], key=str)
         await peer.until_newer(planned_with)

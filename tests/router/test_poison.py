@@ -184,10 +184,10 @@ async def test_a_sequence_that_cannot_be_taken_in_is_refused_alone() -> None:
     async with engine(ScriptedTrunk()) as running:
         submit = running.submit
 
-        def poisoned(order: Any, *arguments: Any) -> Sequence:
+        def poisoned(order: Any, *arguments: Any, **named: Any) -> Sequence:
             if order.max_new_tokens == 3:
                 raise KeyError("secret")
-            return submit(order, *arguments)
+            return submit(order, *arguments, **named)
 
         running.submit = poisoned  # type: ignore[method-assign]
         found = await finishes(running, request(1, max_new_tokens=3), request(2, max_new_tokens=2))

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesaic.v1 import expert_pb2
 from services.router.dispatch.combine import Combination, ExactCombine, PartialCombine, Returned
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.placement import Placement
@@ -30,6 +31,8 @@ from tests.router.scripted_streams import (
     ScriptedExperts,
     ScriptedStream,
     in_turn,
+    not_hosted,
+    overloaded,
     step_of,
 )
 
@@ -47,7 +50,7 @@ UNDISTURBED = (ROUTING[0][:, None] * SCALE[INDEX] * ROUTING[2][..., None]).sum(1
 
 
 def raises(error: Exception) -> Behaviour:
-    def behaviour(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def behaviour(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         raise error
 
     return behaviour
@@ -61,7 +64,7 @@ def refused(code: int) -> Behaviour:
     return lambda frame, rows: {"rows": None, "error": FrameError(code, "no")}
 
 
-def none_computed(reason: int) -> Behaviour:
+def none_computed(reason: "expert_pb2.PairFailureReason.ValueType") -> Behaviour:
     return lambda frame, rows: {
         "rows": None,
         "failures": [PairFailure(reason, tuple(range(len(frame.pair_rows))))],
@@ -69,7 +72,15 @@ def none_computed(reason: int) -> Behaviour:
 
 
 BROKEN = raises(FrameLost("the stream broke", "broken"))
-NOT_HOSTED, OVERLOADED, EXPIRED, CANCELLED = (none_computed(reason) for reason in (1, 2, 3, 4))
+NOT_HOSTED, OVERLOADED, EXPIRED, CANCELLED = (
+    none_computed(reason)
+    for reason in (
+        expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED,
+        expert_pb2.PAIR_FAILURE_REASON_OVERLOADED,
+        expert_pb2.PAIR_FAILURE_REASON_EXPIRED,
+        expert_pb2.PAIR_FAILURE_REASON_CANCELLED,
+    )
+)
 
 
 class Cluster:
@@ -145,15 +156,27 @@ def errors(step: Step) -> list[str | None]:
         (lambda frame, rows: {"checksum": False}, "corrupted"),
         (lambda frame, rows: {"rows": rows[:-1].contiguous()}, "bad_reply"),
         (lambda frame, rows: {"rows": rows[:, :3].contiguous()}, "bad_reply"),
-        (lambda frame, rows: {"rows": rows[:-1], "failures": [PairFailure(1, (99,))]}, "bad_reply"),
         (
-            lambda frame, rows: {"rows": rows[:-1], "failures": [PairFailure(1, (0, 0))]},
+            lambda frame, rows: {
+                "rows": rows[:-1],
+                "failures": [not_hosted(99)],
+            },
             "bad_reply",
         ),
         (
             lambda frame, rows: {
                 "rows": rows[:-1],
-                "failures": [PairFailure(1, (0,)), PairFailure(2, (0,))],
+                "failures": [not_hosted(0, 0)],
+            },
+            "bad_reply",
+        ),
+        (
+            lambda frame, rows: {
+                "rows": rows[:-1],
+                "failures": [
+                    not_hosted(0),
+                    overloaded(0),
+                ],
             },
             "bad_reply",
         ),
@@ -173,9 +196,15 @@ async def test_what_one_service_fails_to_compute_its_replica_computes(
 
 @pytest.mark.parametrize("combine", [ExactCombine(), PartialCombine()])
 async def test_only_the_pairs_that_were_not_computed_are_sent_again(combine: Combination) -> None:
-    def some(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def some(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         computed = cluster.streams[0].computed(frame, np.array([0, 2, 3, 5, 6, 7]))
-        return {"rows": computed, "failures": [PairFailure(1, (1,)), PairFailure(2, (4,))]}
+        return {
+            "rows": computed,
+            "failures": [
+                not_hosted(1),
+                overloaded(4),
+            ],
+        }
 
     cluster, step = Cluster(some, in_turn(), combine=combine), step_of([2, 2])
     output = await cluster.compute(step)
@@ -217,7 +246,7 @@ async def test_every_replica_is_tried_before_one_is_tried_again() -> None:
 
 
 async def test_pairs_wait_for_a_replica_when_none_is_left() -> None:
-    def dies(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def dies(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         cluster.place()
         asyncio.get_running_loop().call_later(0.02, cluster.place, 1)
         raise FrameLost("the stream broke", "broken")
@@ -265,7 +294,7 @@ async def test_attempts_at_one_service_end_with_the_time_for_them() -> None:
 
 
 async def test_nothing_is_sent_again_for_sequences_that_have_ended() -> None:
-    def end_first(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def end_first(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         step.batch[0].sequence.end(EndReason.CANCELLED)
         raise FrameLost("the stream broke", "broken")
 
@@ -302,7 +331,8 @@ async def test_what_no_other_service_would_do_better_is_not_sent_again(
     cluster, step = Cluster(behaviour, in_turn()), step_of([2, 2])
     await cluster.compute(step)
     assert errors(step) == [message, message]
-    assert not any(isinstance(work.sequence.ending.error, InvalidRequest) for work in step.batch), (
+    endings = [work.sequence.ending for work in step.batch]
+    assert not any(ending and isinstance(ending.error, InvalidRequest) for ending in endings), (
         "by no client's fault"
     )
     assert cluster.pairs_asked_for == [[8], []]
@@ -316,11 +346,11 @@ async def test_own_work_is_done_once_however_often_frames_are_sent() -> None:
 
 
 async def test_a_step_that_is_cancelled_leaves_no_flight_and_no_unseen_error() -> None:
-    unseen: list[dict] = []
+    unseen: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
     has_failed = asyncio.Event()
 
-    def fails(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def fails(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         has_failed.set()
         raise FrameLost("the stream broke", "broken")
 
@@ -390,12 +420,12 @@ FAILURES: list[Behaviour] = [
 def partly(pairs: set[int], stream: list[ScriptedStream]) -> Behaviour:
     """Compute all but some pairs, given for the largest frame."""
 
-    def behaviour(frame: ReceivedFrame, rows: torch.Tensor) -> dict:
+    def behaviour(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
         left_out = tuple(sorted(pair for pair in pairs if pair < len(frame.pair_rows)))
         kept = np.setdiff1d(np.arange(len(frame.pair_rows)), left_out)
         return {
             "rows": stream[0].computed(frame, kept),
-            "failures": [PairFailure(1, left_out)] if left_out else [],
+            "failures": [not_hosted(*left_out)] if left_out else [],
         }
 
     return behaviour

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.model.block_table import BLOCK_TOKENS, BlockPool
-from services.router.engine.scheduler import Scheduler
+from services.router.engine.scheduler import ScheduledTokens, Scheduler
 from services.router.engine.sequence import EndReason, Order, Sequence
 from services.router.times.receipt import SequenceReceipt
 from services.wire.errors import InvalidRequest, Overloaded
@@ -26,7 +26,7 @@ def scheduler(blocks: int = 16, **changed: int) -> Scheduler:
     return Scheduler(BlockPool(blocks), **limits)
 
 
-def compute(work: list) -> None:
+def compute(work: list[ScheduledTokens]) -> None:
     for item in work:
         draws = item.draws
         item.sequence.num_computed += item.num_tokens
@@ -170,7 +170,7 @@ def test_a_sequence_is_never_in_two_steps_at_once(happenings: list[tuple[str, in
     plan = scheduler(blocks=16, max_sequences=8, max_lanes=3)
     for number in range(7):
         plan.submit(sequence(number, prompt=2, new=20))
-    in_steps: dict[int, list] = {}
+    in_steps: dict[int, list[ScheduledTokens]] = {}
     for what, value in happenings:
         if what == "use":
             plan.lanes_in_use = value + 1

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.router.scripted_engine import VOCAB, ScriptedTrunk, engine
 SAMPLING = common_pb2.SamplingParameters(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=1)
 
 
-def request(sequence: int = 1, **fields: object) -> router_pb2.SequenceRequest:
+def request(sequence: int = 1, **fields: Any) -> router_pb2.SequenceRequest:
     fields = {"prompt_token_ids": [1, 2], "sampling": SAMPLING, "max_new_tokens": 4} | fields
     return router_pb2.SequenceRequest(sequence=sequence, **fields)  # type: ignore[arg-type]
 

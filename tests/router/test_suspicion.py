@@ -3,18 +3,16 @@ more time.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import pytest
-
-from services.router.peers import suspicion as suspicion_module
 from services.router.peers.frame_deadline import (
     MAX_PATIENCE,
     PATIENCE_HALF_LIFE_SECONDS,
     FrameDeadline,
 )
-from services.router.peers.suspicion import Suspicion
+from services.router.peers.suspicion import PROBE_SECONDS, SLOW_SECONDS, Suspicion
 from services.wire.errors import Unavailable
 from tests.router.paces import nanos_given
 
@@ -22,9 +20,21 @@ from tests.router.paces import nanos_given
 class Probed:
     """A suspicion whose probes a test answers."""
 
-    def __init__(self, deadline: FrameDeadline | None = None) -> None:
+    def __init__(
+        self,
+        deadline: FrameDeadline | None = None,
+        *,
+        probe_seconds: float = PROBE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.changed = asyncio.Event()
-        self.suspicion = Suspicion("a:1", deadline or FrameDeadline(1.0), self.changed.set)
+        self.suspicion = Suspicion(
+            "a:1",
+            deadline or FrameDeadline(1.0),
+            self.changed.set,
+            probe_seconds=probe_seconds,
+            clock=clock,
+        )
         self.timeouts: list[float] = []
         self.is_answered = asyncio.Event()
         self.was_asked = asyncio.Semaphore(0)
@@ -80,11 +90,8 @@ async def test_a_reply_ends_the_suspicion_before_a_probe_does() -> None:
         await probed.was_asked.acquire()
 
 
-async def test_a_service_that_answers_probes_and_no_frames_is_trusted_ever_more_slowly(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(suspicion_module, "PROBE_SECONDS", 0.01)
-    probed = Probed()
+async def test_a_service_that_answers_probes_and_no_frames_is_trusted_ever_more_slowly() -> None:
+    probed = Probed(probe_seconds=0.01)
     probed.is_answered.set()
     loop, waited = asyncio.get_running_loop(), []
     async with probing(probed.suspicion, probed.ask):
@@ -106,19 +113,18 @@ async def test_a_service_that_answers_probes_and_no_frames_is_trusted_ever_more_
         assert loop.time() - began >= 0.01
 
 
-async def test_only_a_slow_service_is_given_more_time_and_not_one_that_was_stopped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_only_a_slow_service_is_given_more_time_and_not_one_that_was_stopped() -> None:
+    now = [0.0]
     deadline = FrameDeadline(1.0)
     deadline.observe(1, 1)
-    probed = Probed(deadline)
+    probed = Probed(deadline, clock=lambda: now[0])
     probed.suspicion.doubt("no answer")
     probed.suspicion.heard_reply(is_late=True)
     grown = nanos_given(deadline, 1)
     assert 1_500_000_000 < grown <= 2_000_000_000
     probed.suspicion.heard_reply(is_late=True)  # the frame behind it
-    monkeypatch.setattr(suspicion_module, "SLOW_SECONDS", 0.0)  # it was silent for longer than that
     probed.suspicion.doubt("no answer")
+    now[0] += SLOW_SECONDS
     probed.suspicion.heard_reply(is_late=True)
     assert nanos_given(deadline, 1) <= grown
 

@@ -1,6 +1,7 @@
 """A configuration that builds a model which cannot run is refused when the trunk is loaded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,10 @@ from services.model.refusals import UnusableModel
 from services.router.engine.trunk import Numerics, Trunk
 from tests.checkpoints import save_tiny
 from tests.damage import settings
+
+
+async def never(*_: Any, **__: Any) -> torch.Tensor:
+    raise AssertionError("no expert is asked")
 
 
 @pytest.mark.parametrize("groups", [{"n_group": 0}, {"n_group": 3}, {"topk_group": 7}])
@@ -22,4 +27,4 @@ def test_groups_of_experts_that_do_not_fit_are_one_line(
         torch.no_grad(),
         pytest.raises(UnusableModel, match=r"cannot run this deepseek_v3 .*config\.json"),
     ):
-        Trunk(checkpoint, Numerics(torch.float32, torch.device("cpu")), lambda *_: torch.empty(0))
+        Trunk(checkpoint, Numerics(torch.float32, torch.device("cpu")), never)

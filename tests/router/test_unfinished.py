@@ -102,7 +102,7 @@ def test_who_is_placed_anew_is_asked_without_a_pause() -> None:
 def test_a_service_without_a_stream_for_the_lane_is_not_asked() -> None:
     left, both = unfinished(), placement([0, 1, 2], [0, 1, 2])
     left.add([FailedPairs(ALL, None)], 1.0)
-    lost = replace(both.services[1], streams=[])
+    lost = ScriptedExperts("b", [])
     made = Placement([both.services[0], lost], both.replicas)
     assert {service for _, service in sent(left.next_attempt(made, 0, 1.0))} == {0}
     left.add([FailedPairs(ALL, None)], 1.0)

@@ -22,7 +22,7 @@ TYPES = {"listen": ListenAddress, "service": ServiceAddress, "target": ServiceTa
         ("[fe80::1%eth0]:50051", ("fe80::1%eth0", 50051)),
     ],
 )
-def test_an_address_is_split_into_host_and_port(address: str, parts: tuple[str, int]):
+def test_an_address_is_split_into_host_and_port(address: str, parts: tuple[str, int]) -> None:
     assert split_host_port(address) == parts
 
 
@@ -57,7 +57,7 @@ def test_an_address_is_split_into_host_and_port(address: str, parts: tuple[str, 
     ],
 )
 @pytest.mark.parametrize("kind", TYPES)
-def test_what_is_no_address_is_refused_with_the_form(kind: str, address: str, said: str):
+def test_what_is_no_address_is_refused_with_the_form(kind: str, address: str, said: str) -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter(TYPES[kind]).validate_python(address)
     message = refused.value.errors()[0]["msg"]
@@ -65,7 +65,7 @@ def test_what_is_no_address_is_refused_with_the_form(kind: str, address: str, sa
     assert said in message
 
 
-def test_port_0_is_for_listening_and_a_looked_up_name_for_targets():
+def test_port_0_is_for_listening_and_a_looked_up_name_for_targets() -> None:
     def accepting(address: str) -> set[str]:
         def accepts(kind: str) -> bool:
             try:

@@ -29,5 +29,5 @@ def faults(mode: str) -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
-def test_messages_take_no_new_pages():
+def test_messages_take_no_new_pages() -> None:
     assert faults("kept") < 100 < faults("as it is")

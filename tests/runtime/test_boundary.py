@@ -71,7 +71,9 @@ ERRORS = [error("what the caller should know") for error in (ServingError, *BY_S
 
 
 @pytest.mark.parametrize("channel", ERRORS, indirect=True, ids=lambda error: type(error).__name__)
-async def test_a_serving_error_is_its_status_in_every_kind_of_call(channel: grpc.aio.Channel):
+async def test_a_serving_error_is_its_status_in_every_kind_of_call(
+    channel: grpc.aio.Channel,
+) -> None:
     error = await failure(channel.unary_unary(TOKENIZE)(b"", timeout=5))
     streamed = await failure(channel.unary_stream(GENERATE)(b"", timeout=5))
     conversed = await failure(channel.stream_stream(DISPATCH)(iter([b""]), timeout=5))
@@ -101,7 +103,7 @@ LONG = [
 )
 async def test_a_refusal_keeps_its_status_however_long_the_text_it_quotes(
     channel: grpc.aio.Channel,
-):
+) -> None:
     for call in (
         channel.unary_unary(TOKENIZE)(b"", timeout=5),
         channel.unary_stream(GENERATE)(b"", timeout=5),
@@ -118,14 +120,14 @@ async def test_a_refusal_keeps_its_status_however_long_the_text_it_quotes(
     [Overloaded("full", retry_after_seconds=each) for each in (float("inf"), float("nan"))],
     indirect=True,
 )
-async def test_an_odd_retry_delay_leaves_the_status_as_it_is(channel: grpc.aio.Channel):
+async def test_an_odd_retry_delay_leaves_the_status_as_it_is(channel: grpc.aio.Channel) -> None:
     error = await failure(channel.unary_unary(TOKENIZE)(b"", timeout=5))
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert ("retry-after-ms", "3600000") in tuple(error.trailing_metadata() or ())
 
 
 @pytest.mark.parametrize("channel", [Overloaded("full", retry_after_seconds=1.5)], indirect=True)
-async def test_the_retry_delay_travels_in_the_trailing_metadata(channel: grpc.aio.Channel):
+async def test_the_retry_delay_travels_in_the_trailing_metadata(channel: grpc.aio.Channel) -> None:
     error = await failure(channel.unary_unary(TOKENIZE)(b"", timeout=5))
     assert ("retry-after-ms", "1500") in tuple(error.trailing_metadata() or ())
 
@@ -133,7 +135,7 @@ async def test_the_retry_delay_travels_in_the_trailing_metadata(channel: grpc.ai
 @pytest.mark.parametrize("channel", [KeyError("secret")], indirect=True)
 async def test_an_unforeseen_failure_is_internal_and_keeps_its_details_in_the_log(
     channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     error = await failure(channel.unary_stream(GENERATE)(b"", timeout=5))
     assert error.code() == grpc.StatusCode.INTERNAL
     assert "secret" not in (error.details() or "")
@@ -147,7 +149,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize("channel", [Panic("secret")], indirect=True)
 async def test_a_panic_of_a_compiled_library_is_internal_and_the_next_call_is_served(
     channel: grpc.aio.Channel,
-):
+) -> None:
     for call in (
         channel.unary_unary(TOKENIZE)(b"", timeout=5),
         channel.unary_stream(GENERATE)(b"", timeout=5),
@@ -161,7 +163,7 @@ async def test_a_panic_of_a_compiled_library_is_internal_and_the_next_call_is_se
 )
 async def test_bytes_that_are_no_message_are_the_callers_fault(
     channel: grpc.aio.Channel, payload: bytes
-):
+) -> None:
     for call in (
         channel.unary_unary(TOKENIZE)(payload, timeout=5),
         channel.unary_stream(GENERATE)(payload, timeout=5),
@@ -170,6 +172,6 @@ async def test_bytes_that_are_no_message_are_the_callers_fault(
         assert (await failure(call)).code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_message_above_the_limit_is_refused(channel: grpc.aio.Channel):
+async def test_a_message_above_the_limit_is_refused(channel: grpc.aio.Channel) -> None:
     error = await failure(channel.unary_unary(TOKENIZE)(bytes(MAX_MESSAGE_BYTES + 1), timeout=20))
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import grpc
 import pytest
@@ -34,37 +35,39 @@ def records(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     return answer
 
 
-async def test_host_and_port_are_one_service_as_they_are():
+async def test_host_and_port_are_one_service_as_they_are() -> None:
     assert await resolve("localhost:50053") == ["localhost:50053"]
 
 
-async def test_a_name_is_one_service_for_each_a_record(records: list[Record]):
+async def test_a_name_is_one_service_for_each_a_record(records: list[Record]) -> None:
     records += [record("10.0.0.2"), record("10.0.0.1"), record("10.0.0.1")]
     assert await resolve("dns:///expert:50053") == ["10.0.0.1:50053", "10.0.0.2:50053"]
 
 
-async def test_a_dual_stack_service_counts_once(records: list[Record]):
+async def test_a_dual_stack_service_counts_once(records: list[Record]) -> None:
     records += [record("fd00::1"), record("10.0.0.1")]
     assert await resolve("dns:///expert:50053") == ["10.0.0.1:50053"]
 
 
-async def test_a_name_with_only_aaaa_records_is_resolved_to_them(records: list[Record]):
+async def test_a_name_with_only_aaaa_records_is_resolved_to_them(records: list[Record]) -> None:
     records += [record("fd00::2"), record("fd00::1")]
     assert await resolve("dns:///expert:50053") == ["[fd00::1]:50053", "[fd00::2]:50053"]
 
 
-async def test_an_unknown_name_is_unavailable():
+async def test_an_unknown_name_is_unavailable() -> None:
     with pytest.raises(Unavailable, match=r"does-not-exist\.invalid"):
         await resolve("dns:///does-not-exist.invalid:50053")
 
 
 @pytest.mark.parametrize("name", ["x" * 100, "a..b"])
-async def test_a_name_that_no_host_can_have_is_the_callers_fault(name: str):
+async def test_a_name_that_no_host_can_have_is_the_callers_fault(name: str) -> None:
     with pytest.raises(InvalidRequest, match="is no address: it should be host:port"):
         await resolve(f"dns:///{name}:50053")
 
 
-async def test_a_name_service_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch):
+async def test_a_name_service_that_does_not_answer_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def getaddrinfo(
         loop: asyncio.AbstractEventLoop, host: str, port: int, *, type: int
     ) -> None:
@@ -75,19 +78,19 @@ async def test_a_name_service_that_does_not_answer_is_unavailable(monkeypatch: p
         await resolve("dns:///expert:50053", timeout_seconds=0.01)
 
 
-def test_an_ipv6_address_is_split_without_its_brackets():
+def test_an_ipv6_address_is_split_without_its_brackets() -> None:
     assert split_address("[::1]:50051") == ("::1", 50051)
 
 
 @pytest.mark.parametrize(
     "address", ["", "host", "host:", ":50051", "host:port", "host:70000", "host:-1"]
 )
-def test_what_is_no_address_is_refused(address: str):
+def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(InvalidRequest, match="host:port"):
         split_address(address)
 
 
-async def test_a_channel_reaches_a_server_again_after_it_was_restarted():
+async def test_a_channel_reaches_a_server_again_after_it_was_restarted() -> None:
     async def status(channel: grpc.aio.Channel) -> int:
         stub = health_pb2_grpc.HealthStub(channel)
         response = await stub.Check(
@@ -95,7 +98,11 @@ async def test_a_channel_reaches_a_server_again_after_it_was_restarted():
         )
         return response.status
 
-    serving_now = {"service_names": [], "drain_seconds": 0.0, "register": lambda server: None}
+    serving_now: dict[str, Any] = {
+        "service_names": [],
+        "drain_seconds": 0.0,
+        "register": lambda server: None,
+    }
     async with serving(**serving_now, listen="127.0.0.1:0") as port:
         channel = open_channel(f"127.0.0.1:{port}")
         assert await status(channel) == health_pb2.HealthCheckResponse.SERVING

@@ -21,7 +21,7 @@ print(before() is None, later() is None, num_looked_at < 10_000)
 """
 
 
-def test_only_what_came_later_is_looked_at_and_garbage_of_before_and_of_later_is_freed():
+def test_only_what_came_later_is_looked_at_and_garbage_of_before_and_of_later_is_freed() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True
     )

@@ -18,11 +18,11 @@ class Example(BaseSettings):
     third: int = 0
 
 
-def test_settings_can_be_given_their_sources():
+def test_settings_can_be_given_their_sources() -> None:
     assert "_build_sources" in inspect.signature(BaseSettings.__init__).parameters
 
 
-def test_the_first_source_wins_and_there_are_no_others(monkeypatch: pytest.MonkeyPatch):
+def test_the_first_source_wins_and_there_are_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXAMPLE_THIRD", "3")
     first, second = {"first": 1}, {"first": 2, "second": 2}
     sources = (InitSettingsSource(Example, values) for values in (first, second))

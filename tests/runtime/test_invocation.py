@@ -23,7 +23,7 @@ def command(tmp_path: Path) -> Path:
 
 def test_a_command_that_the_shell_does_not_find_is_named_as_it_was_typed(
     monkeypatch: pytest.MonkeyPatch, command: Path
-):
+) -> None:
     monkeypatch.setenv("PATH", os.defpath)
     monkeypatch.setattr(sys, "argv", [str(command)])
     assert typed(LINE) == f"ready: '{command}' generate --address 127.0.0.1:50051 \"Once\""
@@ -31,7 +31,7 @@ def test_a_command_that_the_shell_does_not_find_is_named_as_it_was_typed(
 
 def test_another_command_of_that_name_is_not_taken_for_it(
     monkeypatch: pytest.MonkeyPatch, command: Path, tmp_path: Path
-):
+) -> None:
     other = tmp_path / "moesaic"
     other.write_text("#!/bin/sh\n")
     other.chmod(0o755)
@@ -42,12 +42,12 @@ def test_another_command_of_that_name_is_not_taken_for_it(
 
 def test_a_command_that_the_shell_finds_is_named_by_its_name(
     monkeypatch: pytest.MonkeyPatch, command: Path
-):
+) -> None:
     monkeypatch.setenv("PATH", str(command.parent))
     monkeypatch.setattr(sys, "argv", [str(command)])
     assert typed(LINE) == LINE
 
 
-def test_a_process_of_another_name_says_the_commands(monkeypatch: pytest.MonkeyPatch):
+def test_a_process_of_another_name_says_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest"])
     assert typed(LINE) == LINE

@@ -39,18 +39,18 @@ def run(life: str, variables: Mapping[str, str] | None = None) -> subprocess.Com
     )
 
 
-def test_a_life_that_ends_is_a_success():
+def test_a_life_that_ends_is_a_success() -> None:
     ended = run("await on_ready(50051)")
     assert (ended.returncode, ended.stdout) == (0, "")
 
 
-def test_a_start_that_fails_is_one_line():
+def test_a_start_that_fails_is_one_line() -> None:
     ended = run("raise BadState('the checkpoint lacks an expert')")
     assert ended.returncode == 1
     assert ended.stderr == "moesaic expert: the checkpoint lacks an expert\n"
 
 
-def test_a_failure_within_task_groups_is_one_line_too():
+def test_a_failure_within_task_groups_is_one_line_too() -> None:
     ended = run(
         "async def fail():\n"
         "    raise BadState('too little memory')\n"
@@ -62,7 +62,7 @@ def test_a_failure_within_task_groups_is_one_line_too():
     assert ended.stderr == "moesaic expert: too little memory\n"
 
 
-def test_a_crashed_loop_ends_the_process_with_a_traceback():
+def test_a_crashed_loop_ends_the_process_with_a_traceback() -> None:
     ended = run(
         "async def crash():\n"
         "    raise KeyError('no such row')\n"
@@ -76,7 +76,7 @@ def test_a_crashed_loop_ends_the_process_with_a_traceback():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_told_process_drains_and_ends_well(number: signal.Signals):
+def test_a_told_process_drains_and_ends_well(number: signal.Signals) -> None:
     ended = run(
         f"asyncio.get_running_loop().call_soon(os.kill, os.getpid(), {int(number)})\n"
         "await until_told_to_stop()\n"
@@ -85,7 +85,7 @@ def test_a_told_process_drains_and_ends_well(number: signal.Signals):
     assert (ended.returncode, ended.stdout) == (0, "drained\n")
 
 
-def test_readiness_is_announced_on_the_descriptor_and_nowhere_else():
+def test_readiness_is_announced_on_the_descriptor_and_nowhere_else() -> None:
     reading, writing = os.pipe()
     script = (
         f"{PREAMBLE}\nasync def life(on_ready): await on_ready(4711)\nrun_process(life, "
@@ -105,7 +105,7 @@ def test_readiness_is_announced_on_the_descriptor_and_nowhere_else():
     assert ended.stdout == b""
 
 
-def test_what_was_warned_of_the_checkpoint_is_announced_with_readiness():
+def test_what_was_warned_of_the_checkpoint_is_announced_with_readiness() -> None:
     reading, writing = os.pipe()
     life = (
         "async def life(on_ready):\n"
@@ -127,7 +127,7 @@ def test_what_was_warned_of_the_checkpoint_is_announced_with_readiness():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's help is Linux's")
-def test_a_process_dies_with_its_parent():
+def test_a_process_dies_with_its_parent() -> None:
     life = (
         "asyncio.get_running_loop().call_later(30, os._exit, 9)\n"
         "async with asyncio.TaskGroup() as tasks:\n"
@@ -158,7 +158,7 @@ os.kill(os.getpid(), {int(signal.SIGKILL)})
     assert ended.stdout == b"orphan left\n"
 
 
-def test_a_bad_process_setting_is_a_usage_error():
+def test_a_bad_process_setting_is_a_usage_error() -> None:
     ended = run("pass", {"MOESAIC_LOG_LEVEL": "chatty"})
     assert ended.returncode == 2
     assert "MOESAIC_LOG_LEVEL" in ended.stderr
@@ -173,14 +173,16 @@ def test_a_bad_process_setting_is_a_usage_error():
         ("MOESAIC_PARENT_PID", "0"),
     ],
 )
-def test_every_bad_process_setting_is_a_line_that_names_its_variable(variable: str, value: str):
+def test_every_bad_process_setting_is_a_line_that_names_its_variable(
+    variable: str, value: str
+) -> None:
     ended = run("pass", {variable: value})
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"moesaic expert: {variable}: '{value}': ")
     assert ended.stderr.count("\n") == 1
 
 
-def test_whoever_wanted_to_know_of_readiness_may_have_left():
+def test_whoever_wanted_to_know_of_readiness_may_have_left() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     script = (
@@ -198,7 +200,7 @@ def test_whoever_wanted_to_know_of_readiness_may_have_left():
     assert ended.returncode == 0
 
 
-def test_what_the_system_has_no_more_of_is_one_line(capsys: pytest.CaptureFixture[str]):
+def test_what_the_system_has_no_more_of_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def failing() -> None:
         raise ExceptionGroup("", [OSError(errno.EMFILE, os.strerror(errno.EMFILE))])
 
@@ -206,7 +208,7 @@ def test_what_the_system_has_no_more_of_is_one_line(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "moesaic serve: the system refuses: Too many open files\n"
 
 
-def test_a_part_that_cannot_be_imported_is_one_line():
+def test_a_part_that_cannot_be_imported_is_one_line() -> None:
     script = (
         "from services.runtime.process import run_service\nfrom services.runtime.process import "
         "ProcessSettings\n"
@@ -224,7 +226,7 @@ def test_a_part_that_cannot_be_imported_is_one_line():
     )
 
 
-def test_an_interrupted_command_says_nothing(capsys: pytest.CaptureFixture[str]):
+def test_an_interrupted_command_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -232,7 +234,7 @@ def test_an_interrupted_command_says_nothing(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == ""
 
 
-def test_every_failure_of_a_group_is_told(capsys: pytest.CaptureFixture[str]):
+def test_every_failure_of_a_group_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     def failing() -> None:
         raise ExceptionGroup("", [BadState("one"), ExceptionGroup("", [Unavailable("two")])])
 
@@ -240,12 +242,14 @@ def test_every_failure_of_a_group_is_told(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err == "moesaic serve: one\nmoesaic serve: two\n"
 
 
-def test_an_exception_is_its_own_leaf():
+def test_an_exception_is_its_own_leaf() -> None:
     error = ValueError()
     assert leaves(error) == [error]
 
 
-def test_threads_are_pinned_before_torch_is_imported(tmp_path_factory: pytest.TempPathFactory):
+def test_threads_are_pinned_before_torch_is_imported(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     package = tmp_path_factory.mktemp("fake") / "app.py"
     package.write_text(
         "import os\n"

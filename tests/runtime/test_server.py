@@ -28,7 +28,7 @@ async def status(port: int, service: str = "") -> int:
     return response.status
 
 
-async def test_a_port_in_use_is_refused():
+async def test_a_port_in_use_is_refused() -> None:
     async with serving(
         register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0
     ) as port:
@@ -39,7 +39,7 @@ async def test_a_port_in_use_is_refused():
                 pass
 
 
-async def test_an_address_of_another_machine_is_refused():
+async def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(PortInUse, match=r"192\.0\.2\.1:50051"):
         async with serving(
             register_nothing, listen="192.0.2.1:50051", service_names=[NAME], drain_seconds=0
@@ -47,7 +47,7 @@ async def test_an_address_of_another_machine_is_refused():
             pass
 
 
-async def test_a_service_without_health_of_its_own_is_healthy_at_once():
+async def test_a_service_without_health_of_its_own_is_healthy_at_once() -> None:
     async with serving(
         register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0
     ) as port:
@@ -55,7 +55,7 @@ async def test_a_service_without_health_of_its_own_is_healthy_at_once():
         assert await status(port, NAME) == HealthStatus.SERVING
 
 
-async def test_health_of_its_own_says_when_a_service_is_ready_and_when_it_drains():
+async def test_health_of_its_own_says_when_a_service_is_ready_and_when_it_drains() -> None:
     health = Health([NAME])
     async with serving(
         register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0, health=health
@@ -67,7 +67,7 @@ async def test_health_of_its_own_says_when_a_service_is_ready_and_when_it_drains
         assert await status(port) == HealthStatus.NOT_SERVING
 
 
-async def test_reflection_lists_the_services():
+async def test_reflection_lists_the_services() -> None:
     async with (
         serving(
             register_nothing, listen="127.0.0.1:0", service_names=[NAME], drain_seconds=0
@@ -94,7 +94,7 @@ def signals() -> Iterator[None]:
 @pytest.mark.parametrize("number", ENDING)
 async def test_a_signal_ends_the_wait_and_a_second_one_would_end_the_process(
     number: signal.Signals,
-):
+) -> None:
     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
     await until_told_to_stop()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
@@ -102,7 +102,7 @@ async def test_a_signal_ends_the_wait_and_a_second_one_would_end_the_process(
 
 
 @pytest.mark.usefixtures("signals")
-async def test_a_terminal_that_is_closed_tells_twice_and_ends_nothing_at_once():
+async def test_a_terminal_that_is_closed_tells_twice_and_ends_nothing_at_once() -> None:
     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGHUP)
     await until_told_to_stop()
     os.kill(os.getpid(), signal.SIGHUP)  # this process is still there
@@ -110,7 +110,7 @@ async def test_a_terminal_that_is_closed_tells_twice_and_ends_nothing_at_once():
 
 
 @pytest.mark.usefixtures("signals")
-async def test_a_second_signal_may_be_handled_by_whoever_waits():
+async def test_a_second_signal_may_be_handled_by_whoever_waits() -> None:
     again = asyncio.Event()
     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGHUP)
     await until_told_to_stop(again=again.set)
@@ -121,6 +121,6 @@ async def test_a_second_signal_may_be_handled_by_whoever_waits():
 
 
 @pytest.mark.usefixtures("signals")
-def test_a_closed_terminal_is_none_of_the_signals_where_it_is_ignored_already():
+def test_a_closed_terminal_is_none_of_the_signals_where_it_is_ignored_already() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert ending_signals() == [signal.SIGINT, signal.SIGTERM]

@@ -52,7 +52,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default(
     monkeypatch: pytest.MonkeyPatch, config: Path
-):
+) -> None:
     def max_guests(*arguments: str) -> int:
         return load(KitchenSettings, arguments, "moesaic kitchen").max_guests
 
@@ -63,12 +63,14 @@ def test_a_flag_wins_over_a_variable_that_over_the_file_that_over_the_default(
     assert max_guests("--config", str(config), "--max-guests", "9") == 9
 
 
-def test_the_file_can_be_named_by_a_variable(monkeypatch: pytest.MonkeyPatch, config: Path):
+def test_the_file_can_be_named_by_a_variable(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
     monkeypatch.setenv("MOESAIC_CONFIG", str(config))
     assert load(KitchenSettings, (), "moesaic kitchen").cooks == ["ann"]
 
 
-def test_lists_are_written_with_commas_in_flags_and_variables(monkeypatch: pytest.MonkeyPatch):
+def test_lists_are_written_with_commas_in_flags_and_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     flags = ("--cooks", "ann,bob", "--cooks", "eve")
     assert load(KitchenSettings, flags, "moesaic kitchen").cooks == ["ann", "bob", "eve"]
     monkeypatch.setenv("MOESAIC_KITCHEN_COOKS", "ann, bob")
@@ -77,24 +79,24 @@ def test_lists_are_written_with_commas_in_flags_and_variables(monkeypatch: pytes
     assert load(KitchenSettings, (), "moesaic kitchen").cooks == ["a,b"]
 
 
-def test_a_whole_list_keeps_commas_quotes_and_backslashes():
+def test_a_whole_list_keeps_commas_quotes_and_backslashes() -> None:
     sayings = ["a,b", "\n", ' "x" ', "[1", "{a", "", "None", "\\", 'é"\\"', " "]
     flags = [part for saying in sayings for part in ("--sayings", saying)]
     assert load(KitchenSettings, flags, "moesaic kitchen").sayings == sayings
 
 
 @pytest.mark.parametrize("text", ["None", "null", '{"a": 1}', "a, b", "[1]", " "])
-def test_a_positional_text_is_taken_as_it_is(text: str):
+def test_a_positional_text_is_taken_as_it_is(text: str) -> None:
     assert load(GreetingSettings, [text], "moesaic greet").name == text
 
 
-def test_a_text_that_looks_like_a_flag_follows_two_dashes():
+def test_a_text_that_looks_like_a_flag_follows_two_dashes() -> None:
     assert load(GreetingSettings, ["--", "--name"], "moesaic greet").name == "--name"
 
 
 def test_a_bad_value_is_one_line_with_flag_variable_value_and_limit(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     assert refusal(capsys, "--max-guests", "0") == (
         "moesaic kitchen: --max-guests (MOESAIC_KITCHEN_MAX_GUESTS): '0': it should be greater "
         "than 0\n"
@@ -103,7 +105,7 @@ def test_a_bad_value_is_one_line_with_flag_variable_value_and_limit(
 
 def test_every_bad_value_has_its_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     monkeypatch.setenv("MOESAIC_KITCHEN_MAX_GUESTS", "many")
     monkeypatch.setenv("MOESAIC_KITCHEN_IS_OPEN", "perhaps")
     first, second = refusal(capsys).splitlines()
@@ -111,28 +113,32 @@ def test_every_bad_value_has_its_line(
     assert second.startswith("moesaic kitchen: --is-open (MOESAIC_KITCHEN_IS_OPEN): 'perhaps': ")
 
 
-def test_settings_that_contradict_each_other_are_refused(capsys: pytest.CaptureFixture[str]):
+def test_settings_that_contradict_each_other_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert refusal(capsys, "--max-guests", "1", "--cooks", "ann,bob") == (
         "moesaic kitchen: there are more cooks than guests\n"
     )
 
 
-def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]):
+def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--max-gests" in refusal(capsys, "--max-gests", "3")
 
 
-def test_an_abbreviated_flag_is_refused(capsys: pytest.CaptureFixture[str]):
+def test_an_abbreviated_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--max" in refusal(capsys, "--max", "3")
 
 
-def test_a_missing_required_value_is_refused(capsys: pytest.CaptureFixture[str]):
+def test_a_missing_required_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         load(GreetingSettings, (), "moesaic greet")
     assert exit_info.value.code == 2
     assert "NAME" in capsys.readouterr().err
 
 
-def test_an_unknown_name_in_the_file_is_refused(capsys: pytest.CaptureFixture[str], config: Path):
+def test_an_unknown_name_in_the_file_is_refused(
+    capsys: pytest.CaptureFixture[str], config: Path
+) -> None:
     config.write_text("[kitchen]\ngests = 3\n")
     assert refusal(capsys, "--config", str(config)) == (
         "moesaic kitchen: gests in [kitchen] of the config file: no such setting\n"
@@ -142,7 +148,7 @@ def test_an_unknown_name_in_the_file_is_refused(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("content", [b"max_guests = ", b"kitchen = 3", b"\xff"])
 def test_a_file_that_cannot_be_read_is_refused(
     capsys: pytest.CaptureFixture[str], config: Path, content: bytes
-):
+) -> None:
     config.write_bytes(content)
     assert str(config) in refusal(capsys, "--config", str(config))
 
@@ -161,19 +167,19 @@ def test_a_file_that_cannot_be_read_is_refused(
 )
 def test_a_file_that_would_not_hold_is_refused(
     capsys: pytest.CaptureFixture[str], config: Path, content: bytes, said: str
-):
+) -> None:
     config.write_bytes(content)
     told = refusal(capsys, "--config", str(config))
     assert said in told
     assert told.count("\n") == 1
 
 
-def test_a_byte_order_mark_is_no_part_of_the_file(config: Path):
+def test_a_byte_order_mark_is_no_part_of_the_file(config: Path) -> None:
     config.write_bytes("\ufeff[kitchen]\r\nmax_guests = 3\r\n".encode())
     assert load(KitchenSettings, ["--config", str(config)], "moesaic kitchen").max_guests == 3
 
 
-def test_an_empty_variable_is_as_none(monkeypatch: pytest.MonkeyPatch):
+def test_an_empty_variable_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     without = load(KitchenSettings, (), "moesaic kitchen")
     for variable in ("MOESAIC_KITCHEN_MAX_GUESTS", "MOESAIC_KITCHEN_COOKS", "MOESAIC_CONFIG"):
         monkeypatch.setenv(variable, "")
@@ -182,7 +188,7 @@ def test_an_empty_variable_is_as_none(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_variable_with_a_slip_is_told_and_others_are_let_be(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     monkeypatch.setenv("MOESAIC_KITCHEN_MAX_GESTS", "3")
     monkeypatch.setenv("MOESAIC_KITCHEN_PORT", "tcp://10.0.0.1:50051")
     load(KitchenSettings, (), "moesaic kitchen")
@@ -194,24 +200,24 @@ def test_a_variable_with_a_slip_is_told_and_others_are_let_be(
 
 def test_a_value_that_may_be_one_thing_or_another_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     assert refusal(capsys, "--tables", "many").startswith(
         "moesaic kitchen: --tables (MOESAIC_KITCHEN_TABLES): 'many': it should be 'all', or it "
         "should be a valid int"
     )
 
 
-def test_a_long_value_is_cut(capsys: pytest.CaptureFixture[str]):
+def test_a_long_value_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(refusal(capsys, "--max-guests", "x" * 10_000)) < 400
 
 
-def test_a_missing_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_a_missing_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "No such file" in refusal(capsys, "--config", str(tmp_path / "none.toml"))
 
 
 def test_the_help_has_description_defaults_variables_and_examples(
     capsys: pytest.CaptureFixture[str],
-):
+) -> None:
     with pytest.raises(SystemExit) as exit_info:
         load(
             KitchenSettings, ["--help"], "moesaic kitchen", examples=["moesaic kitchen --cooks ann"]
@@ -237,7 +243,7 @@ class HarbourSettings(BaseSettings):
 @pytest.mark.parametrize("link", ["tcp://10.0.0.1:9090", "udp://[fd00::1]:53"])
 def test_what_kubernetes_says_of_a_service_is_no_setting(
     monkeypatch: pytest.MonkeyPatch, link: str
-):
+) -> None:
     monkeypatch.setenv("MOESAIC_HARBOUR_QUAY_PORT", link)
     assert load(HarbourSettings, (), "moesaic harbour").quay_port is None
     monkeypatch.setenv("MOESAIC_HARBOUR_QUAY_PORT", "7")
@@ -246,7 +252,7 @@ def test_what_kubernetes_says_of_a_service_is_no_setting(
 
 def test_a_port_that_is_none_is_refused_all_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     monkeypatch.setenv("MOESAIC_HARBOUR_QUAY_PORT", "tcp://")
     with pytest.raises(SystemExit):
         load(HarbourSettings, (), "moesaic harbour")

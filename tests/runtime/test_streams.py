@@ -33,7 +33,7 @@ def run(body: str, redirection: str = "", **variables: str) -> tuple[int, str, s
 @pytest.mark.parametrize(
     "closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"]
 )
-def test_a_closed_stream_is_nowhere_and_its_number_goes_to_nobody_else(closed: str):
+def test_a_closed_stream_is_nowhere_and_its_number_goes_to_nobody_else(closed: str) -> None:
     body = (
         "assert sys.stdin.read() == ''\n"
         "print('é told', flush=True)\n"
@@ -53,26 +53,26 @@ def test_a_closed_stream_is_nowhere_and_its_number_goes_to_nobody_else(closed: s
 @pytest.mark.skipif(not os.path.exists(FULL), reason="the device is Linux's")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("body", ["print('told')", "print('told')\nsys.exit(0)"])
-def test_output_that_nothing_has_room_for_is_told_in_a_line(body: str, unbuffered: str):
+def test_output_that_nothing_has_room_for_is_told_in_a_line(body: str, unbuffered: str) -> None:
     code, _, stderr = run(body, f">{FULL}", PYTHONUNBUFFERED=unbuffered)
     assert (code, stderr) == (1, "it: the output cannot be written: No space left on device\n")
 
 
 @pytest.mark.skipif(not os.path.exists(FULL), reason="the device is Linux's")
-def test_what_nobody_can_read_on_stderr_is_no_failure():
+def test_what_nobody_can_read_on_stderr_is_no_failure() -> None:
     body = "print('said', file=sys.stderr)\nprint('told')"
     assert run(body, f"2>{FULL}") == (0, "told\n", "")
 
 
-def test_a_reader_of_stdout_that_left_ends_it_quietly():
+def test_a_reader_of_stdout_that_left_ends_it_quietly() -> None:
     body = "reading, writing = os.pipe()\nos.dup2(writing, 1)\nos.close(reading)\nprint('told')"
     assert run(body) == (141, "", "")
 
 
-def test_a_text_that_the_terminal_lacks_is_replaced():
+def test_a_text_that_the_terminal_lacks_is_replaced() -> None:
     assert run("print('caf\\xe9 \\u2026')", PYTHONIOENCODING="ascii") == (0, "caf? ?\n", "")
 
 
-def test_a_file_that_cannot_be_opened_is_no_lost_output():
+def test_a_file_that_cannot_be_opened_is_no_lost_output() -> None:
     assert not is_lost_output(OSError(28, "No space left on device", "run.json"))
     assert is_lost_output(OSError(28, "No space left on device"))

@@ -30,7 +30,7 @@ def run(*command: str, folder: Path, **variables: str) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
-def test_a_working_directory_that_is_gone_is_told_in_a_line(tmp_path: Path):
+def test_a_working_directory_that_is_gone_is_told_in_a_line(tmp_path: Path) -> None:
     (gone := tmp_path / "gone").mkdir()
     code, said = run(
         "sh", "-c", 'rmdir "$PWD" && exec "$0" -P -c "$1"', sys.executable, START, folder=gone
@@ -39,11 +39,11 @@ def test_a_working_directory_that_is_gone_is_told_in_a_line(tmp_path: Path):
     assert said.startswith("moesaic router: the working directory does not exist any more")
 
 
-def test_docstrings_that_are_left_out_are_told_in_a_line(tmp_path: Path):
+def test_docstrings_that_are_left_out_are_told_in_a_line(tmp_path: Path) -> None:
     code, said = run(sys.executable, "-P", "-c", START, folder=tmp_path, PYTHONOPTIMIZE="2")
     assert (code, said.count("\n")) == (1, 1)
     assert "PYTHONOPTIMIZE=2" in said
 
 
-def test_asserts_may_be_left_out(tmp_path: Path):
+def test_asserts_may_be_left_out(tmp_path: Path) -> None:
     assert run(sys.executable, "-P", "-c", ASK, folder=tmp_path, PYTHONOPTIMIZE="1") == (0, "")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -51,7 +52,7 @@ class Collector(
         self.hangs = False
         self.address = ""
 
-    async def Export(self, request, context):
+    async def Export(self, request: Any, context: Any) -> Any:
         if self.hangs:
             await asyncio.Event().wait()
         if isinstance(request, trace_service_pb2.ExportTraceServiceRequest):
@@ -96,14 +97,14 @@ async def record(variables: dict[str, str], body: str = "pass") -> subprocess.Co
     )
 
 
-async def test_without_an_endpoint_nothing_is_recorded():
+async def test_without_an_endpoint_nothing_is_recorded() -> None:
     ended = await record({})
     assert (ended.returncode, ended.stdout) == (0, "silent\n")
 
 
 async def test_with_an_endpoint_the_last_span_and_metric_arrive_before_the_process_ends(
     collector: Collector,
-):
+) -> None:
     ended = await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address})
     assert (ended.returncode, ended.stdout) == (0, "recording\n")
     assert collector.spans == ["step"]
@@ -113,12 +114,12 @@ async def test_with_an_endpoint_the_last_span_and_metric_arrive_before_the_proce
     assert collector.resource["service.instance.id"]
 
 
-async def test_loop_lag_is_measured_where_metrics_are_asked_for(collector: Collector):
+async def test_loop_lag_is_measured_where_metrics_are_asked_for(collector: Collector) -> None:
     await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address}, "await asyncio.sleep(0.3)")
     assert "moesaic.loop.lag" in collector.metrics
 
 
-async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collector):
+async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collector) -> None:
     collector.hangs = True
     script = RECORDING.replace("BODY", "pass").replace(
         "sys.exit(",
@@ -139,7 +140,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collec
 
 async def test_a_collector_that_is_gone_costs_a_line_a_signal_and_no_time_at_the_end(
     unused_tcp_port: int,
-):
+) -> None:
     body = "import services.runtime.telemetry as telemetry; telemetry.FLUSH_SECONDS = 60.0"
     ended = await record(
         {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_tcp_port}"}, body
@@ -149,7 +150,9 @@ async def test_a_collector_that_is_gone_costs_a_line_a_signal_and_no_time_at_the
     assert ended.stderr.count("spans are lost") == ended.stderr.count("metrics are lost") == 1
 
 
-async def test_a_collector_without_metrics_costs_one_line_and_gets_the_spans(collector: Collector):
+async def test_a_collector_without_metrics_costs_one_line_and_gets_the_spans(
+    collector: Collector,
+) -> None:
     def register(server: grpc.aio.Server) -> None:
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
 
@@ -164,7 +167,7 @@ async def test_a_collector_without_metrics_costs_one_line_and_gets_the_spans(col
     assert "metrics are lost" in ended.stderr and "UNIMPLEMENTED" in ended.stderr
 
 
-async def test_each_signal_alone_is_sent_where_it_alone_is_asked_for(collector: Collector):
+async def test_each_signal_alone_is_sent_where_it_alone_is_asked_for(collector: Collector) -> None:
     assert (
         await record({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": collector.address})
     ).stdout == "silent\n"
@@ -176,7 +179,7 @@ async def test_each_signal_alone_is_sent_where_it_alone_is_asked_for(collector: 
     assert (collector.spans, collector.metrics) == (["step"], set())
 
 
-async def test_a_process_may_be_described_by_any_bytes(collector: Collector):
+async def test_a_process_may_be_described_by_any_bytes(collector: Collector) -> None:
     variables = {
         "OTEL_SERVICE_NAME": "\udcff",
         "OTEL_RESOURCE_ATTRIBUTES": "team=a%20b,zone=%FF,\udcfe=c",
@@ -187,7 +190,7 @@ async def test_a_process_may_be_described_by_any_bytes(collector: Collector):
     assert (collector.resource["team"], collector.resource["zone"]) == ("a b", "�")
 
 
-async def test_a_variable_that_cannot_be_followed_ends_a_service_before_it_lives():
+async def test_a_variable_that_cannot_be_followed_ends_a_service_before_it_lives() -> None:
     ended = await record(
         {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
     )
@@ -195,7 +198,7 @@ async def test_a_variable_that_cannot_be_followed_ends_a_service_before_it_lives
     assert "moesaic router: OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json': it should be " in ended.stderr
 
 
-async def test_a_remark_on_a_variable_is_logged_and_the_rest_goes_on(collector: Collector):
+async def test_a_remark_on_a_variable_is_logged_and_the_rest_goes_on(collector: Collector) -> None:
     ended = await record(
         {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address, "OTEL_TRACES_SAMPLER": "sometimes"}
     )
@@ -204,14 +207,14 @@ async def test_a_remark_on_a_variable_is_logged_and_the_rest_goes_on(collector: 
     assert "OTEL_TRACES_SAMPLER: 'sometimes': it should be 'always_on'" in ended.stderr
 
 
-async def test_a_disabled_sdk_records_and_serves_nothing(unused_tcp_port: int):
+async def test_a_disabled_sdk_records_and_serves_nothing(unused_tcp_port: int) -> None:
     off = {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     ended = await record(off | {"MOESAIC_METRICS_PORT": str(unused_tcp_port)})
     assert (ended.returncode, ended.stdout) == (0, "silent\n")
     assert f"OTEL_SDK_DISABLED: no metrics on port {unused_tcp_port} either" in ended.stderr
 
 
-async def test_a_service_of_kubernetes_is_no_metrics_port():
+async def test_a_service_of_kubernetes_is_no_metrics_port() -> None:
     ended = await record(
         {"MOESAIC_METRICS_PORT": "tcp://10.0.0.1:9090", "MOESAIC_METRICS_SERVICE_PORT": "9090"}
     )
@@ -220,7 +223,7 @@ async def test_a_service_of_kubernetes_is_no_metrics_port():
 
 async def test_spans_beyond_what_may_wait_are_dropped_and_that_is_said_once(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     spans = [encode_span(name, SpanKind.INTERNAL, SpanRef.root(), b"", 5, 7) for name in "abcd"]
     monkeypatch.setattr(span_outbox, "SEND_EVERY_SECONDS", 3600.0)  # all wait until it is closed
     monkeypatch.setattr(span_outbox, "MAX_WAITING_BYTES", 2 * len(spans[0]))
@@ -233,7 +236,7 @@ async def test_spans_beyond_what_may_wait_are_dropped_and_that_is_said_once(
     assert caplog.text.count("spans are dropped") == 1
 
 
-async def test_prometheus_reads_the_metrics_port(unused_tcp_port: int):
+async def test_prometheus_reads_the_metrics_port(unused_tcp_port: int) -> None:
     body = (
         "import urllib.request; "
         f"print(urllib.request.urlopen('http://127.0.0.1:{unused_tcp_port}/metrics').read().decode())"
@@ -243,7 +246,7 @@ async def test_prometheus_reads_the_metrics_port(unused_tcp_port: int):
     assert "moesaic_test_rows" in ended.stdout
 
 
-async def test_a_metrics_port_in_use_is_one_line(collector: Collector):
+async def test_a_metrics_port_in_use_is_one_line(collector: Collector) -> None:
     port = collector.address.rpartition(":")[2]
     ended = await record({"MOESAIC_METRICS_PORT": port})
     assert ended.returncode == 1

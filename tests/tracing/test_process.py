@@ -4,6 +4,7 @@ import asyncio
 import re
 import signal
 import socket
+from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -39,7 +40,7 @@ async def test_the_process_is_healthy_until_it_is_told_to_stop() -> None:
 @pytest.mark.parametrize("taken", ["listen", "http"])
 async def test_a_port_in_use_is_told(taken: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        addresses = {"listen": "127.0.0.1:0", "http": "127.0.0.1:0"} | {
+        addresses: dict[str, Any] = {"listen": "127.0.0.1:0", "http": "127.0.0.1:0"} | {
             taken: f"127.0.0.1:{server.getsockname()[1]}"
         }
         with pytest.raises(PortInUse, match=addresses[taken]):

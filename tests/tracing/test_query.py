@@ -136,7 +136,7 @@ async def test_a_question_that_means_nothing_is_answered_as_jaeger_does(
     assert said in document["errors"][0]["msg"]
 
 
-def test_durations_are_read_as_go_writes_them():
+def test_durations_are_read_as_go_writes_them() -> None:
     assert nanos_in("1h30m", "x") == 5_400 * 1_000_000_000
     assert nanos_in("1.5s", "x") == 1_500_000_000
     assert nanos_in("20µs", "x") == nanos_in("20us", "x") == 20_000
@@ -144,7 +144,7 @@ def test_durations_are_read_as_go_writes_them():
         nanos_in("", "x")
 
 
-async def test_the_page_is_served_where_jaegers_links_lead_and_asks_no_other_host():
+async def test_the_page_is_served_where_jaegers_links_lead_and_asks_no_other_host() -> None:
     async with tracing_client() as client:
         for path in ("/", "/search", "/trace/abc"):
             async with client.session.get(f"{client.url}{path}") as response:

@@ -40,7 +40,7 @@ PARENT = set_span_in_context(
 def record_a_call(tracer: Tracer) -> None:
     """One span of a second with all that a span can have."""
     link = Link(SpanContext(OTHER_TRACE_ID, 0x5678, is_remote=True))
-    attributes = {
+    attributes: dict[str, Any] = {
         "text": "a",
         "flag": True,
         "whole": 3,
@@ -115,7 +115,7 @@ def message(*spans: Span) -> trace_service_pb2.ExportTraceServiceRequest:
     return request
 
 
-def span(number: int, **fields: object) -> Span:
+def span(number: int, **fields: Any) -> Span:
     now = time.time_ns()
     ids = {"trace_id": number.to_bytes(16, "big"), "span_id": number.to_bytes(8, "big")}
     return Span(
@@ -187,7 +187,7 @@ async def test_a_span_that_cannot_be_kept_is_counted_and_the_others_are_kept() -
 
     store = OddStore(max_traces=9, max_bytes=1 << 20)
     request = message(span(1), span(2, name="poison"), span(3))
-    response = await TraceService(store).Export(request, None)  # type: ignore[arg-type]
+    response = await TraceService(store).Export(request, None)
     assert response.partial_success.rejected_spans == 1
     assert len(store.latest_first()) == 2
 

@@ -22,17 +22,18 @@ def kept(store: SpanStore) -> list[int]:
     return sorted(trace.trace_id[0] for trace in store.latest_first())
 
 
-def test_of_too_many_traces_the_one_that_nothing_came_to_for_longest_goes():
+def test_of_too_many_traces_the_one_that_nothing_came_to_for_longest_goes() -> None:
     store = SpanStore(max_traces=2, max_bytes=1 << 20)
     for trace in (1, 2):
         assert store.add(SOURCE, ("", ""), span(trace))
     assert store.add(SOURCE, ("", ""), span(1, 2))
     assert store.add(SOURCE, ("", ""), span(3))
     assert kept(store) == [1, 3]
-    assert len(store.get(span(1).trace_id).spans) == 2
+    stored = store.get(span(1).trace_id)
+    assert stored is not None and len(stored.spans) == 2
 
 
-def test_memory_is_bounded_by_giving_up_whole_traces():
+def test_memory_is_bounded_by_giving_up_whole_traces() -> None:
     store = SpanStore(max_traces=1000, max_bytes=10_000)
     for trace in range(1, 101):
         assert store.add(SOURCE, ("", ""), span(trace, name="x" * 500))
@@ -42,11 +43,12 @@ def test_memory_is_bounded_by_giving_up_whole_traces():
     assert len(kept(store)) > 5
 
 
-def test_one_trace_cannot_drive_out_the_others():
+def test_one_trace_cannot_drive_out_the_others() -> None:
     store = SpanStore(max_traces=1000, max_bytes=10_000)
     assert store.add(SOURCE, ("", ""), span(1))
     taken = [store.add(SOURCE, ("", ""), span(2, number, "x" * 500)) for number in range(1, 50)]
     assert taken[0]
     assert not taken[-1]
     assert kept(store) == [1, 2]
-    assert store.get(span(2).trace_id).num_bytes <= 2_500
+    stored = store.get(span(2).trace_id)
+    assert stored is not None and stored.num_bytes <= 2_500

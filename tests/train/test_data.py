@@ -3,6 +3,7 @@ its promises.
 """
 
 import re
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
@@ -47,7 +48,7 @@ def test_any_text_survives_the_tokenizer() -> None:
     assert len(tokenizer.encode("2026").ids) == 4
 
 
-def test_the_chat_template_ends_with_the_assistants_turn(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_chat_template_ends_with_the_assistants_turn(tmp_path: Path) -> None:
     tokenizer: Tokenizer = train_tokenizer(written(5), vocabulary=400)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     wrapped = wrap_tokenizer(tmp_path / "tokenizer.json")

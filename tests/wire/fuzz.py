@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from moesaic.v1 import expert_pb2
+from moesaic.v1 import common_pb2, expert_pb2
 from services.wire import native
 
 BATCH = 1000  # messages between two looks at the clock
@@ -23,7 +23,7 @@ def frame(draw: random.Random) -> bytes:
     message = expert_pb2.Frame(
         frame_id=draw.getrandbits(64),
         layer=draw.getrandbits(draw.choice((3, 32))),
-        dtype=draw.randrange(4),
+        dtype=draw.choice(common_pb2.ElementType.values()),
         num_rows=draw.getrandbits(draw.choice((3, 32))),
         pair_rows=draw.randbytes(4 * num_pairs),
         pair_experts=draw.randbytes(4 * num_pairs),
@@ -89,7 +89,9 @@ def check(seed: int) -> None:
         whole = expert_pb2.DispatchResponse.FromString(response)
         assert answer[0] == whole.granted_pairs
         assert (answer[1] is not None) == whole.HasField("reply")
-        assert answer[1] is None or answer[1][:2] == (whole.reply.frame_id, whole.reply.rows)
+        if answer[1] is not None:
+            assert answer[1][0] == whole.reply.frame_id
+            assert bytes(answer[1][1]) == whole.reply.rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -211,7 +211,7 @@ def test_a_reply_with_an_altered_failure_is_one_with_an_error(
     response = expert_pb2.DispatchResponse.FromString(data)
     failure = draw.draw(st.sampled_from(response.reply.failures))
     if field == "reason":
-        failure.reason ^= 1 << draw.draw(st.integers(0, 30))
+        failure.reason ^= 1 << draw.draw(st.integers(0, 30))  # type: ignore[assignment]
     else:
         failure.pairs[draw.draw(st.integers(0, len(failure.pairs) - 1))] ^= 1 << draw.draw(
             st.integers(0, 31)
@@ -228,7 +228,7 @@ def test_a_wrong_checksum_alone_is_noticed_too(data: bytes, draw: st.DataObject)
 
 
 def test_a_frame_whose_alteration_breaks_the_contract_too_is_lost_and_not_invalid() -> None:
-    message = expert_pb2.Frame(frame_id=7, dtype=99, pair_experts=bytes(8), checksum=1)
+    message = expert_pb2.Frame(frame_id=7, dtype=99, pair_experts=bytes(8), checksum=1)  # type: ignore[arg-type]
     with pytest.raises(
         BadFrame, match="checksum is 0x00000001, but that of the bytes received is 0x"
     ) as refused:
@@ -243,7 +243,7 @@ def test_a_frame_whose_alteration_breaks_the_contract_too_is_lost_and_not_invali
 
 
 def test_a_right_checksum_makes_no_bad_frame_good() -> None:
-    frame = expert_pb2.Frame(frame_id=7, dtype=99)
+    frame = expert_pb2.Frame(frame_id=7, dtype=99)  # type: ignore[arg-type]
     frame.checksum = zlib.crc32(frame_words(frame))
     with pytest.raises(BadFrame, match="dtype is 99") as refused:
         decode_request(expert_pb2.DispatchRequest(frame=frame).SerializeToString())

@@ -3,6 +3,7 @@ broken.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,7 +208,12 @@ def test_of_a_frame_and_a_cancel_the_last_one_holds(
 @given(st.lists(UINT64, max_size=5))
 def test_a_cancel_survives_the_way(requests: list[int]) -> None:
     data = encode_cancel(requests)
-    assert data == expert_pb2.DispatchRequest(cancel={"requests": requests}).SerializeToString()
+    assert (
+        data
+        == expert_pb2.DispatchRequest(
+            cancel=expert_pb2.CancelRequests(requests=requests)
+        ).SerializeToString()
+    )
     assert decode_request(data) == Cancel(tuple(requests))
 
 
@@ -241,11 +247,14 @@ def test_a_reply_is_the_same_message_both_ways(
     message = expert_pb2.DispatchResponse(
         reply=expert_pb2.FrameReply(
             frame_id=frame_id,
-            failures=[{"reason": failure.reason, "pairs": failure.pairs} for failure in failures],
+            failures=[
+                expert_pb2.PairFailure(reason=failure.reason, pairs=failure.pairs)
+                for failure in failures
+            ],
             error=None
             if error is None
-            else {"status_code": error.status_code, "message": error.message},
-            timings=None if timings is None else timings._asdict(),
+            else expert_pb2.FrameError(status_code=error.status_code, message=error.message),
+            timings=None if timings is None else expert_pb2.ServerTimings(**timings._asdict()),
             batch_frames=batch_frames,
             rows=b"" if rows is None else raw(rows),
         ),
@@ -289,7 +298,10 @@ def test_a_broken_reply_is_refused_exactly_where_the_generated_class_refuses_it(
     raw_rows: bytes, nanos: int, data: st.DataObject
 ) -> None:
     reply = expert_pb2.FrameReply(
-        frame_id=300, timings={"queue_nanos": nanos}, batch_frames=2, rows=raw_rows
+        frame_id=300,
+        timings=expert_pb2.ServerTimings(queue_nanos=nanos),
+        batch_frames=2,
+        rows=raw_rows,
     )
     message = expert_pb2.DispatchResponse(reply=reply, granted_pairs=300).SerializeToString()
     broken = bytearray(message[: data.draw(st.integers(0, len(message)))])
@@ -365,7 +377,7 @@ def assert_read_as(message: expert_pb2.DispatchRequest, data: bytes) -> None:
     ],
 )
 def test_a_frame_that_can_be_answered_is_refused_with_its_id(
-    fields: dict[str, object], named: str
+    fields: dict[str, Any], named: str
 ) -> None:
     message = expert_pb2.Frame(
         **{"frame_id": 7, "dtype": common_pb2.ELEMENT_TYPE_FLOAT32, **fields}

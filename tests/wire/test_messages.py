@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,7 +123,9 @@ def test_each_field_that_the_proto_gives_a_reply_is_known(field: FieldDescriptor
 
 @pytest.mark.parametrize("field", TIMINGS, ids=lambda field: field.name)
 def test_each_timing_is_known(field: FieldDescriptor) -> None:
-    assert_response_read(response_of(expert_pb2.FrameReply(timings={field.name: 7})))
+    assert_response_read(
+        response_of(expert_pb2.FrameReply(timings=expert_pb2.ServerTimings(**{field.name: 7})))
+    )
 
 
 def test_the_proto_has_no_other_field_around_a_frame_or_a_reply() -> None:
@@ -314,7 +317,7 @@ def test_a_checksum_is_zlib_s_whatever_the_length_and_wherever_it_begins(
     assert native.decode_response(message[:-1] + bytes([message[-1] ^ 1])) is None
 
 
-def frame_with(**otherwise: object) -> bytes:
+def frame_with(**otherwise: Any) -> bytes:
     fields: dict[str, object] = {
         "rows": ROWS,
         "row_indices": None,
@@ -332,7 +335,7 @@ def frame_with(**otherwise: object) -> bytes:
     return native.encode_frame(**(fields | otherwise))  # type: ignore[arg-type]
 
 
-def reply_with(**otherwise: object) -> bytes:
+def reply_with(**otherwise: Any) -> bytes:
     fields: dict[str, object] = {
         "rows": None,
         "frame_id": 0,

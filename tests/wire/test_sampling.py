@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 
 from moesaic.v1 import common_pb2, generation_pb2, router_pb2
 from services.cli.bench.settings import BenchSettings
@@ -118,12 +120,17 @@ def test_every_parameter_is_a_flag_with_its_limits(name: str) -> None:
     allowed = PARAMETERS[name].allowed
     for value in (allowed.most, getattr(UNLIKE_THE_DEFAULT, name)):
         request = generation_pb2.GenerateRequest()
-        say_sampling(request, GenerateSettings(prompt="Once", **{name: value}))
-        assert request.sampling == common_pb2.SamplingParameters(**{name: value})
-    for settings, required in ((GenerateSettings, {"prompt": "Once"}), (BenchSettings, {})):
+        stated: dict[str, Any] = {name: value}
+        say_sampling(request, GenerateSettings(prompt="Once", **stated))
+        assert request.sampling == common_pb2.SamplingParameters(**stated)
+    commands: list[tuple[type[BaseSettings], dict[str, Any]]] = [
+        (GenerateSettings, {"prompt": "Once"}),
+        (BenchSettings, {}),
+    ]
+    for settings, required in commands:
         for wrong in (*outside(name), -1, allowed.most * 2):
             with pytest.raises(ValidationError, match=name):
-                settings(**required, **{name: wrong})
+                settings(**required | {name: wrong})
 
 
 def test_the_documented_parameters_are_those_of_the_table() -> None:

@@ -16,13 +16,13 @@ class ClientLag:
 
     def __init__(self) -> None:
         self.late_seconds: list[float] = []
-        self._began_nanos = self._ended_nanos = time.monotonic_ns()
+        self.began_nanos = self.ended_nanos = time.monotonic_ns()
         self._cpu_nanos = time.process_time_ns()
 
     @property
     def seconds(self) -> float:
         """How long it was watched."""
-        return (self._ended_nanos - self._began_nanos) / NANOS_PER_SECOND
+        return (self.ended_nanos - self.began_nanos) / NANOS_PER_SECOND
 
     @property
     def late_share(self) -> float:
@@ -36,7 +36,7 @@ class ClientLag:
 
     def end(self) -> None:
         """Stop the clocks; to be called once."""
-        self._ended_nanos = time.monotonic_ns()
+        self.ended_nanos = time.monotonic_ns()
         self._cpu_nanos = time.process_time_ns() - self._cpu_nanos
 
     async def watch(self) -> None:

@@ -26,26 +26,16 @@ class LoadRun:
         self.samples: list[Sample] = []
         self.lag = ClientLag()
         self.began_nanos = time.monotonic_ns()
+        self.ended_nanos: int | None = None
+        self.num_ended = 0  # requests that were completed or failed
+        self.num_failed = 0
         self._first_number = first_number
-        self._num_ended = 0
-        self._num_failed = 0
-        self._ended_nanos: int | None = None
 
     @property
     def seconds(self) -> float:
         """From its beginning to its end, or until now."""
-        ended_nanos = time.monotonic_ns() if self._ended_nanos is None else self._ended_nanos
+        ended_nanos = time.monotonic_ns() if self.ended_nanos is None else self.ended_nanos
         return (ended_nanos - self.began_nanos) / NANOS_PER_SECOND
-
-    @property
-    def num_ended(self) -> int:
-        """Requests that were completed or failed."""
-        return self._num_ended
-
-    @property
-    def num_failed(self) -> int:
-        """Those that failed."""
-        return self._num_failed
 
     async def run(self, send: Send) -> None:
         """Send the requests until the bounds are reached and wait for the last answers.
@@ -63,7 +53,7 @@ class LoadRun:
                     await self._open(self.load, send)
                 watching.cancel()
         finally:
-            self._ended_nanos = self._last_nanos()
+            self.ended_nanos = self._last_nanos()
             self.lag.end()
 
     async def _closed(self, load: ClosedLoop, send: Send) -> None:
@@ -99,8 +89,8 @@ class LoadRun:
         sample = Sample(number, due_nanos, time.monotonic_ns())
         self.samples.append(sample)
         await send(sample)
-        self._num_ended += 1
-        self._num_failed += sample.failure is not None
+        self.num_ended += 1
+        self.num_failed += sample.failure is not None
         return sample
 
     def _last_nanos(self) -> int:

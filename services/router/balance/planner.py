@@ -29,11 +29,12 @@ class Planner:
     """Calls functions in a spawned process: one at a time, each with a deadline.
 
     The process is started when it is first needed, and anew after it died or was ended for taking
-    too long; it ends with `close`, or by itself when this process is gone.
+    too long; it ends with `close`, or by itself when this process is gone. A call has
+    `plan_seconds` from when it is its turn.
     """
 
     def __init__(self, plan_seconds: float = PLAN_SECONDS) -> None:
-        self._plan_seconds = plan_seconds
+        self.plan_seconds = plan_seconds
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._num_waiting = 0
@@ -73,11 +74,11 @@ class Planner:
     async def _run(self, message: bytes) -> object:
         is_answered = False
         try:
-            async with asyncio.timeout(self._plan_seconds):
+            async with asyncio.timeout(self.plan_seconds):
                 result = await self._exchange(message)
             is_answered = True
         except TimeoutError:
-            raise DeadlinePassed(f"planning took more than {self._plan_seconds:g} s") from None
+            raise DeadlinePassed(f"planning took more than {self.plan_seconds:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError):
             raise Unavailable(
                 "the planning process died; it is started anew with the next plan"

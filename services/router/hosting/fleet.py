@@ -55,7 +55,7 @@ class Fleet:
         self.wanted = WantedHosting(experts, coverage)
         self._place = place
         self._peers_changed = asyncio.Event()
-        self._changed = Notice()  # the placement, or what is under way
+        self.changed = Notice()  # the placement, or what is under way
         self._least_replicas = coverage if requires_coverage else 1
         self._complete = asyncio.Event()
         self._contents = Contents()
@@ -72,17 +72,17 @@ class Fleet:
             look_up=look_up,
         )
         self._troubles = troubles = Troubles(self._peers_changed.set)
-        self.transfers = Transfers(self._changed.send, self._contents, troubles)
+        self.transfers = Transfers(self.changed.send, self._contents, troubles)
         self.survey = Survey(self.members, self.transfers, self._contents, troubles)
-        mover = Mover(self.survey, self.transfers, self.wanted, self.members.peer, self._changed)
-        self.operations = Operations(mover.carry_out, mover.check, self._changed.send)
+        mover = Mover(self.survey, self.transfers, self.wanted, self.members.peer, self.changed)
+        self.operations = Operations(mover.carry_out, mover.check, self.changed.send)
         self._keeper = Keeper(
             self.survey,
             self.transfers,
             self.operations,
             self.wanted,
             self.members,
-            self._changed,
+            self.changed,
             self._num_below,
             requires_coverage=requires_coverage,
         )
@@ -158,7 +158,7 @@ class Fleet:
                 self._contents.settle()
                 self._keeper.note_complete()
                 self._complete.set()
-            self._changed.send()
+            self.changed.send()
             await self._peers_changed.wait()
 
     async def _until_all_are_live(self, deadline: float, wait_seconds: float) -> None:

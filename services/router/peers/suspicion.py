@@ -32,15 +32,23 @@ class Suspicion:
     """
 
     def __init__(
-        self, address: str, deadline: FrameDeadline, on_change: Callable[[], None]
+        self,
+        address: str,
+        deadline: FrameDeadline,
+        on_change: Callable[[], None],
+        *,
+        probe_seconds: float = PROBE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.is_suspect = False
         self._address = address
         self._deadline = deadline
         self._on_change = on_change
+        self._probe_seconds = probe_seconds
+        self._clock = clock
         self._raised = asyncio.Event()
         self._ended = asyncio.Event()
-        self._began = 0.0  # seconds of the monotonic clock
+        self._began = 0.0  # seconds of the clock
         self._hollow_pause = 0.0  # seconds; grows with doubts in a row that only a probe ended
         self._may_grow = False
 
@@ -48,7 +56,7 @@ class Suspicion:
         """A frame's deadline passed."""
         if self.is_suspect:
             return
-        self.is_suspect, self._may_grow, self._began = True, True, time.monotonic()
+        self.is_suspect, self._may_grow, self._began = True, True, self._clock()
         logger.warning("expert service %s is suspect and avoided: %s", self._address, reason)
         self._ended.clear()
         self._raised.set()
@@ -61,7 +69,7 @@ class Suspicion:
             # One reply tells enough: those behind it of a service that was stopped come when it is
             # trusted again.
             self._may_grow = False
-            if not self.is_suspect or time.monotonic() - self._began < SLOW_SECONDS:
+            if not self.is_suspect or self._clock() - self._began < SLOW_SECONDS:
                 self._deadline.grow()
         if self.is_suspect:
             self._end()
@@ -83,18 +91,18 @@ class Suspicion:
             await self._until_answered(ask)
             if not await self._ended_within(self._hollow_pause):
                 self._hollow_pause = min(
-                    MAX_HOLLOW_SECONDS, 2 * self._hollow_pause or PROBE_SECONDS
+                    MAX_HOLLOW_SECONDS, 2 * self._hollow_pause or self._probe_seconds
                 )
                 self._end()
 
     async def _until_answered(self, ask: Callable[[float], Awaitable[None]]) -> None:
-        timeout = PROBE_SECONDS
+        timeout = self._probe_seconds
         while self.is_suspect:
-            asked = time.monotonic()
+            asked = self._clock()
             try:
                 await ask(timeout)
             except ServingError:
-                if await self._ended_within(timeout - (time.monotonic() - asked)):
+                if await self._ended_within(timeout - (self._clock() - asked)):
                     return
                 timeout = min(MAX_PROBE_SECONDS, 2 * timeout)
             else:
@@ -111,7 +119,7 @@ class Suspicion:
 
     def _end(self) -> None:
         self.is_suspect = False
-        seconds = time.monotonic() - self._began
+        seconds = self._clock() - self._began
         logger.info("expert service %s answers again, after %.2f s", self._address, seconds)
         self._raised.clear()
         self._ended.set()

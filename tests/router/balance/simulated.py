@@ -18,9 +18,10 @@ from services.router.planning.moves import next_changes
 from services.router.planning.target_check import check_target
 from services.router.planning.targets import even_target
 from services.router.settings import RouterSettings
+from services.wire.expert_key import ExpertKey
 
 NUM_LAYERS, NUM_EXPERTS, NUM_PAIRS = 2, 16, 32
-EXPERTS = [(layer, expert) for layer in range(NUM_LAYERS) for expert in range(NUM_EXPERTS)]
+EXPERTS = [ExpertKey(layer, expert) for layer in range(NUM_LAYERS) for expert in range(NUM_EXPERTS)]
 STEPS, LOOK_SECONDS = 64, 10.0
 
 

@@ -20,6 +20,7 @@ from services.router.planning.balanced import Balanced
 from services.router.planning.eplb import Eplb
 from services.router.settings import RouterSettings
 from services.wire.errors import BadState, InvalidRequest
+from services.wire.expert_key import ExpertKey
 from tests.router.balance.simulated import Inline
 from tests.router.hosting.local_fleet import LocalExperts, LocalFleet, running_fleet, several
 from tests.router.hosting.test_mover import watched
@@ -58,7 +59,7 @@ class Balancing:
                     pass
 
 
-def replicas(experts: LocalExperts) -> Counter[tuple[int, int]]:
+def replicas(experts: LocalExperts) -> Counter[ExpertKey]:
     return Counter(key for address in experts.parts for key in experts.hosted(address))
 
 
@@ -73,7 +74,7 @@ async def test_experts_follow_the_load_by_themselves_and_what_came_of_it_is_told
         balancing = Balancing(fleet, planner)
         balancing.route(3)
         await balancing.look()
-        assert all(replicas(experts)[layer, 3] > 1 for layer in range(3))
+        assert all(replicas(experts)[ExpertKey(layer, 3)] > 1 for layer in range(3))
         assert balancing.balancer.hottest_expert_replicas > 1
         (outcome,) = balancing.balancer.outcomes
         assert (outcome.achieved_gain, outcome.num_moves > 0) == (None, True)
@@ -110,7 +111,7 @@ async def test_of_two_planners_one_loses_and_plans_again_and_no_expert_is_lost(
                     await asyncio.gather(*(balancing.look() for balancing in both))
                 for balancing in both:
                     balancing.balancer.num_plans["too_little"] = 0
-                assert all(replicas(experts)[layer, hot] > 1 for layer in range(3))
+                assert all(replicas(experts)[ExpertKey(layer, hot)] > 1 for layer in range(3))
         assert lost == []
         assert sum(balancing.balancer.num_plans["failed"] for balancing in both) > 0
         assert all(experts.num_taken(address) <= 12 for address in addresses)

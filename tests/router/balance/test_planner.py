@@ -19,9 +19,10 @@ from services.router.planning.goals import WantedHosting
 from services.router.planning.host import Host
 from services.router.planning.plan import plan
 from services.wire.errors import DeadlinePassed, Overloaded, Unavailable
+from services.wire.expert_key import ExpertKey
 
 ROOT = Path(__file__).parents[3]
-EXPERTS = [(0, expert) for expert in range(4)]
+EXPERTS = [ExpertKey(0, expert) for expert in range(4)]
 
 
 @pytest.fixture
@@ -64,10 +65,10 @@ async def test_what_a_function_returns_and_refuses_comes_back(planner: Planner) 
 
 async def test_one_that_hangs_or_dies_is_started_anew(planner: Planner) -> None:
     pids = [await planner.run(os.getpid)]
-    planner._plan_seconds, patience = 0.1, planner._plan_seconds
+    planner.plan_seconds, patience = 0.1, planner.plan_seconds
     with pytest.raises(DeadlinePassed, match="planning took more than"):
         await planner.run(time.sleep, 1000)
-    planner._plan_seconds = patience
+    planner.plan_seconds = patience
     pids.append(await planner.run(os.getpid))
     with pytest.raises(Unavailable, match="the planning process died"):
         await planner.run(os._exit, 1)

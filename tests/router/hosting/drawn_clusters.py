@@ -18,10 +18,22 @@ def clusters(draw: st.DrawFn, experts: Sequence[ExpertKey]) -> list[Host]:
         first, second = sorted(
             draw(st.tuples(*[st.integers(max(0, len(keys) - 3), len(keys))] * 2))
         )
-        parts = [frozenset(part) for part in (keys[:first], keys[first:second], keys[second:])]
+        hosted, loading, retiring = (
+            frozenset(part) for part in (keys[:first], keys[first:second], keys[second:])
+        )
         takes, is_draining = (
             draw(st.sampled_from([True, True, False])),
             draw(st.sampled_from([False, False, True])),
         )
-        hosts.append(Host(f"{index}", num_slots, *parts, is_draining=is_draining, takes=takes))
+        hosts.append(
+            Host(
+                f"{index}",
+                num_slots,
+                hosted,
+                loading,
+                retiring,
+                is_draining=is_draining,
+                takes=takes,
+            )
+        )
     return hosts

@@ -43,7 +43,11 @@ class LocalExperts:
         """Start one with memory for so many experts, unset for plenty; its address."""
         if num_slots is not None:
             settings["expert_memory"] = num_slots * self._slot_bytes
-        fields = {"listen": listen, "model": self._model, "drain_seconds": 0} | settings
+        fields: dict[str, Any] = {
+            "listen": listen,
+            "model": self._model,
+            "drain_seconds": 0,
+        } | settings
         wanted = ExpertSettings(**fields)
         started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         stop = asyncio.Event()
@@ -58,7 +62,7 @@ class LocalExperts:
 
         task = asyncio.create_task(life())
         async with asyncio.timeout(SECONDS):
-            await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, started), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
         address = started.result()
@@ -78,7 +82,7 @@ class LocalExperts:
     def hosted(self, address: str) -> Keys:
         """What is ready on one, as it says itself."""
         return frozenset(
-            (key.layer, key.expert)
+            ExpertKey(key.layer, key.expert)
             for key, hosted in self.parts[address].hosting.snapshot().experts
             if hosted.state is ExpertState.READY
         )
@@ -94,11 +98,16 @@ class LocalFleet:
     def __init__(self, checkpoint: Checkpoint, targets: Sequence[str], **wanted: Any) -> None:
         self.placement = Placement()
         self.num_placements = 0
+        fields: dict[str, Any] = {
+            "num_lanes": 1,
+            "frame_floor_seconds": 1.0,
+            "place": self._place,
+        }
         self.fleet = Fleet(
             checkpoint,
             targets,
             expected_of(checkpoint),
-            **({"num_lanes": 1, "frame_floor_seconds": 1.0, "place": self._place} | wanted),
+            **fields | wanted,
         )
 
     def _place(self, placement: Placement) -> None:
@@ -109,7 +118,7 @@ class LocalFleet:
         """Return once `holds()` does; looked at whenever something has changed."""
         async with asyncio.timeout(SECONDS):
             while not holds():
-                await self.fleet._changed.wait()
+                await self.fleet.changed.wait()
 
     async def change(
         self, goal: Goal, name: str = "", *, force: bool = False

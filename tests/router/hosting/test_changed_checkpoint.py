@@ -5,6 +5,7 @@ what it has.
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from services.router.hosting import transfers as transfers_module
 from services.router.hosting import troubles as troubles_module
 from services.router.planning.goals import Even, Stated
 from services.wire.errors import BadState
+from services.wire.expert_key import ExpertKey
 from tests.checkpoints import save_tiny
 from tests.damage import altered
 from tests.router.hosting.local_fleet import (
@@ -25,7 +27,7 @@ from tests.router.hosting.local_fleet import (
     several,
 )
 
-ALL = frozenset((layer, expert) for layer in range(3) for expert in range(8))
+ALL = frozenset(ExpertKey(layer, expert) for layer in range(3) for expert in range(8))
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +86,7 @@ async def until_refused(fleet: LocalFleet, address: str) -> None:
     await fleet.until(is_refused)
 
 
-async def started_again(
-    experts: LocalExperts, address: str, model: Path, **settings: object
-) -> None:
+async def started_again(experts: LocalExperts, address: str, model: Path, **settings: Any) -> None:
     await experts.stop(address)
     assert await experts.start(listen=address, model=model, **settings) == address
 
@@ -133,13 +133,11 @@ async def test_a_service_that_would_load_other_weights_is_left_without(
         await started_again(experts, other, changed)
         await until_refused(fleet, other)  # it is new, and to be given its share
         assert num_ready(fleet) == {good: 24, other: 0}
-        peer = fleet.fleet.peers[1]
+        peer, key = fleet.fleet.peers[1], ExpertKey(0, 0)
         with pytest.raises(
             BadState, match=r"changed has changed: expert 0 of layer 0 is not what it was when the"
         ):
-            await peer.load(
-                [(0, 0)], lambda *_: None, known={(0, 0): checkpoint.content_hash(0, 0)}
-            )
+            await peer.load([key], lambda *_: None, known={key: checkpoint.content_hash(*key)})
         assert experts.num_taken(other) == 0
 
 

@@ -36,7 +36,7 @@ class Placements:
 @asynccontextmanager
 async def running(
     checkpoint: Checkpoint, *addresses: str
-) -> AsyncIterator[tuple[Fleet, Placements, asyncio.Task]]:
+) -> AsyncIterator[tuple[Fleet, Placements, asyncio.Task[None]]]:
     placements = Placements()
     made = Fleet(
         checkpoint,

@@ -18,6 +18,7 @@ from services.router.hosting.survey import Survey
 from services.router.planning.goals import Stated
 from services.router.planning.host import Host
 from services.wire.errors import BadState
+from services.wire.expert_key import ExpertKey
 from tests.router.hosting.local_fleet import (
     LocalExperts,
     LocalFleet,
@@ -27,7 +28,7 @@ from tests.router.hosting.local_fleet import (
 )
 
 NUM_EXPERTS = 24
-ALL = {(layer, expert) for layer in range(3) for expert in range(8)}
+ALL = frozenset(ExpertKey(layer, expert) for layer in range(3) for expert in range(8))
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_module, "RETRY_SECONDS", 0.01)
 
 
-def replicas(experts: LocalExperts) -> Counter[tuple[int, int]]:
+def replicas(experts: LocalExperts) -> Counter[ExpertKey]:
     return Counter(key for address in experts.parts for key in experts.hosted(address))
 
 
@@ -246,7 +247,7 @@ async def test_replicas_beyond_the_coverage_make_room_for_what_a_lost_service_ho
         running_fleet(checkpoint, addresses) as fleet,
     ):
         first, second, third = addresses
-        same = frozenset((layer, expert) for layer in range(3) for expert in range(5))
+        same = frozenset(ExpertKey(layer, expert) for layer in range(3) for expert in range(5))
         await fleet.change(Stated({first: ALL - same, second: same, third: same}))
         await experts.stop(first)
         await fleet.until(

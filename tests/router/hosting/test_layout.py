@@ -9,6 +9,7 @@ import pytest
 from services.router.dispatch.shares import NOBODY
 from services.router.hosting.contents import Contents
 from services.router.hosting.layout import HostingLayout, LaidOut
+from services.wire.expert_key import ExpertKey
 
 LAYERS, NUM_EXPERTS = (1, 3), 4
 
@@ -135,6 +136,6 @@ def test_what_is_settled_is_what_services_are_asked_for(
 ) -> None:
     first = Peer("a:1").host((1, 0))
     lay_out(layout, first)
-    assert contents.known((1, 0)) == b""
+    assert contents.known(ExpertKey(1, 0)) == b""
     contents.settle()
-    assert (contents.known((1, 0)), contents.known((1, 1))) == (b"same", b"")
+    assert (contents.known(ExpertKey(1, 0)), contents.known(ExpertKey(1, 1))) == (b"same", b"")

@@ -23,14 +23,15 @@ from services.wire.errors import (
     Overloaded,
     ServingError,
 )
+from services.wire.expert_key import ExpertKey
 from tests.router.hosting.local_fleet import Keys, LocalExperts, running_fleet, several
 
-EVERY: Keys = frozenset((layer, expert) for layer in range(3) for expert in range(8))
+EVERY: Keys = frozenset(ExpertKey(layer, expert) for layer in range(3) for expert in range(8))
 
 
 def half(parity: int) -> Keys:
     """Every other expert of each layer."""
-    return frozenset((layer, expert) for layer, expert in EVERY if expert % 2 == parity)
+    return frozenset(ExpertKey(layer, expert) for layer, expert in EVERY if expert % 2 == parity)
 
 
 @asynccontextmanager
@@ -142,7 +143,7 @@ async def test_an_expert_that_the_model_does_not_have_is_refused(
 ) -> None:
     async with several(model, 1) as (_, (one,)), running_fleet(checkpoint, [one]) as fleet:
         with pytest.raises(NotFound, match="expert 8 of layer 0"):
-            await fleet.change(Stated({one: EVERY | {(0, 8)}}))
+            await fleet.change(Stated({one: EVERY | {ExpertKey(0, 8)}}))
 
 
 async def test_less_than_the_coverage_is_refused_unless_forced(

@@ -14,7 +14,7 @@ from services.router.planning.targets import Target
 from services.wire.errors import BadState, Overloaded, ServingError
 from services.wire.expert_key import ExpertKey
 
-A, B, C = (0, 0), (0, 1), (0, 2)
+A, B, C = ExpertKey(0, 0), ExpertKey(0, 1), ExpertKey(0, 2)
 
 
 class Cluster:
@@ -70,7 +70,9 @@ def ways(draw: st.DrawFn) -> tuple[list[Host], Target]:
     names = [str(index) for index in range(num_hosts)]
     num_draining = draw(st.integers(0, min(1, num_hosts - 2)))
     staying = names[num_draining:]
-    experts = [(layer, expert) for layer in range(2) for expert in range(draw(st.integers(1, 6)))]
+    experts = [
+        ExpertKey(layer, expert) for layer in range(2) for expert in range(draw(st.integers(1, 6)))
+    ]
     some = st.sets(st.sampled_from(names), min_size=1, max_size=3)
     current = {key: draw(some) for key in experts}
     target = {
@@ -96,7 +98,7 @@ def tight_ways(draw: st.DrawFn) -> tuple[list[Host], Target]:
     """Experts that change places, with one slot to spare in all; a second replica may be in it."""
     num_slots = draw(st.lists(st.integers(1, 2), min_size=2, max_size=5))
     places = [str(index) for index, count in enumerate(num_slots) for _ in range(count)]
-    experts = [(0, expert) for expert in range(len(places) - 1)]
+    experts = [ExpertKey(0, expert) for expert in range(len(places) - 1)]
     current = draw(st.permutations([*experts, draw(st.sampled_from([*experts, None]))]))
     wanted = draw(st.permutations([*experts, None]))
     hosted, target = (
@@ -190,7 +192,7 @@ def test_an_expert_that_is_retiring_where_it_is_wanted_is_waited_for() -> None:
 
 
 def test_a_batch_is_bounded() -> None:
-    experts = {(0, expert) for expert in range(10)}
+    experts = {ExpertKey(0, expert) for expert in range(10)}
     changes = next_changes(
         [Host("a", 20, experts), Host("b", 20)], {"a": experts, "b": experts}, max_batch=4
     )

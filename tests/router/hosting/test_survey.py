@@ -14,6 +14,7 @@ from services.router.hosting.transfers import Transfers
 from services.router.hosting.troubles import TROUBLE_SECONDS, Troubles
 from services.router.planning.targets import missing_replicas
 from services.wire.errors import BadState, ServingError
+from services.wire.expert_key import ExpertKey
 
 READY, LOADING, RETIRING = (
     expert_pb2.EXPERT_STATE_READY,
@@ -40,14 +41,14 @@ class Peer:
             instance="first", generation=1, free_memory_bytes=45
         )
     )
-    hashes: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    hashes: dict[ExpertKey, bytes] = field(default_factory=dict)
 
     @property
     def is_usable(self) -> bool:
         return self.is_live and not self.is_suspect
 
     @property
-    def content_hashes(self) -> dict[tuple[int, int], bytes]:
+    def content_hashes(self) -> dict[ExpertKey, bytes]:
         return self.hashes
 
     def host(self, state: int, *experts: tuple[int, int]) -> "Peer":
@@ -117,7 +118,7 @@ def test_a_service_that_claims_more_memory_than_there_are_numbers_for_is_planned
 ) -> None:
     peer.hosting.free_memory_bytes = (1 << 64) - 1
     peer.description.expert_bytes[:] = [1, 1]
-    experts = [(layer, expert) for layer in range(2) for expert in range(8)]
+    experts = [ExpertKey(layer, expert) for layer in range(2) for expert in range(8)]
     assert missing_replicas(experts, survey.hosts(), 1).loads == {"a:1": experts}
 
 
@@ -126,7 +127,7 @@ async def test_what_is_under_way_counts_before_the_service_shows_it(
 ) -> None:
     peer.host(READY, (0, 0))
     async with asyncio.TaskGroup() as tasks:
-        task = transfers.load(tasks, peer, [(0, 0), (0, 1)])  # type: ignore[arg-type]
+        task = transfers.load(tasks, peer, [ExpertKey(0, 0), ExpertKey(0, 1)])  # type: ignore[arg-type]
         (host,) = survey.hosts()
         assert (host.hosted, host.loading) == ({(0, 0)}, {(0, 1)})
         task.cancel()
@@ -203,7 +204,7 @@ async def test_a_load_that_fails_unforeseen_is_that_loads_failure(
 
     monkeypatch.setattr(peer, "load", failing)
     async with asyncio.TaskGroup() as tasks:
-        error = await transfers.load(tasks, peer, [(0, 0)])  # type: ignore[arg-type]
+        error = await transfers.load(tasks, peer, [ExpertKey(0, 0)])  # type: ignore[arg-type]
     assert isinstance(error, ServingError)
     assert "secret" not in str(error)
     assert transfers.is_idle()
@@ -212,10 +213,10 @@ async def test_a_load_that_fails_unforeseen_is_that_loads_failure(
 def test_what_differs_from_what_was_settled_takes_memory_and_is_not_hosted(
     peer: Peer, survey: Survey, contents: Contents
 ) -> None:
-    contents.claim(Peer("a:1", hashes={(0, 0): b"one", (0, 1): b"two"}))  # type: ignore[arg-type]
+    contents.claim(Peer("a:1", hashes={ExpertKey(0, 0): b"one", ExpertKey(0, 1): b"two"}))
     contents.settle()
     peer.host(READY, (0, 0), (0, 1))
-    peer.hashes = {(0, 0): b"one", (0, 1): b"other"}
+    peer.hashes = {ExpertKey(0, 0): b"one", ExpertKey(0, 1): b"other"}
     (host,) = survey.hosts()
     assert (host.hosted, host.refused, host.num_free) == ({(0, 0)}, {(0, 1)}, 4)
     assert not host.takes

@@ -25,9 +25,9 @@ from services.wire.expert_key import ExpertKey
 from tests.router.hosting.drawn_clusters import clusters
 
 NUM_LAYERS, NUM_EXPERTS = 3, 8
-EXPERTS = [(layer, expert) for layer in range(NUM_LAYERS) for expert in range(NUM_EXPERTS)]
+EXPERTS = [ExpertKey(layer, expert) for layer in range(NUM_LAYERS) for expert in range(NUM_EXPERTS)]
 ALL = frozenset(EXPERTS)
-SMALL = ((0, 0), (0, 1))
+SMALL = (ExpertKey(0, 0), ExpertKey(0, 1))
 
 
 def in_layers(keys: set[ExpertKey] | list[ExpertKey]) -> list[int]:
@@ -235,7 +235,7 @@ def test_a_target_that_cannot_be_is_refused_even_when_forced(
         Host("b", 24),
         Host("small", 2),
         Host("leaving", 9, is_draining=True),
-        Host("other", 9, refused={(0, 0)}),
+        Host("other", 9, refused={ExpertKey(0, 0)}),
     ]
     with pytest.raises(error, match=said):
         check_target(target, EXPERTS, hosts, 1, force=force)
@@ -259,7 +259,7 @@ def test_a_reason_has_one_status_and_one_text_before_an_operation_and_during_it(
         Host("a", 24, ALL),
         Host("small", 2),
         Host("leaving", 9, is_draining=True),
-        Host("other", 9, refused={(0, 0)}),
+        Host("other", 9, refused={ExpertKey(0, 0)}),
     ]
     with pytest.raises(ServingError) as before:
         check_target(target, EXPERTS, hosts, 1)

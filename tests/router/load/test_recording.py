@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def recording() -> Recording:
     )
 
 
-def test_a_step_has_its_own_tokens(recording):
+def test_a_step_has_its_own_tokens(recording: Recording) -> None:
     assert recording.num_steps == 4
     assert [recording.step(step).shape for step in range(4)] == [
         (LAYERS, rows, TOP_K) for rows in (4, 1, 1, 2)
@@ -32,7 +33,7 @@ def test_a_step_has_its_own_tokens(recording):
     ).all()
 
 
-def test_a_cut_has_the_steps_between(recording):
+def test_a_cut_has_the_steps_between(recording: Recording) -> None:
     cut = recording.between(1, 3)
     assert cut.rows.tolist() == [1, 1]
     assert cut.is_decode.tolist() == [True, True]
@@ -40,7 +41,7 @@ def test_a_cut_has_the_steps_between(recording):
     assert cut.topic == "prose"
 
 
-def test_regrouped_the_tokens_are_the_same_but_for_what_is_left_over(recording):
+def test_regrouped_the_tokens_are_the_same_but_for_what_is_left_over(recording: Recording) -> None:
     threes = recording.regrouped(3)
     assert threes.rows.tolist() == [3, 3]
     assert (threes.experts == recording.experts[:, :6]).all()
@@ -48,7 +49,7 @@ def test_regrouped_the_tokens_are_the_same_but_for_what_is_left_over(recording):
     assert threes.is_decode.tolist() == [False, False]
 
 
-def test_counts_are_the_pairs_of_each_step_layer_and_expert(recording):
+def test_counts_are_the_pairs_of_each_step_layer_and_expert(recording: Recording) -> None:
     counts = recording.counts()
     assert counts.shape == (4, LAYERS, EXPERTS)
     for step in range(4):
@@ -58,7 +59,7 @@ def test_counts_are_the_pairs_of_each_step_layer_and_expert(recording):
     assert counts.sum() == 8 * LAYERS * TOP_K - 2
 
 
-def test_its_load_is_what_a_monitor_saw(recording):
+def test_its_load_is_what_a_monitor_saw(recording: Recording) -> None:
     monitor = LoadMonitor(LAYERS, EXPERTS, window_steps=8)
     for step in range(recording.num_steps):
         for layer, experts in enumerate(recording.step(step).reshape(LAYERS, -1)):
@@ -71,19 +72,19 @@ def test_its_load_is_what_a_monitor_saw(recording):
     assert monitor.load().active == pytest.approx(recording.load().active)
 
 
-def test_no_steps_make_no_load(recording):
+def test_no_steps_make_no_load(recording: Recording) -> None:
     with pytest.raises(ValueError, match="prose"):
         recording.between(2, 2).load()
 
 
-def test_recordings_are_joined_in_their_order(recording):
+def test_recordings_are_joined_in_their_order(recording: Recording) -> None:
     whole = joined([recording.between(0, 1), recording.between(1, 4)])
     assert (whole.experts == recording.experts).all()
     assert (whole.rows == recording.rows).all()
     assert (whole.is_decode == recording.is_decode).all()
 
 
-def test_what_is_written_is_read(recording, tmp_path: Path):
+def test_what_is_written_is_read(recording: Recording, tmp_path: Path) -> None:
     path = tmp_path / "routing"  # the name is the caller's, nothing is added to it
     recording.write(path)
     found = read_recording(path)
@@ -95,7 +96,7 @@ def test_what_is_written_is_read(recording, tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a recording", b"PK\x03\x04 cut short"])
-def test_a_file_that_is_no_recording_is_refused(content: bytes, tmp_path: Path):
+def test_a_file_that_is_no_recording_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
     path.write_bytes(content)
     with pytest.raises(InvalidRequest, match="no recording"):
@@ -103,7 +104,9 @@ def test_a_file_that_is_no_recording_is_refused(content: bytes, tmp_path: Path):
 
 
 @pytest.mark.parametrize("missing", ["format", "experts", "rows"])
-def test_arrays_that_lack_one_are_no_recording(missing: str, recording, tmp_path: Path):
+def test_arrays_that_lack_one_are_no_recording(
+    missing: str, recording: Recording, tmp_path: Path
+) -> None:
     path = tmp_path / "routing.npz"
     recording.write(path)
     with np.load(path) as file:
@@ -112,14 +115,14 @@ def test_arrays_that_lack_one_are_no_recording(missing: str, recording, tmp_path
         read_recording(path)
 
 
-def test_a_single_array_is_no_recording(tmp_path: Path):
+def test_a_single_array_is_no_recording(tmp_path: Path) -> None:
     path = tmp_path / "routing.npy"
     np.save(path, np.zeros(3))
     with pytest.raises(InvalidRequest, match="no recording"):
         read_recording(path)
 
 
-def test_another_format_is_refused_by_its_number(recording, tmp_path: Path):
+def test_another_format_is_refused_by_its_number(recording: Recording, tmp_path: Path) -> None:
     path = tmp_path / "routing.npz"
     recording.write(path)
     with np.load(path) as file:
@@ -128,7 +131,7 @@ def test_another_format_is_refused_by_its_number(recording, tmp_path: Path):
         read_recording(path)
 
 
-def test_an_absent_file_is_told_as_such(tmp_path: Path):
+def test_an_absent_file_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_recording(tmp_path / "none.npz")
 
@@ -141,7 +144,9 @@ def test_an_absent_file_is_told_as_such(tmp_path: Path):
         ({"is_decode": np.array([True])}, "takes"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(changed: dict[str, object], why: str, recording):
+def test_parts_that_do_not_fit_are_refused(
+    changed: dict[str, Any], why: str, recording: Recording
+) -> None:
     with pytest.raises(ValueError, match=why):
         Recording(
             **{

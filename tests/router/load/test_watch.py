@@ -19,7 +19,7 @@ def note_step(watch: RoutingWatch, *experts: int, is_decode: bool = True) -> Non
         watch.note(0, layer, (np.array(experts) + shift) % 4, is_decode=is_decode)
 
 
-def test_layers_are_counted_in_their_order_among_those_with_experts(watch):
+def test_layers_are_counted_in_their_order_among_those_with_experts(watch: RoutingWatch) -> None:
     note_step(watch, 0, 1)
     note_step(watch, 0, 1, 0, 2, is_decode=False)
     assert watch.monitor.load().tokens.tolist() == [[1.5, 1, 0.5, 0], [0, 1.5, 1, 0.5]]
@@ -27,13 +27,13 @@ def test_layers_are_counted_in_their_order_among_those_with_experts(watch):
     assert watch.num_steps == 2
 
 
-def test_after_a_restart_nothing_has_been_seen(watch):
+def test_after_a_restart_nothing_has_been_seen(watch: RoutingWatch) -> None:
     note_step(watch, 0, 1)
     watch.restart()
     assert watch.monitor.num_steps() == watch.num_steps == 0
 
 
-def test_one_recording_at_a_time_is_made_of_what_passes_meanwhile(watch):
+def test_one_recording_at_a_time_is_made_of_what_passes_meanwhile(watch: RoutingWatch) -> None:
     note_step(watch, 0, 1)
     recorder = watch.record(max_bytes=1000)
     with pytest.raises(Overloaded, match="recorded already"):

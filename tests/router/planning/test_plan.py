@@ -21,11 +21,12 @@ from services.router.planning.strategy import Strategy
 from services.router.planning.target_check import check_target
 from services.router.planning.targets import Target, even_target
 from services.wire.errors import BadState, Overloaded
+from services.wire.expert_key import ExpertKey
 from tests.router.hosting.drawn_clusters import clusters
 
 NUM_LAYERS, NUM_EXPERTS = 3, 8
 LAYERS = (1, 2, 5)  # those with experts need not be all
-EXPERTS = [(layer, expert) for layer in LAYERS for expert in range(NUM_EXPERTS)]
+EXPERTS = [ExpertKey(layer, expert) for layer in LAYERS for expert in range(NUM_EXPERTS)]
 STRATEGIES: list[Strategy] = [Balanced(), Balanced(least_gain=0.0), Eplb()]
 PAIRS_ALONE = (0.0, 0.0, 100.0)  # nanoseconds: fixed, for each expert, for each pair
 
@@ -63,7 +64,7 @@ def planned(load: ExpertLoad, hosts: list[Host], strategy: Strategy, coverage: i
     )
 
 
-def num_replicas(target: Target) -> Counter[tuple[int, int]]:
+def num_replicas(target: Target) -> Counter[ExpertKey]:
     return Counter(key for keys in target.values() for key in keys)
 
 
@@ -187,11 +188,11 @@ def test_moves_and_unloads_are_the_way_from_what_is_hosted_to_the_target() -> No
         made = planned(skewed(5), hosts, strategy)
         hosted = {host.address: set(host.hosted) for host in hosts}
         for move in made.moves:
-            hosted[move.target].add((move.layer, move.expert))
+            hosted[move.target].add(ExpertKey(move.layer, move.expert))
             if move.source is not None:
-                hosted[move.source].remove((move.layer, move.expert))
+                hosted[move.source].remove(ExpertKey(move.layer, move.expert))
         for unload in made.unloads:
-            hosted[unload.address].remove((unload.layer, unload.expert))
+            hosted[unload.address].remove(ExpertKey(unload.layer, unload.expert))
         assert hosted == made.target
         assert made.moves
 
@@ -294,9 +295,9 @@ def test_experts_of_a_draining_service_go_to_the_others() -> None:
     hosts[0] = replace(hosts[0], is_draining=True)
     made = planned(skewed(3), hosts, Balanced())
     assert made.target["host0"] == set()
-    assert {(move.layer, move.expert) for move in made.moves if move.source == "host0"} == hosts[
-        0
-    ].hosted
+    assert {
+        ExpertKey(move.layer, move.expert) for move in made.moves if move.source == "host0"
+    } == hosts[0].hosted
 
 
 def test_experts_that_do_not_fit_are_refused() -> None:

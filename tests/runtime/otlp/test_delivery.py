@@ -134,7 +134,7 @@ async def deliver(destination: ExportTarget, *messages: bytes) -> list[bool]:
     def deliver_all() -> list[bool]:
         delivery = Delivery(destination)
         try:
-            return [delivery.deliver(lambda message=message: message) for message in messages]
+            return [delivery.deliver(partial(bytes, message)) for message in messages]
         finally:
             delivery.close()
 
@@ -147,7 +147,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 async def test_a_message_arrives_with_its_headers(
     collector: Collector, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     destination = replace(collector.destination, headers=(("authorization", "Basic YWI6Yw=="),))
     assert await deliver(destination, b"one", b"two") == [True, True]
     assert collector.messages == [b"one", b"two"]
@@ -156,7 +156,9 @@ async def test_a_message_arrives_with_its_headers(
     assert lines(caplog) == []
 
 
-async def test_by_http_a_message_says_what_it_is_and_may_be_compressed(http_collector: Collector):
+async def test_by_http_a_message_says_what_it_is_and_may_be_compressed(
+    http_collector: Collector,
+) -> None:
     message = b"x" * 1000
     assert await deliver(replace(http_collector.destination, is_compressed=True), message) == [True]
     (received,) = http_collector.messages
@@ -165,7 +167,7 @@ async def test_by_http_a_message_says_what_it_is_and_may_be_compressed(http_coll
     assert http_collector.headers["content-encoding"] == "gzip"
 
 
-async def test_by_grpc_a_message_may_be_compressed(grpc_collector: Collector):
+async def test_by_grpc_a_message_may_be_compressed(grpc_collector: Collector) -> None:
     assert await deliver(replace(grpc_collector.destination, is_compressed=True), b"x" * 1000) == [
         True
     ]
@@ -174,7 +176,7 @@ async def test_by_grpc_a_message_may_be_compressed(grpc_collector: Collector):
 
 async def test_no_proxy_comes_between_this_machine_and_itself(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     for name in PROXIES:
         monkeypatch.setenv(name, NOBODY)
     assert await deliver(collector.destination, b"one") == [True]
@@ -182,7 +184,7 @@ async def test_no_proxy_comes_between_this_machine_and_itself(
 
 async def test_a_proxy_is_used_for_a_collector_elsewhere(
     http_collector: Collector, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     port = http_collector.destination.endpoint.target.split(":")[2].partition("/")[0]
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
     endpoint = http_endpoint("http://collector.invalid:4318", "v1/traces")
@@ -192,7 +194,7 @@ async def test_a_proxy_is_used_for_a_collector_elsewhere(
 
 async def test_what_may_pass_is_tried_again(
     grpc_collector: Collector, http_collector: Collector, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     grpc_collector.failures, http_collector.failures = [grpc.StatusCode.UNAVAILABLE], [503]
     for collector in (grpc_collector, http_collector):
         assert await deliver(collector.destination, b"one") == [True]
@@ -203,7 +205,7 @@ async def test_what_may_pass_is_tried_again(
 @pytest.mark.parametrize("status", [404, 400, 301, 307])
 async def test_by_http_what_will_never_be_taken_is_lost_and_said_once_until_it_is_taken(
     http_collector: Collector, caplog: pytest.LogCaptureFixture, status: int
-):
+) -> None:
     http_collector.failures = [status, status]
     assert await deliver(http_collector.destination, b"one", b"two", b"three") == [
         False,
@@ -221,7 +223,7 @@ async def test_by_http_what_will_never_be_taken_is_lost_and_said_once_until_it_i
 
 async def test_by_grpc_a_service_that_is_not_there_is_said_once(
     grpc_collector: Collector, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     destination = replace(grpc_collector.destination, signal=Signal.METRICS)
     assert await deliver(destination, b"one", b"two") == [False, False]
     (line,) = lines(caplog)
@@ -233,7 +235,7 @@ async def test_by_grpc_a_service_that_is_not_there_is_said_once(
 
 async def test_a_collectors_words_are_one_line(
     grpc_collector: Collector, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     grpc_collector.failures = [grpc.StatusCode.INVALID_ARGUMENT]
     await deliver(grpc_collector.destination, b"one")
     assert lines(caplog)[0].endswith("INVALID_ARGUMENT: not now")
@@ -242,7 +244,7 @@ async def test_a_collectors_words_are_one_line(
 @pytest.mark.parametrize("signal", Signal)
 async def test_what_a_collector_refuses_of_a_message_is_said(
     http_collector: Collector, caplog: pytest.LogCaptureFixture, signal: Signal
-):
+) -> None:
     response = (
         ExportTraceServiceResponse() if signal is Signal.TRACES else ExportMetricsServiceResponse()
     )
@@ -257,7 +259,7 @@ async def test_what_a_collector_refuses_of_a_message_is_said(
 
 async def test_an_answer_that_is_no_message_is_none_to_worry_about(
     http_collector: Collector, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     http_collector.answer = b"{}"
     assert await deliver(http_collector.destination, b"one") == [True]
     assert lines(caplog) == []
@@ -265,7 +267,7 @@ async def test_an_answer_that_is_no_message_is_none_to_worry_about(
 
 async def test_a_message_that_cannot_be_encoded_is_lost_and_nothing_else(
     collector: Collector, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     def fail() -> bytes:
         raise ValueError("no text")
 
@@ -280,7 +282,7 @@ async def test_a_message_that_cannot_be_encoded_is_lost_and_nothing_else(
 @pytest.mark.parametrize("protocol", [GRPC, HTTP])
 async def test_at_the_end_a_collector_that_is_gone_is_tried_twice_and_not_waited_for(
     protocol: str, unused_tcp_port: int, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
     endpoint = grpc_endpoint(url) if protocol == GRPC else http_endpoint(url, None)
     delivery = Delivery(ExportTarget(Signal.TRACES, protocol, endpoint, timeout_seconds=None))
@@ -340,6 +342,7 @@ async def secure_collector(protocol: str, certified: Security) -> AsyncIterator[
         return
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certified.roots)
     context.verify_mode = ssl.CERT_REQUIRED
+    assert certified.certificate is not None
     context.load_cert_chain(certified.certificate, certified.key)
 
     async def take(_: web.Request) -> web.Response:
@@ -359,7 +362,7 @@ async def secure_collector(protocol: str, certified: Security) -> AsyncIterator[
 @pytest.mark.parametrize("protocol", [GRPC, HTTP])
 async def test_a_secure_collector_is_told_by_the_certificate_that_is_named(
     protocol: str, certified: Security, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     async with secure_collector(protocol, certified) as port:
         url = f"https://localhost:{port}"
         endpoint = grpc_endpoint(url) if protocol == GRPC else http_endpoint(url, None)

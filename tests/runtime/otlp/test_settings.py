@@ -19,7 +19,7 @@ def targets(**variables: str) -> tuple[str | None, str | None]:
         "moesaic test", {f"OTEL_{name}": value for name, value in variables.items()}
     )
     traces, metrics = telemetry.traces, telemetry.metrics
-    return traces and traces.endpoint.target, metrics and metrics.endpoint.target
+    return traces.endpoint.target if traces else None, metrics.endpoint.target if metrics else None
 
 
 def asked(**variables: str) -> Telemetry:
@@ -38,7 +38,7 @@ def refusal(capsys: pytest.CaptureFixture[str], **variables: str) -> str:
     return line
 
 
-def test_each_signal_goes_where_its_own_variable_says_else_where_the_one_for_all_says():
+def test_each_signal_goes_where_its_own_variable_says_else_where_the_one_for_all_says() -> None:
     url, other = "http://collector:4317", "http://other:1"
     assert targets() == (None, None)
     assert targets(EXPORTER_OTLP_ENDPOINT=url) == ("collector:4317", "collector:4317")
@@ -55,7 +55,7 @@ def test_each_signal_goes_where_its_own_variable_says_else_where_the_one_for_all
     assert targets(EXPORTER_OTLP_ENDPOINT="") == (None, None)
 
 
-def test_an_exporter_of_none_switches_its_signal_off_and_otlp_asks_for_it():
+def test_an_exporter_of_none_switches_its_signal_off_and_otlp_asks_for_it() -> None:
     url = "http://collector:4317"
     assert targets(EXPORTER_OTLP_ENDPOINT=url, TRACES_EXPORTER="none") == (None, "collector:4317")
     assert targets(EXPORTER_OTLP_ENDPOINT=url, METRICS_EXPORTER="None") == ("collector:4317", None)
@@ -66,13 +66,13 @@ def test_an_exporter_of_none_switches_its_signal_off_and_otlp_asks_for_it():
 
 
 @pytest.mark.parametrize("value", ["true", "TRUE", " True "])
-def test_a_disabled_sdk_exports_nothing_whatever_else_is_said(value: str):
+def test_a_disabled_sdk_exports_nothing_whatever_else_is_said(value: str) -> None:
     disabled = asked(SDK_DISABLED=value, EXPORTER_OTLP_PROTOCOL="nonsense")
     assert (disabled.traces, disabled.metrics, disabled.is_disabled) == (None, None, True)
 
 
 @pytest.mark.parametrize("value", ["1", "yes", "on"])
-def test_other_words_than_true_do_not_disable_and_are_remarked_on(value: str):
+def test_other_words_than_true_do_not_disable_and_are_remarked_on(value: str) -> None:
     telemetry = asked(SDK_DISABLED=value)
     assert telemetry.traces is not None
     (remark,) = telemetry.remarks
@@ -92,7 +92,7 @@ def test_other_words_than_true_do_not_disable_and_are_remarked_on(value: str):
 )
 def test_by_http_the_url_for_all_gets_the_signals_path_and_its_own_is_taken_as_it_is(
     endpoint: str, own: str, traces: str
-):
+) -> None:
     variables = {"EXPORTER_OTLP_PROTOCOL": "HTTP/protobuf", "EXPORTER_OTLP_ENDPOINT": endpoint}
     assert targets(**variables, EXPORTER_OTLP_TRACES_ENDPOINT=own)[0] == traces
 
@@ -112,7 +112,7 @@ def test_by_http_the_url_for_all_gets_the_signals_path_and_its_own_is_taken_as_i
 )
 def test_by_grpc_a_url_says_whether_it_is_secure_and_an_address_is_unless_told_otherwise(
     endpoint: str, target: str, is_secure: bool
-):
+) -> None:
     traces = asked(EXPORTER_OTLP_ENDPOINT=endpoint).traces
     assert traces is not None
     assert (traces.endpoint.target, traces.security is not None) == (target, is_secure)
@@ -138,7 +138,9 @@ def test_by_grpc_a_url_says_whether_it_is_secure_and_an_address_is_unless_told_o
     ],
 )
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_loopback_is_told_by_its_name_or_address(host: str, is_loopback: bool, protocol: str):
+def test_loopback_is_told_by_its_name_or_address(
+    host: str, is_loopback: bool, protocol: str
+) -> None:
     traces = asked(
         EXPORTER_OTLP_ENDPOINT=f"http://{host}:1", EXPORTER_OTLP_PROTOCOL=protocol
     ).traces
@@ -146,7 +148,7 @@ def test_loopback_is_told_by_its_name_or_address(host: str, is_loopback: bool, p
     assert traces.endpoint.is_loopback is is_loopback
 
 
-def test_a_signals_own_variable_goes_before_the_one_for_all():
+def test_a_signals_own_variable_goes_before_the_one_for_all() -> None:
     telemetry = asked(
         EXPORTER_OTLP_PROTOCOL="http/protobuf",
         EXPORTER_OTLP_METRICS_PROTOCOL="grpc",
@@ -198,7 +200,7 @@ def test_a_signals_own_variable_goes_before_the_one_for_all():
 )
 def test_what_decides_where_data_goes_and_cannot_be_followed_is_refused_by_name(
     capsys: pytest.CaptureFixture[str], name: str, value: str, reason: str
-):
+) -> None:
     secure = {"EXPORTER_OTLP_ENDPOINT": "https://collector:4317"}
     assert (
         refusal(capsys, **secure, **{name: value})
@@ -222,14 +224,14 @@ def test_what_decides_where_data_goes_and_cannot_be_followed_is_refused_by_name(
 )
 def test_what_is_no_endpoint_is_refused(
     capsys: pytest.CaptureFixture[str], endpoint: str, protocol: str
-):
+) -> None:
     line = refusal(capsys, EXPORTER_OTLP_ENDPOINT=endpoint, EXPORTER_OTLP_PROTOCOL=protocol)
     assert line.startswith(
         f"moesaic test: OTEL_EXPORTER_OTLP_ENDPOINT: '{endpoint}': it should be http://host:port"
     )
 
 
-def test_by_http_an_endpoint_is_a_url(capsys: pytest.CaptureFixture[str]):
+def test_by_http_an_endpoint_is_a_url(capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(capsys, EXPORTER_OTLP_ENDPOINT="c:4318", EXPORTER_OTLP_PROTOCOL="http/protobuf")
     assert line.endswith("it should be http://host:port or https://host:port")
 
@@ -239,7 +241,7 @@ def test_by_http_an_endpoint_is_a_url(capsys: pytest.CaptureFixture[str]):
 )
 def test_bad_headers_are_refused_without_showing_secrets(
     capsys: pytest.CaptureFixture[str], headers: str
-):
+) -> None:
     line = refusal(capsys, EXPORTER_OTLP_HEADERS=headers)
     assert line.startswith("moesaic test: OTEL_EXPORTER_OTLP_HEADERS: header ")
     assert line.endswith("should be key=value in printable ASCII")
@@ -266,7 +268,7 @@ def test_bad_headers_are_refused_without_showing_secrets(
         ("PROPAGATORS", "b3"),
     ],
 )
-def test_what_the_specification_has_ignored_costs_a_line(name: str, value: str):
+def test_what_the_specification_has_ignored_costs_a_line(name: str, value: str) -> None:
     (remark,) = asked(**{name: value}).remarks
     assert remark.startswith(f"OTEL_{name}: '{value}': it should ")
     assert remark.endswith(" is taken")
@@ -274,13 +276,13 @@ def test_what_the_specification_has_ignored_costs_a_line(name: str, value: str):
 
 
 @pytest.mark.parametrize("argument", ["", "half", "1.5", "-1", "nan"])
-def test_a_ratio_that_is_none_samples_all(argument: str):
+def test_a_ratio_that_is_none_samples_all(argument: str) -> None:
     telemetry = asked(TRACES_SAMPLER="traceidratio", TRACES_SAMPLER_ARG=argument)
     assert telemetry.sampler.get_description() == "TraceIdRatioBased{1.0}"
     assert len(telemetry.remarks) == bool(argument)
 
 
-def test_samplers_are_those_of_the_specification():
+def test_samplers_are_those_of_the_specification() -> None:
     assert (
         "TraceIdRatioBased{0.25}"
         in asked(
@@ -291,7 +293,7 @@ def test_samplers_are_those_of_the_specification():
     assert asked().sampler.get_description().startswith("ParentBased{root:AlwaysOnSampler")
 
 
-def test_what_tunes_the_sdks_own_spans_is_said_not_to_be_followed():
+def test_what_tunes_the_sdks_own_spans_is_said_not_to_be_followed() -> None:
     assert asked(
         BSP_SCHEDULE_DELAY="soon", SPAN_ATTRIBUTE_COUNT_LIMIT="many", SPAN_EVENT_COUNT_LIMIT=""
     ).remarks == (
@@ -300,7 +302,7 @@ def test_what_tunes_the_sdks_own_spans_is_said_not_to_be_followed():
     )
 
 
-def test_a_process_is_described_by_its_variables():
+def test_a_process_is_described_by_its_variables() -> None:
     attributes = asked(
         RESOURCE_ATTRIBUTES="team=a%20b, service.name=mine,,zone = \udcff"
     ).attributes
@@ -310,7 +312,7 @@ def test_a_process_is_described_by_its_variables():
     }
 
 
-def test_metrics_are_put_as_their_variables_say():
+def test_metrics_are_put_as_their_variables_say() -> None:
     settings = asked(
         METRIC_EXPORT_INTERVAL="5000",
         EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="LowMemory",
@@ -325,7 +327,7 @@ def test_metrics_are_put_as_their_variables_say():
 
 def test_a_file_that_is_no_certificate_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
-):
+) -> None:
     path = tmp_path / "roots.pem"
     path.write_text("no certificate")
     line = refusal(
