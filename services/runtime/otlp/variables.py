@@ -13,7 +13,8 @@ _HEADER_NAME = re.compile(r"[0-9A-Za-z_.-]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 # Most milliseconds of any interval.
 MAX_NUMBER = 1e9
-_CREDENTIALS = re.compile(r"//[^/]*@")
+# With a scheme before them or without.
+_CREDENTIALS = re.compile(r"(//|^)[^/]*@")
 
 
 class Found(NamedTuple):
@@ -52,7 +53,8 @@ class OtelVariables:
 
     def refuse(self, found: Found, reason: str) -> None:
         """The value cannot be followed, and must not be passed over."""
-        self.refusals.append(f"{found.name}: {_CREDENTIALS.sub('//…@', found.value)!r}: {reason}")
+        value = _CREDENTIALS.sub(r"\1…@", found.value)
+        self.refusals.append(f"{found.name}: {value!r}: {reason}")
 
     def remark(self, found: Found, reason: str, taken: object) -> None:
         """The value cannot be followed, and something else holds."""

@@ -38,6 +38,17 @@ def refusal(capsys: pytest.CaptureFixture[str], **variables: str) -> str:
     return line
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["http://me:secret@collector:4317", "me:secret@collector:4317"]
+)
+def test_credentials_of_an_endpoint_are_not_repeated(
+    endpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, EXPORTER_OTLP_ENDPOINT=endpoint)
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in line
+    assert "secret" not in line
+
+
 def test_each_signal_goes_where_its_own_variable_says_else_where_the_one_for_all_says():
     url, other = "http://collector:4317", "http://other:1"
     assert targets() == (None, None)
