@@ -115,9 +115,13 @@ class Variables(EnvSettingsSource):
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:
-            return super().decode_complex_value(field_name, field, value)
+            decoded = super().decode_complex_value(field_name, field, value)
         except ValueError:
-            return [item.strip() for item in str(value).split(",")]
+            decoded = None
+        # JSON of another kind is an element that looks like it: `3`, `true`.
+        if isinstance(decoded, list | dict):
+            return decoded
+        return [item.strip() for item in str(value).split(",")]
 
 
 def _parser(
