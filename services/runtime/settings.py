@@ -127,7 +127,7 @@ class Variables(EnvSettingsSource):
 def _parser(
     settings_class: type[BaseSettings], prog: str, examples: Sequence[str]
 ) -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=cleandoc(settings_class.__doc__ or ""),
         epilog="\n  ".join(["examples:", *map(typed, examples)]) if examples else None,
@@ -141,6 +141,12 @@ def _parser(
         help=f"TOML file to read [{table}] from [env: {CONFIG_VARIABLE}]",
     )
     return parser
+
+
+class _Parser(ArgumentParser):
+    def print_help(self, file: Any = None) -> None:
+        """As argparse has it, but for errors: it hides those of a full disk."""
+        (file or sys.stdout).write(self.format_help())
 
 
 def _flags(
