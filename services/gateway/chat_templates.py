@@ -65,7 +65,8 @@ def _places(
 
 def _files(directory: Path) -> Iterator[tuple[str, str]]:
     path = directory / "chat_template.jinja"
-    if path.is_file():
+    # A link to nothing is read and refused, as an interrupted download leaves it.
+    if path.is_file() or path.is_symlink():
         yield DEFAULT, _read(path)
     for path in sorted((directory / "additional_chat_templates").glob("*.jinja")):
         yield path.stem, _read(path)

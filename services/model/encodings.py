@@ -60,6 +60,7 @@ class StoredWeight:
     encoding: Encoding
     tensors: tuple[str, ...]  # the values, then the scales if there are any
     block: Block = (1, 1)  # rows and columns that share an FP8 scale
+    refusal: str = ""  # why it is not read, where it is not
 
     def read(self, files: TensorFiles, part: int | None = None) -> tuple[torch.Tensor, ...]:
         """The encoded tensors, or the `part`-th slice of each, in memory of their own."""
@@ -100,8 +101,8 @@ def check_quantisation(quantisation: Any) -> None:
 def stored_weights(files: TensorFiles, quantisation: dict[str, Any] | None) -> list[StoredWeight]:
     """Group the tensors of `files` into the weights that they encode.
 
-    Raises UnusableModel naming a tensor whose type is not read, whose scales are missing or of the
-    wrong shape.
+    A tensor whose type is not read, whose scales are missing or of the wrong shape is a weight with
+    a `refusal` that names it: it matters only where the model has a place for it.
     """
     infos = {info.name: info for info in files.infos}
     block = (
@@ -122,14 +123,22 @@ def _said(quantisation: dict[str, Any]) -> str:
 
 def _grouped(infos: dict[str, TensorInfo], block: Block | None) -> Iterable[StoredWeight]:
     for name, info in infos.items():
-        if info.dtype == FP8_DTYPE:
-            yield _fp8_weight(info, infos, block)
-        elif name.endswith("_blocks"):
-            yield _mxfp4_weight(info, infos)
-        elif not _is_scale(name, infos):
-            if info.dtype not in PLAIN_DTYPES:
-                raise UnusableModel(f"{name} is stored as {info.dtype}, which is not read")
-            yield StoredWeight(name, info.shape, Encoding.PLAIN, (name,))
+        if not _is_scale(name, infos):
+            try:
+                yield _weight(info, infos, block)
+            except UnusableModel as error:
+                placed = name.removesuffix("_blocks")
+                yield StoredWeight(placed, info.shape, Encoding.PLAIN, (name,), refusal=str(error))
+
+
+def _weight(info: TensorInfo, infos: dict[str, TensorInfo], block: Block | None) -> StoredWeight:
+    if info.dtype == FP8_DTYPE:
+        return _fp8_weight(info, infos, block)
+    if info.name.endswith("_blocks"):
+        return _mxfp4_weight(info, infos)
+    if info.dtype not in PLAIN_DTYPES:
+        raise UnusableModel(f"{info.name} is stored as {info.dtype}, which is not read")
+    return StoredWeight(info.name, info.shape, Encoding.PLAIN, (info.name,))
 
 
 def _is_scale(name: str, infos: dict[str, TensorInfo]) -> bool:

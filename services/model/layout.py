@@ -26,8 +26,8 @@ def split(model: PreTrainedModel, weights: Iterable[StoredWeight]) -> Layout:
     """Sort `weights` into experts and trunk of `model`, a skeleton; what has no place is left out,
     with a warning.
 
-    Raises UnusableModel naming the layer, expert or tensor that is missing, superfluous or of the
-    wrong shape.
+    Raises UnusableModel naming the layer, expert or tensor that is missing, superfluous, of the
+    wrong shape or not read.
     """
     renames = Renames(model)
     state = model.state_dict()
@@ -39,6 +39,8 @@ def split(model: PreTrainedModel, weights: Iterable[StoredWeight]) -> Layout:
         owner = sources.get(destination.name.rpartition(".")[0])
         if destination.name not in state:
             unplaced.append(weight.name)
+        elif weight.refusal:
+            raise UnusableModel(weight.refusal)
         elif owner is not None:
             owner.take(weight, destination)
         elif destination.converter is None:

@@ -129,10 +129,8 @@ class TensorFile:
         length = int.from_bytes(os.pread(self._file, LENGTH_BYTES, 0), "little")
         if length > min(size - LENGTH_BYTES, MAX_HEADER_BYTES):
             raise ValueError(f"its header would have {length} bytes, the file has {size}")
-        header = json.loads(os.pread(self._file, length, LENGTH_BYTES))
+        header = _parsed(os.pread(self._file, length, LENGTH_BYTES))
         self._check_unchanged()
-        if not isinstance(header, dict):
-            raise ValueError("its header is no object")
         first = LENGTH_BYTES + length
         tensors = {
             name: _stored(name, entry, first)
@@ -143,6 +141,18 @@ class TensorFile:
         if end != size:
             raise ValueError(f"by its header it would have {end} bytes, it has {size}")
         return tensors
+
+
+def _parsed(header: bytes) -> dict[str, Any]:
+    try:
+        entries = json.loads(header)
+    except RecursionError:
+        raise ValueError("its header is nested too deep") from None
+    if not isinstance(entries, dict):
+        raise ValueError("its header is no object")
+    # JSON can write half a surrogate pair, which is in no tensor's name.
+    "".join(entries).encode()
+    return entries
 
 
 def _stored(name: str, entry: Any, first: int) -> StoredTensor:

@@ -88,12 +88,19 @@ def _warn_of_others(directory: Path, read: Collection[str]) -> None:
 
 
 def _what_is_there(directory: Path) -> str:
-    there = _weights_there(directory)
+    there = [f"{name}{_if_no_file(directory / name)}" for name in _weights_there(directory)]
     return (
         f"What is there: {_listed(there)}"
         if there
         else "There are no weights in any other format either"
     )
+
+
+def _if_no_file(path: Path) -> str:
+    if path.is_dir():
+        return " (a folder)"
+    # As an interrupted download leaves it.
+    return "" if path.exists() else " (a link to a file that is not there)"
 
 
 def _weights_there(directory: Path) -> list[str]:

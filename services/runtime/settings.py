@@ -115,15 +115,19 @@ class Variables(EnvSettingsSource):
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:
-            return super().decode_complex_value(field_name, field, value)
+            decoded = super().decode_complex_value(field_name, field, value)
         except ValueError:
-            return [item.strip() for item in str(value).split(",")]
+            decoded = None
+        # JSON of another kind is an element that looks like it: `3`, `true`.
+        if isinstance(decoded, list | dict):
+            return decoded
+        return [item.strip() for item in str(value).split(",")]
 
 
 def _parser(
     settings_class: type[BaseSettings], prog: str, examples: Sequence[str]
 ) -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=cleandoc(settings_class.__doc__ or ""),
         epilog="\n  ".join(["examples:", *map(typed, examples)]) if examples else None,
@@ -137,6 +141,12 @@ def _parser(
         help=f"TOML file to read [{table}] from [env: {CONFIG_VARIABLE}]",
     )
     return parser
+
+
+class _Parser(ArgumentParser):
+    def print_help(self, file: Any = None) -> None:
+        """As argparse has it, but for errors: it hides those of a full disk."""
+        (file or sys.stdout).write(self.format_help())
 
 
 def _flags(

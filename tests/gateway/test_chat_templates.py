@@ -101,6 +101,13 @@ def test_a_byte_order_mark_is_no_part_of_a_template(directory: Path) -> None:
     assert read_checkpoint(directory).chat_template == "right"
 
 
+def test_a_template_that_is_a_link_to_nothing_is_named(directory: Path) -> None:
+    (directory / "chat_template.jinja").unlink(missing_ok=True)
+    (directory / "chat_template.jinja").symlink_to("nowhere")
+    with pytest.raises(BadState, match=r"chat_template\.jinja cannot be read.*No such file"):
+        read_checkpoint(directory)
+
+
 def test_a_template_that_is_no_utf8_is_named(directory: Path) -> None:
     (directory / "chat_template.jinja").write_bytes("für".encode("latin-1"))
     with pytest.raises(BadState, match=r"chat_template\.jinja cannot be read as UTF-8: .*0xfc"):

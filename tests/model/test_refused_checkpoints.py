@@ -1,5 +1,6 @@
 """Every damaged checkpoint is refused at once, with a sentence that names what is at fault."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from tests.damage import Damage, refused, replaced, settings, tensors, truncated
 from tests.quantised import quantise_experts_to_mxfp4, quantise_to_fp8
 
 EXPERT = "model.layers.1.mlp.experts.3"
+
+
+def headed(header: bytes) -> Damage:
+    """The weights are nothing but this header."""
+    return replaced("model.safetensors", struct.pack("<Q", len(header)) + header)
+
 
 DAMAGED_FILES: dict[str, tuple[Damage, str]] = {
     "no config": (replaced("config.json", None), r"config\.json is missing"),
@@ -62,6 +69,11 @@ DAMAGED_FILES: dict[str, tuple[Damage, str]] = {
     "truncated weights": (truncated("model.safetensors"), r"model\.safetensors is truncated"),
     "empty weights": (replaced("model.safetensors", b""), r"model\.safetensors is truncated"),
     "weights of another kind": (replaced("model.safetensors", b"x" * 100), r"no safetensors file"),
+    "header nested too deep": (headed(b"[" * 100_000), r"model\.safetensors .*nested too deep"),
+    "tensor's name no text": (
+        headed(b'{"\\ud800": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}'),
+        r"model\.safetensors .*surrogates not allowed",
+    ),
 }
 
 DAMAGED_WEIGHTS: dict[str, tuple[Damage, str]] = {

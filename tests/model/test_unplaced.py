@@ -27,6 +27,16 @@ def test_tensors_without_a_place_are_counted_and_named(
     assert "model.layers.*.self_attn.q_proj.bias (3), score.weight" in text
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.complex64, torch.float8_e4m3fn])
+def test_a_tensor_without_a_place_may_be_of_any_type(
+    dtype: torch.dtype, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_tiny("qwen3_moe", tmp_path)
+    tensors(vision_blocks=torch.zeros(2).to(dtype), vision=torch.zeros(2).to(dtype))(tmp_path)
+    Checkpoint.open(tmp_path)
+    assert "2 tensors have no place in this qwen3_moe model" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("family", "name"),
     [

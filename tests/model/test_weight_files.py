@@ -115,6 +115,16 @@ def test_weights_under_another_name_are_refused_by_that_name(name: str, tmp_path
     refused(tmp_path, rf"neither model\.safetensors nor .*What is there: {name}")
 
 
+def test_a_link_to_nothing_and_a_folder_are_named_as_what_they_are(tmp_path: Path) -> None:
+    weights = save_tiny("olmoe", tmp_path) / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to("nowhere")
+    refused(tmp_path, r"model\.safetensors \(a link to a file that is not there\)")
+    weights.unlink()
+    weights.mkdir()
+    refused(tmp_path, r"model\.safetensors \(a folder\)")
+
+
 def test_copies_for_other_engines_are_no_matter(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -79,6 +79,14 @@ def test_lists_are_written_with_commas_in_flags_and_variables(
     assert load(KitchenSettings, (), "moesaic kitchen").cooks == ["a,b"]
 
 
+@pytest.mark.parametrize("text", ["3", "true", "null", "1.5", '"x"'])
+def test_an_element_that_looks_like_json_is_one_in_a_variable_too(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOESAIC_KITCHEN_COOKS", text)
+    assert load(KitchenSettings, (), "moesaic kitchen").cooks == [text]
+
+
 def test_a_whole_list_keeps_commas_quotes_and_backslashes() -> None:
     sayings = ["a,b", "\n", ' "x" ', "[1", "{a", "", "None", "\\", 'é"\\"', " "]
     flags = [part for saying in sayings for part in ("--sayings", saying)]

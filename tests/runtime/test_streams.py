@@ -59,6 +59,18 @@ def test_output_that_nothing_has_room_for_is_told_in_a_line(body: str, unbuffere
 
 
 @pytest.mark.skipif(not os.path.exists(FULL), reason="the device is Linux's")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_help_that_nothing_has_room_for_is_no_success(unbuffered: str) -> None:
+    body = (
+        "from services.cli.settings import GenerateSettings\n"
+        "from services.runtime.settings import load\n"
+        "load(GenerateSettings, ['--help'], 'it')"
+    )
+    code, _, stderr = run(body, f">{FULL}", PYTHONUNBUFFERED=unbuffered)
+    assert (code, stderr) == (1, "it: the output cannot be written: No space left on device\n")
+
+
+@pytest.mark.skipif(not os.path.exists(FULL), reason="the device is Linux's")
 def test_what_nobody_can_read_on_stderr_is_no_failure() -> None:
     body = "print('said', file=sys.stderr)\nprint('told')"
     assert run(body, f"2>{FULL}") == (0, "told\n", "")

@@ -10,10 +10,13 @@ from urllib.parse import unquote
 
 # The name of a header of HTTP and of metadata of gRPC alike.
 _HEADER_NAME = re.compile(r"[0-9A-Za-z_.-]+")
+# What says how a message is written, which whoever sends it knows.
+_FRAMING = frozenset({"content-length", "content-encoding", "transfer-encoding"})
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 # Most milliseconds of any interval.
 MAX_NUMBER = 1e9
-_CREDENTIALS = re.compile(r"//[^/]*@")
+# With a scheme before them or without.
+_CREDENTIALS = re.compile(r"(//|^)[^/]*@")
 
 
 class Found(NamedTuple):
@@ -52,7 +55,8 @@ class OtelVariables:
 
     def refuse(self, found: Found, reason: str) -> None:
         """The value cannot be followed, and must not be passed over."""
-        self.refusals.append(f"{found.name}: {_CREDENTIALS.sub('//…@', found.value)!r}: {reason}")
+        value = _CREDENTIALS.sub(r"\1…@", found.value)
+        self.refusals.append(f"{found.name}: {value!r}: {reason}")
 
     def remark(self, found: Found, reason: str, taken: object) -> None:
         """The value cannot be followed, and something else holds."""
@@ -104,7 +108,7 @@ class OtelVariables:
         headers = {}
         for index, pair in enumerate(filter(None, map(str.strip, found.value.split(","))), start=1):
             key, equals, value = (part.strip() for part in pair.partition("="))
-            value = unquote(value).strip()
+            key, value = key.lower(), unquote(value).strip()
             if (
                 not equals
                 or not _HEADER_NAME.fullmatch(key)
@@ -115,7 +119,13 @@ class OtelVariables:
                     f"{found.name}: header {index} should be key=value in printable ASCII"
                 )
                 continue
-            headers[key.lower()] = value
+            if key in _FRAMING:
+                self.refusals.append(
+                    f"{found.name}: header {index} is {key}, which is said by itself; it should be "
+                    "left out"
+                )
+                continue
+            headers[key] = value
         return tuple(headers.items())
 
     def attributes(self, name: str) -> dict[str, str]:

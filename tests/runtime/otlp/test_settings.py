@@ -38,6 +38,25 @@ def refusal(capsys: pytest.CaptureFixture[str], **variables: str) -> str:
     return line
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["http://me:secret@collector:4317", "me:secret@collector:4317"]
+)
+def test_credentials_of_an_endpoint_are_not_repeated(
+    endpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, EXPORTER_OTLP_ENDPOINT=endpoint)
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("name", ["content-length", "Transfer-Encoding", "content-encoding"])
+def test_headers_that_would_garble_what_is_sent_are_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, EXPORTER_OTLP_HEADERS=f"a=b,{name}=5")
+    assert f"OTEL_EXPORTER_OTLP_HEADERS: header 2 is {name.lower()}" in line
+
+
 def test_each_signal_goes_where_its_own_variable_says_else_where_the_one_for_all_says() -> None:
     url, other = "http://collector:4317", "http://other:1"
     assert targets() == (None, None)
@@ -237,7 +256,15 @@ def test_by_http_an_endpoint_is_a_url(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "headers", ["secret", "a b=secret", "a=b,=secret", "token=secr%C3%A9t", "token-bin=secret"]
+    "headers",
+    [
+        "secret",
+        "a b=secret",
+        "a=b,=secret",
+        "token=secr%C3%A9t",
+        "token-bin=secret",
+        "TOKEN-BIN=secret",
+    ],
 )
 def test_bad_headers_are_refused_without_showing_secrets(
     capsys: pytest.CaptureFixture[str], headers: str
