@@ -3,7 +3,6 @@
 #include "calls.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* Notes where the rows of one reply lie: row i is that of the pair positions[i]. */
 static int find_rows(const char **rows, int64_t num_pairs, PyObject *reply, PyObject *positions,
@@ -40,17 +39,6 @@ static int find_all_rows(const char **rows, int64_t num_pairs, PyObject *replies
         if (find_rows(rows, num_pairs, reply, indices, row_bytes) < 0) return -1;
     }
     return 0;
-}
-
-static void widen_weights(float *into, const char *weights, int64_t count, enum dtype dtype) {
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits = 0;
-        if (dtype == FLOAT32)
-            bits = ((const uint32_t *)weights)[i];
-        else
-            bits = (uint32_t)((const uint16_t *)weights)[i] << 16;
-        memcpy(into + i, &bits, sizeof bits);
-    }
 }
 
 #define COMBINE(X)                                                                                 \

@@ -5,6 +5,7 @@
 #define MOESAIC_KERNELS_H
 
 #include <stdint.h>
+#include <string.h>
 
 enum dtype { FLOAT32, BFLOAT16 };
 
@@ -173,6 +174,18 @@ extern const struct level level_avx2, level_avx512, level_avx512_bf16;
 #define PADDED_SCORES(count) (((count) + 15) / 16 * 16)
 
 static inline int64_t item_bytes(enum dtype dtype) { return dtype == BFLOAT16 ? 2 : 4; }
+
+static inline void widen_weights(float *into, const char *weights, int64_t count,
+                                 enum dtype dtype) {
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = 0;
+        if (dtype == FLOAT32)
+            bits = ((const uint32_t *)weights)[i];
+        else
+            bits = (uint32_t)((const uint16_t *)weights)[i] << 16;
+        memcpy(into + i, &bits, sizeof bits);
+    }
+}
 
 /* Bytes for the scores of an attention whose tokens see at most so many keys; never 0. */
 static inline int64_t score_room(const struct attention *call, int64_t most) {

@@ -1,6 +1,7 @@
 /* The Python module, and which level of the instruction set it uses. */
 
 #include "calls.h"
+#include "interface.h"
 
 #define MAX_LEVELS 4
 
@@ -68,11 +69,16 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int initialise(PyObject *Py_UNUSED(module)) {
+static struct kernels_interface interface = {&active, run_experts, make_stretches, scatter_pairs};
+
+static int initialise(PyObject *module) {
     const struct level *usable[MAX_LEVELS];
     usable_levels(usable);
     active = usable[0];
-    return 0;
+    PyObject *capsule = PyCapsule_New(&interface, INTERFACE_NAME, NULL);
+    const int failed = !capsule || PyModule_AddObjectRef(module, "interface", capsule) < 0;
+    Py_XDECREF(capsule);
+    return failed ? -1 : 0;
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, initialise}, {0, NULL}};
