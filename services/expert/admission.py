@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from services.expert.admitted_frame import AdmittedFrame, FrameAnswer, not_hosted
 from services.expert.compute import FrameWork
-from services.expert.job import AdmittedFrame, FrameAnswer, not_hosted
 from services.model.checkpoint import Checkpoint
 from services.model.weighted_sums import Positions
 from services.wire.bad_frame import BadFrame
@@ -151,7 +151,7 @@ def admit(
     received_nanos: int,
     deliver: Callable[[AdmittedFrame, FrameAnswer], None],
 ) -> AdmittedFrame:
-    """A job for the pairs of a frame whose experts are ready; the others are NOT_HOSTED.
+    """Admit a frame: its work is the pairs whose experts are ready; the others are NOT_HOSTED.
 
     The frame came in a message of `num_bytes`; its deadline is anchored at `received_nanos`, by the
     monotonic clock. Raises BadFrame, naming the field and the limit, when it breaks the contract.
