@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from services.router.peers import stream as expert_stream
-from services.router.peers.call_failures import FrameLost
 from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.frame_lost import FrameLost
 from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream, Standing
 from services.router.peers.suspicion import Suspicion

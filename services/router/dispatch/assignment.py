@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.router.arrays import Indices
-from services.router.dispatch.shares import NOBODY
+from services.router.dispatch.frame_pairs import NOBODY
 from services.router.dispatch.split import Speeds, split, whole
 from services.router.peers.pace import Estimate, Pace
 from services.wire.received import Words
