@@ -93,7 +93,7 @@ class Batcher:
                 # health be answered.
                 if self._waiting:
                     await asyncio.sleep(0)
-            await self._arrived.rung()
+            await self._arrived.wait_for_ring()
 
     def _take(self) -> list[AdmittedFrame]:
         queue = self._waiting.pop(next(iter(self._waiting)))

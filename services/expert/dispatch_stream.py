@@ -87,7 +87,7 @@ class DispatchStream:
                 self._progress.set()
             if self._is_ending:
                 return
-            await self._outgoing.rung()
+            await self._outgoing.wait_for_ring()
 
     def _receive(self, data: bytes) -> None:
         received = time.monotonic_ns()

@@ -14,10 +14,10 @@ from moesaic.v1.router_pb2_grpc import RouterServiceStub
 from services.gateway.ledger import StreamLedger
 from services.gateway.sequence import Sequence
 from services.gateway.waiting import Room
-from services.runtime.apart import apart
 from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
 from services.runtime.failures import failure_of
+from services.runtime.own_task import run_in_own_task
 from services.wire.errors import ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class RouterLink:
         async with open_channel(self.address) as channel:
             stub: Any = RouterServiceStub(channel)
             while self._desk.wants(self.address):
-                was_up = await apart(self._converse(stub))
+                was_up = await run_in_own_task(self._converse(stub))
                 pause = MIN_PAUSE_SECONDS if was_up else min(2 * pause, MAX_PAUSE_SECONDS)
                 await asyncio.sleep(random.uniform(pause / 2, pause))
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.runtime.failures import failure_of, leaves
+from services.runtime.failures import failure_of, flatten_group
 from services.wire.errors import InvalidRequest
 
 Parse = Callable[[bytes], Any]
@@ -133,7 +133,7 @@ def _parsed(request: bytes, parse: Parse) -> Any:
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:
-    if isinstance(first := leaves(error)[0], grpc.aio.AbortError):
+    if isinstance(first := flatten_group(error)[0], grpc.aio.AbortError):
         raise first
     told = failure_of(error, "the call")
     trailing: tuple[tuple[str, str], ...] = ()

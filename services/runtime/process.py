@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from services.runtime.allocator import keep_freed_memory
 from services.runtime.announcement import Announcement
 from services.runtime.event_loop import run_in_loop
-from services.runtime.failures import leaves
+from services.runtime.failures import flatten_group
 from services.runtime.garbage import set_aside_what_stays
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
@@ -157,7 +157,7 @@ def exit_code_of(run: Callable[[], int | None], *, command: str) -> int:
     except (ServingError, OSError) as error:
         return _failed(command, [error])
     except BaseExceptionGroup as group:
-        return _failed(command, leaves(group))
+        return _failed(command, flatten_group(group))
 
 
 async def _live(life: Coroutine[Any, Any, None], measured: bool) -> None:

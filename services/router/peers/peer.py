@@ -18,10 +18,10 @@ from services.router.peers.known_hosting import KnownHosting, Ready
 from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream, Standing
 from services.router.peers.suspicion import Suspicion
-from services.runtime.apart import apart
 from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
 from services.runtime.failures import failure_of
+from services.runtime.own_task import run_in_own_task
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
 from services.wire.expert_key import ExpertKey
 from services.wire.quoting import one_line
@@ -122,7 +122,7 @@ class ExpertPeer:
         while True:
             channel = open_channel(self.address)
             try:
-                await apart(self._live(channel))
+                await run_in_own_task(self._live(channel))
             except Exception as error:  # noqa: BLE001 -- the boundary of one peer: whatever it says ends its connection alone
                 self._note(failure_of(error, f"the connection to {self._name}"))
             finally:

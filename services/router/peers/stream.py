@@ -148,7 +148,7 @@ class ExpertStream:
         while True:
             while (message := self._next_message()) is not None:
                 await transport.send(message)
-            await self._outgoing.rung()
+            await self._outgoing.wait_for_ring()
 
     def _next_message(self) -> bytes | None:
         """What the service has credit for; frames that nobody waits for any more are
