@@ -135,10 +135,10 @@ def _parsed(request: bytes, parse: Parse) -> Any:
 async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:
     if isinstance(first := flatten_group(error)[0], grpc.aio.AbortError):
         raise first
-    told = failure_of(error, "the call")
+    failure = failure_of(error, "the call")
     trailing: tuple[tuple[str, str], ...] = ()
-    if told.retry_after_seconds is not None:
-        seconds = max(0.0, min(MAX_RETRY_SECONDS, told.retry_after_seconds))
+    if failure.retry_after_seconds is not None:
+        seconds = max(0.0, min(MAX_RETRY_SECONDS, failure.retry_after_seconds))
         trailing = (("retry-after-ms", str(round(seconds * 1000))),)
-    await context.abort(told.status, str(told), trailing)
+    await context.abort(failure.status, str(failure), trailing)
     raise AssertionError("unreachable: abort raises")

@@ -70,7 +70,8 @@ def first_attempt(outgoing: Outgoing, placement: Placement) -> Attempt:
     if not choices:
         return Attempt(placement, Assigned(outgoing.experts, owners))
     return Attempt(
-        placement, assign(outgoing.experts, owners, choices, [it.pace for it in placement.services])
+        placement,
+        assign(outgoing.experts, owners, choices, [service.pace for service in placement.services]),
     )
 
 

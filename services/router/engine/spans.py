@@ -107,9 +107,9 @@ class _RecordedStep(StepSpans):
         return self.is_deep or bool(self.kept)
 
     def begin_layer(self, layer: int, started: int) -> LayerSpans:
-        noted = _RecordedLayer(self, layer, started)
-        self._layers.append(noted)
-        return noted
+        recorded = _RecordedLayer(self, layer, started)
+        self._layers.append(recorded)
+        return recorded
 
     def end(self, parts: Parts, num_tokens: int) -> None:
         nanos = parts.total()
