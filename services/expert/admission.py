@@ -136,7 +136,7 @@ class Slots:
         """No new frame is served by this expert."""
         self._of_layer[layer][expert] = NOWHERE
 
-    def of(self, frame: ReceivedFrame) -> Positions:
+    def look_up(self, frame: ReceivedFrame) -> Positions:
         """The slot of each pair's expert, or NOWHERE. Raises BadFrame for an expert that the model
         has not.
         """
@@ -157,7 +157,7 @@ def admit(
     monotonic clock. Raises BadFrame, naming the field and the limit, when it breaks the contract.
     """
     rows = contract.check(frame, num_bytes)
-    pair_rows, slot_of_pair = contract.pair_rows(frame), slots.of(frame)
+    pair_rows, slot_of_pair = contract.pair_rows(frame), slots.look_up(frame)
     positions: tuple[int, ...] | None = None
     weights = frame.pair_weights if len(frame.pair_weights) else None
     failures: tuple[PairFailure, ...] = ()

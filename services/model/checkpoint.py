@@ -172,7 +172,9 @@ class Checkpoint:
     def _stored(self, layer: int, expert: int) -> Stored:
         """The encoded parts that each parameter of an expert is stacked from, read into memory."""
         return {
-            name: [(weight, weight.read(self._files, index)) for weight, index in source.of(expert)]
+            name: [
+                (weight, weight.read(self._files, index)) for weight, index in source.locate(expert)
+            ]
             for name, source in self._sources(layer, expert).items()
         }
 

@@ -94,4 +94,4 @@ def _traces(document: Any) -> list[Trace]:
         raise InvalidRequest(
             "this is no answer in Jaeger's JSON: it has no list of traces as `data`"
         )
-    return [Trace.of(one) for one in data]
+    return [Trace.parse(one) for one in data]

@@ -20,7 +20,7 @@ class Speeds:
     expert_nanos: Sequence[float]
     pair_nanos: Sequence[float]
 
-    def of(self, service: int, num_pairs: int) -> float:
+    def nanos(self, service: int, num_pairs: int) -> float:
         """Nanoseconds of so many pairs of one expert."""
         return self.expert_nanos[service] + num_pairs * self.pair_nanos[service]
 
@@ -138,13 +138,13 @@ def _pass_on(
         giver, given = waiting.popleft()
         for expert in theirs[giver]:
             count = pairs[expert]
-            if nanos[giver] + given - speeds.of(giver, count) >= limit:
+            if nanos[giver] + given - speeds.nanos(giver, count) >= limit:
                 continue
             for taker in hosts[expert]:
                 if taker == busiest or taker in came_from:
                     continue
                 came_from[taker] = (giver, expert)
-                taken = speeds.of(taker, count)
+                taken = speeds.nanos(taker, count)
                 if nanos[taker] + taken < limit:
                     _follow(taker, came_from, owners, pairs, nanos, speeds)
                     return True
@@ -162,8 +162,8 @@ def _follow(
 ) -> None:
     while taker in came_from:
         giver, expert = came_from[taker]
-        nanos[taker] += speeds.of(taker, pairs[expert])
-        nanos[giver] -= speeds.of(giver, pairs[expert])
+        nanos[taker] += speeds.nanos(taker, pairs[expert])
+        nanos[giver] -= speeds.nanos(giver, pairs[expert])
         owners[expert] = taker
         taker = giver
 

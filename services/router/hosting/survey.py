@@ -96,7 +96,7 @@ class Survey:
         """Why a service is given no experts though it answers, where that is so: its checkpoint has
         changed, say.
         """
-        return self._contents.refusal(peer) or self._troubles.of(
+        return self._contents.refusal(peer) or self._troubles.reason(
             peer.address, peer.hosting.instance
         )
 

@@ -34,7 +34,7 @@ class Troubles:
         """Somebody asks for a change: every service is to be tried again."""
         self._troubles.clear()
 
-    def of(self, address: str, instance: str) -> str | None:
+    def reason(self, address: str, instance: str) -> str | None:
         """Why a service is to be given nothing, where that is so; another start of it is another
         matter.
         """
