@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bench.placement.cluster import Cluster, Prices, Shape
 from bench.placement.traffic import Traffic
-from services.router.dispatch.split import Speeds, split
+from services.router.dispatch.split import Speeds, assign_split
 from services.router.load.imbalance import active_excess, imbalance
 from services.router.load.recording import Recording
 
@@ -91,7 +91,7 @@ def computed(cluster: Cluster, counts: Counts) -> Counts:
         hosts = [np.flatnonzero(column).tolist() for column in hosting[layer].T]
         for step, sizes in enumerate(counts[:, layer]):
             active = np.flatnonzero(sizes).tolist()
-            parts = split(sizes[active].tolist(), [hosts[it] for it in active], idle, speeds)
+            parts = assign_split(sizes[active].tolist(), [hosts[it] for it in active], idle, speeds)
             for it, part in zip(active, parts, strict=True):
                 for service, size in part:
                     pairs[step, layer, service, it] += size

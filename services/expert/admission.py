@@ -77,7 +77,7 @@ class Contract:
         if frame.layer not in self.moe_layers:
             raise _bad(
                 frame,
-                f"layer is {frame.layer}; the layers with experts are {_listed(self.moe_layers)}",
+                f"layer is {frame.layer}; the layers with experts are {_listing(self.moe_layers)}",
             )
         max_rows = self.max_rows.get(frame.dtype)
         if max_rows is None:
@@ -117,7 +117,7 @@ class Contract:
         """The row of each pair of a frame whose rows are checked. Raises BadFrame for a row that it
         has not.
         """
-        return _looked_up(self._row_numbers[: frame.num_rows], frame, "pair_rows", frame.pair_rows)
+        return _look_up(self._row_numbers[: frame.num_rows], frame, "pair_rows", frame.pair_rows)
 
 
 class Slots:
@@ -140,7 +140,7 @@ class Slots:
         """The slot of each pair's expert, or NOWHERE. Raises BadFrame for an expert that the model
         has not.
         """
-        return _looked_up(self._of_layer[frame.layer], frame, "pair_experts", frame.pair_experts)
+        return _look_up(self._of_layer[frame.layer], frame, "pair_experts", frame.pair_experts)
 
 
 def admit(
@@ -182,7 +182,7 @@ def admit(
     )
 
 
-def _looked_up(table: Positions, frame: ReceivedFrame, field: str, indices: Words) -> Positions:
+def _look_up(table: Positions, frame: ReceivedFrame, field: str, indices: Words) -> Positions:
     # The look-up is the check as well: of a few indices, even finding the largest takes longer.
     # None is negative.
     try:
@@ -197,7 +197,7 @@ def _bad(frame: ReceivedFrame, message: str) -> BadFrame:
     )
 
 
-def _listed(layers: tuple[int, ...]) -> str:
+def _listing(layers: tuple[int, ...]) -> str:
     if layers == tuple(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]} to {layers[-1]}"
     return ", ".join(str(layer) for layer in layers)

@@ -63,7 +63,7 @@ class DispatchStream:
                 reader.cancel()
                 drain.cancel()
                 while self._unanswered:
-                    await self._progressed()
+                    await self._wait_for_progress()
                 self._is_ending = True
                 self._outgoing.ring()
         finally:
@@ -76,7 +76,7 @@ class DispatchStream:
             async for data in requests:
                 self._receive(data)
                 while len(self._outbox) > MAX_UNSENT:
-                    await self._progressed()
+                    await self._wait_for_progress()
         except InvalidRequest as error:
             self._refusal = error
 
@@ -145,18 +145,18 @@ class DispatchStream:
         self._unanswered.remove(admitted)
         self._granted_pairs += len(admitted.frame.pair_rows)
         try:
-            message = self._encoded(admitted, answer)
+            message = self._encode(admitted, answer)
         except Exception as error:  # noqa: BLE001 -- the boundary of one frame: its sender has to hear of it
             failure = failure_of(error, "answering a frame")
             answer = FrameAnswer(
                 answer.timings, error=FrameError(failure.status.value[0], str(failure))
             )
-            message = self._encoded(admitted, answer)
+            message = self._encode(admitted, answer)
         self._send(message)
         metrics.record_answer(admitted, answer)
         spans.record_frame(admitted, answer)
 
-    def _encoded(self, admitted: AdmittedFrame, answer: FrameAnswer) -> bytes:
+    def _encode(self, admitted: AdmittedFrame, answer: FrameAnswer) -> bytes:
         return encode_reply(
             frame_id=admitted.frame.frame_id,
             rows=answer.rows,
@@ -178,7 +178,7 @@ class DispatchStream:
             self._batcher.drop(admitted)
         self._unanswered.clear()
 
-    async def _progressed(self) -> None:
+    async def _wait_for_progress(self) -> None:
         """Wait until an answer is made or written."""
         self._progress.clear()
         await self._progress.wait()

@@ -152,7 +152,7 @@ class Checkpoint:
 
         Raises UnusableModel when they cannot be used, or are of another model.
         """
-        files = self._files.refreshed()
+        files = self._files.reopen_changed()
         if files is not None:
             self._files, self.digest = files, checkpoint_digest(self._fields, files)
 
@@ -161,7 +161,7 @@ class Checkpoint:
         read on then.
         """
         try:
-            files = self._files.refreshed()
+            files = self._files.reopen_changed()
             if files is None or checkpoint_digest(self._fields, files) != self.digest:
                 return False
         except UnusableModel:

@@ -6,7 +6,12 @@ import grpc
 
 from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.router.balance.messages import plan_message, strategy_of
-from services.router.hosting.messages import goal_of, placement_message, progress_message, stated
+from services.router.hosting.messages import (
+    goal_of,
+    parse_target,
+    placement_message,
+    progress_message,
+)
 from services.router.hosting.operations import Operation
 from services.router.load.recorded import recorded_steps
 from services.router.running import Running
@@ -50,7 +55,7 @@ class PlacementService(placement_pb2_grpc.PlacementServiceServicer):
         running = self._running()
         model_digest, balancer = running.description.model_digest, running.balancer
         if request.HasField("target"):
-            judgement = await balancer.judge(stated(request.target, model_digest))
+            judgement = await balancer.judge(parse_target(request.target, model_digest))
         else:
             judgement = await balancer.preview(strategy_of(request.strategy))
         return plan_message(judgement, model_digest, balancer.outcomes)

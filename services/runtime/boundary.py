@@ -39,10 +39,10 @@ class ErrorsToStatus(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        return _guarded(handler)
+        return _guard(handler)
 
 
-def _guarded(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+def _guard(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
     parse = handler.request_deserializer or bytes
     serialise = handler.response_serializer
     if handler.unary_unary:

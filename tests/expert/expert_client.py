@@ -169,22 +169,22 @@ class Gate:
             await self.opened.wait()
             return await compute(computer, batch)
 
-        def noted_submit(batcher: Batcher, admitted: AdmittedFrame) -> None:
+        def counted_submit(batcher: Batcher, admitted: AdmittedFrame) -> None:
             submit(batcher, admitted)
             self.queued.release()
 
-        def noted_drop(batcher: Batcher, admitted: AdmittedFrame) -> bool:
+        def counted_drop(batcher: Batcher, admitted: AdmittedFrame) -> bool:
             is_dropped = drop(batcher, admitted)
             if is_dropped:
                 self.dropped.release()
             return is_dropped
 
         monkeypatch.setattr(Computer, "compute", gated_compute)
-        monkeypatch.setattr(Batcher, "drop", noted_drop)
-        monkeypatch.setattr(Batcher, "submit", noted_submit)
+        monkeypatch.setattr(Batcher, "drop", counted_drop)
+        monkeypatch.setattr(Batcher, "submit", counted_submit)
 
 
-def noted(monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str) -> asyncio.Event:
+def event_of_call(monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str) -> asyncio.Event:
     """Set once the method has been called on the event loop."""
     called, original = asyncio.Event(), getattr(owner, name)
 

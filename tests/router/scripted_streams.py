@@ -102,8 +102,8 @@ class ScriptedStream:
         otherwise = self.behaviour(frame, computed)
         if otherwise is None:
             return None
-        said: dict[str, Any] = {"rows": computed, "checksum": frame.has_checksum}
-        reply = decode_response(encode_reply(frame_id=frame.frame_id, **said | otherwise)).reply
+        answer: dict[str, Any] = {"rows": computed, "checksum": frame.has_checksum}
+        reply = decode_response(encode_reply(frame_id=frame.frame_id, **answer | otherwise)).reply
         assert reply is not None
         return reply
 
@@ -131,8 +131,8 @@ class ScriptedExperts:
     pace: Pace = field(default_factory=Pace)
 
 
-class NotedSpans(StepSpans, LayerSpans, FrameSpan):
-    """Notes how each frame ended: attempt and failure."""
+class RecordedSpans(StepSpans, LayerSpans, FrameSpan):
+    """Records how each frame ended: attempt and failure."""
 
     def __init__(self) -> None:
         self.frames: list[tuple[int, str]] = []

@@ -23,7 +23,7 @@ from services.wire.received import ReceivedFrame
 from tests.router.scripted_streams import (
     HIDDEN,
     Behaviour,
-    NotedSpans,
+    RecordedSpans,
     ScriptedExperts,
     ScriptedStream,
     expired,
@@ -231,7 +231,7 @@ async def test_the_span_of_a_refused_frame_ends_once_as_failed() -> None:
         ScriptedStream(torch.ones(4, HIDDEN)),
     ]
     step = step_of([2, 2])
-    step.spans = spans = NotedSpans()
+    step.spans = spans = RecordedSpans()
     await computed(dispatcher(torch.float32, [0, 0, 1, 1], streams, 100), step, streams, ROUTING)
     assert spans.frames == [(1, "service-0 refused a frame: layer is wrong"), (1, "")]
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.dispatch.capacity import capacity_of, overflowed
+from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.frame_pairs import NOBODY, pairs_by_frame
 
 pytestmark = pytest.mark.usefixtures("with_and_without_kernels")
@@ -92,12 +92,12 @@ def test_capacity_is_shared_by_tokens_and_rounded_up() -> None:
 
 def test_the_latest_tokens_of_a_full_expert_overflow() -> None:
     experts = np.array([0, 1, 0, 2, 0, 3, 0, 1])
-    assert overflowed(experts, num_experts=4, capacity=2).tolist() == [4, 6]
+    assert find_overflow(experts, num_experts=4, capacity=2).tolist() == [4, 6]
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 8))
 def test_no_expert_keeps_more_than_its_capacity(experts: list[int], capacity: int) -> None:
     flat = np.array(experts)
-    kept = np.delete(flat, overflowed(flat, 6, capacity))
+    kept = np.delete(flat, find_overflow(flat, 6, capacity))
     counts, kept_counts = np.bincount(flat, minlength=6), np.bincount(kept, minlength=6)
     assert (kept_counts == np.minimum(counts, capacity)).all()

@@ -163,7 +163,7 @@ class Balancer:
         if not await self._is_followed_up() or not self._is_due():
             return
         self._num_steps_seen = self._watch.num_steps
-        self._hottest = int(self._watch.monitor.smoothed().tokens.argmax())
+        self._hottest = int(self._watch.monitor.smoothed_load().tokens.argmax())
         made = await self._plans.make(Balanced())
         self.latest = made.judgement
         is_worth = made.judgement.plan.moves and self._hysteresis.is_worth(

@@ -70,7 +70,7 @@ class Plans:
             self._check_ready()
             hosts, load, num_steps = (
                 self.hosts(),
-                self._watch.monitor.smoothed(),
+                self._watch.monitor.smoothed_load(),
                 self._watch.monitor.num_steps(),
             )
             costs = self._costs(hosts, load)

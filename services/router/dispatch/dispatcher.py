@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from services.router.arrays import Indices
-from services.router.dispatch.capacity import capacity_of, overflowed
+from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
 from services.router.dispatch.failure import FailureLog
 from services.router.dispatch.frame_pairs import DROPPED
@@ -162,7 +162,7 @@ class Dispatcher:
     def _guard(self, step: Step, experts: Indices, top_k: int) -> Indices:
         assert self._capacity_factor is not None
         capacity = capacity_of(self._capacity_factor, step.num_tokens, top_k, self._num_experts)
-        dropped = overflowed(experts, self._num_experts, capacity)
+        dropped = find_overflow(experts, self._num_experts, capacity)
         for work in step.row_sequences[dropped // top_k]:
             step.batch[work].sequence.overflowed_pairs += 1
         guarded = experts.copy()
@@ -224,7 +224,7 @@ class Dispatcher:
         latest = gathered
         while True:
             for failed in latest.failed:
-                self._failures.note(failed, outgoing.layer)
+                self._failures.warn(failed, outgoing.layer)
             unfinished.add(latest.failed, loop.time())
             attempt = await self._next_attempt(step, unfinished)
             if attempt is None:

@@ -47,7 +47,7 @@ class Survey:
         ] = {}  # what was read, of which hosting, by address
         self._used: dict[str, str] = {}  # instances that have hosted experts, by address
 
-    def note(self) -> None:
+    def observe(self) -> None:
         """Take in a change of hosting, liveness or suspicion."""
         now = self._now()
         suspect = {peer.address for peer in self._members.peers if peer.is_live and peer.is_suspect}

@@ -25,7 +25,7 @@ class Troubles:
             str, tuple[str, BadState, float]
         ] = {}  # the instance, why, and until when
 
-    def note(self, address: str, instance: str, error: BadState) -> None:
+    def add(self, address: str, instance: str, error: BadState) -> None:
         """A service, as it was started last, could not load experts."""
         self._troubles[address] = instance, error, self._now() + TROUBLE_SECONDS
         self._on_change()

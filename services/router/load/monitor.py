@@ -66,7 +66,7 @@ class LoadMonitor:
             total.add(bucket)
         return total.mean(is_decode)
 
-    def smoothed(self, *, is_decode: bool | None = None) -> ExpertLoad:
+    def smoothed_load(self, *, is_decode: bool | None = None) -> ExpertLoad:
         """The load in a mean step of all that were, where those of late count most."""
         self._count()
         total = _Sums.zeros(*self._bucket.shape, np.float64)

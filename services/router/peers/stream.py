@@ -36,7 +36,7 @@ class TimedReply:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ServiceBehaviour:
     """What is known of one service, by all of its streams."""
 
     deadline: FrameDeadline
@@ -57,7 +57,7 @@ class ExpertStream:
         self,
         address: str,
         connect: Connect,
-        standing: Standing,
+        behaviour: ServiceBehaviour,
         on_change: Callable[[], None],
     ) -> None:
         self.is_up = False
@@ -65,9 +65,9 @@ class ExpertStream:
         self._on_change = on_change
         self._address = address
         self._connect = connect
-        self._deadline = standing.deadline
-        self._pace = standing.pace
-        self._suspicion = standing.suspicion
+        self._deadline = behaviour.deadline
+        self._pace = behaviour.pace
+        self._suspicion = behaviour.suspicion
         self._arrivals = ReplyArrivals()
         self._in_flight: FramesInFlight[TimedReply] = FramesInFlight(
             address, self._note_lost, self._note_hung

@@ -17,7 +17,7 @@ class Busy:
     def __init__(self) -> None:
         self.began = self.ended = 0
 
-    def note(self, began: int, ended: int) -> None:
+    def extend(self, began: int, ended: int) -> None:
         """Some step was computed from `began` to `ended`."""
         if began - self.ended > PASSING_NANOS:
             self.began = began
