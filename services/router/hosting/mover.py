@@ -81,7 +81,11 @@ class Mover:
                 f"operation {operation.name} failed: {leaves(group)[0]}"
             ) from group
         finally:
-            await self._release(move)
+            try:
+                await self._release(move)
+            except asyncio.CancelledError:  # it is to give way while it ends: its holds go first
+                await self._release(move)
+                raise
         for address in operation.goal.emptied:
             self._survey.keep_empty(address)
         operation.report(OperationProgress(Phase.DONE, move.num_done, move.num_done))

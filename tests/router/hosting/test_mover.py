@@ -313,8 +313,10 @@ async def test_an_operation_that_gives_way_leaves_no_hold_to_the_one_that_follow
     ):
         for number in range(12):
             own = Stated({one: there[0], two: there[1]}, is_urgent=True)
-            fleet.fleet.operations.begin(f"own-{number}", own, is_own=True)
-            await asyncio.sleep(0.004 * number)
+            begun = fleet.fleet.operations.begin(f"own-{number}", own, is_own=True)
+            for _ in range(number):  # of about ten changes on its way
+                if not begun.has_ended:
+                    await fleet.fleet.changed.wait()
             await fleet.change(Stated({one: back[0], two: back[1]}, is_urgent=True))
             assert (experts.hosted(one), experts.hosted(two)) == back
 
