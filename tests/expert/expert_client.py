@@ -19,6 +19,7 @@ from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.compute import Computed, Computer, FrameWork
 from services.expert.job import AdmittedFrame
+from services.expert.loading import LOADING_TIMES, LoadingTimes
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.runtime.channels import open_channel
@@ -138,7 +139,9 @@ class Client:
 
 
 @asynccontextmanager
-async def expert_service(model: Path, **settings: Any) -> AsyncIterator[Client]:
+async def expert_service(
+    model: Path, *, times: LoadingTimes = LOADING_TIMES, **settings: Any
+) -> AsyncIterator[Client]:
     """A real service on a port of its own, and a client of it."""
     fields: dict[str, Any] = {
         "listen": "127.0.0.1:0",
@@ -146,7 +149,7 @@ async def expert_service(model: Path, **settings: Any) -> AsyncIterator[Client]:
         "drain_seconds": 5,
     } | settings
     async with (
-        running(ExpertSettings(**fields)) as (parts, port),
+        running(ExpertSettings(**fields), times) as (parts, port),
         open_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield Client(channel, parts, port)
