@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import torch
+from opentelemetry.metrics import Meter
 
 from services import kernels
 from services.expert import metrics
@@ -64,13 +65,16 @@ async def run(settings: ExpertSettings, *, on_ready: OnReady | None = None) -> N
 
 @asynccontextmanager
 async def running(
-    settings: ExpertSettings, times: LoadingTimes = LOADING_TIMES
+    settings: ExpertSettings,
+    *,
+    times: LoadingTimes = LOADING_TIMES,
+    meter: Meter = metrics.meter,
 ) -> AsyncIterator[tuple[ExpertParts, int]]:
     """Serve until the block ends, then drain; yields the parts and the port once all is ready."""
     if settings.cores is not None:
         os.sched_setaffinity(0, settings.cores)
     torch.set_num_threads(settings.threads)
-    parts = await asyncio.to_thread(build, settings, times)
+    parts = await asyncio.to_thread(build, settings, times=times, meter=meter)
     try:
         async with asyncio.TaskGroup() as loops:
             batching = loops.create_task(parts.batcher.run())
@@ -81,7 +85,12 @@ async def running(
         parts.close()
 
 
-def build(settings: ExpertSettings, times: LoadingTimes = LOADING_TIMES) -> ExpertParts:
+def build(
+    settings: ExpertSettings,
+    *,
+    times: LoadingTimes = LOADING_TIMES,
+    meter: Meter = metrics.meter,
+) -> ExpertParts:
     """Open the checkpoint and allocate the memory for experts; no expert is read."""
     device = _device(settings.device)
     checkpoint = Checkpoint.open(settings.model)
@@ -106,6 +115,7 @@ def build(settings: ExpertSettings, times: LoadingTimes = LOADING_TIMES) -> Expe
         batch_invariant=settings.batch_invariant,
     )
     metrics.observe(
+        meter,
         waiting_pairs=lambda: batcher.waiting_pairs,
         hosted_experts=lambda: hosting.num_hosted,
         memory_used=lambda: hosting.num_hosted * bank.slot_bytes,

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.metrics import Meter
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.expert import metrics
 from services.expert.app import ExpertParts, running
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
@@ -140,7 +142,11 @@ class Client:
 
 @asynccontextmanager
 async def expert_service(
-    model: Path, *, times: LoadingTimes = LOADING_TIMES, **settings: Any
+    model: Path,
+    *,
+    times: LoadingTimes = LOADING_TIMES,
+    meter: Meter = metrics.meter,
+    **settings: Any,
 ) -> AsyncIterator[Client]:
     """A real service on a port of its own, and a client of it."""
     fields: dict[str, Any] = {
@@ -149,7 +155,7 @@ async def expert_service(
         "drain_seconds": 5,
     } | settings
     async with (
-        running(ExpertSettings(**fields), times) as (parts, port),
+        running(ExpertSettings(**fields), times=times, meter=meter) as (parts, port),
         open_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield Client(channel, parts, port)
