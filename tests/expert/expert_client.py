@@ -20,6 +20,7 @@ from services.expert.app import ExpertParts, running
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.compute import Computed, Computer, FrameWork
+from services.expert.grouped import GroupedExperts
 from services.expert.job import AdmittedFrame
 from services.expert.loading import LOADING_TIMES, LoadingTimes
 from services.expert.settings import ExpertSettings
@@ -212,7 +213,7 @@ class ThreadGate:
     def __init__(
         self,
         monkeypatch: pytest.MonkeyPatch,
-        owner: type[Bank] | type[Computer],
+        owner: type[Bank] | type[GroupedExperts],
         name: str,
         call: int,
     ) -> None:
