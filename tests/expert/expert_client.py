@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.metrics import Meter
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.expert import metrics
 from services.expert.admitted_frame import AdmittedFrame
 from services.expert.app import ExpertParts, running
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.compute import Computed, Computer, FrameWork
+from services.expert.grouped import GroupedExperts
+from services.expert.loading import LOADING_TIMES, LoadingTimes
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.runtime.channels import open_channel
@@ -138,7 +142,13 @@ class Client:
 
 
 @asynccontextmanager
-async def expert_service(model: Path, **settings: Any) -> AsyncIterator[Client]:
+async def expert_service(
+    model: Path,
+    *,
+    times: LoadingTimes = LOADING_TIMES,
+    meter: Meter = metrics.meter,
+    **settings: Any,
+) -> AsyncIterator[Client]:
     """A real service on a port of its own, and a client of it."""
     fields: dict[str, Any] = {
         "listen": "127.0.0.1:0",
@@ -146,7 +156,7 @@ async def expert_service(model: Path, **settings: Any) -> AsyncIterator[Client]:
         "drain_seconds": 5,
     } | settings
     async with (
-        running(ExpertSettings(**fields)) as (parts, port),
+        running(ExpertSettings(**fields), times=times, meter=meter) as (parts, port),
         open_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield Client(channel, parts, port)
@@ -203,7 +213,7 @@ class ThreadGate:
     def __init__(
         self,
         monkeypatch: pytest.MonkeyPatch,
-        owner: type[Bank] | type[Computer],
+        owner: type[Bank] | type[GroupedExperts],
         name: str,
         call: int,
     ) -> None:

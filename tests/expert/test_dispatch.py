@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from moesaic.v1 import common_pb2, expert_pb2
-from services.expert.compute import Computer
+from services.expert.grouped import GroupedExperts
 from services.wire.received import ReceivedReply
 from tests.expert.expert_client import Gate, ThreadGate, assert_close, expected_rows, expert_service
 
@@ -308,12 +308,13 @@ async def test_a_message_above_the_limit_is_refused_by_the_transport(olmoe: Path
         assert await service.health() == 1
 
 
+@pytest.mark.usefixtures("torch_alone")
 async def test_a_batch_that_fails_fails_its_frames_alone(
     olmoe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with expert_service(olmoe, preload="all") as service:
         stream = service.open_stream()
-        monkeypatch.setattr(Computer, "_results", lambda *_: torch.zeros(0)[1])
+        monkeypatch.setattr(GroupedExperts, "__call__", lambda *_: torch.zeros(0)[1])
         await stream.send(0, torch.randn(1, 32), [(0, 0)])
         reply = await stream.reply()
         assert reply.error is not None
@@ -324,10 +325,11 @@ async def test_a_batch_that_fails_fails_its_frames_alone(
         assert (await stream.reply()).error is None
 
 
+@pytest.mark.usefixtures("torch_alone")
 async def test_health_is_answered_while_a_batch_is_computed(
     olmoe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = ThreadGate(monkeypatch, Computer, "_results", 1)
+    gate = ThreadGate(monkeypatch, GroupedExperts, "__call__", 1)
     async with expert_service(olmoe, preload="all") as service:
         stream = service.open_stream()
         await stream.send(0, torch.randn(1, 32), [(0, 0)])
