@@ -18,6 +18,7 @@ from services.gateway.ledger import StreamLedger
 from services.gateway.requests import CheckedRequest, RequestReader
 from services.gateway.sequence import Order
 from services.gateway.sequence import Sequence as GatewaySequence
+from services.gateway.token_texts import TokenTexts
 from services.gateway.tokeniser import Tokeniser
 from services.wire.sampling import Sampling
 from tests.gateway.gateway_client import Client, failure_of, running_gateway
@@ -125,7 +126,8 @@ async def test_a_token_that_cannot_be_decoded_ends_its_request_alone(
             raise error
         return "a" * len(token_ids)
 
-    monkeypatch.setattr(Tokeniser, "detokeniser", lambda *_: Detokeniser(decode, lambda _: True))
+    texts = TokenTexts(decode, lambda _: True)
+    monkeypatch.setattr(Tokeniser, "detokeniser", lambda *_: Detokeniser(texts))
     router = RouterDouble()
     async with running_gateway(router) as client, beside(client, router):
         call = client.generate("poison")
