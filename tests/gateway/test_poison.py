@@ -80,7 +80,7 @@ async def test_a_sequence_that_cannot_be_written_fails_and_its_batch_is_sent_wit
     assert [request.sampling.top_k for request in message.submit.sequences] == [1]
     assert len(ledger) == 1
     with pytest.raises(Exception, match="the service's log says why"):
-        await bad.next_events()
+        await bad.next_portion()
 
 
 async def test_a_batch_of_which_nothing_can_be_written_is_counted_by_the_router_all_the_same() -> (
