@@ -41,7 +41,10 @@ class Detokeniser:
 
     def feed(self, token_ids: Iterable[int]) -> str:
         """Add tokens; the text that they complete, empty while a character lacks bytes."""
-        return "".join([self._feed_one(token_id) for token_id in token_ids])
+        text = ""
+        for token_id in token_ids:  # one, mostly
+            text += self._feed_one(token_id)
+        return text
 
     def flush(self) -> str:
         """End the text; what is left of it, with U+FFFD for a character that was never
