@@ -33,11 +33,14 @@ class Detokeniser:
         self._texts = texts
         self._decode = texts.decode
         visible = [*islice(filter(texts.is_visible, reversed(prompt)), PROMPT_WINDOW)][::-1]
+        is_plain = bool(visible) and texts.plain_text(visible[-2:-1], visible[-1]) is not None
         # The tokens before the pending ones, which end where a character does.
-        self._context, self._pending = _split_at_a_character(texts.decode, visible)
+        self._context, self._pending = (
+            (visible[-1:], []) if is_plain else _split_at_a_character(texts.decode, visible)
+        )
         # The text of those that end within a character, or may, and what of it was returned or is
         # the prompt's.
-        self._text = self._shown = self._pending_text()
+        self._text = self._shown = self._pending_text() if self._pending else ""
 
     def feed(self, token_ids: Iterable[int]) -> str:
         """Add tokens; the text that they complete, empty while a character lacks bytes."""

@@ -29,7 +29,7 @@ class TokenTexts:
         self, decode: Decode, is_visible: Callable[[int], bool], *, is_by_token: bool = False
     ) -> None:
         self.decode = decode
-        self.is_visible = is_visible
+        self.is_visible = lru_cache(MAX_REMEMBERED)(is_visible)
         self._is_by_token = is_by_token
         self._remembered = lru_cache(MAX_REMEMBERED)(self._plain_text)
 
