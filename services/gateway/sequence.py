@@ -135,7 +135,7 @@ class Sequence:
         while not self._token_ids and self._finish is None:
             if self._failure is not None:
                 raise self._failure
-            await self._arrived.rung()
+            await self._arrived.wait_for_ring()
         token_ids, routed = self._token_ids, self._routed_experts
         self._token_ids, self._routed_experts = token_ids[MAX_PORTION:], routed[MAX_PORTION:]
         if self._token_ids:
