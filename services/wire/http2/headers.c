@@ -136,27 +136,32 @@ struct http2_stream *http2_open(struct http2_connection *c, const char *block, s
     return NULL;
 }
 
+static int send_trailers(struct h2_stream *stream, const char *block, size_t count) {
+    struct http2_connection *c = h2_connection(stream);
+    if (h2_append(&stream->trailers, block, count) < 0) return h2_out_of_memory(c);
+    c->num_pending_bytes += count;
+    stream->ending = H2_HAS_TRAILERS;
+    h2_end_sending(stream);
+    return h2_settle(c);
+}
+
 int http2_send_headers(struct http2_stream *shown, const char *block, size_t count,
                        int ends_stream) {
     struct h2_stream *stream = h2_of(shown);
     struct http2_connection *c = shown->connection;
-    if (stream->is_gone || stream->ending || c->is_over) return -1;
-    if (!ends_stream) {
-        h2_put_headers(c, shown->id, block, count, false);
-        return h2_settle(c);
-    }
-    if (h2_append(&stream->trailers, block, count) < 0) return h2_out_of_memory(c);
-    c->num_pending_bytes += count;
-    stream->ending = H2_HAS_TRAILERS;
-    stream->is_silent = c->is_server;
-    h2_end_sending(stream);
+    if (stream->is_gone || stream->ending) return -1;
+    if (ends_stream) stream->is_silent = c->is_server; /* also where nothing can be sent */
+    if (c->is_over) return -1;
+    if (ends_stream) return send_trailers(stream, block, count);
+    h2_put_headers(c, shown->id, block, count, false);
     return h2_settle(c);
 }
 
 int http2_finish(struct http2_stream *shown) {
     struct h2_stream *stream = h2_of(shown);
     struct http2_connection *c = shown->connection;
-    if (stream->is_gone || stream->ending || c->is_over) return -1;
+    if (stream->is_gone || c->is_over) return -1;
+    if (stream->ending) return 0;
     stream->ending = H2_FINISHES;
     h2_end_sending(stream);
     return h2_settle(c);
