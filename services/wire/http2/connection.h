@@ -117,7 +117,7 @@ bool h2_is_idle(const struct http2_connection *, uint32_t id);
 /* Takes it out of the table, without an event or a frame. */
 void h2_forget(struct h2_stream *);
 void h2_free_gone(struct http2_connection *);
-/* Forgets it, with the event. */
+/* Forgets it, with the event; so only where events run, which keeps it until they are over. */
 void h2_reset(struct h2_stream *, uint32_t code);
 /* The peer broke a rule on this stream: it is reset, the others go on. */
 void h2_stream_error(struct h2_stream *, enum http2_error);

@@ -149,9 +149,8 @@ int http2_send_headers(struct http2_stream *shown, const char *block, size_t cou
                        int ends_stream) {
     struct h2_stream *stream = h2_of(shown);
     struct http2_connection *c = shown->connection;
-    if (stream->is_gone || stream->ending) return -1;
     if (ends_stream) stream->is_silent = c->is_server; /* also where nothing can be sent */
-    if (c->is_over) return -1;
+    if (stream->is_gone || stream->ending || c->is_over) return -1;
     if (ends_stream) return send_trailers(stream, block, count);
     h2_put_headers(c, shown->id, block, count, false);
     return h2_settle(c);
@@ -160,7 +159,7 @@ int http2_send_headers(struct http2_stream *shown, const char *block, size_t cou
 int http2_finish(struct http2_stream *shown) {
     struct h2_stream *stream = h2_of(shown);
     struct http2_connection *c = shown->connection;
-    if (stream->is_gone || c->is_over) return -1;
+    if (stream->is_gone || c->is_server || c->is_over) return -1;
     if (stream->ending) return 0;
     stream->ending = H2_FINISHES;
     h2_end_sending(stream);
