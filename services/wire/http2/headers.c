@@ -53,8 +53,10 @@ static void take_block(struct http2_connection *c, uint32_t id, bool ends, const
     struct h2_stream *stream = h2_find(c, id);
     if (stream)
         take_more(stream, ends, block, count);
-    else if (!h2_is_idle(c, id))
+    else if (!h2_is_idle(c, id) && (ends || !c->is_server))
         h2_count_control(c); /* the peer may not know yet that it is closed */
+    else if (!h2_is_idle(c, id))
+        h2_fail(c, HTTP2_PROTOCOL_ERROR, "a stream was opened below one that was opened before");
     else if (c->is_server && id & 1)
         open_for_peer(c, id, ends, block, count);
     else
