@@ -12,6 +12,7 @@ from services.kernels.attention_layer import (
     CachedRows,
     HeadNorms,
 )
+from services.kernels.between import Between, Chosen, Norm
 from services.kernels.combine import combine, combines
 from services.kernels.crossover import linear_pays, most_layer_rows, most_pairs_per_expert
 from services.kernels.experts import GatedExperts
@@ -26,13 +27,16 @@ __all__ = [
     "AVAILABLE",
     "AttentionLayer",
     "AttentionWeights",
+    "Between",
     "CachedLayer",
     "CachedRows",
     "Choice",
+    "Chosen",
     "Gate",
     "GatedExperts",
     "HeadNorms",
     "LEVELS",
+    "Norm",
     "apply_rotary",
     "attend",
     "combine",

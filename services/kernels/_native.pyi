@@ -1,8 +1,7 @@
 """Addresses are those of tensors' data, strides count numbers, and dtype is 0 for float32 and 1 for
 bfloat16.
 
-What stays the same for all calls of an attention layer is described once, and its addresses must
-stay good as long.
+What stays the same for many calls is described once, and its addresses must stay good as long.
 """
 
 import numpy as np
@@ -99,23 +98,47 @@ def describe_layer(
     scaling: float,
     dtype: int,
 ) -> object: ...
-def attention_layer(
+def describe_rows(
     *,
-    layer: object,
     first_slots: npt.NDArray[np.int64],
     num_keys: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int64],
-    rows: int,
-    out: int,
     num_tokens: int,
     num_written: int,
     cosines: int,
     sines: int,
     angle_stride: int,
-    keys: int,
-    values: int,
-    num_slots: int,
+) -> object: ...
+def describe_cache(*, keys: int, values: int, num_slots: int) -> object: ...
+def describe_between(
+    *,
+    attention: object,
+    before: int,
+    before_epsilon: float,
+    after: int,
+    after_epsilon: float,
+    gate: int,
+    gate_bias: int,
+    num_experts: int,
+    num_chosen: int,
+    softmax_first: bool,
+    renormalise: bool,
+    weights_dtype: int,
+) -> object: ...
+def attention_layer(
+    *, layer: object, rows: object, cache: object, hidden: int, out: int
 ) -> None: ...
+def between(
+    *,
+    layer: object,
+    rows: object,
+    cache: object,
+    hidden: int,
+    arrived: int,
+    normed: int,
+    weights: int,
+    indices: int,
+) -> int: ...
 def gate(
     *,
     rows: int,

@@ -111,8 +111,8 @@ def test_steps_have_the_same_bits_in_one_call_and_by_parts(
     whole, calls = in_steps(model), 0
     for module in model.modules():
         if isinstance(module, FusedAttention):
-            assert module._kernel is not None
-            monkeypatch.setattr(module, "_kernel", None)
+            assert module.kernel is not None
+            monkeypatch.setattr(module, "kernel", None)
             calls += 1
     assert calls == 3
     assert all(torch.equal(one, other) for one, other in zip(whole, in_steps(model), strict=True))
