@@ -15,6 +15,7 @@ from services.kernels.attention_layer import (
 from services.kernels.between import Between, Chosen, Norm
 from services.kernels.combine import combine, combines
 from services.kernels.crossover import linear_pays, most_layer_rows, most_pairs_per_expert
+from services.kernels.draw import draw
 from services.kernels.experts import GatedExperts
 from services.kernels.gate import Choice, Gate
 from services.kernels.level import AVAILABLE, LEVELS, level, set_level
@@ -41,6 +42,7 @@ __all__ = [
     "attend",
     "combine",
     "combines",
+    "draw",
     "level",
     "linear",
     "linear_pays",

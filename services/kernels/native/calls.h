@@ -19,6 +19,7 @@ DECLARE_CALL(between);
 DECLARE_CALL(gate);
 DECLARE_CALL(scatter);
 DECLARE_CALL(combine);
+DECLARE_CALL(draw);
 
 /* The level in use. */
 extern const struct level *active;

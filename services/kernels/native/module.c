@@ -66,6 +66,7 @@ static PyMethodDef methods[] = {
     METHOD(gate),
     METHOD(scatter),
     METHOD(combine),
+    METHOD(draw),
     {"levels", levels, METH_NOARGS, "levels($module, /)\n--\n\n"},
     {"level", level, METH_NOARGS, "level($module, /)\n--\n\n"},
     {"set_level", set_level, METH_O, "set_level($module, name, /)\n--\n\n"},
