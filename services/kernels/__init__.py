@@ -14,7 +14,12 @@ from services.kernels.attention_layer import (
 )
 from services.kernels.between import Between, Chosen, Norm
 from services.kernels.combine import combine, combines
-from services.kernels.crossover import linear_pays, most_layer_rows, most_pairs_per_expert
+from services.kernels.crossover import (
+    linear_pays,
+    most_layer_rows,
+    most_linear_rows,
+    most_pairs_per_expert,
+)
 from services.kernels.draw import draw
 from services.kernels.experts import GatedExperts
 from services.kernels.gate import Choice, Gate
@@ -47,6 +52,7 @@ __all__ = [
     "linear",
     "linear_pays",
     "most_layer_rows",
+    "most_linear_rows",
     "most_pairs_per_expert",
     "rms_norm",
     "scatter",

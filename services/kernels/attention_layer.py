@@ -12,8 +12,9 @@ from services.kernels.level import DTYPES, _native
 
 @dataclass(frozen=True)
 class HeadNorms:
-    """The normalisation of each head of queries and of keys: weights [width] and what is added to
-    the mean square.
+    """The normalisation of queries and of keys: weights and what is added to the mean square.
+
+    Weights are [width] for each head by itself, or [heads * width] for all heads together.
     """
 
     query: torch.Tensor
@@ -167,9 +168,8 @@ def _described(weights: AttentionWeights, scaling: float, window: int | None) ->
         key_epsilon=norms.key_epsilon if norms else 0.0,
         out_weight=weights.out.data_ptr(),
         out_bias=_address(weights.out_bias),
-        num_heads=weights.num_heads,
-        num_key_heads=weights.num_key_heads,
-        width=weights.width,
+        norms_span_heads=norms is not None and len(norms.query) != weights.width,
+        heads=(weights.num_heads, weights.num_key_heads, weights.width),
         hidden=weights.joined.shape[1],
         window=UNLIMITED if window is None else window,
         scaling=scaling,
@@ -190,7 +190,11 @@ def _check(weights: AttentionWeights, scaling: float, window: int | None) -> Non
         (weights.out_bias, (hidden,)),
     ]
     if weights.norms is not None:
-        expected += [(weights.norms.query, (width,)), (weights.norms.key, (width,))]
+        each = len(weights.norms.query) == width
+        expected += [
+            (weights.norms.query, (width if each else width * weights.num_heads,)),
+            (weights.norms.key, (width if each else width * weights.num_key_heads,)),
+        ]
     for tensor, shape in expected:
         if tensor is not None and (tensor.shape != shape or tensor.dtype is not joined.dtype):
             raise ValueError(

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="the kernels are n
 
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16]
-PLAIN_FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe", "granitemoe")
+PLAIN_FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "olmoe")
 OTHER_FAMILIES = ("deepseek_v3", "gpt_oss", "glm4_moe", "phimoe", "ernie4_5_moe")
 
 

@@ -31,9 +31,8 @@ PyObject *in_capsule(const void *described, size_t size, const char *name) {
     X(float, key_epsilon)                                                                          \
     X(address, out_weight)                                                                         \
     X(address, out_bias)                                                                           \
-    X(number, num_heads)                                                                           \
-    X(number, num_key_heads)                                                                       \
-    X(number, width)                                                                               \
+    X(flag, norms_span_heads)                                                                      \
+    X(shape, heads)                                                                                \
     X(number, hidden)                                                                              \
     X(number, window)                                                                              \
     X(float, scaling)                                                                              \
@@ -41,17 +40,19 @@ PyObject *in_capsule(const void *described, size_t size, const char *name) {
 
 CALL(describe_layer, DESCRIBE_LAYER);
 
+/* `heads` are how many of queries, how many of keys, and how wide. */
 static struct attention attention_of(const struct describe_layer_arguments *given) {
-    const int64_t head = given->width * item_bytes(given->dtype);
+    const int64_t num_key_heads = given->heads[1], width = given->heads[2];
+    const int64_t head = width * item_bytes(given->dtype);
     return (struct attention){
-        .key_slot_stride = given->num_key_heads * head,
+        .key_slot_stride = num_key_heads * head,
         .key_head_stride = head,
-        .value_slot_stride = given->num_key_heads * head,
+        .value_slot_stride = num_key_heads * head,
         .value_head_stride = head,
-        .num_heads = given->num_heads,
-        .num_key_heads = given->num_key_heads,
-        .key_width = given->width,
-        .value_width = given->width,
+        .num_heads = given->heads[0],
+        .num_key_heads = num_key_heads,
+        .key_width = width,
+        .value_width = width,
         .window = given->window,
         .scaling = given->scaling,
         .dtype = given->dtype,
@@ -65,6 +66,7 @@ static PyObject *describe_layer(const struct describe_layer_arguments *given) {
         .bias = given->bias,
         .query_norm = given->query_norm,
         .key_norm = given->key_norm,
+        .norms_span_heads = given->norms_span_heads,
         .out_weight = given->out_weight,
         .out_bias = given->out_bias,
         .hidden = given->hidden,

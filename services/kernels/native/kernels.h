@@ -117,6 +117,7 @@ struct attention_layer {
     const char *weight,
         *bias; /* [(num_heads + 2 * num_key_heads) * width, hidden], and as many or NULL */
     const char *query_norm, *key_norm; /* [width], or both NULL */
+    int norms_span_heads;              /* they are [heads * width], for all heads together */
     const char *out_weight, *out_bias; /* [hidden, num_heads * width], [hidden] or NULL */
     const char *cosines, *sines;       /* [num_tokens, width] */
     char *keys, *values;  /* [slots, num_key_heads, width], where attention reads them */
