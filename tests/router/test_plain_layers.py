@@ -170,6 +170,17 @@ def test_a_way_that_gives_the_same_logits_and_caches_other_keys_is_refused(tmp_p
         assert not trial.agree(trunk._by_model, careless)
 
 
+def test_a_way_that_fails_on_a_model_is_refused(tmp_path: Path) -> None:
+    trunk = trunk_of(save_tiny("qwen3_moe", tmp_path), torch.float32)
+    plain = read_off(trunk.model, lambda _: None)
+    assert plain is not None
+    trial = PlainTrial(VOCAB_SIZE, trunk.kv_shapes, torch.float32)
+    with torch.inference_mode():
+        assert trial.agree(trunk._by_model, plain.forward)
+        plain._rotary = lambda hidden, positions, layer_type: (hidden, positions)
+        assert not trial.agree(trunk._by_model, plain.forward)
+
+
 def test_a_batch_invariant_trunk_stays_with_transformers(tmp_path: Path) -> None:
     folder = save_tiny("qwen3_moe", tmp_path)
     assert trunk_of(folder, torch.float32, batch_invariant=True)._plain is None

@@ -104,12 +104,11 @@ def _plain_layer(parts: dict[str, torch.nn.Module]) -> PlainLayer | None:
         return None
     (block,) = parts.values()
     gate, experts = _gate_and_experts(block)
-    between = kernels.Between(
-        kernels.Norm(before.numbers, before.variance_epsilon),
-        attention.kernel,
-        kernels.Norm(after.numbers, after.variance_epsilon),
-        gate,
-    )
+    norms = [kernels.Norm(norm.numbers, norm.variance_epsilon) for norm in (before, after)]
+    try:
+        between = kernels.Between(norms[0], attention.kernel, norms[1], gate)
+    except ValueError:  # of another width or dtype
+        return None
     return PlainLayer(attention.layer_idx, between, block, experts, attention.most_rows)
 
 

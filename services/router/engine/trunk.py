@@ -105,8 +105,11 @@ class Trunk:
     def _in_plain_layers(self) -> PlainLayers | None:
         # Without kernels, on another device or batch-invariant no part of it is there.
         plain = read_off(self.model, _begin_gate)
-        trial = PlainTrial(self.model.config.vocab_size, self.kv_shapes, self.numerics.dtype)
-        return plain if plain and trial.agree(plain.forward, self._by_model) else None
+        if plain is None:
+            return None
+        vocabulary = len(self.model.get_input_embeddings().get_parameter("weight"))
+        trial = PlainTrial(vocabulary, self.kv_shapes, self.numerics.dtype)
+        return plain if trial.agree(self._by_model, plain.forward) else None
 
     def _plug_gates(self, num_experts: int) -> None:
         numerics = self.numerics
