@@ -89,6 +89,7 @@ class Counts(NamedTuple):
         return Counter({layer: number for layer, number in enumerate(self.batches) if number})
 
 
+NOTHING = Counts(0, 0, 0, [])
 Source = Callable[[], Counts]
 _sources: list[Source] = []
 # Held where counts move from a source to the counters above, and where they are summed up.

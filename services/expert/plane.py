@@ -36,6 +36,11 @@ except ImportError:  # no compiler was there at install time, or the system is a
 RECORD_SECONDS = 0.1
 
 
+def is_available() -> bool:
+    """Whether native streams are on, and the module was built."""
+    return native_streams.ENABLED and _plane is not None
+
+
 class Event(IntEnum):
     """What the native thread tells; the numbers are handover.h's."""
 
@@ -117,11 +122,15 @@ class Plane:
         self._settling[number] = callback
         self._native.command(Command.SETTLE, number)
 
+    def counts(self) -> metrics.Counts:
+        """What the native thread has computed since it began."""
+        return metrics.Counts(*self._native.counts()) if self._native else metrics.NOTHING
+
     async def _begin(self, listen: str, port: int) -> None:
         listener = await plane_listener.listen_beside(listen, port)
         self.port = listener.getsockname()[1]
         self._native = native = self._make(listener.detach())
-        metrics.add_source(self._counts)
+        metrics.add_source(self.counts)
         # A process may end without having drained: the thread must not outlive what it works with.
         self._stop = weakref.finalize(self, native.stop)
         loop = asyncio.get_running_loop()
@@ -174,7 +183,7 @@ class Plane:
             self._forget_all()
 
     def _forget_all(self) -> None:
-        metrics.end_source(self._counts)
+        metrics.end_source(self.counts)
         self._native = None
         for stream in self._streams.values():
             stream.close()
@@ -213,9 +222,6 @@ class Plane:
         except Exception as error:  # noqa: BLE001 -- the boundary of a connection: whose headers cannot be read any more
             failure_of(error, "reading headers")
             native.command(Command.CLOSE, number)
-
-    def _counts(self) -> metrics.Counts:
-        return metrics.Counts(*self._native.counts())
 
     def _record(self, *, again: bool = True) -> None:
         with aside("recording what the native plane noted"):
