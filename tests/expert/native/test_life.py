@@ -3,28 +3,27 @@ it stops.
 """
 
 import asyncio
-import gc
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 import torch
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
-from services.expert import loading, metrics, plane
-from services.expert.app import build, running
+from services.expert import metrics, plane
+from services.expert.app import running
+from services.expert.loading import LoadingTimes
 from services.expert.settings import ExpertSettings
 from services.runtime.server import PortInUse
-from services.wire import native_streams
 from tests.expert.conftest import has_carrier
 from tests.expert.expert_client import Carrier, Client, assert_close, expected_rows, expert_service
 from tests.expert.native.frames import encoded
 from tests.expert.native.raw_connection import message, opening, raw_connection
+from tests.recorded_metrics import RecordedMetrics, having, metrics_of_this_process
 from tests.recorded_spans import PARENT_ID, TRACE_ID, recorded_spans
 
 pytestmark = pytest.mark.skipif(not has_carrier(Carrier.NATIVE), reason="needs a compiler")
@@ -56,7 +55,7 @@ async def test_describe_says_the_port_until_the_service_drains(olmoe: Path) -> N
 async def test_there_is_no_port_where_native_streams_are_off(
     olmoe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native_streams, "ENABLED", False)
+    monkeypatch.setattr(plane, "is_available", lambda: False)
     async with expert_service(olmoe, preload="all") as service:
         assert await described_port(service) == 0
 
@@ -78,12 +77,12 @@ async def test_a_port_that_is_taken_is_refused_before_the_service_starts(olmoe: 
                 pass
 
 
-async def test_experts_come_and_go_under_traffic(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loading, "RETIRE_SECONDS", 0.0)
+async def test_experts_come_and_go_under_traffic(olmoe: Path) -> None:
+    times = LoadingTimes(retire_seconds=0.0)
     pairs = [(0, 3), (1, 4), (2, 3)]
-    async with expert_service(olmoe, Carrier.NATIVE, expert_memory=2 * SLOT_BYTES) as service:
+    async with expert_service(
+        olmoe, Carrier.NATIVE, times=times, expert_memory=2 * SLOT_BYTES
+    ) as service:
         assert service.parts.bank.num_slots == 2  # so that each load writes where others were
         expected = expected_rows(service.parts.checkpoint, 1, ROWS, pairs)
         outcomes = {"computed": 0, "not hosted": 0}
@@ -193,15 +192,13 @@ def ask_in_this_thread(port: int) -> list[expert_pb2.DispatchResponse]:
     return responses
 
 
-async def test_spans_that_there_is_no_place_for_are_counted(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plane, "RECORD_SECONDS", 1000.0)
+async def test_spans_that_there_is_no_place_for_are_counted(olmoe: Path) -> None:
+    options: dict[str, Any] = {"preload": "all", "batch_invariant": True, "record_seconds": 1000.0}
     num_frames, num_places = 4300, 4096
     traced = encoded(0, ROWS, [(0, 1)], traceparent=f"00-{TRACE_ID}-{PARENT_ID}-01")
     with recorded_spans() as recorded:
         async with (
-            expert_service(olmoe, Carrier.NATIVE, preload="all", batch_invariant=True) as service,
+            expert_service(olmoe, Carrier.NATIVE, **options) as service,
             raw_connection(service.parts.plane.port) as raw,
         ):
             raw.send(opening(1))
@@ -213,32 +210,24 @@ async def test_spans_that_there_is_no_place_for_are_counted(
     assert len(recorded.spans) == num_places
 
 
-async def test_some_batches_are_recorded_and_counts_outlive_the_plane(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
-    meter = provider.get_meter("test")
-    monkeypatch.setattr(metrics, "_meter", meter)
-    for name in ("_frames", "_pairs", "_batches", "_lost_spans"):
-        monkeypatch.setattr(metrics, name, type(metrics._frames)())
-    monkeypatch.setattr(metrics, "_batch_frames", meter.create_histogram(metrics.BATCH_FRAMES))
-    async with expert_service(olmoe, Carrier.NATIVE, preload="all") as service:
+async def test_some_batches_are_recorded_and_counts_outlive_the_plane(olmoe: Path) -> None:
+    recorded = RecordedMetrics()
+    in_process = metrics_of_this_process()
+    async with expert_service(
+        olmoe, Carrier.NATIVE, meter=recorded.meter, preload="all"
+    ) as service:
+        recorded.read()  # what others in this process have counted
+        in_process.read()
         stream = service.open_stream()
         for number in range(300):
             await stream.send(number, ROWS, [(0, 1)])
             await stream.reply()
-    assert metrics._frames == {"computed": 300}
-    assert metrics._batches == {1: 300}
-    data = reader.get_metrics_data()
-    assert data is not None
-    drawn = {
-        metric.name: metric.data.data_points
-        for metric in data.resource_metrics[0].scope_metrics[0].metrics
-    }[metrics.BATCH_FRAMES]
-    assert 0 < drawn[0].count < 100
-    assert drawn[0].sum == drawn[0].count
-    provider.shutdown()
+    found = recorded.read()
+    assert found[metrics.FRAMES][having(outcome="computed")] == 300
+    assert found[metrics.PAIRS][having(outcome="computed")] == 300
+    assert found[metrics.BATCHES][having(layer=1)] == 300
+    drawn = in_process.read()[metrics.BATCH_FRAMES]
+    assert 0 < drawn[having()] < 100
 
 
 LEAVING = """
@@ -248,10 +237,11 @@ from services.expert.settings import ExpertSettings
 
 async def begin():
     parts = build(ExpertSettings(listen="127.0.0.1:0", model=sys.argv[1]))
-    await parts.plane._begin("127.0.0.1:0", 0)
+    serving = parts.plane.serving("127.0.0.1:0", 0)
+    await serving.__aenter__()
     await asyncio.open_connection("127.0.0.1", parts.plane.port)
     parts.close()
-    return parts
+    return parts, serving
 
 kept = asyncio.run(begin())
 """
@@ -260,16 +250,3 @@ kept = asyncio.run(begin())
 def test_a_process_that_never_drains_ends_all_the_same(olmoe: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", LEAVING, str(olmoe)], timeout=60, check=False)
     assert ended.returncode == 0
-
-
-async def test_the_thread_ends_with_the_plane_that_nobody_ended(olmoe: Path) -> None:
-    parts = build(ExpertSettings(listen="127.0.0.1:0", model=olmoe))
-    await parts.plane._begin("127.0.0.1:0", 0)
-    assert "native-plane\n" in names_of_threads()
-    asyncio.get_running_loop().remove_reader(parts.plane._native.fileno())
-    parts.plane._recording.cancel()
-    metrics.end_source(parts.plane.counts)
-    parts.close()
-    del parts
-    gc.collect()
-    assert "native-plane\n" not in names_of_threads()
