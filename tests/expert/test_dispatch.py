@@ -347,7 +347,6 @@ async def test_a_message_above_the_limit_is_refused_by_the_transport(olmoe: Path
         assert await service.health() == 1
 
 
-@pytest.mark.usefixtures("torch_alone")
 async def test_a_batch_that_fails_fails_its_frames_alone(
     olmoe: Path,
     python_carrier: Carrier,
@@ -367,7 +366,6 @@ async def test_a_batch_that_fails_fails_its_frames_alone(
         assert (await stream.reply()).error is None
 
 
-@pytest.mark.usefixtures("torch_alone")
 async def test_health_is_answered_while_a_batch_is_computed(
     olmoe: Path,
     python_carrier: Carrier,
