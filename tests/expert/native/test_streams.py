@@ -2,6 +2,7 @@
 holds up another.
 """
 
+import struct
 from pathlib import Path
 
 import grpc
@@ -9,12 +10,15 @@ import pytest
 import torch
 
 from moesaic.v1 import expert_pb2
+from services.runtime.server import MAX_MESSAGE_BYTES
 from services.wire.frames import encode_cancel
 from tests.expert.conftest import has_carrier
 from tests.expert.expert_client import Carrier, Client, expected_rows, expert_service
 from tests.expert.native.frames import encoded
 from tests.expert.native.raw_connection import (
     CALL,
+    DATA,
+    ENHANCE_YOUR_CALM,
     HEADERS,
     frame,
     half_close,
@@ -193,6 +197,21 @@ async def test_a_call_whose_time_is_up_ends_with_its_status(olmoe: Path) -> None
         for stream in (3, 5):
             raw.send(message(stream, encoded(0, ROWS, [(0, 1)])))
             await raw.replies(stream, 1)
+
+
+async def test_a_message_above_the_limit_resets_its_stream_alone(olmoe: Path) -> None:
+    async with (
+        expert_service(olmoe, Carrier.NATIVE, preload="all") as service,
+        raw_connection(port_of(service)) as raw,
+    ):
+        raw.send(opening(1), opening(3))
+        await raw.granted(1)
+        raw.send(frame(DATA, 0, 1, struct.pack(">BI", 0, MAX_MESSAGE_BYTES + 1)))
+        while 1 not in raw.resets:
+            await raw.progress()
+        assert raw.resets[1] == ENHANCE_YOUR_CALM  # for clients RESOURCE_EXHAUSTED
+        raw.send(message(3, encoded(0, ROWS, [(0, 1)])))
+        await raw.replies(3, 1)
 
 
 @pytest.mark.parametrize(
