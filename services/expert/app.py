@@ -19,6 +19,7 @@ from services.expert.compute import Computer
 from services.expert.hosting import Hosting
 from services.expert.loading import LOADING_TIMES, Library, LoadingProgress, LoadingTimes
 from services.expert.memory import default_expert_memory
+from services.expert.plane import RECORD_SECONDS, Plane
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ class ExpertParts:
     computer: Computer
     batcher: Batcher
     library: Library
+    plane: Plane
     service: ExpertService
 
     def close(self) -> None:
@@ -69,6 +71,7 @@ async def running(
     *,
     times: LoadingTimes = LOADING_TIMES,
     meter: Meter = metrics.meter,
+    record_seconds: float = RECORD_SECONDS,
 ) -> AsyncIterator[tuple[ExpertParts, int]]:
     """Serve until the block ends, then drain; yields the parts and the port once all is ready."""
     if settings.cores is not None:
@@ -78,7 +81,10 @@ async def running(
     try:
         async with asyncio.TaskGroup() as loops:
             batching = loops.create_task(parts.batcher.run())
-            async with _serving(settings, parts) as port:
+            async with (
+                parts.plane.serving(settings.listen, settings.dispatch_port, record_seconds),
+                _serving(settings, parts) as port,
+            ):
                 yield parts, port
             batching.cancel()
     finally:
@@ -100,7 +106,18 @@ def build(
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
     batcher = Batcher(computer.compute, max_waiting_pairs=settings.max_waiting_pairs)
-    library = Library(checkpoint, bank, hosting, slots, batcher, times)
+    # Any frame that the contract allows fits into the credit.
+    window_pairs = max(settings.max_waiting_pairs, contract.most_pairs)
+    plane = Plane(
+        bank,
+        computer,
+        contract,
+        slots,
+        batcher,
+        window_pairs=window_pairs,
+        max_waiting_pairs=settings.max_waiting_pairs,
+    )
+    library = Library(checkpoint, bank, hosting, slots, plane.when_settled, times)
     service = ExpertService(
         name=settings.model_name or checkpoint.name,
         checkpoint=checkpoint,
@@ -110,8 +127,8 @@ def build(
         slots=slots,
         batcher=batcher,
         library=library,
-        # Any frame that the contract allows fits into the credit.
-        window_pairs=max(settings.max_waiting_pairs, contract.most_pairs),
+        plane=plane,
+        window_pairs=window_pairs,
         batch_invariant=settings.batch_invariant,
     )
     metrics.observe(
@@ -121,7 +138,7 @@ def build(
         memory_used=lambda: hosting.num_hosted * bank.slot_bytes,
         memory_limit=bank.memory_bytes,
     )
-    return ExpertParts(checkpoint, bank, hosting, computer, batcher, library, service)
+    return ExpertParts(checkpoint, bank, hosting, computer, batcher, library, plane, service)
 
 
 @asynccontextmanager
@@ -136,6 +153,8 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
     ) as port:
         used = (parts.checkpoint.name, port, settings.device, kernels.level())
         logger.info("serving %s on port %d, on %s, kernels %s", *used)
+        if parts.plane.port:
+            logger.info("serving native streams on port %d", parts.plane.port)
         try:
             await _preload(settings, parts)
             await health.ready()
@@ -143,6 +162,7 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
         finally:
             await health.draining()
             parts.service.drain()
+            parts.plane.drain(settings.drain_seconds)
 
 
 async def _preload(settings: ExpertSettings, parts: ExpertParts) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 
 from services.expert import metrics
-from tests.expert.expert_client import expert_service
+from tests.expert.expert_client import Carrier, expert_service
 from tests.recorded_metrics import Attributes, RecordedMetrics, having
 
 
-async def test_frames_and_pairs_are_counted_by_outcome(olmoe: Path) -> None:
+async def test_frames_and_pairs_are_counted_by_outcome(olmoe: Path, carrier: Carrier) -> None:
     recorded = RecordedMetrics()
     async with expert_service(
-        olmoe, meter=recorded.meter, preload="0/2", expert_memory="1MiB"
+        olmoe, carrier, meter=recorded.meter, preload="0/2", expert_memory="1MiB"
     ) as service:
         recorded.read()  # what others in this process have counted
         stream, rows = service.open_stream(), torch.randn(2, 32)
