@@ -17,6 +17,7 @@ from services.router.peers.grpc_transport import GrpcTransport
 from services.router.peers.known_hosting import KnownHosting, Ready
 from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream, Standing
+from services.router.peers.stream_transports import stream_transports
 from services.router.peers.suspicion import Suspicion
 from services.runtime.apart import apart
 from services.runtime.calls import as_serving_errors, readable
@@ -220,22 +221,25 @@ class ExpertPeer:
         deadline = FrameDeadline(self._frame_floor_seconds, unmeasured=UNMEASURED)
         suspicion = self._suspicion = Suspicion(self.address, deadline, self._on_change)
         standing = Standing(deadline, self.pace, suspicion)
-        streams = [
-            ExpertStream(
-                self.address,
-                partial(GrpcTransport, channel, self._name),
-                standing,
-                self._on_change,
-            )
-            for _ in range(self._num_lanes)
-        ]
-        self.streams = streams
-        logger.info("connected to expert service %s on %s", self.address, description.device)
+        over_grpc = partial(GrpcTransport, channel, self._name)
 
         async def ask(timeout_seconds: float) -> None:
             await self._describe(stub, timeout_seconds)
 
-        async with asyncio.TaskGroup() as parts:
+        async with (
+            stream_transports(self.address, description, self._num_lanes, over_grpc) as transports,
+            asyncio.TaskGroup() as parts,
+        ):
+            streams = self.streams = [
+                ExpertStream(self.address, connect, standing, self._on_change)
+                for connect in transports.connects
+            ]
+            logger.info(
+                "connected to expert service %s on %s, %s streams",
+                self.address,
+                description.device,
+                transports.kind,
+            )
             parts.create_task(self._watch(stub, description.instance))
             parts.create_task(suspicion.probe(ask))
             for stream in streams:
