@@ -31,37 +31,37 @@ async def faults(cluster: HostedCluster) -> Faults:
     """What is wrong with the placement, once nothing is under way any more."""
     deadline = asyncio.get_running_loop().time() + UNDER_WAY_SECONDS
     while True:
-        told = await hostings(cluster)
+        by_service = await hostings(cluster)
         is_quiet = all(
             expert.state == expert_pb2.EXPERT_STATE_READY
-            for hosting in told.values()
+            for hosting in by_service.values()
             for expert in hosting.experts
         )
         if is_quiet or asyncio.get_running_loop().time() > deadline:
-            return faults_of(told, cluster.keys, cluster.plan.memory_experts)
+            return faults_of(by_service, cluster.keys, cluster.plan.memory_experts)
         await asyncio.sleep(POLL_SECONDS)
 
 
 async def hostings(cluster: HostedCluster) -> dict[str, Hosting]:
     """The hosting of each running service, by its name, as the service itself says it."""
-    told = {}
+    by_service = {}
     for name, expert in cluster.running.items():
         async with open_channel(expert.member.address) as channel:
             stub = expert_pb2_grpc.ExpertServiceStub(channel)
             call = stub.WatchHosting(
                 expert_pb2.WatchHostingRequest(), wait_for_ready=True, timeout=CALL_SECONDS
             )
-            told[name] = await call.read()
+            by_service[name] = await call.read()
             call.cancel()
-    return told
+    return by_service
 
 
-def faults_of(told: Mapping[str, Hosting], keys: Sequence[Key], max_experts: int) -> Faults:
+def faults_of(by_service: Mapping[str, Hosting], keys: Sequence[Key], max_experts: int) -> Faults:
     """The faults of a placement in which nothing should be under way any more."""
     replicas: Counter[Key] = Counter()
     hashes: dict[Key, set[bytes]] = {}
     invalid = []
-    for name, hosting in told.items():
+    for name, hosting in by_service.items():
         names = [(expert.layer, expert.expert) for expert in hosting.experts]
         invalid += [
             f"{name} hosts {key} twice" for key, count in Counter(names).items() if count > 1

@@ -16,7 +16,7 @@ from services import kernels
 from services.model.attention import packed_attention
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.combine import ExactCombine, Returned
-from services.router.dispatch.shares import FramePairs, shares_of
+from services.router.dispatch.frame_pairs import FramePairs, pairs_by_frame
 from services.router.engine.step import StepInputs
 
 NUM_KEYS = 100  # that each row of attention sees before its own
@@ -100,24 +100,24 @@ class Operations:
         owners = np.arange(num_experts) % NUM_SERVICES
         weights = torch.full((len(rows), top_k), 1 / top_k, dtype=self._dtype)
         returned, combine = (
-            self._returned(shares_of(slots, owners, top_k, MAX_PAIRS)),
+            self._returned(pairs_by_frame(slots, owners, top_k, MAX_PAIRS)),
             ExactCombine(),
         )
         return {
             "experts": lambda: self._local.experts(rows, pair_rows, slots),
-            "scatter": lambda: shares_of(slots, owners, top_k, MAX_PAIRS),
+            "scatter": lambda: pairs_by_frame(slots, owners, top_k, MAX_PAIRS),
             "combine": lambda: combine(returned, weights, rows),
         }
 
-    def _returned(self, shares: Sequence[FramePairs]) -> list[Returned]:
+    def _returned(self, frames: Sequence[FramePairs]) -> list[Returned]:
         """Replies as they come from the services."""
         replies = []
-        for share in shares:
-            computed = torch.randn(len(share.positions), self._checkpoint.hidden_size).to(
+        for pairs in frames:
+            computed = torch.randn(len(pairs.positions), self._checkpoint.hidden_size).to(
                 self._dtype
             )
             data = memoryview(computed.view(torch.uint8).numpy().tobytes())
-            replies.append(Returned(share, share.positions, data, self._dtype))
+            replies.append(Returned(pairs, pairs.positions, data, self._dtype))
         return replies
 
 

@@ -12,7 +12,7 @@ from services.expert.bank import Bank
 from services.expert.compute import Computer, FrameWork
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.combine import ExactCombine, Returned
-from services.router.dispatch.shares import FramePairs, shares_of
+from services.router.dispatch.frame_pairs import FramePairs, pairs_by_frame
 from services.wire.frames import decode_request, decode_response, encode_frame, encode_reply
 from services.wire.received import ReceivedReply
 
@@ -37,13 +37,13 @@ class FrameParts:
         self._owners = np.arange(checkpoint.num_experts) % num_services
         self._weights = torch.full((num_rows, top_k), 1 / top_k, dtype=self._dtype)
         self._step = decode_step(num_rows)
-        self._share, *others = self._shares()
+        self._pairs, *others = self._all_pairs()
         self._request = self._encode()
         self._computed = torch.zeros(
-            len(self._share.positions), self._hidden_size, dtype=self._dtype
+            len(self._pairs.positions), self._hidden_size, dtype=self._dtype
         )
         self._reply = self._encode_reply()
-        self._replies = [self._returned(share) for share in (self._share, *others)]
+        self._replies = [self._returned(pairs) for pairs in (self._pairs, *others)]
 
     @property
     def frame_bytes(self) -> tuple[int, int]:
@@ -53,7 +53,7 @@ class FrameParts:
     def timed(self, num_rounds: int) -> dict[str, list[float]]:
         """Microseconds of each part, taken in turn."""
         parts: dict[str, Callable[[], object]] = {
-            "router: shares of all services": self._shares,
+            "router: frames of all services": self._all_pairs,
             "router: encode the frame": self._encode,
             "service: decode the frame": lambda: decode_request(self._request),
             "service: encode the reply": self._encode_reply,
@@ -69,20 +69,20 @@ class FrameParts:
                     samples[name].append((time.perf_counter_ns() - began) / 1e3)
         return samples
 
-    def _shares(self) -> list[FramePairs]:
-        return shares_of(self._experts, self._owners, self._top_k, MAX_PAIRS)
+    def _all_pairs(self) -> list[FramePairs]:
+        return pairs_by_frame(self._experts, self._owners, self._top_k, MAX_PAIRS)
 
     def _encode(self) -> bytes:
         return encode_frame(
             frame_id=1,
             layer=0,
             rows=self._hidden,
-            row_indices=None if len(self._share.rows) == len(self._hidden) else self._share.rows,
-            pair_rows=self._share.pair_rows,
-            pair_experts=self._share.experts,
+            row_indices=None if len(self._pairs.rows) == len(self._hidden) else self._pairs.rows,
+            pair_rows=self._pairs.pair_rows,
+            pair_experts=self._pairs.experts,
             remaining_nanos=1,
             traceparent="",
-            requests=self._step.requests_of(self._share.rows),
+            requests=self._step.requests_of(self._pairs.rows),
         )
 
     def _encode_reply(self) -> bytes:
@@ -91,10 +91,10 @@ class FrameParts:
     def _decode_reply(self) -> ReceivedReply:
         return _decoded(self._reply)
 
-    def _returned(self, share: FramePairs) -> Returned:
-        rows = torch.zeros(len(share.positions), self._hidden_size, dtype=self._dtype)
+    def _returned(self, pairs: FramePairs) -> Returned:
+        rows = torch.zeros(len(pairs.positions), self._hidden_size, dtype=self._dtype)
         reply = _decoded(encode_reply(frame_id=1, rows=rows))
-        return Returned(share, share.positions, reply.rows_bytes, self._dtype)
+        return Returned(pairs, pairs.positions, reply.rows_bytes, self._dtype)
 
     def _combine(self) -> torch.Tensor:
         return ExactCombine()(self._replies, self._weights, self._hidden)

@@ -51,12 +51,12 @@ class Recorded:
     def send(
         self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
     ) -> "asyncio.Future[TimedReply]":
-        def noted(frame_id: int, remaining_nanos: int) -> bytes:
+        def encode_and_count(frame_id: int, remaining_nanos: int) -> bytes:
             data = encode(frame_id, remaining_nanos)
             self.sent.append(len(data))
             return data
 
-        answered = self.stream.send(noted, num_pairs, num_experts)
+        answered = self.stream.send(encode_and_count, num_pairs, num_experts)
         self.answered.append(answered)
         return answered
 
@@ -72,7 +72,7 @@ class Recorded:
         ]
 
     def clear(self) -> None:
-        """Forget what was noted."""
+        """Forget what was counted."""
         self.sent.clear()
         self.answered.clear()
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.placement.cluster import Cluster
-from bench.placement.replay import judged
+from bench.placement.replay import judge
 from bench.placement.traffic import halves
 from services.router.load.recording import Recording
 
@@ -32,11 +32,11 @@ def drifts(start: Cluster, strategy: str, topics: Sequence[Recording]) -> list[D
     found = []
     for topic in [*topics[1:], topics[0]]:
         seen, to_judge = halves(topic)
-        before = judged(cluster, to_judge).imbalance
+        before = judge(cluster, to_judge).imbalance
         planned = cluster.planned(strategy, seen.load())
         cluster = planned.cluster
         found.append(
-            Drift(topic.topic, before, judged(cluster, to_judge).imbalance, planned.num_loads)
+            Drift(topic.topic, before, judge(cluster, to_judge).imbalance, planned.num_loads)
         )
     return found
 

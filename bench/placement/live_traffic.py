@@ -16,7 +16,7 @@ from bench.placement.live_cluster import LiveCluster
 from bench.placement.text import WINDOW
 from bench.placement.traffic import DECODE, DECODE_BATCH, MIXED, PREFILL, decoded
 from bench.rig.peers import decode_step, prefill_step
-from services.router.dispatch.shares import DROPPED
+from services.router.dispatch.frame_pairs import DROPPED
 from services.router.load.recording import DROPPED_ID, ExpertIds, Recording, joined
 
 # Of mixed steps: as if every sequence read a window and then generated a window's eighth.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bench.placement.cluster import Cluster, Prices, Shape
 from bench.placement.traffic import Traffic
-from services.router.dispatch.split import Speeds, split
+from services.router.dispatch.split import Speeds, assign_split
 from services.router.load.imbalance import active_excess, imbalance
 from services.router.load.recording import Recording
 
@@ -17,7 +17,7 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Judged:
+class ReplayFigures:
     """Means over steps and layers.
 
     `imbalance` is of pairs; `active_excess` the hottest service's distinct experts ÷ the fewest it
@@ -34,7 +34,7 @@ class Judged:
 class Outcome:
     """One plan, judged: what it loads, and the replicas that there are then."""
 
-    judged: Judged
+    figures: ReplayFigures
     num_loads: int
     num_replicas: int
 
@@ -62,14 +62,14 @@ def replayed(start: Cluster, strategy: str, traffics: Sequence[Traffic]) -> Repl
 
 def _outcome(start: Cluster, strategy: str, seen: Recording, unseen: Recording) -> Outcome:
     planned = start.planned(strategy, seen.load())
-    return Outcome(judged(planned.cluster, unseen), planned.num_loads, planned.cluster.num_replicas)
+    return Outcome(judge(planned.cluster, unseen), planned.num_loads, planned.cluster.num_replicas)
 
 
-def judged(cluster: Cluster, recording: Recording) -> Judged:
+def judge(cluster: Cluster, recording: Recording) -> ReplayFigures:
     """How a placement would have served the recording, each step by itself."""
     pairs = computed(cluster, recording.counts())
     nanos = _nanos(cluster, pairs)
-    return Judged(
+    return ReplayFigures(
         float(imbalance(pairs.sum(axis=-1)).mean()),
         float(active_excess(pairs).mean()),
         float((nanos.max(axis=-1) / _even_nanos(cluster, pairs) - 1).mean()),
@@ -91,7 +91,7 @@ def computed(cluster: Cluster, counts: Counts) -> Counts:
         hosts = [np.flatnonzero(column).tolist() for column in hosting[layer].T]
         for step, sizes in enumerate(counts[:, layer]):
             active = np.flatnonzero(sizes).tolist()
-            parts = split(sizes[active].tolist(), [hosts[it] for it in active], idle, speeds)
+            parts = assign_split(sizes[active].tolist(), [hosts[it] for it in active], idle, speeds)
             for it, part in zip(active, parts, strict=True):
                 for service, size in part:
                     pairs[step, layer, service, it] += size

@@ -22,8 +22,8 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Judge:
-    """What steps of a kind are judged by: a field of Judged, and the prices at which it matters
-    most.
+    """What steps of a kind are judged by: a field of ReplayFigures, and the prices at which it
+    matters most.
     """
 
     step: str
@@ -106,7 +106,7 @@ def _outcomes(replay: Replayed, step: str, topics: str) -> Sequence[Outcome]:
 
 
 def _figure(outcomes: Sequence[Outcome], what: str) -> Cell:
-    values: list[float] = [getattr(outcome.judged, what) for outcome in outcomes]
+    values: list[float] = [getattr(outcome.figures, what) for outcome in outcomes]
     return spread_of(values) if len(values) > 1 else values[0]
 
 
@@ -145,7 +145,7 @@ def _draw_replays(axis: Any, *, judge: Judge, found: Sequence[Replayed]) -> None
 
 def _median(replay: Replayed, judge: Judge, topics: str) -> float:
     return spread_of(
-        [getattr(outcome.judged, judge.what) for outcome in _outcomes(replay, judge.step, topics)]
+        [getattr(outcome.figures, judge.what) for outcome in _outcomes(replay, judge.step, topics)]
     ).median
 
 

@@ -58,13 +58,13 @@ class WiredCluster:
         self._sink.clear()
         await self._load.generate(prompts)
         await self._sink.until("router.sequence", len(prompts))  # sent after the sequence's steps
-        told = [
+        frames = [
             {one.key: one.value for one in span.attributes}
             for span in self._sink.named("router.expert")
         ]
         return median(
             one["moesaic.wire_nanos"].int_value / 1e6
-            for one in told
+            for one in frames
             if one["server.address"].string_value == self._wire.address
         )
 

@@ -48,7 +48,8 @@ async def gateway_address(
         yield settings.address
         return
     plan = replace(
-        ClusterPlan.of(settings, drain_seconds=OWN_DRAIN_SECONDS), telemetry=telemetry or {}
+        ClusterPlan.from_settings(settings, drain_seconds=OWN_DRAIN_SECONDS),
+        telemetry=telemetry or {},
     )
     async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
         report.line("")

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from services.runtime.event_loop import NewLoop, run_in_loop
-from services.runtime.failures import leaves
+from services.runtime.failures import flatten_group
 from services.runtime.logs import configure_logging
 from services.runtime.otlp.settings import load_telemetry
 from services.runtime.process import ProcessSettings, exit_code_of
@@ -52,7 +52,7 @@ def _run(life: Coroutine[Any, Any, None], command: str, new_loop: NewLoop) -> in
     except asyncio.CancelledError:
         return SIGNAL_EXIT + (came or [signal.SIGTERM])[0]
     except (OSError, BaseExceptionGroup) as error:
-        lost = [leaf for leaf in leaves(error) if is_lost_output(leaf)]
+        lost = [leaf for leaf in flatten_group(error) if is_lost_output(leaf)]
         if not lost:
             raise
         return give_up_output(f"moesaic {command}", lost[0])

@@ -19,7 +19,7 @@ class ErrorLines:
         self._folder = folder
         self._report = report
         self._num_read: dict[Path, int] = {}  # bytes
-        self._told: dict[Path, str] = {}
+        self._last_reported: dict[Path, str] = {}
 
     async def run(self) -> None:
         """Look again and again until cancelled, and once more then."""
@@ -35,8 +35,8 @@ class ErrorLines:
         for log in sorted(self._folder.glob("*.log")):
             for line in self._new_lines(log):
                 match = ERROR_LINE.fullmatch(line)
-                if match is not None and match[1] != self._told.get(log):
-                    self._told[log] = match[1]
+                if match is not None and match[1] != self._last_reported.get(log):
+                    self._last_reported[log] = match[1]
                     self._report(f"{log.stem}: {match[1]}")
 
     def _new_lines(self, log: Path) -> list[str]:

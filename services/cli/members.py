@@ -62,7 +62,7 @@ class ClusterPlan:
     telemetry: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(
+    def from_settings(
         cls, settings: ClusterSettings, *, drain_seconds: float, listen: str | None = None
     ) -> "ClusterPlan":
         """The cluster that a command's settings describe."""

@@ -31,7 +31,9 @@ def serve(arguments: Sequence[str]) -> int:
 
 async def _serve(settings: ServeSettings) -> None:
     report = Report()
-    plan = ClusterPlan.of(settings, drain_seconds=settings.drain_seconds, listen=settings.listen)
+    plan = ClusterPlan.from_settings(
+        settings, drain_seconds=settings.drain_seconds, listen=settings.listen
+    )
     shown_at, verbose = settings.tracing_http if settings.tracing else None, settings.verbose
     async with local_tracing(
         shown_at, report, verbose=verbose, num_others=len(plan.members())

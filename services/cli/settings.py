@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.cli.sampling_flags import with_sampling_flags
 from services.runtime.addresses import ListenAddress, ServiceTarget
-from services.runtime.settings import Whole
+from services.runtime.settings import OnePerFlag
 
 MAX_UINT32 = 2**32 - 1
 
@@ -128,7 +128,7 @@ class GenerateSettings(ClientSettings):
     max_new_tokens: PositiveInt | None = Field(
         None, le=MAX_UINT32, description="most tokens to generate"
     )
-    stop: Annotated[list[str], Whole] = Field(
+    stop: Annotated[list[str], OnePerFlag] = Field(
         [], description="end before this text; may be given several times"
     )
     ignore_eos: bool = Field(False, description="go on past end-of-sequence tokens")

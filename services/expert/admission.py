@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from services.expert.admitted_frame import AdmittedFrame, FrameAnswer, not_hosted
 from services.expert.compute import FrameWork
-from services.expert.job import AdmittedFrame, FrameAnswer, not_hosted
 from services.model.checkpoint import Checkpoint
 from services.model.weighted_sums import Positions
 from services.wire.bad_frame import BadFrame
@@ -77,7 +77,7 @@ class Contract:
         if frame.layer not in self.moe_layers:
             raise _bad(
                 frame,
-                f"layer is {frame.layer}; the layers with experts are {_listed(self.moe_layers)}",
+                f"layer is {frame.layer}; the layers with experts are {_listing(self.moe_layers)}",
             )
         max_rows = self.max_rows.get(frame.dtype)
         if max_rows is None:
@@ -117,7 +117,7 @@ class Contract:
         """The row of each pair of a frame whose rows are checked. Raises BadFrame for a row that it
         has not.
         """
-        return _looked_up(self._row_numbers[: frame.num_rows], frame, "pair_rows", frame.pair_rows)
+        return _look_up(self._row_numbers[: frame.num_rows], frame, "pair_rows", frame.pair_rows)
 
 
 class Slots:
@@ -136,11 +136,11 @@ class Slots:
         """No new frame is served by this expert."""
         self._of_layer[layer][expert] = NOWHERE
 
-    def of(self, frame: ReceivedFrame) -> Positions:
+    def look_up(self, frame: ReceivedFrame) -> Positions:
         """The slot of each pair's expert, or NOWHERE. Raises BadFrame for an expert that the model
         has not.
         """
-        return _looked_up(self._of_layer[frame.layer], frame, "pair_experts", frame.pair_experts)
+        return _look_up(self._of_layer[frame.layer], frame, "pair_experts", frame.pair_experts)
 
 
 def admit(
@@ -151,13 +151,13 @@ def admit(
     received_nanos: int,
     deliver: Callable[[AdmittedFrame, FrameAnswer], None],
 ) -> AdmittedFrame:
-    """A job for the pairs of a frame whose experts are ready; the others are NOT_HOSTED.
+    """Admit a frame: its work is the pairs whose experts are ready; the others are NOT_HOSTED.
 
     The frame came in a message of `num_bytes`; its deadline is anchored at `received_nanos`, by the
     monotonic clock. Raises BadFrame, naming the field and the limit, when it breaks the contract.
     """
     rows = contract.check(frame, num_bytes)
-    pair_rows, slot_of_pair = contract.pair_rows(frame), slots.of(frame)
+    pair_rows, slot_of_pair = contract.pair_rows(frame), slots.look_up(frame)
     positions: tuple[int, ...] | None = None
     weights = frame.pair_weights if len(frame.pair_weights) else None
     failures: tuple[PairFailure, ...] = ()
@@ -182,7 +182,7 @@ def admit(
     )
 
 
-def _looked_up(table: Positions, frame: ReceivedFrame, field: str, indices: Words) -> Positions:
+def _look_up(table: Positions, frame: ReceivedFrame, field: str, indices: Words) -> Positions:
     # The look-up is the check as well: of a few indices, even finding the largest takes longer.
     # None is negative.
     try:
@@ -197,7 +197,7 @@ def _bad(frame: ReceivedFrame, message: str) -> BadFrame:
     )
 
 
-def _listed(layers: tuple[int, ...]) -> str:
+def _listing(layers: tuple[int, ...]) -> str:
     if layers == tuple(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]} to {layers[-1]}"
     return ", ".join(str(layer) for layer in layers)

@@ -148,7 +148,7 @@ async def _evacuate(hosting: Hosting, seconds: float) -> None:
     hosting.drain()
     try:
         async with asyncio.timeout(seconds):
-            await hosting.evacuated()
+            await hosting.wait_until_evacuated()
     except TimeoutError:
         logger.warning(
             "stopping with %d experts that were not moved elsewhere in %g s",

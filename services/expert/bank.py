@@ -37,7 +37,7 @@ class Bank:
             raise UnusableModel(f"the experts of {checkpoint.name} differ in size between layers")
         shell = empty_experts(checkpoint, layers[0], 1, dtype, torch.device("meta"))
         self.slot_bytes = sum(
-            _padded(parameter[0]) * dtype.itemsize for parameter in shell.parameters()
+            _padded_size(parameter[0]) * dtype.itemsize for parameter in shell.parameters()
         )
         self.memory_bytes = memory_bytes
         self.num_slots = min(memory_bytes // self.slot_bytes, len(layers) * checkpoint.num_experts)
@@ -47,7 +47,7 @@ class Bank:
             )
         self.dtype = dtype
         self.device = device
-        self.pool = _allocated(shell, self.num_slots, device)
+        self.pool = _allocate(shell, self.num_slots, device)
         self._checkpoint = checkpoint
         self._singles: dict[int, SingleExpert] = {}
 
@@ -69,11 +69,11 @@ class Bank:
         return single
 
 
-def _allocated(shell: nn.Module, num_slots: int, device: torch.device) -> nn.Module:
+def _allocate(shell: nn.Module, num_slots: int, device: torch.device) -> nn.Module:
     try:
         for name, parameter in list(shell.named_parameters()):
             flat = torch.empty(
-                num_slots, _padded(parameter[0]), dtype=parameter.dtype, device=device
+                num_slots, _padded_size(parameter[0]), dtype=parameter.dtype, device=device
             )
             slots = flat[:, : parameter[0].numel()].unflatten(1, parameter.shape[1:])
             setattr(shell, name, nn.Parameter(slots, requires_grad=False))
@@ -83,6 +83,6 @@ def _allocated(shell: nn.Module, num_slots: int, device: torch.device) -> nn.Mod
     return shell
 
 
-def _padded(values: torch.Tensor) -> int:
+def _padded_size(values: torch.Tensor) -> int:
     step = ALIGNMENT_BYTES // values.dtype.itemsize
     return math.ceil(values.numel() / step) * step

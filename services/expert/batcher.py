@@ -8,8 +8,8 @@ from typing import Protocol
 
 from moesaic.v1 import expert_pb2
 from services.expert import metrics
+from services.expert.admitted_frame import AdmittedFrame
 from services.expert.compute import Computed, FrameWork
-from services.expert.job import AdmittedFrame
 from services.runtime.doorbell import Doorbell
 from services.runtime.failures import aside, failure_of, leave_aside
 from services.wire.outcomes import FrameError
@@ -26,8 +26,8 @@ class Batcher:
     whoever sent them.
 
     There is no waiting timer: an idle batcher starts as soon as the frames that are there have been
-    read. The layer that has waited longest goes first. Every job that is submitted is answered
-    once, unless it is abandoned.
+    read. The layer that has waited longest goes first. Every frame that is submitted is answered
+    once, unless it is dropped.
     """
 
     def __init__(self, compute: Compute, *, max_waiting_pairs: int) -> None:
@@ -46,41 +46,41 @@ class Batcher:
         """Pairs that wait for a batch."""
         return self._waiting_pairs
 
-    def submit(self, job: AdmittedFrame) -> None:
-        """Queue a job, or answer it at once: when it holds no work, or as OVERLOADED when the queue
-        is full.
+    def submit(self, admitted: AdmittedFrame) -> None:
+        """Queue a frame, or answer it at once: when it holds no work, or as OVERLOADED when the
+        queue is full.
 
-        A single job is let into an empty queue however large it is.
+        A single frame is let into an empty queue however large it is.
         """
-        num_pairs = job.num_pairs
+        num_pairs = admitted.num_pairs
         if not num_pairs:
-            job.finish_idle()
+            admitted.finish_idle()
             return
         if self._waiting_pairs and self._waiting_pairs + num_pairs > self._max_waiting_pairs:
-            job.fail(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED)
+            admitted.fail(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED)
             return
-        self._waiting.setdefault(job.frame.layer, []).append(job)
+        self._waiting.setdefault(admitted.frame.layer, []).append(admitted)
         self._waiting_pairs += num_pairs
         self._arrived.ring()
 
-    def drop(self, job: AdmittedFrame) -> bool:
-        """Take a job out of the queue, for the caller to answer; False when it waits no longer."""
-        queue = self._waiting.get(job.frame.layer, [])
-        if job not in queue:
+    def drop(self, admitted: AdmittedFrame) -> bool:
+        """Take a frame out of the queue, for the caller to answer; False when it waits no more."""
+        queue = self._waiting.get(admitted.frame.layer, [])
+        if admitted not in queue:
             return False  # in a batch already
-        queue.remove(job)
+        queue.remove(admitted)
         if not queue:
-            del self._waiting[job.frame.layer]
-        self._waiting_pairs -= job.num_pairs
-        self._settle([job])
+            del self._waiting[admitted.frame.layer]
+        self._waiting_pairs -= admitted.num_pairs
+        self._settle([admitted])
         return True
 
-    def when_settled(self, call: Callable[[], None]) -> None:
-        """Call back once every job that is queued or being computed now is done with; at once if
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Call back once every frame that is queued or being computed now is done with; at once if
         there is none.
         """
-        waiting = [job for jobs in self._waiting.values() for job in jobs]
-        self._settling.append(({*waiting, *self._in_hand}, call))
+        waiting = [admitted for queue in self._waiting.values() for admitted in queue]
+        self._settling.append(({*waiting, *self._in_hand}, callback))
         self._call_back()
 
     async def run(self) -> None:
@@ -93,18 +93,18 @@ class Batcher:
                 # health be answered.
                 if self._waiting:
                     await asyncio.sleep(0)
-            await self._arrived.rung()
+            await self._arrived.wait_for_ring()
 
     def _take(self) -> list[AdmittedFrame]:
-        jobs = self._waiting.pop(next(iter(self._waiting)))
+        queue = self._waiting.pop(next(iter(self._waiting)))
         now = time.monotonic_ns()
         batch: list[AdmittedFrame] = []
         expired: list[AdmittedFrame] = []
-        for job in jobs:
-            self._waiting_pairs -= job.num_pairs
-            (batch if job.deadline_nanos > now else expired).append(job)
-        for job in expired:
-            job.fail(expert_pb2.PAIR_FAILURE_REASON_EXPIRED)
+        for admitted in queue:
+            self._waiting_pairs -= admitted.num_pairs
+            (batch if admitted.deadline_nanos > now else expired).append(admitted)
+        for admitted in expired:
+            admitted.fail(expert_pb2.PAIR_FAILURE_REASON_EXPIRED)
         if expired:
             self._settle(expired)
         return batch
@@ -113,8 +113,8 @@ class Batcher:
         self._in_hand = batch
         try:
             if not await self._answer(batch):
-                for job in batch:
-                    await self._answer([job])
+                for admitted in batch:
+                    await self._answer([admitted])
         finally:
             self._in_hand = ()
             self._settle(batch)
@@ -125,10 +125,10 @@ class Batcher:
         """
         started, layer = time.monotonic_ns(), batch[0].frame.layer
         try:
-            computed = await self._compute([job.work for job in batch])
+            computed = await self._compute([admitted.work for admitted in batch])
             ended = time.monotonic_ns()
-            for job, rows in zip(batch, computed.rows, strict=True):
-                job.finish(rows, started, ended, len(batch))
+            for admitted, rows in zip(batch, computed.rows, strict=True):
+                admitted.finish(rows, started, ended, len(batch))
             metrics.record_batch(layer, len(batch), computed, ended - started)
         except Exception as error:  # noqa: BLE001 -- the boundary of a batch: who is at fault is found out one by one
             if len(batch) > 1:
@@ -138,10 +138,10 @@ class Batcher:
             batch[0].refuse(FrameError(failure.status.value[0], str(failure)))
         return True
 
-    def _settle(self, jobs: Iterable[AdmittedFrame]) -> None:
+    def _settle(self, done: Iterable[AdmittedFrame]) -> None:
         if self._settling:
             for unfinished, _ in self._settling:
-                unfinished.difference_update(jobs)
+                unfinished.difference_update(done)
             self._call_back()
 
     def _call_back(self) -> None:

@@ -66,19 +66,19 @@ class Computer:
 
     async def compute(self, batch: Sequence[FrameWork]) -> Computed:
         """Compute a batch whose experts are all in the bank and stay there meanwhile."""
-        whole = batch[0] if len(batch) == 1 else _together(batch)
+        whole = batch[0] if len(batch) == 1 else _join(batch)
         num_active = len(set(whole.slots.tolist()))
         usual_nanos = self._times.nanos(len(whole.slots), num_active)
         if self._is_on_cpu and usual_nanos < MAX_INLINE_NANOS:
-            results = self._timed(batch, whole, num_active)
+            results = self._compute_timed(batch, whole, num_active)
         else:
             loop = asyncio.get_running_loop()
             results = await loop.run_in_executor(
-                self._worker, self._timed, batch, whole, num_active
+                self._worker, self._compute_timed, batch, whole, num_active
             )
         return Computed(results, num_active)
 
-    def _timed(
+    def _compute_timed(
         self, batch: Sequence[FrameWork], whole: FrameWork, num_active: int
     ) -> list[torch.Tensor]:
         began = time.perf_counter_ns()
@@ -113,7 +113,7 @@ def _as_asked(work: FrameWork, of_pairs: torch.Tensor) -> torch.Tensor:
     return of_pairs if of_pairs.dtype is work.rows.dtype else of_pairs.to(work.rows.dtype)
 
 
-def _together(batch: Sequence[FrameWork]) -> FrameWork:
+def _join(batch: Sequence[FrameWork]) -> FrameWork:
     offsets = np.cumsum([0, *(len(work.rows) for work in batch[:-1])])
     return FrameWork(
         torch.cat([work.rows for work in batch]),

@@ -18,7 +18,7 @@ class ComputeTimes:
 
     def nanos(self, num_pairs: int, num_active: int) -> float:
         """What such a batch took of late; infinite before the first."""
-        nanos = self._by_active[num_active.bit_length()].of(num_pairs)
+        nanos = self._by_active[num_active.bit_length()].mean(num_pairs)
         return math.inf if nanos is None else nanos
 
     def add(self, num_pairs: int, num_active: int, nanos: int) -> None:

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from moesaic.v1 import expert_pb2
 from services.expert import metrics, spans
 from services.expert.admission import Contract, Slots, admit
+from services.expert.admitted_frame import AdmittedFrame, FrameAnswer
 from services.expert.batcher import Batcher
-from services.expert.job import AdmittedFrame, FrameAnswer
 from services.runtime.doorbell import Doorbell
 from services.runtime.failures import failure_of
 from services.wire.bad_frame import BadFrame
@@ -39,7 +39,7 @@ class DispatchStream:
         self._slots = slots
         self._taken_pairs = 0
         self._granted_pairs = window_pairs  # the window and what was answered
-        self._jobs: set[AdmittedFrame] = set()  # to be answered
+        self._unanswered: set[AdmittedFrame] = set()
         self._outbox: deque[bytes] = deque([encode_grant(window_pairs)])
         self._outgoing = Doorbell()
         self._progress = asyncio.Event()
@@ -62,8 +62,8 @@ class DispatchStream:
                 await asyncio.wait((reader, drain), return_when=asyncio.FIRST_COMPLETED)
                 reader.cancel()
                 drain.cancel()
-                while self._jobs:
-                    await self._progressed()
+                while self._unanswered:
+                    await self._wait_for_progress()
                 self._is_ending = True
                 self._outgoing.ring()
         finally:
@@ -76,7 +76,7 @@ class DispatchStream:
             async for data in requests:
                 self._receive(data)
                 while len(self._outbox) > MAX_UNSENT:
-                    await self._progressed()
+                    await self._wait_for_progress()
         except InvalidRequest as error:
             self._refusal = error
 
@@ -87,7 +87,7 @@ class DispatchStream:
                 self._progress.set()
             if self._is_ending:
                 return
-            await self._outgoing.rung()
+            await self._outgoing.wait_for_ring()
 
     def _receive(self, data: bytes) -> None:
         received = time.monotonic_ns()
@@ -114,7 +114,7 @@ class DispatchStream:
 
     def _submit(self, frame: ReceivedFrame, num_bytes: int, received: int) -> None:
         try:
-            job = admit(frame, num_bytes, self._contract, self._slots, received, self._deliver)
+            admitted = admit(frame, num_bytes, self._contract, self._slots, received, self._deliver)
         except BadFrame:
             raise
         except Exception as error:  # the boundary of one frame: the stream goes on
@@ -127,44 +127,45 @@ class DispatchStream:
                 has_checksum=frame.has_checksum,
             ) from error
         self._taken_pairs += len(frame.pair_rows)
-        self._jobs.add(job)
+        self._unanswered.add(admitted)
         if self._taken_pairs > self._granted_pairs:
-            job.fail(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED)
+            admitted.fail(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED)
         else:
-            self._batcher.submit(job)
+            self._batcher.submit(admitted)
 
     def _cancel(self, cancel: Cancel) -> None:
-        for job in [job for job in self._jobs if job.forget(cancel.requests)]:
-            if self._batcher.drop(job):
-                job.fail(expert_pb2.PAIR_FAILURE_REASON_CANCELLED)
+        unwanted = [admitted for admitted in self._unanswered if admitted.forget(cancel.requests)]
+        for admitted in unwanted:
+            if self._batcher.drop(admitted):
+                admitted.fail(expert_pb2.PAIR_FAILURE_REASON_CANCELLED)
 
-    def _deliver(self, job: AdmittedFrame, answer: FrameAnswer) -> None:
-        if job not in self._jobs:
+    def _deliver(self, admitted: AdmittedFrame, answer: FrameAnswer) -> None:
+        if admitted not in self._unanswered:
             return  # the stream is gone
-        self._jobs.remove(job)
-        self._granted_pairs += len(job.frame.pair_rows)
+        self._unanswered.remove(admitted)
+        self._granted_pairs += len(admitted.frame.pair_rows)
         try:
-            message = self._encoded(job, answer)
+            message = self._encode(admitted, answer)
         except Exception as error:  # noqa: BLE001 -- the boundary of one frame: its sender has to hear of it
             failure = failure_of(error, "answering a frame")
             answer = FrameAnswer(
                 answer.timings, error=FrameError(failure.status.value[0], str(failure))
             )
-            message = self._encoded(job, answer)
+            message = self._encode(admitted, answer)
         self._send(message)
-        metrics.record_answer(job, answer)
-        spans.record_frame(job, answer)
+        metrics.record_answer(admitted, answer)
+        spans.record_frame(admitted, answer)
 
-    def _encoded(self, job: AdmittedFrame, answer: FrameAnswer) -> bytes:
+    def _encode(self, admitted: AdmittedFrame, answer: FrameAnswer) -> bytes:
         return encode_reply(
-            frame_id=job.frame.frame_id,
+            frame_id=admitted.frame.frame_id,
             rows=answer.rows,
             failures=answer.failures,
             error=answer.error,
             timings=answer.timings,
             batch_frames=answer.batch_frames,
             granted_pairs=self._granted_pairs,
-            checksum=job.frame.has_checksum,
+            checksum=admitted.frame.has_checksum,
         )
 
     def _send(self, message: bytes) -> None:
@@ -173,11 +174,11 @@ class DispatchStream:
         self._progress.set()
 
     def _abandon(self) -> None:
-        for job in self._jobs:
-            self._batcher.drop(job)
-        self._jobs.clear()
+        for admitted in self._unanswered:
+            self._batcher.drop(admitted)
+        self._unanswered.clear()
 
-    async def _progressed(self) -> None:
+    async def _wait_for_progress(self) -> None:
         """Wait until an answer is made or written."""
         self._progress.clear()
         await self._progress.wait()

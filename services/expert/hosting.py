@@ -187,7 +187,7 @@ class Hosting:
         self._is_draining = True
         self._change()
 
-    async def evacuated(self) -> None:
+    async def wait_until_evacuated(self) -> None:
         """Return as soon as no expert is hosted any more, or nobody watches who would
         see to that.
         """

@@ -11,8 +11,8 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from moesaic.v1 import expert_pb2
+from services.expert.admitted_frame import AdmittedFrame, FrameAnswer
 from services.expert.compute import Computed
-from services.expert.job import AdmittedFrame, FrameAnswer
 from services.wire.outcomes import PairFailure
 
 FRAMES = "moesaic.expert.frames"
@@ -83,10 +83,10 @@ def record_batch(layer: int, num_frames: int, computed: Computed, nanos: int) ->
     _active_experts.record(computed.num_active, attributes)
 
 
-def record_answer(job: AdmittedFrame, answer: FrameAnswer) -> None:
+def record_answer(admitted: AdmittedFrame, answer: FrameAnswer) -> None:
     """Record one answered frame and what became of its pairs."""
     if answer.rows is not None:
-        _pairs[COMPUTED] += job.num_pairs
+        _pairs[COMPUTED] += admitted.num_pairs
     for failure in answer.failures:
         _pairs[outcome_of(failure)] += len(failure.pairs)
     if answer.error is not None:

@@ -2,18 +2,18 @@
 
 import time
 
-from services.expert.job import AdmittedFrame, FrameAnswer
+from services.expert.admitted_frame import AdmittedFrame, FrameAnswer
 from services.runtime.span_writing import SpanKind, SpanRef, encode_span
 from services.runtime.tracing import recorder
 
 COMPUTE_SPAN = "expert.compute"
 
 
-def record_frame(job: AdmittedFrame, answer: FrameAnswer) -> None:
+def record_frame(admitted: AdmittedFrame, answer: FrameAnswer) -> None:
     """Record what became of a frame, as a span that ends now; nothing where the step is not traced
     so deep.
     """
-    frame = job.frame
+    frame = admitted.frame
     if not frame.traceparent or (recording := recorder()) is None:
         return
     parent = SpanRef.parse(frame.traceparent)
@@ -32,7 +32,7 @@ def record_frame(job: AdmittedFrame, answer: FrameAnswer) -> None:
         "moesaic.layer": frame.layer,
         "moesaic.rows": frame.num_rows,
         "moesaic.pairs": len(frame.pair_rows),
-        "moesaic.bytes": job.num_bytes,
+        "moesaic.bytes": admitted.num_bytes,
         "moesaic.decode_nanos": timings.decode_nanos,
         "moesaic.queue_nanos": timings.queue_nanos,
         "moesaic.compute_nanos": timings.compute_nanos,

@@ -24,7 +24,7 @@ class Caller:
     tracestate: str
 
     @classmethod
-    def of(
+    def from_context(
         cls,
         context: grpc.aio.ServicerContext,
         *,

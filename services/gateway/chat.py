@@ -42,7 +42,7 @@ class ChatTemplate:
         except (
             Exception
         ) as error:  # the boundary: a source can be too deep for Jinja, or for Python
-            raise BadState(f"the checkpoint's chat template: {_said(error)}") from error
+            raise BadState(f"the checkpoint's chat template: {_message_of(error)}") from error
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The prompt that asks for the answer to `messages`, each with `role` and `content`.
@@ -63,7 +63,7 @@ class ChatTemplate:
             Exception
         ) as error:  # the boundary: a template is a program, and raises whatever Python does
             raise InvalidRequest(
-                f"chat: the model's chat template refuses the messages: {_said(error)}"
+                f"chat: the model's chat template refuses the messages: {_message_of(error)}"
             ) from error
         return text
 
@@ -77,7 +77,7 @@ def _literals(tree: nodes.Template) -> Iterator[str]:
             yield constant.value
 
 
-def _said(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 

@@ -73,14 +73,14 @@ class Generation:
             async with aclosing(self._run(request, caller, trace, times)) as events:
                 async for event in events:
                     if isinstance(event, Piece):
-                        metrics.tokens(len(event.token_ids))
+                        metrics.record_tokens(len(event.token_ids))
                     yield event
         except BaseException as error:
             failure = error
             raise
         finally:
             with aside("observing a request"):
-                metrics.ended(failure)
+                metrics.record_end(failure)
                 trace.end(failure)
 
     async def tokenise(self, prompt: Prompt, caller: Caller) -> list[int]:

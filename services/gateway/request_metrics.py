@@ -66,7 +66,7 @@ class RequestMetrics:
         self._first_token_seconds: float | None = None
         self._num_tokens = 0
 
-    def tokens(self, num_tokens: int) -> None:
+    def record_tokens(self, num_tokens: int) -> None:
         """Some tokens came."""
         if num_tokens and self._first_token_seconds is None:
             self._first_token_seconds = time.monotonic()
@@ -75,7 +75,7 @@ class RequestMetrics:
             )
         self._num_tokens += num_tokens
 
-    def ended(self, error: BaseException | None) -> None:
+    def record_end(self, error: BaseException | None) -> None:
         """The request ended; with `error` where it did not end well, its client's
         leaving included.
         """

@@ -14,10 +14,10 @@ from moesaic.v1.router_pb2_grpc import RouterServiceStub
 from services.gateway.ledger import StreamLedger
 from services.gateway.sequence import Sequence
 from services.gateway.waiting import Room
-from services.runtime.apart import apart
 from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
 from services.runtime.failures import failure_of
+from services.runtime.own_task import run_in_own_task
 from services.wire.errors import ServingError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ MIN_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 
 
-class Desk(Protocol):
+class LinkOwner(Protocol):
     """Where a link reports to."""
 
     def wants(self, address: str) -> bool:
@@ -53,11 +53,11 @@ class Desk(Protocol):
 class RouterLink:
     """One router, as long as it is wanted. While it is up, `room` says what it can take."""
 
-    def __init__(self, address: str, desk: Desk) -> None:
+    def __init__(self, address: str, owner: LinkOwner) -> None:
         self.address = address
         self._name = f"the router at {address}"
         self.description = pb.RouterServiceDescribeResponse()
-        self._desk = desk
+        self._owner = owner
         self._ledger = StreamLedger(address)
         self._something_to_say = asyncio.Event()
         self._last_complaint = ""
@@ -78,14 +78,14 @@ class RouterLink:
         self._something_to_say.set()
 
     async def run(self) -> None:
-        """Connect, and connect again with growing pauses, until the desk no longer wants the
+        """Connect, and connect again with growing pauses, until the owner no longer wants the
         address.
         """
         pause = MIN_PAUSE_SECONDS
         async with open_channel(self.address) as channel:
             stub: Any = RouterServiceStub(channel)
-            while self._desk.wants(self.address):
-                was_up = await apart(self._converse(stub))
+            while self._owner.wants(self.address):
+                was_up = await run_in_own_task(self._converse(stub))
                 pause = MIN_PAUSE_SECONDS if was_up else min(2 * pause, MAX_PAUSE_SECONDS)
                 await asyncio.sleep(random.uniform(pause / 2, pause))
 
@@ -96,7 +96,7 @@ class RouterLink:
         call: Any = None
         try:
             self.description = await self._describe(stub)
-            self._desk.check(self.description)
+            self._owner.check(self.description)
             call = stub.Run()
             with as_serving_errors(self._name):
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -111,7 +111,7 @@ class RouterLink:
         finally:
             if call is not None:
                 call.cancel()
-            self._desk.link_down(self, self._ledger.close())
+            self._owner.link_down(self, self._ledger.close())
         return was_up
 
     async def _describe(self, stub: Any) -> pb.RouterServiceDescribeResponse:
@@ -139,7 +139,7 @@ class RouterLink:
                 response = await self._read(call)
                 refused = self._ledger.apply(response, now_nanos=time.monotonic_ns())
                 if refused or response.HasField("credit"):
-                    self._desk.credit_changed(refused)
+                    self._owner.credit_changed(refused)
 
     async def _read(self, call: Any) -> pb.RunResponse:
         response = await call.read()
@@ -149,7 +149,7 @@ class RouterLink:
         return readable(message, self._name)
 
     def _went_up(self) -> None:
-        self._desk.link_up(self)
+        self._owner.link_up(self)
         logger.info("router %s is up", self.address)
         self._last_complaint = ""
 

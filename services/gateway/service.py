@@ -85,7 +85,7 @@ class GenerationService(GenerationServiceServicer):
         )
 
     def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
-        return Caller.of(
+        return Caller.from_context(
             context,
             default_timeout_seconds=self._default_timeout_seconds,
             max_timeout_seconds=self._max_timeout_seconds,

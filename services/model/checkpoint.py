@@ -152,7 +152,7 @@ class Checkpoint:
 
         Raises UnusableModel when they cannot be used, or are of another model.
         """
-        files = self._files.refreshed()
+        files = self._files.reopen_changed()
         if files is not None:
             self._files, self.digest = files, checkpoint_digest(self._fields, files)
 
@@ -161,7 +161,7 @@ class Checkpoint:
         read on then.
         """
         try:
-            files = self._files.refreshed()
+            files = self._files.reopen_changed()
             if files is None or checkpoint_digest(self._fields, files) != self.digest:
                 return False
         except UnusableModel:
@@ -172,7 +172,9 @@ class Checkpoint:
     def _stored(self, layer: int, expert: int) -> Stored:
         """The encoded parts that each parameter of an expert is stacked from, read into memory."""
         return {
-            name: [(weight, weight.read(self._files, index)) for weight, index in source.of(expert)]
+            name: [
+                (weight, weight.read(self._files, index)) for weight, index in source.locate(expert)
+            ]
             for name, source in self._sources(layer, expert).items()
         }
 

@@ -88,7 +88,7 @@ def check_quantisation(quantisation: Any) -> None:
         _fp8_block(quantisation)
     elif method != "mxfp4":
         named = (
-            f"in a way without a name ({_said(quantisation)})"
+            f"in a way without a name ({_describe(quantisation)})"
             if method is None
             else f"by {str(method)[:100]}"
         )
@@ -113,12 +113,12 @@ def stored_weights(files: TensorFiles, quantisation: dict[str, Any] | None) -> l
     return list(_grouped(infos, block))
 
 
-def _said(quantisation: dict[str, Any]) -> str:
+def _describe(quantisation: dict[str, Any]) -> str:
     """What a quantization_config without a method says: bitsandbytes' have load_in_4bit or
     load_in_8bit alone.
     """
-    said = [f"{name}={value}" for name, value in quantisation.items() if value is not None]
-    return ", ".join(said)[:100] or "it is empty"
+    entries = [f"{name}={value}" for name, value in quantisation.items() if value is not None]
+    return ", ".join(entries)[:100] or "it is empty"
 
 
 def _grouped(infos: dict[str, TensorInfo], block: Block | None) -> Iterable[StoredWeight]:

@@ -25,7 +25,7 @@ class ExpertPart:
     weights: tuple[StoredWeight, ...]
     is_fused: bool
 
-    def of(self, expert: int) -> tuple[StoredWeight, int | None]:
+    def locate(self, expert: int) -> tuple[StoredWeight, int | None]:
         """The weight of `expert`, and which slice of it where it holds them all."""
         return (self.weights[0], expert) if self.is_fused else (self.weights[expert], None)
 
@@ -39,11 +39,9 @@ class ExpertParameter:
     shape: Shape  # of one expert
     parts: tuple[ExpertPart, ...]
 
-    def of(self, expert: int) -> list[tuple[StoredWeight, int | None]]:
-        """What each part of `expert` is, as `ExpertPart.of` says, in the order in which they are
-        stacked.
-        """
-        return [part.of(expert) for part in self.parts]
+    def locate(self, expert: int) -> list[tuple[StoredWeight, int | None]]:
+        """What each part of `expert` is, as `ExpertPart.locate` says, in the order of stacking."""
+        return [part.locate(expert) for part in self.parts]
 
 
 class ExpertSources:

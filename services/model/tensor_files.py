@@ -82,7 +82,7 @@ class TensorFiles:
         with _named(name, file):
             return self._handles[file].sample(name)
 
-    def refreshed(self) -> "TensorFiles | None":
+    def reopen_changed(self) -> "TensorFiles | None":
         """The same tensors in the files as they are now; None where no file was replaced or written
         to.
 

@@ -6,7 +6,12 @@ import grpc
 
 from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.router.balance.messages import plan_message, strategy_of
-from services.router.hosting.messages import goal_of, placement_message, progress_message, stated
+from services.router.hosting.messages import (
+    goal_of,
+    parse_target,
+    placement_message,
+    progress_message,
+)
 from services.router.hosting.operations import Operation
 from services.router.load.recorded import recorded_steps
 from services.router.running import Running
@@ -50,10 +55,10 @@ class PlacementService(placement_pb2_grpc.PlacementServiceServicer):
         running = self._running()
         model_digest, balancer = running.description.model_digest, running.balancer
         if request.HasField("target"):
-            judged = await balancer.judge(stated(request.target, model_digest))
+            judgement = await balancer.judge(parse_target(request.target, model_digest))
         else:
-            judged = await balancer.preview(strategy_of(request.strategy))
-        return plan_message(judged, model_digest, balancer.outcomes)
+            judgement = await balancer.preview(strategy_of(request.strategy))
+        return plan_message(judgement, model_digest, balancer.outcomes)
 
     def RecordRouting(
         self, request: router_pb2.RecordRoutingRequest, context: grpc.aio.ServicerContext
@@ -72,7 +77,7 @@ async def _begun(
     )
     if request.WhichOneof("change") != "planned":
         return running.fleet.change(name, goal_of(request, model_digest), force=force), None
-    operation, judged = await running.balancer.begin(
+    operation, judgement = await running.balancer.begin(
         name, strategy_of(request.planned.strategy), force=force
     )
-    return operation, plan_message(judged, model_digest, running.balancer.outcomes)
+    return operation, plan_message(judgement, model_digest, running.balancer.outcomes)

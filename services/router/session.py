@@ -44,13 +44,13 @@ class Session:
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(requests))
-                said = router_pb2.Credit()
+                sent_credit = router_pb2.Credit()
                 while True:
                     self._news.clear()
                     response = self._take_outbox()
                     credit = self._credit()
-                    if credit != said:
-                        said = credit
+                    if credit != sent_credit:
+                        sent_credit = credit
                         response.credit.CopyFrom(credit)
                     if response.ListFields():
                         yield response
@@ -109,7 +109,7 @@ class Session:
         self._news.set()
 
     def _listen(self, sequence: Sequence, token: int | None, step: Step | None) -> None:
-        name, num_said = self._names[sequence.number], len(self._outbox.events)
+        name, num_before = self._names[sequence.number], len(self._outbox.events)
         try:
             if token is not None:
                 report_token(self._outbox, name, sequence, token, step)
@@ -118,7 +118,7 @@ class Session:
                 del self._sequences[name], self._names[sequence.number]
                 report_finish(self._outbox, name, sequence.ending, sequence)
         except Exception as error:  # the boundary of one sequence; what is raised ends it
-            del self._outbox.events[num_said:]
+            del self._outbox.events[num_before:]
             if token is not None:
                 raise
             self._refuse(name, failure_of(error, "the report of a sequence"))

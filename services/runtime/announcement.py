@@ -46,8 +46,8 @@ class Announcement(logging.Handler):
 
 def announced_warnings(line: bytes) -> Sequence[str] | None:
     """The warnings of an announcement; None where the line is none."""
-    word, _, told = line.decode(errors="replace").strip().partition(" ")
+    word, _, details = line.decode(errors="replace").strip().partition(" ")
     if word != "ready":
         return None
-    warnings: list[str] = json.loads(told.partition(" ")[2] or "[]")
+    warnings: list[str] = json.loads(details.partition(" ")[2] or "[]")
     return warnings

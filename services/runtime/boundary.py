@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.runtime.failures import failure_of, leaves
+from services.runtime.failures import failure_of, flatten_group
 from services.wire.errors import InvalidRequest
 
 Parse = Callable[[bytes], Any]
@@ -39,10 +39,10 @@ class ErrorsToStatus(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        return _guarded(handler)
+        return _guard(handler)
 
 
-def _guarded(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+def _guard(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
     parse = handler.request_deserializer or bytes
     serialise = handler.response_serializer
     if handler.unary_unary:
@@ -133,12 +133,12 @@ def _parsed(request: bytes, parse: Parse) -> Any:
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:
-    if isinstance(first := leaves(error)[0], grpc.aio.AbortError):
+    if isinstance(first := flatten_group(error)[0], grpc.aio.AbortError):
         raise first
-    told = failure_of(error, "the call")
+    failure = failure_of(error, "the call")
     trailing: tuple[tuple[str, str], ...] = ()
-    if told.retry_after_seconds is not None:
-        seconds = max(0.0, min(MAX_RETRY_SECONDS, told.retry_after_seconds))
+    if failure.retry_after_seconds is not None:
+        seconds = max(0.0, min(MAX_RETRY_SECONDS, failure.retry_after_seconds))
         trailing = (("retry-after-ms", str(round(seconds * 1000))),)
-    await context.abort(told.status, str(told), trailing)
+    await context.abort(failure.status, str(failure), trailing)
     raise AssertionError("unreachable: abort raises")

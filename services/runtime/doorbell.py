@@ -16,7 +16,7 @@ class Doorbell:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def rung(self) -> "asyncio.Future[None]":
+    def wait_for_ring(self) -> "asyncio.Future[None]":
         """To be awaited at once: ends with the next ring."""
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter

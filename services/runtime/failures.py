@@ -21,20 +21,20 @@ ASIDE_SECONDS = 60.0
 _left_aside: dict[str, float] = {}  # when it was logged last, by place
 
 
-def leaves(error: BaseException) -> list[BaseException]:
+def flatten_group(error: BaseException) -> list[BaseException]:
     """The exceptions of a group and of the groups within it; an exception that is no group is its
     only leaf.
     """
     if not isinstance(error, BaseExceptionGroup):
         return [error]
-    return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [leaf for inner in error.exceptions for leaf in flatten_group(inner)]
 
 
 def failure_of(error: BaseException, what: str) -> ServingError:
     """The error to tell those whom `what` was done for; of a group its first, since that ended the
     others.
     """
-    error = leaves(error)[0]
+    error = flatten_group(error)[0]
     if isinstance(error, ServingError):
         return error
     logger.error("%s failed unforeseen", what, exc_info=error)

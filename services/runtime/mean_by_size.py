@@ -23,7 +23,7 @@ class MeanBySize:
         before = self._means.get(bits)
         self._means[bits] = value if before is None else before + self._smoothing * (value - before)
 
-    def of(self, size: int) -> float | None:
+    def mean(self, size: int) -> float | None:
         """The mean of such sizes; None where none was met."""
         return self._means.get(size.bit_length())
 

@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from services.runtime.allocator import keep_freed_memory
 from services.runtime.announcement import Announcement
 from services.runtime.event_loop import run_in_loop
-from services.runtime.failures import leaves
+from services.runtime.failures import flatten_group
 from services.runtime.garbage import set_aside_what_stays
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
@@ -113,7 +113,7 @@ def run_service(
     async def life(on_ready: OnReady) -> None:
         if threads is not None:
             refuse_surroundings()
-        app = _imported(f"services.{service}.app")
+        app = _import(f"services.{service}.app")
         await app.run(settings, on_ready=on_ready)
 
     _leave(run_process(life, service=service))
@@ -155,9 +155,9 @@ def exit_code_of(run: Callable[[], int | None], *, command: str) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT
     except (ServingError, OSError) as error:
-        return _failed(command, [error])
+        return _report_failure(command, [error])
     except BaseExceptionGroup as group:
-        return _failed(command, leaves(group))
+        return _report_failure(command, flatten_group(group))
 
 
 async def _live(life: Coroutine[Any, Any, None], measured: bool) -> None:
@@ -178,7 +178,7 @@ def _announcer(announcement: Announcement | None) -> OnReady:
     return announce
 
 
-def _imported(module: str) -> ModuleType:
+def _import(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -186,7 +186,7 @@ def _imported(module: str) -> ModuleType:
         raise BadState(f"{error}") from error
 
 
-def _failed(command: str, errors: Sequence[BaseException]) -> int:
+def _report_failure(command: str, errors: Sequence[BaseException]) -> int:
     for error in errors:
         if isinstance(error, ServingError):
             print(f"moesaic {command}: {error}", file=sys.stderr, flush=True)

@@ -101,11 +101,11 @@ async def until_told_to_stop(again: Callable[[], object] | None = None) -> None:
     A second SIGINT or SIGTERM calls `again`; without it, it ends the process at once.
     """
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    signalled = asyncio.Event()
     numbers = ending_signals()
     for number in numbers:
-        loop.add_signal_handler(number, told.set)
-    await told.wait()
+        loop.add_signal_handler(number, signalled.set)
+    await signalled.wait()
     logger.info("told to stop, draining")
     for number in numbers:
         if may_repeat(number):

@@ -94,10 +94,10 @@ def refuse(prog: str, complaints: Sequence[str]) -> NoReturn:
     raise SystemExit(USAGE_EXIT)
 
 
-class Whole:
+class OnePerFlag:
     """Marks a list whose flag takes one element at a time, commas and quotes and all.
 
-    Written `Annotated[list[str], Whole]`.
+    Written `Annotated[list[str], OnePerFlag]`.
     """
 
 
@@ -174,7 +174,7 @@ def _add_argument(
     if isinstance(keywords.get("help"), str):
         keywords["help"] = re.sub(rf" \(default: (None|\[\]|{NO_TEXT})\)", "", keywords["help"])
     field = settings_class.model_fields.get(names[0].lstrip("-").replace("-", "_"))
-    if field is not None and Whole in field.metadata:
+    if field is not None and OnePerFlag in field.metadata:
         keywords |= {"action": _OneByOne, "metavar": "TEXT"}
     return parser.add_argument(*names, **keywords)
 

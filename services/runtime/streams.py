@@ -36,9 +36,9 @@ def prepare_streams() -> None:
     if (
         isinstance(stderr, io.TextIOWrapper) and stderr is sys.__stderr__
     ):  # not where somebody captures it
-        said = io.BufferedWriter(_Unfailing(STDERR, "w", closefd=False))
+        unfailing = io.BufferedWriter(_Unfailing(STDERR, "w", closefd=False))
         sys.stderr = io.TextIOWrapper(
-            said, stderr.encoding, "backslashreplace", line_buffering=True
+            unfailing, stderr.encoding, "backslashreplace", line_buffering=True
         )
 
 

@@ -85,11 +85,11 @@ class QueryApi:
         )
 
     async def traces(self, request: web.Request) -> web.Response:
-        found = await find_traces(self._store, Query.of(request.query, time.time_ns()))
+        found = await find_traces(self._store, Query.from_parameters(request.query, time.time_ns()))
         return await _answer_traces([*_within_limit(found)])
 
     async def summaries(self, request: web.Request) -> web.Response:
-        found = await find_traces(self._store, Query.of(request.query, time.time_ns()))
+        found = await find_traces(self._store, Query.from_parameters(request.query, time.time_ns()))
         return _answer([summary_document(trace) for trace in found])
 
     async def trace(self, request: web.Request) -> web.Response:

@@ -33,12 +33,12 @@ def span_tags(recorded: RecordedSpan, span: Span) -> list[Tag]:
     """The span's attributes, and as tags besides what Jaeger's spans have no field for."""
     tags = tags_of(span.attributes)
     name, version = recorded.scope
-    said = {
+    extra = {
         "otel.scope.name": name,
         "otel.scope.version": version,
         "w3c.tracestate": span.trace_state,
     }
-    tags += [string_tag(key, value) for key, value in said.items() if value]
+    tags += [string_tag(key, value) for key, value in extra.items() if value]
     if span.kind in KINDS:
         tags.append(string_tag("span.kind", KINDS[span.kind]))
     if span.status.code != Status.STATUS_CODE_UNSET:

@@ -47,7 +47,7 @@ class Query:
     limit: int
 
     @classmethod
-    def of(cls, parameters: Parameters, now_nanos: int) -> "Query":
+    def from_parameters(cls, parameters: Parameters, now_nanos: int) -> "Query":
         """The search that the parameters name; raises InvalidRequest for one that means nothing.
 
         Beyond Jaeger's it may do without a service, and then looks at all of them.

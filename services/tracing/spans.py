@@ -45,7 +45,7 @@ class RecordedSpan:
     encoded: bytes
 
     @classmethod
-    def of(cls, source: Source, scope: tuple[str, str], span: Span) -> "RecordedSpan":
+    def from_message(cls, source: Source, scope: tuple[str, str], span: Span) -> "RecordedSpan":
         """The span of a message."""
         return cls(source, scope, span.SerializeToString())
 

@@ -70,7 +70,7 @@ class SpanStore:
         """Keep a span; False where its trace is as large as one may be. Older traces make room for
         it.
         """
-        recorded = RecordedSpan.of(source, scope, span)
+        recorded = RecordedSpan.from_message(source, scope, span)
         trace = self._traces.get(span.trace_id)
         if (
             trace.num_bytes if trace is not None else 0

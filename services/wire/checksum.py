@@ -28,12 +28,12 @@ def of_reply(message: expert_pb2.FrameReply) -> int:
     return zlib.crc32(message.rows, checksum)
 
 
-def refusal(said: int, found: int) -> str | None:
+def refusal(stated: int, found: int) -> str | None:
     """How a message that says one checksum and has another is refused; None where both are the
     same.
     """
     return (
         None
-        if said == found
-        else f"checksum is {said:#010x}, but that of the bytes received is {found:#010x}"
+        if stated == found
+        else f"checksum is {stated:#010x}, but that of the bytes received is {found:#010x}"
     )

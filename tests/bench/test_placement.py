@@ -18,7 +18,7 @@ from bench.placement.cluster import BALANCED, CACHED, EPLB, EVEN, READ, Cluster,
 from bench.placement.drift import Drift, bytes_per_point, drifts
 from bench.placement.planner import CHANGED, FROM_EVEN, UNCHANGED, skewed_load, timings
 from bench.placement.recording import given, recorded, recordings
-from bench.placement.replay import computed, judged
+from bench.placement.replay import computed, judge
 from bench.placement.text import TOPICS, WINDOW, Text, _windows
 from bench.placement.traffic import DECODE_BATCH, decoded, halves, mixed, traffics
 from services.router.load.recording import Recording, joined
@@ -106,7 +106,7 @@ def test_a_placement_is_judged_as_reckoned_by_hand() -> None:
     mine, others = (np.flatnonzero(row).tolist() for row in cluster.hosting[0])
     # Three pairs of two experts of one service, one pair of one of the other's.
     experts = np.array([[[mine[0], mine[1]], [mine[0], others[0]]]], dtype=np.uint16)
-    found = judged(cluster, Recording("", 4, experts, np.array([2]), np.array([False])))
+    found = judge(cluster, Recording("", 4, experts, np.array([2]), np.array([False])))
     assert found.imbalance == pytest.approx(0.5)  # 3 pairs against 2
     assert found.active_excess == 1.0  # 2 of 3, and half of 3 is 2
     assert found.time_excess == pytest.approx((2 + 2 + 0.15) / (2 + (3 + 0.2) / 2) - 1)

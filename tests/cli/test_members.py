@@ -65,7 +65,7 @@ def test_every_command_starts_the_same_cluster_by_default(command: Command) -> N
 
 def planned(command: Command, *flags: str) -> ClusterPlan:
     prompt = ("Once",) if command is GenerateSettings else ()
-    return ClusterPlan.of(load(command, (*flags, *prompt), "moesaic"), drain_seconds=5.0)
+    return ClusterPlan.from_settings(load(command, (*flags, *prompt), "moesaic"), drain_seconds=5.0)
 
 
 def test_a_cluster_is_expert_services_a_router_and_a_gateway() -> None:

@@ -34,7 +34,7 @@ PLACEMENT = router_pb2.GetPlacementResponse(
 
 
 def test_the_services_that_are_there_are_written_with_their_experts_as_ranges() -> None:
-    text = PlacementDocument.of(PLACEMENT).text()
+    text = PlacementDocument.from_response(PLACEMENT).text()
     assert json.loads(text) == {
         "model_digest": "sha256:1",
         "services": {"a:1": {"0": "0-3,7", "2": "5"}, "b:1": {}},
@@ -42,7 +42,7 @@ def test_the_services_that_are_there_are_written_with_their_experts_as_ranges() 
 
 
 def test_what_was_written_is_read_as_a_target() -> None:
-    target = PlacementDocument.read(PlacementDocument.of(PLACEMENT).text()).target()
+    target = PlacementDocument.read(PlacementDocument.from_response(PLACEMENT).text()).target()
     assert target.model_digest == "sha256:1"
     assert {
         one.address: {layer.layer: [*layer.experts] for layer in one.layers}

@@ -37,7 +37,7 @@ def starting(lines: Sequence[str], text: str) -> list[str]:
 
 
 def test_the_waterfall_opens_the_slowest_step_and_names_whom_it_waited_for() -> None:
-    lines = shown(Trace.of(two_steps()))
+    lines = shown(Trace.parse(two_steps()))
     assert TRACE_ID in lines[0]
     assert "20.00 ms" in lines[0]
     assert len(starting(lines, "router.step 1 token")) == 2
@@ -52,7 +52,7 @@ def test_the_waterfall_opens_the_slowest_step_and_names_whom_it_waited_for() -> 
 
 
 def test_a_step_and_a_layer_can_be_chosen() -> None:
-    trace = Trace.of(two_steps())
+    trace = Trace.parse(two_steps())
     assert starting(shown(trace, step=0), "step 0: 1 token, 5.00 ms")
     with pytest.raises(NotFound, match="no step 2: it has 0 to 1"):
         shown(trace, step=2)
@@ -65,15 +65,15 @@ def test_a_trace_of_anything_else_is_drawn_as_a_tree_and_long_ones_are_cut() -> 
     root = writer.span("anything", "p1", None, 0, 100)
     for index in range(30):
         writer.span("alike", "p1", root, index, 1)
-    lines = shown(Trace.of(writer.document()))
+    lines = shown(Trace.parse(writer.document()))
     assert len(starting(lines, "alike")) == 12
     assert starting(lines, "… 18 more alike")
     with pytest.raises(NotFound, match="no step of it is traced"):
-        shown(Trace.of(writer.document()), step=0)
+        shown(Trace.parse(writer.document()), step=0)
 
 
 def test_a_call_is_cut_into_its_parts_and_the_services_span_says_how_the_wire_divides() -> None:
-    trace = Trace.of(two_steps())
+    trace = Trace.parse(two_steps())
     call = next(span for span in trace.spans if span.name == "router.expert")
     (service,) = trace.children(call)
 
@@ -112,7 +112,7 @@ def test_each_character_of_a_bar_shows_what_takes_most_of_it() -> None:
 
 
 def test_computing_has_the_colour_of_who_computes_and_the_wire_one_of_its_own() -> None:
-    trace = Trace.of(two_steps())
+    trace = Trace.parse(two_steps())
     call = next(span for span in trace.spans if span.name == "router.expert")
     (service,) = trace.children(call)
     colours = {call.process: "blue", service.process: "green"}
@@ -123,7 +123,7 @@ def test_computing_has_the_colour_of_who_computes_and_the_wire_one_of_its_own() 
 
 
 def test_of_parallel_services_only_the_straggler_counts() -> None:
-    (layer,) = summarise_layers(Trace.of(two_steps()))
+    (layer,) = summarise_layers(Trace.parse(two_steps()))
     assert (layer.count, layer.duration) == (2, 6_000)
     assert layer.parts[Part.WIRE] == (2_000 + 6_000) / 2
     assert layer.share(Part.WIRE) == pytest.approx(2 / 3)
@@ -132,7 +132,7 @@ def test_of_parallel_services_only_the_straggler_counts() -> None:
 
 
 def test_chrome_events_of_one_lane_lie_apart_or_within_each_other() -> None:
-    trace = Trace.of(two_steps())
+    trace = Trace.parse(two_steps())
     events = chrome_document(trace)["traceEvents"]
     complete = [event for event in events if event["ph"] == "X"]
     assert {(event["name"], event["ts"], event["dur"]) for event in complete} == {
@@ -152,7 +152,7 @@ def test_chrome_events_of_one_lane_lie_apart_or_within_each_other() -> None:
 
 
 def test_chrome_processes_are_named_and_calls_between_them_are_arrows() -> None:
-    events = chrome_document(Trace.of(two_steps()))["traceEvents"]
+    events = chrome_document(Trace.parse(two_steps()))["traceEvents"]
     names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
     assert names == [
         "gateway",
@@ -182,14 +182,14 @@ def test_chrome_processes_are_named_and_calls_between_them_are_arrows() -> None:
 )
 def test_what_is_no_trace_is_refused(damage: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
-        Trace.of(two_steps() | damage)
+        Trace.parse(two_steps() | damage)
 
 
 def test_spans_that_go_in_a_circle_are_still_shown() -> None:
     writer = TraceWriter()
     for name, parent in (("first", f"{2:016x}"), ("second", f"{1:016x}"), ("own", f"{3:016x}")):
         writer.span(name, "p1", parent, 0, 10)
-    trace = Trace.of(writer.document())
+    trace = Trace.parse(writer.document())
     assert [span.name for span in trace.roots] == ["first", "own"]
     assert starting(shown(trace), "second")
 

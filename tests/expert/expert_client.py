@@ -14,11 +14,11 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.expert.admitted_frame import AdmittedFrame
 from services.expert.app import ExpertParts, running
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.compute import Computed, Computer, FrameWork
-from services.expert.job import AdmittedFrame
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.runtime.channels import open_channel
@@ -153,7 +153,7 @@ async def expert_service(model: Path, **settings: Any) -> AsyncIterator[Client]:
 
 
 class Gate:
-    """Holds batches up until it is opened, and tells when jobs are queued and batches begin."""
+    """Holds batches up until it is opened, and tells when frames are queued and batches begin."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = asyncio.Event()
@@ -169,22 +169,22 @@ class Gate:
             await self.opened.wait()
             return await compute(computer, batch)
 
-        def noted_submit(batcher: Batcher, job: AdmittedFrame) -> None:
-            submit(batcher, job)
+        def counted_submit(batcher: Batcher, admitted: AdmittedFrame) -> None:
+            submit(batcher, admitted)
             self.queued.release()
 
-        def noted_drop(batcher: Batcher, job: AdmittedFrame) -> bool:
-            is_dropped = drop(batcher, job)
+        def counted_drop(batcher: Batcher, admitted: AdmittedFrame) -> bool:
+            is_dropped = drop(batcher, admitted)
             if is_dropped:
                 self.dropped.release()
             return is_dropped
 
         monkeypatch.setattr(Computer, "compute", gated_compute)
-        monkeypatch.setattr(Batcher, "drop", noted_drop)
-        monkeypatch.setattr(Batcher, "submit", noted_submit)
+        monkeypatch.setattr(Batcher, "drop", counted_drop)
+        monkeypatch.setattr(Batcher, "submit", counted_submit)
 
 
-def noted(monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str) -> asyncio.Event:
+def event_of_call(monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str) -> asyncio.Event:
     """Set once the method has been called on the event loop."""
     called, original = asyncio.Event(), getattr(owner, name)
 

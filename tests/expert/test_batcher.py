@@ -1,4 +1,4 @@
-"""The queue without a service around it: order, bounds, and one answer for every job."""
+"""The queue without a service around it: order, bounds, and one answer for every frame."""
 
 import asyncio
 import time
@@ -10,9 +10,9 @@ import torch
 
 from moesaic.v1 import expert_pb2
 from services.expert.admission import Contract, Slots, admit
+from services.expert.admitted_frame import AdmittedFrame, FrameAnswer
 from services.expert.batcher import Batcher
 from services.expert.compute import Computed, FrameWork
-from services.expert.job import AdmittedFrame, FrameAnswer
 from services.wire.received import ReceivedFrame
 
 NO_WEIGHTS = np.empty(0, np.float32)
@@ -21,7 +21,7 @@ HOUR_NANOS = 3600 * 10**9
 
 
 class Desk:
-    """Hands jobs in and collects the answers and the batches."""
+    """Hands frames in and collects the answers and the batches."""
 
     def __init__(self, max_waiting_pairs: int = 100) -> None:
         self.batches: list[list[int]] = []  # pairs of each frame
@@ -54,13 +54,13 @@ class Desk:
             "",
             (),
         )
-        job = admit(frame, 100, CONTRACT, self.slots, time.monotonic_ns(), self.deliver)
-        self.batcher.submit(job)
-        return job
+        admitted = admit(frame, 100, CONTRACT, self.slots, time.monotonic_ns(), self.deliver)
+        self.batcher.submit(admitted)
+        return admitted
 
-    def deliver(self, job: AdmittedFrame, answer: FrameAnswer) -> None:
-        assert job.frame.frame_id not in self.answers, "a job is answered once"
-        self.answers[job.frame.frame_id] = answer
+    def deliver(self, admitted: AdmittedFrame, answer: FrameAnswer) -> None:
+        assert admitted.frame.frame_id not in self.answers, "a frame is answered once"
+        self.answers[admitted.frame.frame_id] = answer
 
     async def run(self) -> None:
         """Run until all that was submitted is done with."""
@@ -171,16 +171,16 @@ async def test_pairs_that_were_not_hosted_stay_so_when_the_rest_fails_for_anothe
     }
 
 
-async def test_who_waits_for_the_queue_to_settle_does_not_wait_for_later_jobs() -> None:
+async def test_who_waits_for_the_queue_to_settle_does_not_wait_for_later_frames() -> None:
     desk, settled = Desk(), []
     desk.batcher.when_settled(lambda: settled.append("empty"))
     assert settled == ["empty"]
-    job = desk.submit(0, 0, 1)
+    admitted = desk.submit(0, 0, 1)
     desk.batcher.when_settled(lambda: settled.append("first"))
     desk.submit(1, 1, 1)
     desk.batcher.when_settled(lambda: settled.append("both"))
     assert settled == ["empty"]
-    desk.batcher.drop(job)
+    desk.batcher.drop(admitted)
     assert settled == ["empty", "first"]
     await desk.run()
     assert settled == ["empty", "first", "both"]
@@ -239,10 +239,10 @@ async def test_an_answer_that_cannot_be_delivered_ends_nothing_else() -> None:
     desk = Desk()
     deliver = desk.deliver
 
-    def failing(job: AdmittedFrame, answer: FrameAnswer) -> None:
-        if job.frame.frame_id in (1, 3):
+    def failing(admitted: AdmittedFrame, answer: FrameAnswer) -> None:
+        if admitted.frame.frame_id in (1, 3):
             raise ValueError("no room")
-        deliver(job, answer)
+        deliver(admitted, answer)
 
     desk.deliver = failing  # type: ignore[method-assign]
     for number, remaining_nanos in enumerate((HOUR_NANOS, HOUR_NANOS, HOUR_NANOS, 0, 0)):

@@ -120,11 +120,13 @@ async def test_many_rows_of_an_expert_go_through_torch_unless_their_bits_must_no
     calls = []
     kernel = kernels.GatedExperts.__call__
 
-    def noted(experts: kernels.GatedExperts, rows: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    def record_call(
+        experts: kernels.GatedExperts, rows: torch.Tensor, *arguments: Any
+    ) -> torch.Tensor:
         calls.append(len(rows))
         return kernel(experts, rows, *arguments)
 
-    monkeypatch.setattr(kernels.GatedExperts, "__call__", noted)
+    monkeypatch.setattr(kernels.GatedExperts, "__call__", record_call)
     monkeypatch.setattr(kernels, "most_pairs_per_expert", lambda _: 3)
     with filled_bank(olmoe, torch.float32) as (bank, slots):
         for batch_invariant, threads, expected in (

@@ -205,10 +205,10 @@ async def test_who_hosts_nothing_or_is_watched_by_nobody_is_evacuated_at_once() 
     empty = Hosting(1)
     watch = empty.watch()
     await anext(watch)
-    await empty.evacuated()
+    await empty.wait_until_evacuated()
     unwatched = Hosting(1)
     ready(unwatched, A)
-    await unwatched.evacuated()
+    await unwatched.wait_until_evacuated()
 
 
 @pytest.mark.parametrize("ending", ["unloaded", "unwatched"])
@@ -218,7 +218,7 @@ async def test_evacuation_ends_with_the_last_expert_or_the_last_watcher(ending: 
     watches = [hosting.watch(), hosting.watch()]
     for watch in watches:
         await anext(watch)
-    evacuated = asyncio.create_task(hosting.evacuated())
+    evacuated = asyncio.create_task(hosting.wait_until_evacuated())
     for key, watch in zip((A, B), watches, strict=True):
         await asyncio.sleep(0)
         assert not evacuated.done()

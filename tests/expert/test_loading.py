@@ -22,9 +22,9 @@ from tests.expert.expert_client import (
     Gate,
     ThreadGate,
     assert_close,
+    event_of_call,
     expected_rows,
     expert_service,
-    noted,
 )
 
 LOADING = expert_pb2.EXPERT_STATE_LOADING
@@ -116,7 +116,7 @@ async def test_the_watch_shows_loading_ready_retiring_and_gone(
 ) -> None:
     gate = Gate(monkeypatch)
     reading = ThreadGate(monkeypatch, Bank, "fill", 1)
-    retired = noted(monkeypatch, Slots, "take_away")
+    retired = event_of_call(monkeypatch, Slots, "take_away")
     monkeypatch.setattr(loading, "RETIRE_SECONDS", 1.0)
     async with expert_service(olmoe, expert_memory=2 * EXPERT_BYTES) as service:
         watch = service.stub.WatchHosting(expert_pb2.WatchHostingRequest())

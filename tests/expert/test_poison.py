@@ -26,10 +26,10 @@ POISON = 3  # the number of pairs of a frame that is to fail
 class OddSlots(Slots):
     """Fails on frames of as many pairs."""
 
-    def of(self, frame: ReceivedFrame) -> Positions:
+    def look_up(self, frame: ReceivedFrame) -> Positions:
         if len(frame.pair_rows) == POISON:
             raise KeyError("secret")
-        return super().of(frame)
+        return super().look_up(frame)
 
 
 async def compute(batch: Sequence[FrameWork]) -> Computed:

@@ -13,7 +13,7 @@ import torch
 from moesaic.v1 import expert_pb2
 from services.router.engine.scheduler import ScheduledTokens
 from services.router.engine.sequence import Order, Sequence
-from services.router.engine.spans import CallSpan, LayerSpans, StepSpans
+from services.router.engine.spans import FrameSpan, LayerSpans, StepSpans
 from services.router.engine.step import Step
 from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
@@ -102,8 +102,8 @@ class ScriptedStream:
         otherwise = self.behaviour(frame, computed)
         if otherwise is None:
             return None
-        said: dict[str, Any] = {"rows": computed, "checksum": frame.has_checksum}
-        reply = decode_response(encode_reply(frame_id=frame.frame_id, **said | otherwise)).reply
+        answer: dict[str, Any] = {"rows": computed, "checksum": frame.has_checksum}
+        reply = decode_response(encode_reply(frame_id=frame.frame_id, **answer | otherwise)).reply
         assert reply is not None
         return reply
 
@@ -131,23 +131,23 @@ class ScriptedExperts:
     pace: Pace = field(default_factory=Pace)
 
 
-class NotedSpans(StepSpans, LayerSpans, CallSpan):
-    """Notes how each call ended: attempt and failure."""
+class RecordedSpans(StepSpans, LayerSpans, FrameSpan):
+    """Records how each frame ended: attempt and failure."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[int, str]] = []
+        self.frames: list[tuple[int, str]] = []
 
     def begin_layer(self, layer: int, started: int) -> LayerSpans:
         return self
 
-    def begin_call(
+    def begin_frame(
         self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int
-    ) -> CallSpan:
+    ) -> FrameSpan:
         return self
 
     def end(self, *arguments: object, attempt: int = 0, failure: str = "") -> None:
         if attempt:
-            self.calls.append((attempt, failure))
+            self.frames.append((attempt, failure))
 
 
 def step_of(lengths: list[int]) -> Step:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.dispatch.assignment import SEVERAL, Assigned, assign
-from services.router.dispatch.shares import DROPPED, NOBODY
+from services.router.dispatch.frame_pairs import DROPPED, NOBODY
 from services.router.peers.pace import Pace
 from tests.router.paces import fitted_pace
 

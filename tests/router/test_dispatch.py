@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from services.router.dispatch.combine import Combination, ExactCombine, PartialCombine
 from services.router.dispatch.dispatcher import Dispatcher
+from services.router.dispatch.frame_pairs import NOBODY
 from services.router.dispatch.placement import Placement
-from services.router.dispatch.shares import NOBODY
 from services.router.engine.step import Step
 from services.router.load.recording import DROPPED_ID
 from services.router.load.watch import RoutingWatch
@@ -23,7 +23,7 @@ from services.wire.received import ReceivedFrame
 from tests.router.scripted_streams import (
     HIDDEN,
     Behaviour,
-    NotedSpans,
+    RecordedSpans,
     ScriptedExperts,
     ScriptedStream,
     expired,
@@ -231,9 +231,9 @@ async def test_the_span_of_a_refused_frame_ends_once_as_failed() -> None:
         ScriptedStream(torch.ones(4, HIDDEN)),
     ]
     step = step_of([2, 2])
-    step.spans = spans = NotedSpans()
+    step.spans = spans = RecordedSpans()
     await computed(dispatcher(torch.float32, [0, 0, 1, 1], streams, 100), step, streams, ROUTING)
-    assert spans.calls == [(1, "service-0 refused a frame: layer is wrong"), (1, "")]
+    assert spans.frames == [(1, "service-0 refused a frame: layer is wrong"), (1, "")]
 
 
 async def test_frames_are_given_up_when_own_work_meanwhile_fails() -> None:

@@ -14,7 +14,7 @@ from moesaic.v1 import common_pb2, expert_pb2
 from services.model.checkpoint import Checkpoint
 from services.router.peers import peer as expert_peer
 from services.router.peers import stream as expert_stream
-from services.router.peers.call_failures import FrameLost
+from services.router.peers.frame_lost import FrameLost
 from services.router.peers.peer import ExpertPeer
 from services.wire.errors import Unavailable
 from services.wire.expert_key import ExpertKey

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from services.router.peers import stream as expert_stream
-from services.router.peers.call_failures import FrameLost
 from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.frame_lost import FrameLost
 from services.router.peers.pace import Pace
-from services.router.peers.stream import ExpertStream, Standing
+from services.router.peers.stream import ExpertStream, ServiceBehaviour
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Receive
 from services.wire.errors import Unavailable
@@ -58,17 +58,19 @@ def transport(request: pytest.FixtureRequest) -> ScriptedTransport:
     return ScriptedTransport(at_once=request.param)
 
 
-def standing_of(floor_seconds: float) -> Standing:
+def behaviour_of(floor_seconds: float) -> ServiceBehaviour:
     deadline = FrameDeadline(floor_seconds)
-    return Standing(deadline, Pace(), Suspicion("a:1", deadline, lambda: None))
+    return ServiceBehaviour(deadline, Pace(), Suspicion("a:1", deadline, lambda: None))
 
 
 async def up(
-    transport: ScriptedTransport, floor_seconds: float = 5.0, standing: Standing | None = None
+    transport: ScriptedTransport,
+    floor_seconds: float = 5.0,
+    behaviour: ServiceBehaviour | None = None,
 ) -> tuple[ExpertStream, "asyncio.Task[None]"]:
     is_up = asyncio.Event()
     stream = ExpertStream(
-        "a:1", lambda: transport, standing or standing_of(floor_seconds), is_up.set
+        "a:1", lambda: transport, behaviour or behaviour_of(floor_seconds), is_up.set
     )
     running = asyncio.create_task(stream.run())
     await transport.incoming.put(encode_grant(100))
@@ -130,14 +132,14 @@ async def test_a_cancellation_is_sent_only_where_frames_are_waiting(
 async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over(
     transport: ScriptedTransport,
 ) -> None:
-    standing = standing_of(0.02)
-    stream, running = await up(transport, standing=standing)
+    behaviour = behaviour_of(0.02)
+    stream, running = await up(transport, behaviour=behaviour)
     with pytest.raises(FrameLost):
         await stream.send(lambda *_: b"frame", 1, 1)
-    assert standing.suspicion.is_suspect
+    assert behaviour.suspicion.is_suspect
     for _ in range(2):  # late, and then twice
         await transport.incoming.put(encode_reply(frame_id=0))
-    await until(lambda: not standing.suspicion.is_suspect)
+    await until(lambda: not behaviour.suspicion.is_suspect)
     answered = stream.send(lambda *_: b"frame", 1, 1)
     await transport.incoming.put(encode_reply(frame_id=1))
     assert (await answered).reply.frame_id == 1
@@ -147,8 +149,8 @@ async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over(
 async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_written(
     transport: ScriptedTransport,
 ) -> None:
-    standing = standing_of(0.02)
-    stream, running = await up(transport, standing=standing)
+    behaviour = behaviour_of(0.02)
+    stream, running = await up(transport, behaviour=behaviour)
     transport.takes.clear()
     first, second = stream.send(lambda *_: b"first", 1, 1), stream.send(lambda *_: b"second", 1, 1)
     for answered in (first, second):
@@ -156,7 +158,7 @@ async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_writ
             await answered
     transport.takes.set()
     await transport.incoming.put(encode_reply(frame_id=0))
-    await until(lambda: not standing.suspicion.is_suspect)
+    await until(lambda: not behaviour.suspicion.is_suspect)
     third = stream.send(lambda *_: b"third", 1, 1)
     await transport.incoming.put(encode_reply(frame_id=2))
     await third
@@ -167,8 +169,8 @@ async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_writ
 async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_suspicion(
     transport: ScriptedTransport,
 ) -> None:
-    standing = standing_of(0.02)
-    stream, running = await up(transport, standing=standing)
+    behaviour = behaviour_of(0.02)
+    stream, running = await up(transport, behaviour=behaviour)
     waiting = stream.send(lambda *_: b"waiting", 101, 1)  # for credit
     waiting.cancel()
     answered = stream.send(lambda *_: b"frame", 1, 1)
@@ -176,8 +178,8 @@ async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_s
     # flight.
     await transport.incoming.put(encode_reply(frame_id=1, timings=Timings(0, 0, 10**12, 0)))
     await answered
-    now = standing.pace.heard
-    assert standing.pace.waiting_nanos(standing.pace.estimate(now)) == 0
+    now = behaviour.pace.heard
+    assert behaviour.pace.waiting_nanos(behaviour.pace.estimate(now)) == 0
     stream.cancel([7])
     assert transport.sent == [b"frame"], "a stream without frames in flight has nothing to cancel"
     await stopped(running)
@@ -205,14 +207,14 @@ async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed
 async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes(
     transport: ScriptedTransport,
 ) -> None:
-    standing = standing_of(5.0)
-    stream, running = await up(transport, standing=standing)
+    behaviour = behaviour_of(5.0)
+    stream, running = await up(transport, behaviour=behaviour)
     refused = stream.send(lambda *_: b"frame", 1, 1)
     await transport.incoming.put(encode_reply(frame_id=0, failures=[overloaded(0)]))
     await refused
-    assert not standing.pace.is_known
+    assert not behaviour.pace.is_known
     computed = stream.send(lambda *_: b"frame", 1, 1)
     await transport.incoming.put(encode_reply(frame_id=1))
     await computed
-    assert standing.pace.is_known
+    assert behaviour.pace.is_known
     await stopped(running)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.model.checkpoint import Checkpoint
-from services.router.peers.call_failures import FrameLost
+from services.router.peers.frame_lost import FrameLost
 from services.router.peers.peer import ExpertPeer
 from services.router.peers.stream import ExpertStream
 from services.wire.errors import Outdated

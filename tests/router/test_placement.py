@@ -3,8 +3,8 @@
 import numpy as np
 
 from services.router.dispatch.assignment import SEVERAL
+from services.router.dispatch.frame_pairs import NOBODY
 from services.router.dispatch.placement import Placement
-from services.router.dispatch.shares import NOBODY
 from tests.router.scripted_streams import ScriptedExperts
 
 LAYER = 5

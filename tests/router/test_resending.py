@@ -19,7 +19,7 @@ from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.placement import Placement
 from services.router.engine.sequence import EndReason
 from services.router.engine.step import Step
-from services.router.peers.call_failures import FrameLost
+from services.router.peers.frame_lost import FrameLost
 from services.wire.errors import InvalidRequest, Unavailable
 from services.wire.outcomes import FrameError, PairFailure
 from services.wire.received import ReceivedFrame
@@ -27,7 +27,7 @@ from tests.router.paces import fitted_pace
 from tests.router.scripted_streams import (
     HIDDEN,
     Behaviour,
-    NotedSpans,
+    RecordedSpans,
     ScriptedExperts,
     ScriptedStream,
     in_turn,
@@ -374,9 +374,9 @@ async def test_a_step_that_is_cancelled_leaves_no_flight_and_no_unseen_error() -
 
 async def test_each_attempt_has_a_span_that_says_which_it_is() -> None:
     cluster, step = Cluster(refused(13), OVERLOADED, in_turn()), step_of([4])
-    step.spans = spans = NotedSpans()
+    step.spans = spans = RecordedSpans()
     assert_well(step, await cluster.compute(step))
-    assert spans.calls == [
+    assert spans.frames == [
         (1, "service-0 refused a frame: no"),
         (2, "some pairs were not computed"),
         (3, ""),

@@ -89,7 +89,7 @@ def test_an_ended_sequence_gets_no_work_and_frees_its_blocks_when_removed() -> N
     free = plan.room().kv_tokens
     gone.end(EndReason.CANCELLED)
     assert plan.next_batch(0) == []
-    assert plan.ended(0) == [gone]
+    assert plan.ended_sequences(0) == [gone]
     plan.remove(gone)
     assert plan.room().kv_tokens == free + 2 * BLOCK_TOKENS
 
@@ -154,7 +154,7 @@ def test_every_sequence_ends_and_every_block_comes_back(
             batch = plan.next_batch(lane)
             assert sum(item.num_tokens for item in batch) <= 32
             compute(batch)
-            for item in plan.ended(lane):
+            for item in plan.ended_sequences(lane):
                 plan.remove(item)
         if plan.num_sequences == 0:
             break
@@ -177,7 +177,7 @@ def test_a_sequence_is_never_in_two_steps_at_once(happenings: list[tuple[str, in
         elif what == "end":
             compute(in_steps.pop(value, []))
         elif value not in in_steps:
-            for ended in plan.ended(value):
+            for ended in plan.ended_sequences(value):
                 plan.remove(ended)
             plan.spread(value)
             in_steps[value] = plan.next_batch(value)

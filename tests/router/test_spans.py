@@ -35,9 +35,9 @@ def compute_layer(spans: StepSpans, *failures: str) -> list[str]:
     """
     layer, seen = spans.begin_layer(2, 10), []
     for attempt, failure in enumerate((*failures, ""), 1):
-        call = layer.begin_call("a:1", 20, rows=1, pairs=2, num_bytes=64)
-        seen.append(call.traceparent)
-        call.end(None if failure else ReplyTimes("a:1", 30, 90, 10, 20, 5), attempt, failure)
+        frame = layer.begin_frame("a:1", 20, rows=1, pairs=2, num_bytes=64)
+        seen.append(frame.traceparent)
+        frame.end(None if failure else ReplyTimes("a:1", 30, 90, 10, 20, 5), attempt, failure)
     layer.part("gate", 10, 20)
     layer.end(100, "a:1")
     return seen
@@ -92,7 +92,7 @@ def test_a_step_in_which_a_frame_failed_keeps_its_layers() -> None:
     assert first == ""
     assert SpanRef.parse(second) == SpanRef(answered.trace_id, answered.span_id)
     assert (failed.status.code, failed.status.message) == (Status.STATUS_CODE_ERROR, "refused")
-    assert [attributes_of(call)["moesaic.attempt"] for call in (failed, answered)] == [1, 2]
+    assert [attributes_of(frame)["moesaic.attempt"] for frame in (failed, answered)] == [1, 2]
     assert attributes_of(kept_step(recorded))["moesaic.kept"] == "failed"
 
 

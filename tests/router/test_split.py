@@ -7,7 +7,7 @@ from itertools import product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.dispatch.split import Speeds, split, whole
+from services.router.dispatch.split import Speeds, assign_split, assign_whole
 
 Hosts = list[list[int]]
 Parts = list[list[tuple[int, int]]]
@@ -54,7 +54,7 @@ def test_every_pair_is_computed_once_by_a_service_that_has_its_expert(
     frame: tuple[list[int], Hosts, list[float], Speeds],
 ) -> None:
     pairs, hosts, _, _ = frame
-    parts = split(*frame)
+    parts = assign_split(*frame)
     assert [sum(count for _, count in part) for part in parts] == pairs
     for part, there in zip(parts, hosts, strict=True):
         services = [service for service, _ in part]
@@ -69,9 +69,9 @@ def test_the_layer_is_never_done_later_than_with_whole_experts(
     frame: tuple[list[int], Hosts, list[float], Speeds], until: float
 ) -> None:
     pairs, hosts, busy, speeds = frame
-    owners = whole(pairs, hosts, list(busy), speeds)
+    owners = assign_whole(pairs, hosts, list(busy), speeds)
     before = layer_done([[it] for it in zip(owners, pairs, strict=True)], busy, speeds)
-    assert layer_done(split(*frame, until_nanos=until), busy, speeds) <= before * (1 + 1e-9)
+    assert layer_done(assign_split(*frame, until_nanos=until), busy, speeds) <= before * (1 + 1e-9)
 
 
 @settings(max_examples=200)
@@ -86,50 +86,50 @@ def test_it_takes_at_most_twice_as_long_as_the_best_way_to_keep_experts_whole(
         for way in product(*hosts)
     )
     best = min(done(way, busy, speeds) for way in ways)
-    assert done(split(pairs, hosts, busy, speeds), busy, speeds) <= 2 * best
+    assert done(assign_split(pairs, hosts, busy, speeds), busy, speeds) <= 2 * best
 
 
 def test_in_decode_no_expert_is_computed_twice_and_none_has_more_experts_than_it_must() -> None:
     hosts = [[0], [0], [0], [1], [1], [1], [0, 1], [0, 1]]
-    parts = split([1, 2, 1, 3, 1, 1, 2, 2], hosts, [0.0, 0.0], equal(2, 1000.0, 10.0))
+    parts = assign_split([1, 2, 1, 3, 1, 1, 2, 2], hosts, [0.0, 0.0], equal(2, 1000.0, 10.0))
     assert all(len(part) == 1 for part in parts)
     assert sum(part[0][0] for part in parts) == 4
 
 
 def test_in_prefill_a_hot_expert_is_split_so_that_both_are_done_together() -> None:
-    assert sorted(split([100, 20], [[0, 1], [0]], [0.0, 0.0], equal(2, 10.0, 10.0))[0]) == [
+    assert sorted(assign_split([100, 20], [[0, 1], [0]], [0.0, 0.0], equal(2, 10.0, 10.0))[0]) == [
         (0, 40),
         (1, 60),
     ]
 
 
 def test_what_is_handed_on_goes_on_from_there() -> None:
-    parts = split([300, 90, 90], [[0], [0, 1], [1, 2]], [0.0] * 3, equal(3, 0.0, 1.0))
+    parts = assign_split([300, 90, 90], [[0], [0, 1], [1, 2]], [0.0] * 3, equal(3, 0.0, 1.0))
     assert parts[1] == [(1, 90)]
     assert parts[2] == [(2, 90)]
 
 
 def test_a_slow_or_busy_service_is_given_less() -> None:
-    assert split([90], [[0, 1]], [0.0, 0.0], Speeds([0.0, 0.0], [1.0, 2.0]))[0] == [
+    assert assign_split([90], [[0, 1]], [0.0, 0.0], Speeds([0.0, 0.0], [1.0, 2.0]))[0] == [
         (0, 60),
         (1, 30),
     ]
-    assert split([90], [[0, 1]], [0.0, 50.0], equal(2, 0.0, 1.0))[0] == [(0, 70), (1, 20)]
-    assert split([90], [[0, 1]], [0.0, 90.0], equal(2, 0.0, 1.0))[0] == [(0, 90)]
+    assert assign_split([90], [[0, 1]], [0.0, 50.0], equal(2, 0.0, 1.0))[0] == [(0, 70), (1, 20)]
+    assert assign_split([90], [[0, 1]], [0.0, 90.0], equal(2, 0.0, 1.0))[0] == [(0, 90)]
 
 
 def test_nothing_is_handed_on_before_the_layer_could_be_done() -> None:
     frame = ([100, 20], [[0, 1], [0]], [0.0, 0.0], equal(2, 10.0, 10.0))
-    assert split(*frame, until_nanos=1010.0) == [[(1, 100)], [(0, 20)]]
-    assert len(split(*frame, until_nanos=1000.0)[0]) == 2
+    assert assign_split(*frame, until_nanos=1010.0) == [[(1, 100)], [(0, 20)]]
+    assert len(assign_split(*frame, until_nanos=1000.0)[0]) == 2
 
 
 def test_a_busy_service_that_is_given_nothing_hinders_nobody() -> None:
-    parts = split([100], [[0, 1]], [0.0, 0.0, 10.0**9], equal(3, 10.0, 10.0))
+    parts = assign_split([100], [[0, 1]], [0.0, 0.0, 10.0**9], equal(3, 10.0, 10.0))
     assert sorted(parts[0]) == [(0, 50), (1, 50)]
 
 
 def test_of_equal_replicas_the_preferred_one_is_taken() -> None:
     speeds = equal(3, 10.0, 0.0)
-    assert split([1], [[2, 0]], [0.0] * 3, speeds) == [[(2, 1)]]
-    assert split([1], [[0, 2]], [0.0] * 3, speeds) == [[(0, 1)]]
+    assert assign_split([1], [[2, 0]], [0.0] * 3, speeds) == [[(2, 1)]]
+    assert assign_split([1], [[0, 2]], [0.0] * 3, speeds) == [[(0, 1)]]

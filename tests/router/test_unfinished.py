@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from services.router.dispatch.failure import FailedPairs, ServiceFailure
+from services.router.dispatch.frame_pairs import DROPPED, NOBODY
 from services.router.dispatch.placement import Placement, Unhosted
 from services.router.dispatch.scatter import Attempt, Outgoing
-from services.router.dispatch.shares import DROPPED, NOBODY
 from services.router.dispatch.unfinished import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Unfinished
 from services.router.engine.sequence import EndReason
 from services.wire.errors import BadState

@@ -7,18 +7,18 @@ from services.runtime.mean_by_size import MeanBySize
 
 def test_the_first_value_counts_whole_and_later_ones_a_share() -> None:
     means = MeanBySize(smoothing=0.25)
-    assert means.of(5) is None
+    assert means.mean(5) is None
     means.add(5, 8.0)
-    assert means.of(5) == 8.0
+    assert means.mean(5) == 8.0
     means.add(5, 0.0)
-    assert means.of(5) == 6.0
+    assert means.mean(5) == 6.0
 
 
 def test_sizes_of_as_many_bits_have_a_mean_in_common_and_others_do_not() -> None:
     means = MeanBySize(smoothing=0.5)
     for size, value in ((4, 1.0), (7, 3.0), (8, 100.0), (0, 50.0)):
         means.add(size, value)
-    assert [means.of(size) for size in (0, 1, 4, 7, 8, 15, 16)] == [
+    assert [means.mean(size) for size in (0, 1, 4, 7, 8, 15, 16)] == [
         *(50.0, None, 2.0, 2.0, 100.0, 100.0, None)
     ]
     assert len(means) == 3

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from services.runtime.announcement import announced_warnings
-from services.runtime.failures import leaves
+from services.runtime.failures import flatten_group
 from services.runtime.process import exit_code_of
 from services.wire.errors import BadState, Unavailable
 
@@ -244,7 +244,7 @@ def test_every_failure_of_a_group_is_told(capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_exception_is_its_own_leaf() -> None:
     error = ValueError()
-    assert leaves(error) == [error]
+    assert flatten_group(error) == [error]
 
 
 def test_threads_are_pinned_before_torch_is_imported(

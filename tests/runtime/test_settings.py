@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
-from services.runtime.settings import Whole, load
+from services.runtime.settings import OnePerFlag, load
 
 
 class KitchenSettings(BaseSettings):
@@ -19,7 +19,7 @@ class KitchenSettings(BaseSettings):
     cooks: list[str] = Field([], description="who cooks")
     is_open: bool = Field(False, description="lets guests in")
     tables: Literal["all"] | int = Field("all", description="tables that are laid")
-    sayings: Annotated[list[str], Whole] = Field([], description="said while cooking")
+    sayings: Annotated[list[str], OnePerFlag] = Field([], description="said while cooking")
 
     @model_validator(mode="after")
     def _enough_cooks(self) -> "KitchenSettings":

@@ -43,7 +43,7 @@ class PlacementDocument(BaseModel):
         return services
 
     @classmethod
-    def of(cls, placement: router_pb2.GetPlacementResponse) -> "PlacementDocument":
+    def from_response(cls, placement: router_pb2.GetPlacementResponse) -> "PlacementDocument":
         """The placement in force, of the services that are there."""
         return cls._of(
             placement.model_digest, (service for service in placement.services if service.is_live)

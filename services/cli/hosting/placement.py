@@ -51,7 +51,7 @@ async def show(settings: ShowSettings) -> None:
 
 async def export(settings: ExportSettings) -> None:
     """`moesaic placement export`."""
-    _write(settings.file, PlacementDocument.of(await placement_of(settings.router)))
+    _write(settings.file, PlacementDocument.from_response(await placement_of(settings.router)))
 
 
 def plan(settings: PlanSettings) -> Coroutine[Any, Any, None]:

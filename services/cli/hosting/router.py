@@ -130,7 +130,7 @@ class _Shown:
         self._report = report
         self._bar = bar
         self._task = bar.add_task("asking", total=None) if bar is not None else None
-        self._told = {"done"}  # that one is said with its figures at the end
+        self._reported_phases = {"done"}  # that one is reported with its figures at the end
 
     @classmethod
     @contextmanager
@@ -160,8 +160,8 @@ class _Shown:
             self._bar.update(
                 self._task, description=phase, completed=response.num_done, total=total
             )
-        elif phase not in self._told and response.num_total:
+        elif phase not in self._reported_phases and response.num_total:
             self._report.line(
                 f"operation {response.operation_id}: {phase}, {response.num_total} changes in all"
             )
-            self._told.add(phase)
+            self._reported_phases.add(phase)

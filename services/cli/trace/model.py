@@ -65,7 +65,7 @@ class Trace:
     _children: Mapping[str | None, Sequence[Span]] = field(repr=False)
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> "Trace":
+    def parse(cls, document: Mapping[str, Any]) -> "Trace":
         """The trace of Jaeger's JSON; raises InvalidRequest for anything else."""
         try:
             read = _Trace.model_validate(document)

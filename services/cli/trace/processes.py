@@ -19,10 +19,10 @@ def labels_of(trace: Trace) -> Mapping[Process, str]:
     for process in processes:
         label = process.service
         if count[process.service] > 1:
-            told = (
+            place = (
                 addresses.get(process) or process.instance[:INSTANCE_DIGITS] or process.process_id
             )
-            label = f"{process.service} {told}"
+            label = f"{process.service} {place}"
         labels[process] = label if label not in labels.values() else f"{label} {process.process_id}"
     return labels
 

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator, mode
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.runtime.host_port import split_host_port
-from services.runtime.settings import Whole
+from services.runtime.settings import OnePerFlag
 
 
 class TraceSettings(BaseSettings):
@@ -27,7 +27,7 @@ class TraceSettings(BaseSettings):
         None, description="trace to show, 32 hexadecimal digits"
     )
     last: bool = Field(False, description="show the latest trace, as without an id")
-    where: Annotated[list[str], Whole] = Field(
+    where: Annotated[list[str], OnePerFlag] = Field(
         [],
         description="latest trace with a span of this attribute, KEY=VALUE; may be given several "
         "times",

@@ -31,8 +31,10 @@ class QueryClient:
         parameters = {"service": service, "limit": "1", "lookback": "48h"}
         if tags:
             parameters["tags"] = json.dumps(tags)
-        told = "".join(f" with {key}={value}" for key, value in tags.items())
-        return _only(await self._get("/api/traces", parameters), f"no trace of {service}{told}")
+        conditions = "".join(f" with {key}={value}" for key, value in tags.items())
+        return _only(
+            await self._get("/api/traces", parameters), f"no trace of {service}{conditions}"
+        )
 
     async def _get(self, path: str, parameters: Mapping[str, str]) -> Any:
         try:
@@ -78,8 +80,8 @@ def _only(document: Any, otherwise: str) -> Trace:
     errors = document.get("errors") if isinstance(document, dict) else None
     if errors:
         first = errors[0] if isinstance(errors, list) else errors
-        said = str(first.get("msg", first)) if isinstance(first, dict) else str(first)
-        raise NotFound(otherwise) if "not found" in said else InvalidRequest(said)
+        message = str(first.get("msg", first)) if isinstance(first, dict) else str(first)
+        raise NotFound(otherwise) if "not found" in message else InvalidRequest(message)
     traces = _traces(document)
     if not traces:
         raise NotFound(otherwise)
@@ -92,4 +94,4 @@ def _traces(document: Any) -> list[Trace]:
         raise InvalidRequest(
             "this is no answer in Jaeger's JSON: it has no list of traces as `data`"
         )
-    return [Trace.of(one) for one in data]
+    return [Trace.parse(one) for one in data]

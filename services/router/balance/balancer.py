@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from services.router.balance.hysteresis import Hysteresis
-from services.router.balance.judged import Judged, Planned
+from services.router.balance.judgement import Judgement, Planned
 from services.router.balance.outcomes import PlanOutcome
 from services.router.balance.planner import Planner
-from services.router.balance.plans import Made, Plans
+from services.router.balance.plans import MadePlan, Plans
 from services.router.hosting.fleet import Fleet
 from services.router.hosting.operations import Operation
 from services.router.load.watch import RoutingWatch
@@ -44,7 +44,7 @@ class _Followed:
     """
 
     operation: Operation
-    made: Made
+    made: MadePlan
     ended_at_step: int | None = None
 
 
@@ -65,7 +65,7 @@ class Balancer:
         *,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.latest: Judged | None = None
+        self.latest: Judgement | None = None
         self.outcomes: Sequence[PlanOutcome] = ()
         self.num_plans = Counter(
             carried_out=0, too_little=0, failed=0
@@ -115,16 +115,16 @@ class Balancer:
         finally:
             await self._planner.close()
 
-    async def preview(self, strategy: Strategy) -> Judged:
+    async def preview(self, strategy: Strategy) -> Judgement:
         """What would be changed for the load of late. Changes nothing.
 
         Raises BadState while too few steps have been seen, or a service does not answer; Overloaded
         when expert memory does not suffice, or too many plans are being waited for; and what the
         planner does.
         """
-        return (await self._plans.make(strategy)).judged
+        return (await self._plans.make(strategy)).judgement
 
-    async def judge(self, target: Mapping[str, Set[ExpertKey]]) -> Judged:
+    async def judge(self, target: Mapping[str, Set[ExpertKey]]) -> Judgement:
         """What a target would bring under the load of late.
 
         Raises as `preview` does, and as `check_target` for one that must not be carried out.
@@ -133,7 +133,7 @@ class Balancer:
 
     async def begin(
         self, name: str, strategy: Strategy, *, force: bool = False
-    ) -> tuple[Operation, Judged]:
+    ) -> tuple[Operation, Judgement]:
         """Plan and begin to carry it out, or give the operation of that name and its plan.
 
         Raises as `preview` and `Fleet.change` do.
@@ -144,17 +144,17 @@ class Balancer:
             same = replace(
                 known.goal, strategy=kind
             )  # which is refused, if it is of another strategy
-            return self._fleet.change(name, same, force=force), known.goal.judged
+            return self._fleet.change(name, same, force=force), known.goal.judgement
         made = await self._plans.make(strategy)
         operation = self._fleet.change(
-            name, Planned(strategy=kind, judged=made.judged), force=force
+            name, Planned(strategy=kind, judgement=made.judgement), force=force
         )
         assert isinstance(operation.goal, Planned), (
             "it is that goal, or an equal one that was begun meanwhile"
         )
-        if operation.goal.judged is made.judged and made.judged.plan.moves:
+        if operation.goal.judgement is made.judgement and made.judgement.plan.moves:
             self._follow(operation, made)
-        return operation, operation.goal.judged
+        return operation, operation.goal.judgement
 
     async def look(self) -> None:
         """Judge what was done; then plan, and begin to carry it out where that is worth it. Raises
@@ -163,10 +163,10 @@ class Balancer:
         if not await self._is_followed_up() or not self._is_due():
             return
         self._num_steps_seen = self._watch.num_steps
-        self._hottest = int(self._watch.monitor.smoothed().tokens.argmax())
+        self._hottest = int(self._watch.monitor.smoothed_load().tokens.argmax())
         made = await self._plans.make(Balanced())
-        self.latest = made.judged
-        is_worth = made.judged.plan.moves and self._hysteresis.is_worth(
+        self.latest = made.judgement
+        is_worth = made.judgement.plan.moves and self._hysteresis.is_worth(
             await self._plans.gains(made)
         )
         if not is_worth:
@@ -209,9 +209,9 @@ class Balancer:
         missing = missing_replicas(fleet.wanted.experts, hosts, fleet.wanted.coverage)
         return not missing.loads and missing.shortage is None
 
-    def _begin_own(self, made: Made) -> None:
+    def _begin_own(self, made: MadePlan) -> None:
         self._num_own += 1
-        goal = Planned(strategy="balanced", judged=made.judged, ends_when_outdated=True)
+        goal = Planned(strategy="balanced", judgement=made.judgement, ends_when_outdated=True)
         # Forced as the keeper's: where memory does not hold the coverage, less is better than
         # nothing.
         operation = self._fleet.operations.begin(
@@ -220,9 +220,9 @@ class Balancer:
         self.num_plans["carried_out"] += 1
         self._follow(operation, made)
 
-    def _follow(self, operation: Operation, made: Made) -> None:
+    def _follow(self, operation: Operation, made: MadePlan) -> None:
         self._drop_unfinished()
-        plan = made.judged.plan
+        plan = made.judgement.plan
         outcome = PlanOutcome(
             operation.name, len(plan.moves), float(plan.before.sum()), float(plan.after.sum())
         )

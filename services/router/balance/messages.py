@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from moesaic.v1 import router_pb2
-from services.router.balance.judged import Judged
+from services.router.balance.judgement import Judgement
 from services.router.balance.outcomes import PlanOutcome
 from services.router.hosting.messages import hosted_layers
 from services.router.planning.balanced import Balanced
@@ -27,10 +27,10 @@ def strategy_of(strategy: "router_pb2.PlanStrategy.ValueType") -> Strategy:
 
 
 def plan_message(
-    judged: Judged, model_digest: str, outcomes: Iterable[PlanOutcome]
+    judgement: Judgement, model_digest: str, outcomes: Iterable[PlanOutcome]
 ) -> router_pb2.PlanPlacementResponse:
     """A plan and its explanation; `outcomes` are of earlier ones, the latest first."""
-    plan = judged.plan
+    plan = judgement.plan
     return router_pb2.PlanPlacementResponse(
         target=_target_message(plan.target, model_digest),
         moves=[
@@ -47,10 +47,10 @@ def plan_message(
         num_unloads=len(plan.unloads),
         before_nanos=plan.before.tolist(),
         after_nanos=plan.after.tolist(),
-        before_imbalance=judged.before_imbalance.tolist(),
-        after_imbalance=judged.after_imbalance.tolist(),
+        before_imbalance=judgement.before_imbalance.tolist(),
+        after_imbalance=judgement.after_imbalance.tolist(),
         reason=plan.reason,
-        num_steps=judged.num_steps,
+        num_steps=judgement.num_steps,
         outcomes=[_outcome_message(outcome) for outcome in outcomes],
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from services.router.balance.judged import Judged
+from services.router.balance.judgement import Judgement
 from services.router.balance.outcomes import gain
 from services.router.balance.planner import Planner
 from services.router.balance.speeds import costs_of
@@ -29,10 +29,10 @@ CHOOSING_NANOS = 200_000
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class MadePlan:
     """A plan, the services as they were when it was made, and what they cost by then."""
 
-    judged: Judged
+    judgement: Judgement
     hosts: Sequence[Host]
     costs: Costs
 
@@ -60,7 +60,7 @@ class Plans:
         """Whether there have been steps enough to plan for."""
         return self._watch.monitor.num_steps() >= self._num_steps_needed
 
-    async def make(self, strategy: Strategy) -> Made:
+    async def make(self, strategy: Strategy) -> MadePlan:
         """A plan for what is hosted now.
 
         Raises BadState while too few steps have been seen, or a service does not answer, and what
@@ -70,23 +70,23 @@ class Plans:
             self._check_ready()
             hosts, load, num_steps = (
                 self.hosts(),
-                self._watch.monitor.smoothed(),
+                self._watch.monitor.smoothed_load(),
                 self._watch.monitor.num_steps(),
             )
             costs = self._costs(hosts, load)
             made = await self._planner.run(plan, load, hosts, costs, self._fleet.wanted, strategy)
             if self.hosts() == hosts:
                 break
-        return Made(Judged(made, num_steps), hosts, costs)
+        return MadePlan(Judgement(made, num_steps), hosts, costs)
 
-    async def gains(self, made: Made) -> tuple[float, float]:
+    async def gains(self, made: MadePlan) -> tuple[float, float]:
         """What is saved of a step's expert time: by the load that the plan was made for, and in the
         last window.
 
         Less what choosing takes the router in layers that would have replicas to choose from, and
         have none now.
         """
-        planned = made.judged.plan
+        planned = made.judgement.plan
         num_more = _num_with_choice(planned.target.values()) - _num_with_choice(
             host.hosted for host in made.hosts
         )
@@ -96,7 +96,7 @@ class Plans:
         return gain(planned_before, planned_after + choosing), gain(before, after + choosing)
 
     async def window_nanos(
-        self, made: Made, before: Sequence[Host], after: Sequence[Host]
+        self, made: MadePlan, before: Sequence[Host], after: Sequence[Host]
     ) -> tuple[float, float]:
         """The time that experts take in a mean step of the last window, by a plan's costs: before
         and after.
@@ -131,8 +131,8 @@ class Plans:
         return costs_of([fits[host.address] for host in hosts], load)
 
 
-def _as_planned(made: Made) -> Sequence[Host]:
-    target = made.judged.plan.target
+def _as_planned(made: MadePlan) -> Sequence[Host]:
+    target = made.judgement.plan.target
     return [
         replace(host, hosted=target.get(host.address, frozenset()), loading=frozenset())
         for host in made.hosts

@@ -40,11 +40,11 @@ def costs_of(fits: Sequence[Nanos | None], load: ExpertLoad) -> Costs:
     shape = np.mean([fit / time for fit, time in zip(known.values(), times, strict=True)], axis=0)
     typical = float(np.median(times))
     speeds = np.ones(len(fits))
-    speeds[list(known)] = _banded(times / typical)
+    speeds[list(known)] = _apply_dead_band(times / typical)
     return Costs(*(typical * shape[:, None] * speeds))
 
 
-def _banded(factors: Floats) -> Floats:
+def _apply_dead_band(factors: Floats) -> Floats:
     """Factors nearer to 1 by the dead band."""
     away = np.log(factors)
     banded: Floats = np.exp(np.sign(away) * np.maximum(0.0, np.abs(away) - DEAD_BAND))

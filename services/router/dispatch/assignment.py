@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.router.arrays import Indices
-from services.router.dispatch.shares import NOBODY
-from services.router.dispatch.split import Speeds, split, whole
+from services.router.dispatch.frame_pairs import NOBODY
+from services.router.dispatch.split import Speeds, assign_split, assign_whole
 from services.router.peers.pace import Estimate, Pace
 from services.wire.received import Words
 
@@ -81,10 +81,10 @@ def assign(
             (nanos for nanos, num in zip(busy, owned_experts, strict=True) if num), default=0.0
         )
         _share_out(
-            assigned, open_experts, split(open_sizes, hosts, busy, speeds, until_nanos=until)
+            assigned, open_experts, assign_split(open_sizes, hosts, busy, speeds, until_nanos=until)
         )
     else:
-        assigned.owners[open_experts] = whole(open_sizes, hosts, busy, speeds)
+        assigned.owners[open_experts] = assign_whole(open_sizes, hosts, busy, speeds)
     return assigned
 
 
@@ -118,7 +118,8 @@ def _of_one_shape(estimates: Sequence[Estimate], experts: float, pairs: float) -
     )
     mean = max(frame + expert * experts + pair * pairs, 1.0)
     factors = [
-        _banded((one.frame + one.expert * experts + one.pair * pairs) / mean) for one in estimates
+        _apply_dead_band((one.frame + one.expert * experts + one.pair * pairs) / mean)
+        for one in estimates
     ]
     return [
         Estimate(one.wire, frame * factor, expert * factor, pair * factor, is_fitted=True)
@@ -126,7 +127,7 @@ def _of_one_shape(estimates: Sequence[Estimate], experts: float, pairs: float) -
     ]
 
 
-def _banded(factor: float) -> float:
+def _apply_dead_band(factor: float) -> float:
     return max(1.0, factor / DEAD_BAND) if factor > 1 else min(1.0, factor * DEAD_BAND)
 
 

@@ -14,7 +14,7 @@ def capacity_of(factor: float, num_tokens: int, top_k: int, num_experts: int) ->
     return math.ceil(factor * num_tokens * top_k / num_experts)
 
 
-def overflowed(experts: Indices, num_experts: int, capacity: int) -> Indices:
+def find_overflow(experts: Indices, num_experts: int, capacity: int) -> Indices:
     """Positions in the flat pairs beyond their expert's capacity; earlier tokens keep
     their places.
     """

@@ -12,17 +12,17 @@ import torch
 from services import kernels
 from services.model.weighted_sums import weighted_sums
 from services.router.arrays import Indices
-from services.router.dispatch.shares import FramePairs
+from services.router.dispatch.frame_pairs import FramePairs
 from services.wire.row_bytes import rows_of
 
 
 @dataclass(slots=True)
 class Returned:
-    """What a service made of a share: the positions of the pairs it computed, and bytes of whole
-    rows of `dtype`.
+    """What a service made of a frame's pairs: the positions of those it computed, and bytes of
+    whole rows of `dtype`.
     """
 
-    share: FramePairs
+    pairs: FramePairs
     positions: Indices
     data: memoryview
     dtype: torch.dtype
@@ -40,8 +40,8 @@ class Combination(Protocol):
 
     sums_on_services: bool
 
-    def num_rows(self, share: FramePairs, num_computed: int) -> int:
-        """How many rows a service returns for a share of which it computed so many pairs."""
+    def num_rows(self, pairs: FramePairs, num_computed: int) -> int:
+        """How many rows a service returns for a frame of which it computed so many pairs."""
 
     def __call__(
         self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
@@ -59,7 +59,7 @@ class ExactCombine:
 
     sums_on_services = False
 
-    def num_rows(self, share: FramePairs, num_computed: int) -> int:
+    def num_rows(self, pairs: FramePairs, num_computed: int) -> int:
         return num_computed
 
     def __call__(
@@ -102,8 +102,8 @@ class PartialCombine:
 
     sums_on_services = True
 
-    def num_rows(self, share: FramePairs, num_computed: int) -> int:
-        return len(share.rows) if num_computed else 0
+    def num_rows(self, pairs: FramePairs, num_computed: int) -> int:
+        return len(pairs.rows) if num_computed else 0
 
     def __call__(
         self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
@@ -114,6 +114,6 @@ class PartialCombine:
         rows = [part.rows(hidden.shape[1]) for part in parts]
         if len(parts) == 1 and len(rows[0]) == len(hidden):
             return rows[0].to(hidden.device, hidden.dtype)  # the sums of all rows, in order already
-        tokens = np.concatenate([part.share.rows for part in parts])
+        tokens = np.concatenate([part.pairs.rows for part in parts])
         sums = weighted_sums(torch.cat(rows), tokens, len(hidden), None).to(hidden.dtype)
         return sums.to(hidden.device, non_blocking=True)

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from services.router.arrays import Indices
-from services.router.dispatch.capacity import capacity_of, overflowed
+from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
 from services.router.dispatch.failure import FailureLog
+from services.router.dispatch.frame_pairs import DROPPED
 from services.router.dispatch.gather import Gather, Gathered
 from services.router.dispatch.host_copy import to_host
 from services.router.dispatch.placement import Placement
-from services.router.dispatch.scatter import Attempt, Call, Outgoing, Scatter, first_attempt
-from services.router.dispatch.shares import DROPPED
+from services.router.dispatch.scatter import Attempt, Outgoing, Scatter, SentFrame, first_attempt
 from services.router.dispatch.unfinished import Unfinished
 from services.router.engine.spans import NO_LAYER_SPANS, LayerSpans
 from services.router.engine.step import Step
@@ -162,7 +162,7 @@ class Dispatcher:
     def _guard(self, step: Step, experts: Indices, top_k: int) -> Indices:
         assert self._capacity_factor is not None
         capacity = capacity_of(self._capacity_factor, step.num_tokens, top_k, self._num_experts)
-        dropped = overflowed(experts, self._num_experts, capacity)
+        dropped = find_overflow(experts, self._num_experts, capacity)
         for work in step.row_sequences[dropped // top_k]:
             step.batch[work].sequence.overflowed_pairs += 1
         guarded = experts.copy()
@@ -183,26 +183,26 @@ class Dispatcher:
 
         `on_the_way` is called meanwhile. The times of the replies are added to `times`.
         """
-        calls: list[Call] = []
-        answers: list[tuple[Call, TimedReply | ServingError]] = []
+        sent: list[SentFrame] = []
+        answers: list[tuple[SentFrame, TimedReply | ServingError]] = []
         try:
-            unserved = self._scatter(step, outgoing, attempt, spans, calls)
+            unserved = self._scatter(step, outgoing, attempt, spans, sent)
             scatter_ended = step.clock.charge("encode")
             if on_the_way is not None:
                 on_the_way()
-            for call in calls:
+            for frame in sent:
                 try:
-                    answers.append((call, await call.answered))
+                    answers.append((frame, await frame.answered))
                 except (
                     ServingError
                 ) as error:  # by its traceback it would keep itself, and the layer's rows
-                    answers.append((call, error.with_traceback(None)))
+                    answers.append((frame, error.with_traceback(None)))
         finally:
-            for call in calls:  # whatever is not answered by now is not waited for
-                call.release()
+            for frame in sent:  # whatever is not answered by now is not waited for
+                frame.release()
         replies = [answer.times for _, answer in answers if isinstance(answer, TimedReply)]
         lost = next(
-            (call.address for call, answer in answers if isinstance(answer, ServingError)), None
+            (frame.address for frame, answer in answers if isinstance(answer, ServingError)), None
         )
         step.clock.charge_gather(replies, lost)
         times += replies
@@ -224,7 +224,7 @@ class Dispatcher:
         latest = gathered
         while True:
             for failed in latest.failed:
-                self._failures.note(failed, outgoing.layer)
+                self._failures.warn(failed, outgoing.layer)
             unfinished.add(latest.failed, loop.time())
             attempt = await self._next_attempt(step, unfinished)
             if attempt is None:

@@ -38,7 +38,7 @@ class FailureLog:
     def __init__(self) -> None:
         self._logged: dict[tuple[str, str], float] = {}
 
-    def note(self, failed: FailedPairs, layer: int) -> None:
+    def warn(self, failed: FailedPairs, layer: int) -> None:
         """Pairs of a layer were not computed, and are sent again."""
         failure, now = failed.failure, time.monotonic()
         if (

@@ -14,9 +14,9 @@ from moesaic.v1 import expert_pb2
 from services.router.arrays import Indices
 from services.router.dispatch.combine import Combination, Returned
 from services.router.dispatch.failure import FailedPairs, ServiceFailure
-from services.router.dispatch.scatter import Call
+from services.router.dispatch.scatter import SentFrame
 from services.router.engine.step import Step
-from services.router.peers.call_failures import FrameLost
+from services.router.peers.frame_lost import FrameLost
 from services.router.peers.stream import TimedReply
 from services.wire.errors import InvalidRequest, ServingError
 from services.wire.outcomes import FrameError, PairFailure
@@ -60,110 +60,116 @@ class Gather:
         self._checksums = checksums
 
     def __call__(
-        self, step: Step, layer: int, answers: Sequence[tuple[Call, TimedReply | ServingError]]
+        self, step: Step, layer: int, answers: Sequence[tuple[SentFrame, TimedReply | ServingError]]
     ) -> Gathered:
-        """Sort the answers of one attempt; each call's span ends."""
+        """Sort the answers of one attempt; each frame's span ends."""
         gathered = Gathered([], [])
-        for call, answer in answers:
+        for frame, answer in answers:
             if isinstance(answer, TimedReply):
-                problem = self._take(step, layer, call, answer.reply, gathered)
-                call.span.end(answer.times, attempt=call.attempt, failure=problem)
+                problem = self._take(step, layer, frame, answer.reply, gathered)
+                frame.span.end(answer.times, attempt=frame.attempt, failure=problem)
             else:
                 reason = answer.reason if isinstance(answer, FrameLost) else "lost"
-                gathered.failed.append(_whole(call, reason, str(answer)))
-                call.span.end(None, attempt=call.attempt, failure=str(answer))
+                gathered.failed.append(_all_failed(frame, reason, str(answer)))
+                frame.span.end(None, attempt=frame.attempt, failure=str(answer))
         return gathered
 
     def _take(
-        self, step: Step, layer: int, call: Call, reply: ReceivedReply, into: Gathered
+        self, step: Step, layer: int, frame: SentFrame, reply: ReceivedReply, into: Gathered
     ) -> str:
         """Take a reply apart; returns what is wrong with it, if anything."""
         if (
             self._checksums and not reply.has_checksum
         ):  # it, or the frame, was damaged where its parts begin and end
-            message = f"{call.address} answered without the checksum that was asked for"
-            into.failed.append(_whole(call, "corrupted", message))
+            message = f"{frame.address} answered without the checksum that was asked for"
+            into.failed.append(_all_failed(frame, "corrupted", message))
             return message
         if reply.error is not None:
-            return _refused(step, layer, call, reply.error, into)
+            return _take_refusal(step, layer, frame, reply.error, into)
         try:
             positions, failed = (
-                call.share.positions,
-                _failed_pairs(call, reply.failures) if reply.failures else (),
+                frame.pairs.positions,
+                _failed_pairs(frame, reply.failures) if reply.failures else (),
             )
             if failed:
                 positions = np.delete(positions, np.concatenate([pairs for _, pairs in failed]))
-            self._check_rows(call, reply, len(positions))
+            self._check_rows(frame, reply, len(positions))
         except _BadReply as error:
-            into.failed.append(_whole(call, "bad_reply", str(error)))
+            into.failed.append(_all_failed(frame, "bad_reply", str(error)))
             return str(error)
         if len(positions):
             into.returned.append(
-                Returned(call.share, positions, reply.rows_bytes, self._wire_dtype)
+                Returned(frame.pairs, positions, reply.rows_bytes, self._wire_dtype)
             )
         for reason, pairs in failed:
-            _sort_out(step, layer, call, reason, pairs, into)
+            _sort_out(step, layer, frame, reason, pairs, into)
         return "some pairs were not computed" if failed else ""
 
-    def _check_rows(self, call: Call, reply: ReceivedReply, num_computed: int) -> None:
-        expected = self._combine.num_rows(call.share, num_computed)
+    def _check_rows(self, frame: SentFrame, reply: ReceivedReply, num_computed: int) -> None:
+        expected = self._combine.num_rows(frame.pairs, num_computed)
         if len(reply.rows_bytes) == expected * self._row_bytes:
             return
         try:
             num_rows = reply.num_rows(self._wire_dtype, self._hidden_size)
         except InvalidRequest as error:
-            raise _BadReply(f"{call.address} returned a broken reply: {error}") from error
-        raise _BadReply(f"{call.address} returned {num_rows} rows where {expected} were due")
+            raise _BadReply(f"{frame.address} returned a broken reply: {error}") from error
+        raise _BadReply(f"{frame.address} returned {num_rows} rows where {expected} were due")
 
 
-def _refused(step: Step, layer: int, call: Call, error: FrameError, into: Gathered) -> str:
-    message = f"{call.address} refused a frame: {error.message}"
+def _take_refusal(
+    step: Step, layer: int, frame: SentFrame, error: FrameError, into: Gathered
+) -> str:
+    message = f"{frame.address} refused a frame: {error.message}"
     if (
         error.status_code == _INVALID_ARGUMENT
     ):  # by no fault of the service: every other one would say the same
-        expert = call.share.experts[0]
+        expert = frame.pairs.experts[0]
         step.fail(
-            call.share.rows,
+            frame.pairs.rows,
             ServingError(f"expert {expert} of layer {layer} could not be computed: {message}"),
         )
     else:
         into.failed.append(
-            _whole(call, "corrupted" if error.status_code == _DATA_LOSS else "refused", message)
+            _all_failed(
+                frame, "corrupted" if error.status_code == _DATA_LOSS else "refused", message
+            )
         )
     return message
 
 
-def _failed_pairs(call: Call, failures: Sequence[PairFailure]) -> list[tuple[Reason, Indices]]:
+def _failed_pairs(
+    frame: SentFrame, failures: Sequence[PairFailure]
+) -> list[tuple[Reason, Indices]]:
     """The frame's pairs that were not computed, by reason. Raises _BadReply where they are not the
     frame's.
     """
     failed = [(failure.reason, np.asarray(failure.pairs, dtype=np.int64)) for failure in failures]
     named = np.concatenate([pairs for _, pairs in failed])
-    if len(named) and named.max() >= len(call.share.positions):
-        raise _BadReply(f"{call.address} named pairs that were not in the frame")
+    if len(named) and named.max() >= len(frame.pairs.positions):
+        raise _BadReply(f"{frame.address} named pairs that were not in the frame")
     if len(np.unique(named)) < len(named):
-        raise _BadReply(f"{call.address} named a pair twice")
+        raise _BadReply(f"{frame.address} named a pair twice")
     return failed
 
 
 def _sort_out(
-    step: Step, layer: int, call: Call, reason: Reason, pairs: Indices, into: Gathered
+    step: Step, layer: int, frame: SentFrame, reason: Reason, failed: Indices, into: Gathered
 ) -> None:
-    if not len(pairs):
+    if not len(failed):
         return
-    share = call.share
+    pairs = frame.pairs
     subject = (
-        f"expert {share.experts[pairs[0]]} of layer {layer} was not computed by {call.address}"
+        f"expert {pairs.experts[failed[0]]} of layer {layer} was not computed by {frame.address}"
     )
     if reason in _REASONS:
         word, why = _REASONS[reason]
-        failure = ServiceFailure(call.address, word, f"{subject}: {why}")
-        into.failed.append(FailedPairs(share.positions[pairs], failure))
+        failure = ServiceFailure(frame.address, word, f"{subject}: {why}")
+        into.failed.append(FailedPairs(pairs.positions[failed], failure))
     else:  # cancelled, of which the sequences have ended already, or a reason that is none
         step.fail(
-            share.rows[share.pair_rows[pairs]], ServingError(f"{subject}: its reason is {reason}")
+            pairs.rows[pairs.pair_rows[failed]], ServingError(f"{subject}: its reason is {reason}")
         )
 
 
-def _whole(call: Call, reason: str, message: str) -> FailedPairs:
-    return FailedPairs(call.share.positions, ServiceFailure(call.address, reason, message))
+def _all_failed(frame: SentFrame, reason: str, message: str) -> FailedPairs:
+    return FailedPairs(frame.pairs.positions, ServiceFailure(frame.address, reason, message))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from services.router.arrays import Indices
 from services.router.dispatch.assignment import SEVERAL, Choices
-from services.router.dispatch.shares import NOBODY
+from services.router.dispatch.frame_pairs import NOBODY
 from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
 

@@ -9,9 +9,9 @@ import torch
 from services.router.arrays import Indices
 from services.router.dispatch.assignment import Assigned, assign
 from services.router.dispatch.failure import FailedPairs, ServiceFailure
+from services.router.dispatch.frame_pairs import NOBODY, FramePairs, pairs_by_frame
 from services.router.dispatch.placement import Placement
-from services.router.dispatch.shares import NOBODY, FramePairs, shares_of
-from services.router.engine.spans import NO_CALL_SPAN, NO_LAYER_SPANS, CallSpan, LayerSpans
+from services.router.engine.spans import NO_FRAME_SPAN, NO_LAYER_SPANS, FrameSpan, LayerSpans
 from services.router.engine.step import Step
 from services.router.peers.stream import TimedReply
 from services.wire.frames import encode_frame
@@ -45,12 +45,12 @@ class Attempt:
 
 
 @dataclass(slots=True)
-class Call:
-    """A frame on its way; `attempt` counts from 1."""
+class SentFrame:
+    """A frame that was sent, and who waits for its answer; `attempt` counts from 1."""
 
-    share: FramePairs
+    pairs: FramePairs
     answered: "asyncio.Future[TimedReply]"
-    span: CallSpan
+    span: FrameSpan
     address: str
     attempt: int
 
@@ -70,7 +70,8 @@ def first_attempt(outgoing: Outgoing, placement: Placement) -> Attempt:
     if not choices:
         return Attempt(placement, Assigned(outgoing.experts, owners))
     return Attempt(
-        placement, assign(outgoing.experts, owners, choices, [it.pace for it in placement.services])
+        placement,
+        assign(outgoing.experts, owners, choices, [service.pace for service in placement.services]),
     )
 
 
@@ -93,45 +94,45 @@ class Scatter:
         outgoing: Outgoing,
         attempt: Attempt,
         spans: LayerSpans,
-        calls: list[Call],
+        sent: list[SentFrame],
     ) -> list[FailedPairs]:
-        """Send the frames of an attempt and add them to `calls`; returns the pairs that nobody can
+        """Send the frames of an attempt and add them to `sent`; returns the pairs that nobody can
         be asked for.
         """
         placement, assigned = attempt.placement, attempt.assigned
         # Half of a frame is for what surrounds the rows: indices, request numbers, headers.
         most = max(1, placement.max_frame_bytes // 2 // self._row_bytes)
         lane, unserved = step.lane, []
-        for share in shares_of(
+        for pairs in pairs_by_frame(
             assigned.parts, assigned.owners, outgoing.top_k, most, counts_rows=self._counts_rows
         ):
             if assigned.experts is not None:
-                share.experts = assigned.experts[share.experts]
-            service = None if share.service == NOBODY else placement.services[share.service]
+                pairs.experts = assigned.experts[pairs.experts]
+            service = None if pairs.service == NOBODY else placement.services[pairs.service]
             if service is None or lane >= len(
                 service.streams
             ):  # it was lost, and the placement is not yet replaced
-                unserved.append(FailedPairs(share.positions, None))
+                unserved.append(FailedPairs(pairs.positions, None))
                 continue
-            number = _number(attempt, share, step) if attempt.failures else 1
-            num_pairs, span = len(share.positions), NO_CALL_SPAN
+            number = _attempt_number(attempt, pairs, step) if attempt.failures else 1
+            num_pairs, span = len(pairs.positions), NO_FRAME_SPAN
             if spans is not NO_LAYER_SPANS:
-                num_rows = len(share.rows)
+                num_rows = len(pairs.rows)
                 num_bytes = num_rows * self._row_bytes
                 now = step.clock.now()
-                span = spans.begin_call(
+                span = spans.begin_frame(
                     service.address, now, rows=num_rows, pairs=num_pairs, num_bytes=num_bytes
                 )
-            encode = self._encoder(share, outgoing, step, span.traceparent)
-            answered = service.streams[lane].send(encode, num_pairs, share.num_experts)
-            calls.append(Call(share, answered, span, service.address, number))
+            encode = self._encoder(pairs, outgoing, step, span.traceparent)
+            answered = service.streams[lane].send(encode, num_pairs, pairs.num_experts)
+            sent.append(SentFrame(pairs, answered, span, service.address, number))
         return unserved
 
     def _encoder(
-        self, share: FramePairs, outgoing: Outgoing, step: Step, traceparent: str
+        self, pairs: FramePairs, outgoing: Outgoing, step: Step, traceparent: str
     ) -> Callable[[int, int], bytes]:
         whole, weights, checksums = (
-            len(share.rows) == step.num_tokens,
+            len(pairs.rows) == step.num_tokens,
             outgoing.weights,
             self._checksums,
         )
@@ -141,23 +142,23 @@ class Scatter:
                 frame_id=frame_id,
                 layer=outgoing.layer,
                 rows=outgoing.hidden,
-                row_indices=None if whole else share.rows,
-                pair_rows=share.pair_rows,
-                pair_experts=share.experts,
+                row_indices=None if whole else pairs.rows,
+                pair_rows=pairs.pair_rows,
+                pair_experts=pairs.experts,
                 remaining_nanos=remaining_nanos,
                 traceparent=traceparent,
-                requests=step.requests_of(share.rows),
+                requests=step.requests_of(pairs.rows),
                 checksum=checksums,
-                pair_weights=None if weights is None else weights[share.positions],
+                pair_weights=None if weights is None else weights[pairs.positions],
             )
 
         return encode
 
 
-def _number(attempt: Attempt, share: FramePairs, step: Step) -> int:
+def _attempt_number(attempt: Attempt, pairs: FramePairs, step: Step) -> int:
     """Which attempt at these pairs it is, counted as a retry if it is not the first."""
     failures = max(
-        (attempt.failures.get(expert, ()) for expert in set(share.experts.tolist())), key=len
+        (attempt.failures.get(expert, ()) for expert in set(pairs.experts.tolist())), key=len
     )
     if failures:
         step.clock.retries[failures[-1].address, failures[-1].reason] += 1

@@ -20,12 +20,12 @@ class Speeds:
     expert_nanos: Sequence[float]
     pair_nanos: Sequence[float]
 
-    def of(self, service: int, num_pairs: int) -> float:
+    def nanos(self, service: int, num_pairs: int) -> float:
         """Nanoseconds of so many pairs of one expert."""
         return self.expert_nanos[service] + num_pairs * self.pair_nanos[service]
 
 
-def split(
+def assign_split(
     pairs: Sequence[int],
     hosts: Sequence[Sequence[int]],
     busy_nanos: Sequence[float],
@@ -38,13 +38,14 @@ def split(
 
     `pairs` [active experts] are positive, `hosts` the services of each, of equals the first is
     preferred; `busy_nanos` [services] is when each could begin, and `until_nanos` when the layer
-    could be done at the soonest, whatever is decided here. First each expert goes where `whole`
-    lets it, and from the busiest service on to others as long as that helps: fewest active experts,
-    as suits decode. Then a busy service hands part of an expert on to another replica wherever both
-    are done sooner so, though the weights are read twice: fewest pairs, as suits prefill.
+    could be done at the soonest, whatever is decided here. First each expert goes where
+    `assign_whole` lets it, and from the busiest service on to others as long as that helps: fewest
+    active experts, as suits decode. Then a busy service hands part of an expert on to another
+    replica wherever both are done sooner so, though the weights are read twice: fewest pairs, as
+    suits prefill.
     """
     nanos = list(busy_nanos)
-    owners = whole(pairs, hosts, nanos, speeds)
+    owners = assign_whole(pairs, hosts, nanos, speeds)
     divisible = [
         expert
         for expert in sorted(range(len(pairs)), key=pairs.__getitem__)
@@ -82,7 +83,7 @@ def _next_expert(nanos: Sequence[float], speeds: Speeds) -> float:
     return soonest
 
 
-def whole(
+def assign_whole(
     pairs: Sequence[int], hosts: Sequence[Sequence[int]], nanos: list[float], speeds: Speeds
 ) -> list[int]:
     """One service for every expert, each where it is done soonest; `nanos` is then when each
@@ -138,13 +139,13 @@ def _pass_on(
         giver, given = waiting.popleft()
         for expert in theirs[giver]:
             count = pairs[expert]
-            if nanos[giver] + given - speeds.of(giver, count) >= limit:
+            if nanos[giver] + given - speeds.nanos(giver, count) >= limit:
                 continue
             for taker in hosts[expert]:
                 if taker == busiest or taker in came_from:
                     continue
                 came_from[taker] = (giver, expert)
-                taken = speeds.of(taker, count)
+                taken = speeds.nanos(taker, count)
                 if nanos[taker] + taken < limit:
                     _follow(taker, came_from, owners, pairs, nanos, speeds)
                     return True
@@ -162,8 +163,8 @@ def _follow(
 ) -> None:
     while taker in came_from:
         giver, expert = came_from[taker]
-        nanos[taker] += speeds.of(taker, pairs[expert])
-        nanos[giver] -= speeds.of(giver, pairs[expert])
+        nanos[taker] += speeds.nanos(taker, pairs[expert])
+        nanos[giver] -= speeds.nanos(giver, pairs[expert])
         owners[expert] = taker
         taker = giver
 

@@ -10,9 +10,9 @@ import numpy as np
 from services.router.arrays import Indices
 from services.router.dispatch.assignment import SEVERAL, assign
 from services.router.dispatch.failure import FailedPairs, ServiceFailure
+from services.router.dispatch.frame_pairs import DROPPED, NOBODY
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.scatter import Attempt, Outgoing
-from services.router.dispatch.shares import DROPPED, NOBODY
 from services.router.engine.step import Step
 from services.wire.errors import BadState, ServingError, Unavailable
 

@@ -192,7 +192,7 @@ class Engine:
             sequence.ending = Ending(EndReason.ERROR, failure_of(error, "telling of a token"))
 
     def _remove_ended(self, lane: int) -> None:
-        ended = self._scheduler.ended(lane)
+        ended = self._scheduler.ended_sequences(lane)
         for sequence in ended:
             self._scheduler.remove(sequence)
             self._announce_end(sequence)

@@ -52,7 +52,7 @@ def _computing(resume: Callable[..., Any], *arguments: object) -> Any:
     try:
         return resume(*arguments)
     finally:
-        LOOP.note(began, time.perf_counter_ns())
+        LOOP.extend(began, time.perf_counter_ns())
 
 
 def await_(awaitable: Awaitable[Awaited]) -> Awaited:

@@ -22,7 +22,7 @@ class LaneControl:
 
     def note(self, step: Step, num_drawn: int) -> None:
         """A step has ended; sequences move between lanes as the steps that they are in end."""
-        seen = StepSeen.of(
+        seen = StepSeen.from_parts(
             step.clock.parts,
             ended=step.clock.started + step.clock.parts.total(),
             num_sequences=self._scheduler.num_running,

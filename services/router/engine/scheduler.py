@@ -118,7 +118,7 @@ class Scheduler:
                 budget -= num_tokens
         return batch
 
-    def ended(self, lane: int) -> list[Sequence]:
+    def ended_sequences(self, lane: int) -> list[Sequence]:
         """Sequences of the lane, and waiting ones, that have ended and are not removed yet."""
         return [
             sequence

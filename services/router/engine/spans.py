@@ -37,11 +37,11 @@ class StepSpans:
 class LayerSpans:
     """Records nothing: what a layer has when its step is not traced."""
 
-    def begin_call(
+    def begin_frame(
         self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int
-    ) -> "CallSpan":
+    ) -> "FrameSpan":
         """Open the span of one frame to one service."""
-        return NO_CALL_SPAN
+        return NO_FRAME_SPAN
 
     def part(self, name: str, started: int, ended: int) -> None:
         """Record a finished part: gate, scatter, gather or combine."""
@@ -50,16 +50,16 @@ class LayerSpans:
         """Close the layer."""
 
 
-class CallSpan:
+class FrameSpan:
     """Records nothing: a frame that is not traced."""
 
     traceparent = ""
 
     def end(self, times: ReplyTimes | None, attempt: int, failure: str = "") -> None:
-        """Close the call, once; without `times` no reply came."""
+        """Close the span, once; without `times` no reply came."""
 
 
-NO_SPANS, NO_LAYER_SPANS, NO_CALL_SPAN = StepSpans(), LayerSpans(), CallSpan()
+NO_SPANS, NO_LAYER_SPANS, NO_FRAME_SPAN = StepSpans(), LayerSpans(), FrameSpan()
 
 
 def spans_of_step(
@@ -107,9 +107,9 @@ class _RecordedStep(StepSpans):
         return self.is_deep or bool(self.kept)
 
     def begin_layer(self, layer: int, started: int) -> LayerSpans:
-        noted = _RecordedLayer(self, layer, started)
-        self._layers.append(noted)
-        return noted
+        recorded = _RecordedLayer(self, layer, started)
+        self._layers.append(recorded)
+        return recorded
 
     def end(self, parts: Parts, num_tokens: int) -> None:
         nanos = parts.total()
@@ -166,7 +166,7 @@ class _RecordedLayer(LayerSpans):
         self._layer, self._started = layer, started
         self._ended, self._straggler = started, ""
         self._parts: list[tuple[str, int, int]] = []
-        self._calls: list[_RecordedCall] = []
+        self._frames: list[_RecordedFrame] = []
 
     @property
     def span(self) -> SpanRef:
@@ -175,15 +175,15 @@ class _RecordedLayer(LayerSpans):
             self._span = self.step.span.child()
         return self._span
 
-    def begin_call(
+    def begin_frame(
         self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int
-    ) -> CallSpan:
+    ) -> FrameSpan:
         span = self.span if self.step.has_layers else None
-        call = _RecordedCall(
+        frame = _RecordedFrame(
             self.step, span, address, started, rows=rows, pairs=pairs, num_bytes=num_bytes
         )
-        self._calls.append(call)
-        return call
+        self._frames.append(frame)
+        return frame
 
     def part(self, name: str, started: int, ended: int) -> None:
         self._parts.append((name, started, ended))
@@ -219,10 +219,10 @@ class _RecordedLayer(LayerSpans):
             )
             for name, started, end in self._parts
         ]
-        into += [call.encode(span, self._layer) for call in self._calls]
+        into += [frame.encode(span, self._layer) for frame in self._frames]
 
 
-class _RecordedCall(CallSpan):
+class _RecordedFrame(FrameSpan):
     def __init__(
         self,
         step: _RecordedStep,

@@ -101,10 +101,10 @@ class TracePolicy:
             return
         if trace.is_chosen:
             self.layers.give_back()
-        recording.put((_encoded(sequence, trace),))
+        recording.put((_encode(sequence, trace),))
 
 
-def _encoded(sequence: Sequence, trace: SequenceTrace) -> bytes:
+def _encode(sequence: Sequence, trace: SequenceTrace) -> bytes:
     receipt, ending, ended = sequence.receipt, sequence.ending, time.perf_counter_ns()
     attributes: dict[str, str | int] = {
         "gen_ai.usage.input_tokens": len(sequence.order.prompt),

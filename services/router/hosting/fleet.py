@@ -146,7 +146,7 @@ class Fleet:
     async def _keep_laid_out(self) -> None:
         while True:
             self._peers_changed.clear()
-            self.survey.note()
+            self.survey.observe()
             self.laid = self._layout.lay_out(self.peers, self._unhosted())
             self._place(self.laid.placement)
             if not self._complete.is_set() and self.laid.num_below(self._least_replicas) == 0:

@@ -64,7 +64,7 @@ class Keeper:
         self._own_not_before = 0.0
         self._name = f"router-{uuid.uuid4().hex[:8]}"
         self._num_own = 0
-        self._told = ""
+        self._last_message = ""
 
     async def run(self) -> None:
         """Keep until cancelled. Raises ServingError when the start cannot succeed."""
@@ -167,7 +167,7 @@ class Keeper:
             if (reason := self._survey.amiss(peer)) is not None
         ]
         shortage = str(missing.shortage) if hosts else "no expert service is connected"
-        self._tell(f"experts stay unhosted: {'; '.join(amiss) or shortage}")
+        self._log_once(f"experts stay unhosted: {'; '.join(amiss) or shortage}")
 
     def _tidy(self, hosts: Sequence[Host]) -> float | None:
         """Begin an operation of the router's own where there is reason for one; when to try again,
@@ -183,7 +183,7 @@ class Keeper:
                     f"{self._name}-{self._num_own}", goal, force=True, is_own=True
                 )
         except ServingError as error:
-            self._tell(f"{goal or 'an even placement'} cannot be brought about: {error}")
+            self._log_once(f"{goal or 'an even placement'} cannot be brought about: {error}")
             return RETRY_SECONDS
         return None
 
@@ -211,10 +211,10 @@ class Keeper:
         target = Even().target(hosts, self._wanted)
         return any(target.get(address) for address in new)
 
-    def _tell(self, message: str) -> None:
-        """Log it, unless it was the last to be told."""
-        if message != self._told:
-            self._told = message
+    def _log_once(self, message: str) -> None:
+        """Log it, unless it was the last message."""
+        if message != self._last_message:
+            self._last_message = message
             logger.error("%s", message)
 
 

@@ -21,11 +21,11 @@ PHASES = {
 def goal_of(request: router_pb2.ChangePlacementRequest, model_digest: str) -> Goal:
     """What a request asks for, unless that is to be planned first.
 
-    Raises InvalidRequest where it is not said, and what `stated` raises.
+    Raises InvalidRequest where it is not said, and what `parse_target` raises.
     """
     match request.WhichOneof("change"):
         case "target":
-            return Stated(stated(request.target, model_digest))
+            return Stated(parse_target(request.target, model_digest))
         case "even":
             return Even()
         case "drain":
@@ -34,7 +34,7 @@ def goal_of(request: router_pb2.ChangePlacementRequest, model_digest: str) -> Go
             raise InvalidRequest("change is not set; give a target, even, drain or planned")
 
 
-def stated(
+def parse_target(
     target: router_pb2.TargetPlacement, model_digest: str
 ) -> dict[str, frozenset[ExpertKey]]:
     """What each service is to host, by address.

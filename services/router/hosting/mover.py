@@ -18,7 +18,7 @@ from services.router.planning.host import Host
 from services.router.planning.moves import MAX_BATCH, Changes, next_changes
 from services.router.planning.target_check import check_target
 from services.router.planning.targets import Target
-from services.runtime.failures import leaves
+from services.runtime.failures import flatten_group
 from services.runtime.notice import Notice
 from services.wire.errors import DeadlinePassed, Outdated, Overloaded, ServingError, Unavailable
 from services.wire.expert_key import ExpertKey
@@ -81,7 +81,7 @@ class Mover:
                 await self._advance(move, tasks)
         except* ServingError as group:
             raise OperationFailed(
-                f"operation {operation.name} failed: {leaves(group)[0]}"
+                f"operation {operation.name} failed: {flatten_group(group)[0]}"
             ) from group
         finally:
             await self._release(move)

@@ -82,14 +82,14 @@ class Operation:
 
         Who is slow misses what lies between.
         """
-        told: OperationProgress | None = None
+        latest: OperationProgress | None = None
         while True:
             if self.failure is not None:
                 raise self.failure
-            if self.progress != told:
-                told = self.progress
-                yield told
-                if told.phase is Phase.DONE:
+            if self.progress != latest:
+                latest = self.progress
+                yield latest
+                if latest.phase is Phase.DONE:
                     return
             else:
                 await self._changed.wait()

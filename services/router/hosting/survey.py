@@ -47,7 +47,7 @@ class Survey:
         ] = {}  # what was read, of which hosting, by address
         self._used: dict[str, str] = {}  # instances that have hosted experts, by address
 
-    def note(self) -> None:
+    def observe(self) -> None:
         """Take in a change of hosting, liveness or suspicion."""
         now = self._now()
         suspect = {peer.address for peer in self._members.peers if peer.is_live and peer.is_suspect}
@@ -96,7 +96,7 @@ class Survey:
         """Why a service is given no experts though it answers, where that is so: its checkpoint has
         changed, say.
         """
-        return self._contents.refusal(peer) or self._troubles.of(
+        return self._contents.refusal(peer) or self._troubles.reason(
             peer.address, peer.hosting.instance
         )
 

@@ -109,7 +109,7 @@ class Transfers:
         try:
             await self._have(peer, experts, operation, HOLD_SECONDS if operation else 0.0)
         except BadState as error:
-            self._troubles.note(peer.address, instance, error)
+            self._troubles.add(peer.address, instance, error)
             raise
         self.num_loaded[peer.address] += len(experts)
 

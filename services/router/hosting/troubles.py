@@ -21,29 +21,29 @@ class Troubles:
     ) -> None:
         self._on_change = on_change
         self._now = now
-        self._noted: dict[
+        self._troubles: dict[
             str, tuple[str, BadState, float]
         ] = {}  # the instance, why, and until when
 
-    def note(self, address: str, instance: str, error: BadState) -> None:
+    def add(self, address: str, instance: str, error: BadState) -> None:
         """A service, as it was started last, could not load experts."""
-        self._noted[address] = instance, error, self._now() + TROUBLE_SECONDS
+        self._troubles[address] = instance, error, self._now() + TROUBLE_SECONDS
         self._on_change()
 
     def forget(self) -> None:
         """Somebody asks for a change: every service is to be tried again."""
-        self._noted.clear()
+        self._troubles.clear()
 
-    def of(self, address: str, instance: str) -> str | None:
+    def reason(self, address: str, instance: str) -> str | None:
         """Why a service is to be given nothing, where that is so; another start of it is another
         matter.
         """
-        noted, error, until = self._noted.get(address, ("", None, 0.0))
-        if error is None or noted != instance or self._now() >= until:
+        troubled, error, until = self._troubles.get(address, ("", None, 0.0))
+        if error is None or troubled != instance or self._now() >= until:
             return None
         return f"expert service {address} cannot load experts: {error}"
 
     def seconds_left(self) -> float | None:
         """Until the next service may be asked again."""
-        left = [until - self._now() for _, _, until in self._noted.values()]
+        left = [until - self._now() for _, _, until in self._troubles.values()]
         return min((seconds for seconds in left if seconds > 0), default=None)

@@ -31,7 +31,7 @@ class StepSeen:
     num_drawn: int
 
     @classmethod
-    def of(
+    def from_parts(
         cls, parts: Parts, *, ended: int, num_sequences: int, num_tokens: int, num_drawn: int
     ) -> "StepSeen":
         """What there is to see in a step's parts; time in other lanes is in none of the three."""

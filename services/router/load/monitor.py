@@ -40,7 +40,7 @@ class LoadMonitor:
         self._bucket_decay = 0.5 ** (1 / NUM_BUCKETS)
         self._bucket = self._window[-1]  # the one that is being filled
         self._num_counted = 0  # notes in it
-        self._noted: list[tuple[int, int, Indices]] = []  # not counted yet: kind, layer, experts
+        self._notes: list[tuple[int, int, Indices]] = []  # not counted yet: kind, layer, experts
         self._num_noted_pairs = 0
 
     def note(self, layer_index: int, experts: Indices, *, is_decode: bool) -> None:
@@ -50,10 +50,10 @@ class LoadMonitor:
         more; a negative one is not computed, and not counted. `is_decode` says that every row is a
         sequence's next token.
         """
-        self._noted.append((int(is_decode), layer_index, experts))
+        self._notes.append((int(is_decode), layer_index, experts))
         self._num_noted_pairs += len(experts)
-        is_full = self._num_counted + len(self._noted) == self._notes_per_bucket
-        if is_full or len(self._noted) == MAX_NOTES or self._num_noted_pairs >= MAX_NOTED_PAIRS:
+        is_full = self._num_counted + len(self._notes) == self._notes_per_bucket
+        if is_full or len(self._notes) == MAX_NOTES or self._num_noted_pairs >= MAX_NOTED_PAIRS:
             self._count()
         if is_full:
             self._next_bucket()
@@ -66,7 +66,7 @@ class LoadMonitor:
             total.add(bucket)
         return total.mean(is_decode)
 
-    def smoothed(self, *, is_decode: bool | None = None) -> ExpertLoad:
+    def smoothed_load(self, *, is_decode: bool | None = None) -> ExpertLoad:
         """The load in a mean step of all that were, where those of late count most."""
         self._count()
         total = _Sums.zeros(*self._bucket.shape, np.float64)
@@ -82,9 +82,9 @@ class LoadMonitor:
 
     def _count(self) -> None:
         """Take what was noted into the bucket."""
-        if not self._noted:
+        if not self._notes:
             return
-        kinds, layers, experts = zip(*self._noted, strict=True)
+        kinds, layers, experts = zip(*self._notes, strict=True)
         # A row of counts for each note, the first of them of the pairs that are not computed.
         width = self._num_experts + 1
         firsts = np.arange(1, len(experts) * width, width).repeat([len(one) for one in experts])
@@ -96,7 +96,7 @@ class LoadMonitor:
         np.add.at(self._bucket.active, notes, counts > 0)
         np.add.at(self._bucket.steps, notes, 1)
         self._num_counted += len(experts)
-        self._noted.clear()
+        self._notes.clear()
         self._num_noted_pairs = 0
 
     def _next_bucket(self) -> None:

@@ -59,9 +59,9 @@ class FittedCost:
         inputs, targets = inputs[is_usual], targets[is_usual]
         self._gram = KEPT * self._gram + inputs.T @ inputs
         self._moments = KEPT * self._moments + inputs.T @ targets
-        self.nanos = self._solved()
+        self.nanos = self._solve()
 
-    def _solved(self) -> Nanos | None:
+    def _solve(self) -> Nanos | None:
         scales = np.sqrt(np.maximum(self._gram.diagonal(), np.finfo(np.float64).tiny))
         if np.linalg.eigvalsh(self._gram / np.outer(scales, scales))[0] >= LEAST_SPREAD:
             frame, expert, pair = non_negative(self._gram, self._moments).tolist()

@@ -52,7 +52,7 @@ class NativeTransport:
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self._error is None and not self._answer.has_begun:
-                    await self._progressed.rung()
+                    await self._progressed.wait_for_ring()
         except TimeoutError:
             raise Unavailable(f"{self._name} did not answer in time") from None
         if self._error is not None:
@@ -72,7 +72,7 @@ class NativeTransport:
             if self._stream.is_over:
                 self._read()  # which tells whoever waits in `deliver`
                 raise Unavailable(f"{self._name} ended the call") from self._error
-            await self._progressed.rung()
+            await self._progressed.wait_for_ring()
 
     async def deliver(self, receive: Receive) -> None:
         """Hand on what came and what comes, from the loop itself, until the call ends."""

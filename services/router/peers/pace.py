@@ -65,12 +65,12 @@ class Pace:
         self.lose(num_pairs, num_experts)
         server_nanos = queue_nanos + compute_nanos
         wire, per_pair = max(0, round_trip_nanos - server_nanos), server_nanos / max(1, num_pairs)
-        share = self._smoothing if self.is_known else 1.0
+        weight = self._smoothing if self.is_known else 1.0
         # How far away a service is shows in its quickest round trips; in others a reply waited for
         # the router itself.
-        wire_share = share * SLOW_RISE if self.is_known and wire > self._wire_nanos else 1.0
-        self._wire_nanos += wire_share * (wire - self._wire_nanos)
-        self._nanos_per_pair += share * (per_pair - self._nanos_per_pair)
+        wire_weight = weight * SLOW_RISE if self.is_known and wire > self._wire_nanos else 1.0
+        self._wire_nanos += wire_weight * (wire - self._wire_nanos)
+        self._nanos_per_pair += weight * (per_pair - self._nanos_per_pair)
         self._cost.add(num_experts, num_pairs, compute_nanos)
         if self._cost.nanos is not None:
             frame, expert, pair = self._cost.nanos

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from services.router.peers.call_failures import FrameLost
-from services.router.peers.flights import FrameInFlight, FramesInFlight
 from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.frame_lost import FrameLost
+from services.router.peers.frames_in_flight import FrameInFlight, FramesInFlight
 from services.router.peers.pace import Pace
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Connect, Transport
@@ -36,7 +36,7 @@ class TimedReply:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ServiceBehaviour:
     """What is known of one service, by all of its streams."""
 
     deadline: FrameDeadline
@@ -57,7 +57,7 @@ class ExpertStream:
         self,
         address: str,
         connect: Connect,
-        standing: Standing,
+        behaviour: ServiceBehaviour,
         on_change: Callable[[], None],
     ) -> None:
         self.is_up = False
@@ -65,11 +65,11 @@ class ExpertStream:
         self._on_change = on_change
         self._address = address
         self._connect = connect
-        self._deadline = standing.deadline
-        self._pace = standing.pace
-        self._suspicion = standing.suspicion
+        self._deadline = behaviour.deadline
+        self._pace = behaviour.pace
+        self._suspicion = behaviour.suspicion
         self._arrivals = ReplyArrivals()
-        self._flights: FramesInFlight[TimedReply] = FramesInFlight(
+        self._in_flight: FramesInFlight[TimedReply] = FramesInFlight(
             address, self._note_lost, self._note_hung
         )
         self._num_frames = 0
@@ -100,14 +100,14 @@ class ExpertStream:
         fitted = self._deadline.fitted_nanos(num_pairs)
         frame_id, remaining_nanos = self._num_frames, self._deadline.nanos_for(fitted)
         message, sent = encode(frame_id, remaining_nanos), time.perf_counter_ns()
-        flight = FrameInFlight(
+        frame = FrameInFlight(
             frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted
         )
         self._num_frames += 1
-        self._flights.begin(flight)
+        self._in_flight.begin(frame)
         self._deadline.begin(fitted)
         self._pace.begin(num_pairs, num_experts)
-        self._push(flight)
+        self._push(frame)
         return answered
 
     def cancel(self, requests: Iterable[int]) -> None:
@@ -115,7 +115,7 @@ class ExpertStream:
         more.
         """
         # To a service that takes nothing it can be left unsaid: its frames expire.
-        if len(self._flights) and len(self._outbox) < MAX_QUEUED:
+        if len(self._in_flight) and len(self._outbox) < MAX_QUEUED:
             self._push(encode_cancel(requests))
 
     async def run(self) -> None:
@@ -134,7 +134,7 @@ class ExpertStream:
         finally:
             self.is_up, self._transport = False, None
             transport.close()
-            self._flights.fail_all(
+            self._in_flight.fail_all(
                 FrameLost(f"the stream to expert service {self._address} broke", "broken")
             )
             self._outbox.clear()
@@ -155,7 +155,7 @@ class ExpertStream:
                 await transport.send(self._unwritten)
                 self._unwritten = None
                 self._send_on()
-            await self._outgoing.rung()
+            await self._outgoing.wait_for_ring()
 
     def _send_on(self) -> None:
         """Send what may be sent, here and now where the transport takes it."""
@@ -197,12 +197,12 @@ class ExpertStream:
             self._settle(response.reply, arrived)
 
     def _settle(self, reply: ReceivedReply, arrived: int | None) -> None:
-        flight = self._flights.end(reply.frame_id)
-        self._suspicion.heard_reply(is_late=flight is None)
-        if flight is None:
+        frame = self._in_flight.end(reply.frame_id)
+        self._suspicion.heard_reply(is_late=frame is None)
+        if frame is None:
             return  # late or twice: whoever waited has been told otherwise
         self.has_answered = True
-        timings, sent = reply.timings, flight.sent
+        timings, sent = reply.timings, frame.sent
         queue, compute = (
             timings.queue_nanos,
             timings.decode_nanos + timings.compute_nanos + timings.encode_nanos,
@@ -215,17 +215,17 @@ class ExpertStream:
                 num_bytes=len(reply.rows_bytes),
             )
         arrived = max(arrived, sent)  # whatever becomes of the clock that dated it
-        self._deadline.end(flight.fitted_nanos)
+        self._deadline.end(frame.fitted_nanos)
         if reply.error is None and not reply.failures:
-            self._deadline.observe(flight.num_pairs, arrived - sent)
-            self._pace.end(flight.num_pairs, flight.num_experts, arrived - sent, queue, compute)
+            self._deadline.observe(frame.num_pairs, arrived - sent)
+            self._pace.end(frame.num_pairs, frame.num_experts, arrived - sent, queue, compute)
         else:
             self._pace.lose(
-                flight.num_pairs, flight.num_experts
+                frame.num_pairs, frame.num_experts
             )  # a refusal is quick, and says nothing of computing
-        if not flight.answered.done():
+        if not frame.answered.done():
             times = ReplyTimes(self._address, sent, arrived, queue, compute, timings.decode_nanos)
-            flight.answered.set_result(TimedReply(reply, times))
+            frame.answered.set_result(TimedReply(reply, times))
 
     def _refusal(self) -> FrameLost | None:
         if not self.is_up:
@@ -239,9 +239,9 @@ class ExpertStream:
             )
         return None
 
-    def _note_lost(self, flight: FrameInFlight[TimedReply]) -> None:
-        self._deadline.end(flight.fitted_nanos)
-        self._pace.lose(flight.num_pairs, flight.num_experts)
+    def _note_lost(self, frame: FrameInFlight[TimedReply]) -> None:
+        self._deadline.end(frame.fitted_nanos)
+        self._pace.lose(frame.num_pairs, frame.num_experts)
 
     def _note_hung(self, error: FrameLost) -> None:
         # What was given up before it was written is not kept: nobody knows for how long nothing is
@@ -254,9 +254,9 @@ class ExpertStream:
                 self._outbox.append(message)
         self._suspicion.doubt(str(error))
 
-    def _forget(self, flight: FrameInFlight[TimedReply]) -> None:
-        if self._flights.end(flight.frame_id) is not None:  # its step is gone
-            self._note_lost(flight)
+    def _forget(self, frame: FrameInFlight[TimedReply]) -> None:
+        if self._in_flight.end(frame.frame_id) is not None:  # its step is gone
+            self._note_lost(frame)
 
     def _push(self, message: FrameInFlight[TimedReply] | bytes) -> None:
         self._outbox.append(message)

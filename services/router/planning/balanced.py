@@ -209,7 +209,9 @@ def _harm(draft: Draft, layer: int, expert: int, service: int) -> float:
     """
     work = draft.works[layer]
     share, times = work.shares[expert], work.times(expert)
-    after = min(work.nanos[it] + share[service] * times[it] for it in share if it != service)
+    after = min(
+        work.nanos[other] + share[service] * times[other] for other in share if other != service
+    )
     return max(0.0, after - work.makespan)
 
 

@@ -59,7 +59,7 @@ def _home(draft: Draft, layer: int, expert: int) -> int | None:
     """The least busy service that has room, or could make some."""
     work = draft.works[layer]
     there = work.shares[expert]
-    taking = [it for it, host in enumerate(draft.hosts) if host.takes and it not in there]
+    taking = [other for other, host in enumerate(draft.hosts) if host.takes and other not in there]
     by_time = sorted(taking, key=lambda service: work.nanos[service] + work.times(expert)[service])
     for service in by_time:
         if draft.room[service] > 0:
@@ -76,8 +76,8 @@ def _exchange(draft: Draft, layer: int, expert: int) -> tuple[Replica, int] | No
     already.
     """
     there = draft.works[layer].shares[expert]
-    takers = [it for it in there if draft.hosts[it].takes and draft.room[it] > 0]
-    others = [it for it, host in enumerate(draft.hosts) if host.takes and it not in there]
+    takers = [taker for taker in there if draft.hosts[taker].takes and draft.room[taker] > 0]
+    others = [other for other, host in enumerate(draft.hosts) if host.takes and other not in there]
     for taker, service in product(takers, others):
         for other_layer, work in enumerate(draft.works):
             if leaving := work.experts_of[service] - work.experts_of[taker]:
@@ -90,7 +90,12 @@ def _last_home(draft: Draft, services: list[int]) -> int | None:
     for service in services:
         for layer, work in enumerate(draft.works):
             second = next(
-                (it for it in sorted(work.experts_of[service]) if len(work.shares[it]) > 1), None
+                (
+                    expert
+                    for expert in sorted(work.experts_of[service])
+                    if len(work.shares[expert]) > 1
+                ),
+                None,
             )
             if second is not None:
                 draft.remove(layer, second, service)

@@ -25,10 +25,13 @@ class Eplb:
         """Change the draft; see Strategy."""
         taking = [service for service, host in enumerate(draft.hosts) if host.takes]
         slots = [
-            min(draft.num_experts, draft.limits[it] // max(1, len(draft.works))) for it in taking
+            min(draft.num_experts, draft.limits[service] // max(1, len(draft.works)))
+            for service in taking
         ]
         # What cannot be changed stays.
-        replicas: set[Replica] = {it for it in draft.hosted() if not draft.hosts[it[2]].takes}
+        replicas: set[Replica] = {
+            replica for replica in draft.hosted() if not draft.hosts[replica[2]].takes
+        }
         for layer, work in enumerate(draft.works):
             for place, expert in packed(work.tokens, slots):
                 replicas.add((layer, expert, taking[place]))
@@ -59,8 +62,8 @@ def packed(weights: Sequence[float], slots: Sequence[int]) -> list[tuple[int, in
             heapq.heappush(by_part, (-weights[expert] / counts[expert], expert))
     items = sorted(
         (
-            (weight / count, it, count)
-            for it, (weight, count) in enumerate(zip(weights, counts, strict=True))
+            (weight / count, expert, count)
+            for expert, (weight, count) in enumerate(zip(weights, counts, strict=True))
         )
     )
     places = [(0.0, place) for place, room in enumerate(slots) if room > 0]

@@ -119,7 +119,7 @@ class LayerWork:
         return WorkSnapshot(
             [share.copy() for share in self.shares],
             self.nanos.copy(),
-            [set(it) for it in self.experts_of],
+            [set(experts) for experts in self.experts_of],
         )
 
     def restore(self, snapshot: WorkSnapshot) -> None:

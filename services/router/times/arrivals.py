@@ -17,7 +17,7 @@ class Busy:
     def __init__(self) -> None:
         self.began = self.ended = 0
 
-    def note(self, began: int, ended: int) -> None:
+    def extend(self, began: int, ended: int) -> None:
         """Some step was computed from `began` to `ended`."""
         if began - self.ended > PASSING_NANOS:
             self.began = began
@@ -47,7 +47,7 @@ class ReplyArrivals:
         if read - self._busy.ended > PASSING_NANOS:
             self._wire_nanos.add(num_bytes, max(0, read - served))
             return read
-        wire = self._wire_nanos.of(num_bytes)
+        wire = self._wire_nanos.mean(num_bytes)
         if wire is None:
             return read
         ready = max(served + int(wire), self._busy.began)

@@ -35,7 +35,7 @@ def grpc_endpoint(text: str) -> Endpoint:
     """
     if "://" not in text or _GRPC_SCHEMES.fullmatch(text):
         return _named(text)
-    url = _Url.of(text)
+    url = _Url.parse(text)
     host = f"[{url.host}]" if ":" in url.host else url.host
     return Endpoint(f"{host}:{url.port}", url.scheme == "https", is_loopback(url.host))
 
@@ -45,7 +45,7 @@ def http_endpoint(text: str, path: str | None) -> Endpoint:
 
     Raises ValueError with what would be right.
     """
-    url = _Url.of(text)
+    url = _Url.parse(text)
     parts = urlsplit(text)
     own = parts.path or "/"
     whole = parts._replace(path=own if path is None else f"{own.rstrip('/')}/{path}", fragment="")
@@ -73,7 +73,7 @@ class _Url:
     port: int
 
     @classmethod
-    def of(cls, text: str) -> "_Url":
+    def parse(cls, text: str) -> "_Url":
         try:
             parts = urlsplit(text)
             scheme, host, port = parts.scheme, parts.hostname, parts.port

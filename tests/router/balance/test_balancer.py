@@ -130,9 +130,9 @@ async def test_plans_are_shown_judged_and_carried_out_when_asked_for(
             await balancer.preview(Balanced())
         balancing.route(0)
         every = frozenset(replicas(experts))
-        judged = await balancer.judge({one: every, two: frozenset()})
-        assert judged.after_imbalance.tolist() == pytest.approx([1.0] * 3)
-        assert judged.num_steps == balancing.watch.monitor.num_steps() > 0
+        judgement = await balancer.judge({one: every, two: frozenset()})
+        assert judgement.after_imbalance.tolist() == pytest.approx([1.0] * 3)
+        assert judgement.num_steps == balancing.watch.monitor.num_steps() > 0
         with pytest.raises(BadState, match="would be on no service"):
             await balancer.judge({one: frozenset()})
         shown = await balancer.preview(Eplb())

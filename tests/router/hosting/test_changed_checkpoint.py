@@ -168,7 +168,7 @@ async def test_a_service_with_other_weights_can_be_drained(
         hosting = experts.parts[other].hosting
         hosting.drain()
         async with asyncio.timeout(10):
-            await hosting.evacuated()
+            await hosting.wait_until_evacuated()
         assert experts.num_taken(other) == 0
         assert experts.hosted(good) == ALL
 
@@ -186,7 +186,7 @@ async def test_a_good_service_is_emptied_only_onto_good_ones(
         hosting = experts.parts[leaving].hosting
         hosting.drain()
         async with asyncio.timeout(10):
-            await hosting.evacuated()
+            await hosting.wait_until_evacuated()
         assert experts.hosted(good) == ALL
 
 

@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from services.model.checkpoint import Checkpoint
+from services.router.dispatch.frame_pairs import NOBODY
 from services.router.dispatch.placement import Placement
-from services.router.dispatch.shares import NOBODY
 from services.router.hosting.fleet import Fleet
 from services.wire.errors import BadState
 from tests.router.scripted_service import ScriptedService, expected_of, served

@@ -202,7 +202,7 @@ async def test_a_service_that_drains_is_emptied_and_no_expert_is_without_a_repli
             return hosting.num_hosted == 0
 
         async with asyncio.timeout(10):
-            await asyncio.gather(hosting.evacuated(), fleet.until(is_emptied))
+            await asyncio.gather(hosting.wait_until_evacuated(), fleet.until(is_emptied))
         assert min(least) == 1
         await experts.stop(addresses[1])
         await fleet.until(lambda: not fleet.fleet.peers[1].is_live)
@@ -220,7 +220,7 @@ async def test_services_that_drain_together_are_emptied_one_after_the_other(
         for hosting in leaving:
             hosting.drain()
         async with asyncio.timeout(10):
-            await asyncio.gather(*(hosting.evacuated() for hosting in leaving))
+            await asyncio.gather(*(hosting.wait_until_evacuated() for hosting in leaving))
         await fleet.until(
             lambda: num_ready(fleet)[addresses[0]] == num_ready(fleet)[addresses[1]] == 0
         )
@@ -323,7 +323,7 @@ async def test_two_routers_empty_a_service_that_drains_and_lose_nothing(
         hosting = experts.parts[addresses[0]].hosting
         hosting.drain()
         async with asyncio.timeout(10):
-            await hosting.evacuated()
+            await hosting.wait_until_evacuated()
         assert len(replicas(experts)) == NUM_EXPERTS
 
 

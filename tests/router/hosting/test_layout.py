@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from services.router.dispatch.shares import NOBODY
+from services.router.dispatch.frame_pairs import NOBODY
 from services.router.hosting.contents import Contents
 from services.router.hosting.layout import HostingLayout, LaidOut
 from services.wire.expert_key import ExpertKey

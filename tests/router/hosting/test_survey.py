@@ -147,30 +147,30 @@ def test_a_service_that_is_not_connected_is_not_there(peer: Peer, survey: Survey
 def test_a_suspect_service_counts_for_a_moment_but_takes_nothing(
     peer: Peer, survey: Survey, clock: Clock
 ) -> None:
-    survey.note()
+    survey.observe()
     assert survey.seconds_until_given_up() is None
     peer.is_suspect = True
-    survey.note()
+    survey.observe()
     (host,) = survey.hosts()
     assert not host.takes
     clock.seconds += SUSPECT_GRACE_SECONDS / 2
-    survey.note()  # whatever else changes does not begin the moment anew
+    survey.observe()  # whatever else changes does not begin the moment anew
     assert survey.seconds_until_given_up() == pytest.approx(SUSPECT_GRACE_SECONDS / 2)
     clock.seconds += SUSPECT_GRACE_SECONDS
     assert survey.hosts() == []
     assert survey.seconds_until_given_up() is None
     peer.is_suspect = False
-    survey.note()
+    survey.observe()
     assert survey.hosts()[0].takes
 
 
 def test_a_service_is_new_until_it_has_had_an_expert(peer: Peer, survey: Survey) -> None:
-    survey.note()
+    survey.observe()
     assert survey.is_new(peer)  # type: ignore[arg-type]
     peer.host(READY, (0, 0))
-    survey.note()
+    survey.observe()
     del peer.hosting.experts[:]
-    survey.note()
+    survey.observe()
     assert not survey.is_new(peer)  # type: ignore[arg-type]
     peer.hosting.instance = "second"
     assert survey.is_new(peer)  # type: ignore[arg-type]
@@ -226,7 +226,7 @@ def test_what_differs_from_what_was_settled_takes_memory_and_is_not_hosted(
 def test_a_service_that_cannot_load_is_given_nothing_for_a_while_or_until_it_is_started_again(
     peer: Peer, survey: Survey, troubles: Troubles, clock: Clock
 ) -> None:
-    troubles.note("a:1", "first", BadState("the file has changed"))
+    troubles.add("a:1", "first", BadState("the file has changed"))
     assert not survey.hosts()[0].takes
     assert survey.trouble(peer) == "expert service a:1 cannot load experts: the file has changed"  # type: ignore[arg-type]
     assert survey.seconds_until_asked_again() == TROUBLE_SECONDS

@@ -1,10 +1,10 @@
-"""Work apart ends with its caller, and its caller's end is never lost."""
+"""Work in a task of its own ends with its caller, and its caller's end is never lost."""
 
 import asyncio
 
 import pytest
 
-from services.runtime.apart import apart
+from services.runtime.own_task import run_in_own_task
 
 
 async def failing_group(may_fail: asyncio.Event) -> None:
@@ -17,9 +17,9 @@ async def failing_group(may_fail: asyncio.Event) -> None:
 
 
 async def test_what_the_work_returns_or_raises_is_the_callers() -> None:
-    assert await apart(asyncio.sleep(0, "done")) == "done"
+    assert await run_in_own_task(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ZeroDivisionError):
-        await apart(divide_by_zero())
+        await run_in_own_task(divide_by_zero())
 
 
 async def divide_by_zero() -> float:
@@ -32,7 +32,7 @@ async def test_a_cancellation_that_meets_a_failure_is_not_lost() -> None:
     async def again_and_again() -> None:
         while True:
             try:
-                await apart(failing_group(may_fail))
+                await run_in_own_task(failing_group(may_fail))
             except* ValueError:
                 await asyncio.sleep(0)
 
@@ -56,7 +56,7 @@ async def test_the_work_is_cancelled_with_its_caller_and_has_ended_then() -> Non
             await asyncio.sleep(0)
             ended.set()
 
-    task = asyncio.create_task(apart(work()))
+    task = asyncio.create_task(run_in_own_task(work()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()

@@ -30,33 +30,33 @@ class FramePairs:
     num_experts: int
 
 
-def shares_of(
+def pairs_by_frame(
     experts: Indices, owners: Indices, top_k: int, most: int, *, counts_rows: bool = False
 ) -> list[FramePairs]:
     """Split the pairs by the service that owns their expert, into frames of at most `most` pairs
     (and at least one row), or with `counts_rows` at most so many rows.
 
     `experts` [tokens x k] is flat, with DROPPED for a pair that is not computed; `owners` [experts]
-    names a service or NOBODY. Pairs whose expert nobody owns come back as a share of the service
+    names a service or NOBODY. Pairs whose expert nobody owns come back as frames of the service
     NOBODY.
     """
     if not len(experts):
         return []
-    shares = _whole_shares(experts, owners, top_k, most, counts_rows) if kernels.AVAILABLE else None
-    return _split_shares(experts, owners, top_k, most, counts_rows) if shares is None else shares
+    frames = _one_each(experts, owners, top_k, most, counts_rows) if kernels.AVAILABLE else None
+    return _several_each(experts, owners, top_k, most, counts_rows) if frames is None else frames
 
 
-def _whole_shares(
+def _one_each(
     experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool
 ) -> list[FramePairs] | None:
-    """One share for each service, if none is too large for a frame."""
+    """One frame for each service, if none would be too large."""
     services, positions, rows, pair_rows, pair_experts = kernels.scatter(experts, owners, top_k)
-    shares = []
+    frames = []
     for service, first, num_pairs, num_rows, num_experts in services:
         if (num_rows if counts_rows else num_pairs) > most:
             return None
         pairs, unique_rows = slice(first, first + num_pairs), rows[first : first + num_rows]
-        shares.append(
+        frames.append(
             FramePairs(
                 service,
                 positions[pairs],
@@ -66,15 +66,15 @@ def _whole_shares(
                 num_experts,
             )
         )
-    return shares
+    return frames
 
 
-def _split_shares(
+def _several_each(
     experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool
 ) -> list[FramePairs]:
     services = owners[experts]
     services[experts < 0] = NOBODY - 1
-    # Everything is worked out once for all services; a share is a stretch of it.
+    # Everything is worked out once for all services; a frame has a stretch of it.
     order = services.argsort(kind="stable")
     services, experts, rows = services[order], experts[order], order // top_k
     changes = (services[1:] != services[:-1]).nonzero()[0]
@@ -83,31 +83,31 @@ def _split_shares(
     is_first[changes + 1] = True
     ranks = is_first.cumsum()
     ends = [*(changes + 1).tolist(), len(order)]
-    shares = []
+    frames = []
     for first, end in zip([0, *ends], ends, strict=False):
         service = int(services[first])
         if service < NOBODY:
             continue
         counted = ranks if counts_rows else None
-        for start, stop in _frames(rows, counted, first, end, most):
+        for start, stop in _cuts(rows, counted, first, end, most):
             pair_rows = ranks[start:stop] - ranks[start]
             unique_rows = rows[start:stop]
             if pair_rows[-1] + 1 < stop - start:
                 unique_rows = unique_rows[is_first[start:stop]]
-            words, share_experts = (
+            words, frame_experts = (
                 pair_rows.astype(np.uint32),
                 experts[start:stop].astype(np.uint32),
             )
-            num_experts = int(np.count_nonzero(np.bincount(share_experts)))
-            shares.append(
+            num_experts = int(np.count_nonzero(np.bincount(frame_experts)))
+            frames.append(
                 FramePairs(
-                    service, order[start:stop], unique_rows, words, share_experts, num_experts
+                    service, order[start:stop], unique_rows, words, frame_experts, num_experts
                 )
             )
-    return shares
+    return frames
 
 
-def _frames(
+def _cuts(
     rows: Indices, ranks: Indices | None, first: int, end: int, most: int
 ) -> Iterator[tuple[int, int]]:
     while first < end:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from services.router.peers.call_failures import FrameLost
+from services.router.peers.frame_lost import FrameLost
 
 Answer = TypeVar("Answer")
 
@@ -59,29 +59,29 @@ class FramesInFlight(Generic[Answer]):
         self._address = address
         self._on_lost = on_lost
         self._on_hung = on_hung
-        self._flights: dict[int, FrameInFlight[Answer]] = {}
+        self._frames: dict[int, FrameInFlight[Answer]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0  # what it was set for, by the monotonic clock
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._frames)
 
-    def begin(self, flight: FrameInFlight[Answer]) -> None:
+    def begin(self, frame: FrameInFlight[Answer]) -> None:
         """A frame is on its way."""
-        self._flights[flight.frame_id] = flight
-        if self._timer is None or flight.due < self._timer_due:
-            self._set_timer(flight.due, flight.sent)
+        self._frames[frame.frame_id] = frame
+        if self._timer is None or frame.due < self._timer_due:
+            self._set_timer(frame.due, frame.sent)
 
     def end(self, frame_id: int) -> FrameInFlight[Answer] | None:
         """The frame is answered; None when it was given up or never sent."""
-        return self._flights.pop(frame_id, None)
+        return self._frames.pop(frame_id, None)
 
     def fail_all(self, error: FrameLost) -> None:
         """The stream is gone, and every frame with it."""
         self._stop_timer()
-        flights, self._flights = self._flights, {}
-        for flight in flights.values():
-            self._lose(flight, error)
+        frames, self._frames = self._frames, {}
+        for frame in frames.values():
+            self._lose(frame, error)
 
     def _set_timer(self, due: int, now: int) -> None:
         self._stop_timer()
@@ -99,32 +99,32 @@ class FramesInFlight(Generic[Answer]):
         """
         self._timer, now = None, time.perf_counter_ns()
         given_up = [
-            frame_id for frame_id, flight in self._flights.items() if self._is_over(flight, now)
+            frame_id for frame_id, frame in self._frames.items() if self._is_over(frame, now)
         ]
         error = None
-        for flight in [self._flights.pop(frame_id) for frame_id in given_up]:
-            waited = f"within {flight.remaining_nanos / 1e6:.0f} ms"
+        for frame in [self._frames.pop(frame_id) for frame_id in given_up]:
+            waited = f"within {frame.remaining_nanos / 1e6:.0f} ms"
             error = FrameLost(
                 f"expert service {self._address} did not answer a frame {waited}", "deadline"
             )
-            self._lose(flight, error)
+            self._lose(frame, error)
         if error is not None:
             self._on_hung(error)
-        if self._flights:
-            self._set_timer(min(flight.due for flight in self._flights.values()), now)
+        if self._frames:
+            self._set_timer(min(frame.due for frame in self._frames.values()), now)
 
     @staticmethod
-    def _is_over(flight: FrameInFlight[Answer], now: int) -> bool:
-        late, given = now - flight.due, flight.remaining_nanos
+    def _is_over(frame: FrameInFlight[Answer], now: int) -> bool:
+        late, given = now - frame.due, frame.remaining_nanos
         if late < 0:
             return False
-        if not flight.may_extend or late <= MAX_LATE_SHARE * given:
+        if not frame.may_extend or late <= MAX_LATE_SHARE * given:
             return True
-        flight.may_extend = False
-        flight.due = now + min(given, max(late, int(MIN_EXTENSION_SHARE * given)))
+        frame.may_extend = False
+        frame.due = now + min(given, max(late, int(MIN_EXTENSION_SHARE * given)))
         return False
 
-    def _lose(self, flight: FrameInFlight[Answer], error: FrameLost) -> None:
-        self._on_lost(flight)
-        if not flight.answered.done():
-            flight.answered.set_exception(error)
+    def _lose(self, frame: FrameInFlight[Answer], error: FrameLost) -> None:
+        self._on_lost(frame)
+        if not frame.answered.done():
+            frame.answered.set_exception(error)

@@ -57,7 +57,7 @@ class AdmittedFrame:
 
     def finish_idle(self) -> None:
         """Answer a frame of which nothing can be computed here."""
-        self._answer(FrameAnswer(self._waited(), failures=self.failures))
+        self._answer(FrameAnswer(self._waiting_timings(), failures=self.failures))
 
     def finish(
         self, rows: torch.Tensor, started_nanos: int, computed_nanos: int, batch_frames: int
@@ -79,14 +79,16 @@ class AdmittedFrame:
         positions = self.positions
         pairs = tuple(range(self.num_pairs)) if positions is None else positions
         self._answer(
-            FrameAnswer(self._waited(), failures=(*self.failures, PairFailure(reason, pairs)))
+            FrameAnswer(
+                self._waiting_timings(), failures=(*self.failures, PairFailure(reason, pairs))
+            )
         )
 
     def refuse(self, error: FrameError) -> None:
         """Answer that the frame as a whole could not be served."""
-        self._answer(FrameAnswer(self._waited(), error=error))
+        self._answer(FrameAnswer(self._waiting_timings(), error=error))
 
-    def _waited(self) -> Timings:
+    def _waiting_timings(self) -> Timings:
         return Timings(self.decode_nanos, time.monotonic_ns() - self.admitted_nanos)
 
     def _answer(self, answer: FrameAnswer) -> None:

@@ -12,8 +12,10 @@ from services.router.planning.targets import Target
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """A plan, and in how many steps the load was seen that it is made for."""
+class Judgement:
+    """A plan with what it is judged by: its imbalance before and after, and in how many steps the
+    load was seen that it is made for.
+    """
 
     plan: Plan
     num_steps: int
@@ -36,14 +38,14 @@ class Planned(Goal):
     """
 
     strategy: str
-    judged: Judged = field(compare=False)
+    judgement: Judgement = field(compare=False)
 
     def target(self, hosts: Sequence[Host], wanted: WantedHosting) -> Target:
         """As it was planned, whoever is there."""
-        return {address: set(experts) for address, experts in self.judged.plan.target.items()}
+        return {address: set(experts) for address, experts in self.judgement.plan.target.items()}
 
     def __str__(self) -> str:
-        plan = self.judged.plan
+        plan = self.judgement.plan
         return (
             f"{self.strategy} plan of {len(plan.moves)} loads and {len(plan.unloads)} replicas "
             "given up"

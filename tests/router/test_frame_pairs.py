@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.dispatch.capacity import capacity_of, overflowed
-from services.router.dispatch.shares import NOBODY, shares_of
+from services.router.dispatch.capacity import capacity_of, find_overflow
+from services.router.dispatch.frame_pairs import NOBODY, pairs_by_frame
 
 pytestmark = pytest.mark.usefixtures("with_and_without_kernels")
 
@@ -27,16 +27,16 @@ def test_each_pair_is_in_one_frame_and_each_row_once_in_a_frame(
     routing: tuple[np.ndarray, np.ndarray, int], max_pairs: int
 ) -> None:
     experts, owners, top_k = routing
-    shares = shares_of(experts, owners, top_k, max_pairs)
-    positions = np.concatenate([share.positions for share in shares])
+    frames = pairs_by_frame(experts, owners, top_k, max_pairs)
+    positions = np.concatenate([pairs.positions for pairs in frames])
     assert sorted(positions) == list(range(len(experts)))
-    for share in shares:
-        assert (owners[share.experts] == share.service).all()
-        assert (experts[share.positions] == share.experts).all()
-        assert (share.rows[share.pair_rows] == share.positions // top_k).all()
-        assert len(set(share.rows)) == len(share.rows)
-        assert len(set(share.experts)) == share.num_experts
-        assert len(share.positions) <= max_pairs or len(share.rows) == 1
+    for pairs in frames:
+        assert (owners[pairs.experts] == pairs.service).all()
+        assert (experts[pairs.positions] == pairs.experts).all()
+        assert (pairs.rows[pairs.pair_rows] == pairs.positions // top_k).all()
+        assert len(set(pairs.rows)) == len(pairs.rows)
+        assert len(set(pairs.experts)) == pairs.num_experts
+        assert len(pairs.positions) <= max_pairs or len(pairs.rows) == 1
 
 
 @given(routings(), st.integers(1, 9))
@@ -44,18 +44,18 @@ def test_frames_may_be_limited_by_rows_instead_and_are_as_large_as_that_allows(
     routing: tuple[np.ndarray, np.ndarray, int], max_rows: int
 ) -> None:
     experts, owners, top_k = routing
-    shares = shares_of(experts, owners, top_k, max_rows, counts_rows=True)
-    assert sorted(np.concatenate([share.positions for share in shares])) == list(
+    frames = pairs_by_frame(experts, owners, top_k, max_rows, counts_rows=True)
+    assert sorted(np.concatenate([pairs.positions for pairs in frames])) == list(
         range(len(experts))
     )
-    for service in {share.service for share in shares}:
-        sizes = [len(share.rows) for share in shares if share.service == service]
+    for service in {pairs.service for pairs in frames}:
+        sizes = [len(pairs.rows) for pairs in frames if pairs.service == service]
         assert all(size == max_rows for size in sizes[:-1])
         assert 1 <= sizes[-1] <= max_rows
-        rows = np.concatenate([share.rows for share in shares if share.service == service])
+        rows = np.concatenate([pairs.rows for pairs in frames if pairs.service == service])
         assert len(set(rows)) == len(rows)
-    for share in shares:
-        assert (share.rows[share.pair_rows] == share.positions // top_k).all()
+    for pairs in frames:
+        assert (pairs.rows[pairs.pair_rows] == pairs.positions // top_k).all()
 
 
 @given(routings(), st.integers(1, 9), st.randoms(use_true_random=False))
@@ -67,14 +67,14 @@ def test_combining_replies_in_any_order_gives_the_local_sum(
     tokens = len(experts) // top_k
     hidden, scale = torch.randn(tokens, 8), torch.randn(len(owners), 8)
     weights = torch.rand(tokens, top_k)
-    shares = shares_of(experts, owners, top_k, max_pairs)
-    random.shuffle(shares)  # type: ignore[attr-defined]
+    frames = pairs_by_frame(experts, owners, top_k, max_pairs)
+    random.shuffle(frames)  # type: ignore[attr-defined]
     gathered = torch.zeros(tokens * top_k, 8)
-    for share in shares:
-        rows = hidden[torch.from_numpy(share.rows)][
-            torch.from_numpy(share.pair_rows.astype(np.int64))
+    for pairs in frames:
+        rows = hidden[torch.from_numpy(pairs.rows)][
+            torch.from_numpy(pairs.pair_rows.astype(np.int64))
         ]
-        positions = torch.from_numpy(share.positions)
+        positions = torch.from_numpy(pairs.positions)
         gathered.index_copy_(0, positions, rows * scale[torch.from_numpy(experts)[positions]])
     combined = (gathered.view(tokens, top_k, 8) * weights[..., None]).sum(1)
     each = hidden[:, None] * scale[torch.from_numpy(experts.reshape(tokens, top_k))]
@@ -82,8 +82,8 @@ def test_combining_replies_in_any_order_gives_the_local_sum(
 
 
 def test_a_dropped_pair_is_in_no_frame() -> None:
-    shares = shares_of(np.array([0, -1, 1, 0]), np.array([0, 0]), 2, 100)
-    assert [share.positions.tolist() for share in shares] == [[0, 2, 3]]
+    frames = pairs_by_frame(np.array([0, -1, 1, 0]), np.array([0, 0]), 2, 100)
+    assert [pairs.positions.tolist() for pairs in frames] == [[0, 2, 3]]
 
 
 def test_capacity_is_shared_by_tokens_and_rounded_up() -> None:
@@ -92,12 +92,12 @@ def test_capacity_is_shared_by_tokens_and_rounded_up() -> None:
 
 def test_the_latest_tokens_of_a_full_expert_overflow() -> None:
     experts = np.array([0, 1, 0, 2, 0, 3, 0, 1])
-    assert overflowed(experts, num_experts=4, capacity=2).tolist() == [4, 6]
+    assert find_overflow(experts, num_experts=4, capacity=2).tolist() == [4, 6]
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 8))
 def test_no_expert_keeps_more_than_its_capacity(experts: list[int], capacity: int) -> None:
     flat = np.array(experts)
-    kept = np.delete(flat, overflowed(flat, 6, capacity))
+    kept = np.delete(flat, find_overflow(flat, 6, capacity))
     counts, kept_counts = np.bincount(flat, minlength=6), np.bincount(kept, minlength=6)
     assert (kept_counts == np.minimum(counts, capacity)).all()

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-async def apart(work: Coroutine[Any, Any, Result]) -> Result:
+async def run_in_own_task(work: Coroutine[Any, Any, Result]) -> Result:
     """Do `work` in a task of its own, which is cancelled with the caller and has ended when this
     returns.
 
