@@ -26,6 +26,7 @@ class ScriptedTransport:
 
     def __init__(self, *, at_once: bool) -> None:
         self._at_once = at_once
+        self.dates: Callable[[], int | None] = time.perf_counter_ns if at_once else lambda: None
         self.incoming: asyncio.Queue[bytes] = asyncio.Queue(4)
         self.sent: list[bytes] = []
         self.has_ended = False
@@ -46,7 +47,7 @@ class ScriptedTransport:
 
     async def deliver(self, receive: Receive) -> None:
         while True:
-            receive(await self.incoming.get(), time.perf_counter_ns() if self._at_once else None)
+            receive(await self.incoming.get(), self.dates())
 
     def close(self) -> None:
         self.has_ended = True
@@ -217,4 +218,44 @@ async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes(
     await transport.incoming.put(encode_reply(frame_id=1))
     await computed
     assert behaviour.pace.is_known
+    await stopped(running)
+
+
+async def test_a_frame_is_sent_before_the_call_returns_where_the_transport_takes_it() -> None:
+    transport = ScriptedTransport(at_once=True)
+    stream, running = await up(transport)
+    answers = [stream.send(lambda *_: b"first", 60, 1), stream.send(lambda *_: b"second", 60, 1)]
+    assert transport.sent == [b"first"], "the second waits for credit"
+    await transport.incoming.put(encode_reply(frame_id=0, granted_pairs=160))
+    await answers[0]
+    assert transport.sent == [b"first", b"second"]
+    await stopped(running)
+
+
+async def test_what_is_sent_while_the_transport_is_held_up_follows_in_order(
+    transport: ScriptedTransport,
+) -> None:
+    stream, running = await up(transport)
+    transport.takes.clear()
+    names = [bytes([number]) for number in range(5)]
+    answers = [stream.send(lambda *_, name=name: name, 1, 1) for name in names]
+    await until(lambda: transport.sent == names[:1])
+    transport.takes.set()
+    await until(lambda: transport.sent == names)
+    await stopped(running)
+    for answered in answers:
+        with pytest.raises(FrameLost):
+            await answered
+
+
+async def test_a_reply_has_the_date_that_the_transport_knows_but_none_before_its_frame() -> None:
+    transport = ScriptedTransport(at_once=True)
+    stream, running = await up(transport)
+    for frame_id, late in ((0, 1000), (1, -(10**12))):
+        answered = stream.send(lambda *_: b"frame", 1, 1)
+        sent = time.perf_counter_ns()
+        transport.dates = lambda: sent + late  # noqa: B023 -- it is asked before the next round
+        await transport.incoming.put(encode_reply(frame_id=frame_id))
+        times = (await answered).times
+        assert times.arrived == max(sent + late, times.sent)
     await stopped(running)
