@@ -109,15 +109,14 @@ class NativeTransport:
             return
         if stream.is_over:
             self._end(self._answer.end or self._answer.broken(stream.reset_code, stream.why()))
-        else:
-            self._watch_writing()
-            self._progressed.ring()
+            return
+        self._watch_writing()
+        self._progressed.ring()
 
     def _write(self) -> None:
         """The loop calls it: the socket takes more."""
         self._stream.flush()
-        self._watch_writing()
-        self._progressed.ring()
+        self._read()  # which also sees that it is over
 
     def _watch_writing(self) -> None:
         """Have the loop say when the socket takes more, while something waits for that."""
