@@ -36,6 +36,11 @@ except ImportError:  # no compiler was there at install time, or the system is a
 RECORD_SECONDS = 0.1
 
 
+def is_available() -> bool:
+    """Whether native streams are on, and the module was built."""
+    return native_streams.ENABLED and _plane is not None
+
+
 class Event(IntEnum):
     """What the native thread tells; the numbers are handover.h's."""
 
@@ -84,17 +89,21 @@ class Plane:
     @property
     def is_usable(self) -> bool:
         """Whether there can be a native plane for these experts."""
-        return native_streams.ENABLED and _plane is not None and self._computer.compiled is not None
+        return is_available() and self._computer.compiled is not None
 
     @asynccontextmanager
-    async def serving(self, listen: str, port: int) -> AsyncIterator[None]:
+    async def serving(
+        self, listen: str, port: int, record_seconds: float = RECORD_SECONDS
+    ) -> AsyncIterator[None]:
         """Serve on `port`, 0 for any, of the host of `listen` until the block ends; then wait until
-        all is drained, if `drain` was called. Raises PortInUse.
+        all is drained, if `drain` was called. What the thread noted is recorded every
+        `record_seconds`. Raises PortInUse.
         """
         if not self.is_usable:
             yield
             return
         await self._begin(listen, port)
+        self._record_again(record_seconds)
         try:
             yield
         finally:
@@ -117,16 +126,19 @@ class Plane:
         self._settling[number] = callback
         self._native.command(Command.SETTLE, number)
 
+    def counts(self) -> metrics.Counts:
+        """What the native thread has computed since it began."""
+        return metrics.Counts(*self._native.counts()) if self._native else metrics.NOTHING
+
     async def _begin(self, listen: str, port: int) -> None:
         listener = await plane_listener.listen_beside(listen, port)
         self.port = listener.getsockname()[1]
         self._native = native = self._make(listener.detach())
-        metrics.add_source(self._counts)
+        metrics.add_source(self.counts)
         # A process may end without having drained: the thread must not outlive what it works with.
         self._stop = weakref.finalize(self, native.stop)
         loop = asyncio.get_running_loop()
         loop.add_reader(native.fileno(), self._take_events)
-        self._recording = loop.call_later(RECORD_SECONDS, self._record)
 
     def _make(self, listener: int) -> Any:
         kernel, contract, table = self._computer.compiled, self._contract, self._slots.table
@@ -169,13 +181,13 @@ class Plane:
             await asyncio.to_thread(self._stop)
             self._take_events()
             self._recording.cancel()
-            self._record(again=False)
+            self._record()
             asyncio.get_running_loop().remove_reader(native.fileno())
             self._forget_all()
 
     def _forget_all(self) -> None:
-        metrics.end_source(self._counts)
-        self._native = None
+        metrics.end_source(self.counts)
+        self._native, self.port = None, 0
         for stream in self._streams.values():
             stream.close()
         for callback in self._settling.values():
@@ -214,12 +226,11 @@ class Plane:
             failure_of(error, "reading headers")
             native.command(Command.CLOSE, number)
 
-    def _counts(self) -> metrics.Counts:
-        return metrics.Counts(*self._native.counts())
-
-    def _record(self, *, again: bool = True) -> None:
+    def _record(self) -> None:
         with aside("recording what the native plane noted"):
             plane_records.record(*self._native.records())
-        if again:
-            loop = asyncio.get_running_loop()
-            self._recording = loop.call_later(RECORD_SECONDS, self._record)
+
+    def _record_again(self, seconds: float) -> None:
+        self._record()
+        loop = asyncio.get_running_loop()
+        self._recording = loop.call_later(seconds, self._record_again, seconds)

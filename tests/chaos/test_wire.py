@@ -127,7 +127,7 @@ async def test_delayed_bytes_are_under_way_together() -> None:
         began = loop.time()
         theirs[1].write(b"one")
         await theirs[1].drain()
-        await asyncio.sleep(0.15)  # the second is sent while the first is under way
+        await wire.delay(0.3)  # answered when the first has been read, and is under way
         theirs[1].write(b"two")
         assert await ours[0].readexactly(3) == b"one"
         assert loop.time() - began >= 0.3

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from services.router.peers import stream as expert_stream
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.pace import Pace
-from services.router.peers.stream import ExpertStream, ServiceBehaviour
+from services.router.peers.stream import MAX_QUEUED, ExpertStream, ServiceBehaviour
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Receive
 from services.wire.errors import Unavailable
@@ -68,11 +67,11 @@ async def up(
     transport: ScriptedTransport,
     floor_seconds: float = 5.0,
     behaviour: ServiceBehaviour | None = None,
+    max_queued: int = MAX_QUEUED,
 ) -> tuple[ExpertStream, "asyncio.Task[None]"]:
     is_up = asyncio.Event()
-    stream = ExpertStream(
-        "a:1", lambda: transport, behaviour or behaviour_of(floor_seconds), is_up.set
-    )
+    behaviour = behaviour or behaviour_of(floor_seconds)
+    stream = ExpertStream("a:1", lambda: transport, behaviour, is_up.set, max_queued=max_queued)
     running = asyncio.create_task(stream.run())
     await transport.incoming.put(encode_grant(100))
     await is_up.wait()
@@ -188,10 +187,8 @@ async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_s
 
 async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed(
     transport: ScriptedTransport,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(expert_stream, "MAX_QUEUED", 2)
-    stream, running = await up(transport)
+    stream, running = await up(transport, max_queued=2)
     waiting = [stream.send(lambda *_: b"frame", 101, 1) for _ in range(2)]
     stream.cancel([7])
     with pytest.raises(FrameLost, match="takes nothing: 2 frames wait"):

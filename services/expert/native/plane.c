@@ -1,5 +1,7 @@
 /* The plane's beginning and end. */
 
+#define _GNU_SOURCE /* pthread_setname_np */
+
 #include "plane.h"
 
 #include <errno.h>
@@ -39,8 +41,10 @@ static int start_thread(struct plane *plane) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     errno = pthread_create(&plane->thread, NULL, in_thread, plane);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    plane->has_thread = !errno;
-    return errno ? -1 : 0;
+    if (errno) return -1;
+    plane->has_thread = 1;
+    pthread_setname_np(plane->thread, "native-plane");
+    return 0;
 }
 
 int begin_plane(struct plane *plane) {

@@ -12,6 +12,7 @@ from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.frames_in_flight import FrameInFlight, FramesInFlight
 from services.router.peers.pace import Pace
+from services.router.peers.patience import PATIENCE
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Connect, Transport
 from services.router.times.arrivals import ReplyArrivals
@@ -21,8 +22,6 @@ from services.wire.errors import Unavailable
 from services.wire.frames import decode_response, encode_cancel
 from services.wire.received import ReceivedReply
 
-# How long a service may take to say that it listens on a stream.
-FIRST_GRANT_SECONDS = 10.0
 # Messages that wait to be written; many times what a lane has in flight.
 MAX_QUEUED = 256
 
@@ -59,6 +58,9 @@ class ExpertStream:
         connect: Connect,
         behaviour: ServiceBehaviour,
         on_change: Callable[[], None],
+        *,
+        first_grant_seconds: float = PATIENCE.first_grant_seconds,
+        max_queued: int = MAX_QUEUED,
     ) -> None:
         self.is_up = False
         self.has_answered = False
@@ -68,6 +70,8 @@ class ExpertStream:
         self._deadline = behaviour.deadline
         self._pace = behaviour.pace
         self._suspicion = behaviour.suspicion
+        self._first_grant_seconds = first_grant_seconds
+        self._max_queued = max_queued
         self._arrivals = ReplyArrivals()
         self._in_flight: FramesInFlight[TimedReply] = FramesInFlight(
             address, self._note_lost, self._note_hung
@@ -115,7 +119,7 @@ class ExpertStream:
         more.
         """
         # To a service that takes nothing it can be left unsaid: its frames expire.
-        if len(self._in_flight) and len(self._outbox) < MAX_QUEUED:
+        if len(self._in_flight) and len(self._outbox) < self._max_queued:
             self._push(encode_cancel(requests))
 
     async def run(self) -> None:
@@ -143,7 +147,7 @@ class ExpertStream:
 
     async def _until_heard(self) -> None:
         try:
-            async with asyncio.timeout(FIRST_GRANT_SECONDS):
+            async with asyncio.timeout(self._first_grant_seconds):
                 await self._heard.wait()
         except TimeoutError:
             raise Unavailable(f"expert service {self._address} did not answer in time") from None
@@ -232,9 +236,9 @@ class ExpertStream:
             return FrameLost(f"expert service {self._address} is not connected", "broken")
         if self._suspicion.is_suspect:
             return FrameLost(f"expert service {self._address} is suspect", "deadline")
-        if len(self._outbox) >= MAX_QUEUED:
+        if len(self._outbox) >= self._max_queued:
             return FrameLost(
-                f"expert service {self._address} takes nothing: {MAX_QUEUED} frames wait",
+                f"expert service {self._address} takes nothing: {self._max_queued} frames wait",
                 "deadline",
             )
         return None
