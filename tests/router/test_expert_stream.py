@@ -24,6 +24,7 @@ class ScriptedTransport:
     """
 
     def __init__(self, *, at_once: bool) -> None:
+        self.kind = "scripted"
         self._at_once = at_once
         self.dates: Callable[[], int | None] = time.perf_counter_ns if at_once else lambda: None
         self.incoming: asyncio.Queue[bytes] = asyncio.Queue(4)

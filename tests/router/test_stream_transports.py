@@ -76,6 +76,8 @@ async def streams_of(
         connected_to(checkpoint, address, patience=patience) as made,
     ):
         await made.until(lambda: made.peer.is_usable)
+        carried_by = made.peer.streams[0].transport_kind
+        assert caplog.messages[-1].endswith(f", {carried_by} streams")
     return [message for message in caplog.messages if "streams" in message]
 
 

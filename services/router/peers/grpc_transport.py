@@ -12,6 +12,8 @@ class GrpcTransport:
     errors.
     """
 
+    kind = "gRPC"
+
     def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
         self._call: grpc.aio.StreamStreamCall = channel.stream_stream(DISPATCH)()
         self._name = name

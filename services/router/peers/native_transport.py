@@ -29,6 +29,8 @@ class NativeTransport:
     `authority` is the address that was connected to; `name` names the service in errors.
     """
 
+    kind = "native"
+
     def __init__(self, connected: socket.socket, authority: str, name: str) -> None:
         self._stream = _streams.Stream(
             connected.detach(), _request_headers(authority), MAX_MESSAGE_BYTES

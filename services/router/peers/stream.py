@@ -87,6 +87,11 @@ class ExpertStream:
         self._sent_pairs = 0
         self._granted_pairs = 0
 
+    @property
+    def transport_kind(self) -> str:
+        """What it is carried by, in a word; empty while it is not up."""
+        return "" if self._transport is None else self._transport.kind
+
     def send(
         self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
     ) -> "asyncio.Future[TimedReply]":

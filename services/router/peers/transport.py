@@ -15,6 +15,8 @@ class Transport(Protocol):
     a broken connection, or by `close`. It knows nothing of what they say.
     """
 
+    kind: str  # in a word, for people
+
     def try_send(self, message: bytes) -> bool:
         """Hand a message on without waiting; whether that could be done. Where not, `send` can, or
         says why not.
