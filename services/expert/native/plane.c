@@ -10,6 +10,14 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+const struct plane_limits plane_limits_default = {
+    .max_waiting_bytes = (size_t)256 << 20,
+    .max_events = 4096,
+    .max_event_bytes = (size_t)64 << 20,
+    .max_unsent = 64,
+    .max_connections = 1024,
+};
+
 static int watch_reading(struct plane *plane, int fd, void *pointer) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = pointer};
     return epoll_ctl(plane->epoll, EPOLL_CTL_ADD, fd, &event);
@@ -49,6 +57,8 @@ static int start_thread(struct plane *plane) {
 
 int begin_plane(struct plane *plane) {
     pthread_mutex_init(&plane->streams_lock, NULL);
+    plane->handover.max_events = plane->limits.max_events;
+    plane->handover.max_bytes = plane->limits.max_event_bytes;
     plane->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (handover_begin(&plane->handover) == 0 && plane->epoll >= 0 && begin_parts(plane) == 0 &&
         start_thread(plane) == 0)

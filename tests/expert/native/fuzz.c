@@ -5,13 +5,16 @@
  * sanitizers, with `malloc`, `calloc` and `realloc` wrapped. Threads take turns as they like, so a
  * seed repeats what is sent, not what comes of it. */
 
+#define _GNU_SOURCE /* memmem */
+
 #include "checksum.h"
 #include "plane.h"
+#include "services/wire/http2/frames.h"
 #include "tests/wire/http2/blocks.h"
 #include "tests/wire/http2/draw.h"
-#include "tests/wire/http2/sessions.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -19,19 +22,20 @@
 #include <unistd.h>
 
 enum { NUM_LAYERS = 3, NUM_EXPERTS = 4, NUM_SLOTS = 6, HIDDEN = 8, INTERMEDIATE = 8 };
-enum { ROW_BYTES = HIDDEN * sizeof(float), MAX_FRAME_BYTES = 2048, SIGNED_ONE = 1 };
+enum { ROW_BYTES = HIDDEN * sizeof(float), MAX_FRAME_BYTES = 2048 };
 #define PROBE_SECONDS 10
 
 const struct level *active = &level_portable;
 static const struct kernels_interface interface = {&active, run_experts, NULL, NULL};
 static int64_t slots[NUM_LAYERS * NUM_EXPERTS];
-static float gate_up[NUM_SLOTS * 2 * INTERMEDIATE * HIDDEN], down[NUM_SLOTS * HIDDEN * INTERMEDIATE];
+static float gate_up[NUM_SLOTS * 2 * INTERMEDIATE * HIDDEN],
+    down[NUM_SLOTS * HIDDEN * INTERMEDIATE];
 static struct plane plane;
 static struct sockaddr_in address;
 static _Atomic int is_kind = 1; /* Python does what it should, and there is memory */
 static _Atomic int has_ended, is_over;
 static _Atomic long num_told;
-static __thread int is_ours = 1;
+static __thread int is_ours; /* this thread: not the plane's */
 static long num_sessions;
 
 /* Allocations fail in the plane's thread alone. */
@@ -107,13 +111,13 @@ static void take_all_events(void) {
 /* Experts come and go, and what was noted is taken. */
 static void meddle(void) {
     const uint32_t place = python_draw(NUM_LAYERS * NUM_EXPERTS);
-    __atomic_store_n(slots + place, (int64_t)python_draw(NUM_SLOTS + 1) - SIGNED_ONE,
-                     __ATOMIC_RELEASE);
+    __atomic_store_n(slots + place, (int64_t)python_draw(NUM_SLOTS + 1) - 1, __ATOMIC_RELEASE);
     say(SETTLE, place, (struct block){.count = 0});
     take_records(&plane.records);
 }
 
 static void *be_python(void *nothing) {
+    is_ours = 1;
     struct pollfd told = {.fd = plane.handover.told, .events = POLLIN};
     while (!atomic_load(&is_over)) {
         poll(&told, 1, 5);
@@ -147,7 +151,7 @@ static size_t put_request(char *at, int is_usual) {
         .pair_rows = {pair_rows, 4 * num_pairs - (is_odd && draw(3) == 0)},
         .pair_experts = {pair_experts, 4 * num_pairs},
         .rows = {rows, num_rows * ROW_BYTES - (is_odd && draw(3) == 0)},
-        .requests = {"\x01\x02", draw(3)},
+        .requests = {"\x01\x02", draw(3) ? 0 : draw(3)},
         .traceparent = {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\xff",
                         draw(2) ? 0 : 55 + (is_odd && draw(2))},
         .has_checksum = (int)draw(2),
@@ -162,6 +166,39 @@ static size_t put_request(char *at, int is_usual) {
     *at = 0;
     h2_put_word(at + 1, (uint32_t)to.count);
     return 5 + to.count;
+}
+
+static size_t put_frame(char *at, uint32_t count, enum h2_type type, int flags, uint32_t stream) {
+    h2_put_frame(at, (struct h2_frame){count, type, (uint8_t)flags, stream});
+    return H2_FRAME_HEADER_BYTES + count;
+}
+
+static size_t put_control(char *at) {
+    char *const payload = at + H2_FRAME_HEADER_BYTES;
+    const uint32_t stream = 2 * draw(5) + 1;
+    memset(payload, 0, 8);
+    switch (draw(5)) {
+    case 0: return put_frame(at, 8, H2_PING, 0, 0);
+    case 1: payload[3] = 8; return put_frame(at, 4, H2_RST_STREAM, 0, stream);
+    case 2: return put_frame(at, 0, H2_SETTINGS, 0, 0);
+    case 3: return put_frame(at, 0, H2_DATA, H2_END_STREAM, stream);
+    default: h2_put_word(payload, 1 + draw(100000));
+    }
+    return put_frame(at, 4, H2_WINDOW_UPDATE, 0, draw(2) ? stream : 0);
+}
+
+/* Changes a few bytes, or takes some out. */
+static size_t alter(char *bytes, size_t count) {
+    for (uint32_t times = draw(4); times; times--) {
+        const size_t at = draw((uint32_t)count), length = draw((uint32_t)(count - at)) % 40;
+        if (draw(3)) {
+            bytes[at] = (char)(bytes[at] ^ 1 << draw(8));
+        } else {
+            memmove(bytes + at, bytes + at + length, count - at - length);
+            count -= length;
+        }
+    }
+    return count;
 }
 
 static size_t put_cancel(char *at) {
@@ -179,7 +216,7 @@ static size_t put_messages_of(char *at, uint32_t stream) {
     size_t count = 0;
     char *payload = at + H2_FRAME_HEADER_BYTES;
     for (uint32_t i = 1 + draw(4); i; i--)
-        count += draw(6) ? put_request(payload + count, 0) : put_cancel(payload + count);
+        count += draw(40) ? put_request(payload + count, 0) : put_cancel(payload + count);
     const int ends = draw(12) == 0;
     return put_frame(at, (uint32_t)count, H2_DATA, ends, stream);
 }
@@ -193,10 +230,11 @@ static size_t put_start(char *at, uint32_t window) {
     return H2_PREFACE_BYTES + put_frame(at + H2_PREFACE_BYTES, 6, H2_SETTINGS, 0, 0);
 }
 
-static size_t put_session(char *bytes) {
+static size_t put_session(char *bytes, size_t *num_opening) {
     size_t count = put_start(bytes, draw(3) ? 1 << 20 : draw(200));
     const uint32_t num_streams = 1 + draw(4);
     for (uint32_t i = 0; i < num_streams; i++) count += put_opening(bytes + count, 2 * i + 1);
+    *num_opening = count;
     for (uint32_t frames = draw(60); frames; frames--) {
         const uint32_t stream = 2 * draw(num_streams) + 1;
         if (draw(25))
@@ -215,47 +253,72 @@ static int connected(void) {
     return fd;
 }
 
+/* Until something comes, for a moment: a stream is served once Python has admitted it. */
+static void wait_a_moment(int fd) {
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    if (draw(4)) poll(&readable, 1, 30);
+}
+
 static void read_some(int fd) {
     static char heard[1 << 16];
-    while (recv(fd, heard, sizeof heard, MSG_DONTWAIT) > 0 && draw(4)) {}
+    while (recv(fd, heard, sizeof heard, MSG_DONTWAIT) > 0 && draw(4)) {
+    }
+}
+
+static void send_all(int fd, const char *bytes, size_t count) {
+    while (count) {
+        const size_t most = 1 + draw(draw(3) ? 20000 : 200), now = count < most ? count : most;
+        const ssize_t sent = send(fd, bytes, now, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && errno != EAGAIN) return;
+        const size_t taken = sent < 0 ? now : (size_t)sent; /* what is not taken is left out */
+        bytes += taken;
+        count -= taken;
+        if (draw(3) == 0) read_some(fd);
+    }
 }
 
 static void play_session(void) {
     static char bytes[1 << 20];
     const int fd = connected();
-    const size_t count = put_session(bytes);
-    for (size_t at = 0; at < count;) {
-        const size_t most = 1 + draw(draw(3) ? 20000 : 50);
-        const size_t now = count - at < most ? count - at : most;
-        const ssize_t sent = send(fd, bytes + at, now, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent < 0 && errno != EAGAIN) break;
-        at += sent > 0 ? (size_t)sent : now; /* what is not taken is left out: that is hostile, too */
-        if (draw(3) == 0) read_some(fd);
-    }
+    size_t num_opening;
+    const size_t count = put_session(bytes, &num_opening);
+    if (num_opening > count) num_opening = count;
+    send_all(fd, bytes, num_opening);
+    wait_a_moment(fd);
+    send_all(fd, bytes + num_opening, count - num_opening);
+    wait_a_moment(fd);
     if (draw(4)) read_some(fd);
     close(fd);
 }
 
-/* A peer that keeps to the rules has its answer. */
-static void probe(void) {
+/* Whether a peer that keeps to the rules has its answer. */
+static int is_served(void) {
     static char bytes[1 << 16], heard[1 << 16];
-    atomic_store(&is_kind, 1);
     const int fd = connected();
-    size_t count = put_start(bytes, 1 << 20), length;
+    size_t count = put_start(bytes, 1 << 20), length, num_heard = 0;
     count += put_opening(bytes + count, 1);
     length = put_request(bytes + count + H2_FRAME_HEADER_BYTES, 1);
     count += put_frame(bytes + count, (uint32_t)length, H2_DATA, 1, 1);
-    if (send(fd, bytes, count, MSG_NOSIGNAL) != (ssize_t)count) abort();
-    size_t num_heard = 0;
-    while (!memmem(heard, num_heard, "grpc-status", 11)) {
-        const ssize_t got = recv(fd, heard + num_heard, sizeof heard - num_heard, 0);
-        if (got <= 0) {
+    ssize_t got = send(fd, bytes, count, MSG_NOSIGNAL);
+    while (got > 0 && !memmem(heard, num_heard, "grpc-status", 11)) {
+        got = recv(fd, heard + num_heard, sizeof heard - num_heard, 0);
+        if (got > 0) num_heard += (size_t)got;
+    }
+    close(fd);
+    return got > 0;
+}
+
+/* It may be too much at first: Python has to catch up, and connections to be closed. */
+static void probe(void) {
+    const struct timespec moment = {.tv_nsec = 5000000};
+    atomic_store(&is_kind, 1);
+    for (int tries = 0; !is_served(); tries++) {
+        if (tries == 100) {
             fprintf(stderr, "a peer that keeps to the rules got no answer\n");
             abort();
         }
-        num_heard += (size_t)got;
+        nanosleep(&moment, NULL);
     }
-    close(fd);
     atomic_store(&is_kind, 0);
 }
 
@@ -281,10 +344,15 @@ static void begin(void) {
                  .max_frame_bytes = MAX_FRAME_BYTES,
                  .dtype = FLOAT32,
                  .element_type = 1,
-                 .most_pairs = 12.0},
+                 .most_pairs = 40.0},
         .window_pairs = 200,
-        .max_waiting_pairs = 300,
-        .max_message_bytes = 4096,
+        .limits = {.max_waiting_pairs = 300,
+                   .max_waiting_bytes = 4000,
+                   .max_events = 12,
+                   .max_event_bytes = 4000,
+                   .max_unsent = 3,
+                   .max_connections = 8,
+                   .max_message_bytes = 4096},
         .listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0),
     };
     if (bind(plane.listener, (struct sockaddr *)&address, sizeof address) < 0 ||
@@ -311,6 +379,7 @@ static void end(pthread_t python) {
 int main(int count, char **arguments) {
     struct timespec began, now;
     pthread_t python;
+    is_ours = 1;
     clock_gettime(CLOCK_MONOTONIC, &began);
     if (count < 2) return 2;
     const long seconds = atol(arguments[1]);
