@@ -57,7 +57,7 @@ fuzz: $(INSTALLED_DEV) ## read altered frames for a minute with a codec, a frami
 format: $(INSTALLED_DEV) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i services/*/native/*.[ch] services/wire/http2/*.[ch] tests/*/*/*.[ch]
+	$(BIN)/clang-format -i $$(git ls-files '*.[ch]')
 
 stubs: ## generate moesaic/v1 from protos/
 	scripts/generate-stubs
