@@ -15,7 +15,7 @@ OURS = {"services", "moesaic"}
 # Of named tuples and of `os`: documented, with an underscore for other reasons.
 DOCUMENTED = {"_replace", "_asdict", "_fields", "_make", "_exit"}
 # The modules in C, which the files beside them stand for.
-COMPILED = {"_native", "_codec"}
+COMPILED = {"_native", "_codec", "_streams"}
 # What is promised is at its top level; modules below have moved with every other release.
 PROMISED_AT_THE_TOP = {"transformers"}
 BY_NAME = {"getattr", "setattr", "hasattr", "delattr"}

@@ -130,10 +130,12 @@ class HostedCluster:
         hosts nothing.
         """
         if name not in self.experts:
-            (address,) = free_addresses(1)
+            address, dispatch = free_addresses(2)
+            dispatch_port = int(dispatch.rpartition(":")[2])
             memory = f"--expert-memory={self.plan.memory_experts * self.expert_bytes}"
-            flags = ("--batch-invariant", "--threads=1", "--drain-seconds=5", memory)
-            wire = await Wire.start(address) if self.plan.has_wires else None
+            streams = f"--dispatch-port={dispatch_port}"
+            flags = ("--batch-invariant", "--threads=1", "--drain-seconds=5", memory, streams)
+            wire = await Wire.start(address, dispatch_port) if self.plan.has_wires else None
             self.experts[name] = ExpertMember(Member.of(name, "expert", address, *flags), wire)
         self.experts[name].child = await self._started(self.experts[name].member)
 

@@ -21,7 +21,7 @@ class Stream:
         """Whether to `flush` when the socket can be written to."""
     @property
     def reset_code(self) -> int | None:
-        """With which the peer, or the end of the connection, reset the stream."""
+        """With which the peer gave the stream up; None where it did not."""
     def receive(self) -> list[tuple[bytes, int]]:
         """Read what has come; the messages, and when each arrived, in nanoseconds of the monotonic
         clock.
@@ -34,5 +34,5 @@ class Stream:
     def fileno(self) -> int:
         """-1 when it is closed."""
     def why(self) -> str:
-        """Why the connection ended, for a log."""
+        """Why it is over, where the service said nothing of it; for a log."""
     def close(self) -> None: ...

@@ -11,6 +11,7 @@ from services.router.peers.frame_lost import FrameLost
 from services.router.peers.pace import Pace
 from services.router.peers.stream import MAX_QUEUED, ExpertStream, ServiceBehaviour
 from services.router.peers.suspicion import Suspicion
+from services.router.peers.transport import Receive
 from services.wire.errors import Unavailable
 from services.wire.frames import encode_grant, encode_reply
 from services.wire.outcomes import Timings
@@ -18,14 +19,25 @@ from tests.router.scripted_streams import overloaded
 
 
 class ScriptedTransport:
-    """Delivers what a test puts into `incoming`; messages sent go to `sent`."""
+    """Delivers what a test puts into `incoming`; messages sent go to `sent`, without waiting where
+    it is of the kind that takes them `at_once`.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool) -> None:
+        self.kind = "scripted"
+        self._at_once = at_once
+        self.dates: Callable[[], int | None] = time.perf_counter_ns if at_once else lambda: None
         self.incoming: asyncio.Queue[bytes] = asyncio.Queue(4)
         self.sent: list[bytes] = []
         self.has_ended = False
         self.takes = asyncio.Event()  # what is sent; else the sender is held up, as by flow control
         self.takes.set()
+
+    def try_send(self, message: bytes) -> bool:
+        if self.has_ended or not self._at_once or not self.takes.is_set():
+            return False
+        self.sent.append(message)
+        return True
 
     async def send(self, message: bytes) -> None:
         if self.has_ended:
@@ -33,12 +45,18 @@ class ScriptedTransport:
         self.sent.append(message)
         await self.takes.wait()
 
-    async def deliver(self, receive: Callable[[bytes], None]) -> None:
+    async def deliver(self, receive: Receive) -> None:
         while True:
-            receive(await self.incoming.get())
+            receive(await self.incoming.get(), self.dates())
 
     def close(self) -> None:
         self.has_ended = True
+
+
+@pytest.fixture(params=[False, True], ids=["from a task", "at once"])
+def transport(request: pytest.FixtureRequest) -> ScriptedTransport:
+    """Of either kind."""
+    return ScriptedTransport(at_once=request.param)
 
 
 def behaviour_of(floor_seconds: float) -> ServiceBehaviour:
@@ -72,8 +90,9 @@ async def stopped(running: "asyncio.Task[None]") -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_message_to_a_transport_that_has_just_ended_breaks_the_stream_alone() -> None:
-    transport = ScriptedTransport()
+async def test_a_message_to_a_transport_that_has_just_ended_breaks_the_stream_alone(
+    transport: ScriptedTransport,
+) -> None:
     stream, running = await up(transport)
     transport.has_ended = True
     answered = stream.send(lambda *_: b"frame", 1, 1)
@@ -86,8 +105,9 @@ async def test_a_message_to_a_transport_that_has_just_ended_breaks_the_stream_al
         assert caught_frame.value.reason == "broken"
 
 
-async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy_itself() -> None:
-    transport = ScriptedTransport()
+async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy_itself(
+    transport: ScriptedTransport,
+) -> None:
     stream, running = await up(transport, floor_seconds=0.02)
     answered = stream.send(lambda *_: b"frame", 1, 1)
     time.sleep(0.1)  # noqa: ASYNC251 -- another lane computes
@@ -96,8 +116,9 @@ async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy
     await stopped(running)
 
 
-async def test_a_cancellation_is_sent_only_where_frames_are_waiting() -> None:
-    transport = ScriptedTransport()
+async def test_a_cancellation_is_sent_only_where_frames_are_waiting(
+    transport: ScriptedTransport,
+) -> None:
     stream, running = await up(transport)
     stream.cancel([7])
     answered = stream.send(lambda *_: b"frame", 1, 1)
@@ -109,8 +130,10 @@ async def test_a_cancellation_is_sent_only_where_frames_are_waiting() -> None:
     await stopped(running)
 
 
-async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over() -> None:
-    transport, behaviour = ScriptedTransport(), behaviour_of(0.02)
+async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over(
+    transport: ScriptedTransport,
+) -> None:
+    behaviour = behaviour_of(0.02)
     stream, running = await up(transport, behaviour=behaviour)
     with pytest.raises(FrameLost):
         await stream.send(lambda *_: b"frame", 1, 1)
@@ -124,8 +147,10 @@ async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over() -
     await stopped(running)
 
 
-async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_written() -> None:
-    transport, behaviour = ScriptedTransport(), behaviour_of(0.02)
+async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_written(
+    transport: ScriptedTransport,
+) -> None:
+    behaviour = behaviour_of(0.02)
     stream, running = await up(transport, behaviour=behaviour)
     transport.takes.clear()
     first, second = stream.send(lambda *_: b"first", 1, 1), stream.send(lambda *_: b"second", 1, 1)
@@ -142,8 +167,10 @@ async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_writ
     await stopped(running)
 
 
-async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_suspicion() -> None:
-    transport, behaviour = ScriptedTransport(), behaviour_of(0.02)
+async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_suspicion(
+    transport: ScriptedTransport,
+) -> None:
+    behaviour = behaviour_of(0.02)
     stream, running = await up(transport, behaviour=behaviour)
     waiting = stream.send(lambda *_: b"waiting", 101, 1)  # for credit
     waiting.cancel()
@@ -159,8 +186,9 @@ async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_s
     await stopped(running)
 
 
-async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed() -> None:
-    transport = ScriptedTransport()
+async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed(
+    transport: ScriptedTransport,
+) -> None:
     stream, running = await up(transport, max_queued=2)
     waiting = [stream.send(lambda *_: b"frame", 101, 1) for _ in range(2)]
     stream.cancel([7])
@@ -175,8 +203,10 @@ async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed
             await answered
 
 
-async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes() -> None:
-    transport, behaviour = ScriptedTransport(), behaviour_of(5.0)
+async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes(
+    transport: ScriptedTransport,
+) -> None:
+    behaviour = behaviour_of(5.0)
     stream, running = await up(transport, behaviour=behaviour)
     refused = stream.send(lambda *_: b"frame", 1, 1)
     await transport.incoming.put(encode_reply(frame_id=0, failures=[overloaded(0)]))
@@ -186,4 +216,44 @@ async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes() -> Non
     await transport.incoming.put(encode_reply(frame_id=1))
     await computed
     assert behaviour.pace.is_known
+    await stopped(running)
+
+
+async def test_a_frame_is_sent_before_the_call_returns_where_the_transport_takes_it() -> None:
+    transport = ScriptedTransport(at_once=True)
+    stream, running = await up(transport)
+    answers = [stream.send(lambda *_: b"first", 60, 1), stream.send(lambda *_: b"second", 60, 1)]
+    assert transport.sent == [b"first"], "the second waits for credit"
+    await transport.incoming.put(encode_reply(frame_id=0, granted_pairs=160))
+    await answers[0]
+    assert transport.sent == [b"first", b"second"]
+    await stopped(running)
+
+
+async def test_what_is_sent_while_the_transport_is_held_up_follows_in_order(
+    transport: ScriptedTransport,
+) -> None:
+    stream, running = await up(transport)
+    transport.takes.clear()
+    names = [bytes([number]) for number in range(5)]
+    answers = [stream.send(lambda *_, name=name: name, 1, 1) for name in names]
+    await until(lambda: transport.sent == names[:1])
+    transport.takes.set()
+    await until(lambda: transport.sent == names)
+    await stopped(running)
+    for answered in answers:
+        with pytest.raises(FrameLost):
+            await answered
+
+
+async def test_a_reply_has_the_date_that_the_transport_knows_but_none_before_its_frame() -> None:
+    transport = ScriptedTransport(at_once=True)
+    stream, running = await up(transport)
+    for frame_id, late in ((0, 1000), (1, -(10**12))):
+        answered = stream.send(lambda *_: b"frame", 1, 1)
+        sent = time.perf_counter_ns()
+        transport.dates = lambda: sent + late  # noqa: B023 -- it is asked before the next round
+        await transport.incoming.put(encode_reply(frame_id=frame_id))
+        times = (await answered).times
+        assert times.arrived == max(sent + late, times.sent)
     await stopped(running)

@@ -18,6 +18,7 @@ from services.router.peers.known_hosting import KnownHosting, Ready
 from services.router.peers.pace import Pace
 from services.router.peers.patience import PATIENCE, Patience
 from services.router.peers.stream import ExpertStream, ServiceBehaviour
+from services.router.peers.stream_transports import stream_transports
 from services.router.peers.suspicion import Suspicion
 from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
@@ -219,26 +220,25 @@ class ExpertPeer:
         deadline = FrameDeadline(self._frame_floor_seconds, unmeasured=UNMEASURED)
         suspicion = self._suspicion = Suspicion(self.address, deadline, self._on_change)
         behaviour = ServiceBehaviour(deadline, self.pace, suspicion)
-        streams = [
-            ExpertStream(
-                self.address,
-                partial(GrpcTransport, channel, self._name),
-                behaviour,
-                self._on_change,
-                first_grant_seconds=self._patience.first_grant_seconds,
-            )
-            for _ in range(self._num_lanes)
-        ]
-        self.streams = streams
-        logger.info("connected to expert service %s on %s", self.address, description.device)
-
-        async def ask(timeout_seconds: float) -> None:
-            await self._describe(stub, timeout_seconds)
-
-        async with asyncio.TaskGroup() as parts:
+        over_grpc = partial(GrpcTransport, channel, self._name)
+        lanes, patience = self._num_lanes, self._patience
+        async with (
+            stream_transports(self.address, description, lanes, over_grpc, patience) as connects,
+            asyncio.TaskGroup() as parts,
+        ):
+            self.streams = [
+                ExpertStream(
+                    self.address,
+                    connect,
+                    behaviour,
+                    self._on_change,
+                    first_grant_seconds=patience.first_grant_seconds,
+                )
+                for connect in connects
+            ]
             parts.create_task(self._watch(stub, description.instance))
-            parts.create_task(suspicion.probe(ask))
-            for stream in streams:
+            parts.create_task(suspicion.probe(partial(self._describe, stub)))
+            for stream in self.streams:
                 parts.create_task(stream.run())
 
     def _forget(self) -> float:

@@ -79,10 +79,18 @@ class ExpertStream:
         self._num_frames = 0
         # Frames, and messages that tell of what is given up.
         self._outbox: deque[FrameInFlight[TimedReply] | bytes] = deque()
+        self._transport: Transport | None = None  # while the stream is up
+        # Of the outbox, and not taken by the transport at once: the writing task's.
+        self._unwritten: bytes | None = None
         self._outgoing = Doorbell()
         self._heard = asyncio.Event()  # from the service, which first says that it is listening
         self._sent_pairs = 0
         self._granted_pairs = 0
+
+    @property
+    def transport_kind(self) -> str:
+        """What it is carried by, in a word; empty while it is not up."""
+        return "" if self._transport is None else self._transport.kind
 
     def send(
         self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
@@ -129,16 +137,17 @@ class ExpertStream:
             async with asyncio.TaskGroup() as parts:
                 parts.create_task(transport.deliver(self._receive))
                 await self._until_heard()
-                self.is_up = True
+                self.is_up, self._transport = True, transport
                 self._on_change()
                 await self._write(transport)
         finally:
-            self.is_up = False
+            self.is_up, self._transport = False, None
             transport.close()
             self._in_flight.fail_all(
                 FrameLost(f"the stream to expert service {self._address} broke", "broken")
             )
             self._outbox.clear()
+            self._unwritten = None
             self._on_change()
 
     async def _until_heard(self) -> None:
@@ -149,10 +158,22 @@ class ExpertStream:
             raise Unavailable(f"expert service {self._address} did not answer in time") from None
 
     async def _write(self, transport: Transport) -> None:
+        """Write what the transport does not take at once."""
         while True:
-            while (message := self._next_message()) is not None:
-                await transport.send(message)
+            while self._unwritten is not None:
+                await transport.send(self._unwritten)
+                self._unwritten = None
+                self._send_on()
             await self._outgoing.wait_for_ring()
+
+    def _send_on(self) -> None:
+        """Send what may be sent, here and now where the transport takes it."""
+        if self._transport is None:
+            return
+        while self._unwritten is None and (message := self._next_message()) is not None:
+            if not self._transport.try_send(message):
+                self._unwritten = message
+                self._outgoing.ring()
 
     def _next_message(self) -> bytes | None:
         """What the service has credit for; frames that nobody waits for any more are
@@ -175,17 +196,16 @@ class ExpertStream:
                 return message
         return None
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: bytes, arrived: int | None) -> None:
         response = decode_response(data)
         self._heard.set()
         if response.granted_pairs > self._granted_pairs:
             self._granted_pairs = response.granted_pairs
-            if self._outbox:
-                self._outgoing.ring()
+            self._send_on()
         if response.reply is not None:
-            self._settle(response.reply)
+            self._settle(response.reply, arrived)
 
-    def _settle(self, reply: ReceivedReply) -> None:
+    def _settle(self, reply: ReceivedReply, arrived: int | None) -> None:
         frame = self._in_flight.end(reply.frame_id)
         self._suspicion.heard_reply(is_late=frame is None)
         if frame is None:
@@ -196,12 +216,14 @@ class ExpertStream:
             timings.queue_nanos,
             timings.decode_nanos + timings.compute_nanos + timings.encode_nanos,
         )
-        arrived = self._arrivals.date(
-            sent=sent,
-            read=time.perf_counter_ns(),
-            server_nanos=queue + compute,
-            num_bytes=len(reply.rows_bytes),
-        )
+        if arrived is None:
+            arrived = self._arrivals.date(
+                sent=sent,
+                read=time.perf_counter_ns(),
+                server_nanos=queue + compute,
+                num_bytes=len(reply.rows_bytes),
+            )
+        arrived = max(arrived, sent)  # whatever becomes of the clock that dated it
         self._deadline.end(frame.fitted_nanos)
         if reply.error is None and not reply.failures:
             self._deadline.observe(frame.num_pairs, arrived - sent)
@@ -247,4 +269,4 @@ class ExpertStream:
 
     def _push(self, message: FrameInFlight[TimedReply] | bytes) -> None:
         self._outbox.append(message)
-        self._outgoing.ring()
+        self._send_on()
