@@ -57,7 +57,7 @@ fuzz: $(INSTALLED_DEV) ## read altered frames for a minute with a codec that has
 format: $(INSTALLED_DEV) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i services/*/native/*.[ch]
+	$(BIN)/clang-format -i services/*/native/*.[ch] services/wire/http2/*.[ch] tests/wire/http2/*.[ch]
 
 stubs: ## generate moesaic/v1 from protos/
 	scripts/generate-stubs
@@ -70,7 +70,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch comes first and alone: resolved together with the rest, pip may fetch several builds of it to compare.
-$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard services/kernels/native/* services/wire/native/*.[ch]) | $(BIN)/python
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard services/kernels/native/* services/wire/native/*.[ch] services/wire/http2/*.[ch] services/router/native/* services/expert/native/*) | $(BIN)/python
 	$(BIN)/pip install --quiet $(TORCH_FLAGS) $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	@touch $@

@@ -1,14 +1,18 @@
-"""Declares the modules in C: kernels and frame codec; all else about the package stands in
-pyproject.toml.
+"""Declares the modules in C: kernels, frame codec and streams of frames; all else about the package
+stands in pyproject.toml.
 """
 
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 
 KERNELS = Path("services/kernels/native")
 CODEC = Path("services/wire/native")
-# Both read what Python passes in the same way.
+HTTP2 = Path("services/wire/http2")
+ROUTER = Path("services/router/native")
+EXPERT = Path("services/expert/native")
+# All read what Python passes in the same way.
 ARGUMENTS = KERNELS / "arguments.c"
 
 
@@ -20,7 +24,7 @@ def extension(name: str, sources: list[Path], headers: list[Path]) -> Extension:
         name,
         sources=sorted(map(str, sources)),
         depends=sorted(map(str, headers)),
-        include_dirs=[str(KERNELS)],
+        include_dirs=[str(KERNELS), str(CODEC), str(HTTP2)],
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
         # Roundings are part of the contract: a product and a sum are fused only where the code says
         # so.
@@ -30,11 +34,20 @@ def extension(name: str, sources: list[Path], headers: list[Path]) -> Extension:
     )
 
 
-headers = [*KERNELS.glob("*.h"), *CODEC.glob("*.h")]
+headers = [
+    header for folder in (KERNELS, CODEC, HTTP2, ROUTER, EXPERT) for header in folder.glob("*.h")
+]
 extensions = [
     extension("services.kernels._native", list(KERNELS.glob("*.c")), headers),
     extension("services.wire.native._codec", [*CODEC.glob("*.c"), ARGUMENTS], headers),
 ]
+if sys.platform == "linux":  # they wait for sockets, and date what comes, as Linux does it
+    plain = [CODEC / name for name in ("frame.c", "reply.c", "checksum.c")]
+    shared = [*HTTP2.glob("*.c"), *plain, ARGUMENTS]
+    extensions += [
+        extension("services.router._streams", [*ROUTER.glob("*.c"), *shared], headers),
+        extension("services.expert._plane", [*EXPERT.glob("*.c"), *shared], headers),
+    ]
 
 # The wheel is said to serve every Python from 3.11 on, as the limited API does.
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})

@@ -1,0 +1,101 @@
+/* The connection behind a `Stream`: what its peer says is kept for Python or handed to an exchange.
+ */
+
+#include "stream.h"
+
+#define ROOM_FOR_FRAMING (1 << 20)
+
+/* Keeps (bytes, number) in a list for Python. Without memory the stream is over: what came would be
+ * lost without a word. */
+static void keep(struct stream *stream, PyObject *list, const char *data, size_t count,
+                 uint64_t number) {
+    const PyGILState_STATE state = PyGILState_Ensure();
+    PyObject *entry = Py_BuildValue("NK", PyBytes_FromStringAndSize(data, (Py_ssize_t)count),
+                                    (unsigned long long)number);
+    if (!entry || PyList_Append(list, entry) < 0) {
+        PyErr_Clear();
+        stream->is_over = 1;
+    }
+    Py_XDECREF(entry);
+    PyGILState_Release(state);
+}
+
+static struct stream *owner_of(struct http2_stream *on_wire) { return on_wire->owner; }
+
+static void take_headers(struct http2_stream *on_wire, const char *block, size_t count,
+                         int ends_stream) {
+    struct stream *const stream = owner_of(on_wire);
+    keep(stream, stream->headers, block, count, (uint64_t)ends_stream);
+    if (ends_stream) stream->is_over = 1;
+}
+
+static void take_message(struct http2_stream *on_wire, const char *data, size_t count) {
+    struct stream *const stream = owner_of(on_wire);
+    const uint64_t arrived = http2_arrived_nanos(stream->connection);
+    if (stream->exchange &&
+        exchange_take(stream->exchange, stream->exchange_index, data, count, arrived))
+        return;
+    keep(stream, stream->messages, data, count, arrived);
+}
+
+static void take_end(struct http2_stream *on_wire) { owner_of(on_wire)->is_over = 1; }
+
+static void take_reset(struct http2_stream *on_wire, uint32_t code) {
+    struct stream *const stream = owner_of(on_wire);
+    stream->is_over = stream->was_reset = 1;
+    stream->reset_code = code;
+    stream->on_wire = NULL;
+}
+
+static const struct http2_events events = {take_headers, take_message, take_end, take_reset};
+
+int stream_open(struct stream *stream, int fd, const char *block, size_t count,
+                uint32_t max_message_bytes) {
+    struct http2_limits limits = http2_limits_default;
+    limits.max_message_bytes = max_message_bytes;
+    /* One message that the peer does not take, and what the framing itself has to say. */
+    limits.max_unsent_bytes = max_message_bytes + ROOM_FOR_FRAMING;
+    stream->connection = http2_begin(fd, 0, &events, &limits, stream);
+    if (!stream->connection) return -1;
+    stream->on_wire = http2_open(stream->connection, block, count, stream);
+    if (!stream->on_wire) return -1;
+    stream_flush(stream);
+    return 0;
+}
+
+/* What a call of the framing returned. */
+static int ended(struct stream *stream, int failed) {
+    if (failed < 0) stream->is_over = 1;
+    return stream->is_over ? -1 : 0;
+}
+
+int stream_fd(const struct stream *stream) {
+    return stream->connection ? http2_fd(stream->connection) : -1;
+}
+
+int stream_is_clear(const struct stream *stream) {
+    return !stream->is_over && stream->on_wire && stream->on_wire->num_unsent == 0;
+}
+
+int stream_send(struct stream *stream, const struct iovec *parts, int num_parts) {
+    if (stream->is_over || !stream->on_wire) return -1;
+    return ended(stream, http2_send(stream->on_wire, parts, num_parts));
+}
+
+int stream_receive(struct stream *stream) {
+    if (stream->is_over || !stream->connection) return -1;
+    return ended(stream, http2_receive(stream->connection));
+}
+
+int stream_flush(struct stream *stream) {
+    if (stream->is_over || !stream->connection) return -1;
+    return ended(stream, http2_flush(stream->connection));
+}
+
+int stream_wants_write(const struct stream *stream) {
+    return !stream->is_over && stream->connection && http2_wants_write(stream->connection);
+}
+
+int stream_has_news(const struct stream *stream) {
+    return stream->is_over || PyList_Size(stream->messages) > 0 || PyList_Size(stream->headers) > 0;
+}

@@ -1,0 +1,57 @@
+/* One connection with one gRPC stream, as Python and the modules in C beside this one use it.
+ *
+ * It belongs to the event loop's thread. What is declared here may be called without the GIL, which
+ * is taken only to keep a message or a header block for Python. */
+
+#ifndef MOESAIC_ROUTER_STREAM_H
+#define MOESAIC_ROUTER_STREAM_H
+
+#include <Python.h>
+
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "exchange.h"
+#include "http2.h"
+
+struct stream {
+    PyObject_HEAD struct http2_connection *connection; /* NULL once closed */
+    struct http2_stream *on_wire;                      /* NULL once the stream is gone */
+    /* For Python: messages as (bytes, arrived_nanos), header blocks as (bytes, ends_stream). */
+    PyObject *messages, *headers; /* lists */
+    int is_over;                  /* nothing more comes, and nothing more can be sent */
+    uint32_t reset_code;          /* with which the peer gave the stream up, if `was_reset` */
+    int was_reset;
+    /* Who takes messages first while it is under way, and how it knows this stream; or NULL. */
+    struct exchange *exchange;
+    int exchange_index;
+};
+
+/* The stream behind an object of the type `Stream`; NULL with an error set for any other. */
+struct stream *stream_of(PyObject *);
+
+/* Begins a new one over a connected, non-blocking socket. 0, or -1 without memory: then the socket
+ * is still the caller's if there is no connection. */
+int stream_open(struct stream *, int fd, const char *block, size_t count,
+                uint32_t max_message_bytes);
+
+int stream_fd(const struct stream *);
+/* Whether a message sent now goes ahead of nothing: all before it were taken. */
+int stream_is_clear(const struct stream *);
+/* Sends one message given in parts, from where they lie; what is not taken now is copied. 0, or -1
+ * when the stream is over. */
+int stream_send(struct stream *, const struct iovec *parts, int num_parts);
+/* Reads what has come: messages go to the exchange or are kept. Sends what that made sendable. 0,
+ * or -1 when the stream is over. */
+int stream_receive(struct stream *);
+/* Sends what waits. 0, or -1 when the stream is over. */
+int stream_flush(struct stream *);
+/* Whether to call `stream_flush` when the socket can be written to. */
+int stream_wants_write(const struct stream *);
+/* Whether Python has something to take: kept messages, a header block, or the end. With the GIL. */
+int stream_has_news(const struct stream *);
+
+/* Adds the type to the module. 0, or -1 with an error set. */
+int add_stream_type(PyObject *module);
+
+#endif
