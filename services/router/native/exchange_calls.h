@@ -1,0 +1,18 @@
+/* What Python may call of exchanges; its arguments are described where each is defined. */
+
+#ifndef MOESAIC_EXCHANGE_CALLS_H
+#define MOESAIC_EXCHANGE_CALLS_H
+
+#include "arguments.h"
+
+DECLARE_CALL(share_out);
+DECLARE_CALL(send_frames);
+DECLARE_CALL(await_replies);
+DECLARE_CALL(sum_replies);
+
+PyObject *call_give_up(PyObject *module, PyObject *exchange);
+
+/* Finds the kernels, and adds the type `Exchange` to the module. 0, or -1 with an error set. */
+int add_exchanges(PyObject *module);
+
+#endif
