@@ -120,6 +120,7 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
     BATCH_INVARIANT_FIELD_NUMBER: builtins.int
     FRAME_DTYPES_FIELD_NUMBER: builtins.int
     SUMS_PAIRS_FIELD_NUMBER: builtins.int
+    DISPATCH_PORT_FIELD_NUMBER: builtins.int
     instance: builtins.str
     """Made anew at each start of the process."""
     model: builtins.str
@@ -154,6 +155,10 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
     """Whether frames may have `pair_weights`; false from services older than this field, which would
     ignore the weights.
     """
+    dispatch_port: builtins.int
+    """Another port of the same host, where Dispatch is served faster, and nothing else; 0 for none,
+    as from services older than this field. Dispatch is served on this port all the same.
+    """
     @property
     def expert_bytes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Bytes that one expert takes, by layer order of `moe_layers`."""
@@ -187,8 +192,9 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
         batch_invariant: builtins.bool = ...,
         frame_dtypes: collections.abc.Iterable[moesaic.v1.common_pb2.ElementType.ValueType] | None = ...,
         sums_pairs: builtins.bool = ...,
+        dispatch_port: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "device", b"device", "dtype", b"dtype", "expert_bytes", b"expert_bytes", "expert_memory_bytes", b"expert_memory_bytes", "frame_dtypes", b"frame_dtypes", "free_memory_bytes", b"free_memory_bytes", "hidden_size", b"hidden_size", "instance", b"instance", "max_frame_bytes", b"max_frame_bytes", "model", b"model", "model_digest", b"model_digest", "moe_layers", b"moe_layers", "num_experts", b"num_experts", "numerics_fingerprint", b"numerics_fingerprint", "sums_pairs", b"sums_pairs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_invariant", b"batch_invariant", "device", b"device", "dispatch_port", b"dispatch_port", "dtype", b"dtype", "expert_bytes", b"expert_bytes", "expert_memory_bytes", b"expert_memory_bytes", "frame_dtypes", b"frame_dtypes", "free_memory_bytes", b"free_memory_bytes", "hidden_size", b"hidden_size", "instance", b"instance", "max_frame_bytes", b"max_frame_bytes", "model", b"model", "model_digest", b"model_digest", "moe_layers", b"moe_layers", "num_experts", b"num_experts", "numerics_fingerprint", b"numerics_fingerprint", "sums_pairs", b"sums_pairs"]) -> None: ...
 
 Global___ExpertServiceDescribeResponse: typing_extensions.TypeAlias = ExpertServiceDescribeResponse
 

@@ -21,7 +21,7 @@ class Stream:
         """Whether to `flush` when the socket can be written to."""
     @property
     def reset_code(self) -> int | None:
-        """With which the peer, or the end of the connection, reset the stream."""
+        """With which the peer gave the stream up; None where it did not."""
     def receive(self) -> list[tuple[bytes, int]]:
         """Read what has come; the messages, and when each arrived, in nanoseconds of the monotonic
         clock.

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from services.router.peers import stream as expert_stream
-from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
+from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream, ServiceBehaviour
 from services.router.peers.suspicion import Suspicion
+from services.router.peers.transport import Receive
 from services.wire.errors import Unavailable
 from services.wire.frames import encode_grant, encode_reply
 from services.wire.outcomes import Timings
@@ -19,14 +20,23 @@ from tests.router.scripted_streams import overloaded
 
 
 class ScriptedTransport:
-    """Delivers what a test puts into `incoming`; messages sent go to `sent`."""
+    """Delivers what a test puts into `incoming`; messages sent go to `sent`, without waiting where
+    it is of the kind that takes them `at_once`.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool) -> None:
+        self._at_once = at_once
         self.incoming: asyncio.Queue[bytes] = asyncio.Queue(4)
         self.sent: list[bytes] = []
         self.has_ended = False
         self.takes = asyncio.Event()  # what is sent; else the sender is held up, as by flow control
         self.takes.set()
+
+    def try_send(self, message: bytes) -> bool:
+        if self.has_ended or not self._at_once or not self.takes.is_set():
+            return False
+        self.sent.append(message)
+        return True
 
     async def send(self, message: bytes) -> None:
         if self.has_ended:
@@ -34,12 +44,18 @@ class ScriptedTransport:
         self.sent.append(message)
         await self.takes.wait()
 
-    async def deliver(self, receive: Callable[[bytes], None]) -> None:
+    async def deliver(self, receive: Receive) -> None:
         while True:
-            receive(await self.incoming.get())
+            receive(await self.incoming.get(), time.perf_counter_ns() if self._at_once else None)
 
     def close(self) -> None:
         self.has_ended = True
+
+
+@pytest.fixture(params=[False, True], ids=["from a task", "at once"])
+def transport(request: pytest.FixtureRequest) -> ScriptedTransport:
+    """Of either kind."""
+    return ScriptedTransport(at_once=request.param)
 
 
 def behaviour_of(floor_seconds: float) -> ServiceBehaviour:
@@ -48,9 +64,7 @@ def behaviour_of(floor_seconds: float) -> ServiceBehaviour:
 
 
 async def up(
-    transport: ScriptedTransport,
-    floor_seconds: float = 5.0,
-    behaviour: ServiceBehaviour | None = None,
+    transport: ScriptedTransport, floor_seconds: float = 5.0, behaviour: ServiceBehaviour | None = None
 ) -> tuple[ExpertStream, "asyncio.Task[None]"]:
     is_up = asyncio.Event()
     stream = ExpertStream(
@@ -73,8 +87,9 @@ async def stopped(running: "asyncio.Task[None]") -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_message_to_a_transport_that_has_just_ended_breaks_the_stream_alone() -> None:
-    transport = ScriptedTransport()
+async def test_a_message_to_a_transport_that_has_just_ended_breaks_the_stream_alone(
+    transport: ScriptedTransport,
+) -> None:
     stream, running = await up(transport)
     transport.has_ended = True
     answered = stream.send(lambda *_: b"frame", 1, 1)
@@ -87,8 +102,9 @@ async def test_a_message_to_a_transport_that_has_just_ended_breaks_the_stream_al
         assert caught_frame.value.reason == "broken"
 
 
-async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy_itself() -> None:
-    transport = ScriptedTransport()
+async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy_itself(
+    transport: ScriptedTransport,
+) -> None:
     stream, running = await up(transport, floor_seconds=0.02)
     answered = stream.send(lambda *_: b"frame", 1, 1)
     time.sleep(0.1)  # noqa: ASYNC251 -- another lane computes
@@ -97,8 +113,9 @@ async def test_a_frame_is_not_given_up_for_the_time_in_which_the_router_was_busy
     await stopped(running)
 
 
-async def test_a_cancellation_is_sent_only_where_frames_are_waiting() -> None:
-    transport = ScriptedTransport()
+async def test_a_cancellation_is_sent_only_where_frames_are_waiting(
+    transport: ScriptedTransport,
+) -> None:
     stream, running = await up(transport)
     stream.cancel([7])
     answered = stream.send(lambda *_: b"frame", 1, 1)
@@ -110,8 +127,10 @@ async def test_a_cancellation_is_sent_only_where_frames_are_waiting() -> None:
     await stopped(running)
 
 
-async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over() -> None:
-    transport, behaviour = ScriptedTransport(), behaviour_of(0.02)
+async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over(
+    transport: ScriptedTransport,
+) -> None:
+    behaviour = behaviour_of(0.02)
     stream, running = await up(transport, behaviour=behaviour)
     with pytest.raises(FrameLost):
         await stream.send(lambda *_: b"frame", 1, 1)
@@ -125,8 +144,10 @@ async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over() -
     await stopped(running)
 
 
-async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_written() -> None:
-    transport, behaviour = ScriptedTransport(), behaviour_of(0.02)
+async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_written(
+    transport: ScriptedTransport,
+) -> None:
+    behaviour = behaviour_of(0.02)
     stream, running = await up(transport, behaviour=behaviour)
     transport.takes.clear()
     first, second = stream.send(lambda *_: b"first", 1, 1), stream.send(lambda *_: b"second", 1, 1)
@@ -143,28 +164,30 @@ async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_writ
     await stopped(running)
 
 
-async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_suspicion() -> None:
-    transport, behaviour = ScriptedTransport(), behaviour_of(0.02)
+async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_suspicion(
+    transport: ScriptedTransport,
+) -> None:
+    behaviour = behaviour_of(0.02)
     stream, running = await up(transport, behaviour=behaviour)
     waiting = stream.send(lambda *_: b"waiting", 101, 1)  # for credit
     waiting.cancel()
     answered = stream.send(lambda *_: b"frame", 1, 1)
     # Longer inside the service than on the way, so that what is expected is all for what is in
-    # flight.
+    # frame.
     await transport.incoming.put(encode_reply(frame_id=1, timings=Timings(0, 0, 10**12, 0)))
     await answered
     now = behaviour.pace.heard
     assert behaviour.pace.waiting_nanos(behaviour.pace.estimate(now)) == 0
     stream.cancel([7])
-    assert transport.sent == [b"frame"], "a stream without frames in flight has nothing to cancel"
+    assert transport.sent == [b"frame"], "a stream without frames in frame has nothing to cancel"
     await stopped(running)
 
 
 async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed(
+    transport: ScriptedTransport,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(expert_stream, "MAX_QUEUED", 2)
-    transport = ScriptedTransport()
     stream, running = await up(transport)
     waiting = [stream.send(lambda *_: b"frame", 101, 1) for _ in range(2)]
     stream.cancel([7])
@@ -179,8 +202,10 @@ async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed
             await answered
 
 
-async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes() -> None:
-    transport, behaviour = ScriptedTransport(), behaviour_of(5.0)
+async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes(
+    transport: ScriptedTransport,
+) -> None:
+    behaviour = behaviour_of(5.0)
     stream, running = await up(transport, behaviour=behaviour)
     refused = stream.send(lambda *_: b"frame", 1, 1)
     await transport.incoming.put(encode_reply(frame_id=0, failures=[overloaded(0)]))

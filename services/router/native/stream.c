@@ -3,8 +3,6 @@
 
 #include "stream.h"
 
-#define ROOM_FOR_FRAMING (1 << 20)
-
 /* Keeps (bytes, number) in a list for Python. Without memory the stream is over: what came would be
  * lost without a word. */
 static void keep(struct stream *stream, PyObject *list, const char *data, size_t count,
@@ -53,13 +51,10 @@ int stream_open(struct stream *stream, int fd, const char *block, size_t count,
                 uint32_t max_message_bytes) {
     struct http2_limits limits = http2_limits_default;
     limits.max_message_bytes = max_message_bytes;
-    /* One message that the peer does not take, and what the framing itself has to say. */
-    limits.max_unsent_bytes = max_message_bytes + ROOM_FOR_FRAMING;
     stream->connection = http2_begin(fd, 0, &events, &limits, stream);
     if (!stream->connection) return -1;
     stream->on_wire = http2_open(stream->connection, block, count, stream);
-    if (!stream->on_wire) return -1;
-    stream_flush(stream);
+    if (!stream->on_wire) stream->is_over = 1;
     return 0;
 }
 
@@ -84,7 +79,10 @@ int stream_send(struct stream *stream, const struct iovec *parts, int num_parts)
 
 int stream_receive(struct stream *stream) {
     if (stream->is_over || !stream->connection) return -1;
-    return ended(stream, http2_receive(stream->connection));
+    const int failed = http2_receive(stream->connection);
+    /* The end of a connection resets its streams too; it is not the peer's word on this one. */
+    if (failed < 0 && stream->reset_code == HTTP2_CANCEL) stream->was_reset = 0;
+    return ended(stream, failed);
 }
 
 int stream_flush(struct stream *stream) {

@@ -20,8 +20,8 @@ struct stream {
     /* For Python: messages as (bytes, arrived_nanos), header blocks as (bytes, ends_stream). */
     PyObject *messages, *headers; /* lists */
     int is_over;                  /* nothing more comes, and nothing more can be sent */
-    uint32_t reset_code;          /* with which the peer gave the stream up, if `was_reset` */
-    int was_reset;
+    int was_reset;                /* the peer gave the stream up, with `reset_code` */
+    uint32_t reset_code;
     /* Who takes messages first while it is under way, and how it knows this stream; or NULL. */
     struct exchange *exchange;
     int exchange_index;
@@ -30,8 +30,8 @@ struct stream {
 /* The stream behind an object of the type `Stream`; NULL with an error set for any other. */
 struct stream *stream_of(PyObject *);
 
-/* Begins a new one over a connected, non-blocking socket. 0, or -1 without memory: then the socket
- * is still the caller's if there is no connection. */
+/* Begins a new one over a connected, non-blocking socket; it may be over at once. 0, or -1 without
+ * memory: then the socket is still the caller's. */
 int stream_open(struct stream *, int fd, const char *block, size_t count,
                 uint32_t max_message_bytes);
 

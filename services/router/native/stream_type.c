@@ -32,7 +32,7 @@ static PyObject *new_stream(PyTypeObject *type, PyObject *arguments,
         stream_open(stream, fd, PyBytes_AsString(block), (size_t)PyBytes_Size(block),
                     max_message_bytes) == 0)
         return (PyObject *)stream;
-    if (!stream->connection) close(fd);
+    close(fd);
     Py_DECREF(stream);
     return PyErr_NoMemory();
 }

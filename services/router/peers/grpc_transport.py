@@ -1,13 +1,10 @@
 """The transport of a stream over gRPC: the Dispatch call of expert.proto."""
 
-from collections.abc import Callable
-
 import grpc
 
+from services.router.peers.transport import DISPATCH, Receive
 from services.runtime.calls import as_serving_errors
 from services.wire.errors import Unavailable
-
-DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
 
 
 class GrpcTransport:
@@ -19,6 +16,10 @@ class GrpcTransport:
         self._call: grpc.aio.StreamStreamCall = channel.stream_stream(DISPATCH)()
         self._name = name
 
+    def try_send(self, message: bytes) -> bool:
+        """Not without waiting: gRPC writes from a task alone."""
+        return False
+
     async def send(self, message: bytes) -> None:
         """Write it, as soon as flow control lets it through."""
         try:
@@ -28,11 +29,11 @@ class GrpcTransport:
             with as_serving_errors(self._name):
                 raise
 
-    async def deliver(self, receive: Callable[[bytes], None]) -> None:
+    async def deliver(self, receive: Receive) -> None:
         """Read until the call ends."""
         with as_serving_errors(self._name):
             while (message := await self._call.read()) is not grpc.aio.EOF:
-                receive(message)
+                receive(message, None)
         raise Unavailable(f"{self._name} ended the stream")
 
     def close(self) -> None:

@@ -17,11 +17,12 @@ from services.router.peers.grpc_transport import GrpcTransport
 from services.router.peers.known_hosting import KnownHosting, Ready
 from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream, ServiceBehaviour
+from services.router.peers.stream_transports import stream_transports
 from services.router.peers.suspicion import Suspicion
+from services.runtime.own_task import run_in_own_task
 from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
 from services.runtime.failures import failure_of
-from services.runtime.own_task import run_in_own_task
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
 from services.wire.expert_key import ExpertKey
 from services.wire.quoting import one_line
@@ -148,7 +149,7 @@ class ExpertPeer:
         another; Outdated when its hosting is another by now than is known here: `until_newer` waits
         for that.
         """
-        stub, hosting = self._connection()
+        stub, hosting = self._connected()
         request = expert_pb2.LoadExpertsRequest(
             expected_generation=hosting.generation,
             model_digest=self._expected.model_digest,
@@ -182,7 +183,7 @@ class ExpertPeer:
 
         Raises ServingError as `load` does, and Outdated when another operation holds one of them.
         """
-        stub, hosting = self._connection()
+        stub, hosting = self._connected()
         request = expert_pb2.UnloadExpertsRequest(
             expected_generation=hosting.generation,
             experts=[expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in experts],
@@ -200,10 +201,10 @@ class ExpertPeer:
 
         Raises Unavailable when it is lost, or shows none in time.
         """
-        _, hosting = self._connection()
+        _, hosting = self._connected()
         await self._hosting.until(hosting.instance, generation + 1, HOSTING_SECONDS)
 
-    def _connection(
+    def _connected(
         self,
     ) -> tuple[expert_pb2_grpc.ExpertServiceStub, expert_pb2.WatchHostingResponse]:
         if self._stub is None or self.hosting.generation == 0:
@@ -220,22 +221,25 @@ class ExpertPeer:
         deadline = FrameDeadline(self._frame_floor_seconds, unmeasured=UNMEASURED)
         suspicion = self._suspicion = Suspicion(self.address, deadline, self._on_change)
         behaviour = ServiceBehaviour(deadline, self.pace, suspicion)
-        streams = [
-            ExpertStream(
-                self.address,
-                partial(GrpcTransport, channel, self._name),
-                behaviour,
-                self._on_change,
-            )
-            for _ in range(self._num_lanes)
-        ]
-        self.streams = streams
-        logger.info("connected to expert service %s on %s", self.address, description.device)
+        over_grpc = partial(GrpcTransport, channel, self._name)
 
         async def ask(timeout_seconds: float) -> None:
             await self._describe(stub, timeout_seconds)
 
-        async with asyncio.TaskGroup() as parts:
+        async with (
+            stream_transports(self.address, description, self._num_lanes, over_grpc) as transports,
+            asyncio.TaskGroup() as parts,
+        ):
+            streams = self.streams = [
+                ExpertStream(self.address, connect, behaviour, self._on_change)
+                for connect in transports.connects
+            ]
+            logger.info(
+                "connected to expert service %s on %s, %s streams",
+                self.address,
+                description.device,
+                transports.kind,
+            )
             parts.create_task(self._watch(stub, description.instance))
             parts.create_task(suspicion.probe(ask))
             for stream in streams:

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.frames_in_flight import FrameInFlight, FramesInFlight
+from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.pace import Pace
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Connect, Transport
@@ -23,7 +23,7 @@ from services.wire.received import ReceivedReply
 
 # How long a service may take to say that it listens on a stream.
 FIRST_GRANT_SECONDS = 10.0
-# Messages that wait to be written; many times what a lane has in flight.
+# Messages that wait to be written; many times what a lane has in frame.
 MAX_QUEUED = 256
 
 
@@ -75,6 +75,9 @@ class ExpertStream:
         self._num_frames = 0
         # Frames, and messages that tell of what is given up.
         self._outbox: deque[FrameInFlight[TimedReply] | bytes] = deque()
+        self._transport: Transport | None = None  # while the stream is up
+        # Of the outbox, and not taken by the transport at once: the writing task's.
+        self._unwritten: bytes | None = None
         self._outgoing = Doorbell()
         self._heard = asyncio.Event()  # from the service, which first says that it is listening
         self._sent_pairs = 0
@@ -118,23 +121,24 @@ class ExpertStream:
     async def run(self) -> None:
         """Keep the stream until it breaks; raises a group of ServingErrors then.
 
-        Frames in flight fail with it.
+        Frames in frame fail with it.
         """
         transport = self._connect()
         try:
             async with asyncio.TaskGroup() as parts:
                 parts.create_task(transport.deliver(self._receive))
                 await self._until_heard()
-                self.is_up = True
+                self.is_up, self._transport = True, transport
                 self._on_change()
                 await self._write(transport)
         finally:
-            self.is_up = False
+            self.is_up, self._transport = False, None
             transport.close()
             self._in_flight.fail_all(
                 FrameLost(f"the stream to expert service {self._address} broke", "broken")
             )
             self._outbox.clear()
+            self._unwritten = None
             self._on_change()
 
     async def _until_heard(self) -> None:
@@ -145,10 +149,22 @@ class ExpertStream:
             raise Unavailable(f"expert service {self._address} did not answer in time") from None
 
     async def _write(self, transport: Transport) -> None:
+        """Write what the transport does not take at once."""
         while True:
-            while (message := self._next_message()) is not None:
-                await transport.send(message)
+            while self._unwritten is not None:
+                await transport.send(self._unwritten)
+                self._unwritten = None
+                self._send_on()
             await self._outgoing.wait_for_ring()
+
+    def _send_on(self) -> None:
+        """Send what may be sent, here and now where the transport takes it."""
+        if self._transport is None:
+            return
+        while self._unwritten is None and (message := self._next_message()) is not None:
+            if not self._transport.try_send(message):
+                self._unwritten = message
+                self._outgoing.ring()
 
     def _next_message(self) -> bytes | None:
         """What the service has credit for; frames that nobody waits for any more are
@@ -171,17 +187,16 @@ class ExpertStream:
                 return message
         return None
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: bytes, arrived: int | None) -> None:
         response = decode_response(data)
         self._heard.set()
         if response.granted_pairs > self._granted_pairs:
             self._granted_pairs = response.granted_pairs
-            if self._outbox:
-                self._outgoing.ring()
+            self._send_on()
         if response.reply is not None:
-            self._settle(response.reply)
+            self._settle(response.reply, arrived)
 
-    def _settle(self, reply: ReceivedReply) -> None:
+    def _settle(self, reply: ReceivedReply, arrived: int | None) -> None:
         frame = self._in_flight.end(reply.frame_id)
         self._suspicion.heard_reply(is_late=frame is None)
         if frame is None:
@@ -192,12 +207,14 @@ class ExpertStream:
             timings.queue_nanos,
             timings.decode_nanos + timings.compute_nanos + timings.encode_nanos,
         )
-        arrived = self._arrivals.date(
-            sent=sent,
-            read=time.perf_counter_ns(),
-            server_nanos=queue + compute,
-            num_bytes=len(reply.rows_bytes),
-        )
+        if arrived is None:
+            arrived = self._arrivals.date(
+                sent=sent,
+                read=time.perf_counter_ns(),
+                server_nanos=queue + compute,
+                num_bytes=len(reply.rows_bytes),
+            )
+        arrived = max(arrived, sent)  # whatever becomes of the clock that dated it
         self._deadline.end(frame.fitted_nanos)
         if reply.error is None and not reply.failures:
             self._deadline.observe(frame.num_pairs, arrived - sent)
@@ -243,4 +260,4 @@ class ExpertStream:
 
     def _push(self, message: FrameInFlight[TimedReply] | bytes) -> None:
         self._outbox.append(message)
-        self._outgoing.ring()
+        self._send_on()

@@ -3,19 +3,31 @@
 from collections.abc import Callable
 from typing import Protocol
 
+DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
+
+# Takes a message, and when it arrived, in nanoseconds of the monotonic clock, where the transport
+# knows that; else None.
+Receive = Callable[[bytes, int | None], None]
+
 
 class Transport(Protocol):
     """Messages in both directions, each whole and in order, until it has ended: by the service, by
     a broken connection, or by `close`. It knows nothing of what they say.
     """
 
+    def try_send(self, message: bytes) -> bool:
+        """Hand a message on without waiting; whether that could be done. Where not, `send` can, or
+        says why not.
+        """
+
     async def send(self, message: bytes) -> None:
-        """Hand a message on; returns when the next may follow. Called by one task at a time.
+        """Hand a message on; returns when the next may follow. Called by one task at a time, while
+        nobody calls `try_send`.
 
         Raises ServingError when the transport has ended.
         """
 
-    async def deliver(self, receive: Callable[[bytes], None]) -> None:
+    async def deliver(self, receive: Receive) -> None:
         """Call `receive` with each message as it comes; called once.
 
         Raises ServingError when the transport has ended, and whatever `receive` raises.

@@ -1,0 +1,79 @@
+"""What the header blocks of a gRPC call say: that it was begun, and how it ended."""
+
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from services.wire.errors import Overloaded, ServingError, Unavailable, from_code
+from services.wire.header_blocks import HeaderDecoder
+
+CONTENT_TYPE = "application/grpc"
+OK, CANCELLED = 0, 1  # of gRPC's status codes
+# HTTP's words for what passes, where something on the way answers instead of the service.
+PASSING = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+# A beginning, an end, and what may be said before.
+MAX_BLOCKS = 8
+# Of HTTP/2's codes with which a stream is reset.
+NO_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 7, 8, 11
+
+
+class CallAnswer:
+    """Takes the blocks of one call as they come, on a connection of its own. `name` names the
+    service in errors.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.has_begun = False
+        self.end: ServingError | None = None  # how it ended, once that was said
+        self._name = name
+        self._decoder = HeaderDecoder()
+        self._num_blocks = 0
+
+    def take(self, block: bytes) -> None:
+        """Read the next block. Raises ServingError when it can be none of a call's, or begins what
+        is no gRPC.
+        """
+        self._num_blocks += 1
+        if self._num_blocks > MAX_BLOCKS:
+            raise ServingError(f"{self._name} sent more than {MAX_BLOCKS} header blocks in a call")
+        headers = self._decoder.decode(block)
+        if "grpc-status" in headers:
+            self.end = self._ended(headers["grpc-status"], headers.get("grpc-message", ""))
+        elif ":status" in headers:
+            self._check(headers)
+
+    def broken(self, reset_code: int | None, why: str) -> ServingError:
+        """What ended a call that ended without a word: the code that it was reset with, or why its
+        connection is gone.
+        """
+        if reset_code is None or reset_code in {NO_ERROR, REFUSED_STREAM}:
+            return Unavailable(f"{self._name} broke the stream off: {why}")
+        if reset_code == CANCEL:
+            return Unavailable(f"{self._name} cancelled the call")
+        kind = Overloaded if reset_code == ENHANCE_YOUR_CALM else ServingError
+        return kind(f"{self._name} reset the stream with code {reset_code}")
+
+    def _check(self, headers: dict[str, str]) -> None:
+        status, content = headers[":status"], headers.get("content-type", "")
+        if status.startswith("1"):
+            return  # more will come
+        if status != "200":
+            kind = Unavailable if status in map(str, map(int, PASSING)) else ServingError
+            raise kind(f"{self._name} answered a call with HTTP status {status}")
+        if not content.startswith(CONTENT_TYPE):
+            raise ServingError(f"{self._name} answered a call with {content or 'nothing'}, no gRPC")
+        self.has_begun = True
+
+    def _ended(self, status: str, message: str) -> ServingError:
+        code = int(status[:4]) if status.isascii() and status.isdecimal() else -1
+        if code == OK:
+            return Unavailable(f"{self._name} ended the stream")
+        if code == CANCELLED:
+            return Unavailable(f"{self._name} cancelled the call")
+        return from_code(code, unquote(message) or "the call failed without a message")

@@ -1,0 +1,154 @@
+"""The transport of a stream over a connection of its own: gRPC all the same, in compiled code, read
+and written by the event loop's own thread.
+"""
+
+import asyncio
+import socket
+
+from services.router.peers.call_answer import CONTENT_TYPE, CallAnswer
+from services.router.peers.transport import DISPATCH, Receive
+from services.runtime.doorbell import Doorbell
+from services.runtime.server import MAX_MESSAGE_BYTES
+from services.wire.errors import ServingError, Unavailable
+from services.wire.header_blocks import encode_headers
+from services.wire.native_streams import ENABLED
+
+try:
+    from services.router import _streams as _streams
+except ImportError:  # no compiler was there at install time, or the system is another
+    _streams = None  # type: ignore[assignment]
+
+AVAILABLE = ENABLED and _streams is not None
+# So much may come before anybody reads: a stream's first credit.
+MAX_EARLY = 16
+
+
+class NativeTransport:
+    """Takes over a connected, non-blocking socket, and begins the call of expert.proto there.
+
+    `authority` is the address that was connected to; `name` names the service in errors.
+    """
+
+    def __init__(self, connected: socket.socket, authority: str, name: str) -> None:
+        self._stream = _streams.Stream(
+            connected.detach(), _request_headers(authority), MAX_MESSAGE_BYTES
+        )
+        self._name = name
+        self._answer = CallAnswer(name)
+        self._early: list[tuple[bytes, int | None]] = []
+        self._receive: Receive = self._keep_early
+        self._progressed = Doorbell()
+        self._is_writing = False
+        self._error: Exception | None = None
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(self._stream.fileno(), self._read)
+        self._watch_writing()
+
+    async def begun(self, timeout_seconds: float) -> None:
+        """Return once the service has taken the call. Raises ServingError when it does not in
+        time.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self._error is None and not self._answer.has_begun:
+                    await self._progressed.wait_for_ring()
+        except TimeoutError:
+            raise Unavailable(f"{self._name} did not answer in time") from None
+        if self._error is not None:
+            raise self._error
+
+    def try_send(self, message: bytes) -> bool:
+        """Write it, unless some of a message before it still waits."""
+        if not self._stream.send(message):
+            return False
+        if self._stream.wants_write:
+            self._watch_writing()
+        return True
+
+    async def send(self, message: bytes) -> None:
+        """Write it as soon as all before it is written."""
+        while not self.try_send(message):
+            if self._stream.is_over:
+                self._read()  # which tells whoever waits in `deliver`
+                raise Unavailable(f"{self._name} ended the call") from self._error
+            await self._progressed.wait_for_ring()
+
+    async def deliver(self, receive: Receive) -> None:
+        """Hand on what came and what comes, from the loop itself, until the call ends."""
+        for message, arrived in self._early:
+            receive(message, arrived)
+        self._early.clear()
+        self._receive = receive
+        if self._error is None:
+            await self._ended
+        assert self._error is not None
+        raise self._error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._end(Unavailable(f"{self._name}: the stream was closed"))
+        self._stream.close()
+
+    def _keep_early(self, message: bytes, arrived: int | None) -> None:
+        if len(self._early) == MAX_EARLY:
+            raise ServingError(f"{self._name} sends without being asked")
+        self._early.append((message, arrived))
+
+    def _read(self) -> None:
+        """The loop calls it: the socket has something, or is gone."""
+        stream = self._stream
+        messages = stream.receive()
+        try:
+            if stream.has_news:
+                for block, _ in stream.take_headers():
+                    self._answer.take(block)
+            for message, arrived in messages:
+                self._receive(message, arrived)
+        except Exception as error:  # noqa: BLE001 -- `deliver` raises it
+            self._end(error)
+            return
+        if stream.is_over:
+            self._end(self._answer.end or self._answer.broken(stream.reset_code, stream.why()))
+        else:
+            self._watch_writing()
+            self._progressed.ring()
+
+    def _write(self) -> None:
+        """The loop calls it: the socket takes more."""
+        self._stream.flush()
+        self._watch_writing()
+        self._progressed.ring()
+
+    def _watch_writing(self) -> None:
+        """Have the loop say when the socket takes more, while something waits for that."""
+        wants_write = self._stream.wants_write
+        if wants_write and not self._is_writing:
+            self._loop.add_writer(self._stream.fileno(), self._write)
+        elif self._is_writing and not wants_write:
+            self._loop.remove_writer(self._stream.fileno())
+        self._is_writing = wants_write
+
+    def _end(self, error: Exception) -> None:
+        if self._error is not None:
+            return
+        self._error = error
+        self._loop.remove_reader(self._stream.fileno())
+        self._loop.remove_writer(self._stream.fileno())
+        self._progressed.ring()
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+
+def _request_headers(authority: str) -> bytes:
+    return encode_headers(
+        [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", DISPATCH),
+            (":authority", authority),
+            ("te", "trailers"),
+            ("content-type", CONTENT_TYPE),
+            ("user-agent", "moesaic"),
+        ]
+    )

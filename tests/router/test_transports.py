@@ -1,0 +1,136 @@
+"""Both transports over real gRPC, to a service that sends back what it is sent, until it ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from services.router.peers.connected_socket import connected_socket
+from services.router.peers.grpc_transport import GrpcTransport
+from services.router.peers.native_transport import AVAILABLE, NativeTransport
+from services.router.peers.transport import DISPATCH, Transport
+from services.runtime.channels import open_channel
+from services.runtime.server import serving
+from services.wire.errors import Overloaded, ServingError, Unavailable
+
+SERVICE, METHOD = DISPATCH.strip("/").split("/")
+NAME = "expert service a:1"
+KINDS = ["grpc", "native"] if AVAILABLE else ["grpc"]
+
+
+async def send_back(
+    requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+) -> AsyncIterator[bytes]:
+    async for message in requests:
+        if message == b"end":
+            return
+        if message == b"refuse":
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams: 100 %, \u00e4"
+            )
+        if message == b"cancel":
+            await context.abort(grpc.StatusCode.CANCELLED, "given up")
+        yield message
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[str]:
+    handlers = {METHOD: grpc.stream_stream_rpc_method_handler(send_back)}
+
+    def register(server: grpc.aio.Server) -> None:
+        server.add_registered_method_handlers(SERVICE, handlers)
+
+    async with serving(
+        register, listen="127.0.0.1:0", service_names=[SERVICE], drain_seconds=0
+    ) as port:
+        yield f"127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def opened(kind: str) -> AsyncIterator[Transport]:
+    async with served() as address, open_channel(address) as channel:
+        transport: Transport
+        if kind == "grpc":
+            transport = GrpcTransport(channel, NAME)
+        else:
+            port = int(address.rpartition(":")[2])
+            connected = await connected_socket(address, port, timeout_seconds=10)
+            transport = NativeTransport(connected, address, NAME)
+        try:
+            yield transport
+        finally:
+            transport.close()
+
+
+def passed_over(message: bytes, arrived: int | None) -> None:
+    """Whatever comes."""
+
+
+pytestmark = pytest.mark.parametrize("kind", KINDS)
+
+
+async def test_messages_come_back_whole_and_in_order_until_the_service_ends_the_stream(
+    kind: str,
+) -> None:
+    sent = [bytes([n]) * n for n in range(1, 40)]
+    received: list[bytes] = []
+    async with opened(kind) as transport:
+        delivering = asyncio.create_task(
+            transport.deliver(lambda message, _: received.append(message))
+        )
+        for message in (*sent, b"end"):
+            await transport.send(message)
+        with pytest.raises(Unavailable, match="a:1 ended the stream"):
+            await delivering
+        with pytest.raises(Unavailable, match="a:1 ended the call"):
+            await transport.send(b"more")
+    assert received == sent
+
+
+async def test_a_refusal_ends_the_transport_as_the_error_that_the_service_named(kind: str) -> None:
+    async with opened(kind) as transport:
+        await transport.send(b"refuse")
+        with pytest.raises(Overloaded, match=r"^100 % full, \u00e4$"):
+            await transport.deliver(passed_over)
+
+
+async def test_a_call_that_the_service_cancels_ends_the_transport(kind: str) -> None:
+    async with opened(kind) as transport:
+        await transport.send(b"cancel")
+        with pytest.raises(ServingError, match=r"a:1 cancelled the call|given up"):
+            await transport.deliver(passed_over)
+
+
+async def test_what_a_receiver_raises_ends_the_delivery(kind: str) -> None:
+    def receive(message: bytes, arrived: int | None) -> None:
+        raise KeyError(message)
+
+    async with opened(kind) as transport:
+        await transport.send(b"frame")
+        with pytest.raises(KeyError):
+            await transport.deliver(receive)
+
+
+async def test_a_transport_that_is_closed_says_so_to_whom_it_delivers_and_to_whom_sends(
+    kind: str,
+) -> None:
+    async with opened(kind) as transport:
+        delivering = asyncio.create_task(transport.deliver(passed_over))
+        await transport.send(b"frame")
+        transport.close()
+        transport.close()
+        with pytest.raises(ServingError):
+            await delivering
+        with pytest.raises(ServingError):
+            await transport.send(b"more")
+
+
+async def test_a_task_that_is_cancelled_while_it_delivers_ends_as_cancelled(kind: str) -> None:
+    async with opened(kind) as transport:
+        delivering = asyncio.create_task(transport.deliver(passed_over))
+        await asyncio.sleep(0)
+        delivering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await delivering
