@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from services.router.peers import stream as expert_stream
-from services.router.peers.frame_lost import FrameLost
 from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.frame_lost import FrameLost
 from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream, ServiceBehaviour
 from services.router.peers.suspicion import Suspicion
@@ -64,7 +64,9 @@ def behaviour_of(floor_seconds: float) -> ServiceBehaviour:
 
 
 async def up(
-    transport: ScriptedTransport, floor_seconds: float = 5.0, behaviour: ServiceBehaviour | None = None
+    transport: ScriptedTransport,
+    floor_seconds: float = 5.0,
+    behaviour: ServiceBehaviour | None = None,
 ) -> tuple[ExpertStream, "asyncio.Task[None]"]:
     is_up = asyncio.Event()
     stream = ExpertStream(

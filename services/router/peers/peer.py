@@ -19,10 +19,10 @@ from services.router.peers.pace import Pace
 from services.router.peers.stream import ExpertStream, ServiceBehaviour
 from services.router.peers.stream_transports import stream_transports
 from services.router.peers.suspicion import Suspicion
-from services.runtime.own_task import run_in_own_task
 from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
 from services.runtime.failures import failure_of
+from services.runtime.own_task import run_in_own_task
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
 from services.wire.expert_key import ExpertKey
 from services.wire.quoting import one_line
@@ -149,7 +149,7 @@ class ExpertPeer:
         another; Outdated when its hosting is another by now than is known here: `until_newer` waits
         for that.
         """
-        stub, hosting = self._connected()
+        stub, hosting = self._connection()
         request = expert_pb2.LoadExpertsRequest(
             expected_generation=hosting.generation,
             model_digest=self._expected.model_digest,
@@ -183,7 +183,7 @@ class ExpertPeer:
 
         Raises ServingError as `load` does, and Outdated when another operation holds one of them.
         """
-        stub, hosting = self._connected()
+        stub, hosting = self._connection()
         request = expert_pb2.UnloadExpertsRequest(
             expected_generation=hosting.generation,
             experts=[expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in experts],
@@ -201,10 +201,10 @@ class ExpertPeer:
 
         Raises Unavailable when it is lost, or shows none in time.
         """
-        _, hosting = self._connected()
+        _, hosting = self._connection()
         await self._hosting.until(hosting.instance, generation + 1, HOSTING_SECONDS)
 
-    def _connected(
+    def _connection(
         self,
     ) -> tuple[expert_pb2_grpc.ExpertServiceStub, expert_pb2.WatchHostingResponse]:
         if self._stub is None or self.hosting.generation == 0:

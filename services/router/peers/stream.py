@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.frames_in_flight import FrameInFlight, FramesInFlight
-from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.pace import Pace
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Connect, Transport
