@@ -27,9 +27,7 @@ async def send_back(
         if message == b"end":
             return
         if message == b"refuse":
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams: 100 %, \u00e4"
-            )
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "100 % full, ä")
         if message == b"cancel":
             await context.abort(grpc.StatusCode.CANCELLED, "given up")
         yield message
@@ -92,7 +90,7 @@ async def test_messages_come_back_whole_and_in_order_until_the_service_ends_the_
 async def test_a_refusal_ends_the_transport_as_the_error_that_the_service_named(kind: str) -> None:
     async with opened(kind) as transport:
         await transport.send(b"refuse")
-        with pytest.raises(Overloaded, match=r"^100 % full, \u00e4$"):
+        with pytest.raises(Overloaded, match="100 % full, ä"):
             await transport.deliver(passed_over)
 
 

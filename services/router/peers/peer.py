@@ -227,22 +227,19 @@ class ExpertPeer:
             await self._describe(stub, timeout_seconds)
 
         async with (
-            stream_transports(self.address, description, self._num_lanes, over_grpc) as transports,
+            stream_transports(self.address, description, self._num_lanes, over_grpc) as made,
             asyncio.TaskGroup() as parts,
         ):
-            streams = self.streams = [
+            self.streams = [
                 ExpertStream(self.address, connect, behaviour, self._on_change)
-                for connect in transports.connects
+                for connect in made.connects
             ]
             logger.info(
-                "connected to expert service %s on %s, %s streams",
-                self.address,
-                description.device,
-                transports.kind,
+                "connected to %s on %s, %s streams", self._name, description.device, made.kind
             )
             parts.create_task(self._watch(stub, description.instance))
             parts.create_task(suspicion.probe(ask))
-            for stream in streams:
+            for stream in self.streams:
                 parts.create_task(stream.run())
 
     def _forget(self) -> float:
