@@ -175,13 +175,13 @@ async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_s
     waiting.cancel()
     answered = stream.send(lambda *_: b"frame", 1, 1)
     # Longer inside the service than on the way, so that what is expected is all for what is in
-    # frame.
+    # flight.
     await transport.incoming.put(encode_reply(frame_id=1, timings=Timings(0, 0, 10**12, 0)))
     await answered
     now = behaviour.pace.heard
     assert behaviour.pace.waiting_nanos(behaviour.pace.estimate(now)) == 0
     stream.cancel([7])
-    assert transport.sent == [b"frame"], "a stream without frames in frame has nothing to cancel"
+    assert transport.sent == [b"frame"], "a stream without frames in flight has nothing to cancel"
     await stopped(running)
 
 

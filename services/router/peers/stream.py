@@ -23,7 +23,7 @@ from services.wire.received import ReceivedReply
 
 # How long a service may take to say that it listens on a stream.
 FIRST_GRANT_SECONDS = 10.0
-# Messages that wait to be written; many times what a lane has in frame.
+# Messages that wait to be written; many times what a lane has in flight.
 MAX_QUEUED = 256
 
 
@@ -121,7 +121,7 @@ class ExpertStream:
     async def run(self) -> None:
         """Keep the stream until it breaks; raises a group of ServingErrors then.
 
-        Frames in frame fail with it.
+        Frames in flight fail with it.
         """
         transport = self._connect()
         try:
