@@ -12,9 +12,11 @@ import torch
 from services.router.arrays import Indices
 from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
+from services.router.dispatch.exchange import Exchange
+from services.router.dispatch.exchanges import Exchanges
 from services.router.dispatch.failure import FailureLog
 from services.router.dispatch.frame_pairs import DROPPED
-from services.router.dispatch.gather import Gather, Gathered
+from services.router.dispatch.gather import Gather, Gathered, answers_to
 from services.router.dispatch.host_copy import to_host
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.scatter import Attempt, Outgoing, Scatter, SentFrame, first_attempt
@@ -71,6 +73,12 @@ class Dispatcher:
             combine=combine,
             checksums=frame_checksums,
         )
+        self._exchanges = Exchanges(
+            hidden_size=hidden_size,
+            wire_dtype=wire_dtype,
+            combine=combine,
+            checksums=frame_checksums,
+        )
         self._failures = FailureLog()
         self._news = Notice()  # of a placement, or of sequences that have ended
 
@@ -113,11 +121,21 @@ class Dispatcher:
                 meanwhile()
                 step.clock.charge("dense")
 
-        gathered, scatter_ended = await self._try(step, outgoing, attempt, spans, times, on_the_way)
+        exchange = self._exchanges.begin(step, outgoing, attempt, spans, weights, hidden)
+        if exchange is not None:
+            scatter_ended = step.clock.charge("encode")
+            gathered = await self._exchange(step, layer, exchange, times, on_the_way)
+        else:
+            gathered, scatter_ended = await self._try(
+                step, outgoing, attempt, spans, times, on_the_way
+            )
         if gathered.failed:
             await self._finish(step, outgoing, gathered, spans, times)
         gather_ended = step.clock.ended
-        combined = self._combine(gathered.returned, weights, hidden)
+        if exchange is not None and exchange.is_complete:
+            combined = exchange.combined(weights, hidden)
+        else:
+            combined = self._combine(gathered.returned, weights, hidden)
         ended = step.clock.charge("combine")
         if spans is not NO_LAYER_SPANS:
             spans.part("gate", gate_began, scatter_began)
@@ -184,31 +202,49 @@ class Dispatcher:
         `on_the_way` is called meanwhile. The times of the replies are added to `times`.
         """
         sent: list[SentFrame] = []
-        answers: list[tuple[SentFrame, TimedReply | ServingError]] = []
         try:
             unserved = self._scatter(step, outgoing, attempt, spans, sent)
             scatter_ended = step.clock.charge("encode")
             if on_the_way is not None:
                 on_the_way()
+        except BaseException:
             for frame in sent:
-                try:
-                    answers.append((frame, await frame.answered))
-                except (
-                    ServingError
-                ) as error:  # by its traceback it would keep itself, and the layer's rows
-                    answers.append((frame, error.with_traceback(None)))
-        finally:
-            for frame in sent:  # whatever is not answered by now is not waited for
                 frame.release()
+            raise
+        gathered = await self._gather_all(step, outgoing.layer, sent, times)
+        gathered.failed += unserved
+        return gathered, scatter_ended
+
+    async def _exchange(
+        self,
+        step: Step,
+        layer: int,
+        exchange: Exchange,
+        times: list[ReplyTimes],
+        on_the_way: Callable[[], None],
+    ) -> Gathered:
+        """The same for the frames of an exchange; what it has received itself, once it is complete,
+        stays there.
+        """
+        await exchange.complete(on_the_way)
+        if not exchange.is_complete:
+            return await self._gather_all(step, layer, exchange.give_up(), times)
+        times += exchange.replies()
+        step.clock.charge_gather(times)
+        return Gathered([], [])
+
+    async def _gather_all(
+        self, step: Step, layer: int, sent: list[SentFrame], times: list[ReplyTimes]
+    ) -> Gathered:
+        """Wait for the answers to frames, and sort them."""
+        answers = await answers_to(sent)
         replies = [answer.times for _, answer in answers if isinstance(answer, TimedReply)]
         lost = next(
             (frame.address for frame, answer in answers if isinstance(answer, ServingError)), None
         )
         step.clock.charge_gather(replies, lost)
         times += replies
-        gathered = self._gather(step, outgoing.layer, answers)
-        gathered.failed += unserved
-        return gathered, scatter_ended
+        return self._gather(step, layer, answers)
 
     async def _finish(
         self,

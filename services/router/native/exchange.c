@@ -219,7 +219,7 @@ enum wait_end exchange_wait(struct exchange *exchange, int loop_descriptor, uint
         if (num_ready < 0) continue;
         const int is_any = attend(exchange, polled);
         if (is_any < 0) return LEFT;
-        if (!is_any) return LOOP_HAS_WORK;
+        if (!is_any) return left ? LOOP_HAS_WORK : TIME_IS_UP;
     }
 }
 

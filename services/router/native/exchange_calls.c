@@ -36,9 +36,11 @@ static void end(struct exchange *exchange) {
 
 /* The number of a part's expert for the number of the part. */
 static void name_experts(struct exchange *exchange, const int64_t *experts) {
-    for (int64_t i = 0; i < exchange->pairs.num_pairs; i++) {
-        uint32_t *const expert = exchange->pairs.pair_experts + i;
-        *expert = (uint32_t)experts[*expert];
+    for (int i = 0; i < exchange->num_shares; i++) {
+        const struct stretch *const pairs = exchange->shares[i].pairs;
+        uint32_t *const parts = exchange->pairs.pair_experts + pairs->start;
+        for (int64_t pair = 0; pair < pairs->num_pairs; pair++)
+            parts[pair] = (uint32_t)experts[parts[pair]];
     }
 }
 
@@ -79,7 +81,10 @@ static PyObject *share_out(const struct share_out_arguments *given) {
         return NULL;
     }
     const struct array wanted[NUM_ARRAYS] = {
-        [PARTS] = {.from = given->parts, .count = given->num_pairs, .limit = num_parts},
+        [PARTS] = {.from = given->parts,
+                   .count = given->num_pairs,
+                   .lowest = INT64_MIN,
+                   .limit = num_parts},
         [OWNERS] = {.from = given->owners,
                     .count = num_parts,
                     .lowest = -1,
@@ -198,16 +203,17 @@ static PyObject *await_replies(const struct await_replies_arguments *given) {
  * for its reader) of each share; `arrived` is 0 where there is no reply. */
 static PyObject *record_of(const struct share *share) {
     const uint64_t *const timings = share->reply.timings;
+    const int has_news = stream_has_news(share->stream) || stream_wants_write(share->stream);
     return Py_BuildValue(
-        "KKKKKKKi", (unsigned long long)share->sent_nanos, (unsigned long long)share->arrived_nanos,
+        "KKKKKKKO", (unsigned long long)share->sent_nanos, (unsigned long long)share->arrived_nanos,
         (unsigned long long)timings[DECODE_NANOS], (unsigned long long)timings[QUEUE_NANOS],
         (unsigned long long)timings[COMPUTE_NANOS], (unsigned long long)timings[ENCODE_NANOS],
-        (unsigned long long)share->granted_pairs,
-        stream_has_news(share->stream) || stream_wants_write(share->stream));
+        (unsigned long long)share->granted_pairs, has_news ? Py_True : Py_False);
 }
 
-static PyObject *records_of(const struct exchange *exchange) {
-    PyObject *const records = PyList_New(exchange->num_shares);
+PyObject *call_records(PyObject *Py_UNUSED(module), PyObject *object) {
+    const struct exchange *const exchange = exchange_of(object);
+    PyObject *const records = exchange ? PyList_New(exchange->num_shares) : NULL;
     for (int i = 0; records && i < exchange->num_shares; i++) {
         PyObject *const record = record_of(exchange->shares + i);
         if (!record || PyList_SetItem(records, i, record) < 0) {
@@ -254,9 +260,8 @@ static PyObject *sum_replies(const struct sum_replies_arguments *given) {
         exchange_sum(exchange, *kernels->active, call, given->weights, given->weights_dtype);
     resume(paused);
     if (failed) return PyErr_NoMemory();
-    PyObject *const records = records_of(exchange);
     end(exchange);
-    return records;
+    Py_RETURN_NONE;
 }
 
 /* What came of each share: its record, and the rows that it was answered with as bytes, or None. */

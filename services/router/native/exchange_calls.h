@@ -10,6 +10,7 @@ DECLARE_CALL(send_frames);
 DECLARE_CALL(await_replies);
 DECLARE_CALL(sum_replies);
 
+PyObject *call_records(PyObject *module, PyObject *exchange);
 PyObject *call_give_up(PyObject *module, PyObject *exchange);
 
 /* Finds the kernels, and adds the type `Exchange` to the module. 0, or -1 with an error set. */

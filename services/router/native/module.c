@@ -9,6 +9,7 @@ static PyMethodDef methods[] = {
     METHOD(send_frames),
     METHOD(await_replies),
     METHOD(sum_replies),
+    {"records", call_records, METH_O, "records($module, exchange, /)\n--\n\n"},
     {"give_up", call_give_up, METH_O, "give_up($module, exchange, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };

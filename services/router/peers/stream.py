@@ -7,12 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.frames_in_flight import FrameInFlight, FramesInFlight
-from services.router.peers.pace import Pace
-from services.router.peers.suspicion import Suspicion
+from services.router.peers.service_behaviour import EnteredFrame, ServiceBehaviour
 from services.router.peers.transport import Connect, Transport
 from services.router.times.arrivals import ReplyArrivals
 from services.router.times.receipt import ReplyTimes
@@ -20,6 +19,9 @@ from services.runtime.doorbell import Doorbell
 from services.wire.errors import Unavailable
 from services.wire.frames import decode_response, encode_cancel
 from services.wire.received import ReceivedReply
+
+if TYPE_CHECKING:
+    from services.router._streams import Stream
 
 # How long a service may take to say that it listens on a stream.
 FIRST_GRANT_SECONDS = 10.0
@@ -33,15 +35,6 @@ class TimedReply:
 
     reply: ReceivedReply
     times: ReplyTimes
-
-
-@dataclass(frozen=True)
-class ServiceBehaviour:
-    """What is known of one service, by all of its streams."""
-
-    deadline: FrameDeadline
-    pace: Pace
-    suspicion: Suspicion
 
 
 class ExpertStream:
@@ -65,12 +58,10 @@ class ExpertStream:
         self._on_change = on_change
         self._address = address
         self._connect = connect
-        self._deadline = behaviour.deadline
-        self._pace = behaviour.pace
-        self._suspicion = behaviour.suspicion
+        self._behaviour = behaviour
         self._arrivals = ReplyArrivals()
         self._in_flight: FramesInFlight[TimedReply] = FramesInFlight(
-            address, self._note_lost, self._note_hung
+            address, behaviour.lose, self._note_hung
         )
         self._num_frames = 0
         # Frames, and messages that tell of what is given up.
@@ -97,18 +88,70 @@ class ExpertStream:
         if refusal is not None:
             answered.set_exception(refusal)
             return answered
-        fitted = self._deadline.fitted_nanos(num_pairs)
-        frame_id, remaining_nanos = self._num_frames, self._deadline.nanos_for(fitted)
+        deadline = self._behaviour.deadline
+        fitted = deadline.fitted_nanos(num_pairs)
+        frame_id, remaining_nanos = self._num_frames, deadline.nanos_for(fitted)
         message, sent = encode(frame_id, remaining_nanos), time.perf_counter_ns()
         frame = FrameInFlight(
             frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted
         )
         self._num_frames += 1
         self._in_flight.begin(frame)
-        self._deadline.begin(fitted)
-        self._pace.begin(num_pairs, num_experts)
+        self._behaviour.begin(frame)
         self._push(frame)
         return answered
+
+    def ready_for(self, num_pairs: int) -> "Stream | None":
+        """Where an exchange can send a frame of so many pairs at once; None where it cannot."""
+        stream = None if self._transport is None else self._transport.native
+        is_ready = (
+            stream is not None
+            and stream.is_free
+            and not self._outbox
+            and self._unwritten is None
+            and self._sent_pairs + num_pairs <= self._granted_pairs
+            and not self._behaviour.suspicion.is_suspect
+        )
+        return stream if is_ready else None
+
+    def enter(self, num_pairs: int, num_experts: int) -> EnteredFrame:
+        """An exchange is about to send a frame, and says later what became of it."""
+        frame = self._behaviour.enter(self._num_frames, num_pairs, num_experts)
+        self._num_frames += 1
+        self._sent_pairs += num_pairs
+        return frame
+
+    def answered(
+        self, frame: EnteredFrame, *, sent: int, arrived: int, queue: int, compute: int, decode: int
+    ) -> ReplyTimes:
+        """An exchange's frame was answered as it should be; times as ReplyTimes has them."""
+        self.has_answered = True
+        self._behaviour.suspicion.heard_reply(is_late=False)
+        self._behaviour.answered(
+            frame, round_trip_nanos=arrived - sent, queue_nanos=queue, compute_nanos=compute
+        )
+        return ReplyTimes(self._address, sent, arrived, queue, compute, decode)
+
+    def go_on_with(self, frame: EnteredFrame, sent: int) -> "asyncio.Future[TimedReply]":
+        """An exchange's frame is not answered yet: it ends as one that was sent by `send`."""
+        answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
+        if self.is_up:
+            number, num_pairs, num_experts, remaining, fitted = frame
+            self._in_flight.begin(
+                FrameInFlight(
+                    number, b"", answered, num_pairs, num_experts, sent, remaining, fitted
+                )
+            )
+        else:
+            self._behaviour.lose(frame)
+            answered.set_exception(self._broken())
+        return answered
+
+    def catch_up(self, granted_pairs: int, *, has_news: bool) -> None:
+        """An exchange is over; so much was granted to it, and `has_news` were left unread."""
+        self._grant(granted_pairs)
+        if has_news and self._transport is not None:
+            self._transport.attend()
 
     def cancel(self, requests: Iterable[int]) -> None:
         """Tell the service, if it has frames of this lane, that nobody waits for these requests any
@@ -134,9 +177,7 @@ class ExpertStream:
         finally:
             self.is_up, self._transport = False, None
             transport.close()
-            self._in_flight.fail_all(
-                FrameLost(f"the stream to expert service {self._address} broke", "broken")
-            )
+            self._in_flight.fail_all(self._broken())
             self._outbox.clear()
             self._unwritten = None
             self._on_change()
@@ -190,23 +231,24 @@ class ExpertStream:
     def _receive(self, data: bytes, arrived: int | None) -> None:
         response = decode_response(data)
         self._heard.set()
-        if response.granted_pairs > self._granted_pairs:
-            self._granted_pairs = response.granted_pairs
-            self._send_on()
+        self._grant(response.granted_pairs)
         if response.reply is not None:
             self._settle(response.reply, arrived)
 
+    def _grant(self, granted_pairs: int) -> None:
+        if granted_pairs > self._granted_pairs:
+            self._granted_pairs = granted_pairs
+            self._send_on()
+
     def _settle(self, reply: ReceivedReply, arrived: int | None) -> None:
         frame = self._in_flight.end(reply.frame_id)
-        self._suspicion.heard_reply(is_late=frame is None)
+        self._behaviour.suspicion.heard_reply(is_late=frame is None)
         if frame is None:
             return  # late or twice: whoever waited has been told otherwise
         self.has_answered = True
         timings, sent = reply.timings, frame.sent
-        queue, compute = (
-            timings.queue_nanos,
-            timings.decode_nanos + timings.compute_nanos + timings.encode_nanos,
-        )
+        queue = timings.queue_nanos
+        compute = timings.decode_nanos + timings.compute_nanos + timings.encode_nanos
         if arrived is None:
             arrived = self._arrivals.date(
                 sent=sent,
@@ -215,14 +257,12 @@ class ExpertStream:
                 num_bytes=len(reply.rows_bytes),
             )
         arrived = max(arrived, sent)  # whatever becomes of the clock that dated it
-        self._deadline.end(frame.fitted_nanos)
         if reply.error is None and not reply.failures:
-            self._deadline.observe(frame.num_pairs, arrived - sent)
-            self._pace.end(frame.num_pairs, frame.num_experts, arrived - sent, queue, compute)
-        else:
-            self._pace.lose(
-                frame.num_pairs, frame.num_experts
-            )  # a refusal is quick, and says nothing of computing
+            self._behaviour.answered(
+                frame, round_trip_nanos=arrived - sent, queue_nanos=queue, compute_nanos=compute
+            )
+        else:  # a refusal is quick, and says nothing of computing
+            self._behaviour.lose(frame)
         if not frame.answered.done():
             times = ReplyTimes(self._address, sent, arrived, queue, compute, timings.decode_nanos)
             frame.answered.set_result(TimedReply(reply, times))
@@ -230,7 +270,7 @@ class ExpertStream:
     def _refusal(self) -> FrameLost | None:
         if not self.is_up:
             return FrameLost(f"expert service {self._address} is not connected", "broken")
-        if self._suspicion.is_suspect:
+        if self._behaviour.suspicion.is_suspect:
             return FrameLost(f"expert service {self._address} is suspect", "deadline")
         if len(self._outbox) >= MAX_QUEUED:
             return FrameLost(
@@ -239,9 +279,8 @@ class ExpertStream:
             )
         return None
 
-    def _note_lost(self, frame: FrameInFlight[TimedReply]) -> None:
-        self._deadline.end(frame.fitted_nanos)
-        self._pace.lose(frame.num_pairs, frame.num_experts)
+    def _broken(self) -> FrameLost:
+        return FrameLost(f"the stream to expert service {self._address} broke", "broken")
 
     def _note_hung(self, error: FrameLost) -> None:
         # What was given up before it was written is not kept: nobody knows for how long nothing is
@@ -252,11 +291,11 @@ class ExpertStream:
                 self._forget(message)
             else:
                 self._outbox.append(message)
-        self._suspicion.doubt(str(error))
+        self._behaviour.suspicion.doubt(str(error))
 
     def _forget(self, frame: FrameInFlight[TimedReply]) -> None:
         if self._in_flight.end(frame.frame_id) is not None:  # its step is gone
-            self._note_lost(frame)
+            self._behaviour.lose(frame)
 
     def _push(self, message: FrameInFlight[TimedReply] | bytes) -> None:
         self._outbox.append(message)
