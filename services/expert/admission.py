@@ -121,26 +121,29 @@ class Contract:
 
 
 class Slots:
-    """Where each expert that is ready stands, by layer: what a frame is looked up in."""
+    """Where each expert that is ready stands, by layer: what a frame is looked up in.
+
+    `table` [layers, experts] has NOWHERE for all others. Each entry is read and written in one
+    piece, so that threads may read it that do not hold the interpreter's lock.
+    """
 
     def __init__(self, contract: Contract) -> None:
-        self._of_layer = {
-            layer: np.full(contract.num_experts, NOWHERE, np.int64) for layer in contract.moe_layers
-        }
+        shape = (max(contract.moe_layers) + 1, contract.num_experts)
+        self.table = np.full(shape, NOWHERE, np.int64)
 
     def put(self, layer: int, expert: int, slot: int) -> None:
         """The expert is ready, in this slot."""
-        self._of_layer[layer][expert] = slot
+        self.table[layer, expert] = slot
 
     def take_away(self, layer: int, expert: int) -> None:
         """No new frame is served by this expert."""
-        self._of_layer[layer][expert] = NOWHERE
+        self.table[layer, expert] = NOWHERE
 
     def look_up(self, frame: ReceivedFrame) -> Positions:
         """The slot of each pair's expert, or NOWHERE. Raises BadFrame for an expert that the model
         has not.
         """
-        return _look_up(self._of_layer[frame.layer], frame, "pair_experts", frame.pair_experts)
+        return _look_up(self.table[frame.layer], frame, "pair_experts", frame.pair_experts)
 
 
 def admit(

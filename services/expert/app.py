@@ -18,6 +18,7 @@ from services.expert.compute import Computer
 from services.expert.hosting import Hosting
 from services.expert.loading import Library, LoadingProgress
 from services.expert.memory import default_expert_memory
+from services.expert.plane import Plane
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
@@ -39,6 +40,7 @@ class ExpertParts:
     computer: Computer
     batcher: Batcher
     library: Library
+    plane: Plane
     service: ExpertService
 
     def close(self) -> None:
@@ -72,7 +74,10 @@ async def running(settings: ExpertSettings) -> AsyncIterator[tuple[ExpertParts, 
     try:
         async with asyncio.TaskGroup() as loops:
             batching = loops.create_task(parts.batcher.run())
-            async with _serving(settings, parts) as port:
+            async with (
+                parts.plane.serving(settings.listen, settings.dispatch_port),
+                _serving(settings, parts) as port,
+            ):
                 yield parts, port
             batching.cancel()
     finally:
@@ -89,7 +94,18 @@ def build(settings: ExpertSettings) -> ExpertParts:
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
     batcher = Batcher(computer.compute, max_waiting_pairs=settings.max_waiting_pairs)
-    library = Library(checkpoint, bank, hosting, slots, batcher)
+    # Any frame that the contract allows fits into the credit.
+    window_pairs = max(settings.max_waiting_pairs, contract.most_pairs)
+    plane = Plane(
+        bank,
+        computer,
+        contract,
+        slots,
+        batcher,
+        window_pairs=window_pairs,
+        max_waiting_pairs=settings.max_waiting_pairs,
+    )
+    library = Library(checkpoint, bank, hosting, slots, plane.when_settled)
     service = ExpertService(
         name=settings.model_name or checkpoint.name,
         checkpoint=checkpoint,
@@ -99,8 +115,8 @@ def build(settings: ExpertSettings) -> ExpertParts:
         slots=slots,
         batcher=batcher,
         library=library,
-        # Any frame that the contract allows fits into the credit.
-        window_pairs=max(settings.max_waiting_pairs, contract.most_pairs),
+        plane=plane,
+        window_pairs=window_pairs,
         batch_invariant=settings.batch_invariant,
     )
     metrics.observe(
@@ -109,7 +125,7 @@ def build(settings: ExpertSettings) -> ExpertParts:
         memory_used=lambda: hosting.num_hosted * bank.slot_bytes,
         memory_limit=bank.memory_bytes,
     )
-    return ExpertParts(checkpoint, bank, hosting, computer, batcher, library, service)
+    return ExpertParts(checkpoint, bank, hosting, computer, batcher, library, plane, service)
 
 
 @asynccontextmanager
@@ -124,6 +140,8 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
     ) as port:
         used = (parts.checkpoint.name, port, settings.device, kernels.level())
         logger.info("serving %s on port %d, on %s, kernels %s", *used)
+        if parts.plane.port:
+            logger.info("serving native streams on port %d", parts.plane.port)
         try:
             await _preload(settings, parts)
             await health.ready()
@@ -131,6 +149,7 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
         finally:
             await health.draining()
             parts.service.drain()
+            parts.plane.drain(settings.drain_seconds)
 
 
 async def _preload(settings: ExpertSettings, parts: ExpertParts) -> None:

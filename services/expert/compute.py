@@ -49,13 +49,14 @@ class Computer:
 
     Few rows go through the compiled kernel where there is one for such experts, others through
     torch. Where a row must have the same bits in any company, all of them go one way.
+    `compiled` is that kernel, and `most_compiled` how many pairs for each active expert it gets.
     """
 
     def __init__(self, bank: Bank, *, threads: int, batch_invariant: bool) -> None:
         self._is_on_cpu = bank.device.type == "cpu"
         self._dtype = bank.dtype
-        self._compiled = compiled.experts_of(bank)
-        self._most_compiled = _most_compiled(bank.dtype, threads, batch_invariant=batch_invariant)
+        self.compiled = compiled.experts_of(bank)
+        self.most_compiled = _most_compiled(bank.dtype, threads, batch_invariant=batch_invariant)
         self._grouped = GroupedExperts(bank, batch_invariant=batch_invariant)
         self._times = ComputeTimes()
         self._worker = ThreadPoolExecutor(1, "compute", _prepare_thread, (threads,))
@@ -94,8 +95,8 @@ class Computer:
         rows, pair_rows, slots, _ = whole
         if rows.dtype is not self._dtype:
             rows = rows.to(self._dtype)
-        if self._compiled is not None and len(slots) <= self._most_compiled * num_active:
-            return self._compiled(rows, pair_rows, slots)
+        if self.compiled is not None and len(slots) <= self.most_compiled * num_active:
+            return self.compiled(rows, pair_rows, slots)
         return self._grouped(rows, pair_rows, slots)
 
 

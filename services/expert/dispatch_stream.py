@@ -1,27 +1,41 @@
-"""One router lane's stream: frames in, one answer for each out, credit with every answer."""
+"""One router lane's stream over gRPC: frames in, one answer for each out, credit with every
+answer.
+"""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from moesaic.v1 import expert_pb2
-from services.expert import metrics, spans
-from services.expert.admission import Contract, Slots, admit
-from services.expert.admitted_frame import AdmittedFrame, FrameAnswer
+from services.expert.admission import Contract, Slots
 from services.expert.batcher import Batcher
+from services.expert.frame_desk import FrameDesk
 from services.runtime.doorbell import Doorbell
-from services.runtime.failures import failure_of
-from services.wire.bad_frame import BadFrame
 from services.wire.errors import InvalidRequest
-from services.wire.frames import decode_request, encode_grant, encode_reply
-from services.wire.outcomes import FrameError
-from services.wire.received import Cancel, ReceivedFrame
+from services.wire.frames import encode_grant
 
 Write = Callable[[bytes], Awaitable[None]]
 
 # A sender that does not read its answers is not read from while so many are unsent.
 MAX_UNSENT = 64
+
+
+class Window:
+    """The credit of a stream: `window_pairs` and what was answered."""
+
+    def __init__(self, window_pairs: int) -> None:
+        self._taken_pairs = 0
+        self._granted_pairs = window_pairs
+
+    def take(self, num_pairs: int) -> bool:
+        """As Credit says."""
+        self._taken_pairs += num_pairs
+        return self._taken_pairs <= self._granted_pairs
+
+    def grant(self, num_pairs: int) -> int:
+        """As Credit says."""
+        self._granted_pairs += num_pairs
+        return self._granted_pairs
 
 
 class DispatchStream:
@@ -34,12 +48,7 @@ class DispatchStream:
     def __init__(
         self, batcher: Batcher, contract: Contract, slots: Slots, *, window_pairs: int
     ) -> None:
-        self._batcher = batcher
-        self._contract = contract
-        self._slots = slots
-        self._taken_pairs = 0
-        self._granted_pairs = window_pairs  # the window and what was answered
-        self._unanswered: set[AdmittedFrame] = set()
+        self._desk = FrameDesk(batcher, contract, slots, Window(window_pairs), self._send)
         self._outbox: deque[bytes] = deque([encode_grant(window_pairs)])
         self._outgoing = Doorbell()
         self._progress = asyncio.Event()
@@ -62,19 +71,19 @@ class DispatchStream:
                 await asyncio.wait((reader, drain), return_when=asyncio.FIRST_COMPLETED)
                 reader.cancel()
                 drain.cancel()
-                while self._unanswered:
+                while self._desk.has_unanswered:
                     await self._wait_for_progress()
                 self._is_ending = True
                 self._outgoing.ring()
         finally:
-            self._abandon()
+            self._desk.abandon()
         if self._refusal is not None:
             raise self._refusal
 
     async def _read(self, requests: AsyncIterator[bytes]) -> None:
         try:
             async for data in requests:
-                self._receive(data)
+                self._desk.receive(data, time.monotonic_ns())
                 while len(self._outbox) > MAX_UNSENT:
                     await self._wait_for_progress()
         except InvalidRequest as error:
@@ -89,94 +98,10 @@ class DispatchStream:
                 return
             await self._outgoing.wait_for_ring()
 
-    def _receive(self, data: bytes) -> None:
-        received = time.monotonic_ns()
-        try:
-            request = decode_request(data)
-            if isinstance(request, Cancel):
-                self._cancel(request)
-            else:
-                self._submit(request, len(data), received)
-        except BadFrame as error:
-            self._taken_pairs += error.num_pairs
-            self._granted_pairs += error.num_pairs
-            metrics.record_invalid_frame()
-            self._refuse(error)
-
-    def _refuse(self, error: BadFrame) -> None:
-        message = encode_reply(
-            frame_id=error.frame_id,
-            error=FrameError(error.status.value[0], str(error)),
-            granted_pairs=self._granted_pairs,
-            checksum=error.has_checksum,
-        )
-        self._send(message)
-
-    def _submit(self, frame: ReceivedFrame, num_bytes: int, received: int) -> None:
-        try:
-            admitted = admit(frame, num_bytes, self._contract, self._slots, received, self._deliver)
-        except BadFrame:
-            raise
-        except Exception as error:  # the boundary of one frame: the stream goes on
-            failure, num_pairs = failure_of(error, "taking a frame in"), len(frame.pair_rows)
-            raise BadFrame(
-                frame.frame_id,
-                str(failure),
-                num_pairs,
-                status=failure.status,
-                has_checksum=frame.has_checksum,
-            ) from error
-        self._taken_pairs += len(frame.pair_rows)
-        self._unanswered.add(admitted)
-        if self._taken_pairs > self._granted_pairs:
-            admitted.fail(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED)
-        else:
-            self._batcher.submit(admitted)
-
-    def _cancel(self, cancel: Cancel) -> None:
-        unwanted = [admitted for admitted in self._unanswered if admitted.forget(cancel.requests)]
-        for admitted in unwanted:
-            if self._batcher.drop(admitted):
-                admitted.fail(expert_pb2.PAIR_FAILURE_REASON_CANCELLED)
-
-    def _deliver(self, admitted: AdmittedFrame, answer: FrameAnswer) -> None:
-        if admitted not in self._unanswered:
-            return  # the stream is gone
-        self._unanswered.remove(admitted)
-        self._granted_pairs += len(admitted.frame.pair_rows)
-        try:
-            message = self._encode(admitted, answer)
-        except Exception as error:  # noqa: BLE001 -- the boundary of one frame: its sender has to hear of it
-            failure = failure_of(error, "answering a frame")
-            answer = FrameAnswer(
-                answer.timings, error=FrameError(failure.status.value[0], str(failure))
-            )
-            message = self._encode(admitted, answer)
-        self._send(message)
-        metrics.record_answer(admitted, answer)
-        spans.record_frame(admitted, answer)
-
-    def _encode(self, admitted: AdmittedFrame, answer: FrameAnswer) -> bytes:
-        return encode_reply(
-            frame_id=admitted.frame.frame_id,
-            rows=answer.rows,
-            failures=answer.failures,
-            error=answer.error,
-            timings=answer.timings,
-            batch_frames=answer.batch_frames,
-            granted_pairs=self._granted_pairs,
-            checksum=admitted.frame.has_checksum,
-        )
-
     def _send(self, message: bytes) -> None:
         self._outbox.append(message)
         self._outgoing.ring()
         self._progress.set()
-
-    def _abandon(self) -> None:
-        for admitted in self._unanswered:
-            self._batcher.drop(admitted)
-        self._unanswered.clear()
 
     async def _wait_for_progress(self) -> None:
         """Wait until an answer is made or written."""

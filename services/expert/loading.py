@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from services.expert.admission import Slots
 from services.expert.bank import Bank
-from services.expert.batcher import Batcher
 from services.expert.holds import Hold
 from services.expert.hosting import Hosting
 from services.model.checkpoint import Checkpoint
@@ -54,13 +53,19 @@ class Library:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, bank: Bank, hosting: Hosting, slots: Slots, batcher: Batcher
+        self,
+        checkpoint: Checkpoint,
+        bank: Bank,
+        hosting: Hosting,
+        slots: Slots,
+        when_settled: Callable[[Callable[[], None]], None],
     ) -> None:
+        """`when_settled` calls back once every frame that is being served is done with."""
         self._checkpoint = checkpoint
         self._bank = bank
         self._hosting = hosting
         self._slots = slots
-        self._batcher = batcher
+        self._when_settled = when_settled
         # One thread: whoever gives a slot back while it is written to has it written to again only
         # afterwards.
         self._reader = ThreadPoolExecutor(1, "read-experts", _step_back)
@@ -156,7 +161,7 @@ class Library:
             logger.info("let %d experts go, %d more fit", len(leaving), self._hosting.num_free)
             gone.set()
 
-        self._batcher.when_settled(remove)
+        self._when_settled(remove)
 
     def _hold(self, keys: Sequence[ExpertKey], hold: Hold | None, seconds: float) -> None:
         if hold is not None:

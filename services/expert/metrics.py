@@ -4,8 +4,9 @@ reader is configured.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from threading import Lock
+from typing import Any, NamedTuple
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -25,6 +26,7 @@ WAITING_PAIRS = "moesaic.expert.waiting.pairs"
 HOSTED_EXPERTS = "moesaic.expert.hosted"
 MEMORY_USED = "moesaic.expert.memory.used"
 MEMORY_LIMIT = "moesaic.expert.memory.limit"
+LOST_SPANS = "moesaic.expert.spans.lost"
 
 COMPUTED = "computed"
 FAILED = "failed"
@@ -70,17 +72,69 @@ _active_experts = _meter.create_histogram(
 _frames: Counter[str] = Counter()
 _pairs: Counter[str] = Counter()
 _batches: Counter[int] = Counter()  # by layer
+_lost_spans: Counter[str] = Counter()  # by why
+
+
+class Counts(NamedTuple):
+    """What a native plane has counted since it began."""
+
+    computed_frames: int
+    computed_pairs: int
+    lost_spans: int
+    batches: list[int]  # of each layer
+
+    @property
+    def batches_by_layer(self) -> Counter[int]:
+        """Without layers that have none."""
+        return Counter({layer: number for layer, number in enumerate(self.batches) if number})
+
+
+NOTHING = Counts(0, 0, 0, [])
+Source = Callable[[], Counts]
+_sources: list[Source] = []
+# Held where counts move from a source to the counters above, and where they are summed up.
+_summing = Lock()
+
+
+def add_source(source: Source) -> None:
+    """Have what it says added to what is counted here."""
+    _sources.append(source)
+
+
+def end_source(source: Source) -> None:
+    """Take its last word over: it counts no more."""
+    with _summing:
+        _sources.remove(source)
+        for counted, native in _native_parts(source()):
+            counted.update(native)
+
+
+def _native_parts(counts: Counts) -> tuple[tuple[Counter[Any], Mapping[Any, int]], ...]:
+    return (
+        (_frames, _unless_zero(COMPUTED, counts.computed_frames)),
+        (_pairs, _unless_zero(COMPUTED, counts.computed_pairs)),
+        (_batches, counts.batches_by_layer),
+        (_lost_spans, _unless_zero("ring_full", counts.lost_spans)),
+    )
+
+
+def _unless_zero(name: str, number: int) -> Mapping[str, int]:
+    return {name: number} if number else {}
 
 
 def record_batch(layer: int, num_frames: int, computed: Computed, nanos: int) -> None:
     """Count a computed batch; what it was like is recorded of some, drawn at random."""
     _batches[layer] += 1
-    if random.random() * SAMPLED_BATCHES >= 1:
-        return
+    if random.random() * SAMPLED_BATCHES < 1:
+        record_drawn_batch(layer, num_frames, computed.num_active, nanos)
+
+
+def record_drawn_batch(layer: int, num_frames: int, num_active: int, nanos: int) -> None:
+    """Record what a batch was like that was counted already, and drawn at random."""
     attributes = {"layer": layer}
     _compute_duration.record(nanos / 1e9, attributes)
     _batch_frames.record(num_frames)
-    _active_experts.record(computed.num_active, attributes)
+    _active_experts.record(num_active, attributes)
 
 
 def record_answer(admitted: AdmittedFrame, answer: FrameAnswer) -> None:
@@ -120,6 +174,7 @@ def observe(
         (FRAMES, "{frame}", _frames, "outcome", "frames answered"),
         (PAIRS, "{pair}", _pairs, "outcome", "(row, expert) pairs answered"),
         (BATCHES, "{batch}", _batches, "layer", "batches computed"),
+        (LOST_SPANS, "{span}", _lost_spans, "reason", "spans that there was no place for"),
     )
     for name, unit, counted, attribute, description in counters:
         _meter.create_observable_counter(
@@ -143,6 +198,13 @@ def _counts(
     counted: Counter[Any], attribute: str
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
     # Called in a thread of the reader's; a copy of a dictionary is made in one piece.
-    return lambda _: [
-        Observation(count, {attribute: value}) for value, count in dict(counted).items()
-    ]
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        with _summing:
+            total: Counter[Any] = Counter(dict(counted))
+            for source in _sources:
+                for native_counted, native in _native_parts(source()):
+                    if native_counted is counted:
+                        total.update(native)
+        return [Observation(number, {attribute: value}) for value, number in total.items()]
+
+    return observe

@@ -14,6 +14,7 @@ from services.expert.dispatch_stream import DispatchStream
 from services.expert.holds import Hold
 from services.expert.hosting import ExpertState, Hosting, HostingSnapshot
 from services.expert.loading import Library, LoadingProgress
+from services.expert.plane import Plane
 from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
 from services.wire.errors import BadState, InvalidRequest
@@ -44,6 +45,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         slots: Slots,
         batcher: Batcher,
         library: Library,
+        plane: Plane,
         window_pairs: int,
         batch_invariant: bool,
     ) -> None:
@@ -56,6 +58,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         self._slots = slots
         self._batcher = batcher
         self._library = library
+        self._plane = plane
         self._window_pairs = window_pairs
         self._batch_invariant = batch_invariant
         self._draining = asyncio.Event()
@@ -105,6 +108,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             batch_invariant=self._batch_invariant,
             frame_dtypes=[ELEMENT_TYPES[dtype] for dtype in self._contract.max_rows],
             sums_pairs=True,
+            dispatch_port=self._plane.port,
         )
 
     async def WatchHosting(

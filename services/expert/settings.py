@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress
 from services.runtime.embedded_model import EMBEDDED_MODEL
+from services.runtime.host_port import MAX_PORT
 from services.runtime.server import MAX_MESSAGE_BYTES
 
 # What stands around the rows of a reply: credit, timings, failed pairs.
@@ -21,6 +22,9 @@ class ExpertSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MOESAIC_EXPERT_", frozen=True)
 
     listen: ListenAddress = Field("127.0.0.1:50053", description="address to serve on")
+    dispatch_port: Annotated[int, Field(ge=0, le=MAX_PORT)] = Field(
+        0, description="port of the same host for native streams of frames; 0 for any free one"
+    )
     model: Path = Field(EMBEDDED_MODEL, description="checkpoint directory to read experts from")
     model_name: str | None = Field(
         None, min_length=1, description="the model's name; unset for the directory's"

@@ -31,7 +31,7 @@ class GatedExperts:
             raise ValueError("the weights of one slot must be without gaps")
         if not (gate_up.is_cpu and down.is_cpu):
             raise ValueError("weights must be on the CPU")
-        self._kept = gate_up, down  # the addresses below are theirs
+        self.weights = gate_up, down  # the addresses below are theirs
         self._gate_up, self._gate_up_stride = gate_up.data_ptr(), gate_up.stride(0)
         self._down, self._down_stride = down.data_ptr(), down.stride(0)
         self._num_slots, self._hidden, self._intermediate = num_slots, hidden, intermediate

@@ -5,13 +5,20 @@ from pathlib import Path
 import pytest
 
 from services import kernels
+from services.expert import compute, plane
 from tests.checkpoints import save_tiny
+from tests.expert.expert_client import Carrier
 
 
 @pytest.fixture(scope="session")
 def olmoe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Layers 0 to 2 with eight experts each, hidden size 32, in float32."""
     return save_tiny("olmoe", tmp_path_factory.mktemp("olmoe"))
+
+
+def has_carrier(carrier: Carrier) -> bool:
+    """Whether it can be had here."""
+    return carrier is Carrier.GRPC or plane.is_available()
 
 
 @pytest.fixture
@@ -27,3 +34,22 @@ def either_way(request: pytest.FixtureRequest) -> str:
     if way == "torch":
         request.getfixturevalue("torch_alone")
     return way
+
+
+@pytest.fixture(params=[carrier for carrier in Carrier if has_carrier(carrier)])
+def carrier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Carrier:
+    """Each way in which streams come to the service."""
+    return _prepared(request.param, monkeypatch)
+
+
+@pytest.fixture(params=[one for one in (Carrier.GRPC, Carrier.HANDED_OVER) if has_carrier(one)])
+def python_carrier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Carrier:
+    """Those in which Python computes all frames."""
+    return _prepared(request.param, monkeypatch)
+
+
+def _prepared(carrier: Carrier, monkeypatch: pytest.MonkeyPatch) -> Carrier:
+    if carrier is Carrier.HANDED_OVER:
+        # As batches are that torch computes faster.
+        monkeypatch.setattr(compute, "_most_compiled", lambda *_, **__: 0.0)
+    return carrier

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ MINUTE_NANOS = 60 * 10**9
 # Of the largest result: sums in another order, and in bfloat16 a rounding here and there that falls
 # the other way.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+
+
+class Carrier(Enum):
+    """How streams of frames come to the service, and who answers usual ones."""
+
+    GRPC = "gRPC"
+    NATIVE = "native, answered by the native thread"
+    HANDED_OVER = "native, all handed over to Python"
 
 
 class Stream:
@@ -86,14 +95,26 @@ class Stream:
 class Client:
     """Everything that a router asks of one service."""
 
-    def __init__(self, channel: grpc.aio.Channel, parts: ExpertParts, port: int) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        dispatch_channel: grpc.aio.Channel,
+        parts: ExpertParts,
+        port: int,
+    ) -> None:
         self.channel = channel
+        self.dispatch_channel = dispatch_channel
         self.parts = parts
         self.port = port
         self.stub = expert_pb2_grpc.ExpertServiceStub(channel)
 
     def open_stream(self) -> Stream:
-        return Stream(self.channel)
+        return Stream(self.dispatch_channel)
+
+    def drain(self) -> None:
+        """As at the service's end."""
+        self.parts.service.drain()
+        self.parts.plane.drain(5)
 
     async def generation(self) -> int:
         return (await self.hosting()).generation
@@ -138,18 +159,23 @@ class Client:
 
 
 @asynccontextmanager
-async def expert_service(model: Path, **settings: Any) -> AsyncIterator[Client]:
-    """A real service on a port of its own, and a client of it."""
+async def expert_service(
+    model: Path, carrier: Carrier = Carrier.GRPC, **settings: Any
+) -> AsyncIterator[Client]:
+    """A real service on ports of its own, and a client of it whose streams go by the carrier."""
     fields: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "model": model,
         "drain_seconds": 5,
     } | settings
-    async with (
-        running(ExpertSettings(**fields)) as (parts, port),
-        open_channel(f"127.0.0.1:{port}") as channel,
-    ):
-        yield Client(channel, parts, port)
+    async with running(ExpertSettings(**fields)) as (parts, port):
+        dispatch_port = port if carrier is Carrier.GRPC else parts.plane.port
+        assert dispatch_port, "there is no native plane"
+        async with (
+            open_channel(f"127.0.0.1:{port}") as channel,
+            open_channel(f"127.0.0.1:{dispatch_port}") as dispatch_channel,
+        ):
+            yield Client(channel, dispatch_channel, parts, port)
 
 
 class Gate:

@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from services.wire.frames import encode_frame
-from tests.expert.expert_client import MINUTE_NANOS, assert_close, expected_rows, expert_service
+from tests.expert.expert_client import (
+    MINUTE_NANOS,
+    Carrier,
+    assert_close,
+    expected_rows,
+    expert_service,
+)
 
 
 def frame(rows: torch.Tensor, *, expert: int = 3, layer: int = 1, checksum: bool = True) -> bytes:
@@ -30,9 +36,9 @@ def frame(rows: torch.Tensor, *, expert: int = 3, layer: int = 1, checksum: bool
 
 @pytest.mark.parametrize("checksum", [True, False])
 async def test_a_frame_is_answered_with_a_checksum_where_it_has_one(
-    olmoe: Path, checksum: bool
+    olmoe: Path, carrier: Carrier, checksum: bool
 ) -> None:
-    async with expert_service(olmoe, preload="all") as service:
+    async with expert_service(olmoe, carrier, preload="all") as service:
         stream, rows = service.open_stream(), torch.randn(2, 32)
         await stream.call.write(frame(rows, checksum=checksum))
         reply = await stream.reply()
@@ -41,8 +47,10 @@ async def test_a_frame_is_answered_with_a_checksum_where_it_has_one(
         assert_close(reply.rows(torch.float32, 32), expected)
 
 
-async def test_an_altered_frame_is_not_computed_and_the_stream_goes_on(olmoe: Path) -> None:
-    async with expert_service(olmoe, preload="all") as service:
+async def test_an_altered_frame_is_not_computed_and_the_stream_goes_on(
+    olmoe: Path, carrier: Carrier
+) -> None:
+    async with expert_service(olmoe, carrier, preload="all") as service:
         stream, rows = service.open_stream(), torch.randn(2, 32)
         altered = bytearray(frame(rows))
         altered[-1] ^= 1
@@ -57,8 +65,8 @@ async def test_an_altered_frame_is_not_computed_and_the_stream_goes_on(olmoe: Pa
         assert stream.granted_pairs == granted + 1
 
 
-async def test_a_refusal_by_the_contract_has_a_checksum_too(olmoe: Path) -> None:
-    async with expert_service(olmoe, preload="all") as service:
+async def test_a_refusal_by_the_contract_has_a_checksum_too(olmoe: Path, carrier: Carrier) -> None:
+    async with expert_service(olmoe, carrier, preload="all") as service:
         stream, rows = service.open_stream(), torch.randn(2, 32)
         for data in (frame(rows, layer=9), frame(rows, expert=8), frame(rows[:, :7])):
             await stream.call.write(data)

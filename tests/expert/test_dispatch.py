@@ -12,7 +12,14 @@ import torch
 from moesaic.v1 import common_pb2, expert_pb2
 from services.expert.compute import Computer
 from services.wire.received import ReceivedReply
-from tests.expert.expert_client import Gate, ThreadGate, assert_close, expected_rows, expert_service
+from tests.expert.expert_client import (
+    Carrier,
+    Gate,
+    ThreadGate,
+    assert_close,
+    expected_rows,
+    expert_service,
+)
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 INTERNAL = grpc.StatusCode.INTERNAL.value[0]
@@ -79,8 +86,10 @@ async def test_frames_that_wait_for_a_layer_are_computed_together_whoever_sent_t
         assert replies[1].timings.queue_nanos > 0
 
 
-async def test_pairs_that_are_not_hosted_are_named_while_the_others_are_served(olmoe: Path) -> None:
-    async with expert_service(olmoe) as service:
+async def test_pairs_that_are_not_hosted_are_named_while_the_others_are_served(
+    olmoe: Path, carrier: Carrier
+) -> None:
+    async with expert_service(olmoe, carrier) as service:
         await service.load((1, 2), (1, 5))
         stream, rows = service.open_stream(), torch.randn(2, 32)
         pairs = [(0, 5), (0, 0), (1, 2), (1, 7)]
@@ -95,8 +104,8 @@ async def test_pairs_that_are_not_hosted_are_named_while_the_others_are_served(o
         assert not reply.rows_bytes
 
 
-async def test_an_empty_frame_is_answered(olmoe: Path) -> None:
-    async with expert_service(olmoe, preload="all") as service:
+async def test_an_empty_frame_is_answered(olmoe: Path, carrier: Carrier) -> None:
+    async with expert_service(olmoe, carrier, preload="all") as service:
         stream = service.open_stream()
         await stream.send(3, torch.empty(0, 32), [])
         reply = await stream.reply()
@@ -109,10 +118,10 @@ async def test_an_empty_frame_is_answered(olmoe: Path) -> None:
 
 
 async def test_a_waiting_frame_is_dropped_when_all_its_requests_are_cancelled(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
-    async with expert_service(olmoe, preload="all") as service:
+    async with expert_service(olmoe, python_carrier, preload="all") as service:
         stream, rows = service.open_stream(), torch.randn(1, 32)
         await stream.send(0, rows, [(0, 0)], requests=[1])
         await gate.began.acquire()
@@ -131,10 +140,10 @@ async def test_a_waiting_frame_is_dropped_when_all_its_requests_are_cancelled(
 
 
 async def test_a_frame_whose_time_is_up_while_it_waits_is_not_computed(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
-    async with expert_service(olmoe, preload="all") as service:
+    async with expert_service(olmoe, python_carrier, preload="all") as service:
         stream, rows = service.open_stream(), torch.randn(1, 32)
         await stream.send(0, rows, [(0, 0)])
         await gate.began.acquire()
@@ -149,9 +158,11 @@ async def test_a_frame_whose_time_is_up_while_it_waits_is_not_computed(
         assert gate.batches == [1, 1]
 
 
-async def test_a_full_queue_refuses_at_once(olmoe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_queue_refuses_at_once(
+    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = Gate(monkeypatch)
-    async with expert_service(olmoe, preload="all", max_waiting_pairs=3) as service:
+    async with expert_service(olmoe, python_carrier, preload="all", max_waiting_pairs=3) as service:
         stream, rows = service.open_stream(), torch.randn(1, 32)
         await stream.send(0, rows, [(0, 0)])
         await gate.began.acquire()
@@ -164,15 +175,17 @@ async def test_a_full_queue_refuses_at_once(olmoe: Path, monkeypatch: pytest.Mon
         assert [(await stream.reply()).frame_id for _ in range(3)] == [0, 1, 3]
 
 
-async def test_a_single_frame_is_let_into_an_empty_queue(olmoe: Path) -> None:
-    async with expert_service(olmoe, preload="all", max_waiting_pairs=3) as service:
+async def test_a_single_frame_is_let_into_an_empty_queue(olmoe: Path, carrier: Carrier) -> None:
+    async with expert_service(olmoe, carrier, preload="all", max_waiting_pairs=3) as service:
         stream = service.open_stream()
         await stream.send(0, torch.randn(1, 32), [(0, 0)] * 9)
         assert len((await stream.reply()).rows(torch.float32, 32)) == 9
 
 
-async def test_credit_comes_first_and_grows_with_every_answer(olmoe: Path) -> None:
-    async with expert_service(olmoe, preload="all", max_waiting_pairs=50_000) as service:
+async def test_credit_comes_first_and_grows_with_every_answer(
+    olmoe: Path, carrier: Carrier
+) -> None:
+    async with expert_service(olmoe, carrier, preload="all", max_waiting_pairs=50_000) as service:
         stream, rows = service.open_stream(), torch.randn(1, 32)
         first = await stream.receive()
         window = first.granted_pairs
@@ -185,11 +198,11 @@ async def test_credit_comes_first_and_grows_with_every_answer(olmoe: Path) -> No
 
 
 async def test_who_overdraws_the_credit_is_overloaded(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
     async with expert_service(
-        olmoe, preload="all", max_waiting_pairs=140, max_frame_bytes=4096
+        olmoe, python_carrier, preload="all", max_waiting_pairs=140, max_frame_bytes=4096
     ) as service:
         stream, rows = service.open_stream(), torch.randn(1, 32)
         assert (await stream.receive()).granted_pairs == 140
@@ -260,10 +273,10 @@ FRAME: dict[str, Any] = {
     ],
 )
 async def test_a_frame_that_breaks_the_contract_is_refused_and_the_stream_goes_on(
-    olmoe: Path, broken: dict[str, Any], message: str
+    olmoe: Path, carrier: Carrier, broken: dict[str, Any], message: str
 ) -> None:
     async with expert_service(
-        olmoe, preload="all", max_frame_bytes=4096, max_waiting_pairs=200
+        olmoe, carrier, preload="all", max_frame_bytes=4096, max_waiting_pairs=200
     ) as service:
         stream = service.open_stream()
         frame = expert_pb2.Frame(frame_id=5, **FRAME | broken)
@@ -283,9 +296,9 @@ async def test_a_frame_that_breaks_the_contract_is_refused_and_the_stream_goes_o
 
 @pytest.mark.parametrize("data", [b"", b"\x0a\x05abc", b"\xff\xff"])
 async def test_bytes_that_are_no_message_end_the_stream_after_the_frames_before(
-    olmoe: Path, data: bytes
+    olmoe: Path, carrier: Carrier, data: bytes
 ) -> None:
-    async with expert_service(olmoe, preload="all") as service:
+    async with expert_service(olmoe, carrier, preload="all") as service:
         stream = service.open_stream()
         await stream.send(6, torch.randn(1, 32), [(0, 0)])
         await stream.call.write(data)
@@ -309,9 +322,12 @@ async def test_a_message_above_the_limit_is_refused_by_the_transport(olmoe: Path
 
 
 async def test_a_batch_that_fails_fails_its_frames_alone(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    olmoe: Path,
+    python_carrier: Carrier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with expert_service(olmoe, preload="all") as service:
+    async with expert_service(olmoe, python_carrier, preload="all") as service:
         stream = service.open_stream()
         monkeypatch.setattr(Computer, "_results", lambda *_: torch.zeros(0)[1])
         await stream.send(0, torch.randn(1, 32), [(0, 0)])
@@ -325,10 +341,10 @@ async def test_a_batch_that_fails_fails_its_frames_alone(
 
 
 async def test_health_is_answered_while_a_batch_is_computed(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = ThreadGate(monkeypatch, Computer, "_results", 1)
-    async with expert_service(olmoe, preload="all") as service:
+    async with expert_service(olmoe, python_carrier, preload="all") as service:
         stream = service.open_stream()
         await stream.send(0, torch.randn(1, 32), [(0, 0)])
         await gate.reached.wait()
@@ -338,10 +354,10 @@ async def test_health_is_answered_while_a_batch_is_computed(
 
 
 async def test_a_stream_that_is_closed_by_its_sender_gets_its_answers_first(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
-    async with expert_service(olmoe, preload="all") as service:
+    async with expert_service(olmoe, python_carrier, preload="all") as service:
         stream = service.open_stream()
         await stream.send(0, torch.randn(1, 32), [(0, 0)])
         await stream.call.done_writing()
@@ -353,10 +369,13 @@ async def test_a_stream_that_is_closed_by_its_sender_gets_its_answers_first(
 
 
 async def test_frames_of_a_sender_that_is_gone_are_not_computed(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    olmoe: Path,
+    python_carrier: Carrier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     gate = Gate(monkeypatch)
-    async with expert_service(olmoe, preload="all") as service:
+    async with expert_service(olmoe, python_carrier, preload="all") as service:
         gone, other = service.open_stream(), service.open_stream()
         await gone.send(0, torch.randn(1, 32), [(0, 0)])
         await gate.began.acquire()
@@ -374,10 +393,10 @@ async def test_frames_of_a_sender_that_is_gone_are_not_computed(
 
 
 async def test_queued_frames_are_finished_when_the_service_is_told_to_stop(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
-    async with expert_service(olmoe, preload="all") as service:
+    async with expert_service(olmoe, python_carrier, preload="all") as service:
         stream = service.open_stream()
         watch = service.stub.WatchHosting(expert_pb2.WatchHostingRequest())
         await watch.read()
@@ -386,7 +405,7 @@ async def test_queued_frames_are_finished_when_the_service_is_told_to_stop(
         await stream.send(1, torch.randn(1, 32), [(0, 0)])
         for _ in range(2):
             await gate.queued.acquire()
-        service.parts.service.drain()
+        service.drain()
         gate.opened.set()
         assert [(await stream.reply()).frame_id for _ in range(2)] == [0, 1]
         assert await stream.call.read() is grpc.aio.EOF

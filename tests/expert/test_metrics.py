@@ -9,11 +9,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
 from services.expert import metrics
-from tests.expert.expert_client import expert_service
+from tests.expert.expert_client import Carrier, expert_service
 
 
 async def test_frames_and_pairs_are_counted_by_outcome(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path, carrier: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
@@ -24,7 +24,7 @@ async def test_frames_and_pairs_are_counted_by_outcome(
     monkeypatch.setattr(metrics, "_batches", Counter())
     monkeypatch.setattr(metrics, "SAMPLED_BATCHES", 1)
     monkeypatch.setattr(metrics, "_active_experts", meter.create_histogram(metrics.ACTIVE_EXPERTS))
-    async with expert_service(olmoe, preload="0/2", expert_memory="1MiB") as service:
+    async with expert_service(olmoe, carrier, preload="0/2", expert_memory="1MiB") as service:
         stream, rows = service.open_stream(), torch.randn(2, 32)
         await stream.send(
             0, rows, [(0, 0), (1, 0), (1, 3)], weights=[1.0, 0.5, 0.5]

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.expert.expert_client import expert_service
+from tests.expert.expert_client import Carrier, expert_service
 from tests.recorded_spans import PARENT_ID, TRACE_ID, attributes_of, recorded_spans
 
 PARENT = f"00-{TRACE_ID}-{PARENT_ID}"
 
 
-async def test_frames_of_sampled_steps_alone_have_a_span(olmoe: Path) -> None:
+async def test_frames_of_sampled_steps_alone_have_a_span(olmoe: Path, carrier: Carrier) -> None:
     traceparents = [
         "",
         f"{PARENT}-00",
@@ -22,7 +22,7 @@ async def test_frames_of_sampled_steps_alone_have_a_span(olmoe: Path) -> None:
         f"{PARENT}-",
     ]
     with recorded_spans() as recorded:
-        async with expert_service(olmoe, preload="all") as service:
+        async with expert_service(olmoe, carrier, preload="all") as service:
             stream, rows = service.open_stream(), torch.randn(2, 32)
             for number, traceparent in enumerate(traceparents):
                 await stream.send(
@@ -37,9 +37,9 @@ async def test_frames_of_sampled_steps_alone_have_a_span(olmoe: Path) -> None:
         assert (told["moesaic.layer"], told["moesaic.failed_pairs"]) == (2, 0)
 
 
-async def test_a_span_says_what_its_frame_took(olmoe: Path) -> None:
+async def test_a_span_says_what_its_frame_took(olmoe: Path, carrier: Carrier) -> None:
     with recorded_spans() as recorded:
-        async with expert_service(olmoe, preload="all") as service:
+        async with expert_service(olmoe, carrier, preload="all") as service:
             stream, rows = service.open_stream(), torch.randn(2, 32)
             await stream.send(0, rows, [(0, 1), (1, 2), (1, 3)], traceparent=f"{PARENT}-01")
             timings = (await stream.reply()).timings

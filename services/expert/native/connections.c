@@ -31,8 +31,7 @@ static void take_headers(struct http2_stream *http2, const char *block, size_t c
     struct handover *handover = &connection->plane->handover;
     if (http2->owner) return; /* trailers, of which gRPC's clients have none */
     struct stream *stream = open_stream(connection, http2);
-    struct event *opened =
-        stream ? new_event(STREAM_OPENED, stream->number, block, count) : NULL;
+    struct event *opened = stream ? new_event(STREAM_OPENED, stream->number, block, count) : NULL;
     /* Headers cannot be passed over: those that follow may refer to them. */
     if (!opened || handover_is_full(handover)) {
         free(opened);

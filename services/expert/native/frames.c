@@ -116,7 +116,7 @@ void take_message(struct stream *stream, const char *data, size_t count) {
     if (stream->is_ending) return;
     const int is_usual = read_request(message, &frame) &&
                          has_usual_fields(&stream->connection->plane->bank, &frame, count);
-    const int failed = is_usual ? take_frame(stream, &frame, message, began)
-                                : take_unusual(stream, message);
+    const int failed =
+        is_usual ? take_frame(stream, &frame, message, began) : take_unusual(stream, message);
     if (failed) lose(stream->connection);
 }

@@ -40,12 +40,14 @@ void handover_end(struct handover *handover) {
 
 static void ring(int eventfd) {
     const uint64_t one = 1;
-    while (write(eventfd, &one, sizeof one) < 0 && errno == EINTR) {}
+    while (write(eventfd, &one, sizeof one) < 0 && errno == EINTR) {
+    }
 }
 
 static void silence(int eventfd) {
     uint64_t count;
-    while (read(eventfd, &count, sizeof count) < 0 && errno == EINTR) {}
+    while (read(eventfd, &count, sizeof count) < 0 && errno == EINTR) {
+    }
 }
 
 void wake(struct handover *handover) { ring(handover->asked); }

@@ -10,8 +10,7 @@
 #include <stdlib.h>
 
 struct plane_object {
-    PyObject_HEAD
-    PyObject *kept; /* what the plane's addresses point into */
+    PyObject_HEAD PyObject *kept; /* what the plane's addresses point into */
     struct plane plane;
     int has_begun;
 };
@@ -30,12 +29,27 @@ static const struct kernels_interface *kernels(void) {
 
 /* Reads what services/expert/native/_plane.pyi describes. 0, or -1 with an error set. */
 static int read_arguments(struct plane_object *object, PyObject *names) {
-    static char *const keywords[] = {
-        "kept",          "listener",       "slots",          "num_layers",   "num_experts",
-        "gate_up",       "gate_up_stride", "down",           "down_stride",  "num_slots",
-        "hidden",        "intermediate",   "dtype",          "element_type", "row_bytes",
-        "most_pairs",    "max_frame_bytes", "max_message_bytes", "window_pairs",
-        "max_waiting_pairs", NULL};
+    static char *const keywords[] = {"kept",
+                                     "listener",
+                                     "slots",
+                                     "num_layers",
+                                     "num_experts",
+                                     "gate_up",
+                                     "gate_up_stride",
+                                     "down",
+                                     "down_stride",
+                                     "num_slots",
+                                     "hidden",
+                                     "intermediate",
+                                     "dtype",
+                                     "element_type",
+                                     "row_bytes",
+                                     "most_pairs",
+                                     "max_frame_bytes",
+                                     "max_message_bytes",
+                                     "window_pairs",
+                                     "max_waiting_pairs",
+                                     NULL};
     struct plane *plane = &object->plane;
     struct bank *bank = &plane->bank;
     long long slots, gate_up, down, layers, experts, num_slots, hidden, intermediate, row_bytes;
@@ -44,12 +58,12 @@ static int read_arguments(struct plane_object *object, PyObject *names) {
     int dtype;
     PyObject *nothing = PyTuple_New(0), *kept;
     const int is_read =
-        nothing && PyArg_ParseTupleAndKeywords(
-                       nothing, names, "$OiLLLLLLLLLLiILdLIKL", (char **)keywords, &kept,
-                       &plane->listener, &slots, &layers, &experts, &gate_up, &gate_up_stride,
-                       &down, &down_stride, &num_slots, &hidden, &intermediate, &dtype,
-                       &bank->element_type, &row_bytes, &bank->most_pairs, &max_frame_bytes,
-                       &plane->max_message_bytes, &window_pairs, &max_waiting_pairs);
+        nothing &&
+        PyArg_ParseTupleAndKeywords(
+            nothing, names, "$OiLLLLLLLLLLiILdLIKL", (char **)keywords, &kept, &plane->listener,
+            &slots, &layers, &experts, &gate_up, &gate_up_stride, &down, &down_stride, &num_slots,
+            &hidden, &intermediate, &dtype, &bank->element_type, &row_bytes, &bank->most_pairs,
+            &max_frame_bytes, &plane->max_message_bytes, &window_pairs, &max_waiting_pairs);
     Py_XDECREF(nothing);
     if (!is_read || !(bank->kernels = kernels())) return -1;
     bank->slots = (const int64_t *)(intptr_t)slots;
@@ -103,9 +117,9 @@ static PyObject *events(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *list = PyList_New(0);
     struct event *event = list ? take_events(handover) : NULL;
     while (event) {
-        PyObject *told = Py_BuildValue("iKKy#", event->kind, (unsigned long long)event->number,
-                                       (unsigned long long)event->nanos, event->data,
-                                       (Py_ssize_t)event->count);
+        PyObject *told =
+            Py_BuildValue("iKKy#", event->kind, (unsigned long long)event->number,
+                          (unsigned long long)event->nanos, event->data, (Py_ssize_t)event->count);
         const int failed = !told || PyList_Append(list, told) < 0;
         Py_XDECREF(told);
         if (failed) {

@@ -36,9 +36,9 @@ struct stream {
     struct stream *next_in_bucket, *next_held, **held_at;
     struct event *gone;
     _Atomic uint64_t taken_pairs, granted_pairs; /* Python's too */
-    size_t num_in_hand;  /* things to answer: frames that wait, and what Python was handed */
-    size_t num_waiting;  /* of them, those that wait here */
-    char *trailers;      /* what it ends with where that is not OK */
+    size_t num_in_hand; /* things to answer: frames that wait, and what Python was handed */
+    size_t num_waiting; /* of them, those that wait here */
+    char *trailers;     /* what it ends with where that is not OK */
     size_t num_trailers;
     int is_admitted;
     int is_ending; /* nothing more is read; it ends when nothing is in hand */

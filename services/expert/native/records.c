@@ -62,7 +62,8 @@ int is_sampled(struct bytes traceparent) {
         (text[TRACEPARENT_BYTES] != '-' || !memcmp(text, "00", 2)))
         return 0; /* only later versions go on */
     const char flags = text[FLAGS_AT];
-    return flags >= '0' && (flags <= '9' ? flags & 1 : flags >= 'a' && flags <= 'f' && !(flags & 1));
+    return flags >= '0' &&
+           (flags <= '9' ? flags & 1 : flags >= 'a' && flags <= 'f' && !(flags & 1));
 }
 
 void record_frame(struct records *records, const struct frame_record *frame) {

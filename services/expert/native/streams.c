@@ -6,7 +6,8 @@
 #include <string.h>
 
 /* `grpc-status: 0`: a literal that is not put into a table (RFC 7541, section 6.2.2). */
-static const char OK_TRAILERS[] = "\x00\x0bgrpc-status\x01" "0";
+static const char OK_TRAILERS[] = "\x00\x0bgrpc-status\x01"
+                                  "0";
 
 static struct stream **bucket_of(struct plane *plane, uint64_t number) {
     return plane->buckets + number % NUM_BUCKETS;
@@ -114,8 +115,8 @@ void hold(struct stream *stream) {
 
 static int has_room(struct stream *stream) {
     struct plane *plane = stream->connection->plane;
-    return stream->http2->num_unsent <= MAX_UNSENT &&
-           waiting_has_room(&plane->waiting) && !handover_is_full(&plane->handover);
+    return stream->http2->num_unsent <= MAX_UNSENT && waiting_has_room(&plane->waiting) &&
+           !handover_is_full(&plane->handover);
 }
 
 void release_held(struct plane *plane) {

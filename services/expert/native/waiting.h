@@ -16,8 +16,8 @@ struct waiting_frame {
     struct stream *stream;
     struct frame frame;
     int64_t num_pairs, *pair_rows, *slots; /* [num_pairs] each */
-    uint64_t due_nanos;    /* when its time is up; UINT64_MAX for never */
-    uint64_t decode_nanos; /* that reading it took */
+    uint64_t due_nanos;                    /* when its time is up; UINT64_MAX for never */
+    uint64_t decode_nanos;                 /* that reading it took */
 };
 
 struct layer_queue {

@@ -1,0 +1,231 @@
+"""The native data plane: a port of its own for `Dispatch`, served by a thread that needs no
+interpreter.
+
+The thread answers usual frames. It hands over what is unusual, which is answered as on the main
+port.
+"""
+
+import asyncio
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from enum import IntEnum
+from itertools import count
+from typing import Any
+
+from services.expert import metrics, plane_listener, plane_records
+from services.expert.admission import Contract, Slots
+from services.expert.bank import Bank
+from services.expert.batcher import Batcher
+from services.expert.compute import Computer
+from services.expert.plane_stream import Command, PlaneStream
+from services.kernels.level import DTYPES
+from services.runtime.failures import aside, failure_of
+from services.runtime.server import MAX_MESSAGE_BYTES
+from services.wire import native_streams
+from services.wire.frames import ELEMENT_TYPES
+from services.wire.header_blocks import HeaderDecoder
+
+try:
+    from services.expert import _plane as _plane
+except ImportError:  # no compiler was there at install time, or the system is another
+    _plane = None  # type: ignore[assignment]
+
+# Between two looks at what the thread noted.
+RECORD_SECONDS = 0.1
+
+
+def is_available() -> bool:
+    """Whether native streams are on, and the module was built."""
+    return native_streams.ENABLED and _plane is not None
+
+
+class Event(IntEnum):
+    """What the native thread tells; the numbers are handover.h's."""
+
+    STREAM_OPENED = 1
+    MESSAGE = 2
+    STREAM_GONE = 3
+    CONNECTION_GONE = 4
+    SETTLED = 5
+    THREAD_ENDED = 6
+
+
+class Plane:
+    """Serves native streams where they are on, the module was built, and its kernel computes such
+    experts.
+
+    `port` is 0 where, or while, there is none.
+    """
+
+    def __init__(
+        self,
+        bank: Bank,
+        computer: Computer,
+        contract: Contract,
+        slots: Slots,
+        batcher: Batcher,
+        *,
+        window_pairs: int,
+        max_waiting_pairs: int,
+    ) -> None:
+        self.port = 0
+        self._bank = bank
+        self._computer = computer
+        self._contract = contract
+        self._slots = slots
+        self._batcher = batcher
+        self._window_pairs = window_pairs
+        self._max_waiting_pairs = max_waiting_pairs
+        self._native: Any = None  # while its thread runs
+        self._streams: dict[int, PlaneStream] = {}
+        self._decoders: dict[int, HeaderDecoder] = {}  # of connections
+        self._settling: dict[int, Callable[[], None]] = {}
+        self._numbers = count(1)
+        self._ended = asyncio.Event()
+        self._drain_by = 0.0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there can be a native plane for these experts."""
+        return native_streams.ENABLED and _plane is not None and self._computer.compiled is not None
+
+    @asynccontextmanager
+    async def serving(self, listen: str, port: int) -> AsyncIterator[None]:
+        """Serve on `port`, 0 for any, of the host of `listen` until the block ends; then wait until
+        all is drained, if `drain` was called. Raises PortInUse.
+        """
+        if not self.is_usable:
+            yield
+            return
+        await self._begin(listen, port)
+        try:
+            yield
+        finally:
+            await self._end()
+
+    def drain(self, seconds: float) -> None:
+        """Read no more frames, answer those that were read, and end the streams."""
+        if self._native is not None and self.port:
+            self.port = 0
+            self._drain_by = time.monotonic() + seconds
+            self._native.command(Command.DRAIN, 0)
+
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Call back once every frame that is being served now, by whichever way, is done with."""
+        if self._native is None:
+            self._batcher.when_settled(callback)
+            return
+        # What the thread hands over in the meantime is with the batcher when it says so.
+        number = next(self._numbers)
+        self._settling[number] = callback
+        self._native.command(Command.SETTLE, number)
+
+    def counts(self) -> metrics.Counts:
+        """What the native thread has computed since it began."""
+        return metrics.Counts(*self._native.counts()) if self._native else metrics.NOTHING
+
+    async def _begin(self, listen: str, port: int) -> None:
+        listener = await plane_listener.listen_beside(listen, port)
+        self.port = listener.getsockname()[1]
+        self._native = native = self._make(listener.detach())
+        metrics.add_source(self.counts)
+        # A process may end without having drained: the thread must not outlive what it works with.
+        self._stop = weakref.finalize(self, native.stop)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(native.fileno(), self._take_events)
+        self._recording = loop.call_later(RECORD_SECONDS, self._record)
+
+    def _make(self, listener: int) -> Any:
+        kernel, contract, table = self._computer.compiled, self._contract, self._slots.table
+        assert kernel is not None, "as `is_usable` says"
+        gate_up, down = kernel.weights
+        item = gate_up.itemsize
+        num_slots, hidden, intermediate = down.shape
+        return _plane.Plane(
+            kept=(gate_up, down, table),
+            listener=listener,
+            slots=table.ctypes.data,
+            num_layers=table.shape[0],
+            num_experts=table.shape[1],
+            gate_up=gate_up.data_ptr(),
+            gate_up_stride=gate_up.stride(0) * item,
+            down=down.data_ptr(),
+            down_stride=down.stride(0) * item,
+            num_slots=num_slots,
+            hidden=hidden,
+            intermediate=intermediate,
+            dtype=DTYPES[gate_up.dtype],
+            element_type=ELEMENT_TYPES[gate_up.dtype],
+            row_bytes=hidden * item,
+            most_pairs=self._computer.most_compiled,
+            max_frame_bytes=contract.max_frame_bytes,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            window_pairs=self._window_pairs,
+            max_waiting_pairs=self._max_waiting_pairs,
+        )
+
+    async def _end(self) -> None:
+        native = self._native
+        try:
+            async with asyncio.timeout(self._drain_by - time.monotonic()):
+                await self._ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            # Quick, since the thread looks at it after each batch.
+            await asyncio.to_thread(self._stop)
+            self._take_events()
+            self._recording.cancel()
+            self._record(again=False)
+            asyncio.get_running_loop().remove_reader(native.fileno())
+            self._forget_all()
+
+    def _forget_all(self) -> None:
+        metrics.end_source(self.counts)
+        self._native = None
+        for stream in self._streams.values():
+            stream.close()
+        for callback in self._settling.values():
+            self._batcher.when_settled(callback)
+
+    def _take_events(self) -> None:
+        for kind, number, nanos, data in self._native.events():
+            with aside("what the native plane told"):
+                self._take_event(kind, number, nanos, data)
+
+    def _take_event(self, kind: int, number: int, nanos: int, data: bytes) -> None:
+        match kind:
+            case Event.MESSAGE:
+                if number in self._streams:
+                    self._streams[number].receive(data, nanos)
+            case Event.STREAM_OPENED:
+                self._open(number, nanos, data)
+            case Event.STREAM_GONE:
+                if number in self._streams:
+                    self._streams.pop(number).close()
+            case Event.CONNECTION_GONE:
+                self._decoders.pop(number, None)
+            case Event.SETTLED:
+                self._batcher.when_settled(self._settling.pop(number))
+            case Event.THREAD_ENDED:
+                self._ended.set()
+
+    def _open(self, number: int, connection: int, block: bytes) -> None:
+        decoder = self._decoders.setdefault(connection, HeaderDecoder())
+        native, batcher = self._native, self._batcher
+        stream = PlaneStream(native, number, batcher, self._contract, self._slots)
+        self._streams[number] = stream
+        try:
+            stream.open(decoder.decode(block))
+        except Exception as error:  # noqa: BLE001 -- the boundary of a connection: whose headers cannot be read any more
+            failure_of(error, "reading headers")
+            native.command(Command.CLOSE, number)
+
+    def _record(self, *, again: bool = True) -> None:
+        with aside("recording what the native plane noted"):
+            plane_records.record(*self._native.records())
+        if again:
+            loop = asyncio.get_running_loop()
+            self._recording = loop.call_later(RECORD_SECONDS, self._record)
