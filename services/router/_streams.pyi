@@ -42,7 +42,7 @@ class Stream:
     def fileno(self) -> int:
         """-1 when it is closed."""
     def why(self) -> str:
-        """Why the connection ended, for a log."""
+        """Why it is over, where the service said nothing of it; for a log."""
     def close(self) -> None: ...
 
 class Exchange:

@@ -36,7 +36,8 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
     else it behaves.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, has_dispatch_port: bool = False) -> None:
+        self._has_dispatch_port = has_dispatch_port
         self.description = expert_pb2.ExpertServiceDescribeResponse(
             instance="first",
             model_digest=checkpoint.digest,
@@ -89,6 +90,10 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
         """What travels for a description."""
         self.num_damaged_descriptions -= 1
         return description.SerializeToString() if self.num_damaged_descriptions < 0 else b"\xff"
+
+    def listens_on(self, port: int) -> None:
+        """It is served there; all of its calls are, whichever port for Dispatch it describes."""
+        self.description.dispatch_port = port if self._has_dispatch_port else 0
 
     async def Describe(self, request: object, context: grpc.aio.ServicerContext) -> object:
         return self.description
@@ -154,4 +159,5 @@ async def served(service: ScriptedService) -> AsyncIterator[str]:
     async with serving(
         register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0
     ) as port:
+        service.listens_on(port)
         yield f"127.0.0.1:{port}"

@@ -14,6 +14,7 @@ from moesaic.v1 import common_pb2, expert_pb2
 from services.model.checkpoint import Checkpoint
 from services.router.peers import peer as expert_peer
 from services.router.peers import stream as expert_stream
+from services.router.peers import stream_transports
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.peer import ExpertPeer
 from services.wire.errors import Unavailable
@@ -21,6 +22,7 @@ from services.wire.expert_key import ExpertKey
 from tests.checkpoints import save_tiny
 from tests.router.connected_peer import Connected, connected_to
 from tests.router.scripted_service import ScriptedService, expected_of, served
+from tests.router.transports import TRANSPORTS
 
 FLOAT32, BFLOAT16 = common_pb2.ELEMENT_TYPE_FLOAT32, common_pb2.ELEMENT_TYPE_BFLOAT16
 
@@ -28,6 +30,12 @@ FLOAT32, BFLOAT16 = common_pb2.ELEMENT_TYPE_FLOAT32, common_pb2.ELEMENT_TYPE_BFL
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return Checkpoint.open(save_tiny("olmoe", Path(tmp_path_factory.mktemp("models")) / "olmoe"))
+
+
+@pytest.fixture(params=TRANSPORTS)
+def service(checkpoint: Checkpoint, request: pytest.FixtureRequest) -> ScriptedService:
+    """One whose streams are carried by either transport."""
+    return ScriptedService(checkpoint, has_dispatch_port=request.param == "native")
 
 
 @asynccontextmanager
@@ -44,17 +52,17 @@ async def connected(
         yield made
 
 
-async def test_a_stream_that_the_service_cancels_is_opened_again(checkpoint: Checkpoint) -> None:
-    service = ScriptedService(checkpoint)
+async def test_a_stream_that_the_service_cancels_is_opened_again(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
     service.cancels_first_stream = True
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.is_live and service.num_streams == 2)
 
 
 async def test_a_service_that_leaves_a_frame_unanswered_is_suspect_until_it_answers_a_probe(
-    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+    checkpoint: Checkpoint, service: ScriptedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = ScriptedService(checkpoint)
     caplog.set_level("INFO", "services.router")
     async with connected(checkpoint, service, frame_floor_seconds=0.002) as made:
         await made.until(lambda: made.peer.is_usable)
@@ -75,17 +83,17 @@ async def test_a_service_that_leaves_a_frame_unanswered_is_suspect_until_it_answ
 
 
 async def test_a_hosting_that_cannot_be_read_is_asked_for_again(
-    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+    checkpoint: Checkpoint, service: ScriptedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = ScriptedService(checkpoint)
     service.num_damaged_hostings = 1
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.is_usable)
     assert "sent a message that cannot be read" in caplog.text
 
 
-async def test_a_description_that_cannot_be_read_is_asked_for_again(checkpoint: Checkpoint) -> None:
-    service = ScriptedService(checkpoint)
+async def test_a_description_that_cannot_be_read_is_asked_for_again(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
     service.num_damaged_descriptions = 2
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.is_usable)
@@ -114,8 +122,9 @@ async def test_a_peer_outlives_what_nobody_foresaw(
     assert "KeyError: " in caplog.text
 
 
-async def test_what_a_service_says_of_itself_is_kept_to_a_line(checkpoint: Checkpoint) -> None:
-    service = ScriptedService(checkpoint)
+async def test_what_a_service_says_of_itself_is_kept_to_a_line(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
     service.description.device = "cpu\n\x1b[2J" * 1000
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.is_usable)
@@ -124,8 +133,9 @@ async def test_what_a_service_says_of_itself_is_kept_to_a_line(checkpoint: Check
         assert len(made.peer.description.device) <= 200
 
 
-async def test_a_service_whose_experts_take_no_memory_is_refused(checkpoint: Checkpoint) -> None:
-    service = ScriptedService(checkpoint)
+async def test_a_service_whose_experts_take_no_memory_is_refused(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
     service.description.expert_bytes[0] = 0
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.refusal is not None)
@@ -134,8 +144,8 @@ async def test_a_service_whose_experts_take_no_memory_is_refused(checkpoint: Che
 
 async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_else(
     checkpoint: Checkpoint,
+    service: ScriptedService,
 ) -> None:
-    service = ScriptedService(checkpoint)
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.is_live)
         loading = asyncio.create_task(made.peer.load([ExpertKey(0, 0)], lambda *_: None))
@@ -157,8 +167,8 @@ async def test_a_load_without_progress_is_given_up(
 
 async def test_a_service_that_is_another_instance_than_was_described_is_asked_again(
     checkpoint: Checkpoint,
+    service: ScriptedService,
 ) -> None:
-    service = ScriptedService(checkpoint)
     service.hosting.instance = "second"
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.description is not None)
@@ -169,8 +179,8 @@ async def test_a_service_that_is_another_instance_than_was_described_is_asked_ag
 
 async def test_a_service_that_hosts_what_the_model_does_not_have_is_refused(
     checkpoint: Checkpoint,
+    service: ScriptedService,
 ) -> None:
-    service = ScriptedService(checkpoint)
     service.host((77, 0))
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.refusal is not None)
@@ -179,9 +189,9 @@ async def test_a_service_that_hosts_what_the_model_does_not_have_is_refused(
 
 async def test_a_hosting_that_goes_back_ends_the_connection_and_it_is_asked_again(
     checkpoint: Checkpoint,
+    service: ScriptedService,
 ) -> None:
     """What was garbled on the way, or comes from nowhere, is not kept for longer than that."""
-    service = ScriptedService(checkpoint)
     service.hosting.generation = 1 << 40
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.is_live)
@@ -211,10 +221,13 @@ async def test_a_hosting_that_goes_back_ends_the_connection_and_it_is_asked_agai
     ],
 )
 async def test_a_service_that_cannot_do_what_the_options_ask_is_refused(
-    checkpoint: Checkpoint, wanted: dict[str, Any], described: dict[str, Any], refusal: str | None
+    checkpoint: Checkpoint,
+    service: ScriptedService,
+    wanted: dict[str, Any],
+    described: dict[str, Any],
+    refusal: str | None,
 ) -> None:
     """One that is older than the options says nothing of them."""
-    service = ScriptedService(checkpoint)
     service.description.MergeFrom(expert_pb2.ExpertServiceDescribeResponse(**described))
     async with connected(checkpoint, service, **wanted) as made:
         await made.until(lambda: made.peer.refusal is not None or made.peer.is_live)
@@ -222,8 +235,9 @@ async def test_a_service_that_cannot_do_what_the_options_ask_is_refused(
         assert refusal is None or refusal in str(made.peer.refusal)
 
 
-async def test_a_service_that_describes_too_few_layers_is_refused(checkpoint: Checkpoint) -> None:
-    service = ScriptedService(checkpoint)
+async def test_a_service_that_describes_too_few_layers_is_refused(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
     del service.description.expert_bytes[1:]
     async with connected(checkpoint, service) as made:
         await made.until(lambda: made.peer.refusal is not None)
@@ -231,11 +245,10 @@ async def test_a_service_that_describes_too_few_layers_is_refused(checkpoint: Ch
 
 
 async def test_a_service_that_never_grants_is_not_waited_for(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expert_stream, "FIRST_GRANT_SECONDS", 0.05)
-
-    service = ScriptedService(checkpoint)
+    monkeypatch.setattr(stream_transports, "ANSWER_SECONDS", 0.05)
     service.grants = False
     async with connected(checkpoint, service) as made:
         await made.until(lambda: service.num_streams == 2)

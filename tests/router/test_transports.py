@@ -9,15 +9,15 @@ import pytest
 
 from services.router.peers.connected_socket import connected_socket
 from services.router.peers.grpc_transport import GrpcTransport
-from services.router.peers.native_transport import AVAILABLE, NativeTransport
+from services.router.peers.native_transport import NativeTransport
 from services.router.peers.transport import DISPATCH, Transport
 from services.runtime.channels import open_channel
 from services.runtime.server import serving
 from services.wire.errors import Overloaded, ServingError, Unavailable
+from tests.router.transports import TRANSPORTS
 
 SERVICE, METHOD = DISPATCH.strip("/").split("/")
 NAME = "expert service a:1"
-KINDS = ["grpc", "native"] if AVAILABLE else ["grpc"]
 
 
 async def send_back(
@@ -50,7 +50,7 @@ async def served() -> AsyncIterator[str]:
 async def opened(kind: str) -> AsyncIterator[Transport]:
     async with served() as address, open_channel(address) as channel:
         transport: Transport
-        if kind == "grpc":
+        if kind == "gRPC":
             transport = GrpcTransport(channel, NAME)
         else:
             port = int(address.rpartition(":")[2])
@@ -66,7 +66,7 @@ def passed_over(message: bytes, arrived: int | None) -> None:
     """Whatever comes."""
 
 
-pytestmark = pytest.mark.parametrize("kind", KINDS)
+pytestmark = pytest.mark.parametrize("kind", TRANSPORTS)
 
 
 async def test_messages_come_back_whole_and_in_order_until_the_service_ends_the_stream(

@@ -54,13 +54,13 @@ int stream_open(struct stream *stream, int fd, const char *block, size_t count,
     stream->connection = http2_begin(fd, 0, &events, &limits, stream);
     if (!stream->connection) return -1;
     stream->on_wire = http2_open(stream->connection, block, count, stream);
-    if (!stream->on_wire) stream->is_over = 1;
+    if (!stream->on_wire) stream->is_over = stream->is_lost = 1;
     return 0;
 }
 
 /* What a call of the framing returned. */
 static int ended(struct stream *stream, int failed) {
-    if (failed < 0) stream->is_over = 1;
+    if (failed < 0) stream->is_over = stream->is_lost = 1;
     return stream->is_over ? -1 : 0;
 }
 

@@ -20,6 +20,7 @@ struct stream {
     /* For Python: messages as (bytes, arrived_nanos), header blocks as (bytes, ends_stream). */
     PyObject *messages, *headers; /* lists */
     int is_over;                  /* nothing more comes, and nothing more can be sent */
+    int is_lost;                  /* over with its connection */
     int was_reset;                /* the peer gave the stream up, with `reset_code` */
     uint32_t reset_code;
     /* Who takes messages first while it is under way, and how it knows this stream; or NULL. */

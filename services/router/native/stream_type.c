@@ -86,8 +86,10 @@ static PyObject *fileno_of(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *why(PyObject *self, PyObject *Py_UNUSED(ignored)) {
-    const struct http2_connection *const connection = ((struct stream *)self)->connection;
-    return PyUnicode_FromString(connection ? http2_why(connection) : "it is closed");
+    const struct stream *const stream = (struct stream *)self;
+    if (!stream->connection) return PyUnicode_FromString("it was closed");
+    if (!stream->is_lost) return PyUnicode_FromString("it ended without a status");
+    return PyUnicode_FromString(http2_why(stream->connection));
 }
 
 static PyObject *close_stream(PyObject *self, PyObject *Py_UNUSED(ignored)) {

@@ -1,5 +1,6 @@
 """What the header blocks of a gRPC call say: that it was begun, and how it ended."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import unquote
 
@@ -21,6 +22,11 @@ PASSING = frozenset(
 MAX_BLOCKS = 8
 # Of HTTP/2's codes with which a stream is reset.
 NO_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 7, 8, 11
+RESET_ERRORS: Mapping[int, type[ServingError]] = {
+    NO_ERROR: Unavailable,
+    REFUSED_STREAM: Unavailable,
+    ENHANCE_YOUR_CALM: Overloaded,
+}
 
 
 class CallAnswer:
@@ -52,12 +58,12 @@ class CallAnswer:
         """What ended a call that ended without a word: the code that it was reset with, or why its
         connection is gone.
         """
-        if reset_code is None or reset_code in {NO_ERROR, REFUSED_STREAM}:
-            return Unavailable(f"{self._name} broke the stream off: {why}")
+        if reset_code is None:
+            return Unavailable(f"the stream to {self._name} broke: {why}")
         if reset_code == CANCEL:
             return Unavailable(f"{self._name} cancelled the call")
-        kind = Overloaded if reset_code == ENHANCE_YOUR_CALM else ServingError
-        return kind(f"{self._name} reset the stream with code {reset_code}")
+        error = RESET_ERRORS.get(reset_code, ServingError)
+        return error(f"{self._name} reset the stream with code {reset_code}")
 
     def _check(self, headers: dict[str, str]) -> None:
         status, content = headers[":status"], headers.get("content-type", "")

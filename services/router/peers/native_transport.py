@@ -96,8 +96,7 @@ class NativeTransport:
 
     def close(self) -> None:
         """Close the connection."""
-        self._end(Unavailable(f"{self._name}: the stream was closed"))
-        self._stream.close()
+        self._end(Unavailable(f"the stream to {self._name} was closed"))
 
     def _keep_early(self, message: bytes, arrived: int | None) -> None:
         if len(self._early) == MAX_EARLY:
@@ -144,6 +143,7 @@ class NativeTransport:
         self._error = error
         self._loop.remove_reader(self._stream.fileno())
         self._loop.remove_writer(self._stream.fileno())
+        self._stream.close()
         self._progressed.ring()
         if not self._ended.done():
             self._ended.set_result(None)

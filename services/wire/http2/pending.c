@@ -76,6 +76,7 @@ void h2_drop_pending(struct h2_stream *stream) {
     if (h2_held(pending)) wait_no_more(stream);
     if (c->begun.stream == stream) { /* the peer is owed the rest of the frame */
         pending->end = pending->start + c->begun.payload_left;
+        h2_discard(&c->begun.rest);
         c->begun.rest = *pending;
         c->begun.stream = NULL;
         *pending = (struct h2_buffer){0};

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.wire.http2.script import Play
+
 ROOT = Path(__file__).parents[3]
 SOURCES = sorted((ROOT / "services/wire/http2").glob("*.c"))
 COMPILER = shlex.split(os.environ.get("CC", "cc"))
@@ -45,6 +47,30 @@ def build(framing: Path) -> Build:
         return program
 
     return built
+
+
+@pytest.fixture
+def play(build: Build) -> Play:
+    """Plays a script; what was said but for what every connection says first."""
+
+    def played(role: str, *lines: str, **limits: int) -> list[str]:
+        ended = subprocess.run(
+            [build("replay"), role, *(f"{name}={value}" for name, value in limits.items())],
+            input="".join(f"{line}\n" for line in lines),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        said = ended.stdout.splitlines()
+        first = [said.index(line) for line in said if line == "> SETTINGS 0 flags 0"]
+        for at in first[:1]:
+            assert said[at + 1].startswith("> WINDOW_UPDATE 0 ")
+            del said[at : at + 2]
+        return said
+
+    return played
 
 
 def _compile(arguments: list[str], folder: Path) -> None:

@@ -20,14 +20,24 @@
 static struct http2_connection *connection;
 static struct http2_limits limits;
 static int peer_fd, is_server, is_closed;
-static char *said, *sent;
-static size_t num_said, num_sent;
+static char *sent;
+static size_t num_sent;
 static unsigned long piece = MAX_BYTES;
+
+/* What is said, in its order. Frames stand by themselves where sessions are compared, since they
+ * are written at other moments when bytes come in other pieces. */
+struct text {
+    char *data;
+    size_t count;
+};
+static struct text said, framed;
+static struct text *frames = &said, *now = &said;
 
 static void say(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    num_said += (size_t)vsnprintf(said + num_said, MAX_BYTES - num_said, format, arguments);
+    now->count +=
+        (size_t)vsnprintf(now->data + now->count, MAX_BYTES - now->count, format, arguments);
     va_end(arguments);
 }
 
@@ -128,6 +138,7 @@ static void say_frames(void) {
     size_t at = 0;
     if (!is_server && num_sent >= H2_PREFACE_BYTES && !memcmp(sent, H2_PREFACE, H2_PREFACE_BYTES))
         at = H2_PREFACE_BYTES;
+    now = frames;
     while (num_sent - at >= H2_FRAME_HEADER_BYTES) {
         const struct h2_frame frame = h2_get_frame(sent + at);
         const char *payload = sent + at + H2_FRAME_HEADER_BYTES;
@@ -142,6 +153,7 @@ static void say_frames(void) {
         say("\n");
         at += H2_FRAME_HEADER_BYTES + frame.count;
     }
+    now = &said;
     memmove(sent, sent + at, num_sent - at);
     num_sent -= at;
 }
@@ -163,8 +175,8 @@ static void receive(void) {
 
 static void feed(const char *data, size_t count) {
     while (count && !is_closed) {
-        const size_t now = count < piece ? count : piece;
-        const ssize_t written = send(peer_fd, data, now, MSG_DONTWAIT | MSG_NOSIGNAL);
+        const size_t some = count < piece ? count : piece;
+        const ssize_t written = send(peer_fd, data, some, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (written > 0) {
             data += written;
             count -= (size_t)written;
@@ -196,26 +208,30 @@ static size_t from_hex(const char *text, char *data) {
     return count;
 }
 
-/* Plays the bytes once whole and once for every place where they may be cut, on a connection of
- * their own each time. */
-static void compare_cuts(const char *data, size_t count, int is_each_byte) {
-    char *whole = NULL;
-    for (size_t cut = 0; cut < count; cut++) {
-        end();
-        begin();
-        num_said = 0;
-        piece = is_each_byte && cut ? cut : MAX_BYTES;
-        feed(data, is_each_byte ? count : cut);
-        if (!is_each_byte) feed(data + cut, count - cut);
-        /* Frames are written at other moments, and with them some of what is said. */
-        if (!whole)
-            whole = strdup(said);
-        else if (strcmp(whole, said))
-            say("differs at cut %zu from:\n%s", cut, whole), exit(1);
+/* Plays the bytes on a connection of their own: in two pieces, or in pieces of this length. */
+static void play_cut(const char *data, size_t count, size_t cut, int is_every) {
+    end();
+    begin();
+    said.count = framed.count = 0;
+    piece = is_every && cut ? cut : MAX_BYTES;
+    feed(data, is_every ? count : cut);
+    if (!is_every) feed(data + cut, count - cut);
+}
+
+/* Plays the bytes whole and for every place where they may be cut: all has to come out the same. */
+static void compare_cuts(const char *data, size_t count, int is_every) {
+    frames = &framed;
+    play_cut(data, count, 0, is_every);
+    char *events_of_whole = strdup(said.data), *frames_of_whole = strdup(framed.data);
+    for (size_t cut = 1; cut < count; cut++) {
+        play_cut(data, count, cut, is_every);
+        if (!strcmp(events_of_whole, said.data) && !strcmp(frames_of_whole, framed.data)) continue;
+        say("differs when cut at %zu\n", cut);
+        break;
     }
-    num_said = 0;
-    say("%s", whole);
-    free(whole);
+    say("%s", framed.data);
+    free(events_of_whole);
+    free(frames_of_whole);
 }
 
 static void play(char *line) {
@@ -253,16 +269,18 @@ int main(int count, char **arguments) {
     is_server = !strcmp(arguments[1], "server");
     limits = http2_limits_default;
     for (int i = 2; i < count; i++) set_limit(arguments[i]);
-    said = calloc(1, MAX_BYTES);
+    said.data = calloc(1, MAX_BYTES);
+    framed.data = calloc(1, MAX_BYTES);
     sent = calloc(1, MAX_BYTES);
     begin();
     char *line = NULL;
     size_t room = 0;
     while (getline(&line, &room, stdin) > 0) play(line);
-    fwrite(said, 1, num_said, stdout);
+    fwrite(said.data, 1, said.count, stdout);
     end();
     free(line);
-    free(said);
+    free(said.data);
+    free(framed.data);
     free(sent);
     return 0;
 }
