@@ -5,7 +5,7 @@ what came before can still be taken.
 import numpy as np
 import numpy.typing as npt
 
-from services.router.dispatch.exchange import Record
+from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
 
 class Stream:
     """A connection with one gRPC stream over a connected, non-blocking socket, which it takes over
@@ -67,7 +67,8 @@ def share_out(
 def send_frames(
     *,
     exchange: Exchange,
-    frames: list[tuple[Stream, int, int, str]],
+    frames: list[EnteredFrame],
+    traceparents: list[str] | None,
     requests: npt.NDArray[np.int64],
     rows: int,
     row_bytes: int,
@@ -75,14 +76,12 @@ def send_frames(
     element_type: int,
     checksums: bool,
 ) -> None:
-    """Send each share's frame: its stream, number, time and traceparent. From here on the exchange
-    takes what the streams receive.
-    """
+    """Send each share's frame; the exchange takes what comes on their connections from here on."""
 
 def await_replies(*, exchange: Exchange, loop_descriptor: int, until_nanos: int) -> int:
     """Wait for the replies; why it is over, as exchange.h has it."""
 
-def records(exchange: Exchange, /) -> list[Record]:
+def records(exchange: Exchange, /) -> list[ExchangeRecord]:
     """What is known of each frame."""
 
 def sum_replies(
@@ -98,5 +97,5 @@ def sum_replies(
 ) -> None:
     """Write the weighted sums, and let the streams go. Raises ValueError unless all is answered."""
 
-def give_up(exchange: Exchange, /) -> list[tuple[Record, bytes | None]]:
+def give_up(exchange: Exchange, /) -> list[tuple[ExchangeRecord, bytes | None]]:
     """The record of each frame and the rows of its reply, if it has one; the streams are let go."""

@@ -5,6 +5,7 @@ combined.
 import asyncio
 from collections.abc import Callable
 from collections.abc import Sequence as Sequenced
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from services.router.dispatch.host_copy import to_host
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.scatter import Attempt, Outgoing, Scatter, SentFrame, first_attempt
 from services.router.dispatch.unfinished import Unfinished
-from services.router.engine.spans import NO_LAYER_SPANS, LayerSpans
+from services.router.engine.spans import NO_LAYER_SPANS, PART_NAMES, LayerSpans
 from services.router.engine.step import Step
 from services.router.load.watch import RoutingWatch
 from services.router.peers.stream import TimedReply
@@ -124,7 +125,8 @@ class Dispatcher:
         exchange = self._exchanges.begin(step, outgoing, attempt, spans, weights, hidden)
         if exchange is not None:
             scatter_ended = step.clock.charge("encode")
-            gathered = await self._exchange(step, layer, exchange, times, on_the_way)
+            await exchange.complete(on_the_way)
+            gathered = await self._taken_from(exchange, step, layer, times)
         else:
             gathered, scatter_ended = await self._try(
                 step, outgoing, attempt, spans, times, on_the_way
@@ -138,11 +140,8 @@ class Dispatcher:
             combined = self._combine(gathered.returned, weights, hidden)
         ended = step.clock.charge("combine")
         if spans is not NO_LAYER_SPANS:
-            spans.part("gate", gate_began, scatter_began)
-            spans.part("scatter", scatter_began, scatter_ended)
-            spans.part("gather", scatter_ended, gather_ended)
-            spans.part("combine", gather_ended, ended)
-            spans.end(ended, max(times, key=lambda reply: reply.arrived).service if times else "")
+            moments = gate_began, scatter_began, scatter_ended, gather_ended, ended
+            _end_spans(spans, moments, times)
         return combined
 
     def _to_send(
@@ -155,7 +154,7 @@ class Dispatcher:
                 index[: step.num_tokens],
                 weights[: step.num_tokens],
             )
-        rows = hidden.to(self._wire_dtype)
+        rows = hidden if hidden.dtype is self._wire_dtype else hidden.to(self._wire_dtype)
         return (rows, index, weights.float()) if self._combine.sums_on_services else (rows, index)
 
     def _outgoing(
@@ -215,18 +214,10 @@ class Dispatcher:
         gathered.failed += unserved
         return gathered, scatter_ended
 
-    async def _exchange(
-        self,
-        step: Step,
-        layer: int,
-        exchange: Exchange,
-        times: list[ReplyTimes],
-        on_the_way: Callable[[], None],
+    async def _taken_from(
+        self, exchange: Exchange, step: Step, layer: int, times: list[ReplyTimes]
     ) -> Gathered:
-        """The same for the frames of an exchange; what it has received itself, once it is complete,
-        stays there.
-        """
-        await exchange.complete(on_the_way)
+        """What is left to be gathered of an exchange: nothing where it is complete."""
         if not exchange.is_complete:
             return await self._gather_all(step, layer, exchange.give_up(), times)
         times += exchange.replies()
@@ -289,6 +280,13 @@ class Dispatcher:
             await self._news.wait(unfinished.seconds_to_wait(now))
             step.clock.charge("straggler_wait")
         return None
+
+
+def _end_spans(spans: LayerSpans, moments: Sequenced[int], times: list[ReplyTimes]) -> None:
+    """The layer's parts lie between these moments."""
+    for name, (began, ended) in zip(PART_NAMES, pairwise(moments), strict=True):
+        spans.part(name, began, ended)
+    spans.end(moments[-1], max(times, key=lambda reply: reply.arrived).service if times else "")
 
 
 def _sendable(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:

@@ -7,7 +7,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
@@ -15,17 +16,13 @@ from services.kernels.level import DTYPES
 from services.router.dispatch.scatter import Attempt, Outgoing, SentFrame, most_in_frame
 from services.router.engine.spans import NO_FRAME_SPAN, NO_LAYER_SPANS, FrameSpan, LayerSpans
 from services.router.engine.step import Step
+from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
 from services.router.peers.native_transport import _streams
-from services.router.peers.service_behaviour import EnteredFrame
 from services.router.peers.stream import ExpertStream, TimedReply
 from services.router.times.receipt import ReplyTimes
 from services.wire.frames import ELEMENT_TYPES
 from services.wire.outcomes import Timings
 from services.wire.received import ReceivedReply
-
-# Of one frame, in nanoseconds: sent, arrived (0: it is not answered), decode, queue, compute and
-# encode; then the pairs that were granted with it, or 0, and whether its stream has news.
-Record: TypeAlias = tuple[int, int, int, int, int, int, int, bool]
 
 # The loop's timers do not end the wait in compiled code, so they may fire so much later. What takes
 # longer loses little by being awaited in the usual way.
@@ -42,29 +39,24 @@ class ExchangeForm:
     wire_dtype: torch.dtype
     checksums: bool
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         return self.hidden_size * self.wire_dtype.itemsize
 
-
-class ReadyShare(NamedTuple):
-    """What one service has of a layer, and where its frame is to be sent."""
-
-    address: str
-    stream: ExpertStream
-    connection: "_streams.Stream"
-    num_pairs: int
-    num_rows: int
-    num_experts: int
+    @cached_property
+    def element_type(self) -> int:
+        return ELEMENT_TYPES[self.wire_dtype]
 
 
-class _Share(NamedTuple):
-    """The same once it is sent."""
+class Share(NamedTuple):
+    """What one service has of a layer: its frame, with so many rows, and the stream that it is
+    entered with.
+    """
 
     address: str
     stream: ExpertStream
     frame: EnteredFrame
-    span: FrameSpan
+    num_rows: int
 
 
 class Exchange:
@@ -73,49 +65,61 @@ class Exchange:
     `native` has the pairs by service already, and is put into `idle` at the end.
     """
 
+    __slots__ = (
+        "_attempt",
+        "_form",
+        "_idle",
+        "_loop_descriptor",
+        "_native",
+        "_outgoing",
+        "_shares",
+        "_spans",
+        "is_complete",
+    )
+
     def __init__(
         self,
         native: "_streams.Exchange",
         idle: "list[_streams.Exchange]",
         form: ExchangeForm,
         loop_descriptor: int,
+        shares: Sequence[Share],
         outgoing: Outgoing,
         attempt: Attempt,
     ) -> None:
+        self.is_complete = False  # all replies are there, as they should be
         self._native = native
         self._idle = idle
         self._form = form
         self._loop_descriptor = loop_descriptor
+        self._shares = shares
         self._outgoing = outgoing
         self._attempt = attempt
-        self._shares: list[_Share] = []
-        self.is_complete = False  # all replies are there, as they should be
+        self._spans: Sequence[FrameSpan] = ()
 
-    def send(self, step: Step, shares: Sequence[ReadyShare], spans: LayerSpans) -> None:
-        """Enter the frames with their services, and send them."""
-        form, outgoing, frames = self._form, self._outgoing, []
-        for share in shares:
-            frame, span = share.stream.enter(share.num_pairs, share.num_experts), NO_FRAME_SPAN
-            if spans is not NO_LAYER_SPANS:
-                span = spans.begin_frame(
+    def send(self, step: Step, spans: LayerSpans) -> None:
+        """Send the frames, all at once."""
+        form, outgoing, now = self._form, self._outgoing, step.clock.now()
+        if spans is not NO_LAYER_SPANS:
+            self._spans = [
+                spans.begin_frame(
                     share.address,
-                    step.clock.now(),
+                    now,
                     rows=share.num_rows,
-                    pairs=share.num_pairs,
+                    pairs=share.frame.num_pairs,
                     num_bytes=share.num_rows * form.row_bytes,
                 )
-            self._shares.append(_Share(share.address, share.stream, frame, span))
-            frames.append(
-                (share.connection, frame.frame_id, frame.remaining_nanos, span.traceparent)
-            )
+                for share in self._shares
+            ]
         _streams.send_frames(
             exchange=self._native,
-            frames=frames,
+            frames=[share.frame for share in self._shares],
+            traceparents=[span.traceparent for span in self._spans] if self._spans else None,
             requests=step.row_requests,
             rows=outgoing.hidden.data_ptr(),
             row_bytes=form.row_bytes,
             layer=outgoing.layer,
-            element_type=ELEMENT_TYPES[form.wire_dtype],
+            element_type=form.element_type,
             checksums=form.checksums,
         )
 
@@ -140,12 +144,12 @@ class Exchange:
 
     def replies(self) -> list[ReplyTimes]:
         """When the replies came; what is known of their services is learnt from it. Once."""
-        replies = []
-        for share, record in zip(self._shares, _streams.records(self._native), strict=True):
-            times = _note_reply(share, record)
-            share.span.end(times, attempt=1)
-            share.stream.catch_up(record[6], has_news=record[7])
-            replies.append(times)
+        replies = [
+            share.stream.answered(share.frame, record)
+            for share, record in zip(self._shares, _streams.records(self._native), strict=True)
+        ]
+        for span, times in zip(self._spans, replies, strict=False):
+            span.end(times, attempt=1)
         return replies
 
     def combined(self, weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -168,40 +172,26 @@ class Exchange:
 
     def give_up(self) -> list[SentFrame]:
         """Its frames as if they had been sent one by one: some are answered, others in flight."""
-        sent, outcomes = [], _streams.give_up(self._native)
+        outcomes = _streams.give_up(self._native)
         self._idle.append(self._native)
         most = most_in_frame(self._attempt.placement, self._form.row_bytes)
         frames = self._attempt.frames(self._outgoing.top_k, most, counts_rows=False)
-        for share, pairs, (record, rows) in zip(self._shares, frames, outcomes, strict=True):
-            answered = (
-                share.stream.go_on_with(share.frame, record[0])
-                if rows is None
-                else _answered(share, record, rows, has_checksum=self._form.checksums)
+        spans = self._spans or [NO_FRAME_SPAN] * len(frames)
+        return [
+            SentFrame(pairs, self._answer(share, *outcome), span, share.address, 1)
+            for share, pairs, span, outcome in zip(
+                self._shares, frames, spans, outcomes, strict=True
             )
-            sent.append(SentFrame(pairs, answered, share.span, share.address, 1))
-        for share, (record, _) in zip(self._shares, outcomes, strict=True):
-            share.stream.catch_up(record[6], has_news=record[7])
-        return sent
+        ]
 
-
-def _note_reply(share: _Share, record: Record) -> ReplyTimes:
-    sent, arrived, decode, queue, compute, encode, _, _ = record
-    return share.stream.answered(
-        share.frame,
-        sent=sent,
-        arrived=arrived,
-        queue=queue,
-        compute=decode + compute + encode,
-        decode=decode,
-    )
-
-
-def _answered(
-    share: _Share, record: Record, rows: bytes, *, has_checksum: bool
-) -> "asyncio.Future[TimedReply]":
-    answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
-    reply = ReceivedReply(
-        share.frame.frame_id, memoryview(rows), (), None, Timings(*record[2:6]), 0, has_checksum
-    )
-    answered.set_result(TimedReply(reply, _note_reply(share, record)))
-    return answered
+    def _answer(
+        self, share: Share, record: ExchangeRecord, rows: bytes | None
+    ) -> "asyncio.Future[TimedReply]":
+        if rows is None:
+            return share.stream.go_on_with(share.frame, record)
+        answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
+        timings, has_checksum = Timings(*record[2:6]), self._form.checksums
+        number = share.frame.frame_id
+        reply = ReceivedReply(number, memoryview(rows), (), None, timings, 0, has_checksum)
+        answered.set_result(TimedReply(reply, share.stream.answered(share.frame, record)))
+        return answered

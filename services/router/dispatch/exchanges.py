@@ -9,7 +9,7 @@ import torch
 
 from services import kernels
 from services.router.dispatch.combine import Combination, ExactCombine
-from services.router.dispatch.exchange import Exchange, ExchangeForm, ReadyShare
+from services.router.dispatch.exchange import Exchange, ExchangeForm, Share
 from services.router.dispatch.scatter import Attempt, Outgoing, most_in_frame
 from services.router.engine.spans import LayerSpans
 from services.router.engine.step import Step
@@ -54,12 +54,12 @@ class Exchanges:
         if descriptor is None:
             return None
         native = self._idle.pop() if self._idle else _streams.Exchange()
-        shares = self._shares(native, step.lane, attempt, outgoing.top_k)
+        shares = self._enter(native, step.lane, attempt, outgoing.top_k)
         if not shares:
             self._idle.append(native)
             return None
-        exchange = Exchange(native, self._idle, self._form, descriptor, outgoing, attempt)
-        exchange.send(step, shares, spans)
+        exchange = Exchange(native, self._idle, self._form, descriptor, shares, outgoing, attempt)
+        exchange.send(step, spans)
         return exchange
 
     def _combines(self, weights: torch.Tensor, hidden: torch.Tensor) -> bool:
@@ -76,10 +76,12 @@ class Exchanges:
             self._loop, self._loop_descriptor = loop, descriptor_of(loop)
         return self._loop_descriptor
 
-    def _shares(
+    def _enter(
         self, native: "_streams.Exchange", lane: int, attempt: Attempt, top_k: int
-    ) -> list[ReadyShare]:
-        """Who has which part of the layer; nothing where one of them cannot be sent its frame."""
+    ) -> list[Share]:
+        """Share the pairs out and enter a frame with each service; nothing where one has to wait,
+        or nobody is there.
+        """
         placement, assigned = attempt.placement, attempt.assigned
         found = _streams.share_out(
             exchange=native,
@@ -91,18 +93,16 @@ class Exchanges:
             top_k=top_k,
         )
         most = most_in_frame(placement, self._form.row_bytes)
-        shares = []
+        shares: list[Share] = []
         for number, num_pairs, num_rows, num_experts in found:
-            if number < 0 or num_pairs > most:
+            streams = placement.services[number].streams if number >= 0 else ()
+            stream = streams[lane] if lane < len(streams) else None
+            frame = None
+            if num_pairs <= most and isinstance(stream, ExpertStream):
+                frame = stream.enter(num_pairs, num_experts)
+            if frame is None or not isinstance(stream, ExpertStream):
+                for entered in shares:
+                    entered.stream.leave(entered.frame)
                 return []
-            service = placement.services[number]
-            stream = service.streams[lane] if lane < len(service.streams) else None
-            if not isinstance(stream, ExpertStream):
-                return []
-            connection = stream.ready_for(num_pairs)
-            if connection is None:
-                return []
-            shares.append(
-                ReadyShare(service.address, stream, connection, num_pairs, num_rows, num_experts)
-            )
+            shares.append(Share(placement.services[number].address, stream, frame, num_rows))
         return shares

@@ -1,38 +1,9 @@
-/* Python's calls of exchanges, and their type. */
-
-#define PY_SSIZE_T_CLEAN
+/* Python's calls of exchanges. */
 
 #include "exchange_calls.h"
 
-#include <stdlib.h>
-
 #include "exchange.h"
 #include "stream.h"
-
-/* More than any layer of decoding needs; what a prefill needed beyond is given back. */
-#define MOST_KEPT_BYTES (4 << 20)
-
-static const struct kernels_interface *kernels;
-static PyTypeObject *exchange_type;
-
-static struct exchange *exchange_of(PyObject *object) {
-    if (PyObject_TypeCheck(object, exchange_type)) return (struct exchange *)object;
-    PyErr_SetString(PyExc_TypeError, "an Exchange is wanted");
-    return NULL;
-}
-
-static void shrink(struct room *room) {
-    if (room->count <= MOST_KEPT_BYTES) return;
-    free(room->at);
-    *room = (struct room){0};
-}
-
-static void end(struct exchange *exchange) {
-    exchange_detach(exchange);
-    exchange->num_shares = exchange->num_awaited = 0;
-    shrink(&exchange->numbers), shrink(&exchange->written), shrink(&exchange->replies);
-    shrink(&exchange->sums);
-}
 
 /* The number of a part's expert for the number of the part. */
 static void name_experts(struct exchange *exchange, const int64_t *experts) {
@@ -94,50 +65,64 @@ static PyObject *share_out(const struct share_out_arguments *given) {
     const int num_arrays = given->experts == Py_None ? EXPERTS : NUM_ARRAYS;
     Py_buffer arrays[NUM_ARRAYS];
     if (read_arrays(wanted, arrays, num_arrays) < 0) return NULL;
-    end(exchange);
+    exchange_end(exchange);
     struct scatter *const pairs = &exchange->pairs;
     pairs->experts = arrays[PARTS].buf, pairs->owners = arrays[OWNERS].buf;
     pairs->num_pairs = given->num_pairs, pairs->num_experts = num_parts;
     pairs->top_k = given->top_k;
-    const int failed = exchange_share_out(exchange, kernels);
+    const int failed = exchange_share_out(exchange, kernels_in_use);
     if (!failed && num_arrays > EXPERTS) name_experts(exchange, arrays[EXPERTS].buf);
     pairs->experts = pairs->owners = NULL;
     release_arrays(arrays, num_arrays);
     return failed ? PyErr_NoMemory() : described(exchange);
 }
 
-/* Attaches the stream of (stream, frame_id, remaining_nanos, traceparent) to a share. 0, or -1 with
- * an error set. */
+static int read_uint64(PyObject *number, uint64_t *into) {
+    *into = PyLong_AsUnsignedLongLong(number);
+    return *into == (uint64_t)-1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Attaches the connection of an EnteredFrame to a share. 0, or -1 with an error set. */
 static int attach(struct exchange *exchange, int index, PyObject *frame) {
+    enum { CONNECTION, FRAME_ID, REMAINING_NANOS, NUM_USED };
     struct share *const share = exchange->shares + index;
-    PyObject *object;
-    unsigned long long frame_id, remaining_nanos;
-    const char *traceparent;
-    Py_ssize_t count;
-    if (!PyArg_ParseTuple(frame, "OKKs#", &object, &frame_id, &remaining_nanos, &traceparent,
-                          &count))
+    if (!PyTuple_Check(frame) || PyTuple_Size(frame) < NUM_USED) {
+        PyErr_SetString(PyExc_TypeError, "an EnteredFrame is wanted");
         return -1;
-    struct stream *const stream = stream_of(object);
-    if (!stream) return -1;
+    }
+    struct stream *const stream = stream_of(PyTuple_GetItem(frame, CONNECTION));
+    if (!stream || read_uint64(PyTuple_GetItem(frame, FRAME_ID), &share->frame_id) < 0 ||
+        read_uint64(PyTuple_GetItem(frame, REMAINING_NANOS), &share->remaining_nanos) < 0)
+        return -1;
     if (stream->exchange) {
         PyErr_SetString(PyExc_ValueError, "the stream is in an exchange already");
         return -1;
     }
-    share->frame_id = frame_id, share->remaining_nanos = remaining_nanos;
-    share->traceparent = (struct bytes){traceparent, (size_t)count};
-    share->stream = (struct stream *)Py_NewRef(object);
+    share->stream = (struct stream *)Py_NewRef((PyObject *)stream);
     stream->exchange = exchange, stream->exchange_index = index;
     return 0;
 }
 
-static int attach_all(struct exchange *exchange, PyObject *frames) {
-    if (PyList_Size(frames) != exchange->num_shares || !exchange->num_shares) {
+static int note_traceparent(struct exchange *exchange, int index, PyObject *text) {
+    Py_ssize_t count;
+    const char *const data = text ? PyUnicode_AsUTF8AndSize(text, &count) : NULL;
+    if (!data) return -1;
+    exchange->shares[index].traceparent = (struct bytes){data, (size_t)count};
+    return 0;
+}
+
+/* As many as there are shares. 0, or -1 with an error set and nothing attached. */
+static int attach_all(struct exchange *exchange, PyObject *frames, PyObject *traceparents) {
+    const int is_traced = traceparents != Py_None;
+    if (!exchange->num_shares || PyList_Size(frames) != exchange->num_shares ||
+        (is_traced && PyList_Size(traceparents) != exchange->num_shares)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "each share wants a frame");
         return -1;
     }
     for (int i = 0; i < exchange->num_shares; i++) {
-        if (attach(exchange, i, PyList_GetItem(frames, i)) < 0) {
-            end(exchange);
+        if (attach(exchange, i, PyList_GetItem(frames, i)) < 0 ||
+            (is_traced && note_traceparent(exchange, i, PyList_GetItem(traceparents, i)) < 0)) {
+            exchange_end(exchange);
             return -1;
         }
     }
@@ -147,6 +132,7 @@ static int attach_all(struct exchange *exchange, PyObject *frames) {
 #define SEND_FRAMES(X)                                                                             \
     X(object, exchange)                                                                            \
     X(object, frames)                                                                              \
+    X(object, traceparents)                                                                        \
     X(object, requests)                                                                            \
     X(address, rows)                                                                               \
     X(number, row_bytes)                                                                           \
@@ -172,9 +158,9 @@ static PyObject *send_frames(const struct send_frames_arguments *given) {
         .layer = (uint32_t)given->layer,
         .element_type = (uint32_t)given->element_type,
     };
-    int failed = attach_all(exchange, given->frames);
+    int failed = attach_all(exchange, given->frames, given->traceparents);
     if (!failed && (failed = exchange_send(exchange, &layer)) < 0) {
-        end(exchange);
+        exchange_end(exchange);
         PyErr_NoMemory();
     }
     release_arrays(&requests, 1);
@@ -257,10 +243,10 @@ static PyObject *sum_replies(const struct sum_replies_arguments *given) {
     }
     PyThreadState *const paused = pause_for(call.num_tokens * call.top_k * call.width);
     const int failed =
-        exchange_sum(exchange, *kernels->active, call, given->weights, given->weights_dtype);
+        exchange_sum(exchange, *kernels_in_use->active, call, given->weights, given->weights_dtype);
     resume(paused);
     if (failed) return PyErr_NoMemory();
-    end(exchange);
+    exchange_end(exchange);
     Py_RETURN_NONE;
 }
 
@@ -280,46 +266,6 @@ PyObject *call_give_up(PyObject *Py_UNUSED(module), PyObject *object) {
             return NULL;
         }
     }
-    if (found) end(exchange);
+    if (found) exchange_end(exchange);
     return found;
-}
-
-static PyObject *new_exchange(PyTypeObject *type, PyObject *arguments,
-                              PyObject *Py_UNUSED(keywords)) {
-    return PyArg_ParseTuple(arguments, "") ? PyType_GenericAlloc(type, 0) : NULL;
-}
-
-static void free_exchange(PyObject *self) {
-    struct exchange *const exchange = (struct exchange *)self;
-    PyTypeObject *const type = Py_TYPE(self);
-    exchange_detach(exchange);
-    free(exchange->pairs.stretches);
-    free(exchange->numbers.at), free(exchange->services.at), free(exchange->written.at);
-    free(exchange->replies.at), free(exchange->polled.at), free(exchange->sums.at);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
-    Py_DECREF(type);
-}
-
-static PyType_Slot slots[] = {
-    {Py_tp_new, new_exchange},
-    {Py_tp_dealloc, free_exchange},
-    {0, NULL},
-};
-
-static PyType_Spec specification = {
-    .name = "services.router._streams.Exchange",
-    .basicsize = sizeof(struct exchange),
-    .flags = Py_TPFLAGS_DEFAULT,
-    .slots = slots,
-};
-
-int add_exchanges(PyObject *module) {
-    PyObject *const module_of_kernels = PyImport_ImportModule("services.kernels._native");
-    if (!module_of_kernels) return -1;
-    Py_DECREF(module_of_kernels); /* it stays among the loaded modules */
-    kernels = PyCapsule_Import(INTERFACE_NAME, 0);
-    if (!kernels) return -1;
-    PyObject *const type = PyType_FromSpec(&specification);
-    exchange_type = (PyTypeObject *)type;
-    return type && PyModule_AddObjectRef(module, "Exchange", type) == 0 ? 0 : -1;
 }

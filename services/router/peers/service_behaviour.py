@@ -1,9 +1,11 @@
 """What is known of one service by all of its streams, and what each frame adds to it."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from services.router.peers.entered_frame import EnteredFrame
 from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.native_transport import _streams
 from services.router.peers.pace import Pace
 from services.router.peers.suspicion import Suspicion
 
@@ -21,17 +23,7 @@ class SizedFrame(Protocol):
     def fitted_nanos(self) -> int: ...
 
 
-class EnteredFrame(NamedTuple):
-    """A frame that an exchange sends: its number, its size, and how long it is given."""
-
-    frame_id: int
-    num_pairs: int
-    num_experts: int
-    remaining_nanos: int
-    fitted_nanos: int
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ServiceBehaviour:
     """Every frame is begun once, and answered or lost once."""
 
@@ -39,13 +31,15 @@ class ServiceBehaviour:
     pace: Pace
     suspicion: Suspicion
 
-    def enter(self, frame_id: int, num_pairs: int, num_experts: int) -> EnteredFrame:
-        """Begin a frame with this number, and say how long it may take."""
+    def enter(
+        self, connection: "_streams.Stream", frame_id: int, num_pairs: int, num_experts: int
+    ) -> EnteredFrame:
+        """Begin a frame that an exchange sends there, and say how long it may take."""
         fitted = self.deadline.fitted_nanos(num_pairs)
         remaining = self.deadline.nanos_for(fitted)
-        frame = EnteredFrame(frame_id, num_pairs, num_experts, remaining, fitted)
-        self.begin(frame)
-        return frame
+        self.deadline.begin(fitted)
+        self.pace.begin(num_pairs, num_experts)
+        return EnteredFrame(connection, frame_id, remaining, num_pairs, num_experts, fitted)
 
     def begin(self, frame: SizedFrame) -> None:
         """It is on its way."""
@@ -53,7 +47,7 @@ class ServiceBehaviour:
         self.pace.begin(frame.num_pairs, frame.num_experts)
 
     def answered(
-        self, frame: SizedFrame, *, round_trip_nanos: int, queue_nanos: int, compute_nanos: int
+        self, frame: SizedFrame, round_trip_nanos: int, queue_nanos: int, compute_nanos: int
     ) -> None:
         """It was computed; its service had it queued, and computed and coded it for so long."""
         num_pairs = frame.num_pairs

@@ -7,11 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.frames_in_flight import FrameInFlight, FramesInFlight
-from services.router.peers.service_behaviour import EnteredFrame, ServiceBehaviour
+from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.transport import Connect, Transport
 from services.router.times.arrivals import ReplyArrivals
 from services.router.times.receipt import ReplyTimes
@@ -19,9 +19,6 @@ from services.runtime.doorbell import Doorbell
 from services.wire.errors import Unavailable
 from services.wire.frames import decode_response, encode_cancel
 from services.wire.received import ReceivedReply
-
-if TYPE_CHECKING:
-    from services.router._streams import Stream
 
 # How long a service may take to say that it listens on a stream.
 FIRST_GRANT_SECONDS = 10.0
@@ -101,57 +98,52 @@ class ExpertStream:
         self._push(frame)
         return answered
 
-    def ready_for(self, num_pairs: int) -> "Stream | None":
-        """Where an exchange can send a frame of so many pairs at once; None where it cannot."""
-        stream = None if self._transport is None else self._transport.native
-        is_ready = (
-            stream is not None
-            and stream.is_free
-            and not self._outbox
-            and self._unwritten is None
-            and self._sent_pairs + num_pairs <= self._granted_pairs
-            and not self._behaviour.suspicion.is_suspect
-        )
-        return stream if is_ready else None
-
-    def enter(self, num_pairs: int, num_experts: int) -> EnteredFrame:
-        """An exchange is about to send a frame, and says later what became of it."""
-        frame = self._behaviour.enter(self._num_frames, num_pairs, num_experts)
+    def enter(self, num_pairs: int, num_experts: int) -> EnteredFrame | None:
+        """Enter a frame that an exchange sends here and now, and says later what became of it; None
+        where only `send` can.
+        """
+        native = None if self._transport is None else self._transport.native
+        if (
+            native is None
+            or not native.is_free
+            or self._outbox
+            or self._unwritten is not None
+            or self._sent_pairs + num_pairs > self._granted_pairs
+            or self._behaviour.suspicion.is_suspect
+        ):
+            return None
+        frame = self._behaviour.enter(native, self._num_frames, num_pairs, num_experts)
         self._num_frames += 1
         self._sent_pairs += num_pairs
         return frame
 
-    def answered(
-        self, frame: EnteredFrame, *, sent: int, arrived: int, queue: int, compute: int, decode: int
-    ) -> ReplyTimes:
-        """An exchange's frame was answered as it should be; times as ReplyTimes has them."""
+    def leave(self, frame: EnteredFrame) -> None:
+        """It is not sent after all."""
+        self._sent_pairs -= frame.num_pairs
+        self._behaviour.lose(frame)
+
+    def answered(self, frame: EnteredFrame, record: ExchangeRecord) -> ReplyTimes:
+        """It was answered as it should be."""
+        sent, arrived, decode, queue, compute, encode, granted, has_news = record
+        compute += decode + encode
         self.has_answered = True
         self._behaviour.suspicion.heard_reply(is_late=False)
-        self._behaviour.answered(
-            frame, round_trip_nanos=arrived - sent, queue_nanos=queue, compute_nanos=compute
-        )
+        self._behaviour.answered(frame, arrived - sent, queue, compute)
+        self._catch_up(granted, has_news)
         return ReplyTimes(self._address, sent, arrived, queue, compute, decode)
 
-    def go_on_with(self, frame: EnteredFrame, sent: int) -> "asyncio.Future[TimedReply]":
-        """An exchange's frame is not answered yet: it ends as one that was sent by `send`."""
+    def go_on_with(
+        self, frame: EnteredFrame, record: ExchangeRecord
+    ) -> "asyncio.Future[TimedReply]":
+        """It is not answered yet, and ends as one that was sent by `send`."""
         answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
         if self.is_up:
-            number, num_pairs, num_experts, remaining, fitted = frame
-            self._in_flight.begin(
-                FrameInFlight(
-                    number, b"", answered, num_pairs, num_experts, sent, remaining, fitted
-                )
-            )
+            self._in_flight.begin(frame.in_flight(answered, sent=record[0]))
         else:
             self._behaviour.lose(frame)
             answered.set_exception(self._broken())
+        self._catch_up(*record[6:])
         return answered
-
-    def catch_up(self, granted_pairs: int, *, has_news: bool) -> None:
-        """An exchange is over; so much was granted to it, and `has_news` were left unread."""
-        self._grant(granted_pairs)
-        if has_news and self._transport is not None:
-            self._transport.attend()
 
     def cancel(self, requests: Iterable[int]) -> None:
         """Tell the service, if it has frames of this lane, that nobody waits for these requests any
@@ -235,6 +227,12 @@ class ExpertStream:
         if response.reply is not None:
             self._settle(response.reply, arrived)
 
+    def _catch_up(self, granted_pairs: int, has_news: bool) -> None:
+        """With what an exchange was granted, and left to the transport."""
+        self._grant(granted_pairs)
+        if has_news and self._transport is not None:
+            self._transport.attend()
+
     def _grant(self, granted_pairs: int) -> None:
         if granted_pairs > self._granted_pairs:
             self._granted_pairs = granted_pairs
@@ -258,9 +256,7 @@ class ExpertStream:
             )
         arrived = max(arrived, sent)  # whatever becomes of the clock that dated it
         if reply.error is None and not reply.failures:
-            self._behaviour.answered(
-                frame, round_trip_nanos=arrived - sent, queue_nanos=queue, compute_nanos=compute
-            )
+            self._behaviour.answered(frame, arrived - sent, queue, compute)
         else:  # a refusal is quick, and says nothing of computing
             self._behaviour.lose(frame)
         if not frame.answered.done():
