@@ -28,7 +28,7 @@ from services.wire.received import ReceivedReply
 # longer loses little by being awaited in the usual way.
 MOST_WAIT_NANOS = 1_000_000
 # As exchange.h numbers why a wait is over.
-ANSWERED, LOOP_HAS_WORK = 0, 1
+ANSWERED, LOOP_HAS_WORK, TIME_IS_UP = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -129,18 +129,24 @@ class Exchange:
         """
         try:
             meanwhile()
-            until = time.perf_counter_ns() + MOST_WAIT_NANOS
-            end = LOOP_HAS_WORK
+            # What came by now is read here at less cost than in the loop's turn.
+            end, until = self._wait(until=0), time.perf_counter_ns() + MOST_WAIT_NANOS
+            await asyncio.sleep(0)
+            if end == TIME_IS_UP:
+                end = self._wait(until)
             while end == LOOP_HAS_WORK:
-                await asyncio.sleep(0)
-                end = _streams.await_replies(
-                    exchange=self._native, loop_descriptor=self._loop_descriptor, until_nanos=until
-                )
+                await asyncio.sleep(0)  # noqa: ASYNC110 -- there is no event for the end of a turn
+                end = self._wait(until)
         except BaseException:
             for frame in self.give_up():
                 frame.release()
             raise
         self.is_complete = end == ANSWERED
+
+    def _wait(self, until: int) -> int:
+        return _streams.await_replies(
+            exchange=self._native, loop_descriptor=self._loop_descriptor, until_nanos=until
+        )
 
     def replies(self) -> list[ReplyTimes]:
         """When the replies came; what is known of their services is learnt from it. Once."""
@@ -155,7 +161,7 @@ class Exchange:
     def combined(self, weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """The layer's output like `hidden`, with the bits of ExactCombine."""
         weights = weights.contiguous()
-        num_tokens, width = len(weights), hidden.shape[1]
+        num_tokens, width = weights.shape[0], hidden.shape[1]
         out = weights.new_empty(num_tokens, width, dtype=hidden.dtype)
         _streams.sum_replies(
             exchange=self._native,

@@ -236,7 +236,8 @@ class ExpertStream:
     def _grant(self, granted_pairs: int) -> None:
         if granted_pairs > self._granted_pairs:
             self._granted_pairs = granted_pairs
-            self._send_on()
+            if self._outbox:
+                self._send_on()
 
     def _settle(self, reply: ReceivedReply, arrived: int | None) -> None:
         frame = self._in_flight.end(reply.frame_id)
