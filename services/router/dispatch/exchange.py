@@ -135,7 +135,7 @@ class Exchange:
             if end == TIME_IS_UP:
                 end = self._wait(until)
             while end == LOOP_HAS_WORK:
-                await asyncio.sleep(0)  # noqa: ASYNC110 -- there is no event for the end of a turn
+                await asyncio.sleep(0)
                 end = self._wait(until)
         except BaseException:
             for frame in self.give_up():
