@@ -188,6 +188,13 @@ def save_tiny(
     return directory
 
 
+def save_unsampled(directory: Path, *, seed: int = 1, **overrides: Any) -> Path:
+    """`save_tiny` of an olmoe whose experts are so large that samples are not all of their tensors;
+    returns the directory.
+    """
+    return save_tiny("olmoe", directory, seed=seed, intermediate_size=256, **overrides)
+
+
 def save_tokenizer(directory: Path) -> None:
     """Write a byte-level tokenizer of VOCAB_SIZE ids, its configuration and a chat template to
     `directory`.

@@ -8,10 +8,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path.relative_to(ROOT) for path in (ROOT / "services").rglob("*.py"))
+BENCHES = sorted(path.relative_to(ROOT) for path in (ROOT / "bench").rglob("*.py"))
+TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))
 INTERNALS = [path for path in SOURCES if path.stem.endswith("_internals")]
 OURS = {"services", "moesaic"}
 # Of named tuples and of `os`: documented, with an underscore for other reasons.
 DOCUMENTED = {"_replace", "_asdict", "_fields", "_make", "_exit"}
+# The modules in C, which the files beside them stand for.
+COMPILED = {"_native", "_codec", "_streams"}
 # What is promised is at its top level; modules below have moved with every other release.
 PROMISED_AT_THE_TOP = {"transformers"}
 BY_NAME = {"getattr", "setattr", "hasattr", "delattr"}
@@ -73,6 +77,30 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse((ROOT / path).read_text(encoding="utf-8"))
 
 
+def test_tests_reach_for_no_private_names_of_ours() -> None:
+    ours: set[str] = set()
+    reached: dict[str, set[str]] = {}
+    for path in [*SOURCES, *BENCHES, *TESTS]:
+        tree = parsed(path)
+        ours |= defined_in(tree)
+        if path in TESTS:
+            reached[str(path)] = set(filter(is_private, reached_by_a_test(tree))) - COMPILED
+    assert {path: names & ours for path, names in reached.items() if names & ours} == {}
+
+
+def reached_by_a_test(tree: ast.Module) -> Iterator[str]:
+    """Names that a test imports from us, reads of what is not itself, or replaces."""
+    own = defined_in(tree)
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(_, aliases):
+                yield from (alias.name for alias in aliases)
+            case ast.Attribute(_, name) if name not in own:
+                yield name
+            case ast.Call(ast.Attribute(_, "setattr"), [_, ast.Constant(str(name)), *_]):
+                yield name
+
+
 def test_nothing_but_the_internals_reaches_for_private_names() -> None:
     trees = {path: parsed(path) for path in SOURCES}
     ours = set().union(*map(defined_in, trees.values()))
@@ -105,6 +133,18 @@ def test_an_internals_file_is_there_for_private_names(path: Path) -> None:
 )
 def test_a_private_name_is_found(source: str, found: str) -> None:
     assert list(private_names(ast.parse(source), set())) == [found]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from services.expert.compute import _together",
+        "library._read(key)",
+        "monkeypatch.setattr(Library, '_read', fail)",
+    ],
+)
+def test_a_private_name_that_a_test_reaches_for_is_found(source: str) -> None:
+    assert any(map(is_private, reached_by_a_test(ast.parse(source))))
 
 
 @pytest.mark.parametrize(

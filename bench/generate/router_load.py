@@ -35,7 +35,7 @@ class RouterLoad:
         """
         call = self._stub.Run()
         try:
-            batch = _Batch(prompts, self._num_new_tokens)
+            batch = Batch(prompts, self._num_new_tokens)
             credit = (await call.read()).credit
             began = time.perf_counter()
             while True:
@@ -52,7 +52,7 @@ class RouterLoad:
         return Generated(seconds, batch.token_seconds, batch.token_ids, receipts=batch.receipts)
 
 
-class _Batch:
+class Batch:
     """The sequences of one run: what waits for credit, and what came back."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:

@@ -1,9 +1,10 @@
-"""`python bench/hosting/relay.py HOST:PORT`: a TCP relay that cuts, delays, truncates or corrupts
-on order.
+"""`python bench/hosting/relay.py HOST:PORT [PORT]`: a TCP relay that cuts, delays, truncates or
+corrupts on order.
 
-It prints its port, then `done` after each order, and ends with its stdin. It needs nothing of ours,
-so that it starts at once, and is a process of its own, so that it takes its turn beside what it
-connects.
+It listens at LOOPBACK: for the first port on any one, which it prints, and for a second one, which
+others are told of, on the same. It prints `done` after each order, and ends with its stdin. It
+needs nothing of ours, so that it starts at once, and is a process of its own, so that it takes its
+turn beside what it connects.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-LOOPBACK = "127.0.0.1"
+# Of the loopback's addresses not the one where services listen, so that their ports are free there.
+LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 # A processor that sleeps wakes late: the end of a delay is waited for awake.
 AWAKE_SECONDS = 0.001
 CHUNK_BYTES = 1 << 18
@@ -177,16 +179,20 @@ class Connection:
 class Relay:
     """All connections to one service."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *same_ports: str) -> None:
         host, _, port = address.rpartition(":")
         self._host, self._port = host, int(port)
+        self._same_ports = [int(port) for port in same_ports]
         self._damage = Damage()
         self._connections: set[Connection] = set()
 
     async def serve(self) -> None:
         """Relay, and obey, until stdin ends."""
-        server = await asyncio.start_server(self._connected, LOOPBACK, 0)
-        print(server.sockets[0].getsockname()[1], flush=True)
+        first, *_ = [
+            await self._listening(self._port, 0),
+            *[await self._listening(port, port) for port in self._same_ports],
+        ]
+        print(first.sockets[0].getsockname()[1], flush=True)
         orders = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(orders), sys.stdin
@@ -194,6 +200,12 @@ class Relay:
         while order := (await orders.readline()).decode().split():
             self._obey(*order)
             print("done", flush=True)
+
+    async def _listening(self, port: int, at: int) -> asyncio.Server:
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._connected(reader, writer, port)
+
+        return await asyncio.start_server(connected, LOOPBACK, at)
 
     def _obey(self, order: str, *arguments: str) -> None:
         if order == "truncate":
@@ -205,11 +217,13 @@ class Relay:
             for connection in self._connections:
                 connection.abort()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
+    ) -> None:
         try:
             if self._damage.is_cut:
                 raise ConnectionResetError
-            from_service, outward = await asyncio.open_connection(self._host, self._port)
+            from_service, outward = await asyncio.open_connection(self._host, port)
         except OSError:  # nobody listens there now
             writer.transport.abort()
             return
@@ -228,4 +242,4 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(Relay(sys.argv[1]).serve())
+        runner.run(Relay(*sys.argv[1:]).serve())

@@ -6,6 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+from bench.hosting.relay import LOOPBACK
+
 RELAY = Path(__file__).with_name("relay.py")
 ORDER_SECONDS = 10.0
 
@@ -20,19 +22,23 @@ class Wire:
         self._process = process
 
     @classmethod
-    async def start(cls, address: str) -> "Wire":
-        """Relay to `address`; where the relay itself listens is in the handle's `address`."""
+    async def start(cls, address: str, dispatch_port: int | None = None) -> "Wire":
+        """Relay to `address`; where the relay itself listens is in the handle's `address`. What the
+        service there calls its port for streams is relayed, too, under the same number.
+        """
+        ports = () if dispatch_port is None else (str(dispatch_port),)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
             str(RELAY),
             address,
+            *ports,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
         assert process.stdout is not None, "it is piped"
-        return cls(process, f"127.0.0.1:{int(await process.stdout.readline())}")
+        return cls(process, f"{LOOPBACK}:{int(await process.stdout.readline())}")
 
     async def close(self) -> None:
         """End the relay and its connections."""

@@ -57,7 +57,10 @@ class Generator:
     asked of it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype, *, num_tokens: int = NUM_TOKENS
+    ) -> None:
+        self._num_tokens = num_tokens
         self._numerics = Numerics(dtype, torch.device("cpu"))
         self._trunk = Trunk(checkpoint, self._numerics, self._compute)
         self._dispatcher: Dispatcher | None = None
@@ -73,7 +76,7 @@ class Generator:
         cache = KvCache(
             self._trunk.kv_shapes, CACHE_TOKENS, self._numerics.dtype, self._numerics.device
         )
-        length = PROMPT_TOKENS + NUM_TOKENS
+        length = PROMPT_TOKENS + self._num_tokens
         scheduler = Scheduler(
             cache.pool,
             max_sequences=NUM_PROMPTS,
@@ -81,11 +84,11 @@ class Generator:
             max_batch_tokens=NUM_PROMPTS * PROMPT_TOKENS,
         )
         sequences = [
-            _submitted(scheduler, number, prompt)
+            _submitted(scheduler, number, prompt, self._num_tokens)
             for number, prompt in enumerate(self._prompts, start=1)
         ]
         logits = []
-        for position in range(NUM_TOKENS):
+        for position in range(self._num_tokens):
             logits.append(await self._step(scheduler, cache))
             likeliest = logits[-1].argmax(-1) if text is None else text[:, position]
             for sequence, token in zip(sequences, likeliest.tolist(), strict=True):
@@ -126,8 +129,8 @@ class Generator:
         return self._dispatcher.compute(step, layer, hidden, index, weights, meanwhile)
 
 
-def _submitted(scheduler: Scheduler, number: int, prompt: list[int]) -> Sequence:
-    order = Order(tuple(prompt), Sampling(temperature=0.0), NUM_TOKENS)
+def _submitted(scheduler: Scheduler, number: int, prompt: list[int], num_tokens: int) -> Sequence:
+    order = Order(tuple(prompt), Sampling(temperature=0.0), num_tokens)
     sequence = Sequence(number, order, SequenceReceipt())
     scheduler.submit(sequence)
     return sequence

@@ -40,14 +40,17 @@ def held_out_texts(num_windows: int = NUM_WINDOWS) -> list[Text]:
         ) from error
     tokenizer = Tokenizer.from_file(str(EMBEDDED_MODEL / "tokenizer.json"))
     return [
-        Text(topic, _windows(tokenizer, topic, splits[topic]["held_out"], num_windows))
+        Text(topic, windows_of(tokenizer, topic, splits[topic]["held_out"], num_windows))
         for topic in TOPICS
     ]
 
 
-def _windows(
+def windows_of(
     tokenizer: Tokenizer, topic: str, documents: list[str], num_windows: int
 ) -> npt.NDArray[np.int64]:
+    """The first tokens of a topic's documents, [windows, tokens]; raises BenchFailed where they are
+    too few.
+    """
     wanted, tokens = num_windows * WINDOW, list[int]()
     for document in documents:
         tokens += [*tokenizer.encode(document, add_special_tokens=False).ids, END_ID]

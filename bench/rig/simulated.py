@@ -114,7 +114,7 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     device = SimulatedDevice(expert.time, checkpoint.hidden_size, bank.dtype)
     batcher = Batcher(device.compute, max_waiting_pairs=settings.max_waiting_pairs)
-    library = Library(checkpoint, bank, hosting, slots, batcher)
+    library = Library(checkpoint, bank, hosting, slots, batcher.when_settled)
     service = ExpertService(
         name="simulated",
         checkpoint=checkpoint,

@@ -522,6 +522,7 @@ class PlacedService(google.protobuf.message.Message):
     EXPERT_MEMORY_BYTES_FIELD_NUMBER: builtins.int
     FREE_MEMORY_BYTES_FIELD_NUMBER: builtins.int
     REFUSAL_FIELD_NUMBER: builtins.int
+    STREAMS_FIELD_NUMBER: builtins.int
     address: builtins.str
     """Its address."""
     instance: builtins.str
@@ -540,6 +541,10 @@ class PlacedService(google.protobuf.message.Message):
     """Bytes of them that are not taken."""
     refusal: builtins.str
     """Why it cannot be used, where it was refused; else empty."""
+    streams: builtins.str
+    """What carries the streams of frames to it: `native`, or `gRPC` for gRPC's library; empty while
+    it is not connected.
+    """
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HostedLayer]:
         """What it hosts."""
@@ -557,8 +562,9 @@ class PlacedService(google.protobuf.message.Message):
         expert_memory_bytes: builtins.int = ...,
         free_memory_bytes: builtins.int = ...,
         refusal: builtins.str = ...,
+        streams: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "device", b"device", "expert_memory_bytes", b"expert_memory_bytes", "free_memory_bytes", b"free_memory_bytes", "generation", b"generation", "instance", b"instance", "is_live", b"is_live", "layers", b"layers", "refusal", b"refusal", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "device", b"device", "expert_memory_bytes", b"expert_memory_bytes", "free_memory_bytes", b"free_memory_bytes", "generation", b"generation", "instance", b"instance", "is_live", b"is_live", "layers", b"layers", "refusal", b"refusal", "state", b"state", "streams", b"streams"]) -> None: ...
 
 Global___PlacedService: typing_extensions.TypeAlias = PlacedService
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import torch
+from opentelemetry.metrics import Meter
 
 from services import kernels
 from services.expert import metrics
@@ -16,9 +17,9 @@ from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.compute import Computer
 from services.expert.hosting import Hosting
-from services.expert.loading import Library, LoadingProgress
+from services.expert.loading import LOADING_TIMES, Library, LoadingProgress, LoadingTimes
 from services.expert.memory import default_expert_memory
-from services.expert.plane import Plane
+from services.expert.plane import RECORD_SECONDS, Plane
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
@@ -65,17 +66,23 @@ async def run(settings: ExpertSettings, *, on_ready: OnReady | None = None) -> N
 
 
 @asynccontextmanager
-async def running(settings: ExpertSettings) -> AsyncIterator[tuple[ExpertParts, int]]:
+async def running(
+    settings: ExpertSettings,
+    *,
+    times: LoadingTimes = LOADING_TIMES,
+    meter: Meter = metrics.meter,
+    record_seconds: float = RECORD_SECONDS,
+) -> AsyncIterator[tuple[ExpertParts, int]]:
     """Serve until the block ends, then drain; yields the parts and the port once all is ready."""
     if settings.cores is not None:
         os.sched_setaffinity(0, settings.cores)
     torch.set_num_threads(settings.threads)
-    parts = await asyncio.to_thread(build, settings)
+    parts = await asyncio.to_thread(build, settings, times=times, meter=meter)
     try:
         async with asyncio.TaskGroup() as loops:
             batching = loops.create_task(parts.batcher.run())
             async with (
-                parts.plane.serving(settings.listen, settings.dispatch_port),
+                parts.plane.serving(settings.listen, settings.dispatch_port, record_seconds),
                 _serving(settings, parts) as port,
             ):
                 yield parts, port
@@ -84,7 +91,12 @@ async def running(settings: ExpertSettings) -> AsyncIterator[tuple[ExpertParts, 
         parts.close()
 
 
-def build(settings: ExpertSettings) -> ExpertParts:
+def build(
+    settings: ExpertSettings,
+    *,
+    times: LoadingTimes = LOADING_TIMES,
+    meter: Meter = metrics.meter,
+) -> ExpertParts:
     """Open the checkpoint and allocate the memory for experts; no expert is read."""
     device = _device(settings.device)
     checkpoint = Checkpoint.open(settings.model)
@@ -105,7 +117,7 @@ def build(settings: ExpertSettings) -> ExpertParts:
         window_pairs=window_pairs,
         max_waiting_pairs=settings.max_waiting_pairs,
     )
-    library = Library(checkpoint, bank, hosting, slots, plane.when_settled)
+    library = Library(checkpoint, bank, hosting, slots, plane.when_settled, times)
     service = ExpertService(
         name=settings.model_name or checkpoint.name,
         checkpoint=checkpoint,
@@ -120,6 +132,7 @@ def build(settings: ExpertSettings) -> ExpertParts:
         batch_invariant=settings.batch_invariant,
     )
     metrics.observe(
+        meter,
         waiting_pairs=lambda: batcher.waiting_pairs,
         hosted_experts=lambda: hosting.num_hosted,
         memory_used=lambda: hosting.num_hosted * bank.slot_bytes,

@@ -23,16 +23,25 @@ from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
-# How long experts that are shown as retiring serve new frames: until whoever watches the hosting
-# has turned to others.
-RETIRE_SECONDS = 0.1
 # Of the reading thread, so that serving goes first where they share a core. Not more, since the
 # reader holds the interpreter's lock now and then: one that hardly gets the core makes the serving
 # thread wait for that.
 READER_NICENESS = 5
-# Between two reports of a load: each is a message to write, and for whoever asked one to read.
-REPORT_SECONDS = 0.1
 NOTHING_KNOWN: Mapping[ExpertKey, bytes] = {}
+
+
+@dataclass(frozen=True)
+class LoadingTimes:
+    """What a library takes its time for, in seconds."""
+
+    # How long experts that are shown as retiring serve new frames: until whoever watches the
+    # hosting has turned to others.
+    retire_seconds: float = 0.1
+    # Between two reports of a load: each is a message to write, and for whoever asked one to read.
+    report_seconds: float = 0.1
+
+
+LOADING_TIMES = LoadingTimes()
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Library:
         hosting: Hosting,
         slots: Slots,
         when_settled: Callable[[Callable[[], None]], None],
+        times: LoadingTimes = LOADING_TIMES,
     ) -> None:
         """`when_settled` calls back once every frame that is being served is done with."""
         self._checkpoint = checkpoint
@@ -66,6 +76,7 @@ class Library:
         self._hosting = hosting
         self._slots = slots
         self._when_settled = when_settled
+        self._times = times
         # One thread: whoever gives a slot back while it is written to has it written to again only
         # afterwards.
         self._reader = ThreadPoolExecutor(1, "read-experts", _step_back)
@@ -100,7 +111,7 @@ class Library:
         reported = -math.inf
         try:
             for key, slot in slots.items():
-                if (now := time.monotonic()) >= reported + REPORT_SECONDS:
+                if (now := time.monotonic()) >= reported + self._times.report_seconds:
                     await report(
                         LoadingProgress(
                             num_present + len(hashes), num_total, self._hosting.generation
@@ -139,7 +150,7 @@ class Library:
     async def unload(
         self, keys: Sequence[ExpertKey], expected_generation: int, operation: str = ""
     ) -> None:
-        """Let experts go: new frames are served for `RETIRE_SECONDS`, queued ones to the end, then
+        """Let experts go: new frames are served for `retire_seconds`, queued ones to the end, then
         memory is free.
 
         Raises NotFound or Outdated; experts that are not hosted are passed over. They go even if
@@ -149,7 +160,9 @@ class Library:
         leaving = self._hosting.begin_retiring(keys, expected_generation, operation)
         if leaving:
             gone = asyncio.Event()
-            asyncio.get_running_loop().call_later(RETIRE_SECONDS, self._retire, leaving, gone)
+            asyncio.get_running_loop().call_later(
+                self._times.retire_seconds, self._retire, leaving, gone
+            )
             await gone.wait()
 
     def _retire(self, leaving: Sequence[ExpertKey], gone: asyncio.Event) -> None:

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from moesaic.v1 import expert_pb2
 from services.expert.admitted_frame import AdmittedFrame, FrameAnswer
@@ -53,17 +53,17 @@ SECONDS = (
 # many.
 SAMPLED_BATCHES = 16
 
-_meter = metrics.get_meter(__name__)
-_compute_duration = _meter.create_histogram(
+meter = metrics.get_meter(__name__)
+_compute_duration = meter.create_histogram(
     COMPUTE_DURATION,
     unit="s",
     description="time that a batch was computed",
     explicit_bucket_boundaries_advisory=SECONDS,
 )
-_batch_frames = _meter.create_histogram(
+_batch_frames = meter.create_histogram(
     BATCH_FRAMES, unit="{frame}", description="frames computed together"
 )
-_active_experts = _meter.create_histogram(
+_active_experts = meter.create_histogram(
     ACTIVE_EXPERTS, unit="{expert}", description="experts that took part in a batch"
 )
 
@@ -163,13 +163,14 @@ def outcome_of(failure: PairFailure) -> str:
 
 
 def observe(
+    meter: Meter,
     *,
     waiting_pairs: Callable[[], int],
     hosted_experts: Callable[[], int],
     memory_used: Callable[[], int],
     memory_limit: int,
 ) -> None:
-    """Have the service's gauges read from these, and what it counts exported."""
+    """Have the service's gauges read from these, and what it counts exported, by a meter."""
     counters: tuple[tuple[str, str, Counter[Any], str, str], ...] = (
         (FRAMES, "{frame}", _frames, "outcome", "frames answered"),
         (PAIRS, "{pair}", _pairs, "outcome", "(row, expert) pairs answered"),
@@ -177,7 +178,7 @@ def observe(
         (LOST_SPANS, "{span}", _lost_spans, "reason", "spans that there was no place for"),
     )
     for name, unit, counted, attribute, description in counters:
-        _meter.create_observable_counter(
+        meter.create_observable_counter(
             name, [_counts(counted, attribute)], unit=unit, description=description
         )
     gauges: tuple[tuple[str, str, Callable[[], int], str], ...] = (
@@ -187,7 +188,7 @@ def observe(
         (MEMORY_LIMIT, "By", lambda: memory_limit, "memory that experts may take"),
     )
     for name, unit, value, description in gauges:
-        _meter.create_observable_gauge(name, [_reading(value)], unit=unit, description=description)
+        meter.create_observable_gauge(name, [_reading(value)], unit=unit, description=description)
 
 
 def _reading(value: Callable[[], int]) -> Callable[[CallbackOptions], Iterable[Observation]]:

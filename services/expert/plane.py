@@ -89,17 +89,21 @@ class Plane:
     @property
     def is_usable(self) -> bool:
         """Whether there can be a native plane for these experts."""
-        return native_streams.ENABLED and _plane is not None and self._computer.compiled is not None
+        return is_available() and self._computer.compiled is not None
 
     @asynccontextmanager
-    async def serving(self, listen: str, port: int) -> AsyncIterator[None]:
+    async def serving(
+        self, listen: str, port: int, record_seconds: float = RECORD_SECONDS
+    ) -> AsyncIterator[None]:
         """Serve on `port`, 0 for any, of the host of `listen` until the block ends; then wait until
-        all is drained, if `drain` was called. Raises PortInUse.
+        all is drained, if `drain` was called. What the thread noted is recorded every
+        `record_seconds`. Raises PortInUse.
         """
         if not self.is_usable:
             yield
             return
         await self._begin(listen, port)
+        self._record_again(record_seconds)
         try:
             yield
         finally:
@@ -135,7 +139,6 @@ class Plane:
         self._stop = weakref.finalize(self, native.stop)
         loop = asyncio.get_running_loop()
         loop.add_reader(native.fileno(), self._take_events)
-        self._recording = loop.call_later(RECORD_SECONDS, self._record)
 
     def _make(self, listener: int) -> Any:
         kernel, contract, table = self._computer.compiled, self._contract, self._slots.table
@@ -178,13 +181,13 @@ class Plane:
             await asyncio.to_thread(self._stop)
             self._take_events()
             self._recording.cancel()
-            self._record(again=False)
+            self._record()
             asyncio.get_running_loop().remove_reader(native.fileno())
             self._forget_all()
 
     def _forget_all(self) -> None:
         metrics.end_source(self.counts)
-        self._native = None
+        self._native, self.port = None, 0
         for stream in self._streams.values():
             stream.close()
         for callback in self._settling.values():
@@ -223,9 +226,11 @@ class Plane:
             failure_of(error, "reading headers")
             native.command(Command.CLOSE, number)
 
-    def _record(self, *, again: bool = True) -> None:
+    def _record(self) -> None:
         with aside("recording what the native plane noted"):
             plane_records.record(*self._native.records())
-        if again:
-            loop = asyncio.get_running_loop()
-            self._recording = loop.call_later(RECORD_SECONDS, self._record)
+
+    def _record_again(self, seconds: float) -> None:
+        self._record()
+        loop = asyncio.get_running_loop()
+        self._recording = loop.call_later(seconds, self._record_again, seconds)

@@ -30,7 +30,8 @@ async def listen_beside(listen: str, port: int) -> socket.socket:
         )
     except OSError as error:
         raise PortInUse(
-            f"cannot listen on port {port} of {host} for native streams: {error.strerror}"
+            f"cannot listen on port {port} of {host} for native streams: the port is in use or the "
+            "address is not this machine's"
         ) from error
     listener.setblocking(False)
     return listener

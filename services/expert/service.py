@@ -45,9 +45,9 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         slots: Slots,
         batcher: Batcher,
         library: Library,
-        plane: Plane,
         window_pairs: int,
         batch_invariant: bool,
+        plane: Plane | None = None,
     ) -> None:
         self.instance = uuid.uuid4().hex
         self._name = name
@@ -108,7 +108,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             batch_invariant=self._batch_invariant,
             frame_dtypes=[ELEMENT_TYPES[dtype] for dtype in self._contract.max_rows],
             sums_pairs=True,
-            dispatch_port=self._plane.port,
+            dispatch_port=self._plane.port if self._plane else 0,
         )
 
     async def WatchHosting(

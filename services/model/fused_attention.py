@@ -44,7 +44,7 @@ class FusedAttention(torch.nn.Module):
         self._width = call.query.shape[3]
         self._num_heads = [call.query.shape[1], call.key.shape[1], call.value.shape[1]]
         self._scores = call.scores
-        self._kernel = None if call.scores.sinks is not None else self._in_one_call()
+        self.kernel = None if call.scores.sinks is not None else self._in_one_call()
         self._most_rows = None if self._always else kernels.most_layer_rows(self.weight)
 
     def forward(
@@ -57,12 +57,12 @@ class FusedAttention(torch.nn.Module):
         """hidden_states [1, tokens, hidden], cosines and sines [1, tokens, width]; returns [1,
         tokens, hidden].
         """
-        if self._kernel is None or isinstance(packed, AttentionProbe) or not packed.rows_are_alone:
+        if self.kernel is None or isinstance(packed, AttentionProbe) or not packed.rows_are_alone:
             return self._by_parts(hidden_states, position_embeddings, packed)
         rows = packed.for_kernels(position_embeddings)
         if self._most_rows is not None and rows.num_rows > self._most_rows:
             return self._by_parts(hidden_states, position_embeddings, packed)
-        return self._kernel(hidden_states, rows, packed.cache.for_kernels(self.layer_idx)), None
+        return self.kernel(hidden_states, rows, packed.cache.for_kernels(self.layer_idx)), None
 
     def _in_one_call(self) -> kernels.AttentionLayer:
         norms = None

@@ -14,17 +14,26 @@ from services.router.hosting.messages import (
 )
 from services.router.hosting.operations import Operation
 from services.router.load.recorded import recorded_steps
+from services.router.load.watch import RoutingWatch
 from services.router.running import Running
 from services.wire.errors import InvalidRequest
 
 SERVICE_NAME = "moesaic.v1.PlacementService"
 
+RecordSteps = Callable[[RoutingWatch, int], AsyncGenerator[router_pb2.RecordRoutingResponse, None]]
+
 
 class PlacementService(placement_pb2_grpc.PlacementServiceServicer):
-    """Answers UNAVAILABLE until the router is ready: `running` raises Unavailable then."""
+    """Answers UNAVAILABLE until the router is ready: `running` raises Unavailable then.
 
-    def __init__(self, running: Callable[[], Running]) -> None:
+    `record` streams the next steps of a watch, so many of them.
+    """
+
+    def __init__(
+        self, running: Callable[[], Running], *, record: RecordSteps = recorded_steps
+    ) -> None:
         self._running = running
+        self._record = record
 
     async def GetPlacement(
         self, request: router_pb2.GetPlacementRequest, context: grpc.aio.ServicerContext
@@ -63,7 +72,7 @@ class PlacementService(placement_pb2_grpc.PlacementServiceServicer):
     def RecordRouting(
         self, request: router_pb2.RecordRoutingRequest, context: grpc.aio.ServicerContext
     ) -> AsyncGenerator[router_pb2.RecordRoutingResponse, None]:
-        return recorded_steps(self._running().watch, request.num_steps)
+        return self._record(self._running().watch, request.num_steps)
 
 
 async def _begun(

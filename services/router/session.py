@@ -24,9 +24,18 @@ class Session:
     the session's own sequences, and a gateway that leaves too many events unread is not read from.
     """
 
-    def __init__(self, engine: Engine, vocab_size: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        vocab_size: int,
+        *,
+        max_events: int = MAX_EVENTS,
+        max_unread_events: int = MAX_UNREAD_EVENTS,
+    ) -> None:
         self._engine = engine
         self._vocab_size = vocab_size
+        self._max_events = max_events
+        self._max_unread_events = max_unread_events
         self._sequences: dict[int, Sequence] = {}
         self._names: dict[int, int] = {}  # the router's number -> the gateway's
         self._outbox = router_pb2.RunResponse()  # what is to be said next, but for the credit
@@ -69,8 +78,8 @@ class Session:
     def _take_outbox(self) -> router_pb2.RunResponse:
         """What is to be said next, no more than fits in a message."""
         response = self._outbox
-        self._outbox = router_pb2.RunResponse(events=response.events[MAX_EVENTS:])
-        del response.events[MAX_EVENTS:]
+        self._outbox = router_pb2.RunResponse(events=response.events[self._max_events :])
+        del response.events[self._max_events :]
         self._taken.set()
         return response
 
@@ -85,7 +94,7 @@ class Session:
                             self._engine.cancel(self._sequences[name])
                 case _:
                     raise InvalidRequest("action is not set: a RunRequest is a submit or a cancel")
-            while len(self._outbox.events) > MAX_UNREAD_EVENTS:
+            while len(self._outbox.events) > self._max_unread_events:
                 self._taken.clear()
                 await self._taken.wait()
         self._news.set()

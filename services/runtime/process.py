@@ -39,7 +39,7 @@ OnReady = Callable[[int], Awaitable[None]]
 
 FAILED_EXIT = 1
 INTERRUPTED_EXIT = 128 + signal.SIGINT
-KERNELS_VARIABLE = "MOESAIC_KERNELS"
+KERNELS_VARIABLE, STREAMS_VARIABLE = "MOESAIC_KERNELS", "MOESAIC_NATIVE_STREAMS"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # What a system says when it has no more of something, or may not be written to: no fault of the
 # program's.
@@ -77,6 +77,10 @@ class ProcessSettings(BaseSettings):
         None,
         description="best level of the compiled kernels that may be used, or off; unset for the "
         "processor's",
+    )
+    native_streams: Literal["on", "off"] | None = Field(
+        None,
+        description="whether compiled modules may carry the streams of frames; unset for on",
     )
     parent_pid: int | None = Field(None, ge=1, description="process to die with")
 
@@ -125,10 +129,11 @@ def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service
     """
     process = load(ProcessSettings, (), f"moesaic {service}")
     telemetry = load_telemetry(f"moesaic {service}")
+    # Read where the modules in C are imported, by every process alike.
     if process.kernels is not None:
-        os.environ[KERNELS_VARIABLE] = (
-            process.kernels
-        )  # read where kernels are imported, by every process alike
+        os.environ[KERNELS_VARIABLE] = process.kernels
+    if process.native_streams is not None:
+        os.environ[STREAMS_VARIABLE] = process.native_streams
     keep_freed_memory()
     configure_logging(service, process.log_level)
     announcement = Announcement(process.announce_fd) if process.announce_fd is not None else None

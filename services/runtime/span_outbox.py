@@ -29,9 +29,18 @@ class SpanOutbox:
     the `delivery`.
     """
 
-    def __init__(self, resource: Resource, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        resource: Resource,
+        delivery: Delivery,
+        *,
+        send_every_seconds: float = SEND_EVERY_SECONDS,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
+    ) -> None:
         self._delivery = delivery
         self._encoded_resource = encoded(resource)
+        self._send_every_seconds = send_every_seconds
+        self._max_waiting_bytes = max_waiting_bytes
         self._waiting: list[bytes] = []
         self._num_bytes = 0
         self._is_dropping = False
@@ -44,7 +53,7 @@ class SpanOutbox:
     def put(self, spans: Sequence[bytes]) -> None:
         """Have spans sent soon; returns at once."""
         with self._lock:
-            if self._num_bytes >= MAX_WAITING_BYTES:
+            if self._num_bytes >= self._max_waiting_bytes:
                 self._note_dropping()
                 return
             self._waiting += spans
@@ -62,7 +71,7 @@ class SpanOutbox:
 
     def _run(self) -> None:
         while not self._is_closed:
-            self._news.wait(SEND_EVERY_SECONDS)
+            self._news.wait(self._send_every_seconds)
             self._news.clear()
             self._send()
         self._send()

@@ -30,9 +30,14 @@ FLUSH_SECONDS = 5.0
 
 @contextmanager
 def configure_telemetry(
-    service_name: str, instance: str, telemetry: Telemetry, *, metrics_port: int | None
+    service_name: str,
+    instance: str,
+    telemetry: Telemetry,
+    *,
+    metrics_port: int | None,
+    flush_seconds: float = FLUSH_SECONDS,
 ) -> Iterator[None]:
-    """Install what the process records into, and flush it within FLUSH_SECONDS when the block ends.
+    """Install what the process records into; flush it within `flush_seconds` when the block ends.
 
     Traces and metrics go where `telemetry` says; with a `metrics_port` metrics are served to
     Prometheus there. With neither nothing is installed and recording does nothing, as where all is
@@ -62,7 +67,7 @@ def configure_telemetry(
         finally:
             for delivery in deliveries:
                 delivery.hurry()
-            _within(FLUSH_SECONDS, shutdowns)
+            _within(flush_seconds, shutdowns)
 
 
 def _metric_readers(

@@ -34,9 +34,9 @@ PAGE_HEADERS = {
 }
 
 
-def query_app(store: SpanStore) -> web.Application:
+def query_app(store: SpanStore, *, max_answer_spans: int = MAX_ANSWER_SPANS) -> web.Application:
     """The HTTP application that shows what is in the store."""
-    api = QueryApi(store)
+    api = QueryApi(store, max_answer_spans)
     app = web.Application(middlewares=[_errors_to_documents])
     app.add_routes(
         [
@@ -60,8 +60,9 @@ class QueryApi:
     shows.
     """
 
-    def __init__(self, store: SpanStore) -> None:
+    def __init__(self, store: SpanStore, max_answer_spans: int) -> None:
         self._store = store
+        self._max_answer_spans = max_answer_spans
 
     async def services(self, request: web.Request) -> web.Response:
         return _answer(sorted({operation.service for operation in self._store.operations()}))
@@ -86,7 +87,7 @@ class QueryApi:
 
     async def traces(self, request: web.Request) -> web.Response:
         found = await find_traces(self._store, Query.from_parameters(request.query, time.time_ns()))
-        return await _answer_traces([*_within_limit(found)])
+        return await _answer_traces([*_within_limit(found, self._max_answer_spans)])
 
     async def summaries(self, request: web.Request) -> web.Response:
         found = await find_traces(self._store, Query.from_parameters(request.query, time.time_ns()))
@@ -125,11 +126,11 @@ async def _answer_traces(traces: Sequence[StoredTrace]) -> web.Response:
     return web.Response(text=text, content_type="application/json")
 
 
-def _within_limit(traces: Sequence[StoredTrace]) -> Iterator[StoredTrace]:
+def _within_limit(traces: Sequence[StoredTrace], max_spans: int) -> Iterator[StoredTrace]:
     num_spans = 0
     for trace in traces:
         num_spans += len(trace.spans)
-        if num_spans > MAX_ANSWER_SPANS and trace is not traces[0]:
+        if num_spans > max_spans and trace is not traces[0]:
             return
         yield trace
 

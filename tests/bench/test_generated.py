@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import cast
 
-from bench.generate.router_load import _Batch
+from bench.generate.router_load import Batch
 from bench.generate.transformers_load import Setting, best_by_threads, settings_for
 from bench.rig.generated import Generated
 from bench.rig.peers import decode_step, random_gate
@@ -33,7 +33,7 @@ def test_every_setting_is_tried_that_fits_into_memory() -> None:
 
 
 def test_sequences_are_submitted_as_credit_allows() -> None:
-    batch = _Batch([[1], [2], [3]], num_new_tokens=2)
+    batch = Batch([[1], [2], [3]], num_new_tokens=2)
     first = batch.submit(router_pb2.Credit(sequences=2))
     assert first is not None
     assert [sequence.sequence for sequence in first.sequences] == [0, 1]

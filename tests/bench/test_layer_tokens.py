@@ -26,10 +26,9 @@ class Zeros:
 
 
 @pytest.fixture
-def generator(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(layer_tokens, "NUM_TOKENS", 3)
+def generator() -> Any:
     with torch.no_grad():
-        yield Generator(Checkpoint.open(EMBEDDED_MODEL), torch.float32)
+        yield Generator(Checkpoint.open(EMBEDDED_MODEL), torch.float32, num_tokens=3)
 
 
 async def test_a_generation_has_no_errors_against_itself_and_some_against_another(

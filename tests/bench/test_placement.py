@@ -19,7 +19,7 @@ from bench.placement.drift import Drift, bytes_per_point, drifts
 from bench.placement.planner import CHANGED, FROM_EVEN, UNCHANGED, skewed_load, timings
 from bench.placement.recording import given, recorded, recordings
 from bench.placement.replay import computed, judge
-from bench.placement.text import TOPICS, WINDOW, Text, _windows
+from bench.placement.text import TOPICS, WINDOW, Text, windows_of
 from bench.placement.traffic import DECODE_BATCH, decoded, halves, mixed, traffics
 from services.router.load.recording import Recording, joined
 from services.runtime.embedded_model import EMBEDDED_MODEL
@@ -191,7 +191,7 @@ def test_what_is_recorded_is_what_transformers_gates_choose() -> None:
 def test_a_topic_with_too_little_text_is_refused() -> None:
     tokenizer = Tokenizer.from_file(str(EMBEDDED_MODEL / "tokenizer.json"))
     with pytest.raises(BenchFailed, match="odes has 6 held-out tokens"):
-        _windows(tokenizer, "odes", ["the sea", "the sea"], num_windows=1)
+        windows_of(tokenizer, "odes", ["the sea", "the sea"], num_windows=1)
 
 
 @pytest.fixture

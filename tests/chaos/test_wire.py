@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,13 +20,15 @@ class Line:
 
     def __init__(self) -> None:
         self.wire: Wire
+        self.port: int
         self._accepted: asyncio.Queue[Ends] = asyncio.Queue()
         self._writers: list[asyncio.StreamWriter] = []
 
     @asynccontextmanager
     async def laid(self) -> AsyncIterator[tuple["Line", Wire]]:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.wire = await Wire.start(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        self.port = server.sockets[0].getsockname()[1]
+        self.wire = await Wire.start(f"127.0.0.1:{self.port}")
         try:
             yield self, self.wire
         finally:
@@ -65,6 +68,22 @@ async def test_what_passes_is_handed_on_both_ways() -> None:
         ours, theirs = await line.both_ends()
         theirs[1].write(b"answer" * 100_000)
         assert await ours[0].readexactly(600_000) == b"answer" * 100_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the loopback has one address here")
+async def test_a_port_that_a_service_tells_of_is_relayed_under_its_number() -> None:
+    async with Line().laid() as (line, first):
+        line.wire = wire = await Wire.start("127.0.0.1:9", line.port)
+        wire.address = f"{wire.address.rpartition(':')[0]}:{line.port}"
+        try:
+            await line.both_ends()
+            await wire.cut()
+            reader, _ = await line.router_end()
+            with pytest.raises(RESET):
+                await reader.readexactly(1)
+        finally:
+            await wire.close()
+            line.wire = first
 
 
 async def test_an_end_that_leaves_ends_the_other() -> None:
@@ -108,7 +127,7 @@ async def test_delayed_bytes_are_under_way_together() -> None:
         began = loop.time()
         theirs[1].write(b"one")
         await theirs[1].drain()
-        await asyncio.sleep(0.15)  # the second is sent while the first is under way
+        await wire.delay(0.3)  # answered when the first has been read, and is under way
         theirs[1].write(b"two")
         assert await ours[0].readexactly(3) == b"one"
         assert loop.time() - began >= 0.3

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +17,9 @@ from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.cli.hosting.router import RouterFailed
 from services.cli.main import USAGE_EXIT, main
 from services.cli.report import Report
-from services.cli.routing.record import _Received, recording
+from services.cli.routing.record import Received, recording
 from services.cli.routing.settings import RecordSettings
-from services.router.load import recorded
+from services.router.load.recorded import MAX_PART_BYTES, recorded_steps
 from services.router.load.recording import DROPPED_ID, Recording, read_recording
 from services.router.load.watch import RoutingWatch
 from services.router.placement_service import PlacementService
@@ -65,15 +66,21 @@ async def flowing(traffic: Traffic) -> AsyncIterator[None]:
         task.cancel()
 
 
-@pytest.fixture
-async def traffic(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Traffic]:
-    monkeypatch.setattr(recorded, "LOOK_SECONDS", 0.001)
-    traffic = Traffic()
-    nothing = cast(Any, None)
-    service = PlacementService(lambda: Running(nothing, nothing, nothing, traffic.watch, nothing))
+@asynccontextmanager
+async def served(max_part_bytes: int = MAX_PART_BYTES) -> AsyncIterator[Traffic]:
+    traffic, nothing = Traffic(), cast(Any, None)
+    running = Running(nothing, nothing, nothing, traffic.watch, nothing)
+    record = partial(recorded_steps, max_part_bytes=max_part_bytes, look_seconds=0.001)
+    service = PlacementService(lambda: running, record=record)
     async with scripted(
         placement_pb2_grpc.add_PlacementServiceServicer_to_server, service
     ) as traffic.address:
+        yield traffic
+
+
+@pytest.fixture
+async def traffic() -> AsyncIterator[Traffic]:
+    async with served() as traffic:
         yield traffic
 
 
@@ -127,14 +134,14 @@ async def test_what_has_come_is_kept_when_it_is_broken_off(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    has_come, take = asyncio.Event(), _Received.take
+    has_come, take = asyncio.Event(), Received.take
 
-    def take_and_tell(received: _Received, response: router_pb2.RecordRoutingResponse) -> None:
+    def take_and_tell(received: Received, response: router_pb2.RecordRoutingResponse) -> None:
         take(received, response)
         if response.rows:
             has_come.set()
 
-    monkeypatch.setattr(_Received, "take", take_and_tell)
+    monkeypatch.setattr(Received, "take", take_and_tell)
     file = tmp_path / "stories.npz"
     async with flowing(traffic), asyncio.timeout(SECONDS):
         task = asyncio.create_task(
@@ -173,16 +180,13 @@ async def test_there_is_one_recording_at_a_time_and_it_ends_when_its_caller_leav
 
 
 async def test_steps_that_come_faster_than_they_are_read_are_missed_and_that_is_said(
-    traffic: Traffic,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(recorded, "MAX_PART_BYTES", 100)  # three to six steps
-    traffic.steps_at_once = 50
     file = tmp_path / "stories.npz"
-    async with flowing(traffic):
-        await recording(settings(traffic, file, steps=20), Report())
+    async with served(max_part_bytes=100) as traffic:  # three to six steps
+        traffic.steps_at_once = 50
+        async with flowing(traffic):
+            await recording(settings(traffic, file, steps=20), Report())
     assert len(steps_in(read_recording(file))) == 20
     assert (
         " steps between them were missed: they came faster than they were read\n"

@@ -51,6 +51,10 @@ class RouterClient:
         """Give sequences up."""
         await self._call.write(router_pb2.RunRequest(cancel=router_pb2.Cancel(sequences=names)))
 
+    def hang_up(self) -> None:
+        """End the stream."""
+        self._call.cancel()
+
     async def read(self) -> None:
         """Take in one response."""
         response = await self._call.read()
@@ -94,4 +98,4 @@ async def connected(address: str) -> AsyncIterator[RouterClient]:
             placement_pb2_grpc.PlacementServiceStub(channel),
         )
         yield client
-        client._call.cancel()
+        client.hang_up()

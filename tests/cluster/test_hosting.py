@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from moesaic.v1 import router_pb2
+from services.router.peers.native_transport import AVAILABLE
 from tests.checkpoints import VOCAB_SIZE
 from tests.cluster import local
 from tests.cluster.oracle import prompts_of
@@ -80,6 +81,7 @@ async def test_a_placement_says_what_there_is(olmoe: Path) -> None:
             for service in response.services:
                 assert service.state == router_pb2.SERVICE_STATE_LIVE
                 assert service.device == "cpu"
+                assert service.streams == ("native" if AVAILABLE else "gRPC")
                 assert service.expert_memory_bytes > service.free_memory_bytes > 0
 
 

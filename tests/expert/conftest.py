@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services import kernels
-from services.expert import compute, plane
+from services.expert import plane
 from tests.checkpoints import save_tiny
 from tests.expert.expert_client import Carrier
 
@@ -37,19 +37,22 @@ def either_way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=[carrier for carrier in Carrier if has_carrier(carrier)])
-def carrier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Carrier:
+def carrier(request: pytest.FixtureRequest) -> Carrier:
     """Each way in which streams come to the service."""
-    return _prepared(request.param, monkeypatch)
+    if request.param is Carrier.HANDED_OVER:
+        request.getfixturevalue("torch_for_all")
+    carrier: Carrier = request.param
+    return carrier
 
 
 @pytest.fixture(params=[one for one in (Carrier.GRPC, Carrier.HANDED_OVER) if has_carrier(one)])
-def python_carrier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Carrier:
-    """Those in which Python computes all frames."""
-    return _prepared(request.param, monkeypatch)
-
-
-def _prepared(carrier: Carrier, monkeypatch: pytest.MonkeyPatch) -> Carrier:
-    if carrier is Carrier.HANDED_OVER:
-        # As batches are that torch computes faster.
-        monkeypatch.setattr(compute, "_most_compiled", lambda *_, **__: 0.0)
+def python_carrier(request: pytest.FixtureRequest, torch_for_all: None) -> Carrier:
+    """Those in which Python answers all frames, by torch."""
+    carrier: Carrier = request.param
     return carrier
+
+
+@pytest.fixture
+def torch_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All batches are as those that torch computes faster."""
+    monkeypatch.setattr(kernels, "most_pairs_per_expert", lambda _: 0)

@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.metrics import Meter
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.expert import metrics
 from services.expert.admitted_frame import AdmittedFrame
 from services.expert.app import ExpertParts, running
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.compute import Computed, Computer, FrameWork
+from services.expert.grouped import GroupedExperts
+from services.expert.loading import LOADING_TIMES, LoadingTimes
+from services.expert.plane import RECORD_SECONDS
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.runtime.channels import open_channel
@@ -160,7 +165,13 @@ class Client:
 
 @asynccontextmanager
 async def expert_service(
-    model: Path, carrier: Carrier = Carrier.GRPC, **settings: Any
+    model: Path,
+    carrier: Carrier = Carrier.GRPC,
+    *,
+    times: LoadingTimes = LOADING_TIMES,
+    meter: Meter = metrics.meter,
+    record_seconds: float = RECORD_SECONDS,
+    **settings: Any,
 ) -> AsyncIterator[Client]:
     """A real service on ports of its own, and a client of it whose streams go by the carrier."""
     fields: dict[str, Any] = {
@@ -168,7 +179,9 @@ async def expert_service(
         "model": model,
         "drain_seconds": 5,
     } | settings
-    async with running(ExpertSettings(**fields)) as (parts, port):
+    async with running(
+        ExpertSettings(**fields), times=times, meter=meter, record_seconds=record_seconds
+    ) as (parts, port):
         dispatch_port = port if carrier is Carrier.GRPC else parts.plane.port
         assert dispatch_port, "there is no native plane"
         async with (
@@ -229,7 +242,7 @@ class ThreadGate:
     def __init__(
         self,
         monkeypatch: pytest.MonkeyPatch,
-        owner: type[Bank] | type[Computer],
+        owner: type[Bank] | type[GroupedExperts],
         name: str,
         call: int,
     ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from moesaic.v1 import common_pb2, expert_pb2
-from services.expert.compute import Computer
+from services.expert.grouped import GroupedExperts
 from services.wire.received import ReceivedReply
 from tests.expert.expert_client import (
     Carrier,
@@ -87,7 +87,8 @@ async def test_frames_that_wait_for_a_layer_are_computed_together_whoever_sent_t
 
 
 async def test_pairs_that_are_not_hosted_are_named_while_the_others_are_served(
-    olmoe: Path, carrier: Carrier
+    olmoe: Path,
+    carrier: Carrier,
 ) -> None:
     async with expert_service(olmoe, carrier) as service:
         await service.load((1, 2), (1, 5))
@@ -118,7 +119,9 @@ async def test_an_empty_frame_is_answered(olmoe: Path, carrier: Carrier) -> None
 
 
 async def test_a_waiting_frame_is_dropped_when_all_its_requests_are_cancelled(
-    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path,
+    python_carrier: Carrier,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = Gate(monkeypatch)
     async with expert_service(olmoe, python_carrier, preload="all") as service:
@@ -140,7 +143,9 @@ async def test_a_waiting_frame_is_dropped_when_all_its_requests_are_cancelled(
 
 
 async def test_a_frame_whose_time_is_up_while_it_waits_is_not_computed(
-    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path,
+    python_carrier: Carrier,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = Gate(monkeypatch)
     async with expert_service(olmoe, python_carrier, preload="all") as service:
@@ -159,7 +164,9 @@ async def test_a_frame_whose_time_is_up_while_it_waits_is_not_computed(
 
 
 async def test_a_full_queue_refuses_at_once(
-    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path,
+    python_carrier: Carrier,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = Gate(monkeypatch)
     async with expert_service(olmoe, python_carrier, preload="all", max_waiting_pairs=3) as service:
@@ -175,7 +182,10 @@ async def test_a_full_queue_refuses_at_once(
         assert [(await stream.reply()).frame_id for _ in range(3)] == [0, 1, 3]
 
 
-async def test_a_single_frame_is_let_into_an_empty_queue(olmoe: Path, carrier: Carrier) -> None:
+async def test_a_single_frame_is_let_into_an_empty_queue(
+    olmoe: Path,
+    carrier: Carrier,
+) -> None:
     async with expert_service(olmoe, carrier, preload="all", max_waiting_pairs=3) as service:
         stream = service.open_stream()
         await stream.send(0, torch.randn(1, 32), [(0, 0)] * 9)
@@ -183,7 +193,8 @@ async def test_a_single_frame_is_let_into_an_empty_queue(olmoe: Path, carrier: C
 
 
 async def test_credit_comes_first_and_grows_with_every_answer(
-    olmoe: Path, carrier: Carrier
+    olmoe: Path,
+    carrier: Carrier,
 ) -> None:
     async with expert_service(olmoe, carrier, preload="all", max_waiting_pairs=50_000) as service:
         stream, rows = service.open_stream(), torch.randn(1, 32)
@@ -198,11 +209,17 @@ async def test_credit_comes_first_and_grows_with_every_answer(
 
 
 async def test_who_overdraws_the_credit_is_overloaded(
-    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path,
+    python_carrier: Carrier,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = Gate(monkeypatch)
     async with expert_service(
-        olmoe, python_carrier, preload="all", max_waiting_pairs=140, max_frame_bytes=4096
+        olmoe,
+        python_carrier,
+        preload="all",
+        max_waiting_pairs=140,
+        max_frame_bytes=4096,
     ) as service:
         stream, rows = service.open_stream(), torch.randn(1, 32)
         assert (await stream.receive()).granted_pairs == 140
@@ -273,10 +290,17 @@ FRAME: dict[str, Any] = {
     ],
 )
 async def test_a_frame_that_breaks_the_contract_is_refused_and_the_stream_goes_on(
-    olmoe: Path, carrier: Carrier, broken: dict[str, Any], message: str
+    olmoe: Path,
+    carrier: Carrier,
+    broken: dict[str, Any],
+    message: str,
 ) -> None:
     async with expert_service(
-        olmoe, carrier, preload="all", max_frame_bytes=4096, max_waiting_pairs=200
+        olmoe,
+        carrier,
+        preload="all",
+        max_frame_bytes=4096,
+        max_waiting_pairs=200,
     ) as service:
         stream = service.open_stream()
         frame = expert_pb2.Frame(frame_id=5, **FRAME | broken)
@@ -296,7 +320,9 @@ async def test_a_frame_that_breaks_the_contract_is_refused_and_the_stream_goes_o
 
 @pytest.mark.parametrize("data", [b"", b"\x0a\x05abc", b"\xff\xff"])
 async def test_bytes_that_are_no_message_end_the_stream_after_the_frames_before(
-    olmoe: Path, carrier: Carrier, data: bytes
+    olmoe: Path,
+    carrier: Carrier,
+    data: bytes,
 ) -> None:
     async with expert_service(olmoe, carrier, preload="all") as service:
         stream = service.open_stream()
@@ -329,7 +355,7 @@ async def test_a_batch_that_fails_fails_its_frames_alone(
 ) -> None:
     async with expert_service(olmoe, python_carrier, preload="all") as service:
         stream = service.open_stream()
-        monkeypatch.setattr(Computer, "_results", lambda *_: torch.zeros(0)[1])
+        monkeypatch.setattr(GroupedExperts, "__call__", lambda *_: torch.zeros(0)[1])
         await stream.send(0, torch.randn(1, 32), [(0, 0)])
         reply = await stream.reply()
         assert reply.error is not None
@@ -341,9 +367,11 @@ async def test_a_batch_that_fails_fails_its_frames_alone(
 
 
 async def test_health_is_answered_while_a_batch_is_computed(
-    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path,
+    python_carrier: Carrier,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate = ThreadGate(monkeypatch, Computer, "_results", 1)
+    gate = ThreadGate(monkeypatch, GroupedExperts, "__call__", 1)
     async with expert_service(olmoe, python_carrier, preload="all") as service:
         stream = service.open_stream()
         await stream.send(0, torch.randn(1, 32), [(0, 0)])
@@ -354,7 +382,9 @@ async def test_health_is_answered_while_a_batch_is_computed(
 
 
 async def test_a_stream_that_is_closed_by_its_sender_gets_its_answers_first(
-    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path,
+    python_carrier: Carrier,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = Gate(monkeypatch)
     async with expert_service(olmoe, python_carrier, preload="all") as service:
@@ -393,7 +423,9 @@ async def test_frames_of_a_sender_that_is_gone_are_not_computed(
 
 
 async def test_queued_frames_are_finished_when_the_service_is_told_to_stop(
-    olmoe: Path, python_carrier: Carrier, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path,
+    python_carrier: Carrier,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = Gate(monkeypatch)
     async with expert_service(olmoe, python_carrier, preload="all") as service:

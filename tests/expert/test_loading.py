@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from moesaic.v1 import expert_pb2
-from services.expert import loading
 from services.expert.admission import Slots
 from services.expert.bank import Bank
+from services.expert.loading import LoadingTimes
 from services.model.refusals import UnusableModel
 from services.wire.errors import BadState
 from tests.checkpoints import save_tiny
@@ -66,11 +66,8 @@ async def test_the_service_starts_empty_and_says_what_it_is(olmoe: Path) -> None
         assert hosting.generation > 0
 
 
-async def test_loading_streams_its_progress_and_ends_with_all_ready(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loading, "REPORT_SECONDS", 0.0)
-    async with expert_service(olmoe) as service:
+async def test_loading_streams_its_progress_and_ends_with_all_ready(olmoe: Path) -> None:
+    async with expert_service(olmoe, times=LoadingTimes(report_seconds=0.0)) as service:
         generation = await service.generation()
         progress = await service.load((0, 3), (2, 7), (0, 1))
         assert [(step.num_loaded, step.num_total) for step in progress] == [
@@ -88,11 +85,8 @@ async def test_loading_streams_its_progress_and_ends_with_all_ready(
         ]
 
 
-async def test_a_quick_load_reports_its_start_and_its_end(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loading, "REPORT_SECONDS", 60.0)
-    async with expert_service(olmoe) as service:
+async def test_a_quick_load_reports_its_start_and_its_end(olmoe: Path) -> None:
+    async with expert_service(olmoe, times=LoadingTimes(report_seconds=60.0)) as service:
         progress = await service.load((0, 3), (2, 7), (0, 1))
     assert [(step.num_loaded, step.num_total) for step in progress] == [(0, 3), (3, 3)]
 
@@ -117,8 +111,8 @@ async def test_the_watch_shows_loading_ready_retiring_and_gone(
     gate = Gate(monkeypatch)
     reading = ThreadGate(monkeypatch, Bank, "fill", 1)
     retired = event_of_call(monkeypatch, Slots, "take_away")
-    monkeypatch.setattr(loading, "RETIRE_SECONDS", 1.0)
-    async with expert_service(olmoe, expert_memory=2 * EXPERT_BYTES) as service:
+    times = LoadingTimes(retire_seconds=1.0)
+    async with expert_service(olmoe, times=times, expert_memory=2 * EXPERT_BYTES) as service:
         watch = service.stub.WatchHosting(expert_pb2.WatchHostingRequest())
         first = await watch.read()
         assert (states(first), first.free_memory_bytes) == ({}, 2 * EXPERT_BYTES)
@@ -378,7 +372,7 @@ async def test_each_share_is_preloaded_once(olmoe: Path) -> None:
     ],
 )
 async def test_what_cannot_be_used_is_refused_at_start(
-    olmoe: Path, settings: dict[str, object], message: str
+    olmoe: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(BadState, match=message):
         async with expert_service(olmoe, **settings):

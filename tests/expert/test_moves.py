@@ -5,13 +5,11 @@ import random
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import pytest
 import torch
 
-from services.expert import loading
 from services.expert.app import ExpertParts
 from services.expert.hosting import ExpertState
-from services.expert.loading import LoadingProgress
+from services.expert.loading import LoadingProgress, LoadingTimes
 from services.wire.errors import Outdated, Overloaded
 from services.wire.expert_key import ExpertKey
 from tests.expert.expert_client import Client, assert_close, expected_rows, expert_service
@@ -77,13 +75,18 @@ async def assert_computes_what_it_hosts(service: Client) -> None:
 
 
 async def test_a_thousand_moves_stay_within_the_memory_that_was_allocated_once(
-    olmoe: Path, monkeypatch: pytest.MonkeyPatch
+    olmoe: Path,
 ) -> None:
-    monkeypatch.setattr(loading, "RETIRE_SECONDS", 0.0)
+    times = LoadingTimes(retire_seconds=0.0)
     async with AsyncExitStack() as stack:
         services = [
             await stack.enter_async_context(
-                expert_service(olmoe, expert_memory=NUM_SLOTS * EXPERT_BYTES, preload=preload)
+                expert_service(
+                    olmoe,
+                    times=times,
+                    expert_memory=NUM_SLOTS * EXPERT_BYTES,
+                    preload=preload,
+                )
             )
             for preload in ("0/2", "1/2")
         ]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from services.expert import memory
+from services.expert.memory import default_expert_memory
 from services.expert.settings import ExpertSettings
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.runtime.settings import load
@@ -75,12 +75,11 @@ def test_senseless_settings_are_refused(fields: dict[str, Any], reason: str) -> 
 
 
 def test_without_a_figure_experts_take_half_of_what_the_container_may(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "CONTAINER_LIMIT", limit)
-    host = memory.default_expert_memory(torch.device("cpu"))
+    host = default_expert_memory(torch.device("cpu"), limit)
     assert 2 * host == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for text, expected in (("max\n", host), (f"{1 << 20}\n", 1 << 19), (f"{1 << 60}\n", host)):
         limit.write_text(text)
-        assert memory.default_expert_memory(torch.device("cpu")) == expected
+        assert default_expert_memory(torch.device("cpu"), limit) == expected

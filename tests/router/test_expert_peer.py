@@ -12,10 +12,8 @@ import pytest
 
 from moesaic.v1 import common_pb2, expert_pb2
 from services.model.checkpoint import Checkpoint
-from services.router.peers import peer as expert_peer
-from services.router.peers import stream as expert_stream
-from services.router.peers import stream_transports
 from services.router.peers.frame_lost import FrameLost
+from services.router.peers.patience import PATIENCE, Patience
 from services.router.peers.peer import ExpertPeer
 from services.wire.errors import Unavailable
 from services.wire.expert_key import ExpertKey
@@ -43,11 +41,12 @@ async def connected(
     checkpoint: Checkpoint,
     service: ScriptedService,
     frame_floor_seconds: float = 5.0,
+    patience: Patience = PATIENCE,
     **wanted: Any,
 ) -> AsyncIterator[Connected]:
     async with (
         served(service) as address,
-        connected_to(checkpoint, address, frame_floor_seconds, **wanted) as made,
+        connected_to(checkpoint, address, frame_floor_seconds, patience, **wanted) as made,
     ):
         yield made
 
@@ -155,11 +154,9 @@ async def test_a_load_that_the_service_leaves_for_good_fails_and_ends_nothing_el
             await loading
 
 
-async def test_a_load_without_progress_is_given_up(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(expert_peer, "LOAD_PROGRESS_SECONDS", 0.05)
-    async with connected(checkpoint, ScriptedService(checkpoint)) as made:
+async def test_a_load_without_progress_is_given_up(checkpoint: Checkpoint) -> None:
+    patience = Patience(load_progress_seconds=0.05)
+    async with connected(checkpoint, ScriptedService(checkpoint), patience=patience) as made:
         await made.until(lambda: made.peer.is_live)
         with pytest.raises(Unavailable, match="did not answer in time"):
             await made.peer.load([ExpertKey(0, 0)], lambda *_: None)
@@ -245,11 +242,10 @@ async def test_a_service_that_describes_too_few_layers_is_refused(
 
 
 async def test_a_service_that_never_grants_is_not_waited_for(
-    checkpoint: Checkpoint, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, service: ScriptedService
 ) -> None:
-    monkeypatch.setattr(expert_stream, "FIRST_GRANT_SECONDS", 0.05)
-    monkeypatch.setattr(stream_transports, "ANSWER_SECONDS", 0.05)
     service.grants = False
-    async with connected(checkpoint, service) as made:
+    patience = Patience(answer_seconds=0.05, first_grant_seconds=0.05)
+    async with connected(checkpoint, service, patience=patience) as made:
         await made.until(lambda: service.num_streams == 2)
         assert not made.peer.is_live

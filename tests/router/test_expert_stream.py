@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from services.router.peers import stream as expert_stream
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.pace import Pace
 from services.router.peers.service_behaviour import ServiceBehaviour
-from services.router.peers.stream import ExpertStream
+from services.router.peers.stream import MAX_QUEUED, ExpertStream
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Receive
 from services.wire.errors import Unavailable
@@ -26,7 +25,9 @@ class ScriptedTransport:
     """
 
     def __init__(self, *, at_once: bool) -> None:
+        self.kind = "scripted"
         self._at_once = at_once
+        self.dates: Callable[[], int | None] = time.perf_counter_ns if at_once else lambda: None
         self.incoming: asyncio.Queue[bytes] = asyncio.Queue(4)
         self.sent: list[bytes] = []
         self.has_ended = False
@@ -52,7 +53,7 @@ class ScriptedTransport:
 
     async def deliver(self, receive: Receive) -> None:
         while True:
-            receive(await self.incoming.get(), time.perf_counter_ns() if self._at_once else None)
+            receive(await self.incoming.get(), self.dates())
 
     def close(self) -> None:
         self.has_ended = True
@@ -73,11 +74,11 @@ async def up(
     transport: ScriptedTransport,
     floor_seconds: float = 5.0,
     behaviour: ServiceBehaviour | None = None,
+    max_queued: int = MAX_QUEUED,
 ) -> tuple[ExpertStream, "asyncio.Task[None]"]:
     is_up = asyncio.Event()
-    stream = ExpertStream(
-        "a:1", lambda: transport, behaviour or behaviour_of(floor_seconds), is_up.set
-    )
+    behaviour = behaviour or behaviour_of(floor_seconds)
+    stream = ExpertStream("a:1", lambda: transport, behaviour, is_up.set, max_queued=max_queued)
     running = asyncio.create_task(stream.run())
     await transport.incoming.put(encode_grant(100))
     await is_up.wait()
@@ -193,10 +194,8 @@ async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_s
 
 async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed(
     transport: ScriptedTransport,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(expert_stream, "MAX_QUEUED", 2)
-    stream, running = await up(transport)
+    stream, running = await up(transport, max_queued=2)
     waiting = [stream.send(lambda *_: b"frame", 101, 1) for _ in range(2)]
     stream.cancel([7])
     with pytest.raises(FrameLost, match="takes nothing: 2 frames wait"):
@@ -223,4 +222,44 @@ async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes(
     await transport.incoming.put(encode_reply(frame_id=1))
     await computed
     assert behaviour.pace.is_known
+    await stopped(running)
+
+
+async def test_a_frame_is_sent_before_the_call_returns_where_the_transport_takes_it() -> None:
+    transport = ScriptedTransport(at_once=True)
+    stream, running = await up(transport)
+    answers = [stream.send(lambda *_: b"first", 60, 1), stream.send(lambda *_: b"second", 60, 1)]
+    assert transport.sent == [b"first"], "the second waits for credit"
+    await transport.incoming.put(encode_reply(frame_id=0, granted_pairs=160))
+    await answers[0]
+    assert transport.sent == [b"first", b"second"]
+    await stopped(running)
+
+
+async def test_what_is_sent_while_the_transport_is_held_up_follows_in_order(
+    transport: ScriptedTransport,
+) -> None:
+    stream, running = await up(transport)
+    transport.takes.clear()
+    names = [bytes([number]) for number in range(5)]
+    answers = [stream.send(lambda *_, name=name: name, 1, 1) for name in names]
+    await until(lambda: transport.sent == names[:1])
+    transport.takes.set()
+    await until(lambda: transport.sent == names)
+    await stopped(running)
+    for answered in answers:
+        with pytest.raises(FrameLost):
+            await answered
+
+
+async def test_a_reply_has_the_date_that_the_transport_knows_but_none_before_its_frame() -> None:
+    transport = ScriptedTransport(at_once=True)
+    stream, running = await up(transport)
+    for frame_id, late in ((0, 1000), (1, -(10**12))):
+        answered = stream.send(lambda *_: b"frame", 1, 1)
+        sent = time.perf_counter_ns()
+        transport.dates = lambda: sent + late  # noqa: B023 -- it is asked before the next round
+        await transport.incoming.put(encode_reply(frame_id=frame_id))
+        times = (await answered).times
+        assert times.arrived == max(sent + late, times.sent)
     await stopped(running)

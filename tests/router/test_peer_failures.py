@@ -3,6 +3,7 @@ peer sees it.
 """
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,6 +43,12 @@ async def answered(stream: ExpertStream, checkpoint: Checkpoint) -> None:
     assert answer.reply.error is None and not answer.reply.failures
 
 
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Returns once none of its threads runs: one of them may be quick to answer."""
+    process.send_signal(signal.SIGSTOP)
+    await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+
+
 @asynccontextmanager
 async def stopped_for(
     model: Path, checkpoint: Checkpoint
@@ -58,7 +65,7 @@ async def stopped_for(
         await made.until(lambda: peer.is_usable and peer.ready, STARTING_SECONDS)
         stream = peer.streams[0]
         await answered(stream, checkpoint)
-        process.send_signal(signal.SIGSTOP)
+        await stop(process)
         yield peer, stream
         process.send_signal(signal.SIGCONT)
         await made.until(lambda: peer.is_usable)
@@ -97,7 +104,7 @@ async def test_a_killed_process_is_noticed_by_its_stream_and_used_again_when_it_
         async with expert_process(model, port) as process:
             await made.until(lambda: peer.is_usable and peer.ready, STARTING_SECONDS)
             await answered(peer.streams[0], checkpoint)
-            process.send_signal(signal.SIGSTOP)
+            await stop(process)
             frame = peer.streams[0].send(one_pair(checkpoint.hidden_size), 1, 1)
             process.kill()
             with pytest.raises(FrameLost) as lost:

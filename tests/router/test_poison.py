@@ -11,7 +11,6 @@ import torch
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from moesaic.v1 import common_pb2, router_pb2
-from services.router import session as session_module
 from services.router.engine.engine import Engine
 from services.router.engine.sequence import EndReason, Sequence
 from services.router.engine.step import Step
@@ -222,14 +221,13 @@ async def test_an_end_that_cannot_be_reported_whole_is_reported_all_the_same() -
     assert found[2].reason == common_pb2.FINISH_REASON_LENGTH
 
 
-async def test_what_a_slow_gateway_has_not_read_comes_in_messages_of_a_size_that_can_be_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(session_module, "MAX_EVENTS", 4)
+async def test_what_a_slow_gateway_has_not_read_comes_in_messages_of_a_size_that_can_be_sent() -> (
+    None
+):
     refused = [request(number, max_new_tokens=0) for number in range(10)]
     submit = router_pb2.RunRequest(submit=router_pb2.Submit(sequences=refused))
     async with engine(ScriptedTrunk()) as running:
-        session = Session(running, VOCAB).run(spoken(submit))
+        session = Session(running, VOCAB, max_events=4).run(spoken(submit))
         said: list[list[int]] = []
         async for response in session:
             said.append([event.sequence for event in response.events])

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from moesaic.v1 import common_pb2, router_pb2
-from services.router import session as session_module
 from services.router.orders import order_of
 from services.router.session import Session
 from services.wire.errors import InvalidRequest
@@ -67,10 +66,7 @@ async def test_credit_is_said_where_it_changed_and_nowhere_else() -> None:
     assert len(credits) < len(responses)
 
 
-async def test_a_gateway_that_reads_nothing_is_not_read_from(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(session_module, "MAX_UNREAD_EVENTS", 3)
+async def test_a_gateway_that_reads_nothing_is_not_read_from() -> None:
     said: list[int] = []
 
     async def refused() -> AsyncIterator[router_pb2.RunRequest]:
@@ -81,7 +77,7 @@ async def test_a_gateway_that_reads_nothing_is_not_read_from(
             )
 
     async with engine(ScriptedTrunk()) as running:
-        session = Session(running, VOCAB).run(refused())
+        session = Session(running, VOCAB, max_unread_events=3).run(refused())
         await anext(session)
         for _ in range(100):
             await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from services.model.checkpoint import Checkpoint
-from services.router.peers import stream_transports
+from services.router.peers.patience import PATIENCE, Patience
 from tests.checkpoints import save_tiny
 from tests.router.connected_peer import connected_to
 from tests.router.scripted_service import ScriptedService, served
@@ -64,12 +64,20 @@ async def listening(answer: Answer) -> AsyncIterator[int]:
 
 
 async def streams_of(
-    service: ScriptedService, checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
+    service: ScriptedService,
+    checkpoint: Checkpoint,
+    caplog: pytest.LogCaptureFixture,
+    patience: Patience = PATIENCE,
 ) -> list[str]:
     """What was said of a peer's streams until it was usable."""
     caplog.set_level("INFO", "services.router.peers")
-    async with served(service) as address, connected_to(checkpoint, address) as made:
+    async with (
+        served(service) as address,
+        connected_to(checkpoint, address, patience=patience) as made,
+    ):
         await made.until(lambda: made.peer.is_usable)
+        carried_by = made.peer.streams[0].transport_kind
+        assert caplog.messages[-1].endswith(f", {carried_by} streams")
     return [message for message in caplog.messages if "streams" in message]
 
 
@@ -94,14 +102,13 @@ async def test_the_log_says_what_carries_the_streams(
 async def test_a_port_for_streams_that_speaks_no_grpc_is_left_for_grpc_with_a_line(
     checkpoint: Checkpoint,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
     answer: Answer,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(stream_transports, "ANSWER_SECONDS", 0.05)
     async with listening(answer) as port:
         service = MisleadingService(checkpoint, port)
-        warned, connected = await streams_of(service, checkpoint, caplog)
+        patience = Patience(answer_seconds=0.05)
+        warned, connected = await streams_of(service, checkpoint, caplog, patience)
     assert f"gRPC carries its streams, since port {port} cannot be used" in warned
     assert reason in warned
     assert connected.endswith(", gRPC streams")
@@ -118,12 +125,12 @@ async def test_a_port_for_streams_that_cannot_be_reached_is_left_for_grpc_with_a
 
 
 async def test_a_port_that_leaves_connections_unanswered_is_not_waited_for_without_end(
-    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(stream_transports, "CONNECT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):  # its queue has room for this one
             service = MisleadingService(checkpoint, port)
-            warned, _ = await streams_of(service, checkpoint, caplog)
+            patience = Patience(connect_seconds=0.05)
+            warned, _ = await streams_of(service, checkpoint, caplog, patience)
     assert "no answer in time" in warned

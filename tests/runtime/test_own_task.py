@@ -7,8 +7,9 @@ import pytest
 from services.runtime.own_task import run_in_own_task
 
 
-async def failing_group(may_fail: asyncio.Event) -> None:
+async def failing_group(waits: asyncio.Event, may_fail: asyncio.Event) -> None:
     async def fail() -> None:
+        waits.set()
         await may_fail.wait()
         raise ValueError("it failed")
 
@@ -27,17 +28,17 @@ async def divide_by_zero() -> float:
 
 
 async def test_a_cancellation_that_meets_a_failure_is_not_lost() -> None:
-    may_fail = asyncio.Event()
+    waits, may_fail = asyncio.Event(), asyncio.Event()
 
     async def again_and_again() -> None:
         while True:
             try:
-                await run_in_own_task(failing_group(may_fail))
+                await run_in_own_task(failing_group(waits, may_fail))
             except* ValueError:
                 await asyncio.sleep(0)
 
     task = asyncio.create_task(again_and_again())
-    await asyncio.sleep(0.01)
+    await waits.wait()
     may_fail.set()
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -168,6 +168,7 @@ def test_a_bad_process_setting_is_a_usage_error() -> None:
     ("variable", "value"),
     [
         ("MOESAIC_KERNELS", "fast"),
+        ("MOESAIC_NATIVE_STREAMS", "yes"),
         ("MOESAIC_METRICS_PORT", "many"),
         ("MOESAIC_ANNOUNCE_FD", "77"),
         ("MOESAIC_PARENT_PID", "0"),

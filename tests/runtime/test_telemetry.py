@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -13,7 +14,6 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.resources import Resource
 
-from services.runtime import span_outbox
 from services.runtime.otlp.delivery import Delivery
 from services.runtime.otlp.destination import GRPC, ExportTarget, Signal
 from services.runtime.otlp.endpoint import grpc_endpoint
@@ -38,6 +38,22 @@ async def life(on_ready):
 
 sys.exit(run_process(life, service="router"))
 """
+# Until stdin ends.
+ON_AND_ON = "await asyncio.to_thread(sys.stdin.read)"
+FLUSHING = """
+from opentelemetry import metrics
+from services.runtime.logs import configure_logging
+from services.runtime.otlp.settings import load_telemetry
+from services.runtime.span_writing import SpanKind
+from services.runtime.telemetry import configure_telemetry
+from services.runtime.tracing import begin_span
+
+configure_logging("router", "info")
+telemetry = load_telemetry("moesaic router")
+with configure_telemetry("router", "1", telemetry, metrics_port=None, flush_seconds=SECONDS):
+    metrics.get_meter("test").create_counter("moesaic.test.rows", "{row}").add(7)
+    begin_span("step", SpanKind.INTERNAL).end()
+"""
 
 
 class Collector(
@@ -51,6 +67,7 @@ class Collector(
         self.resource: dict[str, str] = {}
         self.hangs = False
         self.address = ""
+        self.got_metrics = asyncio.Semaphore(0)  # for each message of them
 
     async def Export(self, request: Any, context: Any) -> Any:
         if self.hangs:
@@ -59,6 +76,7 @@ class Collector(
             return self._traces(request)
         for resource in request.resource_metrics:
             self.metrics |= {one.name for scope in resource.scope_metrics for one in scope.metrics}
+        self.got_metrics.release()
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
     def _traces(
@@ -70,6 +88,17 @@ class Collector(
             }
             self.spans += [span.name for scope in resource.scope_spans for span in scope.spans]
         return trace_service_pb2.ExportTraceServiceResponse()
+
+
+class RefusingMetrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """Answers as a collector does that has no such service."""
+
+    def __init__(self) -> None:
+        self.refused = asyncio.Semaphore(0)  # for each message
+
+    async def Export(self, request: Any, context: Any) -> Any:
+        self.refused.release()
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown service")
 
 
 @pytest.fixture
@@ -85,16 +114,53 @@ async def collector() -> AsyncIterator[Collector]:
         yield collector
 
 
-async def record(variables: dict[str, str], body: str = "pass") -> subprocess.CompletedProcess[str]:
-    return await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", RECORDING.replace("BODY", body)],
+@asynccontextmanager
+async def started(variables: dict[str, str], script: str) -> AsyncIterator["Running"]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script),
         env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
+    try:
+        async with asyncio.timeout(60):
+            yield Running(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+class Running:
+    """A script that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def ended(self) -> subprocess.CompletedProcess[str]:
+        """End its stdin, and wait until it has ended."""
+        out, errors = await self._process.communicate(b"")
+        assert self._process.returncode is not None
+        return subprocess.CompletedProcess(
+            (), self._process.returncode, out.decode(), errors.decode()
+        )
+
+
+def recording(body: str) -> str:
+    return RECORDING.replace("BODY", body)
+
+
+async def record(variables: dict[str, str], body: str = "pass") -> subprocess.CompletedProcess[str]:
+    async with started(variables, recording(body)) as running:
+        return await running.ended()
+
+
+async def flush_within(seconds: float, endpoint: str) -> subprocess.CompletedProcess[str]:
+    """How a process that has recorded something ends, which takes no longer than that."""
+    script = FLUSHING.replace("SECONDS", str(seconds))
+    async with started({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, script) as running:
+        return await running.ended()
 
 
 async def test_without_an_endpoint_nothing_is_recorded() -> None:
@@ -115,25 +181,18 @@ async def test_with_an_endpoint_the_last_span_and_metric_arrive_before_the_proce
 
 
 async def test_loop_lag_is_measured_where_metrics_are_asked_for(collector: Collector) -> None:
-    await record({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address}, "await asyncio.sleep(0.3)")
-    assert "moesaic.loop.lag" in collector.metrics
+    often = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
+        "OTEL_METRIC_EXPORT_INTERVAL": "20",
+    }
+    async with started(often, recording(ON_AND_ON)):
+        while "moesaic.loop.lag" not in collector.metrics:
+            await collector.got_metrics.acquire()
 
 
 async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collector) -> None:
     collector.hangs = True
-    script = RECORDING.replace("BODY", "pass").replace(
-        "sys.exit(",
-        "import services.runtime.telemetry as telemetry\ntelemetry.FLUSH_SECONDS = 0.2\nsys.exit(",
-    )
-    ended = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", script],
-        env=os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = await flush_within(0.2, collector.address)
     assert ended.returncode == 0
     assert "telemetry was not flushed within 0.2 s" in ended.stderr
 
@@ -141,10 +200,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(collector: Collec
 async def test_a_collector_that_is_gone_costs_a_line_a_signal_and_no_time_at_the_end(
     unused_tcp_port: int,
 ) -> None:
-    body = "import services.runtime.telemetry as telemetry; telemetry.FLUSH_SECONDS = 60.0"
-    ended = await record(
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{unused_tcp_port}"}, body
-    )
+    ended = await flush_within(60.0, f"http://127.0.0.1:{unused_tcp_port}")
     assert ended.returncode == 0
     assert ended.stderr.count("\n") == 2
     assert ended.stderr.count("spans are lost") == ended.stderr.count("metrics are lost") == 1
@@ -153,15 +209,21 @@ async def test_a_collector_that_is_gone_costs_a_line_a_signal_and_no_time_at_the
 async def test_a_collector_without_metrics_costs_one_line_and_gets_the_spans(
     collector: Collector,
 ) -> None:
+    refusing = RefusingMetrics()
+
     def register(server: grpc.aio.Server) -> None:
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(refusing, server)
 
     async with serving(register, listen="127.0.0.1:0", service_names=[], drain_seconds=0) as port:
         often = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
             "OTEL_METRIC_EXPORT_INTERVAL": "20",
         }
-        ended = await record(often, "await asyncio.sleep(0.3)")
+        async with started(often, recording(ON_AND_ON)) as running:
+            for _ in range(3):
+                await refusing.refused.acquire()
+            ended = await running.ended()
     assert (ended.returncode, collector.spans) == (0, ["step"])
     assert ended.stderr.count("\n") == 1
     assert "metrics are lost" in ended.stderr and "UNIMPLEMENTED" in ended.stderr
@@ -222,13 +284,16 @@ async def test_a_service_of_kubernetes_is_no_metrics_port() -> None:
 
 
 async def test_spans_beyond_what_may_wait_are_dropped_and_that_is_said_once(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     spans = [encode_span(name, SpanKind.INTERNAL, SpanRef.root(), b"", 5, 7) for name in "abcd"]
-    monkeypatch.setattr(span_outbox, "SEND_EVERY_SECONDS", 3600.0)  # all wait until it is closed
-    monkeypatch.setattr(span_outbox, "MAX_WAITING_BYTES", 2 * len(spans[0]))
     delivery = Delivery(ExportTarget(Signal.TRACES, GRPC, grpc_endpoint(collector.address)))
-    outbox = SpanOutbox(Resource({}), delivery)
+    outbox = SpanOutbox(
+        Resource({}),
+        delivery,
+        send_every_seconds=3600.0,  # all wait until it is closed
+        max_waiting_bytes=2 * len(spans[0]),
+    )
     for span in spans:
         outbox.put([span])
     await asyncio.to_thread(outbox.close)

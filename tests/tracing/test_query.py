@@ -1,11 +1,13 @@
 """The query API finds what it is asked for, as Jaeger's does, and says what it cannot be asked."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from aiohttp.test_utils import TestServer
 from opentelemetry.trace import SpanKind, Tracer, set_span_in_context
 
-from services.tracing import http
+from services.tracing.http import query_app
 from services.tracing.query import nanos_in
 from services.wire.errors import InvalidRequest
 from tests.tracing.tracing_client import Client, tracing_client
@@ -70,13 +72,14 @@ async def test_a_search_finds_the_traces_with_a_span_that_is_all_it_says(client:
     assert await client.data("/api/traces", lookback="1h") == []
 
 
-async def test_an_answer_is_bounded_by_its_spans(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_is_bounded_by_its_spans(client: Client) -> None:
     await with_three_requests(client)
     for most, found in ((1, [2]), (6, [2, 1]), (9, [2, 1, 0])):
-        monkeypatch.setattr(http, "MAX_ANSWER_SPANS", most)
-        assert await numbers(client) == found
+        app = query_app(client.running.store, max_answer_spans=most)
+        async with TestServer(app) as server:
+            assert server.port is not None
+            running = replace(client.running, http_port=server.port)
+            assert await numbers(Client(running, client.session)) == found
 
 
 async def test_services_operations_and_dependencies_are_listed(client: Client) -> None:

@@ -5,14 +5,13 @@ Each message is a seed's, so that a failure is found again. It is most worth wit
 sanitizers, which `scripts/check-sanitised` does.
 """
 
-import argparse
 import random
 import sys
-import time
 from collections.abc import Sequence
 
 from moesaic.v1 import common_pb2, expert_pb2
 from services.wire import native
+from tests.fuzzing import fuzz
 
 BATCH = 1000  # messages between two looks at the clock
 
@@ -96,30 +95,10 @@ def check(seed: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try messages until the time is up; the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Read altered frames and replies with the native codec."
-    )
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to try")
-    parser.add_argument(
-        "--seed", type=int, default=None, help="of the first message; drawn unless given"
-    )
-    parsed = parser.parse_args(arguments)
     if not native.AVAILABLE:
         print("the native codec was not built", file=sys.stderr)
         return 1
-    seed = first = random.SystemRandom().getrandbits(48) if parsed.seed is None else parsed.seed
-    until = time.monotonic() + parsed.seconds
-    print(f"messages from seed {first} on, for {parsed.seconds:g} s", flush=True)
-    while time.monotonic() < until:
-        for seed in range(seed, seed + BATCH):  # noqa: B020 -- the next batch goes on from there
-            try:
-                check(seed)
-            except Exception:
-                print(f"failed with --seed {seed}", file=sys.stderr, flush=True)
-                raise
-        seed += 1
-    print(f"{2 * (seed - first):,} messages read")
-    return 0
+    return fuzz(check, "altered frames and replies, with the native codec", arguments, batch=BATCH)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def services_table(placement: router_pb2.GetPlacementResponse) -> Table:
     table.add_column("address", overflow="fold")
     table.add_column("state")
     table.add_column("device")
+    table.add_column("streams")
     for heading in ("memory used", "free", "experts", "per layer"):
         table.add_column(heading, justify="right")
     for service in placement.services:
@@ -42,6 +43,7 @@ def services_table(placement: router_pb2.GetPlacementResponse) -> Table:
             service.address,
             state_of(service),
             service.device,
+            service.streams,
             *(figures if service.is_live else ("-",) * len(figures)),
         )
     return table
@@ -141,6 +143,7 @@ def _service_object(service: router_pb2.PlacedService) -> dict[str, Any]:
         "address": service.address,
         "state": state_of(service),
         "device": service.device,
+        "streams": service.streams,
         "generation": service.generation,
         "expert_memory_bytes": service.expert_memory_bytes,
         "free_memory_bytes": service.free_memory_bytes,

@@ -25,7 +25,7 @@ async def recording(settings: RecordSettings, report: Report) -> None:
     Raises RouterFailed where the router refuses, fails, or sends too few steps, and InvalidRequest
     where the file cannot be written.
     """
-    received = _Received(settings.topic if settings.topic is not None else settings.file.stem)
+    received = Received(settings.topic if settings.topic is not None else settings.file.stem)
     try:
         async with router_at(settings.router) as stub:
             request = router_pb2.RecordRoutingRequest(num_steps=settings.steps)
@@ -42,7 +42,7 @@ async def recording(settings: RecordSettings, report: Report) -> None:
         )
 
 
-class _Received:
+class Received:
     """What has come so far."""
 
     def __init__(self, topic: str) -> None:
@@ -98,7 +98,7 @@ def _part(response: router_pb2.RecordRoutingResponse, topic: str) -> Recording:
 
 
 async def _receive(
-    call: grpc.aio.UnaryStreamCall, received: _Received, num_steps: int, report: Report
+    call: grpc.aio.UnaryStreamCall, received: Received, num_steps: int, report: Report
 ) -> None:
     with _shown(num_steps, report) as bar:
         async for response in call:

@@ -180,27 +180,30 @@ static void answer(struct waiting_frame *frame, const struct batch *batch, char 
     atomic_fetch_add(&stream->granted_pairs, (uint64_t)frame->num_pairs);
     char start[MOST_START_BYTES];
     struct iovec parts[] = {{start, put_start(start, &reply)}, {rows, count}, {0}};
-    send_message(stream, parts, 2);
     if (is_sampled(frame->frame.traceparent)) note(&plane->records, frame, &reply);
+    send_message(stream, parts, 2);
     free(frame);
     stream->num_waiting--;
     settle_one(stream);
 }
 
-static void answer_all(struct plane *plane, struct batch *batch) {
-    const int64_t layer = batch->first->frame.layer;
+/* Counted before they are answered: who has the answer may ask. */
+static void count(struct records *records, const struct batch *batch) {
+    const int64_t nanos = (int64_t)(batch->computed_nanos - batch->started_nanos);
+    count_frames(records, (uint64_t)batch->num_frames, (uint64_t)batch->num_pairs);
+    record_batch(records, &(struct batch_record){batch->first->frame.layer, batch->num_frames,
+                                                 batch->num_active, nanos});
+}
+
+static void answer_all(const struct bank *bank, const struct batch *batch) {
     char *rows = batch->out;
     for (struct waiting_frame *frame = batch->first; frame;) {
         struct waiting_frame *next = frame->next;
-        const int64_t count = frame->num_pairs * plane->bank.row_bytes;
+        const int64_t num_bytes = frame->num_pairs * bank->row_bytes;
         answer(frame, batch, rows);
-        rows += count;
+        rows += num_bytes;
         frame = next;
     }
-    count_frames(&plane->records, (uint64_t)batch->num_frames, (uint64_t)batch->num_pairs);
-    record_batch(&plane->records,
-                 &(struct batch_record){layer, batch->num_frames, batch->num_active,
-                                        (int64_t)(batch->computed_nanos - batch->started_nanos)});
 }
 
 void run_batch(struct plane *plane) {
@@ -215,6 +218,7 @@ void run_batch(struct plane *plane) {
         return;
     }
     batch.computed_nanos = monotonic_nanos();
-    answer_all(plane, &batch);
+    count(&plane->records, &batch);
+    answer_all(&plane->bank, &batch);
     keep_little(&plane->room);
 }

@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define MAX_CONNECTIONS 1024
 /* Answers that a peer has not read are kept for it: to a few of the largest frames on each of its
  * streams, or to many small ones. */
 #define MAX_UNSENT_BYTES (UINT32_C(1) << 30)
@@ -71,7 +70,7 @@ static void prepare_socket(int fd) {
 
 static int begin_http2(struct connection *connection, int fd) {
     struct http2_limits limits = http2_limits_default;
-    limits.max_message_bytes = connection->plane->max_message_bytes;
+    limits.max_message_bytes = connection->plane->limits.max_message_bytes;
     limits.max_unsent_bytes = MAX_UNSENT_BYTES;
     connection->http2 = http2_begin(fd, 1, &EVENTS, &limits, connection);
     return connection->http2 ? 0 : -1;
@@ -117,7 +116,8 @@ void accept_connections(struct plane *plane) {
     for (int i = 0; i < MAX_ACCEPTED; i++) {
         const int fd = accept4(plane->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            if (plane->num_connections >= MAX_CONNECTIONS || begin(plane, fd) < 0) close(fd);
+            if (plane->num_connections >= plane->limits.max_connections || begin(plane, fd) < 0)
+                close(fd);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             go_deaf(plane);
             return;

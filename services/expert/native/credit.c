@@ -13,7 +13,7 @@ void send_message(struct stream *stream, struct iovec *parts, int num_parts) {
     parts[num_parts] = (struct iovec){granted, to.count};
     if (http2_send(stream->http2, parts, num_parts + 1) < 0) lose(connection);
     watch(connection);
-    if (stream->http2->num_unsent > MAX_UNSENT) hold(stream);
+    if (stream->http2->num_unsent > connection->plane->limits.max_unsent) hold(stream);
 }
 
 int take_credit(struct plane *plane, uint64_t number, uint64_t num_pairs) {

@@ -47,7 +47,7 @@ static struct waiting_frame *copied(struct stream *stream, const struct frame *f
 static int has_place(struct stream *stream, int64_t num_pairs) {
     const struct plane *plane = stream->connection->plane;
     const int64_t waiting = plane->waiting.num_pairs;
-    if (waiting && waiting + num_pairs > plane->max_waiting_pairs) return 0;
+    if (waiting && waiting + num_pairs > plane->limits.max_waiting_pairs) return 0;
     const uint64_t taken = atomic_load(&stream->taken_pairs) + (uint64_t)num_pairs;
     if (taken > atomic_load(&stream->granted_pairs)) return 0;
     atomic_fetch_add(&stream->taken_pairs, (uint64_t)num_pairs);
@@ -76,7 +76,7 @@ static int take_frame(struct stream *stream, const struct frame *frame, struct b
     copy->decode_nanos = monotonic_nanos() - began;
     add_waiting(&plane->waiting, copy);
     stream->num_waiting++;
-    if (!waiting_has_room(&plane->waiting)) hold(stream);
+    if (plane->waiting.num_bytes > plane->limits.max_waiting_bytes) hold(stream);
     return 0;
 }
 

@@ -8,10 +8,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-/* Python falls behind when it is busy; then this much waits for it, and the rest in the sockets. */
-#define MAX_EVENTS 4096
-#define MAX_EVENT_BYTES ((size_t)64 << 20)
-
 int handover_begin(struct handover *handover) {
     handover->event_end = &handover->first_event;
     handover->command_end = &handover->first_command;
@@ -76,7 +72,7 @@ void tell(struct handover *handover, struct event *event) {
 int handover_is_full(struct handover *handover) {
     pthread_mutex_lock(&handover->lock);
     const int is_full =
-        handover->num_events >= MAX_EVENTS || handover->num_bytes >= MAX_EVENT_BYTES;
+        handover->num_events >= handover->max_events || handover->num_bytes >= handover->max_bytes;
     handover->was_full |= is_full;
     pthread_mutex_unlock(&handover->lock);
     return is_full;

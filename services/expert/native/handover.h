@@ -59,9 +59,10 @@ struct handover {
     int told;  /* readable while there are events */
     int asked; /* readable when there are commands, or room for events again */
     int was_full;
+    size_t max_events, max_bytes; /* of events */
 };
 
-/* 0, or -1 with errno. */
+/* With its bounds set. 0, or -1 with errno. */
 int handover_begin(struct handover *);
 /* Frees what was not taken. */
 void handover_end(struct handover *);

@@ -56,6 +56,7 @@ static int read_arguments(struct plane_object *object, PyObject *names) {
     long long gate_up_stride, down_stride, max_frame_bytes, max_waiting_pairs;
     unsigned long long window_pairs;
     int dtype;
+    plane->limits = plane_limits_default;
     PyObject *nothing = PyTuple_New(0), *kept;
     const int is_read =
         nothing &&
@@ -63,7 +64,7 @@ static int read_arguments(struct plane_object *object, PyObject *names) {
             nothing, names, "$OiLLLLLLLLLLiILdLIKL", (char **)keywords, &kept, &plane->listener,
             &slots, &layers, &experts, &gate_up, &gate_up_stride, &down, &down_stride, &num_slots,
             &hidden, &intermediate, &dtype, &bank->element_type, &row_bytes, &bank->most_pairs,
-            &max_frame_bytes, &plane->max_message_bytes, &window_pairs, &max_waiting_pairs);
+            &max_frame_bytes, &plane->limits.max_message_bytes, &window_pairs, &max_waiting_pairs);
     Py_XDECREF(nothing);
     if (!is_read || !(bank->kernels = kernels())) return -1;
     bank->slots = (const int64_t *)(intptr_t)slots;
@@ -80,7 +81,7 @@ static int read_arguments(struct plane_object *object, PyObject *names) {
     bank->row_bytes = row_bytes;
     bank->max_frame_bytes = max_frame_bytes;
     plane->window_pairs = window_pairs;
-    plane->max_waiting_pairs = max_waiting_pairs;
+    plane->limits.max_waiting_pairs = max_waiting_pairs;
     object->kept = Py_NewRef(kept);
     return 0;
 }

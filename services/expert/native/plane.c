@@ -1,5 +1,7 @@
 /* The plane's beginning and end. */
 
+#define _GNU_SOURCE /* pthread_setname_np */
+
 #include "plane.h"
 
 #include <errno.h>
@@ -7,6 +9,14 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
+
+const struct plane_limits plane_limits_default = {
+    .max_waiting_bytes = (size_t)256 << 20,
+    .max_events = 4096,
+    .max_event_bytes = (size_t)64 << 20,
+    .max_unsent = 64,
+    .max_connections = 1024,
+};
 
 static int watch_reading(struct plane *plane, int fd, void *pointer) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = pointer};
@@ -39,12 +49,16 @@ static int start_thread(struct plane *plane) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     errno = pthread_create(&plane->thread, NULL, in_thread, plane);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    plane->has_thread = !errno;
-    return errno ? -1 : 0;
+    if (errno) return -1;
+    plane->has_thread = 1;
+    pthread_setname_np(plane->thread, "native-plane");
+    return 0;
 }
 
 int begin_plane(struct plane *plane) {
     pthread_mutex_init(&plane->streams_lock, NULL);
+    plane->handover.max_events = plane->limits.max_events;
+    plane->handover.max_bytes = plane->limits.max_event_bytes;
     plane->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (handover_begin(&plane->handover) == 0 && plane->epoll >= 0 && begin_parts(plane) == 0 &&
         start_thread(plane) == 0)

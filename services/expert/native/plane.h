@@ -45,23 +45,32 @@ struct stream {
     int is_held;   /* paused until there is room for its messages */
 };
 
-/* A peer that does not read its answers is not read from while so many are unsent. */
-#define MAX_UNSENT 64
-
 /* Memory of a batch, kept for the next one. */
 struct room {
     char *memory;
     size_t size;
 };
 
+/* Bounds; what is beyond them waits in the sockets where nothing else is said. */
+struct plane_limits {
+    int64_t max_waiting_pairs; /* in C; frames beyond them are Python's, which may refuse them */
+    size_t max_waiting_bytes;  /* of the messages of waiting frames */
+    size_t max_events, max_event_bytes; /* that wait for Python */
+    size_t max_unsent;      /* a peer with more unread answers on a stream is not read from there */
+    size_t max_connections; /* others are closed at once */
+    uint32_t max_message_bytes; /* a stream with a longer one is reset */
+};
+
+/* But for `max_waiting_pairs` and `max_message_bytes`, which are settings. */
+extern const struct plane_limits plane_limits_default;
+
 struct plane {
     struct bank bank;
     struct waiting waiting;
     struct handover handover;
     struct records records;
-    uint64_t window_pairs;
-    int64_t max_waiting_pairs;
-    uint32_t max_message_bytes;
+    struct plane_limits limits;
+    uint64_t window_pairs; /* that a stream may have unanswered */
 
     int listener, epoll;
     int is_deaf; /* does not listen for now: the process has no descriptor left */

@@ -115,7 +115,8 @@ void hold(struct stream *stream) {
 
 static int has_room(struct stream *stream) {
     struct plane *plane = stream->connection->plane;
-    return stream->http2->num_unsent <= MAX_UNSENT && waiting_has_room(&plane->waiting) &&
+    return stream->http2->num_unsent <= plane->limits.max_unsent &&
+           plane->waiting.num_bytes <= plane->limits.max_waiting_bytes &&
            !handover_is_full(&plane->handover);
 }
 

@@ -33,13 +33,6 @@ struct waiting {
     size_t num_bytes;
 };
 
-/* Frames that wait take their messages' memory; beyond this they wait in the sockets. */
-#define MAX_WAITING_BYTES ((size_t)256 << 20)
-
-static inline int waiting_has_room(const struct waiting *waiting) {
-    return waiting->num_bytes <= MAX_WAITING_BYTES;
-}
-
 /* 0, or -1 without memory. */
 int waiting_begin(struct waiting *, int64_t num_layers);
 void waiting_end(struct waiting *);

@@ -194,7 +194,7 @@ class Exchange:
         self, share: Share, record: ExchangeRecord, rows: bytes | None
     ) -> "asyncio.Future[TimedReply]":
         if rows is None:
-            return share.stream.go_on_with(share.frame, record)
+            return share.stream.go_on(share.frame, record)
         answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
         timings, has_checksum = Timings(*record[2:6]), self._form.checksums
         number = share.frame.frame_id

@@ -17,6 +17,7 @@ from services.router.hosting.operations import Operation, Operations
 from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import Transfers
 from services.router.hosting.troubles import Troubles
+from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.expected import Expected
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Goal, WantedHosting
@@ -49,19 +50,18 @@ class Fleet:
         coverage: int = 1,
         requires_coverage: bool = False,
         look_up: Resolve = resolve,
+        waits: Waits = WAITS,
     ) -> None:
         layers, num_experts = checkpoint.moe_layers, checkpoint.num_experts
         experts = [ExpertKey(layer, expert) for layer in layers for expert in range(num_experts)]
-        self.wanted = WantedHosting(experts, coverage)
+        wanted = self.wanted = WantedHosting(experts, coverage)
         self._place = place
         self._peers_changed = asyncio.Event()
-        self.changed = Notice()  # the placement, or what is under way
+        changed = self.changed = Notice()  # the placement, or what is under way
         self._least_replicas = coverage if requires_coverage else 1
         self._complete = asyncio.Event()
         self._contents = Contents()
-        self._layout = HostingLayout(
-            checkpoint.moe_layers, checkpoint.num_experts, self._contents, self._refuse_claim
-        )
+        self._layout = HostingLayout(layers, num_experts, self._contents, self._refuse_claim)
         self.laid: LaidOut = self._layout.lay_out(())
         self.members = Members(
             targets,
@@ -70,21 +70,23 @@ class Fleet:
             ),
             self._peers_changed.set,
             look_up=look_up,
+            waits=waits,
         )
-        self._troubles = troubles = Troubles(self._peers_changed.set)
-        self.transfers = Transfers(self.changed.send, self._contents, troubles)
-        self.survey = Survey(self.members, self.transfers, self._contents, troubles)
-        mover = Mover(self.survey, self.transfers, self.wanted, self.members.peer, self.changed)
+        self._troubles = troubles = Troubles(self._peers_changed.set, waits=waits)
+        self.transfers = Transfers(self.changed.send, self._contents, troubles, waits=waits)
+        self.survey = Survey(self.members, self.transfers, self._contents, troubles, waits=waits)
+        mover = Mover(self.survey, self.transfers, wanted, self.members.peer, changed, waits=waits)
         self.operations = Operations(mover.carry_out, mover.check, self.changed.send)
         self._keeper = Keeper(
             self.survey,
             self.transfers,
             self.operations,
-            self.wanted,
+            wanted,
             self.members,
-            self.changed,
+            changed,
             self._num_below,
             requires_coverage=requires_coverage,
+            waits=waits,
         )
 
     @property

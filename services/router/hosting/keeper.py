@@ -11,6 +11,7 @@ from services.router.hosting.members import Members
 from services.router.hosting.operations import Operations
 from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import TransferResult, Transfers
+from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Even, Goal, Trimmed, WantedHosting, Without
 from services.router.planning.host import Host
@@ -21,13 +22,6 @@ from services.runtime.notice import Notice
 from services.wire.errors import BadState, ServingError
 
 logger = logging.getLogger(__name__)
-
-# Before further replicas of experts that have one are loaded elsewhere: a service that was lost may
-# be back.
-COVERAGE_GRACE_SECONDS = 1.0
-RETRY_SECONDS = (
-    1.0  # before an operation of the keeper's own that failed or was refused is tried again
-)
 
 
 class Keeper:
@@ -50,6 +44,7 @@ class Keeper:
         num_below: Callable[[int], int],
         *,
         requires_coverage: bool,
+        waits: Waits = WAITS,
     ) -> None:
         self._is_starting = True
         self._survey = survey
@@ -60,6 +55,7 @@ class Keeper:
         self._changed = changed
         self._num_below = num_below
         self._requires_coverage = requires_coverage
+        self._waits = waits
         self._uncovered_since: float | None = None
         self._own_not_before = 0.0
         self._name = f"router-{uuid.uuid4().hex[:8]}"
@@ -83,7 +79,7 @@ class Keeper:
             if self._is_starting:
                 raise
             leave_aside(error, "looking after the hosting")
-            return RETRY_SECONDS
+            return self._waits.own_retry_seconds
 
     def _look_after(self, loads: asyncio.TaskGroup) -> float | None:
         """Begin what is to be done now; in how many seconds to look again even if
@@ -124,7 +120,8 @@ class Keeper:
             return None
         if self._uncovered_since is None:
             self._uncovered_since = now
-        left = 0.0 if self._is_starting else self._uncovered_since + COVERAGE_GRACE_SECONDS - now
+        grace = self._waits.coverage_grace_seconds
+        left = 0.0 if self._is_starting else self._uncovered_since + grace - now
         if left > 0:
             return left
         self._load(loads, missing)
@@ -178,13 +175,14 @@ class Keeper:
             goal = self._reason(hosts)
             if goal is not None:
                 self._num_own += 1
-                self._own_not_before = asyncio.get_running_loop().time() + RETRY_SECONDS
+                now = asyncio.get_running_loop().time()
+                self._own_not_before = now + self._waits.own_retry_seconds
                 self._operations.begin(
                     f"{self._name}-{self._num_own}", goal, force=True, is_own=True
                 )
         except ServingError as error:
             self._log_once(f"{goal or 'an even placement'} cannot be brought about: {error}")
-            return RETRY_SECONDS
+            return self._waits.own_retry_seconds
         return None
 
     def _reason(self, hosts: Sequence[Host]) -> Goal | None:

@@ -7,15 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 
+from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.peer import ExpertPeer
 from services.runtime.addresses import DNS_SCHEME
 from services.runtime.channels import resolve
 from services.wire.errors import Unavailable
 
 logger = logging.getLogger(__name__)
-
-LOOK_UP_SECONDS = 2.0  # between two look-ups of the names
-RETRY_SECONDS = 0.5  # before a name that is not known yet is looked up again
 
 Resolve = Callable[[str], Awaitable[list[str]]]
 
@@ -35,11 +33,13 @@ class Members:
         on_change: Callable[[], None],
         *,
         look_up: Resolve = resolve,
+        waits: Waits = WAITS,
     ) -> None:
         self.peers: Sequence[ExpertPeer] = ()  # by address
         self._make_peer = make_peer
         self._on_change = on_change
         self._look_up = look_up
+        self._waits = waits
         self._behind: dict[str, Sequence[str]] = dict.fromkeys(targets, ())  # addresses by target
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._loops: asyncio.TaskGroup | None = None
@@ -62,7 +62,7 @@ class Members:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise
                 logger.info("%s; trying again", error)
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self._waits.unknown_name_seconds)
             else:
                 return
 
@@ -71,7 +71,7 @@ class Members:
         async with asyncio.TaskGroup() as self._loops:
             self._update()
             while True:
-                await asyncio.sleep(LOOK_UP_SECONDS)
+                await asyncio.sleep(self._waits.look_up_seconds)
                 for target in [target for target in self._behind if target.startswith(DNS_SCHEME)]:
                     await self._look_up_again(target)
                 self._update()

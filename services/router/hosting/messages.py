@@ -125,5 +125,6 @@ def _placed(peer: ExpertPeer, is_draining: bool, amiss: str | None) -> router_pb
         device=description.device,
         expert_memory_bytes=description.expert_memory_bytes,
         free_memory_bytes=peer.hosting.free_memory_bytes,
+        streams=peer.streams[0].transport_kind if peer.streams else "",
         refusal=amiss or ("" if peer.refusal is None else str(peer.refusal)),
     )

@@ -11,7 +11,8 @@ from itertools import groupby
 
 from services.router.hosting.operations import Operation, OperationFailed, OperationProgress, Phase
 from services.router.hosting.survey import Survey
-from services.router.hosting.transfers import HOLD_SECONDS, TransferResult, Transfers, release
+from services.router.hosting.transfers import TransferResult, Transfers, release
+from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import WantedHosting
 from services.router.planning.host import Host
@@ -25,13 +26,6 @@ from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
-# For how long nothing but failures may come that another planner explains, or a service that
-# leaves: longer than holds of a router that is no more last.
-PATIENCE_SECONDS = 2 * HOLD_SECONDS
-# How long nothing at all may change while something is left to do: what others have under way has
-# to end.
-STALL_SECONDS = 60.0
-RELEASE_SECONDS = 2.0
 # Where there is no hurry: experts of one load, and how many times as long as that took its service
 # is left alone then.
 EASY_BATCH = 4
@@ -50,12 +44,15 @@ class Mover:
         wanted: WantedHosting,
         peer: Callable[[str], ExpertPeer | None],
         changed: Notice,
+        *,
+        waits: Waits = WAITS,
     ) -> None:
         self._survey = survey
         self._transfers = transfers
         self._wanted = wanted
         self._peer = peer
         self._changed = changed
+        self._waits = waits
         # Part of the holder's name: two routers may be told to carry out operations of the same
         # name.
         self._instance = uuid.uuid4().hex
@@ -73,7 +70,7 @@ class Mover:
 
     async def carry_out(self, operation: Operation) -> None:
         """Return when the goal is reached. Raises OperationFailed when it cannot be any more."""
-        move = _Move(operation, f"{operation.name}@{self._instance}")
+        move = _Move(operation, f"{operation.name}@{self._instance}", self._waits.patience_seconds)
         try:
             async with (
                 asyncio.TaskGroup() as tasks
@@ -84,7 +81,11 @@ class Mover:
                 f"operation {operation.name} failed: {flatten_group(group)[0]}"
             ) from group
         finally:
-            await self._release(move)
+            try:
+                await self._release(move)
+            except asyncio.CancelledError:  # it is to give way while it ends: its holds go first
+                await self._release(move)
+                raise
         for address in operation.goal.emptied:
             self._survey.keep_empty(address)
         operation.report(OperationProgress(Phase.DONE, move.num_done, move.num_done))
@@ -110,8 +111,9 @@ class Mover:
                 return
             self._begin(changes, hosts, target, move, tasks)
             rest = move.seconds_of_rest()
-            if not await self._changed.wait(rest or STALL_SECONDS) and rest is None:
-                raise OperationFailed(f"nothing has changed for {STALL_SECONDS:g} s")
+            stall = self._waits.stall_seconds
+            if not await self._changed.wait(rest or stall) and rest is None:
+                raise OperationFailed(f"nothing has changed for {stall:g} s")
 
     def _begin(
         self,
@@ -172,7 +174,7 @@ class Mover:
         them to lapse.
         """
         try:
-            async with asyncio.timeout(RELEASE_SECONDS), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(self._waits.release_seconds), asyncio.TaskGroup() as tasks:
                 for address, held in move.held.items():
                     peer = self._peer(address)
                     if peer is not None:
@@ -184,12 +186,13 @@ class Mover:
 class _Move:
     """What has become of an operation's transfers so far."""
 
-    def __init__(self, operation: Operation, holder: str) -> None:
+    def __init__(self, operation: Operation, holder: str, patience_seconds: float) -> None:
         self.operation = operation
         self.holder = holder  # whom the services know as who holds replicas
         self.tasks: list[asyncio.Task[TransferResult]] = []
         self.held: dict[str, set[ExpertKey]] = {}
         self.num_done = 0
+        self._patience_seconds = patience_seconds
         self.is_urgent = operation.goal.is_urgent
         self._num_left: int | None = None
         self._trouble_since: float | None = None  # seconds of the monotonic clock
@@ -230,7 +233,7 @@ class _Move:
             self._trouble_since = self._trouble_since or now
             is_outdated = isinstance(error, Outdated) and not self.operation.goal.ends_when_outdated
             may_pass = is_outdated or isinstance(error, Overloaded | Unavailable | DeadlinePassed)
-            if not may_pass or now - self._trouble_since > PATIENCE_SECONDS:
+            if not may_pass or now - self._trouble_since > self._patience_seconds:
                 raise error
 
     def _rest(self, address: str, seconds_taken: float) -> None:

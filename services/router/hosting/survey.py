@@ -8,13 +8,11 @@ from services.router.hosting.contents import Contents
 from services.router.hosting.members import Members
 from services.router.hosting.transfers import Transfer, Transfers
 from services.router.hosting.troubles import Troubles
+from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.host import Host
 from services.wire.errors import BadState
 from services.wire.expert_key import ExpertKey
-
-# A service that does not answer may be back at once; after so long it is planned without.
-SUSPECT_GRACE_SECONDS = 0.3
 
 _States = Mapping[int, frozenset[ExpertKey]]  # experts by `ExpertState`
 
@@ -33,12 +31,14 @@ class Survey:
         contents: Contents,
         troubles: Troubles,
         *,
+        waits: Waits = WAITS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._members = members
         self._transfers = transfers
         self._contents = contents
         self._troubles = troubles
+        self._grace_seconds = waits.suspect_grace_seconds
         self._now = now
         self._suspect_since: dict[str, float] = {}
         self._kept_empty: dict[str, str] = {}  # instances by address
@@ -110,9 +110,7 @@ class Survey:
 
     def seconds_until_given_up(self) -> float | None:
         """When the next suspect service is planned without, if nothing changes before."""
-        ends = [
-            since + SUSPECT_GRACE_SECONDS - self._now() for since in self._suspect_since.values()
-        ]
+        ends = [since + self._grace_seconds - self._now() for since in self._suspect_since.values()]
         return min((end for end in ends if end > 0), default=None)
 
     def seconds_until_asked_again(self) -> float | None:
@@ -123,7 +121,7 @@ class Survey:
 
     def _is_given_up(self, peer: ExpertPeer) -> bool:
         since = self._suspect_since.get(peer.address)
-        return since is not None and self._now() >= since + SUSPECT_GRACE_SECONDS
+        return since is not None and self._now() >= since + self._grace_seconds
 
     def _host(self, peer: ExpertPeer, is_draining: bool) -> Host:
         description = peer.description

@@ -13,19 +13,13 @@ from typing import Any
 
 from services.router.hosting.contents import Contents
 from services.router.hosting.troubles import Troubles
+from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.peer import ExpertPeer
 from services.runtime.failures import failure_of
 from services.wire.errors import BadState, Outdated, ServingError, Unavailable
 from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
-
-# For so long a replica is held, at most, for the operation that relies on it.
-HOLD_SECONDS = 4.0
-# Before a service is asked again where another planner was first: at random, so that one of two
-# gets ahead.
-CONFLICT_SECONDS = (0.02, 0.1)
-RETRY_SECONDS = 0.5  # before a service that failed is asked again
 
 TransferResult = ServingError | None
 TransferWork = Coroutine[Any, Any, TransferResult]
@@ -47,12 +41,20 @@ class Transfers:
     stays has trouble.
     """
 
-    def __init__(self, on_end: Callable[[], None], contents: Contents, troubles: Troubles) -> None:
+    def __init__(
+        self,
+        on_end: Callable[[], None],
+        contents: Contents,
+        troubles: Troubles,
+        *,
+        waits: Waits = WAITS,
+    ) -> None:
         self.num_loaded: Counter[str] = Counter()  # experts since the start, by address
         self.num_unloaded: Counter[str] = Counter()
         self._on_end = on_end
         self._contents = contents
         self._troubles = troubles
+        self._waits = waits
         self._under_way: dict[str, Transfer] = {}
 
     def on(self, address: str) -> Transfer | None:
@@ -73,7 +75,7 @@ class Transfers:
         """Begin to load experts, held for `operation` where one is named; the task tells why it
         failed, if it did.
         """
-        work = _outcome_of(peer, partial(self._load, peer, experts, operation))
+        work = self._outcome_of(peer, partial(self._load, peer, experts, operation))
         return self._start(tasks, peer, Transfer(loading=frozenset(experts)), work)
 
     def unload(
@@ -87,7 +89,7 @@ class Transfers:
         """Begin to let experts go, once the replicas that `keepers` have of them are held for the
         operation.
         """
-        work = _outcome_of(peer, partial(self._unload, peer, experts, keepers, operation))
+        work = self._outcome_of(peer, partial(self._unload, peer, experts, keepers, operation))
         return self._start(tasks, peer, Transfer(retiring=frozenset(experts)), work)
 
     def _start(
@@ -107,7 +109,9 @@ class Transfers:
     async def _load(self, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str) -> None:
         instance = peer.hosting.instance
         try:
-            await self._have(peer, experts, operation, HOLD_SECONDS if operation else 0.0)
+            await self._have(
+                peer, experts, operation, self._waits.hold_seconds if operation else 0.0
+            )
         except BadState as error:
             self._troubles.add(peer.address, instance, error)
             raise
@@ -132,7 +136,7 @@ class Transfers:
         operation: str,
     ) -> None:
         for keeper, kept in keepers:
-            await self._have(keeper, kept, operation, HOLD_SECONDS)
+            await self._have(keeper, kept, operation, self._waits.hold_seconds)
         for keeper, _ in keepers:
             if not keeper.is_usable:
                 raise Unavailable(
@@ -140,6 +144,24 @@ class Transfers:
                 )
         await peer.unload(experts, operation=operation)
         self.num_unloaded[peer.address] += len(experts)
+
+    async def _outcome_of(
+        self, peer: ExpertPeer, change: Callable[[], Awaitable[None]]
+    ) -> TransferResult:
+        try:
+            await change()
+        except Exception as raised:  # noqa: BLE001 -- the boundary of one change on one service
+            error = failure_of(raised, f"changing what {peer.address} hosts")
+            is_outdated = isinstance(
+                error, Outdated
+            )  # which happens where several routers share services
+            level = logging.DEBUG if is_outdated else logging.WARNING
+            logger.log(level, "changing what %s hosts failed: %s", peer.address, error)
+            # The service stays taken meanwhile: no plan turns to it at once again.
+            conflict, failure = self._waits.conflict_seconds, self._waits.failure_seconds
+            await asyncio.sleep(random.uniform(*conflict) if is_outdated else failure)
+            return error
+        return None
 
 
 async def release(peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str) -> None:
@@ -150,22 +172,6 @@ async def release(peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str
         await peer.load(experts, _no_progress, operation=operation, hold_seconds=0.0)
     except ServingError as error:
         logger.debug("%s still holds experts for %s: %s", peer.address, operation, error)
-
-
-async def _outcome_of(peer: ExpertPeer, change: Callable[[], Awaitable[None]]) -> TransferResult:
-    try:
-        await change()
-    except Exception as raised:  # noqa: BLE001 -- the boundary of one change on one service
-        error = failure_of(raised, f"changing what {peer.address} hosts")
-        is_outdated = isinstance(
-            error, Outdated
-        )  # which happens where several routers share services
-        level = logging.DEBUG if is_outdated else logging.WARNING
-        logger.log(level, "changing what %s hosts failed: %s", peer.address, error)
-        # The service stays taken meanwhile: no plan turns to it at once again.
-        await asyncio.sleep(random.uniform(*CONFLICT_SECONDS) if is_outdated else RETRY_SECONDS)
-        return error
-    return None
 
 
 def _no_progress(num_loaded: int, num_total: int) -> None:

@@ -5,10 +5,8 @@ changed, say.
 import time
 from collections.abc import Callable
 
+from services.router.hosting.waits import WAITS, Waits
 from services.wire.errors import BadState
-
-# For so long a service is asked for nothing more; it may be mended without being started again.
-TROUBLE_SECONDS = 5.0
 
 
 class Troubles:
@@ -17,9 +15,14 @@ class Troubles:
     """
 
     def __init__(
-        self, on_change: Callable[[], None], *, now: Callable[[], float] = time.monotonic
+        self,
+        on_change: Callable[[], None],
+        *,
+        waits: Waits = WAITS,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_change = on_change
+        self._seconds = waits.trouble_seconds
         self._now = now
         self._troubles: dict[
             str, tuple[str, BadState, float]
@@ -27,7 +30,7 @@ class Troubles:
 
     def add(self, address: str, instance: str, error: BadState) -> None:
         """A service, as it was started last, could not load experts."""
-        self._troubles[address] = instance, error, self._now() + TROUBLE_SECONDS
+        self._troubles[address] = instance, error, self._now() + self._seconds
         self._on_change()
 
     def forget(self) -> None:

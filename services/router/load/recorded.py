@@ -19,7 +19,11 @@ LOOK_SECONDS = 0.1
 
 
 async def recorded_steps(
-    watch: RoutingWatch, num_steps: int
+    watch: RoutingWatch,
+    num_steps: int,
+    *,
+    max_part_bytes: int = MAX_PART_BYTES,
+    look_seconds: float = LOOK_SECONDS,
 ) -> AsyncGenerator[router_pb2.RecordRoutingResponse, None]:
     """The next `num_steps` steps; the first response has none yet and says that they are being
     recorded.
@@ -29,12 +33,12 @@ async def recorded_steps(
     """
     if num_steps < 1:
         raise InvalidRequest("num_steps is 0; it must be at least 1")
-    recorder = watch.record(MAX_PART_BYTES)
+    recorder = watch.record(max_part_bytes)
     try:
         yield _response(recorder.take(""), num_missed=0)
         num_left, num_missed = num_steps, 0
         while num_left:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(look_seconds)
             if not recorder.num_steps and recorder.num_missed == num_missed:
                 continue
             part, num_missed = recorder.take(""), recorder.num_missed

@@ -15,8 +15,9 @@
 #include "http2.h"
 
 struct stream {
-    PyObject_HEAD struct http2_connection *connection; /* NULL once closed */
-    struct http2_stream *on_wire;                      /* NULL once the stream is gone */
+    PyObject base;
+    struct http2_connection *connection; /* NULL once closed */
+    struct http2_stream *on_wire;        /* NULL once the stream is gone */
     /* For Python: messages as (bytes, arrived_nanos), header blocks as (bytes, ends_stream). */
     PyObject *messages, *headers; /* lists */
     int is_over;                  /* nothing more comes, and nothing more can be sent */

@@ -12,6 +12,7 @@ class GrpcTransport:
     errors.
     """
 
+    kind = "gRPC"
     native = None
 
     def __init__(self, channel: grpc.aio.Channel, name: str) -> None:

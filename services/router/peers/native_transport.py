@@ -29,6 +29,8 @@ class NativeTransport:
     `authority` is the address that was connected to; `name` names the service in errors.
     """
 
+    kind = "native"
+
     def __init__(self, connected: socket.socket, authority: str, name: str) -> None:
         self._stream = _streams.Stream(
             connected.detach(), _request_headers(authority), MAX_MESSAGE_BYTES
@@ -118,15 +120,14 @@ class NativeTransport:
             return
         if stream.is_over:
             self._end(self._answer.end or self._answer.broken(stream.reset_code, stream.why()))
-        else:
-            self._watch_writing()
-            self._progressed.ring()
+            return
+        self._watch_writing()
+        self._progressed.ring()
 
     def _write(self) -> None:
         """The loop calls it: the socket takes more."""
         self._stream.flush()
-        self._watch_writing()
-        self._progressed.ring()
+        self._read()  # which also sees that it is over
 
     def _watch_writing(self) -> None:
         """Have the loop say when the socket takes more, while something waits for that."""

@@ -16,6 +16,7 @@ from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.grpc_transport import GrpcTransport
 from services.router.peers.known_hosting import KnownHosting, Ready
 from services.router.peers.pace import Pace
+from services.router.peers.patience import PATIENCE, Patience
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import ExpertStream
 from services.router.peers.stream_transports import stream_transports
@@ -30,14 +31,6 @@ from services.wire.quoting import one_line
 
 logger = logging.getLogger(__name__)
 
-DESCRIBE_SECONDS = 10.0
-# Between two responses of a load: an expert is read, from a slow disk perhaps, behind another
-# router's.
-LOAD_PROGRESS_SECONDS = 120.0
-# Queued frames end before an expert is gone.
-UNLOAD_SECONDS = 30.0
-# How long a service may take to show the hosting it has, or the one that a load it ended has made.
-HOSTING_SECONDS = 10.0
 # Before a connection that broke is made again; doubled for each that answered no frame.
 RECONNECT_SECONDS = 0.05
 MAX_RECONNECT_SECONDS = 2.0
@@ -64,6 +57,8 @@ class ExpertPeer:
         num_lanes: int,
         frame_floor_seconds: float,
         on_change: Callable[[], None],
+        *,
+        patience: Patience = PATIENCE,
     ) -> None:
         self.address = address
         self._name = f"expert service {address}"
@@ -75,6 +70,7 @@ class ExpertPeer:
         self._num_lanes = num_lanes
         self._frame_floor_seconds = frame_floor_seconds
         self._on_change = on_change
+        self._patience = patience
         self._hosting = KnownHosting(address, expected.num_experts)
         self._suspicion: Suspicion | None = None
         self._stub: expert_pb2_grpc.ExpertServiceStub | None = None
@@ -169,14 +165,15 @@ class ExpertPeer:
         call = stub.LoadExperts(request)
         try:
             with as_serving_errors(self._name):
-                while (response := await _next_of(call, self._name)) is not None:
+                seconds = self._patience.load_progress_seconds
+                while (response := await _next_of(call, self._name, seconds)) is not None:
                     progress(response.num_loaded, response.num_total)
                     generation = response.generation
         finally:
             call.cancel()
         if generation is None:
             raise ServingError(f"expert service {self.address} ended a load without a word")
-        await self._hosting.until(hosting.instance, generation, HOSTING_SECONDS)
+        await self._hosting.until(hosting.instance, generation, self._patience.hosting_seconds)
 
     async def unload(self, experts: Sequence[ExpertKey], *, operation: str = "") -> None:
         """Have it let experts go, those included that `operation` holds; returns once its hosting
@@ -192,9 +189,11 @@ class ExpertPeer:
         )
         with as_serving_errors(self._name):
             response = readable(
-                await stub.UnloadExperts(request, timeout=UNLOAD_SECONDS), self._name
+                await stub.UnloadExperts(request, timeout=self._patience.unload_seconds), self._name
             )
-        await self._hosting.until(hosting.instance, response.generation, HOSTING_SECONDS)
+        await self._hosting.until(
+            hosting.instance, response.generation, self._patience.hosting_seconds
+        )
 
     async def until_newer(self, generation: int) -> None:
         """Return once a later hosting than that is known; for whoever planned with it and was
@@ -203,7 +202,7 @@ class ExpertPeer:
         Raises Unavailable when it is lost, or shows none in time.
         """
         _, hosting = self._connection()
-        await self._hosting.until(hosting.instance, generation + 1, HOSTING_SECONDS)
+        await self._hosting.until(hosting.instance, generation + 1, self._patience.hosting_seconds)
 
     def _connection(
         self,
@@ -214,7 +213,7 @@ class ExpertPeer:
 
     async def _live(self, channel: grpc.aio.Channel) -> None:
         stub = expert_pb2_grpc.ExpertServiceStub(channel)
-        description = await self._describe(stub, DESCRIBE_SECONDS)
+        description = await self._describe(stub, self._patience.describe_seconds)
         self._expected.check(self.address, description)
         description.device = one_line(description.device, MAX_DEVICE_BYTES)
         self.description, self.refusal, self._stub = description, None, stub
@@ -223,23 +222,23 @@ class ExpertPeer:
         suspicion = self._suspicion = Suspicion(self.address, deadline, self._on_change)
         behaviour = ServiceBehaviour(deadline, self.pace, suspicion)
         over_grpc = partial(GrpcTransport, channel, self._name)
-
-        async def ask(timeout_seconds: float) -> None:
-            await self._describe(stub, timeout_seconds)
-
+        lanes, patience = self._num_lanes, self._patience
         async with (
-            stream_transports(self.address, description, self._num_lanes, over_grpc) as made,
+            stream_transports(self.address, description, lanes, over_grpc, patience) as connects,
             asyncio.TaskGroup() as parts,
         ):
             self.streams = [
-                ExpertStream(self.address, connect, behaviour, self._on_change)
-                for connect in made.connects
+                ExpertStream(
+                    self.address,
+                    connect,
+                    behaviour,
+                    self._on_change,
+                    first_grant_seconds=patience.first_grant_seconds,
+                )
+                for connect in connects
             ]
-            logger.info(
-                "connected to %s on %s, %s streams", self._name, description.device, made.kind
-            )
             parts.create_task(self._watch(stub, description.instance))
-            parts.create_task(suspicion.probe(ask))
+            parts.create_task(suspicion.probe(partial(self._describe, stub)))
             for stream in self.streams:
                 parts.create_task(stream.run())
 
@@ -266,7 +265,7 @@ class ExpertPeer:
     async def _watch(self, stub: expert_pb2_grpc.ExpertServiceStub, instance: str) -> None:
         call = stub.WatchHosting(expert_pb2.WatchHostingRequest())
         with as_serving_errors(self._name):
-            async with asyncio.timeout(HOSTING_SECONDS) as first:
+            async with asyncio.timeout(self._patience.hosting_seconds) as first:
                 async for hosting in call:
                     first.reschedule(None)  # from here on it speaks when there is something to say
                     self._take(readable(hosting, self._name), instance)
@@ -293,8 +292,8 @@ class ExpertPeer:
 
 
 async def _next_of(
-    call: grpc.aio.UnaryStreamCall, peer: str
+    call: grpc.aio.UnaryStreamCall, peer: str, timeout_seconds: float
 ) -> expert_pb2.LoadExpertsResponse | None:
-    async with asyncio.timeout(LOAD_PROGRESS_SECONDS):
+    async with asyncio.timeout(timeout_seconds):
         response = await call.read()
     return None if response is grpc.aio.EOF else readable(response, peer)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.frames_in_flight import FrameInFlight, FramesInFlight
+from services.router.peers.patience import PATIENCE
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.transport import Connect, Transport
 from services.router.times.arrivals import ReplyArrivals
@@ -20,8 +21,6 @@ from services.wire.errors import Unavailable
 from services.wire.frames import decode_response, encode_cancel
 from services.wire.received import ReceivedReply
 
-# How long a service may take to say that it listens on a stream.
-FIRST_GRANT_SECONDS = 10.0
 # Messages that wait to be written; many times what a lane has in flight.
 MAX_QUEUED = 256
 
@@ -49,6 +48,9 @@ class ExpertStream:
         connect: Connect,
         behaviour: ServiceBehaviour,
         on_change: Callable[[], None],
+        *,
+        first_grant_seconds: float = PATIENCE.first_grant_seconds,
+        max_queued: int = MAX_QUEUED,
     ) -> None:
         self.is_up = False
         self.has_answered = False
@@ -56,10 +58,10 @@ class ExpertStream:
         self._address = address
         self._connect = connect
         self._behaviour = behaviour
+        self._first_grant_seconds = first_grant_seconds
+        self._max_queued = max_queued
         self._arrivals = ReplyArrivals()
-        self._in_flight: FramesInFlight[TimedReply] = FramesInFlight(
-            address, behaviour.lose, self._note_hung
-        )
+        self._in_flight = FramesInFlight[TimedReply](address, behaviour.lose, self._note_hung)
         self._num_frames = 0
         # Frames, and messages that tell of what is given up.
         self._outbox: deque[FrameInFlight[TimedReply] | bytes] = deque()
@@ -70,6 +72,11 @@ class ExpertStream:
         self._heard = asyncio.Event()  # from the service, which first says that it is listening
         self._sent_pairs = 0
         self._granted_pairs = 0
+
+    @property
+    def transport_kind(self) -> str:
+        """What it is carried by, in a word; empty while it is not up."""
+        return "" if self._transport is None else self._transport.kind
 
     def send(
         self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
@@ -99,9 +106,7 @@ class ExpertStream:
         return answered
 
     def enter(self, num_pairs: int, num_experts: int) -> EnteredFrame | None:
-        """Enter a frame that an exchange sends here and now, and says later what became of it; None
-        where only `send` can.
-        """
+        """Enter a frame that an exchange is to send here and now; None where only `send` can."""
         native = None if self._transport is None else self._transport.native
         if (
             native is None
@@ -132,9 +137,7 @@ class ExpertStream:
         self._catch_up(granted, has_news)
         return ReplyTimes(self._address, sent, arrived, queue, compute, decode)
 
-    def go_on_with(
-        self, frame: EnteredFrame, record: ExchangeRecord
-    ) -> "asyncio.Future[TimedReply]":
+    def go_on(self, frame: EnteredFrame, record: ExchangeRecord) -> "asyncio.Future[TimedReply]":
         """It is not answered yet, and ends as one that was sent by `send`."""
         answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
         if self.is_up:
@@ -150,7 +153,7 @@ class ExpertStream:
         more.
         """
         # To a service that takes nothing it can be left unsaid: its frames expire.
-        if len(self._in_flight) and len(self._outbox) < MAX_QUEUED:
+        if len(self._in_flight) and len(self._outbox) < self._max_queued:
             self._push(encode_cancel(requests))
 
     async def run(self) -> None:
@@ -176,7 +179,7 @@ class ExpertStream:
 
     async def _until_heard(self) -> None:
         try:
-            async with asyncio.timeout(FIRST_GRANT_SECONDS):
+            async with asyncio.timeout(self._first_grant_seconds):
                 await self._heard.wait()
         except TimeoutError:
             raise Unavailable(f"expert service {self._address} did not answer in time") from None
@@ -265,15 +268,13 @@ class ExpertStream:
             frame.answered.set_result(TimedReply(reply, times))
 
     def _refusal(self) -> FrameLost | None:
+        name = f"expert service {self._address}"
         if not self.is_up:
-            return FrameLost(f"expert service {self._address} is not connected", "broken")
+            return FrameLost(f"{name} is not connected", "broken")
         if self._behaviour.suspicion.is_suspect:
-            return FrameLost(f"expert service {self._address} is suspect", "deadline")
-        if len(self._outbox) >= MAX_QUEUED:
-            return FrameLost(
-                f"expert service {self._address} takes nothing: {MAX_QUEUED} frames wait",
-                "deadline",
-            )
+            return FrameLost(f"{name} is suspect", "deadline")
+        if len(self._outbox) >= self._max_queued:
+            return FrameLost(f"{name} takes nothing: {self._max_queued} frames wait", "deadline")
         return None
 
     def _broken(self) -> FrameLost:

@@ -3,29 +3,17 @@ channel elsewhere.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
 
 from moesaic.v1 import expert_pb2
 from services.router.peers.connected_socket import connected_socket
 from services.router.peers.native_transport import AVAILABLE, NativeTransport
+from services.router.peers.patience import PATIENCE, Patience
 from services.router.peers.transport import Connect
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
-
-# A firewall may leave a service's port for streams without a word, and whatever else stands there
-# may never answer.
-CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 3.0
-
-
-@dataclass(frozen=True)
-class StreamTransports:
-    """How to open the transport of each stream, and what it is made of, in a word."""
-
-    kind: str
-    connects: Sequence[Connect]
 
 
 @asynccontextmanager
@@ -34,18 +22,22 @@ async def stream_transports(
     description: expert_pb2.ExpertServiceDescribeResponse,
     num_streams: int,
     over_grpc: Connect,
-) -> AsyncIterator[StreamTransports]:
-    """Those for so many streams to the service at `address`; at the end they are closed.
+    patience: Patience = PATIENCE,
+) -> AsyncIterator[Sequence[Connect]]:
+    """How to open the transport of each of so many streams to the service at `address`; at the end
+    they are closed. A line of the log says what they are made of.
 
-    Where its port for streams cannot be used a line says so, and gRPC carries them.
+    Where its port for streams cannot be used another line says so, and gRPC carries them.
     """
     port = description.dispatch_port
     with ExitStack() as opened:
-        native: list[NativeTransport] = []
+        native: list[Connect] = []
         if AVAILABLE and port:
             try:
-                native = [await _native(address, port, opened) for _ in range(num_streams)]
+                for _ in range(num_streams):
+                    native.append(await _native(address, port, patience, opened))
             except ServingError as error:
+                native.clear()
                 opened.close()
                 logger.warning(
                     "expert service %s: gRPC carries its streams, since port %d cannot be used: %s",
@@ -53,20 +45,17 @@ async def stream_transports(
                     port,
                     error,
                 )
-        if native:
-            yield StreamTransports("native", [_opened(transport) for transport in native])
-        else:
-            yield StreamTransports("gRPC", [over_grpc] * num_streams)
+        kind = "native" if native else "gRPC"
+        logger.info(
+            "connected to expert service %s on %s, %s streams", address, description.device, kind
+        )
+        yield native or [over_grpc] * num_streams
 
 
-async def _native(address: str, port: int, opened: ExitStack) -> NativeTransport:
-    connected = await connected_socket(address, port, timeout_seconds=CONNECT_SECONDS)
+async def _native(address: str, port: int, patience: Patience, opened: ExitStack) -> Connect:
+    connected = await connected_socket(address, port, timeout_seconds=patience.connect_seconds)
     authority = f"{address.rpartition(':')[0]}:{port}"
     transport = NativeTransport(connected, authority, f"expert service {address}")
     opened.enter_context(closing(transport))
-    await transport.begun(ANSWER_SECONDS)
-    return transport
-
-
-def _opened(transport: NativeTransport) -> Callable[[], NativeTransport]:
+    await transport.begun(patience.answer_seconds)
     return lambda: transport

@@ -82,7 +82,7 @@ class Suspicion:
             self._raised.clear()
             self._ended.set()
 
-    async def probe(self, ask: Callable[[float], Awaitable[None]]) -> None:
+    async def probe(self, ask: Callable[[float], Awaitable[object]]) -> None:
         """Whenever there are doubts, `ask(timeout_seconds)` until it does not fail or a reply came;
         until cancelled.
         """
@@ -95,7 +95,7 @@ class Suspicion:
                 )
                 self._end()
 
-    async def _until_answered(self, ask: Callable[[float], Awaitable[None]]) -> None:
+    async def _until_answered(self, ask: Callable[[float], Awaitable[object]]) -> None:
         timeout = self._probe_seconds
         while self.is_suspect:
             asked = self._clock()

@@ -18,6 +18,8 @@ class Transport(Protocol):
     a broken connection, or by `close`. It knows nothing of what they say.
     """
 
+    kind: str  # in a word, for people
+
     @property
     def native(self) -> "Stream | None":
         """What an exchange sends and reads by itself; None where nothing can."""

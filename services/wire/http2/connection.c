@@ -7,7 +7,7 @@
 
 /* So that one peer cannot keep its owner from the others; a socket that is watched is heard of
  * again. */
-#define MAX_READS 128
+#define MAX_READS 32
 
 struct http2_connection *http2_begin(int fd, int is_server, const struct http2_events *events,
                                      const struct http2_limits *limits, void *owner) {

@@ -105,59 +105,66 @@ int h2_out_of_memory(struct http2_connection *);
 /* Sends what is queued, unless events are running: then it goes at their end. 0, or -1. */
 int h2_settle(struct http2_connection *);
 
-/* reading.c */
+/* reading.c. One call of the socket, and everything that its bytes make whole. */
 int h2_prepare_reading(struct http2_connection *);
 void h2_read(struct http2_connection *);
 void h2_parse(struct http2_connection *);
 
-/* streams.c */
+/* streams.c. NULL for a stream that is idle or closed, or without memory for a new one. */
 struct h2_stream *h2_find(const struct http2_connection *, uint32_t id);
 struct h2_stream *h2_add(struct http2_connection *, uint32_t id);
+/* Whether this stream was never opened. */
 bool h2_is_idle(const struct http2_connection *, uint32_t id);
 /* Takes it out of the table, without an event or a frame. */
 void h2_forget(struct h2_stream *);
 void h2_free_gone(struct http2_connection *);
-/* Forgets it, with the event. */
+/* Forgets it, with the event; so only where events run, which keeps it until they are over. */
 void h2_reset(struct h2_stream *, uint32_t code);
 /* The peer broke a rule on this stream: it is reset, the others go on. */
 void h2_stream_error(struct h2_stream *, enum http2_error);
+/* Our END_STREAM is queued; the stream may be gone then. */
 void h2_local_ends(struct h2_stream *);
 /* Judges the header of a DATA frame, of which `padding` bytes are no message's. */
 void h2_begin_data(struct http2_connection *, struct h2_frame, size_t padding);
 
-/* messages.c */
+/* messages.c. A part of a DATA frame's payload, which is anything from a byte to many messages. */
 void h2_take_data(struct h2_stream *, const char *data, size_t count);
 /* Where the rest of a long message can be read to, no more than `most` bytes; 0 for nowhere. */
 size_t h2_direct_room(struct h2_stream *, size_t most, char **at);
 void h2_took_direct(struct h2_stream *, size_t count);
+/* The peer's END_STREAM came; it is told once every message was. The stream may be gone then. */
 void h2_remote_ends(struct h2_stream *);
 
 /* sending.c. Writes until all that the windows allow is gone, or the socket takes no more. */
 int h2_flush(struct http2_connection *);
 
-/* pending.c */
+/* pending.c. Keeps the message but for its first bytes. 0, or -1 without memory. */
 int h2_add_pending(struct h2_stream *, const struct h2_message *, size_t skip);
+/* The socket took the first `count` bytes. The stream may be gone then. */
 void h2_took_pending(struct h2_stream *, size_t count);
 void h2_drop_pending(struct h2_stream *);
 /* Ends the sending side as it was asked to, once no message is left. */
 void h2_end_sending(struct h2_stream *);
 
-/* windows.c */
+/* windows.c. The longest DATA frame that may be sent once `planned` bytes are. */
 size_t h2_sendable(const struct h2_stream *, size_t planned);
 void h2_sent(struct h2_stream *, size_t count);
+/* The header of a DATA frame came, for a stream or, as NULL, for nobody; bytes of it were read. */
 void h2_took_frame(struct http2_connection *, struct h2_stream *, uint32_t count);
 void h2_consume(struct http2_connection *, struct h2_stream *, size_t count);
+/* Gives back what is no longer withheld, if it is much. */
 void h2_return_window(struct h2_stream *);
 void h2_take_window_update(struct http2_connection *, struct h2_frame, const char *payload);
 void h2_change_peer_window(struct http2_connection *, uint32_t window);
 
-/* headers.c */
+/* headers.c. Blocks are put as HEADERS and as much CONTINUATION as the peer's frames take. */
 void h2_take_headers(struct http2_connection *, struct h2_frame, const char *payload);
 void h2_take_continuation(struct http2_connection *, struct h2_frame, const char *payload);
 void h2_put_headers(struct http2_connection *, uint32_t id, const char *block, size_t count,
                     bool ends_stream);
 
-/* control.c */
+/* control.c. Frames are put behind those that wait; a queue that is too long ends the connection.
+ */
 void h2_put_control(struct http2_connection *, enum h2_type, uint8_t flags, uint32_t stream,
                     const char *payload, size_t count);
 void h2_put_word_frame(struct http2_connection *, enum h2_type, uint32_t stream, uint32_t value);

@@ -53,8 +53,10 @@ static void take_block(struct http2_connection *c, uint32_t id, bool ends, const
     struct h2_stream *stream = h2_find(c, id);
     if (stream)
         take_more(stream, ends, block, count);
-    else if (!h2_is_idle(c, id))
+    else if (!h2_is_idle(c, id) && (ends || !c->is_server))
         h2_count_control(c); /* the peer may not know yet that it is closed */
+    else if (!h2_is_idle(c, id))
+        h2_fail(c, HTTP2_PROTOCOL_ERROR, "a stream was opened below one that was opened before");
     else if (c->is_server && id & 1)
         open_for_peer(c, id, ends, block, count);
     else
@@ -136,27 +138,31 @@ struct http2_stream *http2_open(struct http2_connection *c, const char *block, s
     return NULL;
 }
 
+static int send_trailers(struct h2_stream *stream, const char *block, size_t count) {
+    struct http2_connection *c = h2_connection(stream);
+    if (h2_append(&stream->trailers, block, count) < 0) return h2_out_of_memory(c);
+    c->num_pending_bytes += count;
+    stream->ending = H2_HAS_TRAILERS;
+    h2_end_sending(stream);
+    return h2_settle(c);
+}
+
 int http2_send_headers(struct http2_stream *shown, const char *block, size_t count,
                        int ends_stream) {
     struct h2_stream *stream = h2_of(shown);
     struct http2_connection *c = shown->connection;
+    if (ends_stream) stream->is_silent = c->is_server; /* also where nothing can be sent */
     if (stream->is_gone || stream->ending || c->is_over) return -1;
-    if (!ends_stream) {
-        h2_put_headers(c, shown->id, block, count, false);
-        return h2_settle(c);
-    }
-    if (h2_append(&stream->trailers, block, count) < 0) return h2_out_of_memory(c);
-    c->num_pending_bytes += count;
-    stream->ending = H2_HAS_TRAILERS;
-    stream->is_silent = c->is_server;
-    h2_end_sending(stream);
+    if (ends_stream) return send_trailers(stream, block, count);
+    h2_put_headers(c, shown->id, block, count, false);
     return h2_settle(c);
 }
 
 int http2_finish(struct http2_stream *shown) {
     struct h2_stream *stream = h2_of(shown);
     struct http2_connection *c = shown->connection;
-    if (stream->is_gone || stream->ending || c->is_over) return -1;
+    if (stream->is_gone || c->is_server || c->is_over) return -1;
+    if (stream->ending) return 0;
     stream->ending = H2_FINISHES;
     h2_end_sending(stream);
     return h2_settle(c);

@@ -90,7 +90,7 @@ int http2_send_headers(struct http2_stream *, const char *block, size_t count, i
  * take now is copied. 0, or -1 when the connection is lost or `max_unsent_bytes` would be passed:
  * then nothing of the message is sent. */
 int http2_send(struct http2_stream *, const struct iovec *parts, int num_parts);
-/* The client sends no more on this stream. */
+/* The client sends no more on this stream. 0, or -1 when the connection is lost. */
 int http2_finish(struct http2_stream *);
 /* Gives the stream up; it is gone when the call returns, without an event. */
 int http2_reset(struct http2_stream *, enum http2_error);

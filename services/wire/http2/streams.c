@@ -33,7 +33,8 @@ bool h2_is_idle(const struct http2_connection *c, uint32_t id) {
 }
 
 struct http2_stream *http2_next_stream(struct http2_connection *c, struct http2_stream *stream) {
-    const size_t place = stream ? place_of(c, stream->id + 1) : 0;
+    size_t place = stream ? place_of(c, stream->id + 1) : 0;
+    while (place < c->num_streams && c->streams[place]->is_silent) place++; /* forgotten */
     return place < c->num_streams ? &c->streams[place]->shown : NULL;
 }
 
@@ -141,8 +142,8 @@ void h2_begin_data(struct http2_connection *c, struct h2_frame frame, size_t pad
 int http2_reset(struct http2_stream *shown, enum http2_error code) {
     struct h2_stream *stream = h2_of(shown);
     struct http2_connection *c = shown->connection;
-    if (stream->is_gone || c->is_over) return -1;
-    h2_put_word_frame(c, H2_RST_STREAM, shown->id, code);
+    if (stream->is_gone) return -1;
+    if (!c->is_over) h2_put_word_frame(c, H2_RST_STREAM, shown->id, code);
     h2_forget(stream);
     return h2_settle(c);
 }

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -90,7 +91,11 @@ async def test_the_same_messages_get_the_same_bytes_from_both(
 ) -> None:
     heard: dict[Carrier, list[bytes]] = {}
     for carrier in (Carrier.GRPC, Carrier.NATIVE):
-        options = {"dtype": name, "batch_invariant": batch_invariant, "expert_memory": "1MiB"}
+        options: dict[str, Any] = {
+            "dtype": name,
+            "batch_invariant": batch_invariant,
+            "expert_memory": "1MiB",
+        }
         async with expert_service(olmoe, carrier, **options) as service:
             keys = [(layer, expert) for layer in range(3) for expert in range(8)]
             await service.load(*[key for key in keys if key != (0, 6)])

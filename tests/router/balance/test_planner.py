@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import subprocess
 import sys
 import time
@@ -112,11 +113,10 @@ asyncio.run(main())
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        assert is_there(pid)
+        process = os.pidfd_open(pid)  # which can be read once it has ended
         parent.kill()
-        # The planner has the other end of no pipe of ours: only /proc tells.
-        while is_there(pid):
-            time.sleep(0.01)
+        assert select.select([process], [], [], 30.0)[0]
+        os.close(process)
 
 
 async def test_one_that_cannot_be_started_is_started_with_the_next_plan(

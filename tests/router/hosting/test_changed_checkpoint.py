@@ -4,21 +4,19 @@ what it has.
 
 import asyncio
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.model import tensor_file
 from services.model.checkpoint import Checkpoint
-from services.router.hosting import keeper as keeper_module
-from services.router.hosting import transfers as transfers_module
-from services.router.hosting import troubles as troubles_module
+from services.router.hosting.waits import Waits
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Even, Stated
 from services.wire.errors import BadState, Outdated
 from services.wire.expert_key import ExpertKey
-from tests.checkpoints import save_tiny
+from tests.checkpoints import save_unsampled
 from tests.damage import altered
 from tests.router.hosting.local_fleet import (
     LocalExperts,
@@ -31,26 +29,26 @@ from tests.router.hosting.local_fleet import (
 ALL = frozenset(ExpertKey(layer, expert) for layer in range(3) for expert in range(8))
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "COVERAGE_GRACE_SECONDS", 0.01)
-    monkeypatch.setattr(keeper_module, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(transfers_module, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(troubles_module, "TROUBLE_SECONDS", 0.5)
-    monkeypatch.setattr(
-        tensor_file, "SAMPLE_BLOCK_BYTES", 64
-    )  # so that samples are not all of a tiny tensor
+quick_fleet = partial(
+    running_fleet,
+    waits=Waits(
+        coverage_grace_seconds=0.01,
+        own_retry_seconds=0.01,
+        failure_seconds=0.01,
+        trouble_seconds=0.5,
+    ),
+)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return save_tiny("olmoe", tmp_path / "served")
+    return save_unsampled(tmp_path / "served")
 
 
 @pytest.fixture
 def retrained(tmp_path: Path) -> bytes:
     """Other weights altogether."""
-    return (save_tiny("olmoe", tmp_path / "retrained", seed=2) / "model.safetensors").read_bytes()
+    return (save_unsampled(tmp_path / "retrained", seed=2) / "model.safetensors").read_bytes()
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ async def test_what_a_service_hosts_of_other_weights_is_hosted_anew_where_they_a
 ) -> None:
     async with (
         several(model, 2) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         good, other = addresses
         await started_again(experts, other, changed, preload="all")
@@ -114,7 +112,7 @@ async def test_with_a_coverage_of_two_a_copy_of_other_weights_covers_nothing(
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses, coverage=2) as fleet,
+        quick_fleet(checkpoint, addresses, coverage=2) as fleet,
     ):
         await fleet.until(lambda: fleet.fleet.laid.num_below(2) == 0)
         first, second, other = addresses
@@ -140,7 +138,7 @@ async def test_a_service_that_would_load_other_weights_is_left_without(
 ) -> None:
     async with (
         several(model, 2) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         good, other = addresses
         await started_again(experts, other, changed)
@@ -160,7 +158,7 @@ async def test_a_service_with_other_weights_can_be_drained(
 ) -> None:
     async with (
         several(model, 2) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         good, other = addresses
         await started_again(experts, other, changed, preload="all")
@@ -178,7 +176,7 @@ async def test_a_good_service_is_emptied_only_onto_good_ones(
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         leaving, good, other = addresses
         await started_again(experts, other, changed, preload="all")
@@ -196,7 +194,7 @@ async def test_a_service_that_was_changed_wholly_is_not_used_until_its_files_are
     former = (model / "model.safetensors").read_bytes()
     async with (
         several(model, 1) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         (address,) = addresses
         await experts.stop(address)
@@ -219,7 +217,7 @@ async def test_a_service_whose_files_change_under_it_serves_on_and_others_load_w
     async with local_experts(model) as experts:
         folders = [Path(shutil.copytree(model, tmp_path / str(number))) for number in range(3)]
         addresses = [await experts.start(model=folder, num_slots=16) for folder in folders]
-        async with running_fleet(checkpoint, addresses) as fleet:
+        async with quick_fleet(checkpoint, addresses) as fleet:
             lost, touched, good = addresses
             before = experts.hosted(touched)
             with (folders[1] / "model.safetensors").open("r+b") as file:
@@ -236,7 +234,7 @@ async def test_when_the_last_service_cannot_load_any_more_nobody_waits_for_it(
     former = (model / "model.safetensors").read_bytes()
     async with (
         several(model, 2) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         lost, left = addresses
         with (model / "model.safetensors").open("r+b") as file:

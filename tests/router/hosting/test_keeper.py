@@ -4,6 +4,7 @@ experts.
 
 import asyncio
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import pytest
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.model.checkpoint import Checkpoint
-from services.router.hosting import keeper as keeper_module
-from services.router.hosting import members as members_module
 from services.router.hosting.survey import Survey
+from services.router.hosting.waits import Waits
 from services.router.planning.goals import Stated
 from services.router.planning.host import Host
 from services.wire.errors import BadState
@@ -31,10 +31,10 @@ NUM_EXPERTS = 24
 ALL = frozenset(ExpertKey(layer, expert) for layer in range(3) for expert in range(8))
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "COVERAGE_GRACE_SECONDS", 0.01)
-    monkeypatch.setattr(keeper_module, "RETRY_SECONDS", 0.01)
+quick_fleet = partial(
+    running_fleet,
+    waits=Waits(look_up_seconds=0.01, coverage_grace_seconds=0.01, own_retry_seconds=0.01),
+)
 
 
 def replicas(experts: LocalExperts) -> Counter[ExpertKey]:
@@ -50,7 +50,7 @@ async def test_experts_are_spread_evenly_over_the_services(
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         assert num_ready(fleet) == dict.fromkeys(addresses, NUM_EXPERTS // 3)
         assert set(replicas(experts).values()) == {1}
@@ -61,7 +61,7 @@ async def test_every_expert_is_on_as_many_services_as_asked_for(
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses, coverage=2, requires_coverage=True) as fleet,
+        quick_fleet(checkpoint, addresses, coverage=2, requires_coverage=True) as fleet,
     ):
         assert fleet.fleet.laid.min_live_replicas == 2  # it is complete only then
         assert set(replicas(experts).values()) == {2}
@@ -71,7 +71,7 @@ async def test_a_coverage_that_memory_does_not_hold_is_reported(
     model: Path, checkpoint: Checkpoint
 ) -> None:
     async with several(model, 2, num_slots=16) as (_, addresses):
-        async with running_fleet(checkpoint, addresses, coverage=2) as fleet:
+        async with quick_fleet(checkpoint, addresses, coverage=2) as fleet:
             await fleet.until(
                 lambda: sum(num_ready(fleet).values()) == 30
             )  # but for a transfer slot each
@@ -84,7 +84,7 @@ async def test_a_coverage_that_memory_does_not_hold_ends_the_start_where_it_is_r
 ) -> None:
     async with several(model, 2, num_slots=16) as (_, addresses):
         with pytest.raises(ExceptionGroup) as caught:
-            async with running_fleet(checkpoint, addresses, coverage=2, requires_coverage=True):
+            async with quick_fleet(checkpoint, addresses, coverage=2, requires_coverage=True):
                 pass
         error: BaseException = caught.value
         while isinstance(error, ExceptionGroup):
@@ -98,7 +98,7 @@ async def test_experts_of_a_lost_service_are_loaded_on_the_others(
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         await experts.stop(addresses[0])
         await fleet.until(
@@ -119,7 +119,7 @@ async def test_looking_after_goes_on_after_what_nobody_foresaw(
 
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         monkeypatch.setattr(Survey, "hosts", failing)
         await experts.stop(addresses[0])
@@ -134,7 +134,7 @@ async def test_with_two_replicas_the_loss_of_a_service_leaves_none_without_and_i
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses, coverage=2, requires_coverage=True) as fleet,
+        quick_fleet(checkpoint, addresses, coverage=2, requires_coverage=True) as fleet,
     ):
         least = [2]
         await experts.stop(addresses[0])
@@ -152,7 +152,7 @@ async def test_what_fits_is_loaded_even_where_not_all_does(
 ) -> None:
     async with (
         several(model, 3, num_slots=9) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         await experts.stop(addresses[0])
         await fleet.until(lambda: sum(num_ready(fleet).values()) == 18)
@@ -162,7 +162,7 @@ async def test_what_fits_is_loaded_even_where_not_all_does(
 async def test_a_service_that_joins_is_given_its_share(model: Path, checkpoint: Checkpoint) -> None:
     async with (
         several(model, 2) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         joined = await experts.start()
         assert joined in await fleet.fleet.add([joined])
@@ -176,7 +176,7 @@ async def test_a_service_that_comes_back_is_given_its_share(
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         await experts.stop(addresses[0])
         await fleet.until(
@@ -191,7 +191,7 @@ async def test_a_service_that_drains_is_emptied_and_no_expert_is_without_a_repli
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         hosting = experts.parts[addresses[1]].hosting
         hosting.drain()
@@ -214,7 +214,7 @@ async def test_services_that_drain_together_are_emptied_one_after_the_other(
 ) -> None:
     async with (
         several(model, 4) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         leaving = [experts.parts[address].hosting for address in addresses[:2]]
         for hosting in leaving:
@@ -232,7 +232,7 @@ async def test_replicas_beyond_the_coverage_stay_until_memory_is_short(
 ) -> None:
     async with local_experts(model) as experts:
         addresses = sorted([await experts.start(num_slots=30, preload="all") for _ in range(2)])
-        async with running_fleet(checkpoint, addresses) as fleet:
+        async with quick_fleet(checkpoint, addresses) as fleet:
             assert num_ready(fleet) == dict.fromkeys(addresses, NUM_EXPERTS)
             joined = await experts.start(num_slots=30)  # even is: each expert once
             await fleet.fleet.add([joined])
@@ -244,7 +244,7 @@ async def test_replicas_beyond_the_coverage_make_room_for_what_a_lost_service_ho
 ) -> None:
     async with (
         several(model, 3, num_slots=16) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as fleet,
+        quick_fleet(checkpoint, addresses) as fleet,
     ):
         first, second, third = addresses
         same = frozenset(ExpertKey(layer, expert) for layer in range(3) for expert in range(5))
@@ -275,21 +275,20 @@ async def test_replicas_beyond_the_coverage_make_room_at_the_start(
                 )
                 async for _ in stub.LoadExperts(request):
                     pass
-        async with running_fleet(checkpoint, addresses):
+        async with quick_fleet(checkpoint, addresses):
             assert replicas(experts).keys() == ALL
 
 
 async def test_a_service_that_joins_a_name_is_given_its_share(
-    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    model: Path, checkpoint: Checkpoint
 ) -> None:
-    monkeypatch.setattr(members_module, "LOOK_UP_SECONDS", 0.01)
     async with several(model, 2) as (experts, addresses):
         behind = {"dns:///experts:1": addresses[:1]}
 
         async def look_up(target: str) -> list[str]:
             return behind[target]
 
-        async with running_fleet(checkpoint, list(behind), look_up=look_up) as fleet:
+        async with quick_fleet(checkpoint, list(behind), look_up=look_up) as fleet:
             assert experts.hosted(addresses[1]) == frozenset()
             behind["dns:///experts:1"] = addresses
             await fleet.until(
@@ -302,8 +301,8 @@ async def test_two_routers_make_a_loss_good_side_by_side(
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as first,
-        running_fleet(checkpoint, addresses) as second,
+        quick_fleet(checkpoint, addresses) as first,
+        quick_fleet(checkpoint, addresses) as second,
     ):
         await experts.stop(addresses[0])
         for fleet in (first, second):
@@ -317,8 +316,8 @@ async def test_two_routers_empty_a_service_that_drains_and_lose_nothing(
 ) -> None:
     async with (
         several(model, 3) as (experts, addresses),
-        running_fleet(checkpoint, addresses),
-        running_fleet(checkpoint, addresses),
+        quick_fleet(checkpoint, addresses),
+        quick_fleet(checkpoint, addresses),
     ):
         hosting = experts.parts[addresses[0]].hosting
         hosting.drain()
@@ -332,8 +331,8 @@ async def test_two_routers_give_a_service_that_joins_its_share_and_lose_nothing(
 ) -> None:
     async with (
         several(model, 2) as (experts, addresses),
-        running_fleet(checkpoint, addresses) as first,
-        running_fleet(checkpoint, addresses) as second,
+        quick_fleet(checkpoint, addresses) as first,
+        quick_fleet(checkpoint, addresses) as second,
     ):
         joined = await experts.start()
         least = [1]

@@ -3,13 +3,13 @@ connected.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
-from services.router.hosting import members as members_module
 from services.router.hosting.members import Members
+from services.router.hosting.waits import Waits
 from services.wire.errors import InvalidRequest, Unavailable
 
 
@@ -47,10 +47,17 @@ class Names:
         return [target]
 
 
+def members_of(
+    names: Names, *targets: str, on_change: Callable[[], None] = lambda: None
+) -> Members:
+    waits = Waits(look_up_seconds=0.001, unknown_name_seconds=0.0)
+    return Members(targets, Peer, on_change, look_up=names.look_up, waits=waits)  # type: ignore[arg-type]
+
+
 @asynccontextmanager
 async def running(names: Names, *targets: str) -> AsyncIterator[tuple[Members, asyncio.Event]]:
     changed = asyncio.Event()
-    members = Members(targets, Peer, changed.set, look_up=names.look_up)  # type: ignore[arg-type]
+    members = members_of(names, *targets, on_change=changed.set)
     await members.find(0.0)
     task = asyncio.create_task(members.run())
     await until(changed)
@@ -71,12 +78,6 @@ def addresses(members: Members) -> list[str]:
     return [peer.address for peer in members.peers]
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members_module, "LOOK_UP_SECONDS", 0.001)
-    monkeypatch.setattr(members_module, "RETRY_SECONDS", 0.0)
-
-
 async def test_a_name_is_looked_up_until_it_has_an_address_or_the_time_is_up() -> None:
     names = Names(experts=[])
 
@@ -86,10 +87,10 @@ async def test_a_name_is_looked_up_until_it_has_an_address_or_the_time_is_up() -
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(appear())
-        members = Members(["dns:///experts:1"], Peer, lambda: None, look_up=names.look_up)  # type: ignore[arg-type]
+        members = members_of(names, "dns:///experts:1")
         await members.find(10)
     names.addresses["dns:///nobody:1"] = []
-    members = Members(["dns:///nobody:1"], Peer, lambda: None, look_up=names.look_up)  # type: ignore[arg-type]
+    members = members_of(names, "dns:///nobody:1")
     with pytest.raises(Unavailable, match="no address behind dns:///nobody:1"):
         await members.find(0.0)
 

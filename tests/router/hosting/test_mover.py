@@ -3,17 +3,19 @@ same experts.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.expert.bank import Bank
 from services.expert.hosting import ExpertState
-from services.expert.loading import Library
+from services.expert.loading import Library, LoadingProgress, OnLoading
 from services.model.checkpoint import Checkpoint
-from services.router.hosting import transfers as transfers_module
 from services.router.hosting.operations import OperationFailed, Phase
+from services.router.hosting.waits import Waits
 from services.router.planning.goals import Even, Goal, Stated, Without
 from services.wire.errors import (
     BadState,
@@ -32,6 +34,29 @@ EVERY: Keys = frozenset(ExpertKey(layer, expert) for layer in range(3) for exper
 def half(parity: int) -> Keys:
     """Every other expert of each layer."""
     return frozenset(ExpertKey(layer, expert) for layer, expert in EVERY if expert % 2 == parity)
+
+
+def loads_tell(monkeypatch: pytest.MonkeyPatch, *, are_held: bool = False) -> asyncio.Event:
+    """Set once a service has begun to load experts; with `are_held` it gets no further."""
+    begun, load = asyncio.Event(), Library.load
+
+    async def telling(
+        library: Library,
+        keys: Sequence[ExpertKey],
+        expected_generation: int,
+        report: OnLoading,
+        *rest: Any,
+    ) -> None:
+        async def tell(progress: LoadingProgress) -> None:
+            begun.set()
+            if are_held:
+                await asyncio.Event().wait()
+            await report(progress)
+
+        await load(library, keys, expected_generation, tell, *rest)
+
+    monkeypatch.setattr(Library, "load", telling)
+    return begun
 
 
 @asynccontextmanager
@@ -179,14 +204,7 @@ async def test_a_target_that_is_lost_while_it_loads_fails_the_operation_and_noth
         running_fleet(checkpoint, [one, two, three]) as fleet,
     ):
         await fleet.change(Stated({one: half(0), two: half(1)}))
-        loading = asyncio.Event()
-
-        async def never(self: Library, *arguments: object) -> bytes:
-            loading.set()
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        monkeypatch.setattr(Library, "_read", never)
+        loading = loads_tell(monkeypatch, are_held=True)
         async with watched(experts) as lost, asyncio.TaskGroup() as tasks:
             moving = tasks.create_task(
                 _failure_of(fleet.change(Stated({one: half(0), three: half(1)})))
@@ -246,18 +264,17 @@ async def test_a_generation_that_is_another_ones_is_planned_with_anew(
 async def test_a_failure_that_trying_again_does_not_mend_leaves_what_was_in_force(
     model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers_module, "RETRY_SECONDS", 0.0)
     async with (
         several(model, 2) as (experts, (one, two)),
-        running_fleet(checkpoint, [one, two]) as fleet,
+        running_fleet(checkpoint, [one, two], waits=Waits(failure_seconds=0.0)) as fleet,
     ):
         await fleet.change(Stated({one: half(0), two: half(1)}))
 
-        async def fail(self: Library, *arguments: object) -> bytes:
+        def fail(*_: object) -> bytes:
             raise BadState("model.safetensors is truncated")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Library, "_read", fail)
+            patch.setattr(Bank, "fill", fail)
             error = await _failure_of(fleet.change(Stated({one: half(1), two: half(0)}), "swap"))
         assert isinstance(error, OperationFailed)
         assert "model.safetensors is truncated" in str(error)
@@ -276,14 +293,7 @@ async def test_a_service_lost_during_an_even_operation_is_planned_without(
         running_fleet(checkpoint, addresses) as fleet,
     ):
         await fleet.change(Stated({addresses[0]: EVERY}))
-        loading = asyncio.Event()
-        read = Library._read
-
-        async def tell(self: Library, *arguments: object) -> bytes:
-            loading.set()
-            return await read(self, *arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(Library, "_read", tell)
+        loading = loads_tell(monkeypatch)
         async with asyncio.TaskGroup() as tasks:
             moving = tasks.create_task(fleet.change(Even()))
             await loading.wait()
@@ -293,19 +303,20 @@ async def test_a_service_lost_during_an_even_operation_is_planned_without(
 
 
 async def test_an_operation_that_gives_way_leaves_no_hold_to_the_one_that_follows(
-    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+    model: Path, checkpoint: Checkpoint
 ) -> None:
     """Wherever it is broken off: what it held would stand in the other's way for a minute."""
-    monkeypatch.setattr(transfers_module, "HOLD_SECONDS", 60.0)
     there, back = (half(0), half(1)), (half(1), half(0))
     async with (
         several(model, 2) as (experts, (one, two)),
-        running_fleet(checkpoint, [one, two]) as fleet,
+        running_fleet(checkpoint, [one, two], waits=Waits(hold_seconds=60.0)) as fleet,
     ):
         for number in range(12):
             own = Stated({one: there[0], two: there[1]}, is_urgent=True)
-            fleet.fleet.operations.begin(f"own-{number}", own, is_own=True)
-            await asyncio.sleep(0.004 * number)
+            begun = fleet.fleet.operations.begin(f"own-{number}", own, is_own=True)
+            for _ in range(number):  # of about ten changes on its way
+                if not begun.has_ended:
+                    await fleet.fleet.changed.wait()
             await fleet.change(Stated({one: back[0], two: back[1]}, is_urgent=True))
             assert (experts.hosted(one), experts.hosted(two)) == back
 

@@ -9,9 +9,10 @@ import pytest
 
 from moesaic.v1 import expert_pb2
 from services.router.hosting.contents import Contents
-from services.router.hosting.survey import SUSPECT_GRACE_SECONDS, Survey
+from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import Transfers
-from services.router.hosting.troubles import TROUBLE_SECONDS, Troubles
+from services.router.hosting.troubles import Troubles
+from services.router.hosting.waits import WAITS
 from services.router.planning.targets import missing_replicas
 from services.wire.errors import BadState, ServingError
 from services.wire.expert_key import ExpertKey
@@ -153,10 +154,10 @@ def test_a_suspect_service_counts_for_a_moment_but_takes_nothing(
     survey.observe()
     (host,) = survey.hosts()
     assert not host.takes
-    clock.seconds += SUSPECT_GRACE_SECONDS / 2
+    clock.seconds += WAITS.suspect_grace_seconds / 2
     survey.observe()  # whatever else changes does not begin the moment anew
-    assert survey.seconds_until_given_up() == pytest.approx(SUSPECT_GRACE_SECONDS / 2)
-    clock.seconds += SUSPECT_GRACE_SECONDS
+    assert survey.seconds_until_given_up() == pytest.approx(WAITS.suspect_grace_seconds / 2)
+    clock.seconds += WAITS.suspect_grace_seconds
     assert survey.hosts() == []
     assert survey.seconds_until_given_up() is None
     peer.is_suspect = False
@@ -229,10 +230,10 @@ def test_a_service_that_cannot_load_is_given_nothing_for_a_while_or_until_it_is_
     troubles.add("a:1", "first", BadState("the file has changed"))
     assert not survey.hosts()[0].takes
     assert survey.trouble(peer) == "expert service a:1 cannot load experts: the file has changed"  # type: ignore[arg-type]
-    assert survey.seconds_until_asked_again() == TROUBLE_SECONDS
+    assert survey.seconds_until_asked_again() == WAITS.trouble_seconds
     peer.hosting.instance = "second"
     assert survey.hosts()[0].takes
     peer.hosting.instance = "first"
-    clock.seconds += TROUBLE_SECONDS
+    clock.seconds += WAITS.trouble_seconds
     assert survey.hosts()[0].takes
     assert survey.seconds_until_asked_again() is None

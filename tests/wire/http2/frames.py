@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 as a peer writes them, as hexadecimal digits for `replay`."""
+"""Frames of HTTP/2 as a peer writes them."""
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4

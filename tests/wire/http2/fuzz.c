@@ -31,8 +31,23 @@ void *__wrap_realloc(void *data, size_t count) {
     return is_refused() ? NULL : __real_realloc(data, count);
 }
 
+/* Streams by id that the owner was told are gone, or that he gave up or ended. */
+#define MAX_ID 4096
+static char is_forgotten[MAX_ID];
+static int is_server;
+
+static void forget(uint32_t id) {
+    if (id < MAX_ID) is_forgotten[id] = 1;
+}
+
+/* Nothing may be told of a stream that is forgotten. */
+static void hear(const struct http2_stream *stream) {
+    if (stream->id < MAX_ID && is_forgotten[stream->id]) abort();
+}
+
 /* What the owner does with a stream, within events and outside. The stream may be gone after. */
 static void act(struct http2_stream *stream) {
+    const uint32_t id = stream->id;
     static char data[70000];
     const uint32_t first = draw(4) ? draw(300) : draw(sizeof data / 2);
     const struct iovec parts[] = {{data, first}, {NULL, 0}, {data, draw(40)}};
@@ -40,9 +55,17 @@ static void act(struct http2_stream *stream) {
     case 0: http2_pause(stream); break;
     case 1: http2_resume(stream); break;
     case 2: http2_send_headers(stream, data, draw(200), 0); break;
-    case 3: draw(3) ? 0 : http2_send_headers(stream, data, draw(20000), 1); break;
+    case 3:
+        if (draw(3)) break;
+        http2_send_headers(stream, data, draw(20000), 1);
+        if (is_server) forget(id);
+        break;
     case 4: http2_finish(stream); break;
-    case 5: draw(3) ? 0 : http2_reset(stream, HTTP2_CANCEL); break;
+    case 5:
+        if (draw(3)) break;
+        http2_reset(stream, HTTP2_CANCEL);
+        forget(id);
+        break;
     case 6: http2_open(stream->connection, data, draw(30000), NULL); break;
     case 7: draw(20) ? 0 : http2_goaway(stream->connection, HTTP2_NO_ERROR); break;
     default: http2_send(stream, parts, 3); break;
@@ -52,6 +75,10 @@ static void act(struct http2_stream *stream) {
 /* Any stream of the connection, or none. */
 static struct http2_stream *some_stream(struct http2_connection *c) {
     struct http2_stream *stream = http2_next_stream(c, NULL);
+    for (struct http2_stream *each = stream; each; each = http2_next_stream(c, each)) {
+        hear(each);
+        if (each->num_unsent && http2_is_drained(c)) abort();
+    }
     for (uint32_t i = draw(4); stream && i; i--) stream = http2_next_stream(c, stream);
     return stream;
 }
@@ -69,28 +96,33 @@ static void read_all(const char *data, size_t count) {
 
 static void on_headers(struct http2_stream *stream, const char *block, size_t count, int ends) {
     (void)ends;
+    hear(stream);
     act_on_some(stream->connection);
     read_all(block, count);
 }
 
 static void on_message(struct http2_stream *stream, const char *data, size_t count) {
     num_messages++;
+    hear(stream);
     act_on_some(stream->connection);
     read_all(data, count);
 }
 
 static void on_remote_ended(struct http2_stream *stream) {
+    hear(stream);
     if (draw(2)) act_on_some(stream->connection);
 }
 
 static void on_reset(struct http2_stream *stream, uint32_t code) {
     (void)code;
+    hear(stream);
+    forget(stream->id);
     act_on_some(stream->connection);
 }
 
 static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset};
 
-static struct http2_connection *begin(int fd, int is_server) {
+static struct http2_connection *begin(int fd) {
     struct http2_limits limits = http2_limits_default;
     limits.max_streams = 1 + draw(8);
     if (draw(4) == 0) limits.max_message_bytes = draw(50000);
@@ -130,14 +162,16 @@ static int play(struct http2_connection *c, int peer, const char *bytes, size_t 
 
 static void run(uint64_t seed) {
     static char bytes[1 << 18];
-    const int is_server = seed & 1, room = 2048 + (int)(seed % 7) * 1000;
+    const int room = 2048 + (int)(seed % 7) * 1000;
     int fds[2];
+    is_server = seed & 1;
+    memset(is_forgotten, 0, sizeof is_forgotten);
     draw_state = seed * 0x9e3779b97f4a7c15u;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) < 0) exit(2);
     setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     const size_t count = alter(bytes, session(bytes, sizeof bytes / 2, is_server));
     is_counting = 1;
-    struct http2_connection *c = begin(fds[0], is_server);
+    struct http2_connection *c = begin(fds[0]);
     if (c) {
         if (play(c, fds[1], bytes, count) < 0) num_over++;
         http2_end(c);

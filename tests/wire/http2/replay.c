@@ -243,6 +243,10 @@ static void play(char *line) {
         compare_cuts(data, from_hex(line + 5, data), 0);
     else if (!strncmp(line, "pieces ", 7))
         compare_cuts(data, from_hex(line + 7, data), 1);
+    else if (!strcmp(line, "receive"))
+        receive();
+    else if (!strcmp(line, "vanish"))
+        shutdown(peer_fd, SHUT_RDWR);
     else if (!strcmp(line, "close")) {
         shutdown(peer_fd, SHUT_WR);
         receive();

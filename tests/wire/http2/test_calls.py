@@ -183,6 +183,25 @@ WELL_FORMED = {
             ACK,
         ],
     ),
+    "a connection that is lost while it is written to": (
+        [
+            fed(OPENED, f.headers(3), f.headers(5)),
+            "vanish",
+            "send 1 3",
+            "reset 1 8",
+            "trailers 3",
+            "receive",
+        ],
+        [
+            *(f"headers {stream} 'h'" for stream in (1, 3, 5)),
+            ACK,
+            "send: -1",
+            "reset: -1",
+            "trailers: -1",
+            "reset 5 8",
+            "over: the socket cannot be written to",
+        ],
+    ),
     "a server that takes no more": (
         [fed(OPENED), "goaway 0", fed(f.headers(3), f.data(1, b"on"), f.data(3, b"not heard"))],
         ["headers 1 'h'", ACK, goaway(1, 0), "message 1 'on'", reset(3, REFUSED)],
@@ -203,7 +222,14 @@ OPEN = ["> HEADERS 1 flags 4 length 3", ACK]
 
 OF_A_CLIENT = {
     "a whole call": (
-        [*OPENING, "send 1 4", "finish 1", fed(ANSWERED, f.data(1, b"one"), TRAILERS), "unsent 1"],
+        [
+            *OPENING,
+            "send 1 4",
+            "finish 1",
+            "finish 1",
+            fed(ANSWERED, f.data(1, b"one"), TRAILERS),
+            "unsent 1",
+        ],
         [
             *OPEN,
             "> DATA 1 flags 0 length 9",

@@ -24,7 +24,7 @@ FLOODS = {
     "empty DATA": f.frame(f.DATA, 1),
     "resets": f.rst_stream(1),
     "GOAWAY": f.goaway(1),
-    "headers of a closed stream": f.headers(1),
+    "trailers of a closed stream": f.headers(1, flags=f.END_HEADERS | f.END_STREAM),
     "windows": f.window_update(0, 1) * 10,
     "windows of a closed stream": f.window_update(1, 1) * 10,
 }
