@@ -16,7 +16,6 @@ import torch
 
 from services import kernels
 from services.model.checkpoint import Checkpoint
-from services.router.dispatch import exchange as exchanging
 from services.router.dispatch import exchanges
 from services.router.dispatch.combine import ExactCombine
 from services.router.dispatch.dispatcher import Dispatcher
@@ -71,10 +70,8 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> Outcomes:
     return Outcomes(monkeypatch)
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exchange waits for replies as long as it takes, while the loop has its turns."""
-    monkeypatch.setattr(exchanging, "MOST_WAIT_NANOS", 60 * 10**9)
+# An exchange waits for replies as long as it takes, while the loop has its turns.
+PATIENT: dict[str, Any] = {"exchange_wait_nanos": 60 * 10**9}
 
 
 def dispatcher_of(services: Sequence[Service], dtype: torch.dtype, **options: Any) -> Dispatcher:
@@ -110,11 +107,10 @@ async def real_services(model: Path, dtype: str, number: int) -> AsyncIterator[l
         yield peers
 
 
-@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 async def test_the_output_has_the_same_bits_as_frame_by_frame(
-    tmp_path: Path, dtype: str, number: int, outcomes: Outcomes, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dtype: str, number: int, outcomes: Outcomes
 ) -> None:
     torch_dtype = getattr(torch, dtype)
     model = save_tiny("olmoe", tmp_path, dtype=torch_dtype)
@@ -131,15 +127,14 @@ async def test_the_output_has_the_same_bits_as_frame_by_frame(
                 wire_dtype=torch_dtype,
                 combine=ExactCombine(),
                 capacity_factor=guard,
+                **PATIENT,
             )
             made.place(Placement(services, {1: ready}))
             hidden = torch.randn(tokens, 32, generator=generator).to(torch_dtype)
             index = torch.rand(tokens, 8, generator=generator).topk(top_k).indices
             weights = torch.rand(tokens, top_k, generator=generator).to(torch_dtype)
-            step = step_of([1] * (tokens - 1) + [1])
-            outputs = []
-            for is_possible in (True, False):
-                monkeypatch.setattr(made._exchanges, "_is_possible", is_possible)
+            step, outputs = step_of([1] * tokens), []
+            for step.is_alone in (True, False):
                 outputs.append(await made.compute(step, 1, hidden, index, weights, None))
             assert torch.equal(*outputs)
             assert all(work.sequence.ending is None for work in step.batch)
@@ -181,11 +176,10 @@ def scripted(behaviour: Behaviour = well) -> ScriptedService:
     return ScriptedService(SCALE, behaviour)
 
 
-@pytest.mark.usefixtures("patient")
 async def test_the_loop_reads_what_comes_while_an_exchange_waits(outcomes: Outcomes) -> None:
     service, (ours, theirs) = scripted(), socket.socketpair()
     with ours, theirs:
-        async with cluster_of(service) as cluster:
+        async with cluster_of(service, **PATIENT) as cluster:
 
             def read() -> None:
                 ours.recv(1)
@@ -204,9 +198,9 @@ async def test_the_loop_reads_what_comes_while_an_exchange_waits(outcomes: Outco
 
 @pytest.mark.parametrize(("behaviour", "reason"), DISTURBANCES)
 async def test_what_a_service_fails_to_compute_its_replica_computes(
-    behaviour: Behaviour, reason: str, outcomes: Outcomes, patient: None
+    behaviour: Behaviour, reason: str, outcomes: Outcomes
 ) -> None:
-    async with cluster_of(scripted(behaviour), scripted()) as cluster:
+    async with cluster_of(scripted(behaviour), scripted(), **PATIENT) as cluster:
         step = step_of([2, 2])
         assert_well(step, await cluster.compute(step))
         reason = "broken" if reason in {"deadline", "lost"} else reason  # the stream breaks in all
@@ -264,11 +258,10 @@ async def test_a_step_that_ends_early_leaves_streams_that_can_be_used(
     assert outcomes.begun == 3
 
 
-@pytest.mark.usefixtures("patient")
 async def test_a_layer_whose_streams_are_in_an_exchange_goes_frame_by_frame(
     outcomes: Outcomes,
 ) -> None:
-    async with cluster_of(scripted(), scripted()) as cluster:
+    async with cluster_of(scripted(), scripted(), **PATIENT) as cluster:
         cluster.place(APART)
         steps = [step_of([2, 2]) for _ in range(3)]
         outputs = await asyncio.gather(*map(cluster.compute, steps))
@@ -277,12 +270,11 @@ async def test_a_layer_whose_streams_are_in_an_exchange_goes_frame_by_frame(
     assert outcomes.combined == outcomes.begun == 1
 
 
-@pytest.mark.usefixtures("patient")
 async def test_what_a_reply_grants_is_there_for_the_next_exchange(outcomes: Outcomes) -> None:
     service = scripted()
     service.behaviour = lambda frame, rows: {"granted_pairs": 8 * (2 + frame.frame_id)}
     service.credit = 8
-    async with cluster_of(service) as cluster:
+    async with cluster_of(service, **PATIENT) as cluster:
         for _ in range(3):
             step = step_of([2, 2])
             assert_well(step, await cluster.compute(step))
@@ -301,11 +293,10 @@ async def test_without_credit_a_frame_waits_for_it_as_usual(outcomes: Outcomes) 
     assert outcomes.begun == 0
 
 
-@pytest.mark.usefixtures("patient")
 async def test_receipts_and_spans_have_all_of_an_exchange(outcomes: Outcomes) -> None:
     times = {"timings": Timings(1000, 2000, 3000, 4000)}
     answering: Behaviour = lambda frame, rows: times  # noqa: E731
-    async with cluster_of(scripted(answering), scripted(answering)) as cluster:
+    async with cluster_of(scripted(answering), scripted(answering), **PATIENT) as cluster:
         cluster.place(APART)
         step = step_of([2, 2])
         step.spans = spans = RecordedSpans()
@@ -321,10 +312,9 @@ async def test_receipts_and_spans_have_all_of_an_exchange(outcomes: Outcomes) ->
     assert outcomes.combined == 1
 
 
-@pytest.mark.usefixtures("patient")
 async def test_an_expert_may_be_split_over_services(outcomes: Outcomes) -> None:
     one, other = scripted(), scripted()
-    async with cluster_of(one, other) as cluster:
+    async with cluster_of(one, other, **PATIENT) as cluster:
         for service in cluster.services:
             service.pace = fitted_pace(0, 10**6, frame=0)
         step = step_of([2, 2])
@@ -333,10 +323,9 @@ async def test_an_expert_may_be_split_over_services(outcomes: Outcomes) -> None:
     assert outcomes.combined == 1
 
 
-@pytest.mark.usefixtures("patient")
 async def test_a_frame_names_the_requests_of_its_rows_and_its_trace(outcomes: Outcomes) -> None:
     one, other = scripted(), scripted()
-    async with cluster_of(one, other) as cluster:
+    async with cluster_of(one, other, **PATIENT) as cluster:
         cluster.place(APART)
         for lengths, expected in (([2, 2], [(0,), (0, 1)]), ([1, 1, 1, 1], [(0, 1), (1, 2, 3)])):
             step = step_of(lengths)

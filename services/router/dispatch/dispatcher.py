@@ -13,7 +13,7 @@ import torch
 from services.router.arrays import Indices
 from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
-from services.router.dispatch.exchange import Exchange
+from services.router.dispatch.exchange import MOST_WAIT_NANOS, Exchange
 from services.router.dispatch.exchanges import Exchanges
 from services.router.dispatch.failure import FailureLog
 from services.router.dispatch.frame_pairs import DROPPED
@@ -40,7 +40,8 @@ class Dispatcher:
     Rows travel in `wire_dtype`, with checksums unless told otherwise. `watch`, where given, sees
     the routing; `capacity_factor` turns the capacity guard on. Pairs that a service does not
     compute are sent again, to another replica where there is one; for `unserved_seconds` from the
-    first failure on they wait for one that can compute them.
+    first failure on they wait for one that can compute them. Compiled code waits for the replies of
+    a layer for `exchange_wait_nanos` before the loop does.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Dispatcher:
         capacity_factor: float | None = None,
         unserved_seconds: float = UNSERVED_SECONDS,
         frame_checksums: bool = True,
+        exchange_wait_nanos: int = MOST_WAIT_NANOS,
     ) -> None:
         self.placement = Placement()
         self._num_experts = num_experts
@@ -79,6 +81,7 @@ class Dispatcher:
             wire_dtype=wire_dtype,
             combine=combine,
             checksums=frame_checksums,
+            most_wait_nanos=exchange_wait_nanos,
         )
         self._failures = FailureLog()
         self._news = Notice()  # of a placement, or of sequences that have ended
@@ -149,11 +152,8 @@ class Dispatcher:
     ) -> tuple[torch.Tensor, ...]:
         """Rows, experts and, where services sum, weights: of all that is not padding."""
         if hidden.shape[0] > step.num_tokens:
-            hidden, index, weights = (
-                hidden[: step.num_tokens],
-                index[: step.num_tokens],
-                weights[: step.num_tokens],
-            )
+            tensors = hidden, index, weights
+            hidden, index, weights = (each[: step.num_tokens] for each in tensors)
         rows = hidden if hidden.dtype is self._wire_dtype else hidden.to(self._wire_dtype)
         return (rows, index, weights.float()) if self._combine.sums_on_services else (rows, index)
 

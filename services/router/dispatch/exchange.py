@@ -33,11 +33,12 @@ ANSWERED, LOOP_HAS_WORK, TIME_IS_UP = 0, 1, 2
 
 @dataclass(frozen=True)
 class ExchangeForm:
-    """What the rows of all layers are like."""
+    """What the rows of all layers are like, and how long replies are waited for at most."""
 
     hidden_size: int
     wire_dtype: torch.dtype
     checksums: bool
+    most_wait_nanos: int
 
     @cached_property
     def row_bytes(self) -> int:
@@ -130,7 +131,7 @@ class Exchange:
         try:
             meanwhile()
             # What came by now is read here at less cost than in the loop's turn.
-            end, until = self._wait(until=0), time.perf_counter_ns() + MOST_WAIT_NANOS
+            end, until = self._wait(until=0), time.perf_counter_ns() + self._form.most_wait_nanos
             await asyncio.sleep(0)
             if end == TIME_IS_UP:
                 end = self._wait(until)

@@ -27,9 +27,15 @@ class Exchanges:
     """
 
     def __init__(
-        self, *, hidden_size: int, wire_dtype: torch.dtype, combine: Combination, checksums: bool
+        self,
+        *,
+        hidden_size: int,
+        wire_dtype: torch.dtype,
+        combine: Combination,
+        checksums: bool,
+        most_wait_nanos: int,
     ) -> None:
-        self._form = ExchangeForm(hidden_size, wire_dtype, checksums)
+        self._form = ExchangeForm(hidden_size, wire_dtype, checksums, most_wait_nanos)
         self._is_possible = AVAILABLE and isinstance(combine, ExactCombine)
         self._idle: list[_streams.Exchange] = []  # with the memory that their last layer needed
         self._loop: asyncio.AbstractEventLoop | None = None
