@@ -2,6 +2,11 @@
 what came before can still be taken.
 """
 
+import numpy as np
+import numpy.typing as npt
+
+from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
+
 class Stream:
     """A connection with one gRPC stream over a connected, non-blocking socket, which it takes over
     even where it raises MemoryError.
@@ -16,6 +21,9 @@ class Stream:
     @property
     def is_clear(self) -> bool:
         """Whether `send` would take a message."""
+    @property
+    def is_free(self) -> bool:
+        """Whether an exchange may send on it: it is clear, and in no other."""
     @property
     def wants_write(self) -> bool:
         """Whether to `flush` when the socket can be written to."""
@@ -36,3 +44,58 @@ class Stream:
     def why(self) -> str:
         """Why it is over, where the service said nothing of it; for a log."""
     def close(self) -> None: ...
+
+class Exchange:
+    """Of one layer at a time, from `share_out` to `sum_replies` or `give_up`; it keeps its memory
+    for the next.
+    """
+
+def share_out(
+    *,
+    exchange: Exchange,
+    parts: npt.NDArray[np.int64],
+    owners: npt.NDArray[np.int64],
+    experts: npt.NDArray[np.int64] | None,
+    num_pairs: int,
+    num_parts: int,
+    top_k: int,
+) -> list[tuple[int, int, int, int]]:
+    """Sort the flat pairs by the owner of their part. The service of each share, -1 for nobody, and
+    how many pairs, rows and experts it has. Raises IndexError, ValueError for what does not fit.
+    """
+
+def send_frames(
+    *,
+    exchange: Exchange,
+    frames: list[EnteredFrame],
+    traceparents: list[str] | None,
+    requests: npt.NDArray[np.int64],
+    rows: int,
+    row_bytes: int,
+    layer: int,
+    element_type: int,
+    checksums: bool,
+) -> None:
+    """Send each share's frame; the exchange takes what comes on their connections from here on."""
+
+def await_replies(*, exchange: Exchange, loop_descriptor: int, until_nanos: int) -> int:
+    """Wait for the replies; why it is over, as exchange.h has it."""
+
+def records(exchange: Exchange, /) -> list[ExchangeRecord]:
+    """What is known of each frame."""
+
+def sum_replies(
+    *,
+    exchange: Exchange,
+    weights: int,
+    out: int,
+    num_tokens: int,
+    width: int,
+    dtype: int,
+    weights_dtype: int,
+    out_dtype: int,
+) -> None:
+    """Write the weighted sums, and let the streams go. Raises ValueError unless all is answered."""
+
+def give_up(exchange: Exchange, /) -> list[tuple[ExchangeRecord, bytes | None]]:
+    """The record of each frame and the rows of its reply, if it has one; the streams are let go."""

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from services.kernels.level import _native
+from services.router.peers.native_transport import _streams
 from services.wire.native.messages import _codec
 
 MODULES = {
-    module.__name__.split(".")[-1]: module for module in (_native, _codec) if module is not None
+    module.__name__.split(".")[-1]: module
+    for module in (_native, _codec, _streams)
+    if module is not None
 }
 SERVICES = Path(__file__).parents[2] / "services"
 

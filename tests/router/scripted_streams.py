@@ -98,14 +98,17 @@ class ScriptedStream:
                 answered.set_result(TimedReply(reply, ReplyTimes("a:1", 0, 1, 0, 0)))
 
     def _reply(self, frame: ReceivedFrame) -> ReceivedReply | None:
+        answer = self.answer_to(frame)
+        return None if answer is None else decode_response(answer).reply
+
+    def answer_to(self, frame: ReceivedFrame) -> bytes | None:
+        """The message that answers a frame, if any does."""
         computed = self.computed(frame, np.arange(len(frame.pair_rows)))
         otherwise = self.behaviour(frame, computed)
         if otherwise is None:
             return None
         answer: dict[str, Any] = {"rows": computed, "checksum": frame.has_checksum}
-        reply = decode_response(encode_reply(frame_id=frame.frame_id, **answer | otherwise)).reply
-        assert reply is not None
-        return reply
+        return encode_reply(frame_id=frame.frame_id, **answer | otherwise)
 
     def computed(self, frame: ReceivedFrame, pairs: np.ndarray) -> torch.Tensor:
         """The rows to return where only these pairs are computed."""

@@ -9,7 +9,8 @@ import pytest
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.pace import Pace
-from services.router.peers.stream import MAX_QUEUED, ExpertStream, ServiceBehaviour
+from services.router.peers.service_behaviour import ServiceBehaviour
+from services.router.peers.stream import MAX_QUEUED, ExpertStream
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Receive
 from services.wire.errors import Unavailable
@@ -32,6 +33,11 @@ class ScriptedTransport:
         self.has_ended = False
         self.takes = asyncio.Event()  # what is sent; else the sender is held up, as by flow control
         self.takes.set()
+
+    native = None
+
+    def attend(self) -> None:
+        raise AssertionError("no exchange uses it")
 
     def try_send(self, message: bytes) -> bool:
         if self.has_ended or not self._at_once or not self.takes.is_set():

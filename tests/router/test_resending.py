@@ -145,46 +145,47 @@ def errors(step: Step) -> list[str | None]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "reason"),
-    [
-        (BROKEN, "broken"),
-        (raises(FrameLost("no answer in time", "deadline")), "deadline"),
-        (raises(Unavailable("not connected")), "lost"),
-        (refused(13), "refused"),
-        (refused(15), "corrupted"),
-        (lambda frame, rows: {"checksum": False}, "corrupted"),
-        (lambda frame, rows: {"rows": rows[:-1].contiguous()}, "bad_reply"),
-        (lambda frame, rows: {"rows": rows[:, :3].contiguous()}, "bad_reply"),
-        (
-            lambda frame, rows: {
-                "rows": rows[:-1],
-                "failures": [not_hosted(99)],
-            },
-            "bad_reply",
-        ),
-        (
-            lambda frame, rows: {
-                "rows": rows[:-1],
-                "failures": [not_hosted(0, 0)],
-            },
-            "bad_reply",
-        ),
-        (
-            lambda frame, rows: {
-                "rows": rows[:-1],
-                "failures": [
-                    not_hosted(0),
-                    overloaded(0),
-                ],
-            },
-            "bad_reply",
-        ),
-        (NOT_HOSTED, "not_hosted"),
-        (OVERLOADED, "overloaded"),
-        (EXPIRED, "expired"),
-    ],
-)
+# What a service does with a frame, and the reason for which it is sent again.
+DISTURBANCES: list[tuple[Behaviour, str]] = [
+    (BROKEN, "broken"),
+    (raises(FrameLost("no answer in time", "deadline")), "deadline"),
+    (raises(Unavailable("not connected")), "lost"),
+    (refused(13), "refused"),
+    (refused(15), "corrupted"),
+    (lambda frame, rows: {"checksum": False}, "corrupted"),
+    (lambda frame, rows: {"rows": rows[:-1].contiguous()}, "bad_reply"),
+    (lambda frame, rows: {"rows": rows[:, :3].contiguous()}, "bad_reply"),
+    (
+        lambda frame, rows: {
+            "rows": rows[:-1],
+            "failures": [not_hosted(99)],
+        },
+        "bad_reply",
+    ),
+    (
+        lambda frame, rows: {
+            "rows": rows[:-1],
+            "failures": [not_hosted(0, 0)],
+        },
+        "bad_reply",
+    ),
+    (
+        lambda frame, rows: {
+            "rows": rows[:-1],
+            "failures": [
+                not_hosted(0),
+                overloaded(0),
+            ],
+        },
+        "bad_reply",
+    ),
+    (NOT_HOSTED, "not_hosted"),
+    (OVERLOADED, "overloaded"),
+    (EXPIRED, "expired"),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "reason"), DISTURBANCES)
 async def test_what_one_service_fails_to_compute_its_replica_computes(
     behaviour: Behaviour, reason: str
 ) -> None:

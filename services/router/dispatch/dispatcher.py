@@ -5,6 +5,7 @@ combined.
 import asyncio
 from collections.abc import Callable
 from collections.abc import Sequence as Sequenced
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,14 +13,16 @@ import torch
 from services.router.arrays import Indices
 from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
+from services.router.dispatch.exchange import MOST_WAIT_NANOS, Exchange
+from services.router.dispatch.exchanges import Exchanges
 from services.router.dispatch.failure import FailureLog
 from services.router.dispatch.frame_pairs import DROPPED
-from services.router.dispatch.gather import Gather, Gathered
+from services.router.dispatch.gather import Gather, Gathered, answers_to
 from services.router.dispatch.host_copy import to_host
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.scatter import Attempt, Outgoing, Scatter, SentFrame, first_attempt
 from services.router.dispatch.unfinished import Unfinished
-from services.router.engine.spans import NO_LAYER_SPANS, LayerSpans
+from services.router.engine.spans import NO_LAYER_SPANS, PART_NAMES, LayerSpans
 from services.router.engine.step import Step
 from services.router.load.watch import RoutingWatch
 from services.router.peers.stream import TimedReply
@@ -37,7 +40,8 @@ class Dispatcher:
     Rows travel in `wire_dtype`, with checksums unless told otherwise. `watch`, where given, sees
     the routing; `capacity_factor` turns the capacity guard on. Pairs that a service does not
     compute are sent again, to another replica where there is one; for `unserved_seconds` from the
-    first failure on they wait for one that can compute them.
+    first failure on they wait for one that can compute them. Compiled code waits for the replies of
+    a layer for `exchange_wait_nanos` before the loop does.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Dispatcher:
         capacity_factor: float | None = None,
         unserved_seconds: float = UNSERVED_SECONDS,
         frame_checksums: bool = True,
+        exchange_wait_nanos: int = MOST_WAIT_NANOS,
     ) -> None:
         self.placement = Placement()
         self._num_experts = num_experts
@@ -70,6 +75,13 @@ class Dispatcher:
             wire_dtype=wire_dtype,
             combine=combine,
             checksums=frame_checksums,
+        )
+        self._exchanges = Exchanges(
+            hidden_size=hidden_size,
+            wire_dtype=wire_dtype,
+            combine=combine,
+            checksums=frame_checksums,
+            most_wait_nanos=exchange_wait_nanos,
         )
         self._failures = FailureLog()
         self._news = Notice()  # of a placement, or of sequences that have ended
@@ -113,18 +125,26 @@ class Dispatcher:
                 meanwhile()
                 step.clock.charge("dense")
 
-        gathered, scatter_ended = await self._try(step, outgoing, attempt, spans, times, on_the_way)
+        exchange = self._exchanges.begin(step, outgoing, attempt, spans, weights, hidden)
+        if exchange is not None:
+            scatter_ended = step.clock.charge("encode")
+            await exchange.complete(on_the_way)
+            gathered = await self._taken_from(exchange, step, layer, times)
+        else:
+            gathered, scatter_ended = await self._try(
+                step, outgoing, attempt, spans, times, on_the_way
+            )
         if gathered.failed:
             await self._finish(step, outgoing, gathered, spans, times)
         gather_ended = step.clock.ended
-        combined = self._combine(gathered.returned, weights, hidden)
+        if exchange is not None and exchange.is_complete:
+            combined = exchange.combined(weights, hidden)
+        else:
+            combined = self._combine(gathered.returned, weights, hidden)
         ended = step.clock.charge("combine")
         if spans is not NO_LAYER_SPANS:
-            spans.part("gate", gate_began, scatter_began)
-            spans.part("scatter", scatter_began, scatter_ended)
-            spans.part("gather", scatter_ended, gather_ended)
-            spans.part("combine", gather_ended, ended)
-            spans.end(ended, max(times, key=lambda reply: reply.arrived).service if times else "")
+            moments = gate_began, scatter_began, scatter_ended, gather_ended, ended
+            _end_spans(spans, moments, times)
         return combined
 
     def _to_send(
@@ -132,12 +152,9 @@ class Dispatcher:
     ) -> tuple[torch.Tensor, ...]:
         """Rows, experts and, where services sum, weights: of all that is not padding."""
         if hidden.shape[0] > step.num_tokens:
-            hidden, index, weights = (
-                hidden[: step.num_tokens],
-                index[: step.num_tokens],
-                weights[: step.num_tokens],
-            )
-        rows = hidden.to(self._wire_dtype)
+            tensors = hidden, index, weights
+            hidden, index, weights = (each[: step.num_tokens] for each in tensors)
+        rows = hidden if hidden.dtype is self._wire_dtype else hidden.to(self._wire_dtype)
         return (rows, index, weights.float()) if self._combine.sums_on_services else (rows, index)
 
     def _outgoing(
@@ -184,31 +201,41 @@ class Dispatcher:
         `on_the_way` is called meanwhile. The times of the replies are added to `times`.
         """
         sent: list[SentFrame] = []
-        answers: list[tuple[SentFrame, TimedReply | ServingError]] = []
         try:
             unserved = self._scatter(step, outgoing, attempt, spans, sent)
             scatter_ended = step.clock.charge("encode")
             if on_the_way is not None:
                 on_the_way()
+        except BaseException:
             for frame in sent:
-                try:
-                    answers.append((frame, await frame.answered))
-                except (
-                    ServingError
-                ) as error:  # by its traceback it would keep itself, and the layer's rows
-                    answers.append((frame, error.with_traceback(None)))
-        finally:
-            for frame in sent:  # whatever is not answered by now is not waited for
                 frame.release()
+            raise
+        gathered = await self._gather_all(step, outgoing.layer, sent, times)
+        gathered.failed += unserved
+        return gathered, scatter_ended
+
+    async def _taken_from(
+        self, exchange: Exchange, step: Step, layer: int, times: list[ReplyTimes]
+    ) -> Gathered:
+        """What is left to be gathered of an exchange: nothing where it is complete."""
+        if not exchange.is_complete:
+            return await self._gather_all(step, layer, exchange.give_up(), times)
+        times += exchange.replies()
+        step.clock.charge_gather(times)
+        return Gathered([], [])
+
+    async def _gather_all(
+        self, step: Step, layer: int, sent: list[SentFrame], times: list[ReplyTimes]
+    ) -> Gathered:
+        """Wait for the answers to frames, and sort them."""
+        answers = await answers_to(sent)
         replies = [answer.times for _, answer in answers if isinstance(answer, TimedReply)]
         lost = next(
             (frame.address for frame, answer in answers if isinstance(answer, ServingError)), None
         )
         step.clock.charge_gather(replies, lost)
         times += replies
-        gathered = self._gather(step, outgoing.layer, answers)
-        gathered.failed += unserved
-        return gathered, scatter_ended
+        return self._gather(step, layer, answers)
 
     async def _finish(
         self,
@@ -253,6 +280,13 @@ class Dispatcher:
             await self._news.wait(unfinished.seconds_to_wait(now))
             step.clock.charge("straggler_wait")
         return None
+
+
+def _end_spans(spans: LayerSpans, moments: Sequenced[int], times: list[ReplyTimes]) -> None:
+    """The layer's parts lie between these moments."""
+    for name, (began, ended) in zip(PART_NAMES, pairwise(moments), strict=True):
+        spans.part(name, began, ended)
+    spans.end(moments[-1], max(times, key=lambda reply: reply.arrived).service if times else "")
 
 
 def _sendable(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:

@@ -41,6 +41,27 @@ class Gathered:
     failed: list[FailedPairs]
 
 
+async def answers_to(
+    sent: Sequence[SentFrame],
+) -> list[tuple[SentFrame, TimedReply | ServingError]]:
+    """Wait for the answer to each frame, if only an error; they are given up when that is cut
+    short.
+    """
+    answers: list[tuple[SentFrame, TimedReply | ServingError]] = []
+    try:
+        for frame in sent:
+            try:
+                answers.append((frame, await frame.answered))
+            except (
+                ServingError
+            ) as error:  # by its traceback it would keep itself, and the layer's rows
+                answers.append((frame, error.with_traceback(None)))
+    finally:
+        for frame in sent:  # whatever is not answered by now is not waited for
+            frame.release()
+    return answers
+
+
 class _BadReply(Exception):
     """A reply that is not what was asked for; nothing of it is used."""
 

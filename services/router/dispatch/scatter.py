@@ -43,6 +43,17 @@ class Attempt:
     assigned: Assigned
     failures: Mapping[int, Sequence[ServiceFailure]] = field(default_factory=dict)
 
+    def frames(self, top_k: int, most: int, *, counts_rows: bool) -> list[FramePairs]:
+        """The pairs by service, in frames of at most so many pairs, or rows."""
+        assigned = self.assigned
+        frames = pairs_by_frame(
+            assigned.parts, assigned.owners, top_k, most, counts_rows=counts_rows
+        )
+        if assigned.experts is not None:
+            for pairs in frames:
+                pairs.experts = assigned.experts[pairs.experts]
+        return frames
+
 
 @dataclass(slots=True)
 class SentFrame:
@@ -75,6 +86,12 @@ def first_attempt(outgoing: Outgoing, placement: Placement) -> Attempt:
     )
 
 
+def most_in_frame(placement: Placement, row_bytes: int) -> int:
+    """How many rows of so many bytes may be in a frame or in its reply."""
+    # Half of it is for what surrounds the rows: indices, request numbers, headers.
+    return max(1, placement.max_frame_bytes // 2 // row_bytes)
+
+
 class Scatter:
     """Sends rows of `wire_dtype`, with `checksums` where asked for.
 
@@ -99,15 +116,9 @@ class Scatter:
         """Send the frames of an attempt and add them to `sent`; returns the pairs that nobody can
         be asked for.
         """
-        placement, assigned = attempt.placement, attempt.assigned
-        # Half of a frame is for what surrounds the rows: indices, request numbers, headers.
-        most = max(1, placement.max_frame_bytes // 2 // self._row_bytes)
-        lane, unserved = step.lane, []
-        for pairs in pairs_by_frame(
-            assigned.parts, assigned.owners, outgoing.top_k, most, counts_rows=self._counts_rows
-        ):
-            if assigned.experts is not None:
-                pairs.experts = assigned.experts[pairs.experts]
+        placement, lane, unserved = attempt.placement, step.lane, []
+        most = most_in_frame(placement, self._row_bytes)
+        for pairs in attempt.frames(outgoing.top_k, most, counts_rows=self._counts_rows):
             service = None if pairs.service == NOBODY else placement.services[pairs.service]
             if service is None or lane >= len(
                 service.streams

@@ -132,7 +132,7 @@ class Engine:
         if self._scheduler.spread(lane):
             self._begin_lanes()
         batch = self._scheduler.next_batch(lane)
-        return Step(lane, batch) if batch else None
+        return Step(lane, batch, is_alone=self._scheduler.is_alone(lane)) if batch else None
 
     async def _run_step(self, step: Step) -> None:
         self._account.begin(step)

@@ -68,6 +68,10 @@ class Scheduler:
         """Sequences that have their reservation."""
         return sum(map(len, self._lanes))
 
+    def is_alone(self, lane: int) -> bool:
+        """Whether no other lane has sequences."""
+        return len(self._lanes[lane]) == self.num_running
+
     def room(self) -> Room:
         """What the gateway may submit; waiting sequences count as if they had their reservation."""
         promised = sum(sequence.order.worst_case_tokens for sequence in self._waiting)

@@ -37,7 +37,7 @@ class StepInputs:
 @dataclass
 class Step:
     """Which sequences a forward serves, row by row, its clock, and the sequences that could not be
-    served.
+    served. It is alone when no other lane had anything to compute as it began.
     """
 
     lane: int
@@ -45,6 +45,7 @@ class Step:
     clock: StepClock = field(default_factory=StepClock)
     spans: StepSpans = NO_SPANS
     routed: dict[int, torch.Tensor] = field(default_factory=dict)
+    is_alone: bool = True
 
     @cached_property
     def num_tokens(self) -> int:
@@ -97,13 +98,14 @@ class Step:
         return goes_on[self.row_sequences[rows]]
 
     @cached_property
-    def _row_requests(self) -> npt.NDArray[np.uint64]:
-        numbers = np.array([work.sequence.number for work in self.batch], dtype=np.uint64)
+    def row_requests(self) -> npt.NDArray[np.int64]:
+        """For each row the number of its sequence, whose rows are neighbours."""
+        numbers = np.array([work.sequence.number for work in self.batch], dtype=np.int64)
         return numbers[self.row_sequences]
 
     def requests_of(self, rows: npt.NDArray[np.int64]) -> list[int]:
         """The numbers of the sequences that these rows, each given once, belong to, each once."""
-        requests = self._row_requests[rows]
+        requests = self.row_requests[rows]
         if len(self.batch) < self.num_tokens:
             requests = np.unique(requests)
         return requests.tolist()  # type: ignore[no-any-return]

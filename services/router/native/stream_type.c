@@ -109,6 +109,11 @@ static PyObject *get_is_clear(PyObject *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(stream_is_clear((struct stream *)self));
 }
 
+static PyObject *get_is_free(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct stream *const stream = (struct stream *)self;
+    return PyBool_FromLong(stream_is_clear(stream) && !stream->exchange);
+}
+
 static PyObject *get_wants_write(PyObject *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(stream_wants_write((struct stream *)self));
 }
@@ -134,6 +139,7 @@ static PyGetSetDef properties[] = {
     {"has_news", get_has_news, NULL, NULL, NULL},
     {"is_over", get_is_over, NULL, NULL, NULL},
     {"is_clear", get_is_clear, NULL, NULL, NULL},
+    {"is_free", get_is_free, NULL, NULL, NULL},
     {"wants_write", get_wants_write, NULL, NULL, NULL},
     {"reset_code", get_reset_code, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -13,9 +13,10 @@ Nanos = tuple[
 ]  # for the frame, for each expert that it has any pair of, and for each pair
 
 FRAMES_PER_FIT = 64
+# A fit takes as long as entering hundreds of frames, and changes little once there is one.
+FRAMES_PER_LATER_FIT = 256
 # Of the frames so far so many weigh as much in the fit as those before them.
 HALF_LIFE_FRAMES = 4096
-KEPT = 0.5 ** (FRAMES_PER_FIT / HALF_LIFE_FRAMES)
 # A frame that took so many times as long as is usual among those around it was held up, and says
 # nothing of its cost.
 OUTLIER = 3.0
@@ -38,7 +39,7 @@ class FittedCost:
     def add(self, num_experts: int, num_pairs: int, nanos: int) -> None:
         """A frame was computed, in so many nanoseconds of its service."""
         self._frames.append((num_experts, num_pairs, nanos))
-        if len(self._frames) == FRAMES_PER_FIT:
+        if len(self._frames) >= (FRAMES_PER_FIT if self.nanos is None else FRAMES_PER_LATER_FIT):
             self._fold()
 
     def _fold(self) -> None:
@@ -57,8 +58,9 @@ class FittedCost:
         slowness = targets / np.maximum(inputs @ shape, np.finfo(np.float32).tiny)
         is_usual = slowness <= OUTLIER * np.median(slowness)
         inputs, targets = inputs[is_usual], targets[is_usual]
-        self._gram = KEPT * self._gram + inputs.T @ inputs
-        self._moments = KEPT * self._moments + inputs.T @ targets
+        kept = 0.5 ** (len(frames) / HALF_LIFE_FRAMES)
+        self._gram = kept * self._gram + inputs.T @ inputs
+        self._moments = kept * self._moments + inputs.T @ targets
         self.nanos = self._solve()
 
     def _solve(self) -> Nanos | None:

@@ -13,10 +13,14 @@ class GrpcTransport:
     """
 
     kind = "gRPC"
+    native = None
 
     def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
         self._call: grpc.aio.StreamStreamCall = channel.stream_stream(DISPATCH)()
         self._name = name
+
+    def attend(self) -> None:
+        """Nothing is ever left: no exchange uses it."""
 
     def try_send(self, message: bytes) -> bool:
         """Not without waiting: gRPC writes from a task alone."""

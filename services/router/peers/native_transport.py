@@ -47,6 +47,15 @@ class NativeTransport:
         self._loop.add_reader(self._stream.fileno(), self._read)
         self._watch_writing()
 
+    @property
+    def native(self) -> "_streams.Stream":
+        """The connection, which an exchange may use while it reads nothing here."""
+        return self._stream
+
+    def attend(self) -> None:
+        """Take what an exchange left: messages, the end, or what could not be written."""
+        self._read()
+
     async def begun(self, timeout_seconds: float) -> None:
         """Return once the service has taken the call. Raises ServingError when it does not in
         time.

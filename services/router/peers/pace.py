@@ -62,9 +62,13 @@ class Pace:
         compute_nanos: int,
     ) -> None:
         """A frame is answered; its service had it queued, and computed and coded it for so long."""
-        self.lose(num_pairs, num_experts)
+        # Once for each frame, so that nothing is called here that need not be.
+        self._in_flight_frames -= 1
+        self._in_flight_experts -= num_experts
+        self._in_flight_pairs -= num_pairs
         server_nanos = queue_nanos + compute_nanos
-        wire, per_pair = max(0, round_trip_nanos - server_nanos), server_nanos / max(1, num_pairs)
+        wire = round_trip_nanos - server_nanos if round_trip_nanos > server_nanos else 0
+        per_pair = server_nanos / (num_pairs or 1)
         weight = self._smoothing if self.is_known else 1.0
         # How far away a service is shows in its quickest round trips; in others a reply waited for
         # the router itself.
@@ -74,7 +78,8 @@ class Pace:
         self._cost.add(num_experts, num_pairs, compute_nanos)
         if self._cost.nanos is not None:
             frame, expert, pair = self._cost.nanos
-            slowness = server_nanos / max(1.0, frame + expert * num_experts + pair * num_pairs)
+            usual = frame + expert * num_experts + pair * num_pairs
+            slowness = server_nanos / (usual if usual > 1.0 else 1.0)
             self._slowness += self._smoothing * (slowness - self._slowness)
         self.heard = time.perf_counter_ns()
         self.is_known = True

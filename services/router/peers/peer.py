@@ -17,7 +17,8 @@ from services.router.peers.grpc_transport import GrpcTransport
 from services.router.peers.known_hosting import KnownHosting, Ready
 from services.router.peers.pace import Pace
 from services.router.peers.patience import PATIENCE, Patience
-from services.router.peers.stream import ExpertStream, ServiceBehaviour
+from services.router.peers.service_behaviour import ServiceBehaviour
+from services.router.peers.stream import ExpertStream
 from services.router.peers.stream_transports import stream_transports
 from services.router.peers.suspicion import Suspicion
 from services.runtime.calls import as_serving_errors, readable

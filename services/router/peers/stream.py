@@ -8,12 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from services.router.peers.frame_deadline import FrameDeadline
+from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.frames_in_flight import FrameInFlight, FramesInFlight
-from services.router.peers.pace import Pace
 from services.router.peers.patience import PATIENCE
-from services.router.peers.suspicion import Suspicion
+from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.transport import Connect, Transport
 from services.router.times.arrivals import ReplyArrivals
 from services.router.times.receipt import ReplyTimes
@@ -32,15 +31,6 @@ class TimedReply:
 
     reply: ReceivedReply
     times: ReplyTimes
-
-
-@dataclass(frozen=True)
-class ServiceBehaviour:
-    """What is known of one service, by all of its streams."""
-
-    deadline: FrameDeadline
-    pace: Pace
-    suspicion: Suspicion
 
 
 class ExpertStream:
@@ -67,15 +57,11 @@ class ExpertStream:
         self._on_change = on_change
         self._address = address
         self._connect = connect
-        self._deadline = behaviour.deadline
-        self._pace = behaviour.pace
-        self._suspicion = behaviour.suspicion
+        self._behaviour = behaviour
         self._first_grant_seconds = first_grant_seconds
         self._max_queued = max_queued
         self._arrivals = ReplyArrivals()
-        self._in_flight: FramesInFlight[TimedReply] = FramesInFlight(
-            address, self._note_lost, self._note_hung
-        )
+        self._in_flight = FramesInFlight[TimedReply](address, behaviour.lose, self._note_hung)
         self._num_frames = 0
         # Frames, and messages that tell of what is given up.
         self._outbox: deque[FrameInFlight[TimedReply] | bytes] = deque()
@@ -106,17 +92,60 @@ class ExpertStream:
         if refusal is not None:
             answered.set_exception(refusal)
             return answered
-        fitted = self._deadline.fitted_nanos(num_pairs)
-        frame_id, remaining_nanos = self._num_frames, self._deadline.nanos_for(fitted)
+        deadline = self._behaviour.deadline
+        fitted = deadline.fitted_nanos(num_pairs)
+        frame_id, remaining_nanos = self._num_frames, deadline.nanos_for(fitted)
         message, sent = encode(frame_id, remaining_nanos), time.perf_counter_ns()
         frame = FrameInFlight(
             frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted
         )
         self._num_frames += 1
         self._in_flight.begin(frame)
-        self._deadline.begin(fitted)
-        self._pace.begin(num_pairs, num_experts)
+        self._behaviour.begin(frame)
         self._push(frame)
+        return answered
+
+    def enter(self, num_pairs: int, num_experts: int) -> EnteredFrame | None:
+        """Enter a frame that an exchange is to send here and now; None where only `send` can."""
+        native = None if self._transport is None else self._transport.native
+        if (
+            native is None
+            or not native.is_free
+            or self._outbox
+            or self._unwritten is not None
+            or self._sent_pairs + num_pairs > self._granted_pairs
+            or self._behaviour.suspicion.is_suspect
+        ):
+            return None
+        frame = self._behaviour.enter(native, self._num_frames, num_pairs, num_experts)
+        self._num_frames += 1
+        self._sent_pairs += num_pairs
+        return frame
+
+    def leave(self, frame: EnteredFrame) -> None:
+        """It is not sent after all."""
+        self._sent_pairs -= frame.num_pairs
+        self._behaviour.lose(frame)
+
+    def answered(self, frame: EnteredFrame, record: ExchangeRecord) -> ReplyTimes:
+        """It was answered as it should be."""
+        sent, arrived, decode, queue, compute, encode, granted, has_news = record
+        compute += decode + encode
+        self.has_answered = True
+        self._behaviour.suspicion.heard_reply(is_late=False)
+        self._behaviour.answered(frame, arrived - sent, queue, compute)
+        self._catch_up(granted, has_news)
+        return ReplyTimes(self._address, sent, arrived, queue, compute, decode)
+
+    def go_on(self, frame: EnteredFrame, record: ExchangeRecord) -> "asyncio.Future[TimedReply]":
+        """It is not answered yet, and ends as one that was sent by `send`."""
+        answered: asyncio.Future[TimedReply] = asyncio.get_running_loop().create_future()
+        if self.is_up:
+            self._in_flight.begin(frame.in_flight(answered, sent=record[0]))
+        else:
+            self._behaviour.lose(frame)
+            answered.set_exception(self._broken())
+        self._catch_up(*record[6:])
         return answered
 
     def cancel(self, requests: Iterable[int]) -> None:
@@ -143,9 +172,7 @@ class ExpertStream:
         finally:
             self.is_up, self._transport = False, None
             transport.close()
-            self._in_flight.fail_all(
-                FrameLost(f"the stream to expert service {self._address} broke", "broken")
-            )
+            self._in_flight.fail_all(self._broken())
             self._outbox.clear()
             self._unwritten = None
             self._on_change()
@@ -199,23 +226,31 @@ class ExpertStream:
     def _receive(self, data: bytes, arrived: int | None) -> None:
         response = decode_response(data)
         self._heard.set()
-        if response.granted_pairs > self._granted_pairs:
-            self._granted_pairs = response.granted_pairs
-            self._send_on()
+        self._grant(response.granted_pairs)
         if response.reply is not None:
             self._settle(response.reply, arrived)
 
+    def _catch_up(self, granted_pairs: int, has_news: bool) -> None:
+        """With what an exchange was granted, and left to the transport."""
+        self._grant(granted_pairs)
+        if has_news and self._transport is not None:
+            self._transport.attend()
+
+    def _grant(self, granted_pairs: int) -> None:
+        if granted_pairs > self._granted_pairs:
+            self._granted_pairs = granted_pairs
+            if self._outbox:
+                self._send_on()
+
     def _settle(self, reply: ReceivedReply, arrived: int | None) -> None:
         frame = self._in_flight.end(reply.frame_id)
-        self._suspicion.heard_reply(is_late=frame is None)
+        self._behaviour.suspicion.heard_reply(is_late=frame is None)
         if frame is None:
             return  # late or twice: whoever waited has been told otherwise
         self.has_answered = True
         timings, sent = reply.timings, frame.sent
-        queue, compute = (
-            timings.queue_nanos,
-            timings.decode_nanos + timings.compute_nanos + timings.encode_nanos,
-        )
+        queue = timings.queue_nanos
+        compute = timings.decode_nanos + timings.compute_nanos + timings.encode_nanos
         if arrived is None:
             arrived = self._arrivals.date(
                 sent=sent,
@@ -224,33 +259,26 @@ class ExpertStream:
                 num_bytes=len(reply.rows_bytes),
             )
         arrived = max(arrived, sent)  # whatever becomes of the clock that dated it
-        self._deadline.end(frame.fitted_nanos)
         if reply.error is None and not reply.failures:
-            self._deadline.observe(frame.num_pairs, arrived - sent)
-            self._pace.end(frame.num_pairs, frame.num_experts, arrived - sent, queue, compute)
-        else:
-            self._pace.lose(
-                frame.num_pairs, frame.num_experts
-            )  # a refusal is quick, and says nothing of computing
+            self._behaviour.answered(frame, arrived - sent, queue, compute)
+        else:  # a refusal is quick, and says nothing of computing
+            self._behaviour.lose(frame)
         if not frame.answered.done():
             times = ReplyTimes(self._address, sent, arrived, queue, compute, timings.decode_nanos)
             frame.answered.set_result(TimedReply(reply, times))
 
     def _refusal(self) -> FrameLost | None:
+        name = f"expert service {self._address}"
         if not self.is_up:
-            return FrameLost(f"expert service {self._address} is not connected", "broken")
-        if self._suspicion.is_suspect:
-            return FrameLost(f"expert service {self._address} is suspect", "deadline")
+            return FrameLost(f"{name} is not connected", "broken")
+        if self._behaviour.suspicion.is_suspect:
+            return FrameLost(f"{name} is suspect", "deadline")
         if len(self._outbox) >= self._max_queued:
-            return FrameLost(
-                f"expert service {self._address} takes nothing: {self._max_queued} frames wait",
-                "deadline",
-            )
+            return FrameLost(f"{name} takes nothing: {self._max_queued} frames wait", "deadline")
         return None
 
-    def _note_lost(self, frame: FrameInFlight[TimedReply]) -> None:
-        self._deadline.end(frame.fitted_nanos)
-        self._pace.lose(frame.num_pairs, frame.num_experts)
+    def _broken(self) -> FrameLost:
+        return FrameLost(f"the stream to expert service {self._address} broke", "broken")
 
     def _note_hung(self, error: FrameLost) -> None:
         # What was given up before it was written is not kept: nobody knows for how long nothing is
@@ -261,11 +289,11 @@ class ExpertStream:
                 self._forget(message)
             else:
                 self._outbox.append(message)
-        self._suspicion.doubt(str(error))
+        self._behaviour.suspicion.doubt(str(error))
 
     def _forget(self, frame: FrameInFlight[TimedReply]) -> None:
         if self._in_flight.end(frame.frame_id) is not None:  # its step is gone
-            self._note_lost(frame)
+            self._behaviour.lose(frame)
 
     def _push(self, message: FrameInFlight[TimedReply] | bytes) -> None:
         self._outbox.append(message)

@@ -1,7 +1,10 @@
 """What carries the messages of one stream to an expert service and back, whatever it is made of."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from services.router._streams import Stream
 
 DISPATCH = "/moesaic.v1.ExpertService/Dispatch"
 
@@ -16,6 +19,14 @@ class Transport(Protocol):
     """
 
     kind: str  # in a word, for people
+
+    @property
+    def native(self) -> "Stream | None":
+        """What an exchange sends and reads by itself; None where nothing can."""
+        ...
+
+    def attend(self) -> None:
+        """See to what an exchange left: messages, the end, or what could not be written."""
 
     def try_send(self, message: bytes) -> bool:
         """Hand a message on without waiting; whether that could be done. Where not, `send` can, or

@@ -18,7 +18,8 @@ from services.router.peers.frame_lost import FrameLost
 from services.router.peers.grpc_transport import GrpcTransport
 from services.router.peers.native_transport import NativeTransport
 from services.router.peers.pace import Pace
-from services.router.peers.stream import ExpertStream, ServiceBehaviour, TimedReply
+from services.router.peers.service_behaviour import ServiceBehaviour
+from services.router.peers.stream import ExpertStream, TimedReply
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Transport
 from services.runtime.channels import open_channel
