@@ -12,7 +12,12 @@ from services.kernels.level import AVAILABLE, level
 
 # float32 and bfloat16
 _LINEAR_ROWS = {"avx512_bf16": (48, 32), "avx512": (48, 16), "avx2": (8, 64), "portable": (2, 8)}
-_EXPERT_PAIRS = {"avx512_bf16": (64, 64), "avx512": (64, 32), "avx2": (24, 64), "portable": (8, 16)}
+_EXPERT_PAIRS = {
+    "avx512_bf16": (256, 256),
+    "avx512": (256, 512),
+    "avx2": (64, 512),
+    "portable": (8, 16),
+}
 
 
 def linear_pays(num_rows: int, weight: torch.Tensor) -> bool:
