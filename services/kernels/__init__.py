@@ -13,7 +13,12 @@ from services.kernels.attention_layer import (
     HeadNorms,
 )
 from services.kernels.combine import combine, combines
-from services.kernels.crossover import linear_pays, most_layer_rows, most_pairs_per_expert
+from services.kernels.crossover import (
+    linear_pays,
+    most_chunk_keys,
+    most_layer_rows,
+    most_pairs_per_expert,
+)
 from services.kernels.experts import GatedExperts
 from services.kernels.gate import Choice, Gate
 from services.kernels.level import AVAILABLE, LEVELS, level, set_level
@@ -40,6 +45,7 @@ __all__ = [
     "level",
     "linear",
     "linear_pays",
+    "most_chunk_keys",
     "most_layer_rows",
     "most_pairs_per_expert",
     "rms_norm",
