@@ -34,10 +34,11 @@ UNSERVED_SECONDS = 10.0
 class Dispatcher:
     """Computes a layer's routed experts on the services of the current placement.
 
-    Rows travel in `wire_dtype`, with checksums unless told otherwise. `watch`, where given, sees
-    the routing; `capacity_factor` turns the capacity guard on. Pairs that a service does not
-    compute are sent again, to another replica where there is one; for `unserved_seconds` from the
-    first failure on they wait for one that can compute them.
+    Rows travel in `wire_dtype`, with checksums unless told otherwise. In the model's `last_layer`,
+    where given, only rows that a token is drawn from are computed. `watch`, where given, sees the
+    routing; `capacity_factor` turns the capacity guard on. Pairs that a service does not compute
+    are sent again, to another replica where there is one; for `unserved_seconds` from the first
+    failure on they wait for one that can compute them.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Dispatcher:
         hidden_size: int,
         wire_dtype: torch.dtype,
         combine: Combination,
+        last_layer: int | None = None,
         watch: RoutingWatch | None = None,
         capacity_factor: float | None = None,
         unserved_seconds: float = UNSERVED_SECONDS,
@@ -56,6 +58,7 @@ class Dispatcher:
         self._num_experts = num_experts
         self._wire_dtype = wire_dtype
         self._combine = combine
+        self._last_layer = last_layer
         self._watch = watch
         self._capacity_factor = capacity_factor
         self._unserved_seconds = unserved_seconds
@@ -154,6 +157,8 @@ class Dispatcher:
         top_k = index.shape[1]
         if self._capacity_factor is not None:
             experts = self._guard(step, experts, top_k)
+        if layer == self._last_layer and len(step.drawing) < step.num_tokens:
+            experts = _of_drawing(step, experts, top_k)
         sent = (
             None if weights is None else _sendable(step, layer, weights.reshape(-1).numpy(), top_k)
         )
@@ -253,6 +258,13 @@ class Dispatcher:
             await self._news.wait(unfinished.seconds_to_wait(now))
             step.clock.charge("straggler_wait")
         return None
+
+
+def _of_drawing(step: Step, experts: Indices, top_k: int) -> Indices:
+    """The experts of rows that a token is drawn from; nothing reads what becomes of the others."""
+    wanted = np.full_like(experts, DROPPED).reshape(-1, top_k)
+    wanted[step.last_rows] = experts.reshape(-1, top_k)[step.last_rows]
+    return wanted.reshape(-1)
 
 
 def _sendable(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:
