@@ -16,6 +16,7 @@ from services.kernels.between import Between, Chosen, Norm
 from services.kernels.combine import combine, combines
 from services.kernels.crossover import (
     linear_pays,
+    most_chunk_keys,
     most_layer_rows,
     most_linear_rows,
     most_pairs_per_expert,
@@ -51,6 +52,7 @@ __all__ = [
     "level",
     "linear",
     "linear_pays",
+    "most_chunk_keys",
     "most_layer_rows",
     "most_linear_rows",
     "most_pairs_per_expert",

@@ -12,7 +12,18 @@ from services.kernels.level import AVAILABLE, level
 
 # float32 and bfloat16
 _LINEAR_ROWS = {"avx512_bf16": (48, 32), "avx512": (48, 16), "avx2": (8, 64), "portable": (2, 8)}
-_EXPERT_PAIRS = {"avx512_bf16": (64, 64), "avx512": (64, 32), "avx2": (24, 64), "portable": (8, 16)}
+_EXPERT_PAIRS = {
+    "avx512_bf16": (256, 256),
+    "avx512": (256, 512),
+    "avx2": (64, 512),
+    "portable": (8, 16),
+}
+_CHUNK_KEYS = {
+    "avx512_bf16": (1024, 2048),
+    "avx512": (1024, 1024),
+    "avx2": (512, 512),
+    "portable": (0, 0),
+}
 
 
 def linear_pays(num_rows: int, weight: torch.Tensor) -> bool:
@@ -41,6 +52,14 @@ def most_pairs_per_expert(dtype: torch.dtype) -> int:
     Of a dtype that they do not take, and without kernels, 0.
     """
     return _most(_EXPERT_PAIRS, dtype) if AVAILABLE else 0
+
+
+def most_chunk_keys(dtype: torch.dtype) -> int:
+    """Up to how many keys of a prompt its tokens are attended faster by `attend` than by torch.
+
+    Of a dtype that it does not take, and without kernels, 0.
+    """
+    return _most(_CHUNK_KEYS, dtype) if AVAILABLE else 0
 
 
 def _most(by_level: dict[str, tuple[int, int]], dtype: torch.dtype) -> int:

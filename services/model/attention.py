@@ -108,7 +108,7 @@ def _kernel_serves(query: torch.Tensor, value: torch.Tensor, scores: Scores) -> 
 def _attend_by_kernel(
     query: torch.Tensor, layer: int, packed: PackedBatch, scores: Scores
 ) -> torch.Tensor:
-    # A row's bits never depend on other rows there, so it serves chunks as well where every row
+    # A row's bits never depend on other rows there, so it serves prompts as well where every row
     # stands for itself.
     visible = packed.visible_keys(query.shape[2])
     keys, values = packed.cache.of_layer(layer)
@@ -121,8 +121,7 @@ def _attend_by_kernel(
         scores.scaling,
         scores.window,
     )[None]
-    if not packed.row_by_row:
-        _attend_each(query, layer, packed, scores, packed.chunks, output)
+    _attend_each(query, layer, packed, scores, packed.chunks, output)
     return output
 
 

@@ -66,6 +66,7 @@ class Checkpoint:
         self.config: PreTrainedConfig = config
         self.model_type: str = config.model_type
         self.digest: str = checkpoint_digest(self._fields, files)
+        self.num_layers: int = config.num_hidden_layers
         self.moe_layers: tuple[int, ...] = tuple(self._modules)
         self.num_experts: int = _num_experts(modules)
         self.num_experts_per_token: int = _num_experts_per_token(model, modules[0])

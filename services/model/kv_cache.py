@@ -41,6 +41,7 @@ class KvCache:
         slots = num_blocks * BLOCK_TOKENS
         self.pool = BlockPool(num_blocks)
         self.num_tokens = slots
+        self.dtype = dtype
         self._keys = {
             layer: torch.empty(slots, shape.key_heads, shape.key_width, dtype=dtype, device=device)
             for layer, shape in shapes.items()

@@ -71,8 +71,17 @@ class PackedBatch:
 
     @cached_property
     def chunks(self) -> list[Segment]:
-        """The segments of several tokens."""
-        return [segment for segment in self.segments if segment.num_tokens > 1]
+        """The segments of several tokens that are attended together, where kernels attend the
+        others: those that see many keys.
+        """
+        if self.row_by_row:
+            return []
+        most = kernels.most_chunk_keys(self.cache.dtype)
+        return [
+            segment
+            for segment in self.segments
+            if segment.num_tokens > 1 and segment.num_keys > most
+        ]
 
     @cached_property
     def rows(self) -> list[Segment]:
@@ -100,18 +109,18 @@ class PackedBatch:
         others see nothing.
         """
         if self._visible is None:
-            alone = np.array(self.rows, dtype=np.int64) if self.row_by_row else self._table
-            places, num_tokens, first_positions, slots = alone[alone[:, 1] == 1].T
             first_slots, num_keys = np.zeros((2, num_rows), dtype=np.int64)
-            first_slots[places] = slots
-            num_keys[places] = first_positions + num_tokens
+            first_slots[: self.num_tokens] = self.slots - self.positions
+            num_keys[: self.num_tokens] = self.positions + 1
+            for chunk in self.chunks:
+                num_keys[chunk.tokens] = 0
             self._visible = VisibleKeys(first_slots, num_keys)
         return self._visible
 
     @cached_property
     def rows_are_alone(self) -> bool:
         """Whether every row is attended by itself."""
-        return self.row_by_row or not self.chunks
+        return not self.chunks
 
     def for_kernels(self, angles: tuple[torch.Tensor, torch.Tensor]) -> kernels.CachedRows:
         """The rows as `kernels.AttentionLayer` takes them, with cosines and sines [1, rows, width].

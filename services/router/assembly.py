@@ -74,6 +74,7 @@ class Assembly:
             hidden_size=checkpoint.hidden_size,
             wire_dtype=self._wire_dtype,
             combine=PartialCombine() if settings.combine == "partial" else ExactCombine(),
+            last_layer=checkpoint.num_layers - 1,
             watch=self._watch,
             capacity_factor=settings.capacity_factor,
             unserved_seconds=settings.unserved_seconds,

@@ -85,6 +85,36 @@ def test_a_token_has_the_same_bits_alone_elsewhere_and_in_any_batch(
         assert torch.equal(alone[0], together[token])
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (34, 2, 32, 32)], ids=str)
+@pytest.mark.parametrize("window", [None, 30])
+def test_a_prompt_s_tokens_have_the_bits_that_each_has_alone(
+    level: str, dtype: torch.dtype, shape: tuple[int, int, int, int], window: int | None
+) -> None:
+    """Two prompts side by side, and a token that sees the keys of the first as well."""
+    first_slots, num_keys = np.repeat([16, 100, 16], [23, 40, 1]), np.r_[1:24, 8:48, 23]
+    heads, key_heads, width, value_width = shape
+    query = random(len(num_keys), heads, width, dtype=dtype)
+    keys = random(NUM_SLOTS, key_heads, width, dtype=dtype, seed=1)
+    values = random(NUM_SLOTS, key_heads, value_width, dtype=dtype, seed=2)
+    keys[[39, 147]], values[[39, 147]] = torch.inf, torch.nan  # past the prompts' ends
+    together = kernels.attend(query, keys, values, first_slots, num_keys, 0.2, window)
+    alone = [
+        kernels.attend(
+            query[token : token + 1],
+            keys,
+            values,
+            first_slots[token : token + 1],
+            num_keys[token : token + 1],
+            0.2,
+            window,
+        )
+        for token in range(len(num_keys))
+    ]
+    assert together.isfinite().all()
+    assert torch.equal(together, torch.cat(alone))
+
+
 def test_bfloat16_is_rounded_where_torch_s_fused_attention_rounds(level: str) -> None:
     # Weights 1 and e^-1: the second is rounded for its product with the value, not for the sum.
     keys = (
@@ -164,3 +194,8 @@ def test_what_it_does_not_take_is_refused(case: str) -> None:
     }[case]
     with pytest.raises(ValueError, match=r"fit|gaps|CPU|above 0"):
         kernels.attend(*refused)  # type: ignore[arg-type]
+
+
+def test_prompts_of_a_dtype_that_it_does_not_take_are_torch_s(level: str) -> None:
+    assert kernels.most_chunk_keys(torch.bfloat16) >= 0
+    assert kernels.most_chunk_keys(torch.float16) == 0

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from services import kernels
 from services.model.attention import AttentionProbe, packed_attention
 from services.model.kv_cache import KvCache, LayerShape
 from services.model.packed_batch import PackedBatch, Segment
@@ -43,9 +44,16 @@ def reference(
 @pytest.mark.parametrize("row_by_row", [False, True])
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("with_sinks", [False, True])
+@pytest.mark.parametrize("most_chunk_keys", [0, 10, 1000])
 def test_chunks_and_decodes_of_many_sequences_attend_as_whole_sequences_do(
-    row_by_row: bool, window: int | None, with_sinks: bool
+    row_by_row: bool,
+    window: int | None,
+    with_sinks: bool,
+    most_chunk_keys: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Whichever chunks the kernel takes."""
+    monkeypatch.setattr(kernels, "most_chunk_keys", lambda _: most_chunk_keys)
     torch.manual_seed(0)
     cache = KvCache({0: LayerShape(KV_HEADS, WIDTH, KV_HEADS, WIDTH)}, 256, torch.float32, CPU)
     lengths, tables = (23, 9, 14), [cache.pool.reserve(length) for length in (23, 9, 14)]

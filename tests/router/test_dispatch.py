@@ -14,6 +14,7 @@ from services.router.dispatch.combine import Combination, ExactCombine, PartialC
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.frame_pairs import NOBODY
 from services.router.dispatch.placement import Placement
+from services.router.engine.scheduler import ScheduledTokens
 from services.router.engine.step import Step
 from services.router.load.recording import DROPPED_ID
 from services.router.load.watch import RoutingWatch
@@ -144,6 +145,25 @@ async def test_the_watch_sees_which_pairs_of_a_layer_are_computed_and_whether_it
     assert recording.step(0)[0].tolist() == [[0, 1], [0, 2], [DROPPED_ID, 3], [2, 3]]
     assert recording.is_decode.tolist() == [True, False]
     assert watch.monitor.load().tokens.tolist() == [[2, 1, 2, 2]]
+
+
+async def test_in_the_last_layer_only_rows_that_a_token_is_drawn_from_are_computed() -> None:
+    """Of a chunk that does not end its prompt nothing is sent at all."""
+    watch = RoutingWatch([LAYER], num_experts=4, top_k=2, window_steps=8)
+    streams = [ScriptedStream(torch.ones(4, HIDDEN))]
+    made = dispatcher(torch.float32, [0] * 4, streams, 100, watch=watch, last_layer=LAYER)
+    recorder = watch.record(max_bytes=100)
+    hidden, index, weights = ROUTING
+    step, whole = step_of([1, 3]), step_of([4])
+    chunk = Step(0, [ScheduledTokens(whole.batch[0].sequence, 3)])
+    output = await made.compute(step, LAYER, hidden, index, weights, None)
+    await made.compute(chunk, LAYER, hidden[:3], index[:3], weights[:3], None)
+    assert torch.equal(output[[0, 3]], torch.full((2, HIDDEN), 2.0))
+    recording = recorder.take("")
+    first, second = (recording.step(number)[0].tolist() for number in range(2))
+    assert first == [[0, 1], [DROPPED_ID] * 2, [DROPPED_ID] * 2, [2, 3]]
+    assert second == [[DROPPED_ID] * 2] * 3
+    assert not any(work.sequence.ending for work in (*step.batch, *chunk.batch))
 
 
 @pytest.mark.parametrize(

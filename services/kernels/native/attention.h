@@ -1,7 +1,8 @@
-/* Attention: for each token and each head of keys, all heads of queries that share it.
+/* Attention: for a block of a sequence's tokens and each head of keys, all heads of queries that
+ * share it.
  *
  * A result depends on its token's query and keys alone: everything is summed up in the order of the
- * keys. */
+ * keys, and a block is without effect. */
 
 #define TILE_QUERIES 4
 #define SLOTS_AHEAD 16 /* that far values are fetched */
@@ -33,23 +34,30 @@ INLINE void weigh(float *scores, int64_t num_keys, float scaling, const float *s
         store_floats(scores + i, load_floats(scores + i) / total);
 }
 
-/* What the heads of queries that share one head of keys need to gather its values. */
+/* What the queries of a block that share one head of keys need to gather its values. */
 struct gathering {
     const float *weights; /* [queries, stride] */
-    int64_t stride, num_keys;
+    int64_t stride;
+    int64_t num_keys,
+        group; /* keys that the first `group` queries see; each next group, one more */
     const char *values;
     int64_t slot_stride;
-    char *out; /* [queries, value width] */
-    int64_t out_stride;
+    char *out; /* [queries / group, group, value width] */
+    int64_t out_token_stride, out_stride;
 };
+
+INLINE int64_t keys_of(const struct gathering *g, int64_t query) {
+    return g->num_keys + query / g->group;
+}
 
 /* `count` numbers of the values, at most two registers, for a constant number of queries: each
  * value is loaded once. */
 INLINE void gather_tile(const struct gathering *g, int64_t query, int num_queries, int64_t column,
                         int64_t count, enum dtype dtype) {
-    const int64_t item = item_bytes(dtype);
+    const int64_t item = item_bytes(dtype), common = keys_of(g, query),
+                  last = keys_of(g, query + num_queries - 1);
     vector low[TILE_QUERIES] = {{0}}, high[TILE_QUERIES] = {{0}};
-    for (int64_t key = 0; key < g->num_keys; key++) {
+    for (int64_t key = 0; key < last; key++) {
         const char *values = g->values + key * g->slot_stride + column * item;
         __builtin_prefetch(values + SLOTS_AHEAD * g->slot_stride);
         const vector low_values = load_numbers(values, count, dtype);
@@ -57,6 +65,7 @@ INLINE void gather_tile(const struct gathering *g, int64_t query, int num_querie
             count > LANES ? load_numbers(values + LANES * item, count - LANES, dtype) : every(0);
 #pragma GCC unroll 4
         for (int i = 0; i < num_queries; i++) {
+            if (key >= common && key >= keys_of(g, query + i)) continue;
             const vector weight = every(g->weights[(query + i) * g->stride + key]);
             low[i] = multiply_add(weight, low_values, low[i]);
             high[i] = multiply_add(weight, high_values, high[i]);
@@ -64,7 +73,9 @@ INLINE void gather_tile(const struct gathering *g, int64_t query, int num_querie
     }
 #pragma GCC unroll 4
     for (int i = 0; i < num_queries; i++) {
-        char *out = g->out + (query + i) * g->out_stride + column * item;
+        const int64_t token = (query + i) / g->group;
+        char *out = g->out + token * g->out_token_stride +
+                    (query + i - token * g->group) * g->out_stride + column * item;
         store_numbers(out, low[i], count, dtype);
         if (count > LANES) store_numbers(out + LANES * item, high[i], count - LANES, dtype);
     }
@@ -85,55 +96,77 @@ INLINE void gather(const struct gathering *g, int64_t num_queries, int64_t width
     }
 }
 
-/* The queries of one token that share a head of keys. */
-INLINE void attend_group(const struct attention *call, int64_t token, int64_t key_head,
-                         enum dtype dtype) {
+/* The queries of a block's tokens that share a head of keys. The first token is `token`; each next
+ * one sees one key more. */
+INLINE void attend_group(const struct attention *call, int64_t token, int64_t num_tokens,
+                         int64_t key_head, enum dtype dtype) {
     const int64_t group = call->num_heads / call->num_key_heads, first_head = key_head * group;
     const int64_t num_keys =
         call->num_keys[token] < call->window ? call->num_keys[token] : call->window;
     const int64_t first_slot = call->first_slots[token] + call->num_keys[token] - num_keys;
     const int64_t out_stride = call->value_width * item_bytes(dtype),
-                  stride = PADDED_SCORES(num_keys);
+                  most_keys = num_keys + num_tokens - 1, stride = PADDED_SCORES(most_keys);
+    int64_t places[BLOCK_QUERIES];
+    for (int64_t i = 0; num_tokens > 1 && i < num_tokens * group; i++)
+        places[i] = i / group * call->query_token_stride + i % group * call->query_head_stride;
     const struct product product = {
         .rows =
             call->query + token * call->query_token_stride + first_head * call->query_head_stride,
-        .row_stride = call->query_head_stride,
+        .row_index = num_tokens > 1 ? places : NULL,
+        .row_stride = num_tokens > 1 ? 1 : call->query_head_stride,
         .weight =
             call->keys + first_slot * call->key_slot_stride + key_head * call->key_head_stride,
         .weight_stride = call->key_slot_stride,
         .out = (char *)call->scores,
         .out_stride = stride * (int64_t)sizeof(float),
-        .num_rows = group,
-        .num_outputs = num_keys,
+        .num_rows = num_tokens * group,
+        .num_outputs = most_keys,
         .width = call->key_width,
     };
     multiply_as(&product, dtype, FLOAT32);
-    for (int64_t i = 0; i < group; i++) {
-        const float *sink = call->sinks ? call->sinks + first_head + i : NULL;
-        weigh(call->scores + i * stride, num_keys, call->scaling, sink, dtype);
+    for (int64_t i = 0; i < num_tokens * group; i++) {
+        const float *sink = call->sinks ? call->sinks + first_head + i % group : NULL;
+        weigh(call->scores + i * stride, num_keys + i / group, call->scaling, sink, dtype);
     }
     const struct gathering gathering = {
         .weights = call->scores,
         .stride = stride,
         .num_keys = num_keys,
+        .group = group,
         .values = call->values + first_slot * call->value_slot_stride +
                   key_head * call->value_head_stride,
         .slot_stride = call->value_slot_stride,
         .out = call->out + (token * call->num_heads + first_head) * out_stride,
+        .out_token_stride = call->num_heads * out_stride,
         .out_stride = out_stride,
     };
-    gather(&gathering, group, call->value_width, dtype);
+    gather(&gathering, num_tokens * group, call->value_width, dtype);
+}
+
+/* How many tokens from `token` on are neighbours in one sequence and see all before them, up to a
+ * block's. */
+INLINE int64_t block_from(const struct attention *call, int64_t token) {
+    const int64_t most = BLOCK_QUERIES / (call->num_heads / call->num_key_heads);
+    int64_t count = 1;
+    while (count < most && token + count < call->num_tokens &&
+           call->first_slots[token + count] == call->first_slots[token] &&
+           call->num_keys[token + count] == call->num_keys[token] + count &&
+           call->num_keys[token + count] <= call->window)
+        count++;
+    return count;
 }
 
 INLINE void attend_as(const struct attention *call, enum dtype dtype) {
     const int64_t token_bytes = call->num_heads * call->value_width * item_bytes(dtype);
-    for (int64_t token = 0; token < call->num_tokens; token++) {
+    for (int64_t token = 0, count = 1; token < call->num_tokens; token += count) {
         if (call->num_keys[token] == 0) {
             memset(call->out + token * token_bytes, 0, (size_t)token_bytes);
+            count = 1;
             continue;
         }
+        count = block_from(call, token);
         for (int64_t head = 0; head < call->num_key_heads; head++)
-            attend_group(call, token, head, dtype);
+            attend_group(call, token, count, head, dtype);
     }
 }
 

@@ -74,7 +74,7 @@ struct attention {
         *sinks; /* [num_heads], logits that take part in the softmax and have no value; or NULL */
     int64_t num_tokens, num_heads, num_key_heads, key_width, value_width, window;
     float scaling;
-    float *scores; /* room for [num_heads / num_key_heads, most keys, padded] */
+    float *scores; /* room for `score_room` */
     enum dtype dtype;
 };
 
@@ -197,6 +197,10 @@ extern const struct level level_avx2, level_avx512, level_avx512_bf16;
  * widest register. */
 #define PADDED_SCORES(count) (((count) + 15) / 16 * 16)
 
+/* Tokens of one sequence are attended together as long as they have no more queries than this for a
+ * head of keys. */
+#define BLOCK_QUERIES 16
+
 static inline int64_t item_bytes(enum dtype dtype) { return dtype == BFLOAT16 ? 2 : 4; }
 
 static inline void widen_weights(float *into, const char *weights, int64_t count,
@@ -213,8 +217,9 @@ static inline void widen_weights(float *into, const char *weights, int64_t count
 
 /* Bytes for the scores of an attention whose tokens see at most so many keys; never 0. */
 static inline int64_t score_room(const struct attention *call, int64_t most) {
-    return (call->num_heads / call->num_key_heads * PADDED_SCORES(most) + 1) *
-           (int64_t)sizeof(float);
+    const int64_t group = call->num_heads / call->num_key_heads;
+    const int64_t queries = group > BLOCK_QUERIES ? group : BLOCK_QUERIES;
+    return (queries * PADDED_SCORES(most) + 1) * (int64_t)sizeof(float);
 }
 
 /* Runs experts group by group. 0, or -1 when memory is short. */

@@ -37,11 +37,12 @@ UNSERVED_SECONDS = 10.0
 class Dispatcher:
     """Computes a layer's routed experts on the services of the current placement.
 
-    Rows travel in `wire_dtype`, with checksums unless told otherwise. `watch`, where given, sees
-    the routing; `capacity_factor` turns the capacity guard on. Pairs that a service does not
-    compute are sent again, to another replica where there is one; for `unserved_seconds` from the
-    first failure on they wait for one that can compute them. Compiled code waits for the replies of
-    a layer for `exchange_wait_nanos` before the loop does.
+    Rows travel in `wire_dtype`, with checksums unless told otherwise. In the model's `last_layer`,
+    where given, only rows that a token is drawn from are computed. `watch`, where given, sees the
+    routing; `capacity_factor` turns the capacity guard on. Pairs that a service does not compute
+    are sent again, to another replica where there is one; for `unserved_seconds` from the first
+    failure on they wait for one that can compute them. Compiled code waits for the replies of a
+    layer for `exchange_wait_nanos` before the loop does.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Dispatcher:
         hidden_size: int,
         wire_dtype: torch.dtype,
         combine: Combination,
+        last_layer: int | None = None,
         watch: RoutingWatch | None = None,
         capacity_factor: float | None = None,
         unserved_seconds: float = UNSERVED_SECONDS,
@@ -61,6 +63,7 @@ class Dispatcher:
         self._num_experts = num_experts
         self._wire_dtype = wire_dtype
         self._combine = combine
+        self._last_layer = last_layer
         self._watch = watch
         self._capacity_factor = capacity_factor
         self._unserved_seconds = unserved_seconds
@@ -171,6 +174,8 @@ class Dispatcher:
         top_k = index.shape[1]
         if self._capacity_factor is not None:
             experts = self._guard(step, experts, top_k)
+        if layer == self._last_layer and len(step.drawing) < step.num_tokens:
+            experts = _of_drawing(step, experts, top_k)
         sent = (
             None if weights is None else _sendable(step, layer, weights.reshape(-1).numpy(), top_k)
         )
@@ -287,6 +292,13 @@ def _end_spans(spans: LayerSpans, moments: Sequenced[int], times: list[ReplyTime
     for name, (began, ended) in zip(PART_NAMES, pairwise(moments), strict=True):
         spans.part(name, began, ended)
     spans.end(moments[-1], max(times, key=lambda reply: reply.arrived).service if times else "")
+
+
+def _of_drawing(step: Step, experts: Indices, top_k: int) -> Indices:
+    """The experts of rows that a token is drawn from; nothing reads what becomes of the others."""
+    wanted = np.full_like(experts, DROPPED).reshape(-1, top_k)
+    wanted[step.last_rows] = experts.reshape(-1, top_k)[step.last_rows]
+    return wanted.reshape(-1)
 
 
 def _sendable(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:
