@@ -50,8 +50,10 @@ class Plane:
     def grant(self, number: int, num_pairs: int, /) -> None:
         """Lets as many pairs be sent on a stream anew."""
 
-    def counts(self) -> tuple[int, int, int, list[int]]:
-        """Frames and pairs computed, frames whose records were lost, and batches of each layer."""
+    def counts(self) -> tuple[int, int, int, list[int], int]:
+        """Frames and pairs computed, frames whose records were lost, batches of each layer, and
+        pairs that wait for a batch now.
+        """
 
     def records(
         self,

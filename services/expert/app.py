@@ -133,7 +133,7 @@ def build(
     )
     metrics.observe(
         meter,
-        waiting_pairs=lambda: batcher.waiting_pairs,
+        waiting_pairs=lambda: batcher.waiting_pairs + plane.counts().waiting_pairs,
         hosted_experts=lambda: hosting.num_hosted,
         memory_used=lambda: hosting.num_hosted * bank.slot_bytes,
         memory_limit=bank.memory_bytes,

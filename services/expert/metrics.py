@@ -76,12 +76,13 @@ _lost_spans: Counter[str] = Counter()  # by why
 
 
 class Counts(NamedTuple):
-    """What a native plane has counted since it began."""
+    """What a native plane has counted since it began, and what waits in it now."""
 
     computed_frames: int
     computed_pairs: int
     lost_spans: int
     batches: list[int]  # of each layer
+    waiting_pairs: int
 
     @property
     def batches_by_layer(self) -> Counter[int]:
@@ -89,7 +90,7 @@ class Counts(NamedTuple):
         return Counter({layer: number for layer, number in enumerate(self.batches) if number})
 
 
-NOTHING = Counts(0, 0, 0, [])
+NOTHING = Counts(0, 0, 0, [], 0)
 Source = Callable[[], Counts]
 _sources: list[Source] = []
 # Held where counts move from a source to the counters above, and where they are summed up.

@@ -73,8 +73,9 @@ static PyObject *counts(PyObject *self, PyObject *Py_UNUSED(ignored)) {
         Py_XDECREF(count);
     }
     if (!batches) return NULL;
-    return Py_BuildValue("KKKN", count_of(&records->num_frames), count_of(&records->num_pairs),
-                         count_of(&records->num_lost), batches);
+    return Py_BuildValue("KKKNK", count_of(&records->num_frames), count_of(&records->num_pairs),
+                         count_of(&records->num_lost), batches,
+                         count_of(&records->num_waiting_pairs));
 }
 
 static int append(PyObject *list, PyObject *made) {

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* As services/expert/plane_events.py numbers them. */
+/* As `Event` in services/expert/plane.py numbers them. */
 enum event_kind {
     STREAM_OPENED = 1, /* with its header block; `nanos` is the connection's number */
     MESSAGE = 2,       /* for Python to answer, received at `nanos`; exactly one command is due */
@@ -31,6 +31,7 @@ struct event {
     size_t count;
 };
 
+/* As `Command` in services/expert/plane_stream.py numbers them. */
 enum command_kind {
     ADMIT,  /* the stream is served: `data` are its response headers */
     REPLY,  /* `data` answers a message */

@@ -34,10 +34,11 @@ struct rings {
 
 struct records {
     _Atomic uint64_t num_frames, num_pairs; /* that were computed */
-    _Atomic uint64_t num_lost;              /* frames that a full ring had no place for */
-    _Atomic uint64_t *num_batches;          /* [num_layers] */
-    uint32_t draw;                          /* the state of what is drawn at random */
-    pthread_mutex_t lock;                   /* of `filling` */
+    _Atomic uint64_t num_waiting_pairs;
+    _Atomic uint64_t num_lost;     /* frames that a full ring had no place for */
+    _Atomic uint64_t *num_batches; /* [num_layers] */
+    uint32_t draw;                 /* the state of what is drawn at random */
+    pthread_mutex_t lock;          /* of `filling` */
     struct rings *filling, *emptied;
 };
 

@@ -48,12 +48,20 @@ static int has_drained(struct plane *plane) {
     return now >= plane->linger_until;
 }
 
+/* To whoever reads the counters. */
+static void show_waiting(struct plane *plane) {
+    atomic_store_explicit(&plane->records.num_waiting_pairs, (uint64_t)plane->waiting.num_pairs,
+                          memory_order_relaxed);
+}
+
 static void turn(struct plane *plane) {
     struct epoll_event ready[MAX_READY];
     const int count = epoll_wait(plane->epoll, ready, MAX_READY, waits_for(plane));
     listen_again(plane);
     for (int i = 0; i < count; i++) look_at(plane, ready + i);
+    show_waiting(plane);
     if (plane->waiting.first_layer) run_batch(plane);
+    show_waiting(plane);
     if (plane->held) release_held(plane);
     close_lost(plane);
 }

@@ -1,6 +1,9 @@
 """A client of HTTP/2 that says exactly what a test wants, all of it at once where that matters."""
 
 import asyncio
+import os
+import select
+import socket
 import struct
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
@@ -101,6 +104,15 @@ class RawConnection:
         self._changed.clear()
         async with asyncio.timeout(20):
             await self._changed.wait()
+
+    def wait_without_the_loop(self, count: int) -> bytes:
+        """Keep the loop busy until so many bytes have come; what they are. They are read later."""
+        shown: socket.socket = self._writer.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(shown.fileno())) as seen:
+            while True:
+                assert select.select([seen], [], [], 20)[0]
+                if len(heard := seen.recv(1 << 16, socket.MSG_PEEK)) >= count:
+                    return heard
 
     async def run(self) -> None:
         """Read until the other side closes."""

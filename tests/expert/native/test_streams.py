@@ -167,6 +167,36 @@ async def test_a_peer_that_does_not_read_is_not_read_from_and_holds_nobody_up(ol
         assert [one.frame_id for one in await slow.replies(1, 300)] == list(range(300))
 
 
+async def test_usual_frames_are_answered_while_the_interpreter_is_busy(olmoe: Path) -> None:
+    async with (
+        expert_service(olmoe, Carrier.NATIVE, preload="all") as service,
+        raw_connection(port_of(service)) as raw,
+    ):
+        raw.send(opening(1))
+        await raw.granted(1)
+        raw.send(message(1, encoded(0, ROWS, [(0, 1), (1, 5)])))
+        heard = raw.wait_without_the_loop(2 * ROWS[0].nbytes)
+        (reply,) = await raw.replies(1, 1)
+        assert reply.rows in heard
+
+
+async def test_more_unusual_frames_than_python_has_time_for_wait_in_the_socket(
+    olmoe: Path,
+) -> None:
+    async with (
+        expert_service(olmoe, Carrier.NATIVE, preload="all") as service,
+        raw_connection(port_of(service)) as raw,
+    ):
+        raw.send(opening(1))
+        await raw.granted(1)
+        num_frames = 6000  # above the bound of what is handed over
+        refused = encoded(0, ROWS[:1, :1], [(0, 0)])
+        for _ in range(num_frames):
+            raw.send(message(1, refused))
+        replies = await raw.replies(1, num_frames)
+        assert all(reply.HasField("error") for reply in replies)
+
+
 async def test_frames_of_a_stream_that_is_reset_are_forgotten(olmoe: Path) -> None:
     async with (
         expert_service(olmoe, Carrier.NATIVE, preload="all") as service,
