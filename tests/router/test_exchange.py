@@ -374,7 +374,8 @@ def test_compiled_code_refuses_what_does_not_fit() -> None:
         shared(exchange=pairs)
     shared()
     sent: dict[str, Any] = {"traceparents": None, "rows": 0, "row_bytes": 8, "layer": 0}
-    for frames in ([], [(1, 2, 3)] * 2, [()] * 2, [(None, 0, 0, 0, 0, 0)] * 2):
+    refused: tuple[Any, ...] = ([], [(1, 2, 3)] * 2, [()] * 2, [(None, 0, 0, 0, 0, 0)] * 2)
+    for frames in refused:
         shared()
         with pytest.raises((ValueError, TypeError)):
             _streams.send_frames(
