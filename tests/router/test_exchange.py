@@ -22,7 +22,7 @@ from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.exchange import Exchange
 from services.router.dispatch.placement import Placement, Service
 from services.router.engine.step import Step
-from services.router.peers.native_transport import AVAILABLE
+from services.router.peers.native_transport import AVAILABLE, _streams
 from services.router.peers.peer import ExpertPeer
 from services.wire.outcomes import Timings
 from tests.checkpoints import save_tiny
@@ -350,3 +350,51 @@ async def test_a_loop_without_a_descriptor_goes_frame_by_frame(
         step = step_of([2, 2])
         assert_well(step, await cluster.compute(step))
     assert outcomes.begun == 0
+
+
+def test_compiled_code_refuses_what_does_not_fit() -> None:
+    exchange = _streams.Exchange()
+    pairs, owners = np.array([0, 1, 1, 0]), np.array([0, 1])
+
+    def shared(**otherwise: Any) -> Any:
+        given = {"parts": pairs, "owners": owners, "experts": None}
+        sizes = {"num_pairs": 4, "num_parts": 2, "top_k": 2}
+        return _streams.share_out(**({"exchange": exchange} | given | sizes | otherwise))
+
+    assert shared() == [(0, 2, 2, 1), (1, 2, 2, 1)]
+    assert shared(experts=np.array([5, 5])) == [(0, 2, 2, 1), (1, 2, 2, 1)]
+    assert shared(parts=pairs - 1) == [(0, 2, 2, 1)], "those below 0 are not computed"
+    for otherwise in ({"top_k": 0}, {"top_k": 3}, {"num_pairs": 5}, {"experts": owners[:1]}):
+        with pytest.raises(ValueError, match=r"pairs are top_k|int64 is wanted"):
+            shared(**otherwise)
+    for otherwise in ({"parts": pairs + 1}, {"owners": owners - 2}, {"experts": owners - 1}):
+        with pytest.raises(IndexError):
+            shared(**otherwise)
+    with pytest.raises(TypeError):
+        shared(exchange=pairs)
+    shared()
+    sent: dict[str, Any] = {"traceparents": None, "rows": 0, "row_bytes": 8, "layer": 0}
+    refused: tuple[Any, ...] = ([], [(1, 2, 3)] * 2, [()] * 2, [(None, 0, 0, 0, 0, 0)] * 2)
+    for frames in refused:
+        shared()
+        with pytest.raises((ValueError, TypeError)):
+            _streams.send_frames(
+                exchange=exchange,
+                frames=frames,
+                requests=np.zeros(2, np.int64),
+                element_type=1,
+                checksums=True,
+                **sent,
+            )
+    with pytest.raises(ValueError, match="not all rows"):
+        _streams.sum_replies(
+            exchange=exchange,
+            weights=0,
+            out=0,
+            num_tokens=2,
+            width=2,
+            dtype=0,
+            weights_dtype=0,
+            out_dtype=0,
+        )
+    assert _streams.records(exchange) == []

@@ -34,6 +34,15 @@ def compute(work: list[ScheduledTokens]) -> None:
             item.sequence.take(0)
 
 
+def test_a_lane_is_alone_while_no_other_has_sequences() -> None:
+    plan = scheduler(max_lanes=2)
+    for number in (1, 2):
+        plan.submit(sequence(number, prompt=4, new=2))
+        plan.next_batch(0)
+        assert plan.is_alone(0) == (number == 1)
+        assert not plan.is_alone(1)
+
+
 def test_a_long_prompt_is_computed_in_chunks_of_the_budget() -> None:
     plan = scheduler()
     plan.submit(sequence(1, prompt=70, new=2))

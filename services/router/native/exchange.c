@@ -207,19 +207,19 @@ static int attend(struct exchange *exchange, const struct pollfd *polled) {
 enum wait_end exchange_wait(struct exchange *exchange, int loop_descriptor, uint64_t until) {
     struct pollfd *const polled = (struct pollfd *)exchange->polled.at;
     for (;;) {
-        if (exchange->is_left) return LEFT;
-        if (!exchange->num_awaited) return ANSWERED;
-        const int count = list_awaited(exchange, loop_descriptor, polled);
-        if (count < 0) return LEFT;
         const uint64_t now = now_nanos(), left = until > now ? until - now : 0;
+        const int count = list_awaited(exchange, loop_descriptor, polled);
+        if (exchange->is_left || count < 0) return LEFT;
+        if (!exchange->num_awaited) return ANSWERED;
         const struct timespec timeout = {.tv_sec = (time_t)(left / NANOS_PER_SECOND),
                                          .tv_nsec = (long)(left % NANOS_PER_SECOND)};
         const int num_ready = ppoll(polled, (nfds_t)count, &timeout, NULL);
-        if (num_ready == 0 || (num_ready < 0 && errno != EINTR)) return TIME_IS_UP;
-        if (num_ready < 0) continue;
-        const int is_any = attend(exchange, polled);
-        if (is_any < 0) return LEFT;
-        if (!is_any) return left ? LOOP_HAS_WORK : TIME_IS_UP;
+        if (num_ready < 0 && errno == EINTR) continue;
+        const int is_any = num_ready > 0 ? attend(exchange, polled) : 0;
+        if (exchange->is_left || is_any < 0) return LEFT;
+        if (!exchange->num_awaited) return ANSWERED;
+        if (!left || num_ready <= 0) return TIME_IS_UP;
+        if (!is_any) return LOOP_HAS_WORK;
     }
 }
 
