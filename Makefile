@@ -51,13 +51,13 @@ lint: $(INSTALLED_DEV) ## check style, types, protos and the C sources
 	$(BIN)/buf lint protos
 	scripts/check-c
 
-fuzz: $(INSTALLED_DEV) ## read altered frames for a minute with a codec that has sanitizers (SECONDS_OF_FUZZING=n)
+fuzz: $(INSTALLED_DEV) ## read altered frames for a minute with a codec and a framing that have sanitizers (SECONDS_OF_FUZZING=n)
 	scripts/check-sanitised
 
 format: $(INSTALLED_DEV) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i services/*/native/*.[ch]
+	$(BIN)/clang-format -i $$(git ls-files '*.[ch]')
 
 stubs: ## generate moesaic/v1 from protos/
 	scripts/generate-stubs

@@ -46,7 +46,8 @@ BENCH_MAY_IMPORT = {
     "harness": set(),
     "rig": {"harness"},
     **{bench: {"harness", "rig"} for bench in BENCHES},
-    # Two are built on what another measures, one on another's network that does damage.
+    # Three are built on what another measures, one on another's network that does damage.
+    "generate": {"harness", "rig", "kernels"},
     "scale": {"harness", "rig", "layer"},
     "placement": {"harness", "rig", "layer"},
     "tracing": {"harness", "rig", "hosting"},

@@ -4,14 +4,15 @@ static batch.
 
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.generate.cases import CLIENT, ROUTER, Case, seat
 from bench.generate.router_load import RouterLoad
-from bench.generate.tables import CLIENT, ROUTER, Case, fill
+from bench.generate.tables import fill
 from bench.generate.transformers_load import (
     Setting,
     TransformersLoad,
@@ -22,12 +23,17 @@ from bench.generate.transformers_load import (
 from bench.harness.command import add_numbers, bench_parser, run_bench
 from bench.harness.progress import Stages
 from bench.harness.report import Report
-from bench.harness.rounds import interleaved
+from bench.harness.rounds import Variants, interleaved
+from bench.kernels.load import KERNELS, KernelLoad, kernels_running
+from bench.kernels.model import MOST_TOKENS
+from bench.kernels.operations import TRUNK_KERNELS
 from bench.rig.checkpoints import OLMOE_470M, whole_model
 from bench.rig.client_load import ClientLoad
-from bench.rig.cluster import Cluster, cluster_running
+from bench.rig.cluster import Cluster, Load, cluster_running
 from bench.rig.generated import Generated
 from bench.rig.prompts import Prompts, text_prompts
+from bench.rig.transports import VARIABLES, add_transports
+from services import kernels
 from services.model.checkpoint import Checkpoint
 from services.runtime.embedded_model import EMBEDDED_MODEL
 
@@ -40,8 +46,8 @@ MODELS = ("shipped", "470m")
 COMPARED = (
     f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} "
     "tokens of real text, "
-    "all requests at once: a cluster (gateway, router, two experts, one thread each) seen by a "
-    "client of the gateway "
+    "all requests at once: a cluster (gateway, router, two experts, one thread each) for each "
+    "transport, one of which works at a time, seen by a client of the gateway "
     "and by a client of the router, against `transformers` generate with the same requests as one "
     "static batch, in "
     "the same element type, with the experts implementation and the number of threads (1 or 2) "
@@ -51,13 +57,21 @@ COMPARED = (
 
 
 @dataclass(frozen=True)
-class Parties:
-    """Everybody that is measured, running."""
+class Served:
+    """A cluster over one transport, and who asks it."""
 
     cluster: Cluster
     client: ClientLoad
     router: RouterLoad
+
+
+@dataclass(frozen=True)
+class Parties:
+    """Everybody that is measured, running: a cluster for each transport."""
+
+    served: Mapping[str, Served]
     transformers: TransformersLoad
+    kernels: KernelLoad | None
 
 
 async def measure(options: Namespace, stages: Stages) -> Report:
@@ -71,7 +85,10 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     for name in models:
         with stages.stage(f"{name}: making or finding the checkpoint"):
             model = EMBEDDED_MODEL if name == "shipped" else whole_model(OLMOE_470M)
-        async for case in _of_model(name, model, counts, 3 if options.quick else 7, stages):
+        found = _of_model(
+            name, model, counts, options.transports, 3 if options.quick else 7, stages
+        )
+        async for case in found:
             cases.append(case)
             report = Report("generate", COMPARED)
             fill(report, cases)
@@ -82,26 +99,43 @@ async def measure(options: Namespace, stages: Stages) -> Report:
 
 
 async def _of_model(
-    name: str, model: Path, counts: Sequence[int], num_rounds: int, stages: Stages
+    name: str,
+    model: Path,
+    counts: Sequence[int],
+    transports: Sequence[str],
+    num_rounds: int,
+    stages: Stages,
 ) -> AsyncIterator[Case]:
     prompts, checkpoint = text_prompts(max(counts), NUM_PROMPT_TOKENS), Checkpoint.open(model)
     async with AsyncExitStack() as stack:
-        with stages.stage(f"{name}: starting a cluster and transformers"):
-            parties = await _parties(model, stack)
+        with stages.stage(f"{name}: starting a cluster for each transport, and transformers"):
+            parties = await _parties(checkpoint, model, transports, stack)
         for count in counts:
             yield await _case(name, checkpoint, parties, prompts[:count], num_rounds, stages)
 
 
-async def _parties(model: Path, stack: AsyncExitStack) -> Parties:
-    cluster = await stack.enter_async_context(cluster_running(model))
+async def _parties(
+    checkpoint: Checkpoint, model: Path, transports: Sequence[str], stack: AsyncExitStack
+) -> Parties:
+    served = {transport: await _served(model, transport, stack) for transport in transports}
     transformers = await stack.enter_async_context(
         transformers_running(model, num_new_tokens=NUM_NEW_TOKENS)
     )
+    loads: dict[str, KernelLoad] = {}
+    if kernels.AVAILABLE:
+        loads = await stack.enter_async_context(
+            kernels_running(model, checkpoint.dtype, (KERNELS,))
+        )
+    return Parties(served, transformers, loads.get(KERNELS))
+
+
+async def _served(model: Path, transport: str, stack: AsyncExitStack) -> Served:
+    cluster = await stack.enter_async_context(cluster_running(model, VARIABLES[transport]))
     client = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS)
     stack.push_async_callback(client.close)
     router = RouterLoad(cluster.router.address, num_new_tokens=NUM_NEW_TOKENS)
     stack.push_async_callback(router.close)
-    return Parties(cluster, client, router, transformers)
+    return Served(cluster, client, router)
 
 
 async def _case(
@@ -121,17 +155,43 @@ async def _case(
             probes[setting] = await _probe(parties.transformers, setting, prompts)
             stages.step()
     finalists = best_by_threads(probes)
-    variants = {
-        CLIENT: partial(parties.cluster.generate, parties.client, prompts),
-        ROUTER: partial(parties.cluster.generate, parties.router, prompts),
+    with stages.stage(f"{name}, requests: {len(prompts)}", num_rounds + 1):
+        samples = await interleaved(
+            _variants(parties, finalists, prompts), num_rounds, after_round=stages.step
+        )
+    kernel_micros = await _kernel_micros(parties.kernels, len(prompts), num_rounds)
+    return Case(name, len(prompts), list(parties.served), finalists, probes, samples, kernel_micros)
+
+
+def _variants(
+    parties: Parties, finalists: Sequence[Setting], prompts: Prompts
+) -> Variants[Generated]:
+    def generate(party: str, served: Served) -> Callable[[], Awaitable[Generated]]:
+        load: Load = served.client if party == CLIENT else served.router
+        return partial(served.cluster.generate, load, prompts)
+
+    return {
+        # Transports next to each other, which are compared with each other.
+        **{
+            seat(party, transport): generate(party, served)
+            for party in (CLIENT, ROUTER)
+            for transport, served in parties.served.items()
+        },
         **{
             str(setting): partial(parties.transformers.generate, setting, prompts)
             for setting in finalists
         },
     }
-    with stages.stage(f"{name}, requests: {len(prompts)}", num_rounds + 1):
-        samples = await interleaved(variants, num_rounds, after_round=stages.step)
-    return Case(name, len(prompts), finalists, probes, samples)
+
+
+async def _kernel_micros(
+    load: KernelLoad | None, num_requests: int, num_rounds: int
+) -> list[float]:
+    num_keys = NUM_PROMPT_TOKENS + NUM_NEW_TOKENS // 2
+    if load is None or num_requests * num_keys > MOST_TOKENS:
+        return []
+    await load.prepare(num_requests, num_keys)
+    return [await load.time(TRUNK_KERNELS) for _ in range(num_rounds)]
 
 
 async def _probe(transformers: TransformersLoad, setting: Setting, prompts: Prompts) -> Generated:
@@ -142,7 +202,9 @@ async def _probe(transformers: TransformersLoad, setting: Setting, prompts: Prom
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; its exit code."""
-    parser = bench_parser("generate", COMPARED, ("--requests 1,16 --models 470m",))
+    parser = bench_parser(
+        "generate", COMPARED, ("--requests 1,16,64 --models shipped", "--transports native")
+    )
     add_numbers(
         parser,
         "requests",
@@ -155,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=MODELS,
         help="which models; by default both, or the shipped one with --quick",
     )
+    add_transports(parser)
     return run_bench(parser, measure, arguments)
 
 

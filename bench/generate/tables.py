@@ -1,95 +1,70 @@
-"""The tables and the plot of bench.generate.__main__."""
+"""The tables and the plots of bench.generate.__main__."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from bench.generate.transformers_load import Setting
+from bench.generate.cases import (
+    CLIENT,
+    ROUTER,
+    SERVICES,
+    TRANSFORMERS,
+    Case,
+    between_tokens_ms,
+    cpu_seconds,
+    decode_parts_ms,
+    decode_step_ms,
+    first_token_ms,
+    tokens_per_second,
+)
 from bench.harness.plot import draw_spreads, label_axes
 from bench.harness.report import Report
-from bench.harness.statistics import Spread, ratio_of, spread_of
-from bench.harness.table import Table
+from bench.harness.statistics import Spread, spread_of
+from bench.harness.table import Cell, Table
 from bench.rig.generated import Generated
+from bench.rig.transports import GRPC, NATIVE, RATIO
 from services.cli.bench.statistics import percentile
-from services.router.times.receipt import Parts
 
-CLIENT, ROUTER, TRANSFORMERS = "at the client", "at the router", "transformers"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One model at one number of requests.
-
-    `samples` are by party; transformers is there once for each of the finalists among its settings.
-    """
-
-    model: str
-    num_requests: int
-    finalists: Sequence[Setting]
-    probes: Mapping[Setting, Generated]
-    samples: Mapping[str, Sequence[Generated]]
-
-    @property
-    def label(self) -> str:
-        """The case in a few words."""
-        return f"{self.model}, {self.num_requests}"
-
-    @property
-    def best(self) -> Setting:
-        """Transformers' setting with the best median over all rounds: what the cluster is compared
-        with.
-        """
-        return max(
-            self.finalists,
-            key=lambda setting: spread_of(_rates_of(self.samples[str(setting)])).median,
-        )
-
-    def of(self, party: str) -> Sequence[Generated]:
-        """A party's samples, one for each round."""
-        return self.samples[str(self.best) if party == TRANSFORMERS else party]
-
-    def rates(self, party: str) -> list[float]:
-        """Tokens per second, a figure for each round."""
-        return _rates_of(self.of(party))
-
-    def ratio(self, party: str) -> Spread:
-        """A party's tokens per second over transformers' of the same round."""
-        return ratio_of(self.rates(party), self.rates(TRANSFORMERS))
-
-
-def _rates_of(samples: Sequence[Generated]) -> list[float]:
-    return [sample.tokens_per_second for sample in samples]
+WHO = "model, requests"
 
 
 def fill(report: Report, cases: Sequence[Case]) -> None:
     """Add everything that the cases show."""
-    report.tables += [
-        _rates(cases),
-        _latencies(cases),
-        _cpu(cases),
-        _budget(cases),
-        _settings(cases),
-    ]
-    report.notes += [_agreement(case) for case in cases]
-    report.samples = {
-        case.label: {
-            party: [sample.as_object() for sample in taken] for party, taken in case.samples.items()
-        }
-        | {"probes": {str(setting): probe.as_object() for setting, probe in case.probes.items()}}
-        for case in cases
-    }
+    report.tables += [_rates(cases), _latencies(cases), _cpu(cases), _budget(cases)]
+    if any(case.kernel_micros for case in cases):
+        report.tables.append(_neither(cases))
+        report.notes.append(NEITHER)
+    if {GRPC, NATIVE} <= set(cases[0].transports):
+        report.tables.append(_ratios(cases))
+    report.tables.append(_settings(cases))
+    report.notes += [_agreement(case, transport) for case, transport in _each(cases)]
+    report.samples = {case.label: _samples(case) for case in cases}
     for name in dict.fromkeys(case.model for case in cases):
         report.panels.append(
             partial(_draw, model=name, cases=[case for case in cases if case.model == name])
         )
 
 
+def _each(cases: Sequence[Case]) -> Iterator[tuple[Case, str]]:
+    return ((case, transport) for case in cases for transport in case.transports)
+
+
+def _samples(case: Case) -> dict[str, object]:
+    return {
+        **{
+            party: [sample.as_object() for sample in taken] for party, taken in case.samples.items()
+        },
+        "probes": {str(setting): probe.as_object() for setting, probe in case.probes.items()},
+        "trunk's kernels, µs": case.kernel_micros,
+    }
+
+
 def _rates(cases: Sequence[Case]) -> Table:
     table = Table(
         "tokens per second, prompts counted in the time",
         (
-            "model, requests",
+            WHO,
+            "transport",
             CLIENT,
             ROUTER,
             TRANSFORMERS,
@@ -98,64 +73,118 @@ def _rates(cases: Sequence[Case]) -> Table:
             "router ÷ transformers",
         ),
     )
-    for case in cases:
-        rates = [spread_of(case.rates(party)) for party in (CLIENT, ROUTER, TRANSFORMERS)]
-        table.add(case.label, *rates, str(case.best), case.ratio(CLIENT), case.ratio(ROUTER))
+    for case, transport in _each(cases):
+        seats = (case.ours(CLIENT, transport), case.ours(ROUTER, transport), case.theirs)
+        table.add(
+            case.label,
+            transport,
+            *(spread_of(list(map(tokens_per_second, seat))) for seat in seats),
+            str(case.best),
+            case.speed_up(CLIENT, transport),
+            case.speed_up(ROUTER, transport),
+        )
     return table
 
 
 def _latencies(cases: Sequence[Case]) -> Table:
-    headings = ["model, requests"]
+    headings = [WHO, "transport"]
     for party in (CLIENT, ROUTER, TRANSFORMERS):
         headings += [f"first token {party}", f"p50 {party}", f"p99 {party}"]
     table = Table(
-        "ms to the first token (median), and between tokens (percentiles of all rounds)", headings
+        "ms to the first token (median), and between tokens (percentiles of all rounds)",
+        [*headings, "first token, client ÷ transformers' prefill"],
     )
-    for case in cases:
-        cells: list[float] = []
-        for party in (CLIENT, ROUTER, TRANSFORMERS):
-            first = [value for sample in case.of(party) for value in sample.first_token_ms]
-            between = [value for sample in case.of(party) for value in sample.inter_token_ms]
+    for case, transport in _each(cases):
+        cells: list[Cell] = []
+        for samples in (case.ours(CLIENT, transport), case.ours(ROUTER, transport), case.theirs):
+            first = [value for sample in samples for value in sample.first_token_ms]
+            between = [value for sample in samples for value in sample.inter_token_ms]
             cells += [percentile(first, 50), percentile(between, 50), percentile(between, 99)]
-        table.add(case.label, *cells)
+        table.add(case.label, transport, *cells, case.first_token_ratio(transport))
     return table
 
 
 def _cpu(cases: Sequence[Case]) -> Table:
-    services = ("gateway", "router", "experts")
     table = Table(
         "CPU seconds for 1,000 new tokens, prompts included",
-        ("model, requests", *services, TRANSFORMERS),
+        (WHO, "transport", *SERVICES, TRANSFORMERS),
     )
-    for case in cases:
-        cells = [_cpu_of(case.of(CLIENT), service) for service in services]
-        table.add(case.label, *cells, _cpu_of(case.of(TRANSFORMERS), "transformers"))
+    for case, transport in _each(cases):
+        ours = case.ours(CLIENT, transport)
+        cells = [_cpu_of(ours, service) for service in SERVICES]
+        table.add(case.label, transport, *cells, _cpu_of(case.theirs, "transformers"))
     return table
 
 
 def _cpu_of(samples: Sequence[Generated], service: str) -> Spread:
-    return spread_of([sample.cpu_seconds[service] / sample.num_tokens * 1e3 for sample in samples])
+    return spread_of(list(map(cpu_seconds(service), samples)))
 
 
 def _budget(cases: Sequence[Case]) -> Table:
     table = Table(
         "where a decode step goes, ms, from the router's receipts",
-        ("part", *(case.label for case in cases)),
+        ("part", *(f"{case.label}, {transport}" for case, transport in _each(cases))),
     )
-    budgets = [_decode_step_ms(case.of(ROUTER)) for case in cases]
+    budgets = [decode_parts_ms(case.ours(ROUTER, transport)) for case, transport in _each(cases)]
     for part in budgets[0]:
         table.add(part.replace("_", " "), *(budget[part] for budget in budgets))
     table.add("all", *(sum(budget.values()) for budget in budgets))
     return table
 
 
-def _decode_step_ms(samples: Sequence[Generated]) -> dict[str, float]:
-    phases = [receipt.decode for sample in samples for receipt in sample.receipts]
-    steps = sum(phase.steps for phase in phases)
-    return {
-        part: sum(getattr(phase, f"{part}_nanos") for phase in phases) / steps / 1e6
-        for part in vars(Parts())
-    }
+NEITHER = (
+    "neither matrix product, attention nor memory: all of a decode step, less its expert compute "
+    "(as the receipts have it: of the service that replied first, with decoding and encoding, as "
+    "far as it was waited for), less the trunk's kernels (norms, attention, gates and head of all "
+    "layers one after the other, alone and over and over, as bench.kernels times them, on a row of "
+    "each request in one step and half of the new tokens in the cache: CPU time with reading the "
+    "weights in it). The wait for other services counts as neither, whatever they compute"
+)
+
+
+def _neither(cases: Sequence[Case]) -> Table:
+    table = Table(
+        "what of a decode step is neither matrix product, attention nor memory",
+        (WHO, "transport", "step ms", "expert compute ms", "trunk's kernels ms", "neither, %"),
+    )
+    for case, transport in _each(cases):
+        if not case.kernel_micros:
+            continue
+        kernels = spread_of(case.kernel_micros).scaled(1e-3)
+        parts = [decode_parts_ms([sample]) for sample in case.ours(ROUTER, transport)]
+        steps = [sum(of.values()) for of in parts]
+        computing = [of["expert_compute"] for of in parts]
+        shares = [
+            100 * (step - compute - kernels.median) / step
+            for step, compute in zip(steps, computing, strict=True)
+        ]
+        spreads = (spread_of(steps), spread_of(computing), kernels, spread_of(shares))
+        table.add(case.label, transport, *spreads)
+    return table
+
+
+def _ratios(cases: Sequence[Case]) -> Table:
+    figures = [
+        ("tokens/s at the client", tokens_per_second, CLIENT),
+        ("tokens/s at the router", tokens_per_second, ROUTER),
+        ("decode step", decode_step_ms, ROUTER),
+        ("first token at the client, median", first_token_ms, CLIENT),
+        ("between tokens at the client, p50", between_tokens_ms(50), CLIENT),
+        ("between tokens at the client, p99", between_tokens_ms(99), CLIENT),
+        *(
+            (f"CPU seconds for 1,000 tokens, {service}", cpu_seconds(service), CLIENT)
+            for service in SERVICES
+        ),
+    ]
+    table = Table(f"{RATIO}, of the same round", ("", *(case.label for case in cases)))
+    for name, figure, party in figures:
+        table.add(name, *(case.ratio(figure, party, NATIVE, GRPC) for case in cases))
+    same = (case.same_tokens(NATIVE, GRPC) for case in cases)
+    table.add("requests with the same tokens over both", *same)
+    # Rounding depends on the shape of a batch, so that one transport may differ from itself.
+    repeated = (case.repeated_tokens(GRPC) for case in cases)
+    table.add(f"with the same over {GRPC} as in the round before", *repeated)
+    return table
 
 
 def _settings(cases: Sequence[Case]) -> Table:
@@ -171,7 +200,9 @@ def _settings(cases: Sequence[Case]) -> Table:
         )
         table.add(f"{setting}: alone, at best", *rates)
     for setting in settings:
-        in_turn = [_rates_of(case.samples.get(str(setting), ())) for case in cases]
+        in_turn = [
+            list(map(tokens_per_second, case.samples.get(str(setting), ()))) for case in cases
+        ]
         if any(in_turn):
             table.add(
                 f"{setting}: in turn", *(spread_of(rates) if rates else None for rates in in_turn)
@@ -179,18 +210,24 @@ def _settings(cases: Sequence[Case]) -> Table:
     return table
 
 
-def _agreement(case: Case) -> str:
-    ours, theirs = (case.of(party)[0].token_ids for party in (CLIENT, TRANSFORMERS))
+def _agreement(case: Case, transport: str) -> str:
+    ours, theirs = case.ours(CLIENT, transport)[0].token_ids, case.theirs[0].token_ids
     same = sum(list(mine) == list(other) for mine, other in zip(ours, theirs, strict=True))
     return (
-        f"{case.label}: {same} of {case.num_requests} continuations have the same "
+        f"{case.label}, {transport}: {same} of {case.num_requests} continuations have the same "
         f"{len(theirs[0])} tokens as "
         "transformers' (rounding depends on the shape of a batch)"
     )
 
 
 def _draw(axis: Any, *, model: str, cases: Sequence[Case]) -> None:
-    for party in (CLIENT, ROUTER, TRANSFORMERS):
-        spreads = [spread_of(case.rates(party)) for case in cases]
-        draw_spreads(axis, [case.num_requests for case in cases], spreads, party)
+    places = [case.num_requests for case in cases]
+    lines = {
+        f"{party}, {transport}": [case.ours(party, transport) for case in cases]
+        for party in (CLIENT, ROUTER)
+        for transport in cases[0].transports
+    }
+    for label, seats in {**lines, TRANSFORMERS: [case.theirs for case in cases]}.items():
+        spreads = [spread_of(list(map(tokens_per_second, seat))) for seat in seats]
+        draw_spreads(axis, places, spreads, label)
     label_axes(axis, f"{model} model", "concurrent requests", "tokens/s", log_y=True)

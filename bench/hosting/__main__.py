@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from argparse import Namespace
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from bench.hosting.tables import (
     add_memory,
 )
 from bench.hosting.truth import Faults
+from bench.rig.transports import VARIABLES, add_transports
 
 NUM_STREAMS = 8
 NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 16, 32, 64
@@ -45,7 +46,8 @@ COMPARED = (
     "greedy and seeded, each answer compared with an undisturbed run. A gap is the longest time "
     "between two tokens of "
     "any stream, from the event to when every expert had its replicas again and each stream had "
-    "gone on. All processes "
+    "gone on; services die and hang over each transport in turn, everything else is over the last "
+    "of them. All processes "
     "share the cores of this machine, so that a service that starts takes time from those that "
     "serve."
 )
@@ -76,24 +78,30 @@ class Load:
 
 
 async def measure(options: Namespace, stages: Stages) -> Report:
-    """Disturbances, latencies and memory while experts move, and what the second replica costs."""
+    """What clients notice over each transport in turn; then over the last of them latencies and
+    memory while experts move, and what the second replica costs.
+    """
     effort = QUICK if options.quick else FULL
     report = Report("hosting", COMPARED)
+    transport = options.transports[-1]
     async with AsyncExitStack() as stack:
-        with stages.stage("starting a cluster with coverage 2"):
-            covered = await stack.enter_async_context(
-                hosted_cluster(HostingPlan(2, MEMORY_EXPERTS))
-            )
-        await _with_replicas(report, covered, effort, stages)
+        covered = {}
+        for name in options.transports:
+            with stages.stage(f"starting a cluster with coverage 2, {name}"):
+                plan = HostingPlan(2, MEMORY_EXPERTS, variables=VARIABLES[name])
+                covered[name] = await stack.enter_async_context(hosted_cluster(plan))
+        await _dying(report, covered, effort, stages)
+        await _with_replicas(report, covered[transport], effort, stages)
         with stages.stage("starting a cluster with coverage 1"):
-            bare = await stack.enter_async_context(hosted_cluster(HostingPlan(1, MEMORY_EXPERTS)))
+            plan = HostingPlan(1, MEMORY_EXPERTS, variables=VARIABLES[transport])
+            bare = await stack.enter_async_context(hosted_cluster(plan))
         await _without_replicas(report, bare, effort, stages)
-        add_costs(report, await _costs(bare, covered, effort, stages))
+        add_costs(report, await _costs(bare, covered[transport], effort, stages))
     return report
 
 
-async def _with_replicas(
-    report: Report, cluster: HostedCluster, effort: Effort, stages: Stages
+async def _dying(
+    report: Report, clusters: Mapping[str, HostedCluster], effort: Effort, stages: Stages
 ) -> None:
     dying = [
         events.undisturbed(STOPPED_SECONDS),
@@ -101,6 +109,19 @@ async def _with_replicas(
         events.started("expert-1"),
         events.stopped("expert-2", STOPPED_SECONDS),
     ]
+    async with AsyncExitStack() as stack:
+        loads = [
+            Load(cluster, *await stack.enter_async_context(_streams(cluster)))
+            for cluster in clusters.values()
+        ]
+        found = await _disturbed(loads, dying, effort.num_rounds, stages)
+    for transport, findings in zip(clusters, found, strict=True):
+        add_disturbances(report, f"coverage 2, {transport}", findings)
+
+
+async def _with_replicas(
+    report: Report, cluster: HostedCluster, effort: Effort, stages: Stages
+) -> None:
     changing = [
         events.joined("expert-4", "expert-5"),
         events.left("expert-0"),
@@ -108,13 +129,11 @@ async def _with_replicas(
     ]
     async with _streams(cluster) as (streams, reference):
         load = Load(cluster, streams, reference)
-        findings = await _disturbed(load, dying, effort.num_rounds, stages)
-        add_disturbances(report, "coverage 2", findings)
         latencies, findings = await _moving(load, effort, stages)
         add_latencies(report, latencies)
         add_disturbances(report, "coverage 2, moves", findings)
         add_memory(report, *await _watched(load, effort.num_moves, stages))
-        findings = await _disturbed(load, changing, 1, stages)
+        (findings,) = await _disturbed([load], changing, 1, stages)
         add_disturbances(report, "coverage 2, services come and go", findings)
 
 
@@ -123,9 +142,8 @@ async def _without_replicas(
 ) -> None:
     rehomed = [events.killed("expert-1"), events.started("expert-1")]
     async with _streams(cluster) as (streams, reference):
-        findings = await _disturbed(
-            Load(cluster, streams, reference), rehomed, effort.num_rounds, stages
-        )
+        load = Load(cluster, streams, reference)
+        (findings,) = await _disturbed([load], rehomed, effort.num_rounds, stages)
         add_disturbances(report, "coverage 1", findings)
 
 
@@ -142,20 +160,27 @@ async def _streams(cluster: HostedCluster) -> AsyncIterator[tuple[Streams, list[
 
 
 async def _disturbed(
-    load: Load, disturbances: Sequence[Event], num_rounds: int, stages: Stages
-) -> list[Finding]:
-    coverage, windows = load.cluster.plan.coverage, []
-    with stages.stage(
-        f"coverage {coverage}: services die, hang, come and go", num_rounds * len(disturbances)
-    ):
-        async with load.streams.asking():
-            for _ in range(num_rounds):
-                for event in disturbances:
-                    windows.append(
-                        await befall(load.cluster, load.streams, event, calm_answers=NUM_STREAMS)
-                    )
-                    stages.step()
-    return findings_of(windows, load.streams.answers, load.reference)
+    loads: Sequence[Load], disturbances: Sequence[Event], num_rounds: int, stages: Stages
+) -> list[list[Finding]]:
+    """Rounds of disturbances on one cluster after the other; what was found on each."""
+    coverage = loads[0].cluster.plan.coverage
+    windows: list[list[Window]] = [[] for _ in loads]
+    num_steps = num_rounds * len(loads) * len(disturbances)
+    with stages.stage(f"coverage {coverage}: services die, hang, come and go", num_steps):
+        for _ in range(num_rounds):
+            for load, own in zip(loads, windows, strict=True):
+                async with load.streams.asking():
+                    for event in disturbances:
+                        own.append(
+                            await befall(
+                                load.cluster, load.streams, event, calm_answers=NUM_STREAMS
+                            )
+                        )
+                        stages.step()
+    return [
+        findings_of(own, load.streams.answers, load.reference)
+        for load, own in zip(loads, windows, strict=True)
+    ]
 
 
 async def _moving(load: Load, effort: Effort, stages: Stages) -> tuple[Latencies, list[Finding]]:
@@ -232,7 +257,9 @@ async def _costs(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; its exit code."""
-    return run_bench(bench_parser("hosting", COMPARED), measure, arguments)
+    parser = bench_parser("hosting", COMPARED, ("--quick --transports native",))
+    add_transports(parser)
+    return run_bench(parser, measure, arguments)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -37,13 +37,15 @@ class HostingPlan:
     """A cluster of the shipped model: `memory_experts` is what the memory of each service has room
     for.
 
-    With `has_wires` there is a relay in front of every expert service.
+    With `has_wires` there is a relay in front of every expert service. `variables` stand in the
+    environment of all processes.
     """
 
     coverage: int
     memory_experts: int
     num_services: int = 4
     has_wires: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -221,7 +223,9 @@ class HostedCluster:
 
     async def _started(self, member: Member, **variables: str) -> Child:
         log = self._folder / f"{member.name}.log"
-        child = await Child.start(member, log, {"GRPC_VERBOSITY": "ERROR", **variables})
+        child = await Child.start(
+            member, log, {"GRPC_VERBOSITY": "ERROR", **self.plan.variables, **variables}
+        )
         self._ever_started.append(child)
         await child.until_ready()
         return child

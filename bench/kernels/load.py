@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bench.harness.failure import BenchFailed
+from bench.kernels.operations import NUM_KEYS
 from services import kernels
 from services.kernels.level import VARIABLE
 from services.runtime.process import THREAD_VARIABLES
@@ -33,9 +34,11 @@ class KernelLoad:
         self._process = process
         self.level = ""  # the instruction set in use, "off" without kernels
 
-    async def prepare(self, num_rows: int) -> list[str]:
-        """The names of the operations, which are on so many rows from now on."""
-        names: list[str] = await self._ask(rows=num_rows)
+    async def prepare(self, num_rows: int, num_keys: int = NUM_KEYS) -> list[str]:
+        """The names of the operations, which are on so many rows from now on, and so many keys of
+        each.
+        """
+        names: list[str] = await self._ask(rows=num_rows, keys=num_keys)
         return names
 
     async def time(self, operation: str) -> float:
@@ -70,9 +73,11 @@ class KernelLoad:
 
 
 @asynccontextmanager
-async def kernels_running(model: Path, dtype: torch.dtype) -> AsyncIterator[dict[str, KernelLoad]]:
-    """A worker with torch alone and one with kernels, until the block ends. Raises BenchFailed
-    without kernels.
+async def kernels_running(
+    model: Path, dtype: torch.dtype, names: Sequence[str] = (TORCH, KERNELS)
+) -> AsyncIterator[dict[str, KernelLoad]]:
+    """A worker with torch alone and one with kernels, or those of the names, until the block ends.
+    Raises BenchFailed without kernels.
     """
     if not kernels.AVAILABLE:  # the worker's environment is this process's
         raise BenchFailed(
@@ -81,7 +86,7 @@ async def kernels_running(model: Path, dtype: torch.dtype) -> AsyncIterator[dict
     processes: list[asyncio.subprocess.Process] = []
     try:
         loads = {}
-        for name in (TORCH, KERNELS):
+        for name in names:
             processes.append(await _start(model, dtype, name))
             loads[name] = KernelLoad(processes[-1])
         for load in loads.values():

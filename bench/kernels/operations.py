@@ -4,6 +4,7 @@ without, as the process was told by MOESAIC_KERNELS.
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from services.router.engine.step import StepInputs
 
 NUM_KEYS = 100  # that each row of attention sees before its own
 NUM_SERVICES = 2
+# All that a step computes with kernels but its experts; "trunk" is that and what surrounds it.
+TRUNK_KERNELS = "trunk's kernels"
 MAX_PAIRS = 1 << 20
 # Long beside the clock's resolution and what reading it costs.
 LEAST_NANOS = 3_000_000
@@ -38,16 +41,44 @@ class Operations:
         self._dtype = dtype
         self._local = LocalModel(checkpoint, dtype, checkpoint.moe_layers[:1])
 
-    def of(self, num_rows: int) -> dict[str, Call]:
-        """Every operation by its name; each call does it once, on the same inputs."""
-        self._local.begin(_prompts(num_rows, self._checkpoint.config.vocab_size), 1)
+    def of(self, num_rows: int, num_keys: int = NUM_KEYS) -> dict[str, Call]:
+        """Every operation by its name; each call does it once, on the same inputs.
+
+        Each row of attention sees so many keys before its own.
+        """
+        self._local.begin(_prompts(num_rows, num_keys, self._checkpoint.config.vocab_size), 1)
         inputs = self._local.inputs()
         rows = torch.randn(num_rows, self._checkpoint.hidden_size).to(self._dtype)
         return {
             **self._of_layer(rows),
             **self._of_attention(rows, inputs),
             **self._of_experts(rows),
-        } | {"trunk": self._local.forward}
+            TRUNK_KERNELS: self._trunk_kernels(rows, inputs),
+            "trunk": self._local.forward,
+        }
+
+    def _trunk_kernels(self, rows: torch.Tensor, inputs: StepInputs) -> Call:
+        """Norms, attention and gates of every layer one after the other, and the head: so weights
+        come from where they lie in a step.
+        """
+        model = self._local.model
+        angles = model.model.rotary_emb(rows[None], inputs.positions[None])
+        attending = {
+            "hidden_states": rows[None],
+            "position_embeddings": angles,
+            "attention_mask": None,
+            "packed": inputs.packed,
+        }
+        calls: list[Call] = []
+        for layer in model.model.layers:
+            calls += [
+                partial(layer.input_layernorm, rows),
+                partial(layer.self_attn, **attending),
+                partial(layer.post_attention_layernorm, rows),
+                partial(layer.mlp.gate, rows),
+            ]
+        calls += [partial(model.model.norm, rows), partial(model.lm_head, rows)]
+        return lambda: [call() for call in calls]
 
     def _of_layer(self, rows: torch.Tensor) -> dict[str, Call]:
         layer, head = self._local.first_layer, self._local.model.lm_head
@@ -137,10 +168,10 @@ def cpu_micros(call: Call) -> float:
         count *= 2
 
 
-def _prompts(count: int, vocab_size: int) -> list[list[int]]:
+def _prompts(count: int, num_tokens: int, vocab_size: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
     found: list[list[int]] = torch.randint(
-        4, vocab_size, (count, NUM_KEYS), generator=generator
+        4, vocab_size, (count, num_tokens), generator=generator
     ).tolist()
     return found
 

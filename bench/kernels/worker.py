@@ -39,7 +39,7 @@ def main(folder: Path, dtype: torch.dtype) -> None:
         request = json.loads(line)
         answer: Any = None
         if "rows" in request:
-            calls = operations.of(request["rows"])
+            calls = operations.of(request["rows"], request["keys"])
             answer = list(calls)
         elif "operation" in request:
             answer = cpu_micros(calls[request["operation"]])

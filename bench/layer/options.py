@@ -21,6 +21,7 @@ from bench.rig.checkpoints import Shape, experts_only
 from bench.rig.expert_members import expert_members
 from bench.rig.peers import connected, dispatcher_over
 from bench.rig.processes import services_running
+from bench.rig.transports import VARIABLES
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.combine import Combination, ExactCombine, PartialCombine
 from services.router.dispatch.dispatcher import Dispatcher
@@ -59,9 +60,9 @@ class Errors:
     mean: float
 
 
-async def add_options(report: Report, num_rounds: int, stages: Stages) -> None:
-    """Measure every option and add its tables: frames and errors of one layer, then tokens of the
-    shipped model.
+async def add_options(report: Report, transport: str, num_rounds: int, stages: Stages) -> None:
+    """Measure every option over a transport and add its tables: frames and errors of one layer,
+    then tokens of the shipped model.
     """
     shapes = (
         ("64 rows x 192, top-2 of 16 (shipped)", EMBEDDED_MODEL, 2),
@@ -69,9 +70,11 @@ async def add_options(report: Report, num_rounds: int, stages: Stages) -> None:
     )
     for name, model, top_k in shapes:
         async with AsyncExitStack() as stack:
-            with stages.stage(f"options in float32, {name}", num_rounds + 1):
-                dispatchers = await _dispatchers(model, stack)
-                await _add_layer(report, name, model, top_k, dispatchers, num_rounds, stages)
+            with stages.stage(f"options in float32, {name}, {transport}", num_rounds + 1):
+                dispatchers = await _dispatchers(model, VARIABLES[transport], stack)
+                await _add_layer(
+                    report, f"{name}, {transport}", model, top_k, dispatchers, num_rounds, stages
+                )
             if model is EMBEDDED_MODEL:
                 with stages.stage("tokens with each option"):
                     await _add_tokens(report, dispatchers)
@@ -82,10 +85,12 @@ async def add_options(report: Report, num_rounds: int, stages: Stages) -> None:
     )
 
 
-async def _dispatchers(model: Path, stack: AsyncExitStack) -> dict[str, Dispatcher]:
+async def _dispatchers(
+    model: Path, variables: Mapping[str, str], stack: AsyncExitStack
+) -> dict[str, Dispatcher]:
     checkpoint = Checkpoint.open(model)
     members = expert_members(model, NUM_SERVICES, dtype="float32")
-    servers = await stack.enter_async_context(services_running(members))
+    servers = await stack.enter_async_context(services_running(members, variables))
     addresses = [server.address for server in servers]
     peers = await stack.enter_async_context(connected(checkpoint, addresses, dtype=torch.float32))
     return {

@@ -3,34 +3,26 @@ time they take.
 """
 
 import asyncio
-import multiprocessing
+import json
 import os
+import pickle
+import signal
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from bench.harness.failure import BenchFailed
+from bench.rig.nursery import Serve
 from services.cli.child import Child
 from services.cli.members import LOOPBACK, Member
-from services.runtime.allocator import keep_freed_memory
-from services.runtime.event_loop import run_in_loop
-from services.runtime.garbage import set_aside_what_stays
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
-# Read once for all servers that are forked, so that thirty-two of them start in seconds.
-PRELOADED = ["bench.transport.echo", "bench.rig.simulated"]
-
-Serve = Callable[[Any], AbstractAsyncContextManager[int]]
-"""Serves while its block runs and yields the port; a function of a module, since it is called in
-another process.
-"""
 
 
 @dataclass(frozen=True)
@@ -70,31 +62,30 @@ async def services_running(
 
 
 @asynccontextmanager
-async def forked(serve: Serve, arguments: Sequence[Any]) -> AsyncIterator[list[Server]]:
+async def forked(
+    serve: Serve, arguments: Sequence[Any], variables: Mapping[str, str] | None = None
+) -> AsyncIterator[list[Server]]:
     """Run `serve` with each of the arguments in a process of its own until the block ends.
 
-    The processes are forked from one that has imported everything, and leave when this one does.
-    Raises BenchFailed when one of them ends before it serves.
+    The processes are forked from one that has imported everything with `variables` in its
+    environment, and leave when this one does. Raises BenchFailed when one of them ends before it
+    serves.
     """
-    # A server of the bench computes nothing: without this each would keep a pool of threads.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    started: list[tuple[BaseProcess, Connection]] = []
-    process: BaseProcess
+    nursery = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.rig.nursery"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then leaves
+        # A server of the bench computes nothing: without this each would keep a pool of threads.
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})},
+    )
+    assert nursery.stdin is not None, "it is piped"
     try:
-        for argument in arguments:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_live, args=(theirs, serve, argument), daemon=True)
-            await asyncio.to_thread(process.start)
-            theirs.close()
-            started.append((process, ours))
-        yield [await _server(process, connection) for process, connection in started]
+        nursery.stdin.write(pickle.dumps((serve, arguments)))
+        yield await _serving(nursery, len(arguments))
     finally:
-        for _, connection in started:
-            connection.close()
-        for process, _ in started:
-            await asyncio.to_thread(process.join, STOP_SECONDS)
+        nursery.stdin.close()
+        await _ended(nursery)
 
 
 def cpu_nanos(*pids: int) -> int:
@@ -104,30 +95,29 @@ def cpu_nanos(*pids: int) -> int:
     return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in pids)
 
 
-async def _server(process: BaseProcess, connection: Connection) -> Server:
+async def _ended(nursery: asyncio.subprocess.Process) -> None:
     try:
-        if not await asyncio.to_thread(connection.poll, START_SECONDS):
-            raise BenchFailed(f"a server of the bench was not ready within {START_SECONDS:g} s")
-        port = connection.recv()
-    except EOFError:
+        async with asyncio.timeout(STOP_SECONDS):
+            await nursery.wait()
+    except TimeoutError:
+        os.killpg(nursery.pid, signal.SIGKILL)
+
+
+async def _serving(nursery: asyncio.subprocess.Process, count: int) -> list[Server]:
+    assert nursery.stdout is not None, "it is piped"
+    found: dict[int, Server] = {}
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while len(found) < count:
+                said = json.loads(await nursery.stdout.readline() or "null")
+                if said is None:
+                    raise BenchFailed(
+                        "a server of the bench ended before it served; what it said stands above"
+                    )
+                number, pid, port = said
+                found[number] = Server(f"{LOOPBACK}:{port}", pid)
+    except TimeoutError:
         raise BenchFailed(
-            "a server of the bench ended before it served; what it said stands above"
+            f"a server of the bench was not ready within {START_SECONDS:g} s"
         ) from None
-    assert process.pid is not None, "it was started"
-    return Server(f"{LOOPBACK}:{port}", process.pid)
-
-
-def _live(connection: Connection, serve: Serve, argument: Any) -> None:
-    keep_freed_memory()  # as a service does
-    run_in_loop(_serve(connection, serve, argument))
-    os._exit(0)  # the interpreter would take torch apart for seconds
-
-
-async def _serve(connection: Connection, serve: Serve, argument: Any) -> None:
-    left = asyncio.Event()
-    # The pipe is readable when its other end is gone, however the bench ended.
-    asyncio.get_running_loop().add_reader(connection.fileno(), left.set)
-    async with serve(argument) as port:
-        set_aside_what_stays()
-        connection.send(port)
-        await left.wait()
+    return [found[number] for number in range(count)]

@@ -2,7 +2,7 @@
 stop strings.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from services.gateway.detokeniser import Detokeniser
 from services.gateway.stop_strings import StopStrings
@@ -15,7 +15,7 @@ class Continuation:
         self, detokeniser: Detokeniser, stop_token_ids: Collection[int], stop_strings: Sequence[str]
     ) -> None:
         self._detokeniser = detokeniser
-        self._stop_token_ids = stop_token_ids
+        self._stop_token_ids = frozenset(stop_token_ids)
         self._stop_strings = StopStrings(stop_strings)
 
     @property
@@ -23,10 +23,11 @@ class Continuation:
         """The stop string that ended the text, once one did."""
         return self._stop_strings.matched
 
-    def feed(self, token_ids: Iterable[int]) -> str:
+    def feed(self, token_ids: Sequence[int]) -> str:
         """Add tokens; the text that may be shown now."""
-        shown = [token_id for token_id in token_ids if token_id not in self._stop_token_ids]
-        return self._stop_strings.feed(self._detokeniser.feed(shown))
+        if not self._stop_token_ids.isdisjoint(token_ids):
+            token_ids = [each for each in token_ids if each not in self._stop_token_ids]
+        return self._stop_strings.feed(self._detokeniser.feed(token_ids))
 
     def finish(self) -> str:
         """No more tokens come: the rest of the text, an unfinished character and held back text

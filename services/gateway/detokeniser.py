@@ -1,12 +1,9 @@
 """Turns token ids into text as they arrive, never cutting a character in two."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
-Decode = Callable[[Sequence[int]], str]
-
-# What decoders put where bytes are no character, or not yet.
-REPLACEMENT = "\ufffd"
+from services.gateway.token_texts import REPLACEMENT, Decode, TokenTexts
 
 # A character has at most four bytes and a token at least one: an unfinished character shows as no
 # more than this.
@@ -29,28 +26,28 @@ class Detokeniser:
 
     Decoders treat the first token of a text differently (a stripped space), so new tokens are
     decoded behind those of the piece before. The technique is known from Hugging Face's
-    text-generation-inference. `is_visible` says whether a token takes part in the text: decoders
-    leave out special and unknown ones, which would only make the window longer.
+    text-generation-inference. Tokens that are not visible would only make that window longer.
     """
 
-    def __init__(
-        self, decode: Decode, is_visible: Callable[[int], bool], prompt: Sequence[int] = ()
-    ) -> None:
-        self._decode = decode
-        self._is_visible = is_visible
-        visible = [*islice(filter(is_visible, reversed(prompt)), PROMPT_WINDOW)][::-1]
-        # The tokens before the pending ones, which end where a character does, and their text.
-        self._context, self._pending = _split_at_a_character(decode, visible)
-        self._context_text = decode(self._context)
+    def __init__(self, texts: TokenTexts, prompt: Sequence[int] = ()) -> None:
+        self._texts = texts
+        self._decode = texts.decode
+        visible = [*islice(filter(texts.is_visible, reversed(prompt)), PROMPT_WINDOW)][::-1]
+        is_plain = bool(visible) and texts.plain_text(visible[-2:-1], visible[-1]) is not None
+        # The tokens before the pending ones, which end where a character does.
+        self._context, self._pending = (
+            (visible[-1:], []) if is_plain else _split_at_a_character(texts.decode, visible)
+        )
         # The text of those that end within a character, or may, and what of it was returned or is
         # the prompt's.
-        self._text = self._shown = self._pending_text()
+        self._text = self._shown = self._pending_text() if self._pending else ""
 
     def feed(self, token_ids: Iterable[int]) -> str:
         """Add tokens; the text that they complete, empty while a character lacks bytes."""
-        return "".join(
-            [self._feed_one(token_id) for token_id in token_ids if self._is_visible(token_id)]
-        )
+        text = ""
+        for token_id in token_ids:  # one, mostly
+            text += self._feed_one(token_id)
+        return text
 
     def flush(self) -> str:
         """End the text; what is left of it, with U+FFFD for a character that was never
@@ -59,6 +56,14 @@ class Detokeniser:
         return self._show(len(self._text))
 
     def _feed_one(self, token_id: int) -> str:
+        if not self._pending:
+            plain = self._texts.plain_text(self._context, token_id)
+            if plain is not None:
+                self._context = [token_id]
+                return plain
+        return self._look_closer(token_id) if self._texts.is_visible(token_id) else ""
+
+    def _look_closer(self, token_id: int) -> str:
         before = self._text
         self._pending.append(token_id)
         self._text = self._pending_text()
@@ -82,13 +87,14 @@ class Detokeniser:
 
     def _pending_text(self) -> str:
         whole = self._decode([*self._context, *self._pending])
-        text = whole.removeprefix(self._context_text)
+        context_text = self._decode(self._context)
+        text = whole.removeprefix(context_text)
         if REPLACEMENT not in text:
             return text
         # Some decoders give up a row of bytes as a whole: an unfinished character spoils those
         # before it.
         alone = self._decode(self._pending)
-        is_spoilt = whole.count(REPLACEMENT) > self._context_text.count(REPLACEMENT) + alone.count(
+        is_spoilt = whole.count(REPLACEMENT) > context_text.count(REPLACEMENT) + alone.count(
             REPLACEMENT
         )
         return alone if is_spoilt else text
@@ -98,13 +104,11 @@ class Detokeniser:
         # them.
         before = [] if self._text else self._context[-PROMPT_WINDOW:]
         self._context, self._pending = [*before, *self._pending], []
-        self._context_text = self._decode(self._context)
         self._text = self._shown = ""
 
     def _shorten(self) -> None:
         num_held = len(self._text) - len(self._shown)
         self._context, self._pending = self._pending[:-KEPT_PENDING], self._pending[-KEPT_PENDING:]
-        self._context_text = self._decode(self._context)
         self._text = self._pending_text()
         self._shown = self._text[: len(self._text) - num_held]
 

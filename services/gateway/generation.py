@@ -1,8 +1,8 @@
 """Runs one request: tokenise, admit, queue, relay."""
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from moesaic.v1 import common_pb2
@@ -68,20 +68,27 @@ class Generation:
         operation = "chat" if request.HasField("chat") else "text_completion"
         metrics = RequestMetrics(operation=operation, model=self._model)
         trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
-        failure: BaseException | None = None
-        try:
-            async with aclosing(self._run(request, caller, trace, times)) as events:
-                async for event in events:
-                    if isinstance(event, Piece):
-                        metrics.record_tokens(len(event.token_ids))
-                    yield event
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            with aside("observing a request"):
-                metrics.record_end(failure)
-                trace.end(failure)
+        with _observed(metrics, trace):
+            wanted = self._reader.generate(request)
+            place = self._admission.enter()
+            try:
+                order = await self._prepare(wanted, place, caller, trace, times)
+                trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
+                sequence = Sequence(order, place, now_nanos=time.monotonic_ns())
+                relay = Relay(sequence, self._continuation(wanted, order), self._dispatcher)
+                try:
+                    await self._queue(sequence, trace)
+                    async with aclosing(relay.run()) as events:
+                        async for event in events:
+                            if isinstance(event, Piece):
+                                metrics.record_tokens(len(event.token_ids))
+                                yield event
+                            else:
+                                yield self._completed(event, sequence, trace, times)
+                finally:
+                    self._dispatcher.give_up(sequence)
+            finally:
+                place.leave()
 
     async def tokenise(self, prompt: Prompt, caller: Caller) -> list[int]:
         """Token ids of a prompt, for a client that asks for them alone; it counts as waiting
@@ -92,29 +99,6 @@ class Generation:
             return list(
                 await caller.deadline.bound(self._tokeniser.encode(prompt), "it was tokenised")
             )
-        finally:
-            place.leave()
-
-    async def _run(
-        self, request: pb.GenerateRequest, caller: Caller, trace: RequestTrace, times: GatewayTimes
-    ) -> AsyncGenerator[Piece | Completed, None]:
-        wanted = self._reader.generate(request)
-        place = self._admission.enter()
-        try:
-            order = await self._prepare(wanted, place, caller, trace, times)
-            trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
-            sequence = Sequence(order, place, now_nanos=time.monotonic_ns())
-            relay = Relay(sequence, self._continuation(wanted, order), self._dispatcher)
-            try:
-                await self._queue(sequence, trace)
-                async with aclosing(relay.run()) as events:
-                    async for event in events:
-                        if isinstance(event, ContinuationEnd):
-                            yield self._completed(event, sequence, trace, times)
-                        else:
-                            yield event
-            finally:
-                self._dispatcher.give_up(sequence)
         finally:
             place.leave()
 
@@ -189,3 +173,18 @@ class Generation:
             ),
             write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),
         )
+
+
+@contextmanager
+def _observed(metrics: RequestMetrics, trace: RequestTrace) -> Iterator[None]:
+    """Tell how the request of this block ended."""
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        with aside("observing a request"):
+            metrics.record_end(failure)
+            trace.end(failure)

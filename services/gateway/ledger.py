@@ -9,7 +9,7 @@ import grpc
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import router_pb2 as pb
-from services.gateway.sequence import Finish, Sequence, Token
+from services.gateway.sequence import Finish, Sequence
 from services.gateway.waiting import Room
 from services.runtime.failures import failure_of
 from services.wire.errors import Unavailable
@@ -132,13 +132,13 @@ class StreamLedger:
             return None
         if event.HasField("token"):
             token = event.token
-            routed = token.routed_experts if token.HasField("routed_experts") else None
-            sequence.deliver(Token(token.token_id, routed))
+            is_routed = sequence.order.return_routed_experts and token.HasField("routed_experts")
+            sequence.deliver(token.token_id, token.routed_experts if is_routed else None)
             return None
         self._forget(sequence)
         if _is_refused(event.finish) and sequence.num_tokens == 0 and not sequence.is_given_up:
             return sequence
-        sequence.deliver(Finish(event.finish, now_nanos))
+        sequence.finish(Finish(event.finish, now_nanos))
         return None
 
     def _forget(self, sequence: Sequence) -> None:

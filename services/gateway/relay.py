@@ -10,7 +10,7 @@ from typing import NamedTuple
 from moesaic.v1 import common_pb2, router_pb2
 from services.gateway.continuation import Continuation
 from services.gateway.micro_batcher import MicroBatcher
-from services.gateway.sequence import Event, Finish, Sequence
+from services.gateway.sequence import Finish, Portion, Sequence
 from services.wire.errors import DeadlinePassed, ServingError, Unavailable, from_code
 
 # For the router's end of a sequence that a stop string has ended already; it brings the router's
@@ -18,7 +18,7 @@ from services.wire.errors import DeadlinePassed, ServingError, Unavailable, from
 FINISH_SECONDS = 1.0
 
 
-class Piece(NamedTuple):  # made for each token, as Token is
+class Piece(NamedTuple):  # made for each token, as Portion is
     """New text, and the tokens drawn since the last piece."""
 
     text: str
@@ -62,9 +62,9 @@ class Relay:
         )
         try:
             while True:
-                events = await self._sequence.next_events()
+                portion = await self._sequence.next_portion()
                 started_nanos = time.monotonic_ns()
-                piece, finish = self._read(events)
+                piece, finish = self._read(portion), portion.finish
                 detokenise_nanos = time.monotonic_ns() - started_nanos
                 if piece.token_ids or piece.text:
                     yield piece
@@ -83,22 +83,12 @@ class Relay:
             DeadlinePassed("the request's time was up while the model was generating")
         )
 
-    def _read(self, events: Sequenced[Event]) -> tuple[Piece, Finish | None]:
-        token_ids: list[int] = []
-        routed: list[common_pb2.RoutedExperts] = []
-        finish = None
-        for event in events:
-            if isinstance(event, Finish):
-                finish = event
-                continue
-            token_ids.append(event.token_id)
-            if event.routed_experts is not None:
-                routed.append(event.routed_experts)
-        self._num_tokens += len(token_ids)
-        text = self._continuation.feed(token_ids)
-        if finish is not None:
+    def _read(self, portion: Portion) -> Piece:
+        self._num_tokens += len(portion.token_ids)
+        text = self._continuation.feed(portion.token_ids)
+        if portion.finish is not None:
             text += self._continuation.finish()
-        return Piece(text, token_ids, routed), finish
+        return Piece(text, portion.token_ids, portion.routed_experts)
 
     async def _cancel(self) -> Finish | None:
         """End the sequence at the router, and wait briefly for its last word; tokens on the way are
@@ -110,9 +100,9 @@ class Relay:
                 min(FINISH_SECONDS, self._sequence.order.deadline.remaining_seconds)
             ):
                 while True:
-                    for event in await self._sequence.next_events():
-                        if isinstance(event, Finish):
-                            return event
+                    portion = await self._sequence.next_portion()
+                    if portion.finish is not None:
+                        return portion.finish
         except (TimeoutError, ServingError):
             return None
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from moesaic.v1 import common_pb2, router_pb2
 from services.gateway.admission import Place
 from services.gateway.deadline import Deadline
+from services.runtime.doorbell import Doorbell
 from services.wire.errors import ServingError
 from services.wire.sampling import Sampling
 
@@ -37,13 +38,6 @@ class Order:
         return len(self.prompt_token_ids) + self.max_new_tokens
 
 
-class Token(NamedTuple):  # made for each token: a frozen dataclass takes four times as long
-    """A token that the router drew."""
-
-    token_id: int
-    routed_experts: common_pb2.RoutedExperts | None
-
-
 @dataclass(frozen=True)
 class Finish:
     """The router's last word on a sequence, and when it came by the monotonic clock."""
@@ -52,7 +46,13 @@ class Finish:
     received_nanos: int
 
 
-Event = Token | Finish
+class Portion(NamedTuple):  # made for each token: a frozen dataclass takes four times as long
+    """What came of a sequence: some tokens, and after the last of them the end."""
+
+    token_ids: list[int]
+    # One for each token where they were asked for, else empty.
+    routed_experts: list[common_pb2.RoutedExperts]
+    finish: Finish | None
 
 
 class Carrier(Protocol):
@@ -84,9 +84,11 @@ class Sequence:
         self.num_tokens = 0
         # Routers that were lost with this sequence on them.
         self.num_losses = 0
-        self._events: list[Event] = []
+        self._token_ids: list[int] = []
+        self._routed_experts: list[common_pb2.RoutedExperts] = []
+        self._finish: Finish | None = None
         self._failure: ServingError | None = None
-        self._arrived = asyncio.Event()
+        self._arrived = Doorbell()
 
     def take(self, carrier: Carrier, now_nanos: int) -> None:
         """A carrier has it: it waits no longer."""
@@ -99,19 +101,24 @@ class Sequence:
         self.carrier, self.taken_nanos = None, None
         self.place.resume()
 
-    def deliver(self, event: Event) -> None:
-        """Hand over a token or the end; more tokens than asked for are the router's fault, and end
-        it.
-        """
+    def deliver(self, token_id: int, routed_experts: common_pb2.RoutedExperts | None) -> None:
+        """Hand over a token; more of them than asked for are the router's fault, and end it."""
         if self._failure is not None:
             return
-        if isinstance(event, Token):
-            self.num_tokens += 1
-            if self.num_tokens > self.order.max_new_tokens:
-                self.fail(ServingError("the router sent more tokens than it was asked for"))
-                return
-        self._events.append(event)
-        self._arrived.set()
+        self.num_tokens += 1
+        if self.num_tokens > self.order.max_new_tokens:
+            self.fail(ServingError("the router sent more tokens than it was asked for"))
+            return
+        self._token_ids.append(token_id)
+        if routed_experts is not None:
+            self._routed_experts.append(routed_experts)
+        self._arrived.ring()
+
+    def finish(self, finish: Finish) -> None:
+        """Hand over the end."""
+        if self._failure is None:
+            self._finish = finish
+            self._arrived.ring()
 
     def fail(self, error: ServingError) -> None:
         """End it without the router; the request's task raises `error` once it has read what came
@@ -119,18 +126,19 @@ class Sequence:
         """
         self._failure = error
         self.taken.set()
-        self._arrived.set()
+        self._arrived.ring()
 
-    async def next_events(self) -> list[Event]:
-        """Wait for events and take what is there, in bounded portions; raises the failure after the
-        last one.
+    async def next_portion(self) -> Portion:
+        """Wait for tokens or the end and take what is there, in bounded portions; raises the
+        failure after the last one.
         """
-        await self._arrived.wait()
-        events = self._events
-        if events:
-            self._events = events[MAX_PORTION:]
-            if not self._events and self._failure is None:
-                self._arrived.clear()
-            return events[:MAX_PORTION]
-        assert self._failure is not None, "something arrived"
-        raise self._failure
+        while not self._token_ids and self._finish is None:
+            if self._failure is not None:
+                raise self._failure
+            await self._arrived.wait_for_ring()
+        token_ids, routed = self._token_ids, self._routed_experts
+        self._token_ids, self._routed_experts = token_ids[MAX_PORTION:], routed[MAX_PORTION:]
+        if self._token_ids:
+            return Portion(token_ids[:MAX_PORTION], routed[:MAX_PORTION], None)
+        finish, self._finish = self._finish, None
+        return Portion(token_ids, routed, finish)

@@ -9,6 +9,7 @@ from services.gateway.chat import ChatTemplate
 from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
+from services.gateway.token_texts import TokenTexts
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,7 @@ class Tokeniser:
             if checkpoint.chat_template is not None
             else None
         )
-        self._special_ids = frozenset(
-            token_id
-            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
-            if token.special
-        )
+        self._texts = TokenTexts.of(self._tokenizer)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
 
     async def encode(self, prompt: Prompt) -> Sequence[int]:
@@ -76,7 +73,7 @@ class Tokeniser:
         """For the tokens of one continuation of a prompt; its short windows are decoded on the
         event loop.
         """
-        return Detokeniser(self._decode, self._is_visible, prompt_token_ids)
+        return Detokeniser(self._texts, prompt_token_ids)
 
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
@@ -91,13 +88,4 @@ class Tokeniser:
         # The template writes the special tokens itself.
         return self._chat_tokens.encode(
             prompt.messages, parse_control_tokens=prompt.parse_control_tokens
-        )
-
-    def _decode(self, token_ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
-        return text
-
-    def _is_visible(self, token_id: int) -> bool:
-        return (
-            token_id not in self._special_ids and self._tokenizer.id_to_token(token_id) is not None
         )

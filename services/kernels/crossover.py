@@ -28,7 +28,12 @@ _CHUNK_KEYS = {
 
 def linear_pays(num_rows: int, weight: torch.Tensor) -> bool:
     """Whether `linear` takes such weights and is faster than torch's with so many rows."""
-    return AVAILABLE and weight.is_cpu and num_rows <= _most(_LINEAR_ROWS, weight.dtype)
+    return weight.is_cpu and num_rows <= most_linear_rows(weight) > 0
+
+
+def most_linear_rows(weight: torch.Tensor) -> int:
+    """With how many rows `linear` is still faster than torch's. Without kernels 0."""
+    return _most(_LINEAR_ROWS, weight.dtype) if AVAILABLE else 0
 
 
 def most_layer_rows(weight: torch.Tensor) -> int:

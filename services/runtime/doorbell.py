@@ -9,6 +9,7 @@ class Doorbell:
     """
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def ring(self) -> None:
@@ -18,5 +19,7 @@ class Doorbell:
 
     def wait_for_ring(self) -> "asyncio.Future[None]":
         """To be awaited at once: ends with the next ring."""
-        self._waiter = asyncio.get_running_loop().create_future()
+        if self._loop is None:  # asked for once: it is a system call
+            self._loop = asyncio.get_running_loop()
+        self._waiter = self._loop.create_future()
         return self._waiter

@@ -14,7 +14,7 @@ from bench.kernels.__main__ import Case
 from bench.kernels.error import TRANSFORMERS, compared, passages, transformers_logits
 from bench.kernels.load import kernels_running
 from bench.kernels.model import LocalModel
-from bench.kernels.operations import Operations, cpu_micros
+from bench.kernels.operations import TRUNK_KERNELS, Operations, cpu_micros
 from services.kernels.level import AVAILABLE, level
 from services.model.checkpoint import Checkpoint
 from services.runtime.embedded_model import EMBEDDED_MODEL
@@ -53,6 +53,7 @@ async def test_every_operation_is_timed_with_kernels_and_without(
         "experts",
         "scatter",
         "combine",
+        TRUNK_KERNELS,
     }
     taken = [
         times
@@ -101,6 +102,16 @@ def test_operations_may_be_repeated_without_changing_what_they_compute() -> None
     first, second = calls["attention layer"](), calls["attention layer"]()
     assert torch.equal(first[0], second[0])  # type: ignore[index]
     assert torch.equal(calls["trunk"](), calls["trunk"]())  # type: ignore[arg-type]
+    once, again = calls[TRUNK_KERNELS](), calls[TRUNK_KERNELS]()
+    assert torch.equal(once[-1], again[-1])  # type: ignore[index]
+
+
+def test_the_trunks_kernels_are_those_of_every_layer_and_the_head() -> None:
+    checkpoint = Checkpoint.open(EMBEDDED_MODEL)
+    results = Operations(checkpoint, torch.bfloat16).of(2, num_keys=5)[TRUNK_KERNELS]()
+    assert isinstance(results, list)
+    assert len(results) == 4 * len(checkpoint.moe_layers) + 2
+    assert results[-1].shape == (2, checkpoint.config.vocab_size)
 
 
 def test_a_call_counts_cpu_time_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The transport bench itself, on tiny sizes and with real processes; and how benches are called."""
 
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -8,21 +9,73 @@ import pytest
 from bench.harness import plot
 from bench.harness.command import numbers
 from bench.harness.progress import Stages
+from bench.harness.statistics import Spread
+from bench.rig.transports import GRPC, NATIVE
 from bench.transport import __main__ as transport
-from bench.transport.__main__ import MIB, num_rounds_of
+from bench.transport import floor
+from bench.transport.__main__ import num_rounds_of
+from bench.transport.floor import COMPILERS, NoFloor, compiled_floor, floor_running
+from bench.transport.tables import ECHO, FLOOR, MIB, Case
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, COMPILERS)), reason="there is no C compiler"
+)
 
 
-async def test_transport_compares_the_stream_with_the_echo(
+async def test_transport_compares_the_stream_over_each_transport_with_both_echoes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # checkpoints are made below the current folder
-    options = Namespace(quick=True, sizes=(4096, 4 * MIB), services=(1,))
+    monkeypatch.chdir(tmp_path)  # checkpoints and the floor are made below the current folder
+    options = Namespace(quick=True, sizes=(4096, 4 * MIB), services=(1,), transports=(GRPC, NATIVE))
     report = await transport.measure(options, Stages())
     samples = report.samples["4096 bytes, 1 services, ms"]
-    assert len(samples["tensor"]) == len(samples["echo"]) == num_rounds_of(4096, 1, quick=True)
+    assert {*samples} - {FLOOR} == {ECHO, GRPC, NATIVE}
+    assert all(len(taken) == num_rounds_of(4096, 1, quick=True) for taken in samples.values())
     assert all(sample > 0 for taken in samples.values() for sample in taken)
-    assert [row[0] for row in report.tables[0].rows] == ["4 KiB", "4 MiB"]
-    assert "SIMULATED" in report.tables[0].title
+    (table,) = report.tables
+    assert "SIMULATED" in table.title
+    sizes = [row[0] for row in table.rows]
+    assert sizes == ["4 KiB"] * len(samples) + ["4 MiB"] * len(samples)
+    assert [row[2] for row in table.rows[-2:]] == ["tensor stream, grpc", "tensor stream, native"]
+    assert all(isinstance(row[5], Spread) for row in table.rows if row[2] != ECHO)
+
+
+async def test_without_a_compiler_the_floor_is_left_out_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bench.transport.floor.shutil.which", lambda name: None)
+    with pytest.raises(NoFloor, match=r"^there is no C compiler \(cc, gcc, clang\)$"):
+        await compiled_floor()
+
+
+@needs_compiler
+async def test_what_a_compiler_refuses_is_said_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(floor, "SOURCE", tmp_path / "floor.c")
+    (tmp_path / "floor.c").write_text("this is no C\nnor is this\n")
+    with pytest.raises(NoFloor, match=r"could not compile floor\.c: [^\n]+$"):
+        await compiled_floor()
+
+
+@needs_compiler
+@pytest.mark.parametrize("messages", [[(1, 1)], [(4200, 9000)], [(3 * MIB, 5), (7, 3 * MIB)] * 2])
+async def test_the_floor_has_every_byte_exchanged_however_large_and_however_often(
+    messages: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with floor_running(await compiled_floor(), messages, num_services=3) as client:
+        assert all([await client.exchange() > 0 for _ in range(3)])
+
+
+def test_case_without_a_floor_has_no_ratio_to_it() -> None:
+    case = Case(4096, 1, {ECHO: [2.0, 4.0], GRPC: [3.0, 8.0]})
+    assert case.ratio(GRPC, FLOOR) is None
+    assert case.ratio(ECHO, ECHO) is None
+    ratio = case.ratio(GRPC, ECHO)
+    assert ratio is not None and ratio.median == 1.75
 
 
 def test_without_matplotlib_nothing_is_measured(

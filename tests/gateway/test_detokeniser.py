@@ -3,13 +3,15 @@ character.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from services.gateway.detokeniser import MAX_PENDING, MAX_UNFINISHED, REPLACEMENT, Detokeniser
+from services.gateway.detokeniser import MAX_PENDING, MAX_UNFINISHED, Detokeniser
+from services.gateway.token_texts import REPLACEMENT, TokenTexts
 from tests.gateway.tokenizers_of_each_kind import (
     byte_fallback,
     byte_level,
@@ -29,13 +31,14 @@ TEXTS = st.text(
 )
 
 
+@cache
+def texts_of(tokenizer: Tokenizer) -> TokenTexts:
+    """As a gateway has them: what one example asked for is remembered for the next."""
+    return TokenTexts.of(tokenizer)
+
+
 def detokeniser(tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> Detokeniser:
-    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    return Detokeniser(
-        lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
-        lambda i: i not in special and tokenizer.id_to_token(i) is not None,
-        prompt,
-    )
+    return Detokeniser(texts_of(tokenizer), prompt)
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
@@ -158,7 +161,7 @@ def test_text_of_replacement_characters_streams_through_a_short_window(
     lone_byte = next(
         i for i in range(tokenizer.get_vocab_size()) if decoded(tokenizer, [i]) == REPLACEMENT
     )
-    subject = Detokeniser(decode, lambda token_id: True)
+    subject = Detokeniser(TokenTexts(decode, lambda token_id: True))
     texts = [subject.feed([lone_byte]) for _ in range(300)]
     assert all(texts[MAX_UNFINISHED:])
     assert "".join([*texts, subject.flush()]) == REPLACEMENT * 300
@@ -221,6 +224,24 @@ def test_the_window_that_is_decoded_again_stays_short() -> None:
         return BYTE_LEVEL.decode(ids)
 
     special = token_id(BYTE_LEVEL, "<|endoftext|>")
-    subject = Detokeniser(decode, lambda token_id: token_id != special)
+    subject = Detokeniser(TokenTexts(decode, lambda token_id: token_id != special))
     subject.feed([*BYTE_LEVEL.encode("a long, long text, " * 20).ids, *[special] * 100, 5])
     assert max(lengths) <= 2
+
+
+@pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, LLAMA_2S], ids=["byte_level", "llama_2s"])
+def test_a_text_that_was_decoded_once_is_not_decoded_again(tokenizer: Tokenizer) -> None:
+    num_decoded = 0
+
+    def decode(ids: Sequence[int]) -> str:
+        nonlocal num_decoded
+        num_decoded += 1
+        return decoded(tokenizer, ids)
+
+    texts = TokenTexts(decode, lambda token_id: True, is_by_token=tokenizer is BYTE_LEVEL)
+    prompt, *ids = tokenizer.encode("the a the b").ids
+    first, second = Detokeniser(texts, [prompt]), Detokeniser(texts, [prompt])
+    text = first.feed(ids)
+    so_far = num_decoded
+    assert second.feed(ids) == text
+    assert num_decoded == so_far

@@ -18,6 +18,7 @@ from services.gateway.ledger import StreamLedger
 from services.gateway.requests import CheckedRequest, RequestReader
 from services.gateway.sequence import Order
 from services.gateway.sequence import Sequence as GatewaySequence
+from services.gateway.token_texts import TokenTexts
 from services.gateway.tokeniser import Tokeniser
 from services.wire.sampling import Sampling
 from tests.gateway.gateway_client import Client, failure_of, running_gateway
@@ -79,7 +80,7 @@ async def test_a_sequence_that_cannot_be_written_fails_and_its_batch_is_sent_wit
     assert [request.sampling.top_k for request in message.submit.sequences] == [1]
     assert len(ledger) == 1
     with pytest.raises(Exception, match="the service's log says why"):
-        await bad.next_events()
+        await bad.next_portion()
 
 
 async def test_a_batch_of_which_nothing_can_be_written_is_counted_by_the_router_all_the_same() -> (
@@ -125,7 +126,8 @@ async def test_a_token_that_cannot_be_decoded_ends_its_request_alone(
             raise error
         return "a" * len(token_ids)
 
-    monkeypatch.setattr(Tokeniser, "detokeniser", lambda *_: Detokeniser(decode, lambda _: True))
+    texts = TokenTexts(decode, lambda _: True)
+    monkeypatch.setattr(Tokeniser, "detokeniser", lambda *_: Detokeniser(texts))
     router = RouterDouble()
     async with running_gateway(router) as client, beside(client, router):
         call = client.generate("poison")

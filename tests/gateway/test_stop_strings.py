@@ -1,16 +1,16 @@
 """A stop string ends the text where it begins, and no part of one is ever shown."""
 
-from collections.abc import Callable, Sequence
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.continuation import Continuation
-from services.gateway.detokeniser import REPLACEMENT, Detokeniser
+from services.gateway.detokeniser import Detokeniser
 from services.gateway.stop_strings import StopStrings
+from services.gateway.token_texts import REPLACEMENT, TokenTexts
 from tests.gateway.tokenizers_of_each_kind import byte_level
 
 TOKENIZER = byte_level()
+TEXTS = TokenTexts.of(TOKENIZER)
 # Few letters, so that stop strings are found, overlap and begin in vain.
 NARROW = st.text("ab é", max_size=25)
 WIDE = st.text(
@@ -55,14 +55,13 @@ def test_what_was_shown_never_needs_to_be_taken_back(pieces: list[str], stops: l
 def test_any_split_of_tokens_gives_the_text_up_to_the_first_stop_string(
     text: str, stops: list[str], sizes: list[int]
 ) -> None:
-    decode: Callable[[Sequence[int]], str] = TOKENIZER.decode
     ids = TOKENIZER.encode(text).ids
-    subject, shown, start = Continuation(Detokeniser(decode, lambda _: True), (), stops), "", 0
+    subject, shown, start = Continuation(Detokeniser(TEXTS), (), stops), "", 0
     for size in [*sizes, *[1] * len(ids)]:
         shown += subject.feed(ids[start : start + size])
         start += size
     shown += subject.finish()
-    assert (shown, subject.stop_string) == expected(decode(ids), stops)
+    assert (shown, subject.stop_string) == expected(TOKENIZER.decode(ids), stops)
 
 
 def test_only_the_possible_beginning_is_held_back() -> None:
@@ -74,6 +73,6 @@ def test_only_the_possible_beginning_is_held_back() -> None:
 
 def test_the_text_of_a_stop_token_is_not_shown() -> None:
     ids = TOKENIZER.encode("one two").ids
-    subject = Continuation(Detokeniser(TOKENIZER.decode, lambda _: True), {ids[-1]}, ())
+    subject = Continuation(Detokeniser(TEXTS), {ids[-1]}, ())
     shown = subject.feed(ids) + subject.finish()
     assert shown == TOKENIZER.decode(ids[:-1])

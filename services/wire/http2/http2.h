@@ -21,7 +21,7 @@ struct http2_stream {
     void *owner;
     /* Messages sent that the socket or the peer's windows have not taken yet. */
     size_t num_unsent;
-    /* The rest is the framing's own; see stream.h. */
+    /* The rest is the framing's own; see connection.h. */
 };
 
 /* What a connection tells its owner, from within `http2_receive`. Bytes are valid until the call
@@ -41,10 +41,10 @@ struct http2_events {
 
 /* Bounds; each has a sane default in `http2_limits_default`. */
 struct http2_limits {
-    uint32_t max_streams;       /* that a peer may have open on a server's connection */
-    uint32_t max_message_bytes; /* of one gRPC message; the stream's window holds it */
-    uint32_t max_header_bytes;  /* of one header block, CONTINUATION included */
-    uint32_t max_unsent_bytes;  /* of a connection: what is queued for a peer that does not read */
+    uint32_t max_streams;        /* that a peer may have open on a server's connection */
+    uint32_t max_message_bytes;  /* of one gRPC message; the stream's window holds it */
+    uint32_t max_header_bytes;   /* of one header block, CONTINUATION included */
+    uint32_t max_unsent_bytes;   /* of a connection: what is queued for a peer that does not read */
     uint32_t max_control_frames; /* in a second, of those that cost us and carry nothing: PING,
                                     SETTINGS, RST_STREAM, PRIORITY, empty DATA, refused HEADERS,
                                     unknown types, and WINDOW_UPDATE at a tenth of its number */
@@ -56,7 +56,10 @@ extern const struct http2_limits http2_limits_default;
 enum http2_error {
     HTTP2_NO_ERROR = 0,
     HTTP2_PROTOCOL_ERROR = 1,
+    HTTP2_INTERNAL_ERROR = 2,
     HTTP2_FLOW_CONTROL_ERROR = 3,
+    HTTP2_STREAM_CLOSED = 5,
+    HTTP2_FRAME_SIZE_ERROR = 6,
     HTTP2_REFUSED_STREAM = 7,
     HTTP2_CANCEL = 8,
     HTTP2_ENHANCE_YOUR_CALM = 11,
@@ -78,14 +81,16 @@ struct http2_stream *http2_next_stream(struct http2_connection *, struct http2_s
  * the connection is ending, or without memory. */
 struct http2_stream *http2_open(struct http2_connection *, const char *block, size_t count,
                                 void *owner);
-/* Sends headers; with `ends_stream` they are trailers, sent after all messages, and the stream is
- * gone as soon as the peer has ended its side too (a server that does not wait for that resets it
- * with NO_ERROR once they are sent). 0, or -1 when the connection is lost. */
+/* Sends headers; with `ends_stream` they are trailers, sent after all messages. A server's owner
+ * forgets the stream then, since there is no further event for it; one whose client has not ended
+ * its side is reset with NO_ERROR once the trailers are sent. 0, or -1 when the connection is
+ * lost. */
 int http2_send_headers(struct http2_stream *, const char *block, size_t count, int ends_stream);
 /* Sends one gRPC message given in parts, from where they lie. What the socket or a window does not
- * take now is copied. 0, or -1 when the connection is lost or `max_unsent_bytes` is passed. */
+ * take now is copied. 0, or -1 when the connection is lost or `max_unsent_bytes` would be passed:
+ * then nothing of the message is sent. */
 int http2_send(struct http2_stream *, const struct iovec *parts, int num_parts);
-/* The client sends no more on this stream. */
+/* The client sends no more on this stream. 0, or -1 when the connection is lost. */
 int http2_finish(struct http2_stream *);
 /* Gives the stream up; it is gone when the call returns, without an event. */
 int http2_reset(struct http2_stream *, enum http2_error);
@@ -98,8 +103,10 @@ int http2_resume(struct http2_stream *);
 int http2_goaway(struct http2_connection *, enum http2_error);
 
 /* Reads what the socket has, with an event for each thing complete, and sends what that made
- * sendable. 0, or -1 when the connection is over: every stream was `reset` first, and `http2_end`
- * is what is left to do. */
+ * sendable. A peer that sends faster than this reads is left after some megabytes, for the others'
+ * sake, so the socket is to be watched by level. 0, or -1 when the connection is over: every stream
+ * was `reset` first, and `http2_end` is what is left to do. Not to be called from within an event,
+ * and neither is `http2_end`. */
 int http2_receive(struct http2_connection *);
 /* Sends what waits. 0, or -1 when the connection is lost. */
 int http2_flush(struct http2_connection *);
