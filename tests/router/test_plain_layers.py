@@ -95,7 +95,7 @@ def trunk_of(folder: Path, dtype: torch.dtype, *, batch_invariant: bool = False)
 
 
 def by_the_model(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trunk, "_plain", None)
+    monkeypatch.setattr(trunk, "plain", None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -104,7 +104,7 @@ def test_steps_have_the_bits_of_transformers_forward(
     family: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trunk = trunk_of(save_tiny(family, tmp_path, dtype), dtype)
-    assert trunk._plain is not None
+    assert trunk.plain is not None
     for num_rows in (1, 3, 16):
         plain, other = Decoding(trunk, num_rows), Decoding(trunk, num_rows)
         with torch.inference_mode():
@@ -123,7 +123,7 @@ def test_only_steps_of_decoding_leave_transformers_forward(
 ) -> None:
     trunk = trunk_of(save_tiny("qwen3_moe", tmp_path), torch.float32)
     by_model: list[bool] = []
-    forward = trunk._by_model
+    forward = trunk.by_model
 
     def noted(inputs: Any) -> torch.Tensor:
         by_model.append(True)
@@ -138,7 +138,7 @@ def test_only_steps_of_decoding_leave_transformers_forward(
 @pytest.mark.parametrize("family", OTHER_FAMILIES)
 def test_a_family_of_another_shape_stays_with_transformers(family: str, tmp_path: Path) -> None:
     trunk = trunk_of(save_tiny(family, tmp_path, torch.bfloat16), torch.bfloat16)
-    assert trunk._plain is None
+    assert trunk.plain is None
     with torch.inference_mode():
         asyncio.run(Decoding(trunk, 2).steps(2))
 
@@ -153,7 +153,7 @@ def test_a_model_that_has_the_parts_and_does_something_more_is_refused(
     folder = save_tiny("granitemoe", tmp_path, **overrides)
     trunk = trunk_of(folder, torch.float32)
     assert read_off(trunk.model, lambda _: None) is not None
-    assert trunk._plain is None
+    assert trunk.plain is None
 
 
 def test_a_way_that_gives_the_same_logits_and_caches_other_keys_is_refused(tmp_path: Path) -> None:
@@ -161,13 +161,13 @@ def test_a_way_that_gives_the_same_logits_and_caches_other_keys_is_refused(tmp_p
     trial = PlainTrial(VOCAB_SIZE, trunk.kv_shapes, torch.float32)
 
     def careless(inputs: Any) -> torch.Tensor:
-        logits = trunk._by_model(inputs)
+        logits = trunk.by_model(inputs)
         inputs.packed.cache.of_layer(1)[0][0] += 1
         return logits
 
     with torch.inference_mode():
-        assert trial.agree(trunk._by_model, trunk._by_model)
-        assert not trial.agree(trunk._by_model, careless)
+        assert trial.agree(trunk.by_model, trunk.by_model)
+        assert not trial.agree(trunk.by_model, careless)
 
 
 def test_a_way_that_fails_on_a_model_is_refused(tmp_path: Path) -> None:
@@ -176,14 +176,14 @@ def test_a_way_that_fails_on_a_model_is_refused(tmp_path: Path) -> None:
     assert plain is not None
     trial = PlainTrial(VOCAB_SIZE, trunk.kv_shapes, torch.float32)
     with torch.inference_mode():
-        assert trial.agree(trunk._by_model, plain.forward)
-        plain._rotary = lambda hidden, positions, layer_type: (hidden, positions)
-        assert not trial.agree(trunk._by_model, plain.forward)
+        assert trial.agree(trunk.by_model, plain.forward)
+        plain.rotary = lambda hidden, positions, layer_type: (hidden, positions)
+        assert not trial.agree(trunk.by_model, plain.forward)
 
 
 def test_a_batch_invariant_trunk_stays_with_transformers(tmp_path: Path) -> None:
     folder = save_tiny("qwen3_moe", tmp_path)
-    assert trunk_of(folder, torch.float32, batch_invariant=True)._plain is None
+    assert trunk_of(folder, torch.float32, batch_invariant=True).plain is None
 
 
 def test_two_lanes_in_turn_give_what_each_gives_alone(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from services.router.arrays import Indices
 from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
+from services.router.dispatch.drawing_rows import experts_of_drawing
 from services.router.dispatch.exchange import MOST_WAIT_NANOS, Exchange
 from services.router.dispatch.exchanges import Exchanges
 from services.router.dispatch.failure import FailureLog
@@ -20,7 +21,14 @@ from services.router.dispatch.frame_pairs import DROPPED
 from services.router.dispatch.gather import Gather, Gathered, answers_to
 from services.router.dispatch.host_copy import to_host
 from services.router.dispatch.placement import Placement
-from services.router.dispatch.scatter import Attempt, Outgoing, Scatter, SentFrame, first_attempt
+from services.router.dispatch.scatter import (
+    Attempt,
+    Outgoing,
+    Scatter,
+    SentFrame,
+    first_attempt,
+    sendable_weights,
+)
 from services.router.dispatch.unfinished import Unfinished
 from services.router.engine.spans import NO_LAYER_SPANS, PART_NAMES, LayerSpans
 from services.router.engine.step import Step
@@ -29,7 +37,6 @@ from services.router.peers.stream import TimedReply
 from services.router.times.receipt import ReplyTimes
 from services.runtime.notice import Notice
 from services.wire.errors import ServingError
-from services.wire.received import Weights
 
 UNSERVED_SECONDS = 10.0
 
@@ -134,9 +141,8 @@ class Dispatcher:
             await exchange.complete(on_the_way)
             gathered = await self._taken_from(exchange, step, layer, times)
         else:
-            gathered, scatter_ended = await self._try(
-                step, outgoing, attempt, spans, times, on_the_way
-            )
+            tried = await self._try(step, outgoing, attempt, spans, times, on_the_way)
+            gathered, scatter_ended = tried
         if gathered.failed:
             await self._finish(step, outgoing, gathered, spans, times)
         gather_ended = step.clock.ended
@@ -155,8 +161,7 @@ class Dispatcher:
     ) -> tuple[torch.Tensor, ...]:
         """Rows, experts and, where services sum, weights: of all that is not padding."""
         if hidden.shape[0] > step.num_tokens:
-            tensors = hidden, index, weights
-            hidden, index, weights = (each[: step.num_tokens] for each in tensors)
+            hidden, index, weights = (x[: step.num_tokens] for x in (hidden, index, weights))
         rows = hidden if hidden.dtype is self._wire_dtype else hidden.to(self._wire_dtype)
         return (rows, index, weights.float()) if self._combine.sums_on_services else (rows, index)
 
@@ -175,9 +180,11 @@ class Dispatcher:
         if self._capacity_factor is not None:
             experts = self._guard(step, experts, top_k)
         if layer == self._last_layer and len(step.drawing) < step.num_tokens:
-            experts = _of_drawing(step, experts, top_k)
+            experts = experts_of_drawing(step, experts, top_k)
         sent = (
-            None if weights is None else _sendable(step, layer, weights.reshape(-1).numpy(), top_k)
+            None
+            if weights is None
+            else sendable_weights(step, layer, weights.reshape(-1).numpy(), top_k)
         )
         return Outgoing(layer, hidden.contiguous(), experts, sent, top_k)
 
@@ -235,9 +242,8 @@ class Dispatcher:
         """Wait for the answers to frames, and sort them."""
         answers = await answers_to(sent)
         replies = [answer.times for _, answer in answers if isinstance(answer, TimedReply)]
-        lost = next(
-            (frame.address for frame, answer in answers if isinstance(answer, ServingError)), None
-        )
+        losses = (frame.address for frame, answer in answers if isinstance(answer, ServingError))
+        lost = next(losses, None)
         step.clock.charge_gather(replies, lost)
         times += replies
         return self._gather(step, layer, answers)
@@ -292,20 +298,3 @@ def _end_spans(spans: LayerSpans, moments: Sequenced[int], times: list[ReplyTime
     for name, (began, ended) in zip(PART_NAMES, pairwise(moments), strict=True):
         spans.part(name, began, ended)
     spans.end(moments[-1], max(times, key=lambda reply: reply.arrived).service if times else "")
-
-
-def _of_drawing(step: Step, experts: Indices, top_k: int) -> Indices:
-    """The experts of rows that a token is drawn from; nothing reads what becomes of the others."""
-    wanted = np.full_like(experts, DROPPED).reshape(-1, top_k)
-    wanted[step.last_rows] = experts.reshape(-1, top_k)[step.last_rows]
-    return wanted.reshape(-1)
-
-
-def _sendable(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:
-    """The weights, those that are not finite as zero; the sequences of these end."""
-    is_finite = np.isfinite(weights)
-    if is_finite.all():
-        return weights
-    error = ServingError(f"the gate of layer {layer} computed weights that are not finite")
-    step.fail(np.flatnonzero(~is_finite) // top_k, error)
-    return np.where(is_finite, weights, np.float32(0))

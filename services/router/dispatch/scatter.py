@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from services.router.arrays import Indices
@@ -14,6 +15,7 @@ from services.router.dispatch.placement import Placement
 from services.router.engine.spans import NO_FRAME_SPAN, NO_LAYER_SPANS, FrameSpan, LayerSpans
 from services.router.engine.step import Step
 from services.router.peers.stream import TimedReply
+from services.wire.errors import ServingError
 from services.wire.frames import encode_frame
 from services.wire.received import Weights
 
@@ -174,3 +176,13 @@ def _attempt_number(attempt: Attempt, pairs: FramePairs, step: Step) -> int:
     if failures:
         step.clock.retries[failures[-1].address, failures[-1].reason] += 1
     return 1 + len(failures)
+
+
+def sendable_weights(step: Step, layer: int, weights: Weights, top_k: int) -> Weights:
+    """The weights, those that are not finite as zero; the sequences of these end."""
+    is_finite = np.isfinite(weights)
+    if is_finite.all():
+        return weights
+    error = ServingError(f"the gate of layer {layer} computed weights that are not finite")
+    step.fail(np.flatnonzero(~is_finite) // top_k, error)
+    return np.where(is_finite, weights, np.float32(0))

@@ -45,7 +45,7 @@ class PlainLayers:
         self, model: Any, layers: Sequence[PlainLayer], note_gate: Callable[[int], None]
     ) -> None:
         self._embed = model.get_input_embeddings()
-        self._rotary = model.base_model.rotary_emb
+        self.rotary = model.base_model.rotary_emb
         self._layers = layers
         self._norm = model.base_model.norm
         self._head = model.get_output_embeddings()
@@ -60,7 +60,7 @@ class PlainLayers:
         """Logits of the rows to draw from, [drawing, vocabulary]."""
         hidden: torch.Tensor = self._embed(inputs.token_ids)
         cache = inputs.packed.cache
-        rows = inputs.packed.for_kernels(self._rotary(hidden[None], inputs.positions[None]))
+        rows = inputs.packed.for_kernels(self.rotary(hidden[None], inputs.positions[None]))
         arrived = None
         for layer in self._layers:
             chosen = layer.between(hidden, arrived, rows, cache.for_kernels(layer.number))

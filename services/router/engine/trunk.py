@@ -80,18 +80,19 @@ class Trunk:
         self._rows_per_tile = most_tile_rows(self.model) if numerics.batch_invariant else None
         self.kv_shapes = self._probe()
         call_plainly(self.model)
-        self._plain = self._in_plain_layers()
+        self.plain = self._in_plain_layers()
 
     def forward(self, step: Step, cache: KvCache) -> torch.Tensor:
         """Logits in float32 of the step's drawing sequences, [drawing, vocabulary]."""
         inputs = step.inputs(cache, self.numerics.device, self._rows_per_tile)
-        plain = self._plain
-        rows = plain.forward(inputs) if plain and plain.takes(inputs) else self._by_model(inputs)
+        plain = self.plain
+        rows = plain.forward(inputs) if plain and plain.takes(inputs) else self.by_model(inputs)
         logits = rows[: len(step.drawing)].float()
         step.clock.charge("dense")
         return logits
 
-    def _by_model(self, inputs: StepInputs) -> torch.Tensor:
+    def by_model(self, inputs: StepInputs) -> torch.Tensor:
+        """Logits [drawing, vocabulary] by transformers' own forward, which any family has."""
         output = self.model(
             input_ids=inputs.token_ids[None],
             position_ids=inputs.positions[None],
@@ -109,7 +110,7 @@ class Trunk:
             return None
         vocabulary = len(self.model.get_input_embeddings().get_parameter("weight"))
         trial = PlainTrial(vocabulary, self.kv_shapes, self.numerics.dtype)
-        return plain if trial.agree(self._by_model, plain.forward) else None
+        return plain if trial.agree(self.by_model, plain.forward) else None
 
     def _plug_gates(self, num_experts: int) -> None:
         numerics = self.numerics
