@@ -30,7 +30,7 @@ NUM_ROUNDS, QUICK_ROUNDS = 41, 9
 COMPARED = (
     "what a decode step does in one layer, each thing alone and over and over on one thread, and "
     "the whole trunk's "
-    "forward with experts that make zeros at once: a process with the compiled kernels against "
+    "forward with experts that cost next to nothing: a process with the compiled kernels against "
     "one with torch alone "
     "(MOESAIC_KERNELS=off), asked in turn. Times are CPU time. Each row of attention sees 100 "
     "keys and its own. Before "

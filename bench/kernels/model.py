@@ -63,14 +63,14 @@ class LocalModel:
         return self._trunk.kv_shapes[self._layer]
 
     def begin(self, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
-        """Forget what was there, read the prompts with experts that make zeros, and be before the
+        """Forget what was there, read the prompts with made-up experts, and be before the
         next step.
         """
         self._submit(prompts, num_new_tokens + 1)
         self._advance(self.forward(), [0] * len(prompts))
 
     def forward(self) -> torch.Tensor:
-        """Logits [sequences, vocabulary] of the next step with experts that make zeros, which may
+        """Logits [sequences, vocabulary] of the next step with made-up experts, which may
         be repeated.
         """
         return self._trunk.forward(Step(0, self._scheduler.next_batch(0)), self._cache)

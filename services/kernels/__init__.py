@@ -12,8 +12,15 @@ from services.kernels.attention_layer import (
     CachedRows,
     HeadNorms,
 )
+from services.kernels.between import Between, Chosen, Norm
 from services.kernels.combine import combine, combines
-from services.kernels.crossover import linear_pays, most_layer_rows, most_pairs_per_expert
+from services.kernels.crossover import (
+    linear_pays,
+    most_layer_rows,
+    most_linear_rows,
+    most_pairs_per_expert,
+)
+from services.kernels.draw import draw
 from services.kernels.experts import GatedExperts
 from services.kernels.gate import Choice, Gate
 from services.kernels.level import AVAILABLE, LEVELS, level, set_level
@@ -26,21 +33,26 @@ __all__ = [
     "AVAILABLE",
     "AttentionLayer",
     "AttentionWeights",
+    "Between",
     "CachedLayer",
     "CachedRows",
     "Choice",
+    "Chosen",
     "Gate",
     "GatedExperts",
     "HeadNorms",
     "LEVELS",
+    "Norm",
     "apply_rotary",
     "attend",
     "combine",
     "combines",
+    "draw",
     "level",
     "linear",
     "linear_pays",
     "most_layer_rows",
+    "most_linear_rows",
     "most_pairs_per_expert",
     "rms_norm",
     "scatter",

@@ -1,8 +1,7 @@
 """Addresses are those of tensors' data, strides count numbers, and dtype is 0 for float32 and 1 for
 bfloat16.
 
-What stays the same for all calls of an attention layer is described once, and its addresses must
-stay good as long.
+What stays the same for many calls is described once, and its addresses must stay good as long.
 """
 
 import numpy as np
@@ -91,31 +90,54 @@ def describe_layer(
     key_epsilon: float,
     out_weight: int,
     out_bias: int,
-    num_heads: int,
-    num_key_heads: int,
-    width: int,
+    norms_span_heads: bool,
+    heads: tuple[int, int, int],
     hidden: int,
     window: int,
     scaling: float,
     dtype: int,
 ) -> object: ...
-def attention_layer(
+def describe_rows(
     *,
-    layer: object,
     first_slots: npt.NDArray[np.int64],
     num_keys: npt.NDArray[np.int64],
     slots: npt.NDArray[np.int64],
-    rows: int,
-    out: int,
     num_tokens: int,
     num_written: int,
     cosines: int,
     sines: int,
     angle_stride: int,
-    keys: int,
-    values: int,
-    num_slots: int,
+) -> object: ...
+def describe_cache(*, keys: int, values: int, num_slots: int) -> object: ...
+def describe_between(
+    *,
+    attention: object,
+    before: int,
+    before_epsilon: float,
+    after: int,
+    after_epsilon: float,
+    gate: int,
+    gate_bias: int,
+    num_experts: int,
+    num_chosen: int,
+    softmax_first: bool,
+    renormalise: bool,
+    weights_dtype: int,
+) -> object: ...
+def attention_layer(
+    *, layer: object, rows: object, cache: object, hidden: int, out: int
 ) -> None: ...
+def between(
+    *,
+    layer: object,
+    rows: object,
+    cache: object,
+    hidden: int,
+    arrived: int,
+    normed: int,
+    weights: int,
+    indices: int,
+) -> int: ...
 def gate(
     *,
     rows: int,
@@ -156,6 +178,7 @@ def combine(
     weights_dtype: int,
     out_dtype: int,
 ) -> None: ...
+def draw(*, probabilities: int, num_rows: int, width: int, choices: int, tokens: int) -> None: ...
 def levels() -> tuple[str, ...]: ...
 def level() -> str: ...
 def set_level(name: str, /) -> None: ...

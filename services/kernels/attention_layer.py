@@ -12,8 +12,9 @@ from services.kernels.level import DTYPES, _native
 
 @dataclass(frozen=True)
 class HeadNorms:
-    """The normalisation of each head of queries and of keys: weights [width] and what is added to
-    the mean square.
+    """The normalisation of queries and of keys: weights and what is added to the mean square.
+
+    Weights are [width] for each head by itself, or [heads * width] for all heads together.
     """
 
     query: torch.Tensor
@@ -57,8 +58,11 @@ class CachedLayer:
             raise ValueError("keys and values must be on the CPU and without gaps")
         num_slots, num_key_heads, width = keys.shape
         self._kept = keys, values  # the addresses below are theirs
-        self.keys, self.values, self.num_slots = keys.data_ptr(), values.data_ptr(), num_slots
+        num_slots, num_key_heads, width = keys.shape
         self.form = num_key_heads, width, keys.dtype
+        self.described = _native.describe_cache(
+            keys=keys.data_ptr(), values=values.data_ptr(), num_slots=num_slots
+        )
 
 
 class CachedRows:
@@ -92,14 +96,17 @@ class CachedRows:
                 "neighbours"
             )
         self._kept = cosines, sines  # the addresses below are theirs
-        self.cosines, self.sines, self.angle_stride = (
-            cosines.data_ptr(),
-            sines.data_ptr(),
-            cosines.stride(0),
+        self.num_rows, self.form = num_rows, (width, cosines.dtype)
+        self.described = _native.describe_rows(
+            first_slots=first_slots,
+            num_keys=num_keys,
+            slots=slots,
+            num_tokens=num_rows,
+            num_written=len(slots),
+            cosines=cosines.data_ptr(),
+            sines=sines.data_ptr(),
+            angle_stride=cosines.stride(0),
         )
-        self.first_slots, self.num_keys, self.slots = first_slots, num_keys, slots
-        self.num_rows, self.num_written = num_rows, len(slots)
-        self.form = width, cosines.dtype
 
 
 class AttentionLayer:
@@ -116,18 +123,31 @@ class AttentionLayer:
         _check(weights, scaling, window)
         joined, width = weights.joined, weights.width
         self._kept = weights  # the addresses below are theirs
-        self._hidden, self._dtype = joined.shape[1], joined.dtype
+        self.hidden, self.dtype = joined.shape[1], joined.dtype
         self._row_form = width, joined.dtype
         self._cache_form = weights.num_key_heads, width, joined.dtype
-        self._layer = _described(weights, scaling, window)
+        self.described = _described(weights, scaling, window)
 
     def __call__(self, hidden: torch.Tensor, rows: CachedRows, cached: CachedLayer) -> torch.Tensor:
         """hidden [..., hidden] without gaps, of as many rows; returns as many."""
-        if hidden.shape[-1] != self._hidden or hidden.numel() != rows.num_rows * self._hidden:
+        self.check(hidden, rows, cached)
+        out = torch.empty_like(hidden)
+        _native.attention_layer(
+            layer=self.described,
+            rows=rows.described,
+            cache=cached.described,
+            hidden=hidden.data_ptr(),
+            out=out.data_ptr(),
+        )
+        return out
+
+    def check(self, hidden: torch.Tensor, rows: CachedRows, cached: CachedLayer) -> None:
+        """Raise ValueError unless the layer can be called with these."""
+        if hidden.shape[-1] != self.hidden or hidden.numel() != rows.num_rows * self.hidden:
             raise ValueError(
                 f"hidden states {tuple(hidden.shape)} and {rows.num_rows} rows do not fit"
             )
-        if hidden.dtype is not self._dtype or not hidden.is_contiguous() or not hidden.is_cpu:
+        if hidden.dtype is not self.dtype or not hidden.is_contiguous() or not hidden.is_cpu:
             raise ValueError(
                 "hidden states must have the dtype of the weights, be on the CPU and without gaps"
             )
@@ -135,24 +155,6 @@ class AttentionLayer:
             raise ValueError(
                 f"angles of {rows.form} or a cache of {cached.form} do not fit {self._cache_form}"
             )
-        out = torch.empty_like(hidden)
-        _native.attention_layer(
-            layer=self._layer,
-            first_slots=rows.first_slots,
-            num_keys=rows.num_keys,
-            slots=rows.slots,
-            rows=hidden.data_ptr(),
-            out=out.data_ptr(),
-            num_tokens=rows.num_rows,
-            num_written=rows.num_written,
-            cosines=rows.cosines,
-            sines=rows.sines,
-            angle_stride=rows.angle_stride,
-            keys=cached.keys,
-            values=cached.values,
-            num_slots=cached.num_slots,
-        )
-        return out
 
 
 def _described(weights: AttentionWeights, scaling: float, window: int | None) -> object:
@@ -166,9 +168,8 @@ def _described(weights: AttentionWeights, scaling: float, window: int | None) ->
         key_epsilon=norms.key_epsilon if norms else 0.0,
         out_weight=weights.out.data_ptr(),
         out_bias=_address(weights.out_bias),
-        num_heads=weights.num_heads,
-        num_key_heads=weights.num_key_heads,
-        width=weights.width,
+        norms_span_heads=norms is not None and len(norms.query) != weights.width,
+        heads=(weights.num_heads, weights.num_key_heads, weights.width),
         hidden=weights.joined.shape[1],
         window=UNLIMITED if window is None else window,
         scaling=scaling,
@@ -189,7 +190,11 @@ def _check(weights: AttentionWeights, scaling: float, window: int | None) -> Non
         (weights.out_bias, (hidden,)),
     ]
     if weights.norms is not None:
-        expected += [(weights.norms.query, (width,)), (weights.norms.key, (width,))]
+        each = len(weights.norms.query) == width
+        expected += [
+            (weights.norms.query, (width if each else width * weights.num_heads,)),
+            (weights.norms.key, (width if each else width * weights.num_key_heads,)),
+        ]
     for tensor, shape in expected:
         if tensor is not None and (tensor.shape != shape or tensor.dtype is not joined.dtype):
             raise ValueError(

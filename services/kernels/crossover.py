@@ -17,7 +17,12 @@ _EXPERT_PAIRS = {"avx512_bf16": (64, 64), "avx512": (64, 32), "avx2": (24, 64), 
 
 def linear_pays(num_rows: int, weight: torch.Tensor) -> bool:
     """Whether `linear` takes such weights and is faster than torch's with so many rows."""
-    return AVAILABLE and weight.is_cpu and num_rows <= _most(_LINEAR_ROWS, weight.dtype)
+    return weight.is_cpu and num_rows <= most_linear_rows(weight) > 0
+
+
+def most_linear_rows(weight: torch.Tensor) -> int:
+    """With how many rows `linear` is still faster than torch's. Without kernels 0."""
+    return _most(_LINEAR_ROWS, weight.dtype) if AVAILABLE else 0
 
 
 def most_layer_rows(weight: torch.Tensor) -> int:

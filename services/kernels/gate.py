@@ -56,10 +56,10 @@ class Gate:
             raise ValueError(
                 f"bias {tuple(bias.shape)} of {bias.dtype} does not fit {num_experts} experts"
             )
-        self._kept = weight, bias  # the addresses below are theirs
+        self.weight, self.bias = weight, bias  # the addresses below are theirs
         self._weight, self._bias = weight.data_ptr(), 0 if bias is None else bias.data_ptr()
         self._num_experts, self._width, self._dtype = num_experts, width, weight.dtype
-        self._choice = choice
+        self.choice = choice
 
     def __call__(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         num_rows, width = rows.shape
@@ -69,7 +69,7 @@ class Gate:
                 f"rows {tuple(rows.shape)} of {rows.dtype} do not fit a gate for {self._width} "
                 "numbers"
             )
-        choice = self._choice
+        choice = self.choice
         logits = rows.new_empty(num_rows, self._num_experts)
         weights = torch.empty(num_rows, choice.num_chosen, dtype=choice.weights_dtype)
         indices = torch.empty(num_rows, choice.num_chosen, dtype=torch.int64)

@@ -1,8 +1,9 @@
 """Attention layers of the common form by a call or a few of our kernels, where a trial shows them
 to be of that form.
 
-It is Llama's and Qwen3's: projections to queries, keys and values, perhaps a normalisation of each
-head, rotary embedding of whole heads by halves, attention, and a projection of what it gives.
+It is Llama's, Qwen3's and OLMoE's: projections to queries, keys and values, perhaps a normalisation
+of each head or of all together, rotary embedding of whole heads by halves, attention, and a
+projection of what it gives.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ class FusedAttention(torch.nn.Module):
         self._num_heads = [call.query.shape[1], call.key.shape[1], call.value.shape[1]]
         self._scores = call.scores
         self.kernel = None if call.scores.sinks is not None else self._in_one_call()
-        self._most_rows = None if self._always else kernels.most_layer_rows(self.weight)
+        self.most_rows = None if self._always else self._most_rows()
 
     def forward(
         self,
@@ -60,7 +61,7 @@ class FusedAttention(torch.nn.Module):
         if self.kernel is None or isinstance(packed, AttentionProbe) or not packed.rows_are_alone:
             return self._by_parts(hidden_states, position_embeddings, packed)
         rows = packed.for_kernels(position_embeddings)
-        if self._most_rows is not None and rows.num_rows > self._most_rows:
+        if self.most_rows is not None and rows.num_rows > self.most_rows:
             return self._by_parts(hidden_states, position_embeddings, packed)
         return self.kernel(hidden_states, rows, packed.cache.for_kernels(self.layer_idx)), None
 
@@ -76,6 +77,12 @@ class FusedAttention(torch.nn.Module):
         )
         return kernels.AttentionLayer(weights, self._scores.scaling, self._scores.window)
 
+    def _most_rows(self) -> int:
+        if self.q_norm is None or len(self.q_norm.numbers) == self._width:
+            return kernels.most_layer_rows(self.weight)
+        # All heads together are as wide as a large model, of which the product is nearly all.
+        return kernels.most_linear_rows(self.weight)
+
     def _by_parts(
         self,
         hidden_states: torch.Tensor,
@@ -83,11 +90,12 @@ class FusedAttention(torch.nn.Module):
         packed: PackedBatch | AttentionProbe,
     ) -> tuple[torch.Tensor, None]:
         product = linear(hidden_states[0], self.weight, self.bias, always=self._always)
-        query, key, value = product.view(len(product), -1, self._width).split(
-            self._num_heads, dim=1
+        query, key, value = (
+            part.unflatten(1, (-1, self._width))
+            for part in product.split([self._width * count for count in self._num_heads], dim=1)
         )
         if self.q_norm is not None and self.k_norm is not None:
-            query, key = self.q_norm(query), self.k_norm(key)
+            query, key = _normalised(query, self.q_norm), _normalised(key, self.k_norm)
         cosines, sines = position_embeddings[0][0], position_embeddings[1][0]
         kernels.apply_rotary(query, cosines, sines)
         kernels.apply_rotary(key, cosines, sines)
@@ -190,12 +198,22 @@ def _looks_right(inner: torch.nn.Module, call: AttentionCall, position_embedding
         and len({projection.bias is None for projection in projections}) == 1
         and (
             norms == [None, None]
-            or all(isinstance(norm, KernelNorm) and len(norm.weight) == width for norm in norms)
+            or _norm_widths(norms) in ([width] * 2, [width * heads for heads in num_heads[:2]])
         )
         and isinstance(position_embeddings, tuple)
         and all(angles.shape == (1, num_tokens, width) for angles in position_embeddings)
         and all(angles.dtype == call.query.dtype for angles in position_embeddings)
     )
+
+
+def _norm_widths(norms: Sequence[object]) -> list[int]:
+    return [len(norm.weight) for norm in norms if isinstance(norm, KernelNorm)]
+
+
+def _normalised(heads: torch.Tensor, norm: KernelNorm) -> torch.Tensor:
+    """[tokens, heads, width], each head by itself or all of a token together."""
+    is_each = len(norm.numbers) == heads.shape[2]
+    return norm.forward(heads if is_each else heads.flatten(1)).view(heads.shape)
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.nn.Parameter:

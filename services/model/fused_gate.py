@@ -44,7 +44,7 @@ class FusedGate(torch.nn.Module):
         self.inner = inner
         weight, bias = _weights(inner)
         self._width = weight.shape[1]
-        self._kernel = kernels.Gate(weight, bias, choice)
+        self.kernel = kernels.Gate(weight, bias, choice)
         self._most_rows = None if always else kernels.most_layer_rows(weight)
         self._begin = begin
 
@@ -54,7 +54,7 @@ class FusedGate(torch.nn.Module):
             rows = rows.reshape(-1, self._width)
         if self._most_rows is not None and len(rows) > self._most_rows:
             return self.inner(rows)  # type: ignore[no-any-return]
-        return self._kernel(rows)
+        return self.kernel(rows)
 
 
 def fused_gate(

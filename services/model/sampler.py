@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from services import kernels
 from services.model.repetition import Repetition
 from services.wire.sampling import Sampling
 
@@ -60,22 +61,40 @@ def draw_all(
     if not drawn:
         return tokens
     temperatures = torch.tensor([samplings[row].temperature for row in drawn], dtype=torch.float64)
-    scaled = logits[drawn].double() / temperatures.to(logits.device)[:, None]
+    rows = logits if len(drawn) == len(logits) else logits[drawn]
+    scaled = rows / temperatures.to(logits.device)[:, None]  # in float64
     # At a temperature so near to zero that it is zero, the most likely token stays.
     finite = are_finite(scaled)
     probabilities = torch.softmax(scaled, dim=-1)
-    best, ordered = _most_likely(probabilities)
-    totals = probabilities.sum(dim=-1).tolist()
+    points = [uniform(samplings[row].seed, positions[row]) for row in drawn]
+    likely = _draw_likely(probabilities, [samplings[row] for row in drawn], points)
     for place, row in enumerate(drawn):
         if finite[place]:
-            sampling, point = samplings[row], uniform(samplings[row].seed, positions[row])
-            token = _draw_of_most_likely(
-                best[place], ordered[place], totals[place], sampling, point
-            )
-            tokens[row] = (
-                _draw_of_all(probabilities[place], sampling, point) if token is None else token
-            )
+            token = likely[place]
+            if token is None:
+                token = _draw_of_all(probabilities[place], samplings[row], points[place])
+            tokens[row] = token
     return tokens
+
+
+def _draw_likely(
+    probabilities: torch.Tensor, samplings: Sequence[Sampling], points: Sequence[float]
+) -> list[int | None]:
+    """Each row's draw, or None where only the whole row in order, and the rounding of its sum, tell
+    it.
+    """
+    if kernels.AVAILABLE and probabilities.is_cpu:
+        choices = [
+            (sampling.top_k, sampling.top_p, sampling.min_p, point)
+            for sampling, point in zip(samplings, points, strict=True)
+        ]
+        return kernels.draw(probabilities, choices)
+    best, ordered = _most_likely(probabilities)
+    totals = probabilities.sum(dim=-1).tolist()
+    return [
+        _draw_of_most_likely(*row)
+        for row in zip(best, ordered, totals, samplings, points, strict=True)
+    ]
 
 
 def _penalised(logits: torch.Tensor, repetitions: Sequence[Repetition | None]) -> torch.Tensor:

@@ -19,15 +19,21 @@ SCALING = WIDTH**-0.5
 FIRST_SLOTS, NUM_KEYS, WRITTEN = (0, 16, 64, 0), (7, 40, 1, 0), (6, 55, 64)
 
 
-def weights(dtype: torch.dtype, *, norms: bool = False, biases: bool = False) -> AttentionWeights:
+def weights(
+    dtype: torch.dtype, *, norms: bool = False, spanning: bool = False, biases: bool = False
+) -> AttentionWeights:
     num_joined = (HEADS + 2 * KEY_HEADS) * WIDTH
+    widths = (HEADS * WIDTH, KEY_HEADS * WIDTH) if spanning else (WIDTH, WIDTH)
     return AttentionWeights(
         joined=random(num_joined, HIDDEN, dtype=dtype),
         joined_bias=random(num_joined, dtype=dtype, seed=1) if biases else None,
         out=random(HIDDEN, HEADS * WIDTH, dtype=dtype, seed=2),
         out_bias=random(HIDDEN, dtype=dtype, seed=3) if biases else None,
         norms=HeadNorms(
-            random(WIDTH, dtype=dtype, seed=4), random(WIDTH, dtype=dtype, seed=5), 1e-6, 1e-3
+            random(widths[0], dtype=dtype, seed=4),
+            random(widths[1], dtype=dtype, seed=5),
+            1e-6,
+            1e-3,
         )
         if norms
         else None,
@@ -56,8 +62,11 @@ def by_parts(
     product = kernels.linear(hidden, of.joined, of.joined_bias).view(len(hidden), -1, WIDTH)
     query, key, value = product.split([HEADS, KEY_HEADS, KEY_HEADS], dim=1)
     if of.norms is not None:
-        query = kernels.rms_norm(query, of.norms.query, of.norms.query_epsilon)
-        key = kernels.rms_norm(key, of.norms.key, of.norms.key_epsilon)
+        query, key = query.contiguous(), key.contiguous()
+        queries = query.view(-1, len(of.norms.query))
+        query = kernels.rms_norm(queries, of.norms.query, of.norms.query_epsilon).view(query.shape)
+        keys_ = key.view(-1, len(of.norms.key))
+        key = kernels.rms_norm(keys_, of.norms.key, of.norms.key_epsilon).view(key.shape)
     cosines, sines = random(2, 4, WIDTH, dtype=hidden.dtype, seed=6)
     kernels.apply_rotary(query, cosines, sines)
     kernels.apply_rotary(key, cosines, sines)
@@ -69,13 +78,14 @@ def by_parts(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize(("norms", "spanning"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("window", [None, 5])
 def test_a_layer_has_the_bits_of_its_parts(
-    level: str, dtype: torch.dtype, norms: bool, biases: bool, window: int | None
+    level: str, dtype: torch.dtype, norms: bool, spanning: bool, biases: bool, window: int | None
 ) -> None:
-    of, hidden = weights(dtype, norms=norms, biases=biases), random(4, HIDDEN, dtype=dtype, seed=8)
+    of = weights(dtype, norms=norms, spanning=spanning, biases=biases)
+    hidden = random(4, HIDDEN, dtype=dtype, seed=8)
     expected_cache, got_cache = cache(dtype), cache(dtype)
     expected = by_parts(hidden, of, *expected_cache, window)
     got = AttentionLayer(of, SCALING, window)(hidden[None], rows(dtype), CachedLayer(*got_cache))

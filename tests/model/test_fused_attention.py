@@ -38,7 +38,7 @@ def with_kernels(family: str, dtype: torch.dtype, **overrides: Any) -> PreTraine
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe", "mixtral", "granitemoe"])
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe", "mixtral", "granitemoe", "olmoe"])
 def test_attention_of_the_common_form_is_fused_and_nothing_changes(
     family: str, dtype: torch.dtype
 ) -> None:
@@ -58,7 +58,6 @@ def test_attention_of_the_common_form_is_fused_and_nothing_changes(
 @pytest.mark.parametrize(
     ("family", "overrides"),
     [
-        ("olmoe", {}),  # its normalisation spans the heads
         ("olmoe", {"clip_qkv": 0.5}),
         ("glm4_moe", {}),  # it turns a part of each head
         ("deepseek_v3", {}),
@@ -102,7 +101,7 @@ def in_steps(model: PreTrainedModel) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe", "mixtral", "granitemoe"])
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_moe", "mixtral", "granitemoe", "olmoe"])
 def test_steps_have_the_same_bits_in_one_call_and_by_parts(family: str, dtype: torch.dtype) -> None:
     model = with_kernels(family, dtype)
     fuse_attention(model, lambda probe: forward(model, probe))

@@ -1,6 +1,7 @@
 """Draws depend on (seed, position) and the logits alone, and filters are transformers'."""
 
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from services import kernels
 from services.model.repetition import Repetition
 from services.model.sampler import are_finite, draw, draw_all, uniform
 from services.wire.sampling import Sampling
@@ -126,6 +128,8 @@ def test_a_batch_draws_for_each_row_what_sorting_the_whole_vocabulary_draws(
         for row, sampling, position in zip(rows, samplings, positions, strict=True)
     ]
     assert draw_all(rows, samplings, positions) == expected
+    with patch.object(kernels, "AVAILABLE", new=False):
+        assert draw_all(rows, samplings, positions) == expected
 
 
 @given(

@@ -13,6 +13,17 @@ def test_a_clock_charges_every_nanosecond_to_some_part() -> None:
     assert clock.parts.total() == ended - clock.started
 
 
+def test_a_part_may_have_ended_before_it_is_charged() -> None:
+    clock = StepClock()
+    dense_ended = clock.charge("dense", nanos_ago=0)
+    while StepClock.now() < dense_ended + 2_000:
+        pass
+    gate_began = clock.charge("dense", nanos_ago=1_000)
+    ended = clock.charge("gate")
+    assert clock.parts.gate == ended - gate_began >= 1_000
+    assert clock.parts.total() == ended - clock.started
+
+
 def test_a_gather_is_split_at_the_first_and_the_last_reply() -> None:
     clock = StepClock()
     sent = clock.charge("encode")

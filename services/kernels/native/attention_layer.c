@@ -6,17 +6,18 @@
 
 #include "kernels.h"
 
-/* Heads in place; they are neighbours within a token. */
+/* In place, each of the heads or all together; they are neighbours within a token. */
 static void normalise_heads(const struct level *level, const struct attention_layer *layer,
                             char *token, int64_t heads, const char *weight, float epsilon) {
+    const int64_t width = layer->attention.key_width;
     const struct normalisation call = {
         .rows = token,
-        .inner_stride = layer->attention.key_width * item_bytes(layer->attention.dtype),
+        .inner_stride = width * item_bytes(layer->attention.dtype),
         .weight = weight,
         .out = token,
         .num_outer = 1,
-        .num_inner = heads,
-        .width = layer->attention.key_width,
+        .num_inner = layer->norms_span_heads ? 1 : heads,
+        .width = layer->norms_span_heads ? heads * width : width,
         .epsilon = epsilon,
         .dtype = layer->attention.dtype,
     };

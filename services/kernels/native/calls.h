@@ -11,10 +11,15 @@ DECLARE_CALL(rms_norm);
 DECLARE_CALL(attend);
 DECLARE_CALL(apply_rotary);
 DECLARE_CALL(describe_layer);
+DECLARE_CALL(describe_rows);
+DECLARE_CALL(describe_cache);
+DECLARE_CALL(describe_between);
 DECLARE_CALL(attention_layer);
+DECLARE_CALL(between);
 DECLARE_CALL(gate);
 DECLARE_CALL(scatter);
 DECLARE_CALL(combine);
+DECLARE_CALL(draw);
 
 /* The level in use. */
 extern const struct level *active;

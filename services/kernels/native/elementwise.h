@@ -1,4 +1,4 @@
-/* What happens between products: gated activation, normalisation, rotary embedding. */
+/* What happens between products: gated activation, sums, normalisation, rotary embedding. */
 
 INLINE vector silu(vector x) { return x / (1.0f + exponential(-x)); }
 
@@ -22,6 +22,23 @@ TARGET static void gate(const struct gating *call) {
         gate_as(call, FLOAT32);
     else
         gate_as(call, BFLOAT16);
+}
+
+INLINE void add_as(const struct addition *call, enum dtype dtype) {
+    const int64_t item = item_bytes(dtype);
+    for (int64_t at = 0; at < call->count; at += LANES) {
+        const int64_t count = call->count - at;
+        const vector sum = load_numbers(call->to + at * item, count, dtype) +
+                           load_numbers(call->from + at * item, count, dtype);
+        store_numbers(call->to + at * item, sum, count, dtype);
+    }
+}
+
+TARGET static void add(const struct addition *call) {
+    if (call->dtype == FLOAT32)
+        add_as(call, FLOAT32);
+    else
+        add_as(call, BFLOAT16);
 }
 
 INLINE void normalise_row(const struct normalisation *call, const char *row, char *out,

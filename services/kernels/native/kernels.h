@@ -78,6 +78,14 @@ struct attention {
     enum dtype dtype;
 };
 
+/* to += from, number by number, rounded to the dtype. */
+struct addition {
+    char *to;
+    const char *from;
+    int64_t count;
+    enum dtype dtype;
+};
+
 /* Root mean square normalisation of rows [outer, inner, width]: rounded to the dtype, times weight,
  * and rounded. */
 struct normalisation {
@@ -110,6 +118,7 @@ struct attention_layer {
     const char *weight,
         *bias; /* [(num_heads + 2 * num_key_heads) * width, hidden], and as many or NULL */
     const char *query_norm, *key_norm; /* [width], or both NULL */
+    int norms_span_heads;              /* they are [heads * width], for all heads together */
     const char *out_weight, *out_bias; /* [hidden, num_heads * width], [hidden] or NULL */
     const char *cosines, *sines;       /* [num_tokens, width] */
     char *keys, *values;  /* [slots, num_key_heads, width], where attention reads them */
@@ -139,6 +148,20 @@ struct routing {
     struct scored *experts; /* room for [num_experts] */
 };
 
+/* What lies between the experts of two layers: `arrived` is added to the hidden states; they are
+ * normalised for attention, whose result is added; and normalised for the gate, which chooses.
+ * Attention's rows and results are set on the way, as are those of the other parts. */
+struct between {
+    struct attention_layer attention;
+    struct normalisation before, after; /* attention */
+    struct product gate;                /* without a weight there is none */
+    struct routing routing;
+    char *hidden;        /* [num_tokens, hidden], changed in place */
+    const char *arrived; /* as many, or NULL */
+    char *normed;        /* as many: what the gate and the experts see */
+    int64_t gate_nanos;  /* how long the gate took, at the end */
+};
+
 /* Weighted sums of rows: out[t] = weights[t, 0] * rows[t, 0] + weights[t, 1] * rows[t, 1] + .., in
  * this order.
  *
@@ -158,6 +181,7 @@ struct level {
     void (*multiply)(const struct product *);
     void (*gate)(const struct gating *);
     void (*attend)(const struct attention *);
+    void (*add)(const struct addition *);
     void (*normalise)(const struct normalisation *);
     void (*rotate)(const struct rotation *);
     void (*combine)(const struct combination *);
@@ -199,5 +223,12 @@ int run_experts(const struct level *level, const struct experts *call);
 /* `most` keys are seen by a token. 0, or -1 when memory is short. */
 int run_attention_layer(const struct level *level, const struct attention_layer *layer,
                         int64_t most);
+
+/* The product, and the choice from its results. 0, or -1 when memory is short. */
+int run_gate(const struct level *level, const struct product *product,
+             const struct routing *routing);
+
+/* `most` keys are seen by a token. 0, or -1 when memory is short. */
+int run_between(const struct level *level, struct between *call, int64_t most);
 
 #endif

@@ -1,151 +1,30 @@
-/* From Python's arguments to whole layers: an attention layer, a gate. */
+/* From Python's arguments to whole layers: an attention layer, a gate, all between two layers'
+ * experts. */
 
 #include "calls.h"
-
-#include <stdlib.h>
-
-/* Multiplications of a token besides those for its keys. */
-static int64_t work_of_token(const struct attention_layer *layer) {
-    const struct attention *attention = &layer->attention;
-    return 2 * layer->hidden * attention->key_width *
-           (attention->num_heads + attention->num_key_heads);
-}
-
-static PyObject *run_layer(struct attention_layer *layer, int64_t num_slots) {
-    const struct attention *attention = &layer->attention;
-    int64_t num_seen = 0;
-    const int64_t most = most_keys(attention, num_slots, &num_seen);
-    if (most < 0) return NULL;
-    const int64_t attending = num_seen * attention->num_heads * attention->key_width * 2;
-    PyThreadState *paused = pause_for(attention->num_tokens * work_of_token(layer) + attending);
-    const int failed = run_attention_layer(active, layer, most);
-    resume(paused);
-    if (failed) return PyErr_NoMemory();
-    Py_RETURN_NONE;
-}
-
-/* What stays the same for all calls of a layer. */
-#define DESCRIBE_LAYER(X)                                                                          \
-    X(address, weight)                                                                             \
-    X(address, bias)                                                                               \
-    X(address, query_norm)                                                                         \
-    X(address, key_norm)                                                                           \
-    X(float, query_epsilon)                                                                        \
-    X(float, key_epsilon)                                                                          \
-    X(address, out_weight)                                                                         \
-    X(address, out_bias)                                                                           \
-    X(number, num_heads)                                                                           \
-    X(number, num_key_heads)                                                                       \
-    X(number, width)                                                                               \
-    X(number, hidden)                                                                              \
-    X(number, window)                                                                              \
-    X(float, scaling)                                                                              \
-    X(dtype, dtype)
-
-CALL(describe_layer, DESCRIBE_LAYER);
-
-/* The capsule that Python keeps it in. */
-#define LAYER "services.kernels._native.layer"
-
-static void free_layer(PyObject *capsule) { free(PyCapsule_GetPointer(capsule, LAYER)); }
-
-static PyObject *describe_layer(const struct describe_layer_arguments *given) {
-    struct describe_layer_arguments *const kept = malloc(sizeof *kept);
-    if (!kept) return PyErr_NoMemory();
-    *kept = *given;
-    PyObject *capsule = PyCapsule_New(kept, LAYER, free_layer);
-    if (!capsule) free(kept);
-    return capsule;
-}
-
-/* A kind of argument: what such a capsule holds, borrowed. */
-typedef const struct describe_layer_arguments *layer_argument;
-
-static int read_layer(PyObject *capsule, layer_argument *into) {
-    *into = PyCapsule_GetPointer(capsule, LAYER);
-    return *into ? 0 : -1;
-}
+#include "described.h"
 
 #define ATTENTION_LAYER(X)                                                                         \
     X(layer, layer)                                                                                \
-    X(object, first_slots)                                                                         \
-    X(object, num_keys)                                                                            \
-    X(object, slots)                                                                               \
-    X(address, rows)                                                                               \
-    X(address, out)                                                                                \
-    X(number, num_tokens)                                                                          \
-    X(number, num_written)                                                                         \
-    X(address, cosines)                                                                            \
-    X(address, sines)                                                                              \
-    X(number, angle_stride)                                                                        \
-    X(address, keys)                                                                               \
-    X(address, values)                                                                             \
-    X(number, num_slots)
+    X(rows, rows)                                                                                  \
+    X(cache, cache)                                                                                \
+    X(address, hidden)                                                                             \
+    X(address, out)
 
 CALL(attention_layer, ATTENTION_LAYER);
 
-static PyObject *run_layer_with(struct attention_layer *layer, const struct array *arrays,
-                                int64_t num_slots) {
-    Py_buffer buffers[3];
-    if (read_arrays(arrays, buffers, 3) < 0) return NULL;
-    layer->attention.first_slots = buffers[0].buf;
-    layer->attention.num_keys = buffers[1].buf;
-    layer->slots = buffers[2].buf;
-    PyObject *result = run_layer(layer, num_slots);
-    release_arrays(buffers, 3);
-    return result;
-}
-
-/* Queries, results and arrays are yet to come. */
-static struct attention attention_of(const struct attention_layer_arguments *given) {
-    const layer_argument layer = given->layer;
-    const int64_t head = layer->width * item_bytes(layer->dtype);
-    return (struct attention){
-        .keys = given->keys,
-        .key_slot_stride = layer->num_key_heads * head,
-        .key_head_stride = head,
-        .values = given->values,
-        .value_slot_stride = layer->num_key_heads * head,
-        .value_head_stride = head,
-        .num_tokens = given->num_tokens,
-        .num_heads = layer->num_heads,
-        .num_key_heads = layer->num_key_heads,
-        .key_width = layer->width,
-        .value_width = layer->width,
-        .window = layer->window,
-        .scaling = layer->scaling,
-        .dtype = layer->dtype,
-    };
-}
-
 static PyObject *attention_layer(const struct attention_layer_arguments *given) {
-    const layer_argument layer = given->layer;
-    const struct array arrays[] = {
-        {.from = given->first_slots, .count = given->num_tokens, .limit = MOST_SLOTS},
-        {.from = given->num_keys, .count = given->num_tokens, .limit = MOST_SLOTS},
-        {.from = given->slots, .count = given->num_written, .limit = given->num_slots},
-    };
-    struct attention_layer call = {
-        .attention = attention_of(given),
-        .rows = given->rows,
-        .weight = layer->weight,
-        .bias = layer->bias,
-        .query_norm = layer->query_norm,
-        .key_norm = layer->key_norm,
-        .out_weight = layer->out_weight,
-        .out_bias = layer->out_bias,
-        .cosines = given->cosines,
-        .sines = given->sines,
-        .keys = given->keys,
-        .values = given->values,
-        .out = given->out,
-        .num_written = given->num_written,
-        .hidden = layer->hidden,
-        .angle_stride = given->angle_stride * item_bytes(layer->dtype),
-        .query_epsilon = layer->query_epsilon,
-        .key_epsilon = layer->key_epsilon,
-    };
-    return run_layer_with(&call, arrays, given->num_slots);
+    struct attention_layer layer = *given->layer;
+    int64_t work = 0;
+    const int64_t most = complete_layer(&layer, given->rows, given->cache, &work);
+    if (most < 0) return NULL;
+    layer.rows = given->hidden;
+    layer.out = given->out;
+    PyThreadState *paused = pause_for(work);
+    const int failed = run_attention_layer(active, &layer, most);
+    resume(paused);
+    if (failed) return PyErr_NoMemory();
+    Py_RETURN_NONE;
 }
 
 #define GATE(X)                                                                                    \
@@ -167,20 +46,6 @@ static PyObject *attention_layer(const struct attention_layer_arguments *given) 
 
 CALL(gate, GATE);
 
-static PyObject *run_gate(const struct product *product, struct routing *routing) {
-    const size_t scores = (size_t)PADDED_SCORES(routing->num_experts) * sizeof(float);
-    char *room = malloc(scores + (size_t)routing->num_experts * sizeof(struct scored));
-    if (!room) return PyErr_NoMemory();
-    routing->scores = (float *)room;
-    routing->experts = (struct scored *)(room + scores);
-    PyThreadState *paused = pause_for(product->num_rows * product->num_outputs * product->width);
-    active->multiply(product);
-    active->route(routing);
-    resume(paused);
-    free(room);
-    Py_RETURN_NONE;
-}
-
 static PyObject *gate(const struct gate_arguments *given) {
     const int64_t item = item_bytes(given->dtype);
     const struct product product = {
@@ -197,7 +62,7 @@ static PyObject *gate(const struct gate_arguments *given) {
         .dtype = given->dtype,
         .out_dtype = given->dtype,
     };
-    struct routing routing = {
+    const struct routing routing = {
         .logits = given->logits,
         .weights = given->weights,
         .indices = (int64_t *)given->indices,
@@ -209,5 +74,112 @@ static PyObject *gate(const struct gate_arguments *given) {
         .dtype = given->dtype,
         .weights_dtype = given->weights_dtype,
     };
-    return run_gate(&product, &routing);
+    PyThreadState *paused = pause_for(product.num_rows * product.num_outputs * product.width);
+    const int failed = run_gate(active, &product, &routing);
+    resume(paused);
+    if (failed) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+/* Without a gate the numbers about it are 0. */
+#define DESCRIBE_BETWEEN(X)                                                                        \
+    X(layer, attention)                                                                            \
+    X(address, before)                                                                             \
+    X(float, before_epsilon)                                                                       \
+    X(address, after)                                                                              \
+    X(float, after_epsilon)                                                                        \
+    X(address, gate)                                                                               \
+    X(address, gate_bias)                                                                          \
+    X(number, num_experts)                                                                         \
+    X(number, num_chosen)                                                                          \
+    X(flag, softmax_first)                                                                         \
+    X(flag, renormalise)                                                                           \
+    X(dtype, weights_dtype)
+
+CALL(describe_between, DESCRIBE_BETWEEN);
+
+#define BETWEEN_CAPSULE "services.kernels._native.between"
+
+static struct normalisation norm_of(layer_argument layer, const char *weight, float epsilon) {
+    return (struct normalisation){
+        .inner_stride = layer->hidden * item_bytes(layer->attention.dtype),
+        .weight = weight,
+        .num_outer = 1,
+        .width = layer->hidden,
+        .epsilon = epsilon,
+        .dtype = layer->attention.dtype,
+    };
+}
+
+static struct product gate_of(const struct describe_between_arguments *given) {
+    const layer_argument layer = given->attention;
+    const enum dtype dtype = layer->attention.dtype;
+    return (struct product){
+        .row_stride = layer->hidden * item_bytes(dtype),
+        .weight = given->gate,
+        .weight_stride = layer->hidden * item_bytes(dtype),
+        .bias = given->gate_bias,
+        .out_stride = given->num_experts * item_bytes(dtype),
+        .num_outputs = given->num_experts,
+        .width = layer->hidden,
+        .dtype = dtype,
+        .out_dtype = dtype,
+    };
+}
+
+static PyObject *describe_between(const struct describe_between_arguments *given) {
+    const layer_argument layer = given->attention;
+    const struct between between = {
+        .attention = *layer,
+        .before = norm_of(layer, given->before, given->before_epsilon),
+        .after = norm_of(layer, given->after, given->after_epsilon),
+        .gate = gate_of(given),
+        .routing =
+            {
+                .num_experts = given->num_experts,
+                .num_chosen = given->num_chosen,
+                .softmax_first = given->softmax_first,
+                .renormalise = given->renormalise,
+                .dtype = layer->attention.dtype,
+                .weights_dtype = given->weights_dtype,
+            },
+    };
+    return in_capsule(&between, sizeof between, BETWEEN_CAPSULE);
+}
+
+typedef const struct between *between_argument;
+
+static int read_between(PyObject *capsule, between_argument *into) {
+    *into = PyCapsule_GetPointer(capsule, BETWEEN_CAPSULE);
+    return *into ? 0 : -1;
+}
+
+#define BETWEEN(X)                                                                                 \
+    X(between, layer)                                                                              \
+    X(rows, rows)                                                                                  \
+    X(cache, cache)                                                                                \
+    X(address, hidden)                                                                             \
+    X(address, arrived)                                                                            \
+    X(address, normed)                                                                             \
+    X(address, weights)                                                                            \
+    X(address, indices)
+
+CALL(between, BETWEEN);
+
+/* How many nanoseconds of it were the gate's. */
+static PyObject *between(const struct between_arguments *given) {
+    struct between call = *given->layer;
+    int64_t work = given->rows->num_tokens * call.gate.num_outputs * call.gate.width;
+    const int64_t most = complete_layer(&call.attention, given->rows, given->cache, &work);
+    if (most < 0) return NULL;
+    call.hidden = given->hidden;
+    call.arrived = given->arrived;
+    call.normed = given->normed;
+    call.routing.weights = given->weights;
+    call.routing.indices = (int64_t *)given->indices;
+    PyThreadState *paused = pause_for(work);
+    const int failed = run_between(active, &call, most);
+    resume(paused);
+    if (failed) return PyErr_NoMemory();
+    return PyLong_FromLongLong(call.gate_nanos);
 }

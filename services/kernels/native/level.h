@@ -21,6 +21,7 @@ const struct level LEVEL_NAME(LEVEL) = {
     .multiply = multiply,
     .gate = gate,
     .attend = attend,
+    .add = add,
     .normalise = normalise,
     .rotate = rotate,
     .combine = combine,

@@ -76,8 +76,8 @@ class RemoteExperts(torch.nn.Module):
     """The routed experts of one layer, on services of their own; called as transformers' blocks
     call their experts.
 
-    Below `run_awaiting` it awaits the services; elsewhere, in the probing forward, it returns
-    zeros.
+    Below `run_awaiting` it awaits the services; elsewhere, in probing forwards, it returns what
+    `stand_in` makes.
     """
 
     def __init__(self, layer: int, compute: ComputeExperts) -> None:
@@ -97,11 +97,19 @@ class RemoteExperts(torch.nn.Module):
         if not isinstance(step, Step):
             if shared is not None:
                 shared.note_experts()
-            return torch.zeros_like(hidden)
+            return stand_in(hidden, top_k_index, top_k_weights)
         meanwhile = None if shared is None else lambda: shared.compute(step.lane, hidden)
         return await_(
             self._compute(step, self.layer, hidden, top_k_index, top_k_weights, meanwhile)
         )
+
+
+def stand_in(
+    hidden: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+) -> torch.Tensor:
+    """Something as large as `hidden` that tells whether all three are the same as another time."""
+    shares = top_k_weights * (top_k_index + 1)
+    return hidden * shares.sum(-1, keepdim=True).to(hidden.dtype)
 
 
 def overlap_shared_experts(model: torch.nn.Module) -> None:

@@ -18,13 +18,15 @@ from services.model.refusals import UnusableModel, in_one_line
 from services.model.tiles import Tiled, most_tile_rows, tile_linears
 from services.model.trunk import build_trunk
 from services.router.engine.greenlets import current_state
+from services.router.engine.plain_layers import PlainLayers, read_off
+from services.router.engine.plain_trial import PlainTrial
 from services.router.engine.remote_experts import (
     ComputeExperts,
     RemoteExperts,
     gates,
     overlap_shared_experts,
 )
-from services.router.engine.step import Step
+from services.router.engine.step import Step, StepInputs
 from services.wire.errors import ServingError
 
 PROBE_TOKENS = 7  # with few divisors, so that what does not fit shows
@@ -78,10 +80,18 @@ class Trunk:
         self._rows_per_tile = most_tile_rows(self.model) if numerics.batch_invariant else None
         self.kv_shapes = self._probe()
         call_plainly(self.model)
+        self._plain = self._in_plain_layers()
 
     def forward(self, step: Step, cache: KvCache) -> torch.Tensor:
         """Logits in float32 of the step's drawing sequences, [drawing, vocabulary]."""
         inputs = step.inputs(cache, self.numerics.device, self._rows_per_tile)
+        plain = self._plain
+        rows = plain.forward(inputs) if plain and plain.takes(inputs) else self._by_model(inputs)
+        logits = rows[: len(step.drawing)].float()
+        step.clock.charge("dense")
+        return logits
+
+    def _by_model(self, inputs: StepInputs) -> torch.Tensor:
         output = self.model(
             input_ids=inputs.token_ids[None],
             position_ids=inputs.positions[None],
@@ -89,9 +99,17 @@ class Trunk:
             packed=inputs.packed,
             logits_to_keep=ALL_ROWS if inputs.drawing_rows is None else inputs.drawing_rows,
         )
-        logits: torch.Tensor = output.logits[0, : len(step.drawing)].float()
-        step.clock.charge("dense")
-        return logits
+        rows: torch.Tensor = output.logits[0]
+        return rows
+
+    def _in_plain_layers(self) -> PlainLayers | None:
+        # Without kernels, on another device or batch-invariant no part of it is there.
+        plain = read_off(self.model, _begin_gate)
+        if plain is None:
+            return None
+        vocabulary = len(self.model.get_input_embeddings().get_parameter("weight"))
+        trial = PlainTrial(vocabulary, self.kv_shapes, self.numerics.dtype)
+        return plain if trial.agree(self._by_model, plain.forward) else None
 
     def _plug_gates(self, num_experts: int) -> None:
         numerics = self.numerics
@@ -126,7 +144,7 @@ class Trunk:
             ) from error
 
 
-def _begin_gate() -> None:
+def _begin_gate(nanos_ago: int = 0) -> None:
     step = current_state()
     if isinstance(step, Step):
-        step.clock.charge("dense")
+        step.clock.charge("dense", nanos_ago=nanos_ago)

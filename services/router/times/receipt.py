@@ -85,9 +85,11 @@ class StepClock:
         """The clock that every time of a step is read from, in nanoseconds."""
         return time.perf_counter_ns()
 
-    def charge(self, part: str) -> int:
-        """Charge the time since the last reading to `part`; returns now."""
-        now = time.perf_counter_ns()
+    def charge(self, part: str, *, nanos_ago: int = 0) -> int:
+        """Charge the time since the last reading to `part`, which ended so long ago, but not before
+        that reading; returns its end.
+        """
+        now = time.perf_counter_ns() - nanos_ago
         self.parts.__dict__[part] += now - self._mark
         self._mark = now
         return now
