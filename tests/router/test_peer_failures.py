@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from services.model.checkpoint import Checkpoint
+from services.router.peers import stream_transports
 from services.router.peers.frame_lost import FrameLost
+from services.router.peers.native_transport import AVAILABLE
 from services.router.peers.peer import ExpertPeer
 from services.router.peers.stream import ExpertStream
 from services.wire.errors import Outdated
@@ -23,6 +25,7 @@ from tests.router.connected_peer import connected_to
 from tests.router.expert_process import expert_process, one_pair
 from tests.service_process import free_port
 
+KINDS = ["gRPC", "native"] if AVAILABLE else ["gRPC"]
 FLOOR_SECONDS = 0.2
 STARTING_SECONDS = 60.0
 
@@ -51,19 +54,21 @@ async def stop(process: asyncio.subprocess.Process) -> None:
 
 @asynccontextmanager
 async def stopped_for(
-    model: Path, checkpoint: Checkpoint
+    running: tuple[asyncio.subprocess.Process, int],
+    checkpoint: Checkpoint,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[tuple[ExpertPeer, ExpertStream]]:
-    """A process that answers a frame and is stopped; continued, it is used again over the same
-    streams.
+    """The process answers a frame over this transport and is stopped; continued, it is used again
+    over the same streams.
     """
-    port = free_port()
-    async with (
-        expert_process(model, port) as process,
-        connected_to(checkpoint, f"127.0.0.1:{port}", FLOOR_SECONDS) as made,
-    ):
+    process, port = running
+    monkeypatch.setattr(stream_transports, "AVAILABLE", kind == "native")
+    async with connected_to(checkpoint, f"127.0.0.1:{port}", FLOOR_SECONDS) as made:
         peer = made.peer
         await made.until(lambda: peer.is_usable and peer.ready, STARTING_SECONDS)
         stream = peer.streams[0]
+        assert stream.transport_kind == kind
         await answered(stream, checkpoint)
         await stop(process)
         yield peer, stream
@@ -74,24 +79,31 @@ async def stopped_for(
 
 
 async def test_a_stopped_process_is_avoided_and_used_again_over_the_same_streams(
-    model: Path, checkpoint: Checkpoint
+    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with stopped_for(model, checkpoint) as (peer, stream):
-        with pytest.raises(FrameLost) as lost:
-            await stream.send(one_pair(checkpoint.hidden_size), 1, 1)
-        assert lost.value.reason == "deadline"
-        assert peer.is_suspect and peer.is_live
+    port = free_port()
+    async with expert_process(model, port) as process:
+        for kind in KINDS:
+            going = stopped_for((process, port), checkpoint, kind, monkeypatch)
+            async with going as (peer, stream):
+                with pytest.raises(FrameLost) as lost:
+                    await stream.send(one_pair(checkpoint.hidden_size), 1, 1)
+                assert lost.value.reason == "deadline"
+                assert peer.is_suspect and peer.is_live
 
 
 async def test_a_stopped_process_that_takes_no_more_bytes_is_used_again(
-    model: Path, checkpoint: Checkpoint
+    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More is written than lies between the two: the writer waits for the process to read on."""
-    async with stopped_for(model, checkpoint) as (_, stream):
-        encode = one_pair(checkpoint.hidden_size, num_rows=8192)  # a MiB
-        for frame in [stream.send(encode, 1, 1) for _ in range(32)]:
-            with pytest.raises(FrameLost):
-                await frame
+    encode, port = one_pair(checkpoint.hidden_size, num_rows=8192), free_port()  # a MiB
+    async with expert_process(model, port) as process:
+        for kind in KINDS:
+            going = stopped_for((process, port), checkpoint, kind, monkeypatch)
+            async with going as (_, stream):
+                for frame in [stream.send(encode, 1, 1) for _ in range(32)]:
+                    with pytest.raises(FrameLost):
+                        await frame
 
 
 async def test_a_killed_process_is_noticed_by_its_stream_and_used_again_when_it_is_back(

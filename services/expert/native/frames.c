@@ -14,8 +14,8 @@ static uint64_t due_at(uint64_t received, uint64_t remaining) {
 }
 
 /* A copy of the message, with room for the pairs of its frame; NULL without memory. */
-static struct waiting_frame *copied(struct stream *stream, const struct frame *frame,
-                                    struct bytes message) {
+static struct waiting_frame *copy_frame(struct stream *stream, const struct frame *frame,
+                                        struct bytes message) {
     const size_t num_pairs = (size_t)num_pairs_of(frame);
     struct waiting_frame *copy =
         malloc(sizeof *copy + 2 * num_pairs * sizeof(int64_t) + message.count);
@@ -64,7 +64,7 @@ static void hand_over_message(struct stream *stream, struct event *event) {
 static int take_frame(struct stream *stream, const struct frame *frame, struct bytes message,
                       uint64_t began) {
     struct plane *plane = stream->connection->plane;
-    struct waiting_frame *copy = copied(stream, frame, message);
+    struct waiting_frame *copy = copy_frame(stream, frame, message);
     if (!copy) return -1;
     stream->num_in_hand++;
     if (!look_up(&plane->bank, frame, copy->pair_rows, copy->slots) ||
