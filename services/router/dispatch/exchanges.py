@@ -3,6 +3,7 @@ unusual is asked.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -65,7 +66,11 @@ class Exchanges:
             self._idle.append(native)
             return None
         exchange = Exchange(native, self._idle, self._form, descriptor, shares, outgoing, attempt)
-        exchange.send(step, spans)
+        try:
+            exchange.send(step, spans)
+        except BaseException:
+            _leave(shares)
+            raise
         return exchange
 
     def _combines(self, weights: torch.Tensor, hidden: torch.Tensor) -> bool:
@@ -107,8 +112,13 @@ class Exchanges:
             if num_pairs <= most and isinstance(stream, ExpertStream):
                 frame = stream.enter(num_pairs, num_experts)
             if frame is None or not isinstance(stream, ExpertStream):
-                for entered in shares:
-                    entered.stream.leave(entered.frame)
+                _leave(shares)
                 return []
             shares.append(Share(placement.services[number].address, stream, frame, num_rows))
         return shares
+
+
+def _leave(shares: Sequence[Share]) -> None:
+    """Nothing was sent of these."""
+    for share in shares:
+        share.stream.leave(share.frame)
