@@ -118,9 +118,12 @@ def test_steps_have_the_bits_of_transformers_forward(
         assert all(torch.equal(*pair) for pair in zip(plain.cached, other.cached, strict=True))
 
 
-def test_only_steps_of_decoding_leave_transformers_forward(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("most_chunk_keys", "expected"), [(0, [True]), (1000, [])])
+def test_only_steps_whose_rows_are_attended_by_themselves_leave_transformers_forward(
+    most_chunk_keys: int, expected: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Decodes, and prompts whose tokens see few keys."""
+    monkeypatch.setattr(kernels, "most_chunk_keys", lambda _: most_chunk_keys)
     trunk = trunk_of(save_tiny("qwen3_moe", tmp_path), torch.float32)
     by_model: list[bool] = []
     forward = trunk.by_model
@@ -132,7 +135,7 @@ def test_only_steps_of_decoding_leave_transformers_forward(
     monkeypatch.setattr(trunk, "_by_model", noted)
     with torch.inference_mode():
         asyncio.run(Decoding(trunk, 3).steps(4))
-    assert by_model == [True]  # the prompts
+    assert by_model == expected
 
 
 @pytest.mark.parametrize("family", OTHER_FAMILIES)
