@@ -132,7 +132,7 @@ def test_only_steps_whose_rows_are_attended_by_themselves_leave_transformers_for
         by_model.append(True)
         return forward(inputs)
 
-    monkeypatch.setattr(trunk, "_by_model", noted)
+    monkeypatch.setattr(trunk, "by_model", noted)
     with torch.inference_mode():
         asyncio.run(Decoding(trunk, 3).steps(4))
     assert by_model == expected
