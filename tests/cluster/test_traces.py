@@ -53,11 +53,12 @@ async def traced(
     layers.
     """
     settings = {"trace_layers_share": 0.0} | router_settings
-    async with (
-        local.cluster(olmoe, router_settings=settings) as cluster,
-        open_channel(cluster.gateway) as channel,
-    ):
-        with recorded_spans() as recorded:
+    # Services hand their spans over now and then, and the last ones as they stop.
+    with recorded_spans() as recorded:
+        async with (
+            local.cluster(olmoe, router_settings=settings) as cluster,
+            open_channel(cluster.gateway) as channel,
+        ):
             yield Client(channel, cluster.gateway), recorded
 
 
