@@ -5,6 +5,7 @@ They stand in where a machine has too few cores to compute what many devices wou
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,7 @@ from services.expert.batcher import Batcher
 from services.expert.compute import Computed, FrameWork
 from services.expert.hosting import Hosting
 from services.expert.loading import Library, LoadingProgress
+from services.expert.plane import Plane
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
@@ -39,6 +41,11 @@ class DeviceTime:
     base_nanos: int = 0
     expert_nanos: int = 0
     row_nanos: int = 0
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether there is a batch that takes time."""
+        return self.nanos(1, 1) > 0
 
     def nanos(self, num_active: int, num_rows: int) -> int:
         """The time of one batch."""
@@ -103,7 +110,8 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
     """Serve experts of the checkpoint on a simulated device; yields the port.
 
     Everything but the computer is what `services.expert.app` puts together: experts are really read
-    and hashed, and frames that wait for the same layer are one batch.
+    and hashed, and frames that wait for the same layer are one batch. Native streams hand every
+    frame to a device that takes time.
     """
     checkpoint = Checkpoint.open(expert.model)
     bank = Bank(
@@ -114,7 +122,17 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     device = SimulatedDevice(expert.time, checkpoint.hidden_size, bank.dtype)
     batcher = Batcher(device.compute, max_waiting_pairs=settings.max_waiting_pairs)
-    library = Library(checkpoint, bank, hosting, slots, batcher.when_settled)
+    window_pairs = settings.max_waiting_pairs
+    plane = Plane(
+        contract,
+        slots,
+        batcher,
+        weights=_no_width(bank, checkpoint.hidden_size),
+        most_compiled=0 if expert.time.takes_any else math.inf,
+        window_pairs=window_pairs,
+        max_waiting_pairs=settings.max_waiting_pairs,
+    )
+    library = Library(checkpoint, bank, hosting, slots, plane.when_settled)
     service = ExpertService(
         name="simulated",
         checkpoint=checkpoint,
@@ -124,21 +142,26 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
         slots=slots,
         batcher=batcher,
         library=library,
-        window_pairs=settings.max_waiting_pairs,
+        window_pairs=window_pairs,
         batch_invariant=False,
+        plane=plane,
     )
     try:
         async with asyncio.TaskGroup() as loops:
             batching = loops.create_task(batcher.run())
-            async with serving(
-                service.register,
-                listen=expert.listen,
-                service_names=(SERVICE_NAME,),
-                drain_seconds=0,
-            ) as port:
+            async with (
+                serving(
+                    service.register,
+                    listen=expert.listen,
+                    service_names=(SERVICE_NAME,),
+                    drain_seconds=0,
+                ) as port,
+                plane.serving(expert.listen, 0),
+            ):
                 if expert.num_slots is None:
                     await library.load(_all_of(checkpoint), hosting.generation, _quietly)
                 yield port
+                plane.drain(0)
                 service.drain()
             batching.cancel()
     finally:
@@ -155,6 +178,12 @@ async def simulated_experts(experts: Sequence[SimulatedExpert]) -> AsyncIterator
     async with AsyncExitStack() as stack:
         ports = [await stack.enter_async_context(simulated_expert(expert)) for expert in experts]
         yield ports[0]
+
+
+def _no_width(bank: Bank, hidden_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights of experts that a kernel computes in no time."""
+    shell = torch.empty(bank.num_slots, 0, hidden_size, dtype=bank.dtype)
+    return shell, shell.transpose(1, 2)
 
 
 def _memory_bytes(expert: SimulatedExpert, checkpoint: Checkpoint) -> int:

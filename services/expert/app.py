@@ -109,11 +109,11 @@ def build(
     # Any frame that the contract allows fits into the credit.
     window_pairs = max(settings.max_waiting_pairs, contract.most_pairs)
     plane = Plane(
-        bank,
-        computer,
         contract,
         slots,
         batcher,
+        weights=None if computer.compiled is None else computer.compiled.weights,
+        most_compiled=computer.most_compiled,
         window_pairs=window_pairs,
         max_waiting_pairs=settings.max_waiting_pairs,
     )

@@ -14,11 +14,11 @@ from enum import IntEnum
 from itertools import count
 from typing import Any
 
+import torch
+
 from services.expert import metrics, plane_listener, plane_records
 from services.expert.admission import Contract, Slots
-from services.expert.bank import Bank
 from services.expert.batcher import Batcher
-from services.expert.compute import Computer
 from services.expert.plane_stream import Command, PlaneStream
 from services.kernels.level import DTYPES
 from services.runtime.failures import aside, failure_of
@@ -56,23 +56,25 @@ class Plane:
     """Serves native streams where they are on, the module was built, and its kernel computes such
     experts.
 
-    `port` is 0 where, or while, there is none.
+    `weights` are the kernel's, None where there is none for such experts; up to `most_compiled`
+    pairs for each active expert of a batch it computes, torch the others. Experts of no width
+    take no time, and make zeros. `port` is 0 where, or while, there is none.
     """
 
     def __init__(
         self,
-        bank: Bank,
-        computer: Computer,
         contract: Contract,
         slots: Slots,
         batcher: Batcher,
         *,
+        weights: tuple[torch.Tensor, torch.Tensor] | None,
+        most_compiled: float,
         window_pairs: int,
         max_waiting_pairs: int,
     ) -> None:
         self.port = 0
-        self._bank = bank
-        self._computer = computer
+        self._weights = weights
+        self._most_compiled = most_compiled
         self._contract = contract
         self._slots = slots
         self._batcher = batcher
@@ -89,7 +91,7 @@ class Plane:
     @property
     def is_usable(self) -> bool:
         """Whether there can be a native plane for these experts."""
-        return is_available() and self._computer.compiled is not None
+        return is_available() and self._weights is not None
 
     @asynccontextmanager
     async def serving(
@@ -141,9 +143,9 @@ class Plane:
         loop.add_reader(native.fileno(), self._take_events)
 
     def _make(self, listener: int) -> Any:
-        kernel, contract, table = self._computer.compiled, self._contract, self._slots.table
-        assert kernel is not None, "as `is_usable` says"
-        gate_up, down = kernel.weights
+        contract, table = self._contract, self._slots.table
+        assert self._weights is not None, "as `is_usable` says"
+        gate_up, down = self._weights
         item = gate_up.itemsize
         num_slots, hidden, intermediate = down.shape
         return _plane.Plane(
@@ -162,7 +164,7 @@ class Plane:
             dtype=DTYPES[gate_up.dtype],
             element_type=ELEMENT_TYPES[gate_up.dtype],
             row_bytes=hidden * item,
-            most_pairs=self._computer.most_compiled,
+            most_pairs=self._most_compiled,
             max_frame_bytes=contract.max_frame_bytes,
             max_message_bytes=MAX_MESSAGE_BYTES,
             window_pairs=self._window_pairs,
