@@ -119,6 +119,7 @@ async def _add_layer(
             top_k=top_k,
             service_pids=(),
             dtype=torch.float32,
+            exchanges=False,  # which tell no bytes, and do not sum on services
         )
         for option, dispatcher in dispatchers.items()
     }

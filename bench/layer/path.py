@@ -5,7 +5,7 @@ timed as it happens.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -13,10 +13,10 @@ from bench.rig.peers import decode_step, random_gate
 from bench.rig.processes import cpu_nanos
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch.dispatcher import Dispatcher
-from services.router.dispatch.placement import FrameStream, Placement
 from services.router.engine.step import Step
-from services.router.peers.pace import Pace
-from services.router.peers.stream import TimedReply
+from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
+from services.router.peers.stream import ExpertStream, TimedReply
+from services.router.times.receipt import ReplyTimes
 from services.wire.errors import ServingError
 
 # Of a step: as many as OLMoE-1B-7B has, each with its own choice of experts.
@@ -40,41 +40,77 @@ class LayerSample:
     service_cpu: int
 
 
-@dataclass
-class Recorded:
-    """A stream that notes each frame's bytes, and what the service said of it."""
+class Recorder:
+    """Notes each frame's bytes, and what the service said of it, whichever way a stream sends it.
 
-    stream: FrameStream
-    sent: list[int] = field(default_factory=list)
-    answered: list["asyncio.Future[TimedReply]"] = field(default_factory=list)
+    Of frames in an exchange the bytes are not known.
+    """
+
+    def __init__(self, stream: ExpertStream) -> None:
+        self.timings: list[dict[str, int]] = []
+        self.frame_bytes: list[tuple[int, int]] = []
+        self._send = stream.send
+        self._answered = stream.answered
+        self._go_on = stream.go_on
+        stream.go_on = self.go_on  # type: ignore[method-assign]
+        stream.send = self.send  # type: ignore[method-assign]
+        stream.answered = self.answered  # type: ignore[method-assign]
 
     def send(
         self, encode: Callable[[int, int], bytes], num_pairs: int, num_experts: int
     ) -> "asyncio.Future[TimedReply]":
+        """As the stream sends a frame by itself."""
+        num_bytes = 0
+
         def encode_and_count(frame_id: int, remaining_nanos: int) -> bytes:
+            nonlocal num_bytes
             data = encode(frame_id, remaining_nanos)
-            self.sent.append(len(data))
+            num_bytes = len(data)
             return data
 
-        answered = self.stream.send(encode_and_count, num_pairs, num_experts)
-        self.answered.append(answered)
+        def note_bytes(answered: "asyncio.Future[TimedReply]") -> None:
+            if not answered.cancelled() and answered.exception() is None:
+                self.frame_bytes.append((num_bytes, len(answered.result().reply.rows_bytes)))
+
+        answered = self._send(encode_and_count, num_pairs, num_experts)
+        answered.add_done_callback(self._note)
+        answered.add_done_callback(note_bytes)
         return answered
 
-    def answers(self) -> list[TimedReply]:
-        """To each frame of a layer that is over."""
-        return [answered.result() for answered in self.answered]
+    def answered(self, frame: EnteredFrame, record: ExchangeRecord) -> ReplyTimes:
+        """As the stream is told of a frame in an exchange."""
+        times = self._answered(frame, record)
+        _, _, decode, queue, compute, encode, *_ = record
+        self.timings.append(_timings(times, decode, queue, compute, encode))
+        return times
 
-    def frame_bytes(self) -> list[tuple[int, int]]:
-        """Of each frame, and of the rows in its answer."""
-        return [
-            (sent, len(answer.reply.rows_bytes))
-            for sent, answer in zip(self.sent, self.answers(), strict=True)
-        ]
+    def go_on(self, frame: EnteredFrame, record: ExchangeRecord) -> "asyncio.Future[TimedReply]":
+        """As the stream awaits a frame that an exchange did not wait for."""
+        answered = self._go_on(frame, record)
+        answered.add_done_callback(self._note)
+        return answered
+
+    def _note(self, answered: "asyncio.Future[TimedReply]") -> None:
+        if not answered.cancelled() and answered.exception() is None:
+            answer = answered.result()
+            self.timings.append(_timings(answer.times, *answer.reply.timings))
 
     def clear(self) -> None:
-        """Forget what was counted."""
-        self.sent.clear()
-        self.answered.clear()
+        """Forget what was noted."""
+        self.timings.clear()
+        self.frame_bytes.clear()
+
+
+def _timings(
+    times: ReplyTimes, decode: int, queue: int, compute: int, encode: int
+) -> dict[str, int]:
+    return {
+        "wire": times.wire,
+        "decode": decode,
+        "queue": queue,
+        "compute": compute,
+        "encode": encode,
+    }
 
 
 class LayerPath:
@@ -83,7 +119,7 @@ class LayerPath:
 
     A step goes through NUM_LAYERS of them, as it does in a model: what the router does once for a
     step is done for the first of them. Two paths of the same shape pass the same rows with the same
-    gates. `output` is the latest layer's.
+    gates. `output` is the latest layer's. Without `exchanges` every frame is sent by itself.
     """
 
     def __init__(
@@ -95,6 +131,7 @@ class LayerPath:
         top_k: int,
         service_pids: Sequence[int],
         dtype: torch.dtype | None = None,
+        exchanges: bool = True,
     ) -> None:
         dtype = dtype or checkpoint.dtype
         generator = torch.Generator().manual_seed(0)
@@ -110,7 +147,13 @@ class LayerPath:
         self._weights = torch.randn(num_rows, top_k, generator=generator).softmax(-1).to(dtype)
         self._num_passed = 0
         self._step = decode_step(num_rows)
-        self._recorded = _record(dispatcher)
+        self._exchanges = exchanges
+        self._recorders = [
+            Recorder(stream)
+            for service in dispatcher.placement.services
+            for stream in service.streams
+            if isinstance(stream, ExpertStream)
+        ]
 
     async def __call__(self) -> LayerSample:
         """One layer. Raises the error of the first row that could not be computed."""
@@ -118,6 +161,9 @@ class LayerPath:
         self._num_passed += 1
         if layer == 0:
             self._step = decode_step(len(self._hidden))
+            self._step.is_alone = self._exchanges
+        for recorder in self._recorders:
+            recorder.clear()  # frames of another path on the same streams
         clock = self._step.clock
         router_cpu, service_cpu = time.process_time_ns(), cpu_nanos(*self._pids)
         began = clock.charge("step_wait")  # what lay before is no part of the layer
@@ -131,37 +177,22 @@ class LayerPath:
             time.process_time_ns() - router_cpu,
             cpu_nanos(*self._pids) - service_cpu,
         )
-        sample = LayerSample(
+        await asyncio.sleep(0)  # in which the frames' ends are noted
+        return LayerSample(
             total,
             {
                 name: nanos - before[name]
                 for name, nanos in vars(checked(self._step).clock.parts).items()
             },
-            self._service_timings(),
-            [frame for recorded in self._recorded for frame in recorded.frame_bytes()],
+            [timings for recorder in self._recorders for timings in recorder.timings],
+            [frame for recorder in self._recorders for frame in recorder.frame_bytes],
             router_cpu,
             service_cpu,
         )
-        for recorded in self._recorded:
-            recorded.clear()
-        return sample
 
     async def step(self) -> list[LayerSample]:
         """A step's layers, one after the other; raises as one layer does."""
         return [await self() for _ in range(NUM_LAYERS)]
-
-    def _service_timings(self) -> list[dict[str, int]]:
-        answers = [answer for recorded in self._recorded for answer in recorded.answers()]
-        return [
-            {
-                "wire": answer.times.wire,
-                "decode": answer.reply.timings.decode_nanos,
-                "queue": answer.reply.timings.queue_nanos,
-                "compute": answer.reply.timings.compute_nanos,
-                "encode": answer.reply.timings.encode_nanos,
-            }
-            for answer in answers
-        ]
 
 
 def checked(step: Step) -> Step:
@@ -170,24 +201,3 @@ def checked(step: Step) -> Step:
         if work.sequence.ending is not None:
             raise work.sequence.ending.error or ServingError("a row was given up")
     return step
-
-
-@dataclass(frozen=True)
-class RecordedService:
-    """A service whose streams are recorded."""
-
-    address: str
-    streams: Sequence[Recorded]
-    pace: Pace
-
-
-def _record(dispatcher: Dispatcher) -> list[Recorded]:
-    placement = dispatcher.placement
-    services = [
-        RecordedService(
-            service.address, [Recorded(stream) for stream in service.streams], service.pace
-        )
-        for service in placement.services
-    ]
-    dispatcher.place(Placement(services, placement.replicas, placement.max_frame_bytes))
-    return [stream for service in services for stream in service.streams]
