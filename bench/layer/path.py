@@ -47,7 +47,7 @@ class Recorder:
     """
 
     def __init__(self, stream: ExpertStream) -> None:
-        self.timings: list[dict[str, int]] = []
+        self._noted: list[tuple[ReplyTimes, Sequence[int]]] = []  # decode, queue, compute, encode
         self.frame_bytes: list[tuple[int, int]] = []
         self._send = stream.send
         self._answered = stream.answered
@@ -80,8 +80,7 @@ class Recorder:
     def answered(self, frame: EnteredFrame, record: ExchangeRecord) -> ReplyTimes:
         """As the stream is told of a frame in an exchange."""
         times = self._answered(frame, record)
-        _, _, decode, queue, compute, encode, *_ = record
-        self.timings.append(_timings(times, decode, queue, compute, encode))
+        self._noted.append((times, record[2:6]))
         return times
 
     def go_on(self, frame: EnteredFrame, record: ExchangeRecord) -> "asyncio.Future[TimedReply]":
@@ -93,11 +92,15 @@ class Recorder:
     def _note(self, answered: "asyncio.Future[TimedReply]") -> None:
         if not answered.cancelled() and answered.exception() is None:
             answer = answered.result()
-            self.timings.append(_timings(answer.times, *answer.reply.timings))
+            self._noted.append((answer.times, answer.reply.timings))
+
+    def timings(self) -> list[dict[str, int]]:
+        """Of each frame, by part, in nanoseconds."""
+        return [_timings(times, *durations) for times, durations in self._noted]
 
     def clear(self) -> None:
         """Forget what was noted."""
-        self.timings.clear()
+        self._noted.clear()
         self.frame_bytes.clear()
 
 
@@ -165,7 +168,8 @@ class LayerPath:
         for recorder in self._recorders:
             recorder.clear()  # frames of another path on the same streams
         clock = self._step.clock
-        router_cpu, service_cpu = time.process_time_ns(), cpu_nanos(*self._pids)
+        service_cpu = cpu_nanos(*self._pids)
+        router_cpu = time.process_time_ns()  # last: the line above is no router's work
         began = clock.charge("step_wait")  # what lay before is no part of the layer
         before = dict(vars(clock.parts))
         self.output = await self._dispatcher.compute(
@@ -184,7 +188,7 @@ class LayerPath:
                 name: nanos - before[name]
                 for name, nanos in vars(checked(self._step).clock.parts).items()
             },
-            [timings for recorder in self._recorders for timings in recorder.timings],
+            [timings for recorder in self._recorders for timings in recorder.timings()],
             [frame for recorder in self._recorders for frame in recorder.frame_bytes],
             router_cpu,
             service_cpu,
