@@ -26,6 +26,7 @@ from tests.cluster.router_client import RouterClient, connected
 from tests.cluster.test_batch_invariance import TESSERA, logits_of
 
 NUM_SEQUENCES, TOP_K = 16, 2
+MAX_TRIES = 10
 # Both are many times what the processes compute for the one layer, so that a machine that is busy
 # does not decide.
 ROUND_TRIP_SECONDS = 0.05
@@ -138,6 +139,10 @@ async def test_requests_get_the_same_bits_while_they_change_lanes(
 
     monkeypatch.setattr(AutoLanes, "observe", observe)
     monkeypatch.setattr(Trunk, "forward", noting)
-    in_many = await logits_of(TESSERA, prompts, 2, record, "float32")
-    assert any(len(lanes_of[prompt]) > 1 for prompt in prompts)
-    assert all(map(torch.equal, in_one_lane, in_many))
+    for _ in range(MAX_TRIES):  # short requests may have ended before they could change lanes
+        in_many = await logits_of(TESSERA, prompts, 2, record, "float32")
+        assert all(map(torch.equal, in_one_lane, in_many))
+        if any(len(lanes_of[prompt]) > 1 for prompt in prompts):
+            return
+        lanes_of.clear()
+    pytest.fail("no request changed lanes")
