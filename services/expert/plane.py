@@ -50,6 +50,7 @@ class Event(IntEnum):
     CONNECTION_GONE = 4
     SETTLED = 5
     THREAD_ENDED = 6
+    COUNTED_MESSAGE = 7
 
 
 class Plane:
@@ -202,9 +203,10 @@ class Plane:
 
     def _take_event(self, kind: int, number: int, nanos: int, data: bytes) -> None:
         match kind:
-            case Event.MESSAGE:
+            case Event.MESSAGE | Event.COUNTED_MESSAGE:
                 if number in self._streams:
-                    self._streams[number].receive(data, nanos)
+                    is_counted = kind == Event.COUNTED_MESSAGE
+                    self._streams[number].receive(data, nanos, is_counted=is_counted)
             case Event.STREAM_OPENED:
                 self._open(number, nanos, data)
             case Event.STREAM_GONE:

@@ -43,6 +43,7 @@ class PlaneStream:
         self._number = number
         self._desk = FrameDesk(batcher, contract, slots, self, self._send)
         self._deadline: asyncio.TimerHandle | None = None
+        self._is_counted = False  # the pairs of the message in hand
 
     def open(self, headers: Mapping[str, str]) -> None:
         """Serve the call that the headers ask for, or refuse it."""
@@ -54,10 +55,12 @@ class PlaneStream:
             self._deadline = loop.call_later(seconds, self._end_late)
         self._native.command(Command.ADMIT, self._number, call_headers.RESPONSE_HEADERS)
 
-    def receive(self, data: bytes, received: int) -> None:
-        """Take in a message that came at this time of the monotonic clock. One that is none ends
-        the stream, after the answers to those before.
+    def receive(self, data: bytes, received: int, *, is_counted: bool = False) -> None:
+        """Take in a message that came at this time of the monotonic clock, and whose pairs the
+        native thread may have counted as taken. One that is none ends the stream, after the answers
+        to those before.
         """
+        self._is_counted = is_counted
         try:
             is_answered = self._desk.receive(data, received)
         except Exception as error:  # noqa: BLE001 -- the boundary of a stream: others are served by the same task
@@ -75,7 +78,7 @@ class PlaneStream:
 
     def take(self, num_pairs: int) -> bool:
         """As Credit says."""
-        return self._native.take(self._number, num_pairs)
+        return self._is_counted or self._native.take(self._number, num_pairs)
 
     def grant(self, num_pairs: int) -> int:
         """As Credit says."""

@@ -67,8 +67,10 @@ static int take_frame(struct stream *stream, const struct frame *frame, struct b
     struct waiting_frame *copy = copy_frame(stream, frame, message);
     if (!copy) return -1;
     stream->num_in_hand++;
-    if (!look_up(&plane->bank, frame, copy->pair_rows, copy->slots) ||
-        !has_place(stream, copy->num_pairs)) {
+    const int is_ready = look_up(&plane->bank, frame, copy->pair_rows, copy->slots);
+    if (!is_ready || !has_place(stream, copy->num_pairs)) {
+        /* It is the last one that there is no place for. */
+        if (is_ready) hand_over_waiting(stream, 0);
         hand_over_message(stream, &copy->event);
         return 0;
     }
@@ -82,14 +84,16 @@ static int take_frame(struct stream *stream, const struct frame *frame, struct b
 
 void hand_over(struct waiting_frame *frame) {
     struct stream *stream = frame->stream;
-    atomic_fetch_sub(&stream->taken_pairs, (uint64_t)frame->num_pairs);
+    /* Given back and taken anew, they would leave room meanwhile for a frame beyond the credit. */
+    frame->event.kind = COUNTED_MESSAGE;
     stream->num_waiting--;
     hand_over_message(stream, &frame->event);
 }
 
-void hand_over_waiting(struct stream *stream) {
+void hand_over_waiting(struct stream *stream, int named_only) {
     if (!stream->num_waiting) return;
-    struct waiting_frame *frame = take_of_stream(&stream->connection->plane->waiting, stream, 1);
+    struct waiting *const waiting = &stream->connection->plane->waiting;
+    struct waiting_frame *frame = take_of_stream(waiting, stream, named_only);
     while (frame) {
         struct waiting_frame *next = frame->next;
         hand_over(frame);
@@ -104,7 +108,7 @@ static int take_unusual(struct stream *stream, struct bytes message) {
     event->nanos = http2_arrived_nanos(stream->connection->http2);
     stream->num_in_hand++;
     /* It may cancel those that wait: then Python answers them, so it has to have them first. */
-    hand_over_waiting(stream);
+    hand_over_waiting(stream, 1);
     hand_over_message(stream, event);
     return 0;
 }

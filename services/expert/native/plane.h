@@ -142,10 +142,11 @@ void grant_credit(struct plane *, uint64_t number, uint64_t num_pairs);
 
 /* frames.c */
 void take_message(struct stream *, const char *data, size_t count);
-/* Python answers the frame; the credit that it took is given back, since Python takes it anew. */
+/* Python answers the frame, whose pairs stay counted as taken. */
 void hand_over(struct waiting_frame *);
-/* Python answers those frames of the stream that wait. */
-void hand_over_waiting(struct stream *);
+/* Python answers those frames of the stream that wait; with `named_only` those alone that say which
+ * requests they are for. */
+void hand_over_waiting(struct stream *, int named_only);
 
 /* batches.c: computes all frames of the layer that has waited longest. */
 void run_batch(struct plane *);

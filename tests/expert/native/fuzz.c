@@ -97,7 +97,7 @@ static void take_all_events(void) {
         struct event *next = event->next;
         atomic_fetch_add(&num_told, 1);
         if (event->kind == STREAM_OPENED) answer_headers(event);
-        if (event->kind == MESSAGE) answer_message(event);
+        if (event->kind == MESSAGE || event->kind == COUNTED_MESSAGE) answer_message(event);
         if (event->kind == THREAD_ENDED) atomic_store(&has_ended, 1);
         free(event);
         event = next;
