@@ -46,6 +46,35 @@ class Carrier(Enum):
     HANDED_OVER = "native, all handed over to Python"
 
 
+def encoded(
+    frame_id: int,
+    rows: torch.Tensor,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    layer: int = 1,
+    remaining_nanos: int = MINUTE_NANOS,
+    requests: Sequence[int] = (),
+    traceparent: str = "",
+    weights: Sequence[float] | None = None,
+    checksum: bool = False,
+) -> bytes:
+    """A message with a frame; `pairs` are (row, expert), each with a weight where sums are asked
+    for.
+    """
+    return encode_frame(
+        frame_id=frame_id,
+        layer=layer,
+        rows=rows,
+        pair_rows=np.array([row for row, _ in pairs], np.uint32),
+        pair_experts=np.array([expert for _, expert in pairs], np.uint32),
+        remaining_nanos=remaining_nanos,
+        traceparent=traceparent,
+        requests=requests,
+        pair_weights=None if weights is None else np.array(weights, np.float32),
+        checksum=checksum,
+    )
+
+
 class Stream:
     """One lane's stream."""
 
@@ -65,17 +94,16 @@ class Stream:
         traceparent: str = "",
         weights: Sequence[float] | None = None,
     ) -> None:
-        """Send a frame; `pairs` are (row, expert), each with a weight where sums are asked for."""
-        data = encode_frame(
-            frame_id=frame_id,
+        """Send a frame, as `encoded` has it."""
+        data = encoded(
+            frame_id,
+            rows,
+            pairs,
             layer=layer,
-            rows=rows,
-            pair_rows=np.array([row for row, _ in pairs], np.uint32),
-            pair_experts=np.array([expert for _, expert in pairs], np.uint32),
             remaining_nanos=remaining_nanos,
-            traceparent=traceparent,
             requests=requests,
-            pair_weights=None if weights is None else np.array(weights, np.float32),
+            traceparent=traceparent,
+            weights=weights,
         )
         await self.call.write(data)
 

@@ -4,62 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import grpc
 import pytest
 
-from services.router.peers.connected_socket import connected_socket
-from services.router.peers.grpc_transport import GrpcTransport
-from services.router.peers.native_transport import NativeTransport
-from services.router.peers.transport import DISPATCH, Transport
-from services.runtime.channels import open_channel
-from services.runtime.server import serving
+from services.router.peers.transport import Transport
 from services.wire.errors import Overloaded, ServingError, Unavailable
-from tests.router.transports import TRANSPORTS
-
-SERVICE, METHOD = DISPATCH.strip("/").split("/")
-NAME = "expert service a:1"
-
-
-async def send_back(
-    requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
-) -> AsyncIterator[bytes]:
-    async for message in requests:
-        if message == b"end":
-            return
-        if message == b"refuse":
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "100 % full, ä")
-        if message == b"cancel":
-            await context.abort(grpc.StatusCode.CANCELLED, "given up")
-        yield message
-
-
-@asynccontextmanager
-async def served() -> AsyncIterator[str]:
-    handlers = {METHOD: grpc.stream_stream_rpc_method_handler(send_back)}
-
-    def register(server: grpc.aio.Server) -> None:
-        server.add_registered_method_handlers(SERVICE, handlers)
-
-    async with serving(
-        register, listen="127.0.0.1:0", service_names=[SERVICE], drain_seconds=0
-    ) as port:
-        yield f"127.0.0.1:{port}"
+from tests.router.transports import TRANSPORTS, sending_back, transport_to
 
 
 @asynccontextmanager
 async def opened(kind: str) -> AsyncIterator[Transport]:
-    async with served() as address, open_channel(address) as channel:
-        transport: Transport
-        if kind == "gRPC":
-            transport = GrpcTransport(channel, NAME)
-        else:
-            port = int(address.rpartition(":")[2])
-            connected = await connected_socket(address, port, timeout_seconds=10)
-            transport = NativeTransport(connected, address, NAME)
-        try:
-            yield transport
-        finally:
-            transport.close()
+    async with sending_back() as port, transport_to(port, kind) as transport:
+        yield transport
 
 
 def passed_over(message: bytes, arrived: int | None) -> None:

@@ -20,8 +20,14 @@ from services.expert.loading import LoadingTimes
 from services.expert.settings import ExpertSettings
 from services.runtime.server import PortInUse
 from tests.expert.conftest import has_carrier
-from tests.expert.expert_client import Carrier, Client, assert_close, expected_rows, expert_service
-from tests.expert.native.frames import encoded
+from tests.expert.expert_client import (
+    Carrier,
+    Client,
+    assert_close,
+    encoded,
+    expected_rows,
+    expert_service,
+)
 from tests.expert.native.raw_connection import message, opening, raw_connection
 from tests.recorded_metrics import RecordedMetrics, having, metrics_of_this_process
 from tests.recorded_spans import PARENT_ID, TRACE_ID, recorded_spans

@@ -12,8 +12,7 @@ import torch
 from moesaic.v1 import expert_pb2
 from services.wire.frames import encode_cancel
 from tests.expert.conftest import has_carrier
-from tests.expert.expert_client import Carrier, Client, expert_service
-from tests.expert.native.frames import encoded
+from tests.expert.expert_client import Carrier, Client, encoded, expert_service
 
 pytestmark = pytest.mark.skipif(not has_carrier(Carrier.NATIVE), reason="needs a compiler")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -3,6 +3,8 @@ holds up another.
 """
 
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -13,13 +15,13 @@ from moesaic.v1 import expert_pb2
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.wire.frames import encode_cancel
 from tests.expert.conftest import has_carrier
-from tests.expert.expert_client import Carrier, Client, expected_rows, expert_service
-from tests.expert.native.frames import encoded
+from tests.expert.expert_client import Carrier, Client, encoded, expected_rows, expert_service
 from tests.expert.native.raw_connection import (
     CALL,
     DATA,
     ENHANCE_YOUR_CALM,
     HEADERS,
+    RawConnection,
     frame,
     half_close,
     message,
@@ -36,6 +38,18 @@ ROWS = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
 
 def port_of(service: Client) -> int:
     return service.parts.plane.port
+
+
+@asynccontextmanager
+async def opened_stream(model: Path) -> AsyncIterator[tuple[Client, RawConnection]]:
+    """A service with all experts, and a connection whose stream 1 it has granted credit."""
+    async with (
+        expert_service(model, Carrier.NATIVE, preload="all") as service,
+        raw_connection(port_of(service)) as raw,
+    ):
+        raw.send(opening(1))
+        await raw.granted(1)
+        yield service, raw
 
 
 def rows_of(reply: expert_pb2.FrameReply) -> torch.Tensor:
@@ -71,12 +85,7 @@ async def test_frames_that_are_there_are_computed_together_whoever_sent_them(olm
 
 async def test_bits_do_not_depend_on_the_batch(olmoe: Path) -> None:
     pairs = [(0, 1), (3, 2), (2, 1), (1, 1)]
-    async with (
-        expert_service(olmoe, Carrier.NATIVE, preload="all") as service,
-        raw_connection(port_of(service)) as raw,
-    ):
-        raw.send(opening(1))
-        await raw.granted(1)
+    async with opened_stream(olmoe) as (_, raw):
         raw.send(message(1, encoded(0, ROWS, pairs)))
         (alone,) = await raw.replies(1, 1)
         raw.send(*[message(1, encoded(number, ROWS, pairs)) for number in range(1, 6)])
@@ -88,12 +97,7 @@ async def test_bits_do_not_depend_on_the_batch(olmoe: Path) -> None:
 async def test_a_frame_that_waits_is_dropped_when_all_its_requests_are_cancelled(
     olmoe: Path,
 ) -> None:
-    async with (
-        expert_service(olmoe, Carrier.NATIVE, preload="all") as service,
-        raw_connection(port_of(service)) as raw,
-    ):
-        raw.send(opening(1))
-        await raw.granted(1)
+    async with opened_stream(olmoe) as (_, raw):
         raw.send(
             message(1, encoded(0, ROWS, [(0, 1)])),
             message(1, encoded(1, ROWS, [(0, 1), (1, 1)], requests=[5, 6])),
@@ -168,12 +172,7 @@ async def test_a_peer_that_does_not_read_is_not_read_from_and_holds_nobody_up(ol
 
 
 async def test_usual_frames_are_answered_while_the_interpreter_is_busy(olmoe: Path) -> None:
-    async with (
-        expert_service(olmoe, Carrier.NATIVE, preload="all") as service,
-        raw_connection(port_of(service)) as raw,
-    ):
-        raw.send(opening(1))
-        await raw.granted(1)
+    async with opened_stream(olmoe) as (_, raw):
         raw.send(message(1, encoded(0, ROWS, [(0, 1), (1, 5)])))
         heard = raw.wait_without_the_loop(2 * ROWS[0].nbytes)
         (reply,) = await raw.replies(1, 1)
@@ -183,12 +182,7 @@ async def test_usual_frames_are_answered_while_the_interpreter_is_busy(olmoe: Pa
 async def test_more_unusual_frames_than_python_has_time_for_wait_in_the_socket(
     olmoe: Path,
 ) -> None:
-    async with (
-        expert_service(olmoe, Carrier.NATIVE, preload="all") as service,
-        raw_connection(port_of(service)) as raw,
-    ):
-        raw.send(opening(1))
-        await raw.granted(1)
+    async with opened_stream(olmoe) as (_, raw):
         num_frames = 6000  # above the bound of what is handed over
         refused = encoded(0, ROWS[:1, :1], [(0, 0)])
         for _ in range(num_frames):

@@ -19,7 +19,6 @@ from tests.router.native.raw_service import (
     DATA,
     GOAWAY,
     HEADERS,
-    NAME,
     PING,
     RST_STREAM,
     SETTINGS,
@@ -29,6 +28,7 @@ from tests.router.native.raw_service import (
     message,
     number,
 )
+from tests.router.transports import NAME
 from tests.wire.fuzz import altered
 
 MAX_MESSAGE_BYTES = 1 << 20

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 from services.router.peers.native_transport import NativeTransport
 from services.wire.header_blocks import encode_headers
+from tests.router.transports import NAME
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS = 1, 4
-NAME = "expert service a:1"
 
 
 def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 1) -> bytes:

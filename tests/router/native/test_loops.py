@@ -13,8 +13,8 @@ from services.router.peers.native_transport import NativeTransport
 from services.runtime.event_loop import NEW_LOOP, NewLoop
 from services.wire.errors import Unavailable
 from tests.router.native import test_messages
-from tests.router.native.raw_service import BEGINNING, NAME, tell
-from tests.router.transports import NATIVE
+from tests.router.native.raw_service import BEGINNING, tell
+from tests.router.transports import NAME, NATIVE
 
 
 async def is_told_of_a_connection_that_is_reset() -> None:

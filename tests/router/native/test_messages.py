@@ -7,20 +7,16 @@ import random
 import select
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import grpc
 import pytest
 
 from services.router.peers.connected_socket import connected_socket
 from services.router.peers.native_transport import NativeTransport
 from services.router.peers.transport import DISPATCH
-from services.runtime.server import MAX_MESSAGE_BYTES, serving
+from services.runtime.server import MAX_MESSAGE_BYTES
 from services.wire.errors import ServingError, Unavailable
 from tests.router.native.raw_service import (
     BEGINNING,
-    NAME,
     PING,
     WINDOW_UPDATE,
     connected_pair,
@@ -29,45 +25,18 @@ from tests.router.native.raw_service import (
     number,
     tell,
 )
-from tests.router.transports import NATIVE
+from tests.router.transports import NAME, NATIVE, sending_back, transport_to
 
 pytestmark = NATIVE
 
-SERVICE, METHOD = DISPATCH.strip("/").split("/")
 # Around what frames, windows and buffers hold.
 SIZES = [0, 1, 4096, 16378, 16379, 16384, 65529, 65530, 65535, 65536, 1 << 20, MAX_MESSAGE_BYTES]
-
-
-async def send_back(
-    requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
-) -> AsyncIterator[bytes]:
-    async for request in requests:
-        yield request
-
-
-@asynccontextmanager
-async def connected() -> AsyncIterator[NativeTransport]:
-    """A transport to a server by gRPC's own library that sends back what it is sent."""
-    handlers = {METHOD: grpc.stream_stream_rpc_method_handler(send_back)}
-
-    def register(server: grpc.aio.Server) -> None:
-        server.add_registered_method_handlers(SERVICE, handlers)
-
-    async with serving(
-        register, listen="127.0.0.1:0", service_names=[SERVICE], drain_seconds=0
-    ) as port:
-        made = await connected_socket("localhost:1", port, timeout_seconds=10)
-        transport = NativeTransport(made, f"localhost:{port}", NAME)
-        try:
-            yield transport
-        finally:
-            transport.close()
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["one by one", "all at once"])
 async def test_messages_of_every_size_come_back_from_grpc(waits: bool) -> None:
     rng, received = random.Random(0), asyncio.Queue[bytes](len(SIZES))
-    async with connected() as transport:
+    async with sending_back() as port, transport_to(port, "native") as transport:
         delivering = asyncio.create_task(
             transport.deliver(lambda data, _: received.put_nowait(data))
         )

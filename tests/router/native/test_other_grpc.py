@@ -13,8 +13,7 @@ import pytest
 from services.router.peers.connected_socket import connected_socket
 from services.router.peers.native_transport import NativeTransport
 from services.wire.errors import Overloaded, ServingError, Unavailable
-from tests.router.native.raw_service import NAME
-from tests.router.transports import NATIVE
+from tests.router.transports import NAME, NATIVE
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).parent / "interop" / "send_back.cjs"

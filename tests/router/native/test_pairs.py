@@ -12,24 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from services.router.peers.connected_socket import connected_socket
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
-from services.router.peers.grpc_transport import GrpcTransport
-from services.router.peers.native_transport import NativeTransport
 from services.router.peers.pace import Pace
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import ExpertStream, TimedReply
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Transport
-from services.runtime.channels import open_channel
 from services.wire.errors import InvalidRequest
 from services.wire.frames import encode_frame
 from services.wire.outcomes import FrameError
 from tests.checkpoints import save_tiny
 from tests.expert.expert_client import Client, expert_service
-from tests.router.native.raw_service import NAME
-from tests.router.transports import NATIVE
+from tests.router.transports import NATIVE, transport_to
 
 pytestmark = NATIVE
 
@@ -48,17 +43,8 @@ async def connected(client: Client, ours: str, theirs: str) -> AsyncIterator[Tra
     port = client.port if theirs == "gRPC" else client.parts.plane.port
     if not port:
         pytest.skip("the service has no native streams here")
-    async with open_channel(f"127.0.0.1:{port}") as channel:
-        transport: Transport
-        if ours == "gRPC":
-            transport = GrpcTransport(channel, NAME)
-        else:
-            made = await connected_socket("127.0.0.1:1", port, timeout_seconds=10)
-            transport = NativeTransport(made, f"127.0.0.1:{port}", NAME)
-        try:
-            yield transport
-        finally:
-            transport.close()
+    async with transport_to(port, ours) as transport:
+        yield transport
 
 
 @asynccontextmanager
