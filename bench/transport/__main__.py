@@ -1,15 +1,18 @@
 """`python -m bench.transport`: the tensor stream, over each transport, against a bare grpc.aio echo
-and a TCP echo in C of the same bytes.
+and echoes in C of the same bytes.
 """
 
+import os
 import sys
-import time
 from argparse import Namespace
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, product
 from pathlib import Path
+
+import torch
 
 from bench.harness.command import add_numbers, bench_parser, run_bench
 from bench.harness.progress import Stages
@@ -19,16 +22,18 @@ from bench.rig.checkpoints import experts_only, hollow
 from bench.rig.peers import connected
 from bench.rig.processes import forked
 from bench.rig.simulated import SimulatedExpert, simulated_expert
-from bench.rig.transports import VARIABLES, add_transports
+from bench.rig.transports import NATIVE, VARIABLES, add_transports
+from bench.transport.bursts import BURST, UNCOUNTED, Burst, Cores, burst_of, keep_on, places
 from bench.transport.echo import EchoClient, echo_server, echoing
 from bench.transport.floor import NoFloor, compiled_floor, floor_running
-from bench.transport.tables import ECHO, FLOOR, KIB, MIB, Case, fill, shown_size
-from bench.transport.tensor import TensorClient, encode, frames_of, message_bytes
+from bench.transport.layers import LayerClient
+from bench.transport.tables import ECHO, FRAMES, IN_C, KIB, MIB, Case, fill, shown_size
+from bench.transport.tensor import FrameClient, encode, frames_of, message_bytes
 from services.model.checkpoint import Checkpoint
+from services.router.peers.peer import ExpertPeer
 
 SIZES = (4 * KIB, 64 * KIB, MIB, 8 * MIB)
 NUM_SERVICES = (1, 2, 4, 8)
-NUM_WARM_UPS = 3
 HIDDEN_SIZE = 2048  # a row of 4 KiB in bfloat16
 
 COMPARED = (
@@ -37,29 +42,39 @@ COMPARED = (
     "answered with as many bytes of rows; the device behind them is SIMULATED and takes no time) "
     "against a bare "
     "grpc.aio stream that echoes the same bytes with the same channel options, and against as many "
-    "bytes there and back over TCP in C, with nothing around them. Each server is "
+    "bytes there and back in C, with nothing around them: over TCP, over a UNIX socket, and "
+    "through shared memory with a byte over a UNIX socket that says so. "
+    "Native streams send as a step does, a layer's frames and replies as one exchange in compiled "
+    "code, and also frame by frame, as where there are several lanes. Each server is "
     "a process of its own. "
-    "A sample is one exchange with all services at once."
+    f"A sample is one exchange with all services at once. Variants take turns, each with {BURST} "
+    f"exchanges one after the other, as a step has layers, of which the first {UNCOUNTED} are not "
+    "counted. Waking a process on a core that idles takes longer than the rest of an echo, so "
+    "everything is measured with the processes on any core, all on one, and the servers on another "
+    "than the client."
 )
 
 
 @dataclass(frozen=True)
 class Parties:
-    """Everybody that exchanges, running: a tensor client by transport, and the floor's program."""
+    """Everybody that exchanges, running: connected services by transport, the echo, the floor's
+    program, and all servers' processes.
+    """
 
     checkpoint: Checkpoint
-    tensors: Mapping[str, TensorClient]
+    peers: Mapping[str, Sequence[ExpertPeer]]
     echo: EchoClient
     floor: Path | None
+    pids: Sequence[int]
 
 
 def num_rounds_of(num_bytes: int, num_services: int, *, quick: bool) -> int:
     """Rounds for about the same time in each case: fewer of larger ones, and never fewer than a
     spread takes.
     """
-    budget = (16 if quick else 128) * MIB
-    most = 60 if quick else 400
-    return max(5 if quick else 11, min(most, budget // (num_bytes * num_services)))
+    budget = (2 if quick else 16) * MIB
+    most = 8 if quick else 48
+    return max(1 if quick else 4, min(most, budget // (num_bytes * num_services)))
 
 
 async def measure(options: Namespace, stages: Stages, *, model: Path | None = None) -> Report:
@@ -70,13 +85,13 @@ async def measure(options: Namespace, stages: Stages, *, model: Path | None = No
         with stages.stage("starting servers"):
             floor = await _floor(report)
             parties = await _parties(options, model, floor, stack)
-        for num_bytes in options.sizes:
-            for count in options.services:
-                rounds = num_rounds_of(num_bytes, count, quick=options.quick)
-                title = f"{shown_size(num_bytes)}, services: {count}"
-                with stages.stage(title, rounds + NUM_WARM_UPS):
-                    samples = await compare(parties, num_bytes, count, rounds, stages)
-                cases.append(Case(num_bytes, count, samples))
+        for num_bytes, count in product(options.sizes, options.services):
+            rounds = num_rounds_of(num_bytes, count, quick=options.quick)
+            title = f"{shown_size(num_bytes)}, services: {count}"
+            for cores in places():
+                with stages.stage(f"{title}, cores: {cores.label}", rounds):
+                    samples = await compare(parties, num_bytes, count, cores, rounds, stages)
+                cases.append(Case(num_bytes, count, cores.label, samples))
     fill(report, cases, options.transports)
     return report
 
@@ -85,7 +100,7 @@ async def _floor(report: Report) -> Path | None:
     try:
         return await compiled_floor()
     except NoFloor as error:
-        report.notes.append(f"the {FLOOR} is left out: {error}")
+        report.notes.append(f"what C does is left out: {error}")
         return None
 
 
@@ -93,51 +108,77 @@ async def _parties(
     options: Namespace, model: Path | None, floor: Path | None, stack: AsyncExitStack
 ) -> Parties:
     most = max(options.services)
-    model = model or experts_only(hollow(HIDDEN_SIZE, 1, 1, 1))
+    model = model or experts_only(hollow(HIDDEN_SIZE, 1, most, 1))
     checkpoint = Checkpoint.open(model)
-    tensors = {}
+    peers, pids = {}, []
     for transport in options.transports:
         experts = await stack.enter_async_context(
             forked(simulated_expert, [SimulatedExpert(model)] * most, VARIABLES[transport])
         )
+        pids += [server.pid for server in experts]
         addresses = [server.address for server in experts]
-        peers = await stack.enter_async_context(connected(checkpoint, addresses))
-        tensors[transport] = TensorClient(checkpoint, peers)
+        peers[transport] = await stack.enter_async_context(connected(checkpoint, addresses))
     echoes = await stack.enter_async_context(forked(echo_server, [None] * most))
+    pids += [server.pid for server in echoes]
     echo = await stack.enter_async_context(echoing([server.address for server in echoes]))
-    return Parties(checkpoint, tensors, echo, floor)
+    return Parties(checkpoint, peers, echo, floor, pids)
 
 
 async def compare(
-    parties: Parties, num_bytes: int, num_services: int, num_rounds: int, stages: Stages
+    parties: Parties,
+    num_bytes: int,
+    num_services: int,
+    cores: Cores,
+    num_rounds: int,
+    stages: Stages,
 ) -> dict[str, list[float]]:
     """Milliseconds of each exchange, by variant."""
+    usable = os.sched_getaffinity(0)
     frames = frames_of(parties.checkpoint, num_bytes)
-    messages = [encode(rows, 0, 0) for rows in frames]
-    variants = {ECHO: timed(partial(parties.echo.exchange, messages, num_services))}
-    for transport, tensor in parties.tensors.items():
-        variants[transport] = timed(partial(tensor.exchange, frames, num_services))
     async with AsyncExitStack() as stack:
-        if parties.floor is not None:
-            sizes = [message_bytes(rows) for rows in frames]
-            floor = await stack.enter_async_context(
-                floor_running(parties.floor, sizes, num_services)
-            )
-            variants = {FLOOR: floor.exchange, **variants}
-        return await interleaved(
-            variants, num_rounds, after_round=stages.step, num_warm_ups=NUM_WARM_UPS
+        stack.callback(keep_on, None, [os.getpid(), *parties.pids], usable)
+        keep_on(cores.client, [os.getpid()], usable)
+        keep_on(cores.servers, parties.pids, usable)
+        variants = {
+            **await _in_c(parties.floor, frames, num_services, cores, stack),
+            **_bursts(parties, frames, num_services),
+        }
+        # A burst has warm-ups of its own.
+        bursts = await interleaved(variants, num_rounds, after_round=stages.step, num_warm_ups=0)
+    return {name: list(chain.from_iterable(taken)) for name, taken in bursts.items()}
+
+
+async def _in_c(
+    program: Path | None,
+    frames: Sequence[torch.Tensor],
+    num_services: int,
+    cores: Cores,
+    stack: AsyncExitStack,
+) -> dict[str, Burst]:
+    if program is None:
+        return {}
+    sizes = [message_bytes(rows) for rows in frames]
+    bursts: dict[str, Burst] = {}
+    for name, path in IN_C.items():
+        client = await stack.enter_async_context(
+            floor_running(program, path, sizes, num_services, cores)
         )
+        bursts[name] = client.burst
+    return bursts
 
 
-def timed(run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[float]]:
-    """The same, returning the milliseconds that it took."""
-
-    async def run_timed() -> float:
-        began = time.perf_counter_ns()
-        await run()
-        return (time.perf_counter_ns() - began) / 1e6
-
-    return run_timed
+def _bursts(
+    parties: Parties, frames: Sequence[torch.Tensor], num_services: int
+) -> dict[str, Burst]:
+    messages = [encode(rows, 0, 0) for rows in frames]
+    variants = {ECHO: burst_of(partial(parties.echo.exchange, messages, num_services))}
+    for transport, all_peers in parties.peers.items():
+        peers = all_peers[:num_services]
+        by_frame = FrameClient(parties.checkpoint, peers)
+        variants[FRAMES[transport]] = burst_of(partial(by_frame.exchange, frames))
+        if transport == NATIVE and len(frames) == 1:  # more go frame by frame
+            variants[NATIVE] = LayerClient(parties.checkpoint, peers, frames[0]).burst
+    return variants
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 from bench.harness.command import OUTPUT
 from bench.harness.failure import BenchFailed
+from bench.transport.bursts import ANY, BURST, UNCOUNTED, Cores
 
 SOURCE = Path(__file__).with_name("floor.c")
 COMPILERS = ("cc", "gcc", "clang")
+
+# Ways for bytes between two processes, as floor.c names them.
+TCP, UNIX, MEMORY = "tcp", "unix", "memory"
 
 MessageBytes = tuple[int, int]
 """Of a request, and of the reply to it."""
@@ -26,15 +30,15 @@ class FloorClient:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def exchange(self) -> float:
-        """Milliseconds from the first byte that is sent until all replies are there."""
+    async def burst(self) -> list[float]:
+        """As Burst says: from the first byte that is sent until all replies are there."""
         assert self._process.stdin is not None, "it is piped"
         assert self._process.stdout is not None, "it is piped"
         self._process.stdin.write(b"\n")
         line = await self._process.stdout.readline()
         if not line:
             raise BenchFailed("the floor's process ended; what it said stands above")
-        return int(line) / 1e6
+        return [int(nanos) / 1e6 for nanos in line.split()][UNCOUNTED:]
 
 
 async def compiled_floor() -> Path:
@@ -58,12 +62,19 @@ async def compiled_floor() -> Path:
 
 @asynccontextmanager
 async def floor_running(
-    program: Path, messages: Sequence[MessageBytes], num_services: int
+    program: Path,
+    path: str,
+    messages: Sequence[MessageBytes],
+    num_services: int,
+    cores: Cores = ANY,
 ) -> AsyncIterator[FloorClient]:
-    """Exchange these messages with each of so many services until the block ends."""
+    """Exchange these messages with each of so many services until the block ends. The client runs
+    where this process does.
+    """
+    core = -1 if cores.servers is None else cores.servers
     sizes = [f"{request}:{reply}" for request, reply in messages]
     process = await asyncio.create_subprocess_exec(
-        *(str(program), str(num_services), *sizes),
+        *(str(program), path, str(num_services), str(BURST), str(core), *sizes),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,  # Ctrl-C reaches the bench alone, which ends this

@@ -1,5 +1,5 @@
-"""The tensor stream: rows out to expert services and as many rows back, by the router's own
-streams.
+"""The tensor stream frame by frame: rows out to expert services and as many rows back, by the
+router's own streams.
 """
 
 from collections.abc import Sequence
@@ -21,22 +21,22 @@ MAX_ROWS_BYTES = MAX_FRAME_BYTES // 2
 TIMINGS = Timings(*[20_000] * len(Timings._fields))
 
 
-class TensorClient:
-    """A client of expert services that are all connected."""
+class FrameClient:
+    """A client of expert services that are all connected, as a router with several lanes is."""
 
     def __init__(self, checkpoint: Checkpoint, peers: Sequence[ExpertPeer]) -> None:
         self._peers = peers
         self._dtype = checkpoint.dtype
         self._hidden_size = checkpoint.hidden_size
 
-    async def exchange(self, frames: Sequence[torch.Tensor], num_services: int) -> None:
-        """Send the frames to each of the first services, and return when the rows of all of them
-        are readable.
+    async def exchange(self, frames: Sequence[torch.Tensor]) -> None:
+        """Send the frames to each of the services, and return when the rows of all of them are
+        readable.
         """
         answers = [
             peer.streams[0].send(partial(encode, rows), len(rows), 1)
             for rows in frames
-            for peer in self._peers[:num_services]
+            for peer in self._peers
         ]
         for answered in answers:
             answer = await answered
