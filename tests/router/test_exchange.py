@@ -91,16 +91,23 @@ def is_ready(peer: ExpertPeer) -> bool:
 
 
 @asynccontextmanager
-async def real_services(model: Path, dtype: str, number: int) -> AsyncIterator[list[Service]]:
+async def real_services(
+    model: Path, dtype: str, number: int, *, batch_invariant: bool = False
+) -> AsyncIterator[list[Service]]:
     checkpoint = Checkpoint.open(model)
     async with AsyncExitStack() as stack:
         peers: list[Service] = []
         for _ in range(number):
             service = await stack.enter_async_context(
-                expert_service(model, dtype=dtype, preload="all")
+                expert_service(model, dtype=dtype, preload="all", batch_invariant=batch_invariant)
             )
             made = await stack.enter_async_context(
-                connected_to(checkpoint, f"127.0.0.1:{service.port}", 30.0)
+                connected_to(
+                    checkpoint,
+                    f"127.0.0.1:{service.port}",
+                    30.0,
+                    batch_invariant=batch_invariant,
+                )
             )
             await made.until(partial(is_ready, made.peer))
             peers.append(made.peer)
@@ -139,6 +146,34 @@ async def test_the_output_has_the_same_bits_as_frame_by_frame(
             assert torch.equal(*outputs)
             assert all(work.sequence.ending is None for work in step.batch)
     assert outcomes.combined == outcomes.begun == 48
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_rows_of_long_messages_have_the_same_bits_as_frame_by_frame(
+    tmp_path: Path, number: int, outcomes: Outcomes
+) -> None:
+    model = save_tiny("olmoe", tmp_path, dtype=torch.bfloat16)
+    tokens = 4000  # 250 KiB of rows
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(tokens, 32, generator=generator).to(torch.bfloat16)
+    weights = torch.rand(tokens, 1, generator=generator).to(torch.bfloat16)
+    index = (torch.arange(tokens) % 8)[:, None]
+    # Where the thread of the native streams computes all, however many rows there are.
+    async with real_services(model, "bfloat16", number, batch_invariant=True) as services:
+        made = Dispatcher(
+            num_experts=8,
+            hidden_size=32,
+            wire_dtype=torch.bfloat16,
+            combine=ExactCombine(),
+            **PATIENT,
+        )
+        owned = np.arange(8) % number == np.arange(number)[:, None]
+        made.place(Placement(services, {1: owned}))
+        step, outputs = step_of([1] * tokens), []
+        for step.is_alone in (True, False, True):
+            outputs.append(await made.compute(step, 1, hidden, index, weights, None))
+    assert torch.equal(outputs[0], outputs[1]) and torch.equal(outputs[0], outputs[2])
+    assert outcomes.combined == 2
 
 
 class Cluster:

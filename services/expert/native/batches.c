@@ -187,7 +187,7 @@ static void answer(struct waiting_frame *frame, const struct batch *batch, char 
     struct iovec parts[] = {{start, put_start(start, &reply)}, {rows, count}, {0}};
     if (is_sampled(frame->frame.traceparent)) note(&plane->records, frame, &reply);
     send_message(stream, parts, 2);
-    free(frame);
+    free_event(&frame->event);
     stream->num_waiting--;
     settle_one(stream);
 }

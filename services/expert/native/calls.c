@@ -24,7 +24,7 @@ static PyObject *events(PyObject *self, PyObject *Py_UNUSED(ignored)) {
             return NULL;
         }
         struct event *next = event->next;
-        free(event);
+        free_event(event);
         event = next;
     }
     return list;

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-/* The message's place in the copy. */
+/* The same bytes where the message lies now. */
 static void rebase(struct bytes *bytes, const char *message, const char *copy) {
     if (bytes->data) bytes->data = copy + (bytes->data - message);
 }
@@ -13,22 +13,27 @@ static uint64_t due_at(uint64_t received, uint64_t remaining) {
     return remaining > UINT64_MAX - received ? UINT64_MAX : received + remaining;
 }
 
-/* A copy of the message, with room for the pairs of its frame; NULL without memory. */
-static struct waiting_frame *copy_frame(struct stream *stream, const struct frame *frame,
+/* The message, kept or copied, with room for the pairs of its frame; NULL without memory. */
+static struct waiting_frame *keep_frame(struct stream *stream, const struct frame *frame,
                                         struct bytes message) {
     const size_t num_pairs = (size_t)num_pairs_of(frame);
+    void *const kept = http2_keep(stream->http2, message.data, message.count);
     struct waiting_frame *copy =
-        malloc(sizeof *copy + 2 * num_pairs * sizeof(int64_t) + message.count);
-    if (!copy) return NULL;
+        malloc(sizeof *copy + 2 * num_pairs * sizeof(int64_t) + (kept ? 0 : message.count));
+    if (!copy) {
+        free(kept);
+        return NULL;
+    }
     int64_t *const pairs = (int64_t *)(copy + 1);
-    char *const data = (char *)(pairs + 2 * num_pairs);
-    memcpy(data, message.data, message.count);
+    const char *const data = kept ? message.data : (char *)(pairs + 2 * num_pairs);
+    if (!kept) memcpy(pairs + 2 * num_pairs, message.data, message.count);
     *copy = (struct waiting_frame){
         .event = {.kind = MESSAGE,
                   .number = stream->number,
                   .nanos = http2_arrived_nanos(stream->connection->http2),
                   .data = data,
-                  .count = message.count},
+                  .count = message.count,
+                  .kept = kept},
         .stream = stream,
         .frame = *frame,
         .num_pairs = (int64_t)num_pairs,
@@ -64,7 +69,7 @@ static void hand_over_message(struct stream *stream, struct event *event) {
 static int take_frame(struct stream *stream, const struct frame *frame, struct bytes message,
                       uint64_t began) {
     struct plane *plane = stream->connection->plane;
-    struct waiting_frame *copy = copy_frame(stream, frame, message);
+    struct waiting_frame *copy = keep_frame(stream, frame, message);
     if (!copy) return -1;
     stream->num_in_hand++;
     const int is_ready = look_up(&plane->bank, frame, copy->pair_rows, copy->slots);

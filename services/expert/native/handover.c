@@ -21,7 +21,7 @@ int handover_begin(struct handover *handover) {
 void handover_end(struct handover *handover) {
     for (struct event *event = handover->first_event; event;) {
         struct event *next = event->next;
-        free(event);
+        free_event(event);
         event = next;
     }
     for (struct command *command = handover->first_command; command;) {
@@ -55,6 +55,11 @@ struct event *new_event(enum event_kind kind, uint64_t number, const char *data,
     if (count) memcpy(copy, data, count);
     *event = (struct event){.kind = kind, .number = number, .data = copy, .count = count};
     return event;
+}
+
+void free_event(struct event *event) {
+    free(event->kept);
+    free(event);
 }
 
 void tell(struct handover *handover, struct event *event) {

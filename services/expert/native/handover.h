@@ -23,13 +23,14 @@ enum event_kind {
 };
 
 /* `number` is the stream's, or the connection's, or the one that SETTLE came with. An event is in
- * one piece of memory with its data, and freed as it. */
+ * one piece of memory with its data, unless these are `kept`. */
 struct event {
     struct event *next;
     enum event_kind kind;
     uint64_t number, nanos;
     const char *data;
     size_t count;
+    void *kept; /* the memory that `data` lies in, where that is not the event's */
 };
 
 /* As `Command` in services/expert/plane_stream.py numbers them. */
@@ -76,6 +77,8 @@ struct command *take_commands(struct handover *);
 void free_command(struct command *);
 /* An event in memory of its own, with a copy of the data; NULL when there is none. */
 struct event *new_event(enum event_kind, uint64_t number, const char *data, size_t count);
+
+void free_event(struct event *);
 
 /* Python's side. -1 when memory is short. */
 int ask(struct handover *, enum command_kind, uint64_t number, const char *data, size_t count);

@@ -63,7 +63,7 @@ static void drop_waiting(struct stream *stream) {
     struct waiting_frame *frame = take_of_stream(&stream->connection->plane->waiting, stream, 0);
     while (frame) {
         struct waiting_frame *next = frame->next;
-        free(frame);
+        free_event(&frame->event);
         frame = next;
     }
 }

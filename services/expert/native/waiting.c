@@ -16,7 +16,7 @@ void waiting_end(struct waiting *waiting) {
     for (struct waiting_frame *frame; (frame = take_layer(waiting));) {
         while (frame) {
             struct waiting_frame *next = frame->next;
-            free(frame);
+            free_event(&frame->event);
             frame = next;
         }
     }

@@ -8,8 +8,8 @@
 
 struct stream;
 
-/* A frame in one piece of memory with its message, which it is read from; `event` is first, so that
- * it can be handed to Python as it is. */
+/* A frame and its message, which it is read from; `event` is first, so that it can be handed to
+ * Python as it is. */
 struct waiting_frame {
     struct event event;
     struct waiting_frame *next;

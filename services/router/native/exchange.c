@@ -135,15 +135,18 @@ int exchange_send(struct exchange *exchange, const struct sent_layer *layer) {
     return 0;
 }
 
-/* Keeps the reply of a share's frame, with a copy of its rows. Whether it is one as it should be.
- */
-static int keep_reply(struct exchange *exchange, struct share *share, const struct reply *reply) {
+/* Keeps the reply of a share's frame, and its rows: in the memory of its message, or a copy.
+ * Whether it is one as it should be. */
+static int keep_reply(struct exchange *exchange, struct share *share, const struct reply *reply,
+                      struct bytes message) {
     const size_t num_bytes = (size_t)share->pairs->num_pairs * exchange->row_bytes;
     if (reply->rows.count != num_bytes || (exchange->has_checksums && !reply->has_checksum))
         return 0;
+    share->reply = *reply;
+    share->kept = stream_keep(share->stream, message);
+    if (share->kept) return 1;
     char *const rows = exchange->replies.at + (size_t)share->pairs->start * exchange->row_bytes;
     memcpy(rows, reply->rows.data, num_bytes);
-    share->reply = *reply;
     share->reply.rows.data = rows;
     return 1;
 }
@@ -153,14 +156,15 @@ int exchange_take(struct exchange *exchange, int index, const char *message, siz
     struct share *const share = exchange->shares + index;
     struct reply reply;
     int has_reply;
-    if (!read_response((struct bytes){message, count}, &reply, &has_reply)) {
+    const struct bytes whole = {message, count};
+    if (!read_response(whole, &reply, &has_reply)) {
         exchange->is_left = 1;
         return 0;
     }
     if (has_reply) {
         /* One that is late, or comes twice, is counted and dropped elsewhere. */
         if (reply.frame_id != share->frame_id || share->arrived_nanos) return 0;
-        if (!keep_reply(exchange, share, &reply)) {
+        if (!keep_reply(exchange, share, &reply, whole)) {
             exchange->is_left = 1;
             return 0;
         }
@@ -226,6 +230,8 @@ enum wait_end exchange_wait(struct exchange *exchange, int loop_descriptor, uint
 void exchange_detach(struct exchange *exchange) {
     for (int i = 0; i < exchange->num_shares; i++) {
         struct stream *const stream = exchange->shares[i].stream;
+        free(exchange->shares[i].kept);
+        exchange->shares[i].kept = NULL;
         if (!stream) continue;
         stream->exchange = NULL;
         exchange->shares[i].stream = NULL;

@@ -30,7 +30,8 @@ struct share {
     /* By the monotonic clock: when the frame was made, and when its reply came, or 0. */
     uint64_t sent_nanos, arrived_nanos;
     uint64_t granted_pairs; /* as said last, or 0 */
-    struct reply reply;     /* with its rows, where they were copied to */
+    struct reply reply;     /* with its rows, where they were copied to or lie in `kept` */
+    void *kept;             /* memory of the reply's message, or NULL */
 };
 
 struct exchange {
@@ -77,7 +78,7 @@ int exchange_sum(struct exchange *, const struct level *, struct combination cal
 int exchange_take(struct exchange *, int index, const char *message, size_t count,
                   uint64_t arrived_nanos);
 
-/* Takes no more messages, and lets the streams go. With the GIL. */
+/* Takes no more messages, and lets the streams and kept messages go. With the GIL. */
 void exchange_detach(struct exchange *);
 
 #endif

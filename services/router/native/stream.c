@@ -85,6 +85,10 @@ int stream_receive(struct stream *stream) {
     return ended(stream, failed);
 }
 
+void *stream_keep(struct stream *stream, struct bytes message) {
+    return stream->on_wire ? http2_keep(stream->on_wire, message.data, message.count) : NULL;
+}
+
 int stream_flush(struct stream *stream) {
     if (stream->is_over || !stream->connection) return -1;
     return ended(stream, http2_flush(stream->connection));

@@ -46,6 +46,9 @@ int stream_send(struct stream *, const struct iovec *parts, int num_parts);
 /* Reads what has come: messages go to the exchange or are kept. Sends what that made sendable. 0,
  * or -1 when the stream is over. */
 int stream_receive(struct stream *);
+/* From within `exchange_take`: takes over the memory that the message lies in, to be freed; NULL
+ * where that is not its own. */
+void *stream_keep(struct stream *, struct bytes message);
 /* Sends what waits. 0, or -1 when the stream is over. */
 int stream_flush(struct stream *);
 /* Whether to call `stream_flush` when the socket can be written to. */

@@ -94,6 +94,9 @@ int http2_send(struct http2_stream *, const struct iovec *parts, int num_parts);
 int http2_finish(struct http2_stream *);
 /* Gives the stream up; it is gone when the call returns, without an event. */
 int http2_reset(struct http2_stream *, enum http2_error);
+/* From within `message`: takes over the memory that this message lies in, to be freed by `free`.
+ * NULL where it does not lie in memory of its own, as short messages do not. */
+void *http2_keep(struct http2_stream *, const char *data, size_t count);
 /* While a stream is paused its messages are kept, and the peer is given no more window for it, so
  * that they are bounded by `max_message_bytes` and a frame. `http2_resume` hands them out. */
 void http2_pause(struct http2_stream *);

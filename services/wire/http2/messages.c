@@ -39,7 +39,18 @@ static size_t hand_out(struct h2_stream *stream, const char *data, size_t count)
 
 static void hand_out_kept(struct h2_stream *stream) {
     if (!h2_held(&stream->in)) return;
-    h2_take(&stream->in, hand_out(stream, h2_first(&stream->in), h2_held(&stream->in)));
+    const size_t used = hand_out(stream, h2_first(&stream->in), h2_held(&stream->in));
+    if (h2_held(&stream->in)) h2_take(&stream->in, used); /* unless the owner has it now */
+}
+
+void *http2_keep(struct http2_stream *shown, const char *data, size_t count) {
+    struct h2_buffer *in = &h2_of(shown)->in;
+    if (h2_held(in) != H2_MESSAGE_PREFIX_BYTES + count ||
+        data != h2_first(in) + H2_MESSAGE_PREFIX_BYTES)
+        return NULL;
+    void *const memory = in->data;
+    *in = (struct h2_buffer){0};
+    return memory;
 }
 
 /* How many bytes the message that `in` begins with still wants, or its prefix; 0 if refused. */

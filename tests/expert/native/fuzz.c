@@ -99,7 +99,7 @@ static void take_all_events(void) {
         if (event->kind == STREAM_OPENED) answer_headers(event);
         if (event->kind == MESSAGE || event->kind == COUNTED_MESSAGE) answer_message(event);
         if (event->kind == THREAD_ENDED) atomic_store(&has_ended, 1);
-        free(event);
+        free_event(event);
         event = next;
     }
 }

@@ -61,6 +61,8 @@ def messages(dtype: torch.dtype) -> Iterator[bytes]:
     yield encoded(62, rows(300), [(row, 5) for row in range(300)])  # torch's
     yield encoded(63, rows(3), [(0, 6), (2, 1)], layer=0)  # an expert that is not hosted
     yield encoded(64, rows(1), [(0, 6)], layer=0, checksum=True)
+    long = [(row, row % 8) for row in range(2500)]  # in a message that has memory of its own
+    yield encoded(65, rows(2500), long, checksum=True)
 
 
 def _varint(number: int) -> bytes:

@@ -105,7 +105,9 @@ static void on_message(struct http2_stream *stream, const char *data, size_t cou
     num_messages++;
     hear(stream);
     act_on_some(stream->connection);
+    void *const kept = draw(2) ? http2_keep(stream, data, count) : NULL;
     read_all(data, count);
+    free(kept);
 }
 
 static void on_remote_ended(struct http2_stream *stream) {
