@@ -43,9 +43,9 @@ class DeviceTime:
     row_nanos: int = 0
 
     @property
-    def takes_any(self) -> bool:
-        """Whether there is a batch that takes time."""
-        return self.nanos(1, 1) > 0
+    def parts(self) -> tuple[int, int, int]:
+        """For a batch, for each active expert and for each row."""
+        return self.base_nanos, self.expert_nanos, self.row_nanos
 
     def nanos(self, num_active: int, num_rows: int) -> int:
         """The time of one batch."""
@@ -110,8 +110,8 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
     """Serve experts of the checkpoint on a simulated device; yields the port.
 
     Everything but the computer is what `services.expert.app` puts together: experts are really read
-    and hashed, and frames that wait for the same layer are one batch. Native streams hand every
-    frame to a device that takes time.
+    and hashed, and frames that wait for the same layer are one batch. The thread of native streams
+    is held for as long as the device takes, as by a kernel.
     """
     checkpoint = Checkpoint.open(expert.model)
     bank = Bank(
@@ -128,9 +128,10 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
         slots,
         batcher,
         weights=_no_width(bank, checkpoint.hidden_size),
-        most_compiled=0 if expert.time.takes_any else math.inf,
+        most_compiled=math.inf,
         window_pairs=window_pairs,
         max_waiting_pairs=settings.max_waiting_pairs,
+        held_nanos=expert.time.parts,
     )
     library = Library(checkpoint, bank, hosting, slots, plane.when_settled)
     service = ExpertService(

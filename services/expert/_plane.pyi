@@ -6,7 +6,9 @@ class Plane:
     Addresses come as integers, strides in bytes; `kept` keeps what they point into. `listener` is a
     listening socket that does not block, the plane's own from then on, also where OSError is
     raised. `slots` is [num_layers, num_experts] of int64, negative where there is no expert;
-    `dtype` as kernels number it, `element_type` as frames do.
+    `dtype` as kernels number it, `element_type` as frames do. Experts of which `intermediate` is 0
+    make zeros, and hold the thread for `base_nanos` for a batch, `expert_nanos` for each expert in
+    it and `pair_nanos` for each pair.
     """
 
     def __new__(
@@ -24,6 +26,9 @@ class Plane:
         num_slots: int,
         hidden: int,
         intermediate: int,
+        base_nanos: int,
+        expert_nanos: int,
+        pair_nanos: int,
         dtype: int,
         element_type: int,
         row_bytes: int,

@@ -59,7 +59,8 @@ class Plane:
 
     `weights` are the kernel's, None where there is none for such experts; up to `most_compiled`
     pairs for each active expert of a batch it computes, torch the others. Experts of no width
-    take no time, and make zeros. `port` is 0 where, or while, there is none.
+    make zeros, in `held_nanos` for a batch, for each expert in it and for each pair. `port` is 0
+    where, or while, there is none.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Plane:
         most_compiled: float,
         window_pairs: int,
         max_waiting_pairs: int,
+        held_nanos: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
         self.port = 0
         self._weights = weights
@@ -81,6 +83,7 @@ class Plane:
         self._batcher = batcher
         self._window_pairs = window_pairs
         self._max_waiting_pairs = max_waiting_pairs
+        self._held_nanos = held_nanos
         self._native: Any = None  # while its thread runs
         self._streams: dict[int, PlaneStream] = {}
         self._decoders: dict[int, HeaderDecoder] = {}  # of connections
@@ -149,6 +152,7 @@ class Plane:
         gate_up, down = self._weights
         item = gate_up.itemsize
         num_slots, hidden, intermediate = down.shape
+        base, expert, pair = self._held_nanos
         return _plane.Plane(
             kept=(gate_up, down, table),
             listener=listener,
@@ -162,6 +166,9 @@ class Plane:
             num_slots=num_slots,
             hidden=hidden,
             intermediate=intermediate,
+            base_nanos=base,
+            expert_nanos=expert,
+            pair_nanos=pair,
             dtype=DTYPES[gate_up.dtype],
             element_type=ELEMENT_TYPES[gate_up.dtype],
             row_bytes=hidden * item,

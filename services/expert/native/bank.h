@@ -11,6 +11,8 @@ struct bank {
     const struct kernels_interface *kernels;
     const int64_t *slots; /* [num_layers, num_experts], negative where there is none; Python's */
     int64_t num_layers, num_experts, num_slots, hidden, intermediate;
+    /* What a batch takes where experts have no width, and for each expert and pair in it. */
+    int64_t base_nanos, expert_nanos, pair_nanos;
     const char *gate_up, *down;
     int64_t gate_up_stride, down_stride, row_bytes; /* bytes */
     int64_t max_frame_bytes;

@@ -38,6 +38,9 @@ static int read_real(PyObject *number, double *into) {
     X(number, num_slots)                                                                           \
     X(number, hidden)                                                                              \
     X(number, intermediate)                                                                        \
+    X(number, base_nanos)                                                                          \
+    X(number, expert_nanos)                                                                        \
+    X(number, pair_nanos)                                                                          \
     X(dtype, dtype)                                                                                \
     X(number, element_type)                                                                        \
     X(number, row_bytes)                                                                           \
@@ -87,6 +90,9 @@ static void set_up(struct plane *plane, const struct plane_arguments *given) {
     plane->bank.num_slots = given->num_slots;
     plane->bank.hidden = given->hidden;
     plane->bank.intermediate = given->intermediate;
+    plane->bank.base_nanos = given->base_nanos;
+    plane->bank.expert_nanos = given->expert_nanos;
+    plane->bank.pair_nanos = given->pair_nanos;
     plane->bank.dtype = given->dtype;
     plane->bank.element_type = (uint32_t)given->element_type;
     plane->bank.row_bytes = given->row_bytes;
