@@ -3,10 +3,10 @@
 class Plane:
     """Serves from its making until `stop`, or until it has drained.
 
-    Addresses come as integers, strides in bytes; `kept` keeps what they point into. `listener` is a
+    Addresses come as integers; `kept` keeps what they point into. `listener` is a
     listening socket that does not block, the plane's own from then on, also where OSError is
     raised. `slots` is [num_layers, num_experts] of int64, negative where there is no expert;
-    `dtype` as kernels number it, `element_type` as frames do.
+    `experts` is what the kernels describe, and `element_type` is their dtype, as frames say it.
     """
 
     def __new__(
@@ -17,14 +17,7 @@ class Plane:
         slots: int,
         num_layers: int,
         num_experts: int,
-        gate_up: int,
-        gate_up_stride: int,
-        down: int,
-        down_stride: int,
-        num_slots: int,
-        hidden: int,
-        intermediate: int,
-        dtype: int,
+        experts: object,
         element_type: int,
         row_bytes: int,
         most_pairs: float,

@@ -112,7 +112,7 @@ def build(
         contract,
         slots,
         batcher,
-        weights=None if computer.compiled is None else computer.compiled.weights,
+        experts=computer.compiled,
         most_compiled=computer.most_compiled,
         window_pairs=window_pairs,
         max_waiting_pairs=settings.max_waiting_pairs,
