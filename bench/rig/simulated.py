@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from services import kernels
 from services.expert.admission import Contract, Slots
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
@@ -127,7 +128,7 @@ async def simulated_expert(expert: SimulatedExpert) -> AsyncIterator[int]:
         contract,
         slots,
         batcher,
-        weights=_no_width(bank, checkpoint.hidden_size),
+        experts=_no_width(bank, checkpoint.hidden_size),
         most_compiled=math.inf,
         window_pairs=window_pairs,
         max_waiting_pairs=settings.max_waiting_pairs,
@@ -181,10 +182,12 @@ async def simulated_experts(experts: Sequence[SimulatedExpert]) -> AsyncIterator
         yield ports[0]
 
 
-def _no_width(bank: Bank, hidden_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights of experts that a kernel computes in no time."""
+def _no_width(bank: Bank, hidden_size: int) -> kernels.GatedExperts | None:
+    """Experts that a kernel computes in no time."""
+    if not kernels.AVAILABLE:
+        return None
     shell = torch.empty(bank.num_slots, 0, hidden_size, dtype=bank.dtype)
-    return shell, shell.transpose(1, 2)
+    return kernels.GatedExperts(shell, shell.new_empty(bank.num_slots, hidden_size, 0))
 
 
 def _memory_bytes(expert: SimulatedExpert, checkpoint: Checkpoint) -> int:

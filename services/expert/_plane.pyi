@@ -3,12 +3,12 @@
 class Plane:
     """Serves from its making until `stop`, or until it has drained.
 
-    Addresses come as integers, strides in bytes; `kept` keeps what they point into. `listener` is a
+    Addresses come as integers; `kept` keeps what they point into. `listener` is a
     listening socket that does not block, the plane's own from then on, also where OSError is
     raised. `slots` is [num_layers, num_experts] of int64, negative where there is no expert;
-    `dtype` as kernels number it, `element_type` as frames do. Experts of which `intermediate` is 0
-    make zeros, and hold the thread for `base_nanos` for a batch, `expert_nanos` for each expert in
-    it and `pair_nanos` for each pair.
+    `experts` is what the kernels describe, and `element_type` is their dtype, as frames say it.
+    Experts of which `intermediate` is 0 make zeros, and hold the thread for `base_nanos` for a
+    batch, `expert_nanos` for each expert in it and `pair_nanos` for each pair.
     """
 
     def __new__(
@@ -19,17 +19,10 @@ class Plane:
         slots: int,
         num_layers: int,
         num_experts: int,
-        gate_up: int,
-        gate_up_stride: int,
-        down: int,
-        down_stride: int,
-        num_slots: int,
-        hidden: int,
-        intermediate: int,
+        experts: object,
         base_nanos: int,
         expert_nanos: int,
         pair_nanos: int,
-        dtype: int,
         element_type: int,
         row_bytes: int,
         most_pairs: float,

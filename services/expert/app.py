@@ -23,6 +23,7 @@ from services.expert.plane import RECORD_SECONDS, Plane
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
+from services.model.expert_kind import who_computes
 from services.runtime.process import OnReady
 from services.runtime.server import Health, serving, until_told_to_stop
 from services.wire.errors import BadState
@@ -112,7 +113,7 @@ def build(
         contract,
         slots,
         batcher,
-        weights=None if computer.compiled is None else computer.compiled.weights,
+        experts=computer.compiled,
         most_compiled=computer.most_compiled,
         window_pairs=window_pairs,
         max_waiting_pairs=settings.max_waiting_pairs,
@@ -130,6 +131,7 @@ def build(
         plane=plane,
         window_pairs=window_pairs,
         batch_invariant=settings.batch_invariant,
+        compiled_kind=computer.compiled.kind if computer.compiled else None,
     )
     metrics.observe(
         meter,
@@ -151,8 +153,10 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
         drain_seconds=settings.drain_seconds,
         health=health,
     ) as port:
-        used = (parts.checkpoint.name, port, settings.device, kernels.level())
-        logger.info("serving %s on port %d, on %s, kernels %s", *used)
+        compiled = parts.computer.compiled
+        computed = who_computes(compiled.kind if compiled else None)
+        used = (parts.checkpoint.name, port, settings.device, kernels.level(), computed)
+        logger.info("serving %s on port %d, on %s, kernels %s, experts %s", *used)
         if parts.plane.port:
             logger.info("serving native streams on port %d", parts.plane.port)
         try:

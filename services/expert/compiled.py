@@ -1,14 +1,10 @@
-"""Experts by the compiled kernel: a gated SiLU and nothing else, which most families'
-experts are.
-"""
+"""Experts by the compiled kernel, which computes those of all families that are served."""
 
 from typing import Any
 
-import torch
-
 from services import kernels
 from services.expert.bank import Bank
-from services.model.transformers_internals import is_gated_silu
+from services.model.expert_kind import expert_kind
 
 
 def experts_of(bank: Bank) -> kernels.GatedExperts | None:
@@ -17,18 +13,16 @@ def experts_of(bank: Bank) -> kernels.GatedExperts | None:
     None where there is no kernel for their kind, type or device.
     """
     experts: Any = bank.pool
-    if not kernels.AVAILABLE or bank.device.type != "cpu" or not _is_plain(experts):
+    kind = expert_kind(experts, bank.dtype)
+    if kind is None or bank.device.type != "cpu":
         return None
-    return kernels.GatedExperts(experts.gate_up_proj.detach(), experts.down_proj.detach())
-
-
-def _is_plain(experts: Any) -> bool:
-    if {name for name, _ in experts.named_parameters()} != {"gate_up_proj", "down_proj"}:
-        return False
-    return (
-        experts.gate_up_proj.dtype in (torch.float32, torch.bfloat16)
-        and not experts.is_transposed
-        and experts.is_concatenated
-        and not experts.has_post_expert_norm
-        and is_gated_silu(experts)
+    weights = {name: parameter.detach() for name, parameter in experts.named_parameters()}
+    into = "gate_up_proj" if kind.is_gated else "up_proj"
+    biases = (weights[f"{into}_bias"], weights["down_proj_bias"]) if experts.has_bias else None
+    return kernels.GatedExperts(
+        weights[into],
+        weights["down_proj"],
+        kind,
+        biases=biases,
+        is_transposed=experts.is_transposed,
     )

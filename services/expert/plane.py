@@ -14,13 +14,11 @@ from enum import IntEnum
 from itertools import count
 from typing import Any
 
-import torch
-
 from services.expert import metrics, plane_listener, plane_records
 from services.expert.admission import Contract, Slots
 from services.expert.batcher import Batcher
 from services.expert.plane_stream import Command, PlaneStream
-from services.kernels.level import DTYPES
+from services.kernels import GatedExperts
 from services.runtime.failures import aside, failure_of
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.wire import native_streams
@@ -57,7 +55,7 @@ class Plane:
     """Serves native streams where they are on, the module was built, and its kernel computes such
     experts.
 
-    `weights` are the kernel's, None where there is none for such experts; up to `most_compiled`
+    `experts` are the kernel's, None where there is none for such experts; up to `most_compiled`
     pairs for each active expert of a batch it computes, torch the others. Experts of no width
     make zeros, in `held_nanos` for a batch, for each expert in it and for each pair. `port` is 0
     where, or while, there is none.
@@ -69,14 +67,14 @@ class Plane:
         slots: Slots,
         batcher: Batcher,
         *,
-        weights: tuple[torch.Tensor, torch.Tensor] | None,
+        experts: GatedExperts | None,
         most_compiled: float,
         window_pairs: int,
         max_waiting_pairs: int,
         held_nanos: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
         self.port = 0
-        self._weights = weights
+        self._experts = experts
         self._most_compiled = most_compiled
         self._contract = contract
         self._slots = slots
@@ -95,7 +93,7 @@ class Plane:
     @property
     def is_usable(self) -> bool:
         """Whether there can be a native plane for these experts."""
-        return is_available() and self._weights is not None
+        return is_available() and self._experts is not None
 
     @asynccontextmanager
     async def serving(
@@ -147,31 +145,21 @@ class Plane:
         loop.add_reader(native.fileno(), self._take_events)
 
     def _make(self, listener: int) -> Any:
-        contract, table = self._contract, self._slots.table
-        assert self._weights is not None, "as `is_usable` says"
-        gate_up, down = self._weights
-        item = gate_up.itemsize
-        num_slots, hidden, intermediate = down.shape
+        contract, table, experts = self._contract, self._slots.table, self._experts
+        assert experts is not None, "as `is_usable` says"
         base, expert, pair = self._held_nanos
         return _plane.Plane(
-            kept=(gate_up, down, table),
+            kept=(experts, table),
             listener=listener,
             slots=table.ctypes.data,
             num_layers=table.shape[0],
             num_experts=table.shape[1],
-            gate_up=gate_up.data_ptr(),
-            gate_up_stride=gate_up.stride(0) * item,
-            down=down.data_ptr(),
-            down_stride=down.stride(0) * item,
-            num_slots=num_slots,
-            hidden=hidden,
-            intermediate=intermediate,
+            experts=experts.described,
             base_nanos=base,
             expert_nanos=expert,
             pair_nanos=pair,
-            dtype=DTYPES[gate_up.dtype],
-            element_type=ELEMENT_TYPES[gate_up.dtype],
-            row_bytes=hidden * item,
+            element_type=ELEMENT_TYPES[experts.dtype],
+            row_bytes=experts.hidden * experts.dtype.itemsize,
             most_pairs=self._most_compiled,
             max_frame_bytes=contract.max_frame_bytes,
             max_message_bytes=MAX_MESSAGE_BYTES,

@@ -15,6 +15,7 @@ from services.expert.holds import Hold
 from services.expert.hosting import ExpertState, Hosting, HostingSnapshot
 from services.expert.loading import Library, LoadingProgress
 from services.expert.plane import Plane
+from services.kernels import ExpertKind
 from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
 from services.wire.errors import BadState, InvalidRequest
@@ -48,6 +49,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         window_pairs: int,
         batch_invariant: bool,
         plane: Plane | None = None,
+        compiled_kind: ExpertKind | None = None,
     ) -> None:
         self.instance = uuid.uuid4().hex
         self._name = name
@@ -59,6 +61,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         self._batcher = batcher
         self._library = library
         self._plane = plane
+        self._compiled_kind = compiled_kind
         self._window_pairs = window_pairs
         self._batch_invariant = batch_invariant
         self._draining = asyncio.Event()
@@ -103,7 +106,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             num_experts=checkpoint.num_experts,
             expert_memory_bytes=bank.memory_bytes,
             free_memory_bytes=self._free_bytes(self._hosting.num_hosted),
-            numerics_fingerprint=numerics_fingerprint(bank.device),
+            numerics_fingerprint=numerics_fingerprint(bank.device, self._compiled_kind),
             max_frame_bytes=self._contract.max_frame_bytes,
             batch_invariant=self._batch_invariant,
             frame_dtypes=[ELEMENT_TYPES[dtype] for dtype in self._contract.max_rows],

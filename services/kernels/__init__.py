@@ -22,7 +22,7 @@ from services.kernels.crossover import (
     most_pairs_per_expert,
 )
 from services.kernels.draw import draw
-from services.kernels.experts import GatedExperts
+from services.kernels.experts import Activation, Biases, ExpertKind, GatedExperts
 from services.kernels.gate import Choice, Gate
 from services.kernels.level import AVAILABLE, LEVELS, level, set_level
 from services.kernels.linear import linear
@@ -32,13 +32,16 @@ from services.kernels.scatter import scatter
 
 __all__ = [
     "AVAILABLE",
+    "Activation",
     "AttentionLayer",
     "AttentionWeights",
     "Between",
+    "Biases",
     "CachedLayer",
     "CachedRows",
     "Choice",
     "Chosen",
+    "ExpertKind",
     "Gate",
     "GatedExperts",
     "HeadNorms",

@@ -20,23 +20,33 @@ def linear(
     width: int,
     dtype: int,
 ) -> None: ...
-def gated_experts(
+def describe_experts(
     *,
-    pair_rows: npt.NDArray[np.int64],
-    slots: npt.NDArray[np.int64],
-    rows: int,
-    num_rows: int,
-    row_stride: int,
     gate_up: int,
     gate_up_stride: int,
+    gate_up_bias: int,
+    gate_up_bias_stride: int,
     down: int,
     down_stride: int,
-    out: int,
-    num_pairs: int,
+    down_bias: int,
+    down_bias_stride: int,
     num_slots: int,
     hidden: int,
     intermediate: int,
+    is_transposed: bool,
+    kind: tuple[int, bool, bool, float, float, float],
     dtype: int,
+) -> object: ...
+def gated_experts(
+    *,
+    experts: object,
+    pair_rows: npt.NDArray[np.int64],
+    slots: npt.NDArray[np.int64],
+    num_pairs: int,
+    rows: int,
+    num_rows: int,
+    row_stride: int,
+    out: int,
 ) -> None: ...
 def rms_norm(
     *,

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from services import kernels
+from services.model.expert_kind import who_computes
 
 
-def numerics_fingerprint(device: torch.device) -> str:
-    """Name device kind, torch build, instruction sets (torch's and that of our kernels) and number
-    of threads.
+def numerics_fingerprint(device: torch.device, experts: kernels.ExpertKind | None) -> str:
+    """Name device kind, torch build, instruction sets (torch's and that of our kernels), the kind
+    of experts that our kernel computes, None where torch does, and number of threads.
 
     Where two processes have the same fingerprint, the same computation gives the same bits in both.
     """
@@ -22,7 +23,7 @@ def numerics_fingerprint(device: torch.device) -> str:
             f"{torch.version.cuda}"
         )
     instructions = torch.backends.cpu.get_cpu_capability()
-    used = f"{instructions}, kernels {kernels.level()}"
+    used = f"{instructions}, kernels {kernels.level()}, experts {who_computes(experts)}"
     return f"cpu {_processor()} {used}; {build}; {torch.get_num_threads()} threads"
 
 

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.activations import SiLUActivation
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import Concatenate as Concatenate
 from transformers.core_model_loading import MergeModulelist as MergeModulelist
 from transformers.core_model_loading import WeightConverter as WeightConverter
 from transformers.core_model_loading import WeightRenaming as WeightRenaming
 from transformers.core_model_loading import rename_source_key
-from transformers.integrations.moe import _default_apply_gate
 
 
 def patterns_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> list[str]:
@@ -72,14 +70,6 @@ def gate_of(experts: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """
     gate: Callable[[torch.Tensor], torch.Tensor] = experts._apply_gate
     return gate
-
-
-def is_gated_silu(experts: Any) -> bool:
-    """Whether `gate_of` is SiLU times the other half and nothing more, for which there is a
-    kernel. Families that clamp or scale bring a function of their own.
-    """
-    is_default = type(experts)._apply_gate is _default_apply_gate
-    return is_default and isinstance(experts.act_fn, SiLUActivation | nn.SiLU)
 
 
 def conversions(model: PreTrainedModel) -> tuple[list[WeightRenaming], list[WeightConverter]]:

@@ -12,6 +12,7 @@ from moesaic.v1 import router_pb2
 from services import kernels
 from services.metadata.tokenizer_digest import tokenizer_digest
 from services.model.checkpoint import Checkpoint
+from services.model.expert_kind import expert_kind
 from services.model.fingerprint import numerics_fingerprint
 from services.model.kv_cache import KvCache, bytes_per_token
 from services.router.balance.balancer import Balancer
@@ -225,7 +226,10 @@ class Assembly:
         )
 
     def _fingerprint(self) -> str:
-        parts = [numerics_fingerprint(self._numerics.device)]
+        checkpoint, numerics = self._checkpoint, self._numerics
+        experts = checkpoint.experts_module(checkpoint.moe_layers[0])
+        kind = expert_kind(experts, numerics.dtype)
+        parts = [numerics_fingerprint(numerics.device, kind)]
         if self._settings.combine == "partial":
             parts.append("partial sums")
         if self._wire_dtype is not self._numerics.dtype:

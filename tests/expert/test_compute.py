@@ -93,24 +93,53 @@ async def test_every_family_s_experts_compute_what_they_do_in_the_whole_model(
 
 
 @needs_kernels
-def test_the_kernel_is_for_plain_gated_experts_of_the_types_it_knows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("family", SERVED_FAMILIES)
+def test_every_served_family_has_a_compiled_kernel_on_a_cpu(family: str, tmp_path: Path) -> None:
+    model = save_tiny(family, tmp_path)
+    for dtype in DTYPES:
+        with filled_bank(model, dtype, [(2, 0)]) as (bank, _):
+            assert experts_of(bank) is not None
+
+
+@needs_kernels
+def test_there_is_no_kernel_for_other_types_other_activations_or_where_none_is_built(
+    olmoe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for family in SERVED_FAMILIES:
-        with filled_bank(save_tiny(family, tmp_path / family), torch.bfloat16, [(2, 0)]) as (
-            bank,
-            _,
-        ):
-            assert (experts_of(bank) is None) == (family == "gpt_oss"), family
-    model = tmp_path / "olmoe"
-    with filled_bank(model, torch.float16, [(0, 0)]) as (bank, _):
+    with filled_bank(olmoe, torch.float16, [(0, 0)]) as (bank, _):
         assert experts_of(bank) is None
-    other = save_tiny("olmoe", tmp_path / "other", hidden_act="gelu")
+    other = save_tiny("olmoe", tmp_path, hidden_act="mish")
     with filled_bank(other, torch.float32, [(0, 0)]) as (bank, _):
         assert experts_of(bank) is None
-    with filled_bank(model, torch.float32, [(0, 0)]) as (bank, _):
+    with filled_bank(olmoe, torch.float32, [(0, 0)]) as (bank, _):
         monkeypatch.setattr(kernels, "AVAILABLE", False)
         assert experts_of(bank) is None
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [
+        ("mixtral", {"hidden_act": "gelu"}),
+        ("granitemoe", {"hidden_act": "gelu_pytorch_tanh"}),
+        ("olmoe", {"hidden_act": "relu2"}),
+        ("gpt_oss", {"swiglu_limit": 0.5, "swiglu_alpha": 2.0}),
+    ],
+)
+async def test_experts_of_other_kinds_compute_what_the_family_s_module_does(
+    family: str, overrides: dict[str, Any], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model = save_tiny(family, tmp_path, dtype, **overrides)
+    whole = experts_modules(tiny_model(family, dtype, **overrides))[1]
+    with filled_bank(model, dtype) as (bank, slots):
+        assert experts_of(bank) is not None
+        rows = torch.randn(9, 32).to(dtype)
+        pairs = [(row, (row * 3) % 8) for row in range(9)]
+        computed = await compute(bank, [work(slots, whole.layer, rows, pairs)])
+        chosen = torch.tensor([[expert] for _, expert in pairs])
+        with torch.no_grad():
+            expected = whole.module(rows, chosen, torch.ones(9, 1, dtype=dtype))
+        assert_close(computed[0], expected)
 
 
 @needs_kernels

@@ -11,6 +11,7 @@ import torch
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.expert.app import running
 from services.expert.settings import ExpertSettings
+from services.kernels import Activation, ExpertKind
 from services.model.fingerprint import numerics_fingerprint
 from services.runtime.channels import open_channel
 from services.runtime.server import PortInUse
@@ -73,8 +74,11 @@ async def test_preloading_more_than_fits_is_an_error(olmoe: Path) -> None:
 
 
 def test_a_fingerprint_names_what_bits_depend_on() -> None:
-    fingerprint = numerics_fingerprint(torch.device("cpu"))
-    assert fingerprint == numerics_fingerprint(torch.device("cpu"))
+    kind = ExpertKind(Activation.GELU)
+    fingerprint = numerics_fingerprint(torch.device("cpu"), kind)
+    assert fingerprint == numerics_fingerprint(torch.device("cpu"), kind)
+    assert ", experts gelu;" in fingerprint
+    assert ", experts by torch;" in numerics_fingerprint(torch.device("cpu"), None)
     assert torch.__version__ in fingerprint
     assert torch.backends.cpu.get_cpu_capability() in fingerprint
     assert f"{torch.get_num_threads()} threads" in fingerprint

@@ -44,7 +44,7 @@ int look_up(const struct bank *bank, const struct frame *frame, int64_t *pair_ro
         if (row >= frame->num_rows || expert >= bank->num_experts) return 0;
         pair_rows[pair] = row;
         slots[pair] = __atomic_load_n(of_layer + expert, __ATOMIC_ACQUIRE);
-        if (slots[pair] < 0 || slots[pair] >= bank->num_slots) return 0;
+        if (slots[pair] < 0 || slots[pair] >= bank->experts.num_slots) return 0;
     }
     return 1;
 }

@@ -10,14 +10,12 @@
 struct bank {
     const struct kernels_interface *kernels;
     const int64_t *slots; /* [num_layers, num_experts], negative where there is none; Python's */
-    int64_t num_layers, num_experts, num_slots, hidden, intermediate;
+    int64_t num_layers, num_experts;
+    struct experts experts; /* but for rows, pairs and results */
     /* What a batch takes where experts have no width, and for each expert and pair in it. */
     int64_t base_nanos, expert_nanos, pair_nanos;
-    const char *gate_up, *down;
-    int64_t gate_up_stride, down_stride, row_bytes; /* bytes */
-    int64_t max_frame_bytes;
-    enum dtype dtype;
-    uint32_t element_type; /* the same, as frames say it */
+    int64_t row_bytes, max_frame_bytes;
+    uint32_t element_type; /* the experts' dtype, as frames say it */
     double most_pairs;     /* of a batch for each expert in it; beyond that torch computes it */
 };
 

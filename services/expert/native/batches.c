@@ -52,7 +52,7 @@ static void sort_out_expired(struct batch *batch) {
 
 static void count_active(struct plane *plane, struct batch *batch) {
     if (!++plane->turn) { /* it has gone round */
-        memset(plane->seen, 0, (size_t)plane->bank.num_slots * sizeof *plane->seen);
+        memset(plane->seen, 0, (size_t)plane->bank.experts.num_slots * sizeof *plane->seen);
         plane->turn = 1;
     }
     for (const struct waiting_frame *frame = batch->first; frame; frame = frame->next) {
@@ -125,26 +125,17 @@ static void simulate(const struct bank *bank, const struct batch *batch) {
 }
 
 static int compute(const struct bank *bank, const struct batch *batch) {
-    if (!bank->intermediate) {
+    struct experts call = bank->experts;
+    if (!call.intermediate) {
         simulate(bank, batch);
         return 0;
     }
-    const struct experts call = {
-        .rows = batch->rows,
-        .row_stride = bank->row_bytes,
-        .pair_rows = batch->pair_rows,
-        .slots = batch->slots,
-        .gate_up = bank->gate_up,
-        .gate_up_stride = bank->gate_up_stride,
-        .down = bank->down,
-        .down_stride = bank->down_stride,
-        .out = batch->out,
-        .num_pairs = batch->num_pairs,
-        .num_slots = bank->num_slots,
-        .hidden = bank->hidden,
-        .intermediate = bank->intermediate,
-        .dtype = bank->dtype,
-    };
+    call.rows = batch->rows;
+    call.row_stride = bank->row_bytes;
+    call.pair_rows = batch->pair_rows;
+    call.slots = batch->slots;
+    call.out = batch->out;
+    call.num_pairs = batch->num_pairs;
     return bank->kernels->run_experts(*bank->kernels->active, &call);
 }
 

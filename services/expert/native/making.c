@@ -3,7 +3,7 @@
 
 #include "plane_object.h"
 
-#include "arguments.h"
+#include "described.h"
 
 #include <errno.h>
 
@@ -31,17 +31,10 @@ static int read_real(PyObject *number, double *into) {
     X(address, slots)                                                                              \
     X(number, num_layers)                                                                          \
     X(number, num_experts)                                                                         \
-    X(address, gate_up)                                                                            \
-    X(number, gate_up_stride)                                                                      \
-    X(address, down)                                                                               \
-    X(number, down_stride)                                                                         \
-    X(number, num_slots)                                                                           \
-    X(number, hidden)                                                                              \
-    X(number, intermediate)                                                                        \
+    X(experts, experts)                                                                            \
     X(number, base_nanos)                                                                          \
     X(number, expert_nanos)                                                                        \
     X(number, pair_nanos)                                                                          \
-    X(dtype, dtype)                                                                                \
     X(number, element_type)                                                                        \
     X(number, row_bytes)                                                                           \
     X(real, most_pairs)                                                                            \
@@ -83,17 +76,10 @@ static void set_up(struct plane *plane, const struct plane_arguments *given) {
     plane->bank.slots = (const int64_t *)given->slots;
     plane->bank.num_layers = given->num_layers;
     plane->bank.num_experts = given->num_experts;
-    plane->bank.gate_up = given->gate_up;
-    plane->bank.gate_up_stride = given->gate_up_stride;
-    plane->bank.down = given->down;
-    plane->bank.down_stride = given->down_stride;
-    plane->bank.num_slots = given->num_slots;
-    plane->bank.hidden = given->hidden;
-    plane->bank.intermediate = given->intermediate;
+    plane->bank.experts = *given->experts;
     plane->bank.base_nanos = given->base_nanos;
     plane->bank.expert_nanos = given->expert_nanos;
     plane->bank.pair_nanos = given->pair_nanos;
-    plane->bank.dtype = given->dtype;
     plane->bank.element_type = (uint32_t)given->element_type;
     plane->bank.row_bytes = given->row_bytes;
     plane->bank.most_pairs = given->most_pairs;

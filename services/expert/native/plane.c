@@ -25,7 +25,7 @@ static int watch_reading(struct plane *plane, int fd, void *pointer) {
 
 static int begin_parts(struct plane *plane) {
     plane->ended = new_event(THREAD_ENDED, 0, NULL, 0);
-    plane->seen = calloc((size_t)plane->bank.num_slots, sizeof *plane->seen);
+    plane->seen = calloc((size_t)plane->bank.experts.num_slots, sizeof *plane->seen);
     if (!plane->ended || !plane->seen || waiting_begin(&plane->waiting, plane->bank.num_layers) ||
         records_begin(&plane->records, plane->bank.num_layers)) {
         errno = ENOMEM;

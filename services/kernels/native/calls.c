@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "described.h"
+
 #define LINEAR(X)                                                                                  \
     X(address, rows)                                                                               \
     X(number, num_rows)                                                                            \
@@ -41,58 +43,37 @@ static PyObject *linear(const struct linear_arguments *given) {
 }
 
 #define GATED_EXPERTS(X)                                                                           \
+    X(experts, experts)                                                                            \
     X(object, pair_rows)                                                                           \
     X(object, slots)                                                                               \
+    X(number, num_pairs)                                                                           \
     X(address, rows)                                                                               \
     X(number, num_rows)                                                                            \
     X(number, row_stride)                                                                          \
-    X(address, gate_up)                                                                            \
-    X(number, gate_up_stride)                                                                      \
-    X(address, down)                                                                               \
-    X(number, down_stride)                                                                         \
-    X(address, out)                                                                                \
-    X(number, num_pairs)                                                                           \
-    X(number, num_slots)                                                                           \
-    X(number, hidden)                                                                              \
-    X(number, intermediate)                                                                        \
-    X(dtype, dtype)
+    X(address, out)
 
 CALL(gated_experts, GATED_EXPERTS);
 
-static PyObject *run_gated_experts(struct experts *call, const struct array *arrays) {
+static PyObject *gated_experts(const struct gated_experts_arguments *given) {
+    struct experts call = *given->experts;
+    const struct array arrays[] = {
+        {.from = given->pair_rows, .count = given->num_pairs, .limit = given->num_rows},
+        {.from = given->slots, .count = given->num_pairs, .limit = call.num_slots},
+    };
     Py_buffer buffers[2];
     if (read_arrays(arrays, buffers, 2) < 0) return NULL;
-    call->pair_rows = buffers[0].buf;
-    call->slots = buffers[1].buf;
-    PyThreadState *paused = pause_for(call->num_pairs * call->hidden * call->intermediate * 3);
-    const int failed = run_experts(active, call);
+    call.pair_rows = buffers[0].buf;
+    call.slots = buffers[1].buf;
+    call.num_pairs = given->num_pairs;
+    call.rows = given->rows;
+    call.row_stride = given->row_stride * item_bytes(call.dtype);
+    call.out = given->out;
+    PyThreadState *paused = pause_for(call.num_pairs * call.hidden * call.intermediate * 3);
+    const int failed = run_experts(active, &call);
     resume(paused);
     release_arrays(buffers, 2);
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
-}
-
-static PyObject *gated_experts(const struct gated_experts_arguments *given) {
-    const int64_t item = item_bytes(given->dtype);
-    const struct array arrays[] = {
-        {.from = given->pair_rows, .count = given->num_pairs, .limit = given->num_rows},
-        {.from = given->slots, .count = given->num_pairs, .limit = given->num_slots},
-    };
-    struct experts call = {
-        .rows = given->rows,
-        .row_stride = given->row_stride * item,
-        .gate_up = given->gate_up,
-        .gate_up_stride = given->gate_up_stride * item,
-        .down = given->down,
-        .down_stride = given->down_stride * item,
-        .out = given->out,
-        .num_pairs = given->num_pairs,
-        .num_slots = given->num_slots,
-        .hidden = given->hidden,
-        .intermediate = given->intermediate,
-        .dtype = given->dtype,
-    };
-    return run_gated_experts(&call, arrays);
 }
 
 #define RMS_NORM(X)                                                                                \

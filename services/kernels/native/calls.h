@@ -6,6 +6,7 @@
 #include "arguments.h"
 
 DECLARE_CALL(linear);
+DECLARE_CALL(describe_experts);
 DECLARE_CALL(gated_experts);
 DECLARE_CALL(rms_norm);
 DECLARE_CALL(attend);

@@ -145,6 +145,65 @@ static PyObject *describe_cache(const struct describe_cache_arguments *given) {
     return in_capsule(&cache, sizeof cache, CACHE);
 }
 
+/* (activation, is_gated, is_interleaved, limit, scale, offset), as ExpertKind says. */
+typedef struct expert_kind kind_argument;
+
+static int read_kind(PyObject *tuple, struct expert_kind *into) {
+    int64_t activation = 0;
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != 6) {
+        PyErr_Format(PyExc_TypeError, "a tuple of 6 is wanted, not %R", tuple);
+        return -1;
+    }
+    if (read_number(PyTuple_GetItem(tuple, 0), &activation) < 0 ||
+        read_flag(PyTuple_GetItem(tuple, 1), &into->is_gated) < 0 ||
+        read_flag(PyTuple_GetItem(tuple, 2), &into->is_interleaved) < 0 ||
+        read_float(PyTuple_GetItem(tuple, 3), &into->limit) < 0 ||
+        read_float(PyTuple_GetItem(tuple, 4), &into->scale) < 0 ||
+        read_float(PyTuple_GetItem(tuple, 5), &into->offset) < 0)
+        return -1;
+    into->activation = (enum activation)activation;
+    return 0;
+}
+
+#define DESCRIBE_EXPERTS(X)                                                                        \
+    X(address, gate_up)                                                                            \
+    X(number, gate_up_stride)                                                                      \
+    X(address, gate_up_bias)                                                                       \
+    X(number, gate_up_bias_stride)                                                                 \
+    X(address, down)                                                                               \
+    X(number, down_stride)                                                                         \
+    X(address, down_bias)                                                                          \
+    X(number, down_bias_stride)                                                                    \
+    X(number, num_slots)                                                                           \
+    X(number, hidden)                                                                              \
+    X(number, intermediate)                                                                        \
+    X(flag, is_transposed)                                                                         \
+    X(kind, kind)                                                                                  \
+    X(dtype, dtype)
+
+CALL(describe_experts, DESCRIBE_EXPERTS);
+
+static PyObject *describe_experts(const struct describe_experts_arguments *given) {
+    const int64_t item = item_bytes(given->dtype);
+    const struct experts experts = {
+        .gate_up = given->gate_up,
+        .gate_up_stride = given->gate_up_stride * item,
+        .gate_up_bias = given->gate_up_bias,
+        .gate_up_bias_stride = given->gate_up_bias_stride * item,
+        .down = given->down,
+        .down_stride = given->down_stride * item,
+        .down_bias = given->down_bias,
+        .down_bias_stride = given->down_bias_stride * item,
+        .num_slots = given->num_slots,
+        .hidden = given->hidden,
+        .intermediate = given->intermediate,
+        .is_transposed = given->is_transposed,
+        .kind = given->kind,
+        .dtype = given->dtype,
+    };
+    return in_capsule(&experts, sizeof experts, EXPERTS_NAME);
+}
+
 int read_layer(PyObject *capsule, layer_argument *into) {
     *into = PyCapsule_GetPointer(capsule, LAYER);
     return *into ? 0 : -1;

@@ -6,6 +6,8 @@
 
 #include "arguments.h"
 
+#define EXPERTS_NAME "services.kernels._native.experts"
+
 /* The rows of a step: each sees its own keys, and goes to a slot of its own. The arrays are
  * borrowed. */
 struct described_rows {
@@ -25,14 +27,21 @@ struct described_cache {
 };
 
 /* The kinds of arguments: what such a capsule holds, borrowed. A layer is complete but for rows,
- * cache, input and results. */
+ * cache, input and results, experts but for rows, pairs and results. */
 typedef const struct attention_layer *layer_argument;
 typedef const struct described_rows *rows_argument;
 typedef const struct described_cache *cache_argument;
+typedef const struct experts *experts_argument;
 
 int read_layer(PyObject *capsule, layer_argument *into);
 int read_rows(PyObject *capsule, rows_argument *into);
 int read_cache(PyObject *capsule, cache_argument *into);
+
+/* Here, since the expert service's module reads such a capsule, too. */
+static inline int read_experts(PyObject *capsule, experts_argument *into) {
+    *into = PyCapsule_GetPointer(capsule, EXPERTS_NAME);
+    return *into ? 0 : -1;
+}
 
 /* A capsule of this name with a copy of what is described; NULL with an error set. */
 PyObject *in_capsule(const void *described, size_t size, const char *name);

@@ -1,28 +1,4 @@
-/* What happens between products: gated activation, sums, normalisation, rotary embedding. */
-
-INLINE vector silu(vector x) { return x / (1.0f + exponential(-x)); }
-
-INLINE void gate_as(const struct gating *call, enum dtype dtype) {
-    const int64_t item = item_bytes(dtype), half = call->width * item;
-    for (int64_t row = 0; row < call->num_rows; row++) {
-        const char *gate = call->rows + row * 2 * half, *up = gate + half;
-        char *out = call->out + row * half;
-        for (int64_t at = 0; at < call->width; at += LANES) {
-            const int64_t count = call->width - at;
-            const vector activated =
-                rounded_to(silu(load_numbers(gate + at * item, count, dtype)), dtype);
-            store_numbers(out + at * item, activated * load_numbers(up + at * item, count, dtype),
-                          count, dtype);
-        }
-    }
-}
-
-TARGET static void gate(const struct gating *call) {
-    if (call->dtype == FLOAT32)
-        gate_as(call, FLOAT32);
-    else
-        gate_as(call, BFLOAT16);
-}
+/* What happens between products: sums, normalisation, rotary embedding. */
 
 INLINE void add_as(const struct addition *call, enum dtype dtype) {
     const int64_t item = item_bytes(dtype);

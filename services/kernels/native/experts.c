@@ -1,4 +1,4 @@
-/* Gated experts: pairs are grouped by slot, and each group goes through its expert's two products.
+/* Experts: pairs are grouped by slot, and each group goes through its expert's two products.
  */
 
 #include <stdlib.h>
@@ -38,35 +38,53 @@ static const char *next_expert(const struct experts *call, const struct groups *
     return call->gate_up + call->slots[groups->pairs[end]] * call->gate_up_stride;
 }
 
+/* The numbers that an expert's first product gives for a row. */
+static int64_t entered_width(const struct experts *call) {
+    return (call->kind.is_gated ? 2 : 1) * call->intermediate;
+}
+
+/* A slot's bias, or NULL. */
+static const char *bias_of(const char *biases, int64_t slot, int64_t stride) {
+    return biases ? biases + slot * stride : NULL;
+}
+
 /* The sorted pairs from `begin` to the end of `slot`. `room` holds three times the intermediate
  * width for each. */
 static void run_group(const struct level *level, const struct experts *call,
                       const struct groups *groups, int64_t slot, int64_t begin, char *room) {
     const int64_t item = item_bytes(call->dtype), num_rows = groups->ends[slot] - begin;
-    char *activated = room + num_rows * 2 * call->intermediate * item;
+    const int64_t entered = entered_width(call);
+    char *activated = room + num_rows * entered * item;
     const char *down = call->down + slot * call->down_stride;
     const struct product entering = {
         .rows = call->rows,
         .row_index = groups->rows + begin,
         .row_stride = call->row_stride,
         .weight = call->gate_up + slot * call->gate_up_stride,
-        .weight_stride = call->hidden * item,
+        .weight_stride = (call->is_transposed ? entered : call->hidden) * item,
+        .is_transposed = call->is_transposed,
         .next_weight = down,
+        .bias = bias_of(call->gate_up_bias, slot, call->gate_up_bias_stride),
+        .is_bias_apart = 1,
         .out = room,
-        .out_stride = 2 * call->intermediate * item,
+        .out_stride = entered * item,
         .num_rows = num_rows,
-        .num_outputs = 2 * call->intermediate,
+        .num_outputs = entered,
         .width = call->hidden,
         .dtype = call->dtype,
         .out_dtype = call->dtype,
     };
-    const struct gating gating = {room, activated, num_rows, call->intermediate, call->dtype};
+    const struct gating gating = {room,       activated,  num_rows, call->intermediate,
+                                  call->kind, call->dtype};
     const struct product leaving = {
         .rows = activated,
         .row_stride = call->intermediate * item,
         .weight = down,
-        .weight_stride = call->intermediate * item,
+        .weight_stride = (call->is_transposed ? call->hidden : call->intermediate) * item,
+        .is_transposed = call->is_transposed,
         .next_weight = next_expert(call, groups, slot),
+        .bias = bias_of(call->down_bias, slot, call->down_bias_stride),
+        .is_bias_apart = 1,
         .out = call->out,
         .out_index = groups->pairs + begin,
         .out_stride = call->hidden * item,

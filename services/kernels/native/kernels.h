@@ -14,16 +14,21 @@ enum dtype { FLOAT32, BFLOAT16 };
  * Row i is read at rows + row_index[i] * row_stride, and its result written at out + out_index[i] *
  * out_stride; without an index it is i itself. All strides are in bytes; within a row, numbers are
  * neighbours. Sums are float32 and rounded once, to out_dtype. The bits of a row's result depend on
- * that row, the weights and the level. */
+ * that row, the weights and the level.
+ *
+ * Transposed weights lie the other way round, an input's next to each other; then out_dtype is the
+ * dtype. */
 struct product {
     const char *rows;
     const int64_t *row_index;
     int64_t row_stride;
-    const char *weight; /* [num_outputs, width] */
+    const char *weight; /* [num_outputs, width], transposed [width, num_outputs] */
     int64_t weight_stride;
+    int is_transposed;
     const char
-        *next_weight; /* what is wanted after these weights, to be fetched already, or NULL */
-    const char *bias; /* [num_outputs], or NULL */
+        *next_weight;  /* what is wanted after these weights, to be fetched already, or NULL */
+    const char *bias;  /* [num_outputs], or NULL */
+    int is_bias_apart; /* it is added to what was rounded, and the sum is rounded */
     char *out;
     const int64_t *out_index;
     int64_t out_stride;
@@ -31,27 +36,50 @@ struct product {
     enum dtype dtype, out_dtype;
 };
 
-/* out = silu(gate) * up, in rows of which the first half is the gate. Rounded to the dtype after
- * each operation. */
+/* What is applied to a number, with one rounding; but SCALED_SIGMOID, x * sigmoid(scale * x), is
+ * rounded after each of its three operations. */
+enum activation { SILU, GELU, GELU_TANH, RELU, RELU_SQUARED, SCALED_SIGMOID };
+
+/* What experts compute between their two products: activation(gate) * (up + offset). Before that
+ * the gate is limited from above, and up on both sides. Without a gate it is activation(up). */
+struct expert_kind {
+    enum activation activation;
+    int is_gated;
+    int is_interleaved; /* gate and up take turns; else all of the gate comes first */
+    float limit;        /* INFINITY for none */
+    float scale, offset;
+};
+
+/* Rounded to the dtype after each operation. */
 struct gating {
-    const char *rows; /* [num_rows, 2 * width] */
+    const char *rows; /* [num_rows, 2 * width], without a gate [num_rows, width] */
     char *out;        /* [num_rows, width] */
     int64_t num_rows, width;
+    struct expert_kind kind;
     enum dtype dtype;
 };
 
 /* One layer's experts on pairs of a row and the slot that the row's expert is in:
- * out[p] = down[slots[p]] . gated(gate_up[slots[p]] . rows[pair_rows[p]]). Strides are in bytes. */
+ * out[p] = down[slots[p]] . gated(gate_up[slots[p]] . rows[pair_rows[p]]). Strides are in bytes.
+ *
+ * Biases are added to products that were rounded, and the sums are rounded. Of transposed experts
+ * the weights are [num_slots, hidden, ..] and [num_slots, intermediate, hidden]. */
 struct experts {
     const char *rows; /* [.., hidden] */
     int64_t row_stride;
     const int64_t *pair_rows, *slots;
-    const char *gate_up; /* [num_slots, 2 * intermediate, hidden] */
+    const char *gate_up; /* [num_slots, 2 * intermediate, hidden]; without a gate, up alone */
     int64_t gate_up_stride;
+    const char *gate_up_bias; /* [num_slots, 2 * intermediate], or NULL, as the other bias is */
+    int64_t gate_up_bias_stride;
     const char *down; /* [num_slots, hidden, intermediate] */
     int64_t down_stride;
+    const char *down_bias; /* [num_slots, hidden] */
+    int64_t down_bias_stride;
     char *out; /* [num_pairs, hidden] */
     int64_t num_pairs, num_slots, hidden, intermediate;
+    int is_transposed;
+    struct expert_kind kind;
     enum dtype dtype;
 };
 

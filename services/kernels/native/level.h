@@ -6,9 +6,12 @@
 
 #include "product.h"
 
+#include "transposed.h"
+
 #include "attention.h"
 #include "combine.h"
 #include "elementwise.h"
+#include "gating.h"
 #include "routing.h"
 
 #define JOINED(a, b) a##b

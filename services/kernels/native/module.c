@@ -54,6 +54,7 @@ static PyObject *set_level(PyObject *Py_UNUSED(module), PyObject *name) {
 
 static PyMethodDef methods[] = {
     METHOD(linear),
+    METHOD(describe_experts),
     METHOD(gated_experts),
     METHOD(rms_norm),
     METHOD(attend),

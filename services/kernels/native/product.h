@@ -100,6 +100,7 @@ INLINE void compute_tile(const struct product *p, struct tile *tile, int64_t fir
     dot_products(tile, num_rows, p->width, dtype, results);
     for (int i = 0; i < num_rows; i++) {
         char *row = p->out + indexed(p->out_index, first_row + i) * p->out_stride;
+        if (p->bias && p->is_bias_apart) results[i] = quad_rounded_to(results[i], out_dtype);
         store_quad(row + output * item_bytes(out_dtype), p->bias ? results[i] + bias : results[i],
                    count, out_dtype);
     }
@@ -141,13 +142,4 @@ INLINE void multiply_as(const struct product *p, enum dtype dtype, enum dtype ou
             tile.ahead = 0;
         }
     }
-}
-
-TARGET static void multiply(const struct product *p) {
-    if (p->dtype == FLOAT32)
-        multiply_as(p, FLOAT32, FLOAT32);
-    else if (p->out_dtype == BFLOAT16)
-        multiply_as(p, BFLOAT16, BFLOAT16);
-    else
-        multiply_as(p, BFLOAT16, FLOAT32);
 }

@@ -101,6 +101,11 @@ INLINE quad_half_words quad_to_bfloat16(quad values) {
                                    quad_half_words);
 }
 
+INLINE quad quad_rounded_to(quad values, enum dtype dtype) {
+    if (dtype == FLOAT32) return values;
+    return (quad)(__builtin_convertvector(quad_to_bfloat16(values), quad_words) << 16);
+}
+
 /* What is left of the numbers when they are kept in the dtype. */
 INLINE vector rounded_to(vector values, enum dtype dtype) {
     if (dtype == FLOAT32) return values;

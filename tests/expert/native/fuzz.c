@@ -13,6 +13,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -214,16 +215,17 @@ static void begin(void) {
                  .slots = slots,
                  .num_layers = NUM_LAYERS,
                  .num_experts = NUM_EXPERTS,
-                 .num_slots = NUM_SLOTS,
-                 .hidden = HIDDEN,
-                 .intermediate = INTERMEDIATE,
-                 .gate_up = (const char *)gate_up,
-                 .down = (const char *)down,
-                 .gate_up_stride = 2 * INTERMEDIATE * ROW_BYTES,
-                 .down_stride = HIDDEN * INTERMEDIATE * sizeof(float),
+                 .experts = {.gate_up = (const char *)gate_up,
+                             .gate_up_stride = 2 * INTERMEDIATE * ROW_BYTES,
+                             .down = (const char *)down,
+                             .down_stride = HIDDEN * INTERMEDIATE * sizeof(float),
+                             .num_slots = NUM_SLOTS,
+                             .hidden = HIDDEN,
+                             .intermediate = INTERMEDIATE,
+                             .kind = {.is_gated = 1, .limit = INFINITY},
+                             .dtype = FLOAT32},
                  .row_bytes = ROW_BYTES,
                  .max_frame_bytes = MAX_FRAME_BYTES,
-                 .dtype = FLOAT32,
                  .element_type = 1,
                  .most_pairs = 40.0},
         .window_pairs = 200,

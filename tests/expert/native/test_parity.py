@@ -11,6 +11,7 @@ import torch
 
 from moesaic.v1 import expert_pb2
 from services.wire.frames import encode_cancel
+from tests.checkpoints import save_tiny
 from tests.expert.conftest import has_carrier
 from tests.expert.expert_client import Carrier, Client, encoded, expert_service
 
@@ -86,10 +87,13 @@ async def answers(service: Client, dtype: torch.dtype) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", DTYPES)
-@pytest.mark.parametrize("batch_invariant", [False, True])
+@pytest.mark.parametrize(
+    ("family", "batch_invariant"), [("olmoe", False), ("olmoe", True), ("gpt_oss", False)]
+)
 async def test_the_same_messages_get_the_same_bytes_from_both(
-    olmoe: Path, name: str, batch_invariant: bool
+    tmp_path: Path, family: str, name: str, batch_invariant: bool
 ) -> None:
+    model = save_tiny(family, tmp_path)
     heard: dict[Carrier, list[bytes]] = {}
     for carrier in (Carrier.GRPC, Carrier.NATIVE):
         options: dict[str, Any] = {
@@ -97,7 +101,7 @@ async def test_the_same_messages_get_the_same_bytes_from_both(
             "batch_invariant": batch_invariant,
             "expert_memory": "1MiB",
         }
-        async with expert_service(olmoe, carrier, **options) as service:
+        async with expert_service(model, carrier, **options) as service:
             keys = [(layer, expert) for layer in range(3) for expert in range(8)]
             await service.load(*[key for key in keys if key != (0, 6)])
             heard[carrier] = await answers(service, DTYPES[name])
