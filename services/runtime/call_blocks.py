@@ -1,11 +1,13 @@
-"""What the header blocks of a gRPC call say: that it was begun, and how it ended."""
+"""The header blocks of a gRPC call: what begins it, and what the answer says of its beginning and
+its end.
+"""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import unquote
 
 from services.wire.errors import Overloaded, ServingError, Unavailable, from_code
-from services.wire.header_blocks import HeaderDecoder
+from services.wire.header_blocks import HeaderDecoder, encode_headers
 
 CONTENT_TYPE = "application/grpc"
 OK, CANCELLED = 0, 1  # of gRPC's status codes
@@ -29,16 +31,31 @@ RESET_ERRORS: Mapping[int, type[ServingError]] = {
 }
 
 
+def request_block(path: str, authority: str) -> bytes:
+    """What begins the call of this method at the service at `authority`."""
+    return encode_headers(
+        [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", authority),
+            ("te", "trailers"),
+            ("content-type", CONTENT_TYPE),
+            ("user-agent", "moesaic"),
+        ]
+    )
+
+
 class CallAnswer:
-    """Takes the blocks of one call as they come, on a connection of its own. `name` names the
-    service in errors.
+    """Takes the blocks of one call as they come. `name` names the service in errors; `decoder` is
+    the connection's, where it carries other calls too.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, decoder: HeaderDecoder | None = None) -> None:
         self.has_begun = False
         self.end: ServingError | None = None  # how it ended, once that was said
         self._name = name
-        self._decoder = HeaderDecoder()
+        self._decoder = decoder or HeaderDecoder()
         self._num_blocks = 0
 
     def take(self, block: bytes) -> None:
