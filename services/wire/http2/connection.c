@@ -69,8 +69,12 @@ int h2_out_of_memory(struct http2_connection *c) { return h2_lose(c, "there was 
 
 int h2_settle(struct http2_connection *c) {
     if (c->is_over) return -1;
-    return c->depth || c->is_blocked ? 0 : h2_flush(c);
+    return c->depth || c->is_blocked || c->is_holding ? 0 : h2_flush(c);
 }
+
+void http2_hold(struct http2_connection *c) { c->is_holding = true; }
+
+int http2_is_over(const struct http2_connection *c) { return c->is_over; }
 
 int http2_flush(struct http2_connection *c) { return c->is_over ? -1 : h2_flush(c); }
 
@@ -109,6 +113,6 @@ int http2_receive(struct http2_connection *c) {
     }
     c->depth--;
     h2_free_gone(c);
-    if (!c->is_over && !c->is_blocked) h2_flush(c);
+    h2_settle(c);
     return c->is_over ? end_all(c) : 0;
 }
