@@ -48,6 +48,10 @@ class Connection:
         """Go on: what was kept meanwhile, as `receive` has it."""
     def unsent_bytes(self, stream: int, /) -> int:
         """Of the stream's messages that the socket or the peer's windows have not taken yet."""
+    def ping(self) -> None:
+        """Ask the peer for a sign of life. It makes the socket readable, and nothing is told of
+        it.
+        """
     def goaway(self, code: int, /) -> None:
         """Tell the peer to open no more streams; those that are open go on."""
     def flush(self) -> bool:

@@ -202,6 +202,12 @@ static PyObject *go_away(PyObject *self, PyObject *code) {
     Py_RETURN_NONE;
 }
 
+static PyObject *ping(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    const struct connection *const connection = connection_of(self);
+    if (connection->wire) http2_ping(connection->wire);
+    Py_RETURN_NONE;
+}
+
 static PyObject *flush(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     const struct connection *const connection = connection_of(self);
     return PyBool_FromLong(connection->wire && http2_flush(connection->wire) == 0);
@@ -249,6 +255,7 @@ static PyMethodDef methods[] = {
     {"resume", resume, METH_O, "resume($self, stream, /)\n--\n\n"},
     {"unsent_bytes", unsent_bytes, METH_O, "unsent_bytes($self, stream, /)\n--\n\n"},
     {"goaway", go_away, METH_O, "goaway($self, code, /)\n--\n\n"},
+    {"ping", ping, METH_NOARGS, "ping($self, /)\n--\n\n"},
     {"flush", flush, METH_NOARGS, "flush($self, /)\n--\n\n"},
     {"fileno", fileno_of, METH_NOARGS, "fileno($self, /)\n--\n\n"},
     {"why", why, METH_NOARGS, "why($self, /)\n--\n\n"},

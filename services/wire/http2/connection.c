@@ -87,6 +87,13 @@ int http2_is_drained(const struct http2_connection *c) {
            !c->begun.header_left;
 }
 
+int http2_ping(struct http2_connection *c) {
+    static const char payload[8];
+    if (c->is_over) return -1;
+    h2_put_control(c, H2_PING, 0, 0, payload, sizeof payload);
+    return h2_settle(c);
+}
+
 int http2_goaway(struct http2_connection *c, enum http2_error code) {
     if (c->is_over) return -1;
     c->is_going_away = true;

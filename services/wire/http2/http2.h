@@ -109,6 +109,8 @@ int http2_resume(struct http2_stream *);
 /* From now on nothing is written but by `http2_flush`, so that all that is sent meanwhile goes out
  * together. Small messages then count as taken by the socket where it last took everything. */
 void http2_hold(struct http2_connection *);
+/* Asks the peer for a sign of life: it answers at once, which is read as any of its frames is. */
+int http2_ping(struct http2_connection *);
 /* Says that no new streams are taken; those that are open go on. */
 int http2_goaway(struct http2_connection *, enum http2_error);
 
