@@ -47,25 +47,29 @@ def request_block(path: str, authority: str) -> bytes:
 
 
 class CallAnswer:
-    """Takes the blocks of one call as they come. `name` names the service in errors; `decoder` is
-    the connection's, where it carries other calls too.
-    """
+    """Takes the blocks of one call as they come. `name` names the service in errors."""
 
-    def __init__(self, name: str, decoder: HeaderDecoder | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self.has_begun = False
+        self.has_ended_well = False
         self.end: ServingError | None = None  # how it ended, once that was said
         self._name = name
-        self._decoder = decoder or HeaderDecoder()
+        self._decoder = HeaderDecoder()
         self._num_blocks = 0
 
     def take(self, block: bytes) -> None:
-        """Read the next block. Raises ServingError when it can be none of a call's, or begins what
-        is no gRPC.
+        """Read the next block, on a connection of the call's own. Raises ServingError when it can
+        be none of a call's, or begins what is no gRPC.
+        """
+        self.note(self._decoder.decode(block))
+
+    def note(self, headers: dict[str, str]) -> None:
+        """Take the next block, which the connection of several calls has read. Raises as `take`
+        does.
         """
         self._num_blocks += 1
         if self._num_blocks > MAX_BLOCKS:
             raise ServingError(f"{self._name} sent more than {MAX_BLOCKS} header blocks in a call")
-        headers = self._decoder.decode(block)
         if "grpc-status" in headers:
             self.end = self._ended(headers["grpc-status"], headers.get("grpc-message", ""))
         elif ":status" in headers:
@@ -96,6 +100,7 @@ class CallAnswer:
     def _ended(self, status: str, message: str) -> ServingError:
         code = int(status[:4]) if status.isascii() and status.isdecimal() else -1
         if code == OK:
+            self.has_ended_well = True
             return Unavailable(f"{self._name} ended the stream")
         if code == CANCELLED:
             return Unavailable(f"{self._name} cancelled the call")

@@ -5,10 +5,11 @@ and written by the event loop's own thread.
 import asyncio
 import socket
 
-from services.router.peers.transport import DISPATCH, Receive
+from services.router.peers.transport import DISPATCH
 from services.runtime.call_blocks import CallAnswer, request_block
 from services.runtime.doorbell import Doorbell
 from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.service_calls import Receive
 from services.runtime.socket_watch import SocketWatch
 from services.wire.errors import ServingError, Unavailable
 from services.wire.native_streams import ENABLED
