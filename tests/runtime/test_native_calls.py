@@ -1,12 +1,15 @@
 """Whatever a service says, or does not say, ends a connection of ours as an error of the family."""
 
 import asyncio
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
+from services.runtime.connected_socket import connected_socket
 from services.runtime.native_calls import NativeConnection
 from services.wire.errors import InvalidRequest, ServingError, Unavailable
 from tests.router.native.raw_service import (
@@ -24,10 +27,25 @@ from tests.router.native.raw_service import (
     tell,
 )
 from tests.runtime.services import ANSWER, NAME, NATIVE, SEND_BACK
+from tests.service_process import ROOT
 
 pytestmark = NATIVE
 ACK = 1
 OK = headers(("grpc-status", "0"), ends=True)
+SERVE = """
+import asyncio
+from services.runtime.server import serving
+
+async def serve():
+    async with serving(
+        lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0
+    ) as port:
+        print(port, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(serve())
+"""
+WATCH = "/grpc.health.v1.Health/Watch"
 
 
 @asynccontextmanager
@@ -144,3 +162,28 @@ async def asked_for_life(theirs: socket.socket) -> None:
         theirs, 1 << 16
     ):
         pass
+
+
+@pytest.mark.alone
+async def test_a_process_that_hangs_is_given_up_though_its_system_confirms_bytes() -> None:
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert running.stdout is not None
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+    try:
+        port = int(await running.stdout.readline())
+        connected = await connected_socket(f"127.0.0.1:{port}", port, timeout_seconds=10)
+        with closing(NativeConnection(connected, "a:1", NAME, silence_seconds=0.5)) as connection:
+            call = connection.call(WATCH)
+            await call.send(b"")
+            call_ended = asyncio.create_task(
+                call.deliver(lambda message, _: received.put_nowait(message))
+            )
+            await received.get()
+            running.send_signal(signal.SIGSTOP)
+            with pytest.raises(Unavailable, match="nothing is heard of it"):
+                await call_ended
+    finally:
+        running.kill()
+        await running.communicate()
