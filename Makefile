@@ -70,7 +70,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch comes first and alone: resolved together with the rest, pip may fetch several builds of it to compare.
-$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard services/kernels/native/* services/wire/native/*.[ch] services/wire/http2/*.[ch] services/router/native/* services/expert/native/*) | $(BIN)/python
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard services/kernels/native/* services/wire/native/*.[ch] services/wire/http2/*.[ch] services/wire/connections/*.[ch] services/router/native/* services/expert/native/*) | $(BIN)/python
 	$(BIN)/pip install --quiet $(TORCH_FLAGS) $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	@touch $@

@@ -1,5 +1,5 @@
-"""Declares the modules in C: kernels, frame codec and streams of frames; all else about the package
-stands in pyproject.toml.
+"""Declares the modules in C: kernels, frame codec, connections, streams of frames; all else about
+the package stands in pyproject.toml.
 """
 
 import sys
@@ -10,6 +10,7 @@ from setuptools import Extension, setup
 KERNELS = Path("services/kernels/native")
 CODEC = Path("services/wire/native")
 HTTP2 = Path("services/wire/http2")
+CONNECTIONS = Path("services/wire/connections")
 ROUTER = Path("services/router/native")
 EXPERT = Path("services/expert/native")
 # All read what Python passes in the same way.
@@ -35,7 +36,9 @@ def extension(name: str, sources: list[Path], headers: list[Path]) -> Extension:
 
 
 headers = [
-    header for folder in (KERNELS, CODEC, HTTP2, ROUTER, EXPERT) for header in folder.glob("*.h")
+    header
+    for folder in (KERNELS, CODEC, HTTP2, CONNECTIONS, ROUTER, EXPERT)
+    for header in folder.glob("*.h")
 ]
 extensions = [
     extension("services.kernels._native", list(KERNELS.glob("*.c")), headers),
@@ -47,6 +50,11 @@ if sys.platform == "linux":  # they wait for sockets, and date what comes, as Li
     extensions += [
         extension("services.router._streams", [*ROUTER.glob("*.c"), *shared], headers),
         extension("services.expert._plane", [*EXPERT.glob("*.c"), *shared], headers),
+        extension(
+            "services.wire.connections._connections",
+            [*CONNECTIONS.glob("*.c"), *HTTP2.glob("*.c")],
+            headers,
+        ),
     ]
 
 # The wheel is said to serve every Python from 3.11 on, as the limited API does.

@@ -5,25 +5,26 @@ import logging
 import random
 import time
 from collections.abc import Sequence as Sequenced
-from typing import Any, Protocol
-
-import grpc
+from contextlib import closing
+from typing import Protocol
 
 from moesaic.v1 import router_pb2 as pb
-from moesaic.v1.router_pb2_grpc import RouterServiceStub
 from services.gateway.ledger import StreamLedger
 from services.gateway.sequence import Sequence
 from services.gateway.waiting import Room
-from services.runtime.calls import as_serving_errors, readable
-from services.runtime.channels import open_channel
+from services.runtime.calls import as_serving_errors, parsed
+from services.runtime.connecting import connected_to
 from services.runtime.failures import failure_of
 from services.runtime.own_task import run_in_own_task
-from services.wire.errors import ServingError, Unavailable
+from services.runtime.service_calls import ServiceCall, ServiceConnection
+from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
 
-# For an answer that needs no computing, and for a write that the router's flow control lets
-# through.
+DESCRIBE = "/moesaic.v1.RouterService/Describe"
+RUN = "/moesaic.v1.RouterService/Run"
+# For a connection, for an answer that needs no computing, and for a write that the router's flow
+# control lets through.
 ANSWER_SECONDS = 10.0
 MIN_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
@@ -59,6 +60,7 @@ class RouterLink:
         self.description = pb.RouterServiceDescribeResponse()
         self._owner = owner
         self._ledger = StreamLedger(address)
+        self._has_credit = asyncio.Event()
         self._something_to_say = asyncio.Event()
         self._last_complaint = ""
 
@@ -82,75 +84,68 @@ class RouterLink:
         address.
         """
         pause = MIN_PAUSE_SECONDS
-        async with open_channel(self.address) as channel:
-            stub: Any = RouterServiceStub(channel)
-            while self._owner.wants(self.address):
-                was_up = await run_in_own_task(self._converse(stub))
-                pause = MIN_PAUSE_SECONDS if was_up else min(2 * pause, MAX_PAUSE_SECONDS)
-                await asyncio.sleep(random.uniform(pause / 2, pause))
+        while self._owner.wants(self.address):
+            was_up = await run_in_own_task(self._converse())
+            pause = MIN_PAUSE_SECONDS if was_up else min(2 * pause, MAX_PAUSE_SECONDS)
+            await asyncio.sleep(random.uniform(pause / 2, pause))
 
-    async def _converse(self, stub: Any) -> bool:
+    async def _converse(self) -> bool:
         """Speak with the router until it cannot be spoken with; whether it could at all."""
         self._ledger = StreamLedger(self.address)
+        self._has_credit = asyncio.Event()
         was_up = False
-        call: Any = None
         try:
-            self.description = await self._describe(stub)
-            self._owner.check(self.description)
-            call = stub.Run()
-            with as_serving_errors(self._name):
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    self._ledger.apply(await self._read(call), now_nanos=time.monotonic_ns())
-            self._went_up()
-            was_up = True
-            async with asyncio.TaskGroup() as ways:
-                ways.create_task(self._write_all(call))
-                ways.create_task(self._read_all(call))
+            async with connected_to(
+                self.address, self._name, timeout_seconds=ANSWER_SECONDS
+            ) as connection:
+                self.description = await self._describe(connection)
+                self._owner.check(self.description)
+                with closing(connection.call(RUN)) as call:
+                    async with asyncio.TaskGroup() as ways:
+                        # No deadline: an idle stream is silent, and the connection notices a
+                        # router that vanished.
+                        ways.create_task(call.deliver(self._receive))
+                        await self._first_credit()
+                        self._went_up(connection.kind)
+                        was_up = True
+                        ways.create_task(self._write_all(call))
         except Exception as error:  # noqa: BLE001 -- the boundary of one router: whatever it says ends its stream alone
             self._complain(failure_of(error, f"the stream to {self._name}"))
         finally:
-            if call is not None:
-                call.cancel()
             self._owner.link_down(self, self._ledger.close())
         return was_up
 
-    async def _describe(self, stub: Any) -> pb.RouterServiceDescribeResponse:
-        with as_serving_errors(self._name):
-            request = pb.RouterServiceDescribeRequest()
-            described: pb.RouterServiceDescribeResponse | None = await stub.Describe(
-                request, timeout=ANSWER_SECONDS
-            )
-        return readable(described, self._name)
+    async def _describe(self, connection: ServiceConnection) -> pb.RouterServiceDescribeResponse:
+        request = pb.RouterServiceDescribeRequest().SerializeToString()
+        described = await connection.ask(DESCRIBE, request, timeout_seconds=ANSWER_SECONDS)
+        return parsed(pb.RouterServiceDescribeResponse, described, self._name)
 
-    async def _write_all(self, call: Any) -> None:
-        # The only writer: grpc.aio takes one outstanding write for each stream.
+    async def _first_credit(self) -> None:
+        with as_serving_errors(self._name):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._has_credit.wait()
+
+    async def _write_all(self, call: ServiceCall) -> None:
+        # The only writer: gRPC takes one outstanding write for each stream.
         with as_serving_errors(self._name):
             while True:
                 await self._something_to_say.wait()
                 self._something_to_say.clear()
                 while (message := self._ledger.next_message()) is not None:
                     async with asyncio.timeout(ANSWER_SECONDS):
-                        await call.write(message)
+                        await call.send(message.SerializeToString())
 
-    async def _read_all(self, call: Any) -> None:
-        # No deadline: an idle stream is silent, and keepalive notices a router that vanished.
-        with as_serving_errors(self._name):
-            while True:
-                response = await self._read(call)
-                refused = self._ledger.apply(response, now_nanos=time.monotonic_ns())
-                if refused or response.HasField("credit"):
-                    self._owner.credit_changed(refused)
+    def _receive(self, message: bytes, arrived: int | None) -> None:
+        response = parsed(pb.RunResponse, message, self._name)
+        now = time.monotonic_ns() if arrived is None else arrived
+        refused = self._ledger.apply(response, now_nanos=now)
+        self._has_credit.set()
+        if refused or response.HasField("credit"):
+            self._owner.credit_changed(refused)
 
-    async def _read(self, call: Any) -> pb.RunResponse:
-        response = await call.read()
-        if response is grpc.aio.EOF:
-            raise Unavailable("the router ended the stream")
-        message: pb.RunResponse | None = response
-        return readable(message, self._name)
-
-    def _went_up(self) -> None:
+    def _went_up(self, kind: str) -> None:
         self._owner.link_up(self)
-        logger.info("router %s is up", self.address)
+        logger.info("router %s is up, on a %s connection", self.address, kind)
         self._last_complaint = ""
 
     def _complain(self, error: ServingError) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import google.protobuf.message
 import grpc
 
 from services.wire.errors import Unavailable, from_rpc
 
 Message = TypeVar("Message")
+Parsed = TypeVar("Parsed", bound=google.protobuf.message.Message)
 
 
 @contextmanager
@@ -44,3 +46,11 @@ def readable(message: Message | None, peer: str) -> Message:
     if message is None:
         raise Unavailable(f"{peer} sent a message that cannot be read")
     return message
+
+
+def parsed(kind: type[Parsed], message: bytes, peer: str) -> Parsed:
+    """The message that `peer` sent as bytes. Raises Unavailable for one that is not of its type."""
+    try:
+        return kind.FromString(message)
+    except (google.protobuf.message.DecodeError, UnicodeDecodeError) as error:
+        raise Unavailable(f"{peer} sent a message that cannot be read") from error

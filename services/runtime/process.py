@@ -80,7 +80,7 @@ class ProcessSettings(BaseSettings):
     )
     native_streams: Literal["on", "off"] | None = Field(
         None,
-        description="whether compiled modules may carry the streams of frames; unset for on",
+        description="whether compiled modules may carry streams of frames and tokens; unset for on",
     )
     parent_pid: int | None = Field(None, ge=1, description="process to die with")
 

@@ -1,4 +1,4 @@
-"""Whether streams of frames may be carried by the compiled modules."""
+"""Whether streams of frames and tokens may be carried by the compiled modules."""
 
 import os
 

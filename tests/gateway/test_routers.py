@@ -16,8 +16,15 @@ from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.wire.errors import BadState
 from tests.gateway.gateway_client import Client, connected, failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble, finished, serving_router, token
+from tests.runtime.services import KINDS, choose
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.fixture(autouse=True, params=KINDS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the streams to the routers are made of."""
+    choose(request.param, monkeypatch)
 
 
 def ids(num_tokens: int) -> dict[str, Any]:

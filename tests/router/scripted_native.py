@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import grpc
 import torch
 
-from services.router.peers.connected_socket import connected_socket
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.native_transport import NativeTransport
 from services.router.peers.pace import Pace
@@ -18,6 +17,7 @@ from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import ExpertStream
 from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import DISPATCH
+from services.runtime.connected_socket import connected_socket
 from services.runtime.server import serving
 from services.wire.errors import ServingError
 from services.wire.frames import decode_request, encode_grant

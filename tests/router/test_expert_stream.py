@@ -12,7 +12,7 @@ from services.router.peers.pace import Pace
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import MAX_QUEUED, ExpertStream
 from services.router.peers.suspicion import Suspicion
-from services.router.peers.transport import Receive
+from services.runtime.service_calls import Receive
 from services.wire.errors import Unavailable
 from services.wire.frames import encode_grant, encode_reply
 from services.wire.outcomes import Timings

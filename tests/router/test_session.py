@@ -6,8 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 
 from moesaic.v1 import common_pb2, router_pb2
+from services.router.engine.step import Step
 from services.router.orders import order_of
 from services.router.session import Session
 from services.wire.errors import InvalidRequest
@@ -64,6 +66,25 @@ async def test_credit_is_said_where_it_changed_and_nowhere_else() -> None:
     assert credits[-1].acknowledged_submits == 1
     assert all(one != other for one, other in pairwise(credits))
     assert len(credits) < len(responses)
+
+
+async def test_what_a_step_made_can_be_written_before_the_next_one_begins() -> None:
+    submit = router_pb2.RunRequest(submit=router_pb2.Submit(sequences=[request()]))
+    happened: list[str] = []
+
+    def step(step: Step) -> torch.Tensor:
+        happened.append("step")
+        return torch.zeros(len(step.drawing), VOCAB)
+
+    async with engine(ScriptedTrunk(step)) as running:
+        async for response in Session(running, VOCAB).run(spoken(submit)):
+            if any(event.HasField("token") for event in response.events):
+                # A transport writes what was said in a turn of the loop when that turn is over.
+                asyncio.get_running_loop().call_soon(happened.append, "written")
+            if any(event.HasField("finish") for event in response.events):
+                break
+        await asyncio.sleep(0)
+    assert happened == ["step", "written"] * 4
 
 
 async def test_a_gateway_that_reads_nothing_is_not_read_from() -> None:

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from services.router.peers.connected_socket import connected_socket
 from services.router.peers.grpc_transport import GrpcTransport
 from services.router.peers.native_transport import AVAILABLE, NativeTransport
 from services.router.peers.transport import DISPATCH, Transport
 from services.runtime.channels import open_channel
+from services.runtime.connected_socket import connected_socket
 from services.runtime.server import serving
 
 NATIVE = pytest.mark.skipif(not AVAILABLE, reason="native streams were not built")

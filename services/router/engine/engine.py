@@ -27,6 +27,9 @@ from services.runtime.failures import aside, failure_of, leave_aside
 from services.runtime.notice import Notice
 from services.wire.errors import ServingError, Unavailable
 
+# Turns of the loop. In the first the streams say what is new, and health and cancellations have
+# theirs; what was said is written in the second, and not after a part of the next step.
+TURNS_BETWEEN_STEPS = 2
 # Told of each new token of a sequence, with the step that made it; after the last one `ending` is
 # set.
 Listener = Callable[[Sequence, int | None, Step | None], None]
@@ -122,8 +125,8 @@ class Engine:
             step = self._schedule(lane)
             if step is not None:
                 await self._run_step(step)
-                # Health, cancellations and the streams get their turn between steps.
-                await asyncio.sleep(0)
+                for _ in range(TURNS_BETWEEN_STEPS):
+                    await asyncio.sleep(0)
             else:
                 await self._work[lane].wait()
 

@@ -5,12 +5,13 @@ and written by the event loop's own thread.
 import asyncio
 import socket
 
-from services.router.peers.call_answer import CONTENT_TYPE, CallAnswer
-from services.router.peers.transport import DISPATCH, Receive
+from services.router.peers.transport import DISPATCH
+from services.runtime.call_blocks import CallAnswer, request_block
 from services.runtime.doorbell import Doorbell
 from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.service_calls import Receive
+from services.runtime.socket_watch import SocketWatch
 from services.wire.errors import ServingError, Unavailable
-from services.wire.header_blocks import encode_headers
 from services.wire.native_streams import ENABLED
 
 try:
@@ -33,19 +34,17 @@ class NativeTransport:
 
     def __init__(self, connected: socket.socket, authority: str, name: str) -> None:
         self._stream = _streams.Stream(
-            connected.detach(), _request_headers(authority), MAX_MESSAGE_BYTES
+            connected.detach(), request_block(DISPATCH, authority), MAX_MESSAGE_BYTES
         )
         self._name = name
         self._answer = CallAnswer(name)
         self._early: list[tuple[bytes, int | None]] = []
         self._receive: Receive = self._keep_early
         self._progressed = Doorbell()
-        self._is_writing = False
         self._error: Exception | None = None
-        self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(self._stream.fileno(), self._read)
-        self._watch_writing()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watch = SocketWatch(self._stream.fileno(), self._read, self._write)
+        self._watch.watch_writing(self._stream.wants_write)
 
     @property
     def native(self) -> "_streams.Stream":
@@ -73,8 +72,7 @@ class NativeTransport:
         """Write it, unless some of a message before it still waits."""
         if not self._stream.send(message):
             return False
-        if self._stream.wants_write:
-            self._watch_writing()
+        self._watch.watch_writing(self._stream.wants_write)
         return True
 
     async def send(self, message: bytes) -> None:
@@ -121,7 +119,7 @@ class NativeTransport:
         if stream.is_over:
             self._end(self._answer.end or self._answer.broken(stream.reset_code, stream.why()))
             return
-        self._watch_writing()
+        self._watch.watch_writing(stream.wants_write)
         self._progressed.ring()
 
     def _write(self) -> None:
@@ -129,36 +127,12 @@ class NativeTransport:
         self._stream.flush()
         self._read()  # which also sees that it is over
 
-    def _watch_writing(self) -> None:
-        """Have the loop say when the socket takes more, while something waits for that."""
-        wants_write = self._stream.wants_write
-        if wants_write and not self._is_writing:
-            self._loop.add_writer(self._stream.fileno(), self._write)
-        elif self._is_writing and not wants_write:
-            self._loop.remove_writer(self._stream.fileno())
-        self._is_writing = wants_write
-
     def _end(self, error: Exception) -> None:
         if self._error is not None:
             return
         self._error = error
-        self._loop.remove_reader(self._stream.fileno())
-        self._loop.remove_writer(self._stream.fileno())
+        self._watch.close()
         self._stream.close()
         self._progressed.ring()
         if not self._ended.done():
             self._ended.set_result(None)
-
-
-def _request_headers(authority: str) -> bytes:
-    return encode_headers(
-        [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", DISPATCH),
-            (":authority", authority),
-            ("te", "trailers"),
-            ("content-type", CONTENT_TYPE),
-            ("user-agent", "moesaic"),
-        ]
-    )

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 
 from moesaic.v1 import expert_pb2
-from services.router.peers.connected_socket import connected_socket
 from services.router.peers.native_transport import AVAILABLE, NativeTransport
 from services.router.peers.patience import PATIENCE, Patience
 from services.router.peers.transport import Connect
+from services.runtime.connected_socket import connected_socket
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)

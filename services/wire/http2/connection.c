@@ -69,8 +69,12 @@ int h2_out_of_memory(struct http2_connection *c) { return h2_lose(c, "there was 
 
 int h2_settle(struct http2_connection *c) {
     if (c->is_over) return -1;
-    return c->depth || c->is_blocked ? 0 : h2_flush(c);
+    return c->depth || c->is_blocked || c->is_holding ? 0 : h2_flush(c);
 }
+
+void http2_hold(struct http2_connection *c) { c->is_holding = true; }
+
+int http2_is_over(const struct http2_connection *c) { return c->is_over; }
 
 int http2_flush(struct http2_connection *c) { return c->is_over ? -1 : h2_flush(c); }
 
@@ -81,6 +85,13 @@ int http2_wants_write(const struct http2_connection *c) {
 int http2_is_drained(const struct http2_connection *c) {
     return !h2_held(&c->out) && !c->num_pending_bytes && !c->begun.payload_left &&
            !c->begun.header_left;
+}
+
+int http2_ping(struct http2_connection *c) {
+    static const char payload[8];
+    if (c->is_over) return -1;
+    h2_put_control(c, H2_PING, 0, 0, payload, sizeof payload);
+    return h2_settle(c);
 }
 
 int http2_goaway(struct http2_connection *c, enum http2_error code) {
@@ -109,6 +120,6 @@ int http2_receive(struct http2_connection *c) {
     }
     c->depth--;
     h2_free_gone(c);
-    if (!c->is_over && !c->is_blocked) h2_flush(c);
+    h2_settle(c);
     return c->is_over ? end_all(c) : 0;
 }

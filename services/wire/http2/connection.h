@@ -64,6 +64,7 @@ struct http2_connection {
     bool is_lost; /* over, and the socket is of no more use */
     bool is_going_away;
     bool is_blocked; /* the socket took less than it was given */
+    bool is_holding; /* writes only when told to */
     int depth;       /* of calls in which events run */
     const char *why;
 

@@ -21,6 +21,8 @@ struct http2_stream {
     void *owner;
     /* Messages sent that the socket or the peer's windows have not taken yet. */
     size_t num_unsent;
+    /* Whether the message that is being handed out is compressed. */
+    int is_compressed;
     /* The rest is the framing's own; see connection.h. */
 };
 
@@ -48,6 +50,7 @@ struct http2_limits {
     uint32_t max_control_frames; /* in a second, of those that cost us and carry nothing: PING,
                                     SETTINGS, RST_STREAM, PRIORITY, empty DATA, refused HEADERS,
                                     unknown types, and WINDOW_UPDATE at a tenth of its number */
+    int takes_compressed;        /* hand out compressed messages as they are, do not refuse them */
 };
 
 extern const struct http2_limits http2_limits_default;
@@ -76,6 +79,10 @@ int http2_fd(const struct http2_connection *);
 void *http2_owner(const struct http2_connection *);
 /* Goes through the open streams: pass NULL for the first; NULL after the last. */
 struct http2_stream *http2_next_stream(struct http2_connection *, struct http2_stream *);
+/* The open stream of this id; NULL for none. */
+struct http2_stream *http2_find(const struct http2_connection *, uint32_t id);
+/* Of the messages that the stream has unsent. */
+size_t http2_unsent_bytes(const struct http2_stream *);
 
 /* A client's new stream with this header block. NULL when the peer's limit of streams is reached,
  * the connection is ending, or without memory. */
@@ -102,6 +109,11 @@ void *http2_keep(struct http2_stream *, const char *data, size_t count);
 void http2_pause(struct http2_stream *);
 int http2_resume(struct http2_stream *);
 
+/* From now on nothing is written but by `http2_flush`, so that all that is sent meanwhile goes out
+ * together. Small messages then count as taken by the socket where it last took everything. */
+void http2_hold(struct http2_connection *);
+/* Asks the peer for a sign of life: it answers at once, which is read as any of its frames is. */
+int http2_ping(struct http2_connection *);
 /* Says that no new streams are taken; those that are open go on. */
 int http2_goaway(struct http2_connection *, enum http2_error);
 
@@ -113,6 +125,7 @@ int http2_goaway(struct http2_connection *, enum http2_error);
 int http2_receive(struct http2_connection *);
 /* Sends what waits. 0, or -1 when the connection is lost. */
 int http2_flush(struct http2_connection *);
+int http2_is_over(const struct http2_connection *);
 /* Whether to call `http2_flush` when the socket can be written to. */
 int http2_wants_write(const struct http2_connection *);
 /* Whether everything was handed to the socket, also what waited for the peer's windows. */

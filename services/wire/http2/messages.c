@@ -10,8 +10,9 @@ static bool is_told(const struct h2_stream *stream) {
 /* Of a message whose prefix lies here; -1 for one that is refused, with its stream. */
 static int64_t length_of(struct h2_stream *stream, const char *prefix) {
     const uint32_t length = h2_get_word(prefix + 1);
-    if (prefix[0])
-        h2_stream_error(stream, HTTP2_INTERNAL_ERROR); /* compressed; never agreed on */
+    const bool is_compressed = prefix[0];
+    if (is_compressed && !h2_connection(stream)->limits.takes_compressed)
+        h2_stream_error(stream, HTTP2_INTERNAL_ERROR); /* never agreed on */
     else if (length > h2_connection(stream)->limits.max_message_bytes)
         h2_stream_error(stream, HTTP2_ENHANCE_YOUR_CALM);
     else
@@ -28,6 +29,7 @@ static size_t hand_out(struct h2_stream *stream, const char *data, size_t count)
         if (length < 0) return count;
         if (count - used - H2_MESSAGE_PREFIX_BYTES < (size_t)length) break;
         const char *message = data + used + H2_MESSAGE_PREFIX_BYTES;
+        stream->shown.is_compressed = data[used] != 0;
         used += H2_MESSAGE_PREFIX_BYTES + (size_t)length;
         stream->is_handing_out = true;
         events->message(&stream->shown, message, (size_t)length);

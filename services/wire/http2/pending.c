@@ -69,6 +69,10 @@ void h2_took_pending(struct h2_stream *stream, size_t count) {
     h2_end_sending(stream);
 }
 
+size_t http2_unsent_bytes(const struct http2_stream *stream) {
+    return h2_held(&((const struct h2_stream *)stream)->pending);
+}
+
 void h2_drop_pending(struct h2_stream *stream) {
     struct http2_connection *c = h2_connection(stream);
     struct h2_buffer *pending = &stream->pending;

@@ -7,6 +7,9 @@
 
 #define MAX_FRAMES 64
 #define MAX_VECTORS 256
+/* While writing is held: what is put behind the control frames at once, and how much lies there. */
+#define MAX_HELD_MESSAGE_BYTES ((size_t)16384)
+#define MAX_HELD_BYTES ((size_t)1 << 18)
 
 struct planned {
     char header[H2_FRAME_HEADER_BYTES];
@@ -207,12 +210,38 @@ static bool can_send_data(const struct http2_connection *c) {
     return false;
 }
 
+static bool fits_held(const struct h2_stream *stream, size_t count) {
+    const struct http2_connection *c = h2_connection(stream);
+    const size_t most = least(MAX_HELD_BYTES, c->limits.max_unsent_bytes / 2);
+    return count <= least(h2_sendable(stream, 0), MAX_HELD_MESSAGE_BYTES) &&
+           h2_held(&c->out) + count <= most;
+}
+
+/* Puts a small message behind the frames that wait, so that one write takes them all, and trailers
+ * that come next. How many bytes of it that is: all or none; or -1. */
+static ssize_t put_held(struct h2_stream *stream, const struct h2_message *message) {
+    struct http2_connection *c = h2_connection(stream);
+    char header[H2_FRAME_HEADER_BYTES];
+    if (!fits_held(stream, message->total)) return 0;
+    if (h2_reserve(&c->out, sizeof header + message->total) < 0) return h2_out_of_memory(c);
+    h2_put_frame(header, (struct h2_frame){.count = (uint32_t)message->total,
+                                           .type = H2_DATA,
+                                           .stream = stream->shown.id});
+    h2_append(&c->out, header, sizeof header);
+    h2_append(&c->out, message->prefix, sizeof message->prefix);
+    for (int i = 0; i < message->num_parts; i++)
+        h2_append(&c->out, message->parts[i].iov_base, message->parts[i].iov_len);
+    h2_sent(stream, message->total);
+    return (ssize_t)message->total;
+}
+
 /* Sends what goes now, from where it lies; how many bytes of the message that is, or -1. */
 static ssize_t send_now(struct h2_stream *stream, const struct h2_message *message) {
     struct http2_connection *c = h2_connection(stream);
     struct cursor cursor = {.message = message, .left = message->total};
     size_t done = 0;
     if (c->is_blocked || h2_held(&stream->pending) || can_send_data(c)) return 0;
+    if (c->is_holding) return put_held(stream, message);
     while (done < message->total && !c->is_blocked) {
         struct plan plan;
         begin_plan(c, &plan);

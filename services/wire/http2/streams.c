@@ -38,6 +38,11 @@ struct http2_stream *http2_next_stream(struct http2_connection *c, struct http2_
     return place < c->num_streams ? &c->streams[place]->shown : NULL;
 }
 
+struct http2_stream *http2_find(const struct http2_connection *c, uint32_t id) {
+    struct h2_stream *stream = h2_find(c, id);
+    return stream && !stream->is_silent ? &stream->shown : NULL;
+}
+
 static int make_room(struct http2_connection *c) {
     if (c->num_streams < c->streams_room) return 0;
     const size_t room = c->streams_room ? 2 * c->streams_room : 4;

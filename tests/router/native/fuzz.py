@@ -10,7 +10,7 @@ import socket
 import sys
 
 from services.router import _streams
-from services.router.peers.call_answer import CallAnswer
+from services.runtime.call_blocks import CallAnswer
 from services.wire.errors import ServingError
 from services.wire.header_blocks import encode_headers
 from tests.fuzzing import fuzz

@@ -5,8 +5,8 @@ gRPC's own transport raises for it.
 import pytest
 from hpack import Encoder
 
-from services.router.peers.call_answer import MAX_BLOCKS
 from services.router.peers.native_transport import MAX_EARLY
+from services.runtime.call_blocks import MAX_BLOCKS
 from services.wire.errors import BadState, InvalidRequest, Overloaded, ServingError, Unavailable
 from tests.router.native.raw_service import (
     BEGINNING,

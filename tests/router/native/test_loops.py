@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.router.peers.connected_socket import connected_socket
 from services.router.peers.native_transport import NativeTransport
+from services.runtime.connected_socket import connected_socket
 from services.runtime.event_loop import NEW_LOOP, NewLoop
 from services.wire.errors import Unavailable
 from tests.router.native import test_messages

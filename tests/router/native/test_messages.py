@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from services.router.peers.connected_socket import connected_socket
 from services.router.peers.native_transport import NativeTransport
 from services.router.peers.transport import DISPATCH
+from services.runtime.connected_socket import connected_socket
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.wire.errors import ServingError, Unavailable
 from tests.router.native.raw_service import (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from services.router.peers.connected_socket import connected_socket
 from services.router.peers.native_transport import NativeTransport
+from services.runtime.connected_socket import connected_socket
 from services.wire.errors import Overloaded, ServingError, Unavailable
 from tests.router.transports import NAME, NATIVE
 

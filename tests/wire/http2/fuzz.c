@@ -131,9 +131,13 @@ static struct http2_connection *begin(int fd) {
     if (draw(8) == 0) limits.max_unsent_bytes = draw(100000);
     if (draw(8) == 0) limits.max_control_frames = draw(60);
     if (draw(8) == 0) limits.max_header_bytes = draw(500);
+    limits.takes_compressed = draw(2);
     left_of_memory = draw(6) ? 0 : 1 + draw(100);
     struct http2_connection *c = http2_begin(fd, is_server, &events, &limits, NULL);
-    if (!c) close(fd);
+    if (!c)
+        close(fd);
+    else if (draw(2))
+        http2_hold(c);
     return c;
 }
 
@@ -155,7 +159,7 @@ static int play(struct http2_connection *c, int peer, const char *bytes, size_t 
         if (http2_receive(c) < 0) return -1;
         read_some(peer);
         if (draw(4) == 0) act_on_some(c);
-        if (http2_wants_write(c)) http2_flush(c);
+        if (http2_wants_write(c) || draw(3) == 0) http2_flush(c);
     }
     if (draw(2)) return 0;
     shutdown(peer, SHUT_RDWR);

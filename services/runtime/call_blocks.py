@@ -1,11 +1,13 @@
-"""What the header blocks of a gRPC call say: that it was begun, and how it ended."""
+"""The header blocks of a gRPC call: what begins it, and what the answer says of its beginning and
+its end.
+"""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import unquote
 
 from services.wire.errors import Overloaded, ServingError, Unavailable, from_code
-from services.wire.header_blocks import HeaderDecoder
+from services.wire.header_blocks import HeaderDecoder, encode_headers
 
 CONTENT_TYPE = "application/grpc"
 OK, CANCELLED = 0, 1  # of gRPC's status codes
@@ -29,26 +31,45 @@ RESET_ERRORS: Mapping[int, type[ServingError]] = {
 }
 
 
+def request_block(path: str, authority: str) -> bytes:
+    """What begins the call of this method at the service at `authority`."""
+    return encode_headers(
+        [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", authority),
+            ("te", "trailers"),
+            ("content-type", CONTENT_TYPE),
+            ("user-agent", "moesaic"),
+        ]
+    )
+
+
 class CallAnswer:
-    """Takes the blocks of one call as they come, on a connection of its own. `name` names the
-    service in errors.
-    """
+    """Takes the blocks of one call as they come. `name` names the service in errors."""
 
     def __init__(self, name: str) -> None:
         self.has_begun = False
+        self.has_ended_well = False
         self.end: ServingError | None = None  # how it ended, once that was said
         self._name = name
         self._decoder = HeaderDecoder()
         self._num_blocks = 0
 
     def take(self, block: bytes) -> None:
-        """Read the next block. Raises ServingError when it can be none of a call's, or begins what
-        is no gRPC.
+        """Read the next block, on a connection of the call's own. Raises ServingError when it can
+        be none of a call's, or begins what is no gRPC.
+        """
+        self.note(self._decoder.decode(block))
+
+    def note(self, headers: dict[str, str]) -> None:
+        """Take the next block, which the connection of several calls has read. Raises as `take`
+        does.
         """
         self._num_blocks += 1
         if self._num_blocks > MAX_BLOCKS:
             raise ServingError(f"{self._name} sent more than {MAX_BLOCKS} header blocks in a call")
-        headers = self._decoder.decode(block)
         if "grpc-status" in headers:
             self.end = self._ended(headers["grpc-status"], headers.get("grpc-message", ""))
         elif ":status" in headers:
@@ -79,6 +100,7 @@ class CallAnswer:
     def _ended(self, status: str, message: str) -> ServingError:
         code = int(status[:4]) if status.isascii() and status.isdecimal() else -1
         if code == OK:
+            self.has_ended_well = True
             return Unavailable(f"{self._name} ended the stream")
         if code == CANCELLED:
             return Unavailable(f"{self._name} cancelled the call")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.router.peers.connected_socket import VANISHED_SECONDS, connected_socket
 from services.runtime.channels import CHANNEL_OPTIONS
+from services.runtime.connected_socket import VANISHED_SECONDS, connected_socket
 from services.wire.errors import Unavailable
 from tests.router.transports import NATIVE
 

@@ -1,0 +1,33 @@
+"""Connects to a service in the way that this process has: a connection of ours, or a channel of
+gRPC's.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+
+from services.runtime.channels import open_channel
+from services.runtime.connected_socket import connected_socket
+from services.runtime.grpc_calls import GrpcConnection
+from services.runtime.host_port import split_host_port
+from services.runtime.native_calls import NativeConnection
+from services.runtime.service_calls import ServiceConnection
+from services.wire import connections
+
+
+@asynccontextmanager
+async def connected_to(
+    address: str, name: str, *, timeout_seconds: float
+) -> AsyncIterator[ServiceConnection]:
+    """A connection to the service at `address`, which errors call `name`; at the end it is closed.
+
+    Raises Unavailable when nobody answers there in time, where gRPC's channel does not once it is
+    asked for something.
+    """
+    if not connections.AVAILABLE:
+        async with open_channel(address) as channel:
+            yield GrpcConnection(channel, name)
+        return
+    _, port = split_host_port(address)
+    connected = await connected_socket(address, port, timeout_seconds=timeout_seconds)
+    with closing(NativeConnection(connected, address, name)) as connection:
+        yield connection

@@ -1,0 +1,32 @@
+"""Has the event loop call when a socket has something to read, and when it takes more."""
+
+import asyncio
+from collections.abc import Callable
+
+
+class SocketWatch:
+    """Watches until it is closed, which has to be before the socket is: `read` is called whenever
+    there is something, `write` only while that is asked for.
+    """
+
+    def __init__(
+        self, descriptor: int, read: Callable[[], None], write: Callable[[], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = descriptor
+        self._write = write
+        self._is_writing = False
+        self._loop.add_reader(descriptor, read)
+
+    def watch_writing(self, is_wanted: bool) -> None:
+        """Whether `write` is to be called when the socket takes more."""
+        if is_wanted and not self._is_writing:
+            self._loop.add_writer(self._descriptor, self._write)
+        elif self._is_writing and not is_wanted:
+            self._loop.remove_writer(self._descriptor)
+        self._is_writing = is_wanted
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._loop.remove_reader(self._descriptor)
+        self._loop.remove_writer(self._descriptor)

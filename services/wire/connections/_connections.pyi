@@ -1,0 +1,76 @@
+"""What is sent on a stream that is not open, or over a connection that is over, is dropped, and
+False says so. Ids of streams are odd and go up.
+"""
+
+class Connection:
+    """HTTP/2 over a connected, non-blocking socket, which it takes over even where it raises
+    MemoryError; the client opens streams, the server answers them.
+
+    Nothing is written but by `flush`: what is sent in one turn of the loop goes out together.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        is_server: bool,
+        max_message_bytes: int,
+        max_streams: int,
+        max_unsent_bytes: int,
+        /,
+    ) -> None:
+        """`max_streams` is of what a server's peer has open, `max_unsent_bytes` of the connection:
+        messages that a peer does not take.
+        """
+    def open(self, header_block: bytes, /) -> int:
+        """A client's new stream: its id; 0 where the peer takes no more now, or none ever."""
+    def receive(self) -> list[tuple[int, int, bytes, int]]:
+        """Read what has come: the stream's id, the Kind, the header block or the message, and when
+        it arrived, in nanoseconds of the monotonic clock; of RESET, the code instead.
+
+        A connection that ended first tells of a RESET of each stream. Raises MemoryError, and then
+        it is closed.
+        """
+    def send(self, stream: int, message: bytes, /) -> bool:
+        """Send a message. False also where the connection's unsent bytes would be too many."""
+    def send_headers(self, stream: int, header_block: bytes, ends_stream: bool, /) -> bool:
+        """Send headers; where they end the stream they go after all messages, and the server is
+        told no more of it.
+        """
+    def finish(self, stream: int, /) -> bool:
+        """End the client's side of the stream, after all messages."""
+    def reset(self, stream: int, code: int, /) -> bool:
+        """Give the stream up; nothing more is told of it."""
+    def pause(self, stream: int, /) -> None:
+        """Have no more told of the stream's messages and its end, and the peer slowed down; what
+        was told already is not taken back.
+        """
+    def resume(self, stream: int, /) -> list[tuple[int, int, bytes, int]]:
+        """Go on: what was kept meanwhile, as `receive` has it."""
+    def unsent_bytes(self, stream: int, /) -> int:
+        """Of the stream's messages that the socket or the peer's windows have not taken yet."""
+    def ping(self) -> None:
+        """Ask the peer for a sign of life. It makes the socket readable, and nothing is told of
+        it.
+        """
+    def goaway(self, code: int, /) -> None:
+        """Tell the peer to open no more streams; those that are open go on."""
+    def flush(self) -> bool:
+        """Write what was sent, as far as the socket and the peer take it; False where the
+        connection is over, and `receive` then tells its streams.
+        """
+    def fileno(self) -> int:
+        """-1 when it is closed."""
+    def why(self) -> str:
+        """Why it is over, for a log."""
+    def close(self) -> None:
+        """Close the socket, at once and without a word."""
+    @property
+    def is_over(self) -> bool: ...
+    @property
+    def wants_write(self) -> bool:
+        """Whether to `flush`: after a `flush` that the socket did not take whole, when it can be
+        written to.
+        """
+    @property
+    def is_drained(self) -> bool:
+        """Whether the socket has taken everything."""

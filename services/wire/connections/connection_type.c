@@ -1,0 +1,293 @@
+/* The Python type `Connection`. What the framing tells becomes a list that `receive` returns. */
+
+#include "connection_type.h"
+
+#include "http2.h"
+
+#include <unistd.h>
+
+/* As services/wire/connections/__init__.py has them. */
+enum kind { HEADERS, TRAILERS, MESSAGE, COMPRESSED, REMOTE_ENDED, RESET };
+
+struct connection {
+    PyObject base;
+    struct http2_connection *wire; /* NULL once closed */
+    PyObject *events;              /* what is being told; NULL but while the framing reads */
+    int has_lost_events;           /* there was no memory for one */
+};
+
+static struct connection *connection_of(PyObject *self) { return (struct connection *)self; }
+
+static void tell(const struct http2_stream *stream, enum kind kind, const char *data, size_t count,
+                 uint64_t number) {
+    struct connection *const connection = http2_owner(stream->connection);
+    PyObject *const event = Py_BuildValue("IiNK", (unsigned int)stream->id, (int)kind,
+                                          PyBytes_FromStringAndSize(data, (Py_ssize_t)count),
+                                          (unsigned long long)number);
+    if (!event || PyList_Append(connection->events, event) < 0) {
+        PyErr_Clear();
+        connection->has_lost_events = 1;
+    }
+    Py_XDECREF(event);
+}
+
+static void on_headers(struct http2_stream *stream, const char *block, size_t count,
+                       int ends_stream) {
+    tell(stream, ends_stream ? TRAILERS : HEADERS, block, count,
+         http2_arrived_nanos(stream->connection));
+}
+
+static void on_message(struct http2_stream *stream, const char *data, size_t count) {
+    tell(stream, stream->is_compressed ? COMPRESSED : MESSAGE, data, count,
+         http2_arrived_nanos(stream->connection));
+}
+
+static void on_remote_ended(struct http2_stream *stream) {
+    tell(stream, REMOTE_ENDED, NULL, 0, http2_arrived_nanos(stream->connection));
+}
+
+static void on_reset(struct http2_stream *stream, uint32_t code) {
+    tell(stream, RESET, NULL, 0, code);
+}
+
+static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset};
+
+static void close_wire(struct connection *connection) {
+    if (connection->wire) http2_end(connection->wire);
+    connection->wire = NULL;
+}
+
+/* Connection(fd, is_server, max_message_bytes, max_streams, max_unsent_bytes): the descriptor is
+ * taken over, also by a failure. */
+static PyObject *new_connection(PyTypeObject *type, PyObject *arguments,
+                                PyObject *Py_UNUSED(keywords)) {
+    int fd, is_server;
+    struct http2_limits limits = http2_limits_default;
+    if (!PyArg_ParseTuple(arguments, "ipIII", &fd, &is_server, &limits.max_message_bytes,
+                          &limits.max_streams, &limits.max_unsent_bytes))
+        return NULL;
+    /* A peer may give up all of its streams at once, and ask for as many again. */
+    limits.max_control_frames += 4 * limits.max_streams;
+    limits.takes_compressed = is_server;
+    struct connection *const connection = (struct connection *)PyType_GenericAlloc(type, 0);
+    if (connection) connection->wire = http2_begin(fd, is_server, &events, &limits, connection);
+    if (!connection || !connection->wire) {
+        close(fd);
+        Py_XDECREF((PyObject *)connection);
+        return PyErr_NoMemory();
+    }
+    http2_hold(connection->wire);
+    return (PyObject *)connection;
+}
+
+static void free_connection(PyObject *self) {
+    PyTypeObject *const type = Py_TYPE(self);
+    close_wire(connection_of(self));
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+static int begin_events(struct connection *connection) {
+    connection->events = PyList_New(0);
+    return connection->events ? 0 : -1;
+}
+
+/* What was told. Raises MemoryError, and closes the connection, where some of it is lost. */
+static PyObject *taken(struct connection *connection) {
+    PyObject *const found = connection->events;
+    connection->events = NULL;
+    if (!connection->has_lost_events) return found;
+    close_wire(connection);
+    Py_DECREF(found);
+    return PyErr_NoMemory();
+}
+
+static PyObject *receive(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    struct connection *const connection = connection_of(self);
+    if (begin_events(connection) < 0) return NULL;
+    if (connection->wire) http2_receive(connection->wire);
+    return taken(connection);
+}
+
+/* Of arguments whose first is the id of a stream: 0 where the stream is not open, -1 with an error
+ * set. */
+static int find(PyObject *self, PyObject *id, struct http2_stream **stream) {
+    const struct connection *const connection = connection_of(self);
+    const unsigned long number = PyLong_AsUnsignedLong(id);
+    if (number == (unsigned long)-1 && PyErr_Occurred()) return -1;
+    *stream = connection->wire && number <= INT32_MAX
+                  ? http2_find(connection->wire, (uint32_t)number)
+                  : NULL;
+    return *stream != NULL;
+}
+
+static PyObject *resume(PyObject *self, PyObject *id) {
+    struct connection *const connection = connection_of(self);
+    struct http2_stream *stream;
+    const int found = find(self, id, &stream);
+    if (found < 0 || begin_events(connection) < 0) return NULL;
+    if (found) http2_resume(stream);
+    return taken(connection);
+}
+
+static PyObject *pause_stream(PyObject *self, PyObject *id) {
+    struct http2_stream *stream;
+    const int found = find(self, id, &stream);
+    if (found < 0) return NULL;
+    if (found) http2_pause(stream);
+    Py_RETURN_NONE;
+}
+
+static PyObject *unsent_bytes(PyObject *self, PyObject *id) {
+    struct http2_stream *stream;
+    const int found = find(self, id, &stream);
+    if (found < 0) return NULL;
+    return PyLong_FromSize_t(found ? http2_unsent_bytes(stream) : 0);
+}
+
+static PyObject *open_stream(PyObject *self, PyObject *block) {
+    const struct connection *const connection = connection_of(self);
+    char *data;
+    Py_ssize_t count;
+    if (PyBytes_AsStringAndSize(block, &data, &count) < 0) return NULL;
+    const struct http2_stream *const stream =
+        connection->wire ? http2_open(connection->wire, data, (size_t)count, NULL) : NULL;
+    return PyLong_FromUnsignedLong(stream ? stream->id : 0);
+}
+
+static PyObject *send_message(PyObject *self, PyObject *arguments) {
+    PyObject *id, *message;
+    struct http2_stream *stream;
+    if (!PyArg_ParseTuple(arguments, "OS", &id, &message)) return NULL;
+    const int found = find(self, id, &stream);
+    if (found < 0) return NULL;
+    const struct iovec part = {PyBytes_AsString(message), (size_t)PyBytes_Size(message)};
+    return PyBool_FromLong(found && http2_send(stream, &part, 1) == 0);
+}
+
+static PyObject *send_headers(PyObject *self, PyObject *arguments) {
+    PyObject *id, *block;
+    struct http2_stream *stream;
+    int ends_stream;
+    if (!PyArg_ParseTuple(arguments, "OSp", &id, &block, &ends_stream)) return NULL;
+    const int found = find(self, id, &stream);
+    if (found < 0) return NULL;
+    return PyBool_FromLong(found &&
+                           http2_send_headers(stream, PyBytes_AsString(block),
+                                              (size_t)PyBytes_Size(block), ends_stream) == 0);
+}
+
+static PyObject *finish(PyObject *self, PyObject *id) {
+    struct http2_stream *stream;
+    const int found = find(self, id, &stream);
+    if (found < 0) return NULL;
+    return PyBool_FromLong(found && http2_finish(stream) == 0);
+}
+
+static PyObject *reset(PyObject *self, PyObject *arguments) {
+    PyObject *id;
+    unsigned int code;
+    struct http2_stream *stream;
+    if (!PyArg_ParseTuple(arguments, "OI", &id, &code)) return NULL;
+    const int found = find(self, id, &stream);
+    if (found < 0) return NULL;
+    return PyBool_FromLong(found && http2_reset(stream, (enum http2_error)code) == 0);
+}
+
+static PyObject *go_away(PyObject *self, PyObject *code) {
+    const struct connection *const connection = connection_of(self);
+    const unsigned long number = PyLong_AsUnsignedLong(code);
+    if (number == (unsigned long)-1 && PyErr_Occurred()) return NULL;
+    if (connection->wire) http2_goaway(connection->wire, (enum http2_error)number);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ping(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    const struct connection *const connection = connection_of(self);
+    if (connection->wire) http2_ping(connection->wire);
+    Py_RETURN_NONE;
+}
+
+static PyObject *flush(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    const struct connection *const connection = connection_of(self);
+    return PyBool_FromLong(connection->wire && http2_flush(connection->wire) == 0);
+}
+
+static PyObject *fileno_of(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    const struct connection *const connection = connection_of(self);
+    return PyLong_FromLong(connection->wire ? http2_fd(connection->wire) : -1);
+}
+
+static PyObject *why(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    const struct connection *const connection = connection_of(self);
+    return PyUnicode_FromString(connection->wire ? http2_why(connection->wire) : "it was closed");
+}
+
+static PyObject *close_connection(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    close_wire(connection_of(self));
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_is_over(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct connection *const connection = connection_of(self);
+    return PyBool_FromLong(!connection->wire || http2_is_over(connection->wire));
+}
+
+static PyObject *get_wants_write(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct connection *const connection = connection_of(self);
+    return PyBool_FromLong(connection->wire && http2_wants_write(connection->wire));
+}
+
+static PyObject *get_is_drained(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct connection *const connection = connection_of(self);
+    return PyBool_FromLong(!connection->wire || http2_is_drained(connection->wire));
+}
+
+static PyMethodDef methods[] = {
+    {"open", open_stream, METH_O, "open($self, header_block, /)\n--\n\n"},
+    {"receive", receive, METH_NOARGS, "receive($self, /)\n--\n\n"},
+    {"send", send_message, METH_VARARGS, "send($self, stream, message, /)\n--\n\n"},
+    {"send_headers", send_headers, METH_VARARGS,
+     "send_headers($self, stream, header_block, ends_stream, /)\n--\n\n"},
+    {"finish", finish, METH_O, "finish($self, stream, /)\n--\n\n"},
+    {"reset", reset, METH_VARARGS, "reset($self, stream, code, /)\n--\n\n"},
+    {"pause", pause_stream, METH_O, "pause($self, stream, /)\n--\n\n"},
+    {"resume", resume, METH_O, "resume($self, stream, /)\n--\n\n"},
+    {"unsent_bytes", unsent_bytes, METH_O, "unsent_bytes($self, stream, /)\n--\n\n"},
+    {"goaway", go_away, METH_O, "goaway($self, code, /)\n--\n\n"},
+    {"ping", ping, METH_NOARGS, "ping($self, /)\n--\n\n"},
+    {"flush", flush, METH_NOARGS, "flush($self, /)\n--\n\n"},
+    {"fileno", fileno_of, METH_NOARGS, "fileno($self, /)\n--\n\n"},
+    {"why", why, METH_NOARGS, "why($self, /)\n--\n\n"},
+    {"close", close_connection, METH_NOARGS, "close($self, /)\n--\n\n"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef properties[] = {
+    {"is_over", get_is_over, NULL, NULL, NULL},
+    {"wants_write", get_wants_write, NULL, NULL, NULL},
+    {"is_drained", get_is_drained, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, new_connection},
+    {Py_tp_dealloc, free_connection},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {0, NULL},
+};
+
+static PyType_Spec specification = {
+    .name = "services.wire.connections._connections.Connection",
+    .basicsize = sizeof(struct connection),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = slots,
+};
+
+int add_connection_type(PyObject *module) {
+    PyObject *const type = PyType_FromSpec(&specification);
+    const int failed = type ? PyModule_AddObjectRef(module, "Connection", type) : -1;
+    Py_XDECREF(type);
+    return failed;
+}

@@ -1,0 +1,72 @@
+"""A service for tests of calls, by gRPC's own library, and connections to it of either kind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from services.runtime.connecting import connected_to
+from services.runtime.server import MAX_MESSAGE_BYTES, serving
+from services.runtime.service_calls import ServiceConnection
+from services.wire import connections
+
+NATIVE = pytest.mark.skipif(not connections.AVAILABLE, reason="connections were not built")
+KINDS = ["gRPC", pytest.param("native", marks=NATIVE)]
+NAME = "the router at a:1"
+SERVICE = "moesaic.test.Service"
+ANSWER, SEND_BACK, READ_NOTHING = (f"/{SERVICE}/{m}" for m in ("Answer", "SendBack", "ReadNothing"))
+TOO_LARGE = MAX_MESSAGE_BYTES + 1
+
+
+def choose(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have connections be of this kind."""
+    monkeypatch.setattr(connections, "AVAILABLE", kind == "native")
+
+
+@asynccontextmanager
+async def connected_service() -> AsyncIterator[ServiceConnection]:
+    """A connection to the service."""
+    handlers = {
+        "Answer": grpc.unary_unary_rpc_method_handler(_answer),
+        "SendBack": grpc.stream_stream_rpc_method_handler(_send_back),
+        "ReadNothing": grpc.stream_stream_rpc_method_handler(_read_nothing),
+    }
+
+    def register(server: grpc.aio.Server) -> None:
+        server.add_registered_method_handlers(SERVICE, handlers)
+
+    async with (
+        serving(register, listen="127.0.0.1:0", service_names=[SERVICE], drain_seconds=0) as port,
+        connected_to(f"127.0.0.1:{port}", NAME, timeout_seconds=10) as connection,
+    ):
+        yield connection
+
+
+async def _answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    if request == b"never":
+        await asyncio.Event().wait()
+    if request == b"refuse":
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "100 % full, ä")
+    return request
+
+
+async def _send_back(
+    requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+) -> AsyncIterator[bytes]:
+    async for message in requests:
+        if message == b"end":
+            return
+        if message == b"refuse":
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "another\nmodel")
+        if message == b"cancel":
+            await context.abort(grpc.StatusCode.CANCELLED, "given up")
+        yield bytes(TOO_LARGE) if message == b"too large" else message
+
+
+async def _read_nothing(
+    requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+) -> AsyncIterator[bytes]:
+    yield b"begun"
+    await asyncio.Event().wait()
