@@ -21,6 +21,8 @@ NUM_STREAMS = 2
 NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 16, 64, 48
 WHOLE_SECONDS = 300.0
 POLL_SECONDS = 0.1
+# A placement that has not changed for so long is taken to stay.
+REST_SECONDS = 5.0
 # Before anything is done, for the times between tokens that are compared with.
 STEADY_SECONDS = 15.0
 MOVE_SECONDS = 120.0
@@ -105,13 +107,13 @@ async def killed(size: Size, model: Path, cluster: ServedCluster, coverage: int)
 async def moved(size: Size, cluster: ServedCluster) -> Moves:
     """Have experts spread evenly while streams are served, by as many moves as that takes."""
     async with _administered(cluster) as (admin, streams):
+        await _until_at_rest(admin)
         was_skewed = await _make_uneven(admin)
-        before = await admin.hosted()
         async with streams.asking():
             await streams.until_answered(NUM_STREAMS)
             steady = time.perf_counter()
             await asyncio.sleep(STEADY_SECONDS)
-            began = time.perf_counter()
+            before, began = await admin.hosted(), time.perf_counter()
             is_done = await _spread(admin)
             ended = time.perf_counter()
         after = await admin.hosted()
@@ -173,6 +175,16 @@ async def _until_whole(admin: Admin, coverage: int, num_services: int) -> None:
         raise BenchFailed(
             f"experts were still lost {WHOLE_SECONDS:g} s after a service was killed"
         ) from None
+
+
+async def _until_at_rest(admin: Admin) -> None:
+    """Wait until the router has done what it does by itself after a service came back."""
+    hosted, deadline = await admin.hosted(), time.perf_counter() + WHOLE_SECONDS
+    while time.perf_counter() < deadline:
+        await asyncio.sleep(REST_SECONDS)
+        before, hosted = hosted, await admin.hosted()
+        if hosted == before:
+            return
 
 
 async def _make_uneven(admin: Admin) -> bool:
