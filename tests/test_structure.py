@@ -41,16 +41,27 @@ ROUTER_MAY_IMPORT = {
     "hosting": {"dispatch", "peers", "planning"},
     "balance": {"arrays", "hosting", "load", "peers", "planning", "settings"},
 }
-BENCHES = {"transport", "layer", "kernels", "scale", "generate", "hosting", "placement", "tracing"}
+BENCHES = {
+    "transport",
+    "layer",
+    "kernels",
+    "scale",
+    "generate",
+    "hosting",
+    "placement",
+    "tracing",
+    "real_size",
+}
 BENCH_MAY_IMPORT = {
     "harness": set(),
     "rig": {"harness"},
     **{bench: {"harness", "rig"} for bench in BENCHES},
-    # Three are built on what another measures, one on another's network that does damage.
+    # Four are built on what another measures, one on another's network that does damage.
     "generate": {"harness", "rig", "kernels"},
     "scale": {"harness", "rig", "layer"},
     "placement": {"harness", "rig", "layer"},
     "tracing": {"harness", "rig", "hosting"},
+    "real_size": {"harness", "rig", "generate", "hosting"},
 }
 WITHOUT_TORCH = ("metadata", "gateway", "tracing", "cli", "runtime", "wire")
 # The files between torch and the wire.

@@ -66,13 +66,13 @@ class TransformersLoad:
 
 @asynccontextmanager
 async def transformers_running(
-    model: Path, *, num_new_tokens: int
+    model: Path, *, num_new_tokens: int, num_threads: Sequence[int] = NUM_THREADS
 ) -> AsyncIterator[TransformersLoad]:
-    """Workers that have loaded the model, until the block ends."""
+    """Workers that have loaded the model, one for each number of threads, until the block ends."""
     workers: dict[int, asyncio.subprocess.Process] = {}
     try:
-        for num_threads in NUM_THREADS:
-            workers[num_threads] = await _start(model, num_threads)
+        for count in num_threads:
+            workers[count] = await _start(model, count)
         for worker in workers.values():
             await _answer(worker)
         yield TransformersLoad(workers, num_new_tokens=num_new_tokens)

@@ -88,8 +88,7 @@ async def local_cluster(
                 else None
             )
             try:
-                with report.waiting():
-                    await Startup(supervisors, report).wait()
+                await Startup(supervisors, report, coverage=plan.coverage).wait()
                 *_, router, gateway = members
                 yield LocalCluster(gateway.address, router.address)
             finally:

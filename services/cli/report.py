@@ -3,11 +3,8 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
-from rich.status import Status
 
 FILE_WIDTH = 120  # of what is printed where there is no terminal
 
@@ -26,12 +23,10 @@ class _Output(Console):
 
 
 class Report:
-    """Lines that stay, and one line of progress that moves where stderr is a terminal."""
+    """Lines on stderr that stay, and the console that they go to."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        self._status: Status | None = None
-        self._stage = ""
         self._warnings: set[str] = set()
 
     def line(self, text: str) -> None:
@@ -47,26 +42,3 @@ class Report:
     def quote(self, text: str) -> None:
         """Print a text faintly, without a line's end, so that what follows goes on after it."""
         self.console.print(text, style="dim", markup=False, end="")
-
-    def progress(self, stage: str, detail: str = "") -> None:
-        """Say what is being waited for; where nothing can move, each stage is one line without its
-        detail.
-        """
-        if self._status is not None:
-            self._status.update(f"{stage} {detail}")
-        elif stage != self._stage:
-            self.line(stage)
-        self._stage = stage
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Show progress for as long as the block takes."""
-        if not self.console.is_terminal:
-            yield
-            return
-        with self.console.status("") as status:
-            self._status = status
-            try:
-                yield
-            finally:
-                self._status = None

@@ -16,34 +16,45 @@ from moesaic.v1 import (
     router_pb2_grpc,
 )
 from services.cli.report import Report
+from services.cli.startup_view import Row, shown_rows
 from services.cli.supervisor import Supervisor
+from services.router.start_phase import NOT_READY
 from services.runtime.channels import open_channel
 from services.wire.errors import from_rpc
 
 DESCRIBE_SECONDS = 10.0
+# Between two questions to a router what it does.
+ASK_SECONDS = 0.5
 
 
 class Startup:
     """The way from started processes to a serving cluster, shown as it goes.
 
     It may take as long as the checkpoint takes to load: a member that fails ends it from outside.
+    Experts are to be on `coverage` services each.
     """
 
-    def __init__(self, supervisors: Sequence[Supervisor], report: Report) -> None:
+    def __init__(
+        self, supervisors: Sequence[Supervisor], report: Report, *, coverage: int = 1
+    ) -> None:
         self._experts = [one for one in supervisors if one.member.service == "expert"]
         (self._router,) = (one for one in supervisors if one.member.service == "router")
         (self._gateway,) = (one for one in supervisors if one.member.service == "gateway")
         self._report = report
+        self._coverage = coverage
         self._placed: dict[str, int] = {}
+        everyone = (*self._experts, self._router, self._gateway)
+        self._rows = {one.member.name: Row(one.member.name) for one in everyone}
 
     async def wait(self) -> None:
         """Return once the gateway serves; then every service has had its line."""
-        self._progress()
-        async with asyncio.TaskGroup() as tasks:
-            watching = [tasks.create_task(self._watch(expert)) for expert in self._experts]
+        rows = list(self._rows.values())
+        async with shown_rows(rows, self._report), asyncio.TaskGroup() as tasks:
+            following = [tasks.create_task(self._watch(expert)) for expert in self._experts]
+            following.append(tasks.create_task(self._follow_router()))
             await self._until_serving(self._router)
             await self._until_serving(self._gateway)
-            for task in watching:
+            for task in following:
                 task.cancel()
         for expert in self._experts:
             await self._say(expert, await self._expert_holds(expert))
@@ -52,7 +63,6 @@ class Startup:
 
     async def _until_serving(self, supervisor: Supervisor) -> None:
         await supervisor.ready.wait()
-        self._progress()
         async with open_channel(supervisor.member.address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             while True:
@@ -61,36 +71,47 @@ class Startup:
                         health_pb2.HealthCheckRequest(), wait_for_ready=True
                     ):
                         if response.status == health_pb2.HealthCheckResponse.SERVING:
+                            self._rows[supervisor.member.name].ready()
                             return
                 except grpc.aio.AioRpcError:
                     continue  # it crashed and is being started again, which ends the wait for ready
 
     async def _watch(self, expert: Supervisor) -> None:
         await expert.ready.wait()
-        self._progress()
+        name, num_services = expert.member.name, len(self._experts)
+        row = self._rows[name]
+        row.is_at("waits for experts")
         async with open_channel(expert.member.address) as channel:
             stub = expert_pb2_grpc.ExpertServiceStub(channel)
             while True:
                 try:
+                    about = await stub.Describe(
+                        expert_pb2.ExpertServiceDescribeRequest(), wait_for_ready=True
+                    )
                     request = expert_pb2.WatchHostingRequest()
                     async for hosting in stub.WatchHosting(request, wait_for_ready=True):
-                        ready = [
-                            one
-                            for one in hosting.experts
-                            if one.state == expert_pb2.EXPERT_STATE_READY
-                        ]
-                        self._placed[expert.member.name] = len(ready)
-                        self._progress()
+                        self._placed[name] = row.take(
+                            about, hosting, coverage=self._coverage, num_services=num_services
+                        )
                 except grpc.aio.AioRpcError:
                     continue  # as above
 
-    def _progress(self) -> None:
-        everyone = [*self._experts, self._router, self._gateway]
-        missing = [one.member.name for one in everyone if not one.ready.is_set()]
-        waiting = f"waiting for {', '.join(missing)}; " if missing else ""
-        self._report.progress(
-            "starting the cluster", f"({waiting}{sum(self._placed.values())} experts in place)"
-        )
+    async def _follow_router(self) -> None:
+        """Take in what the router says it does, until it is ready."""
+        row = self._rows[self._router.member.name]
+        async with open_channel(self._router.member.address) as channel:
+            stub = router_pb2_grpc.RouterServiceStub(channel)
+            while not row.is_ready:
+                try:
+                    request = router_pb2.RouterServiceDescribeRequest()
+                    await stub.Describe(request, timeout=DESCRIBE_SECONDS)
+                    return
+                except grpc.aio.AioRpcError as error:
+                    said = error.details() or ""
+                if said.startswith(NOT_READY):
+                    row.is_at(said.removeprefix(NOT_READY))
+                    self._rows[self._gateway.member.name].is_at("waits for the router")
+                await asyncio.sleep(ASK_SECONDS)
 
     async def _say(self, supervisor: Supervisor, holds: str) -> None:
         member = supervisor.member

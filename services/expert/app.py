@@ -25,11 +25,15 @@ from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.model.expert_kind import who_computes
 from services.runtime.process import OnReady
+from services.runtime.progress import Due, Progress
 from services.runtime.server import Health, serving, until_told_to_stop
 from services.wire.errors import BadState
 from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
+
+# Between two lines of the log on how far preloading is.
+PROGRESS_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -173,8 +177,19 @@ async def _preload(settings: ExpertSettings, parts: ExpertParts) -> None:
     checkpoint = parts.checkpoint
     share = settings.preloaded_of(checkpoint.num_experts)
     keys = [ExpertKey(layer, expert) for layer in checkpoint.moe_layers for expert in share]
-    if keys:
-        await parts.library.load(keys, parts.hosting.generation, _log_progress)
+    if not keys:
+        return
+    expert_bytes, due = parts.bank.slot_bytes, Due(PROGRESS_SECONDS)
+    progress = Progress(len(keys) * expert_bytes)
+
+    async def report(loading: LoadingProgress) -> None:
+        progress.at(loading.num_loaded * expert_bytes)
+        if due.is_due():
+            how_many = (loading.num_loaded, loading.num_total)
+            logger.info("loaded %d of %d experts, %s", *how_many, progress)
+
+    logger.info("loading %d experts", len(keys))
+    await parts.library.load(keys, parts.hosting.generation, report)
 
 
 async def _evacuate(hosting: Hosting, seconds: float) -> None:
@@ -191,11 +206,6 @@ async def _evacuate(hosting: Hosting, seconds: float) -> None:
             hosting.num_hosted,
             seconds,
         )
-
-
-async def _log_progress(progress: LoadingProgress) -> None:
-    if progress.num_loaded % max(1, progress.num_total // 10) == 0:
-        logger.info("loaded %d of %d experts", progress.num_loaded, progress.num_total)
 
 
 def _device(name: str) -> torch.device:

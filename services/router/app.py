@@ -16,6 +16,7 @@ from services.router.placement_service import PlacementService
 from services.router.running import Running
 from services.router.service import RouterService
 from services.router.settings import RouterSettings
+from services.router.start_phase import NOT_READY
 from services.runtime.server import Health, serving, until_told_to_stop
 from services.wire.errors import Unavailable
 
@@ -46,9 +47,7 @@ async def _serve(
 
     def ready() -> Running:
         if running is None:
-            raise Unavailable(
-                "the router is not ready: it is loading, or waiting for expert services"
-            )
+            raise Unavailable(f"{NOT_READY}{assembly.phase.value}")
         return running
 
     def register(server: grpc.aio.Server) -> None:

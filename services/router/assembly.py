@@ -34,11 +34,16 @@ from services.router.load.watch import RoutingWatch
 from services.router.peers.expected import Expected
 from services.router.running import Running
 from services.router.settings import RouterSettings
+from services.router.start_phase import StartPhase
+from services.runtime.progress import Progress
 from services.wire.errors import BadState
 from services.wire.frames import ELEMENT_TYPES
 from services.wire.row_bytes import type_name
 
 logger = logging.getLogger(__name__)
+
+# Between two lines of the log on how far the experts are.
+PROGRESS_SECONDS = 5.0
 
 
 class Stopped(Exception):
@@ -47,11 +52,13 @@ class Stopped(Exception):
 
 class Assembly:
     """Starts and stops the parts; their loops belong to the task group that `start` is given.
+    `phase` is what a start is at.
 
     Raises BadState when the settings ask for more than the model has.
     """
 
     def __init__(self, settings: RouterSettings, checkpoint: Checkpoint) -> None:
+        self.phase = StartPhase.TRUNK
         self._settings = settings
         self._checkpoint = checkpoint
         self._tokenizer_digest = tokenizer_digest(
@@ -96,6 +103,8 @@ class Assembly:
         settings = self._settings
         fleet = self._build_fleet()
         self._loops.append(loops.create_task(fleet.run(settings.experts_wait_seconds)))
+        showing = loops.create_task(self._log_progress(fleet))
+        self._loops.append(showing)
         trunk = await asyncio.to_thread(self._load_trunk)
         per_token = bytes_per_token(trunk.kv_shapes, self._numerics.dtype)
         budget = kv_budget(
@@ -112,17 +121,41 @@ class Assembly:
             budget.num_tokens,
         )
         engine = self._build_engine(trunk, fleet, budget)
+        self.phase = StartPhase.EXPERTS
         await fleet.complete()
-        self._loops.append(loops.create_task(engine.run()))
-        await warm_up(
-            engine, self._checkpoint.vocab_size, settings.max_batch_tokens, budget.max_context
-        )
+        showing.cancel()
+        await self._warm_up(engine, budget, loops)
         self._watch.restart()  # warming up is not traffic
         observe_fleet(fleet)
         balancer = Balancer(fleet, self._watch, Planner(), settings)
         self._loops.append(loops.create_task(balancer.run()))
         observe_balancer(balancer)
         return Running(engine, fleet, self._describe(budget, trunk), self._watch, balancer)
+
+    async def _warm_up(self, engine: Engine, budget: KvBudget, loops: asyncio.TaskGroup) -> None:
+        self.phase = StartPhase.WARM_UP
+        logger.info("warming up")
+        self._loops.append(loops.create_task(engine.run()))
+        await warm_up(
+            engine,
+            self._checkpoint.vocab_size,
+            self._settings.max_batch_tokens,
+            budget.max_context,
+        )
+
+    async def _log_progress(self, fleet: Fleet) -> None:
+        """Say every few seconds how far the experts are, until cancelled."""
+        checkpoint, num_experts = self._checkpoint, len(fleet.wanted.experts)
+        expert_bytes = checkpoint.expert_bytes(checkpoint.moe_layers[0], self._numerics.dtype)
+        progress: Progress | None = None
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            num_ready = num_experts - fleet.laid.num_below(1)
+            if num_ready and progress is None:
+                progress = Progress(num_experts * expert_bytes, num_ready * expert_bytes)
+            if progress is not None:
+                progress.at(num_ready * expert_bytes)
+                logger.info("%d of %d experts are ready, %s", num_ready, num_experts, progress)
 
     def stop(self) -> None:
         """End the loops, and loading where it still goes on."""

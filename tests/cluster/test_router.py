@@ -5,11 +5,17 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from moesaic.v1 import common_pb2, router_pb2
+from moesaic.v1 import common_pb2, router_pb2, router_pb2_grpc
+from services.cli.members import free_addresses
+from services.router import app as router_app
+from services.router.settings import RouterSettings
+from services.router.start_phase import NOT_READY, StartPhase
+from services.runtime.channels import open_channel
 from services.wire.errors import BadState, Overloaded
 from tests.checkpoints import VOCAB_SIZE, save_tiny, save_unsampled
 from tests.cluster import local
@@ -333,3 +339,21 @@ async def test_families_with_state_of_their_own_are_refused_at_start(tmp_path: P
     model = save_tiny("lfm2_moe", tmp_path / "lfm2_moe")
     message = await start_failure(model, ["127.0.0.1:1"])
     assert "conv" in message
+
+
+async def test_a_router_that_starts_says_what_it_is_at(olmoe: Path) -> None:
+    address, nobody = free_addresses(2)
+    settings = RouterSettings(
+        listen=address, model=olmoe, experts=[nobody], drain_seconds=0, kv_memory="64MiB"
+    )
+    said: set[str] = set()
+    async with asyncio.TaskGroup() as tasks, open_channel(address) as channel:
+        running = tasks.create_task(router_app.run(settings))
+        stub = router_pb2_grpc.RouterServiceStub(channel)
+        while not any(StartPhase.EXPERTS.value in text for text in said):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await stub.Describe(router_pb2.RouterServiceDescribeRequest(), wait_for_ready=True)
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+            said.add(raised.value.details() or "")
+        running.cancel()
+    assert said <= {f"{NOT_READY}{phase.value}" for phase in StartPhase}

@@ -1,6 +1,7 @@
 """Runs the shapes that serving will meet, so that the first request does not pay for them."""
 
 import asyncio
+import time
 
 from services.router.engine.engine import Engine
 from services.router.engine.sequence import Order, Sequence
@@ -9,11 +10,36 @@ from services.wire.sampling import Sampling
 
 NEW_TOKENS = 4
 SEED_TOKEN_STRIDE = 7  # spreads the prompt over the vocabulary, and with it over the experts
+SHORT_PROMPT_TOKENS = 64
+# Where a full chunk takes longer than this, what its first time costs is little beside it.
+FULL_CHUNK_SECONDS = 2.0
 
 
-async def warm_up(engine: Engine, vocab_size: int, max_batch_tokens: int, max_context: int) -> None:
-    """A full prefill chunk and some decodes. Raises the error that ends it, if one does."""
-    num_prompt = max(1, min(max_batch_tokens, max_context - NEW_TOKENS))
+async def warm_up(
+    engine: Engine,
+    vocab_size: int,
+    max_batch_tokens: int,
+    max_context: int,
+    *,
+    short_tokens: int = SHORT_PROMPT_TOKENS,
+    full_chunk_seconds: float = FULL_CHUNK_SECONDS,
+) -> None:
+    """A short prompt with some decodes, and a full prefill chunk where that is expected to take no
+    longer than `full_chunk_seconds`, as on a device or with a small model.
+
+    Raises the error that ends it, if one does.
+    """
+    full = max(1, min(max_batch_tokens, max_context - NEW_TOKENS))
+    short = min(short_tokens, full)
+    num_new = min(NEW_TOKENS, max_context - full)
+    await _run(engine, short, num_new, vocab_size)  # which pays for what is done once
+    began = time.monotonic()
+    await _run(engine, short, num_new, vocab_size)
+    if (time.monotonic() - began) * full / short <= full_chunk_seconds:
+        await _run(engine, full, num_new, vocab_size)
+
+
+async def _run(engine: Engine, num_prompt: int, num_new: int, vocab_size: int) -> None:
     prompt = tuple(token * SEED_TOKEN_STRIDE % vocab_size for token in range(num_prompt))
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -25,7 +51,5 @@ async def warm_up(engine: Engine, vocab_size: int, max_batch_tokens: int, max_co
         else:
             ended.set_result(None)
 
-    engine.submit(
-        Order(prompt, Sampling(temperature=0.0), min(NEW_TOKENS, max_context - num_prompt)), listen
-    )
+    engine.submit(Order(prompt, Sampling(temperature=0.0), num_new), listen)
     await ended
