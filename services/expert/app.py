@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from opentelemetry.metrics import Meter
@@ -23,6 +24,7 @@ from services.expert.plane import RECORD_SECONDS, Plane
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
+from services.model.hash_cache import HashCache
 from services.runtime.process import OnReady
 from services.runtime.server import Health, serving, until_told_to_stop
 from services.wire.errors import BadState
@@ -101,7 +103,8 @@ def build(
     device = _device(settings.device)
     checkpoint = Checkpoint.open(settings.model)
     dtype = checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    bank = Bank(checkpoint, dtype, device, settings.expert_memory or default_expert_memory(device))
+    memory_bytes = settings.expert_memory or default_expert_memory(device)
+    bank = Bank(checkpoint, dtype, device, memory_bytes, _hash_cache(settings.hash_cache))
     contract = Contract.of(checkpoint, dtype, settings.max_frame_bytes)
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
@@ -192,6 +195,13 @@ async def _evacuate(hosting: Hosting, seconds: float) -> None:
 async def _log_progress(progress: LoadingProgress) -> None:
     if progress.num_loaded % max(1, progress.num_total // 10) == 0:
         logger.info("loaded %d of %d experts", progress.num_loaded, progress.num_total)
+
+
+def _hash_cache(file: str) -> HashCache | None:
+    try:
+        return HashCache(Path(file).expanduser()) if file else None
+    except RuntimeError:  # there is no home
+        return None
 
 
 def _device(name: str) -> torch.device:
