@@ -136,9 +136,10 @@ class ExpertPeer:
         operation: str = "",
         hold_seconds: float = 0.0,
         known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
+        in_background: bool = False,
     ) -> None:
         """Have it load experts, and hold them for `operation` for so long from then; return once
-        they show as ready.
+        they show as ready. With `in_background` its serving goes first.
 
         `progress` is called with how many are loaded and how many there are in all. With an
         operation, 0 seconds end its hold. `known` has the content hashes that experts must have.
@@ -160,6 +161,7 @@ class ExpertPeer:
             ],
             operation=operation,
             hold_nanos=int(hold_seconds * 1e9),
+            in_background=in_background,
         )
         generation = None
         call = stub.LoadExperts(request)
