@@ -75,23 +75,17 @@ class Fleet:
             look_up=look_up,
             waits=waits,
         )
-        self._lost = Lost(awaited or Awaited())
+        self._lost = lost = Lost(awaited or Awaited())
         self._troubles = troubles = Troubles(self._peers_changed.set, waits=waits)
-        self.transfers = Transfers(
-            self.changed.send, self._contents, troubles, self._lost.note_read, waits=waits
-        )
+        on_end, on_read = changed.send, lost.note_read
+        self.transfers = Transfers(on_end, self._contents, troubles, on_read, waits=waits)
         self.survey = Survey(self.members, self.transfers, self._contents, troubles, waits=waits)
         mover = Mover(self.survey, self.transfers, wanted, self.members.peer, changed, waits=waits)
-        self.operations = Operations(mover.carry_out, mover.check, self.changed.send)
+        self.operations = Operations(mover.carry_out, mover.check, on_end)
         self._keeper = Keeper(
-            self.survey,
-            self.transfers,
-            self.operations,
-            wanted,
-            self.members,
-            changed,
+            *(self.survey, self.transfers, self.operations, wanted, self.members, changed),
             self._num_below,
-            self._lost.in_order,
+            lost.in_order,
             requires_coverage=requires_coverage,
             waits=waits,
         )

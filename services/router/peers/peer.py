@@ -42,6 +42,7 @@ MAX_DEVICE_BYTES = 200
 NOTHING_KNOWN: Mapping[ExpertKey, bytes] = {}
 
 Description: TypeAlias = expert_pb2.ExpertServiceDescribeResponse
+Stub: TypeAlias = expert_pb2_grpc.ExpertServiceStub
 
 
 class ExpertPeer:
@@ -73,7 +74,7 @@ class ExpertPeer:
         self._patience = patience
         self._hosting = KnownHosting(address, expected.num_experts)
         self._suspicion: Suspicion | None = None
-        self._stub: expert_pb2_grpc.ExpertServiceStub | None = None
+        self._stub: Stub | None = None
         self._num_failures = 0  # connections in a row that answered no frame
 
     @property
@@ -206,15 +207,13 @@ class ExpertPeer:
         _, hosting = self._connection()
         await self._hosting.until(hosting.instance, generation + 1, self._patience.hosting_seconds)
 
-    def _connection(
-        self,
-    ) -> tuple[expert_pb2_grpc.ExpertServiceStub, expert_pb2.WatchHostingResponse]:
+    def _connection(self) -> tuple[Stub, expert_pb2.WatchHostingResponse]:
         if self._stub is None or self.hosting.generation == 0:
             raise Unavailable(f"expert service {self.address} is not connected")
         return self._stub, self.hosting
 
     async def _live(self, channel: grpc.aio.Channel) -> None:
-        stub = expert_pb2_grpc.ExpertServiceStub(channel)
+        stub = Stub(channel)
         description = await self._describe(stub, self._patience.describe_seconds)
         self._expected.check(self.address, description)
         description.device = one_line(description.device, MAX_DEVICE_BYTES)
@@ -256,15 +255,13 @@ class ExpertPeer:
         self._on_change()
         return min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * (1 << min(self._num_failures, 8)))
 
-    async def _describe(
-        self, stub: expert_pb2_grpc.ExpertServiceStub, timeout_seconds: float
-    ) -> Description:
+    async def _describe(self, stub: Stub, timeout_seconds: float) -> Description:
         request = expert_pb2.ExpertServiceDescribeRequest()
         with as_serving_errors(self._name):
             description: Description | None = await stub.Describe(request, timeout=timeout_seconds)
         return readable(description, self._name)
 
-    async def _watch(self, stub: expert_pb2_grpc.ExpertServiceStub, instance: str) -> None:
+    async def _watch(self, stub: Stub, instance: str) -> None:
         call = stub.WatchHosting(expert_pb2.WatchHostingRequest())
         with as_serving_errors(self._name):
             async with asyncio.timeout(self._patience.hosting_seconds) as first:
