@@ -18,7 +18,7 @@ for name in list(os.environ):
         del os.environ[name]
 
 # Nothing is kept for later outside of a test's folder.
-os.environ["MOESAIC_EXPERT_HASH_CACHE"] = ""
+os.environ["MOESAIC_EXPERT_HASH_CACHE"] = "off"
 
 # A shell has what it starts in the background ignore SIGINT, and so would the commands that tests
 # interrupt.

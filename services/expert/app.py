@@ -199,7 +199,7 @@ async def _log_progress(progress: LoadingProgress) -> None:
 
 def _hash_cache(file: str) -> HashCache | None:
     try:
-        return HashCache(Path(file).expanduser()) if file else None
+        return None if file == "off" else HashCache(Path(file).expanduser())
     except RuntimeError:  # there is no home
         return None
 

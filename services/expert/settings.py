@@ -46,7 +46,8 @@ class ExpertSettings(BaseSettings):
     )
     hash_cache: str = Field(
         "~/.cache/moesaic/content-hashes",
-        description="file that keeps the experts' hashes for the next start; empty for none",
+        min_length=1,
+        description="file that keeps the experts' hashes for the next start; off for none",
     )
     preload: str | None = Field(
         None,

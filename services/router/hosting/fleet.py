@@ -85,7 +85,7 @@ class Fleet:
         self._keeper = Keeper(
             *(self.survey, self.transfers, self.operations, wanted, self.members, changed),
             self._num_below,
-            lost.in_order,
+            lost.next_batch,
             requires_coverage=requires_coverage,
             waits=waits,
         )

@@ -15,7 +15,6 @@ from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Even, Goal, Trimmed, WantedHosting, Without
 from services.router.planning.host import Host
-from services.router.planning.moves import batch_size
 from services.router.planning.targets import Missing, missing_replicas
 from services.runtime.failures import leave_aside
 from services.runtime.notice import Notice
@@ -31,8 +30,8 @@ class Keeper:
     Experts without a replica are loaded at once, whatever else is under way; the rest waits for
     operations to end. Until all experts have been hosted for the first time it is starting: what
     cannot be done then is raised, later it is logged and tried again when something changes.
-    `num_below` tells how many experts are ready on fewer services, `in_order` in which order some
-    are loaded.
+    `num_below` tells how many experts are ready on fewer services, `next_batch` which of some, of so
+    many bytes each, are loaded next.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class Keeper:
         members: Members,
         changed: Notice,
         num_below: Callable[[int], int],
-        in_order: Callable[[Sequence[ExpertKey]], list[ExpertKey]] = list,
+        next_batch: Callable[[Sequence[ExpertKey], int], list[ExpertKey]],
         *,
         requires_coverage: bool,
         waits: Waits = WAITS,
@@ -57,7 +56,7 @@ class Keeper:
         self._members = members
         self._changed = changed
         self._num_below = num_below
-        self._in_order = in_order
+        self._next_batch = next_batch
         self._requires_coverage = requires_coverage
         self._waits = waits
         self._uncovered_since: float | None = None
@@ -92,6 +91,8 @@ class Keeper:
         """
         hosts, now = self._survey.hosts(self._emptied()), asyncio.get_running_loop().time()
         due = [self._survey.seconds_until_given_up(), self._survey.seconds_until_asked_again()]
+        if self._are_all_busy():  # what is missing is planned for when somebody can take it
+            return min((seconds for seconds in due if seconds is not None), default=None)
         missing = self._missing(hosts, 1)
         is_short = missing.shortage is not None
         self._note_shortage(missing, hosts)
@@ -104,6 +105,10 @@ class Keeper:
             elif self._transfers.is_idle() and (is_short or not self._is_starting):
                 due.append(self._tidy(hosts))
         return min((seconds for seconds in due if seconds is not None), default=None)
+
+    def _are_all_busy(self) -> bool:
+        live = [peer.address for peer in self._members.peers if peer.is_live]
+        return bool(live) and all(self._transfers.on(address) is not None for address in live)
 
     def _missing(self, hosts: Sequence[Host], coverage: int) -> Missing:
         is_certain = not any(host.is_draining and host.hosted for host in hosts)
@@ -136,7 +141,7 @@ class Keeper:
         for peer in self._members.peers:
             lacking = missing.loads.get(peer.address)
             if lacking and self._transfers.on(peer.address) is None:
-                experts = self._in_order(lacking)[: batch_size(self._survey.expert_bytes)]
+                experts = self._next_batch(lacking, self._survey.expert_bytes)
                 logger.debug("loading %d experts on %s", len(experts), peer.address)
                 task = self._transfers.load(loads, peer, experts, in_background=in_background)
                 if self._is_starting:

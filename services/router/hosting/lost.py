@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence, Set
 
 from services.router.dispatch.awaited import Awaited
-from services.router.planning.order import in_order_of_need
+from services.router.planning.order import next_batch
 from services.wire.expert_key import ExpertKey
 
 
@@ -33,9 +33,9 @@ class Lost:
         if not self._missing.isdisjoint(experts):
             self._get_on()
 
-    def in_order(self, experts: Sequence[ExpertKey]) -> list[ExpertKey]:
-        """As requests that wait will need them."""
-        return in_order_of_need(experts, self._awaited.experts)
+    def next_batch(self, experts: Sequence[ExpertKey], expert_bytes: int) -> list[ExpertKey]:
+        """What to load next of these, as requests that wait will need them."""
+        return next_batch(experts, self._awaited.experts, expert_bytes)
 
     def _get_on(self) -> None:
         self._awaited.progressed_at = asyncio.get_running_loop().time()

@@ -1,14 +1,12 @@
-"""What requests wait for is loaded first."""
+"""What requests wait for is loaded first, and in short loads."""
 
-from services.router.planning.order import in_order_of_need
+import pytest
+
+from services.router.planning.moves import BATCH_BYTES, MAX_BATCH
+from services.router.planning.order import AWAITED_BYTES, in_order_of_need, next_batch
 from services.wire.expert_key import ExpertKey
 
 MISSING = [ExpertKey(layer, expert) for layer in range(4) for expert in (1, 5)]
-
-
-def test_while_nobody_waits_experts_are_loaded_as_they_are_given() -> None:
-    assert in_order_of_need(MISSING[::-1], set()) == MISSING[::-1]
-    assert in_order_of_need(MISSING, {ExpertKey(0, 7)}) == MISSING, "that one is not missing"
 
 
 def test_what_is_waited_for_comes_first_and_then_the_layers_that_come_next() -> None:
@@ -24,3 +22,26 @@ def test_what_several_wait_for_in_different_layers_comes_before_all_else() -> No
     ordered = in_order_of_need(MISSING, {ExpertKey(3, 1), ExpertKey(1, 5)})
     assert ordered[:3] == [(1, 5), (3, 1), (1, 1)]
     assert sorted(ordered) == MISSING
+
+
+@pytest.mark.parametrize(
+    ("awaited", "expert_bytes", "expected"),
+    [
+        (set(), BATCH_BYTES // 3, MISSING[:3]),
+        ({ExpertKey(0, 7)}, BATCH_BYTES // 3, MISSING[:3]),  # that one is not missing
+        ({MISSING[7]}, AWAITED_BYTES // 2, [MISSING[7], MISSING[6]]),
+        ({*MISSING[5:]}, AWAITED_BYTES, MISSING[5:]),
+        (set(), 2 * BATCH_BYTES, MISSING[:1]),
+        (set(), 1, MISSING),
+    ],
+)
+def test_while_requests_wait_a_load_has_little_besides(
+    awaited: set[ExpertKey], expert_bytes: int, expected: list[ExpertKey]
+) -> None:
+    assert next_batch(MISSING, awaited, expert_bytes) == expected
+
+
+def test_no_load_has_more_experts_than_are_planned_with_at_once() -> None:
+    many = [ExpertKey(0, expert) for expert in range(2 * MAX_BATCH)]
+    assert len(next_batch(many, set(), 1)) == MAX_BATCH
+    assert len(next_batch(many, set(many), 1)) == MAX_BATCH
