@@ -17,6 +17,9 @@ for name in list(os.environ):
     if name.lower().endswith("_proxy") or name.startswith("OTEL_"):
         del os.environ[name]
 
+# Nothing is kept for later outside of a test's folder.
+os.environ["MOESAIC_EXPERT_HASH_CACHE"] = "off"
+
 # A shell has what it starts in the background ignore SIGINT, and so would the commands that tests
 # interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -315,6 +315,7 @@ class LoadExpertsRequest(google.protobuf.message.Message):
     EXPERTS_FIELD_NUMBER: builtins.int
     OPERATION_FIELD_NUMBER: builtins.int
     HOLD_NANOS_FIELD_NUMBER: builtins.int
+    IN_BACKGROUND_FIELD_NUMBER: builtins.int
     expected_generation: builtins.int
     """The hosting generation that the caller planned with."""
     model_digest: builtins.str
@@ -327,6 +328,8 @@ class LoadExpertsRequest(google.protobuf.message.Message):
     would each retire the other's replica, both are refused and no replica is lost. With an
     operation and 0 nothing is loaded: the operation's hold ends at once, whatever the generation.
     """
+    in_background: builtins.bool
+    """Nobody waits for the experts: they are read by one thread of low priority."""
     @property
     def experts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExpertId]:
         """Which experts; at least one."""
@@ -339,8 +342,9 @@ class LoadExpertsRequest(google.protobuf.message.Message):
         experts: collections.abc.Iterable[Global___ExpertId] | None = ...,
         operation: builtins.str = ...,
         hold_nanos: builtins.int = ...,
+        in_background: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["expected_generation", b"expected_generation", "experts", b"experts", "hold_nanos", b"hold_nanos", "model_digest", b"model_digest", "operation", b"operation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expected_generation", b"expected_generation", "experts", b"experts", "hold_nanos", b"hold_nanos", "in_background", b"in_background", "model_digest", b"model_digest", "operation", b"operation"]) -> None: ...
 
 Global___LoadExpertsRequest: typing_extensions.TypeAlias = LoadExpertsRequest
 

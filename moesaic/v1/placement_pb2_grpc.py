@@ -86,12 +86,13 @@ class PlacementServiceServicer(object):
         one, and serving never pauses.
 
         The stream reports the operation's progress; its last response has phase DONE. The operation
-        goes on when a caller leaves the stream. A call with the id of an operation that is under way,
-        or has ended recently, follows that operation. FAILED_PRECONDITION while another is under way,
-        when a service named is not there, or when experts would be left with fewer live replicas than
-        the router's `coverage`, unless `force` is set. RESOURCE_EXHAUSTED when expert memory does not
-        suffice. ABORTED when the operation fails on its way; what was in force stays in force, and the
-        same call made again goes on from there.
+        goes on when a caller leaves the stream. A call with the id of an operation that waits, is under
+        way, or has ended recently, follows that operation. Operations are carried out one after the
+        other; RESOURCE_EXHAUSTED when too many wait. FAILED_PRECONDITION when a service named is not
+        there, or when experts would be left with fewer live replicas than the router's `coverage`,
+        unless `force` is set. RESOURCE_EXHAUSTED when expert memory does not suffice. ABORTED when the
+        operation fails on its way; what was in force stays in force, and the same call made again goes
+        on from there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

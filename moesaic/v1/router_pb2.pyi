@@ -90,6 +90,8 @@ class _OperationPhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """Experts are leaving their old places."""
     OPERATION_PHASE_DONE: _OperationPhase.ValueType  # 3
     """All is as it was asked for."""
+    OPERATION_PHASE_WAITING: _OperationPhase.ValueType  # 4
+    """Operations that were asked for before it are carried out first."""
 
 class OperationPhase(_OperationPhase, metaclass=_OperationPhaseEnumTypeWrapper):
     """How far an operation is."""
@@ -102,6 +104,8 @@ OPERATION_PHASE_RETIRING: OperationPhase.ValueType  # 2
 """Experts are leaving their old places."""
 OPERATION_PHASE_DONE: OperationPhase.ValueType  # 3
 """All is as it was asked for."""
+OPERATION_PHASE_WAITING: OperationPhase.ValueType  # 4
+"""Operations that were asked for before it are carried out first."""
 Global___OperationPhase: typing_extensions.TypeAlias = OperationPhase
 
 @typing.final
@@ -767,6 +771,8 @@ class ChangePlacementResponse(google.protobuf.message.Message):
     NUM_DONE_FIELD_NUMBER: builtins.int
     NUM_TOTAL_FIELD_NUMBER: builtins.int
     PLAN_FIELD_NUMBER: builtins.int
+    LOADED_BYTES_FIELD_NUMBER: builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: builtins.int
     operation_id: builtins.str
     """Its id."""
     phase: Global___OperationPhase.ValueType
@@ -775,6 +781,10 @@ class ChangePlacementResponse(google.protobuf.message.Message):
     """Experts loaded or unloaded so far."""
     num_total: builtins.int
     """Experts to load and unload in all."""
+    loaded_bytes: builtins.int
+    """Bytes of the experts loaded so far."""
+    total_bytes: builtins.int
+    """Bytes of the experts to load in all."""
     @property
     def plan(self) -> Global___PlanPlacementResponse:
         """With the first response to a planned placement: what is carried out, and why."""
@@ -787,9 +797,11 @@ class ChangePlacementResponse(google.protobuf.message.Message):
         num_done: builtins.int = ...,
         num_total: builtins.int = ...,
         plan: Global___PlanPlacementResponse | None = ...,
+        loaded_bytes: builtins.int = ...,
+        total_bytes: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["plan", b"plan"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["num_done", b"num_done", "num_total", b"num_total", "operation_id", b"operation_id", "phase", b"phase", "plan", b"plan"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["loaded_bytes", b"loaded_bytes", "num_done", b"num_done", "num_total", b"num_total", "operation_id", b"operation_id", "phase", b"phase", "plan", b"plan", "total_bytes", b"total_bytes"]) -> None: ...
 
 Global___ChangePlacementResponse: typing_extensions.TypeAlias = ChangePlacementResponse
 

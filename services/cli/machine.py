@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from services.runtime.cores import num_cores
+
 CPU_INFO = Path("/proc/cpuinfo")
 PACKAGES = ("moesaic", "grpcio")
 
@@ -50,11 +52,6 @@ class Machine:
         cores = f"{self.cores} core" + ("s" if self.cores != 1 else "")
         versions = ", ".join(f"{package} {number}" for package, number in self.versions.items())
         return f"{self.processor}, {cores}, load {self.load:g}, Python {self.python}, {versions}"
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
-from services.cli.machine import num_cores
 from services.cli.settings import ClusterSettings
 from services.runtime.channels import split_address
+from services.runtime.cores import num_cores
 from services.runtime.settings import load
 
 SERVICES = ("gateway", "router", "expert", "tracing")
@@ -58,6 +58,7 @@ class ClusterPlan:
     coverage: int = 1
     rebalance: bool = True
     generation_config: str = "auto"
+    expert_memory: int | None = None  # bytes, of each service
     # Variables of OpenTelemetry's that the processes have beside and before the environment's own.
     telemetry: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,6 +80,7 @@ class ClusterPlan:
             coverage=settings.coverage,
             rebalance=settings.rebalance,
             generation_config=settings.generation_config,
+            expert_memory=settings.expert_memory,
         )
 
     def members(self) -> list[Member]:
@@ -89,7 +91,7 @@ class ClusterPlan:
         *experts, router, free = free_addresses(self.num_experts + 2)
         gateway = self._gateway_address(free)
         members = [
-            self._member(f"expert-{index}", "expert", address, *self._computing())
+            self._member(f"expert-{index}", "expert", address, *self._computing(), *self._hosting())
             for index, address in enumerate(experts)
         ]
         members.append(
@@ -117,6 +119,10 @@ class ClusterPlan:
         yield f"--dtype={self.dtype}"
         if self.batch_invariant:
             yield "--batch-invariant"
+
+    def _hosting(self) -> Iterator[str]:
+        if self.expert_memory is not None:
+            yield f"--expert-memory={self.expert_memory}"
 
     def _dispatching(self, experts: Sequence[str]) -> Iterator[str]:
         yield f"--experts={','.join(experts)}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import ByteSize, Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.cli.sampling_flags import with_sampling_flags
@@ -27,6 +27,13 @@ Coverage = Annotated[
 Threads = Annotated[
     PositiveInt | None,
     Field(description="threads of each process that computes; else the cores are shared out"),
+]
+ExpertMemory = Annotated[
+    ByteSize | None,
+    Field(
+        description="most memory for the experts of one service, such as 8GiB, taken as experts "
+        "come; else three fifths of the machine's, so that one service can take over for others"
+    ),
 ]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
@@ -74,6 +81,7 @@ class ClusterSettings(BaseSettings):
     experts: Experts = 2
     coverage: Coverage = 1
     threads: Threads = None
+    expert_memory: ExpertMemory = None
     dtype: Dtype = "auto"
     batch_invariant: BatchInvariant = False
     combine: CombineOption = "exact"

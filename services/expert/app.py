@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from opentelemetry.metrics import Meter
@@ -24,6 +25,7 @@ from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.model.expert_kind import who_computes
+from services.model.hash_cache import HashCache
 from services.runtime.process import OnReady
 from services.runtime.progress import Due, Progress
 from services.runtime.server import Health, serving, until_told_to_stop
@@ -106,7 +108,8 @@ def build(
     device = _device(settings.device)
     checkpoint = Checkpoint.open(settings.model)
     dtype = checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    bank = Bank(checkpoint, dtype, device, settings.expert_memory or default_expert_memory(device))
+    memory_bytes = settings.expert_memory or default_expert_memory(device)
+    bank = Bank(checkpoint, dtype, device, memory_bytes, _hash_cache(settings.hash_cache))
     contract = Contract.of(checkpoint, dtype, settings.max_frame_bytes)
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
@@ -206,6 +209,13 @@ async def _evacuate(hosting: Hosting, seconds: float) -> None:
             hosting.num_hosted,
             seconds,
         )
+
+
+def _hash_cache(file: str) -> HashCache | None:
+    try:
+        return None if file == "off" else HashCache(Path(file).expanduser())
+    except RuntimeError:  # there is no home
+        return None
 
 
 def _device(name: str) -> torch.device:

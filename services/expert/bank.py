@@ -9,8 +9,10 @@ from torch import nn
 
 from services.expert.single_expert import SingleExpert
 from services.model.checkpoint import Checkpoint
-from services.model.expert_weights import empty_experts, fill_expert
+from services.model.expert_weights import empty_experts
+from services.model.hash_cache import HashCache
 from services.model.refusals import UnusableModel
+from services.runtime.page_advice import give_back, have_huge_pages
 from services.wire.errors import BadState
 
 # Every slot begins at such a boundary, so that an expert's bits do not depend on the slot that it
@@ -23,11 +25,16 @@ class Bank:
 
     All layers share the pool, since their experts are of one size. Loading an expert takes one slot
     and nothing else, so that the weights held are below the limit at every moment. On a CPU pages
-    are taken as slots are filled.
+    are taken as slots are filled, and given back as they are cleared.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, memory_bytes: int
+        self,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        device: torch.device,
+        memory_bytes: int,
+        hashes: HashCache | None = None,
     ) -> None:
         """Raises BadState when not one expert fits, UnusableModel when layers have experts of
         different sizes.
@@ -49,6 +56,8 @@ class Bank:
         self.device = device
         self.pool = _allocate(shell, self.num_slots, device)
         self._checkpoint = checkpoint
+        self._hashes = hashes
+        self._parameters = dict(self.pool.named_parameters())
         self._singles: dict[int, SingleExpert] = {}
 
     def fill(self, slot: int, layer: int, expert: int) -> bytes:
@@ -57,9 +66,16 @@ class Bank:
 
         Raises UnusableModel when the checkpoint is no longer what it was when it was opened.
         """
-        loaded = self._checkpoint.load_expert(layer, expert, self.dtype)
-        fill_expert(self.pool, slot, loaded.weights)
-        return loaded.content_hash
+        views = {name: parameter[slot] for name, parameter in self._parameters.items()}
+        return self._checkpoint.load_into(views, layer, expert, self._hashes)
+
+    def clear(self, slot: int) -> None:
+        """Give the memory of a slot that nobody computes with back to the system, until it is
+        filled.
+        """
+        for parameter in self._parameters.values():
+            if parameter.is_cpu:
+                give_back(parameter[slot].data_ptr(), parameter[slot].nbytes)
 
     def single(self, slot: int) -> SingleExpert:
         """The expert in a slot, to be computed on its own."""
@@ -75,6 +91,8 @@ def _allocate(shell: nn.Module, num_slots: int, device: torch.device) -> nn.Modu
             flat = torch.empty(
                 num_slots, _padded_size(parameter[0]), dtype=parameter.dtype, device=device
             )
+            if flat.is_cpu:
+                have_huge_pages(flat.data_ptr(), flat.nbytes)
             slots = flat[:, : parameter[0].numel()].unflatten(1, parameter.shape[1:])
             setattr(shell, name, nn.Parameter(slots, requires_grad=False))
     except RuntimeError as error:

@@ -146,15 +146,17 @@ class Hosting:
             self._change()
         return ready
 
-    def remove(self, keys: Iterable[ExpertKey]) -> None:
-        """Take experts out and free their slots: retired ones, or loading ones whose
-        load failed.
+    def remove(self, keys: Iterable[ExpertKey]) -> list[int]:
+        """Take experts out, retired ones, or loading ones whose load failed; their slots, which are
+        free.
         """
         gone = list(keys)
-        self._free += reversed([self._hosted.pop(key).slot for key in gone])
+        slots = [self._hosted.pop(key).slot for key in gone]
+        self._free += reversed(slots)
         self._holds.forget(gone)
         if gone:
             self._change()
+        return slots
 
     def snapshot(self) -> HostingSnapshot:
         """The hosting as it is now."""

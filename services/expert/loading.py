@@ -1,21 +1,20 @@
-"""Experts come and go: memory is reserved first, reading runs in a thread, and what fails leaves
+"""Experts come and go: memory is reserved first, reading runs in threads, and what fails leaves
 nothing behind.
 """
 
 import asyncio
 import logging
 import math
-import os
-import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from services.expert.admission import Slots
 from services.expert.bank import Bank
 from services.expert.holds import Hold
 from services.expert.hosting import Hosting
+from services.expert.readers import Readers
 from services.model.checkpoint import Checkpoint
 from services.model.refusals import UnusableModel
 from services.wire.errors import NotFound
@@ -23,10 +22,6 @@ from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
-# Of the reading thread, so that serving goes first where they share a core. Not more, since the
-# reader holds the interpreter's lock now and then: one that hardly gets the core makes the serving
-# thread wait for that.
-READER_NICENESS = 5
 NOTHING_KNOWN: Mapping[ExpertKey, bytes] = {}
 
 
@@ -72,14 +67,11 @@ class Library:
     ) -> None:
         """`when_settled` calls back once every frame that is being served is done with."""
         self._checkpoint = checkpoint
-        self._bank = bank
         self._hosting = hosting
         self._slots = slots
         self._when_settled = when_settled
         self._times = times
-        # One thread: whoever gives a slot back while it is written to has it written to again only
-        # afterwards.
-        self._reader = ThreadPoolExecutor(1, "read-experts", _step_back)
+        self._readers = Readers(bank)
 
     async def load(
         self,
@@ -88,12 +80,14 @@ class Library:
         report: OnLoading,
         hold: Hold | None = None,
         known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
+        *,
+        in_background: bool = False,
     ) -> None:
         """Load experts; they become ready together, which the last report says, and are held from
         then on.
 
         Reports come at the start, now and then, and at the end. `known` has the content hashes that
-        experts must have.
+        experts must have. With `in_background` serving goes first.
 
         Raises NotFound, Outdated, BadState or Overloaded before anything is read, UnusableModel
         when reading fails or what is read has another hash. After a failure, or when the caller is
@@ -106,20 +100,17 @@ class Library:
             keys, hold, math.inf
         )  # those that are hosted already stay while the others are read
         num_total = len(set(keys))
-        num_present = num_total - len(slots)
-        hashes: dict[ExpertKey, bytes] = {}
-        reported = -math.inf
+        num_present, reported = num_total - len(slots), -math.inf
+
+        async def on_read(num_read: int) -> None:
+            nonlocal reported
+            if (now := time.monotonic()) >= reported + self._times.report_seconds:
+                num_loaded, generation = num_present + num_read, self._hosting.generation
+                await report(LoadingProgress(num_loaded, num_total, generation))
+                reported = now
+
         try:
-            for key, slot in slots.items():
-                if (now := time.monotonic()) >= reported + self._times.report_seconds:
-                    await report(
-                        LoadingProgress(
-                            num_present + len(hashes), num_total, self._hosting.generation
-                        )
-                    )
-                    reported = now
-                hashes[key] = await self._read(key, slot)
-                self._check_known({key: hashes[key]}, known)
+            hashes = await self._read(slots, known, on_read, in_background=in_background)
         except BaseException:
             self._hold(keys, hold, 0.0)
             self._hosting.remove(slots)
@@ -139,7 +130,7 @@ class Library:
         Raises UnusableModel when they cannot be used.
         """
         if not self._hosting.num_hosted:
-            await asyncio.get_running_loop().run_in_executor(self._reader, self._checkpoint.refresh)
+            await asyncio.to_thread(self._checkpoint.refresh)
 
     def release(self, keys: Sequence[ExpertKey], operation: str) -> LoadingProgress:
         """End an operation's hold of experts, hosted or not. Raises NotFound."""
@@ -170,7 +161,7 @@ class Library:
             self._slots.take_away(key.layer, key.expert)
 
         def remove() -> None:
-            self._hosting.remove(leaving)
+            self._readers.clear(self._hosting.remove(leaving))
             logger.info("let %d experts go, %d more fit", len(leaving), self._hosting.num_free)
             gone.set()
 
@@ -181,14 +172,35 @@ class Library:
             self._hosting.hold(keys, hold.operation, time.monotonic() + seconds)
 
     def close(self) -> None:
-        """End the reading thread."""
-        self._reader.shutdown(wait=True, cancel_futures=True)
+        """End the reading threads."""
+        self._readers.close()
 
-    async def _read(self, key: ExpertKey, slot: int) -> bytes:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._reader, self._bank.fill, slot, key.layer, key.expert
-        )
+    async def _read(
+        self,
+        slots: Mapping[ExpertKey, int],
+        known: Mapping[ExpertKey, bytes],
+        on_read: Callable[[int], Awaitable[None]],
+        *,
+        in_background: bool,
+    ) -> dict[ExpertKey, bytes]:
+        """Read experts, several at once; their hashes."""
+        waiting, begun = deque(slots.items()), deque[tuple[ExpertKey, asyncio.Future[bytes]]]()
+        hashes: dict[ExpertKey, bytes] = {}
+        try:
+            while waiting or begun:
+                while waiting and len(begun) < self._readers.most_at_once:
+                    key, slot = waiting.popleft()
+                    reading = await self._readers.begin(key, slot, in_background=in_background)
+                    begun.append((key, reading))
+                await on_read(len(hashes))
+                key, reading = begun.popleft()
+                hashes[key] = await reading
+                self._check_known({key: hashes[key]}, known)
+        finally:
+            for _, reading in begun:
+                if not reading.cancel() and not reading.cancelled():
+                    reading.exception()  # one failure is told of
+        return hashes
 
     def _check_known(
         self, hashes: Mapping[ExpertKey, bytes], known: Mapping[ExpertKey, bytes]
@@ -210,9 +222,3 @@ class Library:
                 raise NotFound(
                     f"expert is {key.expert}; layer {key.layer} has experts 0 to {num_experts - 1}"
                 )
-
-
-def _step_back() -> None:
-    # On Linux niceness is a thread's, elsewhere the whole process's.
-    if sys.platform.startswith("linux"):
-        os.nice(READER_NICENESS)

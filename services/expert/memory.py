@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 # The rest is for the process itself, rows in flight and the page cache that experts are read
-# through.
-HOST_SHARE = 0.5
+# through. It is a limit: services of one machine take no more together than the model has, unless
+# they host experts twice.
+HOST_SHARE = 0.6
 DEVICE_SHARE = 0.8
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 

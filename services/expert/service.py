@@ -147,7 +147,14 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         if hold is not None and not hold.seconds:
             await report(self._library.release(keys, hold.operation))
         else:
-            await self._library.load(keys, request.expected_generation, report, hold, known)
+            await self._library.load(
+                keys,
+                request.expected_generation,
+                report,
+                hold,
+                known,
+                in_background=request.in_background,
+            )
 
     async def UnloadExperts(
         self, request: expert_pb2.UnloadExpertsRequest, context: grpc.aio.ServicerContext

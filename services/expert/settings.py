@@ -42,7 +42,12 @@ class ExpertSettings(BaseSettings):
     expert_memory: ByteSize | None = Field(
         None,
         description="memory for experts, such as 512MiB or 40GiB; unset for a share of the "
-        "device's",
+        "device's: three fifths of the host's, or four fifths of a GPU's",
+    )
+    hash_cache: str = Field(
+        "~/.cache/moesaic/content-hashes",
+        min_length=1,
+        description="file that keeps the experts' hashes for the next start; off for none",
     )
     preload: str | None = Field(
         None,

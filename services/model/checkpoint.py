@@ -2,8 +2,10 @@
 expert.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -14,7 +16,9 @@ from services.model.configuration import Configuration
 from services.model.context_limit import context_limit
 from services.model.digest import ContentHash, checkpoint_digest
 from services.model.encodings import StoredWeight, stored_weights
+from services.model.expert_reading import read_expert_into
 from services.model.expert_sources import ExpertParameter
+from services.model.hash_cache import HashCache
 from services.model.layout import Layout, split
 from services.model.refusals import UnusableModel, missing_experts, refuse_experts, refuse_structure
 from services.model.skeleton import ExpertsModule, build_skeleton, experts_modules
@@ -27,6 +31,7 @@ for all experts.
 """
 
 Stored = dict[str, list[tuple[StoredWeight, tuple[torch.Tensor, ...]]]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -139,13 +144,26 @@ class Checkpoint:
         self, layer: int, expert: int, dtype: torch.dtype | None = None
     ) -> LoadedExpert:
         """Weights and content hash, of bytes that are read once."""
-        try:
-            stored = self._stored(layer, expert)
-        except UnusableModel:
-            if not self._are_put_back():
-                raise
-            stored = self._stored(layer, expert)
-        return LoadedExpert(_weights(stored, dtype or self.dtype), _hash(stored))
+        shapes = {name: source.shape for name, source in self._sources(layer, expert).items()}
+        weights = {
+            name: torch.empty(shape, dtype=dtype or self.dtype) for name, shape in shapes.items()
+        }
+        return LoadedExpert(weights, self.load_into(weights, layer, expert))
+
+    def load_into(
+        self,
+        parameters: Mapping[str, torch.Tensor],
+        layer: int,
+        expert: int,
+        hashes: HashCache | None = None,
+    ) -> bytes:
+        """Read an expert into tensors of its parameters' shapes; the content hash of the very bytes
+        that were read, which `hashes` may know already: see `read_expert_into`.
+        """
+        sources = self._sources(layer, expert)
+        return self._reading(
+            lambda: read_expert_into(parameters, expert, sources, self._files, hashes)
+        )
 
     def refresh(self) -> None:
         """Take up files that were replaced, or written to, since they were opened; the digest is
@@ -156,6 +174,15 @@ class Checkpoint:
         files = self._files.reopen_changed()
         if files is not None:
             self._files, self.digest = files, checkpoint_digest(self._fields, files)
+
+    def _reading(self, read: Callable[[], Result]) -> Result:
+        """What it gives, of files that were put back if they have to be opened again for that."""
+        try:
+            return read()
+        except UnusableModel:
+            if not self._are_put_back():
+                raise
+            return read()
 
     def _are_put_back(self) -> bool:
         """Whether files that were written to are of the same digest even so; they are

@@ -66,10 +66,17 @@ class ContentHash:
         maybe, scales.
         """
         for role, parts in zip(("values", "scales"), zip(*stored, strict=True), strict=False):
-            size = sum(part.numel() for part in parts)
-            self._hash.update(f"{name} {role} {parts[0].dtype} {size}\n".encode())
+            self.begin(name, role, parts[0].dtype, sum(part.numel() for part in parts))
             for part in parts:
-                self._hash.update(_bytes(part))
+                self.update(_bytes(part))
+
+    def begin(self, name: str, role: str, dtype: torch.dtype, num_values: int) -> None:
+        """What comes now are a weight's values or scales, so many of them."""
+        self._hash.update(f"{name} {role} {dtype} {num_values}\n".encode())
+
+    def update(self, values: Any) -> None:
+        """Add bytes of what was begun."""
+        self._hash.update(values)
 
     def value(self) -> bytes:
         """The hash of what was added so far."""

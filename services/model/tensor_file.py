@@ -6,7 +6,7 @@ import json
 import math
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,13 @@ MAX_HEADER_BYTES = 100_000_000
 # A sample is the tensor's first, middle and last block.
 SAMPLE_BLOCK_BYTES = 4096
 
+# Of what somebody looks at while it is read: it is then still in the processor's cache.
+PIECE_BYTES = 1 << 20
+
 # Device, inode, size and time of the last write: what a file is known by.
 Identity = tuple[int, int, int, int]
+
+OnPiece = Callable[[memoryview], None]
 
 
 @dataclass(frozen=True)
@@ -73,16 +78,50 @@ class TensorFile:
         Raises OSError when it cannot be read, and UnusableModel when the file has changed since it
         was opened.
         """
-        stored = self.tensors[name]
+        stored = self.stored(name, part)
         if stored.dtype not in DTYPES:
             raise UnusableModel(f"{name} is stored as {stored.dtype}, which is not read")
-        shape, begin, end = stored.shape, stored.begin, stored.end
-        if part is not None:
-            size, shape = (end - begin) // shape[0], shape[1:]
-            begin, end = begin + part * size, begin + (part + 1) * size
-        values = torch.empty(end - begin, dtype=torch.uint8)
-        self._read_into(values.numpy().data, begin)
-        return values.view(DTYPES[stored.dtype]).reshape(shape)
+        values = torch.empty(stored.end - stored.begin, dtype=torch.uint8)
+        self.read_into(values.numpy().data, name, part)
+        return values.view(DTYPES[stored.dtype]).reshape(stored.shape)
+
+    def read_into(
+        self,
+        memory: memoryview,
+        name: str,
+        part: int | None = None,
+        on_piece: OnPiece | None = None,
+    ) -> None:
+        """The same into `memory`, which has its size in bytes; `on_piece` is given each piece of it
+        as it is read. Raises as `read` does.
+        """
+        position, left = self.stored(name, part).begin, memory
+        while left:
+            count = os.preadv(
+                self._file, [left if on_piece is None else left[:PIECE_BYTES]], position
+            )
+            if not count:
+                break  # it is shorter than it was
+            if on_piece is not None:
+                on_piece(left[:count])
+            left, position = left[count:], position + count
+        self._check_unchanged()
+
+    def stored(self, name: str, part: int | None = None) -> StoredTensor:
+        """Where the tensor, or that slice of it, stands."""
+        stored = self.tensors[name]
+        if part is None:
+            return stored
+        size = (stored.end - stored.begin) // stored.shape[0]
+        begin = stored.begin + part * size
+        return StoredTensor(stored.dtype, stored.shape[1:], begin, begin + size)
+
+    def stamp(self) -> tuple[Identity, int]:
+        """What the file is known by now, and when anything of it was changed last, in nanoseconds:
+        unlike the time of the last write nobody can set that one.
+        """
+        status = os.fstat(self._file)
+        return _identity(status), status.st_ctime_ns
 
     def sample(self, name: str) -> bytes:
         """A few blocks of a tensor, always the same ones; all of a small one. Raises as `read`
@@ -105,14 +144,6 @@ class TensorFile:
             return _identity(os.stat(self.path)) == self._identity
         except OSError:
             return False
-
-    def _read_into(self, memory: memoryview, begin: int) -> None:
-        while memory:
-            count = os.preadv(self._file, [memory], begin)
-            if not count:
-                break  # it is shorter than it was
-            memory, begin = memory[count:], begin + count
-        self._check_unchanged()
 
     def _check_unchanged(self) -> None:
         """Called after reading, since whatever is written shows in the file's time first."""

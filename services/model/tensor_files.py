@@ -3,15 +3,16 @@ for.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from services.model.origin import Origin
 from services.model.refusals import UnusableModel
-from services.model.tensor_file import TensorFile
+from services.model.tensor_file import OnPiece, TensorFile
 from services.model.weight_files import weight_files
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,32 @@ class TensorFiles:
         file = self._infos[name].file
         with _named(name, file):
             return self._handles[file].read(name, part)
+
+    def read_into(
+        self,
+        memory: memoryview,
+        name: str,
+        part: int | None = None,
+        on_piece: OnPiece | None = None,
+    ) -> None:
+        """The same into memory of its size; `on_piece` is given each piece of it as it is read."""
+        file = self._infos[name].file
+        with _named(name, file):
+            self._handles[file].read_into(memory, name, part, on_piece)
+
+    def origin(self, tensors: Iterable[tuple[str, int | None]]) -> Origin:
+        """Where tensors, or those slices of them, stand in which files, as these are now.
+
+        Raises as `read` does.
+        """
+        places, changed_nanos = [], 0
+        for name, part in tensors:
+            file = self._infos[name].file
+            with _named(name, file):
+                identity, changed = self._handles[file].stamp()
+            places.append((identity, changed, self._handles[file].stored(name, part)))
+            changed_nanos = max(changed_nanos, changed)
+        return Origin.of(repr(places), changed_nanos)
 
     def sample(self, name: str) -> bytes:
         """A few blocks of the tensor `name`, always the same ones. Raises as `read` does."""

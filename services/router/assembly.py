@@ -194,6 +194,7 @@ class Assembly:
             place=self._dispatcher.place,
             coverage=settings.coverage,
             requires_coverage=settings.require_coverage,
+            awaited=self._dispatcher.awaited,
         )
 
     def _load_trunk(self) -> Trunk:

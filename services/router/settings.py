@@ -110,8 +110,8 @@ class RouterSettings(BaseSettings):
     unserved_seconds: PositiveFloat = Field(
         10.0,
         allow_inf_nan=False,
-        description="how long a request waits for an expert that no service can compute, before "
-        "it ends",
+        description="how long a request waits for an expert that no service can compute while none "
+        "that was lost is loaded, before it ends",
     )
     rebalance: bool = Field(
         True, description="move and replicate experts by itself where the load asks for it"

@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 # From <malloc.h>: the names of what mallopt sets.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 MEBIBYTE = 1 << 20
 # Blocks below this come from the heap rather than from a mapping of their own; glibc allows no
 # more.
@@ -13,6 +13,8 @@ MAX_HEAP_BLOCK_BYTES = 32 * MEBIBYTE
 # is asked for at once.
 KEPT_BYTES = 256 * MEBIBYTE
 ASKED_FOR_BYTES = 64 * MEBIBYTE
+# Heaps of the process. By default each thread may have one, which keeps what the thread once used.
+NUM_HEAPS = 2
 
 
 def keep_freed_memory() -> bool:
@@ -32,5 +34,6 @@ def keep_freed_memory() -> bool:
             (M_MMAP_THRESHOLD, MAX_HEAP_BLOCK_BYTES),
             (M_TRIM_THRESHOLD, KEPT_BYTES),
             (M_TOP_PAD, ASKED_FOR_BYTES),
+            (M_ARENA_MAX, NUM_HEAPS),
         )
     )

@@ -53,6 +53,7 @@ def test_every_flag_of_a_command_is_in_its_plan(command: Command) -> None:
     )
     assert planned(command, "--batch-invariant").batch_invariant
     assert not planned(command, "--no-rebalance").rebalance
+    assert planned(command, "--expert-memory", "3GiB").expert_memory == 3 << 30
     assert planned(command, "--generation-config", "ignore").generation_config == "ignore"
 
 

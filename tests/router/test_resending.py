@@ -21,6 +21,7 @@ from services.router.engine.sequence import EndReason
 from services.router.engine.step import Step
 from services.router.peers.frame_lost import FrameLost
 from services.wire.errors import InvalidRequest, Unavailable
+from services.wire.expert_key import ExpertKey
 from services.wire.outcomes import FrameError, PairFailure
 from services.wire.received import ReceivedFrame
 from tests.router.paces import fitted_pace
@@ -278,6 +279,32 @@ async def test_pairs_that_nobody_serves_in_time_end_only_the_requests_that_need_
     output = await cluster.compute(step)
     assert errors(step) == ["no live service hosts expert 1 of layer 3", None]
     assert torch.equal(output[2:], UNDISTURBED[2:])
+
+
+async def test_pairs_wait_beyond_that_time_while_loading_gets_on() -> None:
+    cluster, step = Cluster(in_turn(), unserved_seconds=0.02), step_of([2, 2])
+    cluster.place()
+    loop = asyncio.get_running_loop()
+    cluster.dispatcher.awaited.progressed_at = loop.time() + 60  # as if it always did
+    computing = asyncio.ensure_future(cluster.compute(step))
+    loop.call_later(0.1, cluster.place, 0)
+    assert_well(step, await computing)
+
+
+async def test_while_pairs_wait_it_is_known_for_which_experts() -> None:
+    cluster, step = Cluster(in_turn()), step_of([2, 2])
+    ready = np.array([[True, False, True, False]])
+    cluster.dispatcher.place(Placement(cluster.services, {LAYER: ready}))
+    waited_for: set[ExpertKey] = set()
+
+    def place_them() -> None:
+        waited_for.update(cluster.dispatcher.awaited.experts)
+        cluster.place(0)
+
+    asyncio.get_running_loop().call_later(0.02, place_them)
+    assert_well(step, await cluster.compute(step))
+    assert waited_for == {ExpertKey(LAYER, 1), ExpertKey(LAYER, 3)}
+    assert not cluster.dispatcher.awaited.experts
 
 
 async def test_attempts_at_one_service_end_with_the_time_for_them() -> None:

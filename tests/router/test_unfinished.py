@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from services.router.dispatch.awaited import Awaited
 from services.router.dispatch.failure import FailedPairs, ServiceFailure
 from services.router.dispatch.frame_pairs import DROPPED, NOBODY
 from services.router.dispatch.placement import Placement, Unhosted
@@ -13,6 +14,7 @@ from services.router.dispatch.scatter import Attempt, Outgoing
 from services.router.dispatch.unfinished import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Unfinished
 from services.router.engine.sequence import EndReason
 from services.wire.errors import BadState
+from services.wire.expert_key import ExpertKey
 from tests.router.scripted_streams import ScriptedExperts, ScriptedStream, step_of
 
 LAYER, GIVE_UP_AT = 2, 10.0
@@ -150,6 +152,36 @@ def test_while_somebody_may_load_it_an_expert_is_waited_for_and_then_what_is_ami
     assert [str(error) for _, error in left.errors(made)] == [
         "no live service hosts expert 0 of layer 2; a has another checkpoint"
     ]
+
+
+def test_what_nobody_hosts_is_waited_for_as_long_as_loading_gets_on() -> None:
+    left, awaited = unfinished(), Awaited()
+    left.add(failed_by("a"), 1.0)
+    with awaited.wait() as wait:
+        left.wait_on(wait, placement([0, 1, 2]), GIVE_UP_AT + 5)
+        assert (left.give_up_at, set(awaited.experts)) == (GIVE_UP_AT, set())
+        left.wait_on(wait, placement([0, 1]), GIVE_UP_AT + 5)
+        assert (left.give_up_at, set(awaited.experts)) == (GIVE_UP_AT + 5, {ExpertKey(LAYER, 2)})
+        left.wait_on(wait, placement([0, 1]), GIVE_UP_AT + 1)
+        assert left.give_up_at == GIVE_UP_AT + 5
+    assert not awaited.experts
+
+
+@pytest.mark.parametrize(
+    ("loading", "state"),
+    [({ExpertKey(LAYER, 2): "b:1"}, "is being loaded by b:1"), ({}, "waits to be loaded")],
+)
+def test_what_is_said_of_an_expert_that_was_lost_is_how_far_its_loading_is(
+    loading: dict[ExpertKey, str], state: str
+) -> None:
+    left = unfinished()
+    left.add(failed_by("a"), 1.0)
+    made = replace(
+        placement([0, 1]), unhosted=Unhosted(loading=loading, num_lost=512, num_back=300)
+    )
+    assert [str(error) for _, error in left.errors(made)][-1] == (
+        f"expert 2 of layer 2 {state}; 300 of 512 that were lost are back, and for long none came"
+    )
 
 
 def test_pairs_of_ended_sequences_are_dropped() -> None:

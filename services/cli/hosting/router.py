@@ -5,26 +5,20 @@ followed.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import grpc
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from moesaic.v1 import placement_pb2_grpc, router_pb2
-from services.cli.hosting.plan import plan_summary
+from services.cli.hosting.shown import shown_on
 from services.cli.report import Report
 from services.runtime.channels import open_channel
 from services.wire.errors import ServingError, from_rpc
 
 ANSWER_SECONDS = 10.0
 PLAN_SECONDS = 60.0
-PHASES = {
-    router_pb2.OPERATION_PHASE_LOADING: "loading",
-    router_pb2.OPERATION_PHASE_RETIRING: "retiring",
-    router_pb2.OPERATION_PHASE_DONE: "done",
-}
 
 
 class RouterFailed(ServingError):
@@ -89,7 +83,7 @@ async def change(
     async with router_at(settings.router) as stub:
         call = stub.ChangePlacement(request, timeout=settings.timeout)
         try:
-            with _Shown.on(report) as shown:
+            with shown_on(report) as shown:
                 async for last in call:
                     shown.show(last)
         except asyncio.CancelledError:
@@ -119,49 +113,3 @@ def _say_it_goes_on(report: Report, operation_id: str, *, is_certain: bool) -> N
         f"operation {operation_id} {does}; the same command with --operation-id {operation_id} "
         "follows it"
     )
-
-
-class _Shown:
-    """An operation's progress: a bar where stderr is a terminal, a line for each phase
-    elsewhere.
-    """
-
-    def __init__(self, report: Report, bar: Progress | None) -> None:
-        self._report = report
-        self._bar = bar
-        self._task = bar.add_task("asking", total=None) if bar is not None else None
-        self._reported_phases = {"done"}  # that one is reported with its figures at the end
-
-    @classmethod
-    @contextmanager
-    def on(cls, report: Report) -> Iterator["_Shown"]:
-        """Show for as long as the block takes."""
-        if not report.console.is_terminal:
-            yield cls(report, None)
-            return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=report.console, transient=True) as bar:
-            yield cls(report, bar)
-
-    def show(self, response: router_pb2.ChangePlacementResponse) -> None:
-        """Take in how far it is, and say what is planned."""
-        if response.HasField("plan"):
-            for sentence in plan_summary(response.plan):
-                self._report.line(sentence)
-        phase = PHASES.get(response.phase, "working")
-        if self._bar is not None and self._task is not None:
-            # Until the router has counted there is no total.
-            total = response.num_total or None
-            self._bar.update(
-                self._task, description=phase, completed=response.num_done, total=total
-            )
-        elif phase not in self._reported_phases and response.num_total:
-            self._report.line(
-                f"operation {response.operation_id}: {phase}, {response.num_total} changes in all"
-            )
-            self._reported_phases.add(phase)

@@ -1,6 +1,4 @@
-"""Scatter and gather: a layer's rows go to the services that host its experts, and come back to be
-combined.
-"""
+"""Scatter and gather: a layer's rows go to the services of its experts and come back combined."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 
 from services.router.arrays import Indices
+from services.router.dispatch.awaited import Awaited, Wait
 from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
 from services.router.dispatch.drawing_rows import experts_of_drawing
@@ -47,9 +46,9 @@ class Dispatcher:
     Rows travel in `wire_dtype`, with checksums unless told otherwise. In the model's `last_layer`,
     where given, only rows that a token is drawn from are computed. `watch`, where given, sees the
     routing; `capacity_factor` turns the capacity guard on. Pairs that a service does not compute
-    are sent again, to another replica where there is one; for `unserved_seconds` from the first
-    failure on they wait for one that can compute them. Compiled code waits for the replies of a
-    layer for `exchange_wait_nanos` before the loop does.
+    are sent again, to another replica where there is one. They wait for one that can compute them
+    for `unserved_seconds`, from the first failure or from when `awaited` last got on. Compiled code
+    waits for the replies of a layer for `exchange_wait_nanos` before the loop does.
     """
 
     def __init__(
@@ -74,6 +73,7 @@ class Dispatcher:
         self._watch = watch
         self._capacity_factor = capacity_factor
         self._unserved_seconds = unserved_seconds
+        self.awaited = Awaited()
         self._scatter = Scatter(
             hidden_size=hidden_size,
             wire_dtype=wire_dtype,
@@ -115,9 +115,9 @@ class Dispatcher:
         weights: torch.Tensor,
         meanwhile: Callable[[], None] | None,
     ) -> torch.Tensor:
-        """The weighted sum of each row's experts, [tokens, hidden].
+        """The weighted sum of each row's experts, [tokens, hidden]; how they are summed, and how
+        far the sum depends on who computed a row, is the combine's.
 
-        How they are summed, and how far the sum depends on who computed a row, is the combine's.
         Rows whose experts nobody can compute end their sequences; the step goes on.
         """
         gate_began = step.clock.ended
@@ -243,8 +243,7 @@ class Dispatcher:
         answers = await answers_to(sent)
         replies = [answer.times for _, answer in answers if isinstance(answer, TimedReply)]
         losses = (frame.address for frame, answer in answers if isinstance(answer, ServingError))
-        lost = next(losses, None)
-        step.clock.charge_gather(replies, lost)
+        step.clock.charge_gather(replies, next(losses, None))
         times += replies
         return self._gather(step, layer, answers)
 
@@ -264,16 +263,15 @@ class Dispatcher:
             for failed in latest.failed:
                 self._failures.warn(failed, outgoing.layer)
             unfinished.add(latest.failed, loop.time())
-            attempt = await self._next_attempt(step, unfinished)
+            with self.awaited.wait() as wait:
+                attempt = await self._next_attempt(step, unfinished, wait)
             if attempt is None:
                 return
             latest, _ = await self._try(step, outgoing, attempt, spans, times)
             gathered.returned += latest.returned
 
-    async def _next_attempt(self, step: Step, unfinished: Unfinished) -> Attempt | None:
-        """Wait until something can be sent again; None when nothing is left, or the time for it is
-        up.
-        """
+    async def _next_attempt(self, step: Step, unfinished: Unfinished, wait: Wait) -> Attempt | None:
+        """Wait until something can be sent again; None when nothing is left, or its time is up."""
         loop = asyncio.get_running_loop()
         while unfinished.drop_ended(step):
             for rows, error in (hopeless := unfinished.hopeless(self.placement)):
@@ -284,6 +282,8 @@ class Dispatcher:
             attempt = unfinished.next_attempt(self.placement, step.lane, now)
             if attempt is not None:
                 return attempt
+            until = self.awaited.progressed_at + self._unserved_seconds
+            unfinished.wait_on(wait, self.placement, until)
             if now >= unfinished.give_up_at:
                 for rows, error in unfinished.errors(self.placement):
                     step.fail(rows, error)

@@ -15,6 +15,7 @@ from services.router.dispatch.assignment import SEVERAL, Choices
 from services.router.dispatch.frame_pairs import NOBODY
 from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
+from services.wire.expert_key import ExpertKey
 
 Replicas = npt.NDArray[
     np.bool_
@@ -53,14 +54,27 @@ class Service(Protocol):
 
 @dataclass(frozen=True)
 class Unhosted:
-    """Why experts may be hosted by nobody: what is amiss with the services, in words.
+    """What is known of experts that nobody hosts: what is amiss with the services, in words, and
+    which are being loaded by whom.
 
-    It `is_final` where no service is left that could load them: whoever needs them has nothing to
-    wait for.
+    Of `num_lost` that lost their last replica `num_back` have one again. It `is_final` where no
+    service is left that could load them: whoever needs them has nothing to wait for.
     """
 
     reasons: Sequence[str] = ()
     is_final: bool = False
+    loading: Mapping[ExpertKey, str] = field(default_factory=dict)  # addresses
+    num_lost: int = 0
+    num_back: int = 0
+
+    def state_of(self, layer: int, expert: int) -> str:
+        """How it stands with an expert that nobody hosts, in words; empty where it never was."""
+        if not self.num_lost:
+            return ""
+        address = self.loading.get(ExpertKey(layer, expert))
+        does = "waits to be loaded" if address is None else f"is being loaded by {address}"
+        back = f"{self.num_back} of {self.num_lost} that were lost are back"
+        return f"expert {expert} of layer {layer} {does}; {back}"
 
 
 NOTHING_AMISS = Unhosted()

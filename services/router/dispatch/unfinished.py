@@ -9,12 +9,14 @@ import numpy as np
 
 from services.router.arrays import Indices
 from services.router.dispatch.assignment import SEVERAL, assign
+from services.router.dispatch.awaited import Wait
 from services.router.dispatch.failure import FailedPairs, ServiceFailure
 from services.router.dispatch.frame_pairs import DROPPED, NOBODY
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.scatter import Attempt, Outgoing
 from services.router.engine.step import Step
 from services.wire.errors import BadState, ServingError, Unavailable
+from services.wire.expert_key import ExpertKey
 
 # Before a service that failed an expert's pairs is asked for them again, doubled each time.
 FIRST_PAUSE_SECONDS = 0.001
@@ -83,6 +85,21 @@ class Unfinished:
         until = min(self._next_try_at, self.give_up_at) if self._is_pausing else self.give_up_at
         return max(0.0, until - now)
 
+    def wait_on(self, wait: Wait, placement: Placement, until: float) -> None:
+        """Say in `wait` what nobody hosts for now; where there is such, nothing is given up before
+        `until`.
+        """
+        layer = self._outgoing.layer
+        experts = (expert for expert, _ in self._by_expert())
+        unhosted = {
+            ExpertKey(layer, expert)
+            for expert in experts
+            if not placement.candidates(layer, expert)
+        }
+        wait.turn_to(unhosted)
+        if unhosted:
+            self.give_up_at = max(self.give_up_at, until)
+
     def errors(self, placement: Placement) -> list[tuple[Indices, ServingError]]:
         """For each expert that is given up the rows that need it, and why."""
         return [
@@ -141,8 +158,12 @@ class Unfinished:
 
     def _error(self, expert: int, placement: Placement) -> ServingError:
         failures, layer = self._failures.get(expert), self._outgoing.layer
+        reasons = "".join(f"; {reason}" for reason in placement.unhosted.reasons)
+        if not placement.candidates(layer, expert):
+            state = placement.unhosted.state_of(layer, expert)
+            if state:
+                return Unavailable(f"{state}, and for long none came{reasons}")
         if not failures:
-            reasons = "".join(f"; {reason}" for reason in placement.unhosted.reasons)
             return Unavailable(f"no live service hosts expert {expert} of layer {layer}{reasons}")
         return Unavailable(
             f"expert {expert} of layer {layer} could not be computed: {failures[-1].message}"

@@ -7,10 +7,12 @@ import logging
 from collections.abc import Callable, Sequence
 
 from services.model.checkpoint import Checkpoint
+from services.router.dispatch.awaited import Awaited
 from services.router.dispatch.placement import Placement, Unhosted
 from services.router.hosting.contents import Contents
 from services.router.hosting.keeper import Keeper
 from services.router.hosting.layout import HostingLayout, LaidOut
+from services.router.hosting.lost import Lost
 from services.router.hosting.members import Members, Resolve
 from services.router.hosting.mover import Mover
 from services.router.hosting.operations import Operation, Operations
@@ -35,7 +37,7 @@ class Fleet:
 
     `place` is called with a new placement whenever hosting changes; the dispatcher uses it from the
     next layer on. Each expert is kept ready on `coverage` services; with `requires_coverage` a
-    start that cannot reach that is refused.
+    start that cannot reach that is refused. What requests wait for by `awaited` is loaded first.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Fleet:
         place: Callable[[Placement], None],
         coverage: int = 1,
         requires_coverage: bool = False,
+        awaited: Awaited | None = None,
         look_up: Resolve = resolve,
         waits: Waits = WAITS,
     ) -> None:
@@ -72,19 +75,17 @@ class Fleet:
             look_up=look_up,
             waits=waits,
         )
+        self._lost = lost = Lost(awaited or Awaited())
         self._troubles = troubles = Troubles(self._peers_changed.set, waits=waits)
-        self.transfers = Transfers(self.changed.send, self._contents, troubles, waits=waits)
+        on_end, on_read = changed.send, lost.note_read
+        self.transfers = Transfers(on_end, self._contents, troubles, on_read, waits=waits)
         self.survey = Survey(self.members, self.transfers, self._contents, troubles, waits=waits)
         mover = Mover(self.survey, self.transfers, wanted, self.members.peer, changed, waits=waits)
-        self.operations = Operations(mover.carry_out, mover.check, self.changed.send)
+        self.operations = Operations(mover.carry_out, mover.check, on_end)
         self._keeper = Keeper(
-            self.survey,
-            self.transfers,
-            self.operations,
-            wanted,
-            self.members,
-            changed,
+            *(self.survey, self.transfers, self.operations, wanted, self.members, changed),
             self._num_below,
+            lost.next_batch,
             requires_coverage=requires_coverage,
             waits=waits,
         )
@@ -136,7 +137,9 @@ class Fleet:
         if not self.is_complete:
             raise BadState("the router is starting: its experts are not all hosted yet")
         self._troubles.forget()
-        return self.operations.begin(name, goal, force=force)
+        operation = self.operations.begin(name, goal, force=force)
+        self.survey.note_shared()  # from now on it is as it was asked for
+        return operation
 
     async def add(self, targets: Sequence[str]) -> Sequence[str]:
         """Make services known; the addresses of all. Raises InvalidRequest or Unavailable for one
@@ -149,7 +152,7 @@ class Fleet:
         while True:
             self._peers_changed.clear()
             self.survey.observe()
-            self.laid = self._layout.lay_out(self.peers, self._unhosted())
+            self.laid = self._layout.lay_out(self.peers, self._unhosted)
             self._place(self.laid.placement)
             if not self._complete.is_set() and self.laid.num_below(self._least_replicas) == 0:
                 logger.info(
@@ -190,11 +193,18 @@ class Fleet:
     def _num_below(self, coverage: int) -> int:
         return self.laid.num_below(coverage)
 
-    def _unhosted(self) -> Unhosted:
-        """What keeps services from loading what nobody hosts."""
+    def _unhosted(self, unready: Sequence[ExpertKey]) -> Unhosted:
+        """What is known of experts that nobody hosts."""
+        if self._complete.is_set():
+            self._lost.observe(unready)
         amiss = [self.survey.amiss(peer) for peer in self.peers]
         reasons = tuple(reason for reason in amiss if reason is not None)
-        return Unhosted(reasons, is_final=bool(reasons) and len(reasons) == len(amiss))
+        is_final = bool(reasons) and len(reasons) == len(amiss)
+        loading = {
+            key: peer.address for peer in self.peers if unready for key in self.survey.loading(peer)
+        }
+        lost = self._lost
+        return Unhosted(reasons, is_final, loading, lost.num_lost, lost.num_back)
 
     def _refuse_claim(self, conflict: str) -> None:
         if not self._complete.is_set():

@@ -15,11 +15,11 @@ from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Even, Goal, Trimmed, WantedHosting, Without
 from services.router.planning.host import Host
-from services.router.planning.moves import MAX_BATCH
 from services.router.planning.targets import Missing, missing_replicas
 from services.runtime.failures import leave_aside
 from services.runtime.notice import Notice
 from services.wire.errors import BadState, ServingError
+from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ class Keeper:
     Experts without a replica are loaded at once, whatever else is under way; the rest waits for
     operations to end. Until all experts have been hosted for the first time it is starting: what
     cannot be done then is raised, later it is logged and tried again when something changes.
-    `num_below` tells how many experts are ready on fewer services.
+    `num_below` tells how many experts are ready on fewer services, `next_batch` which of some, of so
+    many bytes each, are loaded next.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Keeper:
         members: Members,
         changed: Notice,
         num_below: Callable[[int], int],
+        next_batch: Callable[[Sequence[ExpertKey], int], list[ExpertKey]],
         *,
         requires_coverage: bool,
         waits: Waits = WAITS,
@@ -54,6 +56,7 @@ class Keeper:
         self._members = members
         self._changed = changed
         self._num_below = num_below
+        self._next_batch = next_batch
         self._requires_coverage = requires_coverage
         self._waits = waits
         self._uncovered_since: float | None = None
@@ -71,6 +74,7 @@ class Keeper:
     def note_complete(self) -> None:
         """All experts are hosted for the first time: the start is over."""
         self._is_starting = False
+        self._survey.note_shared()
 
     def _look(self, loads: asyncio.TaskGroup) -> float | None:
         try:
@@ -87,11 +91,13 @@ class Keeper:
         """
         hosts, now = self._survey.hosts(self._emptied()), asyncio.get_running_loop().time()
         due = [self._survey.seconds_until_given_up(), self._survey.seconds_until_asked_again()]
+        if self._are_all_busy():  # what is missing is planned for when somebody can take it
+            return min((seconds for seconds in due if seconds is not None), default=None)
         missing = self._missing(hosts, 1)
         is_short = missing.shortage is not None
         self._note_shortage(missing, hosts)
         if missing.loads:
-            self._load(loads, missing)
+            self._load(loads, missing, in_background=False)
         elif self._operations.current is None:
             due.append(self._cover(loads, hosts, now))
             if now < self._own_not_before:
@@ -99,6 +105,10 @@ class Keeper:
             elif self._transfers.is_idle() and (is_short or not self._is_starting):
                 due.append(self._tidy(hosts))
         return min((seconds for seconds in due if seconds is not None), default=None)
+
+    def _are_all_busy(self) -> bool:
+        live = [peer.address for peer in self._members.peers if peer.is_live]
+        return bool(live) and all(self._transfers.on(address) is not None for address in live)
 
     def _missing(self, hosts: Sequence[Host], coverage: int) -> Missing:
         is_certain = not any(host.is_draining and host.hosted for host in hosts)
@@ -124,15 +134,16 @@ class Keeper:
         left = 0.0 if self._is_starting else self._uncovered_since + grace - now
         if left > 0:
             return left
-        self._load(loads, missing)
+        self._load(loads, missing, in_background=not self._is_starting)
         return None
 
-    def _load(self, loads: asyncio.TaskGroup, missing: Missing) -> None:
+    def _load(self, loads: asyncio.TaskGroup, missing: Missing, *, in_background: bool) -> None:
         for peer in self._members.peers:
-            experts = missing.loads.get(peer.address, ())[:MAX_BATCH]
-            if experts and self._transfers.on(peer.address) is None:
+            lacking = missing.loads.get(peer.address)
+            if lacking and self._transfers.on(peer.address) is None:
+                experts = self._next_batch(lacking, self._survey.expert_bytes)
                 logger.debug("loading %d experts on %s", len(experts), peer.address)
-                task = self._transfers.load(loads, peer, experts)
+                task = self._transfers.load(loads, peer, experts, in_background=in_background)
                 if self._is_starting:
                     loads.create_task(self._check_start(task, peer))
 
@@ -202,12 +213,17 @@ class Keeper:
         return any(host.hosted - trimmed[host.address] for host in hosts)
 
     def _gains_from_new(self, hosts: Sequence[Host]) -> bool:
-        """Whether a service that never had an expert would get some if they were spread evenly."""
-        new = [peer.address for peer in self._members.peers if self._survey.is_new(peer)]
+        """Whether a service that has not had its share would get more if experts were spread
+        evenly.
+        """
+        new = {peer.address for peer in self._members.peers if self._survey.is_new(peer)}
         if not new or not all(host.takes for host in hosts):
             return False
         target = Even().target(hosts, self._wanted)
-        return any(target.get(address) for address in new)
+        if any(target[host.address] - host.hosted for host in hosts if host.address in new):
+            return True
+        self._survey.note_shared()
+        return False
 
     def _log_once(self, message: str) -> None:
         """Log it, unless it was the last message."""

@@ -15,6 +15,7 @@ from services.router.dispatch.placement import (
 )
 from services.router.hosting.contents import Contents
 from services.router.peers.peer import ExpertPeer
+from services.wire.expert_key import ExpertKey
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,13 @@ class HostingLayout:
         self._contents = contents
         self._rows: dict[str, _Rows] = {}
 
-    def lay_out(self, peers: Sequence[ExpertPeer], unhosted: Unhosted = NOTHING_AMISS) -> LaidOut:
-        """The placement of what is ready now on those that can be used, with what is known of what
-        is not.
+    def lay_out(
+        self,
+        peers: Sequence[ExpertPeer],
+        unhosted: Callable[[Sequence[ExpertKey]], Unhosted] = lambda _: NOTHING_AMISS,
+    ) -> LaidOut:
+        """The placement of what is ready now on those that can be used, with what is known of the
+        experts that are ready on none.
         """
         usable = {peer.address for peer in peers if peer.is_usable}
         if self._rows.keys() - usable:  # their claims go with them
@@ -87,6 +92,7 @@ class HostingLayout:
             if rows
             else np.zeros((len(none), 0, self._num_experts), dtype=bool)
         )
+        counts = stacked.sum(axis=1)
         limits = [
             peer.description.max_frame_bytes for peer in peers if peer.description is not None
         ]
@@ -95,11 +101,17 @@ class HostingLayout:
                 tuple(peers),
                 {layer: stacked[index] for layer, index in self._layer_at.items()},
                 min([MAX_FRAME_BYTES, *limits]),
-                unhosted,
+                unhosted(self._unready(counts)),
             ),
             {peer.address: int(ready.sum()) for peer, ready in zip(peers, rows, strict=True)},
-            stacked.sum(axis=1),
+            counts,
         )
+
+    def _unready(self, counts: npt.NDArray[np.int64]) -> list[ExpertKey]:
+        layers = list(self._layer_at)
+        return [
+            ExpertKey(layers[index], expert) for index, expert in np.argwhere(counts == 0).tolist()
+        ]
 
     def _rows_of(self, peer: ExpertPeer) -> Replicas:
         ready, known = peer.ready, self._rows.get(peer.address)

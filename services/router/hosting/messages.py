@@ -12,6 +12,7 @@ from services.wire.expert_key import ExpertKey
 from services.wire.quoting import quoted
 
 PHASES = {
+    Phase.WAITING: router_pb2.OPERATION_PHASE_WAITING,
     Phase.LOADING: router_pb2.OPERATION_PHASE_LOADING,
     Phase.RETIRING: router_pb2.OPERATION_PHASE_RETIRING,
     Phase.DONE: router_pb2.OPERATION_PHASE_DONE,
@@ -68,6 +69,8 @@ def progress_message(
         phase=PHASES[progress.phase],
         num_done=progress.num_done,
         num_total=progress.num_total,
+        loaded_bytes=progress.loaded_bytes,
+        total_bytes=progress.total_bytes,
         plan=plan,
     )
 

@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from services.router.hosting.operations import Operation, OperationFailed, OperationProgress, Phase
@@ -16,7 +17,7 @@ from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import WantedHosting
 from services.router.planning.host import Host
-from services.router.planning.moves import MAX_BATCH, Changes, next_changes
+from services.router.planning.moves import BATCH_BYTES, Changes, batch_size, next_changes
 from services.router.planning.target_check import check_target
 from services.router.planning.targets import Target
 from services.runtime.failures import flatten_group
@@ -26,10 +27,11 @@ from services.wire.expert_key import ExpertKey
 
 logger = logging.getLogger(__name__)
 
-# Where there is no hurry: experts of one load, and how many times as long as that took its service
-# is left alone then.
-EASY_BATCH = 4
-EASY_REST = 9.0
+# Where there is no hurry: bytes of one load, and how many times as long as that took its service is
+# left alone then: less where it would not come to so many bytes a second, but not less than so.
+EASY_BATCH_BYTES = 64 << 20
+EASY_REST, LEAST_REST = 9.0, 1.0
+EASY_BYTES_PER_SECOND = 200e6
 
 
 class Mover:
@@ -88,7 +90,7 @@ class Mover:
                 raise
         for address in operation.goal.emptied:
             self._survey.keep_empty(address)
-        operation.report(OperationProgress(Phase.DONE, move.num_done, move.num_done))
+        operation.report(replace(move.progress(num_left=0), phase=Phase.DONE))
 
     async def _advance(self, move: "_Move", tasks: asyncio.TaskGroup) -> None:
         planned_for: Mapping[str, bool] = {}
@@ -103,10 +105,11 @@ class Mover:
             present = {host.address: host.is_draining for host in hosts}
             if present != planned_for:  # somebody came, went, or is about to go
                 target, planned_for = move.operation.goal.target(hosts, self._wanted), present
-            changes = next_changes(
-                hosts, target, max_batch=MAX_BATCH if move.is_urgent else EASY_BATCH
-            )
-            move.report(changes)
+            expert_bytes = self._survey.expert_bytes
+            most_bytes = BATCH_BYTES if move.is_urgent else EASY_BATCH_BYTES
+            most = batch_size(expert_bytes, most_bytes)
+            changes = next_changes(hosts, target, max_batch=most)
+            move.report(changes, expert_bytes)
             if changes.num_left == 0:
                 return
             self._begin(changes, hosts, target, move, tasks)
@@ -127,7 +130,10 @@ class Mover:
             peer = self._idle_peer(address)
             if peer is not None and not move.rests(address):
                 move.hold(address, experts)
-                move.loading(address, self._transfers.load(tasks, peer, experts, move.holder))
+                load = self._transfers.load(
+                    tasks, peer, experts, move.holder, in_background=not move.is_urgent
+                )
+                move.loading(address, load, len(experts) * self._survey.expert_bytes)
         for address, experts in changes.unloads.items():
             peer = self._idle_peer(address)
             if peer is not None:
@@ -191,19 +197,28 @@ class _Move:
         self.holder = holder  # whom the services know as who holds replicas
         self.tasks: list[asyncio.Task[TransferResult]] = []
         self.held: dict[str, set[ExpertKey]] = {}
-        self.num_done = 0
+        self._num_done = self._num_loaded = self._expert_bytes = 0
         self._patience_seconds = patience_seconds
-        self.is_urgent = operation.goal.is_urgent
-        self._num_left: int | None = None
+        self._before: Changes | None = None
         self._trouble_since: float | None = None  # seconds of the monotonic clock
         self._rests_until: dict[str, float] = {}  # seconds of the monotonic clock, by address
 
-    def loading(self, address: str, task: "asyncio.Task[TransferResult]") -> None:
+    @property
+    def is_urgent(self) -> bool:
+        """Whether somebody waits for the end."""
+        return self.operation.goal.is_urgent or self.operation.is_waited_for
+
+    def loading(self, address: str, task: "asyncio.Task[TransferResult]", num_bytes: int) -> None:
         """A load was begun; its service rests when it has ended, unless there is a hurry."""
         self.tasks.append(task)
-        if not self.is_urgent:
-            began = time.monotonic()
-            task.add_done_callback(lambda _: self._rest(address, time.monotonic() - began))
+        began = time.monotonic()
+
+        def rest(_: "asyncio.Task[TransferResult]") -> None:
+            now = time.monotonic()
+            if not self.is_urgent:
+                self._rests_until[address] = now + rest_seconds(now - began, num_bytes)
+
+        task.add_done_callback(rest)
 
     def rests(self, address: str) -> bool:
         """Whether nothing is to be loaded there for now."""
@@ -236,14 +251,25 @@ class _Move:
             if not may_pass or now - self._trouble_since > self._patience_seconds:
                 raise error
 
-    def _rest(self, address: str, seconds_taken: float) -> None:
-        self._rests_until[address] = time.monotonic() + EASY_REST * seconds_taken
-
-    def report(self, changes: Changes) -> None:
-        if self._num_left is not None:
-            self.num_done += max(0, self._num_left - changes.num_left)
-        self._num_left = changes.num_left
+    def report(self, changes: Changes, expert_bytes: int) -> None:
+        """Tell how far it is."""
+        if self._before is not None:
+            self._num_done += max(0, self._before.num_left - changes.num_left)
+            self._num_loaded += max(0, self._before.num_to_load - changes.num_to_load)
+        self._before, self._expert_bytes = changes, expert_bytes
         phase = Phase.RETIRING if changes.unloads and not changes.loads else Phase.LOADING
-        self.operation.report(
-            OperationProgress(phase, self.num_done, self.num_done + changes.num_left)
+        progress = self.progress(changes.num_left, changes.num_to_load)
+        self.operation.report(replace(progress, phase=phase))
+
+    def progress(self, num_left: int, num_to_load: int = 0) -> OperationProgress:
+        """How far it is when so much is left."""
+        loaded, left = self._num_loaded * self._expert_bytes, num_to_load * self._expert_bytes
+        return OperationProgress(
+            Phase.LOADING, self._num_done, self._num_done + num_left, loaded, loaded + left
         )
+
+
+def rest_seconds(seconds_taken: float, num_bytes: int) -> float:
+    """How long a service is left alone after a load that nobody waited for."""
+    at_that_rate = num_bytes / EASY_BYTES_PER_SECOND - seconds_taken
+    return min(EASY_REST * seconds_taken, max(LEAST_REST * seconds_taken, at_that_rate))

@@ -1,5 +1,5 @@
-"""Operations that change who hosts what: one at a time, known by id, owned by the router and not by
-who asked.
+"""Operations that change who hosts what: one after the other, known by id, owned by the router and
+not by who asked.
 """
 
 import asyncio
@@ -15,12 +15,13 @@ import grpc
 from services.router.planning.goals import Goal
 from services.runtime.failures import failure_of
 from services.runtime.notice import Notice
-from services.wire.errors import BadState, InvalidRequest, ServingError
+from services.wire.errors import BadState, InvalidRequest, Overloaded, ServingError
 from services.wire.quoting import quoted
 
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 16
+MAX_WAITING = 8
 MAX_NAME_CHARACTERS = 128
 
 
@@ -33,6 +34,7 @@ class OperationFailed(ServingError):
 class Phase(Enum):
     """What an operation is doing."""
 
+    WAITING = "waiting"
     LOADING = "loading"
     RETIRING = "retiring"
     DONE = "done"
@@ -40,11 +42,15 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class OperationProgress:
-    """How far an operation is: experts loaded or unloaded so far, and in all."""
+    """How far an operation is: experts loaded or unloaded so far, and in all, and bytes of those
+    loaded.
+    """
 
     phase: Phase
     num_done: int
     num_total: int
+    loaded_bytes: int = 0
+    total_bytes: int = 0
 
 
 class Operation:
@@ -57,6 +63,7 @@ class Operation:
         self.goal = goal
         self.force = force
         self.is_own = is_own
+        self.is_waited_for = False  # by another one, which is carried out afterwards
         self.progress = OperationProgress(Phase.LOADING, 0, 0)
         self.failure: ServingError | None = None
         self._changed = Notice()
@@ -96,8 +103,8 @@ class Operation:
 
 
 class Operations:
-    """Carries out one operation at a time; `carry_out` does the work and `check` refuses what must
-    not be begun.
+    """Carries out one operation at a time, in the order in which they were asked for; `carry_out`
+    does the work and `check` refuses what must not be begun.
 
     `on_end` is called when one has ended, well or not.
     """
@@ -113,7 +120,8 @@ class Operations:
         self._check = check
         self._on_end = on_end
         self._known: OrderedDict[str, Operation] = OrderedDict()
-        self._current: tuple[Operation, asyncio.Task[None]] | None = None
+        self._unended: list[Operation] = []  # the one under way, then those that wait
+        self._latest: tuple[Operation, asyncio.Task[None]] | None = None
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -124,7 +132,7 @@ class Operations:
     @property
     def current(self) -> Operation | None:
         """What is under way."""
-        return None if self._current is None or self._current[0].has_ended else self._current[0]
+        return next((one for one in self._unended if not one.has_ended), None)
 
     def known(self, name: str) -> Operation | None:
         """The operation of that name, if it was asked for not too long ago."""
@@ -133,12 +141,12 @@ class Operations:
     def begin(
         self, name: str, goal: Goal, *, force: bool = False, is_own: bool = False
     ) -> Operation:
-        """Begin an operation, or give the one of that name that is under way or done; one that
-        failed begins anew.
+        """Begin an operation, or give the one of that name that waits, is under way or done; one
+        that failed begins anew. While another is under way it waits for its turn.
 
-        An operation of the router's own gives way to one that was asked for. Raises BadState while
-        another is under way, InvalidRequest for a name that is too long or another operation's, and
-        whatever `check` raises.
+        An operation of the router's own gives way to one that was asked for. Raises BadState where
+        it would have to wait itself, Overloaded where too many wait, InvalidRequest for a name that
+        is too long or another operation's, and whatever `check` raises.
         """
         if len(name) > MAX_NAME_CHARACTERS:
             raise InvalidRequest(
@@ -150,36 +158,51 @@ class Operations:
             raise InvalidRequest(f"operation_id {quoted(name)} is that of another operation")
         if known is not None and known.failure is None:
             return known
-        current = self.current
-        if current is not None and (is_own or not current.is_own):
-            raise BadState(f"operation {current.name} is under way; one is carried out at a time")
+        waiting = [one for one in self._unended if not one.has_ended]
+        if waiting and is_own:
+            raise BadState(
+                f"operation {waiting[0].name} is under way; one is carried out at a time"
+            )
+        if len(waiting) > MAX_WAITING:
+            raise Overloaded(
+                f"{MAX_WAITING} operations wait for operation {waiting[0].name} already"
+            )
         operation = Operation(name, goal, force=force, is_own=is_own)
         self._check(operation)
         if not is_own:
             self._remember(operation)
-        assert self._tasks is not None, "operations are owned while `run` runs"
-        before = self._current[1] if self._current is not None else None
-        if before is not None:
-            before.cancel()
-        self._current = operation, self._tasks.create_task(self._life(operation, before))
+        self._append(operation)
         return operation
 
+    def _append(self, operation: Operation) -> None:
+        assert self._tasks is not None, "operations are owned while `run` runs"
+        latest, before = self._latest or (None, None)
+        if latest is not None and before is not None and not latest.has_ended:
+            if latest.is_own:
+                before.cancel()
+                latest.fail(_gave_way(latest))
+            else:
+                operation.report(OperationProgress(Phase.WAITING, 0, 0))
+        for one in self._unended:
+            one.is_waited_for |= operation.goal.is_urgent
+        self._unended = [one for one in self._unended if not one.has_ended] + [operation]
+        self._latest = operation, self._tasks.create_task(self._life(operation, before))
+
     async def _life(self, operation: Operation, before: "asyncio.Task[None] | None") -> None:
-        if before is not None:
-            await asyncio.wait([before])
-        logger.info("operation %s: %s", operation.name, operation.goal)
         try:
+            if before is not None:
+                await asyncio.wait([before])
+            if operation.progress.phase is Phase.WAITING:
+                self._check(operation)  # what is hosted is not what it was
+                operation.report(OperationProgress(Phase.LOADING, 0, 0))
+            logger.info("operation %s: %s", operation.name, operation.goal)
             await self._carry_out(operation)
             logger.info("operation %s is done", operation.name)
         except Exception as error:  # noqa: BLE001 -- the boundary of one operation
             operation.fail(failure_of(error, f"operation {operation.name}"))
             logger.warning("%s", operation.failure)
         except asyncio.CancelledError:
-            operation.fail(
-                OperationFailed(
-                    f"operation {operation.name} gave way to another, or to the router's end"
-                )
-            )
+            operation.fail(_gave_way(operation))
             raise
         finally:
             self.num_ended["done" if operation.failure is None else "failed"] += 1
@@ -190,3 +213,9 @@ class Operations:
         self._known.move_to_end(operation.name)
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
+
+
+def _gave_way(operation: Operation) -> OperationFailed:
+    return OperationFailed(
+        f"operation {operation.name} gave way to another, or to the router's end"
+    )

@@ -45,7 +45,16 @@ class Survey:
         self._read: dict[
             str, tuple[tuple[str, int], _States]
         ] = {}  # what was read, of which hosting, by address
-        self._used: dict[str, str] = {}  # instances that have hosted experts, by address
+        self._seen: dict[str, str] = {}  # instances by address
+        self._shared: dict[str, str] = {}  # instances that have had their share, by address
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of one expert of the model, by what the services say; 0 while none is there."""
+        descriptions = (peer.description for peer in self._members.peers)
+        return max(
+            (max(one.expert_bytes, default=0) for one in descriptions if one is not None), default=0
+        )
 
     def observe(self) -> None:
         """Take in a change of hosting, liveness or suspicion."""
@@ -55,8 +64,20 @@ class Survey:
             address: self._suspect_since.get(address, now) for address in suspect
         }
         for peer in self._members.peers:
-            if peer.hosting.experts:
-                self._used[peer.address] = peer.hosting.instance
+            if peer.hosting.instance and peer.hosting.instance != self._seen.get(peer.address):
+                self._seen[peer.address] = peer.hosting.instance
+                if peer.hosting.experts:  # it brings what it was told to host
+                    self._shared[peer.address] = peer.hosting.instance
+
+    def note_shared(self) -> None:
+        """Every service that takes experts has its share by now, as far as they are to be spread
+        evenly.
+        """
+        self._shared |= {
+            peer.address: peer.hosting.instance
+            for peer in self._members.peers
+            if peer.is_usable and not self.is_draining(peer)
+        }
 
     def keep_empty(self, address: str) -> None:
         """Give a service no experts until it is started again."""
@@ -74,12 +95,13 @@ class Survey:
         )
 
     def is_new(self, peer: ExpertPeer) -> bool:
-        """Whether a service can take experts and never had any since it was started."""
+        """Whether a service can take experts, came with none when it was started, and has not had
+        its share of them since. What it was given in need, since nobody else had it, is no share.
+        """
         return (
             peer.is_usable
-            and not peer.hosting.experts
             and not self.is_draining(peer)
-            and self._used.get(peer.address) != peer.hosting.instance
+            and self._shared.get(peer.address) != peer.hosting.instance
         )
 
     def hosts(self, draining: Set[str] = frozenset()) -> list[Host]:
@@ -91,6 +113,10 @@ class Survey:
             for peer in self._members.peers
             if peer.is_live and not self._is_given_up(peer)
         ]
+
+    def loading(self, peer: ExpertPeer) -> frozenset[ExpertKey]:
+        """What a service reads at present."""
+        return self._states(peer).get(expert_pb2.EXPERT_STATE_LOADING, frozenset())
 
     def trouble(self, peer: ExpertPeer) -> str | None:
         """Why a service is given no experts though it answers, where that is so: its checkpoint has

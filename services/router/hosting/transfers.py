@@ -35,7 +35,7 @@ class Transfer:
 
 class Transfers:
     """What this router has under way. `on_end` is called when a service is free for the next
-    change.
+    change, `on_read` when one of the experts of a load was read.
 
     Services are told what experts have to be by `contents`; who cannot load them for a reason that
     stays has trouble.
@@ -46,6 +46,7 @@ class Transfers:
         on_end: Callable[[], None],
         contents: Contents,
         troubles: Troubles,
+        on_read: Callable[[Set[ExpertKey]], None] = lambda _: None,
         *,
         waits: Waits = WAITS,
     ) -> None:
@@ -54,6 +55,7 @@ class Transfers:
         self._on_end = on_end
         self._contents = contents
         self._troubles = troubles
+        self._on_read = on_read
         self._waits = waits
         self._under_way: dict[str, Transfer] = {}
 
@@ -71,11 +73,15 @@ class Transfers:
         peer: ExpertPeer,
         experts: Sequence[ExpertKey],
         operation: str = "",
+        *,
+        in_background: bool = False,
     ) -> "asyncio.Task[TransferResult]":
         """Begin to load experts, held for `operation` where one is named; the task tells why it
-        failed, if it did.
+        failed, if it did. With `in_background` the service's serving goes first.
         """
-        work = self._outcome_of(peer, partial(self._load, peer, experts, operation))
+        work = self._outcome_of(
+            peer, partial(self._load, peer, experts, operation, in_background=in_background)
+        )
         return self._start(tasks, peer, Transfer(loading=frozenset(experts)), work)
 
     def unload(
@@ -106,26 +112,51 @@ class Transfers:
         del self._under_way[address]
         self._on_end()
 
-    async def _load(self, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str) -> None:
+    async def _load(
+        self,
+        peer: ExpertPeer,
+        experts: Sequence[ExpertKey],
+        operation: str,
+        *,
+        in_background: bool,
+    ) -> None:
         instance = peer.hosting.instance
+        hold_seconds = self._waits.hold_seconds if operation else 0.0
         try:
-            await self._have(
-                peer, experts, operation, self._waits.hold_seconds if operation else 0.0
-            )
+            await self._have(peer, experts, operation, hold_seconds, in_background=in_background)
         except BadState as error:
             self._troubles.add(peer.address, instance, error)
             raise
         self.num_loaded[peer.address] += len(experts)
 
     async def _have(
-        self, peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str, hold_seconds: float
+        self,
+        peer: ExpertPeer,
+        experts: Sequence[ExpertKey],
+        operation: str,
+        hold_seconds: float,
+        *,
+        in_background: bool = False,
     ) -> None:
         """Have a service load experts, or hold those that it has, provided that they are what they
         have to be.
         """
         known = {key: self._contents.known(key) for key in experts}
+        num_read, keys = 0, frozenset(experts)
+
+        def progress(num_loaded: int, num_total: int) -> None:
+            nonlocal num_read
+            if num_loaded > num_read:
+                num_read = num_loaded
+                self._on_read(keys)
+
         await peer.load(
-            experts, _no_progress, operation=operation, hold_seconds=hold_seconds, known=known
+            experts,
+            progress,
+            operation=operation,
+            hold_seconds=hold_seconds,
+            known=known,
+            in_background=in_background,
         )
 
     async def _unload(
@@ -175,4 +206,4 @@ async def release(peer: ExpertPeer, experts: Sequence[ExpertKey], operation: str
 
 
 def _no_progress(num_loaded: int, num_total: int) -> None:
-    """Batches are small: what is ready is progress enough."""
+    """Nothing is read."""

@@ -42,6 +42,7 @@ MAX_DEVICE_BYTES = 200
 NOTHING_KNOWN: Mapping[ExpertKey, bytes] = {}
 
 Description: TypeAlias = expert_pb2.ExpertServiceDescribeResponse
+Stub: TypeAlias = expert_pb2_grpc.ExpertServiceStub
 
 
 class ExpertPeer:
@@ -73,7 +74,7 @@ class ExpertPeer:
         self._patience = patience
         self._hosting = KnownHosting(address, expected.num_experts)
         self._suspicion: Suspicion | None = None
-        self._stub: expert_pb2_grpc.ExpertServiceStub | None = None
+        self._stub: Stub | None = None
         self._num_failures = 0  # connections in a row that answered no frame
 
     @property
@@ -136,9 +137,10 @@ class ExpertPeer:
         operation: str = "",
         hold_seconds: float = 0.0,
         known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
+        in_background: bool = False,
     ) -> None:
         """Have it load experts, and hold them for `operation` for so long from then; return once
-        they show as ready.
+        they show as ready. With `in_background` its serving goes first.
 
         `progress` is called with how many are loaded and how many there are in all. With an
         operation, 0 seconds end its hold. `known` has the content hashes that experts must have.
@@ -160,6 +162,7 @@ class ExpertPeer:
             ],
             operation=operation,
             hold_nanos=int(hold_seconds * 1e9),
+            in_background=in_background,
         )
         generation = None
         call = stub.LoadExperts(request)
@@ -204,15 +207,13 @@ class ExpertPeer:
         _, hosting = self._connection()
         await self._hosting.until(hosting.instance, generation + 1, self._patience.hosting_seconds)
 
-    def _connection(
-        self,
-    ) -> tuple[expert_pb2_grpc.ExpertServiceStub, expert_pb2.WatchHostingResponse]:
+    def _connection(self) -> tuple[Stub, expert_pb2.WatchHostingResponse]:
         if self._stub is None or self.hosting.generation == 0:
             raise Unavailable(f"expert service {self.address} is not connected")
         return self._stub, self.hosting
 
     async def _live(self, channel: grpc.aio.Channel) -> None:
-        stub = expert_pb2_grpc.ExpertServiceStub(channel)
+        stub = Stub(channel)
         description = await self._describe(stub, self._patience.describe_seconds)
         self._expected.check(self.address, description)
         description.device = one_line(description.device, MAX_DEVICE_BYTES)
@@ -254,15 +255,13 @@ class ExpertPeer:
         self._on_change()
         return min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * (1 << min(self._num_failures, 8)))
 
-    async def _describe(
-        self, stub: expert_pb2_grpc.ExpertServiceStub, timeout_seconds: float
-    ) -> Description:
+    async def _describe(self, stub: Stub, timeout_seconds: float) -> Description:
         request = expert_pb2.ExpertServiceDescribeRequest()
         with as_serving_errors(self._name):
             description: Description | None = await stub.Describe(request, timeout=timeout_seconds)
         return readable(description, self._name)
 
-    async def _watch(self, stub: expert_pb2_grpc.ExpertServiceStub, instance: str) -> None:
+    async def _watch(self, stub: Stub, instance: str) -> None:
         call = stub.WatchHosting(expert_pb2.WatchHostingRequest())
         with as_serving_errors(self._name):
             async with asyncio.timeout(self._patience.hosting_seconds) as first:

@@ -13,9 +13,9 @@ from services.router.planning.target_check import check_served, check_services
 from services.wire.errors import BadState, Overloaded
 from services.wire.expert_key import ExpertKey
 
-# experts of one load: they become ready together, and the next load is planned with what is known
-# then
-MAX_BATCH = 16
+# Experts of one load become ready together, and the next load is planned with what is known then.
+MAX_BATCH = 64
+BATCH_BYTES = 192 << 20
 Moves = dict[str, list[ExpertKey]]  # by address
 
 
@@ -25,13 +25,19 @@ class Changes:
     are left out.
 
     `num_left` counts the loads and unloads from here to the target, what is under way included; 0
-    when it is reached. Where there is something left and nothing to do now, what is under way has
-    to end first.
+    when it is reached. `num_to_load` of them are loads. Where something is left and nothing to do
+    now, what is under way has to end first.
     """
 
     loads: Moves
     unloads: Moves
     num_left: int
+    num_to_load: int
+
+
+def batch_size(expert_bytes: int, batch_bytes: int = BATCH_BYTES) -> int:
+    """Experts of one load, of such a size."""
+    return max(1, min(MAX_BATCH, batch_bytes // max(1, expert_bytes)))
 
 
 def next_changes(
@@ -55,7 +61,7 @@ def next_changes(
     is_waiting = any(host.loading or host.retiring for host in hosts)
     if way.num_left and not (loads or unloads or is_waiting):
         loads, unloads = way.out_of_deadlock()
-    return Changes(loads, unloads, way.num_left)
+    return Changes(loads, unloads, way.num_left, way.num_to_load)
 
 
 class _Way:
@@ -74,9 +80,9 @@ class _Way:
         }
         self._unready = set[ExpertKey]().union(*unready.values())
         check_served(chain.from_iterable(self._surplus.values()), wanted)
-        self.num_left = sum(
-            len(unready[host.address])
-            + len(self._surplus[host.address])
+        self.num_to_load = sum(map(len, unready.values()))
+        self.num_left = self.num_to_load + sum(
+            len(self._surplus[host.address])
             + len((host.loading | host.retiring) - wanted[host.address])
             for host in hosts
         )

@@ -4,6 +4,7 @@ experts.
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import grpc
 import pytest
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.expert.loading import Library
 from services.model.checkpoint import Checkpoint
+from services.router.dispatch.awaited import Awaited
 from services.router.hosting.survey import Survey
 from services.router.hosting.waits import Waits
 from services.router.planning.goals import Stated
@@ -184,6 +187,45 @@ async def test_a_service_that_comes_back_is_given_its_share(
         )
         assert await experts.start(listen=addresses[0]) == addresses[0]
         await fleet.until(lambda: set(num_ready(fleet).values()) == {8})
+
+
+async def test_what_a_crash_has_skewed_is_evened_out_when_the_lost_service_is_back(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    # The others have room for a part of what is lost; the rest waits for the one that comes back.
+    async with (
+        several(model, 3, num_slots=10) as (experts, addresses),
+        quick_fleet(checkpoint, addresses) as fleet,
+    ):
+        await experts.stop(addresses[0])
+        await fleet.until(
+            lambda: num_ready(fleet) == {addresses[0]: 0, addresses[1]: 10, addresses[2]: 10}
+        )
+        assert await experts.start(listen=addresses[0], num_slots=10) == addresses[0]
+        await fleet.until(lambda: fleet.fleet.laid.num_below(1) == 0)
+        await fleet.until(lambda: set(num_ready(fleet).values()) == {8})
+
+
+async def test_what_requests_wait_for_is_loaded_first(
+    model: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, load, awaited = list[ExpertKey](), Library.load, Awaited()
+
+    async def noting(library: Library, keys: Sequence[ExpertKey], *rest: Any, **more: Any) -> None:
+        loaded.extend(keys)
+        await load(library, keys, *rest, **more)
+
+    async with (
+        several(model, 2) as (experts, addresses),
+        quick_fleet(checkpoint, addresses, awaited=awaited) as fleet,
+    ):
+        last = max(experts.hosted(addresses[0]))
+        monkeypatch.setattr(Library, "load", noting)
+        with awaited.wait() as wait:
+            wait.turn_to({last})
+            await experts.stop(addresses[0])
+            await fleet.until(lambda: num_ready(fleet)[addresses[1]] == NUM_EXPERTS)
+        assert loaded[0] == last
 
 
 async def test_a_service_that_drains_is_emptied_and_no_expert_is_without_a_replica(

@@ -14,6 +14,7 @@ from services.expert.bank import Bank
 from services.expert.hosting import ExpertState
 from services.expert.loading import Library, LoadingProgress, OnLoading
 from services.model.checkpoint import Checkpoint
+from services.router.hosting.mover import EASY_BYTES_PER_SECOND, EASY_REST, rest_seconds
 from services.router.hosting.operations import OperationFailed, Phase
 from services.router.hosting.waits import Waits
 from services.router.planning.goals import Even, Goal, Stated, Without
@@ -46,6 +47,7 @@ def loads_tell(monkeypatch: pytest.MonkeyPatch, *, are_held: bool = False) -> as
         expected_generation: int,
         report: OnLoading,
         *rest: Any,
+        **options: Any,
     ) -> None:
         async def tell(progress: LoadingProgress) -> None:
             begun.set()
@@ -53,7 +55,7 @@ def loads_tell(monkeypatch: pytest.MonkeyPatch, *, are_held: bool = False) -> as
                 await asyncio.Event().wait()
             await report(progress)
 
-        await load(library, keys, expected_generation, tell, *rest)
+        await load(library, keys, expected_generation, tell, *rest, **options)
 
     monkeypatch.setattr(Library, "load", telling)
     return begun
@@ -250,10 +252,10 @@ async def test_a_generation_that_is_another_ones_is_planned_with_anew(
     ):
         load = Library.load
 
-        async def refuse(self: Library, *arguments: object) -> None:
+        async def refuse(self: Library, *arguments: Any, **options: Any) -> None:
             for refusal in refusals:
                 raise refusal
-            await load(self, *arguments)  # type: ignore[arg-type]
+            await load(self, *arguments, **options)
 
         monkeypatch.setattr(Library, "load", refuse)
         await fleet.change(Stated({one: half(1), two: half(0)}))
@@ -364,8 +366,6 @@ async def test_operations_of_one_name_are_one(model: Path, checkpoint: Checkpoin
         goal = Stated({one: half(1), two: half(0)})
         begun = fleet.fleet.change("move", goal)
         assert fleet.fleet.change("move", goal) is begun
-        with pytest.raises(BadState, match="operation move is under way"):
-            fleet.fleet.change("", Even())
         with pytest.raises(InvalidRequest, match="'move' is that of another operation"):
             fleet.fleet.change("move", Even())
         assert (await fleet.change(goal, "move"))[-1].phase is Phase.DONE
@@ -393,3 +393,32 @@ async def _failure_of(change: object) -> Exception:
     except ServingError as error:
         return error
     raise AssertionError("it did not fail")
+
+
+@pytest.mark.parametrize(
+    ("seconds_taken", "megabytes", "rest"),
+    [
+        (0.01, 60, 9 * 0.01),  # it takes a tenth of the time
+        (0.1, 60, 0.2),  # less rest, so that 200 MB/s are moved
+        (1.0, 60, 1.0),  # half of the time, however long it takes
+    ],
+)
+def test_after_a_load_that_nobody_waits_for_its_service_rests_unless_that_would_take_too_long(
+    seconds_taken: float, megabytes: int, rest: float
+) -> None:
+    assert (EASY_REST, EASY_BYTES_PER_SECOND) == (9.0, 200e6)
+    assert rest_seconds(seconds_taken, megabytes * 1_000_000) == pytest.approx(rest)
+
+
+async def test_an_operation_tells_the_bytes_that_it_loads(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    async with (
+        several(model, 2) as (_, (one, two)),
+        running_fleet(checkpoint, [one, two]) as fleet,
+    ):
+        await fleet.change(Stated({one: half(0), two: half(1)}))
+        told = await fleet.change(Stated({one: half(1), two: half(0)}))
+    expert_bytes = 3 * 24 * 32 * 4
+    assert {progress.total_bytes for progress in told[1:]} == {24 * expert_bytes}
+    assert told[-1].loaded_bytes == 24 * expert_bytes

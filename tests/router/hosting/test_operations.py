@@ -9,6 +9,7 @@ import pytest
 from services.router.hosting.operations import (
     MAX_NAME_CHARACTERS,
     MAX_REMEMBERED,
+    MAX_WAITING,
     Operation,
     OperationFailed,
     OperationProgress,
@@ -73,14 +74,66 @@ async def test_everyone_who_follows_sees_the_end() -> None:
         assert operations.num_ended == {"done": 1}
 
 
-async def test_a_second_operation_is_refused_while_one_is_under_way() -> None:
+async def test_operations_are_carried_out_in_the_order_in_which_they_were_asked_for() -> None:
+    work = Work()
+    async with running(work) as operations:
+        first = operations.begin("first", Even())
+        second, third = operations.begin("second", Even()), operations.begin("third", Even())
+        assert second.progress.phase is third.progress.phase is Phase.WAITING
+        assert operations.begin("second", Even()) is second
+        await asyncio.sleep(0)
+        assert (work.begun, operations.current) == (["first"], first)
+        with pytest.raises(BadState, match="operation first is under way"):
+            operations.begin("own", Even(), is_own=True)
+        work.may_end.set()
+        assert [told.phase for told in await followed(third)][-1] is Phase.DONE
+        assert work.begun == ["first", "second", "third"]
+        assert operations.current is None
+
+
+async def test_what_cannot_be_done_any_more_when_its_turn_comes_fails_and_the_next_goes_on() -> (
+    None
+):
     work = Work()
     async with running(work) as operations:
         operations.begin("first", Even())
-        with pytest.raises(BadState, match="operation first is under way"):
-            operations.begin("second", Even())
-        with pytest.raises(BadState, match="operation first is under way"):
-            operations.begin("own", Even(), is_own=True)
+        second = operations.begin("second", Even())
+        work.refusal = Overloaded("memory for 3")
+        work.may_end.set()
+        with pytest.raises(Overloaded, match="memory for 3"):
+            await followed(second)
+        work.refusal = None
+        assert (await followed(operations.begin("third", Even())))[-1].phase is Phase.DONE
+        assert work.begun == ["first", "third"]
+
+
+async def test_no_more_operations_wait_than_a_few() -> None:
+    work = Work()
+    async with running(work) as operations:
+        for number in range(1 + MAX_WAITING):
+            operations.begin(str(number), Even())
+        with pytest.raises(Overloaded, match=f"{MAX_WAITING} operations wait for operation 0"):
+            operations.begin("one more", Even())
+
+
+async def test_one_that_an_urgent_one_waits_for_hurries() -> None:
+    async with running(Work()) as operations:
+        first = operations.begin("first", Even())
+        operations.begin("second", Even())
+        assert not first.is_waited_for
+        operations.begin("third", Without("a:1"))
+        assert first.is_waited_for
+
+
+async def test_one_of_the_routers_own_that_gives_way_before_it_began_has_ended() -> None:
+    work = Work()
+    async with running(work) as operations:
+        own = operations.begin("own", Even(), is_own=True)
+        asked = operations.begin("asked", Without("a:1"))
+        assert own.has_ended
+        work.may_end.set()
+        assert (await followed(asked))[-1].phase is Phase.DONE
+        assert work.begun == ["asked"]
 
 
 async def test_an_operation_of_the_routers_own_gives_way_to_one_that_was_asked_for() -> None:

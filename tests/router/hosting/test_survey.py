@@ -165,16 +165,26 @@ def test_a_suspect_service_counts_for_a_moment_but_takes_nothing(
     assert survey.hosts()[0].takes
 
 
-def test_a_service_is_new_until_it_has_had_an_expert(peer: Peer, survey: Survey) -> None:
+def test_a_service_is_new_until_it_has_had_its_share(peer: Peer, survey: Survey) -> None:
     survey.observe()
     assert survey.is_new(peer)  # type: ignore[arg-type]
     peer.host(READY, (0, 0))
     survey.observe()
+    assert survey.is_new(peer), "an expert that nobody else had is no share"  # type: ignore[arg-type]
+    survey.note_shared()
+    assert not survey.is_new(peer)  # type: ignore[arg-type]
     del peer.hosting.experts[:]
     survey.observe()
     assert not survey.is_new(peer)  # type: ignore[arg-type]
     peer.hosting.instance = "second"
+    survey.observe()
     assert survey.is_new(peer)  # type: ignore[arg-type]
+
+
+def test_a_service_that_comes_with_experts_is_not_new(peer: Peer, survey: Survey) -> None:
+    peer.host(LOADING, (0, 0))
+    survey.observe()
+    assert not survey.is_new(peer)  # type: ignore[arg-type]
 
 
 def test_a_service_that_is_kept_empty_is_so_until_it_is_started_again(

@@ -1,0 +1,111 @@
+"""One expert of a checkpoint read to where it is computed with, and hashed on the way where its
+hash is not known.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from services.model.digest import ContentHash
+from services.model.encodings import Encoding, StoredWeight
+from services.model.expert_sources import ExpertParameter
+from services.model.hash_cache import HashCache
+from services.model.tensor_file import DTYPES
+from services.model.tensor_files import TensorFiles
+
+Parts = list[tuple[StoredWeight, int | None]]
+
+
+@torch.no_grad()
+def read_expert_into(
+    parameters: Mapping[str, torch.Tensor],
+    expert: int,
+    sources: Mapping[str, ExpertParameter],
+    files: TensorFiles,
+    hashes: HashCache | None = None,
+) -> bytes:
+    """Fill an expert's parameters from the files; the content hash of the very bytes.
+
+    What is stored in the parameter's own type is read into its memory without a copy between; all
+    else is decoded. A hash that `hashes` has for these places in these files as they are is taken
+    from there. Raises UnusableModel when the files cannot be read, or have changed.
+    """
+    parts = {name: sources[name].locate(expert) for name in sorted(sources)}
+    tensors = [
+        (tensor, index)
+        for located in parts.values()
+        for weight, index in located
+        for tensor in weight.tensors
+    ]
+    before = files.origin(tensors) if hashes is not None else None
+    known = hashes.find(before) if hashes is not None and before is not None else None
+    if known is not None:
+        _read(parameters, parts, files, None)
+        if files.origin(tensors) == before:
+            return known
+    content = ContentHash()
+    _read(parameters, parts, files, content)
+    content_hash = content.value()
+    if hashes is not None and before is not None and files.origin(tensors) == before:
+        hashes.keep(before, content_hash)
+    return content_hash
+
+
+def _read(
+    parameters: Mapping[str, torch.Tensor],
+    parts: Mapping[str, Parts],
+    files: TensorFiles,
+    content: ContentHash | None,
+) -> None:
+    for name, located in parts.items():
+        parameter = parameters[name]
+        if _can_be_read_there(parameter, located, files):
+            _read_there(name, parameter, located, files, content)
+        else:
+            _decode_there(name, parameter, located, files, content)
+
+
+def _can_be_read_there(parameter: torch.Tensor, located: Parts, files: TensorFiles) -> bool:
+    return (
+        parameter.is_cpu
+        and parameter.is_contiguous()
+        and all(
+            weight.encoding is Encoding.PLAIN
+            and DTYPES[files.info(weight.tensors[0]).dtype] is parameter.dtype
+            for weight, _ in located
+        )
+    )
+
+
+def _read_there(
+    name: str,
+    parameter: torch.Tensor,
+    located: Parts,
+    files: TensorFiles,
+    content: ContentHash | None,
+) -> None:
+    memory = parameter.detach().reshape(-1).view(torch.uint8).numpy().data
+    size = len(memory) // len(located)
+    if content is not None:
+        content.begin(name, "values", parameter.dtype, parameter.numel())
+    for number, (weight, index) in enumerate(located):
+        files.read_into(
+            memory[number * size : (number + 1) * size],
+            weight.tensors[0],
+            index,
+            None if content is None else content.update,
+        )
+
+
+def _decode_there(
+    name: str,
+    parameter: torch.Tensor,
+    located: Parts,
+    files: TensorFiles,
+    content: ContentHash | None,
+) -> None:
+    stored = [(weight, weight.read(files, index)) for weight, index in located]
+    if content is not None:
+        content.add(name, [tensors for _, tensors in stored])
+    values = [weight.decode(tensors, parameter.dtype) for weight, tensors in stored]
+    parameter.copy_(values[0] if len(values) == 1 else torch.cat(values))

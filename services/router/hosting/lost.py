@@ -1,0 +1,41 @@
+"""Experts that have lost their last replica, until each has one again."""
+
+import asyncio
+from collections.abc import Iterable, Sequence, Set
+
+from services.router.dispatch.awaited import Awaited
+from services.router.planning.order import next_batch
+from services.wire.expert_key import ExpertKey
+
+
+class Lost:
+    """Counts what was lost and what is back, and tells those who wait that loading gets on."""
+
+    def __init__(self, awaited: Awaited) -> None:
+        self.num_lost = 0
+        self._awaited = awaited
+        self._missing: Set[ExpertKey] = frozenset()
+
+    @property
+    def num_back(self) -> int:
+        """Of those that were lost."""
+        return self.num_lost - len(self._missing)
+
+    def observe(self, missing: Iterable[ExpertKey]) -> None:
+        """Take in which are on no service now."""
+        before, self._missing = self._missing, frozenset(missing)
+        self.num_lost = self.num_lost + len(self._missing - before) if self._missing else 0
+        if before - self._missing:
+            self._get_on()
+
+    def note_read(self, experts: Iterable[ExpertKey]) -> None:
+        """A load of these got on."""
+        if not self._missing.isdisjoint(experts):
+            self._get_on()
+
+    def next_batch(self, experts: Sequence[ExpertKey], expert_bytes: int) -> list[ExpertKey]:
+        """What to load next of these, as requests that wait will need them."""
+        return next_batch(experts, self._awaited.experts, expert_bytes)
+
+    def _get_on(self) -> None:
+        self._awaited.progressed_at = asyncio.get_running_loop().time()

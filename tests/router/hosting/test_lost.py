@@ -1,0 +1,44 @@
+"""What was lost, what is back, and that loading gets on."""
+
+import math
+
+from services.router.dispatch.awaited import Awaited
+from services.router.hosting.lost import Lost
+from services.wire.expert_key import ExpertKey
+
+ONE, TWO, THREE = (ExpertKey(0, expert) for expert in range(3))
+
+
+async def test_what_was_lost_is_counted_until_all_is_back() -> None:
+    lost = Lost(Awaited())
+    seen = []
+    for missing in ([ONE, TWO], [TWO], [TWO, THREE], [THREE], [], [ONE]):
+        lost.observe(missing)
+        seen.append((lost.num_back, lost.num_lost))
+    assert seen == [(0, 2), (1, 2), (1, 3), (2, 3), (0, 0), (0, 1)]
+
+
+async def test_loading_gets_on_when_one_is_back_or_read_and_by_no_other_experts() -> None:
+    awaited = Awaited()
+    lost = Lost(awaited)
+    lost.observe([ONE, TWO])
+    lost.note_read({THREE})
+    assert awaited.progressed_at == -math.inf
+    lost.note_read({TWO, THREE})
+    read_at = awaited.progressed_at
+    assert read_at > -math.inf
+    awaited.progressed_at = -math.inf
+    lost.observe([TWO])
+    assert awaited.progressed_at >= read_at
+
+
+async def test_what_is_waited_for_by_several_is_so_until_none_waits_for_it() -> None:
+    awaited = Awaited()
+    with awaited.wait() as one:
+        one.turn_to({ONE, TWO})
+        with awaited.wait() as other:
+            other.turn_to({TWO})
+            one.turn_to({ONE})
+            assert set(awaited.experts) == {ONE, TWO}
+        assert set(awaited.experts) == {ONE}
+    assert not awaited.experts
