@@ -12,7 +12,7 @@ from services.model.checkpoint import Checkpoint
 from services.model.expert_weights import empty_experts
 from services.model.hash_cache import HashCache
 from services.model.refusals import UnusableModel
-from services.runtime.page_advice import give_back, have_huge_pages
+from services.runtime.page_advice import give_back
 from services.wire.errors import BadState
 
 # Every slot begins at such a boundary, so that an expert's bits do not depend on the slot that it
@@ -91,8 +91,6 @@ def _allocate(shell: nn.Module, num_slots: int, device: torch.device) -> nn.Modu
             flat = torch.empty(
                 num_slots, _padded_size(parameter[0]), dtype=parameter.dtype, device=device
             )
-            if flat.is_cpu:
-                have_huge_pages(flat.data_ptr(), flat.nbytes)
             slots = flat[:, : parameter[0].numel()].unflatten(1, parameter.shape[1:])
             setattr(shell, name, nn.Parameter(slots, requires_grad=False))
     except RuntimeError as error:

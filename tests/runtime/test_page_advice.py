@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from services.runtime.page_advice import give_back, have_huge_pages
+from services.runtime.page_advice import give_back
 
 PAGES = 8
 
@@ -32,11 +32,4 @@ def test_pages_that_lie_in_it_wholly_are_zero_and_the_rest_is_as_it_was(
 
 def test_less_than_a_page_is_left_alone(memory: ctypes.Array[ctypes.c_char]) -> None:
     assert not give_back(ctypes.addressof(memory) + 1, mmap.PAGESIZE)
-    assert memory.raw == b"x" * len(memory)
-
-
-def test_asking_for_huge_pages_changes_nothing_that_is_there(
-    memory: ctypes.Array[ctypes.c_char],
-) -> None:
-    have_huge_pages(ctypes.addressof(memory), len(memory))
     assert memory.raw == b"x" * len(memory)
