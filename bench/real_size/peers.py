@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.harness.failure import BenchFailed
 from bench.real_size import prompt, tokens
-from services.cli.machine import num_cores
+from services.runtime.cores import num_cores
 
 NUM_REPETITIONS = 3
 RUN_SECONDS = 1200.0

@@ -15,8 +15,8 @@ from bench.harness.progress import Stages
 from bench.harness.statistics import Spread, spread_of
 from bench.rig.client_load import ClientLoad
 from bench.rig.prompts import text_prompts
-from services.cli.machine import num_cores
 from services.model.checkpoint import Checkpoint
+from services.runtime.cores import num_cores
 
 NUM_PROMPT_TOKENS = 512
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.cli.machine import num_cores
+from services.runtime.cores import num_cores
 
 # Far beyond what caches hold.
 MEMORY_BYTES_A_THREAD = 256 << 20
