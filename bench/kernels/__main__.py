@@ -20,6 +20,7 @@ from bench.harness.rounds import interleaved
 from bench.harness.statistics import ratio_of, spread_of
 from bench.harness.table import Table
 from bench.kernels.error import error_table
+from bench.kernels.kinds import KINDS_COMPARED, kind_samples, models
 from bench.kernels.load import KERNELS, TORCH, KernelLoad, kernels_running
 from bench.rig.checkpoints import OLMOE_470M, whole_model
 from services.runtime.embedded_model import EMBEDDED_MODEL
@@ -63,6 +64,8 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     """The error of the first case, which is the shipped model in bfloat16; then all cases, one
     after the other.
     """
+    if options.kinds:
+        return await measure_kinds(options, stages)
     report = Report("kernels", COMPARED)
     with stages.stage("making or finding the checkpoints"):
         found = cases()
@@ -97,6 +100,23 @@ async def add_operations(
     report.panels.append(partial(_draw, title=case.name, taken=taken))
 
 
+async def measure_kinds(options: Namespace, stages: Stages) -> Report:
+    """Time experts of other kinds on every number of rows."""
+    report = Report("kernels", KINDS_COMPARED)
+    num_rounds = QUICK_ROUNDS if options.quick else NUM_ROUNDS
+    with stages.stage("making or finding the checkpoints"):
+        found = models()
+    for name, model in found.items():
+        with stages.stage(name, len(options.rows) * (num_rounds + 1)):
+            taken: Taken = {
+                "expert": await kind_samples(model, options.rows, num_rounds, stages.step)
+            }
+        report.samples[f"{name}, µs of CPU time"] = taken
+        report.tables.append(operations_table(name, taken))
+        report.panels.append(partial(_draw, title=name, taken=taken))
+    return report
+
+
 def operations_table(title: str, taken: Taken) -> Table:
     """Times and ratios of all operations."""
     table = Table(f"{title}, µs", ("operation", "rows", TORCH, KERNELS, f"{TORCH} ÷ {KERNELS}"))
@@ -128,8 +148,11 @@ def _draw(axis: Any, *, title: str, taken: Taken) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; its exit code."""
-    parser = bench_parser("kernels", COMPARED, ("--rows 1,4,16,64",))
+    parser = bench_parser("kernels", COMPARED, ("--rows 1,4,16,64", "--kinds --rows 1,4,16"))
     add_numbers(parser, "rows", ROWS, "numbers of rows")
+    parser.add_argument(
+        "--kinds", action="store_true", help="experts of gpt-oss's kind, and nothing else"
+    )
     return run_bench(parser, measure, arguments)
 
 

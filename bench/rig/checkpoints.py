@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, OlmoeConfig, PreTrainedConfig, Qwen3MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    GptOssConfig,
+    OlmoeConfig,
+    PreTrainedConfig,
+    Qwen3MoeConfig,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from bench.harness.command import OUTPUT
@@ -54,6 +60,12 @@ def experts_only(shape: Shape) -> Path:
     return _checkpoint(
         "experts", shape, Qwen3MoeConfig, {**tiny, "moe_intermediate_size": shape.intermediate_size}
     )
+
+
+def gpt_oss_experts(shape: Shape) -> Path:
+    """The same of gpt-oss's kind."""
+    tiny = {"vocab_size": 64, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8}
+    return _checkpoint("gpt-oss-experts", shape, GptOssConfig, tiny)
 
 
 def _checkpoint(

@@ -49,7 +49,8 @@ def most_pairs_per_expert(dtype: torch.dtype) -> int:
     """With how many pairs for each active expert `GatedExperts` of this dtype are still faster than
     torch.
 
-    Of a dtype that they do not take, and without kernels, 0.
+    It is nearly the same for every kind, transposed or not. Of a dtype that they do not take, and
+    without kernels, 0.
     """
     return _most(_EXPERT_PAIRS, dtype) if AVAILABLE else 0
 

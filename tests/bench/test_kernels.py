@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from bench.kernels.operations import TRUNK_KERNELS, Operations, cpu_micros
 from services.kernels.level import AVAILABLE, level
 from services.model.checkpoint import Checkpoint
 from services.runtime.embedded_model import EMBEDDED_MODEL
+from tests.checkpoints import save_tiny
 
 needs_kernels = pytest.mark.skipif(not AVAILABLE, reason="there was no compiler")
 
@@ -41,7 +43,7 @@ async def test_every_operation_is_timed_with_kernels_and_without(
     case = Case("shipped", EMBEDDED_MODEL, torch.bfloat16)
     monkeypatch.setattr(kernels, "cases", lambda: [case])
     monkeypatch.setattr(kernels, "QUICK_ROUNDS", 2)
-    report = await kernels.measure(Namespace(quick=True, rows=(1, 3)), Stages())
+    report = await kernels.measure(Namespace(quick=True, rows=(1, 3), kinds=False), Stages())
     assert report.notes == [f"the kernels' instruction set is {level()}"]
     (samples,) = report.samples.values()
     assert samples.keys() >= {
@@ -75,6 +77,19 @@ async def test_every_operation_is_timed_with_kernels_and_without(
     by_torch, by_kernels = (row[-1] for row in error.rows[1:])
     assert isinstance(by_torch, float) and isinstance(by_kernels, float)
     assert by_torch > by_kernels, "the worker without kernels rounds as transformers does"
+
+
+@needs_kernels
+async def test_experts_of_other_kinds_are_timed_by_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "models", lambda: {"tiny": save_tiny("gpt_oss", tmp_path)})
+    monkeypatch.setattr(kernels, "QUICK_ROUNDS", 2)
+    report = await kernels.measure(Namespace(quick=True, rows=(1, 3), kinds=True), Stages())
+    (timed,) = report.tables
+    assert [row[:2] for row in timed.rows] == [("expert", 1), ("expert", 3)]
+    (samples,) = report.samples.values()
+    assert all(len(times) == 2 and min(times) > 0 for times in samples["expert"][3].values())
 
 
 async def test_without_kernels_there_is_nothing_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,11 +241,17 @@ INLINE void multiply_transposed_as(const struct product *p, enum dtype dtype) {
         }
 }
 
-TARGET static void multiply(const struct product *p) {
-    if (p->is_transposed && p->dtype == FLOAT32)
+/* A function of its own, since it has so much on its stack. */
+TARGET static __attribute__((noinline)) void multiply_transposed(const struct product *p) {
+    if (p->dtype == FLOAT32)
         multiply_transposed_as(p, FLOAT32);
-    else if (p->is_transposed)
+    else
         multiply_transposed_as(p, BFLOAT16);
+}
+
+TARGET static void multiply(const struct product *p) {
+    if (p->is_transposed)
+        multiply_transposed(p);
     else if (p->dtype == FLOAT32)
         multiply_as(p, FLOAT32, FLOAT32);
     else if (p->out_dtype == BFLOAT16)
