@@ -86,7 +86,9 @@ class Startup:
             while True:
                 try:
                     about = await stub.Describe(
-                        expert_pb2.ExpertServiceDescribeRequest(), wait_for_ready=True
+                        expert_pb2.ExpertServiceDescribeRequest(),
+                        wait_for_ready=True,
+                        timeout=DESCRIBE_SECONDS,
                     )
                     request = expert_pb2.WatchHostingRequest()
                     async for hosting in stub.WatchHosting(request, wait_for_ready=True):
