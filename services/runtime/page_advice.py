@@ -16,6 +16,4 @@ def give_back(address: int, num_bytes: int) -> bool:
     if not sys.platform.startswith("linux") or end <= begin:
         return False
     madvise = ctypes.CDLL(None).madvise
-    return bool(
-        madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_DONTNEED) == 0
-    )
+    return bool(madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_DONTNEED) == 0)
