@@ -29,6 +29,9 @@ class Stream(Protocol):
     def try_send(self, stream: int, message: bytes) -> bool:
         """Whether it was taken: not where too much is unsent, or the connection is over."""
 
+    def flush_if_alone(self) -> None:
+        """Write now what no other call could join."""
+
     def has_to_wait(self, stream: int) -> bool: ...
     async def has_room(self, stream: int) -> None: ...
     def pause(self, stream: int) -> None: ...
@@ -123,14 +126,18 @@ class Call(CallContext):
 
     async def write(self, message: Any) -> None:
         """Send a response; returns at once unless the client leaves too much unread."""
+        await self._send(message)
+        self._connection.flush_if_alone()
+        while self._connection.has_to_wait(self._stream):
+            await self._connection.has_room(self._stream)
+
+    async def _send(self, message: Any) -> None:
         data = self._method.serialise(message)
         if len(data) > self._connection.limits.max_message_bytes:
             await self.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "a response is too long")
         self._begin(())
         while not self._connection.try_send(self._stream, data):
             self._check()
-            await self._connection.has_room(self._stream)
-        while self._connection.has_to_wait(self._stream):
             await self._connection.has_room(self._stream)
 
     async def send_initial_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
@@ -172,7 +179,7 @@ class Call(CallContext):
         try:
             response = await self._method.behaviour(requests, self)
             if not self._method.answers_stream and not self._is_over:
-                await self.write(response)
+                await self._send(response)
             self._end_from_within(self._code, self._details)
         except grpc.aio.AbortError:
             pass  # the client was told
@@ -199,7 +206,9 @@ class Call(CallContext):
         self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
         for callback in self._done_callbacks:
             callback(self)
+        self._done_callbacks.clear()

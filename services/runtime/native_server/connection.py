@@ -122,9 +122,14 @@ class ServerConnection:
         self._num_sent[stream] = self._num_sent.get(stream, 0) + 1
         self._flush_soon()
         is_taken = self._wire.send(stream, message)
-        if not is_taken:
+        if not is_taken and stream in self._calls:
             self._refused.add(stream)
         return is_taken
+
+    def flush_if_alone(self) -> None:
+        """Write now what no other call could join."""
+        if len(self._calls) == 1 and not self._is_writing:
+            self._write_out()
 
     def has_to_wait(self, stream: int) -> bool:
         """Whether the call has to let others send, or its client read."""
@@ -180,6 +185,11 @@ class ServerConnection:
         if self._is_closed:
             return
         self._num_sent.clear()
+        self._write_out()
+        if self._waiting:
+            self._wake()
+
+    def _write_out(self) -> None:
         if not self._wire.flush():
             self._read()
             return
@@ -189,8 +199,6 @@ class ServerConnection:
         elif self._is_writing and not wants_write:
             self._loop.remove_writer(self._wire.fileno())
         self._is_writing = wants_write
-        if self._waiting:
-            self._wake()
 
     def _wake(self) -> None:
         for stream in [each for each in self._waiting if not self.has_to_wait(each)]:
@@ -217,7 +225,7 @@ class ServerConnection:
             if kind == Kind.HEADERS or kind == Kind.TRAILERS:
                 if stream not in self._calls:
                     self._begin(stream, data)
-                elif kind == Kind.HEADERS:
+                else:
                     self._decoder.decode_fields(data)  # nobody asks for a client's trailers
                 continue
             call = self._calls.get(stream)
