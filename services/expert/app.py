@@ -159,6 +159,7 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
         service_names=(SERVICE_NAME,),
         drain_seconds=settings.drain_seconds,
         health=health,
+        native=False,  # frames in bulk have the plane; what is left to gRPC stays gRPC's own
     ) as port:
         compiled = parts.computer.compiled
         computed = who_computes(compiled.kind if compiled else None)
