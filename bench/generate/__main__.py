@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.generate.cases import CLIENT, ROUTER, Case, seat
+from bench.generate.kinds import Kind, add_threads, kinds_of
 from bench.generate.router_load import RouterLoad
 from bench.generate.tables import fill
 from bench.generate.transformers_load import (
@@ -46,8 +47,8 @@ MODELS = ("shipped", "470m")
 COMPARED = (
     f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} "
     "tokens of real text, "
-    "all requests at once: a cluster (gateway, router, two experts, one thread each) for each "
-    "transport, one of which works at a time, seen by a client of the gateway "
+    "all requests at once: a cluster (gateway, router, two experts, one thread each unless said) "
+    "for each transport, one of which works at a time, seen by a client of the gateway "
     "and by a client of the router, against `transformers` generate with the same requests as one "
     "static batch, in "
     "the same element type, with the experts implementation and the number of threads (1 or 2) "
@@ -58,7 +59,7 @@ COMPARED = (
 
 @dataclass(frozen=True)
 class Served:
-    """A cluster over one transport, and who asks it."""
+    """A cluster of one kind, and who asks it."""
 
     cluster: Cluster
     client: ClientLoad
@@ -67,7 +68,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Parties:
-    """Everybody that is measured, running: a cluster for each transport."""
+    """Everybody that is measured, running: a cluster of each kind, by its name."""
 
     served: Mapping[str, Served]
     transformers: TransformersLoad
@@ -85,9 +86,8 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     for name in models:
         with stages.stage(f"{name}: making or finding the checkpoint"):
             model = EMBEDDED_MODEL if name == "shipped" else whole_model(OLMOE_470M)
-        found = _of_model(
-            name, model, counts, options.transports, 3 if options.quick else 7, stages
-        )
+        kinds = kinds_of(options.transports, options.threads)
+        found = _of_model(name, model, counts, kinds, 3 if options.quick else 7, stages)
         async for case in found:
             cases.append(case)
             report = Report("generate", COMPARED)
@@ -102,22 +102,22 @@ async def _of_model(
     name: str,
     model: Path,
     counts: Sequence[int],
-    transports: Sequence[str],
+    kinds: Sequence[Kind],
     num_rounds: int,
     stages: Stages,
 ) -> AsyncIterator[Case]:
     prompts, checkpoint = text_prompts(max(counts), NUM_PROMPT_TOKENS), Checkpoint.open(model)
     async with AsyncExitStack() as stack:
-        with stages.stage(f"{name}: starting a cluster for each transport, and transformers"):
-            parties = await _parties(checkpoint, model, transports, stack)
+        with stages.stage(f"{name}: starting the clusters, and transformers"):
+            parties = await _parties(checkpoint, model, kinds, stack)
         for count in counts:
             yield await _case(name, checkpoint, parties, prompts[:count], num_rounds, stages)
 
 
 async def _parties(
-    checkpoint: Checkpoint, model: Path, transports: Sequence[str], stack: AsyncExitStack
+    checkpoint: Checkpoint, model: Path, kinds: Sequence[Kind], stack: AsyncExitStack
 ) -> Parties:
-    served = {transport: await _served(model, transport, stack) for transport in transports}
+    served = {kind.name: await _served(model, kind, stack) for kind in kinds}
     transformers = await stack.enter_async_context(
         transformers_running(model, num_new_tokens=NUM_NEW_TOKENS)
     )
@@ -129,8 +129,10 @@ async def _parties(
     return Parties(served, transformers, loads.get(KERNELS))
 
 
-async def _served(model: Path, transport: str, stack: AsyncExitStack) -> Served:
-    cluster = await stack.enter_async_context(cluster_running(model, VARIABLES[transport]))
+async def _served(model: Path, kind: Kind, stack: AsyncExitStack) -> Served:
+    cluster = await stack.enter_async_context(
+        cluster_running(model, VARIABLES[kind.transport], threads=kind.threads)
+    )
     client = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS)
     stack.push_async_callback(client.close)
     router = RouterLoad(cluster.router.address, num_new_tokens=NUM_NEW_TOKENS)
@@ -203,7 +205,9 @@ async def _probe(transformers: TransformersLoad, setting: Setting, prompts: Prom
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; its exit code."""
     parser = bench_parser(
-        "generate", COMPARED, ("--requests 1,16,64 --models shipped", "--transports native")
+        "generate",
+        COMPARED,
+        ("--requests 1,16,64 --models shipped", "--transports native --threads 1,auto"),
     )
     add_numbers(
         parser,
@@ -218,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="which models; by default both, or the shipped one with --quick",
     )
     add_transports(parser)
+    add_threads(parser)
     return run_bench(parser, measure, arguments)
 
 

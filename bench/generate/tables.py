@@ -17,12 +17,12 @@ from bench.generate.cases import (
     first_token_ms,
     tokens_per_second,
 )
+from bench.generate.kinds import pairs
 from bench.harness.plot import draw_spreads, label_axes
 from bench.harness.report import Report
 from bench.harness.statistics import Spread, spread_of
 from bench.harness.table import Cell, Table
 from bench.rig.generated import Generated
-from bench.rig.transports import GRPC, NATIVE, RATIO
 from services.cli.bench.statistics import percentile
 
 WHO = "model, requests"
@@ -34,8 +34,8 @@ def fill(report: Report, cases: Sequence[Case]) -> None:
     if any(case.kernel_micros for case in cases):
         report.tables.append(_neither(cases))
         report.notes.append(NEITHER)
-    if {GRPC, NATIVE} <= set(cases[0].transports):
-        report.tables.append(_ratios(cases))
+    for of, to in pairs(cases[0].transports):
+        report.tables.append(_ratios(cases, of, to))
     report.tables.append(_settings(cases))
     report.notes += [_agreement(case, transport) for case, transport in _each(cases)]
     report.samples = {case.label: _samples(case) for case in cases}
@@ -163,7 +163,7 @@ def _neither(cases: Sequence[Case]) -> Table:
     return table
 
 
-def _ratios(cases: Sequence[Case]) -> Table:
+def _ratios(cases: Sequence[Case], of: str, to: str) -> Table:
     figures = [
         ("tokens/s at the client", tokens_per_second, CLIENT),
         ("tokens/s at the router", tokens_per_second, ROUTER),
@@ -176,14 +176,14 @@ def _ratios(cases: Sequence[Case]) -> Table:
             for service in SERVICES
         ),
     ]
-    table = Table(f"{RATIO}, of the same round", ("", *(case.label for case in cases)))
+    table = Table(f"{of} ÷ {to}, of the same round", ("", *(case.label for case in cases)))
     for name, figure, party in figures:
-        table.add(name, *(case.ratio(figure, party, NATIVE, GRPC) for case in cases))
-    same = (case.same_tokens(NATIVE, GRPC) for case in cases)
+        table.add(name, *(case.ratio(figure, party, of, to) for case in cases))
+    same = (case.same_tokens(of, to) for case in cases)
     table.add("requests with the same tokens over both", *same)
-    # Rounding depends on the shape of a batch, so that one transport may differ from itself.
-    repeated = (case.repeated_tokens(GRPC) for case in cases)
-    table.add(f"with the same over {GRPC} as in the round before", *repeated)
+    # Rounding depends on the shape of a batch, so that a cluster may differ from itself.
+    repeated = (case.repeated_tokens(to) for case in cases)
+    table.add(f"with the same over {to} as in the round before", *repeated)
     return table
 
 

@@ -1,5 +1,5 @@
-"""A whole cluster as `moesaic serve --experts 2 --threads 1` runs it, and what its
-processes are.
+"""A whole cluster as `moesaic serve --experts 2` runs it, of one thread each or as it is told, and
+what its processes are.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -54,12 +54,14 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster_running(
-    model: Path, variables: Mapping[str, str] | None = None
+    model: Path, variables: Mapping[str, str] | None = None, *, threads: int | None = 1
 ) -> AsyncIterator[Cluster]:
     """Run the cluster until the block ends, with `variables` besides; yields it once the gateway
-    serves.
+    serves. Without `threads` they are as many as `moesaic serve` chooses.
     """
-    plan = ClusterPlan(model=model, num_experts=NUM_EXPERT_SERVICES, threads=1, drain_seconds=1.0)
+    plan = ClusterPlan(
+        model=model, num_experts=NUM_EXPERT_SERVICES, threads=threads, drain_seconds=1.0
+    )
     async with services_running(plan.members(), variables) as servers:
         *experts, router, gateway = servers
         await until_serving(gateway.address)

@@ -90,13 +90,18 @@ class ClusterPlan:
         """
         *experts, router, free = free_addresses(self.num_experts + 2)
         gateway = self._gateway_address(free)
+        each = expert_threads(self.num_experts)
         members = [
-            self._member(f"expert-{index}", "expert", address, *self._computing(), *self._hosting())
+            self._member(
+                *(f"expert-{index}", "expert", address),
+                *(*self._computing(each), *self._hosting()),
+            )
             for index, address in enumerate(experts)
         ]
         members.append(
             self._member(
-                "router", "router", router, *self._computing(), *self._dispatching(experts)
+                *("router", "router", router),
+                *(*self._computing(num_cores()), *self._dispatching(experts)),
             )
         )
         recommended = f"--generation-config={self.generation_config}"
@@ -114,8 +119,8 @@ class ClusterPlan:
             shared.append(f"--model={self.model}")
         return Member.of(name, service, address, *shared, *flags)
 
-    def _computing(self) -> Iterator[str]:
-        yield f"--threads={self.threads or fair_threads(self.num_experts)}"
+    def _computing(self, threads: int) -> Iterator[str]:
+        yield f"--threads={self.threads or threads}"
         yield f"--dtype={self.dtype}"
         if self.batch_invariant:
             yield "--batch-invariant"
@@ -150,11 +155,11 @@ def chosen_address(listen: str, free: str) -> str:
     return listen if port else f"{listen.rpartition(':')[0]}:{split_address(free)[1]}"
 
 
-def fair_threads(num_experts: int) -> int:
-    """Threads for each computing process: more than there are cores would wait for each other,
-    spinning.
+def expert_threads(num_experts: int) -> int:
+    """Threads for each expert service: all compute at the same time. The router computes while they
+    wait, and has a thread for every core.
     """
-    return max(1, num_cores() // max(2, num_experts))
+    return max(1, num_cores() // num_experts)
 
 
 def free_addresses(count: int) -> list[str]:

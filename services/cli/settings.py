@@ -26,7 +26,10 @@ Coverage = Annotated[
 ]
 Threads = Annotated[
     PositiveInt | None,
-    Field(description="threads of each process that computes; else the cores are shared out"),
+    Field(
+        description="threads with which the router and each expert service compute; else the "
+        "router has one for every core, and the expert services share the cores"
+    ),
 ]
 ExpertMemory = Annotated[
     ByteSize | None,

@@ -84,6 +84,7 @@ async def running(
     if settings.cores is not None:
         os.sched_setaffinity(0, settings.cores)
     torch.set_num_threads(settings.threads)
+    kernels.set_threads(settings.threads)
     parts = await asyncio.to_thread(build, settings, times=times, meter=meter)
     try:
         async with asyncio.TaskGroup() as loops:

@@ -56,7 +56,9 @@ class Computer:
         self._is_on_cpu = bank.device.type == "cpu"
         self._dtype = bank.dtype
         self.compiled = compiled.experts_of(bank)
-        self.most_compiled = _most_compiled(bank.dtype, threads, batch_invariant=batch_invariant)
+        self.most_compiled = (
+            math.inf if batch_invariant else kernels.most_pairs_per_expert(bank.dtype)
+        )
         self._grouped = GroupedExperts(bank, batch_invariant=batch_invariant)
         self._times = ComputeTimes()
         self._worker = ThreadPoolExecutor(1, "compute", _prepare_thread, (threads,))
@@ -98,13 +100,6 @@ class Computer:
         if self.compiled is not None and len(slots) <= self.most_compiled * num_active:
             return self.compiled(rows, pair_rows, slots)
         return self._grouped(rows, pair_rows, slots)
-
-
-def _most_compiled(dtype: torch.dtype, threads: int, *, batch_invariant: bool) -> float:
-    """Pairs for each active expert that the kernel computes, where there is one."""
-    # It runs on one thread and torch's products on all. Its lead shrinks slowly as pairs become
-    # many: with two threads, it is as fast up to a sixteenth as many.
-    return math.inf if batch_invariant else kernels.most_pairs_per_expert(dtype) / threads**4
 
 
 def _as_asked(work: FrameWork, of_pairs: torch.Tensor) -> torch.Tensor:

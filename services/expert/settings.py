@@ -35,7 +35,9 @@ class ExpertSettings(BaseSettings):
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="device to compute on: cpu or cuda:N"
     )
-    threads: PositiveInt = Field(1, description="threads of a CPU computation")
+    threads: PositiveInt = Field(
+        1, description="threads of a CPU computation, by compiled kernels and by torch alike"
+    )
     cores: list[NonNegativeInt] | None = Field(
         None, min_length=1, description="CPU cores to stay on"
     )

@@ -1,4 +1,4 @@
-"""Compiled kernels for the shapes that decoding has: few rows, tensors on the CPU, one thread.
+"""Compiled kernels for the shapes that decoding has: few rows, tensors on the CPU.
 
 They are written in C and built at install time where there is a compiler; without them AVAILABLE is
 false and callers use torch. Each takes and gives torch tensors.
@@ -29,6 +29,7 @@ from services.kernels.linear import linear
 from services.kernels.normalisation import rms_norm
 from services.kernels.rotary import apply_rotary
 from services.kernels.scatter import scatter
+from services.kernels.threads import set_threads, threads
 
 __all__ = [
     "AVAILABLE",
@@ -62,4 +63,6 @@ __all__ = [
     "rms_norm",
     "scatter",
     "set_level",
+    "set_threads",
+    "threads",
 ]

@@ -8,6 +8,7 @@ import grpc
 import torch
 
 from moesaic.v1 import placement_pb2_grpc, router_pb2_grpc
+from services import kernels
 from services.model.checkpoint import Checkpoint
 from services.router import placement_service, service
 from services.router.assembly import Assembly
@@ -32,6 +33,7 @@ async def run(
 ) -> None:
     """Serve until told to stop. Raises ServingError when the router cannot start."""
     torch.set_num_threads(settings.threads)
+    kernels.set_threads(settings.threads)
     with (
         torch.inference_mode()
     ):  # around all steps: lanes would interleave what is entered for each

@@ -51,7 +51,9 @@ class RouterSettings(BaseSettings):
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="device to compute on: cpu or cuda:N"
     )
-    threads: PositiveInt = Field(1, description="threads of a CPU computation")
+    threads: PositiveInt = Field(
+        1, description="threads of a CPU computation, by compiled kernels and by torch alike"
+    )
     max_context: PositiveInt | None = Field(
         None,
         description="most tokens of prompt and continuation together; unset for the model's limit",

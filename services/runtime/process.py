@@ -41,6 +41,8 @@ FAILED_EXIT = 1
 INTERRUPTED_EXIT = 128 + signal.SIGINT
 KERNELS_VARIABLE, STREAMS_VARIABLE = "MOESAIC_KERNELS", "MOESAIC_NATIVE_STREAMS"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# Torch's idle threads sleep: by default they spin for milliseconds, on cores that others want.
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 # What a system says when it has no more of something, or may not be written to: no fault of the
 # program's.
 SHORTAGES = frozenset(
@@ -224,6 +226,7 @@ def _pin_threads(threads: int | None) -> None:
         raise RuntimeError("torch was imported before its number of threads was set")
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
+    os.environ.update(WAITING)
 
 
 def _die_with(parent_pid: int | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.cli.bench.settings import BenchSettings
-from services.cli.members import ClusterPlan, fair_threads
+from services.cli.members import ClusterPlan, expert_threads
 from services.cli.settings import GenerateSettings, ServeSettings
 from services.expert.settings import ExpertSettings
 from services.gateway.settings import GatewaySettings
@@ -118,13 +118,16 @@ def test_what_is_no_address_to_listen_on_is_refused() -> None:
         plan(listen="50051").members()
 
 
-def test_the_cores_are_shared_out_among_the_expert_services(
+def test_the_expert_services_share_the_cores_and_the_router_uses_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
-    assert fair_threads(4) == 4
-    assert fair_threads(1) == 8
-    assert fair_threads(32) == 1
+    assert expert_threads(4) == 4
+    assert expert_threads(1) == 16
+    assert expert_threads(32) == 1
+    *experts, router, _ = plan(threads=None).members()
+    assert "--threads=16" in router.command
+    assert all("--threads=5" in one.command for one in experts)
 
 
 def test_the_router_alone_is_told_how_to_host_experts() -> None:

@@ -248,7 +248,7 @@ def test_an_exception_is_its_own_leaf() -> None:
     assert flatten_group(error) == [error]
 
 
-def test_threads_are_pinned_before_torch_is_imported(
+def test_threads_are_counted_and_told_to_sleep_before_torch_is_imported(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     package = tmp_path_factory.mktemp("fake") / "app.py"
@@ -256,6 +256,7 @@ def test_threads_are_pinned_before_torch_is_imported(
         "import os\n"
         "async def run(settings, *, on_ready):\n"
         "    print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])\n"
+        "    print(os.environ['OMP_WAIT_POLICY'])\n"
     )
     script = f"""
 import importlib.util, sys
@@ -272,4 +273,4 @@ sys.exit(run_service("fake", FakeSettings, ["--threads", "3"]))
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
-    assert ended.stdout == "3 3\n"
+    assert ended.stdout == "3 3\nPASSIVE\n"

@@ -136,8 +136,8 @@ INLINE void attend_group(const struct attention *call, int64_t token, int64_t nu
         .values = call->values + first_slot * call->value_slot_stride +
                   key_head * call->value_head_stride,
         .slot_stride = call->value_slot_stride,
-        .out = call->out + (token * call->num_heads + first_head) * out_stride,
-        .out_token_stride = call->num_heads * out_stride,
+        .out = call->out + token * call->out_token_stride + first_head * out_stride,
+        .out_token_stride = call->out_token_stride,
         .out_stride = out_stride,
     };
     gather(&gathering, num_tokens * group, call->value_width, dtype);
@@ -160,7 +160,7 @@ INLINE void attend_as(const struct attention *call, enum dtype dtype) {
     const int64_t token_bytes = call->num_heads * call->value_width * item_bytes(dtype);
     for (int64_t token = 0, count = 1; token < call->num_tokens; token += count) {
         if (call->num_keys[token] == 0) {
-            memset(call->out + token * token_bytes, 0, (size_t)token_bytes);
+            memset(call->out + token * call->out_token_stride, 0, (size_t)token_bytes);
             count = 1;
             continue;
         }

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "shares.h"
 
 /* In place, each of the heads or all together; they are neighbours within a token. */
 static void normalise_heads(const struct level *level, const struct attention_layer *layer,
@@ -80,13 +80,14 @@ static struct product projection(const struct attention_layer *layer, const char
     };
 }
 
-int run_attention_layer(const struct level *level, const struct attention_layer *layer,
-                        int64_t most) {
+int run_attention_layer(const struct crew *crew, const struct level *level,
+                        const struct attention_layer *layer, int64_t most) {
     struct attention attention = layer->attention;
     const int64_t head = attention.key_width * item_bytes(attention.dtype);
     const int64_t query_bytes = attention.num_heads * head,
                   key_bytes = attention.num_key_heads * head;
-    const int64_t stride = query_bytes + 2 * key_bytes, scores = score_room(&attention, most);
+    const int64_t stride = query_bytes + 2 * key_bytes,
+                  scores = crew_score_room(crew, &attention, most);
     char *room = malloc((size_t)(scores + attention.num_tokens * (stride + query_bytes)));
     if (!room) return -1;
     char *joined = room + scores, *attended = joined + attention.num_tokens * stride;
@@ -95,20 +96,21 @@ int run_attention_layer(const struct level *level, const struct attention_layer 
     struct product entering = projection(layer, layer->rows, layer->hidden, joined, num_outputs);
     entering.weight = layer->weight;
     entering.bias = layer->bias;
-    level->multiply(&entering);
+    multiply_by(crew, level, &entering);
     place_heads(level, layer, joined, stride);
     write_to_cache(layer, joined + query_bytes, stride);
     attention.query = joined;
     attention.query_token_stride = stride;
     attention.query_head_stride = head;
     attention.out = attended;
+    attention.out_token_stride = query_bytes;
     attention.scores = (float *)room;
-    level->attend(&attention);
+    attend_by(crew, level, &attention, most);
     const int64_t width = attention.num_heads * attention.key_width;
     struct product leaving = projection(layer, attended, width, layer->out, layer->hidden);
     leaving.weight = layer->out_weight;
     leaving.bias = layer->out_bias;
-    level->multiply(&leaving);
+    multiply_by(crew, level, &leaving);
     free(room);
     return 0;
 }

@@ -34,7 +34,8 @@ static void normalise_hidden(const struct level *level, const struct between *ca
 }
 
 /* Logits, of which nobody hears, go to `room`. */
-static int choose(const struct level *level, const struct between *call, char *room) {
+static int choose(const struct crew *crew, const struct level *level, const struct between *call,
+                  char *room) {
     struct product product = call->gate;
     struct routing routing = call->routing;
     product.rows = call->normed;
@@ -42,26 +43,28 @@ static int choose(const struct level *level, const struct between *call, char *r
     product.num_rows = call->attention.attention.num_tokens;
     routing.logits = room;
     routing.num_rows = product.num_rows;
-    return run_gate(level, &product, &routing);
+    return run_gate(crew, level, &product, &routing);
 }
 
-static int run_with(const struct level *level, struct between *call, int64_t most, char *room) {
+static int run_with(const struct crew *crew, const struct level *level, struct between *call,
+                    int64_t most, char *room) {
     const int64_t bytes = count_of(call) * item_bytes(call->attention.attention.dtype);
     if (call->arrived) add_to_hidden(level, call, call->arrived);
     normalise_hidden(level, call, call->before, room);
     call->attention.rows = room;
     call->attention.out = room + bytes;
-    if (run_attention_layer(level, &call->attention, most)) return -1;
+    if (run_attention_layer(crew, level, &call->attention, most)) return -1;
     add_to_hidden(level, call, call->attention.out);
     normalise_hidden(level, call, call->after, call->normed);
     if (!call->gate.weight) return 0;
     const int64_t began = now();
-    const int failed = choose(level, call, room);
+    const int failed = choose(crew, level, call, room);
     call->gate_nanos = now() - began;
     return failed;
 }
 
-int run_between(const struct level *level, struct between *call, int64_t most) {
+int run_between(const struct crew *crew, const struct level *level, struct between *call,
+                int64_t most) {
     const int64_t num_tokens = call->attention.attention.num_tokens,
                   hidden = call->attention.hidden;
     const int64_t experts = call->gate.num_outputs;
@@ -69,7 +72,7 @@ int run_between(const struct level *level, struct between *call, int64_t most) {
     /* Some bytes more, since there may be no token. */
     char *room = malloc((size_t)(num_tokens * wider + 1) * sizeof(float));
     if (!room) return -1;
-    const int failed = run_with(level, call, most, room);
+    const int failed = run_with(crew, level, call, most, room);
     free(room);
     return failed;
 }

@@ -1,6 +1,7 @@
 /* From Python's arguments to a kernel of its own; layers made of several are in layer_calls.c. */
 
 #include "calls.h"
+#include "shares.h"
 
 #include <stdlib.h>
 
@@ -36,8 +37,11 @@ static PyObject *linear(const struct linear_arguments *given) {
         .dtype = given->dtype,
         .out_dtype = given->dtype,
     };
-    PyThreadState *paused = pause_for(product.num_rows * product.num_outputs * product.width);
-    active->multiply(&product);
+    const int64_t work = product.num_rows * product.num_outputs * product.width;
+    PyThreadState *paused = pause_for(work);
+    const struct crew crew = gather_crew(work, product.num_rows);
+    multiply_by(&crew, active, &product);
+    dismiss_crew(&crew);
     resume(paused);
     Py_RETURN_NONE;
 }
@@ -127,12 +131,14 @@ static PyObject *run_attend(struct attention *call, int64_t num_slots) {
     int64_t num_seen = 0;
     const int64_t most = most_keys(call, num_slots, &num_seen);
     if (most < 0) return NULL;
-    call->scores = malloc((size_t)score_room(call, most));
-    if (!call->scores) return PyErr_NoMemory();
-    PyThreadState *paused =
-        pause_for(num_seen * call->num_heads * (call->key_width + call->value_width));
-    active->attend(call);
+    const int64_t work = num_seen * call->num_heads * (call->key_width + call->value_width);
+    PyThreadState *paused = pause_for(work);
+    const struct crew crew = gather_crew(work, call->num_heads / call->num_key_heads);
+    call->scores = malloc((size_t)crew_score_room(&crew, call, most));
+    if (call->scores) attend_by(&crew, active, call, most);
+    dismiss_crew(&crew);
     resume(paused);
+    if (!call->scores) return PyErr_NoMemory();
     free(call->scores);
     Py_RETURN_NONE;
 }
@@ -184,6 +190,7 @@ static PyObject *attend(const struct attend_arguments *given) {
         .value_slot_stride = num_key_heads * value_width * item,
         .value_head_stride = value_width * item,
         .out = given->out,
+        .out_token_stride = given->query_shape[1] * value_width * item,
         .sinks = (const float *)given->sinks,
         .num_tokens = num_tokens,
         .num_heads = given->query_shape[1],

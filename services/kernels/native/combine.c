@@ -1,6 +1,7 @@
 /* From a layer's replies to its weighted sums: finds the row of each pair, wherever it lies. */
 
 #include "calls.h"
+#include "workers.h"
 
 #include <stdlib.h>
 
@@ -41,6 +42,36 @@ static int find_all_rows(const char **rows, int64_t num_pairs, PyObject *replies
     return 0;
 }
 
+/* Tokens in a part: many of them, since each takes little. */
+#define PART_TOKENS 8
+
+struct shared_combination {
+    const struct level *level;
+    const struct combination *combination;
+};
+
+static void combine_part(const void *call, int64_t number, int thread) {
+    const struct shared_combination *shared = call;
+    struct combination part = *shared->combination;
+    const int64_t first = number * PART_TOKENS, left = part.num_tokens - first;
+    (void)thread;
+    part.rows += first * part.top_k;
+    part.weights += first * part.top_k;
+    part.out += first * part.width * item_bytes(part.out_dtype);
+    part.num_tokens = left < PART_TOKENS ? left : PART_TOKENS;
+    shared->level->combine(&part);
+}
+
+static void combine_all(const struct combination *call) {
+    const int64_t work = call->num_tokens * call->top_k * call->width;
+    PyThreadState *paused = pause_for(work);
+    const struct crew crew = gather_crew(work, 1);
+    const struct shared_combination shared = {active, call};
+    run_parts(&crew, combine_part, &shared, (call->num_tokens + PART_TOKENS - 1) / PART_TOKENS);
+    dismiss_crew(&crew);
+    resume(paused);
+}
+
 #define COMBINE(X)                                                                                 \
     X(object, replies)                                                                             \
     X(object, positions)                                                                           \
@@ -75,11 +106,7 @@ static PyObject *combine(const struct combine_arguments *given) {
     };
     const int failed = find_all_rows(rows, num_pairs, given->replies, given->positions,
                                      call.width * item_bytes(dtype));
-    if (!failed) {
-        PyThreadState *paused = pause_for(num_pairs * call.width);
-        active->combine(&call);
-        resume(paused);
-    }
+    if (!failed) combine_all(&call);
     free(rows);
     if (failed) return NULL;
     Py_RETURN_NONE;

@@ -5,6 +5,7 @@
  * a draw needs are found, and only one that it ends in is put in order. */
 
 #include "calls.h"
+#include "workers.h"
 
 #include <stdlib.h>
 
@@ -205,30 +206,50 @@ static int64_t drawn_from(struct order *order, const struct choice *choice) {
 
 CALL(draw, DRAW);
 
-static void draw_rows(const struct draw_arguments *given, struct order *order) {
-    const double *const probabilities = (const double *)given->probabilities;
-    const struct choice *const choices = (const struct choice *)given->choices;
-    int64_t *const tokens = (int64_t *)given->tokens;
-    for (int64_t row = 0; row < given->num_rows; row++) {
-        order->probabilities = probabilities + row * given->width;
-        survey(order);
-        tokens[row] = drawn_from(order, choices + row);
+/* Rows of which each is drawn from by itself; each thread has an order of its own. */
+struct drawing {
+    const struct draw_arguments *given;
+    struct order *orders;
+};
+
+static void draw_row(const void *call, int64_t row, int thread) {
+    const struct drawing *drawing = call;
+    const struct draw_arguments *given = drawing->given;
+    struct order *const order = drawing->orders + thread;
+    order->probabilities = (const double *)given->probabilities + row * given->width;
+    survey(order);
+    ((int64_t *)given->tokens)[row] =
+        drawn_from(order, (const struct choice *)given->choices + row);
+}
+
+/* 0, or -1 when memory is short. */
+static int draw_rows(const struct crew *crew, const struct draw_arguments *given) {
+    const size_t tokens = ((size_t)given->width + 1) * sizeof(struct likely);
+    const size_t each = tokens + ((size_t)given->width / BLOCK + 1) * sizeof(double);
+    const size_t num_threads = (size_t)crew->num_threads;
+    char *const room = malloc(num_threads * (sizeof(struct order) + each));
+    if (!room) return -1;
+    struct order *const orders = (struct order *)(room + num_threads * each);
+    for (size_t thread = 0; thread < num_threads; thread++) {
+        char *const own = room + thread * each;
+        orders[thread] = (struct order){
+            .width = given->width,
+            .room = (struct likely *)own,
+            .highest_of = (double *)(own + tokens),
+        };
     }
+    run_parts(crew, draw_row, &(struct drawing){given, orders}, given->num_rows);
+    free(room);
+    return 0;
 }
 
 static PyObject *draw(const struct draw_arguments *given) {
-    const size_t num_blocks = (size_t)given->width / BLOCK + 1;
-    const size_t tokens = ((size_t)given->width + 1) * sizeof(struct likely);
-    char *const room = malloc(tokens + num_blocks * sizeof(double));
-    if (!room) return PyErr_NoMemory();
-    struct order order = {
-        .width = given->width,
-        .room = (struct likely *)room,
-        .highest_of = (double *)(room + tokens),
-    };
-    PyThreadState *paused = pause_for(given->num_rows * given->width);
-    draw_rows(given, &order);
+    const int64_t work = given->num_rows * given->width;
+    PyThreadState *paused = pause_for(work);
+    const struct crew crew = gather_crew(work, 1);
+    const int failed = draw_rows(&crew, given);
+    dismiss_crew(&crew);
     resume(paused);
-    free(room);
+    if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "workers.h"
+
 enum dtype { FLOAT32, BFLOAT16 };
 
 /* A matrix product with weights as they lie in a linear layer: out[i] = rows[i] . weight^T + bias.
@@ -97,6 +99,7 @@ struct attention {
     const char *values;
     int64_t value_slot_stride, value_head_stride;
     char *out; /* [num_tokens, num_heads, value_width] */
+    int64_t out_token_stride;
     const int64_t *first_slots, *num_keys;
     const float
         *sinks; /* [num_heads], logits that take part in the softmax and have no value; or NULL */
@@ -250,18 +253,19 @@ static inline int64_t score_room(const struct attention *call, int64_t most) {
     return (queries * PADDED_SCORES(most) + 1) * (int64_t)sizeof(float);
 }
 
-/* Runs experts group by group. 0, or -1 when memory is short. */
+/* Runs experts by a crew of its own. 0, or -1 when memory is short. */
 int run_experts(const struct level *level, const struct experts *call);
 
 /* `most` keys are seen by a token. 0, or -1 when memory is short. */
-int run_attention_layer(const struct level *level, const struct attention_layer *layer,
-                        int64_t most);
+int run_attention_layer(const struct crew *crew, const struct level *level,
+                        const struct attention_layer *layer, int64_t most);
 
 /* The product, and the choice from its results. 0, or -1 when memory is short. */
-int run_gate(const struct level *level, const struct product *product,
+int run_gate(const struct crew *crew, const struct level *level, const struct product *product,
              const struct routing *routing);
 
 /* `most` keys are seen by a token. 0, or -1 when memory is short. */
-int run_between(const struct level *level, struct between *call, int64_t most);
+int run_between(const struct crew *crew, const struct level *level, struct between *call,
+                int64_t most);
 
 #endif

@@ -21,7 +21,9 @@ static PyObject *attention_layer(const struct attention_layer_arguments *given) 
     layer.rows = given->hidden;
     layer.out = given->out;
     PyThreadState *paused = pause_for(work);
-    const int failed = run_attention_layer(active, &layer, most);
+    const struct crew crew = gather_crew(work, layer.attention.num_tokens);
+    const int failed = run_attention_layer(&crew, active, &layer, most);
+    dismiss_crew(&crew);
     resume(paused);
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -74,8 +76,11 @@ static PyObject *gate(const struct gate_arguments *given) {
         .dtype = given->dtype,
         .weights_dtype = given->weights_dtype,
     };
-    PyThreadState *paused = pause_for(product.num_rows * product.num_outputs * product.width);
-    const int failed = run_gate(active, &product, &routing);
+    const int64_t work = product.num_rows * product.num_outputs * product.width;
+    PyThreadState *paused = pause_for(work);
+    const struct crew crew = gather_crew(work, product.num_rows);
+    const int failed = run_gate(&crew, active, &product, &routing);
+    dismiss_crew(&crew);
     resume(paused);
     if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -178,7 +183,9 @@ static PyObject *between(const struct between_arguments *given) {
     call.routing.weights = given->weights;
     call.routing.indices = (int64_t *)given->indices;
     PyThreadState *paused = pause_for(work);
-    const int failed = run_between(active, &call, most);
+    const struct crew crew = gather_crew(work, given->rows->num_tokens);
+    const int failed = run_between(&crew, active, &call, most);
+    dismiss_crew(&crew);
     resume(paused);
     if (failed) return PyErr_NoMemory();
     return PyLong_FromLongLong(call.gate_nanos);

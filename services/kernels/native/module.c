@@ -1,4 +1,4 @@
-/* The Python module, and which level of the instruction set it uses. */
+/* The Python module, which level of the instruction set it uses, and how many threads. */
 
 #include "calls.h"
 #include "interface.h"
@@ -52,6 +52,21 @@ static PyObject *set_level(PyObject *Py_UNUSED(module), PyObject *name) {
     return NULL;
 }
 
+static PyObject *threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    return PyLong_FromLongLong(num_threads());
+}
+
+#define SET_THREADS(X)                                                                             \
+    X(number, count)                                                                               \
+    X(number, numbers_each)
+
+CALL(set_threads, SET_THREADS);
+
+static PyObject *set_threads(const struct set_threads_arguments *given) {
+    set_num_threads(given->count, given->numbers_each);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     METHOD(linear),
     METHOD(describe_experts),
@@ -72,6 +87,8 @@ static PyMethodDef methods[] = {
     {"levels", levels, METH_NOARGS, "levels($module, /)\n--\n\n"},
     {"level", level, METH_NOARGS, "level($module, /)\n--\n\n"},
     {"set_level", set_level, METH_O, "set_level($module, name, /)\n--\n\n"},
+    {"threads", threads, METH_NOARGS, "threads($module, /)\n--\n\n"},
+    METHOD(set_threads),
     {NULL, NULL, 0, NULL},
 };
 
