@@ -285,7 +285,7 @@ async def test_without_credit_a_frame_waits_for_it_as_usual(outcomes: Outcomes) 
     service = scripted()
     service.credit = 7
     async with cluster_of(service) as cluster:
-        cluster.dispatcher.place(Placement(cluster.services, {LAYER: APART[:1] | APART[1:]}, 7))
+        cluster.dispatcher.place(Placement(cluster.services, {LAYER: APART[:1] | APART[1:]}, [7]))
         computing = asyncio.ensure_future(cluster.compute(step_of([2, 2])))
         await service.until_frame()
         computing.cancel()

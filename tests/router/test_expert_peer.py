@@ -232,6 +232,18 @@ async def test_a_service_that_cannot_do_what_the_options_ask_is_refused(
         assert refusal is None or refusal in str(made.peer.refusal)
 
 
+async def test_a_service_that_does_not_take_a_whole_row_is_refused(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
+    least = service.description.max_frame_bytes = 2 * checkpoint.hidden_size * 4
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.is_live)
+    service.description.max_frame_bytes -= 1
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.refusal is not None)
+        assert f"its max_frame_bytes is {least - 1}, and a row" in str(made.peer.refusal)
+
+
 async def test_a_service_that_describes_too_few_layers_is_refused(
     checkpoint: Checkpoint, service: ScriptedService
 ) -> None:

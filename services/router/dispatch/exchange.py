@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from services.kernels.level import DTYPES
-from services.router.dispatch.scatter import Attempt, Outgoing, SentFrame, most_in_frame
+from services.router.dispatch.scatter import Attempt, Outgoing, SentFrame
 from services.router.engine.spans import NO_FRAME_SPAN, NO_LAYER_SPANS, FrameSpan, LayerSpans
 from services.router.engine.step import Step
 from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
@@ -181,8 +181,7 @@ class Exchange:
         """Its frames as if they had been sent one by one: some are answered, others in flight."""
         outcomes = _streams.give_up(self._native)
         self._idle.append(self._native)
-        most = most_in_frame(self._attempt.placement, self._form.row_bytes)
-        frames = self._attempt.frames(self._outgoing.top_k, most, counts_rows=False)
+        frames = self._attempt.frames(self._outgoing.top_k, self._form.row_bytes, counts_rows=False)
         spans = self._spans or [NO_FRAME_SPAN] * len(frames)
         return [
             SentFrame(pairs, self._answer(share, *outcome), span, share.address, 1)
