@@ -75,12 +75,12 @@ static PyObject *combine(const struct combine_arguments *given) {
     };
     const int failed = find_all_rows(rows, num_pairs, given->replies, given->positions,
                                      call.width * item_bytes(dtype));
+    int are_finite = 0;
     if (!failed) {
         PyThreadState *paused = pause_for(num_pairs * call.width);
-        active->combine(&call);
+        are_finite = active->combine(&call);
         resume(paused);
     }
     free(rows);
-    if (failed) return NULL;
-    Py_RETURN_NONE;
+    return failed ? NULL : PyBool_FromLong(are_finite);
 }
