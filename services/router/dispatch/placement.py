@@ -15,6 +15,7 @@ from services.router.dispatch.assignment import SEVERAL, Choices
 from services.router.dispatch.frame_pairs import NOBODY
 from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
+from services.router.peers.trust import Trust
 
 Replicas = npt.NDArray[
     np.bool_
@@ -38,7 +39,7 @@ class FrameStream(Protocol):
 
 class Service(Protocol):
     """An expert service as the dispatcher uses it: a stream for each lane, none while it is lost,
-    and its pace.
+    its pace, and what is thought of its answers.
     """
 
     @property
@@ -49,6 +50,9 @@ class Service(Protocol):
 
     @property
     def pace(self) -> Pace: ...
+
+    @property
+    def trust(self) -> Trust: ...
 
 
 @dataclass(frozen=True)

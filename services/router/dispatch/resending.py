@@ -1,10 +1,10 @@
 """What services did not compute of a layer, or computed wrongly, is sent again until it is done."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from services.router.dispatch.failure import FailureLog
+from services.router.dispatch.failure import FailedPairs, FailureLog
 from services.router.dispatch.gather import Gathered
 from services.router.dispatch.not_finite import take_out_not_finite
 from services.router.dispatch.placement import Placement
@@ -14,6 +14,7 @@ from services.router.engine.spans import LayerSpans
 from services.router.engine.step import Step
 from services.router.times.receipt import ReplyTimes
 from services.runtime.notice import Notice
+from services.wire.expert_key import ExpertKey
 
 
 @dataclass(slots=True)
@@ -65,8 +66,7 @@ class Resending:
             latest.failed += take_out_not_finite(latest.returned, outgoing, are_sums=self._are_sums)
             if latest is not gathered:
                 gathered.returned += latest.returned
-            for failed in latest.failed:
-                self._failures.warn(failed, outgoing.layer)
+            self._note(latest.failed, outgoing)
             unfinished.add(latest.failed, loop.time())
             attempt = await self._next_attempt(layer.step, unfinished)
             if attempt is None:
@@ -75,6 +75,30 @@ class Resending:
                 layer.step, outgoing, attempt, layer.spans, layer.times
             )
 
+    def _note(self, failures: Sequence[FailedPairs], outgoing: Outgoing) -> None:
+        """Of each service that answered otherwise than it was asked, for its trust and the log."""
+        services = {service.address: service for service in self._placement().services}
+        for failed in failures:
+            failure = failed.failure
+            if failure is not None and failure.address in services:
+                key = ExpertKey(outgoing.layer, int(outgoing.experts[failed.positions[0]]))
+                trust = services[failure.address].trust
+                trust.note_failure(failure.reason, key, failure.message)
+            self._failures.warn(failed, outgoing.layer)
+
+    @staticmethod
+    def _give_up(step: Step, unfinished: Unfinished, placement: Placement) -> bool:
+        """End the sequences that no attempt could help; whether there were any."""
+        agreed, hopeless = unfinished.agreed(placement), unfinished.hopeless(placement)
+        for rows, error, blameless in agreed:
+            step.fail(rows, error)
+            for service in placement.services:
+                if service.address in blameless:
+                    service.trust.excuse()
+        for rows, error in hopeless:
+            step.fail(rows, error)
+        return bool(agreed or hopeless)
+
     async def _next_attempt(self, step: Step, unfinished: Unfinished) -> Attempt | None:
         """Wait until something can be sent again; None when nothing is left, or the time for it is
         up.
@@ -82,10 +106,7 @@ class Resending:
         loop = asyncio.get_running_loop()
         while unfinished.drop_ended(step):
             placement = self._placement()
-            given_up = [*unfinished.agreed(placement), *unfinished.hopeless(placement)]
-            for rows, error in given_up:
-                step.fail(rows, error)
-            if given_up:
+            if self._give_up(step, unfinished, placement):
                 continue
             now = loop.time()
             attempt = unfinished.next_attempt(placement, step.lane, now)

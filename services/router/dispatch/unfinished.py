@@ -105,8 +105,10 @@ class Unfinished:
             if not placement.candidates(self._outgoing.layer, expert)
         ]
 
-    def agreed(self, placement: Placement) -> list[tuple[Indices, ServingError]]:
-        """The same for pairs that services agree on: asking more of them is of no use."""
+    def agreed(self, placement: Placement) -> list[tuple[Indices, ServingError, Sequence[str]]]:
+        """The same for pairs that services agree on, with the addresses of these, who are not to
+        blame: asking more of them is of no use.
+        """
         layer, error = self._outgoing.layer, "expert {} of layer {} could not be computed: {}"
 
         def candidates(expert: int) -> Set[str]:
@@ -114,7 +116,11 @@ class Unfinished:
             return {placement.services[service].address for service in found}
 
         return [
-            (self._rows(agreed.positions), ServingError(error.format(expert, layer, agreed.why)))
+            (
+                self._rows(agreed.positions),
+                ServingError(error.format(expert, layer, agreed.why)),
+                agreed.services,
+            )
             for expert, positions in self._by_expert()
             for agreed in self._verdicts.agreed(expert, positions, candidates)
         ]
