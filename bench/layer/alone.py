@@ -11,7 +11,7 @@ from bench.rig.peers import decode_step, random_gate
 from services.expert.bank import Bank
 from services.expert.compute import Computer, FrameWork
 from services.model.checkpoint import Checkpoint
-from services.router.dispatch.combine import ExactCombine, Returned
+from services.router.dispatch.combine import ExactCombine, Returned, Sums
 from services.router.dispatch.frame_pairs import FramePairs, pairs_by_frame
 from services.wire.frames import decode_request, decode_response, encode_frame, encode_reply
 from services.wire.received import ReceivedReply
@@ -96,7 +96,7 @@ class FrameParts:
         reply = _decoded(encode_reply(frame_id=1, rows=rows))
         return Returned(pairs, pairs.positions, reply.rows_bytes, self._dtype)
 
-    def _combine(self) -> torch.Tensor:
+    def _combine(self) -> Sums:
         return ExactCombine()(self._replies, self._weights, self._hidden)
 
 

@@ -9,6 +9,7 @@ from bench.rig.simulated import DeviceTime
 from services.router.dispatch.placement import FrameStream, Placement, Service
 from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
+from services.router.peers.trust import Trust
 
 Note = Callable[[int, str, int, int], None]  # lane, address, active experts, pairs
 
@@ -53,6 +54,10 @@ class _NotedService:
     @property
     def pace(self) -> Pace:
         return self.service.pace
+
+    @property
+    def trust(self) -> Trust:
+        return self.service.trust
 
     @property
     def streams(self) -> Sequence[FrameStream]:

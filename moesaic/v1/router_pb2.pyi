@@ -36,6 +36,10 @@ class _ServiceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """Connected, but a frame's deadline passed and nothing has come since: avoided and probed."""
     SERVICE_STATE_DRAINING: _ServiceState.ValueType  # 4
     """Still serving; its experts are being moved elsewhere."""
+    SERVICE_STATE_QUARANTINED: _ServiceState.ValueType  # 5
+    """Connected, but too many of its answers were wrong, or a frame of the router's own did not come
+    back well: given nothing but such a frame from time to time.
+    """
 
 class ServiceState(_ServiceState, metaclass=_ServiceStateEnumTypeWrapper):
     """Whether frames are sent to a service."""
@@ -50,6 +54,10 @@ SERVICE_STATE_SUSPECT: ServiceState.ValueType  # 3
 """Connected, but a frame's deadline passed and nothing has come since: avoided and probed."""
 SERVICE_STATE_DRAINING: ServiceState.ValueType  # 4
 """Still serving; its experts are being moved elsewhere."""
+SERVICE_STATE_QUARANTINED: ServiceState.ValueType  # 5
+"""Connected, but too many of its answers were wrong, or a frame of the router's own did not come
+back well: given nothing but such a frame from time to time.
+"""
 Global___ServiceState: typing_extensions.TypeAlias = ServiceState
 
 class _PlanStrategy:
@@ -544,7 +552,7 @@ class PlacedService(google.protobuf.message.Message):
     free_memory_bytes: builtins.int
     """Bytes of them that are not taken."""
     refusal: builtins.str
-    """Why it cannot be used, where it was refused; else empty."""
+    """Why it cannot be used, where it was refused or is quarantined; else empty."""
     streams: builtins.str
     """What carries the streams of frames to it: `native`, or `gRPC` for gRPC's library; empty while
     it is not connected.

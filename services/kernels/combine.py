@@ -36,8 +36,9 @@ def combine(
     width: int,
     dtype: torch.dtype,
     out_dtype: torch.dtype,
-) -> torch.Tensor:
-    """The sum of each token's rows times their weights, [tokens, width] of `out_dtype`.
+) -> tuple[torch.Tensor, bool]:
+    """The sum of each token's rows times their weights, [tokens, width] of `out_dtype`, and whether
+    all sums are finite.
 
     `replies` are bytes of rows [pairs, width] of `dtype`, at any address, and their positions among
     the flat pairs of `weights` [tokens, k]. A pair without a row counts as one of zeros. Adds in
@@ -52,7 +53,7 @@ def combine(
         )
     weights = weights.contiguous()
     out = weights.new_empty(num_tokens, width, dtype=out_dtype)
-    _native.combine(
+    are_finite = _native.combine(
         replies=[reply for reply, _ in replies],
         positions=[positions for _, positions in replies],
         weights=weights.data_ptr(),
@@ -64,4 +65,4 @@ def combine(
         weights_dtype=DTYPES[weights.dtype],
         out_dtype=DTYPES[out_dtype],
     )
-    return out
+    return out, are_finite

@@ -94,8 +94,10 @@ def sum_replies(
     dtype: int,
     weights_dtype: int,
     out_dtype: int,
-) -> None:
-    """Write the weighted sums, and let the streams go. Raises ValueError unless all is answered."""
+) -> bool:
+    """Write the weighted sums; whether all are finite. Only then the streams are let go. Raises
+    ValueError unless all is answered.
+    """
 
 def give_up(exchange: Exchange, /) -> list[tuple[ExchangeRecord, bytes | None]]:
     """The record of each frame and the rows of its reply, if it has one; the streams are let go."""

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from services.wire.errors import Overloaded, ServingError, Unavailable, from_code
 from services.wire.header_blocks import HeaderDecoder, encode_headers
+from services.wire.quoting import peers_words
 
 CONTENT_TYPE = "application/grpc"
 OK, CANCELLED = 0, 1  # of gRPC's status codes
@@ -104,4 +105,4 @@ class CallAnswer:
             return Unavailable(f"{self._name} ended the stream")
         if code == CANCELLED:
             return Unavailable(f"{self._name} cancelled the call")
-        return from_code(code, unquote(message) or "the call failed without a message")
+        return from_code(code, peers_words(unquote(message)) or "the call failed without a message")

@@ -6,6 +6,8 @@ status can be.
 # otherwise.
 MAX_STATUS_BYTES = 2048
 MAX_QUOTED_CHARACTERS = 80
+# Of what another service says in words; a sentence is enough to find the rest in its own log.
+MAX_PEERS_BYTES = 300
 CUT = "…"
 
 
@@ -23,6 +25,11 @@ def one_line(text: str, most_bytes: int = MAX_STATUS_BYTES) -> str:
     if not text.isprintable():
         text = escaped(" ".join(text.split()))
     return _cut(text, most_bytes)
+
+
+def peers_words(text: str) -> str:
+    """What another service said, as it may stand in logs, statuses and spans."""
+    return one_line(text, MAX_PEERS_BYTES)
 
 
 def escaped(text: str, kept: str = "") -> str:

@@ -1,5 +1,7 @@
 """Weighted sums of rows that lie in replies, against torch's product and sum to the bit."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -61,8 +63,9 @@ def test_sums_are_torch_s_to_the_bit_whatever_lies_where_and_what_is_missing(
     owners = np.random.default_rng(seed).integers(-1, 4, num_tokens * top_k)
     rows[torch.from_numpy(owners < 0)] = 0
     assert kernels.combines(dtype, weights, width, out_dtype)
-    got = kernels.combine(replies_of(rows, owners, seed), weights, width, dtype, out_dtype)
+    got, finite = kernels.combine(replies_of(rows, owners, seed), weights, width, dtype, out_dtype)
     assert same_bits(got, combined_by_torch(rows, weights, out_dtype))
+    assert finite
 
 
 @pytest.mark.parametrize("top_k", [1, 2])
@@ -77,8 +80,11 @@ def test_zeros_infinities_and_subnormals_are_summed_as_torch_does(
     rows = torch.cartesian_prod(*[special] * 4).reshape(-1, 4)
     rows = rows[: len(rows) // top_k * top_k]
     weights = torch.tensor([[0.5, -1.0]], dtype=dtype).expand(len(rows) // top_k, 2)[:, :top_k]
-    got = kernels.combine([(bytes_of(rows), np.arange(len(rows)))], weights, 4, dtype, dtype)
+    got, finite = kernels.combine(
+        [(bytes_of(rows), np.arange(len(rows)))], weights, 4, dtype, dtype
+    )
     expected = combined_by_torch(rows, weights, dtype)
+    assert not finite
     assert torch.equal(got.isnan(), expected.isnan())
     assert same_bits(got.nan_to_num(7), expected.nan_to_num(7))
 
@@ -86,19 +92,35 @@ def test_zeros_infinities_and_subnormals_are_summed_as_torch_does(
 def test_a_weight_that_is_no_number_spoils_its_own_token_alone(level: str) -> None:
     weights = torch.tensor([[1.0, float("nan")], [1.0, 1.0]])
     rows = torch.ones(2, 3)
-    got = kernels.combine(
+    got, finite = kernels.combine(
         [(bytes_of(rows), np.array([0, 2]))], weights, 3, torch.float32, torch.float32
     )
     assert got[0].isnan().all()
     assert got[1].tolist() == [1.0, 1.0, 1.0]
+    assert not finite
+
+
+@given(
+    st.sampled_from(DTYPES),
+    st.sampled_from([math.nan, math.inf, -math.inf, 1.0]),
+    st.integers(1, 40),
+    st.data(),
+)
+def test_one_number_that_is_not_finite_is_told_wherever_it_stands(
+    dtype: torch.dtype, number: float, width: int, data: st.DataObject
+) -> None:
+    rows, weights = torch.ones(6, width, dtype=dtype), torch.ones(3, 2, dtype=dtype)
+    rows[data.draw(st.integers(0, 5)), data.draw(st.integers(0, width - 1))] = number
+    _, finite = kernels.combine([(bytes_of(rows), np.arange(6))], weights, width, dtype, dtype)
+    assert finite == math.isfinite(number)
 
 
 def test_a_long_sum_lets_rows_be_read_while_other_threads_run(level: str) -> None:
     rows, weights = random(128 * 8, 2048, dtype=torch.bfloat16), random(128, 8, dtype=torch.float32)
-    got = kernels.combine(
+    got, finite = kernels.combine(
         [(bytes_of(rows), np.arange(1024))], weights, 2048, torch.bfloat16, torch.bfloat16
     )
-    assert same_bits(got, combined_by_torch(rows, weights, torch.bfloat16))
+    assert finite and same_bits(got, combined_by_torch(rows, weights, torch.bfloat16))
 
 
 @pytest.mark.parametrize(
@@ -156,5 +178,7 @@ def test_sums_are_those_of_rows_as_the_wire_hands_them_out(level: str) -> None:
     rows, weights = random(6, 37, dtype=torch.bfloat16), random(3, 2, dtype=torch.bfloat16)
     data = bytes_of(rows, gap=1)
     assert torch.equal(rows_of(data, torch.bfloat16, 37), rows)
-    got = kernels.combine([(data, np.arange(6))], weights, 37, torch.bfloat16, torch.bfloat16)
-    assert same_bits(got, combined_by_torch(rows, weights, torch.bfloat16))
+    got, finite = kernels.combine(
+        [(data, np.arange(6))], weights, 37, torch.bfloat16, torch.bfloat16
+    )
+    assert finite and same_bits(got, combined_by_torch(rows, weights, torch.bfloat16))

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import grpc
 import torch
 
-from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.native_transport import NativeTransport
 from services.router.peers.pace import Pace
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import ExpertStream
-from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import DISPATCH
+from services.router.peers.trust import Trust
 from services.runtime.connected_socket import connected_socket
 from services.runtime.server import serving
 from services.wire.errors import ServingError
 from services.wire.frames import decode_request, encode_grant
 from services.wire.received import ReceivedFrame
+from tests.router.behaviours import behaviour_of
 from tests.router.scripted_streams import Behaviour, ScriptedStream, well
 
 SERVICE, METHOD = DISPATCH.strip("/").split("/")
@@ -72,6 +72,7 @@ class NativeService:
     behaviour: ServiceBehaviour
     streams: list[ExpertStream]
     pace: Pace
+    trust: Trust
 
 
 @asynccontextmanager
@@ -128,8 +129,7 @@ async def _served(scripted: ScriptedService) -> AsyncIterator[int]:
 async def _connected(port: int, name: str, floor_seconds: float) -> AsyncIterator[NativeService]:
     authority = f"127.0.0.1:{port}"
     connected = await connected_socket(authority, port, timeout_seconds=10)
-    deadline = FrameDeadline(floor_seconds)
-    behaviour = ServiceBehaviour(deadline, Pace(), Suspicion(name, deadline, lambda: None))
+    behaviour = behaviour_of(name, floor_seconds)
     changed = asyncio.Event()
     transport = NativeTransport(connected, authority, name)
     stream = ExpertStream(name, lambda: transport, behaviour, changed.set)
@@ -137,7 +137,7 @@ async def _connected(port: int, name: str, floor_seconds: float) -> AsyncIterato
     await changed.wait()
     assert stream.is_up
     try:
-        yield NativeService(name, behaviour, [stream], behaviour.pace)
+        yield NativeService(name, behaviour, [stream], behaviour.pace, behaviour.trust)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -12,7 +12,8 @@ from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.model.checkpoint import Checkpoint
 from services.router.peers.expected import Expected
 from services.runtime.server import serving
-from services.wire.frames import ELEMENT_TYPES
+from services.wire.frames import ELEMENT_TYPES, decode_request, encode_reply
+from services.wire.received import ReceivedFrame
 
 SERVICE_NAME = "moesaic.v1.ExpertService"
 
@@ -32,8 +33,8 @@ def expected_of(checkpoint: Checkpoint) -> Expected:
 
 
 class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
-    """Hosts what `host` names, leaves frames unanswered and loads without end; its fields say how
-    else it behaves.
+    """Hosts what `host` names, answers trial frames, leaves others unanswered and loads without
+    end; its fields say how else it behaves.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, has_dispatch_port: bool = False) -> None:
@@ -54,6 +55,8 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
         self.changed = asyncio.Event()
         self.num_streams = 0
         self.grants = True
+        self.computes = True
+        self.trials: list[ReceivedFrame] = []
         self.cancels_first_stream = False
         self._stream_end = asyncio.Event()
         # So many are sent as bytes that are no message.
@@ -119,12 +122,14 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
         return expert_pb2.UnloadExpertsResponse(generation=self.hosting.generation)
 
     async def Dispatch(
-        self, requests: AsyncIterator[object], context: grpc.aio.ServicerContext
+        self,
+        requests: AsyncIterator[expert_pb2.DispatchRequest],
+        context: grpc.aio.ServicerContext,
     ) -> None:
         self.num_streams += 1
         ends = self._stream_end
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read_all(requests))
+            reading = tasks.create_task(self._read_all(requests, context))
             if self.grants:
                 await context.write(expert_pb2.DispatchResponse(granted_pairs=1000))
             if self.cancels_first_stream and self.num_streams == 1:
@@ -132,10 +137,24 @@ class ScriptedService(expert_pb2_grpc.ExpertServiceServicer):
             await ends.wait()
             reading.cancel()
 
-
-async def _read_all(requests: AsyncIterator[object]) -> None:
-    async for _ in requests:
-        pass
+    async def _read_all(
+        self,
+        requests: AsyncIterator[expert_pb2.DispatchRequest],
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        async for request in requests:
+            if not request.HasField("frame") or request.frame.requests:
+                continue
+            frame = decode_request(request.SerializeToString())
+            assert isinstance(frame, ReceivedFrame)
+            self.trials.append(frame)
+            if self.computes:
+                reply = encode_reply(
+                    frame_id=frame.frame_id,
+                    rows=frame.rows(self.description.hidden_size),
+                    checksum=frame.has_checksum,
+                )
+                await context.write(expert_pb2.DispatchResponse.FromString(reply))
 
 
 @asynccontextmanager

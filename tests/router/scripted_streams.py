@@ -17,12 +17,14 @@ from services.router.engine.spans import FrameSpan, LayerSpans, StepSpans
 from services.router.engine.step import Step
 from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
+from services.router.peers.trust import Trust
 from services.router.times.receipt import ReplyTimes, SequenceReceipt
 from services.wire.errors import ServingError
 from services.wire.frames import decode_request, decode_response, encode_reply
 from services.wire.outcomes import PairFailure
 from services.wire.received import ReceivedFrame, ReceivedReply
 from services.wire.sampling import Sampling
+from tests.router.behaviours import nothing
 
 HIDDEN = 8
 
@@ -132,6 +134,10 @@ class ScriptedExperts:
     address: str
     streams: list[ScriptedStream]
     pace: Pace = field(default_factory=Pace)
+    trust: Trust = field(default_factory=lambda: Trust("a:1", nothing))
+
+    def __post_init__(self) -> None:
+        self.trust.pass_trial()
 
 
 class RecordedSpans(StepSpans, LayerSpans, FrameSpan):

@@ -63,7 +63,7 @@ def dispatcher(
         ScriptedExperts(f"service-{index}", [stream]) for index, stream in enumerate(streams)
     ]
     ready = np.array(owners) == np.arange(len(streams))[:, None]
-    made.place(Placement(services, {LAYER: ready}, limit))
+    made.place(Placement(services, {LAYER: ready}, [limit] * len(services)))
     return made
 
 

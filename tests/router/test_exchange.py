@@ -17,7 +17,7 @@ import torch
 from services import kernels
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch import exchanges
-from services.router.dispatch.combine import ExactCombine
+from services.router.dispatch.combine import ExactCombine, Sums
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.exchange import Exchange
 from services.router.dispatch.placement import Placement, Service
@@ -57,7 +57,7 @@ class Outcomes:
             self.begun += 1
             send(exchange, *arguments)
 
-        def counted_combined(exchange: Exchange, *arguments: Any) -> torch.Tensor:
+        def counted_combined(exchange: Exchange, *arguments: Any) -> Sums:
             self.combined += 1
             return combined(exchange, *arguments)
 
@@ -240,7 +240,7 @@ async def test_what_a_service_fails_to_compute_its_replica_computes(
         assert_well(step, await cluster.compute(step))
         reason = "broken" if reason in {"deadline", "lost"} else reason  # the stream breaks in all
         assert step.clock.retries == {("service-0", reason): 1}
-    assert (outcomes.begun, outcomes.combined) == (1, 0)
+    assert (outcomes.begun, outcomes.combined) == (1, reason == "not_finite")
 
 
 async def test_a_service_that_leaves_its_frame_unanswered_is_suspect_in_time(
@@ -320,7 +320,7 @@ async def test_without_credit_a_frame_waits_for_it_as_usual(outcomes: Outcomes) 
     service = scripted()
     service.credit = 7
     async with cluster_of(service) as cluster:
-        cluster.dispatcher.place(Placement(cluster.services, {LAYER: APART[:1] | APART[1:]}, 7))
+        cluster.dispatcher.place(Placement(cluster.services, {LAYER: APART[:1] | APART[1:]}, [7]))
         computing = asyncio.ensure_future(cluster.compute(step_of([2, 2])))
         await service.until_frame()
         computing.cancel()

@@ -81,6 +81,42 @@ async def test_a_service_that_leaves_a_frame_unanswered_is_suspect_until_it_answ
     )
 
 
+async def test_a_service_is_used_when_a_frame_of_the_router_s_own_came_back(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.is_usable)
+        assert not service.trials, "it hosts nothing"
+        service.host((1, 2), (2, 0))
+        await made.until(lambda: bool(made.peer.ready) and made.peer.is_usable)
+    (trial,) = service.trials
+    assert (trial.layer, trial.pair_experts.tolist(), trial.requests) == (1, [2], ())
+
+
+async def test_a_service_that_computes_nothing_is_never_used(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
+    service.computes = False
+    service.host((1, 2))
+    async with connected(checkpoint, service, frame_floor_seconds=0.002) as made:
+        await made.until(lambda: made.peer.trust.is_quarantined)
+        assert made.peer.is_live and made.peer.is_suspect and not made.peer.is_usable
+        assert "did not answer a frame within 50 ms" in made.peer.trust.why
+
+
+async def test_a_service_that_left_a_frame_unanswered_is_tried_before_it_is_used(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
+    service.host((1, 2))
+    async with connected(checkpoint, service, frame_floor_seconds=0.002) as made:
+        await made.until(lambda: made.peer.is_usable)
+        service.computes = False
+        with pytest.raises(FrameLost):
+            await made.peer.streams[0].send(lambda *_: b"", 1, 1)
+        await made.until(lambda: made.peer.trust.is_quarantined)
+        assert len(service.trials) == 2
+
+
 async def test_a_hosting_that_cannot_be_read_is_asked_for_again(
     checkpoint: Checkpoint, service: ScriptedService, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,6 +266,18 @@ async def test_a_service_that_cannot_do_what_the_options_ask_is_refused(
         await made.until(lambda: made.peer.refusal is not None or made.peer.is_live)
         assert (made.peer.refusal is None) == (refusal is None)
         assert refusal is None or refusal in str(made.peer.refusal)
+
+
+async def test_a_service_that_does_not_take_a_whole_row_is_refused(
+    checkpoint: Checkpoint, service: ScriptedService
+) -> None:
+    least = service.description.max_frame_bytes = 2 * checkpoint.hidden_size * 4
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.is_live)
+    service.description.max_frame_bytes -= 1
+    async with connected(checkpoint, service) as made:
+        await made.until(lambda: made.peer.refusal is not None)
+        assert f"its max_frame_bytes is {least - 1}, and a row" in str(made.peer.refusal)
 
 
 async def test_a_service_that_describes_too_few_layers_is_refused(

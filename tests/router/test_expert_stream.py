@@ -6,16 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
-from services.router.peers.pace import Pace
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import MAX_QUEUED, ExpertStream
-from services.router.peers.suspicion import Suspicion
 from services.runtime.service_calls import Receive
 from services.wire.errors import Unavailable
 from services.wire.frames import encode_grant, encode_reply
 from services.wire.outcomes import Timings
+from tests.router.behaviours import behaviour_of
 from tests.router.scripted_streams import overloaded
 
 
@@ -65,11 +63,6 @@ def transport(request: pytest.FixtureRequest) -> ScriptedTransport:
     return ScriptedTransport(at_once=request.param)
 
 
-def behaviour_of(floor_seconds: float) -> ServiceBehaviour:
-    deadline = FrameDeadline(floor_seconds)
-    return ServiceBehaviour(deadline, Pace(), Suspicion("a:1", deadline, lambda: None))
-
-
 async def up(
     transport: ScriptedTransport,
     floor_seconds: float = 5.0,
@@ -77,7 +70,7 @@ async def up(
     max_queued: int = MAX_QUEUED,
 ) -> tuple[ExpertStream, "asyncio.Task[None]"]:
     is_up = asyncio.Event()
-    behaviour = behaviour or behaviour_of(floor_seconds)
+    behaviour = behaviour or behaviour_of("a:1", floor_seconds)
     stream = ExpertStream("a:1", lambda: transport, behaviour, is_up.set, max_queued=max_queued)
     running = asyncio.create_task(stream.run())
     await transport.incoming.put(encode_grant(100))
@@ -139,7 +132,7 @@ async def test_a_cancellation_is_sent_only_where_frames_are_waiting(
 async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over(
     transport: ScriptedTransport,
 ) -> None:
-    behaviour = behaviour_of(0.02)
+    behaviour = behaviour_of("a:1", 0.02)
     stream, running = await up(transport, behaviour=behaviour)
     with pytest.raises(FrameLost):
         await stream.send(lambda *_: b"frame", 1, 1)
@@ -156,7 +149,7 @@ async def test_a_late_reply_proves_that_the_service_lives_and_is_passed_over(
 async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_written(
     transport: ScriptedTransport,
 ) -> None:
-    behaviour = behaviour_of(0.02)
+    behaviour = behaviour_of("a:1", 0.02)
     stream, running = await up(transport, behaviour=behaviour)
     transport.takes.clear()
     first, second = stream.send(lambda *_: b"first", 1, 1), stream.send(lambda *_: b"second", 1, 1)
@@ -176,7 +169,7 @@ async def test_a_frame_that_is_given_up_before_it_could_be_written_is_never_writ
 async def test_a_frame_whose_step_is_gone_before_it_could_be_written_raises_no_suspicion(
     transport: ScriptedTransport,
 ) -> None:
-    behaviour = behaviour_of(0.02)
+    behaviour = behaviour_of("a:1", 0.02)
     stream, running = await up(transport, behaviour=behaviour)
     waiting = stream.send(lambda *_: b"waiting", 101, 1)  # for credit
     waiting.cancel()
@@ -212,7 +205,7 @@ async def test_no_more_frames_wait_for_a_service_that_takes_none_than_is_allowed
 async def test_a_refusal_teaches_nothing_of_how_fast_a_service_computes(
     transport: ScriptedTransport,
 ) -> None:
-    behaviour = behaviour_of(5.0)
+    behaviour = behaviour_of("a:1", 5.0)
     stream, running = await up(transport, behaviour=behaviour)
     refused = stream.send(lambda *_: b"frame", 1, 1)
     await transport.incoming.put(encode_reply(frame_id=0, failures=[overloaded(0)]))

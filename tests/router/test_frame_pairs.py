@@ -81,6 +81,22 @@ def test_combining_replies_in_any_order_gives_the_local_sum(
     assert torch.equal(combined, (each * weights[..., None]).sum(1))
 
 
+@given(routings(), st.lists(st.integers(1, 9), min_size=4, max_size=4), st.booleans())
+def test_each_service_has_a_limit_of_its_own(
+    routing: tuple[np.ndarray, np.ndarray, int], most: list[int], counts_rows: bool
+) -> None:
+    experts, owners, top_k = routing
+    frames = pairs_by_frame(experts, owners, top_k, most, counts_rows=counts_rows)
+    for service in range(len(most)):
+        theirs = [pairs for pairs in frames if pairs.service == service]
+        alone = np.where(owners == service, service, NOBODY)
+        if theirs:
+            alike = pairs_by_frame(experts, alone, top_k, most[service], counts_rows=counts_rows)
+            assert [pairs.positions.tolist() for pairs in theirs] == [
+                pairs.positions.tolist() for pairs in alike if pairs.service == service
+            ]
+
+
 def test_a_dropped_pair_is_in_no_frame() -> None:
     frames = pairs_by_frame(np.array([0, -1, 1, 0]), np.array([0, 0]), 2, 100)
     assert [pairs.positions.tolist() for pairs in frames] == [[0, 2, 3]]

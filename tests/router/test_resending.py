@@ -4,8 +4,9 @@ bits.
 
 import asyncio
 import gc
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesaic.v1 import expert_pb2
-from services.router.dispatch.combine import Combination, ExactCombine, PartialCombine, Returned
+from services.router.dispatch.combine import (
+    Combination,
+    ExactCombine,
+    PartialCombine,
+    Returned,
+    Sums,
+)
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.placement import Placement
 from services.router.engine.sequence import EndReason
@@ -39,6 +46,7 @@ from tests.router.scripted_streams import (
 
 pytestmark = pytest.mark.usefixtures("with_and_without_kernels")
 
+UNKNOWN_REASON = cast("expert_pb2.PairFailureReason.ValueType", 77)
 LAYER, NUM_EXPERTS, ROWS = 3, 4, 4
 SCALE = torch.arange(1.0, NUM_EXPERTS * HIDDEN + 1).view(NUM_EXPERTS, HIDDEN)
 INDEX = torch.tensor([[0, 1], [0, 2], [2, 3], [2, 3]])
@@ -70,6 +78,10 @@ def none_computed(reason: "expert_pb2.PairFailureReason.ValueType") -> Behaviour
         "rows": None,
         "failures": [PairFailure(reason, tuple(range(len(frame.pair_rows))))],
     }
+
+
+def not_finite(number: float) -> Behaviour:
+    return lambda frame, rows: {"rows": torch.full_like(rows, number)}
 
 
 BROKEN = raises(FrameLost("the stream broke", "broken"))
@@ -152,6 +164,14 @@ DISTURBANCES: list[tuple[Behaviour, str]] = [
     (raises(FrameLost("no answer in time", "deadline")), "deadline"),
     (raises(Unavailable("not connected")), "lost"),
     (refused(13), "refused"),
+    (refused(3), "refused"),
+    (refused(0), "refused"),
+    (refused(7777), "refused"),
+    (CANCELLED, "bad_reply"),
+    (none_computed(expert_pb2.PAIR_FAILURE_REASON_UNSPECIFIED), "bad_reply"),
+    (none_computed(UNKNOWN_REASON), "bad_reply"),
+    (not_finite(math.nan), "not_finite"),
+    (not_finite(-math.inf), "not_finite"),
     (refused(15), "corrupted"),
     (lambda frame, rows: {"checksum": False}, "corrupted"),
     (lambda frame, rows: {"rows": rows[:-1].contiguous()}, "bad_reply"),
@@ -346,24 +366,89 @@ async def test_nobody_waits_for_a_replica_once_all_sequences_have_ended() -> Non
     assert cluster.pairs_asked_for == [[]]
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "message"),
-    [
-        (refused(3), "expert 0 of layer 3 could not be computed: service-0 refused a frame: no"),
-        (CANCELLED, "expert 0 of layer 3 was not computed by service-0: its reason is 4"),
-    ],
-)
-async def test_what_no_other_service_would_do_better_is_not_sent_again(
-    behaviour: Behaviour, message: str
+SAID: list[tuple[Behaviour, str]] = [
+    (refused(3), "service-0 refused a frame: no"),
+    (refused(13), "service-0 refused a frame: no"),
+    (CANCELLED, "expert 0 of layer 3 was not computed by service-0: its reason is 4"),
+    (
+        not_finite(math.nan),
+        "expert 0 of layer 3 was not computed by service-0: it returned numbers that are not "
+        "finite",
+    ),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "said"), SAID)
+async def test_what_a_second_service_says_too_ends_the_sequences_and_names_both(
+    behaviour: Behaviour, said: str
 ) -> None:
-    cluster, step = Cluster(behaviour, in_turn()), step_of([2, 2])
+    cluster, step = Cluster(behaviour, behaviour, in_turn()), step_of([2, 2])
     await cluster.compute(step)
-    assert errors(step) == [message, message]
+    message = f"expert 0 of layer 3 could not be computed: {said}; service-1 said the same"
+    assert errors(step) == [message, message.replace("expert 0", "expert 2", 1)]
     endings = [work.sequence.ending for work in step.batch]
     assert not any(ending and isinstance(ending.error, InvalidRequest) for ending in endings), (
         "by no client's fault"
     )
+    assert cluster.pairs_asked_for == [[8], [8], []]
+
+
+@pytest.mark.parametrize(("behaviour", "said"), SAID)
+async def test_what_the_only_service_says_twice_ends_the_sequences(
+    behaviour: Behaviour, said: str
+) -> None:
+    cluster, step = Cluster(behaviour), step_of([4])
+    await cluster.compute(step)
+    end = "it said so twice, and no other service has the expert"
+    assert errors(step) == [f"expert 0 of layer 3 could not be computed: {said}; {end}"]
+    assert cluster.pairs_asked_for == [[8, 8]]
+
+
+async def test_services_that_say_different_things_of_pairs_are_asked_again() -> None:
+    cluster = Cluster(in_turn(refused(3)), in_turn(not_finite(math.inf)))
+    step = step_of([2, 2])
+    assert_well(step, await cluster.compute(step))
+    assert cluster.pairs_asked_for == [[8, 8], [8]]
+
+
+async def test_only_rows_that_are_not_finite_are_computed_elsewhere() -> None:
+    def one_bad(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
+        rows[5, -1] = -math.inf
+        return {"rows": rows}
+
+    cluster, step = Cluster(one_bad, in_turn()), step_of([2, 2])
+    assert_well(step, await cluster.compute(step))
+    assert cluster.pairs_asked_for == [[8], [1]]
+
+
+async def test_of_sums_too_rows_that_are_not_finite_are_computed_elsewhere() -> None:
+    def one_bad(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
+        rows[2, 0] = math.nan
+        return {"rows": rows}
+
+    cluster, step = Cluster(one_bad, in_turn(), combine=PartialCombine()), step_of([2, 2])
+    output = await cluster.compute(step)
+    torch.testing.assert_close(output, UNDISTURBED)
+    assert cluster.pairs_asked_for == [[8], [2]]
+
+
+async def test_rows_that_were_sent_as_what_is_not_finite_are_no_fault_of_services() -> None:
+    cluster, step = Cluster(in_turn(), in_turn()), step_of([2, 2])
+    hidden, index, weights = ROUTING
+    hidden = hidden.clone()
+    hidden[0] = math.nan
+    output = await cluster.dispatcher.compute(step, LAYER, hidden, index, weights, None)
+    assert output[0].isnan().all() and torch.equal(output[1:], UNDISTURBED[1:])
     assert cluster.pairs_asked_for == [[8], []]
+
+
+async def test_what_a_service_says_is_kept_to_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    said = "no\n\x1b[2J" + 10_000 * "x"
+    verbose = lambda frame, rows: {"rows": None, "error": FrameError(3, said)}  # noqa: E731
+    cluster, step = Cluster(verbose), step_of([4])
+    await cluster.compute(step)
+    for text in (*caplog.messages, *map(str, errors(step))):
+        assert text.isprintable() and len(text) < 500 and "refused a frame: no \\x1b[2Jx" in text
 
 
 async def test_own_work_is_done_once_however_often_frames_are_sent() -> None:
@@ -427,7 +512,7 @@ class CountingCombine(ExactCombine):
 
     def __call__(
         self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> Sums:
         for part in returned:
             np.add.at(self.counts, part.positions, 1)
         return super().__call__(returned, weights, hidden)
@@ -436,7 +521,7 @@ class CountingCombine(ExactCombine):
 FAILURES: list[Behaviour] = [
     BROKEN,
     raises(Unavailable("not connected")),
-    refused(13),
+    refused(8),
     refused(15),
     lambda frame, rows: {"rows": torch.cat([rows, rows])},
     NOT_HOSTED,

@@ -3,6 +3,7 @@
 #include "calls.h"
 #include "workers.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 /* Notes where the rows of one reply lie: row i is that of the pair positions[i]. */
@@ -48,6 +49,7 @@ static int find_all_rows(const char **rows, int64_t num_pairs, PyObject *replies
 struct shared_combination {
     const struct level *level;
     const struct combination *combination;
+    atomic_int *are_finite;
 };
 
 static void combine_part(const void *call, int64_t number, int thread) {
@@ -59,17 +61,20 @@ static void combine_part(const void *call, int64_t number, int thread) {
     part.weights += first * part.top_k;
     part.out += first * part.width * item_bytes(part.out_dtype);
     part.num_tokens = left < PART_TOKENS ? left : PART_TOKENS;
-    shared->level->combine(&part);
+    if (!shared->level->combine(&part)) atomic_store(shared->are_finite, 0);
 }
 
-static void combine_all(const struct combination *call) {
+/* Whether all sums are finite. */
+static int combine_all(const struct combination *call) {
+    atomic_int are_finite = 1;
     const int64_t work = call->num_tokens * call->top_k * call->width;
     PyThreadState *paused = pause_for(work);
     const struct crew crew = gather_crew(work, 1);
-    const struct shared_combination shared = {active, call};
+    const struct shared_combination shared = {active, call, &are_finite};
     run_parts(&crew, combine_part, &shared, (call->num_tokens + PART_TOKENS - 1) / PART_TOKENS);
     dismiss_crew(&crew);
     resume(paused);
+    return atomic_load(&are_finite);
 }
 
 #define COMBINE(X)                                                                                 \
@@ -106,8 +111,7 @@ static PyObject *combine(const struct combine_arguments *given) {
     };
     const int failed = find_all_rows(rows, num_pairs, given->replies, given->positions,
                                      call.width * item_bytes(dtype));
-    if (!failed) combine_all(&call);
+    const int are_finite = failed ? 0 : combine_all(&call);
     free(rows);
-    if (failed) return NULL;
-    Py_RETURN_NONE;
+    return failed ? NULL : PyBool_FromLong(are_finite);
 }

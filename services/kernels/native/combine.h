@@ -15,32 +15,31 @@ INLINE vector combined_at(const struct combination *call, const char *const *row
     return rounded_to(sum, product);
 }
 
-INLINE void combine_as(const struct combination *call, enum dtype dtype, enum dtype product,
-                       enum dtype out_dtype) {
+INLINE int combine_as(const struct combination *call, enum dtype dtype, enum dtype product,
+                      enum dtype out_dtype) {
     const int64_t item = item_bytes(out_dtype);
+    // A finite number less itself is zero, any other one is NaN.
+    vector differences = {0};
     for (int64_t token = 0; token < call->num_tokens; token++) {
         const char *const *rows = call->rows + token * call->top_k;
         const float *weights = call->weights + token * call->top_k;
         char *out = call->out + token * call->width * item;
         for (int64_t at = 0; at < call->width; at += LANES) {
             const vector sum = combined_at(call, rows, weights, at, dtype, product);
+            differences += sum - sum;
             store_numbers(out + at * item, sum, call->width - at, out_dtype);
         }
     }
+    return sum_of(differences) == 0.0f;
 }
 
-INLINE void combine_into(const struct combination *call, enum dtype dtype, enum dtype product) {
-    if (call->out_dtype == FLOAT32)
-        combine_as(call, dtype, product, FLOAT32);
-    else
-        combine_as(call, dtype, product, BFLOAT16);
+INLINE int combine_into(const struct combination *call, enum dtype dtype, enum dtype product) {
+    if (call->out_dtype == FLOAT32) return combine_as(call, dtype, product, FLOAT32);
+    return combine_as(call, dtype, product, BFLOAT16);
 }
 
-TARGET static void combine(const struct combination *call) {
-    if (call->dtype == FLOAT32)
-        combine_into(call, FLOAT32, FLOAT32);
-    else if (call->product == FLOAT32)
-        combine_into(call, BFLOAT16, FLOAT32);
-    else
-        combine_into(call, BFLOAT16, BFLOAT16);
+TARGET static int combine(const struct combination *call) {
+    if (call->dtype == FLOAT32) return combine_into(call, FLOAT32, FLOAT32);
+    if (call->product == FLOAT32) return combine_into(call, BFLOAT16, FLOAT32);
+    return combine_into(call, BFLOAT16, BFLOAT16);
 }

@@ -215,7 +215,7 @@ struct level {
     void (*add)(const struct addition *);
     void (*normalise)(const struct normalisation *);
     void (*rotate)(const struct rotation *);
-    void (*combine)(const struct combination *);
+    int (*combine)(const struct combination *); /* whether all sums are finite */
     void (*route)(const struct routing *);
 };
 

@@ -4,7 +4,7 @@ sums added up.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,23 +13,33 @@ from services import kernels
 from services.model.weighted_sums import weighted_sums
 from services.router.arrays import Indices
 from services.router.dispatch.frame_pairs import FramePairs
-from services.wire.row_bytes import rows_of
+from services.wire.row_bytes import are_finite, rows_of
 
 
 @dataclass(slots=True)
 class Returned:
-    """What a service made of a frame's pairs: the positions of those it computed, and bytes of
-    whole rows of `dtype`.
+    """What the service at `address` made of a frame's pairs: the positions of those it computed,
+    and bytes of whole rows of `dtype`.
     """
 
     pairs: FramePairs
     positions: Indices
     data: memoryview
     dtype: torch.dtype
+    address: str = ""
 
     def rows(self, hidden_size: int) -> torch.Tensor:
         """View the rows, [pairs or rows, hidden]; never write to it."""
         return rows_of(self.data, self.dtype, hidden_size)
+
+
+class Sums(NamedTuple):
+    """A layer's output, and whether all of it is finite, without which some row that was returned
+    may not be.
+    """
+
+    output: torch.Tensor
+    are_finite: bool
 
 
 class Combination(Protocol):
@@ -45,7 +55,7 @@ class Combination(Protocol):
 
     def __call__(
         self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> Sums:
         """The layer's output [tokens, width] like `hidden`, of `weights` [tokens, k].
 
         Rows of pairs that were not computed are wrong; their sequences have ended.
@@ -64,19 +74,20 @@ class ExactCombine:
 
     def __call__(
         self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> Sums:
         if kernels.AVAILABLE and returned and hidden.is_cpu:
             dtype, width = returned[0].dtype, hidden.shape[1]
             if kernels.combines(dtype, weights, width, hidden.dtype):
                 replies = [(part.data, part.positions) for part in returned]
-                return kernels.combine(replies, weights, width, dtype, hidden.dtype)
-        rows = self._in_order(returned, weights.numel(), hidden.shape[1]).to(
-            hidden.device, non_blocking=True
-        )
+                return Sums(*kernels.combine(replies, weights, width, dtype, hidden.dtype))
+        in_order = self._in_order(returned, weights.numel(), hidden.shape[1])
+        rows = in_order.to(hidden.device, non_blocking=True)
         weighted = rows.view(*weights.shape, -1) * weights[..., None]
         # A sum of one term is that term; torch takes several times as long for it as for the
         # product.
-        return (weighted.sum(1) if weights.shape[1] > 1 else weighted[:, 0]).to(hidden.dtype)
+        sums = (weighted.sum(1) if weights.shape[1] > 1 else weighted[:, 0]).to(hidden.dtype)
+        # Looking at sums on a device would wait for it.
+        return Sums(sums, are_finite(sums if sums.is_cpu else in_order))
 
     @staticmethod
     def _in_order(returned: Sequence[Returned], num_pairs: int, hidden_size: int) -> torch.Tensor:
@@ -107,13 +118,14 @@ class PartialCombine:
 
     def __call__(
         self, returned: Sequence[Returned], weights: torch.Tensor, hidden: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> Sums:
         parts = [part for part in returned if part.data]
         if not parts:
-            return torch.zeros_like(hidden)
+            return Sums(torch.zeros_like(hidden), are_finite=True)
         rows = [part.rows(hidden.shape[1]) for part in parts]
         if len(parts) == 1 and len(rows[0]) == len(hidden):
-            return rows[0].to(hidden.device, hidden.dtype)  # the sums of all rows, in order already
+            # The sums of all rows, in order already.
+            return Sums(rows[0].to(hidden.device, hidden.dtype), are_finite(rows[0]))
         tokens = np.concatenate([part.pairs.rows for part in parts])
         sums = weighted_sums(torch.cat(rows), tokens, len(hidden), None).to(hidden.dtype)
-        return sums.to(hidden.device, non_blocking=True)
+        return Sums(sums.to(hidden.device, non_blocking=True), are_finite(sums))

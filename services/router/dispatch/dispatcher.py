@@ -1,6 +1,5 @@
 """Scatter and gather: a layer's rows go to the services of its experts and come back combined."""
 
-import asyncio
 from collections.abc import Callable
 from collections.abc import Sequence as Sequenced
 from itertools import pairwise
@@ -9,17 +8,17 @@ import numpy as np
 import torch
 
 from services.router.arrays import Indices
-from services.router.dispatch.awaited import Awaited, Wait
+from services.router.dispatch.awaited import Awaited
 from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
 from services.router.dispatch.drawing_rows import experts_of_drawing
 from services.router.dispatch.exchange import MOST_WAIT_NANOS, Exchange
 from services.router.dispatch.exchanges import Exchanges
-from services.router.dispatch.failure import FailureLog
 from services.router.dispatch.frame_pairs import DROPPED
 from services.router.dispatch.gather import Gather, Gathered, answers_to
 from services.router.dispatch.host_copy import to_host
 from services.router.dispatch.placement import Placement
+from services.router.dispatch.resending import Again, Resending
 from services.router.dispatch.scatter import (
     Attempt,
     Outgoing,
@@ -28,7 +27,6 @@ from services.router.dispatch.scatter import (
     first_attempt,
     sendable_weights,
 )
-from services.router.dispatch.unfinished import Unfinished
 from services.router.engine.spans import NO_LAYER_SPANS, PART_NAMES, LayerSpans
 from services.router.engine.step import Step
 from services.router.load.watch import RoutingWatch
@@ -72,7 +70,6 @@ class Dispatcher:
         self._last_layer = last_layer
         self._watch = watch
         self._capacity_factor = capacity_factor
-        self._unserved_seconds = unserved_seconds
         self.awaited = Awaited()
         self._scatter = Scatter(
             hidden_size=hidden_size,
@@ -93,8 +90,15 @@ class Dispatcher:
             checksums=frame_checksums,
             most_wait_nanos=exchange_wait_nanos,
         )
-        self._failures = FailureLog()
         self._news = Notice()  # of a placement, or of sequences that have ended
+        self._resending = Resending(
+            self._try,
+            lambda: self.placement,
+            self._news,
+            self.awaited,
+            unserved_seconds=unserved_seconds,
+            are_sums=combine.sums_on_services,
+        )
 
     def place(self, placement: Placement) -> None:
         """Use another placement, from the next layer and the next attempt on."""
@@ -143,18 +147,38 @@ class Dispatcher:
         else:
             tried = await self._try(step, outgoing, attempt, spans, times, on_the_way)
             gathered, scatter_ended = tried
+        again = Again(step, outgoing, spans, times)
         if gathered.failed:
-            await self._finish(step, outgoing, gathered, spans, times)
+            await self._resending.finish(again, gathered)
         gather_ended = step.clock.ended
-        if exchange is not None and exchange.is_complete:
-            combined = exchange.combined(weights, hidden)
-        else:
-            combined = self._combine(gathered.returned, weights, hidden)
+        output = await self._summed(exchange, again, gathered, weights, hidden)
         ended = step.clock.charge("combine")
         if spans is not NO_LAYER_SPANS:
             moments = gate_began, scatter_began, scatter_ended, gather_ended, ended
             _end_spans(spans, moments, times)
-        return combined
+        return output
+
+    async def _summed(
+        self,
+        exchange: Exchange | None,
+        again: Again,
+        gathered: Gathered,
+        weights: torch.Tensor,
+        hidden: torch.Tensor,
+    ) -> torch.Tensor:
+        """The layer's output. Where it is not finite the rows are looked at one by one, once, and
+        those that are to blame are computed elsewhere.
+        """
+        if exchange is not None and exchange.is_complete:
+            sums = exchange.combined(weights, hidden)
+            if not sums.are_finite:
+                gathered.returned = exchange.returned()
+        else:
+            sums = self._combine(gathered.returned, weights, hidden)
+        if sums.are_finite or gathered.failed:  # of which all was looked at when it was sent again
+            return sums.output
+        await self._resending.finish(again, gathered)
+        return self._combine(gathered.returned, weights, hidden).output
 
     def _to_send(
         self, step: Step, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
@@ -246,51 +270,6 @@ class Dispatcher:
         step.clock.charge_gather(replies, next(losses, None))
         times += replies
         return self._gather(step, layer, answers)
-
-    async def _finish(
-        self,
-        step: Step,
-        outgoing: Outgoing,
-        gathered: Gathered,
-        spans: LayerSpans,
-        times: list[ReplyTimes],
-    ) -> None:
-        """Send what failed again until all of it is in `gathered`, or its sequences have ended."""
-        loop = asyncio.get_running_loop()
-        unfinished = Unfinished(outgoing, loop.time() + self._unserved_seconds)
-        latest = gathered
-        while True:
-            for failed in latest.failed:
-                self._failures.warn(failed, outgoing.layer)
-            unfinished.add(latest.failed, loop.time())
-            with self.awaited.wait() as wait:
-                attempt = await self._next_attempt(step, unfinished, wait)
-            if attempt is None:
-                return
-            latest, _ = await self._try(step, outgoing, attempt, spans, times)
-            gathered.returned += latest.returned
-
-    async def _next_attempt(self, step: Step, unfinished: Unfinished, wait: Wait) -> Attempt | None:
-        """Wait until something can be sent again; None when nothing is left, or its time is up."""
-        loop = asyncio.get_running_loop()
-        while unfinished.drop_ended(step):
-            for rows, error in (hopeless := unfinished.hopeless(self.placement)):
-                step.fail(rows, error)
-            if hopeless:
-                continue
-            now = loop.time()
-            attempt = unfinished.next_attempt(self.placement, step.lane, now)
-            if attempt is not None:
-                return attempt
-            until = self.awaited.progressed_at + self._unserved_seconds
-            unfinished.wait_on(wait, self.placement, until)
-            if now >= unfinished.give_up_at:
-                for rows, error in unfinished.errors(self.placement):
-                    step.fail(rows, error)
-                return None
-            await self._news.wait(unfinished.seconds_to_wait(now))
-            step.clock.charge("straggler_wait")
-        return None
 
 
 def _end_spans(spans: LayerSpans, moments: Sequenced[int], times: list[ReplyTimes]) -> None:

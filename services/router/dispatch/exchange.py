@@ -13,7 +13,9 @@ from typing import NamedTuple
 import torch
 
 from services.kernels.level import DTYPES
-from services.router.dispatch.scatter import Attempt, Outgoing, SentFrame, most_in_frame
+from services.router.dispatch.combine import Returned, Sums
+from services.router.dispatch.frame_pairs import FramePairs
+from services.router.dispatch.scatter import Attempt, Outgoing, SentFrame
 from services.router.engine.spans import NO_FRAME_SPAN, NO_LAYER_SPANS, FrameSpan, LayerSpans
 from services.router.engine.step import Step
 from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
@@ -61,7 +63,8 @@ class Share(NamedTuple):
 
 
 class Exchange:
-    """One layer's. It ends by `replies` and `combined` where it is complete, else by `give_up`.
+    """One layer's. It ends by `replies` and `combined`, and `returned` where the sums are not
+    finite, where it is complete, else by `give_up`.
 
     `native` has the pairs by service already, and is put into `idle` at the end.
     """
@@ -159,12 +162,14 @@ class Exchange:
             span.end(times, attempt=1)
         return replies
 
-    def combined(self, weights: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """The layer's output like `hidden`, with the bits of ExactCombine."""
+    def combined(self, weights: torch.Tensor, hidden: torch.Tensor) -> Sums:
+        """The layer's output like `hidden`, with the bits of ExactCombine; where it is not finite
+        `returned` has what it was made of.
+        """
         weights = weights.contiguous()
         num_tokens, width = weights.shape[0], hidden.shape[1]
         out = weights.new_empty(num_tokens, width, dtype=hidden.dtype)
-        _streams.sum_replies(
+        are_finite = _streams.sum_replies(
             exchange=self._native,
             weights=weights.data_ptr(),
             out=out.data_ptr(),
@@ -174,15 +179,26 @@ class Exchange:
             weights_dtype=DTYPES[weights.dtype],
             out_dtype=DTYPES[hidden.dtype],
         )
+        if are_finite:
+            self._idle.append(self._native)
+        return Sums(out, are_finite)
+
+    def returned(self) -> list[Returned]:
+        """What the services made of the pairs."""
+        outcomes = _streams.give_up(self._native)
         self._idle.append(self._native)
-        return out
+        dtype = self._form.wire_dtype
+        return [
+            Returned(pairs, pairs.positions, memoryview(rows), dtype, share.address)
+            for share, pairs, (_, rows) in zip(self._shares, self._frames(), outcomes, strict=True)
+            if rows is not None
+        ]
 
     def give_up(self) -> list[SentFrame]:
         """Its frames as if they had been sent one by one: some are answered, others in flight."""
         outcomes = _streams.give_up(self._native)
         self._idle.append(self._native)
-        most = most_in_frame(self._attempt.placement, self._form.row_bytes)
-        frames = self._attempt.frames(self._outgoing.top_k, most, counts_rows=False)
+        frames = self._frames()
         spans = self._spans or [NO_FRAME_SPAN] * len(frames)
         return [
             SentFrame(pairs, self._answer(share, *outcome), span, share.address, 1)
@@ -190,6 +206,10 @@ class Exchange:
                 self._shares, frames, spans, outcomes, strict=True
             )
         ]
+
+    def _frames(self) -> list[FramePairs]:
+        form = self._form
+        return self._attempt.frames(self._outgoing.top_k, form.row_bytes, counts_rows=False)
 
     def _answer(
         self, share: Share, record: ExchangeRecord, rows: bytes | None

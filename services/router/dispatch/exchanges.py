@@ -11,7 +11,7 @@ import torch
 from services import kernels
 from services.router.dispatch.combine import Combination, ExactCombine
 from services.router.dispatch.exchange import Exchange, ExchangeForm, Share
-from services.router.dispatch.scatter import Attempt, Outgoing, most_in_frame
+from services.router.dispatch.scatter import Attempt, Outgoing
 from services.router.engine.spans import LayerSpans
 from services.router.engine.step import Step
 from services.router.peers.native_transport import AVAILABLE, _streams
@@ -103,13 +103,13 @@ class Exchanges:
             num_parts=len(assigned.owners),
             top_k=top_k,
         )
-        most = most_in_frame(placement, self._form.row_bytes)
+        most = placement.most_in_frame(self._form.row_bytes)
         shares: list[Share] = []
         for number, num_pairs, num_rows, num_experts in found:
             streams = placement.services[number].streams if number >= 0 else ()
             stream = streams[lane] if lane < len(streams) else None
             frame = None
-            if num_pairs <= most and isinstance(stream, ExpertStream):
+            if isinstance(stream, ExpertStream) and num_pairs <= most[number]:
                 frame = stream.enter(num_pairs, num_experts)
             if frame is None or not isinstance(stream, ExpertStream):
                 _leave(shares)

@@ -15,11 +15,15 @@ LOG_SECONDS = 1.0
 class ServiceFailure:
     """One service's failure to compute pairs: `reason` is a word for metrics, `message` a sentence
     for people.
+
+    A `verdict` says that the pairs themselves are the cause: services that find the same say the
+    same. Without one the service may do better another time.
     """
 
     address: str
     reason: str
     message: str
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True)

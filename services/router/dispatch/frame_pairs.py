@@ -1,6 +1,6 @@
 """How a layer's (token, expert) pairs fall apart into frames: pure arithmetic on indices."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from services.wire.received import Words
 
 NOBODY = -1  # in the place of a service: no one computes the expert
 DROPPED = -1  # in the place of an expert: its pair is not computed
+
+UNLIMITED = 1 << 40  # pairs, for a frame that is sent to nobody
+Most = int | Sequence[int]  # for every service, or by service
 
 
 @dataclass(slots=True)
@@ -31,7 +34,7 @@ class FramePairs:
 
 
 def pairs_by_frame(
-    experts: Indices, owners: Indices, top_k: int, most: int, *, counts_rows: bool = False
+    experts: Indices, owners: Indices, top_k: int, most: Most, *, counts_rows: bool = False
 ) -> list[FramePairs]:
     """Split the pairs by the service that owns their expert, into frames of at most `most` pairs
     (and at least one row), or with `counts_rows` at most so many rows.
@@ -47,13 +50,13 @@ def pairs_by_frame(
 
 
 def _one_each(
-    experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool
+    experts: Indices, owners: Indices, top_k: int, most: Most, counts_rows: bool
 ) -> list[FramePairs] | None:
     """One frame for each service, if none would be too large."""
     services, positions, rows, pair_rows, pair_experts = kernels.scatter(experts, owners, top_k)
     frames = []
     for service, first, num_pairs, num_rows, num_experts in services:
-        if (num_rows if counts_rows else num_pairs) > most:
+        if (num_rows if counts_rows else num_pairs) > _most_of(most, service):
             return None
         pairs, unique_rows = slice(first, first + num_pairs), rows[first : first + num_rows]
         frames.append(
@@ -70,7 +73,7 @@ def _one_each(
 
 
 def _several_each(
-    experts: Indices, owners: Indices, top_k: int, most: int, counts_rows: bool
+    experts: Indices, owners: Indices, top_k: int, most: Most, counts_rows: bool
 ) -> list[FramePairs]:
     services = owners[experts]
     services[experts < 0] = NOBODY - 1
@@ -89,7 +92,7 @@ def _several_each(
         if service < NOBODY:
             continue
         counted = ranks if counts_rows else None
-        for start, stop in _cuts(rows, counted, first, end, most):
+        for start, stop in _cuts(rows, counted, first, end, _most_of(most, service)):
             pair_rows = ranks[start:stop] - ranks[start]
             unique_rows = rows[start:stop]
             if pair_rows[-1] + 1 < stop - start:
@@ -105,6 +108,12 @@ def _several_each(
                 )
             )
     return frames
+
+
+def _most_of(most: Most, service: int) -> int:
+    if isinstance(most, int):
+        return most
+    return UNLIMITED if service == NOBODY else most[service]
 
 
 def _cuts(

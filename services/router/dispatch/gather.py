@@ -20,6 +20,7 @@ from services.router.peers.frame_lost import FrameLost
 from services.router.peers.stream import TimedReply
 from services.wire.errors import InvalidRequest, ServingError
 from services.wire.outcomes import FrameError, PairFailure
+from services.wire.quoting import peers_words
 from services.wire.received import ReceivedReply
 
 Reason: TypeAlias = "expert_pb2.PairFailureReason.ValueType"
@@ -29,8 +30,19 @@ _REASONS = {
     expert_pb2.PAIR_FAILURE_REASON_OVERLOADED: ("overloaded", "its queue is full"),
     expert_pb2.PAIR_FAILURE_REASON_EXPIRED: ("expired", "the frame's time passed in its queue"),
 }
-_INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 _DATA_LOSS = grpc.StatusCode.DATA_LOSS.value[0]
+# Refusals that say something of the service, or of the wire, and nothing of the frame.
+_PASSING = frozenset(
+    status.value[0]
+    for status in (
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    )
+)
 
 
 @dataclass(slots=True)
@@ -67,8 +79,8 @@ class _BadReply(Exception):
 
 
 class Gather:
-    """Checks answers; with `checksums` they must have one. What another attempt cannot mend ends
-    its sequences.
+    """Checks answers; with `checksums` they must have one. Whatever is wrong with one, its pairs
+    have failed and nothing more: no service's word ends a sequence.
     """
 
     def __init__(
@@ -106,7 +118,7 @@ class Gather:
             into.failed.append(_all_failed(frame, "corrupted", message))
             return message
         if reply.error is not None:
-            return _take_refusal(step, layer, frame, reply.error, into)
+            return _take_refusal(frame, reply.error, into)
         try:
             positions, failed = (
                 frame.pairs.positions,
@@ -120,7 +132,7 @@ class Gather:
             return str(error)
         if len(positions):
             into.returned.append(
-                Returned(frame.pairs, positions, reply.rows_bytes, self._wire_dtype)
+                Returned(frame.pairs, positions, reply.rows_bytes, self._wire_dtype, frame.address)
             )
         for reason, pairs in failed:
             _sort_out(step, layer, frame, reason, pairs, into)
@@ -137,24 +149,12 @@ class Gather:
         raise _BadReply(f"{frame.address} returned {num_rows} rows where {expected} were due")
 
 
-def _take_refusal(
-    step: Step, layer: int, frame: SentFrame, error: FrameError, into: Gathered
-) -> str:
-    message = f"{frame.address} refused a frame: {error.message}"
-    if (
-        error.status_code == _INVALID_ARGUMENT
-    ):  # by no fault of the service: every other one would say the same
-        expert = frame.pairs.experts[0]
-        step.fail(
-            frame.pairs.rows,
-            ServingError(f"expert {expert} of layer {layer} could not be computed: {message}"),
-        )
-    else:
-        into.failed.append(
-            _all_failed(
-                frame, "corrupted" if error.status_code == _DATA_LOSS else "refused", message
-            )
-        )
+def _take_refusal(frame: SentFrame, error: FrameError, into: Gathered) -> str:
+    code = error.status_code
+    message = f"{frame.address} refused a frame: {peers_words(error.message)}"
+    verdict = "" if code in _PASSING else f"refused with code {code}"
+    reason = "corrupted" if code == _DATA_LOSS else "refused"
+    into.failed.append(_all_failed(frame, reason, message, verdict))
     return message
 
 
@@ -182,15 +182,17 @@ def _sort_out(
     subject = (
         f"expert {pairs.experts[failed[0]]} of layer {layer} was not computed by {frame.address}"
     )
-    if reason in _REASONS:
-        word, why = _REASONS[reason]
-        failure = ServiceFailure(frame.address, word, f"{subject}: {why}")
-        into.failed.append(FailedPairs(pairs.positions[failed], failure))
-    else:  # cancelled, of which the sequences have ended already, or a reason that is none
-        step.fail(
-            pairs.rows[pairs.pair_rows[failed]], ServingError(f"{subject}: its reason is {reason}")
-        )
+    if reason == expert_pb2.PAIR_FAILURE_REASON_CANCELLED:
+        # Of sequences that have ended; nobody cancelled the others.
+        failed = failed[step.goes_on(pairs.rows[pairs.pair_rows[failed]])]
+        if not len(failed):
+            return
+    word, why = _REASONS.get(reason, ("bad_reply", f"its reason is {reason}"))
+    verdict = "" if reason in _REASONS else f"not computed for reason {reason}"
+    failure = ServiceFailure(frame.address, word, f"{subject}: {why}", verdict)
+    into.failed.append(FailedPairs(pairs.positions[failed], failure))
 
 
-def _all_failed(frame: SentFrame, reason: str, message: str) -> FailedPairs:
-    return FailedPairs(frame.pairs.positions, ServiceFailure(frame.address, reason, message))
+def _all_failed(frame: SentFrame, reason: str, message: str, verdict: str = "") -> FailedPairs:
+    failure = ServiceFailure(frame.address, reason, message, verdict)
+    return FailedPairs(frame.pairs.positions, failure)

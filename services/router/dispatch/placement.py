@@ -15,6 +15,7 @@ from services.router.dispatch.assignment import SEVERAL, Choices
 from services.router.dispatch.frame_pairs import NOBODY
 from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
+from services.router.peers.trust import Trust
 from services.wire.expert_key import ExpertKey
 
 Replicas = npt.NDArray[
@@ -39,7 +40,7 @@ class FrameStream(Protocol):
 
 class Service(Protocol):
     """An expert service as the dispatcher uses it: a stream for each lane, none while it is lost,
-    and its pace.
+    its pace, and what is thought of its answers.
     """
 
     @property
@@ -50,6 +51,9 @@ class Service(Protocol):
 
     @property
     def pace(self) -> Pace: ...
+
+    @property
+    def trust(self) -> Trust: ...
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,12 @@ class Placement:
     """Services that frames can be sent to, and the experts of each layer that are ready on each.
 
     `owners` has for each layer the service that alone computes an expert, NOBODY, or SEVERAL;
-    `max_frame_bytes` is the least that any of the services allows.
+    `max_frame_bytes` has what each service takes, where that is less than MAX_FRAME_BYTES.
     """
 
     services: Sequence[Service] = ()
     replicas: Mapping[int, Replicas] = field(default_factory=dict)
-    max_frame_bytes: int = MAX_FRAME_BYTES
+    max_frame_bytes: Sequence[int] = ()
     unhosted: Unhosted = NOTHING_AMISS
     owners: Mapping[int, Indices] = field(init=False)
     _choices: dict[int, Choices] = field(init=False, default_factory=dict)
@@ -115,6 +119,12 @@ class Placement:
         if owner == SEVERAL:
             return self.choices(layer)[expert]
         return () if owner == NOBODY else (owner,)
+
+    def most_in_frame(self, row_bytes: int) -> Sequence[int]:
+        """How many rows of so many bytes may be in a frame to each service, or in its reply."""
+        limits = self.max_frame_bytes or [MAX_FRAME_BYTES] * len(self.services)
+        # Half of it is for what surrounds the rows: indices, request numbers, headers.
+        return [max(1, min(MAX_FRAME_BYTES, limit) // 2 // row_bytes) for limit in limits]
 
     def _choices_of(self, layer: int) -> Choices:
         experts = np.flatnonzero(self.owners[layer] == SEVERAL)

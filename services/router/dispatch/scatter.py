@@ -45,9 +45,11 @@ class Attempt:
     assigned: Assigned
     failures: Mapping[int, Sequence[ServiceFailure]] = field(default_factory=dict)
 
-    def frames(self, top_k: int, most: int, *, counts_rows: bool) -> list[FramePairs]:
-        """The pairs by service, in frames of at most so many pairs, or rows."""
-        assigned = self.assigned
+    def frames(self, top_k: int, row_bytes: int, *, counts_rows: bool) -> list[FramePairs]:
+        """The pairs by service, in frames of as many pairs, or rows, of so many bytes as it
+        takes.
+        """
+        assigned, most = self.assigned, self.placement.most_in_frame(row_bytes)
         frames = pairs_by_frame(
             assigned.parts, assigned.owners, top_k, most, counts_rows=counts_rows
         )
@@ -88,12 +90,6 @@ def first_attempt(outgoing: Outgoing, placement: Placement) -> Attempt:
     )
 
 
-def most_in_frame(placement: Placement, row_bytes: int) -> int:
-    """How many rows of so many bytes may be in a frame or in its reply."""
-    # Half of it is for what surrounds the rows: indices, request numbers, headers.
-    return max(1, placement.max_frame_bytes // 2 // row_bytes)
-
-
 class Scatter:
     """Sends rows of `wire_dtype`, with `checksums` where asked for.
 
@@ -119,8 +115,8 @@ class Scatter:
         be asked for.
         """
         placement, lane, unserved = attempt.placement, step.lane, []
-        most = most_in_frame(placement, self._row_bytes)
-        for pairs in attempt.frames(outgoing.top_k, most, counts_rows=self._counts_rows):
+        counts_rows = self._counts_rows
+        for pairs in attempt.frames(outgoing.top_k, self._row_bytes, counts_rows=counts_rows):
             service = None if pairs.service == NOBODY else placement.services[pairs.service]
             if service is None or lane >= len(
                 service.streams

@@ -2,7 +2,7 @@
 Policy without I/O.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from services.router.dispatch.failure import FailedPairs, ServiceFailure
 from services.router.dispatch.frame_pairs import DROPPED, NOBODY
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.scatter import Attempt, Outgoing
+from services.router.dispatch.verdicts import Verdicts
 from services.router.engine.step import Step
 from services.wire.errors import BadState, ServingError, Unavailable
 from services.wire.expert_key import ExpertKey
@@ -43,6 +44,7 @@ class Unfinished:
         self._outgoing = outgoing
         self._is_pending = np.zeros(len(outgoing.experts), dtype=bool)
         self._failures: dict[int, list[ServiceFailure]] = {}
+        self._verdicts = Verdicts(len(outgoing.experts))
         self._pause = FIRST_PAUSE_SECONDS
         self._next_try_at = 0.0
         self._is_pausing = False  # else there is nobody to ask
@@ -51,6 +53,7 @@ class Unfinished:
         """What an attempt left."""
         for part in failed:
             self._is_pending[part.positions] = True
+            self._verdicts.add(part)
             if part.failure is not None:
                 for expert in np.unique(self._outgoing.experts[part.positions]).tolist():
                     self._failures.setdefault(expert, []).append(part.failure)
@@ -117,6 +120,26 @@ class Unfinished:
             (self._rows(positions), BadState(error.format(expert, self._outgoing.layer, reasons)))
             for expert, positions in self._by_expert()
             if not placement.candidates(self._outgoing.layer, expert)
+        ]
+
+    def agreed(self, placement: Placement) -> list[tuple[Indices, ServingError, Sequence[str]]]:
+        """The same for pairs that services agree on, with the addresses of these, who are not to
+        blame: asking more of them is of no use.
+        """
+        layer, error = self._outgoing.layer, "expert {} of layer {} could not be computed: {}"
+
+        def candidates(expert: int) -> Set[str]:
+            found = placement.candidates(layer, expert)
+            return {placement.services[service].address for service in found}
+
+        return [
+            (
+                self._rows(agreed.positions),
+                ServingError(error.format(expert, layer, agreed.why)),
+                agreed.services,
+            )
+            for expert, positions in self._by_expert()
+            for agreed in self._verdicts.agreed(expert, positions, candidates)
         ]
 
     def _rows(self, positions: Indices) -> Indices:

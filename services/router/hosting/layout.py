@@ -93,14 +93,11 @@ class HostingLayout:
             else np.zeros((len(none), 0, self._num_experts), dtype=bool)
         )
         counts = stacked.sum(axis=1)
-        limits = [
-            peer.description.max_frame_bytes for peer in peers if peer.description is not None
-        ]
         return LaidOut(
             Placement(
                 tuple(peers),
                 {layer: stacked[index] for layer, index in self._layer_at.items()},
-                min([MAX_FRAME_BYTES, *limits]),
+                tuple(map(_frame_limit, peers)),
                 unhosted(self._unready(counts)),
             ),
             {peer.address: int(ready.sum()) for peer, ready in zip(peers, rows, strict=True)},
@@ -134,3 +131,7 @@ class HostingLayout:
             f"{claimant} and {peer.address} claim different weights for expert {expert} of layer "
             f"{layer}"
         )
+
+
+def _frame_limit(peer: ExpertPeer) -> int:
+    return MAX_FRAME_BYTES if peer.description is None else peer.description.max_frame_bytes

@@ -95,6 +95,8 @@ def state_of(peer: ExpertPeer, *, is_draining: bool) -> "router_pb2.ServiceState
     """Whether frames are sent to a service, and if not why."""
     if not peer.is_live:
         return router_pb2.SERVICE_STATE_LOST
+    if peer.trust.is_quarantined:
+        return router_pb2.SERVICE_STATE_QUARANTINED
     if peer.is_suspect:
         return router_pb2.SERVICE_STATE_SUSPECT
     return router_pb2.SERVICE_STATE_DRAINING if is_draining else router_pb2.SERVICE_STATE_LIVE
@@ -129,5 +131,5 @@ def _placed(peer: ExpertPeer, is_draining: bool, amiss: str | None) -> router_pb
         expert_memory_bytes=description.expert_memory_bytes,
         free_memory_bytes=peer.hosting.free_memory_bytes,
         streams=peer.streams[0].transport_kind if peer.streams else "",
-        refusal=amiss or ("" if peer.refusal is None else str(peer.refusal)),
+        refusal=amiss or peer.trust.why or ("" if peer.refusal is None else str(peer.refusal)),
     )

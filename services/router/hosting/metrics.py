@@ -15,6 +15,8 @@ MIN_LIVE_REPLICAS = "moesaic.router.min_live_replicas"
 READY_EXPERTS = "moesaic.router.ready_experts"
 UNCOVERED_EXPERTS = "moesaic.router.uncovered_experts"
 SUSPECT = "moesaic.router.suspect"
+QUARANTINED = "moesaic.router.quarantined"
+WRONG_ANSWERS = "moesaic.router.wrong_answers"
 LOADED_EXPERTS = "moesaic.router.loaded_experts"
 UNLOADED_EXPERTS = "moesaic.router.unloaded_experts"
 OPERATIONS = "moesaic.router.operations"
@@ -43,7 +45,7 @@ def observe_fleet(fleet: Fleet) -> None:
         "experts that are on fewer live services than asked for",
     )
     gauge(READY_EXPERTS, [partial(_ready_experts, fleet)], "{expert}", "experts ready, by service")
-    gauge(SUSPECT, [partial(_suspect, fleet)], "1", "1 for a service that does not answer, else 0")
+    _observe_answers(fleet)
     transfers = fleet.transfers
     counter(
         LOADED_EXPERTS,
@@ -65,6 +67,23 @@ def observe_fleet(fleet: Fleet) -> None:
     )
 
 
+def _observe_answers(fleet: Fleet) -> None:
+    counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
+    gauge(SUSPECT, [partial(_suspect, fleet)], "1", "1 for a service that does not answer, else 0")
+    gauge(
+        QUARANTINED,
+        [partial(_quarantined, fleet)],
+        "1",
+        "1 for a service whose answers were wrong, and that is given nothing but trials, else 0",
+    )
+    counter(
+        WRONG_ANSWERS,
+        [partial(_wrong_answers, fleet)],
+        "{answer}",
+        "answers that were not what was asked for, by service and reason",
+    )
+
+
 def _min_live_replicas(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
     yield Observation(fleet.laid.min_live_replicas)
 
@@ -80,7 +99,19 @@ def _ready_experts(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
 
 def _suspect(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
     for peer in fleet.peers:
-        yield Observation(int(peer.is_suspect), {"service": peer.address})
+        is_silent = peer.is_suspect and not peer.trust.is_quarantined
+        yield Observation(int(is_silent), {"service": peer.address})
+
+
+def _quarantined(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
+    for peer in fleet.peers:
+        yield Observation(int(peer.trust.is_quarantined), {"service": peer.address})
+
+
+def _wrong_answers(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
+    for peer in fleet.peers:
+        for reason, count in peer.trust.num_failures.items():
+            yield Observation(count, {"service": peer.address, "reason": reason})
 
 
 def _counted(counts: Counter[str], attribute: str) -> Observe:

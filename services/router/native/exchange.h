@@ -69,7 +69,8 @@ int exchange_send(struct exchange *, const struct sent_layer *);
 enum wait_end exchange_wait(struct exchange *, int loop_descriptor, uint64_t until);
 
 /* Weighs the rows of all replies and sums them as `call` says, of which rows and weights are set
- * here; tokens beyond those of the exchange are padding. 0, or -1 when memory is short. */
+ * here; tokens beyond those of the exchange are padding. Whether all sums are finite, or -1 when
+ * memory is short. */
 int exchange_sum(struct exchange *, const struct level *, struct combination call,
                  const char *weights, enum dtype weights_dtype);
 

@@ -242,12 +242,12 @@ static PyObject *sum_replies(const struct sum_replies_arguments *given) {
         return NULL;
     }
     PyThreadState *const paused = pause_for(call.num_tokens * call.top_k * call.width);
-    const int failed =
+    const int are_finite =
         exchange_sum(exchange, *kernels_in_use->active, call, given->weights, given->weights_dtype);
     resume(paused);
-    if (failed) return PyErr_NoMemory();
-    exchange_end(exchange);
-    Py_RETURN_NONE;
+    if (are_finite < 0) return PyErr_NoMemory();
+    if (are_finite) exchange_end(exchange); /* else the rows are looked at one by one */
+    return PyBool_FromLong(are_finite);
 }
 
 /* What came of each share: its record, and the rows that it was answered with as bytes, or None. */

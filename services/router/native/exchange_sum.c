@@ -22,6 +22,5 @@ int exchange_sum(struct exchange *exchange, const struct level *level, struct co
     find_rows(exchange, rows, count);
     widen_weights(widened, weights, count, weights_dtype);
     call.rows = rows, call.weights = widened;
-    level->combine(&call);
-    return 0;
+    return level->combine(&call);
 }

@@ -47,6 +47,7 @@ class Expected:
                     f"expert service {address} cannot be used: its {name} is {theirs}, the "
                     f"router's is {ours}"
                 )
+        self._check_frame_bytes(address, description.max_frame_bytes)
         if not all(description.expert_bytes):
             raise BadState(
                 f"expert service {address} cannot be used: an expert takes 0 of its expert_bytes"
@@ -62,6 +63,15 @@ class Expected:
             raise BadState(
                 f"expert service {address} cannot be used: it does not sum pairs, which "
                 "combine=partial needs"
+            )
+
+    def _check_frame_bytes(self, address: str, max_frame_bytes: int) -> None:
+        # As much again as a row is for what surrounds it.
+        least = 2 * self.hidden_size * DTYPES[self.wire_type].itemsize
+        if max_frame_bytes < least:
+            raise BadState(
+                f"expert service {address} cannot be used: its max_frame_bytes is "
+                f"{max_frame_bytes}, and a row with what surrounds it takes {least}"
             )
 
     def check_hosting(self, address: str, hosting: expert_pb2.WatchHostingResponse) -> None:

@@ -14,13 +14,16 @@ from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.router.peers.expected import Expected
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.grpc_transport import GrpcTransport
-from services.router.peers.known_hosting import KnownHosting, Ready
+from services.router.peers.hosting_calls import HostingCalls
+from services.router.peers.known_hosting import Ready
 from services.router.peers.pace import Pace
 from services.router.peers.patience import PATIENCE, Patience
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import ExpertStream
 from services.router.peers.stream_transports import stream_transports
 from services.router.peers.suspicion import Suspicion
+from services.router.peers.trial import keep_trying
+from services.router.peers.trust import Standing, Trust
 from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
 from services.runtime.failures import failure_of
@@ -39,16 +42,15 @@ ABSENT_SECONDS = 0.2
 # Until a service has answered a frame, the floor of a frame's deadline is so many times as high.
 UNMEASURED = 25.0
 MAX_DEVICE_BYTES = 200
-NOTHING_KNOWN: Mapping[ExpertKey, bytes] = {}
 
 Description: TypeAlias = expert_pb2.ExpertServiceDescribeResponse
 Stub: TypeAlias = expert_pb2_grpc.ExpertServiceStub
 
 
-class ExpertPeer:
-    """Keeps one address connected.
+class ExpertPeer(HostingCalls):
+    """Keeps one address connected, and tries it before it is used.
 
-    `on_change` is called whenever what it hosts changes, or whether it is live or suspect.
+    `on_change` is called whenever what it hosts changes, or whether it is live or usable.
     """
 
     def __init__(
@@ -61,26 +63,17 @@ class ExpertPeer:
         *,
         patience: Patience = PATIENCE,
     ) -> None:
-        self.address = address
-        self._name = f"expert service {address}"
+        super().__init__(address, expected, patience)
         self.streams: Sequence[ExpertStream] = ()
         self.pace = Pace()
+        self.trust = Trust(address, self._on_change)
         self.description: Description | None = None
         self.refusal: ServingError | None = None
-        self._expected = expected
         self._num_lanes = num_lanes
         self._frame_floor_seconds = frame_floor_seconds
-        self._on_change = on_change
-        self._patience = patience
-        self._hosting = KnownHosting(address, expected.num_experts)
+        self._on_any_change = on_change
         self._suspicion: Suspicion | None = None
-        self._stub: Stub | None = None
         self._num_failures = 0  # connections in a row that answered no frame
-
-    @property
-    def hosting(self) -> expert_pb2.WatchHostingResponse:
-        """What it said last of what it hosts; of generation 0 while it is not connected."""
-        return self._hosting.message
 
     @property
     def is_live(self) -> bool:
@@ -93,13 +86,17 @@ class ExpertPeer:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether a frame's deadline passed and it has said nothing since."""
-        return self._suspicion is not None and self._suspicion.is_suspect
+        """Whether it is avoided: a frame's deadline passed and it has said nothing since, or it is
+        quarantined.
+        """
+        is_silent = self._suspicion is not None and self._suspicion.is_suspect
+        return is_silent or self.trust.is_quarantined
 
     @property
     def is_usable(self) -> bool:
-        """Whether frames should be sent."""
-        return self.is_live and not self.is_suspect
+        """Whether frames should be sent. Who hosts nothing yet can be given experts untried."""
+        is_tried = self.trust.standing is Standing.TRUSTED or not self._hosting.ready
+        return self.is_live and not self.is_suspect and is_tried
 
     @property
     def is_draining(self) -> bool:
@@ -129,99 +126,19 @@ class ExpertPeer:
                 await channel.close()
             await asyncio.sleep(pause)
 
-    async def load(
-        self,
-        experts: Sequence[ExpertKey],
-        progress: Callable[[int, int], None],
-        *,
-        operation: str = "",
-        hold_seconds: float = 0.0,
-        known: Mapping[ExpertKey, bytes] = NOTHING_KNOWN,
-        in_background: bool = False,
-    ) -> None:
-        """Have it load experts, and hold them for `operation` for so long from then; return once
-        they show as ready. With `in_background` its serving goes first.
-
-        `progress` is called with how many are loaded and how many there are in all. With an
-        operation, 0 seconds end its hold. `known` has the content hashes that experts must have.
-        Raises ServingError when it refuses, stalls or is lost; BadState when its checkpoint is
-        another; Outdated when its hosting is another by now than is known here: `until_newer` waits
-        for that.
-        """
-        stub, hosting = self._connection()
-        request = expert_pb2.LoadExpertsRequest(
-            expected_generation=hosting.generation,
-            model_digest=self._expected.model_digest,
-            experts=[
-                expert_pb2.ExpertId(
-                    layer=layer,
-                    expert=expert,
-                    content_hash=known.get(ExpertKey(layer, expert), b""),
-                )
-                for layer, expert in experts
-            ],
-            operation=operation,
-            hold_nanos=int(hold_seconds * 1e9),
-            in_background=in_background,
-        )
-        generation = None
-        call = stub.LoadExperts(request)
-        try:
-            with as_serving_errors(self._name):
-                seconds = self._patience.load_progress_seconds
-                while (response := await _next_of(call, self._name, seconds)) is not None:
-                    progress(response.num_loaded, response.num_total)
-                    generation = response.generation
-        finally:
-            call.cancel()
-        if generation is None:
-            raise ServingError(f"expert service {self.address} ended a load without a word")
-        await self._hosting.until(hosting.instance, generation, self._patience.hosting_seconds)
-
-    async def unload(self, experts: Sequence[ExpertKey], *, operation: str = "") -> None:
-        """Have it let experts go, those included that `operation` holds; returns once its hosting
-        is without them.
-
-        Raises ServingError as `load` does, and Outdated when another operation holds one of them.
-        """
-        stub, hosting = self._connection()
-        request = expert_pb2.UnloadExpertsRequest(
-            expected_generation=hosting.generation,
-            experts=[expert_pb2.ExpertId(layer=layer, expert=expert) for layer, expert in experts],
-            operation=operation,
-        )
-        with as_serving_errors(self._name):
-            response = readable(
-                await stub.UnloadExperts(request, timeout=self._patience.unload_seconds), self._name
-            )
-        await self._hosting.until(
-            hosting.instance, response.generation, self._patience.hosting_seconds
-        )
-
-    async def until_newer(self, generation: int) -> None:
-        """Return once a later hosting than that is known; for whoever planned with it and was
-        refused as outdated.
-
-        Raises Unavailable when it is lost, or shows none in time.
-        """
-        _, hosting = self._connection()
-        await self._hosting.until(hosting.instance, generation + 1, self._patience.hosting_seconds)
-
-    def _connection(self) -> tuple[Stub, expert_pb2.WatchHostingResponse]:
-        if self._stub is None or self.hosting.generation == 0:
-            raise Unavailable(f"expert service {self.address} is not connected")
-        return self._stub, self.hosting
-
     async def _live(self, channel: grpc.aio.Channel) -> None:
         stub = Stub(channel)
         description = await self._describe(stub, self._patience.describe_seconds)
         self._expected.check(self.address, description)
         description.device = one_line(description.device, MAX_DEVICE_BYTES)
         self.description, self.refusal, self._stub = description, None, stub
+        self.trust.connect(description.instance)
         # Made anew with each connection: what is there now may be another process, which is cold.
         deadline = FrameDeadline(self._frame_floor_seconds, unmeasured=UNMEASURED)
-        suspicion = self._suspicion = Suspicion(self.address, deadline, self._on_change)
-        behaviour = ServiceBehaviour(deadline, self.pace, suspicion)
+        suspicion = self._suspicion = Suspicion(
+            self.address, deadline, self._on_change, on_probed=self.trust.doubt
+        )
+        behaviour = ServiceBehaviour(deadline, self.pace, suspicion, self.trust)
         over_grpc = partial(GrpcTransport, channel, self._name)
         lanes, patience = self._num_lanes, self._patience
         async with (
@@ -240,6 +157,7 @@ class ExpertPeer:
             ]
             parts.create_task(self._watch(stub, description.instance))
             parts.create_task(suspicion.probe(partial(self._describe, stub)))
+            parts.create_task(keep_trying(self.trust, self._expected, self._to_try, self._news))
             for stream in self.streams:
                 parts.create_task(stream.run())
 
@@ -254,6 +172,19 @@ class ExpertPeer:
         self._num_failures = 0 if has_answered else self._num_failures + 1
         self._on_change()
         return min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * (1 << min(self._num_failures, 8)))
+
+    def _to_try(self) -> tuple[ExpertStream, ExpertKey] | None:
+        """A stream that is up, and an expert that is ready: the one that it failed last, or any."""
+        ready, suspected = self.content_hashes, self.trust.suspected
+        if not ready or (self._suspicion is not None and self._suspicion.is_suspect):
+            return None
+        if suspected is None or suspected not in ready:
+            suspected = next(iter(ready))
+        return self.streams[0], suspected
+
+    def _on_change(self) -> None:
+        self._news.send()
+        self._on_any_change()
 
     async def _describe(self, stub: Stub, timeout_seconds: float) -> Description:
         request = expert_pb2.ExpertServiceDescribeRequest()
@@ -288,11 +219,3 @@ class ExpertPeer:
             self._on_change()
         elif self.description is not None:
             logger.warning("lost expert service %s: %s", self.address, error)
-
-
-async def _next_of(
-    call: grpc.aio.UnaryStreamCall, peer: str, timeout_seconds: float
-) -> expert_pb2.LoadExpertsResponse | None:
-    async with asyncio.timeout(timeout_seconds):
-        response = await call.read()
-    return None if response is grpc.aio.EOF else readable(response, peer)

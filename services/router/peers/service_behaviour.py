@@ -8,6 +8,7 @@ from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.native_transport import _streams
 from services.router.peers.pace import Pace
 from services.router.peers.suspicion import Suspicion
+from services.router.peers.trust import Trust
 
 
 class SizedFrame(Protocol):
@@ -30,6 +31,7 @@ class ServiceBehaviour:
     deadline: FrameDeadline
     pace: Pace
     suspicion: Suspicion
+    trust: Trust
 
     def enter(
         self, connection: "_streams.Stream", frame_id: int, num_pairs: int, num_experts: int
@@ -51,11 +53,17 @@ class ServiceBehaviour:
     ) -> None:
         """It was computed; its service had it queued, and computed and coded it for so long."""
         num_pairs = frame.num_pairs
+        self.trust.note_answer()
         self.deadline.end(frame.fitted_nanos)
         self.deadline.observe(num_pairs, round_trip_nanos)
         self.pace.end(num_pairs, frame.num_experts, round_trip_nanos, queue_nanos, compute_nanos)
 
+    def refused(self, frame: SizedFrame) -> None:
+        """It was answered, and not computed: that is quick, and says nothing of computing."""
+        self.trust.note_answer()
+        self.lose(frame)
+
     def lose(self, frame: SizedFrame) -> None:
-        """It was refused, or is given up."""
+        """It is given up."""
         self.deadline.end(frame.fitted_nanos)
         self.pace.lose(frame.num_pairs, frame.num_experts)

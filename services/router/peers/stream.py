@@ -261,8 +261,8 @@ class ExpertStream:
         arrived = max(arrived, sent)  # whatever becomes of the clock that dated it
         if reply.error is None and not reply.failures:
             self._behaviour.answered(frame, arrived - sent, queue, compute)
-        else:  # a refusal is quick, and says nothing of computing
-            self._behaviour.lose(frame)
+        else:
+            self._behaviour.refused(frame)
         if not frame.answered.done():
             times = ReplyTimes(self._address, sent, arrived, queue, compute, timings.decode_nanos)
             frame.answered.set_result(TimedReply(reply, times))

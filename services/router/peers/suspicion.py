@@ -15,9 +15,6 @@ logger = logging.getLogger(__name__)
 # How long a probe is waited for, and the pause to the next: doubled from one to the other.
 PROBE_SECONDS = 0.05
 MAX_PROBE_SECONDS = 1.0
-# A service that answers probes and no frame is tried with a frame again after a pause, doubled up
-# to this.
-MAX_HOLLOW_SECONDS = 5.0
 # A frame's reply this soon after its service was suspected says that the service was slow, and not
 # hung.
 SLOW_SECONDS = 0.5
@@ -26,9 +23,8 @@ SLOW_SECONDS = 0.5
 class Suspicion:
     """The doubts about one service. `on_change` is called when they begin and when they end.
 
-    A reply, though late, ends them at once. So does an answered probe, unless the doubts before
-    ended likewise and no frame was answered since: whoever answers probes may compute nothing all
-    the same.
+    A reply, though late, ends them at once. So does an answered probe, of which `on_probed` is told
+    first: whoever answers probes may compute nothing all the same.
     """
 
     def __init__(
@@ -37,6 +33,7 @@ class Suspicion:
         deadline: FrameDeadline,
         on_change: Callable[[], None],
         *,
+        on_probed: Callable[[], None],
         probe_seconds: float = PROBE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -44,12 +41,12 @@ class Suspicion:
         self._address = address
         self._deadline = deadline
         self._on_change = on_change
+        self._on_probed = on_probed
         self._probe_seconds = probe_seconds
         self._clock = clock
         self._raised = asyncio.Event()
         self._ended = asyncio.Event()
         self._began = 0.0  # seconds of the clock
-        self._hollow_pause = 0.0  # seconds; grows with doubts in a row that only a probe ended
         self._may_grow = False
 
     def doubt(self, reason: str) -> None:
@@ -64,7 +61,6 @@ class Suspicion:
 
     def heard_reply(self, *, is_late: bool) -> None:
         """It answered a frame; late, when the frame had been given up."""
-        self._hollow_pause = 0.0
         if is_late and self._may_grow:
             # One reply tells enough: those behind it of a service that was stopped come when it is
             # trusted again.
@@ -76,7 +72,6 @@ class Suspicion:
 
     def forget(self) -> None:
         """The connection is gone, and the doubts about it."""
-        self._hollow_pause = 0.0
         if self.is_suspect:
             self.is_suspect = False
             self._raised.clear()
@@ -89,10 +84,8 @@ class Suspicion:
         while True:
             await self._raised.wait()
             await self._until_answered(ask)
-            if not await self._ended_within(self._hollow_pause):
-                self._hollow_pause = min(
-                    MAX_HOLLOW_SECONDS, 2 * self._hollow_pause or self._probe_seconds
-                )
+            if self.is_suspect:
+                self._on_probed()
                 self._end()
 
     async def _until_answered(self, ask: Callable[[float], Awaitable[object]]) -> None:

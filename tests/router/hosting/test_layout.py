@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from moesaic.v1 import expert_pb2
 from services.router.dispatch.frame_pairs import NOBODY
+from services.router.dispatch.placement import MAX_FRAME_BYTES
 from services.router.hosting.contents import Contents
 from services.router.hosting.layout import HostingLayout, LaidOut
 from services.wire.expert_key import ExpertKey
@@ -21,7 +23,7 @@ class Peer:
     address: str
     content_hashes: dict[tuple[int, int], bytes] = field(default_factory=dict)
     is_usable: bool = True
-    description: None = None
+    description: expert_pb2.ExpertServiceDescribeResponse | None = None
     ready: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def host(self, *experts: tuple[int, int], content_hash: bytes = b"same") -> "Peer":
@@ -69,6 +71,14 @@ def test_without_services_nothing_is_ready(layout: HostingLayout) -> None:
     laid = lay_out(layout)
     assert laid.num_below(1) == len(LAYERS) * NUM_EXPERTS
     assert laid.min_live_replicas == 0
+
+
+def test_the_limit_of_a_frame_is_that_of_its_own_service(layout: HostingLayout) -> None:
+    small, unknown, huge = Peer("a:1"), Peer("b:1"), Peer("c:1")
+    small.description = expert_pb2.ExpertServiceDescribeResponse(max_frame_bytes=64)
+    huge.description = expert_pb2.ExpertServiceDescribeResponse(max_frame_bytes=1 << 60)
+    most = lay_out(layout, small, unknown, huge).placement.most_in_frame(16)
+    assert most == [2, MAX_FRAME_BYTES // 32, MAX_FRAME_BYTES // 32]
 
 
 def test_a_service_that_cannot_be_used_is_left_out_until_it_can(layout: HostingLayout) -> None:

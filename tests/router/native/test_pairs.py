@@ -12,18 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.frame_lost import FrameLost
-from services.router.peers.pace import Pace
-from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import ExpertStream, TimedReply
-from services.router.peers.suspicion import Suspicion
 from services.router.peers.transport import Transport
 from services.wire.errors import InvalidRequest
 from services.wire.frames import encode_frame
 from services.wire.outcomes import FrameError
 from tests.checkpoints import save_tiny
 from tests.expert.expert_client import Client, expert_service
+from tests.router.behaviours import behaviour_of
 from tests.router.transports import NATIVE, transport_to
 
 pytestmark = NATIVE
@@ -52,9 +49,8 @@ async def streaming(
     transport: Transport,
 ) -> AsyncIterator[tuple[ExpertStream, "asyncio.Task[None]"]]:
     """A stream over it that is up, and the task that keeps it."""
-    deadline, is_up = FrameDeadline(30.0), asyncio.Event()
-    behaviour = ServiceBehaviour(deadline, Pace(), Suspicion("a:1", deadline, lambda: None))
-    stream = ExpertStream("a:1", lambda: transport, behaviour, is_up.set)
+    is_up = asyncio.Event()
+    stream = ExpertStream("a:1", lambda: transport, behaviour_of("a:1", 30.0), is_up.set)
     running = asyncio.create_task(stream.run())
     await is_up.wait()
     try:
