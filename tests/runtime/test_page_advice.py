@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ma
 @pytest.fixture
 def memory() -> ctypes.Array[ctypes.c_char]:
     """Some pages of a mapping, each byte set."""
-    mapping = mmap.mmap(-1, PAGES * mmap.PAGESIZE)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    mapping = mmap.mmap(-1, PAGES * mmap.PAGESIZE, flags=flags)
     mapping.write(b"x" * len(mapping))
     return (ctypes.c_char * len(mapping)).from_buffer(mapping)
 

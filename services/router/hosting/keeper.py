@@ -30,8 +30,8 @@ class Keeper:
     Experts without a replica are loaded at once, whatever else is under way; the rest waits for
     operations to end. Until all experts have been hosted for the first time it is starting: what
     cannot be done then is raised, later it is logged and tried again when something changes.
-    `num_below` tells how many experts are ready on fewer services, `next_batch` which of some, of
-    so many bytes each, are loaded next.
+    `num_below` tells how many experts are ready on fewer services, `next_batch` which of some, each
+    of so many bytes, are loaded next.
     """
 
     def __init__(

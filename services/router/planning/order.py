@@ -12,8 +12,8 @@ AWAITED_BYTES = 96 << 20
 def next_batch(
     experts: Sequence[ExpertKey], awaited: Set[ExpertKey], expert_bytes: int
 ) -> list[ExpertKey]:
-    """What to load next of `experts`; a short load, with no more than is waited for if that is
-    much, while something is.
+    """What to load next of `experts`; while something is waited for a short load, with no more than
+    that if it is much.
     """
     wanted = awaited & set(experts) if awaited else frozenset()
     if not wanted:
