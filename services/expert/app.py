@@ -150,6 +150,7 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
         service_names=(SERVICE_NAME,),
         drain_seconds=settings.drain_seconds,
         health=health,
+        native=False,  # frames in bulk have the plane; what is left to gRPC stays gRPC's own
     ) as port:
         used = (parts.checkpoint.name, port, settings.device, kernels.level())
         logger.info("serving %s on port %d, on %s, kernels %s", *used)

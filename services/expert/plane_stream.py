@@ -11,6 +11,7 @@ from services.expert import call_headers
 from services.expert.admission import Contract, Slots
 from services.expert.batcher import Batcher
 from services.expert.frame_desk import FrameDesk
+from services.runtime.call_headers import RESPONSE_HEADERS, timeout_seconds
 from services.runtime.failures import failure_of
 from services.wire.errors import DeadlinePassed
 
@@ -50,10 +51,10 @@ class PlaneStream:
         if (refusal := call_headers.refusal(headers)) is not None:
             self._native.command(Command.CUT, self._number, refusal)
             return
-        if (seconds := call_headers.timeout_seconds(headers)) is not None:
+        if (seconds := timeout_seconds(headers)) is not None:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(seconds, self._end_late)
-        self._native.command(Command.ADMIT, self._number, call_headers.RESPONSE_HEADERS)
+        self._native.command(Command.ADMIT, self._number, RESPONSE_HEADERS)
 
     def receive(self, data: bytes, received: int, *, is_counted: bool = False) -> None:
         """Take in a message that came at this time of the monotonic clock, and whose pairs the

@@ -39,10 +39,13 @@ class ErrorsToStatus(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        return _guard(handler)
+        return guarded(handler)
 
 
-def _guard(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+def guarded(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    """The handler behind this boundary: it takes requests as bytes, and streams are written to the
+    context.
+    """
     parse = handler.request_deserializer or bytes
     serialise = handler.response_serializer
     if handler.unary_unary:

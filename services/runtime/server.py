@@ -59,14 +59,16 @@ async def serving(
     service_names: Sequence[str],
     drain_seconds: float,
     health: Health | None = None,
+    native: bool | None = None,
 ) -> AsyncIterator[int]:
     """Serve on `listen` until the block ends, then let calls in flight finish within
-    `drain_seconds`.
+    `drain_seconds`. `native` says whether by the server of our own or by grpc.aio's; by default
+    it is our own where that is available.
 
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
     Raises PortInUse when the address cannot be listened on.
     """
-    server = grpc.aio.server(interceptors=[ErrorsToStatus()], options=SERVER_OPTIONS)
+    server = _new_server(native)
     register(server)
     own_health = health or Health(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
@@ -83,6 +85,16 @@ async def serving(
     finally:
         await own_health.draining()
         await server.stop(drain_seconds)
+
+
+def _new_server(native: bool | None) -> grpc.aio.Server:
+    # Not above: what the environment says of compiled modules is read when they are imported, and
+    # has to be checked by then.
+    from services.runtime import native_server
+
+    if native_server.AVAILABLE if native is None else native:
+        return native_server.NativeServer(native_server.Limits(MAX_MESSAGE_BYTES))
+    return grpc.aio.server(interceptors=[ErrorsToStatus()], options=SERVER_OPTIONS)
 
 
 def _listen(server: grpc.aio.Server, listen: str) -> int:

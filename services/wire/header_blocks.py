@@ -27,12 +27,18 @@ class HeaderDecoder:
         self._decoder = Decoder(MAX_LIST_BYTES)
 
     def decode(self, block: bytes) -> dict[str, str]:
-        """The headers by their names; of several with one name, the last.
+        """The headers by their names; of several with one name, the last. Raises as
+        `decode_fields` does.
+        """
+        return dict(self.decode_fields(block))
+
+    def decode_fields(self, block: bytes) -> list[tuple[str, str]]:
+        """The headers, names and values, as they came.
 
         Raises InvalidRequest for a block that is none, or that is larger than is allowed; no other
         block of its connection can be read then.
         """
         try:
-            return {str(name): str(value) for name, value in self._decoder.decode(block)}
+            return [(str(name), str(value)) for name, value in self._decoder.decode(block)]
         except HPACKError as error:
             raise InvalidRequest(f"a header block cannot be read: {error}") from error

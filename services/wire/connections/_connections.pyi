@@ -48,6 +48,8 @@ class Connection:
         """Go on: what was kept meanwhile, as `receive` has it."""
     def unsent_bytes(self, stream: int, /) -> int:
         """Of the stream's messages that the socket or the peer's windows have not taken yet."""
+    def all_unsent_bytes(self) -> int:
+        """Of the connection; what `max_unsent_bytes` bounds."""
     def ping(self) -> None:
         """Ask the peer for a sign of life. It makes the socket readable, and nothing is told of
         it.
@@ -66,6 +68,9 @@ class Connection:
         """Close the socket, at once and without a word."""
     @property
     def is_over(self) -> bool: ...
+    @property
+    def has_begun(self) -> bool:
+        """Whether the peer has said that it speaks HTTP/2."""
     @property
     def wants_write(self) -> bool:
         """Whether to `flush`: after a `flush` that the socket did not take whole, when it can be

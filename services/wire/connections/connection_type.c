@@ -145,6 +145,11 @@ static PyObject *unsent_bytes(PyObject *self, PyObject *id) {
     return PyLong_FromSize_t(found ? http2_unsent_bytes(stream) : 0);
 }
 
+static PyObject *all_unsent_bytes(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    const struct connection *const connection = connection_of(self);
+    return PyLong_FromSize_t(connection->wire ? http2_all_unsent_bytes(connection->wire) : 0);
+}
+
 static PyObject *open_stream(PyObject *self, PyObject *block) {
     const struct connection *const connection = connection_of(self);
     char *data;
@@ -233,6 +238,11 @@ static PyObject *get_is_over(PyObject *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(!connection->wire || http2_is_over(connection->wire));
 }
 
+static PyObject *get_has_begun(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct connection *const connection = connection_of(self);
+    return PyBool_FromLong(connection->wire && http2_has_begun(connection->wire));
+}
+
 static PyObject *get_wants_write(PyObject *self, void *Py_UNUSED(closure)) {
     const struct connection *const connection = connection_of(self);
     return PyBool_FromLong(connection->wire && http2_wants_write(connection->wire));
@@ -254,6 +264,7 @@ static PyMethodDef methods[] = {
     {"pause", pause_stream, METH_O, "pause($self, stream, /)\n--\n\n"},
     {"resume", resume, METH_O, "resume($self, stream, /)\n--\n\n"},
     {"unsent_bytes", unsent_bytes, METH_O, "unsent_bytes($self, stream, /)\n--\n\n"},
+    {"all_unsent_bytes", all_unsent_bytes, METH_NOARGS, "all_unsent_bytes($self, /)\n--\n\n"},
     {"goaway", go_away, METH_O, "goaway($self, code, /)\n--\n\n"},
     {"ping", ping, METH_NOARGS, "ping($self, /)\n--\n\n"},
     {"flush", flush, METH_NOARGS, "flush($self, /)\n--\n\n"},
@@ -265,6 +276,7 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef properties[] = {
     {"is_over", get_is_over, NULL, NULL, NULL},
+    {"has_begun", get_has_begun, NULL, NULL, NULL},
     {"wants_write", get_wants_write, NULL, NULL, NULL},
     {"is_drained", get_is_drained, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

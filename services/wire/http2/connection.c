@@ -76,6 +76,8 @@ void http2_hold(struct http2_connection *c) { c->is_holding = true; }
 
 int http2_is_over(const struct http2_connection *c) { return c->is_over; }
 
+int http2_has_begun(const struct http2_connection *c) { return c->has_settings; }
+
 int http2_flush(struct http2_connection *c) { return c->is_over ? -1 : h2_flush(c); }
 
 int http2_wants_write(const struct http2_connection *c) {

@@ -83,6 +83,8 @@ struct http2_stream *http2_next_stream(struct http2_connection *, struct http2_s
 struct http2_stream *http2_find(const struct http2_connection *, uint32_t id);
 /* Of the messages that the stream has unsent. */
 size_t http2_unsent_bytes(const struct http2_stream *);
+/* Of all streams, also of those that are gone. */
+size_t http2_all_unsent_bytes(const struct http2_connection *);
 
 /* A client's new stream with this header block. NULL when the peer's limit of streams is reached,
  * the connection is ending, or without memory. */
@@ -123,6 +125,8 @@ int http2_receive(struct http2_connection *);
 /* Sends what waits. 0, or -1 when the connection is lost. */
 int http2_flush(struct http2_connection *);
 int http2_is_over(const struct http2_connection *);
+/* Whether the peer has said what each says first: that it speaks HTTP/2. */
+int http2_has_begun(const struct http2_connection *);
 /* Whether to call `http2_flush` when the socket can be written to. */
 int http2_wants_write(const struct http2_connection *);
 /* Whether everything was handed to the socket, also what waited for the peer's windows. */

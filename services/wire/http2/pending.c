@@ -73,6 +73,8 @@ size_t http2_unsent_bytes(const struct http2_stream *stream) {
     return h2_held(&((const struct h2_stream *)stream)->pending);
 }
 
+size_t http2_all_unsent_bytes(const struct http2_connection *c) { return c->num_pending_bytes; }
+
 void h2_drop_pending(struct h2_stream *stream) {
     struct http2_connection *c = h2_connection(stream);
     struct h2_buffer *pending = &stream->pending;

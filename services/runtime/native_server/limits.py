@@ -1,0 +1,25 @@
+"""Bounds on what a peer may cost a server."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one server; those of a call and of a connection are each one's own."""
+
+    max_message_bytes: int
+    max_connections: int = 1024
+    # Calls of a connection at a time.
+    max_streams: int = 4096
+    # What a connection may have unsent: all of it, and beyond which a call waits for its reader.
+    max_unsent_bytes: int = 64 << 20
+    max_unsent_call_bytes: int = 64 << 10
+    # What a call sends in one go before others get their turn.
+    max_messages_in_turn: int = 32
+    # Requests that wait for their handler; beyond either the peer is slowed down.
+    max_waiting_requests: int = 64
+    max_waiting_request_bytes: int = 256 << 10
+    # For a peer that connects and does not speak HTTP/2.
+    preface_seconds: float = 20.0
+    # For what the peers have still to read when the server stops.
+    last_words_seconds: float = 0.5

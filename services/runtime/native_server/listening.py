@@ -1,0 +1,62 @@
+"""Where a server listens, by the rules that gRPC's addresses have."""
+
+import errno
+import ipaddress
+import socket
+
+from services.runtime.host_port import split_host_port
+
+BACKLOG = 1024
+
+
+def listen_on(address: str) -> list[socket.socket]:
+    """Listening sockets that do not block, all on one port: of each address that the host stands
+    for, and of both families where it is any.
+
+    Raises OSError where a port is in use or no address is this machine's, ValueError where
+    `address` is none.
+    """
+    host, port = split_host_port(address, lowest_port=0)
+    if _is_any(host) and socket.has_dualstack_ipv6():
+        return [_listener(socket.AF_INET6, ("::", port), is_dualstack=True)]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    failure = OSError(errno.EADDRNOTAVAIL, f"{host} stands for no address")
+    for family, _, _, _, where in found:
+        at = (str(where[0]), listeners[0].getsockname()[1] if listeners else port)
+        try:
+            listeners.append(_listener(family, at))
+        except OSError as error:
+            failure = error
+            if error.errno == errno.EADDRINUSE:
+                break
+    if not listeners or failure.errno == errno.EADDRINUSE:
+        for listener in listeners:
+            listener.close()
+        raise failure
+    return listeners
+
+
+def peer_of(address: tuple[object, ...]) -> str:
+    """A client's address as gRPC says it."""
+    host, port = ipaddress.ip_address(str(address[0]).partition("%")[0]), address[1]
+    if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped is not None:
+        host = host.ipv4_mapped
+    if isinstance(host, ipaddress.IPv4Address):
+        return f"ipv4:{host}:{port}"
+    return f"ipv6:%5B{host}%5D:{port}"
+
+
+def _is_any(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _listener(family: int, where: tuple[str, int], *, is_dualstack: bool = False) -> socket.socket:
+    listener = socket.create_server(
+        where, family=family, backlog=BACKLOG, dualstack_ipv6=is_dualstack
+    )
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,71 @@
+"""The requests of one call that its handler has not taken yet."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Self
+
+from services.runtime.native_server.limits import Limits
+
+
+class Requests:
+    """An iterator for the handler; what it does not take in time slows the client down.
+
+    `pause` and `resume` do that; `resume` may bring further messages at once.
+    """
+
+    def __init__(
+        self, limits: Limits, pause: Callable[[], None], resume: Callable[[], None]
+    ) -> None:
+        self._limits = limits
+        self._pause = pause
+        self._resume = resume
+        self._waiting: deque[bytes] = deque()
+        self._num_bytes = 0
+        self._is_paused = False
+        self._has_ended = False
+        self._news: asyncio.Future[None] | None = None
+
+    def add(self, message: bytes) -> None:
+        """A message came."""
+        self._waiting.append(message)
+        self._num_bytes += len(message)
+        if not self._is_paused and self._is_full():
+            self._is_paused = True
+            self._pause()
+        self._ring()
+
+    def end(self) -> None:
+        """No more will come."""
+        self._has_ended = True
+        self._ring()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._waiting:
+            if self._is_paused:
+                self._is_paused = False
+                self._resume()
+                continue
+            if self._has_ended:
+                raise StopAsyncIteration
+            self._news = asyncio.get_running_loop().create_future()
+            try:
+                await self._news
+            finally:
+                self._news = None
+        message = self._waiting.popleft()
+        self._num_bytes -= len(message)
+        return message
+
+    def _is_full(self) -> bool:
+        return (
+            len(self._waiting) >= self._limits.max_waiting_requests
+            or self._num_bytes >= self._limits.max_waiting_request_bytes
+        )
+
+    def _ring(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)

@@ -1,0 +1,172 @@
+"""The server: its sockets, its connections, and the tasks of its calls."""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+import grpc
+
+from services.runtime.failures import failure_of
+from services.runtime.native_server.connection import ServerConnection
+from services.runtime.native_server.limits import Limits
+from services.runtime.native_server.listening import listen_on, peer_of
+from services.runtime.native_server.methods import Methods
+from services.wire import connections
+
+AVAILABLE = connections.AVAILABLE
+
+logger = logging.getLogger(__name__)
+
+# Taken from a socket at a time, so that those who are connected get their turn.
+MAX_ACCEPTS = 64
+# Until the next try, where the process has no descriptor left.
+PAUSE_SECONDS = 1.0
+_NONE_LEFT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# Of a connection on which nothing moves: a client that vanished without a word.
+_KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 60),
+    (socket.TCP_KEEPINTVL, 15),
+    (socket.TCP_KEEPCNT, 4),
+)
+
+
+class NativeServer(grpc.aio.Server):
+    """As grpc.aio's server, without interceptors: every handler is behind `ErrorsToStatus`' own
+    boundary. Without TLS.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._methods = Methods()
+        self._listeners: list[socket.socket] = []
+        self._connections: set[ServerConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()  # the last call of a connection, or it has ended
+        self._stopped = asyncio.Event()
+
+    def add_generic_rpc_handlers(
+        self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]
+    ) -> None:
+        self._methods.add_generic(generic_rpc_handlers)
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler]
+    ) -> None:
+        self._methods.add_service(service_name, method_handlers)
+
+    def add_insecure_port(self, address: str) -> int:
+        """Raises RuntimeError, as grpc.aio's does, where it cannot be listened on."""
+        try:
+            listeners = listen_on(address)
+        except (OSError, ValueError) as error:
+            raise RuntimeError(f"cannot listen on {address}: {error}") from error
+        self._listeners += listeners
+        port: int = listeners[0].getsockname()[1]
+        return port
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        raise NotImplementedError("there is no TLS here; grpc.aio's server has it")
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.add_reader(listener.fileno(), self._accept, listener)
+
+    async def stop(self, grace: float | None) -> None:
+        self._stop_listening()
+        for connection in list(self._connections):
+            connection.go_away()
+        await self._until(
+            lambda: not any(connection.num_calls for connection in self._connections), grace or 0.0
+        )
+        for connection in list(self._connections):
+            connection.end_calls(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        # A client that has no call and was told to go away closes by itself; closed by us, it could
+        # lose what it has not read.
+        await self._until(lambda: not self._connections, self._limits.last_words_seconds)
+        for connection in list(self._connections):
+            connection.close()
+        self._stopped.set()
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._stopped.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    # As its connections see it.
+
+    def own(self, task: "asyncio.Task[None]") -> None:
+        """Keep a call's task until it has ended."""
+        self._tasks.add(task)
+        task.add_done_callback(self._let_go)
+
+    def settled(self) -> None:
+        """A connection has no call now."""
+        self._changed.set()
+
+    def left(self, connection: ServerConnection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self._changed.set()
+
+    def _let_go(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failure_of(error, "a call")
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(MAX_ACCEPTS):
+            try:
+                connected, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _NONE_LEFT:
+                    raise
+                logger.error("no connection can be taken: %s", error)
+                self._pause(listener)
+                return
+            self._take(connected, address)
+
+    def _take(self, connected: socket.socket, address: tuple[object, ...]) -> None:
+        if len(self._connections) >= self._limits.max_connections:
+            connected.close()
+            return
+        connected.setblocking(False)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._connections.add(
+            ServerConnection(connected, peer_of(address), self._methods, self._limits, self)
+        )
+
+    def _pause(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener.fileno())
+        loop.call_later(PAUSE_SECONDS, self._go_on, listener)
+
+    def _go_on(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
+
+    def _stop_listening(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener.fileno())
+            listener.close()
+        self._listeners.clear()
+
+    async def _until(self, is_reached: Callable[[], bool], seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not is_reached():
+                    self._changed.clear()
+                    await self._changed.wait()

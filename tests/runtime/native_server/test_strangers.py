@@ -1,0 +1,292 @@
+"""Clients that speak no gRPC, little of it, or too much, and what becomes of the others."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import grpc
+import pytest
+
+from services.runtime.native_server import AVAILABLE, Limits, NativeServer
+from services.runtime.server import MAX_MESSAGE_BYTES
+from services.wire.header_blocks import HeaderDecoder, encode_headers
+from tests.runtime.native_server.echo import ANSWER, COUNT, ECHO, LENGTH, MANY, Echo
+from tests.wire.http2.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    data,
+    frame,
+    headers,
+    prefixed,
+    rst_stream,
+    settings,
+    window_update,
+)
+
+SECONDS = 20.0
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the connections were not compiled")
+
+
+class Served:
+    """The service and where it is."""
+
+    def __init__(self, echo: Echo, port: int) -> None:
+        self.echo = echo
+        self.port = port
+
+
+@pytest.fixture
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
+    limits = getattr(request, "param", Limits(MAX_MESSAGE_BYTES, last_words_seconds=0.01))
+    server, echo = NativeServer(limits), Echo()
+    echo.register(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield Served(echo, port)
+    await server.stop(0)
+
+
+class Stranger:
+    """A client that says what it is told to, and hears frames."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.decoder = HeaderDecoder()
+
+    async def hear(self, *kinds: int) -> tuple[int, int, bytes]:
+        """The next frame of one of these kinds: its kind, its stream and its payload."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                header = await self.reader.readexactly(9)
+                payload = await self.reader.readexactly(int.from_bytes(header[:3], "big"))
+                if header[3] in kinds:
+                    return header[3], int.from_bytes(header[5:], "big"), payload
+
+    async def hear_headers(self) -> dict[str, str]:
+        """The next header block."""
+        return self.decoder.decode((await self.hear(HEADERS))[2])
+
+    async def hear_end(self) -> None:
+        """Until the server closes the connection."""
+        async with asyncio.timeout(SECONDS):
+            while await self.reader.read(1 << 16):
+                pass
+
+
+async def stranger(port: int, *said: bytes) -> Stranger:
+    """Connected, with this said."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"".join(said))
+    return Stranger(reader, writer)
+
+
+def request_of(path: str = ANSWER, **changed: str | None) -> bytes:
+    """A request's header block; a header with None is left out."""
+    fields: dict[str, str | None] = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    for name, value in changed.items():
+        fields[":method" if name == "method" else name.replace("_", "-")] = value
+    return encode_headers([(name, value) for name, value in fields.items() if value is not None])
+
+
+BEGUN = PREFACE + settings()
+CALL = headers(1, request_of())
+
+
+async def still_serves(served: Served) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+        assert await channel.unary_unary(ANSWER)(b"next", timeout=SECONDS) == b"next"
+
+
+@pytest.mark.parametrize("content", [None, "text/html", "application/grpcs"])
+async def test_what_is_no_call_of_grpc_is_415(served: Served, content: str | None) -> None:
+    block = request_of(content_type=content)
+    client = await stranger(served.port, BEGUN, headers(1, block, END_HEADERS | END_STREAM))
+    assert (await client.hear_headers()) == {":status": "415"}
+    client.writer.close()
+
+
+async def test_a_get_is_415(served: Served) -> None:
+    block = request_of(method="GET")
+    client = await stranger(served.port, BEGUN, headers(1, block, END_HEADERS | END_STREAM))
+    assert (await client.hear_headers()) == {":status": "415"}
+    client.writer.close()
+
+
+async def test_an_unknown_encoding_is_refused_with_those_that_are_known(served: Served) -> None:
+    client = await stranger(served.port, BEGUN, headers(1, request_of(grpc_encoding="snappy")))
+    heard = await client.hear_headers()
+    assert heard["grpc-status"] == "12"
+    assert heard["grpc-accept-encoding"] == "identity,gzip,deflate"
+    client.writer.close()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message", "status"),
+    [
+        ("gzip", zlib.compress(bytes(MAX_MESSAGE_BYTES + 1), wbits=31), "8"),
+        ("gzip", zlib.compress(b"whole", wbits=31)[:-9], "13"),
+        ("gzip", b"no gzip", "13"),
+        ("deflate", b"no deflate", "13"),
+        ("identity", b"what?", "13"),
+    ],
+    ids=["a bomb", "cut", "no gzip", "no deflate", "not agreed on"],
+)
+async def test_compressed_bytes_that_are_no_message_are_refused(
+    served: Served, encoding: str, message: bytes, status: str
+) -> None:
+    client = await stranger(
+        served.port,
+        BEGUN,
+        headers(1, request_of(grpc_encoding=encoding)),
+        frame(DATA, 1, prefixed(message, compressed=1), END_STREAM),
+    )
+    assert (await client.hear_headers())["grpc-status"] == status
+    client.writer.close()
+
+
+@pytest.mark.parametrize("messages", [[], [b"one", b"two"]], ids=["none", "two"])
+async def test_a_call_that_takes_one_request_gets_one(
+    served: Served, messages: Sequence[bytes]
+) -> None:
+    client = await stranger(served.port, BEGUN, CALL, data(1, *messages, flags=END_STREAM))
+    heard = await client.hear_headers()
+    if messages:  # the first was begun with
+        while "grpc-status" not in heard:
+            heard = await client.hear_headers()
+    assert heard["grpc-status"] == "12"
+    client.writer.close()
+
+
+async def test_metadata_that_is_no_base64_is_refused(served: Served) -> None:
+    client = await stranger(served.port, BEGUN, headers(1, request_of(key_bin="&&&")))
+    assert (await client.hear_headers())["grpc-status"] == "3"
+    client.writer.close()
+
+
+async def test_a_header_block_that_cannot_be_read_ends_its_connection_alone(
+    served: Served,
+) -> None:
+    client = await stranger(served.port, BEGUN, headers(1, b"\xff\xff\xff"))
+    assert (await client.hear(GOAWAY))[2][4:8] == (9).to_bytes(4, "big")
+    await client.hear_end()
+    client.writer.close()
+    await still_serves(served)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\n\r\n" * 3,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 9,
+        BEGUN + frame(PING, 0, bytes(8)) * 40_000,
+        BEGUN + headers(1, request_of(), 0) + frame(9, 1, b"x" * 1000) * 40,
+        BEGUN
+        + b"".join(
+            CALL[:5] + (2 * n + 1).to_bytes(4, "big") + CALL[9:] + rst_stream(2 * n + 1)
+            for n in range(30_000)
+        ),
+        BEGUN + data(1, b"never opened"),
+    ],
+    ids=["HTTP/1", "TLS", "pings", "endless headers", "resets", "DATA"],
+)
+async def test_a_peer_that_breaks_the_rules_is_cut_off_and_others_are_served(
+    served: Served, said: bytes
+) -> None:
+    client = await stranger(served.port, said)
+    with suppress(ConnectionError):  # where it had more to say
+        await client.hear_end()
+    client.writer.close()
+    await still_serves(served)
+
+
+async def test_half_a_call_holds_nobody_up(served: Served) -> None:
+    halves = [b"", PREFACE[:9], BEGUN, BEGUN + CALL[:20], BEGUN + CALL + data(1, b"half")[:-1]]
+    clients = [await stranger(served.port, said) for said in halves]
+    await still_serves(served)
+    for client in clients:
+        client.writer.close()
+
+
+@pytest.mark.parametrize(
+    "served",
+    [Limits(MAX_MESSAGE_BYTES, preface_seconds=0.05, last_words_seconds=0.01)],
+    indirect=True,
+)
+async def test_a_client_that_says_nothing_is_left_and_one_that_may_yet_call_is_not(
+    served: Served,
+) -> None:
+    silent, idle = await stranger(served.port), await stranger(served.port, BEGUN)
+    await silent.hear_end()
+    idle.writer.write(CALL + data(1, b"late", flags=END_STREAM))
+    assert (await idle.hear(DATA))[2] == prefixed(b"late")
+    for client in (silent, idle):
+        client.writer.close()
+
+
+@pytest.mark.parametrize(
+    "served", [Limits(MAX_MESSAGE_BYTES, max_connections=2, last_words_seconds=0.01)], indirect=True
+)
+async def test_connections_beyond_their_number_are_closed(served: Served) -> None:
+    kept = [await stranger(served.port, BEGUN) for _ in range(2)]
+    for client in kept:
+        await client.hear(4)
+    surplus = await stranger(served.port, BEGUN)
+    with suppress(ConnectionError):
+        await surplus.hear_end()
+    for client in (surplus, *kept):
+        client.writer.close()
+
+
+async def test_a_client_that_reads_nothing_keeps_its_handlers_alone_waiting(
+    served: Served,
+) -> None:
+    calls = [
+        headers(2 * number + 1, request_of(COUNT)) + data(2 * number + 1, b"1000000")
+        for number in range(20)
+    ]
+    client = await stranger(served.port, PREFACE + settings(initial_window_size=(1 << 31) - 1))
+    client.writer.write(window_update(0, (1 << 31) - 1 - 65535) + b"".join(calls))
+    for _ in range(20):
+        await still_serves(served)
+    written = served.echo.num_written
+    await still_serves(served)
+    assert served.echo.num_written == written < 20_000_000 // LENGTH
+    client.writer.transport.abort()
+    await asyncio.wait_for(served.echo.cancelled.wait(), SECONDS)
+
+
+async def test_requests_that_nobody_takes_are_bounded(served: Served) -> None:
+    client = await stranger(served.port, BEGUN, headers(1, request_of(ECHO)), data(1, b"wait"))
+    await asyncio.wait_for(served.echo.began.wait(), SECONDS)
+    try:  # what the stream's window takes and no more may come
+        client.writer.write(data(1, *[bytes(16_000)] * 1030))
+        client.writer.write(data(1, bytes(1 << 20)))
+        assert (await client.hear(RST_STREAM, GOAWAY))[0] in (RST_STREAM, GOAWAY)
+    finally:
+        client.writer.transport.abort()
+    assert served.echo.num_read == 1
+
+
+async def test_two_thousand_calls_at_once_are_served_on_one_connection(served: Served) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+        answer = channel.unary_unary(ANSWER)
+        waiting = [answer(b"wait", timeout=60) for _ in range(MANY)]
+        await asyncio.wait_for(served.echo.has_many.wait(), 60)
+        assert len(set(served.echo.peers)) == 1
+        served.echo.may_end.set()
+        assert await asyncio.gather(*waiting) == [b"wait"] * MANY
