@@ -9,7 +9,7 @@ from services.runtime.channels import open_channel
 from services.runtime.connected_socket import connected_socket
 from services.runtime.grpc_calls import GrpcConnection
 from services.runtime.host_port import split_host_port
-from services.runtime.native_calls import NativeConnection
+from services.runtime.native_connection import NativeConnection
 from services.runtime.service_calls import ServiceConnection
 from services.wire import connections
 

@@ -3,10 +3,14 @@
 import asyncio
 from collections.abc import Callable
 
+# The loop may have been held up for all of the time that the peer had to answer: what came
+# meanwhile is read within this.
+READ_SECONDS = 0.1
+
 
 class Silence:
-    """Calls `ask` when nothing was heard for a while, and `give_up`, once and for all, when nothing
-    was for as long again. Each while is `seconds` to twice of them, the second one `seconds`.
+    """Calls `ask` when nothing was heard for `seconds`, or up to twice as long, and `give_up`, once
+    and for all, when nothing was for `seconds` after that.
     """
 
     def __init__(
@@ -17,7 +21,7 @@ class Silence:
         self._give_up = give_up
         # Looked at now and then: to note the time of everything that is heard would cost more.
         self._has_heard = True
-        self._has_asked = False
+        self._num_silent = 0  # looks in a row
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(seconds, self.look)
 
@@ -31,11 +35,12 @@ class Silence:
 
     def look(self) -> None:
         """See whether something was heard since the last look; the loop calls it."""
-        if self._has_asked and not self._has_heard:
+        self._num_silent = 0 if self._has_heard else self._num_silent + 1
+        self._has_heard = False
+        if self._num_silent > 2:
             self._give_up()
             return
-        self._timer = self._loop.call_later(self._seconds, self.look)
-        self._has_asked = not self._has_heard
-        self._has_heard = False
-        if self._has_asked:
+        seconds = READ_SECONDS if self._num_silent == 2 else self._seconds
+        self._timer = self._loop.call_later(seconds, self.look)
+        if self._num_silent == 1:
             self._ask()

@@ -1,4 +1,4 @@
-"""A service for tests of calls, by gRPC's own library, and connections to it of either kind."""
+"""A service for tests of calls, and connections to it; each of them of either kind."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,8 +26,8 @@ def choose(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def connected_service() -> AsyncIterator[ServiceConnection]:
-    """A connection to the service."""
+async def connected_service(server_kind: str = "gRPC") -> AsyncIterator[ServiceConnection]:
+    """A connection to the service, whose server is of this kind."""
     handlers = {
         "Answer": grpc.unary_unary_rpc_method_handler(_answer),
         "SendBack": grpc.stream_stream_rpc_method_handler(_send_back),

@@ -1,4 +1,6 @@
-"""Calls to a service are the same over gRPC's library and over a connection of ours."""
+"""Calls to a service are the same over gRPC's library and over a connection of ours, whichever of
+the two serves them.
+"""
 
 import asyncio
 import socket
@@ -27,16 +29,21 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
+@pytest.fixture(params=KINDS)
+def server_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def passed_over(message: bytes, arrived: int | None) -> None:
     """Whatever comes."""
 
 
 async def test_messages_come_back_whole_and_in_order_until_the_service_ends_the_call(
-    kind: str,
+    kind: str, server_kind: str
 ) -> None:
     sent = [bytes([n]) * size for n, size in enumerate((0, 1, 1000, 1 << 20, 3 << 20, 5) * 3)]
     received: list[bytes] = []
-    async with connected_service() as connection:
+    async with connected_service(server_kind) as connection:
         assert connection.kind == kind
         call = connection.call(SEND_BACK)
         delivering = asyncio.create_task(call.deliver(lambda message, _: received.append(message)))
@@ -49,9 +56,9 @@ async def test_messages_come_back_whole_and_in_order_until_the_service_ends_the_
     assert received == sent
 
 
-async def test_what_comes_before_anybody_asks_for_it_waits() -> None:
+async def test_what_comes_before_anybody_asks_for_it_waits(server_kind: str) -> None:
     received: list[bytes] = []
-    async with connected_service() as connection:
+    async with connected_service(server_kind) as connection:
         call = connection.call(SEND_BACK)
         for message in (b"one", b"two", b"end"):
             await call.send(message)
@@ -61,8 +68,8 @@ async def test_what_comes_before_anybody_asks_for_it_waits() -> None:
     assert received == [b"one", b"two"]
 
 
-async def test_a_refusal_is_the_error_that_the_service_named() -> None:
-    async with connected_service() as connection:
+async def test_a_refusal_is_the_error_that_the_service_named(server_kind: str) -> None:
+    async with connected_service(server_kind) as connection:
         call = connection.call(SEND_BACK)
         await call.send(b"refuse")
         with pytest.raises(BadState, match="another model"):
@@ -71,19 +78,19 @@ async def test_a_refusal_is_the_error_that_the_service_named() -> None:
             await connection.ask(ANSWER, b"refuse", timeout_seconds=10)
 
 
-async def test_a_call_that_the_service_cancels_is_no_cancelled_task() -> None:
-    async with connected_service() as connection:
+async def test_a_call_that_the_service_cancels_is_no_cancelled_task(server_kind: str) -> None:
+    async with connected_service(server_kind) as connection:
         call = connection.call(SEND_BACK)
         await call.send(b"cancel")
         with pytest.raises(ServingError, match=r"cancelled the call|given up"):
             await call.deliver(passed_over)
 
 
-async def test_what_a_receiver_raises_ends_its_call_alone() -> None:
+async def test_what_a_receiver_raises_ends_its_call_alone(server_kind: str) -> None:
     def receive(message: bytes, arrived: int | None) -> None:
         raise KeyError(message)
 
-    async with connected_service() as connection:
+    async with connected_service(server_kind) as connection:
         call = connection.call(SEND_BACK)
         await call.send(b"frame")
         with pytest.raises(KeyError):
@@ -91,8 +98,10 @@ async def test_what_a_receiver_raises_ends_its_call_alone() -> None:
         assert await connection.ask(ANSWER, b"still there", timeout_seconds=10) == b"still there"
 
 
-async def test_a_closed_call_says_so_to_whom_it_delivers_and_to_whom_sends() -> None:
-    async with connected_service() as connection:
+async def test_a_closed_call_says_so_to_whom_it_delivers_and_to_whom_sends(
+    server_kind: str,
+) -> None:
+    async with connected_service(server_kind) as connection:
         call = connection.call(SEND_BACK)
         delivering = asyncio.create_task(call.deliver(passed_over))
         await call.send(b"frame")
@@ -104,8 +113,10 @@ async def test_a_closed_call_says_so_to_whom_it_delivers_and_to_whom_sends() -> 
             await call.send(b"more")
 
 
-async def test_a_task_that_is_cancelled_while_it_delivers_ends_as_cancelled() -> None:
-    async with connected_service() as connection:
+async def test_a_task_that_is_cancelled_while_it_delivers_ends_as_cancelled(
+    server_kind: str,
+) -> None:
+    async with connected_service(server_kind) as connection:
         call = connection.call(SEND_BACK)
         delivering = asyncio.create_task(call.deliver(passed_over))
         await asyncio.sleep(0)
@@ -115,21 +126,21 @@ async def test_a_task_that_is_cancelled_while_it_delivers_ends_as_cancelled() ->
         call.close()
 
 
-async def test_an_answer_is_not_waited_for_without_end() -> None:
-    async with connected_service() as connection:
+async def test_an_answer_is_not_waited_for_without_end(server_kind: str) -> None:
+    async with connected_service(server_kind) as connection:
         with pytest.raises(ServingError):
             await connection.ask(ANSWER, b"never", timeout_seconds=0.05)
         assert await connection.ask(ANSWER, b"well", timeout_seconds=10) == b"well"
 
 
-async def test_a_method_that_is_not_there_is_an_error() -> None:
-    async with connected_service() as connection:
+async def test_a_method_that_is_not_there_is_an_error(server_kind: str) -> None:
+    async with connected_service(server_kind) as connection:
         with pytest.raises(ServingError):
             await connection.ask(f"/{SERVICE}/Nothing", b"", timeout_seconds=10)
 
 
-async def test_a_message_that_is_too_large_is_refused_in_both_directions() -> None:
-    async with connected_service() as connection:
+async def test_a_message_that_is_too_large_is_refused_in_both_directions(server_kind: str) -> None:
+    async with connected_service(server_kind) as connection:
         call = connection.call(SEND_BACK)
         await call.send(b"too large")
         with pytest.raises(Overloaded):
@@ -143,8 +154,8 @@ async def send_and_deliver(call: ServiceCall, message: bytes) -> None:
     await call.deliver(passed_over)
 
 
-async def test_a_service_that_does_not_read_is_waited_for() -> None:
-    async with connected_service() as connection:
+async def test_a_service_that_does_not_read_is_waited_for(server_kind: str) -> None:
+    async with connected_service(server_kind) as connection:
         call = connection.call(READ_NOTHING)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(send_for_ever(call), timeout=0.2)
@@ -156,8 +167,8 @@ async def send_for_ever(call: ServiceCall) -> None:
         await call.send(bytes(1 << 20))
 
 
-async def test_a_connection_that_is_closed_ends_its_calls() -> None:
-    async with connected_service() as connection:
+async def test_a_connection_that_is_closed_ends_its_calls(server_kind: str) -> None:
+    async with connected_service(server_kind) as connection:
         call = connection.call(SEND_BACK)
         await call.send(b"frame")
     with pytest.raises(ServingError):

@@ -36,7 +36,14 @@ async def test_a_peer_that_is_heard_is_asked_nothing(noted: Noted) -> None:
 
 
 async def test_a_peer_that_is_not_heard_is_asked_and_given_up(noted: Noted) -> None:
-    assert noted.looked(3) == ["ask", "give up"]
+    assert noted.looked(3) == ["ask"]
+    assert noted.looked(1) == ["ask", "give up"]
+
+
+async def test_an_answer_that_is_read_late_counts(noted: Noted) -> None:
+    assert noted.looked(3) == ["ask"]
+    noted.silence.hear()
+    assert noted.looked(1) == ["ask"]
 
 
 async def test_a_peer_that_answers_is_asked_again_only_when_it_is_silent_again(
@@ -45,5 +52,5 @@ async def test_a_peer_that_answers_is_asked_again_only_when_it_is_silent_again(
     assert noted.looked(2) == ["ask"]
     noted.silence.hear()
     assert noted.looked(1) == ["ask"]
-    assert noted.looked(1) == ["ask", "ask"]
+    assert noted.looked(2) == ["ask", "ask"]
     assert noted.looked(1) == ["ask", "ask", "give up"]

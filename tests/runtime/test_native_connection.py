@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from services.runtime.connected_socket import connected_socket
-from services.runtime.native_calls import NativeConnection
+from services.runtime.native_connection import NativeConnection
 from services.wire.errors import InvalidRequest, ServingError, Unavailable
 from tests.router.native.raw_service import (
     BEGINNING,
