@@ -1,6 +1,5 @@
 """Gives waiting sequences to routers: whichever has most credit gets the next batch."""
 
-import asyncio
 import time
 from collections.abc import Iterable
 from collections.abc import Sequence as Sequenced
@@ -42,16 +41,11 @@ class Link(Carrier, Protocol):
 
 
 class MicroBatcher:
-    """Owns the queue of sequences that wait for a router. Every method returns at once.
-
-    What is submitted in one turn of the loop goes out together, at its end: requests that came
-    together are computed together, and one that came alone waits for nobody.
-    """
+    """Owns the queue of sequences that wait for a router. Every method returns at once."""
 
     def __init__(self, waiting: WaitingQueue) -> None:
         self._waiting = waiting
         self._links: set[Link] = set()
-        self._is_pumping_soon = False
 
     def attach(self, link: Link) -> None:
         """A router is there; call `pump` once it has credit."""
@@ -62,11 +56,9 @@ class MicroBatcher:
         self._links.discard(link)
 
     def submit(self, sequence: Sequence) -> None:
-        """Queue a sequence, and send it at the end of this turn if a router has room."""
+        """Queue a sequence, and send it now if a router has room."""
         self._waiting.add(sequence)
-        if not self._is_pumping_soon:
-            self._is_pumping_soon = True
-            asyncio.get_running_loop().call_soon(self.pump)
+        self.pump()
 
     def give_up(self, sequence: Sequence) -> None:
         """Nobody waits for it any more. May be called at any time, also when it has ended."""
@@ -92,7 +84,6 @@ class MicroBatcher:
 
     def pump(self) -> None:
         """Send what the routers have room for."""
-        self._is_pumping_soon = False
         now_seconds = time.monotonic()
         while (head := self._waiting.head(now_seconds)) is not None:
             free = [link for link in self._links if link.room.fits(head)]
