@@ -171,7 +171,11 @@ class Fleet:
         try:
             async with asyncio.timeout_at(deadline):
                 while (
-                    absent := [peer.address for peer in self.peers if not peer.is_live]
+                    absent := [
+                        peer.address
+                        for peer in self.peers
+                        if not peer.is_live or peer.is_being_tried
+                    ]
                 ) or not self.peers:
                     if absent != missing:
                         logger.info("waiting for expert services: %s", ", ".join(absent))

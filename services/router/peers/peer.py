@@ -95,8 +95,12 @@ class ExpertPeer(HostingCalls):
     @property
     def is_usable(self) -> bool:
         """Whether frames should be sent. Who hosts nothing yet can be given experts untried."""
-        is_tried = self.trust.standing is Standing.TRUSTED or not self._hosting.ready
-        return self.is_live and not self.is_suspect and is_tried
+        return self.is_live and not self.is_suspect and not self.is_being_tried
+
+    @property
+    def is_being_tried(self) -> bool:
+        """Whether it hosts experts, and has not shown yet that it computes."""
+        return self.trust.standing is Standing.UNTRIED and bool(self._hosting.ready)
 
     @property
     def is_draining(self) -> bool:
