@@ -72,11 +72,11 @@ async def test_closed_loops_are_measured_one_after_the_other(
         ["measuring: 1 at a time", "measuring: 3 at a time"],
     )
     assert max(map(len, stdout.splitlines())) <= 100
+    # "wire" has a row only where it takes long enough to be seen.
     for words in (
         "first token (TTFT)",
         "between tokens (ITL)",
         "end to end (E2E)",
-        "wire",
         "all communication",
     ):
         assert words in stdout
