@@ -12,6 +12,7 @@ from pathlib import Path
 from services.cli.settings import ClusterSettings
 from services.runtime.channels import split_address
 from services.runtime.cores import num_cores
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.settings import load
 
 SERVICES = ("gateway", "router", "expert", "tracing")
@@ -19,6 +20,8 @@ LOOPBACK = "127.0.0.1"
 # Below those that a system gives to outgoing connections and to whoever asks for any port: until
 # the service listens, some seconds later, nobody else is given its port.
 CHOSEN_PORTS = range(20_000, 32_768)
+# Weights of a model whose router computes on every core.
+DIVIDED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class ClusterPlan:
         members.append(
             self._member(
                 *("router", "router", router),
-                *(*self._computing(num_cores()), *self._dispatching(experts)),
+                *(*self._computing(router_threads(self.model)), *self._dispatching(experts)),
             )
         )
         recommended = f"--generation-config={self.generation_config}"
@@ -156,10 +159,17 @@ def chosen_address(listen: str, free: str) -> str:
 
 
 def expert_threads(num_experts: int) -> int:
-    """Threads for each expert service: all compute at the same time. The router computes while they
-    wait, and has a thread for every core.
-    """
+    """Threads for each expert service: all compute at the same time."""
     return max(1, num_cores() // num_experts)
+
+
+def router_threads(model: Path | None) -> int:
+    """Threads for the router, which computes while the expert services wait: one for every core,
+    unless the model is so small that its computations are over before a second thread has woken.
+    """
+    files = filter(Path.is_file, (model or EMBEDDED_MODEL).glob("*.safetensors"))
+    num_bytes = sum(file.stat().st_size for file in files)
+    return num_cores() if num_bytes >= DIVIDED_BYTES else 1
 
 
 def free_addresses(count: int) -> list[str]:

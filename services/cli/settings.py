@@ -28,7 +28,8 @@ Threads = Annotated[
     PositiveInt | None,
     Field(
         description="threads with which the router and each expert service compute; else the "
-        "router has one for every core, and the expert services share the cores"
+        "router of all but small models has one for every core, and the expert services share the "
+        "cores"
     ),
 ]
 ExpertMemory = Annotated[

@@ -118,16 +118,20 @@ def test_what_is_no_address_to_listen_on_is_refused() -> None:
         plan(listen="50051").members()
 
 
-def test_the_expert_services_share_the_cores_and_the_router_uses_all(
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_expert_services_share_the_cores_and_the_router_of_a_large_model_uses_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
     assert expert_threads(4) == 4
     assert expert_threads(1) == 16
     assert expert_threads(32) == 1
     *experts, router, _ = plan(threads=None).members()
-    assert "--threads=16" in router.command
+    assert "--threads=1" in router.command
     assert all("--threads=5" in one.command for one in experts)
+    for number in range(2):
+        with (tmp_path / f"model-{number}.safetensors").open("wb") as file:
+            file.truncate(200 << 20)
+    assert "--threads=16" in plan(threads=None, model=tmp_path).members()[-2].command
 
 
 def test_the_router_alone_is_told_how_to_host_experts() -> None:
