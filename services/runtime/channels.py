@@ -14,13 +14,13 @@ from services.wire.errors import InvalidRequest, Unavailable
 from services.wire.quoting import quoted
 
 RESOLVE_SECONDS = 5.0
+# A peer that vanished without a word is noticed within fifteen seconds.
+SILENCE_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # A peer that vanished without a word is noticed within fifteen seconds, idle or not.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # A restarted peer is back in use at once: gRPC's own backoff grows to two minutes.
@@ -32,11 +32,26 @@ CHANNEL_OPTIONS = (
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
+def open_channel(
+    address: str,
+    *,
+    silence_seconds: float = SILENCE_SECONDS,
+    answer_seconds: float = ANSWER_SECONDS,
+) -> grpc.aio.Channel:
     """A channel with message sizes, keepalive and reconnection fit for long streams; the caller
     closes it.
+
+    A peer that says nothing for `silence_seconds` is asked by a PING, idle or not, and given up
+    when it has not answered a PING for `answer_seconds`.
     """
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    answer = round(1000 * answer_seconds)
+    keepalive = (
+        ("grpc.keepalive_time_ms", round(1000 * silence_seconds)),
+        ("grpc.keepalive_timeout_ms", answer),
+        # gRPC sends PINGs for other reasons, too, and waits a minute for their answers otherwise.
+        ("grpc.http2.ping_timeout_ms", answer),
+    )
+    return grpc.aio.insecure_channel(address, options=(*CHANNEL_OPTIONS, *keepalive))
 
 
 async def resolve(target: str, *, timeout_seconds: float = RESOLVE_SECONDS) -> list[str]:

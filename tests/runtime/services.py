@@ -1,6 +1,8 @@
 """A service for tests of calls, and connections to it; each of them of either kind."""
 
 import asyncio
+import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +13,7 @@ from services.runtime.connecting import connected_to
 from services.runtime.server import MAX_MESSAGE_BYTES, serving
 from services.runtime.service_calls import ServiceConnection
 from services.wire import connections
+from tests.service_process import ROOT
 
 NATIVE = pytest.mark.skipif(not connections.AVAILABLE, reason="connections were not built")
 KINDS = ["gRPC", pytest.param("native", marks=NATIVE)]
@@ -18,6 +21,34 @@ NAME = "the router at a:1"
 SERVICE = "moesaic.test.Service"
 ANSWER, SEND_BACK, READ_NOTHING = (f"/{SERVICE}/{m}" for m in ("Answer", "SendBack", "ReadNothing"))
 TOO_LARGE = MAX_MESSAGE_BYTES + 1
+WATCH = "/grpc.health.v1.Health/Watch"
+SERVE = """
+import asyncio
+from services.runtime.server import serving
+
+async def serve():
+    async with serving(
+        lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0
+    ) as port:
+        print(port, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(serve())
+"""
+
+
+@asynccontextmanager
+async def service_process() -> AsyncIterator[tuple[Process, int]]:
+    """A process with a server that has a health service alone, and its port; killed at the end."""
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert running.stdout is not None
+    try:
+        yield running, int(await running.stdout.readline())
+    finally:
+        running.kill()
+        await running.communicate()
 
 
 def choose(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:

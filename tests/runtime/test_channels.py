@@ -1,6 +1,7 @@
 """Channels and the addresses that a name stands for."""
 
 import asyncio
+import signal
 import socket
 from typing import Any
 
@@ -11,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services.runtime.channels import open_channel, resolve, split_address
 from services.runtime.server import serving
 from services.wire.errors import InvalidRequest, Unavailable
+from tests.runtime.services import WATCH, service_process
 
 Record = tuple[int, int, int, str, tuple[str | int, ...]]
 
@@ -109,3 +111,16 @@ async def test_a_channel_reaches_a_server_again_after_it_was_restarted() -> None
     async with serving(**serving_now, listen=f"127.0.0.1:{port}"):
         assert await status(channel) == health_pb2.HealthCheckResponse.SERVING
     await channel.close()
+
+
+@pytest.mark.alone
+async def test_a_process_that_hangs_is_given_up_when_it_answers_no_ping_in_time() -> None:
+    async with (
+        service_process() as (process, port),
+        open_channel(f"127.0.0.1:{port}", silence_seconds=1, answer_seconds=0.5) as channel,
+    ):
+        call = channel.unary_stream(WATCH)(b"")
+        await call.read()
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+            await call.read()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.runtime.channels import CHANNEL_OPTIONS
+from services.runtime.channels import ANSWER_SECONDS, SILENCE_SECONDS
 from services.runtime.connected_socket import VANISHED_SECONDS, connected_socket
 from services.wire.errors import Unavailable
 from tests.router.transports import NATIVE
@@ -54,8 +54,7 @@ async def test_a_name_that_nobody_answers_for_is_not_waited_for_without_end(
 
 
 async def test_a_peer_that_vanished_is_noticed_as_soon_as_grpc_notices_one() -> None:
-    options = dict(CHANNEL_OPTIONS)
-    allowed = options["grpc.keepalive_time_ms"] + options["grpc.keepalive_timeout_ms"]
+    allowed = round(1000 * (SILENCE_SECONDS + ANSWER_SECONDS))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         made = await connected_socket("127.0.0.1:1", listening.getsockname()[1], timeout_seconds=10)
     with made:

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
@@ -26,26 +25,11 @@ from tests.router.native.raw_service import (
     number,
     tell,
 )
-from tests.runtime.services import ANSWER, NAME, NATIVE, SEND_BACK
-from tests.service_process import ROOT
+from tests.runtime.services import ANSWER, NAME, NATIVE, SEND_BACK, WATCH, service_process
 
 pytestmark = NATIVE
 ACK = 1
 OK = headers(("grpc-status", "0"), ends=True)
-SERVE = """
-import asyncio
-from services.runtime.server import serving
-
-async def serve():
-    async with serving(
-        lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0
-    ) as port:
-        print(port, flush=True)
-        await asyncio.Event().wait()
-
-asyncio.run(serve())
-"""
-WATCH = "/grpc.health.v1.Health/Watch"
 
 
 @asynccontextmanager
@@ -166,13 +150,8 @@ async def asked_for_life(theirs: socket.socket) -> None:
 
 @pytest.mark.alone
 async def test_a_process_that_hangs_is_given_up_though_its_system_confirms_bytes() -> None:
-    running = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
-    )
-    assert running.stdout is not None
     received: asyncio.Queue[bytes] = asyncio.Queue()
-    try:
-        port = int(await running.stdout.readline())
+    async with service_process() as (process, port):
         connected = await connected_socket(f"127.0.0.1:{port}", port, timeout_seconds=10)
         with closing(NativeConnection(connected, "a:1", NAME, silence_seconds=0.5)) as connection:
             call = connection.call(WATCH)
@@ -181,9 +160,6 @@ async def test_a_process_that_hangs_is_given_up_though_its_system_confirms_bytes
                 call.deliver(lambda message, _: received.put_nowait(message))
             )
             await received.get()
-            running.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGSTOP)
             with pytest.raises(Unavailable, match="nothing is heard of it"):
                 await call_ended
-    finally:
-        running.kill()
-        await running.communicate()
