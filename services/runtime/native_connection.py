@@ -87,6 +87,7 @@ class NativeConnection:
     def resume(self, stream: int) -> None:
         """Hand out what came for a call while it was paused."""
         self._take_all(self._wire.resume(stream))
+        self.flush_soon()
 
     def forget(self, stream: int) -> None:
         """A call has ended: tell the service, where it does not know."""

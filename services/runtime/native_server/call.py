@@ -14,7 +14,6 @@ from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.metadata import Metadata, fields_of
 from services.runtime.native_server.methods import Method
 from services.runtime.native_server.requests import Requests
-from services.wire.errors import ServingError
 
 OK_TRAILERS = call_headers.trailers(grpc.StatusCode.OK, "")
 
@@ -69,6 +68,7 @@ class Call(CallContext):
                 connection.limits,
                 lambda: connection.pause(stream),
                 lambda: connection.resume(stream),
+                self._decompressed,
             )
             self._start(self._requests)
 
@@ -76,17 +76,10 @@ class Call(CallContext):
         """A request came."""
         if self._is_over:
             return
-        if is_compressed:
-            most = self._connection.limits.max_message_bytes
-            try:
-                message = decompressed(message, self._encoding, most)
-            except ServingError as error:
-                self.end(error.status, str(error))
-                return
         if self._requests is not None:
-            self._requests.add(message)
+            self._requests.add(message, is_compressed=is_compressed)
         elif self._task is None:
-            self._start(message)
+            self._start(message, is_compressed=is_compressed)
         else:
             self.end(grpc.StatusCode.UNIMPLEMENTED, "the call takes one request, and more came")
 
@@ -171,12 +164,19 @@ class Call(CallContext):
         block = call_headers.response_headers(more) if more else call_headers.RESPONSE_HEADERS
         self._connection.send_headers(self._stream, block)
 
-    def _start(self, requests: Requests | bytes) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(requests))
+    def _start(self, requests: Requests | bytes, *, is_compressed: bool = False) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(requests, is_compressed))
         self._connection.own(self._task)
 
-    async def _run(self, requests: Requests | bytes) -> None:
+    async def _decompressed(self, message: bytes) -> bytes:
+        """Apart from the loop, and one at a time for a call: little may become much."""
+        most = self._connection.limits.max_message_bytes
+        return await asyncio.to_thread(decompressed, message, self._encoding, most)
+
+    async def _run(self, requests: Requests | bytes, is_compressed: bool) -> None:
         try:
+            if is_compressed and isinstance(requests, bytes):
+                requests = await self._decompressed(requests)
             response = await self._method.behaviour(requests, self)
             if not self._method.answers_stream and not self._is_over:
                 await self._send(response)

@@ -34,7 +34,7 @@ class ConnectionOwner(Protocol):
         """Keep a call's task until it has ended."""
 
     def settled(self) -> None:
-        """The connection has no call now."""
+        """The connection has no call now, and nothing to write."""
 
     def left(self, connection: "ServerConnection") -> None:
         """The connection is gone."""
@@ -68,6 +68,7 @@ class ServerConnection:
         self._waiting: dict[int, asyncio.Future[None]] = {}  # calls, for their readers
         self._refused: set[int] = set()  # calls of which a message was not taken
         self._num_sent: dict[int, int] = {}  # messages of this turn
+        self._last_begun = 0  # stream
         self._is_flushing = self._is_writing = self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._wire.fileno(), self._read)
@@ -75,9 +76,9 @@ class ServerConnection:
         self._flush_soon()
 
     @property
-    def num_calls(self) -> int:
-        """That are not over."""
-        return len(self._calls)
+    def is_busy(self) -> bool:
+        """Whether it has calls, or answers that are not written yet."""
+        return bool(self._calls) or not self._wire.is_drained
 
     def go_away(self) -> None:
         """Take no more calls."""
@@ -171,7 +172,7 @@ class ServerConnection:
             if self._wire.is_over:
                 logger.debug("%s left: %s", self._peer, self._wire.why())
                 self.close()
-            elif self._wire.wants_write:
+            else:  # also where the client has done no more than give room to what waits
                 self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -199,6 +200,8 @@ class ServerConnection:
         elif self._is_writing and not wants_write:
             self._loop.remove_writer(self._wire.fileno())
         self._is_writing = wants_write
+        if not self.is_busy:
+            self._owner.settled()
 
     def _wake(self) -> None:
         for stream in [each for each in self._waiting if not self.has_to_wait(each)]:
@@ -213,8 +216,6 @@ class ServerConnection:
         self._refused.discard(stream)
         if (waiting := self._waiting.pop(stream, None)) is not None:
             waiting.set_result(None)
-        if not self._calls:
-            self._owner.settled()
 
     def _close_if_silent(self) -> None:
         if not self._wire.has_begun:
@@ -223,7 +224,8 @@ class ServerConnection:
     def _hear(self, events: Iterable[Event]) -> None:
         for stream, kind, data, _ in events:
             if kind == Kind.HEADERS or kind == Kind.TRAILERS:
-                if stream not in self._calls:
+                if stream > self._last_begun:
+                    self._last_begun = stream
                     self._begin(stream, data)
                 else:
                     self._decoder.decode_fields(data)  # nobody asks for a client's trailers

@@ -22,8 +22,9 @@ def listen_on(address: str) -> list[socket.socket]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[socket.socket] = []
     failure = OSError(errno.EADDRNOTAVAIL, f"{host} stands for no address")
-    for family, _, _, _, where in found:
-        at = (str(where[0]), listeners[0].getsockname()[1] if listeners else port)
+    # A name may stand for the same address twice.
+    for family, name in dict.fromkeys((family, str(where[0])) for family, *_, where in found):
+        at = (name, listeners[0].getsockname()[1] if listeners else port)
         try:
             listeners.append(_listener(family, at))
         except OSError as error:

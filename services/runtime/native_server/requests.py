@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Self
 
 from services.runtime.native_server.limits import Limits
@@ -11,24 +11,30 @@ from services.runtime.native_server.limits import Limits
 class Requests:
     """An iterator for the handler; what it does not take in time slows the client down.
 
-    `pause` and `resume` do that; `resume` may bring further messages at once.
+    `pause` and `resume` do that; `resume` may bring further messages at once. Messages stay
+    compressed until the handler asks for them.
     """
 
     def __init__(
-        self, limits: Limits, pause: Callable[[], None], resume: Callable[[], None]
+        self,
+        limits: Limits,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+        decompressed: Callable[[bytes], Awaitable[bytes]],
     ) -> None:
         self._limits = limits
         self._pause = pause
         self._resume = resume
-        self._waiting: deque[bytes] = deque()
+        self._decompressed = decompressed
+        self._waiting: deque[tuple[bytes, bool]] = deque()
         self._num_bytes = 0
         self._is_paused = False
         self._has_ended = False
         self._news: asyncio.Future[None] | None = None
 
-    def add(self, message: bytes) -> None:
+    def add(self, message: bytes, *, is_compressed: bool = False) -> None:
         """A message came."""
-        self._waiting.append(message)
+        self._waiting.append((message, is_compressed))
         self._num_bytes += len(message)
         if not self._is_paused and self._is_full():
             self._is_paused = True
@@ -56,9 +62,9 @@ class Requests:
                 await self._news
             finally:
                 self._news = None
-        message = self._waiting.popleft()
+        message, is_compressed = self._waiting.popleft()
         self._num_bytes -= len(message)
-        return message
+        return await self._decompressed(message) if is_compressed else message
 
     def _is_full(self) -> bool:
         return (

@@ -44,7 +44,7 @@ class NativeServer(grpc.aio.Server):
         self._listeners: list[socket.socket] = []
         self._connections: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()  # the last call of a connection, or it has ended
+        self._changed = asyncio.Event()  # a connection has settled, or is gone
         self._stopped = asyncio.Event()
 
     def add_generic_rpc_handlers(
@@ -80,7 +80,7 @@ class NativeServer(grpc.aio.Server):
         for connection in list(self._connections):
             connection.go_away()
         await self._until(
-            lambda: not any(connection.num_calls for connection in self._connections), grace or 0.0
+            lambda: not any(connection.is_busy for connection in self._connections), grace or 0.0
         )
         for connection in list(self._connections):
             connection.end_calls(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
@@ -109,7 +109,7 @@ class NativeServer(grpc.aio.Server):
         task.add_done_callback(self._let_go)
 
     def settled(self) -> None:
-        """A connection has no call now."""
+        """A connection has no call now, and nothing to write."""
         self._changed.set()
 
     def left(self, connection: ServerConnection) -> None:

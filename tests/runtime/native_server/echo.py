@@ -19,7 +19,7 @@ class Echo:
         self.peers: list[str] = []
         self.seconds: float | None = None
         self.began, self.cancelled = asyncio.Event(), asyncio.Event()
-        self.num_written = self.num_read = 0
+        self.num_written = self.num_read = self.num_echoes = 0
         self.may_end, self.has_many = asyncio.Event(), asyncio.Event()
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -70,6 +70,7 @@ class Echo:
         self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[bytes]:
         """Each comes back, once `wait` has been let go."""
+        self.num_echoes += 1
         async for request in requests:
             self.num_read += 1
             self.began.set()

@@ -290,3 +290,35 @@ async def test_two_thousand_calls_at_once_are_served_on_one_connection(served: S
         assert len(set(served.echo.peers)) == 1
         served.echo.may_end.set()
         assert await asyncio.gather(*waiting) == [b"wait"] * MANY
+
+
+async def test_an_answer_goes_on_when_its_client_gives_it_room_and_says_nothing_else(
+    served: Served,
+) -> None:
+    window = 100
+    client = await stranger(
+        served.port,
+        PREFACE + settings(initial_window_size=window),
+        headers(1, request_of(COUNT)),
+        data(1, b"1", flags=END_STREAM),
+    )
+    heard = 0
+    while heard < 5 + LENGTH:
+        heard += len((await client.hear(DATA))[2])
+        client.writer.write(window_update(1, window))
+    client.writer.close()
+
+
+async def test_headers_on_a_stream_that_was_refused_begin_no_call(served: Served) -> None:
+    client = await stranger(
+        served.port,
+        BEGUN,
+        headers(1, request_of("/test.Echo/Nothing")),
+        headers(1, request_of(ECHO), flags=END_HEADERS | END_STREAM),
+        headers(3, request_of()),
+        data(3, b"next", flags=END_STREAM),
+    )
+    assert (await client.hear_headers())["grpc-status"] == "12"
+    await client.hear(DATA)
+    client.writer.close()
+    assert served.echo.num_echoes == 0
