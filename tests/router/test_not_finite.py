@@ -16,7 +16,7 @@ def test_a_sum_of_pairs_that_were_not_computed_is_zeroed_and_fails_no_other_pair
     sums = torch.tensor([[1.0] * 4, [float("nan")] * 4])
     # The second pair was not hosted; a row came back for its token all the same.
     returned = [
-        Returned(pairs, np.array([0]), memoryview(sums.numpy()).cast("B"), torch.float32, "a:1")
+        Returned(pairs, np.array([0]), memoryview(sums.numpy().tobytes()), torch.float32, "a:1")
     ]
     assert take_out_not_finite(returned, outgoing, are_sums=True) == []
     assert returned[0].rows(4).tolist() == [[1.0] * 4, [0.0] * 4]

@@ -1,6 +1,7 @@
 """A service is given requests from its first trial on, until too many of its answers were wrong."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -161,3 +162,33 @@ def test_limits_may_be_others() -> None:
     trust.pass_trial()
     trust.note_failure("refused", EXPERT, "it was wrong")
     assert trust.is_quarantined and trust.why.endswith("it was wrong")
+
+
+def test_a_service_that_is_busy_has_neither_passed_nor_failed_its_trial(watched: Watched) -> None:
+    watched.trust.fail_trial("it was wrong")
+    for _ in range(3):
+        watched.trust.put_off_trial()
+    before = watched.trust.standing, watched.trust.seconds_to_trial()
+    watched.trust.connect("second")
+    watched.trust.put_off_trial()
+    assert before == (Standing.QUARANTINED, LIMITS.busy_pause_seconds)
+    assert watched.trust.standing is Standing.TRUSTED
+
+
+def test_a_service_that_hosts_nothing_leaves_quarantine_untried(watched: Watched) -> None:
+    watched.trust.fail_trial("it was wrong")
+    watched.trust.release()
+    assert watched.trust.standing is Standing.UNTRIED
+
+
+@pytest.mark.parametrize("leave", [Trust.doubt, lambda trust: trust.connect("first")])
+def test_pauses_begin_anew_after_a_doubt_or_a_connection_of_a_calm_service(
+    leave: Callable[[Trust], None], watched: Watched
+) -> None:
+    watched.trust.fail_trial("it was wrong")
+    watched.trust.fail_trial("it was wrong")
+    watched.trust.pass_trial()
+    watched.answer("+" * LIMITS.calm_answers)
+    leave(watched.trust)
+    watched.trust.fail_trial("it was wrong")
+    assert watched.trust.seconds_to_trial() == LIMITS.first_pause_seconds

@@ -27,7 +27,8 @@ def take_out_not_finite(
         is_bad = ~finite_rows(rows) & was_finite[tokens]
         if is_bad.any():
             lost = np.isin(part.positions // outgoing.top_k, tokens[is_bad]) if are_sums else is_bad
-            failed.append(_failed(part, part.positions[lost], outgoing))
+            if lost.any():  # else it is the sum of pairs that were not computed anyway
+                failed.append(_failed(part, part.positions[lost], outgoing))
             kept = _without_rows(rows, is_bad) if are_sums else rows[torch.from_numpy(~is_bad)]
             data = memoryview(bytes_of(kept))
             returned[index] = Returned(

@@ -81,14 +81,21 @@ class Resending:
             )
 
     def _note(self, failures: Sequence[FailedPairs], outgoing: Outgoing) -> None:
-        """Of each service that answered otherwise than it was asked, for its trust and the log."""
+        """Of each service that answered otherwise than it was asked, for its trust and the log.
+
+        Frames of one attempt that failed alike count once: what is wrong may be in the rows.
+        """
         services = {service.address: service for service in self._placement().services}
+        noted: set[tuple[str, str]] = set()
         for failed in failures:
             failure = failed.failure
             if failure is not None and failure.address in services:
-                key = ExpertKey(outgoing.layer, int(outgoing.experts[failed.positions[0]]))
-                trust = services[failure.address].trust
-                trust.note_failure(failure.reason, key, failure.message)
+                kind = failure.address, failure.reason
+                if kind not in noted:
+                    noted.add(kind)
+                    key = ExpertKey(outgoing.layer, int(outgoing.experts[failed.positions[0]]))
+                    trust = services[failure.address].trust
+                    trust.note_failure(failure.reason, key, failure.message)
             self._failures.warn(failed, outgoing.layer)
 
     @staticmethod

@@ -174,7 +174,7 @@ class Fleet:
                     absent := [
                         peer.address
                         for peer in self.peers
-                        if not peer.is_live or peer.is_being_tried
+                        if not peer.is_live or peer.is_being_tried or peer.trust.is_quarantined
                     ]
                 ) or not self.peers:
                     if absent != missing:

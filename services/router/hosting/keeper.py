@@ -164,7 +164,9 @@ class Keeper:
             or self._can_trim(hosts)
         ):
             return  # there is memory enough, or soon will be
-        has_trouble = any(self._survey.trouble(peer) for peer in self._members.peers)
+        has_trouble = any(
+            peer.is_suspect or self._survey.trouble(peer) for peer in self._members.peers
+        )
         if (
             self._is_starting and hosts and not has_trouble
         ):  # which ends the start by itself, where it is known why

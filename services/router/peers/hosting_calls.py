@@ -86,7 +86,7 @@ class HostingCalls:
         if generation is None:
             raise ServingError(f"expert service {self.address} ended a load without a word")
         await self._hosting.until(hosting.instance, generation, self._patience.hosting_seconds)
-        await self._until_tried()
+        await self._until_tried(hosting.instance)
 
     async def unload(self, experts: Sequence[ExpertKey], *, operation: str = "") -> None:
         """Have it let experts go, those included that `operation` holds; returns once its hosting
@@ -124,7 +124,7 @@ class HostingCalls:
             raise Unavailable(f"expert service {self.address} is not connected")
         return self._stub, self.hosting
 
-    async def _until_tried(self) -> None:
+    async def _until_tried(self, instance: str) -> None:
         try:
             async with asyncio.timeout(self._patience.hosting_seconds):
                 while self._hosting.ready and self.trust.standing is Standing.UNTRIED:
@@ -132,7 +132,7 @@ class HostingCalls:
                 is_tried = self.trust.standing is Standing.TRUSTED or not self._hosting.ready
         except TimeoutError:
             is_tried = False
-        if not is_tried:
+        if not is_tried or self.hosting.instance != instance:
             raise Unavailable(f"{self._name} has loaded experts and does not compute")
 
 

@@ -8,17 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from moesaic.v1 import expert_pb2
 from services.router.peers.expected import Expected
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.stream import ExpertStream
 from services.router.peers.trust import Trust
 from services.runtime.notice import Notice
-from services.wire.errors import InvalidRequest
+from services.wire.errors import InvalidRequest, Overloaded
 from services.wire.expert_key import ExpertKey
 from services.wire.frames import DTYPES, encode_frame
 from services.wire.quoting import peers_words
 from services.wire.received import ReceivedReply
 from services.wire.row_bytes import are_finite
+
+_OVERLOADED = Overloaded.status.value[0]
+# What a service may say of any frame, and be right.
+_PASSING = frozenset(
+    {
+        expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED,
+        expert_pb2.PAIR_FAILURE_REASON_OVERLOADED,
+        expert_pb2.PAIR_FAILURE_REASON_EXPIRED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,15 @@ class Trial:
             traceparent="",
             requests=(),
             checksum=True,
+        )
+
+    @staticmethod
+    def is_put_off(reply: ReceivedReply) -> bool:
+        """Whether the answer says what the service is at, and nothing else."""
+        if reply.error is not None:
+            return bool(reply.error.status_code == _OVERLOADED)
+        return bool(reply.failures) and all(
+            failure.reason in _PASSING for failure in reply.failures
         )
 
     def fault_of(self, reply: ReceivedReply) -> str | None:
@@ -73,8 +93,12 @@ async def keep_trying(
     """
     while True:
         seconds, found = trust.seconds_to_trial(), find()
-        if seconds is None or seconds > 0 or found is None:
-            await news.wait(seconds if found is not None else None)
+        if seconds is None or seconds > 0:
+            await news.wait(seconds)
+            continue
+        if found is None:
+            trust.release()
+            await news.wait()
             continue
         stream, expert = found
         try:
@@ -89,7 +113,9 @@ async def keep_trying(
 async def _try(trust: Trust, trial: Trial, stream: ExpertStream) -> None:
     answer = await stream.send(trial.encode, num_pairs=1, num_experts=1)
     fault = trial.fault_of(answer.reply)
-    if fault is None:
+    if trial.is_put_off(answer.reply):
+        trust.put_off_trial()
+    elif fault is None:
         trust.pass_trial()
     else:
         trust.fail_trial(fault)

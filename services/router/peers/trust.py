@@ -36,6 +36,7 @@ class TrustLimits:
     first_pause_seconds: float = 1.0
     pause_factor: float = 3.0
     max_pause_seconds: float = 60.0
+    busy_pause_seconds: float = 2.0  # where it could not compute the trial frame now
     # After so many answers a quarantine has nothing to do with the one before.
     calm_answers: int = 64
 
@@ -91,6 +92,7 @@ class Trust:
             self._instance, self._pause, self.suspected = instance, 0.0, None
         elif self.is_quarantined:
             return
+        self._leave_trusted()
         self._set(Standing.UNTRIED)
 
     def note_answer(self) -> None:
@@ -122,6 +124,7 @@ class Trust:
     def doubt(self) -> None:
         """It answers probes, and left a frame unanswered."""
         if self.standing is Standing.TRUSTED:
+            self._leave_trusted()
             self._stand(Standing.UNTRIED)
 
     def seconds_to_trial(self) -> float | None:
@@ -139,14 +142,28 @@ class Trust:
         self._trusted_at = self._num_answers
         self._stand(Standing.TRUSTED)
 
+    def put_off_trial(self) -> None:
+        """It is busy, or hosts the expert no more, and said so: which is a good answer, though not
+        one to end a quarantine.
+        """
+        if self.is_quarantined:
+            self._next_trial_at = self._clock() + self._limits.busy_pause_seconds
+        else:
+            self.pass_trial()
+
+    def release(self) -> None:
+        """It hosts nothing that it could be tried with; the pause is over."""
+        if self.is_quarantined:
+            self._stand(Standing.UNTRIED)
+
     def fail_trial(self, why: str) -> None:
         """It did not."""
         self._quarantine(f"a frame of the router's own did not come back well: {why}")
 
     def _quarantine(self, why: str) -> None:
         limits = self._limits
-        is_calm = self._num_answers - self._trusted_at >= limits.calm_answers
-        if self._pause and not (is_calm and self.standing is Standing.TRUSTED):
+        self._leave_trusted()
+        if self._pause:
             self._pause = min(limits.max_pause_seconds, limits.pause_factor * self._pause)
         else:
             self._pause = limits.first_pause_seconds
@@ -158,6 +175,12 @@ class Trust:
             why,
         )
         self._stand(Standing.QUARANTINED, why)
+
+    def _leave_trusted(self) -> None:
+        """Pauses begin anew after a time in which it was good for much."""
+        is_calm = self._num_answers - self._trusted_at >= self._limits.calm_answers
+        if is_calm and self.standing is Standing.TRUSTED:
+            self._pause = 0.0
 
     def _stand(self, standing: Standing, why: str = "") -> None:
         self._set(standing, why)
