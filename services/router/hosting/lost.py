@@ -1,11 +1,16 @@
 """Experts that have lost their last replica, until each has one again."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 
 from services.router.dispatch.awaited import Awaited
 from services.router.planning.order import next_batch
 from services.wire.expert_key import ExpertKey
+
+# So often may an expert be read before it is back: whoever loads it may be lost, too, but whoever
+# is lost again and again does not get on.
+MAX_READS = 3
 
 
 class Lost:
@@ -15,6 +20,7 @@ class Lost:
         self.num_lost = 0
         self._awaited = awaited
         self._missing: Set[ExpertKey] = frozenset()
+        self._num_reads: Counter[ExpertKey] = Counter()  # of those
 
     @property
     def num_back(self) -> int:
@@ -25,12 +31,16 @@ class Lost:
         """Take in which are on no service now."""
         before, self._missing = self._missing, frozenset(missing)
         self.num_lost = self.num_lost + len(self._missing - before) if self._missing else 0
-        if before - self._missing:
+        if back := before - self._missing:
+            for key in back:
+                del self._num_reads[key]
             self._get_on()
 
     def note_read(self, experts: Iterable[ExpertKey]) -> None:
         """A load of these got on."""
-        if not self._missing.isdisjoint(experts):
+        read = [key for key in experts if key in self._missing]
+        self._num_reads.update(read)
+        if any(self._num_reads[key] <= MAX_READS for key in read):
             self._get_on()
 
     def next_batch(self, experts: Sequence[ExpertKey], expert_bytes: int) -> list[ExpertKey]:

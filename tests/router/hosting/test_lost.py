@@ -3,7 +3,7 @@
 import math
 
 from services.router.dispatch.awaited import Awaited
-from services.router.hosting.lost import Lost
+from services.router.hosting.lost import MAX_READS, Lost
 from services.wire.expert_key import ExpertKey
 
 ONE, TWO, THREE = (ExpertKey(0, expert) for expert in range(3))
@@ -30,6 +30,22 @@ async def test_loading_gets_on_when_one_is_back_or_read_and_by_no_other_experts(
     awaited.progressed_at = -math.inf
     lost.observe([TWO])
     assert awaited.progressed_at >= read_at
+
+
+async def test_what_is_read_again_and_again_and_never_back_is_no_progress() -> None:
+    awaited = Awaited()
+    lost = Lost(awaited)
+    lost.observe([ONE])
+    got_on = []
+    for _ in range(MAX_READS + 1):
+        awaited.progressed_at = -math.inf
+        lost.note_read([ONE])
+        got_on.append(awaited.progressed_at > -math.inf)
+    assert got_on == [True] * MAX_READS + [False]
+    lost.observe([])
+    lost.observe([ONE])
+    lost.note_read([ONE])
+    assert awaited.progressed_at > -math.inf
 
 
 async def test_what_is_waited_for_by_several_is_so_until_none_waits_for_it() -> None:
