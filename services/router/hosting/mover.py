@@ -103,6 +103,7 @@ class Mover:
                 await self._changed.wait(suspect_seconds)
                 continue
             present = {host.address: host.is_draining for host in hosts}
+            move.is_pressed = any(host.is_draining and host.hosted for host in hosts)
             if present != planned_for:  # somebody came, went, or is about to go
                 target, planned_for = move.operation.goal.target(hosts, self._wanted), present
             expert_bytes = self._survey.expert_bytes
@@ -197,6 +198,7 @@ class _Move:
         self.holder = holder  # whom the services know as who holds replicas
         self.tasks: list[asyncio.Task[TransferResult]] = []
         self.held: dict[str, set[ExpertKey]] = {}
+        self.is_pressed = False  # a service waits for its experts to be elsewhere, so as to stop
         self._num_done = self._num_loaded = self._expert_bytes = 0
         self._patience_seconds = patience_seconds
         self._before: Changes | None = None
@@ -206,7 +208,8 @@ class _Move:
     @property
     def is_urgent(self) -> bool:
         """Whether somebody waits for the end."""
-        return self.operation.goal.is_urgent or self.operation.is_waited_for
+        operation = self.operation
+        return self.is_pressed or operation.goal.is_urgent or operation.is_waited_for
 
     def loading(self, address: str, task: "asyncio.Task[TransferResult]", num_bytes: int) -> None:
         """A load was begun; its service rests when it has ended, unless there is a hurry."""
