@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import threading
-import time
 from pathlib import Path
 
 from services.model.digest import DIGEST_BYTES
@@ -45,8 +44,8 @@ class HashCache:
             return self._known.get(origin.key)
 
     def keep(self, origin: Origin, content_hash: bytes) -> None:
-        """Remember a hash, unless the files were changed a moment ago."""
-        if time.time_ns() - origin.changed_nanos < SETTLED_NANOS:
+        """Remember a hash, unless the files had been changed a moment before they were read."""
+        if origin.seen_nanos - origin.changed_nanos < SETTLED_NANOS:
             return
         record = origin.key + content_hash
         with self._lock:

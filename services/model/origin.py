@@ -3,7 +3,7 @@ content.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 KEY_BYTES = 16
 
@@ -11,13 +11,15 @@ KEY_BYTES = 16
 @dataclass(frozen=True)
 class Origin:
     """A name for tensors in files of one state; one of the files was changed last at
-    `changed_nanos`, by the system's clock.
+    `changed_nanos`, by the system's clock, and they were looked at by `seen_nanos`.
     """
 
     key: bytes
     changed_nanos: int
+    seen_nanos: int = field(compare=False)
 
     @classmethod
-    def of(cls, places: str, changed_nanos: int) -> "Origin":
+    def of(cls, places: str, changed_nanos: int, seen_nanos: int) -> "Origin":
         """Named by what says where it is, and of which state of the files."""
-        return cls(hashlib.blake2b(places.encode(), digest_size=KEY_BYTES).digest(), changed_nanos)
+        key = hashlib.blake2b(places.encode(), digest_size=KEY_BYTES).digest()
+        return cls(key, changed_nanos, seen_nanos)

@@ -3,6 +3,7 @@ for.
 """
 
 import logging
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,14 +95,14 @@ class TensorFiles:
 
         Raises as `read` does.
         """
-        places, changed_nanos = [], 0
+        places, changed_nanos, seen_nanos = [], 0, time.time_ns()
         for name, part in tensors:
             file = self._infos[name].file
             with _named(name, file):
                 identity, changed = self._handles[file].stamp()
             places.append((identity, changed, self._handles[file].stored(name, part)))
             changed_nanos = max(changed_nanos, changed)
-        return Origin.of(repr(places), changed_nanos)
+        return Origin.of(repr(places), changed_nanos, seen_nanos)
 
     def sample(self, name: str) -> bytes:
         """A few blocks of the tensor `name`, always the same ones. Raises as `read` does."""

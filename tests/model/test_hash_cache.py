@@ -15,7 +15,7 @@ from services.model.origin import Origin
 from tests.checkpoints import save_tiny
 
 WEIGHTS = "model.safetensors"
-OLD = Origin.of("old", 0)
+OLD = Origin.of("old", 0, SETTLED_NANOS)
 HASH = bytes(range(16))
 
 
@@ -69,6 +69,14 @@ def test_what_another_process_adds_is_found_without_being_opened_again(tmp_path:
     assert one.find(OLD) is None
     other.keep(OLD, HASH)
     assert one.find(OLD) == HASH
+
+
+def test_a_read_that_took_long_does_not_make_files_old(tmp_path: Path) -> None:
+    changed = 5 * SETTLED_NANOS
+    origin = Origin.of("young", changed, changed + SETTLED_NANOS - 1)
+    cache = HashCache(tmp_path / "hashes")
+    cache.keep(origin, HASH)
+    assert cache.find(origin) is None
 
 
 @pytest.mark.parametrize(
