@@ -5,6 +5,13 @@ from typing import NamedTuple
 
 from moesaic.v1 import expert_pb2
 
+# Reasons that tell of what a service is at, and not that something is wrong with it, in a word.
+PASSING_REASONS = {
+    expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED: "not_hosted",
+    expert_pb2.PAIR_FAILURE_REASON_OVERLOADED: "overloaded",
+    expert_pb2.PAIR_FAILURE_REASON_EXPIRED: "expired",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class PairFailure:

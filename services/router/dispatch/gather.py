@@ -19,16 +19,16 @@ from services.router.engine.step import Step
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.stream import TimedReply
 from services.wire.errors import InvalidRequest, ServingError
-from services.wire.outcomes import FrameError, PairFailure
+from services.wire.outcomes import PASSING_REASONS, FrameError, PairFailure
 from services.wire.quoting import peers_words
 from services.wire.received import ReceivedReply
 
 Reason: TypeAlias = "expert_pb2.PairFailureReason.ValueType"
 
-_REASONS = {
-    expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED: ("not_hosted", "it is not hosted there any more"),
-    expert_pb2.PAIR_FAILURE_REASON_OVERLOADED: ("overloaded", "its queue is full"),
-    expert_pb2.PAIR_FAILURE_REASON_EXPIRED: ("expired", "the frame's time passed in its queue"),
+_WHY = {
+    expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED: "it is not hosted there any more",
+    expert_pb2.PAIR_FAILURE_REASON_OVERLOADED: "its queue is full",
+    expert_pb2.PAIR_FAILURE_REASON_EXPIRED: "the frame's time passed in its queue",
 }
 _DATA_LOSS = grpc.StatusCode.DATA_LOSS.value[0]
 # Refusals that say something of the service, or of the wire, and nothing of the frame.
@@ -187,8 +187,9 @@ def _sort_out(
         failed = failed[step.goes_on(pairs.rows[pairs.pair_rows[failed]])]
         if not len(failed):
             return
-    word, why = _REASONS.get(reason, ("bad_reply", f"its reason is {reason}"))
-    verdict = "" if reason in _REASONS else f"not computed for reason {reason}"
+    word = PASSING_REASONS.get(reason, "bad_reply")
+    why = _WHY.get(reason, f"its reason is {reason}")
+    verdict = "" if reason in PASSING_REASONS else f"not computed for reason {reason}"
     failure = ServiceFailure(frame.address, word, f"{subject}: {why}", verdict)
     into.failed.append(FailedPairs(pairs.positions[failed], failure))
 

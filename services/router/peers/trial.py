@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from moesaic.v1 import expert_pb2
 from services.router.peers.expected import Expected
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.stream import ExpertStream
@@ -17,19 +16,12 @@ from services.runtime.notice import Notice
 from services.wire.errors import InvalidRequest, Overloaded
 from services.wire.expert_key import ExpertKey
 from services.wire.frames import DTYPES, encode_frame
+from services.wire.outcomes import PASSING_REASONS
 from services.wire.quoting import peers_words
 from services.wire.received import ReceivedReply
 from services.wire.row_bytes import are_finite
 
 _OVERLOADED = Overloaded.status.value[0]
-# What a service may say of any frame, and be right.
-_PASSING = frozenset(
-    {
-        expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED,
-        expert_pb2.PAIR_FAILURE_REASON_OVERLOADED,
-        expert_pb2.PAIR_FAILURE_REASON_EXPIRED,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +54,7 @@ class Trial:
         if reply.error is not None:
             return bool(reply.error.status_code == _OVERLOADED)
         return bool(reply.failures) and all(
-            failure.reason in _PASSING for failure in reply.failures
+            failure.reason in PASSING_REASONS for failure in reply.failures
         )
 
     def fault_of(self, reply: ReceivedReply) -> str | None:

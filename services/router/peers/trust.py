@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from services.wire.expert_key import ExpertKey
+from services.wire.outcomes import PASSING_REASONS
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,7 @@ class TrustLimits:
 
 
 LIMITS = TrustLimits()
-# Reasons that tell of what the service is at, and not that something is wrong with it.
-PASSING = frozenset({"not_hosted", "overloaded", "expired"})
+PASSING = frozenset(PASSING_REASONS.values())
 # Those of its connection, which is made again, or watched by deadlines.
 OF_CONNECTIONS = frozenset({"broken", "deadline", "lost"})
 
