@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import unquote
 
+from services.runtime.call_headers import CONTENT_TYPE
 from services.wire.errors import Overloaded, ServingError, Unavailable, from_code
 from services.wire.header_blocks import HeaderDecoder, encode_headers
 from services.wire.quoting import peers_words
 
-CONTENT_TYPE = "application/grpc"
 OK, CANCELLED = 0, 1  # of gRPC's status codes
 # HTTP's words for what passes, where something on the way answers instead of the service.
 PASSING = frozenset(

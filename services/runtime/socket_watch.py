@@ -15,16 +15,16 @@ class SocketWatch:
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
         self._write = write
-        self._is_writing = False
+        self.is_writing = False  # whether `write` is waited for
         self._loop.add_reader(descriptor, read)
 
     def watch_writing(self, is_wanted: bool) -> None:
         """Whether `write` is to be called when the socket takes more."""
-        if is_wanted and not self._is_writing:
+        if is_wanted and not self.is_writing:
             self._loop.add_writer(self._descriptor, self._write)
-        elif self._is_writing and not is_wanted:
+        elif self.is_writing and not is_wanted:
             self._loop.remove_writer(self._descriptor)
-        self._is_writing = is_wanted
+        self.is_writing = is_wanted
 
     def close(self) -> None:
         """Watch no more."""

@@ -17,6 +17,7 @@ from services.runtime.native_server.compression import ACCEPTED
 from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.metadata import metadata_of
 from services.runtime.native_server.methods import Methods
+from services.runtime.socket_watch import SocketWatch
 from services.wire.connections import Connection, Kind
 from services.wire.errors import InvalidRequest
 from services.wire.header_blocks import HeaderDecoder
@@ -69,9 +70,9 @@ class ServerConnection:
         self._refused: set[int] = set()  # calls of which a message was not taken
         self._num_sent: dict[int, int] = {}  # messages of this turn
         self._last_begun = 0  # stream
-        self._is_flushing = self._is_writing = self._is_closed = False
+        self._is_flushing = self._is_closed = False
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._wire.fileno(), self._read)
+        self._watch = SocketWatch(self._wire.fileno(), self._read, self._flush)
         self._preface = self._loop.call_later(limits.preface_seconds, self._close_if_silent)
         self._flush_soon()
 
@@ -96,8 +97,7 @@ class ServerConnection:
             return
         self._is_closed = True
         self._preface.cancel()
-        self._loop.remove_reader(self._wire.fileno())
-        self._loop.remove_writer(self._wire.fileno())
+        self._watch.close()
         self._wire.close()
         for call in list(self._calls.values()):
             call.leave()
@@ -129,7 +129,7 @@ class ServerConnection:
 
     def flush_if_alone(self) -> None:
         """Write now what no other call could join."""
-        if len(self._calls) == 1 and not self._is_writing:
+        if len(self._calls) == 1 and not self._watch.is_writing:
             self._write_out()
 
     def has_to_wait(self, stream: int) -> bool:
@@ -177,7 +177,7 @@ class ServerConnection:
 
     def _flush_soon(self) -> None:
         """After what else there is to do in this turn."""
-        if not self._is_flushing and not self._is_writing:
+        if not self._is_flushing and not self._watch.is_writing:
             self._is_flushing = True
             self._loop.call_soon(self._flush)
 
@@ -194,12 +194,7 @@ class ServerConnection:
         if not self._wire.flush():
             self._read()
             return
-        wants_write = self._wire.wants_write
-        if wants_write and not self._is_writing:
-            self._loop.add_writer(self._wire.fileno(), self._flush)
-        elif self._is_writing and not wants_write:
-            self._loop.remove_writer(self._wire.fileno())
-        self._is_writing = wants_write
+        self._watch.watch_writing(self._wire.wants_write)
         if not self.is_busy:
             self._owner.settled()
 
