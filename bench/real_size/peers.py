@@ -1,6 +1,5 @@
 """Other engines, where the user has them: llama.cpp's llama-bench, and vLLM's latency benchmark."""
 
-import asyncio
 import json
 import tempfile
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.harness.failure import BenchFailed
+from bench.harness.programs import output
 from bench.real_size import prompt, tokens
 from services.runtime.cores import num_cores
 
@@ -36,11 +35,12 @@ async def llama_bench(program: Path, model: Path) -> list[PeerResult]:
     numbers = {"-p": prompt.NUM_PROMPT_TOKENS, "-n": tokens.NUM_NEW_TOKENS, "-t": num_cores()}
     flags = [text for flag, number in numbers.items() for text in (flag, str(number))]
     repeats = ("-r", str(NUM_REPETITIONS))
-    said = await _output(program, "-m", str(model), *flags, *repeats, "-o", "json")
+    command = (str(program), "-m", str(model), *flags, *repeats, "-o", "json")
+    said = await output(*command, seconds=RUN_SECONDS)
     return [llama_result(said)]
 
 
-def llama_result(said: bytes) -> PeerResult:
+def llama_result(said: str | bytes) -> PeerResult:
     """What `llama-bench --output json` said of a run with a prompt, and of one that generates."""
     runs = json.loads(said)
     (prefill,) = (run for run in runs if run["n_prompt"] and not run["n_gen"])
@@ -85,29 +85,6 @@ async def _vllm_seconds(
         limits = {"max-model-len": 1024, "output-json": result}
         numbers = {**lengths, **repeats, **limits}
         flags = [f"--{name}={value}" for name, value in numbers.items()]
-        await _output(program, "bench", "latency", f"--model={model}", *flags)
+        command = (str(program), "bench", "latency", f"--model={model}", *flags)
+        await output(*command, seconds=RUN_SECONDS)
         return vllm_seconds(result.read_text(encoding="utf-8"))
-
-
-async def _output(program: Path, *arguments: str) -> bytes:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-    except OSError as error:
-        raise BenchFailed(f"{program} cannot be run: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(RUN_SECONDS):
-            said, complained = await process.communicate()
-    except TimeoutError:
-        raise BenchFailed(f"{program} did not end within {RUN_SECONDS:g} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        last = complained.decode(errors="replace").strip().splitlines()[-12:]
-        raise BenchFailed(
-            f"{program} ended with exit code {process.returncode}:\n" + "\n".join(last)
-        )
-    return said

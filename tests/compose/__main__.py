@@ -9,10 +9,10 @@ from argparse import ArgumentParser
 from rich.console import Console
 
 from bench.harness.failure import BenchFailed
+from bench.harness.programs import output
 from bench.hosting.findings import table_of
 from services.cli.command import run_command
 from tests.compose.cluster import ComposeCluster
-from tests.compose.commands import output
 from tests.compose.engine import ROOT, compose_command, engine
 from tests.compose.scenario import Measured, run
 

@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 
 from bench.harness.failure import BenchFailed
+from bench.harness.programs import output
 from bench.hosting.admin import Admin
 from services.cli.members import free_addresses
 from services.runtime.channels import split_address
-from tests.compose.commands import output
 from tests.compose.engine import ROOT
 
 PROJECT = "moesaic-test"

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bench.harness.failure import BenchFailed
+from bench.harness.programs import output, succeeds
 from services.cli.command import run_command
-from tests.compose.commands import output, succeeds
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
