@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
+from services.runtime.doorkeeping import AskedCall, Doorkeeper
 from services.runtime.failures import failure_of, flatten_group
-from services.wire.errors import InvalidRequest
+from services.wire.errors import InvalidRequest, ServingError
 
 Parse = Callable[[bytes], Any]
 # A handler of a stream yields its responses, or writes them to its context.
@@ -28,8 +29,11 @@ class ErrorsToStatus(grpc.aio.ServerInterceptor):
 
     Requests are parsed inside the boundary too, so that bytes which are no message (text that is no
     UTF-8, say) are the caller's fault: INVALID_ARGUMENT. Handlers without a parser keep receiving
-    raw bytes.
+    raw bytes. A `doorkeeper` is asked before that, where this server hears of a call.
     """
+
+    def __init__(self, doorkeeper: Doorkeeper | None = None) -> None:
+        self._doorkeeper = doorkeeper
 
     async def intercept_service(
         self,
@@ -39,7 +43,10 @@ class ErrorsToStatus(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        return guarded(handler)
+        behind = guarded(handler)
+        if self._doorkeeper is None:
+            return behind
+        return _kept(behind, self._doorkeeper, handler_call_details.method)
 
 
 def guarded(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
@@ -61,6 +68,39 @@ def guarded(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
             _converse(handler.stream_stream, parse), None, serialise
         )
     return handler
+
+
+def retry_after(failure: ServingError) -> tuple[tuple[str, str], ...]:
+    """The trailing metadata that says when to come back, where the failure says so."""
+    if failure.retry_after_seconds is None:
+        return ()
+    seconds = max(0.0, min(MAX_RETRY_SECONDS, failure.retry_after_seconds))
+    return (("retry-after-ms", str(round(seconds * 1000))),)
+
+
+def _kept(
+    handler: grpc.RpcMethodHandler, doorkeeper: Doorkeeper, method: str
+) -> grpc.RpcMethodHandler:
+    def behind(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def begin(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            metadata = tuple(context.invocation_metadata() or ())
+            try:
+                leave = doorkeeper.admit(AskedCall(method, metadata, context.peer()))
+            except ServingError as error:
+                await _abort(context, error)
+            try:
+                return await behaviour(request, context)
+            finally:
+                leave()
+
+        return begin
+
+    serialise = handler.response_serializer
+    if handler.unary_unary:
+        return grpc.unary_unary_rpc_method_handler(behind(handler.unary_unary), None, serialise)
+    if handler.unary_stream:
+        return grpc.unary_stream_rpc_method_handler(behind(handler.unary_stream), None, serialise)
+    return grpc.stream_stream_rpc_method_handler(behind(handler.stream_stream), None, serialise)
 
 
 def _answer(
@@ -139,9 +179,5 @@ async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoR
     if isinstance(first := flatten_group(error)[0], grpc.aio.AbortError):
         raise first
     failure = failure_of(error, "the call")
-    trailing: tuple[tuple[str, str], ...] = ()
-    if failure.retry_after_seconds is not None:
-        seconds = max(0.0, min(MAX_RETRY_SECONDS, failure.retry_after_seconds))
-        trailing = (("retry-after-ms", str(round(seconds * 1000))),)
-    await context.abort(failure.status, str(failure), trailing)
+    await context.abort(failure.status, str(failure), retry_after(failure))
     raise AssertionError("unreachable: abort raises")

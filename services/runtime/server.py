@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.runtime.boundary import ErrorsToStatus
+from services.runtime.doorkeeping import Doorkeeper
 from services.runtime.signals import ending_signals, may_repeat
 from services.wire.errors import ServingError
 
@@ -26,6 +27,10 @@ SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Calls that the loop has not taken yet: beyond, gRPC drops some at random as CANCELLED, where
+    # ours are refused with a reason.
+    ("grpc.server.max_pending_requests", 1 << 16),
+    ("grpc.server.max_pending_requests_hard_limit", 1 << 16),
 )
 
 
@@ -60,15 +65,20 @@ async def serving(
     drain_seconds: float,
     health: Health | None = None,
     native: bool | None = None,
+    max_request_bytes: int = MAX_MESSAGE_BYTES,
+    max_idle_seconds: float | None = None,
+    doorkeeper: Doorkeeper | None = None,
 ) -> AsyncIterator[int]:
     """Serve on `listen` until the block ends, then let calls in flight finish within
     `drain_seconds`. `native` says whether by the server of our own or by grpc.aio's; by default
     it is our own where that is available.
 
+    A request above `max_request_bytes` is refused before it is read, and a connection without a
+    call for `max_idle_seconds` is closed. The `doorkeeper` says which calls may begin.
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
     Raises PortInUse when the address cannot be listened on.
     """
-    server = _new_server(native)
+    server = _new_server(native, max_request_bytes, max_idle_seconds, doorkeeper)
     register(server)
     own_health = health or Health(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
@@ -87,14 +97,24 @@ async def serving(
         await server.stop(drain_seconds)
 
 
-def _new_server(native: bool | None) -> grpc.aio.Server:
+def _new_server(
+    native: bool | None,
+    max_request_bytes: int,
+    max_idle_seconds: float | None,
+    doorkeeper: Doorkeeper | None,
+) -> grpc.aio.Server:
     # Not above: what the environment says of compiled modules is read when they are imported, and
     # has to be checked by then.
     from services.runtime import native_server
 
     if native_server.AVAILABLE if native is None else native:
-        return native_server.NativeServer(native_server.Limits(MAX_MESSAGE_BYTES))
-    return grpc.aio.server(interceptors=[ErrorsToStatus()], options=SERVER_OPTIONS)
+        limits = native_server.Limits(max_request_bytes, max_idle_seconds=max_idle_seconds)
+        return native_server.NativeServer(limits, doorkeeper)
+    options = dict(SERVER_OPTIONS) | {"grpc.max_receive_message_length": max_request_bytes}
+    if max_idle_seconds is not None:
+        options["grpc.max_connection_idle_ms"] = round(max_idle_seconds * 1000)
+    interceptors = [ErrorsToStatus(doorkeeper)]
+    return grpc.aio.server(interceptors=interceptors, options=tuple(options.items()))
 
 
 def _listen(server: grpc.aio.Server, listen: str) -> int:

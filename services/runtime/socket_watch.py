@@ -14,9 +14,16 @@ class SocketWatch:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
-        self._write = write
+        self._read, self._write = read, write
         self.is_writing = False  # whether `write` is waited for
         self._loop.add_reader(descriptor, read)
+
+    def watch_reading(self, is_wanted: bool) -> None:
+        """Whether `read` is to be called when there is something, as it is at first."""
+        if is_wanted:
+            self._loop.add_reader(self._descriptor, self._read)
+        else:
+            self._loop.remove_reader(self._descriptor)
 
     def watch_writing(self, is_wanted: bool) -> None:
         """Whether `write` is to be called when the socket takes more."""

@@ -5,18 +5,19 @@ goes out in one write.
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import grpc
 
-from services.runtime import call_headers
+from services.runtime.doorkeeping import Doorkeeper, host_of
 from services.runtime.failures import failure_of
 from services.runtime.native_server.call import Call
-from services.runtime.native_server.compression import ACCEPTED
+from services.runtime.native_server.entrance import Entrance, Refused
 from services.runtime.native_server.limits import Limits
-from services.runtime.native_server.metadata import metadata_of
 from services.runtime.native_server.methods import Methods
+from services.runtime.native_server.turn import Turn
 from services.runtime.socket_watch import SocketWatch
 from services.wire.connections import Connection, Kind
 from services.wire.errors import InvalidRequest
@@ -51,29 +52,34 @@ class ServerConnection:
         methods: Methods,
         limits: Limits,
         owner: ConnectionOwner,
+        turn: Turn,
+        doorkeeper: Doorkeeper | None = None,
     ) -> None:
         self.limits = limits
+        self.host = host_of(peer)
         self.own = owner.own
         self._wire = Connection(
             connected.detach(),
             True,
-            limits.max_message_bytes,
+            limits.max_request_bytes,
             limits.max_streams,
             limits.max_unsent_bytes,
         )
         self._peer = peer
-        self._methods = methods
+        self._entrance = Entrance(methods, peer, doorkeeper)
         self._owner = owner
+        self._turn = turn
         self._decoder = HeaderDecoder()
         self._calls: dict[int, Call] = {}
         self._waiting: dict[int, asyncio.Future[None]] = {}  # calls, for their readers
         self._refused: set[int] = set()  # calls of which a message was not taken
         self._num_sent: dict[int, int] = {}  # messages of this turn
+        self._heard: deque[Event] = deque()  # what this turn had no time for
         self._last_begun = 0  # stream
         self._is_flushing = self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._watch = SocketWatch(self._wire.fileno(), self._read, self._flush)
-        self._preface = self._loop.call_later(limits.preface_seconds, self._close_if_silent)
+        self._timer = self._loop.call_later(limits.preface_seconds, self._close_if_silent)
         self._flush_soon()
 
     @property
@@ -96,7 +102,8 @@ class ServerConnection:
         if self._is_closed:
             return
         self._is_closed = True
-        self._preface.cancel()
+        self._timer.cancel()
+        self._heard.clear()
         self._watch.close()
         self._wire.close()
         for call in list(self._calls.values()):
@@ -152,14 +159,29 @@ class ServerConnection:
 
     def resume(self, stream: int) -> None:
         """Take what was kept meanwhile, and more."""
-        self._hear(self._wire.resume(stream))
+        kept = self._wire.resume(stream)
+        if self._heard:  # its turn comes after what was read before
+            self._heard += kept
+        else:
+            self._hear(kept)
         self._flush_soon()
 
     # As the loop sees it.
 
     def _read(self) -> None:
+        if not self._turn.is_over():  # else the loop calls again
+            self._go_on(self._wire.receive)
+
+    def _hear_rest(self) -> None:
+        if not self._is_closed:
+            rest = list(self._heard)
+            self._heard.clear()
+            self._watch.watch_reading(True)
+            self._go_on(lambda: rest)
+
+    def _go_on(self, read: Callable[[], list[Event]]) -> None:
         try:
-            self._hear(self._wire.receive())
+            self._hear(read())
         except InvalidRequest as error:  # no later header block can be read
             logger.debug("%s: %s", self._peer, error)
             self._wire.goaway(COMPRESSION_ERROR)
@@ -169,7 +191,7 @@ class ServerConnection:
             failure_of(error, f"serving {self._peer}")
             self.close()
         else:
-            if self._wire.is_over:
+            if self._wire.is_over and not self._heard:
                 logger.debug("%s left: %s", self._peer, self._wire.why())
                 self.close()
             else:  # also where the client has done no more than give room to what waits
@@ -192,7 +214,8 @@ class ServerConnection:
 
     def _write_out(self) -> None:
         if not self._wire.flush():
-            self._read()
+            if not self._heard:
+                self._go_on(self._wire.receive)
             return
         self._watch.watch_writing(self._wire.wants_write)
         if not self.is_busy:
@@ -215,9 +238,26 @@ class ServerConnection:
     def _close_if_silent(self) -> None:
         if not self._wire.has_begun:
             self.close()
+        elif self.limits.max_idle_seconds is not None:
+            self._close_if_idle(self.limits.max_idle_seconds, self._last_begun)
 
-    def _hear(self, events: Iterable[Event]) -> None:
-        for stream, kind, data, _ in events:
+    def _close_if_idle(self, seconds: float, last_begun: int) -> None:
+        """Where no call began since this one, and none is under way."""
+        if last_begun == self._last_begun and not self.is_busy:
+            logger.debug("%s had no call for %g s", self._peer, seconds)
+            self._wire.goaway(NO_ERROR)
+            self._wire.flush()
+            self.close()
+            return
+        self._timer = self._loop.call_later(seconds, self._close_if_idle, seconds, self._last_begun)
+
+    def _hear(self, events: list[Event]) -> None:
+        for index, (stream, kind, data, _) in enumerate(events):
+            if self._turn.is_over():
+                self._heard.extend(events[index:])
+                self._watch.watch_reading(False)
+                self._turn.defer(self._hear_rest)
+                return
             if kind == Kind.HEADERS or kind == Kind.TRAILERS:
                 if stream > self._last_begun:
                     self._last_begun = stream
@@ -229,6 +269,7 @@ class ServerConnection:
             if call is None:
                 continue
             if kind == Kind.MESSAGE or kind == Kind.COMPRESSED:
+                self._turn.spend(len(data))
                 call.take(data, is_compressed=kind == Kind.COMPRESSED)
             elif kind == Kind.REMOTE_ENDED:
                 call.take_end()
@@ -237,40 +278,18 @@ class ServerConnection:
                 call.leave()
 
     def _begin(self, stream: int, block: bytes) -> None:
-        fields = self._decoder.decode_fields(block)
-        headers = dict(fields)
-        if not call_headers.is_grpc(headers):
-            self.send_trailers(stream, call_headers.NO_GRPC)
-            return
-        if (method := self._methods.find(headers.get(":path", ""))) is None:
-            self._refuse(stream, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-            return
-        encoding = headers.get("grpc-encoding", "identity")
-        if encoding not in ACCEPTED:
-            details = f"grpc-encoding is {encoding}, which is not known here"
-            accepted = [("grpc-accept-encoding", ",".join(ACCEPTED))]
-            self._refuse(stream, grpc.StatusCode.UNIMPLEMENTED, details, accepted)
-            return
         try:
-            metadata = metadata_of(fields)
-        except InvalidRequest as error:
-            self._refuse(stream, error.status, str(error))
+            admitted = self._entrance.admit(self._decoder.decode_fields(block))
+        except Refused as refused:
+            self.send_trailers(stream, refused.block)
             return
-        self._calls[stream] = Call(
+        call = self._calls[stream] = Call(
             stream,
             self,
-            method,
-            metadata=metadata,
+            admitted.method,
+            metadata=admitted.metadata,
             peer=self._peer,
-            encoding=encoding,
-            seconds=call_headers.timeout_seconds(headers),
+            encoding=admitted.encoding,
+            seconds=admitted.seconds,
         )
-
-    def _refuse(
-        self,
-        stream: int,
-        code: grpc.StatusCode,
-        details: str,
-        more: Iterable[tuple[str, str]] = (),
-    ) -> None:
-        self.send_trailers(stream, call_headers.refuse(code, details, more))
+        call.add_done_callback(lambda _: admitted.leave())

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 class Limits:
     """Of one server; those of a call and of a connection are each one's own."""
 
-    max_message_bytes: int
+    # Of a request, and of a response.
+    max_request_bytes: int
+    max_response_bytes: int = 16 << 20
     max_connections: int = 1024
+    # The most of them that one host may have.
+    max_host_connections: int = 512
     # Calls of a connection at a time.
     max_streams: int = 4096
     # What a connection may have unsent: all of it, and beyond which a call waits for its reader.
@@ -19,7 +23,15 @@ class Limits:
     # Requests that wait for their handler; beyond either the peer is slowed down.
     max_waiting_requests: int = 64
     max_waiting_request_bytes: int = 256 << 10
+    # What is read for all connections in one turn of the loop, before whatever else is ready gets
+    # its own.
+    turn_seconds: float = 0.005
+    max_turn_bytes: int = 256 << 10
     # For a peer that connects and does not speak HTTP/2.
     preface_seconds: float = 20.0
+    # For the request of a call that takes one, from its headers on.
+    request_seconds: float = 60.0
+    # For a connection without a call; None for ever.
+    max_idle_seconds: float | None = None
     # For what the peers have still to read when the server stops.
     last_words_seconds: float = 0.5

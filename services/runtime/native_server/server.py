@@ -4,16 +4,19 @@ import asyncio
 import errno
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import grpc
 
+from services.runtime.doorkeeping import Doorkeeper, host_of
 from services.runtime.failures import failure_of
 from services.runtime.native_server.connection import ServerConnection
 from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.listening import listen_on, peer_of
 from services.runtime.native_server.methods import Methods
+from services.runtime.native_server.turn import Turn
 from services.wire import connections
 
 AVAILABLE = connections.AVAILABLE
@@ -38,11 +41,14 @@ class NativeServer(grpc.aio.Server):
     boundary. Without TLS.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, doorkeeper: Doorkeeper | None = None) -> None:
         self._limits = limits
+        self._doorkeeper = doorkeeper
         self._methods = Methods()
+        self._turn = Turn(limits.turn_seconds, limits.max_turn_bytes)
         self._listeners: list[socket.socket] = []
         self._connections: set[ServerConnection] = set()
+        self._by_host: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()  # a connection has settled, or is gone
         self._stopped = asyncio.Event()
@@ -115,6 +121,9 @@ class NativeServer(grpc.aio.Server):
     def left(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self._by_host[connection.host] -= 1
+        if not self._by_host[connection.host]:
+            del self._by_host[connection.host]
         self._changed.set()
 
     def _let_go(self, task: "asyncio.Task[None]") -> None:
@@ -137,16 +146,22 @@ class NativeServer(grpc.aio.Server):
             self._take(connected, address)
 
     def _take(self, connected: socket.socket, address: tuple[object, ...]) -> None:
-        if len(self._connections) >= self._limits.max_connections:
+        peer = peer_of(address)
+        if (
+            len(self._connections) >= self._limits.max_connections
+            or self._by_host[host_of(peer)] >= self._limits.max_host_connections
+        ):
             connected.close()
             return
         connected.setblocking(False)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
-        self._connections.add(
-            ServerConnection(connected, peer_of(address), self._methods, self._limits, self)
+        connection = ServerConnection(
+            connected, peer, self._methods, self._limits, self, self._turn, self._doorkeeper
         )
+        self._connections.add(connection)
+        self._by_host[connection.host] += 1
 
     def _pause(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

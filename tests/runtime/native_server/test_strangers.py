@@ -239,7 +239,13 @@ async def test_a_client_that_says_nothing_is_left_and_one_that_may_yet_call_is_n
 
 
 @pytest.mark.parametrize(
-    "served", [Limits(MAX_MESSAGE_BYTES, max_connections=2, last_words_seconds=0.01)], indirect=True
+    "served",
+    [
+        Limits(MAX_MESSAGE_BYTES, max_connections=2, last_words_seconds=0.01),
+        Limits(MAX_MESSAGE_BYTES, max_host_connections=2, last_words_seconds=0.01),
+    ],
+    ids=["of all", "of a host"],
+    indirect=True,
 )
 async def test_connections_beyond_their_number_are_closed(served: Served) -> None:
     kept = [await stranger(served.port, BEGUN) for _ in range(2)]
@@ -249,6 +255,67 @@ async def test_connections_beyond_their_number_are_closed(served: Served) -> Non
     with suppress(ConnectionError):
         await surplus.hear_end()
     for client in (surplus, *kept):
+        client.writer.close()
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        Limits(
+            MAX_MESSAGE_BYTES, preface_seconds=0.02, max_idle_seconds=0.02, last_words_seconds=0.01
+        )
+    ],
+    indirect=True,
+)
+async def test_a_connection_without_a_call_is_closed_and_one_that_has_one_is_not(
+    served: Served,
+) -> None:
+    idle = await stranger(served.port, BEGUN)
+    busy = await stranger(served.port, BEGUN, headers(1, request_of(ECHO)), data(1, b"wait"))
+    assert (await idle.hear(GOAWAY))[0] == GOAWAY
+    await idle.hear_end()
+    await asyncio.wait_for(served.echo.began.wait(), SECONDS)
+    again = await stranger(served.port, BEGUN)
+    await again.hear_end()  # as long as the other has not been
+    assert not busy.reader.at_eof()
+    for client in (idle, again):
+        client.writer.close()
+    busy.writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    "served",
+    [Limits(MAX_MESSAGE_BYTES, request_seconds=0.02, last_words_seconds=0.01)],
+    indirect=True,
+)
+async def test_a_call_whose_request_does_not_come_is_ended(served: Served) -> None:
+    client = await stranger(served.port, BEGUN, CALL, data(1, b"half")[:-1])
+    assert (await client.hear_headers())["grpc-status"] == "4"
+    client.writer.close()
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        Limits(MAX_MESSAGE_BYTES, turn_seconds=1e-4, last_words_seconds=0.01),
+        Limits(MAX_MESSAGE_BYTES, max_turn_bytes=1, last_words_seconds=0.01),
+    ],
+    ids=["little time", "a byte"],
+    indirect=True,
+)
+async def test_what_a_turn_of_the_loop_has_no_room_for_is_heard_in_the_next(
+    served: Served,
+) -> None:
+    said = b"".join(
+        headers(stream, request_of(ANSWER)) + data(stream, b"%d" % stream, flags=END_STREAM)
+        for stream in range(1, 101, 2)
+    )
+    clients = [await stranger(served.port, BEGUN + said) for _ in range(3)]
+    for client in clients:
+        answers = [(await client.hear(DATA))[1:] for _ in range(50)]
+        assert sorted(answers) == [
+            (stream, prefixed(b"%d" % stream)) for stream in range(1, 101, 2)
+        ]
         client.writer.close()
 
 
