@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import moesaic.v1.common_pb2
 import sys
@@ -18,6 +19,36 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _Priority:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PriorityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """As NORMAL."""
+    PRIORITY_LOW: _Priority.ValueType  # 1
+    """After all others."""
+    PRIORITY_NORMAL: _Priority.ValueType  # 2
+    """Between the others."""
+    PRIORITY_HIGH: _Priority.ValueType  # 3
+    """Before all others."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Which of one client's requests goes first where several wait. Clients take turns in any case, so
+    that none gets ahead of another by it.
+    """
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""As NORMAL."""
+PRIORITY_LOW: Priority.ValueType  # 1
+"""After all others."""
+PRIORITY_NORMAL: Priority.ValueType  # 2
+"""Between the others."""
+PRIORITY_HIGH: Priority.ValueType  # 3
+"""Before all others."""
+Global___Priority: typing_extensions.TypeAlias = Priority
 
 @typing.final
 class ChatMessage(google.protobuf.message.Message):
@@ -103,6 +134,7 @@ class GenerateRequest(google.protobuf.message.Message):
     STOP_FIELD_NUMBER: builtins.int
     RETURN_ROUTED_EXPERTS_FIELD_NUMBER: builtins.int
     TRACE_DETAIL_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     text: builtins.str
     """Plain text, tokenised with the model's special tokens; not empty."""
     model: builtins.str
@@ -113,6 +145,8 @@ class GenerateRequest(google.protobuf.message.Message):
     """
     trace_detail: moesaic.v1.common_pb2.TraceDetail.ValueType
     """How much of this request is traced."""
+    priority: Global___Priority.ValueType
+    """How it stands among this client's other requests that wait."""
     @property
     def chat(self) -> Global___Chat:
         """A conversation, for models with a chat template."""
@@ -140,9 +174,10 @@ class GenerateRequest(google.protobuf.message.Message):
         stop: moesaic.v1.common_pb2.StopConditions | None = ...,
         return_routed_experts: builtins.bool = ...,
         trace_detail: moesaic.v1.common_pb2.TraceDetail.ValueType = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chat", b"chat", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chat", b"chat", "model", b"model", "prompt", b"prompt", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "trace_detail", b"trace_detail"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chat", b"chat", "model", b"model", "priority", b"priority", "prompt", b"prompt", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "trace_detail", b"trace_detail"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["prompt", b"prompt"]) -> typing.Literal["text", "chat", "token_ids"] | None: ...
 
 Global___GenerateRequest: typing_extensions.TypeAlias = GenerateRequest

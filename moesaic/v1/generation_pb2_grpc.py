@@ -29,9 +29,11 @@ class GenerationServiceStub(object):
     """Generates text with a Mixture-of-Experts language model. Served by the gateway.
 
     Failures are gRPC statuses whose message names the field or the limit: INVALID_ARGUMENT for a bad
-    request, NOT_FOUND for an unknown model, RESOURCE_EXHAUSTED when the queue is full or a client is
-    over its rate (with `retry-after-ms` in the trailing metadata), UNAVAILABLE when no router or no
-    expert service can do the work, DEADLINE_EXCEEDED when time is up.
+    request, NOT_FOUND for an unknown model, RESOURCE_EXHAUSTED when the queue is full, a client has
+    its share of it or is over its rate (with `retry-after-ms` in the trailing metadata; before the
+    request is read, where that can be), or when the request is larger than any that is served,
+    UNAVAILABLE when no router or no expert service can do the work, DEADLINE_EXCEEDED when time is
+    up.
     """
 
     def __init__(self, channel):
@@ -61,9 +63,11 @@ class GenerationServiceServicer(object):
     """Generates text with a Mixture-of-Experts language model. Served by the gateway.
 
     Failures are gRPC statuses whose message names the field or the limit: INVALID_ARGUMENT for a bad
-    request, NOT_FOUND for an unknown model, RESOURCE_EXHAUSTED when the queue is full or a client is
-    over its rate (with `retry-after-ms` in the trailing metadata), UNAVAILABLE when no router or no
-    expert service can do the work, DEADLINE_EXCEEDED when time is up.
+    request, NOT_FOUND for an unknown model, RESOURCE_EXHAUSTED when the queue is full, a client has
+    its share of it or is over its rate (with `retry-after-ms` in the trailing metadata; before the
+    request is read, where that can be), or when the request is larger than any that is served,
+    UNAVAILABLE when no router or no expert service can do the work, DEADLINE_EXCEEDED when time is
+    up.
     """
 
     def Generate(self, request, context):
@@ -117,9 +121,11 @@ class GenerationService(object):
     """Generates text with a Mixture-of-Experts language model. Served by the gateway.
 
     Failures are gRPC statuses whose message names the field or the limit: INVALID_ARGUMENT for a bad
-    request, NOT_FOUND for an unknown model, RESOURCE_EXHAUSTED when the queue is full or a client is
-    over its rate (with `retry-after-ms` in the trailing metadata), UNAVAILABLE when no router or no
-    expert service can do the work, DEADLINE_EXCEEDED when time is up.
+    request, NOT_FOUND for an unknown model, RESOURCE_EXHAUSTED when the queue is full, a client has
+    its share of it or is over its rate (with `retry-after-ms` in the trailing metadata; before the
+    request is read, where that can be), or when the request is larger than any that is served,
+    UNAVAILABLE when no router or no expert service can do the work, DEADLINE_EXCEEDED when time is
+    up.
     """
 
     @staticmethod

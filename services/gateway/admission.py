@@ -1,12 +1,13 @@
 """Bounds how much waits in the gateway, and refuses the rest at once."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from opentelemetry import metrics
 
 from services.gateway.refusals import Bound, refuse
+from services.gateway.shares import share_of
 
 WAITING_REQUESTS = "moesaic.gateway.waiting.requests"
 WAITING_TOKENS = "moesaic.gateway.waiting.tokens"
@@ -27,51 +28,77 @@ MAX_RETRY_SECONDS = 30.0
 
 class Admission:
     """Counts what waits, from a request's arrival until a router takes it, whatever it
-    waits for.
+    waits for. One client has at most `client_share` of either bound.
     """
 
     def __init__(
-        self, *, max_requests: int, max_tokens: int, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        max_requests: int,
+        max_tokens: int,
+        client_share: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_requests = max_requests
         self._max_tokens = max_tokens
+        self._max_client_requests = share_of(max_requests, client_share)
+        self._max_client_tokens = share_of(max_tokens, client_share)
         self._clock = clock
         self._departures: deque[float] = deque(maxlen=REMEMBERED_DEPARTURES)
+        self._requests: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
         self.num_requests = 0
         self.num_tokens = 0
 
-    def enter(self) -> "Place":
-        """A place for one more request; raises Overloaded when as many as may wait already."""
+    def check(self, client: str) -> None:
+        """Raises Overloaded when as many requests as may wait already, of all or of this client."""
         if self.num_requests >= self._max_requests:
-            raise refuse(
-                Bound.WAITING_REQUESTS,
-                f"{self.num_requests} requests are waiting already; the limit is "
-                f"{self._max_requests}",
-                retry_after_seconds=self._expected_wait_seconds(),
+            raise self._full(self.num_requests, "requests", self._max_requests)
+        if self._requests[client] >= self._max_client_requests:
+            raise self._full(
+                self._requests[client], "requests of this client", self._max_client_requests
             )
-        return Place(self)
 
-    def check_tokens(self, num_tokens: int) -> None:
+    def enter(self, client: str = "") -> "Place":
+        """A place for one more request; raises as `check` does."""
+        self.check(client)
+        return Place(self, client)
+
+    def check_tokens(self, client: str, num_tokens: int) -> None:
         """Raises Overloaded when `num_tokens` more would be too many; where none wait, any number
         may.
         """
-        if self.num_tokens and self.num_tokens + num_tokens > self._max_tokens:
-            raise refuse(
-                Bound.WAITING_TOKENS,
-                f"{self.num_tokens} prompt tokens are waiting already; {num_tokens} more would "
-                "pass the "
-                f"limit of {self._max_tokens}",
-                retry_after_seconds=self._expected_wait_seconds(),
-            )
+        for waiting, limit, whose in (
+            (self.num_tokens, self._max_tokens, ""),
+            (self._tokens[client], self._max_client_tokens, " of this client"),
+        ):
+            if waiting and waiting + num_tokens > limit:
+                raise refuse(
+                    Bound.WAITING_TOKENS,
+                    f"{waiting} prompt tokens{whose} are waiting already; {num_tokens} more would "
+                    f"pass the limit of {limit}",
+                    retry_after_seconds=self._expected_wait_seconds(),
+                )
 
-    def count(self, num_requests: int, num_tokens: int) -> None:
+    def count(self, client: str, num_requests: int, num_tokens: int) -> None:
         """Add to what waits; negative when it leaves."""
         if num_requests < 0:
             self._departures.append(self._clock())
         self.num_requests += num_requests
         self.num_tokens += num_tokens
+        for counter, change in ((self._requests, num_requests), (self._tokens, num_tokens)):
+            counter[client] += change
+            if not counter[client]:
+                del counter[client]
         _waiting_requests.add(num_requests)
         _waiting_tokens.add(num_tokens)
+
+    def _full(self, num_waiting: int, what: str, limit: int) -> Exception:
+        return refuse(
+            Bound.WAITING_REQUESTS,
+            f"{num_waiting} {what} are waiting already; the limit is {limit}",
+            retry_after_seconds=self._expected_wait_seconds(),
+        )
 
     def _expected_wait_seconds(self) -> float:
         """Until those that wait have left, at the pace of the last departures."""
@@ -84,26 +111,27 @@ class Admission:
 class Place:
     """One request's share of the bounded queue; to be left exactly when it stops waiting."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, client: str) -> None:
         self._admission = admission
+        self._client = client
         self._num_tokens = 0
         self._is_waiting = False
         self.resume()
 
     def claim(self, num_tokens: int) -> None:
         """Count the prompt's tokens, known now; raises Overloaded when they are too many."""
-        self._admission.check_tokens(num_tokens)
+        self._admission.check_tokens(self._client, num_tokens)
         self._num_tokens = num_tokens
-        self._admission.count(0, num_tokens)
+        self._admission.count(self._client, 0, num_tokens)
 
     def leave(self) -> None:
         """It waits no longer. May be called again."""
         if self._is_waiting:
             self._is_waiting = False
-            self._admission.count(-1, -self._num_tokens)
+            self._admission.count(self._client, -1, -self._num_tokens)
 
     def resume(self) -> None:
         """It waits again: a router gave it back. Never refused, for it was admitted before."""
         if not self._is_waiting:
             self._is_waiting = True
-            self._admission.count(1, self._num_tokens)
+            self._admission.count(self._client, 1, self._num_tokens)

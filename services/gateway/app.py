@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager
 
 from services.gateway.admission import Admission
 from services.gateway.checkpoint import TextCheckpoint, read_checkpoint
+from services.gateway.doorkeeper import GatewayDoorkeeper
 from services.gateway.generation import Generation
 from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.pacing import ClientPacing
-from services.gateway.requests import RequestReader
+from services.gateway.quotas import TokenQuotas
+from services.gateway.requests import MAX_OTHER_BYTES, RequestReader
 from services.gateway.routers import Routers
-from services.gateway.service import SERVICE_NAME, GenerationService
+from services.gateway.service import QUEUED, SERVICE_NAME, GenerationService
 from services.gateway.settings import GatewaySettings
 from services.gateway.tokeniser import Tokeniser
 from services.gateway.waiting import WaitingQueue
@@ -74,9 +76,24 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         tokenizer_digest=tokenizer_digest(settings.model),
         grace_seconds=settings.router_grace_seconds,
     )
-    service = _service(settings, checkpoint, tokeniser, dispatcher, routers)
+    admission = Admission(
+        max_requests=settings.max_waiting_requests,
+        max_tokens=settings.max_waiting_tokens,
+        client_share=settings.max_client_share,
+    )
+    quotas = TokenQuotas(
+        tokens_per_second=settings.tokens_per_second, max_clients=settings.max_clients
+    )
+    doorkeeper = GatewayDoorkeeper(
+        max_calls=settings.max_calls,
+        client_share=settings.max_client_share,
+        queued=QUEUED,
+        admission=admission,
+        quotas=quotas,
+    )
+    service = _service(settings, checkpoint, tokeniser, dispatcher, routers, admission, quotas)
     try:
-        async with _living(settings, service, routers) as port:
+        async with _living(settings, service, routers, doorkeeper) as port:
             yield Gateway(port, routers)
     finally:
         tokeniser.close()
@@ -88,10 +105,13 @@ def _service(
     tokeniser: Tokeniser,
     dispatcher: MicroBatcher,
     routers: Routers,
+    admission: Admission,
+    quotas: TokenQuotas,
 ) -> GenerationService:
-    reader = RequestReader(checkpoint, max_prompt_bytes=settings.max_prompt_bytes)
-    admission = Admission(
-        max_requests=settings.max_waiting_requests, max_tokens=settings.max_waiting_tokens
+    reader = RequestReader(
+        checkpoint,
+        max_prompt_bytes=settings.max_prompt_bytes,
+        max_context=lambda: routers.limits.max_context,
     )
     pacing = ClientPacing(
         requests_per_second=settings.requests_per_second,
@@ -104,6 +124,7 @@ def _service(
         tokeniser=tokeniser,
         admission=admission,
         pacing=pacing,
+        quotas=quotas,
         dispatcher=dispatcher,
         routers=routers,
     )
@@ -119,7 +140,10 @@ def _service(
 
 @asynccontextmanager
 async def _living(
-    settings: GatewaySettings, service: GenerationService, routers: Routers
+    settings: GatewaySettings,
+    service: GenerationService,
+    routers: Routers,
+    doorkeeper: GatewayDoorkeeper,
 ) -> AsyncIterator[int]:
     health = Health([SERVICE_NAME])
     async with asyncio.TaskGroup() as loops:
@@ -130,6 +154,9 @@ async def _living(
             service_names=[SERVICE_NAME],
             drain_seconds=settings.drain_seconds,
             health=health,
+            max_request_bytes=settings.max_prompt_bytes + MAX_OTHER_BYTES,
+            max_idle_seconds=settings.max_idle_seconds,
+            doorkeeper=doorkeeper,
         ) as port:
             watch = loops.create_task(_keep_health(health, routers))
             yield port

@@ -1,17 +1,12 @@
 """Who calls: what a call's metadata says about its client."""
 
-import hashlib
-import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import grpc
 
 from services.gateway.deadline import Deadline
-
-# Credentials are told apart, never kept: their digests mean nothing outside this process.
-_DIGEST_KEY = secrets.token_bytes(32)
+from services.runtime.doorkeeping import Metadata, host_of
 
 
 @dataclass(frozen=True)
@@ -34,29 +29,27 @@ class Caller:
         """Read a call; without a deadline of its own it gets the default one, and none above the
         most.
         """
-        metadata = _as_text(context.invocation_metadata() or ())
+        metadata = tuple(context.invocation_metadata() or ())
+        texts = _as_text(metadata)
         remaining = context.time_remaining()
         seconds = (
             default_timeout_seconds if remaining is None else min(remaining, max_timeout_seconds)
         )
         return cls(
-            client=client_name(metadata.get("authorization"), context.peer()),
+            client=caller_name(metadata, context.peer()),
             deadline=Deadline.after(seconds),
-            traceparent=metadata.get("traceparent", ""),
-            tracestate=metadata.get("tracestate", ""),
+            traceparent=texts.get("traceparent", ""),
+            tracestate=texts.get("tracestate", ""),
         )
 
 
-def client_name(credential: str | None, peer: str) -> str:
-    """What a client's rate is kept by: its credential's digest, else its address
-    without the port.
+def caller_name(metadata: Metadata, peer: str) -> str:
+    """Whose call it is: what rates, shares and turns are kept by.
+
+    Its address without the port; never what a header says unchecked.
     """
-    if credential:
-        return hashlib.blake2b(credential.encode(), digest_size=16, key=_DIGEST_KEY).hexdigest()
-    if peer.startswith(("ipv4:", "ipv6:")):
-        return peer.rpartition(":")[0]
-    return peer
+    return host_of(peer)
 
 
-def _as_text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+def _as_text(metadata: Metadata) -> dict[str, str]:
     return {key: value for key, value in metadata if isinstance(value, str)}

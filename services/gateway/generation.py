@@ -12,6 +12,7 @@ from services.gateway.caller import Caller
 from services.gateway.continuation import Continuation
 from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.pacing import ClientPacing
+from services.gateway.quotas import TokenQuotas
 from services.gateway.receipt import GatewayTimes, write_receipt
 from services.gateway.relay import ContinuationEnd, Piece, Relay
 from services.gateway.request_metrics import RequestMetrics
@@ -44,6 +45,7 @@ class Generation:
         tokeniser: Tokeniser,
         admission: Admission,
         pacing: ClientPacing,
+        quotas: TokenQuotas,
         dispatcher: MicroBatcher,
         routers: Routers,
     ) -> None:
@@ -52,6 +54,7 @@ class Generation:
         self._tokeniser = tokeniser
         self._admission = admission
         self._pacing = pacing
+        self._quotas = quotas
         self._dispatcher = dispatcher
         self._routers = routers
 
@@ -69,9 +72,9 @@ class Generation:
         metrics = RequestMetrics(operation=operation, model=self._model)
         trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
         with _observed(metrics, trace):
-            wanted = self._reader.generate(request)
-            place = self._admission.enter()
+            place = self._admission.enter(caller.client)
             try:
+                wanted = self._reader.generate(request)
                 order = await self._prepare(wanted, place, caller, trace, times)
                 trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
                 sequence = Sequence(order, place, now_nanos=time.monotonic_ns())
@@ -87,6 +90,7 @@ class Generation:
                                 yield self._completed(event, sequence, trace, times)
                 finally:
                     self._dispatcher.give_up(sequence)
+                    self._quotas.charge(caller.client, sequence.num_tokens)
             finally:
                 place.leave()
 
@@ -94,11 +98,10 @@ class Generation:
         """Token ids of a prompt, for a client that asks for them alone; it counts as waiting
         meanwhile.
         """
-        place = self._admission.enter()
+        place = self._admission.enter(caller.client)
         try:
-            return list(
-                await caller.deadline.bound(self._tokeniser.encode(prompt), "it was tokenised")
-            )
+            encoding = self._tokeniser.encode(prompt, caller.client)
+            return list(await caller.deadline.bound(encoding, "it was tokenised"))
         finally:
             place.leave()
 
@@ -112,7 +115,7 @@ class Generation:
     ) -> Order:
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.tokenise"):
-            encoding = self._tokeniser.encode(wanted.prompt)
+            encoding = self._tokeniser.encode(wanted.prompt, caller.client)
             prompt_token_ids = await caller.deadline.bound(encoding, "it was tokenised")
         times.tokenise_nanos = time.monotonic_ns() - started_nanos
         self._reader.check_tokens(prompt_token_ids)
@@ -126,6 +129,7 @@ class Generation:
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.admit"):
             place.claim(len(prompt_token_ids))
+            self._quotas.charge(caller.client, len(prompt_token_ids))
             await caller.deadline.bound(
                 self._pacing.wait(caller.client), "it waited for its client's rate"
             )
@@ -141,6 +145,8 @@ class Generation:
             traceparent=trace.traceparent,
             tracestate=trace.tracestate,
             deadline=caller.deadline,
+            client=caller.client,
+            priority=wanted.priority,
         )
 
     async def _queue(self, sequence: Sequence, trace: RequestTrace) -> None:

@@ -16,9 +16,11 @@ _refusals = metrics.get_meter(__name__).create_counter(
 class Bound(StrEnum):
     """Which bound was reached."""
 
+    CALLS = "calls"
     WAITING_REQUESTS = "waiting_requests"
     WAITING_TOKENS = "waiting_tokens"
     CLIENT_RATE = "client_rate"
+    CLIENT_TOKENS = "client_tokens"
 
 
 def refuse(reason: Bound, message: str, *, retry_after_seconds: float) -> Overloaded:

@@ -1,7 +1,7 @@
 """Reads a client's request and refuses, naming field and limit, what can never be served."""
 
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from moesaic.v1 import common_pb2
@@ -15,6 +15,14 @@ from services.wire.sampling import Sampling, read_sampling
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_CHARACTERS = 512
 MAX_STOP_TOKENS = 64
+# Of a token's text, as a bound on what is worth tokenising: few texts have as many on average. A
+# short text is tokenised in any case.
+MAX_TOKEN_BYTES = 8
+SHORT_TEXT_BYTES = 4096
+# Of a request, beside its prompt: names, stop conditions, numbers.
+MAX_OTHER_BYTES = 64 << 10
+# A token id as it travels, for the largest there are.
+MAX_ID_BYTES = 6
 # Random seeds stay where every client's numbers are exact, JSON's included.
 SEED_BITS = 53
 
@@ -31,20 +39,34 @@ class CheckedRequest:
     stop_token_ids: frozenset[int]
     return_routed_experts: bool
     trace_detail: int
+    priority: int
 
 
 class RequestReader:
-    """Knows the limits of the model and of this gateway; raises InvalidRequest and NotFound."""
+    """Knows the limits of the model and of this gateway; raises InvalidRequest and NotFound.
 
-    def __init__(self, checkpoint: TextCheckpoint, *, max_prompt_bytes: int) -> None:
+    Sizes are compared before anything is copied or looked through, `max_context` is asked for the
+    context of the routers that are there, and raises what a request without one has to hear.
+    """
+
+    def __init__(
+        self,
+        checkpoint: TextCheckpoint,
+        *,
+        max_prompt_bytes: int,
+        max_context: Callable[[], int],
+    ) -> None:
         self._checkpoint = checkpoint
         self._max_prompt_bytes = max_prompt_bytes
+        self._max_context = max_context
 
     def generate(self, request: pb.GenerateRequest) -> CheckedRequest:
         """Check a request to generate and fill in what it leaves open."""
         self.check_model(request.model)
         if request.trace_detail not in common_pb2.TraceDetail.values():
             raise InvalidRequest(f"trace_detail: {request.trace_detail} is not one of its values")
+        if request.priority not in pb.Priority.values():
+            raise InvalidRequest(f"priority: {request.priority} is not one of its values")
         max_new_tokens = (
             request.stop.max_new_tokens if request.stop.HasField("max_new_tokens") else None
         )
@@ -58,6 +80,7 @@ class RequestReader:
             stop_token_ids=self._stop_token_ids(request.stop),
             return_routed_experts=request.return_routed_experts,
             trace_detail=request.trace_detail,
+            priority=request.priority or pb.PRIORITY_NORMAL,
         )
 
     def check_model(self, name: str) -> None:
@@ -70,6 +93,7 @@ class RequestReader:
     def prompt(self, request: pb.GenerateRequest | pb.TokenizeRequest) -> Prompt:
         """The prompt of a request, checked for all that can be said before it is tokenised."""
         kind = request.WhichOneof("prompt")
+        _check_other_bytes(request, kind)
         if kind == "text":
             return self._text(request.text)
         if kind == "chat":
@@ -95,23 +119,42 @@ class RequestReader:
             )
         if not chat.messages:
             raise InvalidRequest("chat.messages must not be empty")
+        max_context = self._max_context()
+        if len(chat.messages) > max_context:  # each is a token at least
+            raise InvalidRequest(
+                f"chat.messages has {len(chat.messages)} elements; the context takes "
+                f"{max_context} tokens"
+            )
+        self._check_bytes("chat", chat.ByteSize())
         for index, message in enumerate(chat.messages):
             if not message.role:
                 raise InvalidRequest(f"chat.messages[{index}].role must not be empty")
-        self._check_bytes("chat", chat.ByteSize())
         messages = [{"role": message.role, "content": message.content} for message in chat.messages]
         return ChatPrompt(messages, parse_control_tokens=chat.parse_control_tokens)
 
     def _token_ids(self, token_ids: Collection[int]) -> TokenPrompt:
         if not token_ids:
             raise InvalidRequest("token_ids.ids must not be empty")
+        max_context = self._max_context()
+        if len(token_ids) > max_context:
+            raise InvalidRequest(
+                f"token_ids.ids has {len(token_ids)} elements; the context takes {max_context} "
+                "tokens, at least one of them for the continuation"
+            )
         self._check_vocabulary("token_ids.ids", token_ids)
         return TokenPrompt(tuple(token_ids))
 
     def _check_bytes(self, field: str, num_bytes: int) -> None:
+        max_context = self._max_context()
+        of_context = max(SHORT_TEXT_BYTES, MAX_TOKEN_BYTES * max_context)
         if num_bytes > self._max_prompt_bytes:
             raise InvalidRequest(
                 f"{field} has {num_bytes} bytes; the limit is {self._max_prompt_bytes}"
+            )
+        if num_bytes > of_context:
+            raise InvalidRequest(
+                f"{field} has {num_bytes} bytes; the context of {max_context} tokens takes at most "
+                f"{of_context}"
             )
 
     def _check_vocabulary(self, field: str, token_ids: Collection[int]) -> None:
@@ -162,6 +205,23 @@ def new_tokens_within(
             f"{max_context} leaves {room}"
         )
     return wanted
+
+
+def _check_other_bytes(request: pb.GenerateRequest | pb.TokenizeRequest, kind: str | None) -> None:
+    """What a request holds beside its prompt stays with it as long as it waits: fields that nobody
+    knows, too.
+    """
+    others = request.ByteSize()
+    if kind == "token_ids" and isinstance(request, pb.GenerateRequest):
+        others -= MAX_ID_BYTES * len(request.token_ids.ids)
+    elif kind == "chat":
+        others -= request.chat.ByteSize()
+    elif kind == "text":
+        others -= len(request.text.encode())
+    if others > MAX_OTHER_BYTES:
+        raise InvalidRequest(
+            f"the request has {others} bytes beside its prompt; the limit is {MAX_OTHER_BYTES}"
+        )
 
 
 def _sampling(asked: common_pb2.SamplingParameters, recommended: Sampling) -> Sampling:

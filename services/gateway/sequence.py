@@ -31,6 +31,9 @@ class Order:
     traceparent: str
     tracestate: str
     deadline: Deadline
+    # Whose it is, and how it stands among this client's others: the higher goes first.
+    client: str = ""
+    priority: int = 0
 
     @property
     def kv_tokens(self) -> int:

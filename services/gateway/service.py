@@ -19,6 +19,8 @@ from services.gateway.requests import RequestReader
 from services.gateway.routers import Routers
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
+# Calls that take a place among what waits.
+QUEUED = (f"/{SERVICE_NAME}/Generate", f"/{SERVICE_NAME}/Tokenize")
 
 
 class GenerationService(GenerationServiceServicer):

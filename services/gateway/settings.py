@@ -44,6 +44,14 @@ class GatewaySettings(BaseSettings):
     max_waiting_tokens: PositiveInt = Field(
         262_144, description="most prompt tokens that wait; a single request is always let in"
     )
+    max_calls: PositiveInt = Field(
+        1_024, description="most calls under way, those that wait included; one more is refused"
+    )
+    max_client_share: PositiveFloat = Field(
+        0.5,
+        le=1.0,
+        description="most that one client may have of calls, and of requests and tokens that wait",
+    )
     max_batch_requests: PositiveInt = Field(
         32, description="most requests given to a router at once"
     )
@@ -53,6 +61,12 @@ class GatewaySettings(BaseSettings):
     )
     requests_per_second: NonNegativeFloat = Field(
         0.0, allow_inf_nan=False, description="rate that each client is paced to; 0 for no limit"
+    )
+    tokens_per_second: NonNegativeFloat = Field(
+        0.0,
+        allow_inf_nan=False,
+        description="rate of each client's prompt and generated tokens, beyond which its requests "
+        "are refused for a while; 0 for no limit",
     )
     max_paced_requests: PositiveInt = Field(
         32, description="most requests of one client that wait for its rate; one more is refused"
@@ -65,6 +79,11 @@ class GatewaySettings(BaseSettings):
         3_600.0,
         allow_inf_nan=False,
         description="most time for a request, whatever its client's deadline",
+    )
+    max_idle_seconds: PositiveFloat = Field(
+        600.0,
+        allow_inf_nan=False,
+        description="how long a connection may be open without a call",
     )
     router_grace_seconds: NonNegativeFloat = Field(
         10.0,

@@ -1,7 +1,7 @@
 """Prompts to token ids in a thread pool, token ids to text at once."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
 from services.gateway.token_texts import TokenTexts
+from services.gateway.turns import FairTurns
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,21 @@ class Tokeniser:
         )
         self._texts = TokenTexts.of(self._tokenizer)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
+        self._turns = FairTurns(threads)
 
-    async def encode(self, prompt: Prompt) -> Sequence[int]:
+    async def encode(self, prompt: Prompt, client: str = "") -> Sequence[int]:
         """Token ids of a prompt, its special tokens included.
 
-        Raises InvalidRequest when the chat template refuses the messages. How many prompts wait for
-        a thread is bounded by admission.
+        Clients take turns at the threads. Raises InvalidRequest when the chat template refuses the
+        messages. How many prompts wait for a thread is bounded by admission.
         """
         if isinstance(prompt, TokenPrompt):
             return prompt.token_ids
-        loop = asyncio.get_running_loop()
         if isinstance(prompt, TextPrompt):
-            return await loop.run_in_executor(self._threads, self._encode_text, prompt.text)
-        return await loop.run_in_executor(self._threads, self._encode_chat, prompt)
+            text = prompt.text
+            return await self._in_turn(client, lambda: self._encode_text(text))
+        chat = prompt
+        return await self._in_turn(client, lambda: self._encode_chat(chat))
 
     def detokeniser(self, prompt_token_ids: Sequence[int] = ()) -> Detokeniser:
         """For the tokens of one continuation of a prompt; its short windows are decoded on the
@@ -78,6 +81,13 @@ class Tokeniser:
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_turn(self, client: str, encode: Callable[[], list[int]]) -> list[int]:
+        end_turn = await self._turns.begin(client)
+        encoding = asyncio.get_running_loop().run_in_executor(self._threads, encode)
+        # The thread is taken until it is done, also where nobody waits for that any more.
+        encoding.add_done_callback(lambda done: (done.cancelled() or done.exception(), end_turn()))
+        return await asyncio.shield(encoding)
 
     def _encode_text(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text).ids

@@ -1,10 +1,14 @@
 """The queue for a router: which sequences go next. Policy alone; it never waits and never sends."""
 
 import bisect
-from collections import deque
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
 
 from services.gateway.sequence import Sequence
+
+# Tokens of prompt and continuation that each client in turn may take more of. Small against most
+# requests, so that turns are short.
+QUANTUM_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -23,48 +27,76 @@ class Room:
         return Room(self.sequences - 1, self.kv_tokens - sequence.order.kv_tokens)
 
 
+@dataclass
+class _Client:
+    """Its sequences in their order, and the tokens that it may take before the next one's turn."""
+
+    sequences: deque[Sequence] = field(default_factory=deque)
+    tokens: int = 0
+
+
 class WaitingQueue:
-    """First come, first served: nothing overtakes the head, so that short requests starve no long
-    one.
+    """Deficit round robin by client (Shreedhar and Varghese, 1995): each client in turn may take
+    so many tokens of prompt and continuation; what it does not take is kept while it waits.
+
+    Of one client the higher priority goes first, then who came first. Nothing overtakes the head,
+    so that short requests starve no long one.
     """
 
     def __init__(self, *, max_batch_requests: int, max_batch_tokens: int) -> None:
         self._max_batch_requests = max_batch_requests
         self._max_batch_tokens = max_batch_tokens
-        self._waiting: deque[Sequence] = deque()
-        self._num_arrivals = 0
+        # Whose turn it is comes first.
+        self._clients: OrderedDict[str, _Client] = OrderedDict()
+        self._num_waiting = self._num_arrivals = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._num_waiting
 
     def add(self, sequence: Sequence) -> None:
-        """Put a new sequence at the end."""
+        """Put a new sequence behind its client's others of its priority."""
         self._num_arrivals += 1
         sequence.arrival = self._num_arrivals
-        self._waiting.append(sequence)
+        self._insert(self._clients.setdefault(sequence.order.client, _Client()), sequence)
 
     def put_back(self, sequence: Sequence) -> None:
         """Give a sequence that a router did not begin its old place, before all that
-        came after it.
+        came after it, and its client the tokens that it took.
         """
-        bisect.insort(self._waiting, sequence, key=lambda waiting: waiting.arrival)
+        name = sequence.order.client
+        if name not in self._clients:
+            self._clients[name] = _Client()
+            self._clients.move_to_end(name, last=False)
+        client = self._clients[name]
+        client.tokens += sequence.order.kv_tokens
+        self._insert(client, sequence)
 
     def discard(self, sequence: Sequence) -> None:
         """Forget a sequence whose caller left."""
-        if sequence in self._waiting:
-            self._waiting.remove(sequence)
+        client = self._clients.get(sequence.order.client)
+        if client is not None and sequence in client.sequences:
+            self._remove(sequence.order.client, client, sequence)
 
     def drain(self) -> list[Sequence]:
-        """Take everything out."""
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        return waiting
+        """Take everything out, in the order of arrival."""
+        waiting = [each for client in self._clients.values() for each in client.sequences]
+        self._clients.clear()
+        self._num_waiting = 0
+        return sorted(waiting, key=lambda sequence: sequence.arrival)
 
     def head(self, now_seconds: float) -> Sequence | None:
         """The sequence that goes next; those whose time is up are dropped on the way to it."""
-        while self._waiting and self._waiting[0].order.deadline.at_seconds <= now_seconds:
-            self._waiting.popleft()
-        return self._waiting[0] if self._waiting else None
+        while self._clients:
+            name, client = next(iter(self._clients.items()))
+            first = client.sequences[0]
+            if first.order.deadline.at_seconds <= now_seconds:
+                self._remove(name, client, first)
+            elif len(self._clients) == 1 or first.order.kv_tokens <= client.tokens:
+                return first
+            else:
+                client.tokens += QUANTUM_TOKENS
+                self._clients.move_to_end(name)
+        return None
 
     def take_batch(self, room: Room, now_seconds: float) -> list[Sequence]:
         """The next batch for a router with `room`; empty if the head does not fit.
@@ -80,5 +112,24 @@ class WaitingQueue:
             if not room.fits(head) or (batch and prompt_tokens > tokens):
                 break
             room, tokens = room.less(head), tokens - prompt_tokens
-            batch.append(self._waiting.popleft())
+            batch.append(self._take(head))
         return batch
+
+    def _take(self, head: Sequence) -> Sequence:
+        client = self._clients[head.order.client]
+        # Who waits alone owes nobody anything.
+        client.tokens = max(0, client.tokens - head.order.kv_tokens)
+        self._remove(head.order.client, client, head)
+        return head
+
+    def _insert(self, client: _Client, sequence: Sequence) -> None:
+        bisect.insort(
+            client.sequences, sequence, key=lambda each: (-each.order.priority, each.arrival)
+        )
+        self._num_waiting += 1
+
+    def _remove(self, name: str, client: _Client, sequence: Sequence) -> None:
+        client.sequences.remove(sequence)
+        self._num_waiting -= 1
+        if not client.sequences:  # who waits for nothing saves nothing
+            del self._clients[name]

@@ -89,7 +89,9 @@ async def running_gateway(*doubles: RouterDouble, **settings: Any) -> AsyncItera
 @asynccontextmanager
 async def connected(*, routers: Sequence[str], **settings: Any) -> AsyncIterator[Client]:
     """A gateway with these routers' addresses, ready, and a client for it."""
-    fields: dict[str, Any] = {"listen": "127.0.0.1:0", "drain_seconds": 0} | settings
+    # All calls are of one host; a test that is about shares says so.
+    fields: dict[str, Any] = {"listen": "127.0.0.1:0", "drain_seconds": 0, "max_client_share": 1}
+    fields |= settings
     async with gateway(GatewaySettings(routers=list(routers), **fields)) as running:
         await running.until_ready()
         address = f"127.0.0.1:{running.port}"

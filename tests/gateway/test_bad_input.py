@@ -12,7 +12,13 @@ import pytest
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
-from services.gateway.requests import MAX_STOP_STRING_CHARACTERS, MAX_STOP_STRINGS, MAX_STOP_TOKENS
+from services.gateway.requests import (
+    MAX_OTHER_BYTES,
+    MAX_STOP_STRING_CHARACTERS,
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKENS,
+    SHORT_TEXT_BYTES,
+)
 from services.runtime.embedded_model import EMBEDDED_MODEL
 from tests.gateway.gateway_client import failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble
@@ -44,6 +50,19 @@ def chat(*messages: tuple[str, str]) -> dict[str, Any]:
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "empty text": ({"text": ""}, "text must not be empty"),
     "too much text": ({"text": "é" * 60}, "text has 120 bytes; the limit is 100"),
+    "an unknown priority": ({"priority": 9}, "priority: 9 is not one of its values"),
+    "more token ids than the context takes": (
+        ids(*[VOCABULARY] * (CONTEXT + 1)),
+        f"token_ids.ids has {CONTEXT + 1} elements; the context takes {CONTEXT}",
+    ),
+    "more messages than the context takes": (
+        chat(*[("", "")] * (CONTEXT + 1)),
+        f"chat.messages has {CONTEXT + 1} elements; the context takes {CONTEXT}",
+    ),
+    "too much beside the prompt": (
+        stop(stop_strings=["a" * 65_530]),
+        "bytes beside its prompt; the limit is 65536",
+    ),
     "text of too many tokens": ({"text": "1" * 80}, f"context takes {CONTEXT}"),
     "no token ids": (ids(), "token_ids.ids must not be empty"),
     "a token id out of range": (ids(1, VOCABULARY), f"token_ids.ids: {VOCABULARY} is no token"),
@@ -103,6 +122,22 @@ async def test_a_bad_request_is_refused_by_field_and_limit(
     assert status == INVALID
     assert message in said
     assert router.submits.empty()
+
+
+async def test_text_that_no_context_takes_is_refused_before_it_is_tokenised() -> None:
+    text = "1" * (SHORT_TEXT_BYTES + 1)
+    async with running_gateway(RouterDouble(max_context=CONTEXT)) as client:
+        status, message = await client.refused(text)
+        tokenising = await unary_failure(client.stub.Tokenize(pb.TokenizeRequest(text=text)))
+    assert tokenising == (status, message)
+    assert status == INVALID
+    assert f"the context of {CONTEXT} tokens takes at most {SHORT_TEXT_BYTES}" in message
+
+
+async def test_a_request_larger_than_any_that_is_served_is_refused_unread() -> None:
+    async with running_gateway(RouterDouble(), max_prompt_bytes=100) as client:
+        status, _ = await client.refused("1" * (100 + MAX_OTHER_BYTES))
+    assert status == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_a_request_without_a_prompt_is_refused() -> None:

@@ -23,7 +23,7 @@ async def without_deadline(client: Any) -> tuple[grpc.StatusCode, str]:
 
 
 async def test_in_tokenisation(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def stuck(_: Tokeniser, __: Any) -> list[int]:
+    async def stuck(*_: Any) -> list[int]:
         return await never()
 
     monkeypatch.setattr(Tokeniser, "encode", stuck)

@@ -10,8 +10,12 @@ import pytest
 
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.admission import Admission
-from services.gateway.caller import client_name
+from services.gateway.caller import caller_name
+from services.gateway.doorkeeper import HEALTH_CHECK, GatewayDoorkeeper
 from services.gateway.pacing import ClientPacing
+from services.gateway.quotas import SAVED_SECONDS, TokenQuotas
+from services.gateway.service import QUEUED, SERVICE_NAME
+from services.runtime.doorkeeping import AskedCall
 from services.wire.errors import Overloaded
 from tests.gateway.gateway_client import failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble
@@ -65,15 +69,12 @@ async def test_a_request_that_a_router_has_taken_does_not_wait_any_more() -> Non
 
 
 async def test_clients_wait_for_their_own_rate_alone() -> None:
-    router = RouterDouble(answer=[5])
-    async with running_gateway(router, requests_per_second=0.001) as client:
-        await client.complete(**ids(1), metadata=[("authorization", "one")])
-        waiting = client.generate(**ids(2), metadata=[("authorization", "one")])
-        await client.complete(**ids(3), metadata=[("authorization", "two")])
-        await client.complete(**ids(4))
-        assert not waiting.done()
-        submitted = [len((await router.next_sequence()).prompt_token_ids) for _ in range(3)]
-    assert submitted == [1, 3, 4]
+    pacing = ClientPacing(requests_per_second=0.001, max_waiting=9, max_clients=9)
+    await pacing.wait("one")
+    waiting = asyncio.create_task(pacing.wait("one"))
+    await pacing.wait("two")
+    assert not waiting.done()
+    waiting.cancel()
 
 
 async def test_waiting_for_the_rate_counts_as_waiting() -> None:
@@ -82,7 +83,7 @@ async def test_waiting_for_the_rate_counts_as_waiting() -> None:
         await client.complete(**ids(1))
         waiting = client.generate(**ids(1))
         await client.stub.GetModel(pb.GetModelRequest())
-        status, message = await client.refused(**ids(1), metadata=[("authorization", "another")])
+        status, message = await client.refused(**ids(1))
         assert not waiting.done()
     assert (status, message) == (EXHAUSTED, "1 requests are waiting already; the limit is 1")
 
@@ -154,12 +155,102 @@ def test_the_retry_delay_follows_the_pace_of_departures() -> None:
     assert refusal.value.retry_after_seconds == 6  # one in 2 s, three before it
 
 
-def test_clients_are_told_apart_by_credential_and_else_by_address_without_port() -> None:
-    assert client_name(None, "ipv4:10.0.0.1:4000") == client_name(None, "ipv4:10.0.0.1:5000")
-    assert client_name(None, "ipv6:%5B::1%5D:4000") == client_name(None, "ipv6:%5B::1%5D:5000")
-    assert client_name(None, "ipv4:10.0.0.1:4000") != client_name(None, "ipv4:10.0.0.2:4000")
-    assert client_name("Bearer a", "ipv4:10.0.0.1:4000") == client_name(
-        "Bearer a", "ipv4:10.0.0.2:1"
+def test_clients_are_told_apart_by_address_without_port_whatever_their_headers_say() -> None:
+    alone = caller_name((), "ipv4:10.0.0.1:4000")
+    assert caller_name((("authorization", "Bearer a"),), "ipv4:10.0.0.1:5000") == alone
+    assert caller_name((), "ipv4:10.0.0.2:4000") != alone
+    assert caller_name((), "ipv6:%5B::1%5D:4000") == caller_name((), "ipv6:%5B::1%5D:5000")
+
+
+async def test_one_client_has_at_most_its_share_of_the_queue() -> None:
+    router = RouterDouble(sequences=0)
+    async with running_gateway(router, max_waiting_requests=4, max_client_share=0.5) as client:
+        waiting = [client.generate(**ids(1)) for _ in range(2)]
+        await client.stub.GetModel(pb.GetModelRequest())
+        status, message = await client.refused(**ids(1))
+        assert not any(call.done() for call in waiting)
+    assert status == EXHAUSTED
+    assert message == "2 requests of this client are waiting already; the limit is 2"
+
+
+def test_a_clients_share_of_waiting_tokens_leaves_room_for_others() -> None:
+    admission = Admission(max_requests=9, max_tokens=100, client_share=0.5)
+    admission.enter("one").claim(45)
+    with pytest.raises(Overloaded, match="45 prompt tokens of this client"):
+        admission.enter("one").claim(10)
+    admission.enter("two").claim(55)  # alone it is let in, however long
+
+
+async def test_a_refused_call_is_told_so_before_its_request_is_read() -> None:
+    router = RouterDouble(sequences=0)
+    async with running_gateway(router, max_waiting_requests=1) as client:
+        waiting = client.generate(**ids(1))
+        await client.stub.GetModel(pb.GetModelRequest())
+        path = f"/{SERVICE_NAME}/Generate"
+        refused = client.channel.stream_stream(path)()  # it sends nothing
+        status, _ = await failure_of(refused)
+        trailing = dict(await refused.trailing_metadata())
+        assert not waiting.done()
+    assert status == EXHAUSTED
+    assert int(trailing["retry-after-ms"]) > 0
+
+
+async def test_calls_of_any_kind_are_bounded_but_for_health_checks() -> None:
+    async with running_gateway(RouterDouble(sequences=0), max_calls=2) as client:
+        watch = client.watch_health()
+        assert await anext(watch) == "SERVING"
+        waiting = client.generate(**ids(1))
+        status, message = await client.refused(**ids(1))
+        assert (status, message) == (
+            EXHAUSTED,
+            "2 calls are under way already; the limit is 2",
+        )
+        assert await client.health() == "SERVING"
+        waiting.cancel()
+        await watch.aclose()
+
+
+def asked(peer: str, method: str = QUEUED[0]) -> AskedCall:
+    return AskedCall(method, (), peer)
+
+
+def test_a_call_that_is_over_makes_room_for_another_of_its_client() -> None:
+    doorkeeper = GatewayDoorkeeper(
+        max_calls=4,
+        client_share=0.5,
+        queued=QUEUED,
+        admission=Admission(max_requests=9, max_tokens=9),
+        quotas=TokenQuotas(tokens_per_second=0, max_clients=9),
     )
-    assert client_name("Bearer a", "unix:") != client_name("Bearer b", "unix:")
-    assert "Bearer" not in client_name("Bearer a", "unix:")
+    leave = doorkeeper.admit(asked("ipv4:10.0.0.1:1"))
+    doorkeeper.admit(asked("ipv4:10.0.0.1:2", "/other.Service/Method"))
+    with pytest.raises(Overloaded, match="2 calls of this client"):
+        doorkeeper.admit(asked("ipv4:10.0.0.1:3"))
+    doorkeeper.admit(asked("ipv4:10.0.0.1:3", HEALTH_CHECK))
+    leave()
+    doorkeeper.admit(asked("ipv4:10.0.0.1:3"))
+    doorkeeper.admit(asked("ipv4:10.0.0.2:3"))
+    doorkeeper.admit(asked("ipv4:10.0.0.2:3"))
+    with pytest.raises(Overloaded, match="4 calls are under way"):
+        doorkeeper.admit(asked("ipv4:10.0.0.3:3"))
+
+
+def test_who_used_more_tokens_than_its_rate_is_refused_until_that_is_paid_off() -> None:
+    now = 0.0
+    quotas = TokenQuotas(tokens_per_second=10, max_clients=9, clock=lambda: now)
+    quotas.charge("one", round(10 * SAVED_SECONDS) + 20)
+    with pytest.raises(Overloaded, match="20 tokens more than its rate of 10") as refused:
+        quotas.check("one")
+    assert refused.value.retry_after_seconds == 2
+    quotas.check("two")
+    now = 2.0
+    quotas.check("one")
+
+
+async def test_tokens_of_prompt_and_continuation_count_for_a_clients_rate() -> None:
+    router = RouterDouble(answer=[5] * 9)
+    async with running_gateway(router, tokens_per_second=0.5) as client:
+        await client.complete(**ids(3))  # 12 tokens, where 5 are saved
+        status, message = await client.refused(**ids(1))
+    assert status == EXHAUSTED
+    assert "its rate of 0.5 tokens per second" in message

@@ -1,19 +1,30 @@
 """The waiting queue as a policy: order, bounds, and places given back."""
 
+import asyncio
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.admission import Admission
 from services.gateway.deadline import Deadline
 from services.gateway.sequence import Order, Sequence
-from services.gateway.waiting import Room, WaitingQueue
+from services.gateway.turns import FairTurns
+from services.gateway.waiting import QUANTUM_TOKENS, Room, WaitingQueue
 from services.wire.sampling import Sampling
 
 NEVER = Deadline(float("inf"))
 ADMISSION = Admission(max_requests=10_000, max_tokens=10**9)
 
 
-def sequence(prompt_tokens: int, max_new_tokens: int = 1, deadline: Deadline = NEVER) -> Sequence:
+def sequence(
+    prompt_tokens: int,
+    max_new_tokens: int = 1,
+    deadline: Deadline = NEVER,
+    *,
+    client: str = "",
+    priority: int = 2,
+) -> Sequence:
     order = Order(
         prompt_token_ids=[5] * prompt_tokens,
         sampling=Sampling(1, 0, 1, 0, 0),
@@ -24,6 +35,8 @@ def sequence(prompt_tokens: int, max_new_tokens: int = 1, deadline: Deadline = N
         traceparent="",
         tracestate="",
         deadline=deadline,
+        client=client,
+        priority=priority,
     )
     return Sequence(order, ADMISSION.enter(), now_nanos=0)
 
@@ -70,3 +83,64 @@ def test_whoever_left_or_is_out_of_time_is_not_in_a_batch() -> None:
     queue.discard(gone)
     assert queue.take_batch(Room(9, 99), now_seconds=5) == [here]
     assert len(queue) == 0
+
+
+def test_clients_take_turns_by_tokens_however_many_requests_one_of_them_has() -> None:
+    queue = WaitingQueue(max_batch_requests=1, max_batch_tokens=10**6)
+    for _ in range(50):
+        queue.add(sequence(QUANTUM_TOKENS - 1, client="crowd"))
+    queue.add(sequence(QUANTUM_TOKENS - 1, client="alone"))
+    queue.add(sequence(3 * QUANTUM_TOKENS - 1, client="large"))
+    order = [queue.take_batch(Room(1, 10**6), 0)[0].order.client for _ in range(8)]
+    assert order[:3].count("alone") == 1  # in the first round
+    assert "large" in order[3:7]  # once it has saved three rounds' tokens
+    assert order.count("crowd") == 6
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 900)), min_size=1, max_size=60))
+def test_no_client_gets_ahead_of_another_that_waits_by_more_than_a_request(
+    waiting: list[tuple[str, int]],
+) -> None:
+    queue = WaitingQueue(max_batch_requests=1, max_batch_tokens=10**6)
+    for client, tokens in waiting:
+        queue.add(sequence(tokens, client=client))
+    num_left = Counter(client for client, _ in waiting)
+    taken: Counter[str] = Counter()
+    while all(num_left[client] for client in set(dict(waiting))):  # all of them wait
+        (first,) = queue.take_batch(Room(1, 10**6), 0)
+        taken[first.order.client] += first.order.kv_tokens
+        num_left[first.order.client] -= 1
+        shares = [taken[client] for client in set(dict(waiting))]
+        assert max(shares) - min(shares) <= 2 * (900 + 1 + QUANTUM_TOKENS)
+
+
+def test_a_higher_priority_goes_first_among_its_clients_own_alone() -> None:
+    queue = WaitingQueue(max_batch_requests=9, max_batch_tokens=10**6)
+    low, first, second, high = (
+        sequence(1, client="one", priority=priority) for priority in (1, 2, 2, 3)
+    )
+    other = sequence(QUANTUM_TOKENS, client="other", priority=1)
+    for each in (other, low, first, second, high):
+        queue.add(each)
+    taken = queue.take_batch(Room(9, 10**6), 0)
+    assert [each for each in taken if each is not other] == [high, first, second, low]
+    assert taken.index(other) == 4  # its turn, after the others' round
+
+
+async def test_clients_take_turns_at_what_a_few_can_use() -> None:
+    turns, order = FairTurns(1), []
+
+    async def use(client: str) -> None:
+        end = await turns.begin(client)
+        order.append(client)
+        end()
+
+    end = await turns.begin("crowd")
+    waiting = [asyncio.create_task(use(client)) for client in ("crowd",) * 4 + ("alone",)]
+    left = asyncio.create_task(use("gone"))
+    await asyncio.sleep(0)
+    left.cancel()
+    end()
+    await asyncio.gather(*waiting)
+    assert order == ["crowd", "alone", "crowd", "crowd", "crowd"]
+    assert await turns.begin("later") is not None  # the place is free again

@@ -1,0 +1,75 @@
+"""The gateway's doorkeeper: refuses a call before its request is read, where there is no room for
+it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection
+
+from services.gateway.admission import Admission
+from services.gateway.caller import caller_name
+from services.gateway.quotas import TokenQuotas
+from services.gateway.refusals import Bound, refuse
+from services.gateway.shares import share_of
+from services.runtime.doorkeeping import AskedCall
+
+# Answered however many calls there are: who asks may end the process for want of an answer.
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+# Calls end at all times; how soon one does is not known.
+RETRY_SECONDS = 1.0
+
+
+class GatewayDoorkeeper:
+    """Counts the calls that are under way, whatever they wait for. One client has at most
+    `client_share` of them.
+
+    Calls of `queued` methods are refused here too where what waits is full already; they take their
+    place when their request is there.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_calls: int,
+        client_share: float,
+        queued: Collection[str],
+        admission: Admission,
+        quotas: TokenQuotas,
+    ) -> None:
+        self._max_calls = max_calls
+        self._max_client_calls = share_of(max_calls, client_share)
+        self._queued = frozenset(queued)
+        self._admission = admission
+        self._quotas = quotas
+        self._by_client: Counter[str] = Counter()
+        self._num_calls = 0
+
+    def admit(self, asked: AskedCall) -> Callable[[], None]:
+        """As `Doorkeeper` has it; raises Overloaded."""
+        if asked.method == HEALTH_CHECK:
+            return lambda: None
+        client = caller_name(asked.metadata, asked.peer)
+        self._check(client)
+        if asked.method in self._queued:
+            self._admission.check(client)
+            self._quotas.check(client)
+        self._num_calls += 1
+        self._by_client[client] += 1
+        return lambda: self._leave(client)
+
+    def _check(self, client: str) -> None:
+        for calls, limit, whose in (
+            (self._num_calls, self._max_calls, ""),
+            (self._by_client[client], self._max_client_calls, " of this client"),
+        ):
+            if calls >= limit:
+                raise refuse(
+                    Bound.CALLS,
+                    f"{calls} calls{whose} are under way already; the limit is {limit}",
+                    retry_after_seconds=RETRY_SECONDS,
+                )
+
+    def _leave(self, client: str) -> None:
+        self._num_calls -= 1
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
