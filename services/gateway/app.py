@@ -11,7 +11,7 @@ from services.gateway.generation import Generation
 from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.pacing import ClientPacing
 from services.gateway.quotas import TokenQuotas
-from services.gateway.requests import MAX_OTHER_BYTES, RequestReader
+from services.gateway.requests import RequestReader
 from services.gateway.routers import Routers
 from services.gateway.service import QUEUED, SERVICE_NAME, GenerationService
 from services.gateway.settings import GatewaySettings
@@ -154,8 +154,7 @@ async def _living(
             service_names=[SERVICE_NAME],
             drain_seconds=settings.drain_seconds,
             health=health,
-            max_request_bytes=settings.max_prompt_bytes + MAX_OTHER_BYTES,
-            max_idle_seconds=settings.max_idle_seconds,
+            max_request_bytes=service.max_request_bytes,
             doorkeeper=doorkeeper,
         ) as port:
             watch = loops.create_task(_keep_health(health, routers))

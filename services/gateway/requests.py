@@ -8,7 +8,7 @@ from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.tokeniser import ChatPrompt, Prompt, TextPrompt, TokenPrompt
-from services.wire.errors import InvalidRequest, NotFound
+from services.wire.errors import InvalidRequest, NotFound, ServingError
 from services.wire.quoting import quoted
 from services.wire.sampling import Sampling, read_sampling
 
@@ -59,6 +59,16 @@ class RequestReader:
         self._checkpoint = checkpoint
         self._max_prompt_bytes = max_prompt_bytes
         self._max_context = max_context
+
+    def max_request_bytes(self) -> int:
+        """What is larger need not be read. Prompts of twice the bytes that the context takes are,
+        so that most are refused with what the limit is.
+        """
+        try:
+            of_context = 2 * self._max_text_bytes()
+        except ServingError:  # no router says what its context is
+            of_context = self._max_prompt_bytes
+        return min(self._max_prompt_bytes, of_context) + MAX_OTHER_BYTES
 
     def generate(self, request: pb.GenerateRequest) -> CheckedRequest:
         """Check a request to generate and fill in what it leaves open."""
@@ -145,17 +155,19 @@ class RequestReader:
         return TokenPrompt(tuple(token_ids))
 
     def _check_bytes(self, field: str, num_bytes: int) -> None:
-        max_context = self._max_context()
-        of_context = max(SHORT_TEXT_BYTES, MAX_TOKEN_BYTES * max_context)
+        of_context = self._max_text_bytes()
         if num_bytes > self._max_prompt_bytes:
             raise InvalidRequest(
                 f"{field} has {num_bytes} bytes; the limit is {self._max_prompt_bytes}"
             )
         if num_bytes > of_context:
             raise InvalidRequest(
-                f"{field} has {num_bytes} bytes; the context of {max_context} tokens takes at most "
-                f"{of_context}"
+                f"{field} has {num_bytes} bytes; the context of {self._max_context()} tokens takes "
+                f"at most {of_context}"
             )
+
+    def _max_text_bytes(self) -> int:
+        return max(SHORT_TEXT_BYTES, MAX_TOKEN_BYTES * self._max_context())
 
     def _check_vocabulary(self, field: str, token_ids: Collection[int]) -> None:
         largest = max(token_ids, default=0)

@@ -48,6 +48,10 @@ class GenerationService(GenerationServiceServicer):
         add: Any = add_GenerationServiceServicer_to_server
         add(self, server)
 
+    def max_request_bytes(self) -> int:
+        """Of any request that can be served, by what is known now."""
+        return self._reader.max_request_bytes()
+
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:

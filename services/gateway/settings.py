@@ -80,11 +80,6 @@ class GatewaySettings(BaseSettings):
         allow_inf_nan=False,
         description="most time for a request, whatever its client's deadline",
     )
-    max_idle_seconds: PositiveFloat = Field(
-        600.0,
-        allow_inf_nan=False,
-        description="how long a connection may be open without a call",
-    )
     router_grace_seconds: NonNegativeFloat = Field(
         10.0,
         allow_inf_nan=False,

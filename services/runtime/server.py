@@ -65,20 +65,19 @@ async def serving(
     drain_seconds: float,
     health: Health | None = None,
     native: bool | None = None,
-    max_request_bytes: int = MAX_MESSAGE_BYTES,
-    max_idle_seconds: float | None = None,
+    max_request_bytes: Callable[[], int] = lambda: MAX_MESSAGE_BYTES,
     doorkeeper: Doorkeeper | None = None,
 ) -> AsyncIterator[int]:
     """Serve on `listen` until the block ends, then let calls in flight finish within
     `drain_seconds`. `native` says whether by the server of our own or by grpc.aio's; by default
     it is our own where that is available.
 
-    A request above `max_request_bytes` is refused before it is read, and a connection without a
-    call for `max_idle_seconds` is closed. The `doorkeeper` says which calls may begin.
+    A request above `max_request_bytes`, as they are when its connection is made, is refused before
+    it is read. The `doorkeeper` says which calls may begin.
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
     Raises PortInUse when the address cannot be listened on.
     """
-    server = _new_server(native, max_request_bytes, max_idle_seconds, doorkeeper)
+    server = _new_server(native, max_request_bytes, doorkeeper)
     register(server)
     own_health = health or Health(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
@@ -99,8 +98,7 @@ async def serving(
 
 def _new_server(
     native: bool | None,
-    max_request_bytes: int,
-    max_idle_seconds: float | None,
+    max_request_bytes: Callable[[], int],
     doorkeeper: Doorkeeper | None,
 ) -> grpc.aio.Server:
     # Not above: what the environment says of compiled modules is read when they are imported, and
@@ -108,11 +106,9 @@ def _new_server(
     from services.runtime import native_server
 
     if native_server.AVAILABLE if native is None else native:
-        limits = native_server.Limits(max_request_bytes, max_idle_seconds=max_idle_seconds)
-        return native_server.NativeServer(limits, doorkeeper)
-    options = dict(SERVER_OPTIONS) | {"grpc.max_receive_message_length": max_request_bytes}
-    if max_idle_seconds is not None:
-        options["grpc.max_connection_idle_ms"] = round(max_idle_seconds * 1000)
+        limits = native_server.Limits(MAX_MESSAGE_BYTES)
+        return native_server.NativeServer(limits, doorkeeper, max_request_bytes)
+    options = dict(SERVER_OPTIONS) | {"grpc.max_receive_message_length": max_request_bytes()}
     interceptors = [ErrorsToStatus(doorkeeper)]
     return grpc.aio.server(interceptors=interceptors, options=tuple(options.items()))
 

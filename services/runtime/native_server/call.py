@@ -63,7 +63,6 @@ class Call(CallContext):
         self._has_begun = self._is_over = self._was_cancelled = False
         loop = asyncio.get_running_loop()
         self._timer = None if seconds is None else loop.call_later(seconds, self._end_late)
-        self._patience: asyncio.TimerHandle | None = None  # for the one request
         if method.takes_stream:
             self._requests = Requests(
                 connection.limits,
@@ -72,10 +71,6 @@ class Call(CallContext):
                 self._decompressed,
             )
             self._start(self._requests)
-        else:
-            self._patience = loop.call_later(
-                connection.limits.request_seconds, self._end_without_request
-            )
 
     def take(self, message: bytes, *, is_compressed: bool = False) -> None:
         """A request came."""
@@ -84,7 +79,6 @@ class Call(CallContext):
         if self._requests is not None:
             self._requests.add(message, is_compressed=is_compressed)
         elif self._task is None:
-            self._stop_waiting()
             self._start(message, is_compressed=is_compressed)
         else:
             self.end(grpc.StatusCode.UNIMPLEMENTED, "the call takes one request, and more came")
@@ -205,21 +199,11 @@ class Call(CallContext):
         self._task = None  # it ends by itself
         self.end(code, details, trailing)
 
-    def _end_without_request(self) -> None:
-        seconds = self._connection.limits.request_seconds
-        self.end(grpc.StatusCode.DEADLINE_EXCEEDED, f"no request came within {seconds:g} s")
-
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
     def _end_late(self) -> None:
         self.end(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
     def _finish(self) -> None:
         self._is_over = True
-        self._stop_waiting()
         if self._timer is not None:
             self._timer.cancel()
         task, self._task = self._task, None

@@ -79,7 +79,7 @@ class ServerConnection:
         self._is_flushing = self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._watch = SocketWatch(self._wire.fileno(), self._read, self._flush)
-        self._timer = self._loop.call_later(limits.preface_seconds, self._close_if_silent)
+        self._preface = self._loop.call_later(limits.preface_seconds, self._close_if_silent)
         self._flush_soon()
 
     @property
@@ -102,7 +102,7 @@ class ServerConnection:
         if self._is_closed:
             return
         self._is_closed = True
-        self._timer.cancel()
+        self._preface.cancel()
         self._heard.clear()
         self._watch.close()
         self._wire.close()
@@ -238,18 +238,6 @@ class ServerConnection:
     def _close_if_silent(self) -> None:
         if not self._wire.has_begun:
             self.close()
-        elif self.limits.max_idle_seconds is not None:
-            self._close_if_idle(self.limits.max_idle_seconds, self._last_begun)
-
-    def _close_if_idle(self, seconds: float, last_begun: int) -> None:
-        """Where no call began since this one, and none is under way."""
-        if last_begun == self._last_begun and not self.is_busy:
-            logger.debug("%s had no call for %g s", self._peer, seconds)
-            self._wire.goaway(NO_ERROR)
-            self._wire.flush()
-            self.close()
-            return
-        self._timer = self._loop.call_later(seconds, self._close_if_idle, seconds, self._last_begun)
 
     def _hear(self, events: list[Event]) -> None:
         for index, (stream, kind, data, _) in enumerate(events):

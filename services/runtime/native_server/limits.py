@@ -29,9 +29,5 @@ class Limits:
     max_turn_bytes: int = 256 << 10
     # For a peer that connects and does not speak HTTP/2.
     preface_seconds: float = 20.0
-    # For the request of a call that takes one, from its headers on.
-    request_seconds: float = 60.0
-    # For a connection without a call; None for ever.
-    max_idle_seconds: float | None = None
     # For what the peers have still to read when the server stops.
     last_words_seconds: float = 0.5

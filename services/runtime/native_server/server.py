@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import grpc
 
@@ -41,9 +42,15 @@ class NativeServer(grpc.aio.Server):
     boundary. Without TLS.
     """
 
-    def __init__(self, limits: Limits, doorkeeper: Doorkeeper | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        doorkeeper: Doorkeeper | None = None,
+        max_request_bytes: Callable[[], int] | None = None,
+    ) -> None:
         self._limits = limits
         self._doorkeeper = doorkeeper
+        self._max_request_bytes = max_request_bytes
         self._methods = Methods()
         self._turn = Turn(limits.turn_seconds, limits.max_turn_bytes)
         self._listeners: list[socket.socket] = []
@@ -157,8 +164,11 @@ class NativeServer(grpc.aio.Server):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
+        limits = self._limits
+        if self._max_request_bytes is not None:
+            limits = replace(limits, max_request_bytes=self._max_request_bytes())
         connection = ServerConnection(
-            connected, peer, self._methods, self._limits, self, self._turn, self._doorkeeper
+            connected, peer, self._methods, limits, self, self._turn, self._doorkeeper
         )
         self._connections.add(connection)
         self._by_host[connection.host] += 1

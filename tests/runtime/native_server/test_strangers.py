@@ -261,42 +261,6 @@ async def test_connections_beyond_their_number_are_closed(served: Served) -> Non
 @pytest.mark.parametrize(
     "served",
     [
-        Limits(
-            MAX_MESSAGE_BYTES, preface_seconds=0.02, max_idle_seconds=0.02, last_words_seconds=0.01
-        )
-    ],
-    indirect=True,
-)
-async def test_a_connection_without_a_call_is_closed_and_one_that_has_one_is_not(
-    served: Served,
-) -> None:
-    idle = await stranger(served.port, BEGUN)
-    busy = await stranger(served.port, BEGUN, headers(1, request_of(ECHO)), data(1, b"wait"))
-    assert (await idle.hear(GOAWAY))[0] == GOAWAY
-    await idle.hear_end()
-    await asyncio.wait_for(served.echo.began.wait(), SECONDS)
-    again = await stranger(served.port, BEGUN)
-    await again.hear_end()  # as long as the other has not been
-    assert not busy.reader.at_eof()
-    for client in (idle, again):
-        client.writer.close()
-    busy.writer.transport.abort()
-
-
-@pytest.mark.parametrize(
-    "served",
-    [Limits(MAX_MESSAGE_BYTES, request_seconds=0.02, last_words_seconds=0.01)],
-    indirect=True,
-)
-async def test_a_call_whose_request_does_not_come_is_ended(served: Served) -> None:
-    client = await stranger(served.port, BEGUN, CALL, data(1, b"half")[:-1])
-    assert (await client.hear_headers())["grpc-status"] == "4"
-    client.writer.close()
-
-
-@pytest.mark.parametrize(
-    "served",
-    [
         Limits(MAX_MESSAGE_BYTES, turn_seconds=1e-4, last_words_seconds=0.01),
         Limits(MAX_MESSAGE_BYTES, max_turn_bytes=1, last_words_seconds=0.01),
     ],
