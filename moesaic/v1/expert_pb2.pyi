@@ -321,12 +321,13 @@ class LoadExpertsRequest(google.protobuf.message.Message):
     model_digest: builtins.str
     """Digest of the checkpoint that the caller means."""
     operation: builtins.str
-    """Names the operation that `hold_nanos` is for; required with it."""
+    """Names the operation that `hold_nanos` is for, in at most 128 characters; required with it."""
     hold_nanos: builtins.int
     """The time, from when the experts are ready, in which no `UnloadExperts` of another operation
     takes them. A router that retires an expert holds its replica elsewhere first. If two planners
     would each retire the other's replica, both are refused and no replica is lost. With an
     operation and 0 nothing is loaded: the operation's hold ends at once, whatever the generation.
+    At most two minutes: an operation that goes on asks anew. INVALID_ARGUMENT beyond.
     """
     in_background: builtins.bool
     """Nobody waits for the experts: they are read by one thread of low priority."""
@@ -386,7 +387,9 @@ class UnloadExpertsRequest(google.protobuf.message.Message):
     expected_generation: builtins.int
     """The hosting generation that the caller planned with."""
     operation: builtins.str
-    """Names the operation; one that holds the experts itself may let them go."""
+    """Names the operation, in at most 128 characters; one that holds the experts itself may let them
+    go.
+    """
     @property
     def experts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExpertId]:
         """Which experts; at least one."""

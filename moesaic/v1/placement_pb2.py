@@ -25,13 +25,17 @@ _sym_db = _symbol_database.Default()
 from moesaic.v1 import router_pb2 as moesaic_dot_v1_dot_router__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoesaic/v1/placement.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/router.proto2\xd3\x03\n\x10PlacementService\x12Q\n\x0cGetPlacement\x12\x1f.moesaic.v1.GetPlacementRequest\x1a .moesaic.v1.GetPlacementResponse\x12\\\n\x0f\x43hangePlacement\x12\".moesaic.v1.ChangePlacementRequest\x1a#.moesaic.v1.ChangePlacementResponse0\x01\x12`\n\x11\x41\x64\x64\x45xpertServices\x12$.moesaic.v1.AddExpertServicesRequest\x1a%.moesaic.v1.AddExpertServicesResponse\x12T\n\rPlanPlacement\x12 .moesaic.v1.PlanPlacementRequest\x1a!.moesaic.v1.PlanPlacementResponse\x12V\n\rRecordRouting\x12 .moesaic.v1.RecordRoutingRequest\x1a!.moesaic.v1.RecordRoutingResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoesaic/v1/placement.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/router.proto\"0\n\x1bRemoveExpertServicesRequest\x12\x11\n\taddresses\x18\x01 \x03(\t\"1\n\x1cRemoveExpertServicesResponse\x12\x11\n\taddresses\x18\x01 \x03(\t2\xbe\x04\n\x10PlacementService\x12Q\n\x0cGetPlacement\x12\x1f.moesaic.v1.GetPlacementRequest\x1a .moesaic.v1.GetPlacementResponse\x12\\\n\x0f\x43hangePlacement\x12\".moesaic.v1.ChangePlacementRequest\x1a#.moesaic.v1.ChangePlacementResponse0\x01\x12`\n\x11\x41\x64\x64\x45xpertServices\x12$.moesaic.v1.AddExpertServicesRequest\x1a%.moesaic.v1.AddExpertServicesResponse\x12i\n\x14RemoveExpertServices\x12\'.moesaic.v1.RemoveExpertServicesRequest\x1a(.moesaic.v1.RemoveExpertServicesResponse\x12T\n\rPlanPlacement\x12 .moesaic.v1.PlanPlacementRequest\x1a!.moesaic.v1.PlanPlacementResponse\x12V\n\rRecordRouting\x12 .moesaic.v1.RecordRoutingRequest\x1a!.moesaic.v1.RecordRoutingResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'moesaic.v1.placement_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PLACEMENTSERVICE']._serialized_start=68
-  _globals['_PLACEMENTSERVICE']._serialized_end=535
+  _globals['_REMOVEEXPERTSERVICESREQUEST']._serialized_start=67
+  _globals['_REMOVEEXPERTSERVICESREQUEST']._serialized_end=115
+  _globals['_REMOVEEXPERTSERVICESRESPONSE']._serialized_start=117
+  _globals['_REMOVEEXPERTSERVICESRESPONSE']._serialized_end=166
+  _globals['_PLACEMENTSERVICE']._serialized_start=169
+  _globals['_PLACEMENTSERVICE']._serialized_end=743
 # protoc_insertion_point(module_scope)

@@ -3,6 +3,57 @@
 isort:skip_file
 Between an operator and a router: who hosts which expert, and how that is changed."""
 
+import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
+import google.protobuf.message
+import sys
+import typing
+
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+@typing.final
+class RemoveExpertServicesRequest(google.protobuf.message.Message):
+    """Expert services to forget."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: builtins.int
+    @property
+    def addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """As they were made known: host:port, or dns:///name:port. At least one."""
+
+    def __init__(
+        self,
+        *,
+        addresses: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses"]) -> None: ...
+
+Global___RemoveExpertServicesRequest: typing_extensions.TypeAlias = RemoveExpertServicesRequest
+
+@typing.final
+class RemoveExpertServicesResponse(google.protobuf.message.Message):
+    """They are forgotten."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: builtins.int
+    @property
+    def addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Addresses of all services that the router still knows, ordered."""
+
+    def __init__(
+        self,
+        *,
+        addresses: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses"]) -> None: ...
+
+Global___RemoveExpertServicesResponse: typing_extensions.TypeAlias = RemoveExpertServicesResponse

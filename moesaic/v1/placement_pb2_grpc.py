@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from moesaic.v1 import placement_pb2 as moesaic_dot_v1_dot_placement__pb2
 from moesaic.v1 import router_pb2 as moesaic_dot_v1_dot_router__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -54,6 +55,11 @@ class PlacementServiceStub(object):
                 request_serializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesRequest.SerializeToString,
                 response_deserializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesResponse.FromString,
                 _registered_method=True)
+        self.RemoveExpertServices = channel.unary_unary(
+                '/moesaic.v1.PlacementService/RemoveExpertServices',
+                request_serializer=moesaic_dot_v1_dot_placement__pb2.RemoveExpertServicesRequest.SerializeToString,
+                response_deserializer=moesaic_dot_v1_dot_placement__pb2.RemoveExpertServicesResponse.FromString,
+                _registered_method=True)
         self.PlanPlacement = channel.unary_unary(
                 '/moesaic.v1.PlacementService/PlanPlacement',
                 request_serializer=moesaic_dot_v1_dot_router__pb2.PlanPlacementRequest.SerializeToString,
@@ -100,7 +106,18 @@ class PlacementServiceServicer(object):
 
     def AddExpertServices(self, request, context):
         """Makes expert services known to the router; they are connected to, and given experts, as if they
-        had been there from the start.
+        had been there from the start. A router knows at most 256; RESOURCE_EXHAUSTED beyond.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveExpertServices(self, request, context):
+        """Takes back what AddExpertServices, or the router's own settings, made known: the router leaves
+        it.
+
+        NOT_FOUND for what was not made known, or not so. FAILED_PRECONDITION for a service that is
+        connected and hosts experts (ChangePlacement drains it), and where none would be left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,6 +160,11 @@ def add_PlacementServiceServicer_to_server(servicer, server):
                     servicer.AddExpertServices,
                     request_deserializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesRequest.FromString,
                     response_serializer=moesaic_dot_v1_dot_router__pb2.AddExpertServicesResponse.SerializeToString,
+            ),
+            'RemoveExpertServices': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveExpertServices,
+                    request_deserializer=moesaic_dot_v1_dot_placement__pb2.RemoveExpertServicesRequest.FromString,
+                    response_serializer=moesaic_dot_v1_dot_placement__pb2.RemoveExpertServicesResponse.SerializeToString,
             ),
             'PlanPlacement': grpc.unary_unary_rpc_method_handler(
                     servicer.PlanPlacement,
@@ -241,6 +263,33 @@ class PlacementService(object):
             '/moesaic.v1.PlacementService/AddExpertServices',
             moesaic_dot_v1_dot_router__pb2.AddExpertServicesRequest.SerializeToString,
             moesaic_dot_v1_dot_router__pb2.AddExpertServicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveExpertServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moesaic.v1.PlacementService/RemoveExpertServices',
+            moesaic_dot_v1_dot_placement__pb2.RemoveExpertServicesRequest.SerializeToString,
+            moesaic_dot_v1_dot_placement__pb2.RemoveExpertServicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -731,7 +731,7 @@ class ChangePlacementRequest(google.protobuf.message.Message):
     PLANNED_FIELD_NUMBER: builtins.int
     FORCE_FIELD_NUMBER: builtins.int
     operation_id: builtins.str
-    """Chosen by the caller, of at most 128 characters; made up by the router where empty."""
+    """Chosen by the caller, of at most 64 characters; made up by the router where empty."""
     force: builtins.bool
     """Carries the change out even if experts keep fewer replicas than the coverage, though never
     none.

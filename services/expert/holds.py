@@ -8,6 +8,10 @@ from services.wire.errors import Outdated
 from services.wire.expert_key import ExpertKey
 from services.wire.quoting import quoted
 
+# An operation that goes on asks for its holds anew; one that is gone is waited for no longer.
+MAX_HOLD_SECONDS = 120.0
+MAX_NAME_CHARACTERS = 128
+
 
 class Hold(NamedTuple):
     """What an operation asks for with a load: that the experts stay for so long once they are

@@ -11,7 +11,7 @@ from services.expert.admission import Contract, Slots
 from services.expert.bank import Bank
 from services.expert.batcher import Batcher
 from services.expert.dispatch_stream import DispatchStream
-from services.expert.holds import Hold
+from services.expert.holds import MAX_HOLD_SECONDS, MAX_NAME_CHARACTERS, Hold
 from services.expert.hosting import ExpertState, Hosting, HostingSnapshot
 from services.expert.loading import Library, LoadingProgress
 from services.expert.plane import Plane
@@ -202,6 +202,15 @@ def _keys(experts: Iterable[expert_pb2.ExpertId]) -> list[ExpertKey]:
 
 
 def _hold(request: expert_pb2.LoadExpertsRequest) -> Hold | None:
+    if len(request.operation) > MAX_NAME_CHARACTERS:
+        raise InvalidRequest(
+            f"operation has {len(request.operation)} characters; the limit is {MAX_NAME_CHARACTERS}"
+        )
+    if request.hold_nanos > MAX_HOLD_SECONDS * 1e9:
+        raise InvalidRequest(
+            f"hold_nanos is {request.hold_nanos / 1e9:g} s; the limit is {MAX_HOLD_SECONDS:g} s, "
+            "after which whoever holds asks again"
+        )
     if request.operation:
         return Hold(request.operation, request.hold_nanos / 1e9)
     if request.hold_nanos:

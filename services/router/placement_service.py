@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import grpc
 
-from moesaic.v1 import placement_pb2_grpc, router_pb2
+from moesaic.v1 import placement_pb2, placement_pb2_grpc, router_pb2
 from services.router.balance.messages import plan_message, strategy_of
 from services.router.hosting.messages import (
     goal_of,
@@ -56,6 +56,15 @@ class PlacementService(placement_pb2_grpc.PlacementServiceServicer):
             raise InvalidRequest("addresses is empty; name at least one")
         return router_pb2.AddExpertServicesResponse(
             addresses=await self._running().fleet.add(request.addresses)
+        )
+
+    async def RemoveExpertServices(
+        self, request: placement_pb2.RemoveExpertServicesRequest, context: grpc.aio.ServicerContext
+    ) -> placement_pb2.RemoveExpertServicesResponse:
+        if not request.addresses:
+            raise InvalidRequest("addresses is empty; name at least one")
+        return placement_pb2.RemoveExpertServicesResponse(
+            addresses=self._running().fleet.remove(request.addresses)
         )
 
     async def PlanPlacement(

@@ -72,6 +72,7 @@ class Session:
             pass  # closed while it was writing: the group has cancelled the reader
         finally:
             self._engine.room_watchers.discard(self._news)
+            self._engine.room_sharers.discard(self._news)
             for sequence in list(self._sequences.values()):
                 self._engine.cancel(sequence)
 
@@ -114,6 +115,7 @@ class Session:
                 self._refuse(request.sequence, failure_of(error, "taking a sequence in"))
             else:
                 self._sequences[request.sequence] = sequence
+                self._engine.room_sharers.add(self._news)
                 self._names[sequence.number] = request.sequence
         self._news.set()
 
@@ -125,6 +127,8 @@ class Session:
             else:
                 assert sequence.ending is not None, "without a token it is the end"
                 del self._sequences[name], self._names[sequence.number]
+                if not self._sequences:
+                    self._engine.room_sharers.discard(self._news)
                 report_finish(self._outbox, name, sequence.ending, sequence)
         except Exception as error:  # the boundary of one sequence; what is raised ends it
             del self._outbox.events[num_before:]
@@ -138,7 +142,8 @@ class Session:
 
     def _credit(self) -> router_pb2.Credit:
         room = self._engine.room()
-        num_gateways = len(self._engine.room_watchers)
+        # Those that have nothing in flight take no share from those that have.
+        num_gateways = len({*self._engine.room_sharers, self._news})
         return router_pb2.Credit(
             # Gateways share what is free; at least one sequence, or none of them could ever begin.
             sequences=min(room.sequences, max(1, room.sequences // num_gateways)),

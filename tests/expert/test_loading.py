@@ -216,8 +216,12 @@ async def test_a_load_that_fails_holds_nothing(
         await service.unload((0, 0))
 
 
-async def test_a_hold_without_an_operation_is_refused(olmoe: Path) -> None:
+async def test_a_hold_without_an_operation_or_beyond_its_limits_is_refused(olmoe: Path) -> None:
     async with expert_service(olmoe) as service:
+        for name, nanos, limit in (("move", 10**12, "120 s"), ("m" * 129, 5, "limit is 128")):
+            code, message = await refusal(service, (0, 0), operation=name, hold_nanos=nanos)
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert limit in message
         code, message = await refusal(service, (0, 0), hold_nanos=5)
         assert (code, message) == (
             grpc.StatusCode.INVALID_ARGUMENT,

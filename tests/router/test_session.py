@@ -110,3 +110,21 @@ async def test_a_gateway_that_reads_nothing_is_not_read_from() -> None:
 def test_a_trace_detail_that_does_not_exist_is_the_callers_fault() -> None:
     with pytest.raises(InvalidRequest, match="trace_detail is 9; it must be from 0 to 3"):
         order_of(request(trace_detail=9), VOCAB)
+
+
+async def test_streams_that_have_nothing_in_flight_take_no_share_of_the_credit() -> None:
+    trunk = ScriptedTrunk()
+    trunk.gate = asyncio.Event()
+    submit = router_pb2.RunRequest(submit=router_pb2.Submit(sequences=[request()]))
+    async with engine(trunk) as running:
+        idle = [Session(running, VOCAB).run(spoken()) for _ in range(7)]
+        for stream in idle:
+            assert (await anext(stream)).credit.sequences == 8
+        busy = Session(running, VOCAB).run(spoken(submit))
+        while (await anext(busy)).credit.sequences != 7:  # all that is left
+            pass
+        assert (await anext(idle[0])).credit.sequences == 3  # half of that
+        trunk.gate.set()
+        for stream in (busy, *idle):
+            await stream.aclose()
+        assert running.room_sharers == set()

@@ -1,22 +1,27 @@
-"""`moesaic experts`: shows the expert services that a router knows, adds some, and empties one that
-is to leave.
+"""`moesaic experts`: shows the expert services that a router knows, adds some, empties one that
+is to leave, and forgets some.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moesaic.v1 import router_pb2
+from moesaic.v1 import placement_pb2, router_pb2
 from services.cli.hosting.actions import Action, run_action
 from services.cli.hosting.router import ANSWER_SECONDS, change, placement_of, router_at
-from services.cli.hosting.settings import AddSettings, DrainSettings, ListSettings
+from services.cli.hosting.settings import (
+    AddSettings,
+    DrainSettings,
+    ListSettings,
+    RemoveSettings,
+)
 from services.cli.hosting.tables import as_object, services_table
 from services.cli.report import Report, output
 
 
 def experts(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
-    about = "Show, add and empty the expert services of a running router."
+    about = "Show, add, empty and forget the expert services of a running router."
     return run_action("moesaic experts", about, ACTIONS, arguments)
 
 
@@ -34,6 +39,16 @@ async def add(settings: AddSettings) -> None:
     request = router_pb2.AddExpertServicesRequest(addresses=settings.addresses)
     async with router_at(settings.router) as stub:
         known = await stub.AddExpertServices(request, timeout=ANSWER_SECONDS)
+    Report().line(
+        f"the router knows {len(known.addresses)} services now: {', '.join(known.addresses)}"
+    )
+
+
+async def remove(settings: RemoveSettings) -> None:
+    """`moesaic experts remove`."""
+    request = placement_pb2.RemoveExpertServicesRequest(addresses=settings.addresses)
+    async with router_at(settings.router) as stub:
+        known = await stub.RemoveExpertServices(request, timeout=ANSWER_SECONDS)
     Report().line(
         f"the router knows {len(known.addresses)} services now: {', '.join(known.addresses)}"
     )
@@ -64,6 +79,15 @@ ACTIONS: Mapping[str, Action[Any]] = {
             "moesaic experts add 10.0.0.12:50053",
             "moesaic experts add 10.0.0.12:50053 10.0.0.13:50053",
             "moesaic experts add dns:///experts.moesaic:50053",
+        ),
+    ),
+    "remove": Action(
+        RemoveSettings,
+        remove,
+        "forget services that host nothing, as they were made known",
+        (
+            "moesaic experts remove 10.0.0.12:50053",
+            "moesaic experts remove dns:///experts.moesaic:50053",
         ),
     ),
     "drain": Action(

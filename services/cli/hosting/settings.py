@@ -131,6 +131,17 @@ class ListSettings(BaseSettings):
     json_output: JsonOutput = False
 
 
+class RemoveSettings(BaseSettings):
+    """Make a running router forget expert services that host nothing."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    addresses: CliPositionalArg[list[ServiceTarget]] = Field(
+        min_length=1, description="services as they were made known to the router"
+    )
+    router: Router = DEFAULT_ROUTER
+
+
 class AddSettings(BaseSettings):
     """Make expert services known to a running router, which connects to them and gives them
     experts.

@@ -68,6 +68,7 @@ class Engine:
         self._idle = Notice()  # a sequence has ended
         self._is_draining = False
         self.room_watchers: set[asyncio.Event] = set()  # set whenever there is more or less room
+        self.room_sharers: set[asyncio.Event] = set()  # those of them that have sequences here
         self._account = StepAccount(tracing, StepMetrics(scheduler, cache), self._lanes)
 
     def submit(self, order: Order, listener: Listener, seconds: float | None = None) -> Sequence:

@@ -69,7 +69,12 @@ class Fleet:
         self.members = Members(
             targets,
             lambda address: ExpertPeer(
-                address, expected, num_lanes, frame_floor_seconds, self._peers_changed.set
+                address,
+                expected,
+                num_lanes,
+                frame_floor_seconds,
+                self._peers_changed.set,
+                num_absent=lambda: self.members.num_absent,
             ),
             self._peers_changed.set,
             look_up=look_up,
@@ -143,9 +148,14 @@ class Fleet:
 
     async def add(self, targets: Sequence[str]) -> Sequence[str]:
         """Make services known; the addresses of all. Raises InvalidRequest or Unavailable for one
-        that is none.
+        that is none, Overloaded for too many.
         """
         await self.members.add(targets)
+        return [peer.address for peer in self.peers]
+
+    def remove(self, targets: Sequence[str]) -> Sequence[str]:
+        """Forget services; the addresses of all that are left. Raises as `Members.remove` does."""
+        self.members.remove(targets)
         return [peer.address for peer in self.peers]
 
     async def _keep_laid_out(self) -> None:

@@ -4,16 +4,20 @@ made known later.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import chain
 
 from services.router.hosting.waits import WAITS, Waits
 from services.router.peers.peer import ExpertPeer
 from services.runtime.addresses import DNS_SCHEME
 from services.runtime.channels import resolve
-from services.wire.errors import Unavailable
+from services.wire.errors import BadState, NotFound, Overloaded, Unavailable
+from services.wire.quoting import quoted
 
 logger = logging.getLogger(__name__)
+
+# Each is connected to, and gone through whenever hosting changes.
+MAX_SERVICES = 256
 
 Resolve = Callable[[str], Awaitable[list[str]]]
 
@@ -48,6 +52,11 @@ class Members:
         """The service at an address, if it is known."""
         return next((peer for peer in self.peers if peer.address == address), None)
 
+    @property
+    def num_absent(self) -> int:
+        """Services that are not connected."""
+        return sum(peer.description is None for peer in self.peers)
+
     async def find(self, wait_seconds: float) -> None:
         """Look the targets up.
 
@@ -78,10 +87,40 @@ class Members:
 
     async def add(self, targets: Sequence[str]) -> None:
         """Make services known. Raises InvalidRequest for what is no address, Unavailable for a name
-        without any.
+        without any, Overloaded where they would be too many.
         """
-        self._behind |= await self._addresses_behind(targets)
+        self._check_number(len({*self._behind, *targets}))
+        behind = self._behind | await self._addresses_behind(targets)
+        self._check_number(len({*chain.from_iterable(behind.values())}))
+        self._behind = behind
         self._update()
+
+    def remove(self, targets: Sequence[str]) -> None:
+        """Forget services, as they were made known.
+
+        Raises NotFound for one that was not, and BadState where one hosts experts, or none would be
+        left.
+        """
+        for target in targets:
+            if target not in self._behind:
+                raise NotFound(f"{quoted(target)} is not among the services that were made known")
+        staying = {name: self._behind[name] for name in self._behind if name not in targets}
+        if not staying:
+            raise BadState("no expert service would be left; add another one first")
+        wanted = set(chain.from_iterable(staying.values()))
+        leaving = [
+            peer
+            for target in targets
+            for peer in map(self.peer, self._behind[target])
+            if peer is not None and peer.address not in wanted
+        ]
+        for peer in leaving:
+            if peer.is_live and peer.ready:
+                raise BadState(
+                    f"expert service {peer.address} hosts experts; drain it before it is removed"
+                )
+        self._behind = staying
+        self._update({peer.address for peer in leaving})
 
     async def _addresses_behind(self, targets: Sequence[str]) -> dict[str, Sequence[str]]:
         behind: dict[str, Sequence[str]] = {}
@@ -97,10 +136,20 @@ class Members:
         except Unavailable as error:  # what was known holds on
             logger.debug("%s", error)
 
-    def _update(self) -> None:
+    def _check_number(self, num_services: int) -> None:
+        if num_services > MAX_SERVICES:
+            raise Overloaded(
+                f"{num_services} expert services would be known; the limit is {MAX_SERVICES}"
+            )
+
+    def _update(self, leaving: Collection[str] = ()) -> None:
         assert self._loops is not None, "members are kept while `run` runs"
         wanted = set(chain.from_iterable(self._behind.values()))
-        staying = [peer for peer in self.peers if peer.address in wanted or peer.is_live]
+        staying = [
+            peer
+            for peer in self.peers
+            if peer.address in wanted or (peer.is_live and peer.address not in leaving)
+        ]
         new = [
             self._make_peer(address)
             for address in sorted(wanted - {peer.address for peer in self.peers})
@@ -110,7 +159,7 @@ class Members:
             return
         self.peers = sorted([*staying, *new], key=lambda peer: peer.address)
         for address in gone:
-            logger.info("expert service %s left: its name stands for it no more", address)
+            logger.info("expert service %s left: no name stands for it any more", address)
             self._runs.pop(address).cancel()
         for peer in new:
             self._runs[peer.address] = self._loops.create_task(peer.run())

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 16
 MAX_WAITING = 8
-MAX_NAME_CHARACTERS = 128
+MAX_NAME_CHARACTERS = 64
 
 
 class OperationFailed(ServingError):

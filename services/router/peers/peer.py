@@ -4,6 +4,7 @@ when it comes back.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -11,6 +12,7 @@ from typing import TypeAlias
 import grpc
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
+from services.router.peers.absence import pause_seconds
 from services.router.peers.expected import Expected
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.grpc_transport import GrpcTransport
@@ -26,7 +28,9 @@ from services.router.peers.trial import keep_trying
 from services.router.peers.trust import Standing, Trust
 from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
+from services.runtime.connected_socket import connected_socket
 from services.runtime.failures import failure_of
+from services.runtime.host_port import split_host_port
 from services.runtime.own_task import run_in_own_task
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
 from services.wire.expert_key import ExpertKey
@@ -37,8 +41,6 @@ logger = logging.getLogger(__name__)
 # Before a connection that broke is made again; doubled for each that answered no frame.
 RECONNECT_SECONDS = 0.05
 MAX_RECONNECT_SECONDS = 2.0
-# Between two attempts to reach a service that is not there, so that one that comes is used soon.
-ABSENT_SECONDS = 0.2
 # Until a service has answered a frame, the floor of a frame's deadline is so many times as high.
 UNMEASURED = 25.0
 MAX_DEVICE_BYTES = 200
@@ -50,7 +52,8 @@ Stub: TypeAlias = expert_pb2_grpc.ExpertServiceStub
 class ExpertPeer(HostingCalls):
     """Keeps one address connected, and tries it before it is used.
 
-    `on_change` is called whenever what it hosts changes, or whether it is live or usable.
+    `on_change` is called whenever what it hosts changes, or whether it is live or usable. How soon
+    a service that is not there is looked for again depends on `num_absent`, those that are not.
     """
 
     def __init__(
@@ -62,8 +65,11 @@ class ExpertPeer(HostingCalls):
         on_change: Callable[[], None],
         *,
         patience: Patience = PATIENCE,
+        num_absent: Callable[[], int] = lambda: 1,
     ) -> None:
         super().__init__(address, expected, patience)
+        self._num_absent = num_absent
+        self._absent_since: float | None = None  # by the monotonic clock
         self.streams: Sequence[ExpertStream] = ()
         self.pace = Pace()
         self.trust = Trust(address, self._on_change)
@@ -120,15 +126,21 @@ class ExpertPeer(HostingCalls):
     async def run(self) -> None:
         """Connect, and again whenever the connection breaks, until cancelled."""
         while True:
-            channel = open_channel(self.address)
             try:
-                await run_in_own_task(self._live(channel))
+                await self._until_it_listens()
+                async with open_channel(self.address) as channel:
+                    await run_in_own_task(self._live(channel))
             except Exception as error:  # noqa: BLE001 -- the boundary of one peer: whatever it says ends its connection alone
                 self._note(failure_of(error, f"the connection to {self._name}"))
             finally:
                 pause = self._forget()
-                await channel.close()
             await asyncio.sleep(pause)
+
+    async def _until_it_listens(self) -> None:
+        """Raises Unavailable where nobody does: a channel of gRPC's is dear to find that out by."""
+        _, port = split_host_port(self.address)
+        seconds = self._patience.describe_seconds
+        (await connected_socket(self.address, port, timeout_seconds=seconds)).close()
 
     async def _live(self, channel: grpc.aio.Channel) -> None:
         stub = Stub(channel)
@@ -172,7 +184,10 @@ class ExpertPeer(HostingCalls):
         self.streams, self.description, self._stub, self._suspicion = (), None, None, None
         self._hosting.forget()
         if not was_connected:
-            return ABSENT_SECONDS
+            now = time.monotonic()
+            self._absent_since = self._absent_since or now
+            return pause_seconds(now - self._absent_since, self._num_absent())
+        self._absent_since = None
         self._num_failures = 0 if has_answered else self._num_failures + 1
         self._on_change()
         return min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * (1 << min(self._num_failures, 8)))
@@ -219,7 +234,7 @@ class ExpertPeer(HostingCalls):
         if isinstance(error, BadState) or (self.description is None and not is_absent):
             if str(error) != str(self.refusal):
                 logger.error("expert service %s: %s", self.address, error)
-            self.refusal = error
-            self._on_change()
+                self.refusal = error
+                self._on_change()
         elif self.description is not None:
             logger.warning("lost expert service %s: %s", self.address, error)

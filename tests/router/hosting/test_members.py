@@ -5,12 +5,13 @@ connected.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from services.router.hosting.members import Members
+from services.router.hosting.members import MAX_SERVICES, Members
 from services.router.hosting.waits import Waits
-from services.wire.errors import InvalidRequest, Unavailable
+from services.wire.errors import BadState, InvalidRequest, NotFound, Overloaded, Unavailable
 
 
 class Peer:
@@ -20,6 +21,7 @@ class Peer:
         self.address = address
         self.is_live = True
         self.runs = False
+        self.ready: dict[int, object] = {}
 
     async def run(self) -> None:
         self.runs = True
@@ -152,3 +154,36 @@ async def test_what_is_no_service_is_refused_and_changes_nothing(
         with pytest.raises(error):
             await members.add(["10.0.0.8:1", target])
         assert addresses(members) == ["10.0.0.9:1"]
+
+
+async def test_more_services_than_a_router_may_know_are_refused_and_change_nothing() -> None:
+    names = Names(many=[f"10.0.1.{number}:1" for number in range(200)])
+    dead = [f"10.0.0.{number}:1" for number in range(MAX_SERVICES - 1)]
+    async with running(names, "10.0.9.9:1") as (members, _):
+        await members.add(dead[:100])
+        for targets in ([*dead, "10.0.8.8:1"], ["dns:///many:1"]):
+            with pytest.raises(Overloaded, match=f"the limit is {MAX_SERVICES}"):
+                await members.add(targets)
+        assert len(members.peers) == 101
+        await members.add(dead)
+        assert len(members.peers) == MAX_SERVICES
+
+
+async def test_services_are_forgotten_as_they_were_made_known_once_they_host_nothing() -> None:
+    names = Names(experts=["10.0.0.1:1", "10.0.0.9:1"])
+    async with running(names, "10.0.0.9:1") as (members, changed):
+        await members.add(["10.0.0.8:1", "dns:///experts:1"])
+        for unknown in ("10.0.0.1:1", "10.0.0.7:1"):
+            with pytest.raises(NotFound, match="is not among the services"):
+                members.remove(["10.0.0.8:1", unknown])
+        hosting: Any = members.peer("10.0.0.1:1")
+        hosting.ready = {0: object()}
+        with pytest.raises(BadState, match="drain it"):
+            members.remove(["dns:///experts:1"])
+        hosting.ready = {}
+        changed.clear()
+        members.remove(["dns:///experts:1", "10.0.0.8:1"])
+        await until(changed)
+        assert addresses(members) == ["10.0.0.9:1"]  # which was made known by itself, too
+        with pytest.raises(BadState, match="no expert service would be left"):
+            members.remove(["10.0.0.9:1"])
