@@ -91,7 +91,10 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         )
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the boundary: tokenizers raises no other
+    # the boundary: tokenizers raises plain exceptions, and panics that are no Exception
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise UnusableModel(f"{path} is no tokenizer: {in_one_line(error)}") from error
     # A training run may leave these on; a prompt is served whole or refused.
     tokenizer.no_truncation()

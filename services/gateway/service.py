@@ -14,6 +14,7 @@ from moesaic.v1.generation_pb2_grpc import (
 from services.gateway.caller import Caller
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.generation import Completed, Generation
+from services.gateway.outside import said_outside
 from services.gateway.relay import Piece
 from services.gateway.requests import RequestReader
 from services.gateway.routers import Routers
@@ -56,17 +57,19 @@ class GenerationService(GenerationServiceServicer):
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
         async with aclosing(self._generation.run(request, self._caller(context))) as events:
-            async for event in events:
-                if isinstance(event, Piece):
-                    yield _delta(event)
-                else:
-                    yield pb.GenerateResponse(completion=_completion(event))
+            with said_outside():
+                async for event in events:
+                    if isinstance(event, Piece):
+                        yield _delta(event)
+                    else:
+                        yield pb.GenerateResponse(completion=_completion(event))
 
     async def GetModel(
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetModelResponse:
         self._reader.check_model(request.model)
-        router, limits = self._routers.description, self._routers.limits
+        with said_outside():
+            router, limits = self._routers.description, self._routers.limits
         return pb.GetModelResponse(
             model=self._checkpoint.name,
             model_type=router.model_type,

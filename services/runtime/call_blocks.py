@@ -9,7 +9,6 @@ from urllib.parse import unquote
 from services.runtime.call_headers import CONTENT_TYPE
 from services.wire.errors import Overloaded, ServingError, Unavailable, from_code
 from services.wire.header_blocks import HeaderDecoder, encode_headers
-from services.wire.quoting import peers_words
 
 OK, CANCELLED = 0, 1  # of gRPC's status codes
 # HTTP's words for what passes, where something on the way answers instead of the service.
@@ -105,4 +104,4 @@ class CallAnswer:
             return Unavailable(f"{self._name} ended the stream")
         if code == CANCELLED:
             return Unavailable(f"{self._name} cancelled the call")
-        return from_code(code, peers_words(unquote(message)) or "the call failed without a message")
+        return from_code(code, unquote(message) or "the call failed without a message")

@@ -2,7 +2,7 @@
 
 import grpc
 
-from services.wire.quoting import one_line
+from services.wire.quoting import one_line, peers_words
 
 
 class ServingError(Exception):
@@ -67,8 +67,10 @@ BY_STATUS = {error.status: error for error in ServingError.__subclasses__()}
 
 
 def from_status(status: grpc.StatusCode, message: str) -> ServingError:
-    """Turn a status and its message back into the error the other service raised."""
-    return BY_STATUS.get(status, ServingError)(message)
+    """Turn a status and its message back into the error the other service raised, whose words are
+    cut.
+    """
+    return BY_STATUS.get(status, ServingError)(peers_words(message))
 
 
 def from_code(code: int, message: str) -> ServingError:

@@ -3,6 +3,7 @@ behind.
 """
 
 import asyncio
+import gc
 import random
 import signal
 import socket
@@ -128,3 +129,31 @@ async def leave_somewhere(client: Client, moment: int) -> None:
     if moment > 2:
         await call.read()
     call.cancel()
+
+
+async def test_a_thousand_broken_streams_leave_nothing_to_the_garbage_collector() -> None:
+    router = RouterDouble()
+    async with running_gateway(router) as client:
+
+        async def leave_while_reading() -> None:
+            call = client.generate()
+            number = (await router.next_sequence()).sequence
+            router.say(token(number, 5))
+            await call.read()
+            call.cancel()
+            await router.cancels.get()
+
+        async def be_refused() -> None:
+            await client.refused(token_ids=pb.TokenIds())
+
+        for broken in (leave_while_reading, be_refused):
+            for _ in range(3):
+                await broken()
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(500):
+                    await broken()
+                assert gc.collect() < 50  # a cycle for each would be thousands of objects
+            finally:
+                gc.enable()

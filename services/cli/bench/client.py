@@ -11,7 +11,7 @@ from services.cli.bench.prompts import BenchPrompt
 from services.cli.bench.sample import NANOS_PER_SECOND, RequestFailure, Sample
 from services.cli.bench.settings import BenchSettings
 from services.cli.sampling_flags import say_sampling
-from services.wire.quoting import one_line
+from services.wire.quoting import peers_words
 from services.wire.sampling import MAX_SEED
 
 RETRY_AFTER = "retry-after-ms"
@@ -102,4 +102,6 @@ def failure_of(error: grpc.aio.AioRpcError) -> RequestFailure:
     retry_after_seconds = (
         int(millis) / 1000 if isinstance(millis, str) and millis.isdecimal() else None
     )
-    return RequestFailure(error.code().name, one_line(error.details() or ""), retry_after_seconds)
+    return RequestFailure(
+        error.code().name, peers_words(error.details() or ""), retry_after_seconds
+    )

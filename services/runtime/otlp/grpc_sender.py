@@ -7,6 +7,7 @@ import grpc
 from services.runtime.otlp.destination import ExportTarget, Signal
 from services.runtime.otlp.not_taken import NotTaken
 from services.runtime.otlp.security import Security
+from services.wire.quoting import peers_words
 
 METHODS = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -57,7 +58,8 @@ class GrpcSender:
             )
         except grpc.RpcError as error:
             raise NotTaken(
-                f"{error.code().name}: {error.details()}", may_pass=_may_pass(error)
+                f"{error.code().name}: {peers_words(error.details() or '')}",
+                may_pass=_may_pass(error),
             ) from error
         return answer
 
