@@ -5,7 +5,7 @@ tokenizers.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -13,6 +13,17 @@ from jinja2.parser import Parser
 
 from services.gateway.metered import MeteredEnvironment
 from services.wire.errors import BadState, InvalidRequest
+
+
+class Template(Protocol):
+    """What chats are rendered with."""
+
+    @property
+    def literals(self) -> frozenset[str]:
+        """Every piece of text that it writes as it stands."""
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The prompt that asks for the answer to `messages`; raises InvalidRequest."""
 
 
 class ChatTemplate:

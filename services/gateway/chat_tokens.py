@@ -7,7 +7,7 @@ from itertools import islice
 
 from tokenizers import Tokenizer
 
-from services.gateway.chat import ChatTemplate
+from services.gateway.chat import Template
 from services.gateway.control_tokens import ROLES, SecretTokenizer, control_tokens
 from services.wire.errors import InvalidRequest
 
@@ -26,7 +26,7 @@ class ChatTokens:
     the disguise is taken off and all is encoded at once.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: Template) -> None:
         self._tokenizer = tokenizer
         self._template = template
         control = control_tokens(tokenizer, template)

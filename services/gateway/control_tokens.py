@@ -8,13 +8,13 @@ from collections.abc import Collection, Mapping
 
 from tokenizers import AddedToken, Tokenizer
 
-from services.gateway.chat import ChatTemplate
+from services.gateway.chat import Template
 
 # Who speaks, in templates that put the name of a role within a control token.
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
-def control_tokens(tokenizer: Tokenizer, template: ChatTemplate) -> dict[int, AddedToken]:
+def control_tokens(tokenizer: Tokenizer, template: Template) -> dict[int, AddedToken]:
     """Added tokens that a template may write as more than text: special ones, and those in its own
     words.
 

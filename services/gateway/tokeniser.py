@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from services.gateway.chat import ChatTemplate
 from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
+from services.gateway.templates_apart import TemplateApart
 from services.gateway.token_texts import TokenTexts
 from services.gateway.turns import FairTurns
 
@@ -47,13 +47,11 @@ class Tokeniser:
     def __init__(self, checkpoint: TextCheckpoint, *, threads: int) -> None:
         self._tokenizer = checkpoint.tokenizer
         self._bos_token_id = checkpoint.adds_bos_token_id
-        self._chat_tokens = (
-            ChatTokens(
-                self._tokenizer, ChatTemplate(checkpoint.chat_template, checkpoint.special_tokens)
-            )
-            if checkpoint.chat_template is not None
-            else None
-        )
+        self._template: TemplateApart | None = None
+        self._chat_tokens: ChatTokens | None = None
+        if checkpoint.chat_template is not None:
+            self._template = TemplateApart(checkpoint.chat_template, checkpoint.special_tokens)
+            self._chat_tokens = ChatTokens(self._tokenizer, self._template)
         self._texts = TokenTexts.of(self._tokenizer)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         self._turns = FairTurns(threads)
@@ -81,6 +79,8 @@ class Tokeniser:
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._template is not None:
+            self._template.close()
 
     async def _in_turn(self, client: str, encode: Callable[[], list[int]]) -> list[int]:
         end_turn = await self._turns.begin(client)
