@@ -10,7 +10,7 @@ from services.wire.errors import ServingError
 logger = logging.getLogger(__name__)
 
 # An address as services call each other by: a host with a port, or an IP address alone.
-_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_](?:[\w-]|\.(?=[\w-]))*)"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9_](?:[\w-]|\.(?=[\w-]))*)"
 _ADDRESS = re.compile(
     rf"(?:dns:/*)?{_HOST}:\d{{2,5}}(?![\w.:])|\b\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?:%\w+)?\b"
 )
