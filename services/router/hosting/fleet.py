@@ -66,20 +66,14 @@ class Fleet:
         self._contents = Contents()
         self._layout = HostingLayout(layers, num_experts, self._contents, self._refuse_claim)
         self.laid: LaidOut = self._layout.lay_out(())
-        self.members = Members(
-            targets,
-            lambda address: ExpertPeer(
-                address,
-                expected,
-                num_lanes,
-                frame_floor_seconds,
-                self._peers_changed.set,
-                num_absent=lambda: self.members.num_absent,
-            ),
-            self._peers_changed.set,
-            look_up=look_up,
-            waits=waits,
-        )
+
+        def make(address: str) -> ExpertPeer:
+            on_change, num_absent = self._peers_changed.set, lambda: self.members.num_absent
+            frames = num_lanes, frame_floor_seconds
+            return ExpertPeer(address, expected, *frames, on_change, num_absent=num_absent)
+
+        on_members = self._peers_changed.set
+        self.members = Members(targets, make, on_members, look_up=look_up, waits=waits)
         self._lost = lost = Lost(awaited or Awaited())
         self._troubles = troubles = Troubles(self._peers_changed.set, waits=waits)
         on_end, on_read = changed.send, lost.note_read
