@@ -87,8 +87,9 @@ class NativeServer(grpc.aio.Server):
         if self._tasks:
             await asyncio.wait(self._tasks)
         # A client that has no call and was told to go away closes by itself; closed by us, it could
-        # lose what it has not read.
-        await self._until(lambda: not self._connections, self._limits.last_words_seconds)
+        # lose what it has not read. Whoever gives calls no time gives it to no last words either.
+        last_words_seconds = min(self._limits.last_words_seconds, grace or 0.0)
+        await self._until(lambda: not self._connections, last_words_seconds)
         for connection in list(self._connections):
             connection.close()
         self._stopped.set()
