@@ -44,6 +44,7 @@ class NativeServer(grpc.aio.Server):
         self._listeners: list[socket.socket] = []
         self._connections: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._num_held_bytes = 0
         self._changed = asyncio.Event()  # a connection has settled, or is gone
         self._stopped = asyncio.Event()
 
@@ -111,6 +112,17 @@ class NativeServer(grpc.aio.Server):
     def settled(self) -> None:
         """A connection has no call now, and nothing to write."""
         self._changed.set()
+
+    def holds(self, change: int) -> None:
+        """A connection holds so many bytes more, or fewer, of requests. Those that hold most let go
+        where all hold too much: who holds little is not to suffer.
+        """
+        self._num_held_bytes += change
+        while self._num_held_bytes > self._limits.max_all_held_bytes:
+            # What handlers have taken meanwhile was not told.
+            self._num_held_bytes += sum(each.change_of_held() for each in self._connections)
+            if self._num_held_bytes > self._limits.max_all_held_bytes:
+                max(self._connections, key=lambda each: each.num_held_bytes).shed()
 
     def left(self, connection: ServerConnection) -> None:
         """A connection is gone."""

@@ -29,7 +29,7 @@ struct h2_stream {
      * window is not given back before it is handed out. */
     struct h2_buffer in, kept_trailers;
     int64_t receive_window;
-    size_t withheld, consumed;
+    size_t withheld, consumed, held; /* `held`: as the connection counts it */
     bool has_headers, has_messages, has_kept_trailers, remote_ended, end_told;
     bool is_paused, is_handing_out;
     bool is_silent; /* a server's owner has sent trailers: he is told nothing more */
@@ -89,6 +89,9 @@ struct http2_connection {
     struct h2_stream *first_waiting, *last_waiting;
     size_t num_pending_bytes;
 
+    size_t num_held_bytes;
+    size_t num_told; /* messages, since the owner had them read last */
+
     int64_t send_window, receive_window;
     size_t consumed;
     uint32_t our_stream_window, our_window;
@@ -135,6 +138,13 @@ size_t h2_direct_room(struct h2_stream *, size_t most, char **at);
 void h2_took_direct(struct h2_stream *, size_t count);
 /* The peer's END_STREAM came; it is told once every message was. The stream may be gone then. */
 void h2_remote_ends(struct h2_stream *);
+
+/* held.c. To be called whenever that changed which is held of the stream. */
+void h2_count_held(struct h2_stream *);
+/* How much more may be held. */
+size_t h2_room_to_hold(const struct http2_connection *);
+/* Drops what is held of a stream of which nothing more is told, unless it is being handed out. */
+void h2_drop_held(struct h2_stream *);
 
 /* sending.c. Writes until all that the windows allow is gone, or the socket takes no more. */
 int h2_flush(struct http2_connection *);
