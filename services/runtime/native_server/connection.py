@@ -5,8 +5,9 @@ goes out in one write.
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Iterable
-from typing import Protocol
+from itertools import takewhile
 
 import grpc
 
@@ -15,6 +16,7 @@ from services.runtime.native_server.asked import asked_by
 from services.runtime.native_server.call import TOO_MUCH_HELD, Call
 from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.methods import Methods
+from services.runtime.native_server.owner import ConnectionOwner
 from services.runtime.socket_watch import SocketWatch
 from services.wire.connections import Connection, Kind
 from services.wire.errors import InvalidRequest
@@ -24,22 +26,6 @@ logger = logging.getLogger(__name__)
 
 NO_ERROR, COMPRESSION_ERROR = 0, 9
 Event = tuple[int, int, bytes, int]
-
-
-class ConnectionOwner(Protocol):
-    """The server."""
-
-    def own(self, task: "asyncio.Task[None]") -> None:
-        """Keep a call's task until it has ended."""
-
-    def settled(self) -> None:
-        """The connection has no call now, and nothing to write."""
-
-    def holds(self, change: int) -> None:
-        """The connection holds so many bytes more, or fewer, of requests."""
-
-    def left(self, connection: "ServerConnection") -> None:
-        """The connection is gone."""
 
 
 class ServerConnection:
@@ -68,6 +54,7 @@ class ServerConnection:
         self._owner = owner
         self._decoder = HeaderDecoder()
         self._calls: dict[int, Call] = {}
+        self._unasked: dict[int, float] = {}  # calls without their one request: since when
         self._waiting: dict[int, asyncio.Future[None]] = {}  # calls, for their readers
         self._refused: set[int] = set()  # calls of which a message was not taken
         self._num_sent: dict[int, int] = {}  # messages of this turn
@@ -88,6 +75,27 @@ class ServerConnection:
         """Take no more calls."""
         self._wire.goaway(NO_ERROR)
         self._flush_soon()
+
+    def give_way(self) -> None:
+        """Close the connection, which has no call: its client connects anew for the next one."""
+        self._wire.goaway(NO_ERROR)
+        self._wire.flush()
+        self.close()
+
+    def end_late(self) -> None:
+        """End the calls whose requests take too long to come; and all of them, for a header block
+        that does.
+        """
+        seconds = self.limits.request_seconds
+        late = self._wire.late(time.monotonic_ns() - int(seconds * 1e9))
+        if 0 in late:
+            logger.debug("%s sends a header block too slowly", self._peer)
+            self.give_way()
+            return
+        earliest = self._loop.time() - seconds
+        late += takewhile(lambda stream: self._unasked[stream] < earliest, self._unasked)
+        for call in [self._calls[stream] for stream in late if stream in self._calls]:
+            call.end(grpc.StatusCode.DEADLINE_EXCEEDED, "a request took too long to come")
 
     def end_calls(self, code: grpc.StatusCode, details: str) -> None:
         """End every call that is not over."""
@@ -124,6 +132,7 @@ class ServerConnection:
         for call in list(self._calls.values()):
             call.leave()
         self._calls.clear()
+        self._unasked.clear()
         self._wake()
         self._tell_held()
         self._owner.left(self)
@@ -244,7 +253,9 @@ class ServerConnection:
         return self._wire.held_bytes(stream) + self._calls[stream].num_waiting_bytes
 
     def _forget(self, stream: int) -> None:
-        self._calls.pop(stream, None)
+        if self._calls.pop(stream, None) is not None and not self._calls:
+            self._owner.rests(self)
+        self._unasked.pop(stream, None)
         self._refused.discard(stream)
         if (waiting := self._waiting.pop(stream, None)) is not None:
             waiting.set_result(None)
@@ -266,6 +277,7 @@ class ServerConnection:
             if call is None:
                 continue
             if kind == Kind.MESSAGE or kind == Kind.COMPRESSED:
+                self._unasked.pop(stream, None)
                 call.take(data, is_compressed=kind == Kind.COMPRESSED)
             elif kind == Kind.REMOTE_ENDED:
                 call.take_end()
@@ -277,5 +289,9 @@ class ServerConnection:
         asked = asked_by(self._decoder.decode_fields(block), self._methods)
         if isinstance(asked, bytes):
             self.send_trailers(stream, asked)
-        else:
-            self._calls[stream] = Call(stream, self, asked, peer=self._peer)
+            return
+        if not self._calls:
+            self._owner.works(self)
+        self._calls[stream] = Call(stream, self, asked, peer=self._peer)
+        if not asked.method.takes_stream:
+            self._unasked[stream] = self._loop.time()

@@ -25,5 +25,10 @@ class Limits:
     max_all_held_bytes: int = 256 << 20
     # For a peer that connects and does not speak HTTP/2.
     preface_seconds: float = 20.0
+    # For a request, from its first byte, or from the beginning of a call that has but one; for a
+    # header block too.
+    request_seconds: float = 60.0
+    # For a connection without a call.
+    idle_seconds: float = 300.0
     # For what the peers have still to read when the server stops.
     last_words_seconds: float = 0.5

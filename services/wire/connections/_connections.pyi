@@ -55,6 +55,11 @@ class Connection:
         """What came of the stream's messages and was not told."""
     def all_held_bytes(self) -> int:
         """Of the connection; what `max_held_bytes` bounds."""
+    def late(self, before_nanos: int, /) -> list[int]:
+        """The streams of which a message has been coming since before then, in nanoseconds of the
+        monotonic clock, and is not whole; paused ones are not. 0 among them is a header block, or a
+        frame, of any.
+        """
     def count_held(self, change: int, /) -> bool:
         """Count bytes that were told and are kept, or no longer, as held. Whether that is within
         the bound.

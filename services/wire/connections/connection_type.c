@@ -165,6 +165,30 @@ static PyObject *all_held_bytes(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return PyLong_FromSize_t(connection->wire ? http2_all_held_bytes(connection->wire) : 0);
 }
 
+static int add_number(PyObject *numbers, unsigned long number) {
+    PyObject *const added = PyLong_FromUnsignedLong(number);
+    const int failed = added ? PyList_Append(numbers, added) : -1;
+    Py_XDECREF(added);
+    return failed;
+}
+
+static PyObject *late(PyObject *self, PyObject *before) {
+    const struct connection *const connection = connection_of(self);
+    const unsigned long long nanos = PyLong_AsUnsignedLongLong(before);
+    if (nanos == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
+    PyObject *found = PyList_New(0);
+    if (!found || !connection->wire) return found;
+    const uint64_t of_frame = http2_frame_nanos(connection->wire);
+    int failed = of_frame && of_frame < nanos ? add_number(found, 0) : 0;
+    struct http2_stream *stream = NULL;
+    while (!failed && (stream = http2_next_stream(connection->wire, stream))) {
+        const uint64_t of_message = http2_message_nanos(stream);
+        if (of_message && of_message < nanos) failed = add_number(found, stream->id);
+    }
+    if (failed) Py_CLEAR(found);
+    return found;
+}
+
 static PyObject *count_held(PyObject *self, PyObject *change) {
     const struct connection *const connection = connection_of(self);
     const Py_ssize_t count = PyLong_AsSsize_t(change);
@@ -287,6 +311,7 @@ static PyMethodDef methods[] = {
     {"resume", resume, METH_VARARGS, "resume($self, stream, most, /)\n--\n\n"},
     {"held_bytes", held_bytes, METH_O, "held_bytes($self, stream, /)\n--\n\n"},
     {"all_held_bytes", all_held_bytes, METH_NOARGS, "all_held_bytes($self, /)\n--\n\n"},
+    {"late", late, METH_O, "late($self, before_nanos, /)\n--\n\n"},
     {"count_held", count_held, METH_O, "count_held($self, change, /)\n--\n\n"},
     {"unsent_bytes", unsent_bytes, METH_O, "unsent_bytes($self, stream, /)\n--\n\n"},
     {"all_unsent_bytes", all_unsent_bytes, METH_NOARGS, "all_unsent_bytes($self, /)\n--\n\n"},

@@ -32,7 +32,8 @@ struct h2_stream {
     size_t withheld, consumed, held; /* `held`: as the connection counts it */
     bool has_headers, has_messages, has_kept_trailers, remote_ended, end_told;
     bool is_paused, is_handing_out;
-    bool is_silent; /* a server's owner has sent trailers: he is told nothing more */
+    uint64_t begun_nanos; /* since when the message that `in` begins with comes; 0 for none */
+    bool is_silent;       /* a server's owner has sent trailers: he is told nothing more */
 
     bool is_gone; /* left the table; freed when no event is running */
 };
@@ -98,6 +99,7 @@ struct http2_connection {
     uint32_t peer_stream_window, peer_frame_bytes, peer_max_streams;
 
     uint64_t read_nanos, arrived_nanos, drained_nanos;
+    uint64_t frame_nanos; /* since when a frame, or a header block, is not whole; 0 for none */
     uint64_t second_began_nanos, control_cost;
 };
 
@@ -191,6 +193,7 @@ void h2_count_tenth(struct http2_connection *);
 bool h2_is_too_long(const struct http2_connection *, struct h2_frame);
 
 /* timestamps.c */
+uint64_t h2_now_nanos(void);
 void h2_prepare_socket(int fd);
 /* `recvmsg` that notes when the bytes arrived. */
 ssize_t h2_receive_bytes(struct http2_connection *, struct iovec *, int num_vectors, size_t asked);

@@ -6,6 +6,10 @@ void h2_count_held(struct h2_stream *stream) {
     const size_t before = stream->held;
     stream->held = h2_held(&stream->in) + h2_held(&stream->kept_trailers);
     if (stream->is_gone) stream->held = 0;
+    if (!h2_held(&stream->in))
+        stream->begun_nanos = 0;
+    else if (!stream->begun_nanos)
+        stream->begun_nanos = h2_now_nanos();
     h2_connection(stream)->num_held_bytes += stream->held - before;
 }
 
@@ -29,6 +33,13 @@ void h2_drop_held(struct h2_stream *stream) {
 size_t http2_held_bytes(const struct http2_stream *stream) {
     return ((const struct h2_stream *)stream)->held;
 }
+
+uint64_t http2_message_nanos(const struct http2_stream *shown) {
+    const struct h2_stream *stream = (const struct h2_stream *)shown;
+    return stream->is_paused ? 0 : stream->begun_nanos;
+}
+
+uint64_t http2_frame_nanos(const struct http2_connection *c) { return c->frame_nanos; }
 
 size_t http2_all_held_bytes(const struct http2_connection *c) { return c->num_held_bytes; }
 

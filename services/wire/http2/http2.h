@@ -96,6 +96,12 @@ size_t http2_all_held_bytes(const struct http2_connection *);
  * within the bound; beyond it the next stream whose bytes have to be held is reset. */
 int http2_count_held(struct http2_connection *, ptrdiff_t change);
 
+/* Since when, by the monotonic clock, a message of the stream has been coming that is not whole
+ * yet; 0 for none, and while it is paused. So of the connection: frames that are read as a whole,
+ * and header blocks. */
+uint64_t http2_message_nanos(const struct http2_stream *);
+uint64_t http2_frame_nanos(const struct http2_connection *);
+
 /* A client's new stream with this header block. NULL when the peer's limit of streams is reached,
  * the connection is ending, or without memory. */
 struct http2_stream *http2_open(struct http2_connection *, const char *block, size_t count,

@@ -51,6 +51,7 @@ static void hand_out_kept(struct h2_stream *stream, size_t most) {
     if (!h2_held(&stream->in)) return;
     const size_t used = hand_out(stream, h2_first(&stream->in), h2_held(&stream->in), most);
     if (h2_held(&stream->in)) h2_take(&stream->in, used); /* unless the owner has it now */
+    if (used) stream->begun_nanos = 0;
     h2_count_held(stream);
 }
 
@@ -155,6 +156,7 @@ int http2_resume(struct http2_stream *shown, size_t most) {
     stream->is_paused = !most;
     if (stream->is_handing_out || !is_told(stream)) return 0;
     c->depth++;
+    stream->begun_nanos = 0;
     hand_out_kept(stream, most);
     if (is_told(stream)) h2_return_window(stream);
     if (is_told(stream)) tell_end(stream);

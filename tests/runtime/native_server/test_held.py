@@ -108,6 +108,8 @@ async def test_a_flood_of_empty_requests_that_waited_is_taken_in_turns(served: S
 
 
 async def test_a_handler_that_does_nothing_but_read_lets_others_have_their_turn() -> None:
+    num_turns = 0
+
     async def same(message: bytes) -> bytes:
         return message
 
@@ -121,7 +123,7 @@ async def test_a_handler_that_does_nothing_but_read_lets_others_have_their_turn(
         for _ in range(most):
             requests.add(b"")
 
-    num_turns, limits = 0, Limits(MAX_MESSAGE_BYTES, max_waiting_requests=10)
+    limits = Limits(MAX_MESSAGE_BYTES, max_waiting_requests=10)
     requests = Requests(limits, lambda: None, resume, lambda change: True, same)
     resume(10)
     others = asyncio.create_task(take_turns())

@@ -169,10 +169,13 @@ async def test_a_client_that_says_nothing_is_left_and_one_that_may_yet_call_is_n
 @pytest.mark.parametrize(
     "served", [Limits(MAX_MESSAGE_BYTES, max_connections=2, last_words_seconds=0.01)], indirect=True
 )
-async def test_connections_beyond_their_number_are_closed(served: Served) -> None:
-    kept = [await stranger(served.port, BEGUN) for _ in range(2)]
+async def test_connections_beyond_their_number_are_closed_where_all_others_have_calls(
+    served: Served,
+) -> None:
+    begun = BEGUN + headers(1, request_of(ECHO)) + data(1, b"one")
+    kept = [await stranger(served.port, begun) for _ in range(2)]
     for client in kept:
-        await client.hear(4)
+        await client.hear(DATA)
     surplus = await stranger(served.port, BEGUN)
     with suppress(ConnectionError):
         await surplus.hear_end()
