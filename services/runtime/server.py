@@ -60,15 +60,17 @@ async def serving(
     drain_seconds: float,
     health: Health | None = None,
     native: bool | None = None,
+    max_request_bytes: int = MAX_MESSAGE_BYTES,
 ) -> AsyncIterator[int]:
     """Serve on `listen` until the block ends, then let calls in flight finish within
     `drain_seconds`. `native` says whether by the server of our own or by grpc.aio's; by default
-    it is our own where that is available.
+    it is our own where that is available. A longer request than `max_request_bytes` ends its call
+    with RESOURCE_EXHAUSTED.
 
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
     Raises PortInUse when the address cannot be listened on.
     """
-    server = _new_server(native)
+    server = _new_server(native, max_request_bytes)
     register(server)
     own_health = health or Health(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
@@ -87,14 +89,15 @@ async def serving(
         await server.stop(drain_seconds)
 
 
-def _new_server(native: bool | None) -> grpc.aio.Server:
+def _new_server(native: bool | None, max_request_bytes: int) -> grpc.aio.Server:
     # Not above: what the environment says of compiled modules is read when they are imported, and
     # has to be checked by then.
     from services.runtime import native_server
 
     if native_server.AVAILABLE if native is None else native:
-        return native_server.NativeServer(native_server.Limits(MAX_MESSAGE_BYTES))
-    return grpc.aio.server(interceptors=[ErrorsToStatus()], options=SERVER_OPTIONS)
+        return native_server.NativeServer(native_server.Limits(max_request_bytes))
+    options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_request_bytes}
+    return grpc.aio.server(interceptors=[ErrorsToStatus()], options=tuple(options.items()))
 
 
 def _listen(server: grpc.aio.Server, listen: str) -> int:

@@ -53,7 +53,7 @@ static void act(struct http2_stream *stream) {
     const struct iovec parts[] = {{data, first}, {NULL, 0}, {data, draw(40)}};
     switch (draw(14)) {
     case 0: http2_pause(stream); break;
-    case 1: http2_resume(stream); break;
+    case 1: http2_resume(stream, draw(2) ? SIZE_MAX : draw(4)); break;
     case 2: http2_send_headers(stream, data, draw(200), 0); break;
     case 3:
         if (draw(3)) break;
@@ -129,6 +129,7 @@ static struct http2_connection *begin(int fd) {
     limits.max_streams = 1 + draw(8);
     if (draw(4) == 0) limits.max_message_bytes = draw(50000);
     if (draw(8) == 0) limits.max_unsent_bytes = draw(100000);
+    if (draw(8) == 0) limits.max_held_bytes = draw(100000);
     if (draw(8) == 0) limits.max_control_frames = draw(60);
     if (draw(8) == 0) limits.max_header_bytes = draw(500);
     limits.takes_compressed = draw(2);
