@@ -17,7 +17,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
     '',
     'moesaic/v1/expert.proto'
 )
-# protoc_insertion_point(imports)
+# # protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
@@ -74,4 +74,4 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISPATCHRESPONSE']._serialized_end=2312
   _globals['_EXPERTSERVICE']._serialized_start=2636
   _globals['_EXPERTSERVICE']._serialized_end=3076
-# protoc_insertion_point(module_scope)
+# # protoc_insertion_point(module_scope)

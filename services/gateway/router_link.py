@@ -27,7 +27,8 @@ RUN = "/moesaic.v1.RouterService/Run"
 # control lets through.
 ANSWER_SECONDS = 10.0
 MIN_PAUSE_SECONDS = 0.1
-MAX_PAUSE_SECONDS = 1.0
+# Requests wait for a router that starts again: it is not to be ready for long before it is found.
+MAX_PAUSE_SECONDS = 0.25
 
 
 class LinkOwner(Protocol):
@@ -44,11 +45,11 @@ class LinkOwner(Protocol):
         `check` does.
         """
 
-    def link_down(self, link: "RouterLink", unbegun: Sequenced[Sequence]) -> None:
-        """The stream broke, if there was one; `unbegun` can begin again elsewhere."""
+    def link_down(self, link: "RouterLink", going_on: Sequenced[Sequence]) -> None:
+        """The stream broke, if there was one; `going_on` can go on elsewhere."""
 
-    def credit_changed(self, refused: Sequenced[Sequence]) -> None:
-        """The router may have room again; it has refused some sequences before they began."""
+    def credit_changed(self, given_back: Sequenced[Sequence]) -> None:
+        """The router may have room again; it has given some sequences back."""
 
 
 class RouterLink:
@@ -100,6 +101,7 @@ class RouterLink:
             ) as connection:
                 self.description = await self._describe(connection)
                 self._owner.check(self.description)
+                self._ledger = StreamLedger(self.address, self.description)
                 with closing(connection.call(RUN)) as call:
                     async with asyncio.TaskGroup() as ways:
                         # No deadline: an idle stream is silent, and the connection notices a
@@ -112,7 +114,7 @@ class RouterLink:
         except Exception as error:  # noqa: BLE001 -- the boundary of one router: whatever it says ends its stream alone
             self._complain(failure_of(error, f"the stream to {self._name}"))
         finally:
-            self._owner.link_down(self, self._ledger.close())
+            self._owner.link_down(self, self._ledger.close(time.monotonic_ns()))
         return was_up
 
     async def _describe(self, connection: ServiceConnection) -> pb.RouterServiceDescribeResponse:
@@ -138,10 +140,10 @@ class RouterLink:
     def _receive(self, message: bytes, arrived: int | None) -> None:
         response = parsed(pb.RunResponse, message, self._name)
         now = time.monotonic_ns() if arrived is None else arrived
-        refused = self._ledger.apply(response, now_nanos=now)
+        given_back = self._ledger.apply(response, now_nanos=now)
         self._has_credit.set()
-        if refused or response.HasField("credit"):
-            self._owner.credit_changed(refused)
+        if given_back or response.HasField("credit"):
+            self._owner.credit_changed(given_back)
 
     def _went_up(self, kind: str) -> None:
         self._owner.link_up(self)

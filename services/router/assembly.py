@@ -4,6 +4,7 @@ that is ready.
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Sequence
 
 import torch
@@ -257,6 +258,7 @@ class Assembly:
             numerics_fingerprint=self._fingerprint(),
             trunk_hash=trunk.content_hash,
             tokenizer_digest=self._tokenizer_digest,
+            instance=uuid.uuid4().hex,
         )
 
     def _fingerprint(self) -> str:

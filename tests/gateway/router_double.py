@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import grpc
 
@@ -47,7 +48,8 @@ class RouterDouble(RouterServiceServicer):
         acknowledges: bool = True,
         **description: Any,
     ) -> None:
-        described: dict[str, Any] = DESCRIPTION | {"kv_tokens": kv_tokens} | description
+        own: dict[str, Any] = {"kv_tokens": kv_tokens, "instance": uuid4().hex}
+        described: dict[str, Any] = DESCRIPTION | own | description
         self.description = pb.RouterServiceDescribeResponse(**described)
         self.submits: asyncio.Queue[list[pb.SequenceRequest]] = asyncio.Queue()
         self.cancels: asyncio.Queue[int] = asyncio.Queue()
