@@ -42,6 +42,9 @@ class StreamLedger:
         self._num_sequences = 0
         self._carried: dict[int, Sequence] = {}
         self._numbers: dict[Sequence, int] = {}
+        # Tokens that each has to have computed before its next one.
+        self._awaited: dict[int, int] = {}
+        self.num_awaited_tokens = 0  # of all
         self._to_submit: list[int] = []
         self._to_cancel: list[int] = []
 
@@ -64,6 +67,9 @@ class StreamLedger:
             self._num_sequences += 1
             self._carried[self._num_sequences] = sequence
             self._numbers[sequence] = self._num_sequences
+            self._await(
+                self._num_sequences, len(sequence.order.prompt_token_ids) + sequence.num_tokens
+            )
             self._to_submit.append(self._num_sequences)
 
     def cancel(self, sequence: Sequence) -> None:
@@ -104,11 +110,15 @@ class StreamLedger:
             self._credit = response.credit
         return given_back
 
-    def close(self, now_nanos: int) -> list[Sequence]:
-        """The stream broke; returns the sequences that can go on elsewhere."""
+    def close(self, now_nanos: int, *, was_slow: bool = False) -> list[Sequence]:
+        """The stream broke, or was given up since the router took too long; returns the sequences
+        that can go on elsewhere.
+        """
         going_on = []
         for sequence in list(self._carried.values()):
             self._forget(sequence)
+            if not was_slow:
+                sequence.lost_with[self._instance or self._address] = self._address
             if self._goes_on_without(sequence, now_nanos):
                 going_on.append(sequence)
         return going_on
@@ -118,7 +128,6 @@ class StreamLedger:
         sequence.cut_short(now_nanos)
         sequence.num_fruitless += 1
         lost_with = sequence.lost_with
-        lost_with[self._instance or self._address] = self._address
         if sequence.is_given_up:
             sequence.fail(Unavailable("its router was lost"))
         elif (reason := sequence.order.end_after(sequence.generated)) is not None:
@@ -128,7 +137,7 @@ class StreamLedger:
                 "the request of trace %r is ended: the routers at %s were lost with it, the last "
                 "%d times without a token between",
                 sequence.order.traceparent,
-                " and ".join(lost_with.values()),
+                " and ".join(lost_with.values()) or self._address,
                 sequence.num_fruitless,
             )
             sequence.fail(
@@ -173,6 +182,8 @@ class StreamLedger:
             return None
         if event.HasField("token"):
             token = event.token
+            if self._awaited[event.sequence] != 1:
+                self._await(event.sequence, 1)
             is_routed = sequence.order.return_routed_experts and token.HasField("routed_experts")
             sequence.deliver(token.token_id, token.routed_experts if is_routed else None)
             return None
@@ -186,8 +197,14 @@ class StreamLedger:
         sequence.finish(Finish(event.finish, now_nanos))
         return None
 
+    def _await(self, number: int, num_tokens: int) -> None:
+        self.num_awaited_tokens += num_tokens - self._awaited.get(number, 0)
+        self._awaited[number] = num_tokens
+
     def _forget(self, sequence: Sequence) -> None:
-        del self._carried[self._numbers.pop(sequence)]
+        number = self._numbers.pop(sequence)
+        del self._carried[number]
+        self.num_awaited_tokens -= self._awaited.pop(number)
         sequence.carrier = None
 
 

@@ -173,6 +173,10 @@ class Routers:
         """A router may have room again; what it gave back waits again."""
         self._dispatcher.put_back(given_back)
 
+    def has_another(self, link: RouterLink) -> bool:
+        """Whether a router other than this one is up."""
+        return bool(self._up - {link})
+
     def _check(self, description: pb.RouterServiceDescribeResponse) -> None:
         if description.vocab_size != self._vocab_size:
             raise BadState(

@@ -62,6 +62,9 @@ class RouterDouble(RouterServiceServicer):
         # Cleared, it keeps a new stream waiting for its first credit.
         self.may_begin = asyncio.Event()
         self.may_begin.set()
+        # Cleared, it answers no question.
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.answers_cancels = True
         self.cancel_receipt = common_pb2.LatencyReceipt()
         # So many messages are sent as bytes that are none.
@@ -71,6 +74,7 @@ class RouterDouble(RouterServiceServicer):
 
     async def Describe(self, request: pb.RouterServiceDescribeRequest, context: Any) -> Any:
         self.described.put_nowait(None)
+        await self.answers.wait()
         return self.description
 
     async def Run(

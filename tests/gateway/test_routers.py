@@ -197,6 +197,44 @@ async def test_routers_that_are_lost_one_after_the_other_end_no_sequence_that_ge
     assert last.completion.receipt.resumptions == num_lives - 1
 
 
+async def test_a_router_that_says_nothing_any_more_loses_its_sequences_to_another_one() -> None:
+    hanging, other = RouterDouble(kv_tokens=200), RouterDouble(kv_tokens=100)
+    async with running_gateway(hanging, other) as client:
+        await client.until_up(2)
+        call = client.generate(**ids(3))
+        begun = await hanging.next_sequence()
+        hanging.answers.clear()
+        hanging.say(token(begun.sequence, 5))
+        resumed = await other.next_sequence()
+        hanging.say(token(begun.sequence, 9), finished(begun.sequence))
+        other.say(token(resumed.sequence, 6), finished(resumed.sequence))
+        *deltas, last = [event async for event in call]
+        hanging.answers.set()
+        await client.until_up(2)
+    assert [each for event in deltas for each in event.delta.token_ids] == [5, 6]
+    assert last.completion.receipt.resumptions == 1
+
+
+@pytest.mark.parametrize("num_routers", [1, 2])
+async def test_a_router_that_is_the_only_one_or_answers_is_waited_for(num_routers: int) -> None:
+    slow, *others = (RouterDouble(kv_tokens=200 - 9 * number) for number in range(num_routers))
+    async with running_gateway(slow, *others) as client:
+        await client.until_up(num_routers)
+        call = client.generate(**ids(3))
+        number = (await slow.next_sequence()).sequence
+        if not others:
+            slow.answers.clear()
+        slow.say(token(number, 5))
+        await slow.described.get()
+        for _ in range(2):  # it is asked whether it is there, and again
+            await slow.described.get()
+        slow.say(token(number, 6), finished(number))
+        *deltas, _ = [event async for event in call]
+        slow.answers.set()
+    assert [each for event in deltas for each in event.delta.token_ids] == [5, 6]
+    assert slow.num_streams == 1
+
+
 async def test_a_sequence_that_breaks_every_stream_to_its_router_is_given_up() -> None:
     router = RouterDouble()
     async with running_gateway(router) as client:
