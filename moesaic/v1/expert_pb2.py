@@ -17,7 +17,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
     '',
     'moesaic/v1/expert.proto'
 )
-# protoc_insertion_point(imports)
+# # protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
@@ -25,53 +25,57 @@ _sym_db = _symbol_database.Default()
 from moesaic.v1 import common_pb2 as moesaic_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17moesaic/v1/expert.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/common.proto\"\x1e\n\x1c\x45xpertServiceDescribeRequest\"\xc4\x03\n\x1d\x45xpertServiceDescribeResponse\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12&\n\x05\x64type\x18\x05 \x01(\x0e\x32\x17.moesaic.v1.ElementType\x12\x13\n\x0bhidden_size\x18\x06 \x01(\r\x12\x14\n\x0c\x65xpert_bytes\x18\x07 \x03(\x04\x12\x12\n\nmoe_layers\x18\x08 \x03(\r\x12\x13\n\x0bnum_experts\x18\t \x01(\r\x12\x1b\n\x13\x65xpert_memory_bytes\x18\n \x01(\x04\x12\x19\n\x11\x66ree_memory_bytes\x18\x0b \x01(\x04\x12\x1c\n\x14numerics_fingerprint\x18\x0c \x01(\t\x12\x17\n\x0fmax_frame_bytes\x18\r \x01(\x04\x12\x17\n\x0f\x62\x61tch_invariant\x18\x0e \x01(\x08\x12-\n\x0c\x66rame_dtypes\x18\x0f \x03(\x0e\x32\x17.moesaic.v1.ElementType\x12\x12\n\nsums_pairs\x18\x10 \x01(\x08\x12\x15\n\rdispatch_port\x18\x11 \x01(\r\"k\n\x0cHostedExpert\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x02 \x01(\r\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\x0c\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.moesaic.v1.ExpertState\"\x15\n\x13WatchHostingRequest\"\x97\x01\n\x14WatchHostingResponse\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12)\n\x07\x65xperts\x18\x03 \x03(\x0b\x32\x18.moesaic.v1.HostedExpert\x12\x19\n\x11\x66ree_memory_bytes\x18\x04 \x01(\x04\x12\x13\n\x0bis_draining\x18\x05 \x01(\x08\"?\n\x08\x45xpertId\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x02 \x01(\r\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\x0c\"\xac\x01\n\x12LoadExpertsRequest\x12\x1b\n\x13\x65xpected_generation\x18\x01 \x01(\x04\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12%\n\x07\x65xperts\x18\x03 \x03(\x0b\x32\x14.moesaic.v1.ExpertId\x12\x11\n\toperation\x18\x04 \x01(\t\x12\x12\n\nhold_nanos\x18\x05 \x01(\x04\x12\x15\n\rin_background\x18\x06 \x01(\x08\"P\n\x13LoadExpertsResponse\x12\x12\n\nnum_loaded\x18\x01 \x01(\r\x12\x11\n\tnum_total\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\"m\n\x14UnloadExpertsRequest\x12\x1b\n\x13\x65xpected_generation\x18\x01 \x01(\x04\x12%\n\x07\x65xperts\x18\x02 \x03(\x0b\x32\x14.moesaic.v1.ExpertId\x12\x11\n\toperation\x18\x03 \x01(\t\"F\n\x15UnloadExpertsResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x19\n\x11\x66ree_memory_bytes\x18\x02 \x01(\x04\"\x93\x02\n\x05\x46rame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\r\n\x05layer\x18\x02 \x01(\r\x12&\n\x05\x64type\x18\x03 \x01(\x0e\x32\x17.moesaic.v1.ElementType\x12\x10\n\x08num_rows\x18\x04 \x01(\r\x12\x11\n\tpair_rows\x18\x05 \x01(\x0c\x12\x14\n\x0cpair_experts\x18\x06 \x01(\x0c\x12\x17\n\x0fremaining_nanos\x18\x07 \x01(\x04\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x10\n\x08requests\x18\t \x03(\x04\x12\x14\n\x0cpair_weights\x18\n \x01(\x0c\x12\x15\n\x08\x63hecksum\x18\x0b \x01(\x07H\x00\x88\x01\x01\x12\x0c\n\x04rows\x18\x0f \x01(\x0c\x42\x0b\n\t_checksum\"\"\n\x0e\x43\x61ncelRequests\x12\x10\n\x08requests\x18\x01 \x03(\x04\"m\n\x0f\x44ispatchRequest\x12\"\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x11.moesaic.v1.FrameH\x00\x12,\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1a.moesaic.v1.CancelRequestsH\x00\x42\x08\n\x06\x61\x63tion\"K\n\x0bPairFailure\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.moesaic.v1.PairFailureReason\x12\r\n\x05pairs\x18\x02 \x03(\r\"2\n\nFrameError\x12\x13\n\x0bstatus_code\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"g\n\rServerTimings\x12\x14\n\x0c\x64\x65\x63ode_nanos\x18\x01 \x01(\x04\x12\x13\n\x0bqueue_nanos\x18\x02 \x01(\x04\x12\x15\n\rcompute_nanos\x18\x03 \x01(\x04\x12\x14\n\x0c\x65ncode_nanos\x18\x04 \x01(\x04\"\xe4\x01\n\nFrameReply\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12)\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x17.moesaic.v1.PairFailure\x12%\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.moesaic.v1.FrameError\x12*\n\x07timings\x18\x04 \x01(\x0b\x32\x19.moesaic.v1.ServerTimings\x12\x14\n\x0c\x62\x61tch_frames\x18\x05 \x01(\r\x12\x15\n\x08\x63hecksum\x18\x06 \x01(\x07H\x00\x88\x01\x01\x12\x0c\n\x04rows\x18\x0f \x01(\x0c\x42\x0b\n\t_checksum\"P\n\x10\x44ispatchResponse\x12%\n\x05reply\x18\x01 \x01(\x0b\x32\x16.moesaic.v1.FrameReply\x12\x15\n\rgranted_pairs\x18\x02 \x01(\x04*x\n\x0b\x45xpertState\x12\x1c\n\x18\x45XPERT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45XPERT_STATE_LOADING\x10\x01\x12\x16\n\x12\x45XPERT_STATE_READY\x10\x02\x12\x19\n\x15\x45XPERT_STATE_RETIRING\x10\x03*\xc4\x01\n\x11PairFailureReason\x12#\n\x1fPAIR_FAILURE_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1ePAIR_FAILURE_REASON_NOT_HOSTED\x10\x01\x12\"\n\x1ePAIR_FAILURE_REASON_OVERLOADED\x10\x02\x12\x1f\n\x1bPAIR_FAILURE_REASON_EXPIRED\x10\x03\x12!\n\x1dPAIR_FAILURE_REASON_CANCELLED\x10\x04\x32\xb8\x03\n\rExpertService\x12_\n\x08\x44\x65scribe\x12(.moesaic.v1.ExpertServiceDescribeRequest\x1a).moesaic.v1.ExpertServiceDescribeResponse\x12S\n\x0cWatchHosting\x12\x1f.moesaic.v1.WatchHostingRequest\x1a .moesaic.v1.WatchHostingResponse0\x01\x12P\n\x0bLoadExperts\x12\x1e.moesaic.v1.LoadExpertsRequest\x1a\x1f.moesaic.v1.LoadExpertsResponse0\x01\x12T\n\rUnloadExperts\x12 .moesaic.v1.UnloadExpertsRequest\x1a!.moesaic.v1.UnloadExpertsResponse\x12I\n\x08\x44ispatch\x12\x1b.moesaic.v1.DispatchRequest\x1a\x1c.moesaic.v1.DispatchResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17moesaic/v1/expert.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/common.proto\"9\n\x13HoldPlanningRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12\x12\n\nhold_nanos\x18\x02 \x01(\x04\"\'\n\x14HoldPlanningResponse\x12\x0f\n\x07planner\x18\x01 \x01(\t\"\x1e\n\x1c\x45xpertServiceDescribeRequest\"\xc4\x03\n\x1d\x45xpertServiceDescribeResponse\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12&\n\x05\x64type\x18\x05 \x01(\x0e\x32\x17.moesaic.v1.ElementType\x12\x13\n\x0bhidden_size\x18\x06 \x01(\r\x12\x14\n\x0c\x65xpert_bytes\x18\x07 \x03(\x04\x12\x12\n\nmoe_layers\x18\x08 \x03(\r\x12\x13\n\x0bnum_experts\x18\t \x01(\r\x12\x1b\n\x13\x65xpert_memory_bytes\x18\n \x01(\x04\x12\x19\n\x11\x66ree_memory_bytes\x18\x0b \x01(\x04\x12\x1c\n\x14numerics_fingerprint\x18\x0c \x01(\t\x12\x17\n\x0fmax_frame_bytes\x18\r \x01(\x04\x12\x17\n\x0f\x62\x61tch_invariant\x18\x0e \x01(\x08\x12-\n\x0c\x66rame_dtypes\x18\x0f \x03(\x0e\x32\x17.moesaic.v1.ElementType\x12\x12\n\nsums_pairs\x18\x10 \x01(\x08\x12\x15\n\rdispatch_port\x18\x11 \x01(\r\"k\n\x0cHostedExpert\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x02 \x01(\r\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\x0c\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.moesaic.v1.ExpertState\"\x15\n\x13WatchHostingRequest\"\x97\x01\n\x14WatchHostingResponse\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12)\n\x07\x65xperts\x18\x03 \x03(\x0b\x32\x18.moesaic.v1.HostedExpert\x12\x19\n\x11\x66ree_memory_bytes\x18\x04 \x01(\x04\x12\x13\n\x0bis_draining\x18\x05 \x01(\x08\"?\n\x08\x45xpertId\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x02 \x01(\r\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\x0c\"\xac\x01\n\x12LoadExpertsRequest\x12\x1b\n\x13\x65xpected_generation\x18\x01 \x01(\x04\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12%\n\x07\x65xperts\x18\x03 \x03(\x0b\x32\x14.moesaic.v1.ExpertId\x12\x11\n\toperation\x18\x04 \x01(\t\x12\x12\n\nhold_nanos\x18\x05 \x01(\x04\x12\x15\n\rin_background\x18\x06 \x01(\x08\"P\n\x13LoadExpertsResponse\x12\x12\n\nnum_loaded\x18\x01 \x01(\r\x12\x11\n\tnum_total\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\"m\n\x14UnloadExpertsRequest\x12\x1b\n\x13\x65xpected_generation\x18\x01 \x01(\x04\x12%\n\x07\x65xperts\x18\x02 \x03(\x0b\x32\x14.moesaic.v1.ExpertId\x12\x11\n\toperation\x18\x03 \x01(\t\"F\n\x15UnloadExpertsResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x19\n\x11\x66ree_memory_bytes\x18\x02 \x01(\x04\"\x93\x02\n\x05\x46rame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\r\n\x05layer\x18\x02 \x01(\r\x12&\n\x05\x64type\x18\x03 \x01(\x0e\x32\x17.moesaic.v1.ElementType\x12\x10\n\x08num_rows\x18\x04 \x01(\r\x12\x11\n\tpair_rows\x18\x05 \x01(\x0c\x12\x14\n\x0cpair_experts\x18\x06 \x01(\x0c\x12\x17\n\x0fremaining_nanos\x18\x07 \x01(\x04\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x10\n\x08requests\x18\t \x03(\x04\x12\x14\n\x0cpair_weights\x18\n \x01(\x0c\x12\x15\n\x08\x63hecksum\x18\x0b \x01(\x07H\x00\x88\x01\x01\x12\x0c\n\x04rows\x18\x0f \x01(\x0c\x42\x0b\n\t_checksum\"\"\n\x0e\x43\x61ncelRequests\x12\x10\n\x08requests\x18\x01 \x03(\x04\"m\n\x0f\x44ispatchRequest\x12\"\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x11.moesaic.v1.FrameH\x00\x12,\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1a.moesaic.v1.CancelRequestsH\x00\x42\x08\n\x06\x61\x63tion\"K\n\x0bPairFailure\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.moesaic.v1.PairFailureReason\x12\r\n\x05pairs\x18\x02 \x03(\r\"2\n\nFrameError\x12\x13\n\x0bstatus_code\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"g\n\rServerTimings\x12\x14\n\x0c\x64\x65\x63ode_nanos\x18\x01 \x01(\x04\x12\x13\n\x0bqueue_nanos\x18\x02 \x01(\x04\x12\x15\n\rcompute_nanos\x18\x03 \x01(\x04\x12\x14\n\x0c\x65ncode_nanos\x18\x04 \x01(\x04\"\xe4\x01\n\nFrameReply\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12)\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x17.moesaic.v1.PairFailure\x12%\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.moesaic.v1.FrameError\x12*\n\x07timings\x18\x04 \x01(\x0b\x32\x19.moesaic.v1.ServerTimings\x12\x14\n\x0c\x62\x61tch_frames\x18\x05 \x01(\r\x12\x15\n\x08\x63hecksum\x18\x06 \x01(\x07H\x00\x88\x01\x01\x12\x0c\n\x04rows\x18\x0f \x01(\x0c\x42\x0b\n\t_checksum\"P\n\x10\x44ispatchResponse\x12%\n\x05reply\x18\x01 \x01(\x0b\x32\x16.moesaic.v1.FrameReply\x12\x15\n\rgranted_pairs\x18\x02 \x01(\x04*x\n\x0b\x45xpertState\x12\x1c\n\x18\x45XPERT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45XPERT_STATE_LOADING\x10\x01\x12\x16\n\x12\x45XPERT_STATE_READY\x10\x02\x12\x19\n\x15\x45XPERT_STATE_RETIRING\x10\x03*\xc4\x01\n\x11PairFailureReason\x12#\n\x1fPAIR_FAILURE_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1ePAIR_FAILURE_REASON_NOT_HOSTED\x10\x01\x12\"\n\x1ePAIR_FAILURE_REASON_OVERLOADED\x10\x02\x12\x1f\n\x1bPAIR_FAILURE_REASON_EXPIRED\x10\x03\x12!\n\x1dPAIR_FAILURE_REASON_CANCELLED\x10\x04\x32\x8b\x04\n\rExpertService\x12_\n\x08\x44\x65scribe\x12(.moesaic.v1.ExpertServiceDescribeRequest\x1a).moesaic.v1.ExpertServiceDescribeResponse\x12S\n\x0cWatchHosting\x12\x1f.moesaic.v1.WatchHostingRequest\x1a .moesaic.v1.WatchHostingResponse0\x01\x12P\n\x0bLoadExperts\x12\x1e.moesaic.v1.LoadExpertsRequest\x1a\x1f.moesaic.v1.LoadExpertsResponse0\x01\x12T\n\rUnloadExperts\x12 .moesaic.v1.UnloadExpertsRequest\x1a!.moesaic.v1.UnloadExpertsResponse\x12I\n\x08\x44ispatch\x12\x1b.moesaic.v1.DispatchRequest\x1a\x1c.moesaic.v1.DispatchResponse(\x01\x30\x01\x12Q\n\x0cHoldPlanning\x12\x1f.moesaic.v1.HoldPlanningRequest\x1a .moesaic.v1.HoldPlanningResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'moesaic.v1.expert_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPERTSTATE']._serialized_start=2314
-  _globals['_EXPERTSTATE']._serialized_end=2434
-  _globals['_PAIRFAILUREREASON']._serialized_start=2437
-  _globals['_PAIRFAILUREREASON']._serialized_end=2633
-  _globals['_EXPERTSERVICEDESCRIBEREQUEST']._serialized_start=64
-  _globals['_EXPERTSERVICEDESCRIBEREQUEST']._serialized_end=94
-  _globals['_EXPERTSERVICEDESCRIBERESPONSE']._serialized_start=97
-  _globals['_EXPERTSERVICEDESCRIBERESPONSE']._serialized_end=549
-  _globals['_HOSTEDEXPERT']._serialized_start=551
-  _globals['_HOSTEDEXPERT']._serialized_end=658
-  _globals['_WATCHHOSTINGREQUEST']._serialized_start=660
-  _globals['_WATCHHOSTINGREQUEST']._serialized_end=681
-  _globals['_WATCHHOSTINGRESPONSE']._serialized_start=684
-  _globals['_WATCHHOSTINGRESPONSE']._serialized_end=835
-  _globals['_EXPERTID']._serialized_start=837
-  _globals['_EXPERTID']._serialized_end=900
-  _globals['_LOADEXPERTSREQUEST']._serialized_start=903
-  _globals['_LOADEXPERTSREQUEST']._serialized_end=1075
-  _globals['_LOADEXPERTSRESPONSE']._serialized_start=1077
-  _globals['_LOADEXPERTSRESPONSE']._serialized_end=1157
-  _globals['_UNLOADEXPERTSREQUEST']._serialized_start=1159
-  _globals['_UNLOADEXPERTSREQUEST']._serialized_end=1268
-  _globals['_UNLOADEXPERTSRESPONSE']._serialized_start=1270
-  _globals['_UNLOADEXPERTSRESPONSE']._serialized_end=1340
-  _globals['_FRAME']._serialized_start=1343
-  _globals['_FRAME']._serialized_end=1618
-  _globals['_CANCELREQUESTS']._serialized_start=1620
-  _globals['_CANCELREQUESTS']._serialized_end=1654
-  _globals['_DISPATCHREQUEST']._serialized_start=1656
-  _globals['_DISPATCHREQUEST']._serialized_end=1765
-  _globals['_PAIRFAILURE']._serialized_start=1767
-  _globals['_PAIRFAILURE']._serialized_end=1842
-  _globals['_FRAMEERROR']._serialized_start=1844
-  _globals['_FRAMEERROR']._serialized_end=1894
-  _globals['_SERVERTIMINGS']._serialized_start=1896
-  _globals['_SERVERTIMINGS']._serialized_end=1999
-  _globals['_FRAMEREPLY']._serialized_start=2002
-  _globals['_FRAMEREPLY']._serialized_end=2230
-  _globals['_DISPATCHRESPONSE']._serialized_start=2232
-  _globals['_DISPATCHRESPONSE']._serialized_end=2312
-  _globals['_EXPERTSERVICE']._serialized_start=2636
-  _globals['_EXPERTSERVICE']._serialized_end=3076
-# protoc_insertion_point(module_scope)
+  _globals['_EXPERTSTATE']._serialized_start=2414
+  _globals['_EXPERTSTATE']._serialized_end=2534
+  _globals['_PAIRFAILUREREASON']._serialized_start=2537
+  _globals['_PAIRFAILUREREASON']._serialized_end=2733
+  _globals['_HOLDPLANNINGREQUEST']._serialized_start=64
+  _globals['_HOLDPLANNINGREQUEST']._serialized_end=121
+  _globals['_HOLDPLANNINGRESPONSE']._serialized_start=123
+  _globals['_HOLDPLANNINGRESPONSE']._serialized_end=162
+  _globals['_EXPERTSERVICEDESCRIBEREQUEST']._serialized_start=164
+  _globals['_EXPERTSERVICEDESCRIBEREQUEST']._serialized_end=194
+  _globals['_EXPERTSERVICEDESCRIBERESPONSE']._serialized_start=197
+  _globals['_EXPERTSERVICEDESCRIBERESPONSE']._serialized_end=649
+  _globals['_HOSTEDEXPERT']._serialized_start=651
+  _globals['_HOSTEDEXPERT']._serialized_end=758
+  _globals['_WATCHHOSTINGREQUEST']._serialized_start=760
+  _globals['_WATCHHOSTINGREQUEST']._serialized_end=781
+  _globals['_WATCHHOSTINGRESPONSE']._serialized_start=784
+  _globals['_WATCHHOSTINGRESPONSE']._serialized_end=935
+  _globals['_EXPERTID']._serialized_start=937
+  _globals['_EXPERTID']._serialized_end=1000
+  _globals['_LOADEXPERTSREQUEST']._serialized_start=1003
+  _globals['_LOADEXPERTSREQUEST']._serialized_end=1175
+  _globals['_LOADEXPERTSRESPONSE']._serialized_start=1177
+  _globals['_LOADEXPERTSRESPONSE']._serialized_end=1257
+  _globals['_UNLOADEXPERTSREQUEST']._serialized_start=1259
+  _globals['_UNLOADEXPERTSREQUEST']._serialized_end=1368
+  _globals['_UNLOADEXPERTSRESPONSE']._serialized_start=1370
+  _globals['_UNLOADEXPERTSRESPONSE']._serialized_end=1440
+  _globals['_FRAME']._serialized_start=1443
+  _globals['_FRAME']._serialized_end=1718
+  _globals['_CANCELREQUESTS']._serialized_start=1720
+  _globals['_CANCELREQUESTS']._serialized_end=1754
+  _globals['_DISPATCHREQUEST']._serialized_start=1756
+  _globals['_DISPATCHREQUEST']._serialized_end=1865
+  _globals['_PAIRFAILURE']._serialized_start=1867
+  _globals['_PAIRFAILURE']._serialized_end=1942
+  _globals['_FRAMEERROR']._serialized_start=1944
+  _globals['_FRAMEERROR']._serialized_end=1994
+  _globals['_SERVERTIMINGS']._serialized_start=1996
+  _globals['_SERVERTIMINGS']._serialized_end=2099
+  _globals['_FRAMEREPLY']._serialized_start=2102
+  _globals['_FRAMEREPLY']._serialized_end=2330
+  _globals['_DISPATCHRESPONSE']._serialized_start=2332
+  _globals['_DISPATCHRESPONSE']._serialized_end=2412
+  _globals['_EXPERTSERVICE']._serialized_start=2736
+  _globals['_EXPERTSERVICE']._serialized_end=3259
+# # protoc_insertion_point(module_scope)

@@ -87,6 +87,46 @@ PAIR_FAILURE_REASON_CANCELLED: PairFailureReason.ValueType  # 4
 Global___PairFailureReason: typing_extensions.TypeAlias = PairFailureReason
 
 @typing.final
+class HoldPlanningRequest(google.protobuf.message.Message):
+    """Who asks to plan."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROUTER_FIELD_NUMBER: builtins.int
+    HOLD_NANOS_FIELD_NUMBER: builtins.int
+    router: builtins.str
+    """The router's instance."""
+    hold_nanos: builtins.int
+    """For how long it will plan if it does not ask again, in nanoseconds."""
+    def __init__(
+        self,
+        *,
+        router: builtins.str = ...,
+        hold_nanos: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hold_nanos", b"hold_nanos", "router", b"router"]) -> None: ...
+
+Global___HoldPlanningRequest: typing_extensions.TypeAlias = HoldPlanningRequest
+
+@typing.final
+class HoldPlanningResponse(google.protobuf.message.Message):
+    """Who plans."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLANNER_FIELD_NUMBER: builtins.int
+    planner: builtins.str
+    """The instance of the router that does; whoever asked, where nobody else did."""
+    def __init__(
+        self,
+        *,
+        planner: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["planner", b"planner"]) -> None: ...
+
+Global___HoldPlanningResponse: typing_extensions.TypeAlias = HoldPlanningResponse
+
+@typing.final
 class ExpertServiceDescribeRequest(google.protobuf.message.Message):
     """Asks what the service is."""
 

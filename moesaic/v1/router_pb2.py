@@ -17,7 +17,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
     '',
     'moesaic/v1/router.proto'
 )
-# protoc_insertion_point(imports)
+# # protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from moesaic.v1 import common_pb2 as moesaic_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17moesaic/v1/router.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/common.proto\"\x1e\n\x1cRouterServiceDescribeRequest\"\xe3\x02\n\x1dRouterServiceDescribeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nmodel_type\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x13\n\x0bmax_context\x18\x05 \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_max_new_tokens\x18\x06 \x01(\r\x12\x15\n\rmax_sequences\x18\x07 \x01(\r\x12\x11\n\tkv_tokens\x18\x08 \x01(\x04\x12\x16\n\x0enum_moe_layers\x18\t \x01(\r\x12\x13\n\x0bnum_experts\x18\n \x01(\r\x12\x1d\n\x15num_experts_per_token\x18\x0b \x01(\r\x12\x1c\n\x14numerics_fingerprint\x18\x0c \x01(\t\x12\x12\n\ntrunk_hash\x18\r \x01(\x0c\x12\x18\n\x10tokenizer_digest\x18\x0e \x01(\t\"\xaf\x02\n\x0fSequenceRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x30\n\x08sampling\x18\x03 \x01(\x0b\x32\x1e.moesaic.v1.SamplingParameters\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x05 \x03(\r\x12\x1d\n\x15return_routed_experts\x18\x06 \x01(\x08\x12\x17\n\x0fremaining_nanos\x18\x07 \x01(\x04\x12\'\n\x05trace\x18\x08 \x01(\x0b\x32\x18.moesaic.v1.TraceContext\x12-\n\x0ctrace_detail\x18\t \x01(\x0e\x32\x17.moesaic.v1.TraceDetail\"8\n\x06Submit\x12.\n\tsequences\x18\x01 \x03(\x0b\x32\x1b.moesaic.v1.SequenceRequest\"\x1b\n\x06\x43\x61ncel\x12\x11\n\tsequences\x18\x01 \x03(\x04\"b\n\nRunRequest\x12$\n\x06submit\x18\x01 \x01(\x0b\x32\x12.moesaic.v1.SubmitH\x00\x12$\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x12.moesaic.v1.CancelH\x00\x42\x08\n\x06\x61\x63tion\"L\n\x06\x43redit\x12\x11\n\tsequences\x18\x01 \x01(\r\x12\x11\n\tkv_tokens\x18\x02 \x01(\x04\x12\x1c\n\x14\x61\x63knowledged_submits\x18\x03 \x01(\x04\"T\n\rSequenceToken\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x31\n\x0erouted_experts\x18\x02 \x01(\x0b\x32\x19.moesaic.v1.RoutedExperts\"\xbd\x01\n\x0eSequenceFinish\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.FinishReason\x12\x13\n\x0bstatus_code\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x18\n\x10overflowed_pairs\x18\x04 \x01(\x04\x12+\n\x07receipt\x18\x05 \x01(\x0b\x32\x1a.moesaic.v1.LatencyReceipt\x12\x14\n\x0crouter_nanos\x18\x06 \x01(\x04\"\x84\x01\n\rSequenceEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x05token\x18\x02 \x01(\x0b\x32\x19.moesaic.v1.SequenceTokenH\x00\x12,\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1a.moesaic.v1.SequenceFinishH\x00\x42\x07\n\x05\x65vent\"\\\n\x0bRunResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.moesaic.v1.SequenceEvent\x12\"\n\x06\x63redit\x18\x02 \x01(\x0b\x32\x12.moesaic.v1.Credit\"\x15\n\x13GetPlacementRequest\"-\n\x0bHostedLayer\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\"\x93\x02\n\rPlacedService\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07is_live\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\'\n\x06layers\x18\x05 \x03(\x0b\x32\x17.moesaic.v1.HostedLayer\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.moesaic.v1.ServiceState\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x1b\n\x13\x65xpert_memory_bytes\x18\x08 \x01(\x04\x12\x19\n\x11\x66ree_memory_bytes\x18\t \x01(\x04\x12\x0f\n\x07refusal\x18\n \x01(\t\x12\x0f\n\x07streams\x18\x0b \x01(\t\"\xaf\x01\n\x14GetPlacementResponse\x12+\n\x08services\x18\x01 \x03(\x0b\x32\x19.moesaic.v1.PlacedService\x12\x19\n\x11min_live_replicas\x18\x02 \x01(\r\x12\x10\n\x08\x63overage\x18\x03 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x12\n\nmoe_layers\x18\x05 \x03(\r\x12\x13\n\x0bnum_experts\x18\x06 \x01(\r\"I\n\rTargetService\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\'\n\x06layers\x18\x02 \x03(\x0b\x32\x17.moesaic.v1.HostedLayer\"T\n\x0fTargetPlacement\x12\x14\n\x0cmodel_digest\x18\x01 \x01(\t\x12+\n\x08services\x18\x02 \x03(\x0b\x32\x19.moesaic.v1.TargetService\"\x0f\n\rEvenPlacement\"\x1f\n\x0c\x44rainService\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\">\n\x10PlannedPlacement\x12*\n\x08strategy\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.PlanStrategy\"\xfd\x01\n\x16\x43hangePlacementRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12-\n\x06target\x18\x02 \x01(\x0b\x32\x1b.moesaic.v1.TargetPlacementH\x00\x12)\n\x04\x65ven\x18\x03 \x01(\x0b\x32\x19.moesaic.v1.EvenPlacementH\x00\x12)\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x18.moesaic.v1.DrainServiceH\x00\x12/\n\x07planned\x18\x06 \x01(\x0b\x32\x1c.moesaic.v1.PlannedPlacementH\x00\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x42\x08\n\x06\x63hange\"\xdb\x01\n\x17\x43hangePlacementResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12)\n\x05phase\x18\x02 \x01(\x0e\x32\x1a.moesaic.v1.OperationPhase\x12\x10\n\x08num_done\x18\x03 \x01(\r\x12\x11\n\tnum_total\x18\x04 \x01(\r\x12/\n\x04plan\x18\x05 \x01(\x0b\x32!.moesaic.v1.PlanPlacementResponse\x12\x14\n\x0cloaded_bytes\x18\x06 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x07 \x01(\x04\"-\n\x18\x41\x64\x64\x45xpertServicesRequest\x12\x11\n\taddresses\x18\x01 \x03(\t\".\n\x19\x41\x64\x64\x45xpertServicesResponse\x12\x11\n\taddresses\x18\x01 \x03(\t\"o\n\x14PlanPlacementRequest\x12*\n\x08strategy\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.PlanStrategy\x12+\n\x06target\x18\x02 \x01(\x0b\x32\x1b.moesaic.v1.TargetPlacement\"m\n\x0bPlannedMove\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x02 \x01(\r\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\x12\n\ngain_nanos\x18\x05 \x01(\x01\x12\x0b\n\x03why\x18\x06 \x01(\t\"}\n\x0bPlanOutcome\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62\x65\x66ore_nanos\x18\x02 \x01(\x01\x12\x17\n\x0fpredicted_nanos\x18\x03 \x01(\x01\x12\x16\n\x0e\x61\x63hieved_nanos\x18\x04 \x01(\x01\x12\x11\n\tnum_moves\x18\x05 \x01(\r\"\xad\x02\n\x15PlanPlacementResponse\x12+\n\x06target\x18\x01 \x01(\x0b\x32\x1b.moesaic.v1.TargetPlacement\x12&\n\x05moves\x18\x02 \x03(\x0b\x32\x17.moesaic.v1.PlannedMove\x12\x13\n\x0bnum_unloads\x18\x03 \x01(\r\x12\x14\n\x0c\x62\x65\x66ore_nanos\x18\x04 \x03(\x01\x12\x13\n\x0b\x61\x66ter_nanos\x18\x05 \x03(\x01\x12\x18\n\x10\x62\x65\x66ore_imbalance\x18\x06 \x03(\x01\x12\x17\n\x0f\x61\x66ter_imbalance\x18\x07 \x03(\x01\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x11\n\tnum_steps\x18\t \x01(\x04\x12)\n\x08outcomes\x18\n \x03(\x0b\x32\x17.moesaic.v1.PlanOutcome\")\n\x14RecordRoutingRequest\x12\x11\n\tnum_steps\x18\x01 \x01(\r\"\xa5\x01\n\x15RecordRoutingResponse\x12\x13\n\x0bnum_experts\x18\x01 \x01(\r\x12\x12\n\nnum_layers\x18\x02 \x01(\r\x12\x1d\n\x15num_experts_per_token\x18\x03 \x01(\r\x12\x0c\n\x04rows\x18\x04 \x03(\r\x12\x11\n\tis_decode\x18\x05 \x03(\x08\x12\x0f\n\x07\x65xperts\x18\x06 \x01(\x0c\x12\x12\n\nnum_missed\x18\x07 \x01(\x04*\xb3\x01\n\x0cServiceState\x12\x1d\n\x19SERVICE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SERVICE_STATE_LOST\x10\x01\x12\x16\n\x12SERVICE_STATE_LIVE\x10\x02\x12\x19\n\x15SERVICE_STATE_SUSPECT\x10\x03\x12\x1a\n\x16SERVICE_STATE_DRAINING\x10\x04\x12\x1d\n\x19SERVICE_STATE_QUARANTINED\x10\x05*a\n\x0cPlanStrategy\x12\x1d\n\x19PLAN_STRATEGY_UNSPECIFIED\x10\x00\x12\x1a\n\x16PLAN_STRATEGY_BALANCED\x10\x01\x12\x16\n\x12PLAN_STRATEGY_EPLB\x10\x02*\xa3\x01\n\x0eOperationPhase\x12\x1f\n\x1bOPERATION_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_PHASE_LOADING\x10\x01\x12\x1c\n\x18OPERATION_PHASE_RETIRING\x10\x02\x12\x18\n\x14OPERATION_PHASE_DONE\x10\x03\x12\x1b\n\x17OPERATION_PHASE_WAITING\x10\x04\x32\x86\x05\n\rRouterService\x12_\n\x08\x44\x65scribe\x12(.moesaic.v1.RouterServiceDescribeRequest\x1a).moesaic.v1.RouterServiceDescribeResponse\x12:\n\x03Run\x12\x16.moesaic.v1.RunRequest\x1a\x17.moesaic.v1.RunResponse(\x01\x30\x01\x12V\n\x0cGetPlacement\x12\x1f.moesaic.v1.GetPlacementRequest\x1a .moesaic.v1.GetPlacementResponse\"\x03\x88\x02\x01\x12\x61\n\x0f\x43hangePlacement\x12\".moesaic.v1.ChangePlacementRequest\x1a#.moesaic.v1.ChangePlacementResponse\"\x03\x88\x02\x01\x30\x01\x12\x65\n\x11\x41\x64\x64\x45xpertServices\x12$.moesaic.v1.AddExpertServicesRequest\x1a%.moesaic.v1.AddExpertServicesResponse\"\x03\x88\x02\x01\x12Y\n\rPlanPlacement\x12 .moesaic.v1.PlanPlacementRequest\x1a!.moesaic.v1.PlanPlacementResponse\"\x03\x88\x02\x01\x12[\n\rRecordRouting\x12 .moesaic.v1.RecordRoutingRequest\x1a!.moesaic.v1.RecordRoutingResponse\"\x03\x88\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17moesaic/v1/router.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/common.proto\"\x1e\n\x1cRouterServiceDescribeRequest\"\xf5\x02\n\x1dRouterServiceDescribeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nmodel_type\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x12\n\nvocab_size\x18\x04 \x01(\r\x12\x13\n\x0bmax_context\x18\x05 \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_max_new_tokens\x18\x06 \x01(\r\x12\x15\n\rmax_sequences\x18\x07 \x01(\r\x12\x11\n\tkv_tokens\x18\x08 \x01(\x04\x12\x16\n\x0enum_moe_layers\x18\t \x01(\r\x12\x13\n\x0bnum_experts\x18\n \x01(\r\x12\x1d\n\x15num_experts_per_token\x18\x0b \x01(\r\x12\x1c\n\x14numerics_fingerprint\x18\x0c \x01(\t\x12\x12\n\ntrunk_hash\x18\r \x01(\x0c\x12\x18\n\x10tokenizer_digest\x18\x0e \x01(\t\x12\x10\n\x08instance\x18\x0f \x01(\t\"\xcc\x02\n\x0fSequenceRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\r\x12\x30\n\x08sampling\x18\x03 \x01(\x0b\x32\x1e.moesaic.v1.SamplingParameters\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x05 \x03(\r\x12\x1d\n\x15return_routed_experts\x18\x06 \x01(\x08\x12\x17\n\x0fremaining_nanos\x18\x07 \x01(\x04\x12\'\n\x05trace\x18\x08 \x01(\x0b\x32\x18.moesaic.v1.TraceContext\x12-\n\x0ctrace_detail\x18\t \x01(\x0e\x32\x17.moesaic.v1.TraceDetail\x12\x1b\n\x13generated_token_ids\x18\n \x03(\r\"8\n\x06Submit\x12.\n\tsequences\x18\x01 \x03(\x0b\x32\x1b.moesaic.v1.SequenceRequest\"\x1b\n\x06\x43\x61ncel\x12\x11\n\tsequences\x18\x01 \x03(\x04\"b\n\nRunRequest\x12$\n\x06submit\x18\x01 \x01(\x0b\x32\x12.moesaic.v1.SubmitH\x00\x12$\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x12.moesaic.v1.CancelH\x00\x42\x08\n\x06\x61\x63tion\"L\n\x06\x43redit\x12\x11\n\tsequences\x18\x01 \x01(\r\x12\x11\n\tkv_tokens\x18\x02 \x01(\x04\x12\x1c\n\x14\x61\x63knowledged_submits\x18\x03 \x01(\x04\"T\n\rSequenceToken\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x31\n\x0erouted_experts\x18\x02 \x01(\x0b\x32\x19.moesaic.v1.RoutedExperts\"\xd2\x01\n\x0eSequenceFinish\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.FinishReason\x12\x13\n\x0bstatus_code\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x18\n\x10overflowed_pairs\x18\x04 \x01(\x04\x12+\n\x07receipt\x18\x05 \x01(\x0b\x32\x1a.moesaic.v1.LatencyReceipt\x12\x14\n\x0crouter_nanos\x18\x06 \x01(\x04\x12\x13\n\x0bis_stopping\x18\x07 \x01(\x08\"\x84\x01\n\rSequenceEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x05token\x18\x02 \x01(\x0b\x32\x19.moesaic.v1.SequenceTokenH\x00\x12,\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1a.moesaic.v1.SequenceFinishH\x00\x42\x07\n\x05\x65vent\"\\\n\x0bRunResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.moesaic.v1.SequenceEvent\x12\"\n\x06\x63redit\x18\x02 \x01(\x0b\x32\x12.moesaic.v1.Credit\"\x15\n\x13GetPlacementRequest\"-\n\x0bHostedLayer\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\"\x93\x02\n\rPlacedService\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07is_live\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\'\n\x06layers\x18\x05 \x03(\x0b\x32\x17.moesaic.v1.HostedLayer\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.moesaic.v1.ServiceState\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x1b\n\x13\x65xpert_memory_bytes\x18\x08 \x01(\x04\x12\x19\n\x11\x66ree_memory_bytes\x18\t \x01(\x04\x12\x0f\n\x07refusal\x18\n \x01(\t\x12\x0f\n\x07streams\x18\x0b \x01(\t\"\xaf\x01\n\x14GetPlacementResponse\x12+\n\x08services\x18\x01 \x03(\x0b\x32\x19.moesaic.v1.PlacedService\x12\x19\n\x11min_live_replicas\x18\x02 \x01(\r\x12\x10\n\x08\x63overage\x18\x03 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x12\n\nmoe_layers\x18\x05 \x03(\r\x12\x13\n\x0bnum_experts\x18\x06 \x01(\r\"I\n\rTargetService\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\'\n\x06layers\x18\x02 \x03(\x0b\x32\x17.moesaic.v1.HostedLayer\"T\n\x0fTargetPlacement\x12\x14\n\x0cmodel_digest\x18\x01 \x01(\t\x12+\n\x08services\x18\x02 \x03(\x0b\x32\x19.moesaic.v1.TargetService\"\x0f\n\rEvenPlacement\"\x1f\n\x0c\x44rainService\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\">\n\x10PlannedPlacement\x12*\n\x08strategy\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.PlanStrategy\"\xfd\x01\n\x16\x43hangePlacementRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12-\n\x06target\x18\x02 \x01(\x0b\x32\x1b.moesaic.v1.TargetPlacementH\x00\x12)\n\x04\x65ven\x18\x03 \x01(\x0b\x32\x19.moesaic.v1.EvenPlacementH\x00\x12)\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x18.moesaic.v1.DrainServiceH\x00\x12/\n\x07planned\x18\x06 \x01(\x0b\x32\x1c.moesaic.v1.PlannedPlacementH\x00\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x42\x08\n\x06\x63hange\"\xdb\x01\n\x17\x43hangePlacementResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12)\n\x05phase\x18\x02 \x01(\x0e\x32\x1a.moesaic.v1.OperationPhase\x12\x10\n\x08num_done\x18\x03 \x01(\r\x12\x11\n\tnum_total\x18\x04 \x01(\r\x12/\n\x04plan\x18\x05 \x01(\x0b\x32!.moesaic.v1.PlanPlacementResponse\x12\x14\n\x0cloaded_bytes\x18\x06 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x07 \x01(\x04\"-\n\x18\x41\x64\x64\x45xpertServicesRequest\x12\x11\n\taddresses\x18\x01 \x03(\t\".\n\x19\x41\x64\x64\x45xpertServicesResponse\x12\x11\n\taddresses\x18\x01 \x03(\t\"o\n\x14PlanPlacementRequest\x12*\n\x08strategy\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.PlanStrategy\x12+\n\x06target\x18\x02 \x01(\x0b\x32\x1b.moesaic.v1.TargetPlacement\"m\n\x0bPlannedMove\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x02 \x01(\r\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\x12\n\ngain_nanos\x18\x05 \x01(\x01\x12\x0b\n\x03why\x18\x06 \x01(\t\"}\n\x0bPlanOutcome\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62\x65\x66ore_nanos\x18\x02 \x01(\x01\x12\x17\n\x0fpredicted_nanos\x18\x03 \x01(\x01\x12\x16\n\x0e\x61\x63hieved_nanos\x18\x04 \x01(\x01\x12\x11\n\tnum_moves\x18\x05 \x01(\r\"\xad\x02\n\x15PlanPlacementResponse\x12+\n\x06target\x18\x01 \x01(\x0b\x32\x1b.moesaic.v1.TargetPlacement\x12&\n\x05moves\x18\x02 \x03(\x0b\x32\x17.moesaic.v1.PlannedMove\x12\x13\n\x0bnum_unloads\x18\x03 \x01(\r\x12\x14\n\x0c\x62\x65\x66ore_nanos\x18\x04 \x03(\x01\x12\x13\n\x0b\x61\x66ter_nanos\x18\x05 \x03(\x01\x12\x18\n\x10\x62\x65\x66ore_imbalance\x18\x06 \x03(\x01\x12\x17\n\x0f\x61\x66ter_imbalance\x18\x07 \x03(\x01\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x11\n\tnum_steps\x18\t \x01(\x04\x12)\n\x08outcomes\x18\n \x03(\x0b\x32\x17.moesaic.v1.PlanOutcome\")\n\x14RecordRoutingRequest\x12\x11\n\tnum_steps\x18\x01 \x01(\r\"\xa5\x01\n\x15RecordRoutingResponse\x12\x13\n\x0bnum_experts\x18\x01 \x01(\r\x12\x12\n\nnum_layers\x18\x02 \x01(\r\x12\x1d\n\x15num_experts_per_token\x18\x03 \x01(\r\x12\x0c\n\x04rows\x18\x04 \x03(\r\x12\x11\n\tis_decode\x18\x05 \x03(\x08\x12\x0f\n\x07\x65xperts\x18\x06 \x01(\x0c\x12\x12\n\nnum_missed\x18\x07 \x01(\x04*\xb3\x01\n\x0cServiceState\x12\x1d\n\x19SERVICE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SERVICE_STATE_LOST\x10\x01\x12\x16\n\x12SERVICE_STATE_LIVE\x10\x02\x12\x19\n\x15SERVICE_STATE_SUSPECT\x10\x03\x12\x1a\n\x16SERVICE_STATE_DRAINING\x10\x04\x12\x1d\n\x19SERVICE_STATE_QUARANTINED\x10\x05*a\n\x0cPlanStrategy\x12\x1d\n\x19PLAN_STRATEGY_UNSPECIFIED\x10\x00\x12\x1a\n\x16PLAN_STRATEGY_BALANCED\x10\x01\x12\x16\n\x12PLAN_STRATEGY_EPLB\x10\x02*\xa3\x01\n\x0eOperationPhase\x12\x1f\n\x1bOPERATION_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_PHASE_LOADING\x10\x01\x12\x1c\n\x18OPERATION_PHASE_RETIRING\x10\x02\x12\x18\n\x14OPERATION_PHASE_DONE\x10\x03\x12\x1b\n\x17OPERATION_PHASE_WAITING\x10\x04\x32\x86\x05\n\rRouterService\x12_\n\x08\x44\x65scribe\x12(.moesaic.v1.RouterServiceDescribeRequest\x1a).moesaic.v1.RouterServiceDescribeResponse\x12:\n\x03Run\x12\x16.moesaic.v1.RunRequest\x1a\x17.moesaic.v1.RunResponse(\x01\x30\x01\x12V\n\x0cGetPlacement\x12\x1f.moesaic.v1.GetPlacementRequest\x1a .moesaic.v1.GetPlacementResponse\"\x03\x88\x02\x01\x12\x61\n\x0f\x43hangePlacement\x12\".moesaic.v1.ChangePlacementRequest\x1a#.moesaic.v1.ChangePlacementResponse\"\x03\x88\x02\x01\x30\x01\x12\x65\n\x11\x41\x64\x64\x45xpertServices\x12$.moesaic.v1.AddExpertServicesRequest\x1a%.moesaic.v1.AddExpertServicesResponse\"\x03\x88\x02\x01\x12Y\n\rPlanPlacement\x12 .moesaic.v1.PlanPlacementRequest\x1a!.moesaic.v1.PlanPlacementResponse\"\x03\x88\x02\x01\x12[\n\rRecordRouting\x12 .moesaic.v1.RecordRoutingRequest\x1a!.moesaic.v1.RecordRoutingResponse\"\x03\x88\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,72 +42,72 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTERSERVICE'].methods_by_name['PlanPlacement']._serialized_options = b'\210\002\001'
   _globals['_ROUTERSERVICE'].methods_by_name['RecordRouting']._loaded_options = None
   _globals['_ROUTERSERVICE'].methods_by_name['RecordRouting']._serialized_options = b'\210\002\001'
-  _globals['_SERVICESTATE']._serialized_start=3773
-  _globals['_SERVICESTATE']._serialized_end=3952
-  _globals['_PLANSTRATEGY']._serialized_start=3954
-  _globals['_PLANSTRATEGY']._serialized_end=4051
-  _globals['_OPERATIONPHASE']._serialized_start=4054
-  _globals['_OPERATIONPHASE']._serialized_end=4217
+  _globals['_SERVICESTATE']._serialized_start=3841
+  _globals['_SERVICESTATE']._serialized_end=4020
+  _globals['_PLANSTRATEGY']._serialized_start=4022
+  _globals['_PLANSTRATEGY']._serialized_end=4119
+  _globals['_OPERATIONPHASE']._serialized_start=4122
+  _globals['_OPERATIONPHASE']._serialized_end=4285
   _globals['_ROUTERSERVICEDESCRIBEREQUEST']._serialized_start=64
   _globals['_ROUTERSERVICEDESCRIBEREQUEST']._serialized_end=94
   _globals['_ROUTERSERVICEDESCRIBERESPONSE']._serialized_start=97
-  _globals['_ROUTERSERVICEDESCRIBERESPONSE']._serialized_end=452
-  _globals['_SEQUENCEREQUEST']._serialized_start=455
-  _globals['_SEQUENCEREQUEST']._serialized_end=758
-  _globals['_SUBMIT']._serialized_start=760
-  _globals['_SUBMIT']._serialized_end=816
-  _globals['_CANCEL']._serialized_start=818
-  _globals['_CANCEL']._serialized_end=845
-  _globals['_RUNREQUEST']._serialized_start=847
-  _globals['_RUNREQUEST']._serialized_end=945
-  _globals['_CREDIT']._serialized_start=947
-  _globals['_CREDIT']._serialized_end=1023
-  _globals['_SEQUENCETOKEN']._serialized_start=1025
-  _globals['_SEQUENCETOKEN']._serialized_end=1109
-  _globals['_SEQUENCEFINISH']._serialized_start=1112
-  _globals['_SEQUENCEFINISH']._serialized_end=1301
-  _globals['_SEQUENCEEVENT']._serialized_start=1304
-  _globals['_SEQUENCEEVENT']._serialized_end=1436
-  _globals['_RUNRESPONSE']._serialized_start=1438
-  _globals['_RUNRESPONSE']._serialized_end=1530
-  _globals['_GETPLACEMENTREQUEST']._serialized_start=1532
-  _globals['_GETPLACEMENTREQUEST']._serialized_end=1553
-  _globals['_HOSTEDLAYER']._serialized_start=1555
-  _globals['_HOSTEDLAYER']._serialized_end=1600
-  _globals['_PLACEDSERVICE']._serialized_start=1603
-  _globals['_PLACEDSERVICE']._serialized_end=1878
-  _globals['_GETPLACEMENTRESPONSE']._serialized_start=1881
-  _globals['_GETPLACEMENTRESPONSE']._serialized_end=2056
-  _globals['_TARGETSERVICE']._serialized_start=2058
-  _globals['_TARGETSERVICE']._serialized_end=2131
-  _globals['_TARGETPLACEMENT']._serialized_start=2133
-  _globals['_TARGETPLACEMENT']._serialized_end=2217
-  _globals['_EVENPLACEMENT']._serialized_start=2219
-  _globals['_EVENPLACEMENT']._serialized_end=2234
-  _globals['_DRAINSERVICE']._serialized_start=2236
-  _globals['_DRAINSERVICE']._serialized_end=2267
-  _globals['_PLANNEDPLACEMENT']._serialized_start=2269
-  _globals['_PLANNEDPLACEMENT']._serialized_end=2331
-  _globals['_CHANGEPLACEMENTREQUEST']._serialized_start=2334
-  _globals['_CHANGEPLACEMENTREQUEST']._serialized_end=2587
-  _globals['_CHANGEPLACEMENTRESPONSE']._serialized_start=2590
-  _globals['_CHANGEPLACEMENTRESPONSE']._serialized_end=2809
-  _globals['_ADDEXPERTSERVICESREQUEST']._serialized_start=2811
-  _globals['_ADDEXPERTSERVICESREQUEST']._serialized_end=2856
-  _globals['_ADDEXPERTSERVICESRESPONSE']._serialized_start=2858
-  _globals['_ADDEXPERTSERVICESRESPONSE']._serialized_end=2904
-  _globals['_PLANPLACEMENTREQUEST']._serialized_start=2906
-  _globals['_PLANPLACEMENTREQUEST']._serialized_end=3017
-  _globals['_PLANNEDMOVE']._serialized_start=3019
-  _globals['_PLANNEDMOVE']._serialized_end=3128
-  _globals['_PLANOUTCOME']._serialized_start=3130
-  _globals['_PLANOUTCOME']._serialized_end=3255
-  _globals['_PLANPLACEMENTRESPONSE']._serialized_start=3258
-  _globals['_PLANPLACEMENTRESPONSE']._serialized_end=3559
-  _globals['_RECORDROUTINGREQUEST']._serialized_start=3561
-  _globals['_RECORDROUTINGREQUEST']._serialized_end=3602
-  _globals['_RECORDROUTINGRESPONSE']._serialized_start=3605
-  _globals['_RECORDROUTINGRESPONSE']._serialized_end=3770
-  _globals['_ROUTERSERVICE']._serialized_start=4220
-  _globals['_ROUTERSERVICE']._serialized_end=4866
-# protoc_insertion_point(module_scope)
+  _globals['_ROUTERSERVICEDESCRIBERESPONSE']._serialized_end=470
+  _globals['_SEQUENCEREQUEST']._serialized_start=473
+  _globals['_SEQUENCEREQUEST']._serialized_end=805
+  _globals['_SUBMIT']._serialized_start=807
+  _globals['_SUBMIT']._serialized_end=863
+  _globals['_CANCEL']._serialized_start=865
+  _globals['_CANCEL']._serialized_end=892
+  _globals['_RUNREQUEST']._serialized_start=894
+  _globals['_RUNREQUEST']._serialized_end=992
+  _globals['_CREDIT']._serialized_start=994
+  _globals['_CREDIT']._serialized_end=1070
+  _globals['_SEQUENCETOKEN']._serialized_start=1072
+  _globals['_SEQUENCETOKEN']._serialized_end=1156
+  _globals['_SEQUENCEFINISH']._serialized_start=1159
+  _globals['_SEQUENCEFINISH']._serialized_end=1369
+  _globals['_SEQUENCEEVENT']._serialized_start=1372
+  _globals['_SEQUENCEEVENT']._serialized_end=1504
+  _globals['_RUNRESPONSE']._serialized_start=1506
+  _globals['_RUNRESPONSE']._serialized_end=1598
+  _globals['_GETPLACEMENTREQUEST']._serialized_start=1600
+  _globals['_GETPLACEMENTREQUEST']._serialized_end=1621
+  _globals['_HOSTEDLAYER']._serialized_start=1623
+  _globals['_HOSTEDLAYER']._serialized_end=1668
+  _globals['_PLACEDSERVICE']._serialized_start=1671
+  _globals['_PLACEDSERVICE']._serialized_end=1946
+  _globals['_GETPLACEMENTRESPONSE']._serialized_start=1949
+  _globals['_GETPLACEMENTRESPONSE']._serialized_end=2124
+  _globals['_TARGETSERVICE']._serialized_start=2126
+  _globals['_TARGETSERVICE']._serialized_end=2199
+  _globals['_TARGETPLACEMENT']._serialized_start=2201
+  _globals['_TARGETPLACEMENT']._serialized_end=2285
+  _globals['_EVENPLACEMENT']._serialized_start=2287
+  _globals['_EVENPLACEMENT']._serialized_end=2302
+  _globals['_DRAINSERVICE']._serialized_start=2304
+  _globals['_DRAINSERVICE']._serialized_end=2335
+  _globals['_PLANNEDPLACEMENT']._serialized_start=2337
+  _globals['_PLANNEDPLACEMENT']._serialized_end=2399
+  _globals['_CHANGEPLACEMENTREQUEST']._serialized_start=2402
+  _globals['_CHANGEPLACEMENTREQUEST']._serialized_end=2655
+  _globals['_CHANGEPLACEMENTRESPONSE']._serialized_start=2658
+  _globals['_CHANGEPLACEMENTRESPONSE']._serialized_end=2877
+  _globals['_ADDEXPERTSERVICESREQUEST']._serialized_start=2879
+  _globals['_ADDEXPERTSERVICESREQUEST']._serialized_end=2924
+  _globals['_ADDEXPERTSERVICESRESPONSE']._serialized_start=2926
+  _globals['_ADDEXPERTSERVICESRESPONSE']._serialized_end=2972
+  _globals['_PLANPLACEMENTREQUEST']._serialized_start=2974
+  _globals['_PLANPLACEMENTREQUEST']._serialized_end=3085
+  _globals['_PLANNEDMOVE']._serialized_start=3087
+  _globals['_PLANNEDMOVE']._serialized_end=3196
+  _globals['_PLANOUTCOME']._serialized_start=3198
+  _globals['_PLANOUTCOME']._serialized_end=3323
+  _globals['_PLANPLACEMENTRESPONSE']._serialized_start=3326
+  _globals['_PLANPLACEMENTRESPONSE']._serialized_end=3627
+  _globals['_RECORDROUTINGREQUEST']._serialized_start=3629
+  _globals['_RECORDROUTINGREQUEST']._serialized_end=3670
+  _globals['_RECORDROUTINGRESPONSE']._serialized_start=3673
+  _globals['_RECORDROUTINGRESPONSE']._serialized_end=3838
+  _globals['_ROUTERSERVICE']._serialized_start=4288
+  _globals['_ROUTERSERVICE']._serialized_end=4934
+# # protoc_insertion_point(module_scope)

@@ -54,6 +54,7 @@ class ClusterPlan:
     threads: int | None
     drain_seconds: float
     listen: str | None = None
+    num_routers: int = 1
     dtype: str = "auto"
     batch_invariant: bool = False
     combine: str = "exact"
@@ -73,6 +74,7 @@ class ClusterPlan:
         return cls(
             model=settings.model,
             num_experts=settings.experts,
+            num_routers=settings.routers,
             threads=settings.threads,
             drain_seconds=drain_seconds,
             listen=listen,
@@ -87,11 +89,13 @@ class ClusterPlan:
         )
 
     def members(self) -> list[Member]:
-        """Expert services, router and gateway, on ports that are free now.
+        """Expert services, routers and gateway, on ports that are free now.
 
         Raises InvalidRequest when `listen` is no address.
         """
-        *experts, router, free = free_addresses(self.num_experts + 2)
+        addresses = free_addresses(self.num_experts + self.num_routers + 1)
+        experts, routers = addresses[: self.num_experts], addresses[self.num_experts : -1]
+        free = addresses[-1]
         gateway = self._gateway_address(free)
         each = expert_threads(self.num_experts)
         members = [
@@ -101,16 +105,17 @@ class ClusterPlan:
             )
             for index, address in enumerate(experts)
         ]
-        members.append(
+        each = max(1, router_threads(self.model) // self.num_routers)
+        members += [
             self._member(
-                *("router", "router", router),
-                *(*self._computing(router_threads(self.model)), *self._dispatching(experts)),
+                *("router" if self.num_routers == 1 else f"router-{index}", "router", address),
+                *(*self._computing(each), *self._dispatching(experts)),
             )
-        )
+            for index, address in enumerate(routers)
+        ]
         recommended = f"--generation-config={self.generation_config}"
-        members.append(
-            self._member("gateway", "gateway", gateway, f"--routers={router}", recommended)
-        )
+        targets = f"--routers={','.join(routers)}"
+        members.append(self._member("gateway", "gateway", gateway, targets, recommended))
         return members
 
     def _gateway_address(self, free: str) -> str:

@@ -19,6 +19,7 @@ from services.gateway.request_trace import RequestTrace
 from services.gateway.requests import CheckedRequest, RequestReader, new_tokens_within
 from services.gateway.routers import Routers
 from services.gateway.sequence import Order, Sequence
+from services.gateway.stays import MAX_NUMBER
 from services.gateway.tokeniser import Prompt, Tokeniser
 from services.runtime.failures import aside
 
@@ -156,11 +157,16 @@ class Generation:
     def _completed(
         self, ending: ContinuationEnd, sequence: Sequence, trace: RequestTrace, times: GatewayTimes
     ) -> Completed:
-        times.taken_nanos = sequence.taken_nanos
+        times.taken_nanos, times.earlier = sequence.taken_nanos, sequence.earlier
         if sequence.taken_nanos is not None:
             times.queue_nanos += sequence.taken_nanos - sequence.queued_nanos
         times.detokenise_nanos = ending.detokenise_nanos
-        trace.note({"gen_ai.usage.output_tokens": ending.num_tokens})
+        trace.note(
+            {
+                "gen_ai.usage.output_tokens": ending.num_tokens,
+                "moesaic.resumptions": sequence.earlier.num_resumptions,
+            }
+        )
         return Completed(
             ending.reason,
             ending.stop_string,
@@ -168,11 +174,16 @@ class Generation:
                 prompt_tokens=len(sequence.order.prompt_token_ids),
                 completion_tokens=ending.num_tokens,
                 seed=sequence.order.sampling.seed,
-                overflowed_pairs=ending.finish.message.overflowed_pairs if ending.finish else 0,
+                overflowed_pairs=_overflowed(ending, sequence),
                 numerics_fingerprint=self._routers.fingerprint,
             ),
             write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),
         )
+
+
+def _overflowed(ending: ContinuationEnd, sequence: Sequence) -> int:
+    latest = ending.finish.message.overflowed_pairs if ending.finish else 0
+    return min(latest + sequence.earlier.overflowed_pairs, MAX_NUMBER)
 
 
 @contextmanager

@@ -156,8 +156,10 @@ class Routers:
         self._dispatcher.attach(link)
         self._dispatcher.pump()
 
-    def link_down(self, link: RouterLink, unbegun: Sequenced[Sequence]) -> None:
-        """A router is lost, or never came up; what did not begin there waits again."""
+    def link_down(self, link: RouterLink, going_on: Sequenced[Sequence]) -> None:
+        """A router is lost, or never came up; what was there waits, to go on at another one or at
+        this one when it is back.
+        """
         if link not in self._up:
             return
         self._up.remove(link)
@@ -165,11 +167,15 @@ class Routers:
         self._dispatcher.detach(link)
         if not self._up:
             self._grace = asyncio.get_running_loop().call_later(self._grace_seconds, self._lost)
-        self._dispatcher.put_back(unbegun)
+        self._dispatcher.put_back(going_on)
 
-    def credit_changed(self, refused: Sequenced[Sequence]) -> None:
-        """A router may have room again; what it refused waits again."""
-        self._dispatcher.put_back(refused)
+    def credit_changed(self, given_back: Sequenced[Sequence]) -> None:
+        """A router may have room again; what it gave back waits again."""
+        self._dispatcher.put_back(given_back)
+
+    def has_another(self, link: RouterLink) -> bool:
+        """Whether a router other than this one is up."""
+        return bool(self._up - {link})
 
     def _check(self, description: pb.RouterServiceDescribeResponse) -> None:
         if description.vocab_size != self._vocab_size:

@@ -4,6 +4,7 @@ that is ready.
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Sequence
 
 import torch
@@ -59,6 +60,7 @@ class Assembly:
 
     def __init__(self, settings: RouterSettings, checkpoint: Checkpoint) -> None:
         self.phase = StartPhase.TRUNK
+        self._instance = uuid.uuid4().hex
         self._settings = settings
         self._checkpoint = checkpoint
         self._tokenizer_digest = tokenizer_digest(
@@ -195,6 +197,7 @@ class Assembly:
             coverage=settings.coverage,
             requires_coverage=settings.require_coverage,
             awaited=self._dispatcher.awaited,
+            name=self._instance,
         )
 
     def _load_trunk(self) -> Trunk:
@@ -257,6 +260,7 @@ class Assembly:
             numerics_fingerprint=self._fingerprint(),
             trunk_hash=trunk.content_hash,
             tokenizer_digest=self._tokenizer_digest,
+            instance=self._instance,
         )
 
     def _fingerprint(self) -> str:

@@ -188,6 +188,7 @@ async def test_a_router_that_is_told_to_stop_ends_what_it_cannot_finish(olmoe: P
             for outcome in await client.finished(*names):
                 assert outcome.finish and outcome.finish.status_code == UNAVAILABLE
                 assert "the router stopped before the sequence was done" in outcome.finish.message
+                assert outcome.finish.is_stopping
 
 
 async def test_the_capacity_guard_counts_what_it_drops(olmoe: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import grpc
 
@@ -47,7 +48,8 @@ class RouterDouble(RouterServiceServicer):
         acknowledges: bool = True,
         **description: Any,
     ) -> None:
-        described: dict[str, Any] = DESCRIPTION | {"kv_tokens": kv_tokens} | description
+        own: dict[str, Any] = {"kv_tokens": kv_tokens, "instance": uuid4().hex}
+        described: dict[str, Any] = DESCRIPTION | own | description
         self.description = pb.RouterServiceDescribeResponse(**described)
         self.submits: asyncio.Queue[list[pb.SequenceRequest]] = asyncio.Queue()
         self.cancels: asyncio.Queue[int] = asyncio.Queue()
@@ -60,6 +62,9 @@ class RouterDouble(RouterServiceServicer):
         # Cleared, it keeps a new stream waiting for its first credit.
         self.may_begin = asyncio.Event()
         self.may_begin.set()
+        # Cleared, it answers no question.
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.answers_cancels = True
         self.cancel_receipt = common_pb2.LatencyReceipt()
         # So many messages are sent as bytes that are none.
@@ -69,6 +74,7 @@ class RouterDouble(RouterServiceServicer):
 
     async def Describe(self, request: pb.RouterServiceDescribeRequest, context: Any) -> Any:
         self.described.put_nowait(None)
+        await self.answers.wait()
         return self.description
 
     async def Run(

@@ -16,6 +16,7 @@ from services.router.hosting.lost import Lost
 from services.router.hosting.members import Members, Resolve
 from services.router.hosting.mover import Mover
 from services.router.hosting.operations import Operation, Operations
+from services.router.hosting.planner_choice import PlannerChoice
 from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import Transfers
 from services.router.hosting.troubles import Troubles
@@ -38,6 +39,7 @@ class Fleet:
     `place` is called with a new placement whenever hosting changes; the dispatcher uses it from the
     next layer on. Each expert is kept ready on `coverage` services; with `requires_coverage` a
     start that cannot reach that is refused. What requests wait for by `awaited` is loaded first.
+    Of several fleets, each with a `name`, one plans what need not be done at once.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Fleet:
         coverage: int = 1,
         requires_coverage: bool = False,
         awaited: Awaited | None = None,
+        name: str = "",
         look_up: Resolve = resolve,
         waits: Waits = WAITS,
     ) -> None:
@@ -82,10 +85,12 @@ class Fleet:
         self.survey = Survey(self.members, self.transfers, self._contents, troubles, waits=waits)
         mover = Mover(self.survey, self.transfers, wanted, self.members.peer, changed, waits=waits)
         self.operations = Operations(mover.carry_out, mover.check, on_end)
+        self._choice = PlannerChoice(name, lambda: self.members.peers, changed, waits=waits)
         self._keeper = Keeper(
             *(self.survey, self.transfers, self.operations, wanted, self.members, changed),
             self._num_below,
             lost.next_batch,
+            lambda: self._choice.is_ours,
             requires_coverage=requires_coverage,
             waits=waits,
         )
@@ -110,7 +115,13 @@ class Fleet:
             await self._until_all_are_live(deadline, wait_seconds)
             loops.create_task(self._keep_laid_out())
             loops.create_task(self.operations.run())
+            loops.create_task(self._choice.run())
             loops.create_task(self._keeper.run())
+
+    @property
+    def is_planner(self) -> bool:
+        """Whether this router, of those that share the services, moves experts by itself."""
+        return self._choice.is_ours
 
     @property
     def is_complete(self) -> bool:
