@@ -14,6 +14,7 @@ from services.metadata.tokenizer_digest import tokenizer_digest
 from services.model.checkpoint import Checkpoint
 from services.model.expert_kind import expert_kind
 from services.model.fingerprint import numerics_fingerprint
+from services.model.hash_cache import HashCache
 from services.model.kv_cache import KvCache, bytes_per_token
 from services.router.balance.balancer import Balancer
 from services.router.balance.metrics import observe_balancer
@@ -195,6 +196,8 @@ class Assembly:
             coverage=settings.coverage,
             requires_coverage=settings.require_coverage,
             awaited=self._dispatcher.awaited,
+            checks_contents=settings.check_experts,
+            hashes=HashCache.at(settings.hash_cache),
         )
 
     def _load_trunk(self) -> Trunk:
