@@ -15,6 +15,7 @@ from services.metadata.tokenizer_digest import tokenizer_digest
 from services.model.checkpoint import Checkpoint
 from services.model.expert_kind import expert_kind
 from services.model.fingerprint import numerics_fingerprint
+from services.model.hash_cache import HashCache
 from services.model.kv_cache import KvCache, bytes_per_token
 from services.router.balance.balancer import Balancer
 from services.router.balance.metrics import observe_balancer
@@ -198,6 +199,8 @@ class Assembly:
             requires_coverage=settings.require_coverage,
             awaited=self._dispatcher.awaited,
             name=self._instance,
+            checks_contents=settings.check_experts,
+            hashes=HashCache.at(settings.hash_cache),
         )
 
     def _load_trunk(self) -> Trunk:

@@ -115,6 +115,16 @@ class RouterSettings(BaseSettings):
         description="how long a request waits for an expert that no service can compute while none "
         "that was lost is loaded, before it ends",
     )
+    check_experts: bool = Field(
+        True,
+        description="compare the experts of services with those of the router's own checkpoint, "
+        "which is read for that once, in the background",
+    )
+    hash_cache: str = Field(
+        "~/.cache/moesaic/content-hashes",
+        min_length=1,
+        description="file that keeps the experts' hashes, the one of expert services; off for none",
+    )
     rebalance: bool = Field(
         True, description="move and replicate experts by itself where the load asks for it"
     )
