@@ -73,6 +73,7 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         vocab_size=checkpoint.vocab_size,
         tokenizer_digest=tokenizer_digest(settings.model),
         grace_seconds=settings.router_grace_seconds,
+        tls=settings.tls,
     )
     service = _service(settings, checkpoint, tokeniser, dispatcher, routers)
     try:
@@ -130,6 +131,7 @@ async def _living(
             service_names=[SERVICE_NAME],
             drain_seconds=settings.drain_seconds,
             health=health,
+            tls=settings.tls,
         ) as port:
             watch = loops.create_task(_keep_health(health, routers))
             yield port

@@ -16,7 +16,9 @@ from services.runtime.calls import as_serving_errors, parsed
 from services.runtime.connecting import connected_to
 from services.runtime.failures import failure_of
 from services.runtime.own_task import run_in_own_task
+from services.runtime.roles import Role
 from services.runtime.service_calls import ServiceCall, ServiceConnection
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
@@ -54,8 +56,9 @@ class LinkOwner(Protocol):
 class RouterLink:
     """One router, as long as it is wanted. While it is up, `room` says what it can take."""
 
-    def __init__(self, address: str, owner: LinkOwner) -> None:
+    def __init__(self, address: str, owner: LinkOwner, tls: TlsFiles | None = None) -> None:
         self.address = address
+        self._tls = tls
         self._name = f"the router at {address}"
         self.description = pb.RouterServiceDescribeResponse()
         self._owner = owner
@@ -96,7 +99,11 @@ class RouterLink:
         was_up = False
         try:
             async with connected_to(
-                self.address, self._name, timeout_seconds=ANSWER_SECONDS
+                self.address,
+                self._name,
+                timeout_seconds=ANSWER_SECONDS,
+                tls=self._tls,
+                server_name=Role.ROUTER.server_name,
             ) as connection:
                 self.description = await self._describe(connection)
                 self._owner.check(self.description)

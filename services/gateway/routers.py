@@ -14,6 +14,7 @@ from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.router_link import RouterLink
 from services.gateway.sequence import Sequence
 from services.runtime.channels import RESOLVE_SECONDS, resolve
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import BadState, ServingError, Unavailable
 from services.wire.quoting import quoted
 
@@ -52,8 +53,10 @@ class Routers:
         vocab_size: int,
         grace_seconds: float,
         tokenizer_digest: str = "",
+        tls: TlsFiles | None = None,
     ) -> None:
         self._targets = targets
+        self._tls = tls
         self._dispatcher = dispatcher
         self._vocab_size = vocab_size
         self._tokenizer_digest = tokenizer_digest
@@ -110,7 +113,8 @@ class Routers:
                     self._wanted = await self._look_up()
                     for address in self._wanted:
                         if address not in links or links[address].done():
-                            links[address] = tasks.create_task(RouterLink(address, self).run())
+                            link = RouterLink(address, self, self._tls)
+                            links[address] = tasks.create_task(link.run())
                     await asyncio.sleep(RESOLVE_SECONDS)
         finally:
             if self._grace is not None:

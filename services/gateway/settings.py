@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.embedded_model import EMBEDDED_MODEL
+from services.runtime.tls_settings import TlsSettings
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(TlsSettings):
     """Turns text into token ids and back, admits requests and passes them to the routers in
     micro-batches.
     """

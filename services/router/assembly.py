@@ -195,6 +195,7 @@ class Assembly:
             coverage=settings.coverage,
             requires_coverage=settings.require_coverage,
             awaited=self._dispatcher.awaited,
+            tls=settings.tls,
         )
 
     def _load_trunk(self) -> Trunk:

@@ -12,6 +12,8 @@ from grpc_reflection.v1alpha import reflection
 
 from services.runtime.boundary import ErrorsToStatus
 from services.runtime.signals import ending_signals, may_repeat
+from services.runtime.tls_files import TlsFiles
+from services.runtime.tls_servers import server_credentials
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
@@ -60,22 +62,25 @@ async def serving(
     drain_seconds: float,
     health: Health | None = None,
     native: bool | None = None,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[int]:
     """Serve on `listen` until the block ends, then let calls in flight finish within
     `drain_seconds`. `native` says whether by the server of our own or by grpc.aio's; by default
-    it is our own where that is available.
+    it is our own where that is available. With `tls` nobody is served whose certificate is not the
+    authority's; that is by grpc.aio's.
 
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
-    Raises PortInUse when the address cannot be listened on.
+    Raises PortInUse when the address cannot be listened on, BadState when certificates cannot be
+    used.
     """
-    server = _new_server(native)
+    server = _new_server(native, tls)
     register(server)
     own_health = health or Health(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
     reflection.enable_server_reflection(
         (*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
     )
-    port = _listen(server, listen)
+    port = _listen(server, listen, tls)
     await own_health.draining()
     await server.start()
     if health is None:
@@ -87,19 +92,24 @@ async def serving(
         await server.stop(drain_seconds)
 
 
-def _new_server(native: bool | None) -> grpc.aio.Server:
+def _new_server(native: bool | None, tls: TlsFiles | None) -> grpc.aio.Server:
     # Not above: what the environment says of compiled modules is read when they are imported, and
     # has to be checked by then.
     from services.runtime import native_server
 
-    if native_server.AVAILABLE if native is None else native:
+    if tls is None and (native_server.AVAILABLE if native is None else native):
         return native_server.NativeServer(native_server.Limits(MAX_MESSAGE_BYTES))
     return grpc.aio.server(interceptors=[ErrorsToStatus()], options=SERVER_OPTIONS)
 
 
-def _listen(server: grpc.aio.Server, listen: str) -> int:
+def _listen(server: grpc.aio.Server, listen: str, tls: TlsFiles | None) -> int:
+    credentials = None if tls is None else server_credentials(tls)
     try:
-        port: int = server.add_insecure_port(listen)
+        port: int = (
+            server.add_insecure_port(listen)
+            if credentials is None
+            else server.add_secure_port(listen, credentials)
+        )
     except RuntimeError as error:
         raise PortInUse(
             f"cannot listen on {listen}: the port is in use or the address is not this machine's"

@@ -1,12 +1,13 @@
 """What an operator can set on a tracing service."""
 
 from pydantic import ByteSize, Field, NonNegativeFloat, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress
+from services.runtime.tls_settings import TlsSettings
 
 
-class TracingSettings(BaseSettings):
+class TracingSettings(TlsSettings):
     """Receives traces by OTLP, keeps the latest in memory and shows them: a stand-in where no
     Jaeger runs.
     """

@@ -25,6 +25,7 @@ from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Goal, WantedHosting
 from services.runtime.channels import resolve
 from services.runtime.notice import Notice
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import BadState
 from services.wire.expert_key import ExpertKey
 
@@ -54,6 +55,7 @@ class Fleet:
         awaited: Awaited | None = None,
         look_up: Resolve = resolve,
         waits: Waits = WAITS,
+        tls: TlsFiles | None = None,
     ) -> None:
         layers, num_experts = checkpoint.moe_layers, checkpoint.num_experts
         experts = [ExpertKey(layer, expert) for layer in layers for expert in range(num_experts)]
@@ -69,7 +71,7 @@ class Fleet:
         self.members = Members(
             targets,
             lambda address: ExpertPeer(
-                address, expected, num_lanes, frame_floor_seconds, self._peers_changed.set
+                address, expected, num_lanes, frame_floor_seconds, self._peers_changed.set, tls=tls
             ),
             self._peers_changed.set,
             look_up=look_up,

@@ -28,6 +28,8 @@ from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
 from services.runtime.failures import failure_of
 from services.runtime.own_task import run_in_own_task
+from services.runtime.roles import Role
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
 from services.wire.expert_key import ExpertKey
 from services.wire.quoting import one_line
@@ -62,6 +64,7 @@ class ExpertPeer(HostingCalls):
         on_change: Callable[[], None],
         *,
         patience: Patience = PATIENCE,
+        tls: TlsFiles | None = None,
     ) -> None:
         super().__init__(address, expected, patience)
         self.streams: Sequence[ExpertStream] = ()
@@ -70,6 +73,7 @@ class ExpertPeer(HostingCalls):
         self.description: Description | None = None
         self.refusal: ServingError | None = None
         self._num_lanes = num_lanes
+        self._tls = tls
         self._frame_floor_seconds = frame_floor_seconds
         self._on_any_change = on_change
         self._suspicion: Suspicion | None = None
@@ -120,7 +124,7 @@ class ExpertPeer(HostingCalls):
     async def run(self) -> None:
         """Connect, and again whenever the connection breaks, until cancelled."""
         while True:
-            channel = open_channel(self.address)
+            channel = open_channel(self.address, tls=self._tls, server_name=Role.EXPERT.server_name)
             try:
                 await run_in_own_task(self._live(channel))
             except Exception as error:  # noqa: BLE001 -- the boundary of one peer: whatever it says ends its connection alone
@@ -144,9 +148,11 @@ class ExpertPeer(HostingCalls):
         )
         behaviour = ServiceBehaviour(deadline, self.pace, suspicion, self.trust)
         over_grpc = partial(GrpcTransport, channel, self._name)
-        lanes, patience = self._num_lanes, self._patience
+        lanes, patience, tls = self._num_lanes, self._patience, self._tls
         async with (
-            stream_transports(self.address, description, lanes, over_grpc, patience) as connects,
+            stream_transports(
+                self.address, description, lanes, over_grpc, patience, tls
+            ) as connects,
             asyncio.TaskGroup() as parts,
         ):
             self.streams = [
