@@ -1,14 +1,15 @@
 """Settings of the commands that start a cluster or talk to one, and the fields that they share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, PositiveFloat, PositiveInt
+from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.cli.sampling_flags import with_sampling_flags
 from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.settings import OnePerFlag
+from services.runtime.tls_settings import refuse_strangers
 
 MAX_UINT32 = 2**32 - 1
 
@@ -121,6 +122,17 @@ class ServeSettings(ClusterSettings):
     tracing_http: ListenAddress = Field(
         "127.0.0.1:16686", description="address on which the tracing service shows traces"
     )
+    insecure: bool = Field(
+        False,
+        description="serve whoever reaches an address that is not the loopback one, without TLS",
+    )
+
+    @model_validator(mode="after")
+    def _strangers_are_kept_out(self) -> Self:
+        if not self.insecure:
+            refuse_strangers(self.listen)
+            refuse_strangers(self.tracing_http)
+        return self
 
 
 @with_sampling_flags

@@ -8,10 +8,10 @@ from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.embedded_model import EMBEDDED_MODEL
-from services.runtime.tls_settings import TlsSettings
+from services.runtime.tls_settings import ServingSettings
 
 
-class GatewaySettings(TlsSettings):
+class GatewaySettings(ServingSettings):
     """Turns text into token ids and back, admits requests and passes them to the routers in
     micro-batches.
     """
