@@ -48,6 +48,7 @@ NO_TEXT = "\0"
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.+:\d+")
 METAVARS = {
     "str": "TEXT",
+    "SecretStr": "TEXT",
     "Path": "PATH",
     "int": "N",
     "float": "X",
@@ -102,7 +103,7 @@ class OnePerFlag:
 
 
 class Accessory:
-    """Marks a setting that the help shows after all others, among those of who may come in.
+    """Marks a setting that the help shows after all others: by what somebody is let in.
 
     Written `Annotated[Path | None, Accessory]`.
     """
@@ -159,7 +160,7 @@ class _Parser(ArgumentParser):
 def _flags(
     settings_class: type[Settings], parser: ArgumentParser, arguments: Sequence[str]
 ) -> CliSettingsSource[Settings]:
-    accessories = parser.add_argument_group("who may come in")
+    accessories = parser.add_argument_group("access")
     return CliSettingsSource(
         settings_class,
         root_parser=parser,

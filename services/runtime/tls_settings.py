@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings
 from services.runtime.addresses import ListenAddress
 from services.runtime.host_port import is_loopback, split_host_port
 from services.runtime.settings import Accessory
-from services.runtime.tls_files import TlsFiles
+from services.runtime.tls_files import Authority, TlsFiles
 
 
 class TlsSettings(BaseSettings):
@@ -40,6 +40,27 @@ class TlsSettings(BaseSettings):
         given = (self.tls_certificate, self.tls_key, self.tls_authority)
         if any(given) and not all(given):
             raise ValueError("tls_certificate, tls_key and tls_authority go together")
+        return self
+
+
+class CallingSettings(TlsSettings):
+    """Of a client, which may have a token in place of a certificate: then it is told its authority
+    alone.
+    """
+
+    @property
+    def trust(self) -> TlsFiles | Authority | None:
+        """The files by which a server is trusted; None where there is no TLS."""
+        if self.tls_authority is None:
+            return None
+        return self.tls or Authority(self.tls_authority)
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None) or (
+            self.tls_certificate is not None and self.tls_authority is None
+        ):
+            raise ValueError("tls_certificate and tls_key go together, and with tls_authority")
         return self
 
 
