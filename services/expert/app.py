@@ -89,7 +89,9 @@ async def running(
         async with asyncio.TaskGroup() as loops:
             batching = loops.create_task(parts.batcher.run())
             async with (
-                parts.plane.serving(settings.listen, settings.dispatch_port, record_seconds),
+                parts.plane.serving(
+                    settings.listen, settings.dispatch_port, record_seconds, settings.tls
+                ),
                 _serving(settings, parts) as port,
             ):
                 yield parts, port
@@ -160,6 +162,7 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
         drain_seconds=settings.drain_seconds,
         health=health,
         native=False,  # frames in bulk have the plane; what is left to gRPC stays gRPC's own
+        tls=settings.tls,
     ) as port:
         compiled = parts.computer.compiled
         computed = who_computes(compiled.kind if compiled else None)

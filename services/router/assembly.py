@@ -201,6 +201,7 @@ class Assembly:
             name=self._instance,
             checks_contents=settings.check_experts,
             hashes=HashCache.at(settings.hash_cache),
+            tls=settings.tls,
         )
 
     def _load_trunk(self) -> Trunk:

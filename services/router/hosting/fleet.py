@@ -17,8 +17,8 @@ from services.router.hosting.lost import Lost
 from services.router.hosting.members import Members, Resolve
 from services.router.hosting.mover import Mover
 from services.router.hosting.operations import Operation, Operations
-from services.router.hosting.planner_choice import PlannerChoice
 from services.router.hosting.own_contents import OwnContents
+from services.router.hosting.planner_choice import PlannerChoice
 from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import Transfers
 from services.router.hosting.troubles import Troubles
@@ -28,6 +28,7 @@ from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Goal, WantedHosting
 from services.runtime.channels import resolve
 from services.runtime.notice import Notice
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import BadState
 from services.wire.expert_key import ExpertKey
 
@@ -62,6 +63,7 @@ class Fleet:
         hashes: HashCache | None = None,
         look_up: Resolve = resolve,
         waits: Waits = WAITS,
+        tls: TlsFiles | None = None,
     ) -> None:
         layers, num_experts = checkpoint.moe_layers, checkpoint.num_experts
         experts = [ExpertKey(layer, expert) for layer in layers for expert in range(num_experts)]
@@ -78,7 +80,7 @@ class Fleet:
         self.laid: LaidOut = self._layout.lay_out(())
 
         def make(address: str) -> ExpertPeer:
-            return ExpertPeer(address, expected, num_lanes, frame_floor_seconds, on_news)
+            return ExpertPeer(address, expected, num_lanes, frame_floor_seconds, on_news, tls=tls)
 
         self.members = Members(targets, make, on_news, look_up=look_up, waits=waits)
         self._lost = lost = Lost(awaited or Awaited())

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import grpc
 
+from services.runtime.access import Access
 from services.runtime.failures import failure_of
 from services.runtime.native_server.connection import ServerConnection
 from services.runtime.native_server.limits import Limits
@@ -40,9 +41,9 @@ class NativeServer(grpc.aio.Server):
     boundary. Without TLS.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, access: Access | None = None) -> None:
         self._limits = limits
-        self._methods = Methods()
+        self._methods = Methods(access)
         self._listeners: list[socket.socket] = []
         self._connections: set[ServerConnection] = set()
         self._resting: dict[ServerConnection, float] = {}  # without a call: since when, in order
