@@ -91,19 +91,23 @@ class Fleet:
         mover = Mover(self.survey, self.transfers, wanted, self.members.peer, changed, waits=waits)
         self.operations = Operations(mover.carry_out, mover.check, on_end)
         self._choice = PlannerChoice(name, lambda: self.members.peers, changed, waits=waits)
-        self._keeper = Keeper(
-            *(self.survey, self.transfers, self.operations, wanted, self.members, changed),
-            self._num_below,
-            lost.next_batch,
-            lambda: self._choice.is_ours,
-            requires_coverage=requires_coverage,
-            waits=waits,
-        )
+        self._keeper = self._new_keeper(requires_coverage, waits)
 
     @property
     def peers(self) -> Sequence[ExpertPeer]:
         """The services, ordered by address."""
         return self.members.peers
+
+    def _new_keeper(self, requires_coverage: bool, waits: Waits) -> Keeper:
+        return Keeper(
+            *(self.survey, self.transfers, self.operations),
+            *(self.wanted, self.members, self.changed),
+            self._num_below,
+            self._lost.next_batch,
+            lambda: self._choice.is_ours,
+            requires_coverage=requires_coverage,
+            waits=waits,
+        )
 
     async def run(self, wait_seconds: float) -> None:
         """Keep the services connected and every expert hosted, until cancelled.
