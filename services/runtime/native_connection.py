@@ -13,7 +13,7 @@ from services.runtime.silence import Silence
 from services.runtime.socket_watch import SocketWatch
 from services.wire.connections import Kind, _connections
 from services.wire.errors import ServingError, Unavailable
-from services.wire.header_blocks import HeaderDecoder
+from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
 
 # A service that says nothing for so long is asked by a PING whether it is there, and is given up
 # when it says nothing for as long again: within fifteen seconds, as on gRPC's channels. TCP would
@@ -140,9 +140,13 @@ class NativeConnection:
             if kind in (Kind.HEADERS, Kind.TRAILERS):
                 try:
                     headers = self._decoder.decode(data)  # whosever they are: it learns from all
-                except ServingError as error:
+                except UnreadableBlock as error:
                     self._end(error)
                     return
+                except ServingError as error:
+                    if call is not None:
+                        call.end(error)
+                    continue
                 if call is not None:
                     call.take_headers(headers)
             elif call is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from moesaic.v1 import router_pb2
+from moesaic.v1 import common_pb2, router_pb2
 from tests.checkpoints import save_tiny
 from tests.cluster.local import Cluster, cluster
 from tests.gateway.gateway_client import running_gateway

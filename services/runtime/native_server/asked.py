@@ -1,6 +1,5 @@
 """What the headers of a new stream ask for: a call of a method, or something that is refused."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import grpc
@@ -9,7 +8,8 @@ from services.runtime import call_headers
 from services.runtime.native_server.compression import ACCEPTED
 from services.runtime.native_server.metadata import Metadata, metadata_of
 from services.runtime.native_server.methods import Method, Methods
-from services.wire.errors import InvalidRequest
+from services.wire.errors import InvalidRequest, ServingError
+from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
 
 
 class Asked(NamedTuple):
@@ -21,8 +21,14 @@ class Asked(NamedTuple):
     seconds: float | None
 
 
-def asked_by(fields: Sequence[tuple[str, str]], methods: Methods) -> Asked | bytes:
-    """The call, or the header block that refuses it."""
+def asked_by(block: bytes, decoder: HeaderDecoder, methods: Methods) -> Asked | bytes:
+    """The call, or the header block that refuses it. Raises UnreadableBlock."""
+    try:
+        fields = decoder.decode_fields(block)
+    except UnreadableBlock:
+        raise
+    except ServingError as error:
+        return call_headers.refuse(error.status, str(error))
     headers = dict(fields)
     if not call_headers.is_grpc(headers):
         return call_headers.NO_GRPC

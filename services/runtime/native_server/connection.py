@@ -19,8 +19,7 @@ from services.runtime.native_server.methods import Methods
 from services.runtime.native_server.owner import ConnectionOwner
 from services.runtime.socket_watch import SocketWatch
 from services.wire.connections import Connection, Kind
-from services.wire.errors import InvalidRequest
-from services.wire.header_blocks import HeaderDecoder
+from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +77,7 @@ class ServerConnection:
 
     def give_way(self) -> None:
         """Close the connection, which has no call: its client connects anew for the next one."""
-        self._wire.goaway(NO_ERROR)
-        self._wire.flush()
-        self.close()
+        self._leave(NO_ERROR)
 
     def end_late(self) -> None:
         """End the calls whose requests take too long to come; and all of them, for a header block
@@ -198,11 +195,6 @@ class ServerConnection:
     def _read(self) -> None:
         try:
             self._hear(self._wire.receive())
-        except InvalidRequest as error:  # no later header block can be read
-            logger.debug("%s: %s", self._peer, error)
-            self._wire.goaway(COMPRESSION_ERROR)
-            self._wire.flush()
-            self.close()
         except Exception as error:  # noqa: BLE001 -- the boundary of one connection: others are served by the same loop
             failure_of(error, f"serving {self._peer}")
             self.close()
@@ -260,6 +252,11 @@ class ServerConnection:
         if (waiting := self._waiting.pop(stream, None)) is not None:
             waiting.set_result(None)
 
+    def _leave(self, code: int) -> None:
+        self._wire.goaway(code)
+        self._wire.flush()
+        self.close()
+
     def _close_if_silent(self) -> None:
         if not self._wire.has_begun:
             self.close()
@@ -267,11 +264,12 @@ class ServerConnection:
     def _hear(self, events: Iterable[Event]) -> None:
         for stream, kind, data, _ in events:
             if kind == Kind.HEADERS or kind == Kind.TRAILERS:
-                if stream > self._last_begun:
-                    self._last_begun = stream
-                    self._begin(stream, data)
-                else:
-                    self._decoder.decode_fields(data)  # nobody asks for a client's trailers
+                try:
+                    self._take_headers(stream, data)
+                except UnreadableBlock as error:  # nor can a later one be read
+                    logger.debug("%s: %s", self._peer, error)
+                    self._leave(COMPRESSION_ERROR)
+                    return
                 continue
             call = self._calls.get(stream)
             if call is None:
@@ -285,8 +283,11 @@ class ServerConnection:
                 self._forget(stream)
                 call.leave()
 
-    def _begin(self, stream: int, block: bytes) -> None:
-        asked = asked_by(self._decoder.decode_fields(block), self._methods)
+    def _take_headers(self, stream: int, block: bytes) -> None:
+        asked = asked_by(block, self._decoder, self._methods)
+        if stream <= self._last_begun:
+            return  # nobody asks for a client's trailers
+        self._last_begun = stream
         if isinstance(asked, bytes):
             self.send_trailers(stream, asked)
             return

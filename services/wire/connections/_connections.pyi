@@ -2,6 +2,17 @@
 False says so. Ids of streams are odd and go up.
 """
 
+class Decoder:
+    """The header blocks of one connection, each to be read exactly once and in their order."""
+
+    def __init__(self, max_list_bytes: int, /) -> None:
+        """The bound is of the names and values of a block, each pair with 32 bytes more."""
+    def decode(self, header_block: bytes, /) -> tuple[list[tuple[str, str]], bool, bool]:
+        """The names and values as they came, whether they are too much, and whether they are UTF-8:
+        where they are not as they should be, some are left out. Raises ValueError for a block that
+        is none; later ones cannot be read then.
+        """
+
 class Connection:
     """HTTP/2 over a connected, non-blocking socket, which it takes over even where it raises
     MemoryError; the client opens streams, the server answers them.

@@ -9,6 +9,8 @@
 /* As services/wire/connections/__init__.py has them. */
 enum kind { HEADERS, TRAILERS, MESSAGE, COMPRESSED, REMOTE_ENDED, RESET };
 
+#define MAX_HEADER_BYTES (64 << 10)
+
 struct connection {
     PyObject base;
     struct http2_connection *wire; /* NULL once closed */
@@ -69,6 +71,8 @@ static PyObject *new_connection(PyTypeObject *type, PyObject *arguments,
     /* A peer may give up all of its streams at once, and ask for as many again. */
     limits.max_control_frames += 4 * limits.max_streams;
     limits.takes_compressed = is_server;
+    /* What is too long for a call is read all the same, or no later block could be. */
+    limits.max_header_bytes = MAX_HEADER_BYTES;
     struct connection *const connection = (struct connection *)PyType_GenericAlloc(type, 0);
     if (connection) connection->wire = http2_begin(fd, is_server, &events, &limits, connection);
     if (!connection || !connection->wire) {

@@ -1,7 +1,8 @@
 /* HTTP/2 (RFC 9113) as far as gRPC's streams need it: frames, flow control, length-prefixed
  * messages; many streams on a connection, as client or as server.
  *
- * No Python, no threads and no HPACK: header blocks are handed out, and taken, as bytes. A
+ * No Python and no threads. Header blocks are handed out, and taken, as bytes; `header_decoder.h`
+ * reads them. A
  * connection belongs to one thread. What is read is any bytes at all, from anybody: what breaks the
  * rules or a bound ends the connection, never the process. */
 
@@ -43,9 +44,10 @@ struct http2_events {
 
 /* Bounds; each has a sane default in `http2_limits_default`. */
 struct http2_limits {
-    uint32_t max_streams;        /* that a peer may have open on a server's connection */
-    uint32_t max_message_bytes;  /* of one gRPC message; the stream's window holds it */
-    uint32_t max_header_bytes;   /* of one header block, CONTINUATION included */
+    uint32_t max_streams;           /* that a peer may have open on a server's connection */
+    uint32_t max_message_bytes;     /* of one gRPC message; the stream's window holds it */
+    uint32_t max_header_bytes;      /* of one header block, CONTINUATION included */
+    uint32_t max_header_list_bytes; /* that the peer is asked to keep to; the owner judges */
     uint32_t max_unsent_bytes;   /* of a connection: what is queued for a peer that does not read */
     uint32_t max_held_bytes;     /* of a connection: what the peer sent of messages that are not
                                     whole yet, or that wait on paused streams, or that the owner

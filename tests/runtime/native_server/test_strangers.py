@@ -10,6 +10,7 @@ import pytest
 
 from services.runtime.native_server import AVAILABLE, Limits
 from services.runtime.server import MAX_MESSAGE_BYTES
+from services.wire.header_blocks import encode_headers
 from tests.runtime.native_server.echo import ANSWER, COUNT, ECHO, LENGTH, MANY
 from tests.runtime.native_server.stranger import (
     BEGUN,
@@ -106,6 +107,31 @@ async def test_metadata_that_is_no_base64_is_refused(served: Served) -> None:
     client.writer.close()
 
 
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        (request_of(more="m" * 16_384), "8"),
+        (request_of(more="m" * 60_000), "8"),
+        (encode_headers([("k", "")] * 1000), "8"),
+        (request_of() + b"\x10\x01k\x01\xe9", "3"),
+        (request_of() + b"\x10\x01\xe9\x01v", "3"),
+    ],
+    ids=["long", "longer", "many", "no UTF-8", "no UTF-8 in a name"],
+)
+async def test_metadata_that_is_not_taken_ends_its_call_alone(
+    served: Served, block: bytes, status: str
+) -> None:
+    client = await stranger(served.port, BEGUN, headers(1, request_of(ECHO)))
+    client.writer.write(headers(3, block, END_HEADERS | END_STREAM))
+    answer = await client.hear_headers()
+    while "grpc-status" not in answer:
+        answer = await client.hear_headers()
+    assert answer["grpc-status"] == status
+    client.writer.write(data(1, b"later"))
+    assert (await client.hear(DATA))[1:] == (1, prefixed(b"later"))
+    client.writer.close()
+
+
 async def test_a_header_block_that_cannot_be_read_ends_its_connection_alone(
     served: Served,
 ) -> None:
@@ -122,7 +148,7 @@ async def test_a_header_block_that_cannot_be_read_ends_its_connection_alone(
         b"GET / HTTP/1.1\r\n\r\n" * 3,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 9,
         BEGUN + frame(PING, 0, bytes(8)) * 40_000,
-        BEGUN + headers(1, request_of(), 0) + frame(9, 1, b"x" * 1000) * 40,
+        BEGUN + headers(1, request_of(), 0) + frame(9, 1, b"x" * 1000) * 80,
         BEGUN
         + b"".join(
             CALL[:5] + (2 * n + 1).to_bytes(4, "big") + CALL[9:] + rst_stream(2 * n + 1)
