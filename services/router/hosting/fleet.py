@@ -80,17 +80,16 @@ class Fleet:
         )
         self._lost = lost = Lost(awaited or Awaited())
         self._troubles = troubles = Troubles(self._peers_changed.set, waits=waits)
-        on_end, on_read = changed.send, lost.note_read
-        self.transfers = Transfers(on_end, self._contents, troubles, on_read, waits=waits)
+        self.transfers = Transfers(
+            *(changed.send, self._contents, troubles, lost.note_read), waits=waits
+        )
         self.survey = Survey(self.members, self.transfers, self._contents, troubles, waits=waits)
         mover = Mover(self.survey, self.transfers, wanted, self.members.peer, changed, waits=waits)
-        self.operations = Operations(mover.carry_out, mover.check, on_end)
+        self.operations = Operations(mover.carry_out, mover.check, changed.send)
         self._choice = PlannerChoice(name, lambda: self.members.peers, changed, waits=waits)
         self._keeper = Keeper(
             *(self.survey, self.transfers, self.operations, wanted, self.members, changed),
-            self._num_below,
-            lost.next_batch,
-            lambda: self._choice.is_ours,
+            *(self._num_below, lost.next_batch, lambda: self._choice.is_ours),
             requires_coverage=requires_coverage,
             waits=waits,
         )
