@@ -42,17 +42,19 @@ async def generate(
     *,
     timeout_seconds: float = 600.0,
     max_tries: int = MAX_TRIES,
+    max_first_tries: int | None = None,
     metadata: Sequence[tuple[str, str]] = (),
     connect: Callable[[str], grpc.aio.Channel] = open_channel,
 ) -> AsyncGenerator[GenerateResponse, None]:
     """The responses to a request, as if they all came of one stream: deltas, then a completion.
 
     When a gateway is lost the next one goes on after the last token that came, after growing
-    pauses, and at most `max_tries` times in a row without a message; before the first message each
-    gateway is tried once. `connect` opens a channel to one. Raises the last try's AioRpcError, or
-    GatewayLost.
+    pauses. It makes at most `max_tries` in a row without a message, and before the first message at
+    most `max_first_tries` where that is given. `connect` opens a channel to a gateway. Raises the
+    last try's AioRpcError, or GatewayLost.
     """
     continuing = _Continuing(request)
+    first_tries = max_tries if max_first_tries is None else max_first_tries
     ends_at = time.monotonic() + timeout_seconds
     number = num_failures = 0
     while True:
@@ -71,7 +73,7 @@ async def generate(
                     call.cancel()
         except (grpc.aio.AioRpcError, GatewayLost) as error:
             number, num_failures = number + 1, num_failures + 1
-            tries = max_tries if continuing.has_begun else len(gateways)
+            tries = max_tries if continuing.has_begun else first_tries
             if num_failures >= tries or not continuing.can_go_on_after(error):
                 raise
         pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**num_failures)

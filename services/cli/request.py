@@ -93,6 +93,7 @@ async def stream(
         request,
         addresses,
         timeout_seconds=timeout_seconds,
+        max_first_tries=len(addresses),  # who mistyped the address is told so at once
         metadata=metadata,
         connect=open_channel,
     )

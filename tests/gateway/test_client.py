@@ -65,6 +65,15 @@ async def test_tries_without_a_message_are_counted() -> None:
     assert len(service.requests) == 2  # the other gateway was asked as often, and once before
 
 
+async def test_a_gateway_that_cannot_be_reached_is_told_of_after_as_many_tries_as_asked_for() -> (
+    None
+):
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        async for _ in generate(pb.GenerateRequest(text="a"), [NOBODY], max_first_tries=2):
+            pass
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 @pytest.mark.parametrize("error", [InvalidRequest("no"), Overloaded("full")])
 async def test_a_refusal_before_the_first_message_is_the_answer(error: ServingError) -> None:
     error.retry_after_seconds = 0.001

@@ -80,12 +80,11 @@ class Fleet:
         )
         self._lost = lost = Lost(awaited or Awaited())
         self._troubles = troubles = Troubles(self._peers_changed.set, waits=waits)
-        self.transfers = Transfers(
-            *(changed.send, self._contents, troubles, lost.note_read), waits=waits
-        )
+        on_end = changed.send
+        self.transfers = Transfers(on_end, self._contents, troubles, lost.note_read, waits=waits)
         self.survey = Survey(self.members, self.transfers, self._contents, troubles, waits=waits)
         mover = Mover(self.survey, self.transfers, wanted, self.members.peer, changed, waits=waits)
-        self.operations = Operations(mover.carry_out, mover.check, changed.send)
+        self.operations = Operations(mover.carry_out, mover.check, on_end)
         self._choice = PlannerChoice(name, lambda: self.members.peers, changed, waits=waits)
         self._keeper = Keeper(
             *(self.survey, self.transfers, self.operations, wanted, self.members, changed),
