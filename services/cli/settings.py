@@ -188,6 +188,10 @@ class GenerateSettings(ClientSettings):
         env_prefix="MOESAIC_GENERATE_", frozen=True, cli_shortcuts={"json-output": "json"}
     )
 
+    other_addresses: list[ServiceTarget] = Field(
+        [],
+        description="host:port of further gateways, to go on at when the one at --address is lost",
+    )
     prompt: CliPositionalArg[str] = Field(description="text to continue; - reads it from stdin")
     chat: bool = Field(False, description="send the prompt as a chat message of the user")
     max_new_tokens: PositiveInt | None = Field(

@@ -162,13 +162,15 @@ class StreamLedger:
 
     def _check_goes_on(self, sequence: Sequence) -> None:
         """Raises Unavailable where the router would go on otherwise than another one began."""
-        if not sequence.generated:
+        if not sequence.generated or sequence.checkpoint is None:
             sequence.checkpoint = self._checkpoint
-        elif not self._instance:
+        if not sequence.generated:
+            return
+        if not self._instance:
             raise Unavailable(
                 "the request's router was lost, and the one that there is cannot go on with it"
             )
-        elif sequence.checkpoint != self._checkpoint:
+        if sequence.checkpoint != self._checkpoint:
             raise Unavailable(
                 "the request's router was lost, and the one that there is has another checkpoint"
             )

@@ -80,7 +80,9 @@ class Sequence:
     request's task reads it: at most `max_new_tokens` tokens and an end.
     """
 
-    def __init__(self, order: Order, place: Place, *, now_nanos: int) -> None:
+    def __init__(
+        self, order: Order, place: Place, *, now_nanos: int, generated: Sequenced[int] = ()
+    ) -> None:
         self.order = order
         self.place = place
         # Counted by the queue; it orders what is put back among what still waits.
@@ -91,8 +93,8 @@ class Sequence:
         self.taken = asyncio.Event()
         self.queued_nanos = now_nanos
         self.taken_nanos: int | None = None
-        # Every token that came: whoever goes on with it needs them.
-        self.generated = array("I")
+        # Every token that came, by another gateway or here: whoever goes on needs them.
+        self.generated = array("I", generated)
         self._num_before = 0  # of them, when its carrier took it
         # The checkpoint that computed them, in the words of the router.
         self.checkpoint: tuple[str, bytes] | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from moesaic.client import generate
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from tests.cluster import local
@@ -14,7 +15,7 @@ from tests.cluster.router_client import connected as connected_to_router
 from tests.gateway.gateway_client import Client, connected
 
 NUMERICS = {"dtype": "float32", "batch_invariant": True}
-NEW_TOKENS = 150
+NEW_TOKENS = 120
 PROMPTS = ["Once upon a time", "The old house", "Numbers:"]
 
 
@@ -60,6 +61,34 @@ async def test_another_router_goes_on_with_the_same_tokens(tessera: Path) -> Non
     gone_on = [receipt for receipt in receipts if receipt.resumptions]
     assert gone_on
     assert all(receipt.lost_router_nanos > 0 for receipt in gone_on)
+
+
+async def test_a_client_goes_on_at_another_gateway_with_the_same_text(tessera: Path) -> None:
+    stop = common_pb2.StopConditions(max_new_tokens=NEW_TOKENS, ignore_eos=True)
+    request = pb.GenerateRequest(text=PROMPTS[0], stop=stop)
+    request.sampling.temperature = 0.8
+    async with (
+        local.experts(tessera, 1, **NUMERICS) as experts,
+        local.router(tessera, experts, **NUMERICS) as router,
+        local.gateway(tessera, [router]) as staying,
+        AsyncExitStack() as leaving,
+    ):
+        lost = await leaving.enter_async_context(local.gateway(tessera, [router]))
+        events = []
+        async for event in generate(request, [lost, staying]):
+            events.append(event)
+            if len(events) == NEW_TOKENS // 10:
+                await leaving.aclose()
+        request.sampling.seed = events[0].started.seed
+        whole = [event async for event in generate(request, [staying])]
+    assert sum(event.HasField("started") for event in events) == 2
+    assert text_and_tokens(events) == text_and_tokens(whole)
+    assert events[-1].completion.usage == whole[-1].completion.usage
+
+
+def text_and_tokens(events: Sequence[pb.GenerateResponse]) -> tuple[str, list[int]]:
+    text = "".join(event.delta.text for event in events)
+    return text, [each for event in events for each in event.delta.token_ids]
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class RouterDouble(RouterServiceServicer):
         self.cancel_receipt = common_pb2.LatencyReceipt()
         # So many messages are sent as bytes that are none.
         self.num_damaged_descriptions = self.num_damaged_responses = 0
-        self._answer = answer
+        self.answer = answer
         self._said: asyncio.Queue[pb.RunResponse | grpc.StatusCode | None] = asyncio.Queue()
 
     async def Describe(self, request: pb.RouterServiceDescribeRequest, context: Any) -> Any:
@@ -148,9 +148,9 @@ class RouterDouble(RouterServiceServicer):
         if self.acknowledges:
             self.grant()
         self.submits.put_nowait(sequences)
-        if self._answer is not None:
+        if self.answer is not None:
             for sequence in sequences:
-                events = [token(sequence.sequence, token_id) for token_id in self._answer]
+                events = [token(sequence.sequence, token_id) for token_id in self.answer]
                 self.say(*events, finished(sequence.sequence))
 
     def _credit(self) -> pb.Credit:
