@@ -149,6 +149,13 @@ class RouterSettings(BaseSettings):
         allow_inf_nan=False,
         description="least time that an expert service is given for a frame",
     )
+    audit_share: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        description="share of frames that a second service computes too, to find those that "
+        "compute wrongly; 0 for none",
+    )
     frame_checksums: bool = Field(
         True, description="send frames with a checksum, and have replies with one"
     )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from services.router.arrays import Indices
+from services.router.dispatch.auditor import Auditor
 from services.router.dispatch.awaited import Awaited
 from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
@@ -48,6 +49,8 @@ class Dispatcher:
     for `unserved_seconds`, from the first failure or from when `awaited` last got on. Compiled code
     waits for the replies of a layer for `exchange_wait_nanos` before the loop does.
     """
+
+    _auditor: Auditor | None = None
 
     def __init__(
         self,
@@ -104,6 +107,10 @@ class Dispatcher:
         """Use another placement, from the next layer and the next attempt on."""
         self.placement = placement
         self._news.send()
+
+    def audit_by(self, auditor: Auditor) -> None:
+        """Have frames looked at a second time from now on."""
+        self._auditor = auditor
 
     def forget(self, requests: Sequenced[int]) -> None:
         """Some sequences have ended, and nothing has to be computed for them any more."""
@@ -170,15 +177,23 @@ class Dispatcher:
         those that are to blame are computed elsewhere.
         """
         if exchange is not None and exchange.is_complete:
-            sums = exchange.combined(weights, hidden)
-            if not sums.are_finite:
+            audited = self._to_audit(exchange.addresses)
+            sums = exchange.combined(weights, hidden, keeps=bool(audited))
+            if audited or not sums.are_finite:
                 gathered.returned = exchange.returned()
         else:
+            audited = self._to_audit([part.address for part in gathered.returned])
             sums = self._combine(gathered.returned, weights, hidden)
+        if self._auditor is not None and sums.are_finite:
+            for index in audited:
+                self._auditor.note(gathered.returned[index], again.outgoing, again.step)
         if sums.are_finite or gathered.failed:  # of which all was looked at when it was sent again
             return sums.output
         await self._resending.finish(again, gathered)
         return self._combine(gathered.returned, weights, hidden).output
+
+    def _to_audit(self, addresses: Sequenced[str]) -> Sequenced[int]:
+        return () if self._auditor is None else self._auditor.chosen(addresses)
 
     def _to_send(
         self, step: Step, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
