@@ -89,6 +89,8 @@ def remarks(receipt: common_pb2.LatencyReceipt) -> list[str]:
         )
     if receipt.retries:
         lines.append(f"frames sent again: {receipt.retries}")
+    if receipt.hedges:
+        lines.append(f"copies of late frames: {receipt.hedges}")
     return lines
 
 

@@ -91,6 +91,7 @@ class Assembly:
             capacity_factor=settings.capacity_factor,
             unserved_seconds=settings.unserved_seconds,
             frame_checksums=settings.frame_checksums,
+            hedge_share=settings.hedge_share,
         )
         self._lanes: Lanes = (
             AutoLanes(settings.max_lanes, len(checkpoint.moe_layers))

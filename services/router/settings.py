@@ -149,6 +149,13 @@ class RouterSettings(BaseSettings):
         allow_inf_nan=False,
         description="least time that an expert service is given for a frame",
     )
+    hedge_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="most copies of late frames that are sent to another service beside the "
+        "first, as a share of all frames; 0 for none",
+    )
     audit_share: float = Field(
         0.001,
         ge=0,
