@@ -20,8 +20,11 @@ from services.model.kv_cache import KvCache, bytes_per_token
 from services.router.balance.balancer import Balancer
 from services.router.balance.metrics import observe_balancer
 from services.router.balance.planner import Planner
+from services.router.dispatch.audit_metrics import observe_auditor
+from services.router.dispatch.auditor import Auditor
 from services.router.dispatch.combine import ExactCombine, PartialCombine
 from services.router.dispatch.dispatcher import Dispatcher
+from services.router.dispatch.own_experts import OwnExperts
 from services.router.engine.engine import Engine
 from services.router.engine.kv_budget import KvBudget, kv_budget
 from services.router.engine.scheduler import Scheduler
@@ -90,6 +93,7 @@ class Assembly:
             capacity_factor=settings.capacity_factor,
             unserved_seconds=settings.unserved_seconds,
             frame_checksums=settings.frame_checksums,
+            hedge_share=settings.hedge_share,
         )
         self._lanes: Lanes = (
             AutoLanes(settings.max_lanes, len(checkpoint.moe_layers))
@@ -130,10 +134,18 @@ class Assembly:
         await self._warm_up(engine, budget, loops)
         self._watch.restart()  # warming up is not traffic
         observe_fleet(fleet)
+        self._begin_audit(fleet, loops)
         balancer = Balancer(fleet, self._watch, Planner(), settings)
         self._loops.append(loops.create_task(balancer.run()))
         observe_balancer(balancer)
         return Running(engine, fleet, self._describe(budget, trunk), self._watch, balancer)
+
+    def _begin_audit(self, fleet: Fleet, loops: asyncio.TaskGroup) -> None:
+        own, share = OwnExperts(self._checkpoint, self._numerics.dtype), self._settings.audit_share
+        auditor = Auditor(share, own, lambda: self._dispatcher.placement, fleet.compute_alike)
+        self._loops.append(loops.create_task(auditor.run()))
+        self._dispatcher.audit_by(auditor)
+        observe_auditor(auditor)
 
     async def _warm_up(self, engine: Engine, budget: KvBudget, loops: asyncio.TaskGroup) -> None:
         self.phase = StartPhase.WARM_UP

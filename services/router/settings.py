@@ -150,6 +150,20 @@ class RouterSettings(ServingSettings):
         allow_inf_nan=False,
         description="least time that an expert service is given for a frame",
     )
+    hedge_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="most copies of late frames that are sent to another service beside the "
+        "first, as a share of all frames; 0 for none",
+    )
+    audit_share: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        description="share of frames that a second service computes too, to find those that "
+        "compute wrongly; 0 for none",
+    )
     frame_checksums: bool = Field(
         True, description="send frames with a checksum, and have replies with one"
     )

@@ -69,6 +69,7 @@ class Fleet:
         experts = [ExpertKey(layer, expert) for layer in layers for expert in range(num_experts)]
         wanted = self.wanted = WantedHosting(experts, coverage)
         self._place = place
+        self._batch_invariant = expected.batch_invariant
         self._peers_changed = asyncio.Event()
         changed = self.changed = Notice()  # the placement, or what is under way
         self._least_replicas = coverage if requires_coverage else 1
@@ -148,6 +149,12 @@ class Fleet:
     def num_refused(self, peer: ExpertPeer) -> int:
         """Experts that a service hosts and that are not used: they are not the checkpoint's."""
         return len(self._contents.refused(peer))
+
+    def compute_alike(self, one: str, other: str) -> bool:
+        """Whether the services at two addresses promise the same bits for a row."""
+        peers = [peer for peer in self.peers if peer.address in (one, other)]
+        prints = {peer.numerics_fingerprint for peer in peers}
+        return self._batch_invariant and len(peers) == 2 and len(prints) == 1 and "" not in prints
 
     def cancel(self, requests: Sequence[int]) -> None:
         """Tell every service that nobody waits for these requests any more."""

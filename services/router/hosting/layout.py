@@ -96,6 +96,7 @@ class HostingLayout:
                 {layer: stacked[index] for layer, index in self._layer_at.items()},
                 tuple(map(_frame_limit, peers)),
                 unhosted(self._unready(counts)),
+                {peer.address: peer.ready for peer in peers if peer.is_being_tried},
             ),
             {peer.address: int(ready.sum()) for peer, ready in zip(peers, rows, strict=True)},
             counts,

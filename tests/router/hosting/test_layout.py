@@ -23,6 +23,7 @@ class Peer:
     address: str
     content_hashes: dict[tuple[int, int], bytes] = field(default_factory=dict)
     is_usable: bool = True
+    is_being_tried: bool = False
     description: expert_pb2.ExpertServiceDescribeResponse | None = None
     ready: Mapping[int, np.ndarray] = field(default_factory=dict)
 
@@ -88,6 +89,17 @@ def test_a_service_that_cannot_be_used_is_left_out_until_it_can(layout: HostingL
     assert lay_out(layout, peer).placement.owners[1][0] == NOBODY
     peer.is_usable = True
     assert lay_out(layout, peer).placement.owners[1][0] == 0
+
+
+def test_what_a_service_has_that_is_being_tried_is_known_and_not_used(
+    layout: HostingLayout,
+) -> None:
+    good, tried = Peer("a:1").host((1, 0)), Peer("b:1", is_usable=False).host((1, 0), (3, 1))
+    tried.is_being_tried = True
+    placement = lay_out(layout, good, tried).placement
+    assert placement.addresses_of(1, 0) == {"a:1", "b:1"}
+    assert (placement.addresses_of(3, 1), placement.candidates(3, 1)) == ({"b:1"}, ())
+    assert placement.addresses_of(3, 2) == set()
 
 
 def test_what_a_service_hosts_anew_replaces_what_it_hosted(layout: HostingLayout) -> None:
