@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from moesaic.v1 import common_pb2
 from services.runtime.access import may_call
 from services.runtime.channels import open_channel
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.roles import Role
 from services.runtime.tls_files import TlsFiles
 from services.tracing.app import tracing
@@ -34,7 +35,7 @@ UNAVAILABLE, DENIED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DE
 @asynccontextmanager
 async def cluster_with(certificates: Certificates) -> AsyncIterator[dict[Role, str]]:
     """Addresses of a service of each role."""
-    model = local.expert_app.ExpertSettings().model
+    model = EMBEDDED_MODEL
     settings = TracingSettings(
         listen=local.LISTEN, http=local.LISTEN, **certificates.settings_of(Role.TRACING)
     )
