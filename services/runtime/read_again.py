@@ -25,6 +25,7 @@ class ReadAgain(Generic[Read]):
         self._files = files
         self._read = read
         self._lock = threading.Lock()
+        self._complaint = ""
         self._stamp = stamp_of(files)
         self._current = read()
 
@@ -33,21 +34,21 @@ class ReadAgain(Generic[Read]):
         with self._lock:
             stamp = stamp_of(self._files)
             if stamp != self._stamp:
-                self._stamp = stamp
                 self._take_new(stamp)
             return self._current
 
     def _take_new(self, stamp: object) -> None:
+        """Until that can be done it is tried whenever somebody asks."""
         try:
             read = self._read()
         except BadState as error:
-            logger.warning("what was read before stays in use: %s", error)
+            if str(error) != self._complaint:
+                logger.warning("what was read before stays in use: %s", error)
+            self._complaint = str(error)
             return
         if stamp_of(self._files) == stamp:  # else some of it is older than the rest
-            self._current = read
+            self._current, self._stamp, self._complaint = read, stamp, ""
             logger.info("read %s again", self._files[0])
-        else:
-            self._stamp = None
 
 
 def stamp_of(files: Sequence[Path]) -> object:
