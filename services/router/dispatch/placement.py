@@ -100,6 +100,7 @@ class Placement:
     being_tried: Mapping[str, Mapping[int, npt.NDArray[np.bool_]]] = field(default_factory=dict)
     owners: Mapping[int, Indices] = field(init=False)
     _choices: dict[int, Choices] = field(init=False, default_factory=dict)
+    _most_rows: dict[int, Sequence[int]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -130,9 +131,13 @@ class Placement:
 
     def most_in_frame(self, row_bytes: int) -> Sequence[int]:
         """How many rows of so many bytes may be in a frame to each service, or in its reply."""
-        limits = self.max_frame_bytes or [MAX_FRAME_BYTES] * len(self.services)
-        # Half of it is for what surrounds the rows: indices, request numbers, headers.
-        return [max(1, min(MAX_FRAME_BYTES, limit) // 2 // row_bytes) for limit in limits]
+        found = self._most_rows.get(row_bytes)
+        if found is None:
+            limits = self.max_frame_bytes or [MAX_FRAME_BYTES] * len(self.services)
+            # Half of it is for what surrounds the rows: indices, request numbers, headers.
+            found = [max(1, min(MAX_FRAME_BYTES, limit) // 2 // row_bytes) for limit in limits]
+            self._most_rows[row_bytes] = found
+        return found
 
     def _choices_of(self, layer: int) -> Choices:
         experts = np.flatnonzero(self.owners[layer] == SEVERAL)
