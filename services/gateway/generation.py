@@ -82,7 +82,7 @@ class Generation:
             resumed = self._resumed(request)
             place = self._admission.enter()
             try:
-                with self._names.named(caller.client, request.request_id) as named:
+                with self._names.named(caller.client.name, request.request_id) as named:
                     order = await self._prepare(wanted, resumed, place, caller, trace, times)
                     trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
                     sequence = Sequence(
