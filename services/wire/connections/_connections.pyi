@@ -2,6 +2,8 @@
 False says so. Ids of streams are odd and go up.
 """
 
+from services.wire.tls import Context
+
 class Connection:
     """HTTP/2 over a connected, non-blocking socket, which it takes over even where it raises
     MemoryError; the client opens streams, the server answers them.
@@ -16,10 +18,14 @@ class Connection:
         max_message_bytes: int,
         max_streams: int,
         max_unsent_bytes: int,
+        tls: Context | None = None,
+        host: str | None = None,
         /,
     ) -> None:
         """`max_streams` is of what a server's peer has open, `max_unsent_bytes` of the connection:
-        messages that a peer does not take.
+        messages that a peer does not take. Over `tls` the server's certificate has to be for
+        `host`; the handshake goes on by `receive` and `flush`, and until it is over nothing else
+        is written.
         """
     def open(self, header_block: bytes, /) -> int:
         """A client's new stream: its id; 0 where the peer takes no more now, or none ever."""
@@ -71,6 +77,12 @@ class Connection:
     @property
     def has_begun(self) -> bool:
         """Whether the peer has said that it speaks HTTP/2."""
+    @property
+    def is_secured(self) -> bool:
+        """Whether nothing is left of a handshake: the peer is who it should be."""
+    @property
+    def peer(self) -> str | None:
+        """Whom the peer's certificate names, as `verified` reads it, once it is secured."""
     @property
     def wants_write(self) -> bool:
         """Whether to `flush`: after a `flush` that the socket did not take whole, when it can be
