@@ -14,6 +14,7 @@ from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.metadata import Metadata, fields_of
 from services.runtime.native_server.methods import Method
 from services.runtime.native_server.requests import Requests
+from services.wire.tls import Verified
 
 OK_TRAILERS = call_headers.trailers(grpc.StatusCode.OK, "")
 
@@ -50,10 +51,11 @@ class Call(CallContext):
         *,
         metadata: Metadata,
         peer: str,
+        verified: Verified,
         encoding: str,
         seconds: float | None,
     ) -> None:
-        super().__init__(metadata, peer, seconds)
+        super().__init__(metadata, peer, verified, seconds)
         self._stream = stream
         self._connection = connection
         self._method = method

@@ -21,6 +21,7 @@ from services.runtime.socket_watch import SocketWatch
 from services.wire.connections import Connection, Kind
 from services.wire.errors import InvalidRequest
 from services.wire.header_blocks import HeaderDecoder
+from services.wire.tls import Context, Verified, verified
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class ConnectionOwner(Protocol):
 
 
 class ServerConnection:
-    """Takes over a connected, non-blocking socket."""
+    """Takes over a connected, non-blocking socket; with `tls` all goes through it."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class ServerConnection:
         methods: Methods,
         limits: Limits,
         owner: ConnectionOwner,
+        tls: Context | None = None,
     ) -> None:
         self.limits = limits
         self.own = owner.own
@@ -60,8 +62,10 @@ class ServerConnection:
             limits.max_message_bytes,
             limits.max_streams,
             limits.max_unsent_bytes,
+            tls,
         )
         self._peer = peer
+        self._peer_names: Verified | None = None  # until the first call asks
         self._methods = methods
         self._owner = owner
         self._decoder = HeaderDecoder()
@@ -78,8 +82,10 @@ class ServerConnection:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it has calls, or answers that are not written yet."""
-        return bool(self._calls) or not self._wire.is_drained
+        """Whether it has calls, or answers that are not written yet. Nobody is owed anything before
+        the handshake is over.
+        """
+        return bool(self._calls) or (self._wire.is_secured and not self._wire.is_drained)
 
     def go_away(self) -> None:
         """Take no more calls."""
@@ -262,9 +268,15 @@ class ServerConnection:
             method,
             metadata=metadata,
             peer=self._peer,
+            verified=self._verified(),
             encoding=encoding,
             seconds=call_headers.timeout_seconds(headers),
         )
+
+    def _verified(self) -> Verified:
+        if self._peer_names is None:
+            self._peer_names = verified(self._wire.peer)
+        return self._peer_names
 
     def _refuse(
         self,

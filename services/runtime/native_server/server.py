@@ -15,6 +15,7 @@ from services.runtime.native_server.connection import ServerConnection
 from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.listening import listen_on, peer_of
 from services.runtime.native_server.methods import Methods
+from services.runtime.tls_contexts import ServerTls
 from services.wire import connections
 
 AVAILABLE = connections.AVAILABLE
@@ -36,13 +37,13 @@ _KEEPALIVE = (
 
 class NativeServer(grpc.aio.Server):
     """As grpc.aio's server, without interceptors: every handler is behind `ErrorsToStatus`' own
-    boundary. Without TLS.
+    boundary.
     """
 
     def __init__(self, limits: Limits, access: Access | None = None) -> None:
         self._limits = limits
         self._methods = Methods(access)
-        self._listeners: list[socket.socket] = []
+        self._listeners: dict[socket.socket, ServerTls | None] = {}
         self._connections: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()  # a connection has settled, or is gone
@@ -60,16 +61,24 @@ class NativeServer(grpc.aio.Server):
 
     def add_insecure_port(self, address: str) -> int:
         """Raises RuntimeError, as grpc.aio's does, where it cannot be listened on."""
+        return self._add_port(address, None)
+
+    def add_secure_port(
+        self, address: str, server_credentials: "grpc.ServerCredentials | ServerTls"
+    ) -> int:
+        """As `add_insecure_port`. It takes credentials of our own alone."""
+        if not isinstance(server_credentials, ServerTls):
+            raise NotImplementedError("what gRPC's credentials hold is not to be had")
+        return self._add_port(address, server_credentials)
+
+    def _add_port(self, address: str, tls: ServerTls | None) -> int:
         try:
             listeners = listen_on(address)
         except (OSError, ValueError) as error:
             raise RuntimeError(f"cannot listen on {address}: {error}") from error
-        self._listeners += listeners
+        self._listeners.update(dict.fromkeys(listeners, tls))
         port: int = listeners[0].getsockname()[1]
         return port
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        raise NotImplementedError("there is no TLS here; grpc.aio's server has it")
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -135,9 +144,11 @@ class NativeServer(grpc.aio.Server):
                 logger.error("no connection can be taken: %s", error)
                 self._pause(listener)
                 return
-            self._take(connected, address)
+            self._take(connected, address, self._listeners[listener])
 
-    def _take(self, connected: socket.socket, address: tuple[object, ...]) -> None:
+    def _take(
+        self, connected: socket.socket, address: tuple[object, ...], tls: ServerTls | None
+    ) -> None:
         if len(self._connections) >= self._limits.max_connections:
             connected.close()
             return
@@ -146,7 +157,14 @@ class NativeServer(grpc.aio.Server):
         for option, value in _KEEPALIVE:
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
         self._connections.add(
-            ServerConnection(connected, peer_of(address), self._methods, self._limits, self)
+            ServerConnection(
+                connected,
+                peer_of(address),
+                self._methods,
+                self._limits,
+                self,
+                None if tls is None else tls.context(),
+            )
         )
 
     def _pause(self, listener: socket.socket) -> None:
