@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from services.cli.certificates.command import files_of, make_certificates
 from services.cli.certificates.settings import CertificatesSettings
@@ -24,7 +25,7 @@ class Certificates:
         """The role's files."""
         return files_of(self.folder / role)
 
-    def settings_of(self, role: Role) -> dict[str, Path]:
+    def settings_of(self, role: Role) -> dict[str, Any]:
         """As fields of a service's settings."""
         files = self.of(role)
         return {

@@ -56,6 +56,7 @@ COMMANDS = {
     "certificates": Command(
         "services.cli.certificates.command", "make certificates to develop with"
     ),
+    "tokens": Command("services.cli.tokens", "give clients of a gateway tokens"),
     "probe": Command(
         "services.cli.probe", "ask a service whether it is healthy; the exit code says it"
     ),

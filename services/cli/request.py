@@ -74,7 +74,7 @@ def finish_reason_of(completion: generation_pb2.Completion) -> str:
 async def stream(
     address: str,
     request: generation_pb2.GenerateRequest,
-    timeout_seconds: float,
+    settings: GenerateSettings,
     write: Callable[[str], None],
 ) -> GenerateResult:
     """Send the request and `write` the text as it comes.
@@ -84,12 +84,13 @@ async def stream(
     outcome = GenerateResult()
     span = begin_span("moesaic.generate", SpanKind.CLIENT)
     context = passed_on(span, None)
-    metadata = () if context is None else (("traceparent", context.traceparent),)
+    traced = () if context is None else (("traceparent", context.traceparent),)
     failure: BaseException | None = None
     try:
-        async with open_channel(address) as channel:
+        async with open_channel(address, tls=settings.gateway_trust) as channel:
             stub = generation_pb2_grpc.GenerationServiceStub(channel)
-            call = stub.Generate(request, timeout=timeout_seconds, metadata=metadata)
+            metadata = (*traced, *settings.metadata)
+            call = stub.Generate(request, timeout=settings.timeout, metadata=metadata)
             try:
                 await _collect(call, outcome, write)
             except grpc.aio.AioRpcError as error:

@@ -11,13 +11,13 @@ from services.runtime.addresses import ListenAddress
 from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.host_port import MAX_PORT
 from services.runtime.server import MAX_MESSAGE_BYTES
-from services.runtime.tls_settings import TlsSettings
+from services.runtime.tls_settings import ServingSettings
 
 # What stands around the rows of a reply: credit, timings, failed pairs.
 MESSAGE_MARGIN_BYTES = 1 << 20
 
 
-class ExpertSettings(TlsSettings):
+class ExpertSettings(ServingSettings):
     """Hosts experts of one model and computes the rows that routers send to them."""
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_EXPERT_", frozen=True)

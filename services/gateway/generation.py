@@ -127,7 +127,8 @@ class Generation:
         with trace.stage("gateway.admit"):
             place.claim(len(prompt_token_ids))
             await caller.deadline.bound(
-                self._pacing.wait(caller.client), "it waited for its client's rate"
+                self._pacing.wait(caller.client.name, caller.client.requests_per_second),
+                "it waited for its client's rate",
             )
         times.queue_nanos = time.monotonic_ns() - started_nanos
         trace.begin_relay()

@@ -16,6 +16,7 @@ from services.runtime.calls import as_serving_errors, parsed
 from services.runtime.connecting import connected_to
 from services.runtime.failures import failure_of
 from services.runtime.own_task import run_in_own_task
+from services.runtime.renewal import Renewal
 from services.runtime.roles import Role
 from services.runtime.service_calls import ServiceCall, ServiceConnection
 from services.runtime.tls_files import TlsFiles
@@ -30,6 +31,10 @@ RUN = "/moesaic.v1.RouterService/Run"
 ANSWER_SECONDS = 10.0
 MIN_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
+
+
+class _Retired(Exception):
+    """The stream is needed no longer."""
 
 
 class LinkOwner(Protocol):
@@ -52,6 +57,11 @@ class LinkOwner(Protocol):
     def credit_changed(self, refused: Sequenced[Sequence]) -> None:
         """The router may have room again; it has refused some sequences before they began."""
 
+    def outlived(self, link: "RouterLink") -> None:
+        """The certificates that the link was made with have been replaced: another one is to be
+        made, and this one to `retire` once that is up.
+        """
+
 
 class RouterLink:
     """One router, as long as it is wanted. While it is up, `room` says what it can take."""
@@ -65,12 +75,19 @@ class RouterLink:
         self._ledger = StreamLedger(address)
         self._has_credit = asyncio.Event()
         self._something_to_say = asyncio.Event()
+        self._is_retiring = False
+        self._is_empty = asyncio.Event()  # and is retiring
         self._last_complaint = ""
 
     @property
     def room(self) -> Room:
         """What the router can take now."""
-        return self._ledger.room
+        return Room() if self._is_retiring else self._ledger.room
+
+    def retire(self) -> None:
+        """Take no more sequences, and end with the last one that is there."""
+        self._is_retiring = True
+        self._leave_if_empty()
 
     def submit(self, batch: Sequenced[Sequence]) -> None:
         """Send a batch that fits in `room`."""
@@ -84,10 +101,10 @@ class RouterLink:
 
     async def run(self) -> None:
         """Connect, and connect again with growing pauses, until the owner no longer wants the
-        address.
+        address, or has had it retire.
         """
         pause = MIN_PAUSE_SECONDS
-        while self._owner.wants(self.address):
+        while self._owner.wants(self.address) and not self._is_retiring:
             was_up = await run_in_own_task(self._converse())
             pause = MIN_PAUSE_SECONDS if was_up else min(2 * pause, MAX_PAUSE_SECONDS)
             await asyncio.sleep(random.uniform(pause / 2, pause))
@@ -98,6 +115,7 @@ class RouterLink:
         self._has_credit = asyncio.Event()
         was_up = False
         try:
+            renewal = Renewal(self._tls)
             async with connected_to(
                 self.address,
                 self._name,
@@ -116,8 +134,12 @@ class RouterLink:
                         self._went_up(connection.kind)
                         was_up = True
                         ways.create_task(self._write_all(call))
+                        ways.create_task(self._tell_when_due(renewal))
+                        await self._is_empty.wait()
+                        raise _Retired
         except Exception as error:  # noqa: BLE001 -- the boundary of one router: whatever it says ends its stream alone
-            self._complain(failure_of(error, f"the stream to {self._name}"))
+            if not self._is_empty.is_set():
+                self._complain(failure_of(error, f"the stream to {self._name}"))
         finally:
             self._owner.link_down(self, self._ledger.close())
         return was_up
@@ -131,6 +153,14 @@ class RouterLink:
         with as_serving_errors(self._name):
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._has_credit.wait()
+
+    async def _tell_when_due(self, renewal: Renewal) -> None:
+        await renewal.due()
+        self._owner.outlived(self)
+
+    def _leave_if_empty(self) -> None:
+        if self._is_retiring and not len(self._ledger):
+            self._is_empty.set()
 
     async def _write_all(self, call: ServiceCall) -> None:
         # The only writer: gRPC takes one outstanding write for each stream.
@@ -147,6 +177,7 @@ class RouterLink:
         now = time.monotonic_ns() if arrived is None else arrived
         refused = self._ledger.apply(response, now_nanos=now)
         self._has_credit.set()
+        self._leave_if_empty()
         if refused or response.HasField("credit"):
             self._owner.credit_changed(refused)
 

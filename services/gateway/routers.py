@@ -5,6 +5,7 @@ do together.
 import asyncio
 import logging
 from collections.abc import Sequence as Sequenced
+from contextlib import suppress
 from dataclasses import dataclass
 
 from opentelemetry import metrics
@@ -62,6 +63,8 @@ class Routers:
         self._tokenizer_digest = tokenizer_digest
         self._grace_seconds = grace_seconds
         self._wanted: frozenset[str] = frozenset()
+        self._to_renew: set[str] = set()
+        self._something_to_renew = asyncio.Event()
         self._up: set[RouterLink] = set()
         self._description = pb.RouterServiceDescribeResponse()
         self._grace: asyncio.TimerHandle | None = None
@@ -112,10 +115,10 @@ class Routers:
                 while True:
                     self._wanted = await self._look_up()
                     for address in self._wanted:
-                        if address not in links or links[address].done():
+                        if address not in links or links[address].done() or self._renews(address):
                             link = RouterLink(address, self, self._tls)
                             links[address] = tasks.create_task(link.run())
-                    await asyncio.sleep(RESOLVE_SECONDS)
+                    await self._until_something_is_to_do()
         finally:
             if self._grace is not None:
                 self._grace.cancel()
@@ -150,6 +153,8 @@ class Routers:
         self._check(link.description)
         if self._grace is not None:
             self._grace.cancel()
+        for other in [one for one in self._up if one.address == link.address]:
+            other.retire()
         self._up.add(link)
         _routers.add(1)
         self._description = link.description
@@ -171,9 +176,26 @@ class Routers:
             self._grace = asyncio.get_running_loop().call_later(self._grace_seconds, self._lost)
         self._dispatcher.put_back(unbegun)
 
+    def outlived(self, link: RouterLink) -> None:
+        """Its certificates have been replaced: connect again beside it."""
+        self._to_renew.add(link.address)
+        self._something_to_renew.set()
+
     def credit_changed(self, refused: Sequenced[Sequence]) -> None:
         """A router may have room again; what it refused waits again."""
         self._dispatcher.put_back(refused)
+
+    async def _until_something_is_to_do(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RESOLVE_SECONDS):
+                await self._something_to_renew.wait()
+        self._something_to_renew.clear()
+
+    def _renews(self, address: str) -> bool:
+        if address not in self._to_renew:
+            return False
+        self._to_renew.discard(address)
+        return True
 
     def _check(self, description: pb.RouterServiceDescribeResponse) -> None:
         if description.vocab_size != self._vocab_size:

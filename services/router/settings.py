@@ -15,10 +15,10 @@ from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.embedded_model import EMBEDDED_MODEL
-from services.runtime.tls_settings import TlsSettings
+from services.runtime.tls_settings import ServingSettings
 
 
-class RouterSettings(TlsSettings):
+class RouterSettings(ServingSettings):
     """Runs the model without its experts and sends token rows to the services that host them."""
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_ROUTER_", frozen=True)

@@ -98,11 +98,13 @@ def _stream(behaviour: Streaming, parse: Parse, admit: Admit) -> Callable[..., A
 def _converse(behaviour: Streaming, parse: Parse, admit: Admit) -> Callable[..., Awaitable[None]]:
     async def converse(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         # A generator around requests that nobody parses would cost something at each of them.
-        received = (
-            requests if parse is bytes else (_parsed(request, parse) async for request in requests)
-        )
         try:
             admit(context)
+            received = (
+                requests
+                if parse is bytes
+                else (_parsed(request, parse) async for request in requests)
+            )
             await _write_all(behaviour(received, context), context)
         except PASSED_ON:
             raise

@@ -10,7 +10,7 @@ import grpc
 from services.runtime.addresses import DNS_SCHEME
 from services.runtime.host_port import split_host_port
 from services.runtime.server import MAX_MESSAGE_BYTES
-from services.runtime.tls_files import TlsFiles
+from services.runtime.tls_files import Authority, TlsFiles
 from services.wire.errors import InvalidRequest, Unavailable
 from services.wire.quoting import quoted
 
@@ -38,7 +38,7 @@ def open_channel(
     *,
     silence_seconds: float = SILENCE_SECONDS,
     answer_seconds: float = ANSWER_SECONDS,
-    tls: TlsFiles | None = None,
+    tls: TlsFiles | Authority | None = None,
     server_name: str | None = None,
 ) -> grpc.aio.Channel:
     """A channel with message sizes, keepalive and reconnection fit for long streams; the caller
@@ -61,11 +61,14 @@ def open_channel(
         return grpc.aio.insecure_channel(address, options=options)
     if server_name is not None:
         options = (*options, ("grpc.ssl_target_name_override", server_name))
+    return grpc.aio.secure_channel(address, _credentials(tls), options=options)
+
+
+def _credentials(tls: TlsFiles | Authority) -> grpc.ChannelCredentials:
+    if isinstance(tls, Authority):
+        return grpc.ssl_channel_credentials(tls.read())
     material = tls.read()
-    credentials = grpc.ssl_channel_credentials(
-        material.authority, material.key, material.certificate
-    )
-    return grpc.aio.secure_channel(address, credentials, options=options)
+    return grpc.ssl_channel_credentials(material.authority, material.key, material.certificate)
 
 
 async def resolve(target: str, *, timeout_seconds: float = RESOLVE_SECONDS) -> list[str]:

@@ -2,16 +2,12 @@
 authority whose certificates it trusts; read again when they change.
 """
 
-import logging
-import os
 import ssl
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.runtime.read_again import ReadAgain, stamp_of
 from services.wire.errors import BadState
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class TlsFiles:
 
     def stamp(self) -> object:
         """Another one after a file was changed or replaced; equal else."""
-        return tuple(_stamp(file) for file in (self.certificate, self.key, self.authority))
+        return stamp_of((self.certificate, self.key, self.authority))
 
 
 class TlsReader:
@@ -60,36 +56,24 @@ class TlsReader:
     """
 
     def __init__(self, files: TlsFiles) -> None:
-        self._files = files
-        self._lock = threading.Lock()
-        self._stamp = files.stamp()
-        self._material = files.read()
+        paths = (files.certificate, files.key, files.authority)
+        self._kept = ReadAgain(paths, files.read)
 
     def material(self) -> TlsMaterial:
         """What the files hold now, or held last when they could be used."""
-        with self._lock:
-            stamp = self._files.stamp()
-            if stamp != self._stamp:
-                self._stamp = stamp
-                self._read_again(stamp)
-            return self._material
+        return self._kept.current()
 
-    def _read_again(self, stamp: object) -> None:
+
+@dataclass(frozen=True)
+class Authority:
+    """Whom a client trusts that has no certificate of its own, and shows a token."""
+
+    authority: Path
+
+    def read(self) -> bytes:
+        """The certificates in PEM. Raises BadState where there are none."""
         try:
-            material = self._files.read()
-        except BadState as error:
-            logger.warning("the former certificate stays in use: %s", error)
-            return
-        if self._files.stamp() == stamp:  # else some of it is older than the rest
-            self._material = material
-            logger.info("read the certificate in %s", self._files.certificate)
-        else:
-            self._stamp = None
-
-
-def _stamp(file: Path) -> object:
-    try:
-        status = os.stat(file)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+            ssl.create_default_context(cafile=self.authority)
+            return self.authority.read_bytes()
+        except OSError as error:
+            raise BadState(f"TLS cannot use {self.authority}: {error.strerror or error}") from error

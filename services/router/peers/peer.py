@@ -4,6 +4,7 @@ when it comes back.
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -28,6 +29,7 @@ from services.runtime.calls import as_serving_errors, readable
 from services.runtime.channels import open_channel
 from services.runtime.failures import failure_of
 from services.runtime.own_task import run_in_own_task
+from services.runtime.renewal import Renewal
 from services.runtime.roles import Role
 from services.runtime.tls_files import TlsFiles
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
@@ -124,17 +126,22 @@ class ExpertPeer(HostingCalls):
     async def run(self) -> None:
         """Connect, and again whenever the connection breaks, until cancelled."""
         while True:
-            channel = open_channel(self.address, tls=self._tls, server_name=Role.EXPERT.server_name)
+            channel: grpc.aio.Channel | None = None
             try:
-                await run_in_own_task(self._live(channel))
+                renewal = Renewal(self._tls)
+                channel = open_channel(
+                    self.address, tls=self._tls, server_name=Role.EXPERT.server_name
+                )
+                await run_in_own_task(self._live(channel, renewal))
             except Exception as error:  # noqa: BLE001 -- the boundary of one peer: whatever it says ends its connection alone
                 self._note(failure_of(error, f"the connection to {self._name}"))
             finally:
                 pause = self._forget()
-                await channel.close()
+                if channel is not None:
+                    await channel.close()
             await asyncio.sleep(pause)
 
-    async def _live(self, channel: grpc.aio.Channel) -> None:
+    async def _live(self, channel: grpc.aio.Channel, renewal: Renewal) -> None:
         stub = Stub(channel)
         description = await self._describe(stub, self._patience.describe_seconds)
         self._expected.check(self.address, description)
@@ -166,10 +173,19 @@ class ExpertPeer(HostingCalls):
                 for connect in connects
             ]
             parts.create_task(self._watch(stub, description.instance))
+            parts.create_task(self._end_when_due(renewal))
             parts.create_task(suspicion.probe(partial(self._describe, stub)))
             parts.create_task(keep_trying(self.trust, self._expected, self._to_try, self._news))
             for stream in self.streams:
                 parts.create_task(stream.run())
+
+    async def _end_when_due(self, renewal: Renewal) -> None:
+        """Break the connection after its certificates have been replaced, not all services' at
+        once; what it has in flight is sent again.
+        """
+        await renewal.due()
+        await asyncio.sleep(random.uniform(0.0, self._patience.renewal_seconds))
+        raise Unavailable("it is connected to anew, since certificates were replaced")
 
     def _forget(self) -> float:
         """The connection is gone; how many seconds to wait before the next."""
