@@ -33,11 +33,11 @@ static int choose_protocol(SSL *ssl, const unsigned char **chosen, unsigned char
     return SSL_TLSEXT_ERR_OK;
 }
 
-/* TLS itself has something to say, and no data with it: a peer that only ever does is given up. */
+/* A step of what TLS itself says or hears: a peer that sends nothing else is given up. */
 static void note_aside(const SSL *ssl, int where, int value) {
     (void)value;
     struct session *const session = SSL_get_app_data(ssl);
-    if (where & SSL_CB_HANDSHAKE_START && session) session->num_asides++;
+    if (where & SSL_CB_LOOP && session) session->num_asides++;
 }
 
 /* Sessions are not resumed: each connection shows its certificates, and has them judged anew. */

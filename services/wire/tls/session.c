@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In a row, without a byte of data: changes of keys, and tickets. */
-#define MAX_ASIDES 32
+/* Steps in a row, without a byte of data, of which a change of keys or a ticket takes several. */
+#define MAX_ASIDES 128
 /* First bytes of what TLS sends first: an alert, or the handshake. */
 #define ALERT 0x15
 #define HANDSHAKE 0x16

@@ -27,7 +27,7 @@ struct session {
      * for want of room. */
     bool is_established, is_over, is_full;
     bool has_first; /* the peer's first byte was looked at */
-    int num_asides; /* messages of TLS itself since the last byte of data */
+    int num_asides; /* steps of TLS itself since the last byte of data */
     char *peer;
     char why[256];
     struct ring in, out;

@@ -1,6 +1,10 @@
 """What goes over a connection with TLS once hands are shaken."""
 
 import random
+import select
+import shutil
+import socket
+import subprocess
 
 import pytest
 
@@ -10,8 +14,11 @@ from services.wire.tls import AVAILABLE
 if not (AVAILABLE and HAS_CONNECTIONS):
     pytest.skip("TLS of the native wire was not built", allow_module_level=True)
 
-from services.wire.connections import Kind
-from tests.wire.tls.parties import Parties, client_context, parties, server_context
+from services.runtime.roles import Role
+from services.wire.connections import Connection, Kind
+from services.wire.tls import Context
+from tests.certificates import Certificates
+from tests.wire.tls.parties import LIMITS, Parties, client_context, parties, server_context
 
 CLIENT, SERVER = client_context(), server_context()
 # Around a record of 16 KiB, and more than is encrypted, read or handed to a socket at once.
@@ -106,3 +113,33 @@ def test_a_reader_that_is_slow_holds_the_writer_back() -> None:
         assert both.client.unsent_bytes(stream) > 1 << 20
         _, heard = both.exchange()
         assert heard == [(stream, Kind.MESSAGE, message)]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl's command is not installed")
+def test_a_peer_that_does_nothing_but_change_keys_is_given_up(certificates: Certificates) -> None:
+    files = certificates.of(Role.ROUTER)
+    material = certificates.of(Role.EXPERT).read()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = ["openssl", "s_client", "-alpn", "h2", "-connect"]
+        command += [f"127.0.0.1:{listener.getsockname()[1]}", "-CAfile", str(files.authority)]
+        command += ["-cert", str(files.certificate), "-key", str(files.key)]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as peer:
+            connected, _ = listener.accept()
+            connected.setblocking(False)
+            context = Context(True, material.certificate, material.key, material.authority)
+            server = Connection(connected.detach(), True, *LIMITS, context)
+            assert peer.stdin is not None
+            num_changes = 0
+            while not server.is_over:
+                if server.is_secured:
+                    peer.stdin.write(b"K\n")  # changes keys, and asks for the same
+                    peer.stdin.flush()
+                    num_changes += 1
+                assert select.select([server.fileno()], [], [], 10)[0]
+                server.receive()
+                server.flush()
+            peer.kill()
+    assert 16 < num_changes < 64
+    assert server.why() == "the peer sends nothing but TLS"
