@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
@@ -21,7 +21,10 @@ from services.runtime.socket_watch import SocketWatch
 from services.wire.connections import Connection, Kind
 from services.wire.errors import InvalidRequest
 from services.wire.header_blocks import HeaderDecoder
-from services.wire.tls import Context, Verified, verified
+from services.wire.tls import Verified, verified
+
+if TYPE_CHECKING:  # it may not have been built
+    from services.wire.tls import Context
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ class ServerConnection:
         methods: Methods,
         limits: Limits,
         owner: ConnectionOwner,
-        tls: Context | None = None,
+        tls: "Context | None" = None,
     ) -> None:
         self.limits = limits
         self.own = owner.own
