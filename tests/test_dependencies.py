@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
@@ -38,9 +39,15 @@ def files_of(name: str) -> frozenset[str]:
     return frozenset(str(file) for file in distribution(name).files or ())
 
 
+@cache
+def distributions_of_packages() -> Mapping[str, list[str]]:
+    """Which distributions bring each package: every installed file is looked at, so once."""
+    return packages_distributions()
+
+
 def brought_by(module: str) -> str:
     """The distribution that brings a module; several share a name such as `opentelemetry`."""
-    several = sorted(set(packages_distributions()[module.split(".")[0]]))
+    several = sorted(set(distributions_of_packages()[module.split(".")[0]]))
     if len(several) == 1:
         return normal(several[0])
     path = module.replace(".", "/")

@@ -60,6 +60,7 @@ class ClusterPlan:
     threads: int | None
     drain_seconds: float
     listen: str | None = None
+    num_routers: int = 1
     insecure: bool = False
     dtype: str = "auto"
     batch_invariant: bool = False
@@ -85,6 +86,7 @@ class ClusterPlan:
         return cls(
             model=settings.model,
             num_experts=settings.experts,
+            num_routers=settings.routers,
             threads=settings.threads,
             drain_seconds=drain_seconds,
             listen=listen,
@@ -100,11 +102,13 @@ class ClusterPlan:
         )
 
     def members(self) -> list[Member]:
-        """Expert services, router and gateway, on ports that are free now.
+        """Expert services, routers and gateway, on ports that are free now.
 
         Raises InvalidRequest when `listen` is no address.
         """
-        *experts, router, free = free_addresses(self.num_experts + 2)
+        addresses = free_addresses(self.num_experts + self.num_routers + 1)
+        experts, routers = addresses[: self.num_experts], addresses[self.num_experts : -1]
+        free = addresses[-1]
         gateway = self._gateway_address(free)
         each = expert_threads(self.num_experts)
         members = [
@@ -114,13 +118,18 @@ class ClusterPlan:
             )
             for index, address in enumerate(experts)
         ]
-        members.append(
+        each = max(1, router_threads(self.model) // self.num_routers)
+        members += [
             self._member(
-                *("router", "router", router),
-                *(*self._computing(router_threads(self.model)), *self._dispatching(experts)),
+                *("router" if self.num_routers == 1 else f"router-{index}", "router", address),
+                *(*self._computing(each), *self._dispatching(experts)),
             )
-        )
-        flags = [f"--routers={router}", f"--generation-config={self.generation_config}"]
+            for index, address in enumerate(routers)
+        ]
+        flags = [
+            f"--routers={','.join(routers)}",
+            f"--generation-config={self.generation_config}",
+        ]
         if self.insecure:
             flags.append("--insecure")
         members.append(self._member("gateway", "gateway", gateway, *flags))

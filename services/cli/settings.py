@@ -23,6 +23,12 @@ Model = Annotated[
     Field(description="checkpoint folder in Hugging Face layout; else the embedded one"),
 ]
 Experts = Annotated[PositiveInt, Field(le=64, description="number of expert services")]
+Routers = Annotated[
+    PositiveInt,
+    Field(
+        le=16, description="number of routers, which share the experts; with 2 any one may be lost"
+    ),
+]
 Coverage = Annotated[
     PositiveInt,
     Field(le=8, description="expert services that host each expert; with 2 any one may be lost"),
@@ -86,6 +92,7 @@ class ClusterSettings(BaseSettings):
 
     model: Model = None
     experts: Experts = 2
+    routers: Routers = 1
     coverage: Coverage = 1
     threads: Threads = None
     expert_memory: ExpertMemory = None
@@ -137,8 +144,8 @@ class ClientSettings(ClusterSettings, CallingSettings):
 
 
 class ServeSettings(ClusterSettings):
-    """Run a local cluster: one gateway, one router and some expert services, each a process of its
-    own.
+    """Run a local cluster: one gateway, a router or several, and some expert services, each a
+    process of its own.
 
     The processes are watched: one that crashes is started again, and the cluster ends when one
     keeps crashing. Ctrl-C lets requests in flight finish and stops everything.
@@ -181,6 +188,10 @@ class GenerateSettings(ClientSettings):
         env_prefix="MOESAIC_GENERATE_", frozen=True, cli_shortcuts={"json-output": "json"}
     )
 
+    other_addresses: list[ServiceTarget] = Field(
+        [],
+        description="host:port of further gateways, to go on at when the one at --address is lost",
+    )
     prompt: CliPositionalArg[str] = Field(description="text to continue; - reads it from stdin")
     chat: bool = Field(False, description="send the prompt as a chat message of the user")
     max_new_tokens: PositiveInt | None = Field(

@@ -165,8 +165,10 @@ class Routers:
         self._dispatcher.attach(link)
         self._dispatcher.pump()
 
-    def link_down(self, link: RouterLink, unbegun: Sequenced[Sequence]) -> None:
-        """A router is lost, or never came up; what did not begin there waits again."""
+    def link_down(self, link: RouterLink, going_on: Sequenced[Sequence]) -> None:
+        """A router is lost, or never came up; what was there waits, to go on at another one or at
+        this one when it is back.
+        """
         if link not in self._up:
             return
         self._up.remove(link)
@@ -174,16 +176,20 @@ class Routers:
         self._dispatcher.detach(link)
         if not self._up:
             self._grace = asyncio.get_running_loop().call_later(self._grace_seconds, self._lost)
-        self._dispatcher.put_back(unbegun)
+        self._dispatcher.put_back(going_on)
+
+    def credit_changed(self, given_back: Sequenced[Sequence]) -> None:
+        """A router may have room again; what it gave back waits again."""
+        self._dispatcher.put_back(given_back)
+
+    def has_another(self, link: RouterLink) -> bool:
+        """Whether another router than this link's is up."""
+        return any(other.address != link.address for other in self._up)
 
     def outlived(self, link: RouterLink) -> None:
         """Its certificates have been replaced: connect again beside it."""
         self._to_renew.add(link.address)
         self._something_to_renew.set()
-
-    def credit_changed(self, refused: Sequenced[Sequence]) -> None:
-        """A router may have room again; what it refused waits again."""
-        self._dispatcher.put_back(refused)
 
     async def _until_something_is_to_do(self) -> None:
         with suppress(TimeoutError):

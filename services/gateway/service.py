@@ -52,12 +52,17 @@ class GenerationService(GenerationServiceServicer):
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
-        async with aclosing(self._generation.run(request, self._caller(context))) as events:
+        started: list[pb.Started] = []  # until the first message, which takes it along
+        events = self._generation.run(request, self._caller(context), started.append)
+        async with aclosing(events):
             async for event in events:
                 if isinstance(event, Piece):
-                    yield _delta(event)
+                    response = _delta(event)
                 else:
-                    yield pb.GenerateResponse(completion=_completion(event))
+                    response = pb.GenerateResponse(completion=_completion(event))
+                if started:
+                    response.started.CopyFrom(started.pop())
+                yield response
 
     async def GetModel(
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext

@@ -69,9 +69,10 @@ class GatewaySettings(ServingSettings):
         description="most time for a request, whatever its client's deadline",
     )
     router_grace_seconds: NonNegativeFloat = Field(
-        10.0,
+        30.0,
         allow_inf_nan=False,
-        description="how long requests wait for a lost router before they fail",
+        description="how long requests, those under way among them, wait for a router when the "
+        "last one was lost",
     )
     tokeniser_threads: PositiveInt = Field(2, description="threads that tokenise")
     drain_seconds: NonNegativeFloat = Field(

@@ -64,12 +64,14 @@ async def serving(
     drain_seconds: float,
     health: Health | None = None,
     native: bool | None = None,
+    max_request_bytes: int = MAX_MESSAGE_BYTES,
     tls: TlsFiles | None = None,
     access: Access | None = None,
 ) -> AsyncIterator[int]:
     """Serve on `listen` until the block ends, then let calls in flight finish within
     `drain_seconds`. `native` says whether by the server of our own or by grpc.aio's; by default
-    it is our own where that is available. With `tls` calls are let in by the roles of their
+    it is our own where that is available. A longer request than `max_request_bytes` ends its call
+    with RESOURCE_EXHAUSTED. With `tls` calls are let in by the roles of their
     certificates, unless another `access` is to decide.
 
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
@@ -78,7 +80,7 @@ async def serving(
     """
     if tls is not None and access is None:
         access = RolesAccess()
-    server = _new_server(native, tls, access)
+    server = _new_server(native, max_request_bytes, tls, access)
     register(server)
     own_health = health or Health(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
@@ -98,7 +100,7 @@ async def serving(
 
 
 def _new_server(
-    native: bool | None, tls: TlsFiles | None, access: Access | None
+    native: bool | None, max_request_bytes: int, tls: TlsFiles | None, access: Access | None
 ) -> grpc.aio.Server:
     # Not above: what the environment says of compiled modules is read when they are imported, and
     # has to be checked by then.
@@ -106,8 +108,9 @@ def _new_server(
 
     is_available = native_server.AVAILABLE and (tls is None or tls_contexts.AVAILABLE)
     if is_available if native is None else native:
-        return native_server.NativeServer(native_server.Limits(MAX_MESSAGE_BYTES), access)
-    return grpc.aio.server(interceptors=[ErrorsToStatus(access)], options=SERVER_OPTIONS)
+        return native_server.NativeServer(native_server.Limits(max_request_bytes), access)
+    options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_request_bytes}
+    return grpc.aio.server(interceptors=[ErrorsToStatus(access)], options=tuple(options.items()))
 
 
 def _listen(

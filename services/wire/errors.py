@@ -46,7 +46,9 @@ class BadState(ServingError):
 
 
 class Outdated(ServingError):
-    """The caller planned with a hosting generation that is no longer the current one."""
+    """The caller planned with a hosting generation that is no longer the current one, or has made
+    the call anew.
+    """
 
     status = grpc.StatusCode.ABORTED
 

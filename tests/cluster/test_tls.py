@@ -35,13 +35,12 @@ UNAVAILABLE, DENIED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DE
 @asynccontextmanager
 async def cluster_with(certificates: Certificates) -> AsyncIterator[dict[Role, str]]:
     """Addresses of a service of each role."""
-    model = EMBEDDED_MODEL
     settings = TracingSettings(
         listen=local.LISTEN, http=local.LISTEN, **certificates.settings_of(Role.TRACING)
     )
     async with (
         tracing(settings) as traces,
-        local.cluster(model, certificates=certificates, dtype="float32") as cluster,
+        local.cluster(EMBEDDED_MODEL, certificates=certificates, dtype="float32") as cluster,
     ):
         yield {
             Role.GATEWAY: cluster.gateway,

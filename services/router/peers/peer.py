@@ -5,7 +5,7 @@ when it comes back.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -114,6 +114,11 @@ class ExpertPeer(HostingCalls):
         return self.hosting.is_draining
 
     @property
+    def numerics_fingerprint(self) -> str:
+        """What its outputs' bits hold for, by its own word; empty while that is not known."""
+        return "" if self.description is None else self.description.numerics_fingerprint
+
+    @property
     def ready(self) -> Mapping[int, Ready]:
         """Which experts are ready, for each layer that it has any of; nothing unless it is live."""
         return self._hosting.ready if self.is_live else {}
@@ -199,14 +204,12 @@ class ExpertPeer(HostingCalls):
         self._on_change()
         return min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * (1 << min(self._num_failures, 8)))
 
-    def _to_try(self) -> tuple[ExpertStream, ExpertKey] | None:
-        """A stream that is up, and an expert that is ready: the one that it failed last, or any."""
-        ready, suspected = self.content_hashes, self.trust.suspected
+    def _to_try(self) -> tuple[ExpertStream, Collection[ExpertKey]] | None:
+        """A stream that is up, and the experts that are ready."""
+        ready = self.content_hashes
         if not ready or (self._suspicion is not None and self._suspicion.is_suspect):
             return None
-        if suspected is None or suspected not in ready:
-            suspected = next(iter(ready))
-        return self.streams[0], suspected
+        return self.streams[0], ready.keys()
 
     def _on_change(self) -> None:
         self._news.send()

@@ -17,7 +17,7 @@ GATEWAY = AUTHORITY.issue(Role.GATEWAY, "gateway", ["127.0.0.1"], 1)
 HOST = Role.EXPERT.server_name
 
 MAX_MESSAGE_BYTES = 4 << 20
-LIMITS = (MAX_MESSAGE_BYTES, 100, 8 << 20)
+LIMITS = (MAX_MESSAGE_BYTES, 100, 8 << 20, 8 << 20)
 LITTLE = 1 << 15
 Heard = list[tuple[int, int, bytes]]
 Tamper = Callable[[bytes], bytes]
