@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Iterable
 from itertools import takewhile
-from typing import TYPE_CHECKING
 
 import grpc
 
@@ -19,12 +18,9 @@ from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.methods import Methods
 from services.runtime.native_server.owner import ConnectionOwner
 from services.runtime.socket_watch import SocketWatch
+from services.wire import tls as wire_tls
 from services.wire.connections import Connection, Kind
 from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
-from services.wire.tls import Verified, verified
-
-if TYPE_CHECKING:  # it may not have been built
-    from services.wire.tls import Context
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +38,12 @@ class ServerConnection:
         methods: Methods,
         limits: Limits,
         owner: ConnectionOwner,
-        tls: "Context | None" = None,
+        tls: "wire_tls.Context | None" = None,
     ) -> None:
         self.limits = limits
         self.own = owner.own
-        self._wire = Connection(
-            connected.detach(),
-            True,
-            limits.max_request_bytes,
-            limits.max_streams,
-            limits.max_unsent_bytes,
-            limits.max_held_bytes,
-            tls,
-        )
+        self._wire = Connection(connected.detach(), True, *limits.of_wire, tls)
         self._peer = peer
-        self._peer_names: Verified | None = None  # until the first call asks
         self._methods = methods
         self._owner = owner
         self._decoder = HeaderDecoder()
@@ -75,9 +62,7 @@ class ServerConnection:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it has calls, or answers that are not written yet. Nobody is owed anything before
-        the handshake is over.
-        """
+        """Whether it has calls, or answers that are not written yet."""
         return bool(self._calls) or (self._wire.is_secured and not self._wire.is_drained)
 
     def go_away(self) -> None:
@@ -303,11 +288,7 @@ class ServerConnection:
             return
         if not self._calls:
             self._owner.works(self)
-        self._calls[stream] = Call(stream, self, asked, peer=self._peer, verified=self._verified())
+        caller = wire_tls.verified(self._wire.peer)
+        self._calls[stream] = Call(stream, self, asked, peer=self._peer, verified=caller)
         if not asked.method.takes_stream:
             self._unasked[stream] = self._loop.time()
-
-    def _verified(self) -> Verified:
-        if self._peer_names is None:
-            self._peer_names = verified(self._wire.peer)
-        return self._peer_names

@@ -9,10 +9,10 @@
  * 5246, section 6.2.3, with the header). */
 #define RECORD_BYTES ((size_t)16384)
 #define RECORD_MORE_BYTES ((size_t)2048 + 5)
-/* Encrypted bytes that came, and that have to go: a few records. The latter have room for a whole
- * flight of the handshake. */
-#define IN_BYTES ((size_t)65536)
-#define OUT_BYTES (4 * (RECORD_BYTES + RECORD_MORE_BYTES))
+/* Encrypted bytes that came, and that have to go: some records, so that a layer's message takes few
+ * calls of the system. The latter have room for a whole flight of the handshake. */
+#define IN_BYTES ((size_t)131072)
+#define OUT_BYTES (8 * (RECORD_BYTES + RECORD_MORE_BYTES))
 
 struct ring {
     char *data;
