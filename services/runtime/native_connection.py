@@ -11,6 +11,7 @@ from services.runtime.server import MAX_MESSAGE_BYTES
 from services.runtime.service_calls import ServiceCall
 from services.runtime.silence import Silence
 from services.runtime.socket_watch import SocketWatch
+from services.runtime.tls_contexts import ClientTls
 from services.wire.connections import Kind, _connections
 from services.wire.errors import ServingError, Unavailable
 from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
@@ -29,7 +30,7 @@ ALL = (1 << 32) - 1
 
 class NativeConnection:
     """Takes over a connected, non-blocking socket. `authority` is the address that was connected
-    to; `name` names the service in errors.
+    to; `name` names the service in errors. With `tls` all goes through it.
     """
 
     kind = "native"
@@ -41,10 +42,19 @@ class NativeConnection:
         name: str,
         *,
         silence_seconds: float = SILENCE_SECONDS,
+        tls: ClientTls | None = None,
     ) -> None:
         self._wire = _connections.Connection(
-            connected.detach(), False, MAX_MESSAGE_BYTES, 1, MAX_UNSENT_BYTES, MAX_HELD_BYTES
+            connected.detach(),
+            False,
+            MAX_MESSAGE_BYTES,
+            1,
+            MAX_UNSENT_BYTES,
+            MAX_HELD_BYTES,
+            None if tls is None else tls.context,
+            None if tls is None else tls.host,
         )
+        self._is_secured = tls is not None
         self._authority = authority
         self._name = name
         self._decoder = HeaderDecoder()
@@ -100,7 +110,7 @@ class NativeConnection:
             self.flush_soon()
 
     def _begin(self, path: str) -> NativeCall:
-        stream = self._wire.open(request_block(path, self._authority))
+        stream = self._wire.open(request_block(path, self._authority, is_secured=self._is_secured))
         if not stream:
             raise Unavailable(f"{self._name} takes no call") from self._error
         self.flush_soon()

@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -70,7 +71,7 @@ async def serving(
     """Serve on `listen` until the block ends, then let calls in flight finish within
     `drain_seconds`. `native` says whether by the server of our own or by grpc.aio's; by default
     it is our own where that is available. A longer request than `max_request_bytes` ends its call
-    with RESOURCE_EXHAUSTED. With `tls` it is grpc.aio's, and calls are let in by the roles of their
+    with RESOURCE_EXHAUSTED. With `tls` calls are let in by the roles of their
     certificates, unless another `access` is to decide.
 
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
@@ -86,8 +87,7 @@ async def serving(
     reflection.enable_server_reflection(
         (*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
     )
-    credentials = None if tls is None else server_credentials(tls, access)
-    port = _listen(server, listen, credentials)
+    port = _listen(server, listen, tls, access)
     await own_health.draining()
     await server.start()
     if health is None:
@@ -104,17 +104,19 @@ def _new_server(
 ) -> grpc.aio.Server:
     # Not above: what the environment says of compiled modules is read when they are imported, and
     # has to be checked by then.
-    from services.runtime import native_server
+    from services.runtime import native_server, tls_contexts
 
-    if tls is None and (native_server.AVAILABLE if native is None else native):
+    is_available = native_server.AVAILABLE and (tls is None or tls_contexts.AVAILABLE)
+    if is_available if native is None else native:
         return native_server.NativeServer(native_server.Limits(max_request_bytes), access)
     options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_request_bytes}
     return grpc.aio.server(interceptors=[ErrorsToStatus(access)], options=tuple(options.items()))
 
 
 def _listen(
-    server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None
+    server: grpc.aio.Server, listen: str, tls: TlsFiles | None, access: Access | None
 ) -> int:
+    credentials = None if tls is None else _credentials(server, tls, access)
     try:
         port: int = (
             server.add_insecure_port(listen)
@@ -126,6 +128,15 @@ def _listen(
             f"cannot listen on {listen}: the port is in use or the address is not this machine's"
         ) from error
     return port
+
+
+def _credentials(server: grpc.aio.Server, tls: TlsFiles, access: Access | None) -> Any:
+    from services.runtime.native_server import NativeServer
+    from services.runtime.tls_contexts import ServerTls
+
+    if isinstance(server, NativeServer):
+        return ServerTls(tls, needs_certificate=access is None or access.needs_certificate)
+    return server_credentials(tls, access)
 
 
 async def until_told_to_stop(again: Callable[[], object] | None = None) -> None:

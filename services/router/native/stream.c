@@ -3,6 +3,8 @@
 
 #include "stream.h"
 
+#include "tls.h"
+
 #include <sys/socket.h>
 
 /* Keeps (bytes, number) in a list for Python. Without memory the stream is over: what came would be
@@ -49,13 +51,19 @@ static void take_reset(struct http2_stream *on_wire, uint32_t code) {
 
 static const struct http2_events events = {take_headers, take_message, take_end, take_reset};
 
-int stream_open(struct stream *stream, int fd, const char *block, size_t count,
-                uint32_t max_message_bytes) {
+int stream_open(struct stream *stream, int fd, struct bytes block, uint32_t max_message_bytes,
+                struct tls_context *tls, const char *host) {
     struct http2_limits limits = http2_limits_default;
+    struct tls_session *const session = tls ? tls->calls->begin(tls, host) : NULL;
+    if (tls && !session) return -1;
     limits.max_message_bytes = max_message_bytes;
     stream->connection = http2_begin(fd, 0, &events, &limits, stream);
-    if (!stream->connection) return -1;
-    stream->on_wire = http2_open(stream->connection, block, count, stream);
+    if (!stream->connection) {
+        if (session) tls->calls->end(session);
+        return -1;
+    }
+    http2_secure(stream->connection, session);
+    stream->on_wire = http2_open(stream->connection, block.data, block.count, stream);
     if (!stream->on_wire) stream->is_over = stream->is_lost = 1;
     return 0;
 }

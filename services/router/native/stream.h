@@ -14,6 +14,8 @@
 #include "exchange.h"
 #include "http2.h"
 
+struct tls_context;
+
 struct stream {
     PyObject base;
     struct http2_connection *connection; /* NULL once closed */
@@ -33,10 +35,11 @@ struct stream {
 /* The stream behind an object of the type `Stream`; NULL with an error set for any other. */
 struct stream *stream_of(PyObject *);
 
-/* Begins a new one over a connected, non-blocking socket; it may be over at once. 0, or -1 without
- * memory: then the socket is still the caller's. */
-int stream_open(struct stream *, int fd, const char *block, size_t count,
-                uint32_t max_message_bytes);
+/* Begins a new one over a connected, non-blocking socket, and over TLS unless `tls` is NULL, with
+ * the server that `host` names; it may be over at once. 0, or -1 without memory: then the socket is
+ * still the caller's. */
+int stream_open(struct stream *, int fd, struct bytes block, uint32_t max_message_bytes,
+                struct tls_context *tls, const char *host);
 
 int stream_fd(const struct stream *);
 /* Whether a message sent now goes ahead of nothing: all before it were taken. */

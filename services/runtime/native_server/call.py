@@ -15,6 +15,7 @@ from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.metadata import fields_of
 from services.runtime.native_server.requests import Requests
 from services.wire.errors import Overloaded
+from services.wire.tls import Verified
 
 TOO_MUCH_HELD = "more requests wait than may be held"
 OK_TRAILERS = call_headers.trailers(grpc.StatusCode.OK, "")
@@ -52,9 +53,10 @@ class Call(CallContext):
         asked: Asked,
         *,
         peer: str,
+        verified: Verified,
     ) -> None:
         method, metadata, encoding, seconds = asked
-        super().__init__(metadata, peer, seconds)
+        super().__init__(metadata, peer, verified, seconds)
         self._stream = stream
         self._connection = connection
         self._method = method

@@ -18,6 +18,7 @@ from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.methods import Methods
 from services.runtime.native_server.owner import ConnectionOwner
 from services.runtime.socket_watch import SocketWatch
+from services.wire import tls as wire_tls
 from services.wire.connections import Connection, Kind
 from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
 
@@ -28,7 +29,7 @@ Event = tuple[int, int, bytes, int]
 
 
 class ServerConnection:
-    """Takes over a connected, non-blocking socket."""
+    """Takes over a connected, non-blocking socket; with `tls` all goes through it."""
 
     def __init__(
         self,
@@ -37,17 +38,11 @@ class ServerConnection:
         methods: Methods,
         limits: Limits,
         owner: ConnectionOwner,
+        tls: "wire_tls.Context | None" = None,
     ) -> None:
         self.limits = limits
         self.own = owner.own
-        self._wire = Connection(
-            connected.detach(),
-            True,
-            limits.max_request_bytes,
-            limits.max_streams,
-            limits.max_unsent_bytes,
-            limits.max_held_bytes,
-        )
+        self._wire = Connection(connected.detach(), True, *limits.of_wire, tls)
         self._peer = peer
         self._methods = methods
         self._owner = owner
@@ -68,7 +63,7 @@ class ServerConnection:
     @property
     def is_busy(self) -> bool:
         """Whether it has calls, or answers that are not written yet."""
-        return bool(self._calls) or not self._wire.is_drained
+        return bool(self._calls) or (self._wire.is_secured and not self._wire.is_drained)
 
     def go_away(self) -> None:
         """Take no more calls."""
@@ -293,6 +288,7 @@ class ServerConnection:
             return
         if not self._calls:
             self._owner.works(self)
-        self._calls[stream] = Call(stream, self, asked, peer=self._peer)
+        caller = wire_tls.verified(self._wire.peer)
+        self._calls[stream] = Call(stream, self, asked, peer=self._peer, verified=caller)
         if not asked.method.takes_stream:
             self._unasked[stream] = self._loop.time()

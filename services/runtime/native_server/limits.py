@@ -32,3 +32,9 @@ class Limits:
     idle_seconds: float = 300.0
     # For what the peers have still to read when the server stops.
     last_words_seconds: float = 0.5
+
+    @property
+    def of_wire(self) -> tuple[int, int, int, int]:
+        """Those that a connection in C keeps, as it takes them."""
+        of_messages = self.max_request_bytes, self.max_streams
+        return (*of_messages, self.max_unsent_bytes, self.max_held_bytes)

@@ -15,6 +15,7 @@ from services.runtime.native_server.connection import ServerConnection
 from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.listening import listen_on, peer_of
 from services.runtime.native_server.methods import Methods
+from services.runtime.tls_contexts import ServerTls
 from services.wire import connections
 
 AVAILABLE = connections.AVAILABLE
@@ -38,13 +39,13 @@ _KEEPALIVE = (
 
 class NativeServer(grpc.aio.Server):
     """As grpc.aio's server, without interceptors: every handler is behind `ErrorsToStatus`' own
-    boundary. Without TLS.
+    boundary.
     """
 
     def __init__(self, limits: Limits, access: Access | None = None) -> None:
         self._limits = limits
         self._methods = Methods(access)
-        self._listeners: list[socket.socket] = []
+        self._listeners: dict[socket.socket, ServerTls | None] = {}
         self._connections: set[ServerConnection] = set()
         self._resting: dict[ServerConnection, float] = {}  # without a call: since when, in order
         self._looking: asyncio.TimerHandle | None = None
@@ -65,16 +66,24 @@ class NativeServer(grpc.aio.Server):
 
     def add_insecure_port(self, address: str) -> int:
         """Raises RuntimeError, as grpc.aio's does, where it cannot be listened on."""
+        return self._add_port(address, None)
+
+    def add_secure_port(
+        self, address: str, server_credentials: "grpc.ServerCredentials | ServerTls"
+    ) -> int:
+        """As `add_insecure_port`. It takes credentials of our own alone."""
+        if not isinstance(server_credentials, ServerTls):
+            raise NotImplementedError("what gRPC's credentials hold is not to be had")
+        return self._add_port(address, server_credentials)
+
+    def _add_port(self, address: str, tls: ServerTls | None) -> int:
         try:
             listeners = listen_on(address)
         except (OSError, ValueError) as error:
             raise RuntimeError(f"cannot listen on {address}: {error}") from error
-        self._listeners += listeners
+        self._listeners.update(dict.fromkeys(listeners, tls))
         port: int = listeners[0].getsockname()[1]
         return port
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        raise NotImplementedError("there is no TLS here; grpc.aio's server has it")
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -164,9 +173,11 @@ class NativeServer(grpc.aio.Server):
                 logger.error("no connection can be taken: %s", error)
                 self._pause(listener)
                 return
-            self._take(connected, address)
+            self._take(connected, address, self._listeners[listener])
 
-    def _take(self, connected: socket.socket, address: tuple[object, ...]) -> None:
+    def _take(
+        self, connected: socket.socket, address: tuple[object, ...], tls: ServerTls | None
+    ) -> None:
         if len(self._connections) >= self._limits.max_connections and not self._has_made_room():
             connected.close()
             return
@@ -174,7 +185,14 @@ class NativeServer(grpc.aio.Server):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
-        taken = ServerConnection(connected, peer_of(address), self._methods, self._limits, self)
+        taken = ServerConnection(
+            connected,
+            peer_of(address),
+            self._methods,
+            self._limits,
+            self,
+            None if tls is None else tls.context(),
+        )
         self._connections.add(taken)
         self.rests(taken)
 

@@ -2,6 +2,8 @@
 False says so. Ids of streams are odd and go up.
 """
 
+from services.wire.tls import Context
+
 class Decoder:
     """The header blocks of one connection, each to be read exactly once and in their order."""
 
@@ -28,12 +30,16 @@ class Connection:
         max_streams: int,
         max_unsent_bytes: int,
         max_held_bytes: int,
+        tls: Context | None = None,
+        host: str | None = None,
         /,
     ) -> None:
         """`max_streams` is of what a server's peer has open, `max_unsent_bytes` of the connection:
         messages that a peer does not take. So is `max_held_bytes`: what came of messages that are
         not whole, or are kept on paused streams, or are counted by `count_held`. A stream for which
-        more would have to be held is reset; one message of any size is always taken.
+        more would have to be held is reset; one message of any size is always taken. Over `tls`
+        the server's certificate has to be for `host`; the handshake goes on by `receive` and
+        `flush`, and until it is over nothing else is written.
         """
     def open(self, header_block: bytes, /) -> int:
         """A client's new stream: its id; 0 where the peer takes no more now, or none ever."""
@@ -100,6 +106,12 @@ class Connection:
     @property
     def has_begun(self) -> bool:
         """Whether the peer has said that it speaks HTTP/2."""
+    @property
+    def is_secured(self) -> bool:
+        """Whether nothing is left of a handshake: the peer is who it should be."""
+    @property
+    def peer(self) -> str | None:
+        """Whom the peer's certificate names, as `verified` reads it, once it is secured."""
     @property
     def wants_write(self) -> bool:
         """Whether to `flush`: after a `flush` that the socket did not take whole, when it can be

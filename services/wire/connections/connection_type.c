@@ -3,6 +3,7 @@
 #include "connection_type.h"
 
 #include "http2.h"
+#include "tls_python.h"
 
 #include <unistd.h>
 
@@ -59,14 +60,39 @@ static void close_wire(struct connection *connection) {
     connection->wire = NULL;
 }
 
-/* Connection(fd, is_server, max_message_bytes, max_streams, max_unsent_bytes, max_held_bytes): the
+/* 0, or -1 with an error set; the descriptor is the connection's in either case. */
+static int begin_wire(struct connection *connection, int fd, int is_server,
+                      const struct http2_limits *limits, PyObject *tls, const char *host) {
+    struct tls_context *context;
+    struct tls_session *session = NULL;
+    connection->wire = http2_begin(fd, is_server, &events, limits, connection);
+    if (!connection->wire) {
+        close(fd);
+        PyErr_NoMemory();
+        return -1;
+    }
+    http2_hold(connection->wire);
+    if (tls_context_of(tls, &context) < 0) return -1;
+    if (context && !(session = context->calls->begin(context, host))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    http2_secure(connection->wire, session);
+    return 0;
+}
+
+/* Connection(fd, is_server, max_message_bytes, max_streams, max_unsent_bytes, max_held_bytes, tls,
+ * host): the
  * descriptor is taken over, also by a failure. */
 static PyObject *new_connection(PyTypeObject *type, PyObject *arguments,
                                 PyObject *Py_UNUSED(keywords)) {
     int fd, is_server;
+    PyObject *tls = NULL;
+    const char *host = NULL;
     struct http2_limits limits = http2_limits_default;
-    if (!PyArg_ParseTuple(arguments, "ipIIII", &fd, &is_server, &limits.max_message_bytes,
-                          &limits.max_streams, &limits.max_unsent_bytes, &limits.max_held_bytes))
+    if (!PyArg_ParseTuple(arguments, "ipIIII|Oz", &fd, &is_server, &limits.max_message_bytes,
+                          &limits.max_streams, &limits.max_unsent_bytes, &limits.max_held_bytes,
+                          &tls, &host))
         return NULL;
     /* A peer may give up all of its streams at once, and ask for as many again. */
     limits.max_control_frames += 4 * limits.max_streams;
@@ -74,14 +100,14 @@ static PyObject *new_connection(PyTypeObject *type, PyObject *arguments,
     /* What is too long for a call is read all the same, or no later block could be. */
     limits.max_header_bytes = MAX_HEADER_BYTES;
     struct connection *const connection = (struct connection *)PyType_GenericAlloc(type, 0);
-    if (connection) connection->wire = http2_begin(fd, is_server, &events, &limits, connection);
-    if (!connection || !connection->wire) {
+    if (!connection) {
         close(fd);
-        Py_XDECREF((PyObject *)connection);
-        return PyErr_NoMemory();
+        return NULL;
     }
-    http2_hold(connection->wire);
-    return (PyObject *)connection;
+    if (begin_wire(connection, fd, is_server, &limits, tls, host) == 0)
+        return (PyObject *)connection;
+    Py_DECREF(connection);
+    return NULL;
 }
 
 static void free_connection(PyObject *self) {
@@ -293,6 +319,16 @@ static PyObject *get_has_begun(PyObject *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(connection->wire && http2_has_begun(connection->wire));
 }
 
+static PyObject *get_is_secured(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct connection *const connection = connection_of(self);
+    return PyBool_FromLong(connection->wire && http2_is_secured(connection->wire));
+}
+
+static PyObject *get_peer(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct connection *const connection = connection_of(self);
+    return Py_BuildValue("z", connection->wire ? http2_peer(connection->wire) : NULL);
+}
+
 static PyObject *get_wants_write(PyObject *self, void *Py_UNUSED(closure)) {
     const struct connection *const connection = connection_of(self);
     return PyBool_FromLong(connection->wire && http2_wants_write(connection->wire));
@@ -331,6 +367,8 @@ static PyMethodDef methods[] = {
 static PyGetSetDef properties[] = {
     {"is_over", get_is_over, NULL, NULL, NULL},
     {"has_begun", get_has_begun, NULL, NULL, NULL},
+    {"is_secured", get_is_secured, NULL, NULL, NULL},
+    {"peer", get_peer, NULL, NULL, NULL},
     {"wants_write", get_wants_write, NULL, NULL, NULL},
     {"is_drained", get_is_drained, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

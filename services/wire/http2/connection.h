@@ -56,6 +56,7 @@ struct h2_begun {
 
 struct http2_connection {
     int fd;
+    struct tls_session *tls; /* NULL: bytes go as they are */
     bool is_server;
     const struct http2_events *events;
     struct http2_limits limits;
@@ -191,6 +192,19 @@ void h2_count_control(struct http2_connection *);
 void h2_count_tenth(struct http2_connection *);
 /* Whether the payload is longer than any that is read as a whole. */
 bool h2_is_too_long(const struct http2_connection *, struct h2_frame);
+
+/* channel.c. As `recvmsg`, through TLS where there is one. */
+ssize_t h2_channel_receive(struct http2_connection *, struct iovec *, int num_vectors,
+                           size_t asked);
+/* Whether it has something without another byte from the socket. */
+bool h2_channel_has_more(const struct http2_connection *);
+/* As `sendmsg`, but 0 where the socket takes nothing now; -1 when the connection was lost by it. */
+ssize_t h2_channel_send(struct http2_connection *, const struct iovec *, int num_vectors);
+/* Of what was taken, and the socket has not. */
+size_t h2_channel_unsent(const struct http2_connection *);
+/* Whether anything is taken: the handshake is over. */
+bool h2_channel_is_open(const struct http2_connection *);
+void h2_channel_end(struct http2_connection *);
 
 /* timestamps.c */
 uint64_t h2_now_nanos(void);

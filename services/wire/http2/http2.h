@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 struct http2_connection;
+struct tls_session; /* of services/wire/tls/tls.h */
 
 /* Of one stream. The owner's `owner` is his to set and to read. */
 struct http2_stream {
@@ -77,6 +78,8 @@ enum http2_error {
  * then the socket is still the caller's. */
 struct http2_connection *http2_begin(int fd, int is_server, const struct http2_events *,
                                      const struct http2_limits *, void *owner);
+/* Has everything go through TLS, over which it takes; to be called before anything else is. */
+void http2_secure(struct http2_connection *, struct tls_session *);
 /* Closes the socket and frees everything, without an event. */
 void http2_end(struct http2_connection *);
 
@@ -149,6 +152,12 @@ int http2_flush(struct http2_connection *);
 int http2_is_over(const struct http2_connection *);
 /* Whether the peer has said what each says first: that it speaks HTTP/2. */
 int http2_has_begun(const struct http2_connection *);
+/* Whether TLS, where there is one, has shaken hands; the peer is who he should be then. */
+int http2_is_secured(const struct http2_connection *);
+/* Whom the peer's certificate names, as `peer` in tls.h has it. */
+const char *http2_peer(const struct http2_connection *);
+/* Says that nothing more is written, once all is; what comes is still read. */
+void http2_shut(struct http2_connection *);
 /* Whether to call `http2_flush` when the socket can be written to. */
 int http2_wants_write(const struct http2_connection *);
 /* Whether everything was handed to the socket, also what waited for the peer's windows. */
