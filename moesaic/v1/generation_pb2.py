@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from moesaic.v1 import common_pb2 as moesaic_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmoesaic/v1/generation.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/common.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"O\n\x04\x43hat\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.moesaic.v1.ChatMessage\x12\x1c\n\x14parse_control_tokens\x18\x02 \x01(\x08\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xb1\x02\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x02 \x01(\x0b\x32\x10.moesaic.v1.ChatH\x00\x12)\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x14.moesaic.v1.TokenIdsH\x00\x12\r\n\x05model\x18\x04 \x01(\t\x12\x30\n\x08sampling\x18\x05 \x01(\x0b\x32\x1e.moesaic.v1.SamplingParameters\x12(\n\x04stop\x18\x06 \x01(\x0b\x32\x1a.moesaic.v1.StopConditions\x12\x1d\n\x15return_routed_experts\x18\x07 \x01(\x08\x12-\n\x0ctrace_detail\x18\x08 \x01(\x0e\x32\x17.moesaic.v1.TraceDetailB\x08\n\x06prompt\"[\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x31\n\x0erouted_experts\x18\x03 \x03(\x0b\x32\x19.moesaic.v1.RoutedExperts\"\xb6\x01\n\nCompletion\x12/\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.FinishReason\x12\x18\n\x0bstop_string\x18\x02 \x01(\tH\x00\x88\x01\x01\x12 \n\x05usage\x18\x03 \x01(\x0b\x32\x11.moesaic.v1.Usage\x12+\n\x07receipt\x18\x04 \x01(\x0b\x32\x1a.moesaic.v1.LatencyReceiptB\x0e\n\x0c_stop_string\"m\n\x10GenerateResponse\x12\"\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x11.moesaic.v1.DeltaH\x00\x12,\n\ncompletion\x18\x02 \x01(\x0b\x32\x16.moesaic.v1.CompletionH\x00\x42\x07\n\x05\x65vent\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x9a\x02\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nmodel_type\x18\x02 \x01(\t\x12\x12\n\nvocab_size\x18\x03 \x01(\r\x12\x13\n\x0bmax_context\x18\x04 \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_max_new_tokens\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x19\n\x11has_chat_template\x18\x07 \x01(\x08\x12\x16\n\x0enum_moe_layers\x18\x08 \x01(\r\x12\x13\n\x0bnum_experts\x18\t \x01(\r\x12\x1d\n\x15num_experts_per_token\x18\n \x01(\r\x12\x1c\n\x14numerics_fingerprint\x18\x0b \x01(\t\"\\\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x02 \x01(\x0b\x32\x10.moesaic.v1.ChatH\x00\x12\r\n\x05model\x18\x03 \x01(\tB\x08\n\x06prompt\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r2\xea\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1b.moesaic.v1.GenerateRequest\x1a\x1c.moesaic.v1.GenerateResponse0\x01\x12\x45\n\x08GetModel\x12\x1b.moesaic.v1.GetModelRequest\x1a\x1c.moesaic.v1.GetModelResponse\x12\x45\n\x08Tokenize\x12\x1b.moesaic.v1.TokenizeRequest\x1a\x1c.moesaic.v1.TokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmoesaic/v1/generation.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/common.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"O\n\x04\x43hat\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.moesaic.v1.ChatMessage\x12\x1c\n\x14parse_control_tokens\x18\x02 \x01(\x08\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"3\n\x06Resume\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\x1b\n\x13generated_token_ids\x18\x02 \x03(\r\"\xe9\x02\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x02 \x01(\x0b\x32\x10.moesaic.v1.ChatH\x00\x12)\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x14.moesaic.v1.TokenIdsH\x00\x12\r\n\x05model\x18\x04 \x01(\t\x12\x30\n\x08sampling\x18\x05 \x01(\x0b\x32\x1e.moesaic.v1.SamplingParameters\x12(\n\x04stop\x18\x06 \x01(\x0b\x32\x1a.moesaic.v1.StopConditions\x12\x1d\n\x15return_routed_experts\x18\x07 \x01(\x08\x12-\n\x0ctrace_detail\x18\x08 \x01(\x0e\x32\x17.moesaic.v1.TraceDetail\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\"\n\x06resume\x18\n \x01(\x0b\x32\x12.moesaic.v1.ResumeB\x08\n\x06prompt\"[\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x31\n\x0erouted_experts\x18\x03 \x03(\x0b\x32\x19.moesaic.v1.RoutedExperts\"\xb6\x01\n\nCompletion\x12/\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.FinishReason\x12\x18\n\x0bstop_string\x18\x02 \x01(\tH\x00\x88\x01\x01\x12 \n\x05usage\x18\x03 \x01(\x0b\x32\x11.moesaic.v1.Usage\x12+\n\x07receipt\x18\x04 \x01(\x0b\x32\x1a.moesaic.v1.LatencyReceiptB\x0e\n\x0c_stop_string\"Z\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\"\x93\x01\n\x10GenerateResponse\x12\"\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x11.moesaic.v1.DeltaH\x00\x12,\n\ncompletion\x18\x02 \x01(\x0b\x32\x16.moesaic.v1.CompletionH\x00\x12$\n\x07started\x18\x03 \x01(\x0b\x32\x13.moesaic.v1.StartedB\x07\n\x05\x65vent\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x9a\x02\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nmodel_type\x18\x02 \x01(\t\x12\x12\n\nvocab_size\x18\x03 \x01(\r\x12\x13\n\x0bmax_context\x18\x04 \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_max_new_tokens\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x19\n\x11has_chat_template\x18\x07 \x01(\x08\x12\x16\n\x0enum_moe_layers\x18\x08 \x01(\r\x12\x13\n\x0bnum_experts\x18\t \x01(\r\x12\x1d\n\x15num_experts_per_token\x18\n \x01(\r\x12\x1c\n\x14numerics_fingerprint\x18\x0b \x01(\t\"\\\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x02 \x01(\x0b\x32\x10.moesaic.v1.ChatH\x00\x12\r\n\x05model\x18\x03 \x01(\tB\x08\n\x06prompt\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r2\xea\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1b.moesaic.v1.GenerateRequest\x1a\x1c.moesaic.v1.GenerateResponse0\x01\x12\x45\n\x08GetModel\x12\x1b.moesaic.v1.GetModelRequest\x1a\x1c.moesaic.v1.GetModelResponse\x12\x45\n\x08Tokenize\x12\x1b.moesaic.v1.TokenizeRequest\x1a\x1c.moesaic.v1.TokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,22 +38,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHAT']._serialized_end=193
   _globals['_TOKENIDS']._serialized_start=195
   _globals['_TOKENIDS']._serialized_end=218
-  _globals['_GENERATEREQUEST']._serialized_start=221
-  _globals['_GENERATEREQUEST']._serialized_end=526
-  _globals['_DELTA']._serialized_start=528
-  _globals['_DELTA']._serialized_end=619
-  _globals['_COMPLETION']._serialized_start=622
-  _globals['_COMPLETION']._serialized_end=804
-  _globals['_GENERATERESPONSE']._serialized_start=806
-  _globals['_GENERATERESPONSE']._serialized_end=915
-  _globals['_GETMODELREQUEST']._serialized_start=917
-  _globals['_GETMODELREQUEST']._serialized_end=949
-  _globals['_GETMODELRESPONSE']._serialized_start=952
-  _globals['_GETMODELRESPONSE']._serialized_end=1234
-  _globals['_TOKENIZEREQUEST']._serialized_start=1236
-  _globals['_TOKENIZEREQUEST']._serialized_end=1328
-  _globals['_TOKENIZERESPONSE']._serialized_start=1330
-  _globals['_TOKENIZERESPONSE']._serialized_end=1367
-  _globals['_GENERATIONSERVICE']._serialized_start=1370
-  _globals['_GENERATIONSERVICE']._serialized_end=1604
+  _globals['_RESUME']._serialized_start=220
+  _globals['_RESUME']._serialized_end=271
+  _globals['_GENERATEREQUEST']._serialized_start=274
+  _globals['_GENERATEREQUEST']._serialized_end=635
+  _globals['_DELTA']._serialized_start=637
+  _globals['_DELTA']._serialized_end=728
+  _globals['_COMPLETION']._serialized_start=731
+  _globals['_COMPLETION']._serialized_end=913
+  _globals['_STARTED']._serialized_start=915
+  _globals['_STARTED']._serialized_end=1005
+  _globals['_GENERATERESPONSE']._serialized_start=1008
+  _globals['_GENERATERESPONSE']._serialized_end=1155
+  _globals['_GETMODELREQUEST']._serialized_start=1157
+  _globals['_GETMODELREQUEST']._serialized_end=1189
+  _globals['_GETMODELRESPONSE']._serialized_start=1192
+  _globals['_GETMODELRESPONSE']._serialized_end=1474
+  _globals['_TOKENIZEREQUEST']._serialized_start=1476
+  _globals['_TOKENIZEREQUEST']._serialized_end=1568
+  _globals['_TOKENIZERESPONSE']._serialized_start=1570
+  _globals['_TOKENIZERESPONSE']._serialized_end=1607
+  _globals['_GENERATIONSERVICE']._serialized_start=1610
+  _globals['_GENERATIONSERVICE']._serialized_end=1844
 # protoc_insertion_point(module_scope)

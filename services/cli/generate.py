@@ -79,7 +79,8 @@ async def _continue(settings: GenerateSettings, prompt: str, address: str, repor
     request = build_request(settings, prompt)
     if sys.stdout.isatty() and not settings.chat:
         report.quote(prompt)  # for who reads along; never in the output itself
-    outcome = await stream(address, request, settings.timeout, _write)
+    addresses = (address, *settings.other_addresses)
+    outcome = await stream(addresses, request, settings, _write)
     _write("\n")
     _show_cost(outcome, report)
     if settings.json_output:

@@ -58,9 +58,9 @@ class Outcomes:
             self.begun += 1
             send(exchange, *arguments)
 
-        def counted_combined(exchange: Exchange, *arguments: Any) -> Sums:
+        def counted_combined(exchange: Exchange, *arguments: Any, **how: Any) -> Sums:
             self.combined += 1
-            return combined(exchange, *arguments)
+            return combined(exchange, *arguments, **how)
 
         monkeypatch.setattr(Exchange, "send", counted_send)
         monkeypatch.setattr(Exchange, "combined", counted_combined)

@@ -71,7 +71,7 @@ class LoopTurns:
 
 class Exchange:
     """One layer's. It ends by `replies` and `combined`, and `returned` where the sums are not
-    finite, where it is complete, else by `give_up`.
+    finite or that is asked for, where it is complete, else by `give_up`.
 
     `native` has the pairs by service already, and is put into `idle` at the end.
     """
@@ -110,6 +110,11 @@ class Exchange:
         self._outgoing = outgoing
         self._attempt = attempt
         self._spans: Sequence[FrameSpan] = ()
+
+    @property
+    def addresses(self) -> list[str]:
+        """Those of the services that it is with."""
+        return [share.address for share in self._shares]
 
     def send(self, step: Step, spans: LayerSpans) -> None:
         """Send the frames, all at once."""
@@ -176,9 +181,9 @@ class Exchange:
             span.end(times, attempt=1)
         return replies
 
-    def combined(self, weights: torch.Tensor, hidden: torch.Tensor) -> Sums:
-        """The layer's output like `hidden`, with the bits of ExactCombine; where it is not finite
-        `returned` has what it was made of.
+    def combined(self, weights: torch.Tensor, hidden: torch.Tensor, *, keeps: bool = False) -> Sums:
+        """The layer's output like `hidden`, with the bits of ExactCombine; where it is not finite,
+        or with `keeps`, `returned` has what it was made of.
         """
         weights = weights.contiguous()
         num_tokens, width = weights.shape[0], hidden.shape[1]
@@ -193,7 +198,7 @@ class Exchange:
             weights_dtype=DTYPES[weights.dtype],
             out_dtype=DTYPES[hidden.dtype],
         )
-        if are_finite:
+        if are_finite and not keeps:
             self._idle.append(self._native)
         return Sums(out, are_finite)
 
