@@ -57,7 +57,7 @@ def _as_utf8(argument: str) -> str:
 async def _generate(settings: GenerateSettings, prompt: str) -> None:
     report = Report()
     shown_at = ANY_PORT if settings.tracing and settings.address is None else None
-    others = settings.experts + 2
+    others = settings.experts + settings.routers + 1
     async with local_tracing(
         shown_at, report, verbose=settings.verbose, num_others=others
     ) as tracing:

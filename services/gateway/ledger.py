@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 # ends when so many were lost without a token of it between them. A router that lives and whose
 # streams break counts once; that, too, must end some day.
 MAX_LOSSES = 2
-MAX_FRUITLESS = 8
+MAX_FRUITLESS = 5
 _REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 

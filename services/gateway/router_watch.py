@@ -18,7 +18,7 @@ PROBE_SECONDS = 0.2
 # A router that was given up, and answers this soon after, was slow and did not hang: it is given
 # more time, and less again as time goes by.
 SLOW_SECONDS = 1.0
-MAX_PATIENCE = 16.0
+MAX_PATIENCE = 4.0
 PATIENCE_HALF_LIFE_SECONDS = 30.0
 
 

@@ -47,7 +47,7 @@ def test_a_router_that_was_given_up_too_soon_has_more_time_for_a_while() -> None
     assert expectation.seconds(2) == pytest.approx(1.5 * FLOOR_SECONDS)
     for _ in range(10):
         expectation.grow()
-    assert expectation.seconds(2) == 16 * FLOOR_SECONDS
+    assert expectation.seconds(2) == 4 * FLOOR_SECONDS
 
 
 async def test_a_router_without_work_may_say_nothing() -> None:
@@ -80,6 +80,23 @@ async def test_a_router_that_is_heard_while_it_is_asked_is_not_given_up() -> Non
     assert watch.has_given_up
     watch.begin()
     assert not watch.has_given_up
+
+
+async def test_a_router_that_answers_is_waited_for_and_asked_again() -> None:
+    watch, answered = RouterWatch("it"), asyncio.Semaphore(0)
+
+    async def ask(seconds: float) -> None:
+        answered.release()
+
+    watch.begin()
+    watch.note_work(1)
+    watch.hear(of_work=True)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(watch.run(ask, lambda: True))
+        for _ in range(2):
+            await answered.acquire()
+        assert not watch.has_given_up
+        watching.cancel()
 
 
 async def unanswered(seconds: float) -> None:

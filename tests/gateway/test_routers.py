@@ -215,24 +215,21 @@ async def test_a_router_that_says_nothing_any_more_loses_its_sequences_to_anothe
     assert last.completion.receipt.resumptions == 1
 
 
-@pytest.mark.parametrize("num_routers", [1, 2])
-async def test_a_router_that_is_the_only_one_or_answers_is_waited_for(num_routers: int) -> None:
-    slow, *others = (RouterDouble(kv_tokens=200 - 9 * number) for number in range(num_routers))
-    async with running_gateway(slow, *others) as client:
-        await client.until_up(num_routers)
+async def test_a_router_that_says_nothing_and_is_the_only_one_is_waited_for() -> None:
+    router = RouterDouble()
+    async with running_gateway(router) as client:
+        await router.described.get()
         call = client.generate(**ids(3))
-        number = (await slow.next_sequence()).sequence
-        if not others:
-            slow.answers.clear()
-        slow.say(token(number, 5))
-        await slow.described.get()
+        number = (await router.next_sequence()).sequence
+        router.answers.clear()
+        router.say(token(number, 5))
         for _ in range(2):  # it is asked whether it is there, and again
-            await slow.described.get()
-        slow.say(token(number, 6), finished(number))
+            await router.described.get()
+        router.say(token(number, 6), finished(number))
         *deltas, _ = [event async for event in call]
-        slow.answers.set()
+        router.answers.set()
     assert [each for event in deltas for each in event.delta.token_ids] == [5, 6]
-    assert slow.num_streams == 1
+    assert router.num_streams == 1
 
 
 async def test_a_sequence_that_breaks_every_stream_to_its_router_is_given_up() -> None:
