@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from bench.hosting import events
 from bench.hosting.events import Event
+from tests.chaos.lies import LIES
+from tests.chaos.lying_event import lied
 
 SERVICES = ("expert-0", "expert-1", "expert-2", "expert-3")
 NUM_PATTERNS = 1000
@@ -48,6 +50,7 @@ class Drawing:
             self._hang,
             self._damage,
             self._damage,
+            self._lie,
             self._moves,
             self._moves,
             self._change_of_guard,
@@ -88,6 +91,10 @@ class Drawing:
                 )
             )
         ]
+
+    def _lie(self) -> list[Event]:
+        name, self._num_ever = f"expert-{self._num_ever}", self._num_ever + 1
+        return [lied(name, self._random.choice(list(LIES)), self._seconds(0.5, 3.0))]
 
     def _moves(self) -> list[Event]:
         patterns = self._random.sample(range(NUM_PATTERNS), 2)
