@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from bench.hosting import events
 from bench.hosting.cluster import ROUTER
 from bench.hosting.events import Event
+from tests.chaos.lies import LIES
+from tests.chaos.lying_event import lied
 
 OTHER_ROUTER = "router-1"
 SERVICES = ("expert-0", "expert-1", "expert-2", "expert-3")
@@ -53,6 +55,7 @@ class Drawing:
             self._router_death,
             self._damage,
             self._damage,
+            self._lie,
             self._moves,
             self._moves,
             self._change_of_guard,
@@ -103,6 +106,10 @@ class Drawing:
                 )
             )
         ]
+
+    def _lie(self) -> list[Event]:
+        name, self._num_ever = f"expert-{self._num_ever}", self._num_ever + 1
+        return [lied(name, self._random.choice(list(LIES)), self._seconds(0.5, 3.0))]
 
     def _moves(self) -> list[Event]:
         patterns = self._random.sample(range(NUM_PATTERNS), 2)

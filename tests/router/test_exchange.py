@@ -18,9 +18,11 @@ import torch
 from services import kernels
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch import exchanges
+from services.router.dispatch.auditor import Auditor
 from services.router.dispatch.combine import ExactCombine, Sums
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.exchange import MOST_WAIT_NANOS, Exchange
+from services.router.dispatch.own_experts import OwnExperts
 from services.router.dispatch.placement import Placement, Service
 from services.router.engine.step import Step
 from services.router.peers.native_transport import AVAILABLE, _streams
@@ -58,9 +60,9 @@ class Outcomes:
             self.begun += 1
             send(exchange, *arguments)
 
-        def counted_combined(exchange: Exchange, *arguments: Any, **how: Any) -> Sums:
+        def counted_combined(exchange: Exchange, *arguments: Any) -> Sums:
             self.combined += 1
-            return combined(exchange, *arguments, **how)
+            return combined(exchange, *arguments)
 
         monkeypatch.setattr(Exchange, "send", counted_send)
         monkeypatch.setattr(Exchange, "combined", counted_combined)
@@ -147,6 +149,33 @@ async def test_the_output_has_the_same_bits_as_frame_by_frame(
             assert torch.equal(*outputs)
             assert all(work.sequence.ending is None for work in step.batch)
     assert outcomes.combined == outcomes.begun == 48
+
+
+async def test_a_layer_that_is_audited_has_the_same_bits(
+    tmp_path: Path, outcomes: Outcomes
+) -> None:
+    checkpoint = Checkpoint.open(save_tiny("olmoe", tmp_path))
+    judge = OwnExperts(checkpoint, torch.float32)
+    index, weights = torch.tensor([[0, 1], [2, 3], [4, 7]]), torch.rand(3, 2)
+    async with real_services(tmp_path, "float32", 2) as services:
+        options: dict[str, Any] = {"num_experts": 8, "hidden_size": 32}
+        made = dispatcher_of(services, torch.float32, **options, **PATIENT)
+        made.place(Placement(services, {1: np.ones((2, 8), dtype=bool)}))
+        auditor = Auditor(1.0, judge, lambda: made.placement, lambda one, other: False)
+        outputs, step = [], step_of([1] * 3)
+        for _ in range(3):
+            step.is_alone = True
+            outputs.append(await made.compute(step, 1, torch.ones(3, 32), index, weights, None))
+            made.audit_by(auditor)
+        auditing = asyncio.create_task(auditor.run())
+        async with asyncio.timeout(10):
+            while auditor.outcomes.total() < 2:  # noqa: ASYNC110 -- it is told by a count alone
+                await asyncio.sleep(0.001)
+        auditing.cancel()
+        await asyncio.wait([auditing])
+    assert all(torch.equal(output, outputs[0]) for output in outputs)
+    assert (outcomes.begun, outcomes.combined) == (3, 1)
+    assert set(auditor.outcomes) == {"agreed"}
 
 
 @pytest.mark.parametrize("number", [1, 2])

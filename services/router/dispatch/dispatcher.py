@@ -177,14 +177,18 @@ class Dispatcher:
         """The layer's output. Where it is not finite the rows are looked at one by one, once, and
         those that are to blame are computed elsewhere.
         """
-        if exchange is not None and exchange.is_complete:
-            audited = self._to_audit(exchange.addresses)
-            sums = exchange.combined(weights, hidden, keeps=bool(audited))
-            if audited or not sums.are_finite:
+        if exchange is not None and not exchange.is_complete:
+            exchange = None  # it went on frame by frame
+        addresses = [part.address for part in gathered.returned]
+        audited = self._to_audit(addresses if exchange is None else exchange.addresses)
+        if exchange is None or audited:
+            if exchange is not None:
                 gathered.returned = exchange.returned()
-        else:
-            audited = self._to_audit([part.address for part in gathered.returned])
             sums = self._combine(gathered.returned, weights, hidden)
+        else:
+            sums = exchange.combined(weights, hidden)
+            if not sums.are_finite:
+                gathered.returned = exchange.returned()
         if self._auditor is not None and sums.are_finite:
             for index in audited:
                 self._auditor.note(gathered.returned[index], again.outgoing, again.step)

@@ -70,8 +70,8 @@ class LoopTurns:
 
 
 class Exchange:
-    """One layer's. It ends by `replies` and `combined`, and `returned` where the sums are not
-    finite or that is asked for, where it is complete, else by `give_up`.
+    """One layer's. Where it is complete it ends by `replies` and `combined`, and `returned` where
+    the sums are not finite, or by `replies` and `returned`; else by `give_up`.
 
     `native` has the pairs by service already, and is put into `idle` at the end.
     """
@@ -198,7 +198,7 @@ class Exchange:
             weights_dtype=DTYPES[weights.dtype],
             out_dtype=DTYPES[hidden.dtype],
         )
-        if are_finite and not keeps:
+        if are_finite:
             self._idle.append(self._native)
         return Sums(out, are_finite)
 

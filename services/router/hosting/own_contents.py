@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 from services.model.checkpoint import Checkpoint
 from services.model.hash_cache import HashCache
 from services.model.refusals import UnusableModel
 from services.router.hosting.contents import Contents
+from services.runtime.failures import aside
 from services.runtime.notice import Notice
 from services.wire.expert_key import ExpertKey
 
@@ -71,21 +73,28 @@ class OwnContents:
         """Read until all are known, or cancelled."""
         threads = ThreadPoolExecutor(1, "hash-experts", _step_back)
         try:
-            while self._left:
-                keys = list(self._urgent or (self._left if self._has_begun else ()))[:MAX_BATCH]
-                if not keys:
-                    await self._told.wait()
-                    continue
-                began = time.monotonic()
-                read = threads.submit(self._read, keys, began + BATCH_SECONDS)
-                self._note(await asyncio.wrap_future(read))
-                if not self._urgent:
-                    await self._told.wait(self._rest_factor * (time.monotonic() - began))
-            logger.info("every expert of the checkpoint is known by its hash")
-        except UnusableModel as error:
-            logger.warning("services' experts are not compared with the checkpoint's: %s", error)
+            with aside("hashing the checkpoint's experts"):
+                await self._read_all(threads)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _read_all(self, threads: ThreadPoolExecutor) -> None:
+        while self._left:
+            wanted = self._urgent or (self._left if self._has_begun else {})
+            keys = list(islice(wanted, MAX_BATCH))
+            if not keys:
+                await self._told.wait()
+                continue
+            began = time.monotonic()
+            read = threads.submit(self._read, keys, began + BATCH_SECONDS)
+            try:
+                self._note(await asyncio.wrap_future(read))
+            except UnusableModel as error:
+                logger.warning("services' experts are not compared with the router's: %s", error)
+                return
+            if not self._urgent:
+                await self._told.wait(self._rest_factor * (time.monotonic() - began))
+        logger.info("every expert of the checkpoint is known by its hash")
 
     def _note(self, found: dict[ExpertKey, bytes]) -> None:
         for key in found:

@@ -147,7 +147,7 @@ async def test_files_that_cannot_be_read_any_more_leave_services_to_be_compared_
     own = OwnContents(checkpoint, keys, contents, None, lambda: None)
     own.begin()
     await own.run()
-    assert "are not compared with the checkpoint's" in caplog.text
+    assert "are not compared with the router's" in caplog.text
     assert not contents.known(keys[0])
 
 
