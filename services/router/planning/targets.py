@@ -45,8 +45,7 @@ def missing_replicas(experts: Sequence[ExpertKey], hosts: Sequence[Host], covera
     spread = _Spread(experts, hosts)
     served = np.asarray(spread.rows([host.hosted for host in spread.hosts]).any(axis=0))
     homeless = np.flatnonzero(spread.num_replicas == 0)
-    for expert in homeless[np.argsort(served[homeless], kind="stable")].tolist():
-        spread.give(expert, may_take_transfer_slot=True)
+    spread.give_first(homeless[np.argsort(served[homeless], kind="stable")])
     for num_replicas in range(1, coverage):
         lacking = np.flatnonzero(spread.num_replicas == num_replicas)
         # In the order of the first replicas, services would pair up: each would back up one other.
@@ -161,6 +160,15 @@ class _Spread:
     def rows(self, hosted: Sequence[Set[ExpertKey]]) -> Places:
         return _rows(self._experts, hosted)
 
+    def give_first(self, experts: Counts) -> None:
+        """Give each of these its first replica, where it fits."""
+        takers = np.flatnonzero(self._takes)
+        if len(takers) == 1:  # there is nothing to weigh, and requests wait for what was lost
+            self._give_all(experts, int(takers[0]))
+        else:
+            for expert in experts.tolist():
+                self.give(expert, may_take_transfer_slot=True)
+
     def give(self, expert: int, *, may_take_transfer_slot: bool) -> None:
         """Give a replica to whom it suits best; to nobody where it does not fit."""
         can_take = self._takes & ~self._there[:, expert]
@@ -181,6 +189,21 @@ class _Spread:
         self._free[chosen] -= 1
         self._in_layer[layer, chosen] += 1
         self._in_all[chosen] += 1
+
+    def _give_all(self, experts: Counts, chosen: int) -> None:
+        """Give replicas to one service, as many as it has room for."""
+        given = experts[~self._there[chosen, experts]][: max(0, self._free[chosen])]
+        shared = self._there[:, given].sum(axis=1)
+        self.given[self.hosts[chosen].address] += [self._experts[one] for one in given.tolist()]
+        self.num_replicas[given] += 1
+        self._shared[:, chosen] += shared
+        self._shared[chosen] += shared
+        self._there[chosen, given] = True
+        self._free[chosen] -= len(given)
+        self._in_layer[:, chosen] += np.bincount(
+            self._layer_of[given], minlength=len(self._in_layer)
+        )
+        self._in_all[chosen] += len(given)
 
 
 def _rooms(hosts: Sequence[Host], num_experts: int) -> Counts:
