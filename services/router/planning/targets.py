@@ -1,6 +1,6 @@
 """Which service is to host which expert: pure policy over what services host and can hold."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,7 +85,7 @@ def even_target(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: i
     if rooms.sum() < len(experts):
         raise too_little_memory(len(experts) - int(rooms.sum()), used)
     by_layer = _by_layer(experts)
-    rows = _rows(experts, [host.hosted | host.loading for host in used])
+    rows = _rows(_columns(experts), [host.hosted | host.loading for host in used])
     hosted = np.stack([rows[:, columns].sum(axis=1) for columns in by_layer], axis=1)
     layer_totals = _divided(total, np.zeros(len(by_layer), dtype=np.int64))
     quotas = even_quotas(even_shares(total, rooms, hosted.sum(axis=1)), layer_totals, hosted)
@@ -137,6 +137,7 @@ class _Spread:
         self.hosts = sorted(hosts, key=_by_address)
         self.given: dict[str, list[ExpertKey]] = {host.address: [] for host in self.hosts}
         self._experts = experts
+        self._columns = _columns(experts)
         coming = self.rows([host.hosted | host.loading for host in self.hosts])
         self.retiring = self.rows([host.retiring for host in self.hosts])
         is_draining = np.array([host.is_draining for host in self.hosts], dtype=bool)
@@ -158,7 +159,7 @@ class _Spread:
         self._shared = shared_experts(coming)
 
     def rows(self, hosted: Sequence[Set[ExpertKey]]) -> Places:
-        return _rows(self._experts, hosted)
+        return _rows(self._columns, hosted)
 
     def give_first(self, experts: Counts) -> None:
         """Give each of these its first replica, where it fits."""
@@ -226,12 +227,15 @@ def _by_layer(experts: Sequence[ExpertKey]) -> list[Counts]:
     return [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
 
 
-def _rows(experts: Sequence[ExpertKey], hosted: Sequence[Set[ExpertKey]]) -> Places:
+def _columns(experts: Sequence[ExpertKey]) -> dict[ExpertKey, int]:
+    return {key: column for column, key in enumerate(experts)}
+
+
+def _rows(columns: Mapping[ExpertKey, int], hosted: Sequence[Set[ExpertKey]]) -> Places:
     """Who hosts what: [services, experts]."""
-    column = {key: index for index, key in enumerate(experts)}
-    rows = np.zeros((len(hosted), len(experts)), dtype=bool)
+    rows = np.zeros((len(hosted), len(columns)), dtype=bool)
     for row, keys in zip(rows, hosted, strict=True):
-        row[[column[key] for key in keys]] = True
+        row[[columns[key] for key in keys]] = True
     return rows
 
 
