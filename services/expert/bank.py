@@ -12,7 +12,7 @@ from services.model.checkpoint import Checkpoint
 from services.model.expert_weights import empty_experts
 from services.model.hash_cache import HashCache
 from services.model.refusals import UnusableModel
-from services.runtime.page_advice import give_back, take
+from services.runtime.page_advice import PageTaker, give_back
 from services.wire.errors import BadState
 
 # Every slot begins at such a boundary, so that an expert's bits do not depend on the slot that it
@@ -59,6 +59,7 @@ class Bank:
         self.pool = _allocate(shell, self.num_slots, device)
         self._checkpoint = checkpoint
         self._hashes = hashes
+        self._pages = PageTaker()
         self._parameters = dict(self.pool.named_parameters())
         self._singles: dict[int, SingleExpert] = {}
 
@@ -71,7 +72,7 @@ class Bank:
         views = {name: parameter[slot] for name, parameter in self._parameters.items()}
         for view in views.values():
             if view.is_cpu:
-                take(view.data_ptr(), view.nbytes)
+                self._pages.take(view.data_ptr(), view.nbytes)
         return self._checkpoint.load_into(views, layer, expert, self._hashes)
 
     def clear(self, slot: int) -> None:

@@ -3,31 +3,41 @@
 import ctypes
 import mmap
 import sys
-from functools import cache
-from pathlib import Path
+import time
 
 MADV_DONTNEED = 4  # from <sys/mman.h>
 MADV_HUGEPAGE = 14
+MADV_NOHUGEPAGE = 15
 MADV_POPULATE_WRITE = 23
 
-FREE_BLOCKS = Path("/proc/buddyinfo")
-HUGE_PAGE_BYTES = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
-# Several threads take pages at once, and the system needs some for itself: so many times what is
-# asked for has to be free in huge pages.
-HUGE_MARGIN = 16
+# By so much what is not used is believed to get faster with each use of the other, so that it is
+# tried again.
+FORGETTING = 0.9
 
 
-def take(address: int, num_bytes: int) -> bool:
-    """Have the pages that lie in it wholly before they are written to, what they hold stays;
-    whether that was done.
+class PageTaker:
+    """Has all pages of pieces of memory before they are written to, in huge pages where these come
+    faster. Safe to use from several threads.
 
-    Pages that are taken one by one cost more time than reading a file into them. Huge ones are
-    taken where enough are free: where memory is in pieces the system would make whole ones first,
-    which takes longer than all else.
+    Pages that are taken one by one, when they are written to, cost more than reading a file into
+    them. Huge ones come at once where there are some, but far slower than small ones where memory
+    is in pieces, or where a virtual machine's host has to find them. Nobody can ask which it is, so
+    both are tried.
     """
-    if is_free_in_huge_pages(HUGE_MARGIN * num_bytes):
-        _advise(address, num_bytes, MADV_HUGEPAGE)
-    return _advise(address, num_bytes, MADV_POPULATE_WRITE)
+
+    def __init__(self) -> None:
+        self._seconds_per_byte = {MADV_HUGEPAGE: 0.0, MADV_NOHUGEPAGE: 0.0}
+
+    def take(self, address: int, num_bytes: int) -> bool:
+        """Have the pages that lie wholly in it; what they hold stays. Whether that was done."""
+        kinds = self._seconds_per_byte
+        kind, other = sorted(kinds, key=lambda kind: kinds[kind])
+        began = time.perf_counter()
+        _advise(address, num_bytes, kind)
+        is_done = _advise(address, num_bytes, MADV_POPULATE_WRITE)
+        kinds[kind] = (time.perf_counter() - began) / num_bytes
+        kinds[other] *= FORGETTING
+        return is_done
 
 
 def give_back(address: int, num_bytes: int) -> bool:
@@ -35,32 +45,6 @@ def give_back(address: int, num_bytes: int) -> bool:
     next. Whether that was done.
     """
     return _advise(address, num_bytes, MADV_DONTNEED)
-
-
-def is_free_in_huge_pages(num_bytes: int, free_blocks: Path = FREE_BLOCKS) -> bool:
-    """Whether the system has as much free memory as that in pieces of at least a huge page."""
-    huge_page_bytes = _huge_page_bytes()
-    if huge_page_bytes is None:
-        return False
-    try:
-        zones = [line.split("zone")[1].split()[1:] for line in free_blocks.read_text().splitlines()]
-        free = sum(
-            int(count) * size
-            for zone in zones
-            for order, count in enumerate(zone)
-            if (size := mmap.PAGESIZE << order) >= huge_page_bytes
-        )
-    except (OSError, IndexError, ValueError):
-        return False
-    return free >= max(num_bytes, huge_page_bytes)
-
-
-@cache
-def _huge_page_bytes() -> int | None:
-    try:
-        return int(HUGE_PAGE_BYTES.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _advise(address: int, num_bytes: int, advice: int) -> bool:
