@@ -200,14 +200,14 @@ async def test_a_command_shows_its_token_by_tls_to_whom_it_trusts(
     async with guarded_gateway(tmp_path, certificates=certificates, trust=trust) as client:
         said: dict[str, Any] = {"prompt": "hello", "address": client.address}
         settings = GenerateSettings(**said, token=SecretStr(tokens["bob"]), tls_authority=authority)
-        outcome = await stream(client.address, IDS_REQUEST, settings, lambda _: None)
+        outcome = await stream([client.address], IDS_REQUEST, settings, lambda _: None)
         assert outcome.token_ids == [5]
         bench = BenchSettings(address=client.address, token=SecretStr(tokens["bob"]))
         load = LoadClient(client.channel, bench, [BenchPrompt("hello")])
         assert (await load.describe()).model == "tessera"
         settings = GenerateSettings(**said, tls_authority=authority)
         with pytest.raises(RequestFailed, match="UNAUTHENTICATED"):
-            await stream(client.address, IDS_REQUEST, settings, lambda _: None)
+            await stream([client.address], IDS_REQUEST, settings, lambda _: None)
 
 
 def test_a_token_is_not_shown_to_whoever_listens(tmp_path: Path) -> None:
