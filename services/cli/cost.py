@@ -92,6 +92,8 @@ def remarks(receipt: common_pb2.LatencyReceipt) -> list[str]:
         lines.append(f"frames sent again: {receipt.retries}")
     if receipt.resumptions:
         lines.append(f"went on at another router: {receipt.resumptions} times")
+    if receipt.hedges:
+        lines.append(f"copies of late frames: {receipt.hedges}")
     return lines
 
 

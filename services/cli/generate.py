@@ -80,7 +80,7 @@ async def _continue(settings: GenerateSettings, prompt: str, address: str, repor
     if sys.stdout.isatty() and not settings.chat:
         report.quote(prompt)  # for who reads along; never in the output itself
     addresses = (address, *settings.other_addresses)
-    outcome = await stream(addresses, request, settings.timeout, _write)
+    outcome = await stream(addresses, request, settings, _write)
     _write("\n")
     _show_cost(outcome, report)
     if settings.json_output:

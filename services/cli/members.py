@@ -15,7 +15,13 @@ from services.runtime.cores import num_cores
 from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.settings import load
 
-SERVICES = ("gateway", "router", "expert", "tracing")
+# And where each listens as it is set in a cluster of this machine, whatever the environment says.
+SERVICES = {
+    "gateway": ("--listen=127.0.0.1:0",),
+    "router": ("--listen=127.0.0.1:0",),
+    "expert": ("--listen=127.0.0.1:0",),
+    "tracing": ("--listen=127.0.0.1:0", "--http=127.0.0.1:0"),
+}
 LOOPBACK = "127.0.0.1"
 # Below those that a system gives to outgoing connections and to whoever asks for any port: until
 # the service listens, some seconds later, nobody else is given its port.
@@ -55,6 +61,7 @@ class ClusterPlan:
     drain_seconds: float
     listen: str | None = None
     num_routers: int = 1
+    insecure: bool = False
     dtype: str = "auto"
     batch_invariant: bool = False
     combine: str = "exact"
@@ -68,7 +75,12 @@ class ClusterPlan:
 
     @classmethod
     def from_settings(
-        cls, settings: ClusterSettings, *, drain_seconds: float, listen: str | None = None
+        cls,
+        settings: ClusterSettings,
+        *,
+        drain_seconds: float,
+        listen: str | None = None,
+        insecure: bool = False,
     ) -> "ClusterPlan":
         """The cluster that a command's settings describe."""
         return cls(
@@ -78,6 +90,7 @@ class ClusterPlan:
             threads=settings.threads,
             drain_seconds=drain_seconds,
             listen=listen,
+            insecure=insecure,
             dtype=settings.dtype,
             batch_invariant=settings.batch_invariant,
             combine=settings.combine,
@@ -113,9 +126,13 @@ class ClusterPlan:
             )
             for index, address in enumerate(routers)
         ]
-        recommended = f"--generation-config={self.generation_config}"
-        targets = f"--routers={','.join(routers)}"
-        members.append(self._member("gateway", "gateway", gateway, targets, recommended))
+        flags = [
+            f"--routers={','.join(routers)}",
+            f"--generation-config={self.generation_config}",
+        ]
+        if self.insecure:
+            flags.append("--insecure")
+        members.append(self._member("gateway", "gateway", gateway, *flags))
         return members
 
     def _gateway_address(self, free: str) -> str:
@@ -150,9 +167,9 @@ def check_settings() -> None:
     """Exit with 2, after a line for each, where a variable or the file has a value that a service
     would refuse.
     """
-    for service in SERVICES:
+    for service, listening in SERVICES.items():
         settings = import_module(f"services.{service}.settings")
-        load(getattr(settings, f"{service.title()}Settings"), (), f"moesaic {service}")
+        load(getattr(settings, f"{service.title()}Settings"), listening, f"moesaic {service}")
 
 
 def chosen_address(listen: str, free: str) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 
@@ -76,7 +77,7 @@ def finish_reason_of(completion: generation_pb2.Completion) -> str:
 async def stream(
     addresses: Sequence[str],
     request: generation_pb2.GenerateRequest,
-    timeout_seconds: float,
+    settings: GenerateSettings,
     write: Callable[[str], None],
 ) -> GenerateResult:
     """Send the request to the first address and `write` the text as it comes; where its gateway is
@@ -87,15 +88,15 @@ async def stream(
     outcome = GenerateResult()
     span = begin_span("moesaic.generate", SpanKind.CLIENT)
     context = passed_on(span, None)
-    metadata = () if context is None else (("traceparent", context.traceparent),)
+    traced = () if context is None else (("traceparent", context.traceparent),)
     failure: BaseException | None = None
     responses = generate(
         request,
         addresses,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=settings.timeout,
         max_first_tries=len(addresses),  # who mistyped the address is told so at once
-        metadata=metadata,
-        connect=open_channel,
+        metadata=(*traced, *settings.metadata),
+        connect=partial(open_channel, tls=settings.gateway_trust),
     )
     try:
         async with aclosing(responses):

@@ -1,14 +1,17 @@
 """Settings of the commands that start a cluster or talk to one, and the fields that they share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, PositiveFloat, PositiveInt
+from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.cli.sampling_flags import with_sampling_flags
-from services.runtime.addresses import ListenAddress, ServiceTarget
-from services.runtime.settings import OnePerFlag
+from services.runtime.addresses import DNS_SCHEME, ListenAddress, ServiceTarget
+from services.runtime.host_port import is_loopback, split_host_port
+from services.runtime.settings import Accessory, OnePerFlag
+from services.runtime.tls_files import Authority, TlsFiles
+from services.runtime.tls_settings import CallingSettings, refuse_strangers
 
 MAX_UINT32 = 2**32 - 1
 
@@ -102,10 +105,42 @@ class ClusterSettings(BaseSettings):
     verbose: Verbose = False
 
 
-class ClientSettings(ClusterSettings):
-    """Where the cluster is that a command talks to; without an address it starts one of its own."""
+class ClientSettings(ClusterSettings, CallingSettings):
+    """Where the cluster is that a command talks to; without an address it starts one of its own, to
+    which it needs to show nothing.
+    """
 
     address: Address = None
+    token: Annotated[SecretStr | None, Accessory] = Field(
+        None,
+        description="token that the gateway knows; a variable is not seen by others, as flags are",
+    )
+    insecure: Annotated[bool, Accessory] = Field(
+        False, description="show the token without TLS to an address that is not the loopback one"
+    )
+
+    @property
+    def gateway_trust(self) -> TlsFiles | Authority | None:
+        """The files by which the gateway is trusted; None where there is no TLS."""
+        return None if self.address is None else self.trust
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with each call."""
+        if self.token is None or self.address is None:
+            return ()
+        return (("authorization", f"Bearer {self.token.get_secret_value()}"),)
+
+    @model_validator(mode="after")
+    def _a_token_is_shown_by_tls(self) -> Self:
+        if self.metadata and self.trust is None and not self.insecure:
+            host, _ = split_host_port((self.address or "").removeprefix(DNS_SCHEME))
+            if not is_loopback(host):
+                raise ValueError(
+                    f"others could read the token on its way to {self.address}: give "
+                    "--tls-authority, or say --insecure"
+                )
+        return self
 
 
 class ServeSettings(ClusterSettings):
@@ -128,6 +163,17 @@ class ServeSettings(ClusterSettings):
     tracing_http: ListenAddress = Field(
         "127.0.0.1:16686", description="address on which the tracing service shows traces"
     )
+    insecure: bool = Field(
+        False,
+        description="serve whoever reaches an address that is not the loopback one, without TLS",
+    )
+
+    @model_validator(mode="after")
+    def _strangers_are_kept_out(self) -> Self:
+        if not self.insecure:
+            refuse_strangers(self.listen)
+            refuse_strangers(self.tracing_http)
+        return self
 
 
 @with_sampling_flags

@@ -21,6 +21,7 @@ from services.expert.plane_stream import Command, PlaneStream
 from services.kernels import GatedExperts
 from services.runtime.failures import aside, failure_of
 from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.tls_files import TlsFiles
 from services.wire import native_streams
 from services.wire.frames import ELEMENT_TYPES
 from services.wire.header_blocks import HeaderDecoder
@@ -97,13 +98,18 @@ class Plane:
 
     @asynccontextmanager
     async def serving(
-        self, listen: str, port: int, record_seconds: float = RECORD_SECONDS
+        self,
+        listen: str,
+        port: int,
+        record_seconds: float = RECORD_SECONDS,
+        tls: TlsFiles | None = None,
     ) -> AsyncIterator[None]:
         """Serve on `port`, 0 for any, of the host of `listen` until the block ends; then wait until
         all is drained, if `drain` was called. What the thread noted is recorded every
-        `record_seconds`. Raises PortInUse.
+        `record_seconds`. With `tls` nothing is served, since the thread does not speak it. Raises
+        PortInUse.
         """
-        if not self.is_usable:
+        if tls is not None or not self.is_usable:
             yield
             return
         await self._begin(listen, port)

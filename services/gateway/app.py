@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from services.gateway.admission import Admission
 from services.gateway.checkpoint import TextCheckpoint, read_checkpoint
+from services.gateway.clients import Clients, clients_by
 from services.gateway.generation import Generation
 from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.pacing import ClientPacing
@@ -73,10 +74,12 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         vocab_size=checkpoint.vocab_size,
         tokenizer_digest=tokenizer_digest(settings.model),
         grace_seconds=settings.router_grace_seconds,
+        tls=settings.tls,
     )
-    service = _service(settings, checkpoint, tokeniser, dispatcher, routers)
+    clients = clients_by(settings.tokens, settings.tls)
+    service = _service(settings, checkpoint, tokeniser, dispatcher, routers, clients)
     try:
-        async with _living(settings, service, routers) as port:
+        async with _living(settings, service, routers, clients) as port:
             yield Gateway(port, routers)
     finally:
         tokeniser.close()
@@ -88,6 +91,7 @@ def _service(
     tokeniser: Tokeniser,
     dispatcher: MicroBatcher,
     routers: Routers,
+    clients: Clients,
 ) -> GenerationService:
     reader = RequestReader(checkpoint, max_prompt_bytes=settings.max_prompt_bytes)
     admission = Admission(
@@ -112,6 +116,7 @@ def _service(
         reader,
         generation,
         routers,
+        clients,
         default_timeout_seconds=settings.default_timeout_seconds,
         max_timeout_seconds=settings.max_timeout_seconds,
     )
@@ -119,7 +124,7 @@ def _service(
 
 @asynccontextmanager
 async def _living(
-    settings: GatewaySettings, service: GenerationService, routers: Routers
+    settings: GatewaySettings, service: GenerationService, routers: Routers, clients: Clients
 ) -> AsyncIterator[int]:
     health = Health([SERVICE_NAME])
     async with asyncio.TaskGroup() as loops:
@@ -130,6 +135,8 @@ async def _living(
             service_names=[SERVICE_NAME],
             drain_seconds=settings.drain_seconds,
             health=health,
+            tls=settings.tls,
+            access=clients,
         ) as port:
             watch = loops.create_task(_keep_health(health, routers))
             yield port

@@ -82,7 +82,7 @@ class Generation:
             resumed = self._resumed(request)
             place = self._admission.enter()
             try:
-                with self._names.named(caller.client, request.request_id) as named:
+                with self._names.named(caller.client.name, request.request_id) as named:
                     order = await self._prepare(wanted, resumed, place, caller, trace, times)
                     trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
                     sequence = Sequence(
@@ -144,7 +144,8 @@ class Generation:
         with trace.stage("gateway.admit"):
             place.claim(len(prompt_token_ids))
             await caller.deadline.bound(
-                self._pacing.wait(caller.client), "it waited for its client's rate"
+                self._pacing.wait(caller.client.name, caller.client.requests_per_second),
+                "it waited for its client's rate",
             )
         times.queue_nanos = time.monotonic_ns() - started_nanos
         trace.begin_relay()

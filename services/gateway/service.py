@@ -13,6 +13,7 @@ from moesaic.v1.generation_pb2_grpc import (
 )
 from services.gateway.caller import Caller
 from services.gateway.checkpoint import TextCheckpoint
+from services.gateway.clients import Clients
 from services.gateway.generation import Completed, Generation
 from services.gateway.relay import Piece
 from services.gateway.requests import RequestReader
@@ -30,6 +31,7 @@ class GenerationService(GenerationServiceServicer):
         reader: RequestReader,
         generation: Generation,
         routers: Routers,
+        clients: Clients,
         *,
         default_timeout_seconds: float,
         max_timeout_seconds: float,
@@ -38,6 +40,7 @@ class GenerationService(GenerationServiceServicer):
         self._reader = reader
         self._generation = generation
         self._routers = routers
+        self._clients = clients
         self._default_timeout_seconds = default_timeout_seconds
         self._max_timeout_seconds = max_timeout_seconds
 
@@ -92,6 +95,7 @@ class GenerationService(GenerationServiceServicer):
     def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
         return Caller.from_context(
             context,
+            self._clients,
             default_timeout_seconds=self._default_timeout_seconds,
             max_timeout_seconds=self._max_timeout_seconds,
         )

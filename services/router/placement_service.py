@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import grpc
 
-from moesaic.v1 import placement_pb2_grpc, router_pb2
+from moesaic.v1 import placement_pb2, placement_pb2_grpc, router_pb2
 from services.router.balance.messages import plan_message, strategy_of
 from services.router.hosting.messages import (
     goal_of,
@@ -18,7 +18,8 @@ from services.router.load.watch import RoutingWatch
 from services.router.running import Running
 from services.wire.errors import InvalidRequest
 
-SERVICE_NAME = "moesaic.v1.PlacementService"
+# By its descriptor, which reflection needs.
+SERVICE_NAME = placement_pb2.DESCRIPTOR.services_by_name["PlacementService"].full_name
 
 RecordSteps = Callable[[RoutingWatch, int], AsyncGenerator[router_pb2.RecordRoutingResponse, None]]
 

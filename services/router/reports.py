@@ -55,7 +55,10 @@ _REASONS: Mapping[EndReason, "common_pb2.FinishReason.ValueType"] = {
 
 def _receipt(receipt: SequenceReceipt) -> common_pb2.LatencyReceipt:
     message = common_pb2.LatencyReceipt(
-        prefill=_phase(receipt.prefill), decode=_phase(receipt.decode), retries=receipt.retries
+        prefill=_phase(receipt.prefill),
+        decode=_phase(receipt.decode),
+        retries=receipt.retries,
+        hedges=receipt.hedges,
     )
     for service, layers in receipt.stragglers.most_common(1):
         message.slowest_service = service

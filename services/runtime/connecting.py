@@ -11,20 +11,27 @@ from services.runtime.grpc_calls import GrpcConnection
 from services.runtime.host_port import split_host_port
 from services.runtime.native_connection import NativeConnection
 from services.runtime.service_calls import ServiceConnection
+from services.runtime.tls_files import TlsFiles
 from services.wire import connections
 
 
 @asynccontextmanager
 async def connected_to(
-    address: str, name: str, *, timeout_seconds: float
+    address: str,
+    name: str,
+    *,
+    timeout_seconds: float,
+    tls: TlsFiles | None = None,
+    server_name: str | None = None,
 ) -> AsyncIterator[ServiceConnection]:
     """A connection to the service at `address`, which errors call `name`; at the end it is closed.
+    `tls` and `server_name` are as `open_channel` has them.
 
     Raises Unavailable when nobody answers there in time, where gRPC's channel does not once it is
     asked for something.
     """
-    if not connections.AVAILABLE:
-        async with open_channel(address) as channel:
+    if tls is not None or not connections.AVAILABLE:
+        async with open_channel(address, tls=tls, server_name=server_name) as channel:
             yield GrpcConnection(channel, name)
         return
     _, port = split_host_port(address)

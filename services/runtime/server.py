@@ -10,8 +10,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.runtime.access import Access, RolesAccess
 from services.runtime.boundary import ErrorsToStatus
 from services.runtime.signals import ending_signals, may_repeat
+from services.runtime.tls_files import TlsFiles
+from services.runtime.tls_servers import server_credentials
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
@@ -60,22 +63,31 @@ async def serving(
     drain_seconds: float,
     health: Health | None = None,
     native: bool | None = None,
+    max_request_bytes: int = MAX_MESSAGE_BYTES,
+    tls: TlsFiles | None = None,
+    access: Access | None = None,
 ) -> AsyncIterator[int]:
     """Serve on `listen` until the block ends, then let calls in flight finish within
     `drain_seconds`. `native` says whether by the server of our own or by grpc.aio's; by default
-    it is our own where that is available.
+    it is our own where that is available. A longer request than `max_request_bytes` ends its call
+    with RESOURCE_EXHAUSTED. With `tls` it is grpc.aio's, and calls are let in by the roles of their
+    certificates, unless another `access` is to decide.
 
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
-    Raises PortInUse when the address cannot be listened on.
+    Raises PortInUse when the address cannot be listened on, BadState when certificates cannot be
+    used.
     """
-    server = _new_server(native)
+    if tls is not None and access is None:
+        access = RolesAccess()
+    server = _new_server(native, max_request_bytes, tls, access)
     register(server)
     own_health = health or Health(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
     reflection.enable_server_reflection(
         (*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
     )
-    port = _listen(server, listen)
+    credentials = None if tls is None else server_credentials(tls, access)
+    port = _listen(server, listen, credentials)
     await own_health.draining()
     await server.start()
     if health is None:
@@ -87,19 +99,28 @@ async def serving(
         await server.stop(drain_seconds)
 
 
-def _new_server(native: bool | None) -> grpc.aio.Server:
+def _new_server(
+    native: bool | None, max_request_bytes: int, tls: TlsFiles | None, access: Access | None
+) -> grpc.aio.Server:
     # Not above: what the environment says of compiled modules is read when they are imported, and
     # has to be checked by then.
     from services.runtime import native_server
 
-    if native_server.AVAILABLE if native is None else native:
-        return native_server.NativeServer(native_server.Limits(MAX_MESSAGE_BYTES))
-    return grpc.aio.server(interceptors=[ErrorsToStatus()], options=SERVER_OPTIONS)
+    if tls is None and (native_server.AVAILABLE if native is None else native):
+        return native_server.NativeServer(native_server.Limits(max_request_bytes), access)
+    options = {**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": max_request_bytes}
+    return grpc.aio.server(interceptors=[ErrorsToStatus(access)], options=tuple(options.items()))
 
 
-def _listen(server: grpc.aio.Server, listen: str) -> int:
+def _listen(
+    server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None
+) -> int:
     try:
-        port: int = server.add_insecure_port(listen)
+        port: int = (
+            server.add_insecure_port(listen)
+            if credentials is None
+            else server.add_secure_port(listen, credentials)
+        )
     except RuntimeError as error:
         raise PortInUse(
             f"cannot listen on {listen}: the port is in use or the address is not this machine's"

@@ -53,6 +53,18 @@ class Outdated(ServingError):
     status = grpc.StatusCode.ABORTED
 
 
+class Unauthenticated(ServingError):
+    """The caller does not show who it is, or by what nobody knows."""
+
+    status = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(ServingError):
+    """The caller is known, and this is not for it."""
+
+    status = grpc.StatusCode.PERMISSION_DENIED
+
+
 class Unavailable(ServingError):
     """A peer is lost or not ready; the only failure worth retrying as it is."""
 

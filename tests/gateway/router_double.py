@@ -14,6 +14,7 @@ from moesaic.v1 import common_pb2
 from moesaic.v1 import router_pb2 as pb
 from moesaic.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from services.runtime.server import serving
+from services.runtime.tls_files import TlsFiles
 
 SERVICE_NAME = "moesaic.v1.RouterService"
 DESCRIPTION = {
@@ -193,7 +194,9 @@ def refused(number: int) -> pb.SequenceEvent:
 
 
 @asynccontextmanager
-async def serving_router(double: RouterDouble) -> AsyncIterator[str]:
+async def serving_router(
+    double: RouterDouble, *, tls: TlsFiles | None = None
+) -> AsyncIterator[str]:
     """Serve a double; yields its address."""
 
     def register(server: grpc.aio.Server) -> None:
@@ -207,6 +210,6 @@ async def serving_router(double: RouterDouble) -> AsyncIterator[str]:
         server.add_registered_method_handlers(SERVICE_NAME, {"Describe": describe, "Run": run})
 
     async with serving(
-        register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0
+        register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0, tls=tls
     ) as port:
         yield f"127.0.0.1:{port}"

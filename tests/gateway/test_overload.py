@@ -10,7 +10,6 @@ import pytest
 
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.admission import Admission
-from services.gateway.caller import client_name
 from services.gateway.pacing import ClientPacing
 from services.wire.errors import Overloaded
 from tests.gateway.gateway_client import failure_of, running_gateway
@@ -64,25 +63,13 @@ async def test_a_request_that_a_router_has_taken_does_not_wait_any_more() -> Non
         assert not any(call.done() for call in calls)
 
 
-async def test_clients_wait_for_their_own_rate_alone() -> None:
-    router = RouterDouble(answer=[5])
-    async with running_gateway(router, requests_per_second=0.001) as client:
-        await client.complete(**ids(1), metadata=[("authorization", "one")])
-        waiting = client.generate(**ids(2), metadata=[("authorization", "one")])
-        await client.complete(**ids(3), metadata=[("authorization", "two")])
-        await client.complete(**ids(4))
-        assert not waiting.done()
-        submitted = [len((await router.next_sequence()).prompt_token_ids) for _ in range(3)]
-    assert submitted == [1, 3, 4]
-
-
 async def test_waiting_for_the_rate_counts_as_waiting() -> None:
     router = RouterDouble(answer=[5])
     async with running_gateway(router, requests_per_second=0.001, max_waiting_requests=1) as client:
         await client.complete(**ids(1))
         waiting = client.generate(**ids(1))
         await client.stub.GetModel(pb.GetModelRequest())
-        status, message = await client.refused(**ids(1), metadata=[("authorization", "another")])
+        status, message = await client.refused(**ids(1))
         assert not waiting.done()
     assert (status, message) == (EXHAUSTED, "1 requests are waiting already; the limit is 1")
 
@@ -152,14 +139,3 @@ def test_the_retry_delay_follows_the_pace_of_departures() -> None:
     with pytest.raises(Overloaded) as refusal:
         admission.enter()
     assert refusal.value.retry_after_seconds == 6  # one in 2 s, three before it
-
-
-def test_clients_are_told_apart_by_credential_and_else_by_address_without_port() -> None:
-    assert client_name(None, "ipv4:10.0.0.1:4000") == client_name(None, "ipv4:10.0.0.1:5000")
-    assert client_name(None, "ipv6:%5B::1%5D:4000") == client_name(None, "ipv6:%5B::1%5D:5000")
-    assert client_name(None, "ipv4:10.0.0.1:4000") != client_name(None, "ipv4:10.0.0.2:4000")
-    assert client_name("Bearer a", "ipv4:10.0.0.1:4000") == client_name(
-        "Bearer a", "ipv4:10.0.0.2:1"
-    )
-    assert client_name("Bearer a", "unix:") != client_name("Bearer b", "unix:")
-    assert "Bearer" not in client_name("Bearer a", "unix:")

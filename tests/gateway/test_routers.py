@@ -262,7 +262,7 @@ async def test_a_request_whose_turn_comes_after_the_routers_are_gone_is_refused(
     async with AsyncExitStack() as stack:
         routers = AsyncExitStack()
         address = await routers.enter_async_context(serving_router(RouterDouble(answer=[5])))
-        limits = {"router_grace_seconds": 0, "requests_per_second": 1}
+        limits: dict[str, Any] = {"router_grace_seconds": 0, "requests_per_second": 1}
         client = await stack.enter_async_context(connected(routers=[address], **limits))
         await client.complete()
         paced = client.generate(timeout=10)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -19,7 +20,7 @@ from services.model.checkpoint import Checkpoint
 from services.router.dispatch import exchanges
 from services.router.dispatch.combine import ExactCombine, Sums
 from services.router.dispatch.dispatcher import Dispatcher
-from services.router.dispatch.exchange import Exchange
+from services.router.dispatch.exchange import MOST_WAIT_NANOS, Exchange
 from services.router.dispatch.placement import Placement, Service
 from services.router.engine.step import Step
 from services.router.peers.native_transport import AVAILABLE, _streams
@@ -57,9 +58,9 @@ class Outcomes:
             self.begun += 1
             send(exchange, *arguments)
 
-        def counted_combined(exchange: Exchange, *arguments: Any) -> Sums:
+        def counted_combined(exchange: Exchange, *arguments: Any, **how: Any) -> Sums:
             self.combined += 1
-            return combined(exchange, *arguments)
+            return combined(exchange, *arguments, **how)
 
         monkeypatch.setattr(Exchange, "send", counted_send)
         monkeypatch.setattr(Exchange, "combined", counted_combined)
@@ -228,6 +229,24 @@ async def test_the_loop_reads_what_comes_while_an_exchange_waits(outcomes: Outco
                 step = step_of([2, 2])
                 assert_well(step, await cluster.compute(step))
             loop.remove_reader(ours)
+    assert outcomes.combined == outcomes.begun == 3
+
+
+async def test_the_loop_has_turns_though_replies_are_always_there_at_once(
+    outcomes: Outcomes,
+) -> None:
+    def compute_for_long() -> None:
+        end = time.perf_counter_ns() + 5 * MOST_WAIT_NANOS
+        while time.perf_counter_ns() < end:
+            pass
+
+    async with cluster_of(scripted(), **PATIENT) as cluster:
+        for _ in range(3):
+            had_its_turn: list[bool] = []
+            asyncio.get_running_loop().call_soon(had_its_turn.append, True)
+            step = step_of([2, 2])
+            assert_well(step, await cluster.compute(step, compute_for_long))
+            assert had_its_turn
     assert outcomes.combined == outcomes.begun == 3
 
 

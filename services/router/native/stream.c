@@ -3,6 +3,8 @@
 
 #include "stream.h"
 
+#include <sys/socket.h>
+
 /* Keeps (bytes, number) in a list for Python. Without memory the stream is over: what came would be
  * lost without a word. */
 static void keep(struct stream *stream, PyObject *list, const char *data, size_t count,
@@ -79,6 +81,8 @@ int stream_send(struct stream *stream, const struct iovec *parts, int num_parts)
 
 int stream_receive(struct stream *stream) {
     if (stream->is_over || !stream->connection) return -1;
+    socklen_t size = sizeof stream->core;
+    getsockopt(stream_fd(stream), SOL_SOCKET, SO_INCOMING_CPU, &stream->core, &size);
     const int failed = http2_receive(stream->connection);
     /* The end of a connection resets its streams too; it is not the peer's word on this one. */
     if (failed < 0 && stream->reset_code == HTTP2_CANCEL) stream->was_reset = 0;

@@ -24,6 +24,7 @@ struct stream {
     int is_lost;                  /* over with its connection */
     int was_reset;                /* the peer gave the stream up, with `reset_code` */
     uint32_t reset_code;
+    int core; /* on which the kernel took in what was read last: its sender's, on one host */
     /* Who takes messages first while it is under way, and how it knows this stream; or NULL. */
     struct exchange *exchange;
     int exchange_index;

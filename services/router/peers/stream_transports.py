@@ -11,6 +11,7 @@ from services.router.peers.native_transport import AVAILABLE, NativeTransport
 from services.router.peers.patience import PATIENCE, Patience
 from services.router.peers.transport import Connect
 from services.runtime.connected_socket import connected_socket
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
@@ -23,16 +24,18 @@ async def stream_transports(
     num_streams: int,
     over_grpc: Connect,
     patience: Patience = PATIENCE,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[Sequence[Connect]]:
     """How to open the transport of each of so many streams to the service at `address`; at the end
     they are closed. A line of the log says what they are made of.
 
-    Where its port for streams cannot be used another line says so, and gRPC carries them.
+    Where its port for streams cannot be used another line says so, and gRPC carries them, as it
+    does with `tls`.
     """
     port = description.dispatch_port
     with ExitStack() as opened:
         native: list[Connect] = []
-        if AVAILABLE and port:
+        if AVAILABLE and port and tls is None:
             try:
                 for _ in range(num_streams):
                     native.append(await _native(address, port, patience, opened))

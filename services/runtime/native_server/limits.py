@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Limits:
     """Of one server; those of a call and of a connection are each one's own."""
 
-    max_message_bytes: int
+    max_request_bytes: int
+    max_response_bytes: int = 16 << 20
     max_connections: int = 1024
     # Calls of a connection at a time.
     max_streams: int = 4096
@@ -19,7 +20,15 @@ class Limits:
     # Requests that wait for their handler; beyond either the peer is slowed down.
     max_waiting_requests: int = 64
     max_waiting_request_bytes: int = 256 << 10
+    # Requests that came in part, or that no handler has taken: of a connection, and of all.
+    max_held_bytes: int = 64 << 20
+    max_all_held_bytes: int = 256 << 20
     # For a peer that connects and does not speak HTTP/2.
     preface_seconds: float = 20.0
+    # For a request, from its first byte, or from the beginning of a call that has but one; for a
+    # header block too.
+    request_seconds: float = 60.0
+    # For a connection without a call.
+    idle_seconds: float = 300.0
     # For what the peers have still to read when the server stops.
     last_words_seconds: float = 0.5

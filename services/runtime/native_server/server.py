@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import grpc
 
+from services.runtime.access import Access
 from services.runtime.failures import failure_of
 from services.runtime.native_server.connection import ServerConnection
 from services.runtime.native_server.limits import Limits
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 MAX_ACCEPTS = 64
 # Until the next try, where the process has no descriptor left.
 PAUSE_SECONDS = 1.0
+# How often in the time that a client has it is looked whether that is over.
+LOOKS = 4
 _NONE_LEFT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Of a connection on which nothing moves: a client that vanished without a word.
 _KEEPALIVE = (
@@ -38,12 +41,15 @@ class NativeServer(grpc.aio.Server):
     boundary. Without TLS.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, access: Access | None = None) -> None:
         self._limits = limits
-        self._methods = Methods()
+        self._methods = Methods(access)
         self._listeners: list[socket.socket] = []
         self._connections: set[ServerConnection] = set()
+        self._resting: dict[ServerConnection, float] = {}  # without a call: since when, in order
+        self._looking: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._num_held_bytes = 0
         self._changed = asyncio.Event()  # a connection has settled, or is gone
         self._stopped = asyncio.Event()
 
@@ -74,9 +80,12 @@ class NativeServer(grpc.aio.Server):
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.add_reader(listener.fileno(), self._accept, listener)
+        self._look_again()
 
     async def stop(self, grace: float | None) -> None:
         self._stop_listening()
+        if self._looking is not None:
+            self._looking.cancel()
         for connection in list(self._connections):
             connection.go_away()
         await self._until(
@@ -87,8 +96,9 @@ class NativeServer(grpc.aio.Server):
         if self._tasks:
             await asyncio.wait(self._tasks)
         # A client that has no call and was told to go away closes by itself; closed by us, it could
-        # lose what it has not read.
-        await self._until(lambda: not self._connections, self._limits.last_words_seconds)
+        # lose what it has not read. Whoever gives calls no time gives it to no last words either.
+        last_words_seconds = min(self._limits.last_words_seconds, grace or 0.0)
+        await self._until(lambda: not self._connections, last_words_seconds)
         for connection in list(self._connections):
             connection.close()
         self._stopped.set()
@@ -112,9 +122,29 @@ class NativeServer(grpc.aio.Server):
         """A connection has no call now, and nothing to write."""
         self._changed.set()
 
+    def holds(self, change: int) -> None:
+        """A connection holds so many bytes more, or fewer, of requests. Those that hold most let go
+        where all hold too much: who holds little is not to suffer.
+        """
+        self._num_held_bytes += change
+        while self._num_held_bytes > self._limits.max_all_held_bytes:
+            # What handlers have taken meanwhile was not told.
+            self._num_held_bytes += sum(each.change_of_held() for each in self._connections)
+            if self._num_held_bytes > self._limits.max_all_held_bytes:
+                max(self._connections, key=lambda each: each.num_held_bytes).shed()
+
+    def rests(self, connection: ServerConnection) -> None:
+        """A connection has no call, from now on."""
+        self._resting[connection] = asyncio.get_running_loop().time()
+
+    def works(self, connection: ServerConnection) -> None:
+        """It has one again."""
+        self._resting.pop(connection, None)
+
     def left(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self._resting.pop(connection, None)
         self._changed.set()
 
     def _let_go(self, task: "asyncio.Task[None]") -> None:
@@ -137,16 +167,35 @@ class NativeServer(grpc.aio.Server):
             self._take(connected, address)
 
     def _take(self, connected: socket.socket, address: tuple[object, ...]) -> None:
-        if len(self._connections) >= self._limits.max_connections:
+        if len(self._connections) >= self._limits.max_connections and not self._has_made_room():
             connected.close()
             return
         connected.setblocking(False)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
-        self._connections.add(
-            ServerConnection(connected, peer_of(address), self._methods, self._limits, self)
-        )
+        taken = ServerConnection(connected, peer_of(address), self._methods, self._limits, self)
+        self._connections.add(taken)
+        self.rests(taken)
+
+    def _has_made_room(self) -> bool:
+        """By closing the connection that has had no call for longest, and has said everything."""
+        for connection in self._resting:
+            if not connection.is_busy:
+                connection.give_way()
+                return True
+        return False
+
+    def _look_again(self) -> None:
+        """End what takes its time, now and then."""
+        loop = asyncio.get_running_loop()
+        for connection in list(self._connections):
+            connection.end_late()
+        earliest = loop.time() - self._limits.idle_seconds
+        for connection in [each for each, since in self._resting.items() if since < earliest]:
+            connection.give_way()
+        shortest = min(self._limits.idle_seconds, self._limits.request_seconds)
+        self._looking = loop.call_later(shortest / LOOKS, self._look_again)
 
     def _pause(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@
 /* So that one peer cannot keep its owner from the others; a socket that is watched is heard of
  * again. */
 #define MAX_READS 32
+#define MAX_TOLD 1024
 
 struct http2_connection *http2_begin(int fd, int is_server, const struct http2_events *events,
                                      const struct http2_limits *limits, void *owner) {
@@ -115,7 +116,8 @@ static int end_all(struct http2_connection *c) {
 
 int http2_receive(struct http2_connection *c) {
     c->depth++;
-    for (int reads = 0; reads < MAX_READS && !c->is_over; reads++) {
+    c->num_told = 0;
+    for (int reads = 0; reads < MAX_READS && c->num_told < MAX_TOLD && !c->is_over; reads++) {
         h2_read(c);
         h2_parse(c);
         if (c->is_socket_empty) break;

@@ -153,6 +153,9 @@ static bool step(struct http2_connection *c) {
 }
 
 void h2_parse(struct http2_connection *c) {
-    while (!c->is_over && step(c))
+    while (!c->is_over && step(c)) {
+        if (!c->block_stream) c->frame_nanos = 0;
         if (c->depth == 1) h2_free_gone(c);
+    }
+    if (!c->frame_nanos && (h2_held(&c->in) || c->block_stream)) c->frame_nanos = c->read_nanos;
 }
