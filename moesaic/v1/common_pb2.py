@@ -17,7 +17,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
     '',
     'moesaic/v1/common.proto'
 )
-# protoc_insertion_point(imports)
+# # protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
@@ -53,4 +53,4 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PHASERECEIPT']._serialized_end=1000
   _globals['_LATENCYRECEIPT']._serialized_start=1003
   _globals['_LATENCYRECEIPT']._serialized_end=1404
-# protoc_insertion_point(module_scope)
+# # protoc_insertion_point(module_scope)

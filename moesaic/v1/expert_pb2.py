@@ -17,7 +17,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
     '',
     'moesaic/v1/expert.proto'
 )
-# protoc_insertion_point(imports)
+# # protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
@@ -78,4 +78,4 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISPATCHRESPONSE']._serialized_end=2412
   _globals['_EXPERTSERVICE']._serialized_start=2736
   _globals['_EXPERTSERVICE']._serialized_end=3259
-# protoc_insertion_point(module_scope)
+# # protoc_insertion_point(module_scope)

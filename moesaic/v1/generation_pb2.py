@@ -17,7 +17,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
     '',
     'moesaic/v1/generation.proto'
 )
-# protoc_insertion_point(imports)
+# # protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
@@ -60,4 +60,4 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENIZERESPONSE']._serialized_end=1607
   _globals['_GENERATIONSERVICE']._serialized_start=1610
   _globals['_GENERATIONSERVICE']._serialized_end=1844
-# protoc_insertion_point(module_scope)
+# # protoc_insertion_point(module_scope)

@@ -17,7 +17,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
     '',
     'moesaic/v1/placement.proto'
 )
-# protoc_insertion_point(imports)
+# # protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
@@ -34,4 +34,4 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PLACEMENTSERVICE']._serialized_start=68
   _globals['_PLACEMENTSERVICE']._serialized_end=535
-# protoc_insertion_point(module_scope)
+# # protoc_insertion_point(module_scope)

@@ -17,7 +17,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
     '',
     'moesaic/v1/router.proto'
 )
-# protoc_insertion_point(imports)
+# # protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
@@ -110,4 +110,4 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDROUTINGRESPONSE']._serialized_end=3838
   _globals['_ROUTERSERVICE']._serialized_start=4288
   _globals['_ROUTERSERVICE']._serialized_end=4934
-# protoc_insertion_point(module_scope)
+# # protoc_insertion_point(module_scope)

@@ -16,17 +16,17 @@ class NamedRequest:
     def __init__(self, name: str) -> None:
         self.name = name
         self._sequence: Sequence | None = None
-        self._is_replaced = False
+        self.is_replaced = False
 
     def begin(self, sequence: Sequence) -> None:
         """It goes to a router from now on. Raises Outdated where it was replaced before that."""
         self._sequence = sequence
-        if self._is_replaced:
+        if self.is_replaced:
             raise self._outdated()
 
     def replace(self) -> None:
         """A newer one is there: this one ends with Outdated."""
-        self._is_replaced = True
+        self.is_replaced = True
         if self._sequence is not None:
             self._sequence.fail(self._outdated())
 

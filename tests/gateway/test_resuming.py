@@ -7,6 +7,7 @@ import pytest
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
+from services.gateway.request_names import RequestNames
 from tests.gateway.gateway_client import failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble, finished, token
 
@@ -96,20 +97,25 @@ async def test_what_cannot_be_gone_on_with_is_refused(fields: dict[str, Any], me
     assert told.startswith(message)
 
 
-async def test_a_newer_request_ends_its_clients_older_one_of_the_same_name_and_no_others() -> None:
+async def test_a_newer_request_ends_its_clients_older_one_of_the_same_name() -> None:
     router = RouterDouble()
     async with running_gateway(router) as client:
-        strangers = client.generate(request_id="mine", metadata=(("authorization", "other"),))
-        number = (await router.next_sequence()).sequence
         older = client.generate(request_id="mine")
         await router.submits.get()
         newer = client.generate(request_id="mine")
-        newest = (await router.next_sequence()).sequence
-        status, message = await failure_of(older)
-        assert (status, message) == (
+        number = (await router.next_sequence()).sequence
+        assert await failure_of(older) == (
             grpc.StatusCode.ABORTED,
             "a newer request is called 'mine', as this one is",
         )
-        for call, each in ((strangers, number), (newer, newest)):
-            router.say(token(each, 5), finished(each))
-            assert [event async for event in call][-1].HasField("completion")
+        router.say(token(number, 5), finished(number))
+        assert [event async for event in newer][-1].HasField("completion")
+
+
+def test_nobody_ends_a_strangers_request() -> None:
+    names = RequestNames()
+    with names.named("one", "mine") as older, names.named("another", "mine") as strangers:
+        assert not older.is_replaced
+        with names.named("one", "mine"):
+            assert older.is_replaced
+        assert not strangers.is_replaced
