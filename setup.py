@@ -10,6 +10,7 @@ from setuptools import Extension, setup
 KERNELS = Path("services/kernels/native")
 CODEC = Path("services/wire/native")
 HTTP2 = Path("services/wire/http2")
+TLS = Path("services/wire/tls")
 CONNECTIONS = Path("services/wire/connections")
 ROUTER = Path("services/router/native")
 EXPERT = Path("services/expert/native")
@@ -17,15 +18,18 @@ EXPERT = Path("services/expert/native")
 ARGUMENTS = KERNELS / "arguments.c"
 
 
-def extension(name: str, sources: list[Path], headers: list[Path]) -> Extension:
-    """A module in C that is optional: without a compiler the install succeeds, and Python and torch
-    do the work.
+def extension(
+    name: str, sources: list[Path], headers: list[Path], libraries: tuple[str, ...] = ()
+) -> Extension:
+    """A module in C that is optional: without a compiler, or headers of what it links with, the
+    install succeeds, and others do the work.
     """
     return Extension(
         name,
         sources=sorted(map(str, sources)),
         depends=sorted(map(str, headers)),
-        include_dirs=[str(KERNELS), str(CODEC), str(HTTP2)],
+        include_dirs=[str(KERNELS), str(CODEC), str(HTTP2), str(TLS)],
+        libraries=list(libraries),
         define_macros=[("Py_LIMITED_API", "0x030B0000")],
         # Roundings are part of the contract: a product and a sum are fused only where the code says
         # so.
@@ -37,7 +41,7 @@ def extension(name: str, sources: list[Path], headers: list[Path]) -> Extension:
 
 headers = [
     header
-    for folder in (KERNELS, CODEC, HTTP2, CONNECTIONS, ROUTER, EXPERT)
+    for folder in (KERNELS, CODEC, HTTP2, TLS, CONNECTIONS, ROUTER, EXPERT)
     for header in folder.glob("*.h")
 ]
 extensions = [
@@ -54,6 +58,9 @@ if sys.platform == "linux":  # they wait for sockets, and date what comes, as Li
             "services.wire.connections._connections",
             [*CONNECTIONS.glob("*.c"), *HTTP2.glob("*.c")],
             headers,
+        ),
+        extension(
+            "services.wire.tls._tls", list(TLS.glob("*.c")), headers, libraries=("ssl", "crypto")
         ),
     ]
 

@@ -2,10 +2,10 @@
 """Makes the two base images of the Dockerfile from this machine's own files, for where no image can
 be pulled.
 
-Wants Debian or one of its kind with `gcc`, a docker engine, and nothing else. What stands for
-`python:3.11-slim` has this Python under /usr/local and the few Debian packages below; what stands
-for `python:3.11` has the compiler besides, and what this machine's pip is set to: its certificates,
-its index, and folders of wheels (find-links).
+Wants Debian or one of its kind with `gcc` and `libssl-dev`, a docker engine, and nothing else. What
+stands for `python:3.11-slim` has this Python under /usr/local and the few Debian packages below;
+what stands for `python:3.11` has the compiler besides, and what this machine's pip is set to: its
+certificates, its index, and folders of wheels (find-links).
 """
 
 import os
@@ -34,7 +34,7 @@ PACKAGES = (
     ),
     "libstdc++6",
 )
-COMPILER = ("gcc", "libc6-dev")
+COMPILER = ("gcc", "libc6-dev", "libssl-dev")
 # They only ask questions at an installation, and bring Perl.
 NOT_NEEDED = {"debconf", "debconf-2.0", "perl-base", "mawk", "gawk"}
 DOCUMENTS = tuple(

@@ -3,9 +3,13 @@
 import os
 import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.certificates import Certificates
 
 # Before grpc is imported: services that are stopped in the middle of calls, as here, are no news.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -28,6 +32,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # How long an example takes is the machine's matter.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> "Certificates":
+    """A set that no test changes."""
+    from tests.certificates import Certificates  # most tests need none
+
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

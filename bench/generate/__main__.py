@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench.generate.cases import CLIENT, ROUTER, Case, seat
 from bench.generate.kinds import Kind, add_threads, kinds_of
@@ -28,15 +29,17 @@ from bench.harness.rounds import Variants, interleaved
 from bench.kernels.load import KERNELS, KernelLoad, kernels_running
 from bench.kernels.model import MOST_TOKENS
 from bench.kernels.operations import TRUNK_KERNELS
+from bench.rig.certified import Certified
 from bench.rig.checkpoints import OLMOE_470M, whole_model
 from bench.rig.client_load import ClientLoad
 from bench.rig.cluster import Cluster, Load, cluster_running
 from bench.rig.generated import Generated
 from bench.rig.prompts import Prompts, text_prompts
-from bench.rig.transports import VARIABLES, add_transports
+from bench.rig.transports import TLS, VARIABLES, add_transports
 from services import kernels
 from services.model.checkpoint import Checkpoint
 from services.runtime.embedded_model import EMBEDDED_MODEL
+from services.runtime.roles import Role
 
 CONCURRENCY = (1, 4, 16, 64)
 QUICK_CONCURRENCY = (1, 16)
@@ -130,12 +133,18 @@ async def _parties(
 
 
 async def _served(model: Path, kind: Kind, stack: AsyncExitStack) -> Served:
+    variables, as_client, as_gateway = VARIABLES[kind.transport], None, None
+    if kind.transport == TLS:
+        folder = stack.enter_context(TemporaryDirectory(prefix="moesaic-bench-"))
+        certified = Certified.made_in(Path(folder))
+        variables = {**variables, **certified.variables}
+        as_client, as_gateway = certified.of(Role.CLIENT), certified.of(Role.GATEWAY)
     cluster = await stack.enter_async_context(
-        cluster_running(model, VARIABLES[kind.transport], threads=kind.threads)
+        cluster_running(model, variables, threads=kind.threads, tls=as_client)
     )
-    client = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS)
+    client = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS, tls=as_client)
     stack.push_async_callback(client.close)
-    router = RouterLoad(cluster.router.address, num_new_tokens=NUM_NEW_TOKENS)
+    router = RouterLoad(cluster.router.address, num_new_tokens=NUM_NEW_TOKENS, tls=as_gateway)
     stack.push_async_callback(router.close)
     return Served(cluster, client, router)
 
@@ -207,7 +216,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = bench_parser(
         "generate",
         COMPARED,
-        ("--requests 1,16,64 --models shipped", "--transports native --threads 1,auto"),
+        (
+            "--requests 1,16,64 --models shipped",
+            "--transports native --threads 1,auto",
+            "--transports native,tls --requests 16",
+        ),
     )
     add_numbers(
         parser,
@@ -221,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=MODELS,
         help="which models; by default both, or the shipped one with --quick",
     )
-    add_transports(parser)
+    add_transports(parser, has_tls=True)
     add_threads(parser)
     return run_bench(parser, measure, arguments)
 

@@ -11,6 +11,8 @@ from bench.harness.failure import BenchFailed
 from bench.rig.generated import Generated
 from moesaic.v1 import common_pb2, router_pb2, router_pb2_grpc
 from services.runtime.channels import open_channel
+from services.runtime.roles import Role
+from services.runtime.tls_files import TlsFiles
 
 GREEDY = common_pb2.SamplingParameters(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0)
 
@@ -20,8 +22,10 @@ class RouterLoad:
     shared out.
     """
 
-    def __init__(self, address: str, *, num_new_tokens: int) -> None:
-        self._channel: grpc.aio.Channel = open_channel(address)
+    def __init__(self, address: str, *, num_new_tokens: int, tls: TlsFiles | None = None) -> None:
+        self._channel: grpc.aio.Channel = open_channel(
+            address, tls=tls, server_name=Role.ROUTER.server_name
+        )
         self._stub = router_pb2_grpc.RouterServiceStub(self._channel)
         self._num_new_tokens = num_new_tokens
 

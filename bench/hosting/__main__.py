@@ -6,8 +6,8 @@ import asyncio
 import sys
 import time
 from argparse import Namespace
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,10 +17,11 @@ from bench.harness.report import Report
 from bench.harness.rounds import interleaved
 from bench.hosting import events
 from bench.hosting.cluster import HostedCluster, HostingPlan, hosted_cluster
-from bench.hosting.events import Event, befall
 from bench.hosting.findings import Finding, Window, findings_of, gaps_within
+from bench.hosting.load import NUM_STREAMS, STOPPED_SECONDS, Load, disturbed, streaming
 from bench.hosting.moves import Memory, memory_watched, move_for, move_on, resident_bytes
-from bench.hosting.streams import Answer, Streams, requests_of
+from bench.hosting.routers import routers_dying
+from bench.hosting.streams import Streams
 from bench.hosting.tables import (
     Cost,
     Latencies,
@@ -32,11 +33,8 @@ from bench.hosting.tables import (
 from bench.hosting.truth import Faults
 from bench.rig.transports import VARIABLES, add_transports
 
-NUM_STREAMS = 8
-NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 16, 32, 64
 # Room for two replicas of each expert when one of four services is gone, and for moves.
 MEMORY_EXPERTS = 73
-STOPPED_SECONDS = 5.0
 STEADY, MOVING = "nobody moves", "experts move all the time"
 NO_FAULTS = Faults((), ())
 
@@ -68,21 +66,26 @@ FULL = Effort(num_rounds=5, num_segments=8, segment_seconds=6.0, num_moves=1000,
 QUICK = Effort(num_rounds=1, num_segments=2, segment_seconds=3.0, num_moves=200, num_batches=2)
 
 
-@dataclass(frozen=True)
-class Load:
-    """Streams to a cluster, and what they are answered as long as nothing happens."""
-
-    cluster: HostedCluster
-    streams: Streams
-    reference: Sequence[Answer]
-
-
 async def measure(options: Namespace, stages: Stages) -> Report:
     """What clients notice over each transport in turn; then over the last of them latencies and
-    memory while experts move, and what the second replica costs.
+    memory while experts move, what the second replica costs, and what is noticed of routers and a
+    gateway that die.
     """
     effort = QUICK if options.quick else FULL
     report = Report("hosting", COMPARED)
+    if not options.only_routers:
+        await _services(report, options, effort, stages)
+    plan = HostingPlan(
+        2, MEMORY_EXPERTS, num_routers=2, variables=VARIABLES[options.transports[-1]]
+    )
+    async with AsyncExitStack() as stack:
+        with stages.stage("starting a cluster with two routers"):
+            cluster = await stack.enter_async_context(hosted_cluster(plan))
+        await routers_dying(report, cluster, effort.num_rounds, stages)
+    return report
+
+
+async def _services(report: Report, options: Namespace, effort: Effort, stages: Stages) -> None:
     transport = options.transports[-1]
     async with AsyncExitStack() as stack:
         covered = {}
@@ -97,7 +100,6 @@ async def measure(options: Namespace, stages: Stages) -> Report:
             bare = await stack.enter_async_context(hosted_cluster(plan))
         await _without_replicas(report, bare, effort, stages)
         add_costs(report, await _costs(bare, covered[transport], effort, stages))
-    return report
 
 
 async def _dying(
@@ -111,10 +113,10 @@ async def _dying(
     ]
     async with AsyncExitStack() as stack:
         loads = [
-            Load(cluster, *await stack.enter_async_context(_streams(cluster)))
+            Load(cluster, *await stack.enter_async_context(streaming(cluster)))
             for cluster in clusters.values()
         ]
-        found = await _disturbed(loads, dying, effort.num_rounds, stages)
+        found = await disturbed(loads, dying, effort.num_rounds, stages)
     for transport, findings in zip(clusters, found, strict=True):
         add_disturbances(report, f"coverage 2, {transport}", findings)
 
@@ -127,13 +129,13 @@ async def _with_replicas(
         events.left("expert-0"),
         events.drained("expert-3"),
     ]
-    async with _streams(cluster) as (streams, reference):
+    async with streaming(cluster) as (streams, reference):
         load = Load(cluster, streams, reference)
         latencies, findings = await _moving(load, effort, stages)
         add_latencies(report, latencies)
         add_disturbances(report, "coverage 2, moves", findings)
         add_memory(report, *await _watched(load, effort.num_moves, stages))
-        (findings,) = await _disturbed([load], changing, 1, stages)
+        (findings,) = await disturbed([load], changing, 1, stages)
         add_disturbances(report, "coverage 2, services come and go", findings)
 
 
@@ -141,46 +143,10 @@ async def _without_replicas(
     report: Report, cluster: HostedCluster, effort: Effort, stages: Stages
 ) -> None:
     rehomed = [events.killed("expert-1"), events.started("expert-1")]
-    async with _streams(cluster) as (streams, reference):
+    async with streaming(cluster) as (streams, reference):
         load = Load(cluster, streams, reference)
-        (findings,) = await _disturbed([load], rehomed, effort.num_rounds, stages)
+        (findings,) = await disturbed([load], rehomed, effort.num_rounds, stages)
         add_disturbances(report, "coverage 1", findings)
-
-
-@asynccontextmanager
-async def _streams(cluster: HostedCluster) -> AsyncIterator[tuple[Streams, list[Answer]]]:
-    """Streams to the cluster, and what they are answered as long as nothing happens."""
-    requests = requests_of(NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS)
-    streams = Streams(cluster.gateway.address, requests, num_streams=NUM_STREAMS)
-    try:
-        await streams.each_once()  # a cluster that was just started is slower
-        yield streams, await streams.each_once()
-    finally:
-        await streams.close()
-
-
-async def _disturbed(
-    loads: Sequence[Load], disturbances: Sequence[Event], num_rounds: int, stages: Stages
-) -> list[list[Finding]]:
-    """Rounds of disturbances on one cluster after the other; what was found on each."""
-    coverage = loads[0].cluster.plan.coverage
-    windows: list[list[Window]] = [[] for _ in loads]
-    num_steps = num_rounds * len(loads) * len(disturbances)
-    with stages.stage(f"coverage {coverage}: services die, hang, come and go", num_steps):
-        for _ in range(num_rounds):
-            for load, own in zip(loads, windows, strict=True):
-                async with load.streams.asking():
-                    for event in disturbances:
-                        own.append(
-                            await befall(
-                                load.cluster, load.streams, event, calm_answers=NUM_STREAMS
-                            )
-                        )
-                        stages.step()
-    return [
-        findings_of(own, load.streams.answers, load.reference)
-        for load, own in zip(loads, windows, strict=True)
-    ]
 
 
 async def _moving(load: Load, effort: Effort, stages: Stages) -> tuple[Latencies, list[Finding]]:
@@ -194,7 +160,7 @@ async def _moving(load: Load, effort: Effort, stages: Stages) -> tuple[Latencies
             time.perf_counter(),
             await load.cluster.admin.num_retries() - num_retries,
         )
-        windows.append(Window(event, began, ended, False, num_retries, NO_FAULTS))
+        windows.append(Window(event, began, ended, num_retries, NO_FAULTS))
 
     with stages.stage("steady and moving in turn", effort.num_segments):
         async with load.streams.asking():
@@ -247,7 +213,7 @@ async def _costs(
     with stages.stage("coverage 1 and 2 in turn", effort.num_batches + 1):
         for cluster in (bare, covered):
             await events.spread().act(cluster)
-        async with _streams(bare) as (to_bare, _), _streams(covered) as (to_covered, _):
+        async with streaming(bare) as (to_bare, _), streaming(covered) as (to_covered, _):
             variants = {
                 "1": partial(batch, bare, to_bare),
                 "2": partial(batch, covered, to_covered),
@@ -259,6 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench; its exit code."""
     parser = bench_parser("hosting", COMPARED, ("--quick --transports native",))
     add_transports(parser)
+    parser.add_argument(
+        "--only-routers", action="store_true", help="leave out what expert services do"
+    )
     return run_bench(parser, measure, arguments)
 
 

@@ -1,5 +1,5 @@
-"""A cluster of real processes whose expert services can be killed, stopped, added and told what to
-host.
+"""A cluster of real processes which can be killed, stopped and started again, and whose expert
+services are added and told what to host.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from services.cli.members import Member, free_addresses
 from services.model.checkpoint import Checkpoint
 from services.runtime.embedded_model import EMBEDDED_MODEL
 
+ROUTER = "router"
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 SETTLE_SECONDS = 60.0
@@ -44,15 +45,14 @@ class HostingPlan:
     coverage: int
     memory_experts: int
     num_services: int = 4
+    num_routers: int = 1
     has_wires: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class ExpertMember:
-    """One expert service: its process while it runs, and the relay in front of it where there is
-    one.
-    """
+    """One expert service: its process while it runs, and the relay in front of it, if any."""
 
     member: Member
     wire: Wire | None
@@ -65,7 +65,11 @@ class ExpertMember:
 
 
 class HostedCluster:
-    """Gateway, router and expert services; nobody is started again unless a method here does it."""
+    """Gateway, routers and expert services; nobody is started again unless a method here does it.
+
+    The first router, called `router`, is the one that is asked and told things; the others are
+    `router-1` and so on.
+    """
 
     def __init__(self, plan: HostingPlan, folder: Path) -> None:
         self.plan = plan
@@ -74,14 +78,16 @@ class HostedCluster:
         self.expert_bytes = max(
             self.checkpoint.expert_bytes(layer) for layer in self.checkpoint.moe_layers
         )
-        router, gateway, self._metrics = free_addresses(3)
+        gateway, self._metrics, *routers = free_addresses(2 + plan.num_routers)
+        names = (ROUTER, *(f"{ROUTER}-{number}" for number in range(1, plan.num_routers)))
+        self.routers = dict(zip(names, routers, strict=True))  # their addresses
         self.gateway = Member.of(
-            "gateway", "gateway", gateway, f"--routers={router}", "--drain-seconds=0"
+            "gateway", "gateway", gateway, f"--routers={','.join(routers)}", "--drain-seconds=0"
         )
-        self.router_address = router
-        self.admin = Admin(router, self._metrics)
+        self.admin = Admin(self.routers[ROUTER], self._metrics)
+        self.restart_seconds: list[float] = []  # what those took that were started again
         self._folder = folder
-        self._children: dict[str, Child] = {}  # of gateway and router
+        self._children: dict[str, Child] = {}  # of gateway and routers
         self._ever_started: list[Child] = []
 
     @property
@@ -110,9 +116,7 @@ class HostedCluster:
         names = [f"expert-{index}" for index in range(self.plan.num_services)]
         async with asyncio.timeout(START_SECONDS):
             await asyncio.gather(*(self.start_expert(name) for name in names))
-            self._children["gateway"], _ = await asyncio.gather(
-                self._started(self.gateway), self.start_router()
-            )
+            await asyncio.gather(self.start_gateway(), *map(self.start_router, self.routers))
             await until_serving(self.gateway.address)
         await self.until_settled()
 
@@ -139,8 +143,23 @@ class HostedCluster:
             self.experts[name] = ExpertMember(Member.of(name, "expert", address, *flags), wire)
         self.experts[name].child = await self._started(self.experts[name].member)
 
-    async def start_router(self) -> None:
-        """Start the router with the expert services that run now; returns when it is ready."""
+    async def start_gateway(self) -> None:
+        """Start the gateway; returns when it is ready."""
+        self._children["gateway"] = await self._started(self.gateway)
+
+    async def make_known(self, *names: str) -> None:
+        """Tell every router that runs of expert services."""
+        addresses = [self.experts[name].address for name in names]
+        for router in self.routers.keys() & self._children.keys():
+            admin = self.admin if router == ROUTER else Admin(self.routers[router], "")
+            try:
+                await admin.add(addresses)
+            finally:
+                if admin is not self.admin:
+                    await admin.close()
+
+    async def start_router(self, name: str = ROUTER) -> None:
+        """Start a router with the expert services that run now; returns when it is ready."""
         addresses = ",".join(expert.address for expert in self.running.values())
         flags = (
             "--batch-invariant",
@@ -148,11 +167,11 @@ class HostedCluster:
             "--drain-seconds=0",
             f"--coverage={self.plan.coverage}",
         )
-        member = Member.of(
-            "router", "router", self.router_address, f"--experts={addresses}", *flags
-        )
+        experts = f"--experts={addresses}"
+        member = Member.of(name, "router", self.routers[name], experts, *flags)
         port = self._metrics.rpartition(":")[2]
-        self._children["router"] = await self._started(member, MOESAIC_METRICS_PORT=port)
+        variables = {"MOESAIC_METRICS_PORT": port} if name == ROUTER else {}
+        self._children[name] = await self._started(member, **variables)
 
     async def kill(self, name: str) -> None:
         """SIGKILL."""

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import grpc
 
 from bench.hosting.admin import Key
-from bench.hosting.cluster import HostedCluster, Target
+from bench.hosting.cluster import ROUTER, HostedCluster, Target
 from bench.hosting.findings import Window
 from bench.hosting.streams import Streams
 from bench.hosting.truth import faults
 from bench.hosting.wire import Wire
 from moesaic.v1 import router_pb2
 
-ROUTER = "router"
 # Experts that a killed move was to hand over: more than are loaded at once, and no more than there
 # is room for.
 NUM_HANDED_OVER = 20
@@ -32,13 +31,10 @@ PHASES: Mapping[str, Callable[[router_pb2.ChangePlacementResponse], bool]] = {
 
 @dataclass(frozen=True)
 class Event:
-    """Something that befalls a cluster; `act` ends when it is over. With `may_fail` requests may
-    fail by it.
-    """
+    """Something that befalls a cluster; `act` ends when it is over."""
 
     label: str
     act: Callable[[HostedCluster], Awaitable[None]]
-    may_fail: bool = False
 
 
 async def befall(
@@ -52,9 +48,7 @@ async def befall(
     await cluster.until_settled()
     await streams.until_answered(calm_answers)
     ended, num_retries = time.perf_counter(), await cluster.admin.num_retries() - num_retries
-    return Window(
-        event.label, began, ended, event.may_fail, max(0, num_retries), await faults(cluster)
-    )
+    return Window(event.label, began, ended, max(0, num_retries), await faults(cluster))
 
 
 def undisturbed(seconds: float) -> Event:
@@ -75,6 +69,25 @@ def started(name: str) -> Event:
         await cluster.until_hosting(name)
 
     return Event(f"{name} starts again", act)
+
+
+def router_started(name: str) -> Event:
+    """A router that had ended is there again."""
+    return Event(f"{name} starts again", lambda cluster: cluster.start_router(name))
+
+
+def restarted(name: str) -> Event:
+    """SIGKILL of a router or the gateway, which is started again at once; `restart_seconds` notes
+    how long that takes.
+    """
+
+    async def act(cluster: HostedCluster) -> None:
+        await cluster.kill(name)
+        began = time.perf_counter()
+        await (cluster.start_gateway() if name == "gateway" else cluster.start_router(name))
+        cluster.restart_seconds.append(time.perf_counter() - began)
+
+    return Event(f"SIGKILL {name}, started again", act)
 
 
 def stopped(name: str, seconds: float) -> Event:
@@ -137,7 +150,7 @@ def joined(*names: str) -> Event:
 
     async def act(cluster: HostedCluster) -> None:
         await asyncio.gather(*(cluster.start_expert(name) for name in names))
-        await cluster.admin.add([cluster.experts[name].address for name in names])
+        await cluster.make_known(*names)
         await cluster.until_hosting(*names)
 
     return Event(f"{' and '.join(names)} join", act)
@@ -181,7 +194,7 @@ def killed_in_move(source: str, destination: str, victim: str, phase: str) -> Ev
             await cluster.start_router()
 
     role = {source: "source of a move", destination: "target of a move"}.get(victim, "in a move")
-    return Event(f"SIGKILL {victim}, {role}, when {phase}", act, may_fail=victim == ROUTER)
+    return Event(f"SIGKILL {victim}, {role}, when {phase}", act)
 
 
 def scattered(cluster: HostedCluster, pattern: int) -> Target:

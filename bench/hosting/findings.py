@@ -16,15 +16,11 @@ HEADINGS = ("event", "requests", "failed", "altered", "longest gap s", "retries"
 
 @dataclass(frozen=True)
 class Window:
-    """When something was done, on the clock of time.perf_counter, up to when all was as before.
-
-    `may_fail` allows requests to fail that are under way, as where their router is killed.
-    """
+    """When something was done, on the clock of time.perf_counter, up to when all was as before."""
 
     event: str
     began: float
     ended: float
-    may_fail: bool
     num_retries: int
     faults: Faults
 
@@ -42,9 +38,8 @@ class Finding:
     def complaints(self) -> list[str]:
         """A line for everything that is wrong."""
         event, faults = self.window.event, self.window.faults
-        failures = [] if self.window.may_fail else self.failures
         return [
-            *(f"{event}: a request failed: {failure}" for failure in failures),
+            *(f"{event}: a request failed: {failure}" for failure in self.failures),
             *(
                 f"{event}: request {number} was answered with other bytes"
                 for number in self.altered
@@ -101,8 +96,7 @@ def table_of(title: str, findings: Sequence[Finding]) -> Table:
     table = Table(title, HEADINGS)
     for finding in findings:
         window = finding.window
-        failed = f"{len(finding.failures)} (may)" if window.may_fail else len(finding.failures)
-        counts = (finding.num_requests, failed, len(finding.altered))
+        counts = (finding.num_requests, len(finding.failures), len(finding.altered))
         faults = (len(window.faults.lost), len(window.faults.invalid))
         table.add(window.event, *counts, finding.longest_gap, window.num_retries, *faults)
     return table

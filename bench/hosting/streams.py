@@ -13,6 +13,7 @@ import grpc
 
 from bench.harness.failure import BenchFailed
 from bench.rig.prompts import text_prompts
+from moesaic.client import GatewayLost, generate
 from moesaic.v1 import generation_pb2, generation_pb2_grpc
 from services.runtime.channels import open_channel
 
@@ -58,14 +59,24 @@ def requests_of(
 
 
 class Streams:
-    """A client of the gateway with some streams, each of which asks one request after another."""
+    """A client of the gateway with some streams, each of which asks one request after another.
+
+    One that `resumes` goes on by itself where its gateway is lost, and connects for each request.
+    """
 
     def __init__(
-        self, address: str, requests: Sequence[generation_pb2.GenerateRequest], *, num_streams: int
+        self,
+        address: str,
+        requests: Sequence[generation_pb2.GenerateRequest],
+        *,
+        num_streams: int,
+        resumes: bool = False,
     ) -> None:
         self.answers: list[Answer] = []
         self._requests = requests
         self._num_streams = num_streams
+        self._address = address
+        self._resumes = resumes
         self._channel: grpc.aio.Channel = open_channel(address)
         self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._turns = itertools.cycle(range(len(requests)))
@@ -131,9 +142,7 @@ class Streams:
     async def _ask(self, number: int) -> Answer:
         answer = Answer(number, time.perf_counter())
         try:
-            async for response in self._stub.Generate(
-                self._requests[number], timeout=REQUEST_SECONDS
-            ):
+            async for response in self._responses(self._requests[number]):
                 if response.delta.token_ids:
                     answer.token_ids += response.delta.token_ids
                     answer.arrivals.append(time.perf_counter())
@@ -141,5 +150,16 @@ class Streams:
                 answer.text += response.delta.text
         except grpc.aio.AioRpcError as error:
             answer.failure = f"{error.code().name}: {error.details()}"
+        except GatewayLost as error:
+            answer.failure = f"CANCELLED: {error}"
         answer.ended = time.perf_counter()
         return answer
+
+    def _responses(
+        self, request: generation_pb2.GenerateRequest
+    ) -> AsyncIterator[generation_pb2.GenerateResponse]:
+        if self._resumes:
+            return generate(request, [self._address], timeout_seconds=REQUEST_SECONDS)
+        call: grpc.aio.UnaryStreamCall = self._stub.Generate(request, timeout=REQUEST_SECONDS)
+        responses: AsyncIterator[generation_pb2.GenerateResponse] = aiter(call)
+        return responses

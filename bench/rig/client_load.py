@@ -10,6 +10,7 @@ import grpc
 from bench.rig.generated import Generated
 from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from services.runtime.channels import open_channel
+from services.runtime.tls_files import TlsFiles
 
 REQUEST_SECONDS = 600.0
 
@@ -30,8 +31,9 @@ class ClientLoad:
         *,
         num_new_tokens: int,
         trace_detail: "common_pb2.TraceDetail.ValueType" = common_pb2.TRACE_DETAIL_UNSPECIFIED,
+        tls: TlsFiles | None = None,
     ) -> None:
-        self._channel: grpc.aio.Channel = open_channel(address)
+        self._channel: grpc.aio.Channel = open_channel(address, tls=tls)
         self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._num_new_tokens = num_new_tokens
         self._trace_detail = trace_detail

@@ -16,6 +16,7 @@ from bench.rig.generated import Generated
 from bench.rig.processes import START_SECONDS, Server, cpu_nanos, services_running
 from services.cli.members import ClusterPlan
 from services.runtime.channels import open_channel
+from services.runtime.tls_files import TlsFiles
 
 NUM_EXPERT_SERVICES = 2
 
@@ -54,25 +55,30 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster_running(
-    model: Path, variables: Mapping[str, str] | None = None, *, threads: int | None = 1
+    model: Path,
+    variables: Mapping[str, str] | None = None,
+    *,
+    threads: int | None = 1,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[Cluster]:
     """Run the cluster until the block ends, with `variables` besides; yields it once the gateway
-    serves. Without `threads` they are as many as `moesaic serve` chooses.
+    serves, which a client with `tls` is told. Without `threads` they are as many as
+    `moesaic serve` chooses.
     """
     plan = ClusterPlan(
         model=model, num_experts=NUM_EXPERT_SERVICES, threads=threads, drain_seconds=1.0
     )
     async with services_running(plan.members(), variables) as servers:
         *experts, router, gateway = servers
-        await until_serving(gateway.address)
+        await until_serving(gateway.address, tls)
         yield Cluster(gateway, router, tuple(experts))
 
 
-async def until_serving(address: str) -> None:
+async def until_serving(address: str, tls: TlsFiles | None = None) -> None:
     """Wait until the service there says that it serves; raises BenchFailed when it does not in
     time.
     """
-    async with open_channel(address) as channel:
+    async with open_channel(address, tls=tls) as channel:
         request = health_pb2.HealthCheckRequest()
         call = health_pb2_grpc.HealthStub(channel).Watch(
             request, wait_for_ready=True, timeout=START_SECONDS

@@ -19,6 +19,7 @@ from bench.rig.processes import forked
 from bench.rig.simulated import DeviceTime, SimulatedExpert, simulated_expert
 from bench.rig.transports import VARIABLES, add_transports
 from bench.scale.load import Fleet, Load
+from bench.scale.slowed import add_slowed
 from bench.scale.tables import Taken, add_services, add_sweep
 from services.model.checkpoint import Checkpoint
 
@@ -26,6 +27,7 @@ WIDTHS = (192, 1024, 2048, 4096)
 NUM_LAYERS, NUM_EXPERTS = 8, 64
 NUM_SERVICES = (1, 2, 4, 8, 16, 32)
 MAX_CONCURRENCY = 4
+STEPS_SLOWED = 200  # of a round with one of two replicas slowed
 NUM_STEPS = 4  # of each lane in a turn, so that lanes come out of step with each other
 ROWS_EACH = 64
 HELD = DeviceTime(base_nanos=40_000_000)
@@ -59,7 +61,7 @@ def sweeps() -> dict[str, dict[str, Load]]:
 
 async def measure(options: Namespace, stages: Stages) -> Report:
     """The number of services with replies held 40 ms, then layers, rows and steps in flight with a
-    fitted device; all of it over each transport in turn.
+    fitted device, all of it over each transport in turn; then one of two replicas slowed.
     """
     counts: Sequence[int] = sorted(options.services)
     report = Report("scale", COMPARED)
@@ -80,6 +82,7 @@ async def measure(options: Namespace, stages: Stages) -> Report:
         for title, loads in sweeps().items():
             all_taken = await _run(fleets, title, loads, num_rounds * 3, stages)
             add_sweep(report, title, f"SIMULATED devices hold a reply {FITTED}", all_taken)
+    await add_slowed(report, stages, model, FITTED, num_rounds, STEPS_SLOWED)
     return report
 
 

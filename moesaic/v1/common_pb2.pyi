@@ -396,10 +396,13 @@ class LatencyReceipt(google.protobuf.message.Message):
     RETRIES_FIELD_NUMBER: builtins.int
     SLOWEST_SERVICE_FIELD_NUMBER: builtins.int
     SLOWEST_SERVICE_LAYERS_FIELD_NUMBER: builtins.int
+    RESUMPTIONS_FIELD_NUMBER: builtins.int
+    LOST_ROUTER_NANOS_FIELD_NUMBER: builtins.int
+    HEDGES_FIELD_NUMBER: builtins.int
     end_to_end_nanos: builtins.int
     """From the arrival of the request at the gateway to its terminal event, in nanoseconds."""
     gateway_queue_nanos: builtins.int
-    """Waiting for admission and for the router's credit."""
+    """Waiting for admission and for a router's credit, once more after each router that was lost."""
     tokenise_nanos: builtins.int
     """Turning text into token ids."""
     gateway_router_nanos: builtins.int
@@ -414,9 +417,15 @@ class LatencyReceipt(google.protobuf.message.Message):
     """Address of the service that was the straggler most often; empty when none was awaited."""
     slowest_service_layers: builtins.int
     """Layers in which `slowest_service` was the last to reply."""
+    resumptions: builtins.int
+    """Routers that were lost, or stopped, while they had the request, and another one went on."""
+    lost_router_nanos: builtins.int
+    """With routers that were lost, from the hand-over to the loss; their own parts are lost, too."""
+    hedges: builtins.int
+    """Copies of late frames that were sent to another service beside the first."""
     @property
     def prefill(self) -> Global___PhaseReceipt:
-        """Steps that computed prompt tokens."""
+        """Steps that computed prompt tokens, or tokens that another router had generated before."""
 
     @property
     def decode(self) -> Global___PhaseReceipt:
@@ -436,8 +445,11 @@ class LatencyReceipt(google.protobuf.message.Message):
         retries: builtins.int = ...,
         slowest_service: builtins.str = ...,
         slowest_service_layers: builtins.int = ...,
+        resumptions: builtins.int = ...,
+        lost_router_nanos: builtins.int = ...,
+        hedges: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["decode", b"decode", "prefill", b"prefill"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decode", b"decode", "detokenise_nanos", b"detokenise_nanos", "end_to_end_nanos", b"end_to_end_nanos", "gateway_queue_nanos", b"gateway_queue_nanos", "gateway_router_nanos", b"gateway_router_nanos", "prefill", b"prefill", "retries", b"retries", "slowest_service", b"slowest_service", "slowest_service_layers", b"slowest_service_layers", "tokenise_nanos", b"tokenise_nanos", "unaccounted_nanos", b"unaccounted_nanos"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decode", b"decode", "detokenise_nanos", b"detokenise_nanos", "end_to_end_nanos", b"end_to_end_nanos", "gateway_queue_nanos", b"gateway_queue_nanos", "gateway_router_nanos", b"gateway_router_nanos", "hedges", b"hedges", "lost_router_nanos", b"lost_router_nanos", "prefill", b"prefill", "resumptions", b"resumptions", "retries", b"retries", "slowest_service", b"slowest_service", "slowest_service_layers", b"slowest_service_layers", "tokenise_nanos", b"tokenise_nanos", "unaccounted_nanos", b"unaccounted_nanos"]) -> None: ...
 
 Global___LatencyReceipt: typing_extensions.TypeAlias = LatencyReceipt

@@ -87,6 +87,46 @@ PAIR_FAILURE_REASON_CANCELLED: PairFailureReason.ValueType  # 4
 Global___PairFailureReason: typing_extensions.TypeAlias = PairFailureReason
 
 @typing.final
+class HoldPlanningRequest(google.protobuf.message.Message):
+    """Who asks to plan."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROUTER_FIELD_NUMBER: builtins.int
+    HOLD_NANOS_FIELD_NUMBER: builtins.int
+    router: builtins.str
+    """The router's instance."""
+    hold_nanos: builtins.int
+    """For how long it will plan if it does not ask again, in nanoseconds."""
+    def __init__(
+        self,
+        *,
+        router: builtins.str = ...,
+        hold_nanos: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hold_nanos", b"hold_nanos", "router", b"router"]) -> None: ...
+
+Global___HoldPlanningRequest: typing_extensions.TypeAlias = HoldPlanningRequest
+
+@typing.final
+class HoldPlanningResponse(google.protobuf.message.Message):
+    """Who plans."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLANNER_FIELD_NUMBER: builtins.int
+    planner: builtins.str
+    """The instance of the router that does; whoever asked, where nobody else did."""
+    def __init__(
+        self,
+        *,
+        planner: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["planner", b"planner"]) -> None: ...
+
+Global___HoldPlanningResponse: typing_extensions.TypeAlias = HoldPlanningResponse
+
+@typing.final
 class ExpertServiceDescribeRequest(google.protobuf.message.Message):
     """Asks what the service is."""
 
@@ -128,6 +168,18 @@ class ExpertServiceDescribeResponse(google.protobuf.message.Message):
     model_digest: builtins.str
     """Digest of the checkpoint's configuration, tensor list and samples of every tensor. While no
     expert is hosted it is that of the files as they are.
+
+    BLAKE2b with a digest of 16 bytes, in lower-case hex, of these, one after the other. First
+    config.json as one line of JSON: keys sorted, no spaces, `,` and `:` between, all but ASCII
+    escaped, numbers as Python writes them. Then for each tensor of the safetensors files, sorted
+    by name: a line feed, its name, a space, its type as the header has it, a space, its shape as
+    in `[64, 24]`, a space, and the 16 bytes of the BLAKE2b of its sample. A tensor of at most
+    12,288 bytes is its own sample; of a larger one it is the first 4,096 bytes, the 4,096 from
+    (size - 4,096) / 2, rounded down, and the last 4,096.
+
+    Test vector: config.json {"b": 0.00001, "a": [1, "é"]} and a tensor t, F32 [2], of 1 and 2:
+    `{"a":[1,"\\u00e9"],"b":1e-05}`, `\\nt F32 [2] ` and the sample's hash give
+    4efe92feaaa892fce8d96c4fe31b0ae0.
     """
     device: builtins.str
     """Device that computes: `cpu`, `cuda:0`, …"""
@@ -213,7 +265,24 @@ class HostedExpert(google.protobuf.message.Message):
     expert: builtins.int
     """Expert, counted from 0 within the layer."""
     content_hash: builtins.bytes
-    """BLAKE2b-128 of the expert's tensors as they stand in the checkpoint; empty while it loads."""
+    """BLAKE2b-128 of the expert's tensors as they stand in the checkpoint; empty while it loads. A
+    router that has the same checkpoint compares it with its own, and uses no expert that differs.
+
+    BLAKE2b with a digest of 16 bytes, of these, for each parameter of the expert, sorted by name:
+    the line `NAME values TYPE COUNT` with a line feed, then the values in the files' bytes. The
+    names and shapes are those of the family's experts module in transformers: `down_proj`
+    [hidden, intermediate] and `gate_up_proj` [2 * intermediate, hidden] for most. Where the files
+    have gate and up projection apart, the gate's values come first, then the up projection's, as
+    one parameter. Where they have all experts in one tensor it is this expert's slice. TYPE is
+    `torch.float32`, `torch.bfloat16`, `torch.float16`, `torch.float8_e4m3fn` or `torch.uint8`,
+    COUNT the number of values. Where a weight has scales, a line `NAME scales TYPE COUNT` and
+    their bytes follow.
+
+    Test vector: down projection [[1], [2]], gate projection [[3, 4]], up projection [[5, 6]], in
+    float32: `down_proj values torch.float32 2\\n`, 8 bytes,
+    `gate_up_proj values torch.float32 4\\n` and 16 bytes give
+    e7d12bb2e0016475b919fdd098a7820f.
+    """
     state: Global___ExpertState.ValueType
     """What it is doing."""
     def __init__(

@@ -61,6 +61,11 @@ class ExpertServiceStub(object):
                 request_serializer=moesaic_dot_v1_dot_expert__pb2.DispatchRequest.SerializeToString,
                 response_deserializer=moesaic_dot_v1_dot_expert__pb2.DispatchResponse.FromString,
                 _registered_method=True)
+        self.HoldPlanning = channel.unary_unary(
+                '/moesaic.v1.ExpertService/HoldPlanning',
+                request_serializer=moesaic_dot_v1_dot_expert__pb2.HoldPlanningRequest.SerializeToString,
+                response_deserializer=moesaic_dot_v1_dot_expert__pb2.HoldPlanningResponse.FromString,
+                _registered_method=True)
 
 
 class ExpertServiceServicer(object):
@@ -122,6 +127,17 @@ class ExpertServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldPlanning(self, request, context):
+        """Asks to be the router that plans for all: the first one to ask is, until it has not asked again
+        for as long as it said. Nothing is forbidden to others; they leave alone what need not be done.
+
+        INVALID_ARGUMENT for a router without a name, or with one of more than 64 characters, and for
+        a time of nothing or of more than a minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExpertServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -149,6 +165,11 @@ def add_ExpertServiceServicer_to_server(servicer, server):
                     servicer.Dispatch,
                     request_deserializer=moesaic_dot_v1_dot_expert__pb2.DispatchRequest.FromString,
                     response_serializer=moesaic_dot_v1_dot_expert__pb2.DispatchResponse.SerializeToString,
+            ),
+            'HoldPlanning': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldPlanning,
+                    request_deserializer=moesaic_dot_v1_dot_expert__pb2.HoldPlanningRequest.FromString,
+                    response_serializer=moesaic_dot_v1_dot_expert__pb2.HoldPlanningResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -288,6 +309,33 @@ class ExpertService(object):
             '/moesaic.v1.ExpertService/Dispatch',
             moesaic_dot_v1_dot_expert__pb2.DispatchRequest.SerializeToString,
             moesaic_dot_v1_dot_expert__pb2.DispatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldPlanning(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moesaic.v1.ExpertService/HoldPlanning',
+            moesaic_dot_v1_dot_expert__pb2.HoldPlanningRequest.SerializeToString,
+            moesaic_dot_v1_dot_expert__pb2.HoldPlanningResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,6 +121,30 @@ class TokenIds(google.protobuf.message.Message):
 Global___TokenIds: typing_extensions.TypeAlias = TokenIds
 
 @typing.final
+class Resume(google.protobuf.message.Message):
+    """Where a continuation was when its stream ended."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEED_FIELD_NUMBER: builtins.int
+    GENERATED_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    seed: builtins.int
+    """The seed of the draws, as `Started` has it."""
+    @property
+    def generated_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Every token that came, in order; together with the prompt within the context."""
+
+    def __init__(
+        self,
+        *,
+        seed: builtins.int = ...,
+        generated_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generated_token_ids", b"generated_token_ids", "seed", b"seed"]) -> None: ...
+
+Global___Resume: typing_extensions.TypeAlias = Resume
+
+@typing.final
 class GenerateRequest(google.protobuf.message.Message):
     """What to continue, and how."""
 
@@ -134,6 +158,8 @@ class GenerateRequest(google.protobuf.message.Message):
     STOP_FIELD_NUMBER: builtins.int
     RETURN_ROUTED_EXPERTS_FIELD_NUMBER: builtins.int
     TRACE_DETAIL_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RESUME_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
     text: builtins.str
     """Plain text, tokenised with the model's special tokens; not empty."""
@@ -145,6 +171,11 @@ class GenerateRequest(google.protobuf.message.Message):
     """
     trace_detail: moesaic.v1.common_pb2.TraceDetail.ValueType
     """How much of this request is traced."""
+    request_id: builtins.str
+    """Names the request among those of its client at this gateway, in at most 64 characters: a newer
+    one of the same name ends the older one, whose stream the client may have lost. Made up by the
+    gateway where empty.
+    """
     priority: Global___Priority.ValueType
     """How it stands among this client's other requests that wait."""
     @property
@@ -163,6 +194,13 @@ class GenerateRequest(google.protobuf.message.Message):
     def stop(self) -> moesaic.v1.common_pb2.StopConditions:
         """When the generation ends."""
 
+    @property
+    def resume(self) -> Global___Resume:
+        """Goes on with a request that another gateway, or another life of this one, began: the deltas
+        follow the tokens named here, and usage counts all. Everything else is as it was asked for at
+        first, `stop.max_new_tokens` as `Started` has it; a `sampling.seed` is the same one, or absent.
+        """
+
     def __init__(
         self,
         *,
@@ -174,10 +212,12 @@ class GenerateRequest(google.protobuf.message.Message):
         stop: moesaic.v1.common_pb2.StopConditions | None = ...,
         return_routed_experts: builtins.bool = ...,
         trace_detail: moesaic.v1.common_pb2.TraceDetail.ValueType = ...,
+        request_id: builtins.str = ...,
+        resume: Global___Resume | None = ...,
         priority: Global___Priority.ValueType = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["chat", b"chat", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chat", b"chat", "model", b"model", "priority", b"priority", "prompt", b"prompt", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "trace_detail", b"trace_detail"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["chat", b"chat", "prompt", b"prompt", "resume", b"resume", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chat", b"chat", "model", b"model", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "resume", b"resume", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "trace_detail", b"trace_detail"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["prompt", b"prompt"]) -> typing.Literal["text", "chat", "token_ids"] | None: ...
 
 Global___GenerateRequest: typing_extensions.TypeAlias = GenerateRequest
@@ -251,6 +291,36 @@ class Completion(google.protobuf.message.Message):
 Global___Completion: typing_extensions.TypeAlias = Completion
 
 @typing.final
+class Started(google.protobuf.message.Message):
+    """What a client needs to go on elsewhere."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    MAX_NEW_TOKENS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """The request's name."""
+    seed: builtins.int
+    """The seed that draws are made with."""
+    prompt_tokens: builtins.int
+    """Tokens of the prompt."""
+    max_new_tokens: builtins.int
+    """Most tokens that are generated, those of `resume` among them."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        seed: builtins.int = ...,
+        prompt_tokens: builtins.int = ...,
+        max_new_tokens: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_new_tokens", b"max_new_tokens", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "seed", b"seed"]) -> None: ...
+
+Global___Started: typing_extensions.TypeAlias = Started
+
+@typing.final
 class GenerateResponse(google.protobuf.message.Message):
     """One event of the stream."""
 
@@ -258,6 +328,7 @@ class GenerateResponse(google.protobuf.message.Message):
 
     DELTA_FIELD_NUMBER: builtins.int
     COMPLETION_FIELD_NUMBER: builtins.int
+    STARTED_FIELD_NUMBER: builtins.int
     @property
     def delta(self) -> Global___Delta:
         """More text."""
@@ -266,14 +337,19 @@ class GenerateResponse(google.protobuf.message.Message):
     def completion(self) -> Global___Completion:
         """The end."""
 
+    @property
+    def started(self) -> Global___Started:
+        """With the first message of the stream, and with no other."""
+
     def __init__(
         self,
         *,
         delta: Global___Delta | None = ...,
         completion: Global___Completion | None = ...,
+        started: Global___Started | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["completion", b"completion", "delta", b"delta", "event", b"event"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completion", b"completion", "delta", b"delta", "event", b"event"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["completion", b"completion", "delta", b"delta", "event", b"event", "started", b"started"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion", "delta", b"delta", "event", b"event", "started", b"started"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["delta", "completion"] | None: ...
 
 Global___GenerateResponse: typing_extensions.TypeAlias = GenerateResponse

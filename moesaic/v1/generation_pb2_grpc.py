@@ -72,6 +72,10 @@ class GenerationServiceServicer(object):
 
     def Generate(self, request, context):
         """Streams the continuation of a prompt: deltas, then exactly one `completion`.
+
+        A client whose stream ends with UNAVAILABLE can go on at any gateway of the same model: it sends
+        the request again with `resume`. A request that a newer one of its client has replaced, by the
+        same `request_id`, ends with ABORTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -148,6 +148,7 @@ class RouterServiceDescribeResponse(google.protobuf.message.Message):
     NUMERICS_FINGERPRINT_FIELD_NUMBER: builtins.int
     TRUNK_HASH_FIELD_NUMBER: builtins.int
     TOKENIZER_DIGEST_FIELD_NUMBER: builtins.int
+    INSTANCE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """The model's name."""
     model_type: builtins.str
@@ -182,6 +183,10 @@ class RouterServiceDescribeResponse(google.protobuf.message.Message):
     """BLAKE2b-128, in hex, of the checkpoint's tokenizer.json, which a gateway's own has to match;
     empty where the router's folder has none, and from routers older than this field.
     """
+    instance: builtins.str
+    """Made up by the router as it starts, so that two lives of one router are told apart; empty from
+    routers older than this field, which do not know `generated_token_ids` either.
+    """
     def __init__(
         self,
         *,
@@ -199,8 +204,9 @@ class RouterServiceDescribeResponse(google.protobuf.message.Message):
         numerics_fingerprint: builtins.str = ...,
         trunk_hash: builtins.bytes = ...,
         tokenizer_digest: builtins.str = ...,
+        instance: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["default_max_new_tokens", b"default_max_new_tokens", "kv_tokens", b"kv_tokens", "max_context", b"max_context", "max_sequences", b"max_sequences", "model", b"model", "model_digest", b"model_digest", "model_type", b"model_type", "num_experts", b"num_experts", "num_experts_per_token", b"num_experts_per_token", "num_moe_layers", b"num_moe_layers", "numerics_fingerprint", b"numerics_fingerprint", "tokenizer_digest", b"tokenizer_digest", "trunk_hash", b"trunk_hash", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_max_new_tokens", b"default_max_new_tokens", "instance", b"instance", "kv_tokens", b"kv_tokens", "max_context", b"max_context", "max_sequences", b"max_sequences", "model", b"model", "model_digest", b"model_digest", "model_type", b"model_type", "num_experts", b"num_experts", "num_experts_per_token", b"num_experts_per_token", "num_moe_layers", b"num_moe_layers", "numerics_fingerprint", b"numerics_fingerprint", "tokenizer_digest", b"tokenizer_digest", "trunk_hash", b"trunk_hash", "vocab_size", b"vocab_size"]) -> None: ...
 
 Global___RouterServiceDescribeResponse: typing_extensions.TypeAlias = RouterServiceDescribeResponse
 
@@ -219,10 +225,13 @@ class SequenceRequest(google.protobuf.message.Message):
     REMAINING_NANOS_FIELD_NUMBER: builtins.int
     TRACE_FIELD_NUMBER: builtins.int
     TRACE_DETAIL_FIELD_NUMBER: builtins.int
+    GENERATED_TOKEN_IDS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Names the sequence on this stream; never used twice on it."""
     max_new_tokens: builtins.int
-    """Most tokens to generate; with the prompt at most `max_context`."""
+    """Most tokens to generate, `generated_token_ids` among them; with the prompt at most
+    `max_context`.
+    """
     return_routed_experts: builtins.bool
     """Sends `RoutedExperts` with each token."""
     remaining_nanos: builtins.int
@@ -245,6 +254,12 @@ class SequenceRequest(google.protobuf.message.Message):
     def trace(self) -> moesaic.v1.common_pb2.TraceContext:
         """The request's trace."""
 
+    @property
+    def generated_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """What another router has generated of it already, fewer than `max_new_tokens`, each below the
+        vocabulary's size: it goes on after these, and they are not sent again.
+        """
+
     def __init__(
         self,
         *,
@@ -257,9 +272,10 @@ class SequenceRequest(google.protobuf.message.Message):
         remaining_nanos: builtins.int = ...,
         trace: moesaic.v1.common_pb2.TraceContext | None = ...,
         trace_detail: moesaic.v1.common_pb2.TraceDetail.ValueType = ...,
+        generated_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling", "trace", b"trace"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_new_tokens", b"max_new_tokens", "prompt_token_ids", b"prompt_token_ids", "remaining_nanos", b"remaining_nanos", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "sequence", b"sequence", "stop_token_ids", b"stop_token_ids", "trace", b"trace", "trace_detail", b"trace_detail"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generated_token_ids", b"generated_token_ids", "max_new_tokens", b"max_new_tokens", "prompt_token_ids", b"prompt_token_ids", "remaining_nanos", b"remaining_nanos", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "sequence", b"sequence", "stop_token_ids", b"stop_token_ids", "trace", b"trace", "trace_detail", b"trace_detail"]) -> None: ...
 
 Global___SequenceRequest: typing_extensions.TypeAlias = SequenceRequest
 
@@ -394,6 +410,7 @@ class SequenceFinish(google.protobuf.message.Message):
     OVERFLOWED_PAIRS_FIELD_NUMBER: builtins.int
     RECEIPT_FIELD_NUMBER: builtins.int
     ROUTER_NANOS_FIELD_NUMBER: builtins.int
+    IS_STOPPING_FIELD_NUMBER: builtins.int
     reason: moesaic.v1.common_pb2.FinishReason.ValueType
     """Why it ended."""
     status_code: builtins.int
@@ -404,6 +421,10 @@ class SequenceFinish(google.protobuf.message.Message):
     """(token, expert) pairs that the capacity guard dropped."""
     router_nanos: builtins.int
     """From the receipt of the sequence to this event, in nanoseconds of the router's clock."""
+    is_stopping: builtins.bool
+    """With ERROR: the router stops, and nothing else is wrong; another one can go on with the
+    sequence after its last token.
+    """
     @property
     def receipt(self) -> moesaic.v1.common_pb2.LatencyReceipt:
         """The router's parts of the latency receipt."""
@@ -417,9 +438,10 @@ class SequenceFinish(google.protobuf.message.Message):
         overflowed_pairs: builtins.int = ...,
         receipt: moesaic.v1.common_pb2.LatencyReceipt | None = ...,
         router_nanos: builtins.int = ...,
+        is_stopping: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["message", b"message", "overflowed_pairs", b"overflowed_pairs", "reason", b"reason", "receipt", b"receipt", "router_nanos", b"router_nanos", "status_code", b"status_code"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_stopping", b"is_stopping", "message", b"message", "overflowed_pairs", b"overflowed_pairs", "reason", b"reason", "receipt", b"receipt", "router_nanos", b"router_nanos", "status_code", b"status_code"]) -> None: ...
 
 Global___SequenceFinish: typing_extensions.TypeAlias = SequenceFinish
 

@@ -29,7 +29,7 @@ STOP_ORDER = ("gateway", "router", "expert")
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """Where a cluster of this machine is reached."""
+    """Where a cluster of this machine is reached: its gateway, and the first of its routers."""
 
     gateway: str
     router: str
@@ -62,7 +62,7 @@ async def local_cluster(
 ) -> AsyncIterator[LocalCluster]:
     """Start the plan's members and yield where they are once requests are served.
 
-    When the block ends, the gateway drains and stops first, then the router, then the experts.
+    When the block ends, the gateway drains and stops first, then the routers, then the experts.
     Raises ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled
     then. Raises BadState where none could be started.
     """
@@ -89,8 +89,8 @@ async def local_cluster(
             )
             try:
                 await Startup(supervisors, report, coverage=plan.coverage).wait()
-                *_, router, gateway = members
-                yield LocalCluster(gateway.address, router.address)
+                router = next(one for one in members if one.service == "router")
+                yield LocalCluster(members[-1].address, router.address)
             finally:
                 if errors is not None:
                     errors.cancel()

@@ -39,7 +39,7 @@ def run_command(
         configure_logging(command, "warning")
 
         def run() -> int:
-            with configure_telemetry(command, uuid.uuid4().hex, telemetry, metrics_port=None):
+            with configure_telemetry(command, uuid.uuid4().hex, telemetry, metrics_at=None):
                 return _run(life, command, new_loop)
 
         return exit_code_of(run, command=command)

@@ -70,6 +70,7 @@ def receipt_table(receipt: common_pb2.LatencyReceipt) -> Table:
     _add(table, receipt, "gateway queue", receipt.gateway_queue_nanos)
     _add(table, receipt, "tokenise", receipt.tokenise_nanos)
     _add(table, receipt, "gateway to router", receipt.gateway_router_nanos)
+    _add(table, receipt, "lost routers", receipt.lost_router_nanos)
     for name, label in PHASE_PARTS:
         prefill, decode = getattr(receipt.prefill, name), getattr(receipt.decode, name)
         _add(table, receipt, label, prefill + decode, _millis(prefill), _millis(decode))
@@ -89,6 +90,10 @@ def remarks(receipt: common_pb2.LatencyReceipt) -> list[str]:
         )
     if receipt.retries:
         lines.append(f"frames sent again: {receipt.retries}")
+    if receipt.resumptions:
+        lines.append(f"went on at another router: {receipt.resumptions} times")
+    if receipt.hedges:
+        lines.append(f"copies of late frames: {receipt.hedges}")
     return lines
 
 

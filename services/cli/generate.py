@@ -57,7 +57,7 @@ def _as_utf8(argument: str) -> str:
 async def _generate(settings: GenerateSettings, prompt: str) -> None:
     report = Report()
     shown_at = ANY_PORT if settings.tracing and settings.address is None else None
-    others = settings.experts + 2
+    others = settings.experts + settings.routers + 1
     async with local_tracing(
         shown_at, report, verbose=settings.verbose, num_others=others
     ) as tracing:
@@ -79,7 +79,8 @@ async def _continue(settings: GenerateSettings, prompt: str, address: str, repor
     request = build_request(settings, prompt)
     if sys.stdout.isatty() and not settings.chat:
         report.quote(prompt)  # for who reads along; never in the output itself
-    outcome = await stream(address, request, settings.timeout, _write)
+    addresses = (address, *settings.other_addresses)
+    outcome = await stream(addresses, request, settings, _write)
     _write("\n")
     _show_cost(outcome, report)
     if settings.json_output:

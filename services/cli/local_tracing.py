@@ -39,20 +39,28 @@ class LocalTracing:
 
 @asynccontextmanager
 async def local_tracing(
-    http: str | None, report: Report, *, verbose: bool, num_others: int
+    http: str | None,
+    report: Report,
+    *,
+    verbose: bool,
+    num_others: int,
+    insecure: bool = False,
 ) -> AsyncIterator[LocalTracing | None]:
     """Run a tracing service until the block ends, with its page at `http`; without such an address
     none is run.
 
-    `num_others` processes come before it in counting ports. Raises ServiceFailed, in an
-    ExceptionGroup, when it cannot be started, and InvalidRequest when `http` is no address.
+    `num_others` processes come before it in counting ports. `insecure` is as its service has it.
+    Raises ServiceFailed, in an ExceptionGroup, when it cannot be started, and InvalidRequest when
+    `http` is no address.
     """
     if http is None:
         yield None
         return
     otlp, free = free_addresses(2)
     http = chosen_address(http, free)
-    member = Member.of("tracing", "tracing", otlp, f"--http={http}")
+    member = Member.of(
+        "tracing", "tracing", otlp, f"--http={http}", *(["--insecure"] if insecure else [])
+    )
     with log_folder(report, verbose) as folder:
         supervisor = Supervisor(
             member, folder, variables_of(num_others), report.line, report.warning

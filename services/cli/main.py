@@ -53,6 +53,10 @@ COMMANDS = {
     "tracing": Command(
         "services.cli.services", "run a tracing service: a stand-in where no Jaeger runs"
     ),
+    "certificates": Command(
+        "services.cli.certificates.command", "make certificates to develop with"
+    ),
+    "tokens": Command("services.cli.tokens", "give clients of a gateway tokens"),
     "probe": Command(
         "services.cli.probe", "ask a service whether it is healthy; the exit code says it"
     ),
@@ -105,7 +109,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def help_text() -> str:
     """Every command in a line, and how to begin."""
-    lines = [f"  {name:<10}{command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<14}{command.summary}" for name, command in COMMANDS.items()]
     return HELP.format(commands="\n".join(lines), command=typed("moesaic ").rstrip())
 
 

@@ -15,7 +15,13 @@ from services.runtime.cores import num_cores
 from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.settings import load
 
-SERVICES = ("gateway", "router", "expert", "tracing")
+# And where each listens as it is set in a cluster of this machine, whatever the environment says.
+SERVICES = {
+    "gateway": ("--listen=127.0.0.1:0",),
+    "router": ("--listen=127.0.0.1:0",),
+    "expert": ("--listen=127.0.0.1:0",),
+    "tracing": ("--listen=127.0.0.1:0", "--http=127.0.0.1:0"),
+}
 LOOPBACK = "127.0.0.1"
 # Below those that a system gives to outgoing connections and to whoever asks for any port: until
 # the service listens, some seconds later, nobody else is given its port.
@@ -54,6 +60,8 @@ class ClusterPlan:
     threads: int | None
     drain_seconds: float
     listen: str | None = None
+    num_routers: int = 1
+    insecure: bool = False
     dtype: str = "auto"
     batch_invariant: bool = False
     combine: str = "exact"
@@ -67,15 +75,22 @@ class ClusterPlan:
 
     @classmethod
     def from_settings(
-        cls, settings: ClusterSettings, *, drain_seconds: float, listen: str | None = None
+        cls,
+        settings: ClusterSettings,
+        *,
+        drain_seconds: float,
+        listen: str | None = None,
+        insecure: bool = False,
     ) -> "ClusterPlan":
         """The cluster that a command's settings describe."""
         return cls(
             model=settings.model,
             num_experts=settings.experts,
+            num_routers=settings.routers,
             threads=settings.threads,
             drain_seconds=drain_seconds,
             listen=listen,
+            insecure=insecure,
             dtype=settings.dtype,
             batch_invariant=settings.batch_invariant,
             combine=settings.combine,
@@ -87,11 +102,13 @@ class ClusterPlan:
         )
 
     def members(self) -> list[Member]:
-        """Expert services, router and gateway, on ports that are free now.
+        """Expert services, routers and gateway, on ports that are free now.
 
         Raises InvalidRequest when `listen` is no address.
         """
-        *experts, router, free = free_addresses(self.num_experts + 2)
+        addresses = free_addresses(self.num_experts + self.num_routers + 1)
+        experts, routers = addresses[: self.num_experts], addresses[self.num_experts : -1]
+        free = addresses[-1]
         gateway = self._gateway_address(free)
         each = expert_threads(self.num_experts)
         members = [
@@ -101,16 +118,21 @@ class ClusterPlan:
             )
             for index, address in enumerate(experts)
         ]
-        members.append(
+        each = max(1, router_threads(self.model) // self.num_routers)
+        members += [
             self._member(
-                *("router", "router", router),
-                *(*self._computing(router_threads(self.model)), *self._dispatching(experts)),
+                *("router" if self.num_routers == 1 else f"router-{index}", "router", address),
+                *(*self._computing(each), *self._dispatching(experts)),
             )
-        )
-        recommended = f"--generation-config={self.generation_config}"
-        members.append(
-            self._member("gateway", "gateway", gateway, f"--routers={router}", recommended)
-        )
+            for index, address in enumerate(routers)
+        ]
+        flags = [
+            f"--routers={','.join(routers)}",
+            f"--generation-config={self.generation_config}",
+        ]
+        if self.insecure:
+            flags.append("--insecure")
+        members.append(self._member("gateway", "gateway", gateway, *flags))
         return members
 
     def _gateway_address(self, free: str) -> str:
@@ -145,9 +167,9 @@ def check_settings() -> None:
     """Exit with 2, after a line for each, where a variable or the file has a value that a service
     would refuse.
     """
-    for service in SERVICES:
+    for service, listening in SERVICES.items():
         settings = import_module(f"services.{service}.settings")
-        load(getattr(settings, f"{service.title()}Settings"), (), f"moesaic {service}")
+        load(getattr(settings, f"{service.title()}Settings"), listening, f"moesaic {service}")
 
 
 def chosen_address(listen: str, free: str) -> str:

@@ -10,12 +10,19 @@ import struct
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from services.runtime.host_port import split_host_port
 from services.runtime.invocation import typed
 
 UNHEALTHY_EXIT = 1
+EXAMPLES = (
+    "moesaic probe 127.0.0.1:50051",
+    "moesaic probe --tls-certificate certificate.pem --tls-key key.pem --tls-authority "
+    "authority.pem --server-name router.moesaic 127.0.0.1:50052",
+)
 MAX_SECONDS = 86_400.0
 # HTTP/2 as in RFC 9113.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -36,11 +43,19 @@ def probe(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(
         prog="moesaic probe",
         description="Ask a service whether it is healthy.",
-        epilog=f"examples:\n  {typed('moesaic probe 127.0.0.1:50051')}",
+        epilog="\n  ".join(["examples:", *map(typed, EXAMPLES)]),
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("address", help="host:port of a gateway, router, expert or tracing service")
+    for what in ("certificate", "key", "authority"):
+        parser.add_argument(f"--tls-{what}", metavar="PATH", help=f"file with the {what}, in PEM")
+    parser.add_argument(
+        "--server-name", metavar="NAME", help="name in its certificate, else the address's host"
+    )
+    parser.add_argument(
+        "--token-file", type=Path, metavar="PATH", help="file with a token of a gateway's client"
+    )
     parser.add_argument(
         "--timeout", type=_seconds, default=3.0, metavar="SECONDS", help="default: %(default)s"
     )
@@ -49,8 +64,12 @@ def probe(arguments: Sequence[str]) -> int:
         split_host_port(options.address)
     except ValueError as error:
         parser.error(f"{options.address!r}: {error}")
+    if (options.tls_certificate is None) != (options.tls_key is None):
+        parser.error("--tls-certificate and --tls-key go together")
+    tls = Tls(options.tls_certificate, options.tls_key, options.tls_authority, options.server_name)
     try:
-        is_serving = ask(options.address, options.timeout)
+        token = options.token_file.read_text().strip() if options.token_file else None
+        is_serving = ask(options.address, options.timeout, tls=tls, token=token)
     except (OSError, ValueError, EOFError) as error:
         print(f"moesaic probe: {options.address}: {error}", file=sys.stderr)
         return UNHEALTHY_EXIT
@@ -59,27 +78,61 @@ def probe(arguments: Sequence[str]) -> int:
     return 0 if is_serving else UNHEALTHY_EXIT
 
 
-def ask(address: str, timeout_seconds: float) -> bool:
+@dataclass(frozen=True)
+class Tls:
+    """Files in PEM: without an authority there is no TLS."""
+
+    certificate: str | None = None
+    key: str | None = None
+    authority: str | None = None
+    server_name: str | None = None
+
+    def secured(self, connection: socket.socket, host: str) -> socket.socket:
+        """The connection, behind TLS where there is to be any."""
+        if self.authority is None:
+            return connection
+        import ssl  # most who probe need none, and it takes its time to import
+
+        context = ssl.create_default_context(cafile=self.authority)
+        context.set_alpn_protocols(["h2"])
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key, password="")
+        return context.wrap_socket(connection, server_hostname=self.server_name or host)
+
+
+WITHOUT_TLS = Tls()
+
+
+def ask(
+    address: str, timeout_seconds: float, *, tls: Tls = WITHOUT_TLS, token: str | None = None
+) -> bool:
     """Whether the service at host:port says SERVING of itself.
 
     Raises OSError when it cannot be reached or says nothing for so long, EOFError when it hangs up,
     ValueError for what is no address.
     """
-    with socket.create_connection(split_host_port(address), timeout_seconds) as connection:
-        connection.sendall(PREFACE + _frame(SETTINGS, 0, 0, b"") + _request(address.encode()))
+    host, port = split_host_port(address)
+    with (
+        socket.create_connection((host, port), timeout_seconds) as plain,
+        tls.secured(plain, host) as connection,
+    ):
+        request = _request(address.encode(), token)
+        connection.sendall(PREFACE + _frame(SETTINGS, 0, 0, b"") + request)
         with connection.makefile("rb") as received:
             return _answer(received) == SERVING
 
 
-def _request(authority: bytes) -> bytes:
-    fields = (
+def _request(authority: bytes, token: str | None) -> bytes:
+    fields = [
         METHOD_POST,
         SCHEME_HTTP,
         AUTHORITY + _text(authority),
         PATH + _text(b"/grpc.health.v1.Health/Check"),
         CONTENT_TYPE + _text(b"application/grpc"),
         NEW_NAME + _text(b"te") + _text(b"trailers"),
-    )
+    ]
+    if token is not None:
+        fields.append(NEW_NAME + _text(b"authorization") + _text(f"Bearer {token}".encode()))
     message = MESSAGE_HEAD.pack(0, 0)
     return _frame(HEADERS, END_HEADERS, STREAM, b"".join(fields)) + _frame(
         DATA, END_STREAM, STREAM, message

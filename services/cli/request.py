@@ -1,12 +1,15 @@
 """One request of the command line to a gateway: sent, streamed, and summed up."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 
-from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
+from moesaic.client import GatewayLost, generate
+from moesaic.v1 import common_pb2, generation_pb2
 from services.cli.sampling_flags import say_sampling
 from services.cli.settings import GenerateSettings
 from services.runtime.channels import open_channel
@@ -72,30 +75,38 @@ def finish_reason_of(completion: generation_pb2.Completion) -> str:
 
 
 async def stream(
-    address: str,
+    addresses: Sequence[str],
     request: generation_pb2.GenerateRequest,
-    timeout_seconds: float,
+    settings: GenerateSettings,
     write: Callable[[str], None],
 ) -> GenerateResult:
-    """Send the request and `write` the text as it comes.
+    """Send the request to the first address and `write` the text as it comes; where its gateway is
+    lost the next one goes on, or the same again.
 
-    Raises RequestFailed when the gateway refuses it or fails.
+    Raises RequestFailed when a gateway refuses it, or none goes on.
     """
     outcome = GenerateResult()
     span = begin_span("moesaic.generate", SpanKind.CLIENT)
     context = passed_on(span, None)
-    metadata = () if context is None else (("traceparent", context.traceparent),)
+    traced = () if context is None else (("traceparent", context.traceparent),)
     failure: BaseException | None = None
+    responses = generate(
+        request,
+        addresses,
+        timeout_seconds=settings.timeout,
+        max_first_tries=len(addresses),  # who mistyped the address is told so at once
+        metadata=(*traced, *settings.metadata),
+        connect=partial(open_channel, tls=settings.gateway_trust),
+    )
     try:
-        async with open_channel(address) as channel:
-            stub = generation_pb2_grpc.GenerationServiceStub(channel)
-            call = stub.Generate(request, timeout=timeout_seconds, metadata=metadata)
-            try:
-                await _collect(call, outcome, write)
-            except grpc.aio.AioRpcError as error:
-                raise RequestFailed(f"{error.code().name}: {from_rpc(error)}") from error
-            finally:
-                call.cancel()
+        async with aclosing(responses):
+            await _collect(responses, outcome, write)
+    except grpc.aio.AioRpcError as error:
+        failure = RequestFailed(f"{error.code().name}: {from_rpc(error)}")
+        raise failure from error
+    except GatewayLost as error:
+        failure = RequestFailed(f"CANCELLED: {error}")
+        raise failure from error
     except BaseException as error:
         failure = error
         raise
@@ -106,10 +117,12 @@ async def stream(
 
 
 async def _collect(
-    call: grpc.aio.UnaryStreamCall, outcome: GenerateResult, write: Callable[[str], None]
+    responses: AsyncIterator[generation_pb2.GenerateResponse],
+    outcome: GenerateResult,
+    write: Callable[[str], None],
 ) -> None:
     sent = time.monotonic_ns()
-    async for response in call:
+    async for response in responses:
         if response.HasField("completion"):
             outcome.completion = response.completion
             continue

@@ -18,7 +18,8 @@ EXAMPLES = (
     "moesaic serve",
     "moesaic serve --experts 4 --coverage 2",
     "moesaic serve --tracing",
-    "moesaic serve --model /models/OLMoE-1B-7B-0924 --experts 4 --listen 0.0.0.0:50051",
+    "moesaic serve --model /models/OLMoE-1B-7B-0924 --experts 4",
+    "moesaic serve --listen 0.0.0.0:50051 --insecure",
 )
 
 
@@ -32,11 +33,18 @@ def serve(arguments: Sequence[str]) -> int:
 async def _serve(settings: ServeSettings) -> None:
     report = Report()
     plan = ClusterPlan.from_settings(
-        settings, drain_seconds=settings.drain_seconds, listen=settings.listen
+        settings,
+        drain_seconds=settings.drain_seconds,
+        listen=settings.listen,
+        insecure=settings.insecure,
     )
     shown_at, verbose = settings.tracing_http if settings.tracing else None, settings.verbose
     async with local_tracing(
-        shown_at, report, verbose=verbose, num_others=len(plan.members())
+        shown_at,
+        report,
+        verbose=verbose,
+        num_others=len(plan.members()),
+        insecure=settings.insecure,
     ) as tracing:
         if tracing is not None:
             plan = replace(plan, telemetry=tracing.variables(every_trace=False))

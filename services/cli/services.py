@@ -6,12 +6,12 @@ from typing import NoReturn
 
 from services.runtime.process import run_service
 
-GATEWAY_EXAMPLES = ("moesaic gateway --listen 0.0.0.0:50051 --routers router:50052",)
+GATEWAY_EXAMPLES = ("moesaic gateway --listen 0.0.0.0:50051 --insecure --routers router:50052",)
 ROUTER_EXAMPLES = (
     "moesaic router --experts 127.0.0.1:50053,127.0.0.1:50054",
     "moesaic router --model /models/OLMoE-1B-7B-0924 --experts dns:///expert:50053",
 )
-EXPERT_EXAMPLES = ("moesaic expert --listen 0.0.0.0:50053 --threads 4",)
+EXPERT_EXAMPLES = ("moesaic expert --listen 0.0.0.0:50053 --insecure --threads 4",)
 TRACING_EXAMPLES = ("moesaic tracing --listen 127.0.0.1:4317 --http 127.0.0.1:16686",)
 
 

@@ -1,14 +1,17 @@
 """Settings of the commands that start a cluster or talk to one, and the fields that they share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, PositiveFloat, PositiveInt
+from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.cli.sampling_flags import with_sampling_flags
-from services.runtime.addresses import ListenAddress, ServiceTarget
-from services.runtime.settings import OnePerFlag
+from services.runtime.addresses import DNS_SCHEME, ListenAddress, ServiceTarget
+from services.runtime.host_port import is_loopback, split_host_port
+from services.runtime.settings import Accessory, OnePerFlag
+from services.runtime.tls_files import Authority, TlsFiles
+from services.runtime.tls_settings import CallingSettings, refuse_strangers
 
 MAX_UINT32 = 2**32 - 1
 
@@ -20,6 +23,12 @@ Model = Annotated[
     Field(description="checkpoint folder in Hugging Face layout; else the embedded one"),
 ]
 Experts = Annotated[PositiveInt, Field(le=64, description="number of expert services")]
+Routers = Annotated[
+    PositiveInt,
+    Field(
+        le=16, description="number of routers, which share the experts; with 2 any one may be lost"
+    ),
+]
 Coverage = Annotated[
     PositiveInt,
     Field(le=8, description="expert services that host each expert; with 2 any one may be lost"),
@@ -83,6 +92,7 @@ class ClusterSettings(BaseSettings):
 
     model: Model = None
     experts: Experts = 2
+    routers: Routers = 1
     coverage: Coverage = 1
     threads: Threads = None
     expert_memory: ExpertMemory = None
@@ -95,15 +105,47 @@ class ClusterSettings(BaseSettings):
     verbose: Verbose = False
 
 
-class ClientSettings(ClusterSettings):
-    """Where the cluster is that a command talks to; without an address it starts one of its own."""
+class ClientSettings(ClusterSettings, CallingSettings):
+    """Where the cluster is that a command talks to; without an address it starts one of its own, to
+    which it needs to show nothing.
+    """
 
     address: Address = None
+    token: Annotated[SecretStr | None, Accessory] = Field(
+        None,
+        description="token that the gateway knows; a variable is not seen by others, as flags are",
+    )
+    insecure: Annotated[bool, Accessory] = Field(
+        False, description="show the token without TLS to an address that is not the loopback one"
+    )
+
+    @property
+    def gateway_trust(self) -> TlsFiles | Authority | None:
+        """The files by which the gateway is trusted; None where there is no TLS."""
+        return None if self.address is None else self.trust
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with each call."""
+        if self.token is None or self.address is None:
+            return ()
+        return (("authorization", f"Bearer {self.token.get_secret_value()}"),)
+
+    @model_validator(mode="after")
+    def _a_token_is_shown_by_tls(self) -> Self:
+        if self.metadata and self.trust is None and not self.insecure:
+            host, _ = split_host_port((self.address or "").removeprefix(DNS_SCHEME))
+            if not is_loopback(host):
+                raise ValueError(
+                    f"others could read the token on its way to {self.address}: give "
+                    "--tls-authority, or say --insecure"
+                )
+        return self
 
 
 class ServeSettings(ClusterSettings):
-    """Run a local cluster: one gateway, one router and some expert services, each a process of its
-    own.
+    """Run a local cluster: one gateway, a router or several, and some expert services, each a
+    process of its own.
 
     The processes are watched: one that crashes is started again, and the cluster ends when one
     keeps crashing. Ctrl-C lets requests in flight finish and stops everything.
@@ -121,6 +163,17 @@ class ServeSettings(ClusterSettings):
     tracing_http: ListenAddress = Field(
         "127.0.0.1:16686", description="address on which the tracing service shows traces"
     )
+    insecure: bool = Field(
+        False,
+        description="serve whoever reaches an address that is not the loopback one, without TLS",
+    )
+
+    @model_validator(mode="after")
+    def _strangers_are_kept_out(self) -> Self:
+        if not self.insecure:
+            refuse_strangers(self.listen)
+            refuse_strangers(self.tracing_http)
+        return self
 
 
 @with_sampling_flags
@@ -135,6 +188,10 @@ class GenerateSettings(ClientSettings):
         env_prefix="MOESAIC_GENERATE_", frozen=True, cli_shortcuts={"json-output": "json"}
     )
 
+    other_addresses: list[ServiceTarget] = Field(
+        [],
+        description="host:port of further gateways, to go on at when the one at --address is lost",
+    )
     prompt: CliPositionalArg[str] = Field(description="text to continue; - reads it from stdin")
     chat: bool = Field(False, description="send the prompt as a chat message of the user")
     max_new_tokens: PositiveInt | None = Field(

@@ -38,12 +38,12 @@ class Startup:
         self, supervisors: Sequence[Supervisor], report: Report, *, coverage: int = 1
     ) -> None:
         self._experts = [one for one in supervisors if one.member.service == "expert"]
-        (self._router,) = (one for one in supervisors if one.member.service == "router")
+        self._routers = [one for one in supervisors if one.member.service == "router"]
         (self._gateway,) = (one for one in supervisors if one.member.service == "gateway")
         self._report = report
         self._coverage = coverage
         self._placed: dict[str, int] = {}
-        everyone = (*self._experts, self._router, self._gateway)
+        everyone = (*self._experts, *self._routers, self._gateway)
         self._rows = {one.member.name: Row(one.member.name) for one in everyone}
 
     async def wait(self) -> None:
@@ -51,14 +51,16 @@ class Startup:
         rows = list(self._rows.values())
         async with shown_rows(rows, self._report), asyncio.TaskGroup() as tasks:
             following = [tasks.create_task(self._watch(expert)) for expert in self._experts]
-            following.append(tasks.create_task(self._follow_router()))
-            await self._until_serving(self._router)
+            following += [tasks.create_task(self._follow(router)) for router in self._routers]
+            for router in self._routers:
+                await self._until_serving(router)
             await self._until_serving(self._gateway)
             for task in following:
                 task.cancel()
         for expert in self._experts:
             await self._say(expert, await self._expert_holds(expert))
-        await self._say(self._router, await self._router_holds())
+        for router in self._routers:
+            await self._say(router, await self._router_holds(router))
         await self._say(self._gateway, await self._gateway_holds())
 
     async def _until_serving(self, supervisor: Supervisor) -> None:
@@ -98,10 +100,10 @@ class Startup:
                 except grpc.aio.AioRpcError:
                     continue  # as above
 
-    async def _follow_router(self) -> None:
-        """Take in what the router says it does, until it is ready."""
-        row = self._rows[self._router.member.name]
-        async with open_channel(self._router.member.address) as channel:
+    async def _follow(self, router: Supervisor) -> None:
+        """Take in what a router says it does, until it is ready."""
+        row = self._rows[router.member.name]
+        async with open_channel(router.member.address) as channel:
             stub = router_pb2_grpc.RouterServiceStub(channel)
             while not row.is_ready:
                 try:
@@ -132,8 +134,8 @@ class Startup:
         placed = self._placed.get(expert.member.name, 0)
         return f"{placed} of {total} experts, {_mebibytes(taken)} on {about.device}"
 
-    async def _router_holds(self) -> str:
-        async with _asking(self._router) as channel:
+    async def _router_holds(self, router: Supervisor) -> str:
+        async with _asking(router) as channel:
             stub = router_pb2_grpc.RouterServiceStub(channel)
             about = await stub.Describe(
                 router_pb2.RouterServiceDescribeRequest(), timeout=DESCRIBE_SECONDS

@@ -1,5 +1,7 @@
 """The native data plane: a thread that serves streams of frames without the interpreter's lock."""
 
+from services.wire.tls import Context
+
 class Plane:
     """Serves from its making until `stop`, or until it has drained.
 
@@ -15,6 +17,7 @@ class Plane:
         cls,
         *,
         kept: object,
+        tls: Context | None,
         listener: int,
         slots: int,
         num_layers: int,
@@ -28,6 +31,7 @@ class Plane:
         most_pairs: float,
         max_frame_bytes: int,
         max_message_bytes: int,
+        max_silent_nanos: int,
         window_pairs: int,
         max_waiting_pairs: int,
     ) -> Plane: ...
@@ -63,6 +67,9 @@ class Plane:
         nanoseconds. Frames of sampled steps: traceparent, layer, rows, pairs, bytes, frames of the
         batch, when it ended in nanoseconds since 1970, timings.
         """
+
+    def secure(self, tls: Context | None, /) -> None:
+        """Uses `tls` for connections that come from now on."""
 
     def stop(self) -> None:
         """Ends the thread, and what it serves with it; once it has ended, nothing."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from opentelemetry.metrics import Meter
@@ -90,7 +89,9 @@ async def running(
         async with asyncio.TaskGroup() as loops:
             batching = loops.create_task(parts.batcher.run())
             async with (
-                parts.plane.serving(settings.listen, settings.dispatch_port, record_seconds),
+                parts.plane.serving(
+                    settings.listen, settings.dispatch_port, record_seconds, settings.tls
+                ),
                 _serving(settings, parts) as port,
             ):
                 yield parts, port
@@ -110,7 +111,7 @@ def build(
     checkpoint = Checkpoint.open(settings.model)
     dtype = checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     memory_bytes = settings.expert_memory or default_expert_memory(device)
-    bank = Bank(checkpoint, dtype, device, memory_bytes, _hash_cache(settings.hash_cache))
+    bank = Bank(checkpoint, dtype, device, memory_bytes, HashCache.at(settings.hash_cache))
     contract = Contract.of(checkpoint, dtype, settings.max_frame_bytes)
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
@@ -161,6 +162,7 @@ async def _serving(settings: ExpertSettings, parts: ExpertParts) -> AsyncIterato
         drain_seconds=settings.drain_seconds,
         health=health,
         native=False,  # frames in bulk have the plane; what is left to gRPC stays gRPC's own
+        tls=settings.tls,
     ) as port:
         compiled = parts.computer.compiled
         computed = who_computes(compiled.kind if compiled else None)
@@ -211,13 +213,6 @@ async def _evacuate(hosting: Hosting, seconds: float) -> None:
             hosting.num_hosted,
             seconds,
         )
-
-
-def _hash_cache(file: str) -> HashCache | None:
-    try:
-        return None if file == "off" else HashCache(Path(file).expanduser())
-    except RuntimeError:  # there is no home
-        return None
 
 
 def _device(name: str) -> torch.device:

@@ -12,20 +12,22 @@ from services.model.checkpoint import Checkpoint
 from services.model.expert_weights import empty_experts
 from services.model.hash_cache import HashCache
 from services.model.refusals import UnusableModel
-from services.runtime.page_advice import give_back
+from services.runtime.page_advice import PageTaker, give_back
 from services.wire.errors import BadState
 
 # Every slot begins at such a boundary, so that an expert's bits do not depend on the slot that it
 # is in.
 ALIGNMENT_BYTES = 64
+# All slots together begin where a huge page may.
+POOL_ALIGNMENT_BYTES = 2 << 20
 
 
 class Bank:
     """The family's own `*Experts` module with a slot for each expert that the memory has room for.
 
     All layers share the pool, since their experts are of one size. Loading an expert takes one slot
-    and nothing else, so that the weights held are below the limit at every moment. On a CPU pages
-    are taken as slots are filled, and given back as they are cleared.
+    and nothing else, so that the weights held are below the limit at every moment. On a CPU a
+    slot's pages are taken when it is filled, and given back when it is cleared.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Bank:
         self.pool = _allocate(shell, self.num_slots, device)
         self._checkpoint = checkpoint
         self._hashes = hashes
+        self._pages = PageTaker()
         self._parameters = dict(self.pool.named_parameters())
         self._singles: dict[int, SingleExpert] = {}
 
@@ -67,6 +70,9 @@ class Bank:
         Raises UnusableModel when the checkpoint is no longer what it was when it was opened.
         """
         views = {name: parameter[slot] for name, parameter in self._parameters.items()}
+        for view in views.values():
+            if view.is_cpu:
+                self._pages.take(view.data_ptr(), view.nbytes)
         return self._checkpoint.load_into(views, layer, expert, self._hashes)
 
     def clear(self, slot: int) -> None:
@@ -88,15 +94,20 @@ class Bank:
 def _allocate(shell: nn.Module, num_slots: int, device: torch.device) -> nn.Module:
     try:
         for name, parameter in list(shell.named_parameters()):
-            flat = torch.empty(
-                num_slots, _padded_size(parameter[0]), dtype=parameter.dtype, device=device
-            )
+            size = _padded_size(parameter[0])
+            flat = _aligned(num_slots * size, parameter.dtype, device).view(num_slots, size)
             slots = flat[:, : parameter[0].numel()].unflatten(1, parameter.shape[1:])
             setattr(shell, name, nn.Parameter(slots, requires_grad=False))
     except RuntimeError as error:
         raise BadState(f"the memory for {num_slots} experts cannot be had: {error}") from error
     shell.num_experts = num_slots  # type: ignore[assignment]
     return shell
+
+
+def _aligned(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    flat = torch.empty(size + POOL_ALIGNMENT_BYTES // dtype.itemsize, dtype=dtype, device=device)
+    begin = -flat.data_ptr() % POOL_ALIGNMENT_BYTES // dtype.itemsize
+    return flat[begin : begin + size]
 
 
 def _padded_size(values: torch.Tensor) -> int:

@@ -19,11 +19,15 @@ from services.expert.admission import Contract, Slots
 from services.expert.batcher import Batcher
 from services.expert.plane_stream import Command, PlaneStream
 from services.kernels import GatedExperts
+from services.runtime import tls_contexts
 from services.runtime.failures import aside, failure_of
 from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.tls_contexts import ServerTls
+from services.runtime.tls_files import TlsFiles
 from services.wire import native_streams
 from services.wire.frames import ELEMENT_TYPES
 from services.wire.header_blocks import HeaderDecoder
+from services.wire.tls import Verified, verified
 
 try:
     from services.expert import _plane as _plane
@@ -32,6 +36,8 @@ except ImportError:  # no compiler was there at install time, or the system is a
 
 # Between two looks at what the thread noted.
 RECORD_SECONDS = 0.1
+# For a peer that connects, to shake hands and to say that it speaks HTTP/2.
+SILENT_SECONDS = 20.0
 
 
 def is_available() -> bool:
@@ -49,6 +55,7 @@ class Event(IntEnum):
     SETTLED = 5
     THREAD_ENDED = 6
     COUNTED_MESSAGE = 7
+    PEER_NAMED = 8
 
 
 class Plane:
@@ -89,6 +96,9 @@ class Plane:
         self._numbers = count(1)
         self._ended = asyncio.Event()
         self._drain_by = 0.0
+        self._tls: ServerTls | None = None
+        self._context: Any = None  # that the thread has
+        self._peers: dict[int, Verified] = {}  # of connections with TLS
 
     @property
     def is_usable(self) -> bool:
@@ -97,16 +107,24 @@ class Plane:
 
     @asynccontextmanager
     async def serving(
-        self, listen: str, port: int, record_seconds: float = RECORD_SECONDS
+        self,
+        listen: str,
+        port: int,
+        record_seconds: float = RECORD_SECONDS,
+        tls: TlsFiles | None = None,
+        silent_seconds: float = SILENT_SECONDS,
     ) -> AsyncIterator[None]:
         """Serve on `port`, 0 for any, of the host of `listen` until the block ends; then wait until
         all is drained, if `drain` was called. What the thread noted is recorded every
-        `record_seconds`. Raises PortInUse.
+        `record_seconds`. With `tls` routers alone are served, as their certificates say, and nobody
+        where TLS was not built. A peer that does not begin to speak within `silent_seconds` is
+        given up. Raises PortInUse, BadState when certificates cannot be used.
         """
-        if not self.is_usable:
+        if not self.is_usable or (tls is not None and not tls_contexts.AVAILABLE):
             yield
             return
-        await self._begin(listen, port)
+        self._tls = None if tls is None else ServerTls(tls, needs_certificate=True)
+        await self._begin(listen, port, silent_seconds)
         self._record_again(record_seconds)
         try:
             yield
@@ -134,22 +152,24 @@ class Plane:
         """What the native thread has computed since it began."""
         return metrics.Counts(*self._native.counts()) if self._native else metrics.NOTHING
 
-    async def _begin(self, listen: str, port: int) -> None:
+    async def _begin(self, listen: str, port: int, silent_seconds: float) -> None:
         listener = await plane_listener.listen_beside(listen, port)
         self.port = listener.getsockname()[1]
-        self._native = native = self._make(listener.detach())
+        self._native = native = self._make(listener.detach(), silent_seconds)
         metrics.add_source(self.counts)
         # A process may end without having drained: the thread must not outlive what it works with.
         self._stop = weakref.finalize(self, native.stop)
         loop = asyncio.get_running_loop()
         loop.add_reader(native.fileno(), self._take_events)
 
-    def _make(self, listener: int) -> Any:
+    def _make(self, listener: int, silent_seconds: float) -> Any:
+        self._context = None if self._tls is None else self._tls.context()
         contract, table, experts = self._contract, self._slots.table, self._experts
         assert experts is not None, "as `is_usable` says"
         base, expert, pair = self._held_nanos
         return _plane.Plane(
             kept=(experts, table),
+            tls=self._context,
             listener=listener,
             slots=table.ctypes.data,
             num_layers=table.shape[0],
@@ -163,6 +183,7 @@ class Plane:
             most_pairs=self._most_compiled,
             max_frame_bytes=contract.max_frame_bytes,
             max_message_bytes=MAX_MESSAGE_BYTES,
+            max_silent_nanos=round(1e9 * silent_seconds),
             window_pairs=self._window_pairs,
             max_waiting_pairs=self._max_waiting_pairs,
         )
@@ -209,6 +230,9 @@ class Plane:
                     self._streams.pop(number).close()
             case Event.CONNECTION_GONE:
                 self._decoders.pop(number, None)
+                self._peers.pop(number, None)
+            case Event.PEER_NAMED:
+                self._peers[number] = verified(data.decode())
             case Event.SETTLED:
                 self._batcher.when_settled(self._settling.pop(number))
             case Event.THREAD_ENDED:
@@ -220,7 +244,8 @@ class Plane:
         stream = PlaneStream(native, number, batcher, self._contract, self._slots)
         self._streams[number] = stream
         try:
-            stream.open(decoder.decode(block))
+            verified_peer = None if self._tls is None else self._peers.get(connection, {})
+            stream.open(decoder.decode(block), verified_peer)
         except Exception as error:  # noqa: BLE001 -- the boundary of a connection: whose headers cannot be read any more
             failure_of(error, "reading headers")
             native.command(Command.CLOSE, number)
@@ -229,7 +254,14 @@ class Plane:
         with aside("recording what the native plane noted"):
             plane_records.record(*self._native.records())
 
+    def _renew(self) -> None:
+        if self._tls is not None and (context := self._tls.context()) is not self._context:
+            self._context = context
+            self._native.secure(context)
+
     def _record_again(self, seconds: float) -> None:
         self._record()
+        with aside("looking at the certificate's files"):
+            self._renew()
         loop = asyncio.get_running_loop()
         self._recording = loop.call_later(seconds, self._record_again, seconds)

@@ -14,6 +14,7 @@ from services.expert.frame_desk import FrameDesk
 from services.runtime.call_headers import RESPONSE_HEADERS, timeout_seconds
 from services.runtime.failures import failure_of
 from services.wire.errors import DeadlinePassed
+from services.wire.tls import Verified
 
 if TYPE_CHECKING:  # it may not have been built
     from services.expert._plane import Plane as NativePlane
@@ -46,9 +47,11 @@ class PlaneStream:
         self._deadline: asyncio.TimerHandle | None = None
         self._is_counted = False  # the pairs of the message in hand
 
-    def open(self, headers: Mapping[str, str]) -> None:
-        """Serve the call that the headers ask for, or refuse it."""
-        if (refusal := call_headers.refusal(headers)) is not None:
+    def open(self, headers: Mapping[str, str], verified: Verified | None = None) -> None:
+        """Serve the call that the headers ask for, or refuse it; over TLS by what it has `verified`
+        of the caller.
+        """
+        if (refusal := call_headers.refusal(headers, verified)) is not None:
             self._native.command(Command.CUT, self._number, refusal)
             return
         if (seconds := timeout_seconds(headers)) is not None:

@@ -54,10 +54,13 @@ class Readers:
     def clear(self, slots: Iterable[int]) -> None:
         """Give the memory of slots that are free back to the system, before they are read into
         again.
+
+        That is quick. Behind reads that nobody waits for, whoever does wait for one into such a
+        slot would wait for all of them.
         """
         for slot in slots:
             if slot not in self._written and not self._is_closed:
-                self._note_end(slot, self._background.submit(self._bank.clear, slot))
+                self._note_end(slot, self._waited_for.submit(self._bank.clear, slot))
 
     def close(self) -> None:
         """End the threads, when what they have begun is read."""

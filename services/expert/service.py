@@ -15,6 +15,7 @@ from services.expert.holds import MAX_HOLD_SECONDS, MAX_NAME_CHARACTERS, Hold
 from services.expert.hosting import ExpertState, Hosting, HostingSnapshot
 from services.expert.loading import Library, LoadingProgress
 from services.expert.plane import Plane
+from services.expert.planning_hold import PlanningHold
 from services.kernels import ExpertKind
 from services.model.checkpoint import Checkpoint
 from services.model.fingerprint import numerics_fingerprint
@@ -64,6 +65,7 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
         self._compiled_kind = compiled_kind
         self._window_pairs = window_pairs
         self._batch_invariant = batch_invariant
+        self._planning = PlanningHold()
         self._draining = asyncio.Event()
         self._newest = expert_pb2.WatchHostingResponse()  # one message for all who watch
 
@@ -166,6 +168,12 @@ class ExpertService(expert_pb2_grpc.ExpertServiceServicer):
             generation=self._hosting.generation,
             free_memory_bytes=self._free_bytes(self._hosting.num_hosted),
         )
+
+    async def HoldPlanning(
+        self, request: expert_pb2.HoldPlanningRequest, context: grpc.aio.ServicerContext
+    ) -> expert_pb2.HoldPlanningResponse:
+        planner = self._planning.ask(request.router, request.hold_nanos / 1e9)
+        return expert_pb2.HoldPlanningResponse(planner=planner)
 
     def _hosting_response(self, snapshot: HostingSnapshot) -> expert_pb2.WatchHostingResponse:
         if self._newest.generation != snapshot.generation:

@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress
 from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.host_port import MAX_PORT
 from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.tls_settings import ServingSettings
 
 # What stands around the rows of a reply: credit, timings, failed pairs.
 MESSAGE_MARGIN_BYTES = 1 << 20
 
 
-class ExpertSettings(BaseSettings):
+class ExpertSettings(ServingSettings):
     """Hosts experts of one model and computes the rows that routers send to them."""
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_EXPERT_", frozen=True)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from services.gateway.admission import Admission
 from services.gateway.checkpoint import TextCheckpoint, read_checkpoint
+from services.gateway.clients import Clients, clients_by
 from services.gateway.doorkeeper import GatewayDoorkeeper
 from services.gateway.generation import Generation
 from services.gateway.micro_batcher import MicroBatcher
@@ -75,7 +76,9 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         vocab_size=checkpoint.vocab_size,
         tokenizer_digest=tokenizer_digest(settings.model),
         grace_seconds=settings.router_grace_seconds,
+        tls=settings.tls,
     )
+    clients = clients_by(settings.tokens, settings.tls)
     admission = Admission(
         max_requests=settings.max_waiting_requests,
         max_tokens=settings.max_waiting_tokens,
@@ -85,15 +88,19 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         tokens_per_second=settings.tokens_per_second, max_clients=settings.max_clients
     )
     doorkeeper = GatewayDoorkeeper(
+        clients,
         max_calls=settings.max_calls,
         client_share=settings.max_client_share,
         queued=QUEUED,
         admission=admission,
         quotas=quotas,
     )
-    service = _service(settings, checkpoint, tokeniser, dispatcher, routers, admission, quotas)
+    service = _service(
+        *(settings, checkpoint, tokeniser, dispatcher, routers),
+        *(clients, admission, quotas),
+    )
     try:
-        async with _living(settings, service, routers, doorkeeper) as port:
+        async with _living(settings, service, routers, clients, doorkeeper) as port:
             yield Gateway(port, routers)
     finally:
         tokeniser.close()
@@ -105,6 +112,7 @@ def _service(
     tokeniser: Tokeniser,
     dispatcher: MicroBatcher,
     routers: Routers,
+    clients: Clients,
     admission: Admission,
     quotas: TokenQuotas,
 ) -> GenerationService:
@@ -133,6 +141,7 @@ def _service(
         reader,
         generation,
         routers,
+        clients,
         default_timeout_seconds=settings.default_timeout_seconds,
         max_timeout_seconds=settings.max_timeout_seconds,
     )
@@ -143,6 +152,7 @@ async def _living(
     settings: GatewaySettings,
     service: GenerationService,
     routers: Routers,
+    clients: Clients,
     doorkeeper: GatewayDoorkeeper,
 ) -> AsyncIterator[int]:
     health = Health([SERVICE_NAME])
@@ -156,6 +166,8 @@ async def _living(
             health=health,
             max_request_bytes=service.max_request_bytes,
             doorkeeper=doorkeeper,
+            tls=settings.tls,
+            access=clients,
         ) as port:
             watch = loops.create_task(_keep_health(health, routers))
             yield port

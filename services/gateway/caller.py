@@ -1,19 +1,20 @@
 """Who calls: what a call's metadata says about its client."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import grpc
 
+from services.gateway.clients import Client, Clients
 from services.gateway.deadline import Deadline
-from services.runtime.doorkeeping import Metadata, host_of
 
 
 @dataclass(frozen=True)
 class Caller:
     """The client of one call: who it is, how long it waits, and the trace that it is in."""
 
-    client: str
+    client: Client
     deadline: Deadline
     traceparent: str
     tracestate: str
@@ -22,12 +23,13 @@ class Caller:
     def from_context(
         cls,
         context: grpc.aio.ServicerContext,
+        clients: Clients,
         *,
         default_timeout_seconds: float,
         max_timeout_seconds: float,
     ) -> Self:
         """Read a call; without a deadline of its own it gets the default one, and none above the
-        most.
+        most. Raises Unauthenticated.
         """
         metadata = tuple(context.invocation_metadata() or ())
         texts = _as_text(metadata)
@@ -36,20 +38,12 @@ class Caller:
             default_timeout_seconds if remaining is None else min(remaining, max_timeout_seconds)
         )
         return cls(
-            client=caller_name(metadata, context.peer()),
+            client=clients.client_of(context),
             deadline=Deadline.after(seconds),
             traceparent=texts.get("traceparent", ""),
             tracestate=texts.get("tracestate", ""),
         )
 
 
-def caller_name(metadata: Metadata, peer: str) -> str:
-    """Whose call it is: what rates, shares and turns are kept by.
-
-    Its address without the port; never what a header says unchecked.
-    """
-    return host_of(peer)
-
-
-def _as_text(metadata: Metadata) -> dict[str, str]:
+def _as_text(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
     return {key: value for key, value in metadata if isinstance(value, str)}

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from services.gateway.admission import Admission
-from services.gateway.caller import caller_name
+from services.gateway.clients import Clients
 from services.gateway.quotas import TokenQuotas
 from services.gateway.refusals import Bound, refuse
 from services.gateway.shares import share_of
-from services.runtime.doorkeeping import AskedCall
+from services.runtime.access import Shown
 
 # Answered however many calls there are: who asks may end the process for want of an answer.
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -28,6 +28,7 @@ class GatewayDoorkeeper:
 
     def __init__(
         self,
+        clients: Clients,
         *,
         max_calls: int,
         client_share: float,
@@ -35,6 +36,7 @@ class GatewayDoorkeeper:
         admission: Admission,
         quotas: TokenQuotas,
     ) -> None:
+        self._clients = clients
         self._max_calls = max_calls
         self._max_client_calls = share_of(max_calls, client_share)
         self._queued = frozenset(queued)
@@ -43,13 +45,13 @@ class GatewayDoorkeeper:
         self._by_client: Counter[str] = Counter()
         self._num_calls = 0
 
-    def admit(self, asked: AskedCall) -> Callable[[], None]:
-        """As `Doorkeeper` has it; raises Overloaded."""
-        if asked.method == HEALTH_CHECK:
+    def admit(self, method: str, shown: Shown) -> Callable[[], None]:
+        """As `Doorkeeper` has it; raises Overloaded, and Unauthenticated as `Clients` do."""
+        if method == HEALTH_CHECK:
             return lambda: None
-        client = caller_name(asked.metadata, asked.peer)
+        client = self._clients.client_of(shown).name
         self._check(client)
-        if asked.method in self._queued:
+        if method in self._queued:
             self._admission.check(client)
             self._quotas.check(client)
         self._num_calls += 1

@@ -1,12 +1,13 @@
 """Runs one request: tokenise, admit, queue, relay."""
 
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
+from moesaic.v1.router_pb2 import SequenceFinish
 from services.gateway.admission import Admission, Place
 from services.gateway.caller import Caller
 from services.gateway.continuation import Continuation
@@ -16,10 +17,13 @@ from services.gateway.quotas import TokenQuotas
 from services.gateway.receipt import GatewayTimes, write_receipt
 from services.gateway.relay import ContinuationEnd, Piece, Relay
 from services.gateway.request_metrics import RequestMetrics
+from services.gateway.request_names import NamedRequest, RequestNames
 from services.gateway.request_trace import RequestTrace
 from services.gateway.requests import CheckedRequest, RequestReader, new_tokens_within
+from services.gateway.resuming import NOTHING, Resumed, read_resume
 from services.gateway.routers import Routers
-from services.gateway.sequence import Order, Sequence
+from services.gateway.sequence import Finish, Order, Sequence
+from services.gateway.stays import MAX_NUMBER
 from services.gateway.tokeniser import Prompt, Tokeniser
 from services.runtime.failures import aside
 
@@ -57,11 +61,16 @@ class Generation:
         self._quotas = quotas
         self._dispatcher = dispatcher
         self._routers = routers
+        self._names = RequestNames()
 
     async def run(
-        self, request: pb.GenerateRequest, caller: Caller
+        self,
+        request: pb.GenerateRequest,
+        caller: Caller,
+        note_start: Callable[[pb.Started], None] | None = None,
     ) -> AsyncGenerator[Piece | Completed, None]:
-        """The pieces of the continuation as they come, then how it ended.
+        """The pieces of the continuation as they come, then how it ended. `note_start` is told what
+        a client needs to go on elsewhere, before the first of them.
 
         Raises a ServingError for every request that does not end well. When the consumer leaves,
         whatever was begun is given up at once, at the router too.
@@ -72,25 +81,32 @@ class Generation:
         metrics = RequestMetrics(operation=operation, model=self._model)
         trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
         with _observed(metrics, trace):
-            place = self._admission.enter(caller.client)
+            place = self._admission.enter(caller.client.name)
             try:
                 wanted = self._reader.generate(request)
-                order = await self._prepare(wanted, place, caller, trace, times)
-                trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
-                sequence = Sequence(order, place, now_nanos=time.monotonic_ns())
-                relay = Relay(sequence, self._continuation(wanted, order), self._dispatcher)
-                try:
-                    await self._queue(sequence, trace)
-                    async with aclosing(relay.run()) as events:
-                        async for event in events:
-                            if isinstance(event, Piece):
-                                metrics.record_tokens(len(event.token_ids))
-                                yield event
-                            else:
-                                yield self._completed(event, sequence, trace, times)
-                finally:
-                    self._dispatcher.give_up(sequence)
-                    self._quotas.charge(caller.client, sequence.num_tokens)
+                resumed = self._resumed(request)
+                with self._names.named(caller.client.name, request.request_id) as named:
+                    order = await self._prepare(wanted, resumed, place, caller, trace, times)
+                    trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
+                    sequence = Sequence(
+                        *(order, place), now_nanos=time.monotonic_ns(), generated=resumed.token_ids
+                    )
+                    named.begin(sequence)
+                    if note_start is not None:
+                        note_start(_started(named, order))
+                    try:
+                        relay = await self._begin(wanted, resumed, sequence, trace)
+                        async with aclosing(relay.run()) as events:
+                            async for event in events:
+                                if isinstance(event, Piece):
+                                    metrics.record_tokens(len(event.token_ids))
+                                    yield event
+                                else:
+                                    yield self._completed(event, sequence, trace, times)
+                    finally:
+                        self._dispatcher.give_up(sequence)
+                        num_tokens = sequence.num_tokens - len(resumed.token_ids)
+                        self._quotas.charge(caller.client.name, num_tokens)
             finally:
                 place.leave()
 
@@ -98,9 +114,9 @@ class Generation:
         """Token ids of a prompt, for a client that asks for them alone; it counts as waiting
         meanwhile.
         """
-        place = self._admission.enter(caller.client)
+        place = self._admission.enter(caller.client.name)
         try:
-            encoding = self._tokeniser.encode(prompt, caller.client)
+            encoding = self._tokeniser.encode(prompt, caller.client.name)
             return list(await caller.deadline.bound(encoding, "it was tokenised"))
         finally:
             place.leave()
@@ -108,6 +124,7 @@ class Generation:
     async def _prepare(
         self,
         wanted: CheckedRequest,
+        resumed: Resumed,
         place: Place,
         caller: Caller,
         trace: RequestTrace,
@@ -115,7 +132,7 @@ class Generation:
     ) -> Order:
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.tokenise"):
-            encoding = self._tokeniser.encode(wanted.prompt, caller.client)
+            encoding = self._tokeniser.encode(wanted.prompt, caller.client.name)
             prompt_token_ids = await caller.deadline.bound(encoding, "it was tokenised")
         times.tokenise_nanos = time.monotonic_ns() - started_nanos
         self._reader.check_tokens(prompt_token_ids)
@@ -126,18 +143,20 @@ class Generation:
             default=limits.default_max_new_tokens,
             max_context=limits.max_context,
         )
+        resumed.check_within(max_new_tokens)
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.admit"):
             place.claim(len(prompt_token_ids))
-            self._quotas.charge(caller.client, len(prompt_token_ids))
+            self._quotas.charge(caller.client.name, len(prompt_token_ids))
             await caller.deadline.bound(
-                self._pacing.wait(caller.client), "it waited for its client's rate"
+                self._pacing.wait(caller.client.name, caller.client.requests_per_second),
+                "it waited for its client's rate",
             )
         times.queue_nanos = time.monotonic_ns() - started_nanos
         trace.begin_relay()
         return Order(
             prompt_token_ids=prompt_token_ids,
-            sampling=wanted.sampling,
+            sampling=resumed.sampling(wanted.sampling),
             max_new_tokens=max_new_tokens,
             stop_token_ids=wanted.stop_token_ids,
             return_routed_experts=wanted.return_routed_experts,
@@ -145,9 +164,24 @@ class Generation:
             traceparent=trace.traceparent,
             tracestate=trace.tracestate,
             deadline=caller.deadline,
-            client=caller.client,
+            client=caller.client.name,
             priority=wanted.priority,
         )
+
+    async def _begin(
+        self, wanted: CheckedRequest, resumed: Resumed, sequence: Sequence, trace: RequestTrace
+    ) -> Relay:
+        """Have a router take it, where anything is left to be generated."""
+        detokeniser = self._tokeniser.detokeniser(sequence.order.prompt_token_ids)
+        continuation = Continuation(detokeniser, wanted.stop_token_ids, wanted.stop_strings)
+        await resumed.catch_up(continuation)
+        reason = sequence.order.end_after(sequence.generated)
+        if reason is not None:  # the client has all tokens, and lacks the end
+            sequence.finish(Finish(SequenceFinish(reason=reason), time.monotonic_ns()))
+        elif continuation.stop_string is None:
+            await self._queue(sequence, trace)
+        num_tokens = len(resumed.token_ids)
+        return Relay(sequence, continuation, self._dispatcher, num_tokens=num_tokens)
 
     async def _queue(self, sequence: Sequence, trace: RequestTrace) -> None:
         self._routers.check_reachable()
@@ -155,18 +189,27 @@ class Generation:
             self._dispatcher.submit(sequence)
             await sequence.order.deadline.bound(sequence.taken.wait(), "it waited for a router")
 
-    def _continuation(self, wanted: CheckedRequest, order: Order) -> Continuation:
-        detokeniser = self._tokeniser.detokeniser(order.prompt_token_ids)
-        return Continuation(detokeniser, wanted.stop_token_ids, wanted.stop_strings)
+    def _resumed(self, request: pb.GenerateRequest) -> Resumed:
+        if not request.HasField("resume"):
+            return NOTHING
+        limits, description = self._routers.limits, self._routers.description
+        return read_resume(
+            request, max_context=limits.max_context, vocab_size=description.vocab_size
+        )
 
     def _completed(
         self, ending: ContinuationEnd, sequence: Sequence, trace: RequestTrace, times: GatewayTimes
     ) -> Completed:
-        times.taken_nanos = sequence.taken_nanos
+        times.taken_nanos, times.earlier = sequence.taken_nanos, sequence.earlier
         if sequence.taken_nanos is not None:
             times.queue_nanos += sequence.taken_nanos - sequence.queued_nanos
         times.detokenise_nanos = ending.detokenise_nanos
-        trace.note({"gen_ai.usage.output_tokens": ending.num_tokens})
+        trace.note(
+            {
+                "gen_ai.usage.output_tokens": ending.num_tokens,
+                "moesaic.resumptions": sequence.earlier.num_resumptions,
+            }
+        )
         return Completed(
             ending.reason,
             ending.stop_string,
@@ -174,11 +217,25 @@ class Generation:
                 prompt_tokens=len(sequence.order.prompt_token_ids),
                 completion_tokens=ending.num_tokens,
                 seed=sequence.order.sampling.seed,
-                overflowed_pairs=ending.finish.message.overflowed_pairs if ending.finish else 0,
+                overflowed_pairs=_overflowed(ending, sequence),
                 numerics_fingerprint=self._routers.fingerprint,
             ),
             write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),
         )
+
+
+def _started(named: NamedRequest, order: Order) -> pb.Started:
+    return pb.Started(
+        request_id=named.name,
+        seed=order.sampling.seed,
+        prompt_tokens=len(order.prompt_token_ids),
+        max_new_tokens=order.max_new_tokens,
+    )
+
+
+def _overflowed(ending: ContinuationEnd, sequence: Sequence) -> int:
+    latest = ending.finish.message.overflowed_pairs if ending.finish else 0
+    return min(latest + sequence.earlier.overflowed_pairs, MAX_NUMBER)
 
 
 @contextmanager

@@ -17,8 +17,11 @@ from services.wire.sampling import write_sampling
 
 logger = logging.getLogger(__name__)
 
-# A sequence that takes one router after the other down with it must not take the last one too.
+# A sequence that takes one router after the other down with it must not take the last one too: it
+# ends when so many were lost without a token of it between them. A router that lives and whose
+# streams break counts once; that, too, must end some day.
 MAX_LOSSES = 2
+MAX_FRUITLESS = 5
 _REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 
@@ -27,13 +30,21 @@ class StreamLedger:
     the next.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, description: pb.RouterServiceDescribeResponse | None = None
+    ) -> None:
+        description = description or pb.RouterServiceDescribeResponse()
         self._address = address
+        self._instance = description.instance
+        self._checkpoint = (description.model_digest, description.trunk_hash)
         self._credit = pb.Credit()
         self._num_submits = 0
         self._num_sequences = 0
         self._carried: dict[int, Sequence] = {}
         self._numbers: dict[Sequence, int] = {}
+        # Tokens that each has to have computed before its next one.
+        self._awaited: dict[int, int] = {}
+        self.num_awaited_tokens = 0  # of all
         self._to_submit: list[int] = []
         self._to_cancel: list[int] = []
 
@@ -56,6 +67,9 @@ class StreamLedger:
             self._num_sequences += 1
             self._carried[self._num_sequences] = sequence
             self._numbers[sequence] = self._num_sequences
+            self._await(
+                self._num_sequences, len(sequence.order.prompt_token_ids) + sequence.num_tokens
+            )
             self._to_submit.append(self._num_sequences)
 
     def cancel(self, sequence: Sequence) -> None:
@@ -82,46 +96,84 @@ class StreamLedger:
         return None
 
     def apply(self, response: pb.RunResponse, *, now_nanos: int) -> list[Sequence]:
-        """Hand what the router says to its sequences; returns those that it refused before they
-        began.
+        """Hand what the router says to its sequences; returns those that it gave back: refused
+        before they began, or left where they are as it stops.
         """
-        refused = [
+        given_back = [
             sequence
             for event in response.events
             if (sequence := self._apply(event, now_nanos)) is not None
         ]
-        if refused:  # its credit was not good; wait for a new one
+        if given_back:  # its credit was not good; wait for a new one
             self._credit = pb.Credit()
         if response.HasField("credit"):
             self._credit = response.credit
-        return refused
+        return given_back
 
-    def close(self) -> list[Sequence]:
-        """The stream broke: sequences that have tokens fail; returns those that can begin again
-        elsewhere.
+    def close(self, now_nanos: int, *, was_slow: bool = False) -> list[Sequence]:
+        """The stream broke, or was given up since the router took too long; returns the sequences
+        that can go on elsewhere.
         """
-        unbegun = []
+        going_on = []
         for sequence in list(self._carried.values()):
             self._forget(sequence)
-            sequence.num_losses += 1
-            if (
-                sequence.num_tokens == 0
-                and sequence.num_losses <= MAX_LOSSES
-                and not sequence.is_given_up
-            ):
-                unbegun.append(sequence)
-            else:
-                sequence.fail(Unavailable(f"the router at {self._address} was lost"))
-        return unbegun
+            if not was_slow:
+                sequence.lost_with[self._instance or self._address] = self._address
+            if self._goes_on_without(sequence, now_nanos):
+                going_on.append(sequence)
+        return going_on
+
+    def _goes_on_without(self, sequence: Sequence, now_nanos: int) -> bool:
+        """Whether a sequence can, now that the router is lost; where not it has ended."""
+        sequence.cut_short(now_nanos)
+        sequence.num_fruitless += 1
+        lost_with = sequence.lost_with
+        if sequence.is_given_up:
+            sequence.fail(Unavailable("its router was lost"))
+        elif (reason := sequence.order.end_after(sequence.generated)) is not None:
+            sequence.finish(Finish(pb.SequenceFinish(reason=reason), now_nanos))
+        elif len(lost_with) >= MAX_LOSSES or sequence.num_fruitless >= MAX_FRUITLESS:
+            logger.error(
+                "the request of trace %r is ended: the routers at %s were lost with it, the last "
+                "%d times without a token between",
+                sequence.order.traceparent,
+                " and ".join(lost_with.values()) or self._address,
+                sequence.num_fruitless,
+            )
+            sequence.fail(
+                Unavailable(
+                    f"{sequence.num_fruitless} times in a row a router that computed the request "
+                    "was lost"
+                )
+            )
+        else:
+            return True
+        return False
 
     def _written(self, number: int) -> pb.SequenceRequest | None:
         sequence = self._carried[number]
         try:
+            self._check_goes_on(sequence)
             return _request(number, sequence)
         except Exception as error:  # noqa: BLE001 -- the boundary of one sequence: others are written with it
             self._forget(sequence)
             sequence.fail(failure_of(error, "the request to the router"))
             return None
+
+    def _check_goes_on(self, sequence: Sequence) -> None:
+        """Raises Unavailable where the router would go on otherwise than another one began."""
+        if not sequence.generated or sequence.checkpoint is None:
+            sequence.checkpoint = self._checkpoint
+        if not sequence.generated:
+            return
+        if not self._instance:
+            raise Unavailable(
+                "the request's router was lost, and the one that there is cannot go on with it"
+            )
+        if sequence.checkpoint != self._checkpoint:
+            raise Unavailable(
+                "the request's router was lost, and the one that there is has another checkpoint"
+            )
 
     def _apply(self, event: pb.SequenceEvent, now_nanos: int) -> Sequence | None:
         sequence = self._carried.get(event.sequence)
@@ -132,17 +184,29 @@ class StreamLedger:
             return None
         if event.HasField("token"):
             token = event.token
+            if self._awaited[event.sequence] != 1:
+                self._await(event.sequence, 1)
             is_routed = sequence.order.return_routed_experts and token.HasField("routed_experts")
             sequence.deliver(token.token_id, token.routed_experts if is_routed else None)
             return None
         self._forget(sequence)
-        if _is_refused(event.finish) and sequence.num_tokens == 0 and not sequence.is_given_up:
-            return sequence
+        if not sequence.is_given_up:
+            if _is_refused(event.finish) and sequence.num_tokens_here == 0:
+                return sequence
+            if event.finish.is_stopping:
+                sequence.cut_short(now_nanos, event.finish)
+                return sequence
         sequence.finish(Finish(event.finish, now_nanos))
         return None
 
+    def _await(self, number: int, num_tokens: int) -> None:
+        self.num_awaited_tokens += num_tokens - self._awaited.get(number, 0)
+        self._awaited[number] = num_tokens
+
     def _forget(self, sequence: Sequence) -> None:
-        del self._carried[self._numbers.pop(sequence)]
+        number = self._numbers.pop(sequence)
+        del self._carried[number]
+        self.num_awaited_tokens -= self._awaited.pop(number)
         sequence.carrier = None
 
 
@@ -155,6 +219,7 @@ def _request(number: int, sequence: Sequence) -> pb.SequenceRequest:
     return pb.SequenceRequest(
         sequence=number,
         prompt_token_ids=order.prompt_token_ids,
+        generated_token_ids=sequence.generated,
         sampling=write_sampling(order.sampling),
         max_new_tokens=order.max_new_tokens,
         stop_token_ids=order.stop_token_ids,

@@ -9,7 +9,7 @@ from opentelemetry import metrics
 
 from services.gateway.sequence import Carrier, Sequence
 from services.gateway.waiting import Room, WaitingQueue
-from services.wire.errors import ServingError
+from services.wire.errors import ServingError, Unavailable
 
 BATCH_REQUESTS = "moesaic.gateway.batch.requests"
 BATCH_TOKENS = "moesaic.gateway.batch.tokens"
@@ -67,10 +67,12 @@ class MicroBatcher:
         self._waiting.discard(sequence)
         if sequence.carrier is not None:
             sequence.carrier.cancel(sequence)
+        else:
+            sequence.fail(Unavailable("nobody waits for it any more"))  # nothing follows
         self.pump()  # what stood behind it may fit
 
     def put_back(self, sequences: Iterable[Sequence]) -> None:
-        """Give sequences that did not begin their old places."""
+        """Give sequences that a router did not end their old places."""
         for sequence in sequences:
             sequence.put_back()
             self._waiting.put_back(sequence)

@@ -22,26 +22,29 @@ class ClientPacing:
         self._max_clients = max_clients
         self._clients: OrderedDict[str, _Client] = OrderedDict()
 
-    async def wait(self, client: str) -> None:
-        """Return when the client's rate lets one more request through.
+    async def wait(self, client: str, own_rate: float | None = None) -> None:
+        """Return when the client's rate, which may be its own, lets one more request through.
 
         Raises Overloaded at once when too many of its requests wait for that already.
         """
-        if not self._requests_per_second:
+        rate = self._requests_per_second if own_rate is None else own_rate
+        if not rate:
             return
-        paced = self._client(client)
+        paced = self._client(client, rate)
         if paced.num_waiting >= self._max_waiting:
             raise refuse(
                 Bound.CLIENT_RATE,
                 f"{paced.num_waiting} requests of this client wait for its rate of "
-                f"{self._requests_per_second:g} requests per second; the limit is "
+                f"{rate:g} requests per second; the limit is "
                 f"{self._max_waiting}",
-                retry_after_seconds=paced.num_waiting / self._requests_per_second,
+                retry_after_seconds=paced.num_waiting / rate,
             )
         await paced.wait()
 
-    def _client(self, name: str) -> "_Client":
-        client = self._clients.pop(name, None) or _Client(self._requests_per_second)
+    def _client(self, name: str, rate: float) -> "_Client":
+        client = self._clients.pop(name, None)
+        if client is None or client.requests_per_second != rate:
+            client = _Client(rate)
         self._clients[name] = client
         if len(self._clients) > self._max_clients:
             self._forget_one()
@@ -58,6 +61,7 @@ class ClientPacing:
 
 class _Client:
     def __init__(self, requests_per_second: float) -> None:
+        self.requests_per_second = requests_per_second
         # Whole requests in a period: 2.5 a second are 2 in 0.8 s, 0.1 a second is 1 in 10 s.
         burst = max(1, int(requests_per_second))
         self._throttler = Throttler(rate_limit=burst, period=burst / requests_per_second)

@@ -44,18 +44,26 @@ class Relay:
     """Reads one sequence that a router has taken."""
 
     def __init__(
-        self, sequence: Sequence, continuation: Continuation, dispatcher: MicroBatcher
+        self,
+        sequence: Sequence,
+        continuation: Continuation,
+        dispatcher: MicroBatcher,
+        *,
+        num_tokens: int = 0,
     ) -> None:
         self._sequence = sequence
         self._continuation = continuation
         self._dispatcher = dispatcher
-        self._num_tokens = 0
+        self._num_tokens = num_tokens  # those that the client had before are counted, too
 
     async def run(self) -> AsyncGenerator[Piece | ContinuationEnd, None]:
         """Pieces as they come, then the ending.
 
         Raises what ended the sequence instead: DeadlinePassed, or the router's own failure.
         """
+        if self._continuation.stop_string is not None:  # in what the client had before
+            yield self._ending(common_pb2.FINISH_REASON_STOP, None, 0)
+            return
         # One timer for the whole request: one for each wait would cost more than reading its token.
         deadline = asyncio.get_running_loop().call_at(
             self._sequence.order.deadline.at_seconds, self._fail_late

@@ -5,6 +5,7 @@ do together.
 import asyncio
 import logging
 from collections.abc import Sequence as Sequenced
+from contextlib import suppress
 from dataclasses import dataclass
 
 from opentelemetry import metrics
@@ -14,6 +15,7 @@ from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.router_link import RouterLink
 from services.gateway.sequence import Sequence
 from services.runtime.channels import RESOLVE_SECONDS, resolve
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import BadState, ServingError, Unavailable
 from services.wire.quoting import quoted
 
@@ -52,13 +54,17 @@ class Routers:
         vocab_size: int,
         grace_seconds: float,
         tokenizer_digest: str = "",
+        tls: TlsFiles | None = None,
     ) -> None:
         self._targets = targets
+        self._tls = tls
         self._dispatcher = dispatcher
         self._vocab_size = vocab_size
         self._tokenizer_digest = tokenizer_digest
         self._grace_seconds = grace_seconds
         self._wanted: frozenset[str] = frozenset()
+        self._to_renew: set[str] = set()
+        self._something_to_renew = asyncio.Event()
         self._up: set[RouterLink] = set()
         self._description = pb.RouterServiceDescribeResponse()
         self._grace: asyncio.TimerHandle | None = None
@@ -109,9 +115,10 @@ class Routers:
                 while True:
                     self._wanted = await self._look_up()
                     for address in self._wanted:
-                        if address not in links or links[address].done():
-                            links[address] = tasks.create_task(RouterLink(address, self).run())
-                    await asyncio.sleep(RESOLVE_SECONDS)
+                        if address not in links or links[address].done() or self._renews(address):
+                            link = RouterLink(address, self, self._tls)
+                            links[address] = tasks.create_task(link.run())
+                    await self._until_something_is_to_do()
         finally:
             if self._grace is not None:
                 self._grace.cancel()
@@ -146,6 +153,8 @@ class Routers:
         self._check(link.description)
         if self._grace is not None:
             self._grace.cancel()
+        for other in [one for one in self._up if one.address == link.address]:
+            other.retire()
         self._up.add(link)
         _routers.add(1)
         self._description = link.description
@@ -156,8 +165,10 @@ class Routers:
         self._dispatcher.attach(link)
         self._dispatcher.pump()
 
-    def link_down(self, link: RouterLink, unbegun: Sequenced[Sequence]) -> None:
-        """A router is lost, or never came up; what did not begin there waits again."""
+    def link_down(self, link: RouterLink, going_on: Sequenced[Sequence]) -> None:
+        """A router is lost, or never came up; what was there waits, to go on at another one or at
+        this one when it is back.
+        """
         if link not in self._up:
             return
         self._up.remove(link)
@@ -165,11 +176,32 @@ class Routers:
         self._dispatcher.detach(link)
         if not self._up:
             self._grace = asyncio.get_running_loop().call_later(self._grace_seconds, self._lost)
-        self._dispatcher.put_back(unbegun)
+        self._dispatcher.put_back(going_on)
 
-    def credit_changed(self, refused: Sequenced[Sequence]) -> None:
-        """A router may have room again; what it refused waits again."""
-        self._dispatcher.put_back(refused)
+    def credit_changed(self, given_back: Sequenced[Sequence]) -> None:
+        """A router may have room again; what it gave back waits again."""
+        self._dispatcher.put_back(given_back)
+
+    def has_another(self, link: RouterLink) -> bool:
+        """Whether another router than this link's is up."""
+        return any(other.address != link.address for other in self._up)
+
+    def outlived(self, link: RouterLink) -> None:
+        """Its certificates have been replaced: connect again beside it."""
+        self._to_renew.add(link.address)
+        self._something_to_renew.set()
+
+    async def _until_something_is_to_do(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RESOLVE_SECONDS):
+                await self._something_to_renew.wait()
+        self._something_to_renew.clear()
+
+    def _renews(self, address: str) -> bool:
+        if address not in self._to_renew:
+            return False
+        self._to_renew.discard(address)
+        return True
 
     def _check(self, description: pb.RouterServiceDescribeResponse) -> None:
         if description.vocab_size != self._vocab_size:

@@ -1,6 +1,7 @@
 """One request on its way through the gateway: what the router is asked for, and what comes back."""
 
 import asyncio
+from array import array
 from collections.abc import Collection
 from collections.abc import Sequence as Sequenced
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import NamedTuple, Protocol
 from moesaic.v1 import common_pb2, router_pb2
 from services.gateway.admission import Place
 from services.gateway.deadline import Deadline
+from services.gateway.stays import EarlierStays
 from services.runtime.doorbell import Doorbell
 from services.wire.errors import ServingError
 from services.wire.sampling import Sampling
@@ -40,6 +42,14 @@ class Order:
         """KV cache that it may need: prompt and continuation together."""
         return len(self.prompt_token_ids) + self.max_new_tokens
 
+    def end_after(self, generated: Sequenced[int]) -> "common_pb2.FinishReason.ValueType | None":
+        """Why nothing follows these tokens; None where something does."""
+        if generated and generated[-1] in self.stop_token_ids:
+            return common_pb2.FINISH_REASON_STOP
+        if len(generated) >= self.max_new_tokens:
+            return common_pb2.FINISH_REASON_LENGTH
+        return None
+
 
 @dataclass(frozen=True)
 class Finish:
@@ -68,12 +78,14 @@ class Carrier(Protocol):
 class Sequence:
     """A request between gateway and router.
 
-    It waits, is taken by a carrier, gets its tokens and one end; before the first token it may be
-    put back to wait. What arrives is held here until the request's task reads it: at most
-    `max_new_tokens` tokens and an end.
+    It waits, is taken by a carrier, gets its tokens and one end; when its router is lost it is put
+    back to wait, and goes on after the last token that came. What arrives is held here until the
+    request's task reads it: at most `max_new_tokens` tokens and an end.
     """
 
-    def __init__(self, order: Order, place: Place, *, now_nanos: int) -> None:
+    def __init__(
+        self, order: Order, place: Place, *, now_nanos: int, generated: Sequenced[int] = ()
+    ) -> None:
         self.order = order
         self.place = place
         # Counted by the queue; it orders what is put back among what still waits.
@@ -84,9 +96,16 @@ class Sequence:
         self.taken = asyncio.Event()
         self.queued_nanos = now_nanos
         self.taken_nanos: int | None = None
-        self.num_tokens = 0
-        # Routers that were lost with this sequence on them.
-        self.num_losses = 0
+        # Every token that came, by another gateway or here: whoever goes on needs them.
+        self.generated = array("I", generated)
+        self._num_before = 0  # of them, when its carrier took it
+        # The checkpoint that computed them, in the words of the router.
+        self.checkpoint: tuple[str, bytes] | None = None
+        # Routers that were lost with this sequence on them since the last token, and where.
+        self.lost_with: dict[str, str] = {}
+        self.num_fruitless = 0  # losses since the last token, of whichever router
+        self.earlier = EarlierStays()
+        self._is_to_resume = False
         self._token_ids: list[int] = []
         self._routed_experts: list[common_pb2.RoutedExperts] = []
         self._finish: Finish | None = None
@@ -96,6 +115,10 @@ class Sequence:
     def take(self, carrier: Carrier, now_nanos: int) -> None:
         """A carrier has it: it waits no longer."""
         self.carrier, self.taken_nanos = carrier, now_nanos
+        self._num_before = len(self.generated)
+        if self._is_to_resume:
+            self._is_to_resume = False
+            self.earlier.resume()
         self.place.leave()
         self.taken.set()
 
@@ -104,14 +127,38 @@ class Sequence:
         self.carrier, self.taken_nanos = None, None
         self.place.resume()
 
+    def cut_short(self, now_nanos: int, finish: router_pb2.SequenceFinish | None = None) -> None:
+        """Its router was lost, or stops and says so by `finish`: that stay is over."""
+        if self.taken_nanos is not None:
+            self.earlier.add(
+                queue_nanos=self.taken_nanos - self.queued_nanos,
+                call_nanos=now_nanos - self.taken_nanos,
+                finish=finish,
+            )
+        self.taken_nanos, self.queued_nanos = None, now_nanos
+        self._is_to_resume = True
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that came so far."""
+        return len(self.generated)
+
+    @property
+    def num_tokens_here(self) -> int:
+        """Those of them that its carrier brought."""
+        return len(self.generated) - self._num_before
+
     def deliver(self, token_id: int, routed_experts: common_pb2.RoutedExperts | None) -> None:
         """Hand over a token; more of them than asked for are the router's fault, and end it."""
         if self._failure is not None:
             return
-        self.num_tokens += 1
-        if self.num_tokens > self.order.max_new_tokens:
+        if len(self.generated) >= self.order.max_new_tokens:
             self.fail(ServingError("the router sent more tokens than it was asked for"))
             return
+        self.generated.append(token_id)
+        if self.num_fruitless:
+            self.num_fruitless = 0
+            self.lost_with.clear()
         self._token_ids.append(token_id)
         if routed_experts is not None:
             self._routed_experts.append(routed_experts)

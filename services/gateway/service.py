@@ -13,6 +13,7 @@ from moesaic.v1.generation_pb2_grpc import (
 )
 from services.gateway.caller import Caller
 from services.gateway.checkpoint import TextCheckpoint
+from services.gateway.clients import Clients
 from services.gateway.generation import Completed, Generation
 from services.gateway.outside import said_outside
 from services.gateway.relay import Piece
@@ -33,6 +34,7 @@ class GenerationService(GenerationServiceServicer):
         reader: RequestReader,
         generation: Generation,
         routers: Routers,
+        clients: Clients,
         *,
         default_timeout_seconds: float,
         max_timeout_seconds: float,
@@ -41,6 +43,7 @@ class GenerationService(GenerationServiceServicer):
         self._reader = reader
         self._generation = generation
         self._routers = routers
+        self._clients = clients
         self._default_timeout_seconds = default_timeout_seconds
         self._max_timeout_seconds = max_timeout_seconds
 
@@ -56,13 +59,18 @@ class GenerationService(GenerationServiceServicer):
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
-        async with aclosing(self._generation.run(request, self._caller(context))) as events:
+        started: list[pb.Started] = []  # until the first message, which takes it along
+        events = self._generation.run(request, self._caller(context), started.append)
+        async with aclosing(events):
             with said_outside():
                 async for event in events:
                     if isinstance(event, Piece):
-                        yield _delta(event)
+                        response = _delta(event)
                     else:
-                        yield pb.GenerateResponse(completion=_completion(event))
+                        response = pb.GenerateResponse(completion=_completion(event))
+                    if started:
+                        response.started.CopyFrom(started.pop())
+                    yield response
 
     async def GetModel(
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
@@ -96,6 +104,7 @@ class GenerationService(GenerationServiceServicer):
     def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
         return Caller.from_context(
             context,
+            self._clients,
             default_timeout_seconds=self._default_timeout_seconds,
             max_timeout_seconds=self._max_timeout_seconds,
         )

@@ -1,16 +1,18 @@
 """What an operator can set on a gateway."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.embedded_model import EMBEDDED_MODEL
+from services.runtime.settings import Accessory
+from services.runtime.tls_settings import ServingSettings
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(ServingSettings):
     """Turns text into token ids and back, admits requests and passes them to the routers in
     micro-batches.
     """
@@ -81,15 +83,22 @@ class GatewaySettings(BaseSettings):
         description="most time for a request, whatever its client's deadline",
     )
     router_grace_seconds: NonNegativeFloat = Field(
-        10.0,
+        30.0,
         allow_inf_nan=False,
-        description="how long requests wait for a lost router before they fail",
+        description="how long requests, those under way among them, wait for a router when the "
+        "last one was lost",
     )
     tokeniser_threads: PositiveInt = Field(2, description="threads that tokenise")
     drain_seconds: NonNegativeFloat = Field(
         30.0,
         allow_inf_nan=False,
         description="how long accepted requests may go on when told to stop",
+    )
+
+    tokens: Annotated[Path | None, Accessory] = Field(
+        None,
+        description="file of clients' tokens, as `moesaic tokens add` writes it; a client without "
+        "one is refused, with one it needs no certificate; read again when it changes",
     )
 
     @model_validator(mode="after")

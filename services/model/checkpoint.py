@@ -14,9 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from services.metadata.names import model_name
 from services.model.configuration import Configuration
 from services.model.context_limit import context_limit
-from services.model.digest import ContentHash, checkpoint_digest
+from services.model.digest import checkpoint_digest
 from services.model.encodings import StoredWeight, stored_weights
-from services.model.expert_reading import read_expert_into
+from services.model.expert_reading import hash_expert, read_expert_into
 from services.model.expert_sources import ExpertParameter
 from services.model.hash_cache import HashCache
 from services.model.layout import Layout, split
@@ -133,12 +133,15 @@ class Checkpoint:
         """
         return _weights(self._stored(layer, expert), dtype or self.dtype)
 
-    def content_hash(self, layer: int, expert: int) -> bytes:
-        """BLAKE2b-128 of the expert as it stands in the files, whatever their layout.
+    def content_hash(self, layer: int, expert: int, hashes: HashCache | None = None) -> bytes:
+        """BLAKE2b-128 of the expert as it stands in the files, whatever their layout; nothing is
+        read where `hashes` knows it.
 
-        Raises NotFound for a layer or an expert that the model does not have.
+        Raises NotFound for a layer or an expert that the model does not have, and UnusableModel
+        when the files cannot be read, or have changed.
         """
-        return _hash(self._stored(layer, expert))
+        sources = self._sources(layer, expert)
+        return self._reading(lambda: hash_expert(expert, sources, self._files, hashes))
 
     def load_expert(
         self, layer: int, expert: int, dtype: torch.dtype | None = None
@@ -224,13 +227,6 @@ def _weights(stored: Stored, dtype: torch.dtype) -> ExpertWeights:
         name: values[0] if len(values) == 1 else torch.cat(values)
         for name, values in decoded.items()
     }
-
-
-def _hash(stored: Stored) -> bytes:
-    content = ContentHash()
-    for name, parts in sorted(stored.items()):
-        content.add(name, [tensors for _, tensors in parts])
-    return content.value()
 
 
 def _split(

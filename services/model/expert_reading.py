@@ -1,5 +1,5 @@
 """One expert of a checkpoint read to where it is computed with, and hashed on the way where its
-hash is not known.
+hash is not known; or hashed alone.
 """
 
 from collections.abc import Mapping
@@ -30,13 +30,8 @@ def read_expert_into(
     else is decoded. A hash that `hashes` has for these places in these files as they are is taken
     from there. Raises UnusableModel when the files cannot be read, or have changed.
     """
-    parts = {name: sources[name].locate(expert) for name in sorted(sources)}
-    tensors = [
-        (tensor, index)
-        for located in parts.values()
-        for weight, index in located
-        for tensor in weight.tensors
-    ]
+    parts = _parts(sources, expert)
+    tensors = _tensors(parts)
     before = files.origin(tensors) if hashes is not None else None
     known = hashes.find(before) if hashes is not None and before is not None else None
     if known is not None:
@@ -49,6 +44,44 @@ def read_expert_into(
     if hashes is not None and before is not None and files.origin(tensors) == before:
         hashes.keep(before, content_hash)
     return content_hash
+
+
+def hash_expert(
+    expert: int,
+    sources: Mapping[str, ExpertParameter],
+    files: TensorFiles,
+    hashes: HashCache | None = None,
+) -> bytes:
+    """An expert's content hash. It is taken from `hashes`, and kept there, as by
+    `read_expert_into`; else the expert is read, weight by weight. Raises as that does.
+    """
+    parts = _parts(sources, expert)
+    tensors = _tensors(parts)
+    before = files.origin(tensors) if hashes is not None else None
+    if hashes is not None and before is not None:
+        known = hashes.find(before)
+        if known is not None:
+            return known
+    content = ContentHash()
+    for name, located in parts.items():
+        content.add(name, [weight.read(files, index) for weight, index in located])
+    content_hash = content.value()
+    if hashes is not None and before is not None and files.origin(tensors) == before:
+        hashes.keep(before, content_hash)
+    return content_hash
+
+
+def _parts(sources: Mapping[str, ExpertParameter], expert: int) -> dict[str, Parts]:
+    return {name: sources[name].locate(expert) for name in sorted(sources)}
+
+
+def _tensors(parts: Mapping[str, Parts]) -> list[tuple[str, int | None]]:
+    return [
+        (tensor, index)
+        for located in parts.values()
+        for weight, index in located
+        for tensor in weight.tensors
+    ]
 
 
 def _read(

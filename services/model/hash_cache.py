@@ -36,6 +36,16 @@ class HashCache:
         self._num_read = 0  # bytes of the file
         self._lock = threading.Lock()
 
+    @classmethod
+    def at(cls, file: str) -> "HashCache | None":
+        """The one in a file as a setting names it: none where that is `off`, or there is no home
+        for it.
+        """
+        try:
+            return None if file == "off" else cls(Path(file).expanduser())
+        except RuntimeError:  # there is no home
+            return None
+
     def find(self, origin: Origin) -> bytes | None:
         """The hash of what stands there, if it was computed by whatever process."""
         with self._lock:

@@ -5,6 +5,7 @@ was opened.
 import json
 import math
 import os
+import stat
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,9 +68,14 @@ class TensorFile:
         safetensors file.
         """
         self.path = path
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        # A pipe in the file's place would be waited for until somebody writes to it.
+        flags = ("O_CLOEXEC", "O_NONBLOCK")
+        self._file = os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags))
         weakref.finalize(self, os.close, self._file)
-        self._identity = _identity(os.fstat(self._file))
+        status = os.fstat(self._file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        self._identity = _identity(status)
         self.tensors: Mapping[str, StoredTensor] = self._read_header()
 
     def read(self, name: str, part: int | None = None) -> torch.Tensor:

@@ -6,13 +6,24 @@ import numpy as np
 import numpy.typing as npt
 
 from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
+from services.wire.tls import Context
 
 class Stream:
     """A connection with one gRPC stream over a connected, non-blocking socket, which it takes over
     even where it raises MemoryError.
     """
 
-    def __init__(self, fd: int, header_block: bytes, max_message_bytes: int, /) -> None: ...
+    def __init__(
+        self,
+        fd: int,
+        header_block: bytes,
+        max_message_bytes: int,
+        tls: Context | None = None,
+        host: str | None = None,
+        /,
+    ) -> None:
+        """Over `tls` the server's certificate has to be for `host`."""
+
     @property
     def has_news(self) -> bool:
         """Whether there are messages or headers to take, or it is over."""
@@ -27,6 +38,11 @@ class Stream:
     @property
     def wants_write(self) -> bool:
         """Whether to `flush` when the socket can be written to."""
+    @property
+    def peer(self) -> str | None:
+        """Whom the service's certificate names, as `verified` reads it, once the handshake is
+        over.
+        """
     @property
     def reset_code(self) -> int | None:
         """With which the peer gave the stream up; None where it did not."""

@@ -63,6 +63,7 @@ async def _serve(
             service_names=SERVICE_NAMES,
             drain_seconds=STOP_SECONDS,
             health=health,
+            tls=settings.tls,
         ) as port,
         asyncio.TaskGroup() as loops,
     ):

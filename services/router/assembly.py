@@ -4,6 +4,7 @@ that is ready.
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Sequence
 
 import torch
@@ -14,12 +15,16 @@ from services.metadata.tokenizer_digest import tokenizer_digest
 from services.model.checkpoint import Checkpoint
 from services.model.expert_kind import expert_kind
 from services.model.fingerprint import numerics_fingerprint
+from services.model.hash_cache import HashCache
 from services.model.kv_cache import KvCache, bytes_per_token
 from services.router.balance.balancer import Balancer
 from services.router.balance.metrics import observe_balancer
 from services.router.balance.planner import Planner
+from services.router.dispatch.audit_metrics import observe_auditor
+from services.router.dispatch.auditor import Auditor
 from services.router.dispatch.combine import ExactCombine, PartialCombine
 from services.router.dispatch.dispatcher import Dispatcher
+from services.router.dispatch.own_experts import OwnExperts
 from services.router.engine.engine import Engine
 from services.router.engine.kv_budget import KvBudget, kv_budget
 from services.router.engine.scheduler import Scheduler
@@ -59,6 +64,7 @@ class Assembly:
 
     def __init__(self, settings: RouterSettings, checkpoint: Checkpoint) -> None:
         self.phase = StartPhase.TRUNK
+        self._instance = uuid.uuid4().hex
         self._settings = settings
         self._checkpoint = checkpoint
         self._tokenizer_digest = tokenizer_digest(
@@ -87,6 +93,7 @@ class Assembly:
             capacity_factor=settings.capacity_factor,
             unserved_seconds=settings.unserved_seconds,
             frame_checksums=settings.frame_checksums,
+            hedge_share=settings.hedge_share,
         )
         self._lanes: Lanes = (
             AutoLanes(settings.max_lanes, len(checkpoint.moe_layers))
@@ -127,10 +134,18 @@ class Assembly:
         await self._warm_up(engine, budget, loops)
         self._watch.restart()  # warming up is not traffic
         observe_fleet(fleet)
+        self._begin_audit(fleet, loops)
         balancer = Balancer(fleet, self._watch, Planner(), settings)
         self._loops.append(loops.create_task(balancer.run()))
         observe_balancer(balancer)
         return Running(engine, fleet, self._describe(budget, trunk), self._watch, balancer)
+
+    def _begin_audit(self, fleet: Fleet, loops: asyncio.TaskGroup) -> None:
+        own, share = OwnExperts(self._checkpoint, self._numerics.dtype), self._settings.audit_share
+        auditor = Auditor(share, own, lambda: self._dispatcher.placement, fleet.compute_alike)
+        self._loops.append(loops.create_task(auditor.run()))
+        self._dispatcher.audit_by(auditor)
+        observe_auditor(auditor)
 
     async def _warm_up(self, engine: Engine, budget: KvBudget, loops: asyncio.TaskGroup) -> None:
         self.phase = StartPhase.WARM_UP
@@ -195,6 +210,10 @@ class Assembly:
             coverage=settings.coverage,
             requires_coverage=settings.require_coverage,
             awaited=self._dispatcher.awaited,
+            name=self._instance,
+            checks_contents=settings.check_experts,
+            hashes=HashCache.at(settings.hash_cache),
+            tls=settings.tls,
         )
 
     def _load_trunk(self) -> Trunk:
@@ -257,6 +276,7 @@ class Assembly:
             numerics_fingerprint=self._fingerprint(),
             trunk_hash=trunk.content_hash,
             tokenizer_digest=self._tokenizer_digest,
+            instance=self._instance,
         )
 
     def _fingerprint(self) -> str:

@@ -18,7 +18,8 @@ from services.router.load.watch import RoutingWatch
 from services.router.running import Running
 from services.wire.errors import InvalidRequest
 
-SERVICE_NAME = "moesaic.v1.PlacementService"
+# By its descriptor, which reflection needs.
+SERVICE_NAME = placement_pb2.DESCRIPTOR.services_by_name["PlacementService"].full_name
 
 RecordSteps = Callable[[RoutingWatch, int], AsyncGenerator[router_pb2.RecordRoutingResponse, None]]
 

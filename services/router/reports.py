@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from moesaic.v1 import common_pb2, router_pb2
-from services.router.engine.sequence import Ending, EndReason, Sequence
+from services.router.engine.sequence import Ending, EndReason, Sequence, Stopping
 from services.router.engine.step import Step
 from services.router.times.receipt import PhaseTotals, SequenceReceipt
 
@@ -37,6 +37,7 @@ def report_finish(
     if ending.error is not None:
         finish.status_code = ending.error.status.value[0]
         finish.message = str(ending.error)
+        finish.is_stopping = isinstance(ending.error, Stopping)
     if sequence is not None:
         finish.overflowed_pairs = sequence.overflowed_pairs
         finish.router_nanos = sequence.receipt.elapsed()
@@ -54,7 +55,10 @@ _REASONS: Mapping[EndReason, "common_pb2.FinishReason.ValueType"] = {
 
 def _receipt(receipt: SequenceReceipt) -> common_pb2.LatencyReceipt:
     message = common_pb2.LatencyReceipt(
-        prefill=_phase(receipt.prefill), decode=_phase(receipt.decode), retries=receipt.retries
+        prefill=_phase(receipt.prefill),
+        decode=_phase(receipt.decode),
+        retries=receipt.retries,
+        hedges=receipt.hedges,
     )
     for service, layers in receipt.stragglers.most_common(1):
         message.slowest_service = service

@@ -11,13 +11,14 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.embedded_model import EMBEDDED_MODEL
+from services.runtime.tls_settings import ServingSettings
 
 
-class RouterSettings(BaseSettings):
+class RouterSettings(ServingSettings):
     """Runs the model without its experts and sends token rows to the services that host them."""
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_ROUTER_", frozen=True)
@@ -115,6 +116,16 @@ class RouterSettings(BaseSettings):
         description="how long a request waits for an expert that no service can compute while none "
         "that was lost is loaded, before it ends",
     )
+    check_experts: bool = Field(
+        True,
+        description="compare the experts of services with those of the router's own checkpoint, "
+        "which is read for that once, in the background",
+    )
+    hash_cache: str = Field(
+        "~/.cache/moesaic/content-hashes",
+        min_length=1,
+        description="file that keeps the experts' hashes, the one of expert services; off for none",
+    )
     rebalance: bool = Field(
         True, description="move and replicate experts by itself where the load asks for it"
     )
@@ -138,6 +149,20 @@ class RouterSettings(BaseSettings):
         0.2,
         allow_inf_nan=False,
         description="least time that an expert service is given for a frame",
+    )
+    hedge_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="most copies of late frames that are sent to another service beside the "
+        "first, as a share of all frames; 0 for none",
+    )
+    audit_share: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        description="share of frames that a second service computes too, to find those that "
+        "compute wrongly; 0 for none",
     )
     frame_checksums: bool = Field(
         True, description="send frames with a checksum, and have replies with one"

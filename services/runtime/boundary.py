@@ -1,5 +1,5 @@
-"""The boundary of every server: requests are parsed and errors become statuses here, and nowhere
-else.
+"""The boundary of every server: callers are let in, requests parsed, and errors become statuses
+here, and nowhere else.
 """
 
 import asyncio
@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.runtime.doorkeeping import AskedCall, Doorkeeper
+from services.runtime.access import Access, Admit, admission
+from services.runtime.doorkeeping import Doorkeeper
 from services.runtime.failures import failure_of, flatten_group
 from services.wire.errors import InvalidRequest, ServingError
 
@@ -29,10 +30,12 @@ class ErrorsToStatus(grpc.aio.ServerInterceptor):
 
     Requests are parsed inside the boundary too, so that bytes which are no message (text that is no
     UTF-8, say) are the caller's fault: INVALID_ARGUMENT. Handlers without a parser keep receiving
-    raw bytes. A `doorkeeper` is asked before that, where this server hears of a call.
+    raw bytes. Before that a `doorkeeper` is asked, where this server hears of a call; whom `access`
+    does not let in gets no further.
     """
 
-    def __init__(self, doorkeeper: Doorkeeper | None = None) -> None:
+    def __init__(self, access: Access | None = None, doorkeeper: Doorkeeper | None = None) -> None:
+        self._access = access
         self._doorkeeper = doorkeeper
 
     async def intercept_service(
@@ -43,29 +46,28 @@ class ErrorsToStatus(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        behind = guarded(handler)
-        if self._doorkeeper is None:
-            return behind
-        return _kept(behind, self._doorkeeper, handler_call_details.method)
+        method = handler_call_details.method
+        behind = guarded(handler, admission(self._access, method))
+        return behind if self._doorkeeper is None else _kept(behind, self._doorkeeper, method)
 
 
-def guarded(handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+def guarded(handler: grpc.RpcMethodHandler, admit: Admit) -> grpc.RpcMethodHandler:
     """The handler behind this boundary: it takes requests as bytes, and streams are written to the
-    context.
+    context. `admit` raises where a call is not let in.
     """
     parse = handler.request_deserializer or bytes
     serialise = handler.response_serializer
     if handler.unary_unary:
         return grpc.unary_unary_rpc_method_handler(
-            _answer(handler.unary_unary, parse), None, serialise
+            _answer(handler.unary_unary, parse, admit), None, serialise
         )
     if handler.unary_stream:
         return grpc.unary_stream_rpc_method_handler(
-            _stream(handler.unary_stream, parse), None, serialise
+            _stream(handler.unary_stream, parse, admit), None, serialise
         )
     if handler.stream_stream:
         return grpc.stream_stream_rpc_method_handler(
-            _converse(handler.stream_stream, parse), None, serialise
+            _converse(handler.stream_stream, parse, admit), None, serialise
         )
     return handler
 
@@ -83,9 +85,8 @@ def _kept(
 ) -> grpc.RpcMethodHandler:
     def behind(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def begin(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            metadata = tuple(context.invocation_metadata() or ())
             try:
-                leave = doorkeeper.admit(AskedCall(method, metadata, context.peer()))
+                leave = doorkeeper.admit(method, context)
             except ServingError as error:
                 await _abort(context, error)
             try:
@@ -104,10 +105,11 @@ def _kept(
 
 
 def _answer(
-    behaviour: Callable[..., Awaitable[Any]], parse: Parse
+    behaviour: Callable[..., Awaitable[Any]], parse: Parse, admit: Admit
 ) -> Callable[..., Awaitable[Any]]:
     async def answer(request: bytes, context: grpc.aio.ServicerContext) -> Any:
         try:
+            admit(context)
             return await behaviour(_parsed(request, parse), context)
         except PASSED_ON:
             raise
@@ -117,9 +119,10 @@ def _answer(
     return answer
 
 
-def _stream(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]]:
+def _stream(behaviour: Streaming, parse: Parse, admit: Admit) -> Callable[..., Awaitable[None]]:
     async def stream(request: bytes, context: grpc.aio.ServicerContext) -> None:
         try:
+            admit(context)
             await _write_all(behaviour(_parsed(request, parse), context), context)
         except PASSED_ON:
             raise
@@ -129,13 +132,16 @@ def _stream(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]
     return stream
 
 
-def _converse(behaviour: Streaming, parse: Parse) -> Callable[..., Awaitable[None]]:
+def _converse(behaviour: Streaming, parse: Parse, admit: Admit) -> Callable[..., Awaitable[None]]:
     async def converse(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         # A generator around requests that nobody parses would cost something at each of them.
-        received = (
-            requests if parse is bytes else (_parsed(request, parse) async for request in requests)
-        )
         try:
+            admit(context)
+            received = (
+                requests
+                if parse is bytes
+                else (_parsed(request, parse) async for request in requests)
+            )
             await _write_all(behaviour(received, context), context)
         except PASSED_ON:
             raise

@@ -31,12 +31,14 @@ RESET_ERRORS: Mapping[int, type[ServingError]] = {
 }
 
 
-def request_block(path: str, authority: str) -> bytes:
-    """What begins the call of this method at the service at `authority`."""
+def request_block(path: str, authority: str, *, is_secured: bool = False) -> bytes:
+    """What begins the call of this method at the service at `authority`, over TLS where that is
+    secured.
+    """
     return encode_headers(
         [
             (":method", "POST"),
-            (":scheme", "http"),
+            (":scheme", "https" if is_secured else "http"),
             (":path", path),
             (":authority", authority),
             ("te", "trailers"),

@@ -10,6 +10,7 @@ import grpc
 from services.runtime.addresses import DNS_SCHEME
 from services.runtime.host_port import split_host_port
 from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.tls_files import Authority, TlsFiles
 from services.wire.errors import InvalidRequest, Unavailable
 from services.wire.quoting import quoted
 
@@ -37,12 +38,16 @@ def open_channel(
     *,
     silence_seconds: float = SILENCE_SECONDS,
     answer_seconds: float = ANSWER_SECONDS,
+    tls: TlsFiles | Authority | None = None,
+    server_name: str | None = None,
 ) -> grpc.aio.Channel:
     """A channel with message sizes, keepalive and reconnection fit for long streams; the caller
     closes it.
 
     A peer that says nothing for `silence_seconds` is asked by a PING, idle or not, and given up
-    when it has not answered a PING for `answer_seconds`.
+    when it has not answered a PING for `answer_seconds`. With `tls` its certificate is to be the
+    authority's, and of `server_name`, or where that is not said of the address's host. Raises
+    BadState when certificates cannot be used.
     """
     answer = round(1000 * answer_seconds)
     keepalive = (
@@ -51,7 +56,19 @@ def open_channel(
         # gRPC sends PINGs for other reasons, too, and waits a minute for their answers otherwise.
         ("grpc.http2.ping_timeout_ms", answer),
     )
-    return grpc.aio.insecure_channel(address, options=(*CHANNEL_OPTIONS, *keepalive))
+    options: tuple[tuple[str, int | str], ...] = (*CHANNEL_OPTIONS, *keepalive)
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    if server_name is not None:
+        options = (*options, ("grpc.ssl_target_name_override", server_name))
+    return grpc.aio.secure_channel(address, _credentials(tls), options=options)
+
+
+def _credentials(tls: TlsFiles | Authority) -> grpc.ChannelCredentials:
+    if isinstance(tls, Authority):
+        return grpc.ssl_channel_credentials(tls.read())
+    material = tls.read()
+    return grpc.ssl_channel_credentials(material.authority, material.key, material.certificate)
 
 
 async def resolve(target: str, *, timeout_seconds: float = RESOLVE_SECONDS) -> list[str]:

@@ -1,26 +1,17 @@
 """Who may begin a call: asked when its headers are there, and before its request is."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-Metadata = tuple[tuple[str, str | bytes], ...]
-
-
-class AskedCall(NamedTuple):
-    """A call that wants to begin."""
-
-    # As its path has it: `/package.Service/Method`.
-    method: str
-    metadata: Metadata
-    # As gRPC says a peer's address: `ipv4:127.0.0.1:4000`, say.
-    peer: str
+from services.runtime.access import Shown
 
 
 class Doorkeeper(Protocol):
     """Of one server."""
 
-    def admit(self, asked: AskedCall) -> Callable[[], None]:
-        """Let a call begin; what is returned is called once, when the call is over.
+    def admit(self, method: str, shown: Shown) -> Callable[[], None]:
+        """Let a call of a method, written `/package.Service/Name`, begin; what is returned is
+        called once, when the call is over.
 
         Raises the ServingError that a call which may not begin ends with.
         """

@@ -10,6 +10,7 @@ MAX_PORT = 65_535
 FORM = "it should be host:port"
 # A name of labels as DNS has them, or an IPv4 address.
 HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?")
+LOCAL_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 SCHEME = re.compile(r"[^:/]*:/+")
 
 
@@ -29,6 +30,20 @@ def split_host_port(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
     if not lowest_port <= int(port[:10]) <= MAX_PORT:
         raise ValueError(f"{FORM}, with a port from {lowest_port} to {MAX_PORT}")
     return _host(host), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its very name, which nobody else reaches it by."""
+    name = host.lower().rstrip(".")
+    if name in LOCAL_NAMES or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback
 
 
 def _host(host: str) -> str:

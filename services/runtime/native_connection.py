@@ -11,9 +11,10 @@ from services.runtime.server import MAX_MESSAGE_BYTES
 from services.runtime.service_calls import ServiceCall
 from services.runtime.silence import Silence
 from services.runtime.socket_watch import SocketWatch
+from services.runtime.tls_contexts import ClientTls
 from services.wire.connections import Kind, _connections
 from services.wire.errors import ServingError, Unavailable
-from services.wire.header_blocks import HeaderDecoder
+from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
 
 # A service that says nothing for so long is asked by a PING whether it is there, and is given up
 # when it says nothing for as long again: within fifteen seconds, as on gRPC's channels. TCP would
@@ -21,11 +22,15 @@ from services.wire.header_blocks import HeaderDecoder
 SILENCE_SECONDS = 5.0
 # Of messages that the service does not take: one of any size, and what is said meanwhile.
 MAX_UNSENT_BYTES = 2 * MAX_MESSAGE_BYTES
+# Of messages that no call has taken; the service is one of ours.
+MAX_HELD_BYTES = 16 * MAX_MESSAGE_BYTES
+# Of a call that is gone on with: all that the service's windows let through.
+ALL = (1 << 32) - 1
 
 
 class NativeConnection:
     """Takes over a connected, non-blocking socket. `authority` is the address that was connected
-    to; `name` names the service in errors.
+    to; `name` names the service in errors. With `tls` all goes through it.
     """
 
     kind = "native"
@@ -37,10 +42,19 @@ class NativeConnection:
         name: str,
         *,
         silence_seconds: float = SILENCE_SECONDS,
+        tls: ClientTls | None = None,
     ) -> None:
         self._wire = _connections.Connection(
-            connected.detach(), False, MAX_MESSAGE_BYTES, 1, MAX_UNSENT_BYTES
+            connected.detach(),
+            False,
+            MAX_MESSAGE_BYTES,
+            1,
+            MAX_UNSENT_BYTES,
+            MAX_HELD_BYTES,
+            None if tls is None else tls.context,
+            None if tls is None else tls.host,
         )
+        self._is_secured = tls is not None
         self._authority = authority
         self._name = name
         self._decoder = HeaderDecoder()
@@ -86,7 +100,7 @@ class NativeConnection:
 
     def resume(self, stream: int) -> None:
         """Hand out what came for a call while it was paused."""
-        self._take_all(self._wire.resume(stream))
+        self._take_all(self._wire.resume(stream, ALL))
         self.flush_soon()
 
     def forget(self, stream: int) -> None:
@@ -96,7 +110,7 @@ class NativeConnection:
             self.flush_soon()
 
     def _begin(self, path: str) -> NativeCall:
-        stream = self._wire.open(request_block(path, self._authority))
+        stream = self._wire.open(request_block(path, self._authority, is_secured=self._is_secured))
         if not stream:
             raise Unavailable(f"{self._name} takes no call") from self._error
         self.flush_soon()
@@ -136,9 +150,13 @@ class NativeConnection:
             if kind in (Kind.HEADERS, Kind.TRAILERS):
                 try:
                     headers = self._decoder.decode(data)  # whosever they are: it learns from all
-                except ServingError as error:
+                except UnreadableBlock as error:
                     self._end(error)
                     return
+                except ServingError as error:
+                    if call is not None:
+                        call.end(error)
+                    continue
                 if call is not None:
                     call.take_headers(headers)
             elif call is not None:

@@ -13,9 +13,9 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import ModuleType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.allocator import keep_freed_memory
@@ -23,6 +23,7 @@ from services.runtime.announcement import Announcement
 from services.runtime.event_loop import run_in_loop
 from services.runtime.failures import flatten_group
 from services.runtime.garbage import set_aside_what_stays
+from services.runtime.host_port import is_loopback
 from services.runtime.lag import measure_loop_lag
 from services.runtime.logs import configure_logging
 from services.runtime.otlp.settings import load_telemetry
@@ -72,6 +73,13 @@ class ProcessSettings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=1, le=65_535, description="port for Prometheus; unset for none"
     )
+    metrics_listen: str = Field(
+        "127.0.0.1", description="address of this machine's to serve Prometheus on"
+    )
+    metrics_insecure: bool = Field(
+        False,
+        description="serve metrics to whoever reaches an address that is not the loopback one",
+    )
     announce_fd: int | None = Field(
         None, ge=0, description="descriptor that gets `ready PORT` once serving"
     )
@@ -85,6 +93,21 @@ class ProcessSettings(BaseSettings):
         description="whether compiled modules may carry streams of frames and tokens; unset for on",
     )
     parent_pid: int | None = Field(None, ge=1, description="process to die with")
+
+    @model_validator(mode="after")
+    def _metrics_are_kept_from_strangers(self) -> Self:
+        host = self.metrics_listen
+        if not self.metrics_insecure and not is_loopback(host):
+            raise ValueError(
+                f"MOESAIC_METRICS_LISTEN: {host!r}: it is reached from elsewhere, by whoever it "
+                "may be: MOESAIC_METRICS_INSECURE=true allows that"
+            )
+        return self
+
+    @property
+    def metrics_at(self) -> tuple[str, int] | None:
+        """Host and port for Prometheus, if there is to be one."""
+        return None if self.metrics_port is None else (self.metrics_listen, self.metrics_port)
 
     @field_validator("announce_fd")
     @classmethod
@@ -144,7 +167,7 @@ def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service
 
     def run() -> None:
         with configure_telemetry(
-            service, uuid.uuid4().hex, telemetry, metrics_port=process.metrics_port
+            service, uuid.uuid4().hex, telemetry, metrics_at=process.metrics_at
         ):
             run_in_loop(_live(life(_announcer(announcement)), measured))
 

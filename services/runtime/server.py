@@ -5,14 +5,18 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.runtime.access import Access, RolesAccess
 from services.runtime.boundary import ErrorsToStatus
 from services.runtime.doorkeeping import Doorkeeper
 from services.runtime.signals import ending_signals, may_repeat
+from services.runtime.tls_files import TlsFiles
+from services.runtime.tls_servers import server_credentials
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
@@ -67,24 +71,30 @@ async def serving(
     native: bool | None = None,
     max_request_bytes: Callable[[], int] = lambda: MAX_MESSAGE_BYTES,
     doorkeeper: Doorkeeper | None = None,
+    tls: TlsFiles | None = None,
+    access: Access | None = None,
 ) -> AsyncIterator[int]:
     """Serve on `listen` until the block ends, then let calls in flight finish within
     `drain_seconds`. `native` says whether by the server of our own or by grpc.aio's; by default
-    it is our own where that is available.
+    it is our own where that is available. With `tls` calls are let in by the roles of their
+    certificates, unless another `access` is to decide.
 
     A request above `max_request_bytes`, as they are when its connection is made, is refused before
-    it is read. The `doorkeeper` says which calls may begin.
+    it is read, with RESOURCE_EXHAUSTED. The `doorkeeper` says which calls may begin.
     Yields the port. Without a `health` of its own the service is healthy as soon as it listens.
-    Raises PortInUse when the address cannot be listened on.
+    Raises PortInUse when the address cannot be listened on, BadState when certificates cannot be
+    used.
     """
-    server = _new_server(native, max_request_bytes, doorkeeper)
+    if tls is not None and access is None:
+        access = RolesAccess()
+    server = _new_server(native, max_request_bytes, tls, access, doorkeeper)
     register(server)
     own_health = health or Health(service_names)
     health_pb2_grpc.add_HealthServicer_to_server(own_health.servicer, server)
     reflection.enable_server_reflection(
         (*service_names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
     )
-    port = _listen(server, listen)
+    port = _listen(server, listen, tls, access)
     await own_health.draining()
     await server.start()
     if health is None:
@@ -99,28 +109,47 @@ async def serving(
 def _new_server(
     native: bool | None,
     max_request_bytes: Callable[[], int],
+    tls: TlsFiles | None,
+    access: Access | None,
     doorkeeper: Doorkeeper | None,
 ) -> grpc.aio.Server:
     # Not above: what the environment says of compiled modules is read when they are imported, and
     # has to be checked by then.
-    from services.runtime import native_server
+    from services.runtime import native_server, tls_contexts
 
-    if native_server.AVAILABLE if native is None else native:
+    is_available = native_server.AVAILABLE and (tls is None or tls_contexts.AVAILABLE)
+    if is_available if native is None else native:
         limits = native_server.Limits(MAX_MESSAGE_BYTES)
-        return native_server.NativeServer(limits, doorkeeper, max_request_bytes)
+        return native_server.NativeServer(limits, access, doorkeeper, max_request_bytes)
     options = dict(SERVER_OPTIONS) | {"grpc.max_receive_message_length": max_request_bytes()}
-    interceptors = [ErrorsToStatus(doorkeeper)]
+    interceptors = [ErrorsToStatus(access, doorkeeper)]
     return grpc.aio.server(interceptors=interceptors, options=tuple(options.items()))
 
 
-def _listen(server: grpc.aio.Server, listen: str) -> int:
+def _listen(
+    server: grpc.aio.Server, listen: str, tls: TlsFiles | None, access: Access | None
+) -> int:
+    credentials = None if tls is None else _credentials(server, tls, access)
     try:
-        port: int = server.add_insecure_port(listen)
+        port: int = (
+            server.add_insecure_port(listen)
+            if credentials is None
+            else server.add_secure_port(listen, credentials)
+        )
     except RuntimeError as error:
         raise PortInUse(
             f"cannot listen on {listen}: the port is in use or the address is not this machine's"
         ) from error
     return port
+
+
+def _credentials(server: grpc.aio.Server, tls: TlsFiles, access: Access | None) -> Any:
+    from services.runtime.native_server import NativeServer
+    from services.runtime.tls_contexts import ServerTls
+
+    if isinstance(server, NativeServer):
+        return ServerTls(tls, needs_certificate=access is None or access.needs_certificate)
+    return server_credentials(tls, access)
 
 
 async def until_told_to_stop(again: Callable[[], object] | None = None) -> None:

@@ -48,6 +48,7 @@ NO_TEXT = "\0"
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.+:\d+")
 METAVARS = {
     "str": "TEXT",
+    "SecretStr": "TEXT",
     "Path": "PATH",
     "int": "N",
     "float": "X",
@@ -98,6 +99,13 @@ class OnePerFlag:
     """Marks a list whose flag takes one element at a time, commas and quotes and all.
 
     Written `Annotated[list[str], OnePerFlag]`.
+    """
+
+
+class Accessory:
+    """Marks a setting that the help shows after all others: by what somebody is let in.
+
+    Written `Annotated[Path | None, Accessory]`.
     """
 
 
@@ -152,6 +160,7 @@ class _Parser(ArgumentParser):
 def _flags(
     settings_class: type[Settings], parser: ArgumentParser, arguments: Sequence[str]
 ) -> CliSettingsSource[Settings]:
+    accessories = parser.add_argument_group("access")
     return CliSettingsSource(
         settings_class,
         root_parser=parser,
@@ -162,12 +171,16 @@ def _flags(
         cli_hide_none_type=True,
         cli_show_env_vars=True,
         cli_parse_none_str=NO_TEXT,
-        add_argument_method=partial(_add_argument, settings_class),
+        add_argument_method=partial(_add_argument, settings_class, accessories),
     )
 
 
 def _add_argument(
-    settings_class: type[BaseSettings], parser: Any, *names: str, **keywords: Any
+    settings_class: type[BaseSettings],
+    accessories: Any,
+    parser: Any,
+    *names: str,
+    **keywords: Any,
 ) -> Any:
     if keywords.get("metavar") in METAVARS:
         keywords["metavar"] = METAVARS[keywords["metavar"]]
@@ -176,6 +189,8 @@ def _add_argument(
     field = settings_class.model_fields.get(names[0].lstrip("-").replace("-", "_"))
     if field is not None and OnePerFlag in field.metadata:
         keywords |= {"action": _OneByOne, "metavar": "TEXT"}
+    if field is not None and Accessory in field.metadata:
+        parser = accessories
     return parser.add_argument(*names, **keywords)
 
 

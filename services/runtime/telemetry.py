@@ -34,23 +34,23 @@ def configure_telemetry(
     instance: str,
     telemetry: Telemetry,
     *,
-    metrics_port: int | None,
+    metrics_at: tuple[str, int] | None,
     flush_seconds: float = FLUSH_SECONDS,
 ) -> Iterator[None]:
     """Install what the process records into; flush it within `flush_seconds` when the block ends.
 
-    Traces and metrics go where `telemetry` says; with a `metrics_port` metrics are served to
-    Prometheus there. With neither nothing is installed and recording does nothing, as where all is
-    disabled. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before `service_name` and
-    `instance`. Raises ServingError when the metrics port cannot be listened on. To be entered once
-    in a process's life.
+    Traces and metrics go where `telemetry` says; with `metrics_at`, host and port, metrics are
+    served to Prometheus there. With neither nothing is installed and recording does nothing, as
+    where all is disabled. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before `service_name`
+    and `instance`. Raises ServingError when the metrics port cannot be listened on. To be entered
+    once in a process's life.
     """
     for remark in telemetry.remarks:
         logger.warning("%s", remark)
     resource = describe_process(service_name, instance, telemetry.attributes)
     deliveries: list[Delivery] = []
     shutdowns: list[Callable[[], object]] = []
-    readers = _metric_readers(telemetry, metrics_port, deliveries)
+    readers = _metric_readers(telemetry, metrics_at, deliveries)
     if readers:
         exemplars = telemetry.metric_settings.exemplar_filter
         meters = MeterProvider(readers, resource, exemplars, shutdown_on_exit=False)
@@ -71,7 +71,7 @@ def configure_telemetry(
 
 
 def _metric_readers(
-    telemetry: Telemetry, metrics_port: int | None, deliveries: list[Delivery]
+    telemetry: Telemetry, metrics_at: tuple[str, int] | None, deliveries: list[Delivery]
 ) -> list[MetricReader]:
     readers: list[MetricReader] = []
     settings = telemetry.metric_settings
@@ -83,17 +83,20 @@ def _metric_readers(
                 exporter, settings.interval_millis, settings.timeout_millis
             )
         )
-    if metrics_port is not None and telemetry.is_disabled:
-        logger.warning("OTEL_SDK_DISABLED: no metrics on port %d either", metrics_port)
-    elif metrics_port is not None:
+    if metrics_at is None:
+        return readers
+    host, port = metrics_at
+    if telemetry.is_disabled:
+        logger.warning("OTEL_SDK_DISABLED: no metrics on port %d either", port)
+    else:
         try:
-            start_http_server(metrics_port)
+            start_http_server(port, host)
         except OSError as error:
             raise ServingError(
-                f"cannot serve metrics on port {metrics_port}: {error.strerror}"
+                f"cannot serve metrics on port {port} of {host}: {error.strerror}"
             ) from error
         readers.append(PrometheusMetricReader())
-        logger.info("metrics on port %d", metrics_port)
+        logger.info("metrics on port %d of %s", port, host)
     return readers
 
 

@@ -53,6 +53,7 @@ async def tracing(settings: TracingSettings) -> AsyncIterator[Tracing]:
             listen=settings.listen,
             service_names=[SERVICE_NAME],
             drain_seconds=settings.drain_seconds,
+            tls=settings.tls,
         ) as port,
     ):
         yield Tracing(port, http_port, store)

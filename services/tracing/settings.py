@@ -1,12 +1,15 @@
 """What an operator can set on a tracing service."""
 
-from pydantic import ByteSize, Field, NonNegativeFloat, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import Self
+
+from pydantic import ByteSize, Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress
+from services.runtime.tls_settings import ServingSettings, refuse_strangers
 
 
-class TracingSettings(BaseSettings):
+class TracingSettings(ServingSettings):
     """Receives traces by OTLP, keeps the latest in memory and shows them: a stand-in where no
     Jaeger runs.
     """
@@ -28,3 +31,9 @@ class TracingSettings(BaseSettings):
     drain_seconds: NonNegativeFloat = Field(
         2.0, allow_inf_nan=False, description="how long calls may go on when told to stop"
     )
+
+    @model_validator(mode="after")
+    def _the_page_is_kept_from_strangers(self) -> Self:
+        if not self.insecure:  # it has no TLS
+            refuse_strangers(self.http)
+        return self

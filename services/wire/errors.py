@@ -46,9 +46,23 @@ class BadState(ServingError):
 
 
 class Outdated(ServingError):
-    """The caller planned with a hosting generation that is no longer the current one."""
+    """The caller planned with a hosting generation that is no longer the current one, or has made
+    the call anew.
+    """
 
     status = grpc.StatusCode.ABORTED
+
+
+class Unauthenticated(ServingError):
+    """The caller does not show who it is, or by what nobody knows."""
+
+    status = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(ServingError):
+    """The caller is known, and this is not for it."""
+
+    status = grpc.StatusCode.PERMISSION_DENIED
 
 
 class Unavailable(ServingError):

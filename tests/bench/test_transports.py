@@ -9,7 +9,15 @@ import pytest
 
 from bench.harness.failure import BenchFailed
 from bench.rig.processes import forked
-from bench.rig.transports import GRPC, NATIVE, VARIABLE, VARIABLES, add_transports, transports
+from bench.rig.transports import (
+    GRPC,
+    NATIVE,
+    TLS,
+    VARIABLE,
+    VARIABLES,
+    add_transports,
+    transports,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +41,13 @@ def test_both_transports_are_compared_unless_some_are_named() -> None:
     assert VARIABLE in parser.format_help()
 
 
-@pytest.mark.parametrize("text", ["", "grpc,", "aio"])
+def test_a_bench_that_runs_whole_clusters_has_them_with_tls_too() -> None:
+    parser = ArgumentParser()
+    add_transports(parser, has_tls=True)
+    assert parser.parse_args(["--transports", "native,tls"]).transports == (NATIVE, TLS)
+
+
+@pytest.mark.parametrize("text", ["", "grpc,", "aio", "tls"])
 def test_another_transport_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="no list of grpc and native"):
         transports(text)

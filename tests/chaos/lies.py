@@ -66,6 +66,11 @@ def _one_bad_number(rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
+def _one_other_number(rows: torch.Tensor) -> torch.Tensor:
+    rows[-1, -1] += rows.abs().max()
+    return rows
+
+
 def _named(*pairs: int) -> Lie:
     failure = PairFailure(expert_pb2.PAIR_FAILURE_REASON_NOT_HOSTED, pairs)
     return _instead(failures=[failure])
@@ -112,6 +117,12 @@ LIES: Mapping[str, Lie] = {
     "answered twice": _twice,
     "never answered": _hangs,
     "the stream ends": _ends,
+}
+# Finite numbers in the right form: what only a second computation shows.
+SIGN = "another sign"
+SILENT_LIES: Mapping[str, Lie] = {
+    SIGN: _of_rows(lambda rows: -rows),
+    "one other number": _of_rows(_one_other_number),
 }
 # The reply comes so much later than it could.
 LATE_SECONDS = 0.3

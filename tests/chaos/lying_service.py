@@ -13,8 +13,9 @@ from services.runtime.channels import open_channel
 from services.runtime.server import serving
 from services.wire.frames import decode_request, decode_response
 from services.wire.received import ReceivedFrame
-from tests.chaos.lies import LATE, LATE_SECONDS, LIES, StreamEnds
+from tests.chaos.lies import LATE, LATE_SECONDS, LIES, SILENT_LIES, StreamEnds
 
+ALL_LIES = {**LIES, **SILENT_LIES}
 SERVICE_NAME, METHOD = DISPATCH.strip("/").split("/")
 
 
@@ -142,7 +143,7 @@ class LyingService(expert_pb2_grpc.ExpertServiceServicer):
             return [message]
         hidden_size = len(frame.rows_bytes) // frame.num_rows // frame.dtype.itemsize
         rows = reply.rows(frame.dtype, hidden_size)
-        return list(LIES[self.kind](frame, rows, granted_pairs))
+        return list(ALL_LIES[self.kind](frame, rows, granted_pairs))
 
 
 @asynccontextmanager

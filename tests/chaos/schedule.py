@@ -6,8 +6,12 @@ import random
 from collections.abc import Callable, Sequence
 
 from bench.hosting import events
+from bench.hosting.cluster import ROUTER
 from bench.hosting.events import Event
+from tests.chaos.lies import LIES
+from tests.chaos.lying_event import lied
 
+OTHER_ROUTER = "router-1"
 SERVICES = ("expert-0", "expert-1", "expert-2", "expert-3")
 NUM_PATTERNS = 1000
 
@@ -24,6 +28,8 @@ SHORT: Sequence[Event] = (
     events.left("expert-3"),
     events.started("expert-3"),
     events.spread(),
+    events.stopped(OTHER_ROUTER, 1.0),
+    events.killed(OTHER_ROUTER),
     events.killed_in_move("expert-0", "expert-1", "expert-0", "loading"),
 )
 
@@ -46,8 +52,10 @@ class Drawing:
             self._death,
             self._death,
             self._hang,
+            self._router_death,
             self._damage,
             self._damage,
+            self._lie,
             self._moves,
             self._moves,
             self._change_of_guard,
@@ -61,7 +69,7 @@ class Drawing:
             for role in range(3):
                 source, destination = self._random.sample(self._names, 2)
                 drawn += self._death_of(
-                    (source, destination, events.ROUTER)[role], source, destination, phase
+                    (source, destination, ROUTER)[role], source, destination, phase
                 )
         return drawn
 
@@ -74,6 +82,16 @@ class Drawing:
 
     def _hang(self) -> list[Event]:
         return [events.stopped(self._name(), self._seconds(0.2, 5.0))]
+
+    def _router_death(self) -> list[Event]:
+        """The other one hangs and dies; both are lost for a moment, at times."""
+        killed = [
+            events.stopped(OTHER_ROUTER, self._seconds(0.2, 5.0)),
+            events.killed(OTHER_ROUTER),
+        ]
+        if self._random.random() < 0.5:
+            killed.append(events.restarted(ROUTER))
+        return [*killed, events.router_started(OTHER_ROUTER)]
 
     def _damage(self) -> list[Event]:
         name, seconds, draw = self._name(), self._seconds(0.2, 2.0), self._random
@@ -89,6 +107,10 @@ class Drawing:
             )
         ]
 
+    def _lie(self) -> list[Event]:
+        name, self._num_ever = f"expert-{self._num_ever}", self._num_ever + 1
+        return [lied(name, self._random.choice(list(LIES)), self._seconds(0.5, 3.0))]
+
     def _moves(self) -> list[Event]:
         patterns = self._random.sample(range(NUM_PATTERNS), 2)
         return [*map(events.moved, patterns), events.spread()]
@@ -102,14 +124,14 @@ class Drawing:
 
     def _death_in_a_move(self) -> list[Event]:
         source, destination = self._random.sample(self._names, 2)
-        victim = self._random.choice((source, destination, events.ROUTER))
+        victim = self._random.choice((source, destination, ROUTER))
         return self._death_of(
             victim, source, destination, self._random.choice(tuple(events.PHASES))
         )
 
     def _death_of(self, victim: str, source: str, destination: str, phase: str) -> list[Event]:
         killed = events.killed_in_move(source, destination, victim, phase)
-        return [killed] if victim == events.ROUTER else [killed, events.started(victim)]
+        return [killed] if victim == ROUTER else [killed, events.started(victim)]
 
     def _seconds(self, least: float, most: float) -> float:
         return round(self._random.uniform(least, most), 3)

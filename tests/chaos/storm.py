@@ -8,7 +8,7 @@ from bench.hosting.findings import Finding, findings_of
 from bench.hosting.streams import Streams, requests_of
 
 # Three services hold two replicas of every expert, and have room to move them.
-PLAN = HostingPlan(coverage=2, memory_experts=73, has_wires=True)
+PLAN = HostingPlan(coverage=2, memory_experts=73, num_routers=2, has_wires=True)
 NUM_STREAMS = 6
 NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 12, 16, 48
 

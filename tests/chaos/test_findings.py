@@ -28,16 +28,12 @@ def failed(token_ids: list[int], text: str, *arrivals: float) -> Answer:
     )
 
 
-def window(
-    began: float, ended: float, *, may_fail: bool = False, faults: Faults = NO_FAULTS
-) -> Window:
-    return Window(f"event at {began:g}", began, ended, may_fail, 0, faults)
+def window(began: float, ended: float, *, faults: Faults = NO_FAULTS) -> Window:
+    return Window(f"event at {began:g}", began, ended, 0, faults)
 
 
-def found(*answers: Answer, may_fail: bool = False, faults: Faults = NO_FAULTS) -> Finding:
-    (finding,) = findings_of(
-        [window(10.0, 20.0, may_fail=may_fail, faults=faults)], answers, REFERENCE
-    )
+def found(*answers: Answer, faults: Faults = NO_FAULTS) -> Finding:
+    (finding,) = findings_of([window(10.0, 20.0, faults=faults)], answers, REFERENCE)
     return finding
 
 
@@ -78,10 +74,6 @@ def test_failures_and_alterations_are_complaints() -> None:
         "event at 10: a request failed: UNAVAILABLE: gone",
         "event at 10: request 0 was answered with other bytes",
     ]
-
-
-def test_a_failure_is_no_complaint_where_it_may_be() -> None:
-    assert found(failed([1], "one", 12.0), may_fail=True).complaints() == []
 
 
 def test_faults_are_put_down_to_the_event_that_began_last_before_them() -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from moesaic.v1 import common_pb2, router_pb2
 from tests.chaos.lying_service import LyingService, lying_service
@@ -48,6 +49,12 @@ class Court:
         """Let the service lie while requests are asked, for so long at least."""
         await self.until_trusted()
         self.liar.lie(kind)
+        told = await self.told_of(kind, least_seconds=least_seconds)
+        self.liar.start_again()
+        return told
+
+    async def told_of(self, kind: str, *, least_seconds: float = 0.0) -> Told:
+        """Ask requests while the service lies, for so long at least, and until it has lied."""
         asked: list[Outcome] = []
         references: list[Sequence[int]] = []
         until, longest = time.monotonic() + least_seconds, 0.0
@@ -55,10 +62,10 @@ class Court:
         while time.monotonic() < until or (
             self.liar.sent.num_lies == 0 and time.monotonic() < late
         ):
-            outcomes, gap = await self._ask()
+            outcomes, gap = await self.ask()
             asked, longest = asked + outcomes, max(longest, gap)
             references += self.reference
-        told = Told(
+        return Told(
             kind,
             [finish.message for each in asked if (finish := _finish(each)).reason not in WELL],
             sum(
@@ -68,10 +75,8 @@ class Court:
             longest,
             self.liar.sent.num_frames,
             self.liar.sent.num_lies,
-            router_pb2.ServiceState.Name((await self._placed()).state),
+            router_pb2.ServiceState.Name((await self.placed()).state),
         )
-        self.liar.start_again()
-        return told
 
     async def until_trusted(self) -> None:
         """Wait until the lying service is used, as it is when it was started again."""
@@ -81,7 +86,8 @@ class Court:
                     return
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def _ask(self) -> tuple[list[Outcome], float]:
+    async def ask(self) -> tuple[list[Outcome], float]:
+        """What became of some requests, and the longest time without a token."""
         names = await self.client.submit(self.prompts, max_new_tokens=NUM_NEW_TOKENS)
         longest, last = 0.0, time.monotonic()
         while any(self.client.outcomes[name].finish is None for name in names):
@@ -93,14 +99,15 @@ class Court:
     async def _is_used(self) -> bool:
         request = router_pb2.GetPlacementRequest()
         placement = await self.client.placement.GetPlacement(request)
-        placed = await self._placed()
+        placed = await self.placed()
         return (
             placement.min_live_replicas == 2
             and placed.state == router_pb2.SERVICE_STATE_LIVE
             and placed.instance.endswith(self.liar.suffix)
         )
 
-    async def _placed(self) -> router_pb2.PlacedService:
+    async def placed(self) -> router_pb2.PlacedService:
+        """How the router sees the lying service."""
         request = router_pb2.GetPlacementRequest()
         placement = await self.client.placement.GetPlacement(request)
         (placed,) = (one for one in placement.services if one.address == self.address)
@@ -108,16 +115,18 @@ class Court:
 
 
 @asynccontextmanager
-async def court(model: Path, vocab_size: int) -> AsyncIterator[Court]:
-    """Both services host every expert."""
+async def court(
+    model: Path, vocab_size: int, *, batch_invariant: bool = True, **settings: Any
+) -> AsyncIterator[Court]:
+    """Both services host every expert; `settings` are the router's."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        numerics = {"batch_invariant": True, "preload": "all"}
-        first, second = await enter(local.experts(model, 2, **numerics))
+        numerics = {"batch_invariant": batch_invariant}
+        first, second = await enter(local.experts(model, 2, preload="all", **numerics))
         # The other one is no faster, so that both are asked.
         _, good = await enter(lying_service(first))
         liar, address = await enter(lying_service(second))
-        router = local.router(model, [good, address], coverage=2, batch_invariant=True)
+        router = local.router(model, [good, address], coverage=2, **numerics, **settings)
         client = await enter(connected(await enter(router)))
         prompts = prompts_of([3, 5, 8, 13, 21, 34][:NUM_REQUESTS], vocab_size)
         made = Court(client, liar, address, prompts)

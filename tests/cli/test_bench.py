@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from moesaic.v1 import router_pb2
+from moesaic.v1 import common_pb2, router_pb2
 from tests.checkpoints import save_tiny
 from tests.cluster.local import Cluster, cluster
 from tests.gateway.gateway_client import running_gateway
@@ -193,19 +194,19 @@ async def test_refused_requests_are_counted_by_reason_and_make_it_fail(tmp_path:
     )
 
 
-async def test_a_router_that_is_lost_on_the_way_fails_the_request() -> None:
+async def test_a_request_that_ends_on_the_way_has_failed() -> None:
     double = RouterDouble()
     async with running_gateway(double) as client:
         process = await start(
             client.address, "--concurrency", "1", "--requests", "1", "--warm-up", "0", *SHORT
         )
         sequence = await double.next_sequence()
-        double.say(token(sequence.sequence, 5))
-        await double.all_said()
-        double.break_stream()
+        error, internal = common_pb2.FINISH_REASON_ERROR, grpc.StatusCode.INTERNAL
+        failed = finished(sequence.sequence, error, status=internal)
+        double.say(token(sequence.sequence, 5), failed)
         code, _, stderr = await ended(process)
     assert code == 1
-    assert "1 of 1 requests failed: 1 UNAVAILABLE (" in stderr
+    assert "1 of 1 requests failed: 1 INTERNAL (" in stderr
 
 
 async def test_a_warm_up_that_fails_altogether_ends_it(tmp_path: Path) -> None:

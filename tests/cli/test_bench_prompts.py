@@ -101,7 +101,7 @@ class TokenPerCharacter:
     """A tokenizer that gives a beginning, each character's code, and an end."""
 
     async def Tokenize(
-        self, request: generation_pb2.TokenizeRequest, *, timeout: float
+        self, request: generation_pb2.TokenizeRequest, *, timeout: float, metadata: object
     ) -> generation_pb2.TokenizeResponse:
         return generation_pb2.TokenizeResponse(token_ids=[1, *map(ord, request.text), 2])
 
@@ -119,7 +119,7 @@ class TokenPerWord:
     """A tokenizer of few tokens: a first guess at the text is too short for it."""
 
     async def Tokenize(
-        self, request: generation_pb2.TokenizeRequest, *, timeout: float
+        self, request: generation_pb2.TokenizeRequest, *, timeout: float, metadata: object
     ) -> generation_pb2.TokenizeResponse:
         return generation_pb2.TokenizeResponse(
             token_ids=[len(word) for word in request.text.split()]

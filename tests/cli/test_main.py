@@ -15,7 +15,7 @@ def test_help_lists_every_command_with_a_line_and_two_examples(
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     for name, command in COMMANDS.items():
-        assert f"  {name:<10}{command.summary}\n" in text
+        assert f"  {name:<14}{command.summary}\n" in text
     assert text.count("  moesaic generate ") + text.count("  moesaic serve ") == 2
 
 

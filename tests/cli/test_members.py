@@ -39,11 +39,12 @@ def plan(**changes: Any) -> ClusterPlan:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_flag_of_a_command_is_in_its_plan(command: Command) -> None:
-    cluster = "--model folder --experts 3 --coverage 2 --threads 2"
+    cluster = "--model folder --experts 3 --routers 2 --coverage 2 --threads 2"
     numerics = "--dtype bfloat16 --combine partial --wire-dtype bfloat16"
     assert planned(command, *cluster.split(), *numerics.split()) == ClusterPlan(
         model=Path("folder"),
         num_experts=3,
+        num_routers=2,
         threads=2,
         drain_seconds=5.0,
         dtype="bfloat16",
@@ -101,6 +102,13 @@ def test_the_router_is_told_every_expert_service_and_the_gateway_the_router() ->
     assert f"--experts={','.join(one.address for one in experts)}" in router.command
     assert f"--routers={router.address}" in gateway.command
     assert "--generation-config=auto" in gateway.command
+
+
+def test_several_routers_have_the_same_experts_and_the_gateway_has_them_all() -> None:
+    *_, one, two, gateway = plan(num_routers=2).members()
+    assert [one.name, two.name] == ["router-0", "router-1"]
+    assert one.command[-6:] == two.command[-6:]
+    assert f"--routers={one.address},{two.address}" in gateway.command
 
 
 def test_the_gateway_listens_where_it_is_told() -> None:

@@ -2,11 +2,16 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 
 from services.cli.probe import ask, probe
+from services.gateway.clients import TokenClients
+from services.gateway.tokens import TokenFile, line_of, new_token
+from services.runtime.roles import Role
 from services.runtime.server import Health, serving
+from tests.certificates import Certificates
 
 EXPERT = "moesaic.v1.ExpertService"
 
@@ -79,3 +84,35 @@ async def test_a_long_name_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None
             socket, "create_connection", lambda to, seconds: connect(("127.0.0.1", to[1]), seconds)
         )
         assert await asyncio.to_thread(ask, f"{'long.' * 45}name:{port}", 3.0)
+
+
+async def test_a_service_with_tls_is_asked_by_tls(
+    certificates: Certificates, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = certificates.of(Role.ROUTER)
+    flags = [
+        f"--tls-certificate={files.certificate}",
+        f"--tls-key={files.key}",
+        f"--tls-authority={files.authority}",
+        f"--server-name={Role.ROUTER.server_name}",
+    ]
+    async with serving(
+        lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0, tls=files
+    ) as port:
+        address = f"127.0.0.1:{port}"
+        assert await asyncio.to_thread(probe, [address, *flags]) == 0
+        for fewer in ([], flags[2:], flags[:3]):  # by plain text, without a certificate, by host
+            assert await asyncio.to_thread(probe, [address, *fewer]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+async def test_a_gateway_with_tokens_is_asked_with_one(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{(token := new_token())}\n")
+    (tmp_path / "tokens").write_text(line_of("probe", token, None))
+    access = TokenClients(TokenFile(tmp_path / "tokens"))
+    async with serving(
+        lambda server: None, listen="127.0.0.1:0", service_names=[], drain_seconds=0, access=access
+    ) as port:
+        told = [f"127.0.0.1:{port}", f"--token-file={tmp_path / 'token'}"]
+        assert await asyncio.to_thread(probe, told) == 0
+        assert await asyncio.to_thread(probe, told[:1]) == 1

@@ -13,6 +13,8 @@ from services.gateway import app as gateway_app
 from services.gateway.settings import GatewaySettings
 from services.router import app as router_app
 from services.router.settings import RouterSettings
+from services.runtime.roles import Role
+from tests.certificates import Certificates
 
 LISTEN = "127.0.0.1:0"
 START_SECONDS = 60.0
@@ -97,14 +99,24 @@ async def cluster(
     num_experts: int = 2,
     gateway_settings: dict[str, Any] | None = None,
     router_settings: dict[str, Any] | None = None,
+    certificates: Certificates | None = None,
     **numerics: Any,
 ) -> AsyncIterator[Cluster]:
     """Gateway, router and expert services; `numerics` (dtype, batch_invariant) go to router and
     experts alike.
     """
+
+    def settings_of(role: Role, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+        tls = {} if certificates is None else certificates.settings_of(role)
+        return tls | (settings or {})
+
     async with (
-        experts(model, num_experts, **numerics) as addresses,
-        router(model, addresses, **numerics, **(router_settings or {})) as router_address,
-        gateway(model, [router_address], **(gateway_settings or {})) as gateway_address,
+        experts(model, num_experts, **numerics, **settings_of(Role.EXPERT)) as addresses,
+        router(
+            model, addresses, **numerics, **settings_of(Role.ROUTER, router_settings)
+        ) as router_address,
+        gateway(
+            model, [router_address], **settings_of(Role.GATEWAY, gateway_settings)
+        ) as gateway_address,
     ):
         yield Cluster(gateway_address, router_address, addresses)

@@ -10,14 +10,15 @@ from pathlib import Path
 import grpc
 import pytest
 
-from moesaic.v1 import generation_pb2
+from moesaic.v1 import generation_pb2, router_pb2
 from moesaic.v1.generation_pb2_grpc import GenerationServiceStub
 from services.runtime.channels import open_channel
 from services.wire.errors import BadState
-from tests.checkpoints import VOCAB_SIZE, save_tiny
+from tests.checkpoints import VOCAB_SIZE, save_tiny, save_unsampled
 from tests.cluster import local
 from tests.cluster.oracle import prompts_of
 from tests.cluster.router_client import Outcome, RouterClient, connected
+from tests.damage import altered
 
 WEIGHTS = "model.safetensors"
 TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -85,6 +86,36 @@ async def test_a_router_started_later_on_other_weights_is_refused(
             async with local.router(model, addresses, experts_wait_seconds=0.5):
                 pass
         assert caught.group_contains(BadState, match="its checkpoint is not the router's")
+
+
+@pytest.mark.parametrize("coverage", [1, 2])
+async def test_a_service_with_another_checkpoint_of_the_same_shapes_joins_and_no_request_fails(
+    tmp_path: Path, coverage: int
+) -> None:
+    """Its digest is the same, and it brings every expert."""
+    model = save_unsampled(tmp_path / "served")
+    changed = Path(shutil.copytree(model, tmp_path / "changed"))
+    altered(".experts.")(changed)
+    router_settings = {"coverage": coverage, "require_coverage": True, "hash_cache": "off"}
+    async with (
+        local.experts(model, coverage) as addresses,
+        local.router(model, addresses, **router_settings) as router,
+        connected(router) as client,
+        local.expert(changed, preload="all") as other,
+    ):
+        before = await answered(client)
+        targets = router_pb2.AddExpertServicesRequest(addresses=[other])
+        await client.placement.AddExpertServices(targets)
+        async with asyncio.timeout(SECONDS):
+            refusal = ""
+            while not refusal:
+                assert (await answered(client)).tokens == before.tokens
+                request = router_pb2.GetPlacementRequest()
+                shown = await client.placement.GetPlacement(request)
+                (refusal, *_) = [one.refusal for one in shown.services if one.address == other]
+        assert other in refusal
+        assert shown.min_live_replicas == coverage
+        assert (await answered(client)).tokens == before.tokens
 
 
 @asynccontextmanager

@@ -189,8 +189,8 @@ async def _is_whole(admin: Admin, num_experts: int) -> bool:
 
 def _container(about: dict[str, Any]) -> Container:
     """One of those that `docker inspect` describes."""
-    networks = about["NetworkSettings"]["Networks"]
-    (network,) = networks.values()
+    # In any of its networks this machine reaches it.
+    network = min(about["NetworkSettings"]["Networks"].items())[1]
     # Python reads microseconds, docker writes nanoseconds.
     moment = datetime.fromisoformat(about["State"]["StartedAt"][:26].rstrip("Z") + "+00:00")
     return Container(about["Name"].lstrip("/"), network["IPAddress"], moment.timestamp())

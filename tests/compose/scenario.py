@@ -110,9 +110,7 @@ class Disturbing:
         except TimeoutError:
             raise BenchFailed(f"{label}: not over after {EVENT_SECONDS:g} s") from None
         num_retries = await self._cluster.num_retries() - num_retries
-        self.windows.append(
-            Window(label, began, time.perf_counter(), False, num_retries, Faults((), ()))
-        )
+        self.windows.append(Window(label, began, time.perf_counter(), num_retries, Faults((), ())))
 
     async def _nothing(self) -> None:
         await self._streams.until_answered(2 * NUM_STREAMS)

@@ -28,10 +28,13 @@ from services.expert.plane import RECORD_SECONDS
 from services.expert.settings import ExpertSettings
 from services.model.checkpoint import Checkpoint
 from services.runtime.channels import open_channel
+from services.runtime.roles import Role
+from services.runtime.tls_files import TlsFiles
 from services.wire.frames import decode_response, encode_cancel, encode_frame
 from services.wire.received import ReceivedReply, Response
 from tests.local_experts import build_experts
 
+EXPERT = Role.EXPERT.server_name
 MINUTE_NANOS = 60 * 10**9
 # Of the largest result: sums in another order, and in bfloat16 a rounding here and there that falls
 # the other way.
@@ -199,9 +202,12 @@ async def expert_service(
     times: LoadingTimes = LOADING_TIMES,
     meter: Meter = metrics.meter,
     record_seconds: float = RECORD_SECONDS,
+    tls: TlsFiles | None = None,
     **settings: Any,
 ) -> AsyncIterator[Client]:
-    """A real service on ports of its own, and a client of it whose streams go by the carrier."""
+    """A real service on ports of its own, and a client of it, with `tls`, whose streams go by the
+    carrier.
+    """
     fields: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "model": model,
@@ -213,8 +219,10 @@ async def expert_service(
         dispatch_port = port if carrier is Carrier.GRPC else parts.plane.port
         assert dispatch_port, "there is no native plane"
         async with (
-            open_channel(f"127.0.0.1:{port}") as channel,
-            open_channel(f"127.0.0.1:{dispatch_port}") as dispatch_channel,
+            open_channel(f"127.0.0.1:{port}", tls=tls, server_name=EXPERT) as channel,
+            open_channel(
+                f"127.0.0.1:{dispatch_port}", tls=tls, server_name=EXPERT
+            ) as dispatch_channel,
         ):
             yield Client(channel, dispatch_channel, parts, port)
 

@@ -70,6 +70,21 @@ async def test_a_slot_that_was_cleared_is_filled_again(
     assert holds(bank, checkpoint, 3, TWO)
 
 
+async def test_a_slot_that_was_cleared_waits_for_no_read_that_nobody_waits_for(
+    bank: Bank, readers: Readers, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await readers.begin(ONE, 3))
+    gate = ThreadGate(monkeypatch, Bank, "fill", 1)
+    in_background = await readers.begin(ONE, 4, in_background=True)
+    await gate.reached.wait()
+    readers.clear([3])
+    async with asyncio.timeout(10):
+        await (await readers.begin(TWO, 3))
+    assert holds(bank, checkpoint, 3, TWO)
+    gate.open()
+    await in_background
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="niceness is a thread's on Linux")
 async def test_what_nobody_waits_for_is_read_with_low_priority(
     readers: Readers, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,9 @@ from moesaic.v1.generation_pb2_grpc import GenerationServiceStub
 from services.gateway.app import Gateway, gateway
 from services.gateway.settings import GatewaySettings
 from services.runtime.channels import open_channel
+from services.runtime.roles import Role
+from services.runtime.tls_files import Authority, TlsFiles
+from tests.certificates import Certificates
 from tests.gateway.router_double import RouterDouble, serving_router
 
 ROUTERS_SECONDS = 20.0
@@ -78,16 +81,30 @@ def _health_name(response: health_pb2.HealthCheckResponse) -> str:
 
 
 @asynccontextmanager
-async def running_gateway(*doubles: RouterDouble, **settings: Any) -> AsyncIterator[Client]:
-    """A gateway in front of `doubles`, ready, and a client for it."""
+async def running_gateway(
+    *doubles: RouterDouble,
+    certificates: Certificates | None = None,
+    trust: TlsFiles | Authority | None = None,
+    **settings: Any,
+) -> AsyncIterator[Client]:
+    """A gateway in front of `doubles`, ready, and a client for it; with certificates all speak
+    TLS, the client with what it trusts.
+    """
+    tls = None if certificates is None else certificates.of(Role.ROUTER)
+    if certificates is not None:
+        settings |= certificates.settings_of(Role.GATEWAY)
     async with AsyncExitStack() as stack:
-        addresses = [await stack.enter_async_context(serving_router(double)) for double in doubles]
-        async with connected(routers=addresses, **settings) as client:
+        addresses = [
+            await stack.enter_async_context(serving_router(double, tls=tls)) for double in doubles
+        ]
+        async with connected(routers=addresses, trust=trust, **settings) as client:
             yield client
 
 
 @asynccontextmanager
-async def connected(*, routers: Sequence[str], **settings: Any) -> AsyncIterator[Client]:
+async def connected(
+    *, routers: Sequence[str], trust: TlsFiles | Authority | None = None, **settings: Any
+) -> AsyncIterator[Client]:
     """A gateway with these routers' addresses, ready, and a client for it."""
     # All calls are of one host; a test that is about shares says so.
     fields: dict[str, Any] = {"listen": "127.0.0.1:0", "drain_seconds": 0, "max_client_share": 1}
@@ -95,7 +112,7 @@ async def connected(*, routers: Sequence[str], **settings: Any) -> AsyncIterator
     async with gateway(GatewaySettings(routers=list(routers), **fields)) as running:
         await running.until_ready()
         address = f"127.0.0.1:{running.port}"
-        async with open_channel(address) as channel:
+        async with open_channel(address, tls=trust) as channel:
             yield Client(channel, address, running)
 
 

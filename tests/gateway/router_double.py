@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import grpc
 
@@ -13,6 +14,7 @@ from moesaic.v1 import common_pb2
 from moesaic.v1 import router_pb2 as pb
 from moesaic.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from services.runtime.server import serving
+from services.runtime.tls_files import TlsFiles
 
 SERVICE_NAME = "moesaic.v1.RouterService"
 DESCRIPTION = {
@@ -47,7 +49,8 @@ class RouterDouble(RouterServiceServicer):
         acknowledges: bool = True,
         **description: Any,
     ) -> None:
-        described: dict[str, Any] = DESCRIPTION | {"kv_tokens": kv_tokens} | description
+        own: dict[str, Any] = {"kv_tokens": kv_tokens, "instance": uuid4().hex}
+        described: dict[str, Any] = DESCRIPTION | own | description
         self.description = pb.RouterServiceDescribeResponse(**described)
         self.submits: asyncio.Queue[list[pb.SequenceRequest]] = asyncio.Queue()
         self.cancels: asyncio.Queue[int] = asyncio.Queue()
@@ -60,15 +63,19 @@ class RouterDouble(RouterServiceServicer):
         # Cleared, it keeps a new stream waiting for its first credit.
         self.may_begin = asyncio.Event()
         self.may_begin.set()
+        # Cleared, it answers no question.
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.answers_cancels = True
         self.cancel_receipt = common_pb2.LatencyReceipt()
         # So many messages are sent as bytes that are none.
         self.num_damaged_descriptions = self.num_damaged_responses = 0
-        self._answer = answer
+        self.answer = answer
         self._said: asyncio.Queue[pb.RunResponse | grpc.StatusCode | None] = asyncio.Queue()
 
     async def Describe(self, request: pb.RouterServiceDescribeRequest, context: Any) -> Any:
         self.described.put_nowait(None)
+        await self.answers.wait()
         return self.description
 
     async def Run(
@@ -141,9 +148,9 @@ class RouterDouble(RouterServiceServicer):
         if self.acknowledges:
             self.grant()
         self.submits.put_nowait(sequences)
-        if self._answer is not None:
+        if self.answer is not None:
             for sequence in sequences:
-                events = [token(sequence.sequence, token_id) for token_id in self._answer]
+                events = [token(sequence.sequence, token_id) for token_id in self.answer]
                 self.say(*events, finished(sequence.sequence))
 
     def _credit(self) -> pb.Credit:
@@ -187,7 +194,9 @@ def refused(number: int) -> pb.SequenceEvent:
 
 
 @asynccontextmanager
-async def serving_router(double: RouterDouble) -> AsyncIterator[str]:
+async def serving_router(
+    double: RouterDouble, *, tls: TlsFiles | None = None
+) -> AsyncIterator[str]:
     """Serve a double; yields its address."""
 
     def register(server: grpc.aio.Server) -> None:
@@ -201,6 +210,6 @@ async def serving_router(double: RouterDouble) -> AsyncIterator[str]:
         server.add_registered_method_handlers(SERVICE_NAME, {"Describe": describe, "Run": run})
 
     async with serving(
-        register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0
+        register, listen="127.0.0.1:0", service_names=[SERVICE_NAME], drain_seconds=0, tls=tls
     ) as port:
         yield f"127.0.0.1:{port}"

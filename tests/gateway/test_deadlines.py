@@ -95,7 +95,7 @@ async def test_the_clients_own_deadline_reaches_the_router() -> None:
 
 async def test_no_client_gets_more_than_the_most_time() -> None:
     router = RouterDouble(answer=[5])
-    limits = {"default_timeout_seconds": 5, "max_timeout_seconds": 5}
+    limits: dict[str, Any] = {"default_timeout_seconds": 5, "max_timeout_seconds": 5}
     async with running_gateway(router, **limits) as client:
         await client.complete(timeout=3_000)
         assert (await router.next_sequence()).remaining_nanos <= 5e9

@@ -3,6 +3,7 @@ turn.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -10,12 +11,12 @@ import pytest
 
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.admission import Admission
-from services.gateway.caller import caller_name
+from services.gateway.clients import AnyClients
 from services.gateway.doorkeeper import HEALTH_CHECK, GatewayDoorkeeper
 from services.gateway.pacing import ClientPacing
 from services.gateway.quotas import SAVED_SECONDS, TokenQuotas
 from services.gateway.service import QUEUED, SERVICE_NAME
-from services.runtime.doorkeeping import AskedCall
+from services.runtime.native_server.asked import ShownCall
 from services.wire.errors import Overloaded
 from tests.gateway.gateway_client import failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble
@@ -66,15 +67,6 @@ async def test_a_request_that_a_router_has_taken_does_not_wait_any_more() -> Non
         calls.append(client.generate(**ids(3)))
         await router.next_sequence()
         assert not any(call.done() for call in calls)
-
-
-async def test_clients_wait_for_their_own_rate_alone() -> None:
-    pacing = ClientPacing(requests_per_second=0.001, max_waiting=9, max_clients=9)
-    await pacing.wait("one")
-    waiting = asyncio.create_task(pacing.wait("one"))
-    await pacing.wait("two")
-    assert not waiting.done()
-    waiting.cancel()
 
 
 async def test_waiting_for_the_rate_counts_as_waiting() -> None:
@@ -155,13 +147,6 @@ def test_the_retry_delay_follows_the_pace_of_departures() -> None:
     assert refusal.value.retry_after_seconds == 6  # one in 2 s, three before it
 
 
-def test_clients_are_told_apart_by_address_without_port_whatever_their_headers_say() -> None:
-    alone = caller_name((), "ipv4:10.0.0.1:4000")
-    assert caller_name((("authorization", "Bearer a"),), "ipv4:10.0.0.1:5000") == alone
-    assert caller_name((), "ipv4:10.0.0.2:4000") != alone
-    assert caller_name((), "ipv6:%5B::1%5D:4000") == caller_name((), "ipv6:%5B::1%5D:5000")
-
-
 async def test_one_client_has_at_most_its_share_of_the_queue() -> None:
     router = RouterDouble(sequences=0)
     async with running_gateway(router, max_waiting_requests=4, max_client_share=0.5) as client:
@@ -210,29 +195,30 @@ async def test_calls_of_any_kind_are_bounded_but_for_health_checks() -> None:
         await watch.aclose()
 
 
-def asked(peer: str, method: str = QUEUED[0]) -> AskedCall:
-    return AskedCall(method, (), peer)
-
-
 def test_a_call_that_is_over_makes_room_for_another_of_its_client() -> None:
     doorkeeper = GatewayDoorkeeper(
+        AnyClients(),
         max_calls=4,
         client_share=0.5,
         queued=QUEUED,
         admission=Admission(max_requests=9, max_tokens=9),
         quotas=TokenQuotas(tokens_per_second=0, max_clients=9),
     )
-    leave = doorkeeper.admit(asked("ipv4:10.0.0.1:1"))
-    doorkeeper.admit(asked("ipv4:10.0.0.1:2", "/other.Service/Method"))
+
+    def admit(peer: str, method: str = QUEUED[0]) -> Callable[[], None]:
+        return doorkeeper.admit(method, ShownCall((), peer, {}))
+
+    leave = admit("ipv4:10.0.0.1:1")
+    admit("ipv4:10.0.0.1:2", "/other.Service/Method")
     with pytest.raises(Overloaded, match="2 calls of this client"):
-        doorkeeper.admit(asked("ipv4:10.0.0.1:3"))
-    doorkeeper.admit(asked("ipv4:10.0.0.1:3", HEALTH_CHECK))
+        admit("ipv4:10.0.0.1:3")
+    admit("ipv4:10.0.0.1:3", HEALTH_CHECK)
     leave()
-    doorkeeper.admit(asked("ipv4:10.0.0.1:3"))
-    doorkeeper.admit(asked("ipv4:10.0.0.2:3"))
-    doorkeeper.admit(asked("ipv4:10.0.0.2:3"))
+    admit("ipv4:10.0.0.1:3")
+    admit("ipv4:10.0.0.2:3")
+    admit("ipv4:10.0.0.2:3")
     with pytest.raises(Overloaded, match="4 calls are under way"):
-        doorkeeper.admit(asked("ipv4:10.0.0.3:3"))
+        admit("ipv4:10.0.0.3:3")
 
 
 def test_who_used_more_tokens_than_its_rate_is_refused_until_that_is_paid_off() -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import grpc
 import pytest
@@ -99,7 +100,7 @@ async def test_a_port_in_use_is_said_so() -> None:
 async def test_requests_cancelled_at_random_moments_leave_nothing_behind() -> None:
     chance = random.Random(7)
     router = RouterDouble(answer=[5] * 8, sequences=3)
-    limits = {"max_waiting_requests": 30, "max_waiting_tokens": 1_000}
+    limits: dict[str, Any] = {"max_waiting_requests": 30, "max_waiting_tokens": 1_000}
     async with running_gateway(router, **limits) as client:
         await client.complete()
         tasks_before = len(asyncio.all_tasks())

@@ -10,6 +10,8 @@ import pytest
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.app import gateway
+from services.gateway.ledger import MAX_FRUITLESS
+from services.gateway.receipt import GATEWAY_PARTS
 from services.gateway.settings import GatewaySettings
 from services.metadata.tokenizer_digest import tokenizer_digest
 from services.runtime.embedded_model import EMBEDDED_MODEL
@@ -55,17 +57,104 @@ async def test_a_sequence_without_a_token_moves_to_another_router_when_its_own_i
         assert len((await other.next_sequence()).prompt_token_ids) == 3
 
 
-async def test_a_sequence_with_tokens_fails_when_its_router_is_lost() -> None:
+@pytest.mark.parametrize("back_at", ["another router", "the same router"])
+async def test_a_sequence_goes_on_after_its_last_token_when_its_router_is_lost(
+    back_at: str,
+) -> None:
+    lost = RouterDouble(kv_tokens=200)
+    routers = [lost, RouterDouble(kv_tokens=100)] if "another" in back_at else [lost]
+    async with running_gateway(*routers) as client:
+        await client.until_up(len(routers))
+        call = aiter(client.generate(**ids(3), sampling=common_pb2.SamplingParameters(seed=7)))
+        begun = await lost.next_sequence()
+        lost.say(token(begun.sequence, 5), token(begun.sequence, 6))
+        deltas = [await anext(call)]
+        lost.break_stream()
+        resumed = await routers[-1].next_sequence()
+        assert [*resumed.generated_token_ids] == [5, 6]
+        for field in ("prompt_token_ids", "sampling", "max_new_tokens", "stop_token_ids"):
+            assert getattr(resumed, field) == getattr(begun, field)
+        routers[-1].say(token(resumed.sequence, 7), finished(resumed.sequence))
+        *more, last = [event async for event in call]
+    assert [each for event in deltas + more for each in event.delta.token_ids] == [5, 6, 7]
+    assert last.completion.usage.completion_tokens == 3
+    assert last.completion.receipt.resumptions == 1
+    assert last.completion.receipt.lost_router_nanos > 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        ([9], common_pb2.FINISH_REASON_STOP),
+        ([5, 6], common_pb2.FINISH_REASON_LENGTH),
+    ],
+)
+async def test_a_sequence_of_which_only_the_end_was_not_said_ends_without_another_router(
+    tokens: list[int], reason: common_pb2.FinishReason.ValueType
+) -> None:
+    router = RouterDouble()
+    stop = common_pb2.StopConditions(max_new_tokens=2, stop_token_ids=[9])
+    async with running_gateway(router) as client:
+        call = client.generate(stop=stop)
+        number = (await router.next_sequence()).sequence
+        router.say(*(token(number, each) for each in tokens))
+        router.break_stream()
+        *_, last = [event async for event in call]
+        assert router.submits.empty()
+    assert last.completion.finish_reason == reason
+    assert last.completion.usage.completion_tokens == len(tokens)
+
+
+async def test_the_receipts_of_a_router_that_stops_and_of_the_next_one_are_added() -> None:
+    stopping, other = RouterDouble(kv_tokens=200), RouterDouble(kv_tokens=100)
+    parts = common_pb2.LatencyReceipt(
+        decode=common_pb2.PhaseReceipt(dense_nanos=300, steps=2),
+        retries=1,
+        slowest_service="here:1",
+        slowest_service_layers=4,
+    )
+    async with running_gateway(stopping, other) as client:
+        await client.until_up(2)
+        call = client.generate(**ids(3))
+        number = (await stopping.next_sequence()).sequence
+        stopping.sequences = 0
+        error = {"status": UNAVAILABLE, "is_stopping": True, "receipt": parts, "router_nanos": 1}
+        stopping.say(token(number, 5), finished(number, common_pb2.FINISH_REASON_ERROR, **error))
+        resumed = await other.next_sequence()
+        assert [*resumed.generated_token_ids] == [5]
+        other.say(
+            token(resumed.sequence, 6),
+            finished(resumed.sequence, receipt=parts, overflowed_pairs=2),
+        )
+        *_, last = [event async for event in call]
+    receipt = last.completion.receipt
+    assert (receipt.decode.dense_nanos, receipt.decode.steps, receipt.retries) == (600, 4, 2)
+    assert (receipt.slowest_service, receipt.slowest_service_layers) == ("here:1", 4)
+    assert (receipt.resumptions, receipt.lost_router_nanos) == (1, 0)
+    shown = 600 + sum(getattr(receipt, part) for part in (*GATEWAY_PARTS, "unaccounted_nanos"))
+    assert shown == receipt.end_to_end_nanos
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"instance": ""}, "the one that there is cannot go on with it"),
+        ({"trunk_hash": b"another"}, "the one that there is has another checkpoint"),
+    ],
+)
+async def test_a_sequence_does_not_go_on_where_its_tokens_would_be_others(
+    other: dict[str, Any], message: str
+) -> None:
     router = RouterDouble()
     async with running_gateway(router) as client:
         call = client.generate()
-        number = (await router.next_sequence()).sequence
-        router.say(token(number, 5))
+        router.say(token((await router.next_sequence()).sequence, 5))
         await call.read()
+        for field, value in other.items():
+            setattr(router.description, field, value)
         router.break_stream()
-        status, message = await failure_of(call)
-    assert status == UNAVAILABLE
-    assert message.endswith("was lost")
+        status, told = await failure_of(call)
+    assert (status, message in told) == (UNAVAILABLE, True)
 
 
 async def test_a_gateway_connects_again_to_a_router_whose_stream_broke() -> None:
@@ -76,11 +165,78 @@ async def test_a_gateway_connects_again_to_a_router_whose_stream_broke() -> None
         assert router.num_streams == 2
 
 
-async def test_a_sequence_that_takes_every_router_down_is_given_up() -> None:
+async def test_a_sequence_with_which_two_routers_were_lost_is_given_up() -> None:
+    one, two = RouterDouble(kv_tokens=200), RouterDouble(kv_tokens=100)
+    async with running_gateway(one, two) as client:
+        await client.until_up(2)
+        call = client.generate(**ids(3))
+        begun = await one.next_sequence()
+        one.say(token(begun.sequence, 5))
+        one.break_stream()
+        await two.next_sequence()
+        two.break_stream()
+        status, message = await failure_of(call)
+        assert one.submits.empty()
+    assert status == UNAVAILABLE
+    assert message == "2 times in a row a router that computed the request was lost"
+
+
+async def test_routers_that_are_lost_one_after_the_other_end_no_sequence_that_gets_on() -> None:
+    router = RouterDouble()
+    num_lives = MAX_FRUITLESS + 1
+    async with running_gateway(router) as client:
+        stop = common_pb2.StopConditions(max_new_tokens=num_lives)
+        call = client.generate(stop=stop)
+        for life in range(num_lives):
+            sequence = await router.next_sequence()
+            assert len(sequence.generated_token_ids) == life
+            router.say(token(sequence.sequence, 5))
+            router.description.instance = f"life {life}"
+            router.break_stream()
+        *_, last = [event async for event in call]
+    assert last.completion.receipt.resumptions == num_lives - 1
+
+
+async def test_a_router_that_says_nothing_any_more_loses_its_sequences_to_another_one() -> None:
+    hanging, other = RouterDouble(kv_tokens=200), RouterDouble(kv_tokens=100)
+    async with running_gateway(hanging, other) as client:
+        await client.until_up(2)
+        call = client.generate(**ids(3))
+        begun = await hanging.next_sequence()
+        hanging.answers.clear()
+        hanging.say(token(begun.sequence, 5))
+        resumed = await other.next_sequence()
+        hanging.say(token(begun.sequence, 9), finished(begun.sequence))
+        other.say(token(resumed.sequence, 6), finished(resumed.sequence))
+        *deltas, last = [event async for event in call]
+        hanging.answers.set()
+        await client.until_up(2)
+    assert [each for event in deltas for each in event.delta.token_ids] == [5, 6]
+    assert last.completion.receipt.resumptions == 1
+
+
+async def test_a_router_that_says_nothing_and_is_the_only_one_is_waited_for() -> None:
+    router = RouterDouble()
+    async with running_gateway(router) as client:
+        await router.described.get()
+        call = client.generate(**ids(3))
+        number = (await router.next_sequence()).sequence
+        router.answers.clear()
+        router.say(token(number, 5))
+        for _ in range(2):  # it is asked whether it is there, and again
+            await router.described.get()
+        router.say(token(number, 6), finished(number))
+        *deltas, _ = [event async for event in call]
+        router.answers.set()
+    assert [each for event in deltas for each in event.delta.token_ids] == [5, 6]
+    assert router.num_streams == 1
+
+
+async def test_a_sequence_that_breaks_every_stream_to_its_router_is_given_up() -> None:
     router = RouterDouble()
     async with running_gateway(router) as client:
         call = client.generate()
-        for _ in range(3):
+        for _ in range(MAX_FRUITLESS):
             await router.submits.get()
             router.break_stream()
         status, message = await failure_of(call)
@@ -106,7 +262,7 @@ async def test_a_request_whose_turn_comes_after_the_routers_are_gone_is_refused(
     async with AsyncExitStack() as stack:
         routers = AsyncExitStack()
         address = await routers.enter_async_context(serving_router(RouterDouble(answer=[5])))
-        limits = {"router_grace_seconds": 0, "requests_per_second": 1}
+        limits: dict[str, Any] = {"router_grace_seconds": 0, "requests_per_second": 1}
         client = await stack.enter_async_context(connected(routers=[address], **limits))
         await client.complete()
         paced = client.generate(timeout=10)

@@ -144,3 +144,12 @@ def test_a_digest_shows_a_change_in_any_one_tensor(tmp_path: Path) -> None:
         digests.add(Checkpoint.open(folder).digest)
 
     assert len(digests) == len(tensors) + 1
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(folder: Path) -> None:
+    checkpoint = Checkpoint.open(folder)
+    (folder / WEIGHTS).unlink()
+    os.mkfifo(folder / WEIGHTS)
+    with pytest.raises(UnusableModel, match="it is no regular file"):
+        checkpoint.refresh()
+    assert checkpoint.load_expert(1, 3).weights  # which is open still

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import grpc
 import torch
@@ -132,7 +133,9 @@ async def _connected(port: int, name: str, floor_seconds: float) -> AsyncIterato
     behaviour = behaviour_of(name, floor_seconds)
     changed = asyncio.Event()
     transport = NativeTransport(connected, authority, name)
-    stream = ExpertStream(name, lambda: transport, behaviour, changed.set)
+    stream = ExpertStream(
+        name, lambda: transport, behaviour, changed.set, new_frame_id=count().__next__
+    )
     running = asyncio.create_task(stream.run())
     await changed.wait()
     assert stream.is_up

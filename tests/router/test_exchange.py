@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -17,9 +18,11 @@ import torch
 from services import kernels
 from services.model.checkpoint import Checkpoint
 from services.router.dispatch import exchanges
+from services.router.dispatch.auditor import Auditor
 from services.router.dispatch.combine import ExactCombine, Sums
 from services.router.dispatch.dispatcher import Dispatcher
-from services.router.dispatch.exchange import Exchange
+from services.router.dispatch.exchange import MOST_WAIT_NANOS, Exchange
+from services.router.dispatch.own_experts import OwnExperts
 from services.router.dispatch.placement import Placement, Service
 from services.router.engine.step import Step
 from services.router.peers.native_transport import AVAILABLE, _streams
@@ -148,6 +151,33 @@ async def test_the_output_has_the_same_bits_as_frame_by_frame(
     assert outcomes.combined == outcomes.begun == 48
 
 
+async def test_a_layer_that_is_audited_has_the_same_bits(
+    tmp_path: Path, outcomes: Outcomes
+) -> None:
+    checkpoint = Checkpoint.open(save_tiny("olmoe", tmp_path))
+    judge = OwnExperts(checkpoint, torch.float32)
+    index, weights = torch.tensor([[0, 1], [2, 3], [4, 7]]), torch.rand(3, 2)
+    async with real_services(tmp_path, "float32", 2) as services:
+        options: dict[str, Any] = {"num_experts": 8, "hidden_size": 32}
+        made = dispatcher_of(services, torch.float32, **options, **PATIENT)
+        made.place(Placement(services, {1: np.ones((2, 8), dtype=bool)}))
+        auditor = Auditor(1.0, judge, lambda: made.placement, lambda one, other: False)
+        outputs, step = [], step_of([1] * 3)
+        for _ in range(3):
+            step.is_alone = True
+            outputs.append(await made.compute(step, 1, torch.ones(3, 32), index, weights, None))
+            made.audit_by(auditor)
+        auditing = asyncio.create_task(auditor.run())
+        async with asyncio.timeout(10):
+            while auditor.outcomes.total() < 2:  # noqa: ASYNC110 -- it is told by a count alone
+                await asyncio.sleep(0.001)
+        auditing.cancel()
+        await asyncio.wait([auditing])
+    assert all(torch.equal(output, outputs[0]) for output in outputs)
+    assert (outcomes.begun, outcomes.combined) == (3, 1)
+    assert set(auditor.outcomes) == {"agreed"}
+
+
 @pytest.mark.parametrize("number", [1, 2])
 async def test_rows_of_long_messages_have_the_same_bits_as_frame_by_frame(
     tmp_path: Path, number: int, outcomes: Outcomes
@@ -228,6 +258,24 @@ async def test_the_loop_reads_what_comes_while_an_exchange_waits(outcomes: Outco
                 step = step_of([2, 2])
                 assert_well(step, await cluster.compute(step))
             loop.remove_reader(ours)
+    assert outcomes.combined == outcomes.begun == 3
+
+
+async def test_the_loop_has_turns_though_replies_are_always_there_at_once(
+    outcomes: Outcomes,
+) -> None:
+    def compute_for_long() -> None:
+        end = time.perf_counter_ns() + 5 * MOST_WAIT_NANOS
+        while time.perf_counter_ns() < end:
+            pass
+
+    async with cluster_of(scripted(), **PATIENT) as cluster:
+        for _ in range(3):
+            had_its_turn: list[bool] = []
+            asyncio.get_running_loop().call_soon(had_its_turn.append, True)
+            step = step_of([2, 2])
+            assert_well(step, await cluster.compute(step, compute_for_long))
+            assert had_its_turn
     assert outcomes.combined == outcomes.begun == 3
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 
@@ -71,7 +72,14 @@ async def up(
 ) -> tuple[ExpertStream, "asyncio.Task[None]"]:
     is_up = asyncio.Event()
     behaviour = behaviour or behaviour_of("a:1", floor_seconds)
-    stream = ExpertStream("a:1", lambda: transport, behaviour, is_up.set, max_queued=max_queued)
+    stream = ExpertStream(
+        "a:1",
+        lambda: transport,
+        behaviour,
+        is_up.set,
+        max_queued=max_queued,
+        new_frame_id=count().__next__,
+    )
     running = asyncio.create_task(stream.run())
     await transport.incoming.put(encode_grant(100))
     await is_up.wait()

@@ -124,11 +124,15 @@ class Cluster:
         )
         self.place(*range(len(behaviours)))
 
-    def place(self, *hosting: int) -> None:
-        """Every expert is ready on these services."""
+    def place(self, *hosting: int, tried: Sequence[int] = ()) -> None:
+        """Every expert is ready on these services, and on those that are being tried."""
         ready = np.zeros((len(self.services), NUM_EXPERTS), dtype=bool)
         ready[list(hosting)] = True
-        self.dispatcher.place(Placement(self.services, {LAYER: ready}))
+        everything = {LAYER: np.ones(NUM_EXPERTS, dtype=bool)}
+        being_tried = {self.services[one].address: everything for one in tried}
+        self.dispatcher.place(
+            Placement(self.services, {LAYER: ready}, being_tried=being_tried),
+        )
 
     def know_costs(self) -> None:
         """Pairs alone cost anything, so that they are shared out evenly though experts are split by
@@ -402,6 +406,30 @@ async def test_what_the_only_service_says_twice_ends_the_sequences(
     end = "it said so twice, and no other service has the expert"
     assert errors(step) == [f"expert 0 of layer 3 could not be computed: {said}; {end}"]
     assert cluster.pairs_asked_for == [[8, 8]]
+
+
+@pytest.mark.parametrize("is_well", [True, False])
+async def test_what_the_only_service_says_is_not_believed_while_another_is_being_tried(
+    is_well: bool,
+) -> None:
+    asked = asyncio.Event()
+
+    def refusing(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
+        if len(cluster.pairs_asked_for[0]) > 3:
+            asked.set()
+        return {"rows": None, "error": FrameError(3, "no")}
+
+    cluster, step = Cluster(refusing, in_turn()), step_of([4])
+    cluster.place(0, tried=[1])
+    computing = asyncio.ensure_future(cluster.compute(step))
+    await asyncio.wait_for(asked.wait(), 5)
+    assert step.batch[0].sequence.ending is None
+    cluster.place(*([0, 1] if is_well else [0]))
+    output = await asyncio.wait_for(computing, 5)
+    if is_well:
+        assert_well(step, output)
+    else:
+        assert "it said so twice" in str(errors(step)[0])
 
 
 async def test_services_that_say_different_things_of_pairs_are_asked_again() -> None:

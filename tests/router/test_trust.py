@@ -4,12 +4,21 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
+from services.router.peers.question import Question
 from services.router.peers.trust import LIMITS, Standing, Trust
 from services.wire.expert_key import ExpertKey
 
 EXPERT, OTHER = ExpertKey(1, 2), ExpertKey(1, 3)
+
+
+def wrong_answer() -> Question:
+    pair_rows, experts = np.zeros(1, np.uint32), np.array([EXPERT.expert], np.uint32)
+    rows = torch.ones(1, 4)
+    return Question(EXPERT.layer, rows, pair_rows, experts, answer=rows)
 
 
 class Watched:
@@ -192,3 +201,28 @@ def test_pauses_begin_anew_after_a_doubt_or_a_connection_of_a_calm_service(
     leave(watched.trust)
     watched.trust.fail_trial("it was wrong")
     assert watched.trust.seconds_to_trial() == LIMITS.first_pause_seconds
+
+
+def test_what_was_computed_wrongly_has_to_be_computed_well_and_pauses_grow(
+    watched: Watched,
+) -> None:
+    evidence = wrong_answer()
+    pauses = []
+    for _ in range(3):
+        watched.trust.convict(evidence)
+        assert watched.trust.is_quarantined
+        assert watched.trust.evidence is evidence
+        pauses.append(watched.trust.seconds_to_trial())
+        watched.trust.pass_trial()
+        assert watched.trust.evidence is None
+        watched.answer("+" * LIMITS.calm_answers)  # which were not looked at
+    assert pauses == [1.0, 3.0, 9.0]
+    assert watched.trust.num_failures["altered"] == 3
+
+
+def test_what_another_start_of_a_service_computed_is_no_evidence(watched: Watched) -> None:
+    watched.trust.convict(wrong_answer())
+    watched.trust.connect("first")
+    assert watched.trust.evidence is not None
+    watched.trust.connect("second")
+    assert watched.trust.evidence is None

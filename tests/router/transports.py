@@ -14,6 +14,7 @@ from services.router.peers.transport import DISPATCH, Transport
 from services.runtime.channels import open_channel
 from services.runtime.connected_socket import connected_socket
 from services.runtime.server import serving
+from services.runtime.tls_files import TlsFiles
 
 NATIVE = pytest.mark.skipif(not AVAILABLE, reason="native streams were not built")
 TRANSPORTS = ["gRPC", pytest.param("native", marks=NATIVE)]
@@ -39,9 +40,11 @@ async def transport_to(port: int, kind: str) -> AsyncIterator[Transport]:
 
 
 @asynccontextmanager
-async def sending_back() -> AsyncIterator[int]:
-    """A service by gRPC's own library that sends back what it is sent, until it is told to end;
-    yields its port.
+async def sending_back(
+    tls: TlsFiles | None = None, *, native: bool | None = None
+) -> AsyncIterator[int]:
+    """A service that sends back what it is sent, until it is told to end; yields its port. `tls`
+    and `native` are as `serving` has them.
     """
     handlers = {METHOD: grpc.stream_stream_rpc_method_handler(_send_back)}
 
@@ -49,7 +52,12 @@ async def sending_back() -> AsyncIterator[int]:
         server.add_registered_method_handlers(SERVICE, handlers)
 
     async with serving(
-        register, listen="127.0.0.1:0", service_names=[SERVICE], drain_seconds=0
+        register,
+        listen="127.0.0.1:0",
+        service_names=[SERVICE],
+        drain_seconds=0,
+        native=native,
+        tls=tls,
     ) as port:
         yield port
 

@@ -1,4 +1,6 @@
-"""Pages that are given back are the system's again, and what stands beside them stays."""
+"""Pages that are taken are there, those given back are the system's again, and what stands beside
+them stays.
+"""
 
 import ctypes
 import mmap
@@ -6,9 +8,10 @@ import sys
 
 import pytest
 
-from services.runtime.page_advice import give_back
+from services.runtime.page_advice import PageTaker, give_back
 
 PAGES = 8
+HUGE_BYTES = 4 << 20
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="madvise is Linux's")
 
@@ -34,3 +37,23 @@ def test_pages_that_lie_in_it_wholly_are_zero_and_the_rest_is_as_it_was(
 def test_less_than_a_page_is_left_alone(memory: ctypes.Array[ctypes.c_char]) -> None:
     assert not give_back(ctypes.addressof(memory) + 1, mmap.PAGESIZE)
     assert memory.raw == b"x" * len(memory)
+
+
+def test_pages_are_there_before_they_are_written_to_and_hold_what_they_held() -> None:
+    pages = PageTaker()
+    for _ in range(4):  # small pages and huge ones in turn
+        mapping = mmap.mmap(-1, HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = (ctypes.c_char * len(mapping)).from_buffer(mapping)
+        memory[0] = b"x"
+        assert pages.take(ctypes.addressof(memory), HUGE_BYTES // 2)
+        assert memory.raw == b"x" + bytes(HUGE_BYTES - 1)
+        assert all(are_there(mapping)[: HUGE_BYTES // 2 // mmap.PAGESIZE])
+
+
+def are_there(mapping: mmap.mmap) -> list[bool]:
+    """Whether each page of a mapping has memory."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+    with open("/proc/self/pagemap", "rb") as file:
+        file.seek(address // mmap.PAGESIZE * 8)
+        entries = memoryview(file.read(len(mapping) // mmap.PAGESIZE * 8)).cast("Q")
+    return [bool(entry >> 63) for entry in entries]

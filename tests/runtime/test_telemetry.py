@@ -50,7 +50,7 @@ from services.runtime.tracing import begin_span
 
 configure_logging("router", "info")
 telemetry = load_telemetry("moesaic router")
-with configure_telemetry("router", "1", telemetry, metrics_port=None, flush_seconds=SECONDS):
+with configure_telemetry("router", "1", telemetry, metrics_at=None, flush_seconds=SECONDS):
     metrics.get_meter("test").create_counter("moesaic.test.rows", "{row}").add(7)
     begin_span("step", SpanKind.INTERNAL).end()
 """
@@ -316,6 +316,6 @@ async def test_a_metrics_port_in_use_is_one_line(collector: Collector) -> None:
     ended = await record({"MOESAIC_METRICS_PORT": port})
     assert ended.returncode == 1
     assert (
-        f"moesaic router: cannot serve metrics on port {port}: Address already in use"
+        f"moesaic router: cannot serve metrics on port {port} of 127.0.0.1: Address already in use"
         in ended.stderr
     )

@@ -14,6 +14,7 @@ from services.wire.connections import Connection
 
 MAX_MESSAGE_BYTES = 1 << 20
 MAX_UNSENT_BYTES = 8 << 20
+MAX_HELD_BYTES = 4 << 20
 Heard = list[tuple[int, int, bytes]]
 
 
@@ -25,7 +26,14 @@ class Pair:
         for end in (ours, theirs):
             end.setblocking(False)
         self.client, self.server = (
-            Connection(end.detach(), is_server, MAX_MESSAGE_BYTES, max_streams, MAX_UNSENT_BYTES)
+            Connection(
+                end.detach(),
+                is_server,
+                MAX_MESSAGE_BYTES,
+                max_streams,
+                MAX_UNSENT_BYTES,
+                MAX_HELD_BYTES,
+            )
             for end, is_server in ((ours, False), (theirs, True))
         )
 
@@ -76,7 +84,9 @@ def test_what_is_sent_in_a_turn_goes_out_in_one_write() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     with theirs:
-        client = Connection(ours.detach(), False, MAX_MESSAGE_BYTES, 100, MAX_UNSENT_BYTES)
+        client = Connection(
+            ours.detach(), False, MAX_MESSAGE_BYTES, 100, MAX_UNSENT_BYTES, MAX_HELD_BYTES
+        )
         for number in range(200):
             stream = client.open(b"h")
             if not stream:
@@ -114,14 +124,58 @@ def test_a_paused_stream_keeps_what_comes(pair: Pair) -> None:
     pair.client.send(stream, b"later")
     pair.client.finish(stream)
     assert pair.exchange() == ([], [])
-    told = [(kind, data) for _, kind, data, _ in pair.server.resume(stream)]
+    told = [(kind, data) for _, kind, data, _ in pair.server.resume(stream, 100)]
     assert told == [(Kind.MESSAGE, b"later"), (Kind.REMOTE_ENDED, b"")]
+
+
+def test_no_more_is_told_at_once_than_is_asked_for(pair: Pair) -> None:
+    stream = pair.client.open(b"h")
+    pair.exchange()
+    pair.server.pause(stream)
+    for _ in range(25):
+        pair.client.send(stream, b"")
+    pair.client.finish(stream)
+    pair.exchange()
+    told = [len(pair.server.resume(stream, 10)) for _ in range(4)]
+    assert told == [10, 10, 6, 0]
+
+
+def test_a_flood_of_small_messages_is_read_little_by_little(pair: Pair) -> None:
+    stream = pair.client.open(b"h")
+    pair.exchange()
+    for _ in range(60_000):
+        pair.client.send(stream, b"")
+    numbers: list[int] = []
+    while sum(numbers) < 60_000:
+        pair.client.flush()
+        numbers.append(len(pair.server.receive()))
+    assert max(numbers) < 30_000
+
+
+def test_what_is_held_is_bounded_and_said(pair: Pair) -> None:
+    streams = [pair.client.open(b"h") for _ in range(6)]
+    pair.exchange()
+    for stream in streams:
+        pair.server.pause(stream)
+        pair.client.send(stream, bytes(MAX_MESSAGE_BYTES - 5))
+    _, heard = pair.exchange()
+    gone = [stream for stream, kind, _ in heard if kind == Kind.RESET]
+    assert len(gone) == 2
+    assert pair.server.all_held_bytes() == MAX_HELD_BYTES
+    kept = next(stream for stream in streams if stream not in gone)
+    assert pair.server.held_bytes(kept) == MAX_MESSAGE_BYTES
+    assert not pair.server.count_held(1)
+    assert len(pair.server.resume(kept, 1)) == 1
+    assert pair.server.count_held(1)
+    assert pair.server.all_held_bytes() == MAX_HELD_BYTES - MAX_MESSAGE_BYTES + 2
 
 
 def test_a_server_is_handed_a_compressed_message_as_it_is() -> None:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    server = Connection(theirs.detach(), True, MAX_MESSAGE_BYTES, 100, MAX_UNSENT_BYTES)
+    server = Connection(
+        theirs.detach(), True, MAX_MESSAGE_BYTES, 100, MAX_UNSENT_BYTES, MAX_HELD_BYTES
+    )
     with ours:
         ours.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"))
         ours.sendall(bytes.fromhex("000001010400000001") + b"h")
@@ -188,13 +242,15 @@ def test_what_a_peer_does_not_take_is_bounded(pair: Pair) -> None:
 def test_a_closed_connection_does_nothing() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        client = Connection(ours.detach(), False, MAX_MESSAGE_BYTES, 1, MAX_UNSENT_BYTES)
+        client = Connection(
+            ours.detach(), False, MAX_MESSAGE_BYTES, 1, MAX_UNSENT_BYTES, MAX_HELD_BYTES
+        )
         client.close()
         assert client.fileno() == -1
         assert client.is_over
         assert client.is_drained
         assert client.open(b"h") == 0
-        assert client.receive() == client.resume(1) == []
+        assert client.receive() == client.resume(1, 100) == []
         assert not client.send(1, b"m")
         assert not client.flush()
         assert theirs.recv(1) == b""

@@ -30,6 +30,7 @@ class LoadClient:
     ) -> None:
         self.stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         self._settings = settings
+        self._metadata = settings.metadata or None
         self.prompts = prompts
         self._num_tokens = 0
 
@@ -41,7 +42,7 @@ class LoadClient:
     async def describe(self) -> generation_pb2.GetModelResponse:
         """What the gateway serves; raises AioRpcError when it does not answer."""
         response: generation_pb2.GetModelResponse = await self.stub.GetModel(
-            generation_pb2.GetModelRequest(), timeout=DESCRIBE_SECONDS
+            generation_pb2.GetModelRequest(), timeout=DESCRIBE_SECONDS, metadata=self._metadata
         )
         return response
 
@@ -52,7 +53,7 @@ class LoadClient:
         )
         waited_seconds = (time.monotonic_ns() - sample.due_nanos) / NANOS_PER_SECOND
         timeout_seconds = max(LEAST_TIMEOUT_SECONDS, self._settings.timeout - waited_seconds)
-        call = self.stub.Generate(request, timeout=timeout_seconds)
+        call = self.stub.Generate(request, timeout=timeout_seconds, metadata=self._metadata)
         try:
             await self._read(call, sample)
         except grpc.aio.AioRpcError as error:

@@ -78,12 +78,14 @@ async def _bench(settings: BenchSettings, prompts: Sequence[BenchPrompt]) -> Non
 
 async def _measure(findings: Findings, prompts: Sequence[BenchPrompt], report: Report) -> None:
     settings = findings.settings
-    async with open_channel(findings.address) as channel:
+    async with open_channel(findings.address, tls=settings.gateway_trust) as channel:
         try:
             client = LoadClient(channel, settings, prompts)
             findings.model = await client.describe()
             if settings.prompt_tokens is not None:
-                client.prompts = await cut_to(client.stub, prompts, settings.prompt_tokens)
+                client.prompts = await cut_to(
+                    client.stub, prompts, settings.prompt_tokens, settings.metadata
+                )
         except grpc.aio.AioRpcError as error:
             failure = failure_of(error)
             raise RequestsFailed(f"{failure.status}: {failure.message}") from error

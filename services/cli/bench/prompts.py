@@ -15,6 +15,7 @@ from services.runtime.text_files import Unreadable, read_text
 from services.wire.errors import InvalidRequest
 
 TOKENIZE_SECONDS = 60.0
+Metadata = tuple[tuple[str, str], ...]
 # A first guess at how much text gives enough tokens; it is doubled until it does.
 CHARACTERS_PER_TOKEN = 6
 # How a JSON object begins, and no text in braces.
@@ -60,23 +61,25 @@ def read_prompts(path: Path) -> list[BenchPrompt]:
     return prompts
 
 
-async def cut_to(stub: Any, prompts: Sequence[BenchPrompt], num_tokens: int) -> list[BenchPrompt]:
+async def cut_to(
+    stub: Any, prompts: Sequence[BenchPrompt], num_tokens: int, metadata: Metadata = ()
+) -> list[BenchPrompt]:
     """Each prompt with exactly `num_tokens` tokens by the gateway's tokenizer.
 
     A prompt that is too long is cut; one that is too short goes on with the text of those after it,
     and after the last with the first. Raises AioRpcError when the gateway cannot tell.
     """
-    return [await _cut(stub, prompts, index, num_tokens) for index in range(len(prompts))]
+    return [await _cut(stub, prompts, index, num_tokens, metadata) for index in range(len(prompts))]
 
 
 async def _cut(
-    stub: Any, prompts: Sequence[BenchPrompt], index: int, num_tokens: int
+    stub: Any, prompts: Sequence[BenchPrompt], index: int, num_tokens: int, metadata: Metadata
 ) -> BenchPrompt:
     prompt = prompts[index]
     for doubled in count():
         text = _text_from(prompts, index, (num_tokens * CHARACTERS_PER_TOKEN) << doubled)
         response = await stub.Tokenize(
-            generation_pb2.TokenizeRequest(text=text), timeout=TOKENIZE_SECONDS
+            generation_pb2.TokenizeRequest(text=text), timeout=TOKENIZE_SECONDS, metadata=metadata
         )
         # One more is asked for: the last token of a text may be an end-of-sequence token.
         if len(response.token_ids) > num_tokens:

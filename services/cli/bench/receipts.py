@@ -23,6 +23,7 @@ BEFORE = (
     ("gateway_queue_nanos", "gateway queue"),
     ("tokenise_nanos", "tokenise"),
     ("gateway_router_nanos", "gateway to router"),
+    ("lost_router_nanos", "lost routers"),
 )
 AFTER = (("detokenise_nanos", "detokenise"), ("unaccounted_nanos", "unaccounted"))
 # A single process would have none of these: building frames, carrying them, and gathering the
@@ -30,6 +31,7 @@ AFTER = (("detokenise_nanos", "detokenise"), ("unaccounted_nanos", "unaccounted"
 COMMUNICATION = {"gateway_router_nanos", "encode_nanos", "wire_nanos", "combine_nanos"}
 WAITING = {
     "gateway_queue_nanos",
+    "lost_router_nanos",
     "step_wait_nanos",
     "expert_queue_nanos",
     "straggler_wait_nanos",

@@ -27,7 +27,7 @@ def experts(arguments: Sequence[str]) -> int:
 
 async def show(settings: ListSettings) -> None:
     """`moesaic experts list`."""
-    placement = await placement_of(settings.router)
+    placement = await placement_of(settings)
     if settings.json_output:
         print(json.dumps(as_object(placement)["services"]))
         return
@@ -37,7 +37,7 @@ async def show(settings: ListSettings) -> None:
 async def add(settings: AddSettings) -> None:
     """`moesaic experts add`."""
     request = router_pb2.AddExpertServicesRequest(addresses=settings.addresses)
-    async with router_at(settings.router) as stub:
+    async with router_at(settings) as stub:
         known = await stub.AddExpertServices(request, timeout=ANSWER_SECONDS)
     Report().line(
         f"the router knows {len(known.addresses)} services now: {', '.join(known.addresses)}"
@@ -47,7 +47,7 @@ async def add(settings: AddSettings) -> None:
 async def remove(settings: RemoveSettings) -> None:
     """`moesaic experts remove`."""
     request = placement_pb2.RemoveExpertServicesRequest(addresses=settings.addresses)
-    async with router_at(settings.router) as stub:
+    async with router_at(settings) as stub:
         known = await stub.RemoveExpertServices(request, timeout=ANSWER_SECONDS)
     Report().line(
         f"the router knows {len(known.addresses)} services now: {', '.join(known.addresses)}"

@@ -38,7 +38,7 @@ def placement(arguments: Sequence[str]) -> int:
 
 async def show(settings: ShowSettings) -> None:
     """`moesaic placement show`."""
-    placement = await placement_of(settings.router)
+    placement = await placement_of(settings)
     if settings.json_output:
         print(json.dumps(as_object(placement)))
         return
@@ -51,7 +51,7 @@ async def show(settings: ShowSettings) -> None:
 
 async def export(settings: ExportSettings) -> None:
     """`moesaic placement export`."""
-    _write(settings.file, PlacementDocument.from_response(await placement_of(settings.router)))
+    _write(settings.file, PlacementDocument.from_response(await placement_of(settings)))
 
 
 def plan(settings: PlanSettings) -> Coroutine[Any, Any, None]:
@@ -109,7 +109,7 @@ ACTIONS: Mapping[str, Action[Any]] = {
 
 
 async def _plan(settings: PlanSettings, request: router_pb2.PlanPlacementRequest) -> None:
-    planned = await plan_of(settings.router, request)
+    planned = await plan_of(settings, request)
     if settings.output != STANDARD:
         if settings.json_output:
             print(json.dumps(plan_as_object(planned)))

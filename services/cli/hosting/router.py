@@ -15,6 +15,8 @@ from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.cli.hosting.shown import shown_on
 from services.cli.report import Report
 from services.runtime.channels import open_channel
+from services.runtime.roles import Role
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import ServingError, from_rpc
 
 ANSWER_SECONDS = 10.0
@@ -25,11 +27,18 @@ class RouterFailed(ServingError):
     """The router refused the call or did not answer; the message has the status and the reason."""
 
 
-class OperationSettings(Protocol):
-    """The settings of any command that changes who hosts what."""
+class RouterCall(Protocol):
+    """Which router is asked, and by whom."""
 
     @property
     def router(self) -> str: ...
+    @property
+    def tls(self) -> TlsFiles | None: ...
+
+
+class OperationSettings(RouterCall, Protocol):
+    """The settings of any command that changes who hosts what."""
+
     @property
     def force(self) -> bool: ...
     @property
@@ -39,18 +48,21 @@ class OperationSettings(Protocol):
 
 
 @asynccontextmanager
-async def router_at(address: str) -> AsyncIterator[placement_pb2_grpc.PlacementServiceStub]:
+async def router_at(settings: RouterCall) -> AsyncIterator[placement_pb2_grpc.PlacementServiceStub]:
     """The router's calls for operators. One that fails in the block raises RouterFailed."""
+    address = settings.router
     try:
-        async with open_channel(address) as channel:
+        async with open_channel(
+            address, tls=settings.tls, server_name=Role.ROUTER.server_name
+        ) as channel:
             yield placement_pb2_grpc.PlacementServiceStub(channel)
     except grpc.aio.AioRpcError as error:
         raise RouterFailed(f"{error.code().name}: {from_rpc(error)} (router {address})") from error
 
 
-async def placement_of(address: str) -> router_pb2.GetPlacementResponse:
+async def placement_of(settings: RouterCall) -> router_pb2.GetPlacementResponse:
     """Who hosts what, as the router sees it. Raises RouterFailed."""
-    async with router_at(address) as stub:
+    async with router_at(settings) as stub:
         placement: router_pb2.GetPlacementResponse = await stub.GetPlacement(
             router_pb2.GetPlacementRequest(), timeout=ANSWER_SECONDS
         )
@@ -58,10 +70,10 @@ async def placement_of(address: str) -> router_pb2.GetPlacementResponse:
 
 
 async def plan_of(
-    address: str, request: router_pb2.PlanPlacementRequest
+    settings: RouterCall, request: router_pb2.PlanPlacementRequest
 ) -> router_pb2.PlanPlacementResponse:
     """What the router would change, and why. Raises RouterFailed."""
-    async with router_at(address) as stub:
+    async with router_at(settings) as stub:
         planned: router_pb2.PlanPlacementResponse = await stub.PlanPlacement(
             request, timeout=PLAN_SECONDS
         )
@@ -80,7 +92,7 @@ async def change(
     request.force = settings.force
     began = time.monotonic()
     last: router_pb2.ChangePlacementResponse | None = None
-    async with router_at(settings.router) as stub:
+    async with router_at(settings) as stub:
         call = stub.ChangePlacement(request, timeout=settings.timeout)
         try:
             with shown_on(report) as shown:

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
-from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from moesaic.v1 import router_pb2
 from services.runtime.addresses import ServiceAddress, ServiceTarget
+from services.runtime.tls_settings import TlsSettings
 
 # One prefix for all, so that MOESAIC_ADMIN_ROUTER serves every one of them.
 PREFIX = "MOESAIC_ADMIN_"
@@ -54,7 +55,7 @@ DEFAULT_ROUTER = "127.0.0.1:50052"
 DEFAULT_TIMEOUT = 3600.0
 
 
-class ShowSettings(BaseSettings):
+class ShowSettings(TlsSettings):
     """Show the expert services, and on how many of them each expert is ready."""
 
     model_config = QUESTION
@@ -63,7 +64,7 @@ class ShowSettings(BaseSettings):
     json_output: JsonOutput = False
 
 
-class PlanSettings(BaseSettings):
+class PlanSettings(TlsSettings):
     """Say what would be moved for the load of late, what that is expected to bring, and why;
     nothing is moved.
 
@@ -95,7 +96,7 @@ class PlanSettings(BaseSettings):
         return self
 
 
-class ExportSettings(BaseSettings):
+class ExportSettings(TlsSettings):
     """Write the placement in force, as `moesaic placement apply` reads it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -104,7 +105,7 @@ class ExportSettings(BaseSettings):
     router: Router = DEFAULT_ROUTER
 
 
-class ApplySettings(BaseSettings):
+class ApplySettings(TlsSettings):
     """Have the services host what a file says, no more and no less.
 
     Every expert is ready in its new place before it leaves the old one, and serving goes on all the
@@ -122,7 +123,7 @@ class ApplySettings(BaseSettings):
     timeout: Timeout = DEFAULT_TIMEOUT
 
 
-class ListSettings(BaseSettings):
+class ListSettings(TlsSettings):
     """Show the expert services that the router knows."""
 
     model_config = QUESTION
@@ -131,7 +132,7 @@ class ListSettings(BaseSettings):
     json_output: JsonOutput = False
 
 
-class RemoveSettings(BaseSettings):
+class RemoveSettings(TlsSettings):
     """Make a running router forget expert services that host nothing."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -142,7 +143,7 @@ class RemoveSettings(BaseSettings):
     router: Router = DEFAULT_ROUTER
 
 
-class AddSettings(BaseSettings):
+class AddSettings(TlsSettings):
     """Make expert services known to a running router, which connects to them and gives them
     experts.
     """
@@ -156,7 +157,7 @@ class AddSettings(BaseSettings):
     router: Router = DEFAULT_ROUTER
 
 
-class DrainSettings(BaseSettings):
+class DrainSettings(TlsSettings):
     """Empty an expert service, so that it can be stopped: its experts go to the other services
     first.
 
@@ -175,7 +176,7 @@ class DrainSettings(BaseSettings):
     timeout: Timeout = DEFAULT_TIMEOUT
 
 
-class RebalanceSettings(BaseSettings):
+class RebalanceSettings(TlsSettings):
     """Move experts so that the services share their work better, while they are being served.
 
     The router plans for the load of late, says what it expects of the plan, and carries it out;

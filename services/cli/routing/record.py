@@ -27,7 +27,7 @@ async def recording(settings: RecordSettings, report: Report) -> None:
     """
     received = Received(settings.topic if settings.topic is not None else settings.file.stem)
     try:
-        async with router_at(settings.router) as stub:
+        async with router_at(settings) as stub:
             request = router_pb2.RecordRoutingRequest(num_steps=settings.steps)
             call = stub.RecordRouting(request, timeout=settings.timeout)
             try:

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
-from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from services.cli.hosting.settings import DEFAULT_ROUTER, DEFAULT_TIMEOUT, PREFIX, Router
 from services.cli.settings import MAX_UINT32
+from services.runtime.tls_settings import TlsSettings
 
 DEFAULT_STEPS = 1000
 
 
-class RecordSettings(BaseSettings):
+class RecordSettings(TlsSettings):
     """Write down which experts the gates choose for the traffic that a router serves meanwhile.
 
     The file has no text and no weights: expert ids alone, by layer and token, step by step. `python

@@ -2,6 +2,8 @@
 
 #include "plane_object.h"
 
+#include "tls_python.h"
+
 #include <stdlib.h>
 
 static PyObject *events(PyObject *self, PyObject *Py_UNUSED(ignored)) {
@@ -113,6 +115,13 @@ static PyObject *records(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     return NULL;
 }
 
+static PyObject *secure(PyObject *self, PyObject *context) {
+    struct tls_context *tls;
+    if (tls_context_of(context, &tls) < 0) return NULL;
+    secure_plane(plane_of(self), tls);
+    Py_RETURN_NONE;
+}
+
 static PyObject *stop(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     Py_BEGIN_ALLOW_THREADS;
     stop_plane(plane_of(self));
@@ -128,6 +137,7 @@ PyMethodDef plane_methods[] = {
     {"grant", grant, METH_VARARGS, "grant($self, number, num_pairs, /)\n--\n\n"},
     {"counts", counts, METH_NOARGS, "counts($self, /)\n--\n\n"},
     {"records", records, METH_NOARGS, "records($self, /)\n--\n\n"},
+    {"secure", secure, METH_O, "secure($self, tls, /)\n--\n\n"},
     {"stop", stop, METH_NOARGS, "stop($self, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };

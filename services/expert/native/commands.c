@@ -14,7 +14,7 @@ static void admit(struct stream *stream, const struct command *command) {
     struct iovec grant_alone[1];
     send_message(stream, grant_alone, 0);
     stream->is_admitted = 1;
-    if (!stream->is_held && http2_resume(stream->http2) < 0) lose(connection);
+    if (!stream->is_held && http2_resume(stream->http2, SIZE_MAX) < 0) lose(connection);
     watch(connection);
 }
 

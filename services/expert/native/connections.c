@@ -4,10 +4,13 @@
 
 #include "plane.h"
 
+#include "tls.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -21,6 +24,20 @@
 #define IDLE_SECONDS 30
 #define PROBE_SECONDS 10
 #define NUM_PROBES 3
+/* Between two looks at who is silent. */
+#define LOOK_NANOS UINT64_C(500000000)
+
+/* Tells whom the peer's certificate names, before the first of its streams. 0, or -1 without
+ * memory. */
+static int introduce(struct connection *connection) {
+    if (connection->is_known) return 0;
+    connection->is_known = 1;
+    const char *const names = http2_peer(connection->http2);
+    if (!names) return 0;
+    struct event *const named = new_event(PEER_NAMED, connection->number, names, strlen(names));
+    if (named) tell(&connection->plane->handover, named);
+    return named ? 0 : -1;
+}
 
 /* A new stream waits for Python to read its headers; so do its messages. */
 static void take_headers(struct http2_stream *http2, const char *block, size_t count,
@@ -32,13 +49,12 @@ static void take_headers(struct http2_stream *http2, const char *block, size_t c
     struct stream *stream = open_stream(connection, http2);
     struct event *opened = stream ? new_event(STREAM_OPENED, stream->number, block, count) : NULL;
     /* Headers cannot be passed over: those that follow may refer to them. */
-    if (!opened || handover_is_full(handover)) {
+    if (!opened || handover_is_full(handover) || introduce(connection) < 0) {
         free(opened);
         lose(connection);
         return;
     }
     opened->nanos = connection->number;
-    connection->is_known = 1;
     stream->num_in_hand++;
     http2_pause(http2);
     tell(handover, opened);
@@ -76,6 +92,17 @@ static int begin_http2(struct connection *connection, int fd) {
     return connection->http2 ? 0 : -1;
 }
 
+/* 0, or -1 without memory. */
+static int begin_tls(struct connection *connection) {
+    struct plane *plane = connection->plane;
+    pthread_mutex_lock(&plane->tls_lock);
+    struct tls_context *const tls = plane->tls;
+    struct tls_session *const session = tls ? tls->calls->begin(tls, NULL) : NULL;
+    pthread_mutex_unlock(&plane->tls_lock);
+    http2_secure(connection->http2, session);
+    return tls && !session ? -1 : 0;
+}
+
 /* Takes over the socket. 0, or -1 without memory or descriptors. */
 static int begin(struct plane *plane, int fd) {
     struct connection *connection = calloc(1, sizeof *connection);
@@ -83,6 +110,7 @@ static int begin(struct plane *plane, int fd) {
     prepare_socket(fd);
     connection->plane = plane;
     connection->number = ++plane->last_number;
+    connection->silent_until = monotonic_nanos() + plane->limits.max_silent_nanos;
     connection->gone = new_event(CONNECTION_GONE, connection->number, NULL, 0);
     if (!connection->gone || begin_http2(connection, fd) < 0) {
         free(connection->gone);
@@ -93,7 +121,8 @@ static int begin(struct plane *plane, int fd) {
     connection->next = plane->connections;
     plane->connections = connection;
     plane->num_connections++;
-    if (epoll_ctl(plane->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ||
+    plane->has_silent = 1;
+    if (begin_tls(connection) < 0 || epoll_ctl(plane->epoll, EPOLL_CTL_ADD, fd, &event) < 0 ||
         http2_flush(connection->http2) < 0)
         lose(connection);
     return 0;
@@ -179,16 +208,35 @@ void close_lost(struct plane *plane) {
     }
 }
 
+void lose_silent(struct plane *plane) {
+    const uint64_t now = plane->has_silent ? monotonic_nanos() : 0;
+    if (now < plane->looked_nanos + LOOK_NANOS) return;
+    plane->looked_nanos = now;
+    plane->has_silent = 0;
+    for (struct connection *connection = plane->connections; connection;
+         connection = connection->next) {
+        if (!connection->silent_until) continue;
+        if (http2_has_begun(connection->http2)) {
+            connection->silent_until = 0;
+        } else if (now < connection->silent_until) {
+            plane->has_silent = 1;
+        } else {
+            lose(connection);
+        }
+    }
+}
+
 int shut_drained(struct plane *plane) {
     int are_all = 1;
     for (struct connection *connection = plane->connections; connection;
          connection = connection->next) {
+        if (!http2_is_secured(connection->http2)) lose(connection);
         if (!connection->is_shut && !connection->num_streams &&
             http2_is_drained(connection->http2)) {
-            shutdown(http2_fd(connection->http2), SHUT_WR);
+            http2_shut(connection->http2);
             connection->is_shut = 1;
         }
-        are_all &= connection->is_shut;
+        are_all &= connection->is_shut || connection->is_lost;
     }
     return are_all;
 }

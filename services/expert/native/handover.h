@@ -20,6 +20,7 @@ enum event_kind {
     SETTLED = 5,         /* what was in hand when SETTLE came is done with, or Python's */
     THREAD_ENDED = 6,    /* nothing comes after this */
     COUNTED_MESSAGE = 7, /* a MESSAGE whose pairs are counted as taken already */
+    PEER_NAMED = 8,      /* a connection's, before its first stream: `data` as `peer` in tls.h */
 };
 
 /* `number` is the stream's, or the connection's, or the one that SETTLE came with. An event is in

@@ -5,6 +5,8 @@
 
 #include "described.h"
 
+#include "tls_python.h"
+
 #include <errno.h>
 
 /* The kernels of services.kernels, which stay loaded; NULL with an error set. */
@@ -27,6 +29,7 @@ static int read_real(PyObject *number, double *into) {
 /* As _plane.pyi describes them. */
 #define ARGUMENTS(X)                                                                               \
     X(object, kept)                                                                                \
+    X(object, tls)                                                                                 \
     X(number, listener)                                                                            \
     X(address, slots)                                                                              \
     X(number, num_layers)                                                                          \
@@ -40,6 +43,7 @@ static int read_real(PyObject *number, double *into) {
     X(real, most_pairs)                                                                            \
     X(number, max_frame_bytes)                                                                     \
     X(number, max_message_bytes)                                                                   \
+    X(number, max_silent_nanos)                                                                    \
     X(number, window_pairs)                                                                        \
     X(number, max_waiting_pairs)
 
@@ -71,6 +75,7 @@ static void set_up(struct plane *plane, const struct plane_arguments *given) {
     plane->limits = plane_limits_default;
     plane->limits.max_waiting_pairs = given->max_waiting_pairs;
     plane->limits.max_message_bytes = (uint32_t)given->max_message_bytes;
+    plane->limits.max_silent_nanos = (uint64_t)given->max_silent_nanos;
     plane->window_pairs = (uint64_t)given->window_pairs;
     plane->listener = (int)given->listener;
     plane->bank.slots = (const int64_t *)given->slots;
@@ -92,15 +97,17 @@ PyObject *new_plane(PyTypeObject *type, PyObject *arguments, PyObject *names) {
         PyErr_SetString(PyExc_TypeError, "all arguments have names");
         return NULL;
     }
+    struct tls_context *tls;
     const struct kernels_interface *interface = kernels();
-    if (!interface || read_arguments(&given, names) < 0) return NULL;
+    if (!interface || read_arguments(&given, names) < 0 || tls_context_of(given.tls, &tls) < 0)
+        return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     struct plane_object *object = (struct plane_object *)allocate(type, 0);
     if (!object) return NULL;
     object->kept = Py_NewRef(given.kept);
     set_up(&object->plane, &given);
     object->plane.bank.kernels = interface;
-    object->has_begun = begin_plane(&object->plane) == 0;
+    object->has_begun = begin_plane(&object->plane, tls) == 0;
     if (object->has_begun) return (PyObject *)object;
     PyErr_SetFromErrno(PyExc_OSError);
     Py_DECREF(object);

@@ -4,6 +4,8 @@
 
 #include "plane.h"
 
+#include "tls.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -55,8 +57,10 @@ static int start_thread(struct plane *plane) {
     return 0;
 }
 
-int begin_plane(struct plane *plane) {
+int begin_plane(struct plane *plane, struct tls_context *tls) {
     pthread_mutex_init(&plane->streams_lock, NULL);
+    pthread_mutex_init(&plane->tls_lock, NULL);
+    secure_plane(plane, tls);
     plane->handover.max_events = plane->limits.max_events;
     plane->handover.max_bytes = plane->limits.max_event_bytes;
     plane->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -77,14 +81,25 @@ void stop_plane(struct plane *plane) {
     plane->has_thread = 0;
 }
 
+void secure_plane(struct plane *plane, struct tls_context *tls) {
+    if (tls) tls->calls->hold(tls);
+    pthread_mutex_lock(&plane->tls_lock);
+    struct tls_context *const before = plane->tls;
+    plane->tls = tls;
+    pthread_mutex_unlock(&plane->tls_lock);
+    if (before) before->calls->release(before);
+}
+
 void end_plane(struct plane *plane) {
     stop_plane(plane);
+    secure_plane(plane, NULL);
     if (plane->listener >= 0) close(plane->listener);
     if (plane->epoll >= 0) close(plane->epoll);
     waiting_end(&plane->waiting);
     records_end(&plane->records);
     handover_end(&plane->handover);
     pthread_mutex_destroy(&plane->streams_lock);
+    pthread_mutex_destroy(&plane->tls_lock);
     free(plane->ended);
     free(plane->seen);
     free(plane->room.memory);

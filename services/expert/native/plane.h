@@ -15,6 +15,8 @@
 
 #define NUM_BUCKETS 256
 
+struct tls_context;
+
 struct connection {
     struct connection *next;
     struct plane *plane;
@@ -22,7 +24,8 @@ struct connection {
     uint64_t number; /* as Python knows it; never used twice */
     struct event *gone;
     size_t num_streams;
-    int is_known; /* to Python */
+    uint64_t silent_until; /* closed then unless its peer has begun; 0 once he has */
+    int is_known;          /* to Python */
     int is_watched_for_writing;
     int is_lost; /* closed at the end of this turn of the loop */
     int is_shut; /* all was said; it is closed when the peer closes its side */
@@ -58,10 +61,11 @@ struct plane_limits {
     size_t max_events, max_event_bytes; /* that wait for Python */
     size_t max_unsent;      /* a peer with more unread answers on a stream is not read from there */
     size_t max_connections; /* others are closed at once */
+    uint64_t max_silent_nanos;  /* for a peer to shake hands, and to speak HTTP/2 */
     uint32_t max_message_bytes; /* a stream with a longer one is reset */
 };
 
-/* But for `max_waiting_pairs` and `max_message_bytes`, which are settings. */
+/* But for `max_waiting_pairs`, `max_message_bytes` and `max_silent_nanos`, which are settings. */
 extern const struct plane_limits plane_limits_default;
 
 struct plane {
@@ -76,7 +80,11 @@ struct plane {
     int is_deaf; /* does not listen for now: the process has no descriptor left */
     struct connection *connections;
     size_t num_connections;
-    int has_lost; /* one of them at least */
+    int has_lost;             /* one of them at least */
+    int has_silent;           /* as it was when they were last looked at, or one came since */
+    uint64_t looked_nanos;    /* when that was */
+    pthread_mutex_t tls_lock; /* held where `tls` is changed, or taken for a connection */
+    struct tls_context *tls;  /* of connections that come; NULL: without TLS */
     uint64_t last_number;
 
     pthread_mutex_t streams_lock; /* held where the table changes, or Python looks into it */
@@ -95,10 +103,12 @@ struct plane {
 };
 
 /* plane.c. Begins with what is set of it: bank, bounds and listener, which is the plane's from then
- * on. 0, or -1 with errno and everything freed. */
-int begin_plane(struct plane *);
+ * on; `tls` is as `secure_plane` has it. 0, or -1 with errno and everything freed. */
+int begin_plane(struct plane *, struct tls_context *tls);
 /* Ends the thread, wherever it is. */
 void stop_plane(struct plane *);
+/* Connections that come from now on use this context, which is held, or none where it is NULL. */
+void secure_plane(struct plane *, struct tls_context *);
 void end_plane(struct plane *);
 
 /* server.c: the thread's loop, until it is told to stop or has drained. */
@@ -114,6 +124,8 @@ void flush_to(struct connection *);
 void watch(struct connection *);
 void lose(struct connection *);
 void close_lost(struct plane *);
+/* Gives up peers that have been silent for too long. */
+void lose_silent(struct plane *);
 /* Closes the sides that have nothing more to say; whether all connections are at that point. */
 int shut_drained(struct plane *);
 

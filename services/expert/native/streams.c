@@ -127,7 +127,7 @@ void release_held(struct plane *plane) {
         struct connection *connection = stream->connection;
         if (connection->is_lost || !has_room(stream)) continue;
         let_go(stream);
-        if (http2_resume(stream->http2) < 0) lose(connection);
+        if (http2_resume(stream->http2, SIZE_MAX) < 0) lose(connection);
         watch(connection);
     }
 }

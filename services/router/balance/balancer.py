@@ -51,9 +51,9 @@ class _Followed:
 class Balancer:
     """Makes plans for the load of late, begins them, and tells what became of them.
 
-    With `settings.rebalance` it does so by itself, as long as nothing else is under way and every
-    service answers: see Hysteresis. `latest` is the last plan that it made so, `outcomes` are those
-    carried out, the latest first.
+    With `settings.rebalance` it does so by itself where this router plans for all, as long as
+    nothing else is under way and every service answers: see Hysteresis. `latest` is the last plan
+    that it made so, `outcomes` are those carried out, the latest first.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Balancer:
         )
         is_known = is_new and self._plans.has_seen_enough
         is_time = self._settings.rebalance and not self._hysteresis.seconds_left(self._now())
-        return is_known and is_time and self._is_quiet()
+        return is_known and is_time and self._fleet.is_planner and self._is_quiet()
 
     def _is_quiet(self) -> bool:
         """Whether nothing is under way, by this router or another, and nothing has to be done

@@ -8,14 +8,17 @@ import numpy as np
 import torch
 
 from services.router.arrays import Indices
+from services.router.dispatch.auditor import Auditor
 from services.router.dispatch.awaited import Awaited
+from services.router.dispatch.awaiting import Awaiting
 from services.router.dispatch.capacity import capacity_of, find_overflow
 from services.router.dispatch.combine import Combination
 from services.router.dispatch.drawing_rows import experts_of_drawing
 from services.router.dispatch.exchange import MOST_WAIT_NANOS, Exchange
 from services.router.dispatch.exchanges import Exchanges
 from services.router.dispatch.frame_pairs import DROPPED
-from services.router.dispatch.gather import Gather, Gathered, answers_to
+from services.router.dispatch.gather import Gather, Gathered
+from services.router.dispatch.hedging import Hedging, Sent
 from services.router.dispatch.host_copy import to_host
 from services.router.dispatch.placement import Placement
 from services.router.dispatch.resending import Again, Resending
@@ -30,10 +33,8 @@ from services.router.dispatch.scatter import (
 from services.router.engine.spans import NO_LAYER_SPANS, PART_NAMES, LayerSpans
 from services.router.engine.step import Step
 from services.router.load.watch import RoutingWatch
-from services.router.peers.stream import TimedReply
 from services.router.times.receipt import ReplyTimes
 from services.runtime.notice import Notice
-from services.wire.errors import ServingError
 
 UNSERVED_SECONDS = 10.0
 
@@ -45,9 +46,12 @@ class Dispatcher:
     where given, only rows that a token is drawn from are computed. `watch`, where given, sees the
     routing; `capacity_factor` turns the capacity guard on. Pairs that a service does not compute
     are sent again, to another replica where there is one. They wait for one that can compute them
-    for `unserved_seconds`, from the first failure or from when `awaited` last got on. Compiled code
-    waits for the replies of a layer for `exchange_wait_nanos` before the loop does.
+    for `unserved_seconds`, from the first failure or from when `awaited` last got on. A frame that
+    is late is sent to another replica, too, as far as `hedge_share` of the frames allows. Compiled
+    code waits for the replies of a layer for `exchange_wait_nanos` before the loop does.
     """
+
+    _auditor: Auditor | None = None
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class Dispatcher:
         capacity_factor: float | None = None,
         unserved_seconds: float = UNSERVED_SECONDS,
         frame_checksums: bool = True,
+        hedge_share: float = 0.0,
         exchange_wait_nanos: int = MOST_WAIT_NANOS,
     ) -> None:
         self.placement = Placement()
@@ -77,12 +82,11 @@ class Dispatcher:
             sums_on_services=combine.sums_on_services,
             checksums=frame_checksums,
         )
-        self._gather = Gather(
-            hidden_size=hidden_size,
-            wire_dtype=wire_dtype,
-            combine=combine,
-            checksums=frame_checksums,
+        checked, hedging = frame_checksums, Hedging(hedge_share, self._scatter)
+        gather = Gather(
+            hidden_size=hidden_size, wire_dtype=wire_dtype, combine=combine, checksums=checked
         )
+        self._awaiting = Awaiting(gather, hedging, lambda: self.placement)
         self._exchanges = Exchanges(
             hidden_size=hidden_size,
             wire_dtype=wire_dtype,
@@ -104,6 +108,10 @@ class Dispatcher:
         """Use another placement, from the next layer and the next attempt on."""
         self.placement = placement
         self._news.send()
+
+    def audit_by(self, auditor: Auditor) -> None:
+        """Have frames looked at a second time from now on."""
+        self._auditor = auditor
 
     def forget(self, requests: Sequenced[int]) -> None:
         """Some sequences have ended, and nothing has to be computed for them any more."""
@@ -143,7 +151,7 @@ class Dispatcher:
         if exchange is not None:
             scatter_ended = step.clock.charge("encode")
             await exchange.complete(on_the_way)
-            gathered = await self._taken_from(exchange, step, layer, times)
+            gathered = await self._taken_from(exchange, step, outgoing, spans, times, scatter_began)
         else:
             tried = await self._try(step, outgoing, attempt, spans, times, on_the_way)
             gathered, scatter_ended = tried
@@ -169,16 +177,28 @@ class Dispatcher:
         """The layer's output. Where it is not finite the rows are looked at one by one, once, and
         those that are to blame are computed elsewhere.
         """
-        if exchange is not None and exchange.is_complete:
+        if exchange is not None and not exchange.is_complete:
+            exchange = None  # it went on frame by frame
+        addresses = [part.address for part in gathered.returned]
+        audited = self._to_audit(addresses if exchange is None else exchange.addresses)
+        if exchange is None or audited:
+            if exchange is not None:
+                gathered.returned = exchange.returned()
+            sums = self._combine(gathered.returned, weights, hidden)
+        else:
             sums = exchange.combined(weights, hidden)
             if not sums.are_finite:
                 gathered.returned = exchange.returned()
-        else:
-            sums = self._combine(gathered.returned, weights, hidden)
+        if self._auditor is not None and sums.are_finite:
+            for index in audited:
+                self._auditor.note(gathered.returned[index], again.outgoing, again.step)
         if sums.are_finite or gathered.failed:  # of which all was looked at when it was sent again
             return sums.output
         await self._resending.finish(again, gathered)
         return self._combine(gathered.returned, weights, hidden).output
+
+    def _to_audit(self, addresses: Sequenced[str]) -> Sequenced[int]:
+        return () if self._auditor is None else self._auditor.chosen(addresses)
 
     def _to_send(
         self, step: Step, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
@@ -237,6 +257,7 @@ class Dispatcher:
         `on_the_way` is called meanwhile. The times of the replies are added to `times`.
         """
         sent: list[SentFrame] = []
+        began = step.clock.now()
         try:
             unserved = self._scatter(step, outgoing, attempt, spans, sent)
             scatter_ended = step.clock.charge("encode")
@@ -246,30 +267,27 @@ class Dispatcher:
             for frame in sent:
                 frame.release()
             raise
-        gathered = await self._gather_all(step, outgoing.layer, sent, times)
+        gathered = await self._awaiting(Sent(step, outgoing, spans, sent, began), times)
         gathered.failed += unserved
         return gathered, scatter_ended
 
     async def _taken_from(
-        self, exchange: Exchange, step: Step, layer: int, times: list[ReplyTimes]
+        self,
+        exchange: Exchange,
+        step: Step,
+        outgoing: Outgoing,
+        spans: LayerSpans,
+        times: list[ReplyTimes],
+        began: int,
     ) -> Gathered:
         """What is left to be gathered of an exchange: nothing where it is complete."""
         if not exchange.is_complete:
-            return await self._gather_all(step, layer, exchange.give_up(), times)
+            sent = Sent(step, outgoing, spans, exchange.give_up(), began)
+            return await self._awaiting(sent, times)
         times += exchange.replies()
+        self._awaiting.note_frames(len(times))
         step.clock.charge_gather(times)
         return Gathered([], [])
-
-    async def _gather_all(
-        self, step: Step, layer: int, sent: list[SentFrame], times: list[ReplyTimes]
-    ) -> Gathered:
-        """Wait for the answers to frames, and sort them."""
-        answers = await answers_to(sent)
-        replies = [answer.times for _, answer in answers if isinstance(answer, TimedReply)]
-        losses = (frame.address for frame, answer in answers if isinstance(answer, ServingError))
-        step.clock.charge_gather(replies, next(losses, None))
-        times += replies
-        return self._gather(step, layer, answers)
 
 
 def _end_spans(spans: LayerSpans, moments: Sequenced[int], times: list[ReplyTimes]) -> None:

@@ -62,9 +62,16 @@ class Share(NamedTuple):
     num_rows: int
 
 
+@dataclass(slots=True)
+class LoopTurns:
+    """When an exchange last let the loop have its turn, by the monotonic clock."""
+
+    last: int = 0
+
+
 class Exchange:
-    """One layer's. It ends by `replies` and `combined`, and `returned` where the sums are not
-    finite, where it is complete, else by `give_up`.
+    """One layer's. Where it is complete it ends by `replies` and `combined`, and `returned` where
+    the sums are not finite, or by `replies` and `returned`; else by `give_up`.
 
     `native` has the pairs by service already, and is put into `idle` at the end.
     """
@@ -78,6 +85,7 @@ class Exchange:
         "_outgoing",
         "_shares",
         "_spans",
+        "_turns",
         "is_complete",
     )
 
@@ -87,6 +95,7 @@ class Exchange:
         idle: "list[_streams.Exchange]",
         form: ExchangeForm,
         loop_descriptor: int,
+        turns: LoopTurns,
         shares: Sequence[Share],
         outgoing: Outgoing,
         attempt: Attempt,
@@ -96,10 +105,16 @@ class Exchange:
         self._idle = idle
         self._form = form
         self._loop_descriptor = loop_descriptor
+        self._turns = turns
         self._shares = shares
         self._outgoing = outgoing
         self._attempt = attempt
         self._spans: Sequence[FrameSpan] = ()
+
+    @property
+    def addresses(self) -> list[str]:
+        """Those of the services that it is with."""
+        return [share.address for share in self._shares]
 
     def send(self, step: Step, spans: LayerSpans) -> None:
         """Send the frames, all at once."""
@@ -128,14 +143,18 @@ class Exchange:
         )
 
     async def complete(self, meanwhile: Callable[[], None]) -> None:
-        """Do own work, and wait for the replies, though not for long. The loop has its turn first,
-        and again whenever it has anything to do.
+        """Do own work, and wait for the replies, though not for long. The loop has its turn while
+        they are not there, and again whenever it has anything to do.
         """
         try:
             meanwhile()
             # What came by now is read here at less cost than in the loop's turn.
-            end, until = self._wait(until=0), time.perf_counter_ns() + self._form.most_wait_nanos
-            await asyncio.sleep(0)
+            end, now = self._wait(until=0), time.perf_counter_ns()
+            # Where replies are always there at once it has a turn all the same.
+            if end != ANSWERED or now - self._turns.last > MOST_WAIT_NANOS:
+                self._turns.last = now
+                await asyncio.sleep(0)
+            until = now + self._form.most_wait_nanos
             if end == TIME_IS_UP:
                 end = self._wait(until)
             while end == LOOP_HAS_WORK:
@@ -162,9 +181,9 @@ class Exchange:
             span.end(times, attempt=1)
         return replies
 
-    def combined(self, weights: torch.Tensor, hidden: torch.Tensor) -> Sums:
-        """The layer's output like `hidden`, with the bits of ExactCombine; where it is not finite
-        `returned` has what it was made of.
+    def combined(self, weights: torch.Tensor, hidden: torch.Tensor, *, keeps: bool = False) -> Sums:
+        """The layer's output like `hidden`, with the bits of ExactCombine; where it is not finite,
+        or with `keeps`, `returned` has what it was made of.
         """
         weights = weights.contiguous()
         num_tokens, width = weights.shape[0], hidden.shape[1]

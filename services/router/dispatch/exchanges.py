@@ -10,7 +10,7 @@ import torch
 
 from services import kernels
 from services.router.dispatch.combine import Combination, ExactCombine
-from services.router.dispatch.exchange import Exchange, ExchangeForm, Share
+from services.router.dispatch.exchange import Exchange, ExchangeForm, LoopTurns, Share
 from services.router.dispatch.scatter import Attempt, Outgoing
 from services.router.engine.spans import LayerSpans
 from services.router.engine.step import Step
@@ -39,6 +39,7 @@ class Exchanges:
         self._form = ExchangeForm(hidden_size, wire_dtype, checksums, most_wait_nanos)
         self._is_possible = AVAILABLE and isinstance(combine, ExactCombine)
         self._idle: list[_streams.Exchange] = []  # with the memory that their last layer needed
+        self._turns = LoopTurns()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_descriptor: int | None = None
 
@@ -65,7 +66,9 @@ class Exchanges:
         if not shares:
             self._idle.append(native)
             return None
-        exchange = Exchange(native, self._idle, self._form, descriptor, shares, outgoing, attempt)
+        exchange = Exchange(
+            native, self._idle, self._form, descriptor, self._turns, shares, outgoing, attempt
+        )
         try:
             exchange.send(step, spans)
         except BaseException:

@@ -23,6 +23,7 @@ from services.wire.outcomes import PASSING_REASONS, FrameError, PairFailure
 from services.wire.quoting import peers_words
 from services.wire.received import ReceivedReply
 
+Answer: TypeAlias = TimedReply | ServingError
 Reason: TypeAlias = "expert_pb2.PairFailureReason.ValueType"
 
 _WHY = {
@@ -53,13 +54,11 @@ class Gathered:
     failed: list[FailedPairs]
 
 
-async def answers_to(
-    sent: Sequence[SentFrame],
-) -> list[tuple[SentFrame, TimedReply | ServingError]]:
+async def answers_to(sent: Sequence[SentFrame]) -> list[tuple[SentFrame, Answer]]:
     """Wait for the answer to each frame, if only an error; they are given up when that is cut
     short.
     """
-    answers: list[tuple[SentFrame, TimedReply | ServingError]] = []
+    answers: list[tuple[SentFrame, Answer]] = []
     try:
         for frame in sent:
             try:
@@ -93,7 +92,7 @@ class Gather:
         self._checksums = checksums
 
     def __call__(
-        self, step: Step, layer: int, answers: Sequence[tuple[SentFrame, TimedReply | ServingError]]
+        self, step: Step, layer: int, answers: Sequence[tuple[SentFrame, Answer]]
     ) -> Gathered:
         """Sort the answers of one attempt; each frame's span ends."""
         gathered = Gathered([], [])

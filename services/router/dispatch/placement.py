@@ -90,14 +90,17 @@ class Placement:
 
     `owners` has for each layer the service that alone computes an expert, NOBODY, or SEVERAL;
     `max_frame_bytes` has what each service takes, where that is less than MAX_FRAME_BYTES.
+    `being_tried` has what is ready on services that are not used yet, by address and layer.
     """
 
     services: Sequence[Service] = ()
     replicas: Mapping[int, Replicas] = field(default_factory=dict)
     max_frame_bytes: Sequence[int] = ()
     unhosted: Unhosted = NOTHING_AMISS
+    being_tried: Mapping[str, Mapping[int, npt.NDArray[np.bool_]]] = field(default_factory=dict)
     owners: Mapping[int, Indices] = field(init=False)
     _choices: dict[int, Choices] = field(init=False, default_factory=dict)
+    _most_rows: dict[int, Sequence[int]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -120,11 +123,21 @@ class Placement:
             return self.choices(layer)[expert]
         return () if owner == NOBODY else (owner,)
 
+    def addresses_of(self, layer: int, expert: int) -> set[str]:
+        """Of the services that the expert is ready on, or is on one that is being tried."""
+        tried = self.being_tried.items()
+        found = {address for address, ready in tried if layer in ready and ready[layer][expert]}
+        return found | {self.services[one].address for one in self.candidates(layer, expert)}
+
     def most_in_frame(self, row_bytes: int) -> Sequence[int]:
         """How many rows of so many bytes may be in a frame to each service, or in its reply."""
-        limits = self.max_frame_bytes or [MAX_FRAME_BYTES] * len(self.services)
-        # Half of it is for what surrounds the rows: indices, request numbers, headers.
-        return [max(1, min(MAX_FRAME_BYTES, limit) // 2 // row_bytes) for limit in limits]
+        found = self._most_rows.get(row_bytes)
+        if found is None:
+            limits = self.max_frame_bytes or [MAX_FRAME_BYTES] * len(self.services)
+            # Half of it is for what surrounds the rows: indices, request numbers, headers.
+            found = [max(1, min(MAX_FRAME_BYTES, limit) // 2 // row_bytes) for limit in limits]
+            self._most_rows[row_bytes] = found
+        return found
 
     def _choices_of(self, layer: int) -> Choices:
         experts = np.flatnonzero(self.owners[layer] == SEVERAL)

@@ -59,7 +59,7 @@ class Attempt:
         return frames
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SentFrame:
     """A frame that was sent, and who waits for its answer; `attempt` counts from 1."""
 

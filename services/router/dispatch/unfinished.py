@@ -129,8 +129,7 @@ class Unfinished:
         layer, error = self._outgoing.layer, "expert {} of layer {} could not be computed: {}"
 
         def candidates(expert: int) -> Set[str]:
-            found = placement.candidates(layer, expert)
-            return {placement.services[service].address for service in found}
+            return placement.addresses_of(layer, expert)
 
         return [
             (

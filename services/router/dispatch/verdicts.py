@@ -46,7 +46,7 @@ class Verdicts:
         self, expert: int, positions: Indices, candidates: Callable[[int], Set[str]]
     ) -> list[Agreed]:
         """Of these pairs of an expert those that a verdict is believed of; `candidates` are the
-        addresses of the services that have it.
+        addresses of the services that have it, those that are being tried among them.
         """
         found = []
         for first, second, mask in self._pairs:

@@ -16,7 +16,7 @@ from services.router.engine.greenlets import run_awaiting
 from services.router.engine.lane_control import LaneControl
 from services.router.engine.metrics import StepMetrics
 from services.router.engine.scheduler import Room, Scheduler
-from services.router.engine.sequence import Ending, EndReason, Order, Sequence
+from services.router.engine.sequence import Ending, EndReason, Order, Sequence, Stopping
 from services.router.engine.step import Step
 from services.router.engine.step_account import StepAccount
 from services.router.engine.tracing import TracePolicy
@@ -25,7 +25,7 @@ from services.router.lanes.choice import Lanes
 from services.router.times.receipt import SequenceReceipt
 from services.runtime.failures import aside, failure_of, leave_aside
 from services.runtime.notice import Notice
-from services.wire.errors import ServingError, Unavailable
+from services.wire.errors import ServingError
 
 # Turns of the loop. In the first the streams say what is new, and health and cancellations have
 # theirs; what was said is written in the second, and not after a part of the next step.
@@ -75,10 +75,10 @@ class Engine:
         """Take an order in, to be finished within `seconds`.
 
         Raises InvalidRequest when it can never run, Overloaded when too many sequences are here,
-        Unavailable while draining.
+        Stopping while draining.
         """
         if self._is_draining:
-            raise Unavailable("the router is stopping")
+            raise Stopping("the router is stopping")
         sequence = Sequence(next(self._numbers), order, SequenceReceipt())
         self._scheduler.submit(sequence)
         with aside("tracing a sequence"):
@@ -111,7 +111,7 @@ class Engine:
             self._end_early(
                 sequence,
                 EndReason.ERROR,
-                Unavailable("the router stopped before the sequence was done"),
+                Stopping("the router stopped before the sequence was done"),
             )
 
     async def run(self) -> None:

@@ -20,6 +20,7 @@ STRAGGLERS = "moesaic.router.stragglers"
 SEQUENCES = "moesaic.router.sequences"
 FREE_KV_TOKENS = "moesaic.router.kv_cache.free_tokens"
 RETRIES = "moesaic.router.retries"
+HEDGES = "moesaic.router.hedges"
 LANES = "moesaic.router.lanes"
 CANDIDATE_LANES = "moesaic.router.lanes.candidate"
 LAYER_COMMUNICATION = "moesaic.router.lanes.layer_communication"
@@ -46,6 +47,7 @@ class StepMetrics:
         self._services: set[str] = set()
         self._stragglers: Counter[str] = Counter()
         self._retries: Counter[tuple[str, str]] = Counter()
+        self._hedges: Counter[tuple[str, bool]] = Counter()
         self._step_tokens = meter.create_histogram(
             STEP_TOKENS, "{token}", "tokens computed in one step"
         )
@@ -63,6 +65,7 @@ class StepMetrics:
                 yield Observation(frames, {"service": service, "reason": reason})
 
         counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
+        counter(HEDGES, [self._observe_hedges], "{frame}", "copies of frames, by who was late")
         counter(STEPS, [_reading(lambda: self._num_steps)], "{step}", "steps computed")
         counter(DRAWN_TOKENS, [_reading(lambda: self._num_drawn)], "{token}", "tokens drawn")
         counter(PART_SECONDS, [parts], "s", "time of steps by part of the critical path")
@@ -95,7 +98,14 @@ class StepMetrics:
             self._stragglers[self._named(service)] += layers
         for (service, reason), frames in step.clock.retries.items():
             self._retries[self._named(service), reason] += frames
+        for (service, has_won), frames in step.clock.hedges.items():
+            self._hedges[self._named(service), has_won] += frames
         self._step_tokens.record(step.num_tokens)
+
+    def _observe_hedges(self, _: CallbackOptions) -> Iterable[Observation]:
+        for (service, has_won), frames in self._hedges.items():
+            outcome = "won" if has_won else "late"
+            yield Observation(frames, {"service": service, "outcome": outcome})
 
     def _named(self, service: str) -> str:
         if service not in self._services and len(self._services) < MAX_SERVICES:

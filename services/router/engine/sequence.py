@@ -7,7 +7,7 @@ from services.model.block_table import BlockTable
 from services.model.repetition import Repetition
 from services.router.times.receipt import SequenceReceipt
 from services.runtime.span_writing import SpanRef
-from services.wire.errors import ServingError
+from services.wire.errors import ServingError, Unavailable
 from services.wire.sampling import Sampling
 
 
@@ -28,6 +28,10 @@ class EndReason(enum.IntEnum):
     CANCELLED = 3
     DEADLINE = 4
     ERROR = 5
+
+
+class Stopping(Unavailable):
+    """The router stops, and nothing else is wrong: another one can go on with the sequence."""
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,7 @@ def _encode(sequence: Sequence, trace: SequenceTrace) -> bytes:
         "moesaic.prefill_steps": receipt.prefill.steps,
         "moesaic.decode_steps": receipt.decode.steps,
         "moesaic.retries": receipt.retries,
+        "moesaic.hedges": receipt.hedges,
     }
     for part, nanos in vars(receipt.prefill.parts).items():
         attributes[f"moesaic.{part}_nanos"] = nanos + getattr(receipt.decode.parts, part)

@@ -1,8 +1,9 @@
-"""What every expert's weights are, by their hash: from when all were hosted first, no others are
-taken.
+"""What every expert's weights are, by their hash: those of the router's checkpoint, where these are
+known, else those that were hosted first.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from services.wire.expert_key import ExpertKey
@@ -18,76 +19,117 @@ class Claimant(Protocol):
     def content_hashes(self) -> Mapping[ExpertKey, bytes]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    content_hash: bytes
+    claimant: str  # an address; empty where the router has read the expert itself
+
+
 class Contents:
     """Content hashes of experts, and who claimed them first.
 
-    Until `settle` a claim holds for as long as the service that made it can be used. From then on
-    it holds for good: a checkpoint is what it was when it was first hosted whole, and who has read
-    another one is refused.
+    Until `settle` a claim holds for as long as its service has the expert and can be used. From
+    then on it holds until the router has read the expert itself: a checkpoint is what it was when
+    it was first hosted whole, and who has read another one is refused. What the router has read is
+    the truth, whoever came first. `version` is another one whenever services that are as they were
+    may be judged otherwise.
     """
 
     def __init__(self) -> None:
-        self._claims: dict[ExpertKey, tuple[bytes, str]] = {}
+        self.version = 0
+        self._claims: dict[ExpertKey, _Claim] = {}
         self._is_settled = False
-        # What was found, and of which hashes: a service makes these anew with each change.
-        self._found: dict[str, tuple[Mapping[ExpertKey, bytes], frozenset[ExpertKey]]] = {}
+        # A service makes its hashes anew with each change.
+        self._said: dict[str, Mapping[ExpertKey, bytes]] = {}
+        self._found: dict[str, tuple[Mapping[ExpertKey, bytes], int, frozenset[ExpertKey]]] = {}
 
     def settle(self) -> None:
         """Every expert is hosted: remember what they are."""
         self._is_settled = True
-        self._found.clear()
+        self._said.clear()
+
+    def note_own(self, hashes: Mapping[ExpertKey, bytes]) -> bool:
+        """These are experts of the router's own checkpoint; whether somebody claimed otherwise."""
+        earlier = [self._claims.get(key) for key in hashes]
+        self._claims |= {key: _Claim(value, "") for key, value in hashes.items()}
+        are_wrong = any(
+            claim is not None and claim.content_hash != value
+            for claim, value in zip(earlier, hashes.values(), strict=True)
+        )
+        self.version += are_wrong
+        return are_wrong
 
     def known(self, key: ExpertKey) -> bytes:
         """The hash that an expert has to have; empty while that is not settled."""
-        return self._claims[key][0] if self._is_settled and key in self._claims else b""
+        claim = self._claims.get(key)
+        is_certain = claim is not None and (self._is_settled or not claim.claimant)
+        return claim.content_hash if claim is not None and is_certain else b""
 
-    def keep(self, usable: Set[str]) -> None:
-        """These services can be used; what others claimed is forgotten, unless all is settled."""
-        if not self._is_settled:
-            self._claims = {key: claim for key, claim in self._claims.items() if claim[1] in usable}
-
-    def claim(self, service: Claimant) -> frozenset[ExpertKey]:
-        """Take in what a service that can be used says; the experts of it that are not what they
-        were said to be.
+    def observe(self, services: Sequence[Claimant]) -> None:
+        """Take in what the services that can be used say; what others claimed is forgotten, unless
+        all is settled.
         """
-        if not self._is_settled:
-            for key, content_hash in service.content_hashes.items():
-                if self._claims.get(key, (b"", service.address))[1] == service.address:
-                    self._claims[key] = content_hash, service.address
-        return self._differing(service)
+        if self._is_settled:
+            return
+        said = {service.address: service.content_hashes for service in services}
+        if self._drop_ended(said):
+            self.version += 1
+            self._said.clear()
+        for address, hashes in said.items():
+            if self._said.get(address) is not hashes:
+                for key, value in hashes.items():
+                    self._claims.setdefault(key, _Claim(value, address))
+        self._said = said
 
     def refused(self, service: Claimant) -> frozenset[ExpertKey]:
-        """The experts that a service hosts and that must not be used; none while nothing is
-        settled.
+        """The experts that a service hosts and that must not be used, since they are not what they
+        have to be.
         """
-        return self._differing(service) if self._is_settled else frozenset()
+        hashes, claims = service.content_hashes, self._claims
+        found = self._found.get(service.address)
+        if found is None or found[0] is not hashes or found[1] != self.version:
+            differing = frozenset(
+                key
+                for key, value in hashes.items()
+                if (claim := claims.get(key)) is not None and claim.content_hash != value
+            )
+            found = self._found[service.address] = hashes, self.version, differing
+        return found[2]
 
     def refusal(self, service: Claimant) -> str | None:
         """Why what a service has read is not used, in words, where that is so."""
         refused = self.refused(service)
         if not refused:
             return None
-        layer, expert = min(refused)
+        address, first = service.address, min(refused)
+        claimant, (layer, number) = self._claims[first].claimant, first
+        expert = f"expert {number} of layer {layer}"
+        if not claimant:
+            return (
+                f"expert service {address} has read another checkpoint than the router's: {expert} "
+                f"differs; give both the same files and start {address} again"
+            )
+        if not self._is_settled:
+            return f"{claimant} and {address} claim different weights for {expert}"
         return (
-            f"the checkpoint that expert service {service.address} has read is not what it was "
-            "when the router "
-            f"started: expert {expert} of layer {layer} differs from what "
-            f"{self.claimant(layer, expert)} had; put the "
-            f"former files back and start {service.address} again, or start everything again with "
-            "the new ones"
+            f"the checkpoint that expert service {address} has read is not what it was when the "
+            f"router started: {expert} differs from what {claimant} had; put the former files back "
+            f"and start {address} again, or start everything again with the new ones"
         )
 
-    def claimant(self, layer: int, expert: int) -> str:
-        """Who hosted an expert first."""
-        return self._claims[ExpertKey(layer, expert)][1]
-
-    def _differing(self, service: Claimant) -> frozenset[ExpertKey]:
-        hashes = service.content_hashes
-        found = self._found.get(service.address)
-        if found is None or found[0] is not hashes or not self._is_settled:
-            claims = self._claims
-            differing = (
-                key for key, value in hashes.items() if claims.get(key, (value, ""))[0] != value
-            )
-            found = self._found[service.address] = hashes, frozenset(differing)
-        return found[1]
+    def _drop_ended(self, said: Mapping[str, Mapping[ExpertKey, bytes]]) -> bool:
+        """Forget claims whose service has the expert no more, or something else; whether there
+        were any.
+        """
+        changed = {
+            address for address, hashes in self._said.items() if said.get(address) is not hashes
+        }
+        ended = [
+            key
+            for key, claim in (self._claims.items() if changed else ())
+            if claim.claimant in changed
+            and said.get(claim.claimant, {}).get(key) != claim.content_hash
+        ]
+        for key in ended:
+            del self._claims[key]
+        return bool(ended)

@@ -4,9 +4,10 @@ placement.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from services.model.checkpoint import Checkpoint
+from services.model.hash_cache import HashCache
 from services.router.dispatch.awaited import Awaited
 from services.router.dispatch.placement import Placement, Unhosted
 from services.router.hosting.contents import Contents
@@ -16,6 +17,8 @@ from services.router.hosting.lost import Lost
 from services.router.hosting.members import Members, Resolve
 from services.router.hosting.mover import Mover
 from services.router.hosting.operations import Operation, Operations
+from services.router.hosting.own_contents import OwnContents
+from services.router.hosting.planner_choice import PlannerChoice
 from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import Transfers
 from services.router.hosting.troubles import Troubles
@@ -25,6 +28,7 @@ from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Goal, WantedHosting
 from services.runtime.channels import resolve
 from services.runtime.notice import Notice
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import BadState
 from services.wire.expert_key import ExpertKey
 
@@ -38,6 +42,8 @@ class Fleet:
     `place` is called with a new placement whenever hosting changes; the dispatcher uses it from the
     next layer on. Each expert is kept ready on `coverage` services; with `requires_coverage` a
     start that cannot reach that is refused. What requests wait for by `awaited` is loaded first.
+    Of several fleets, each with a `name`, one plans what need not be done at once.
+    With `checks_contents` experts are compared with the checkpoint's; `hashes` may know theirs.
     """
 
     def __init__(
@@ -52,47 +58,59 @@ class Fleet:
         coverage: int = 1,
         requires_coverage: bool = False,
         awaited: Awaited | None = None,
+        name: str = "",
+        checks_contents: bool = True,
+        hashes: HashCache | None = None,
         look_up: Resolve = resolve,
         waits: Waits = WAITS,
+        tls: TlsFiles | None = None,
     ) -> None:
         layers, num_experts = checkpoint.moe_layers, checkpoint.num_experts
         experts = [ExpertKey(layer, expert) for layer in layers for expert in range(num_experts)]
         wanted = self.wanted = WantedHosting(experts, coverage)
         self._place = place
+        self._batch_invariant = expected.batch_invariant
         self._peers_changed = asyncio.Event()
         changed = self.changed = Notice()  # the placement, or what is under way
         self._least_replicas = coverage if requires_coverage else 1
         self._complete = asyncio.Event()
-        self._contents = Contents()
-        self._layout = HostingLayout(layers, num_experts, self._contents, self._refuse_claim)
+        contents, on_news = Contents(), self._peers_changed.set
+        own = OwnContents(checkpoint, experts, contents, hashes, on_news)
+        self._contents, self._own = contents, own if checks_contents else None
+        self._layout = HostingLayout(layers, num_experts, contents, self._refuse_claim)
         self.laid: LaidOut = self._layout.lay_out(())
 
         def make(address: str) -> ExpertPeer:
-            on_change, num_absent = self._peers_changed.set, lambda: self.members.num_absent
+            num_absent = lambda: self.members.num_absent  # noqa: E731
             frames = num_lanes, frame_floor_seconds
-            return ExpertPeer(address, expected, *frames, on_change, num_absent=num_absent)
+            return ExpertPeer(address, expected, *frames, on_news, num_absent=num_absent, tls=tls)
 
-        on_members = self._peers_changed.set
-        self.members = Members(targets, make, on_members, look_up=look_up, waits=waits)
+        self.members = Members(targets, make, on_news, look_up=look_up, waits=waits)
         self._lost = lost = Lost(awaited or Awaited())
-        self._troubles = troubles = Troubles(self._peers_changed.set, waits=waits)
+        self._troubles = troubles = Troubles(on_news, waits=waits)
         on_end, on_read = changed.send, lost.note_read
-        self.transfers = Transfers(on_end, self._contents, troubles, on_read, waits=waits)
-        self.survey = Survey(self.members, self.transfers, self._contents, troubles, waits=waits)
+        self.transfers = Transfers(on_end, contents, troubles, on_read, waits=waits)
+        self.survey = Survey(self.members, self.transfers, contents, troubles, waits=waits)
         mover = Mover(self.survey, self.transfers, wanted, self.members.peer, changed, waits=waits)
         self.operations = Operations(mover.carry_out, mover.check, on_end)
-        self._keeper = Keeper(
-            *(self.survey, self.transfers, self.operations, wanted, self.members, changed),
-            self._num_below,
-            lost.next_batch,
-            requires_coverage=requires_coverage,
-            waits=waits,
-        )
+        self._choice = PlannerChoice(name, lambda: self.members.peers, changed, waits=waits)
+        self._keeper = self._new_keeper(requires_coverage, waits)
 
     @property
     def peers(self) -> Sequence[ExpertPeer]:
         """The services, ordered by address."""
         return self.members.peers
+
+    def _new_keeper(self, requires_coverage: bool, waits: Waits) -> Keeper:
+        return Keeper(
+            *(self.survey, self.transfers, self.operations),
+            *(self.wanted, self.members, self.changed),
+            self._num_below,
+            self._lost.next_batch,
+            lambda: self._choice.is_ours,
+            requires_coverage=requires_coverage,
+            waits=waits,
+        )
 
     async def run(self, wait_seconds: float) -> None:
         """Keep the services connected and every expert hosted, until cancelled.
@@ -100,16 +118,24 @@ class Fleet:
         Waits up to `wait_seconds` for every service before it distributes experts over those that
         are there. Raises Unavailable when a name stands for no address by then, Overloaded when
         what is there cannot hold the model, and BadState when it cannot read it, or two services
-        claim different weights for one expert.
+        claim different weights for one expert and nothing says who is right.
         """
         deadline = asyncio.get_running_loop().time() + wait_seconds
         await self.members.find(wait_seconds)
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self.members.run())
+            if self._own is not None:
+                loops.create_task(self._own.run())
             await self._until_all_are_live(deadline, wait_seconds)
             loops.create_task(self._keep_laid_out())
             loops.create_task(self.operations.run())
+            loops.create_task(self._choice.run())
             loops.create_task(self._keeper.run())
+
+    @property
+    def is_planner(self) -> bool:
+        """Whether this router, of those that share the services, moves experts by itself."""
+        return self._choice.is_ours
 
     @property
     def is_complete(self) -> bool:
@@ -121,6 +147,16 @@ class Fleet:
         that is required.
         """
         await self._complete.wait()
+
+    def num_refused(self, peer: ExpertPeer) -> int:
+        """Experts that a service hosts and that are not used: they are not the checkpoint's."""
+        return len(self._contents.refused(peer))
+
+    def compute_alike(self, one: str, other: str) -> bool:
+        """Whether the services at two addresses promise the same bits for a row."""
+        peers = [peer for peer in self.peers if peer.address in (one, other)]
+        prints = {peer.numerics_fingerprint for peer in peers}
+        return self._batch_invariant and len(peers) == 2 and len(prints) == 1 and "" not in prints
 
     def cancel(self, requests: Sequence[int]) -> None:
         """Tell every service that nobody waits for these requests any more."""
@@ -165,6 +201,8 @@ class Fleet:
                     len(self.peers),
                 )
                 self._contents.settle()
+                if self._own is not None:
+                    self._own.begin()
                 self._keeper.note_complete()
                 self._complete.set()
             self.changed.send()
@@ -214,7 +252,9 @@ class Fleet:
         lost = self._lost
         return Unhosted(reasons, is_final, loading, lost.num_lost, lost.num_back)
 
-    def _refuse_claim(self, conflict: str) -> None:
-        if not self._complete.is_set():
+    def _refuse_claim(self, conflict: str, refused: Set[ExpertKey]) -> None:
+        if self._own is not None:
+            self._own.hurry(refused)
+        elif not self._complete.is_set():  # nobody can say who is right
             raise BadState(conflict)
         logger.error("%s", conflict)

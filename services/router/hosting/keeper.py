@@ -28,8 +28,9 @@ class Keeper:
     """Looks after hosting whenever it changes.
 
     Experts without a replica are loaded at once, whatever else is under way; the rest waits for
-    operations to end. Until all experts have been hosted for the first time it is starting: what
-    cannot be done then is raised, later it is logged and tried again when something changes.
+    operations to end, and is done where `plans` says that this router plans. Until all experts have
+    been hosted for the first time it is starting: what cannot be done then is raised, later it is
+    logged and tried again when something changes.
     `num_below` tells how many experts are ready on fewer services, `next_batch` which of some, each
     of so many bytes, are loaded next.
     """
@@ -44,6 +45,7 @@ class Keeper:
         changed: Notice,
         num_below: Callable[[int], int],
         next_batch: Callable[[Sequence[ExpertKey], int], list[ExpertKey]],
+        plans: Callable[[], bool],
         *,
         requires_coverage: bool,
         waits: Waits = WAITS,
@@ -57,6 +59,7 @@ class Keeper:
         self._changed = changed
         self._num_below = num_below
         self._next_batch = next_batch
+        self._plans = plans
         self._requires_coverage = requires_coverage
         self._waits = waits
         self._uncovered_since: float | None = None
@@ -98,7 +101,7 @@ class Keeper:
         self._note_shortage(missing, hosts)
         if missing.loads:
             self._load(loads, missing, in_background=False)
-        elif self._operations.current is None:
+        elif self._operations.current is None and (self._is_starting or self._plans()):
             due.append(self._cover(loads, hosts, now))
             if now < self._own_not_before:
                 due.append(self._own_not_before - now)

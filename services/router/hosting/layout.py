@@ -1,6 +1,6 @@
 """What the services host, laid out as the placement that frames are sent by."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,7 @@ class _Rows:
     ready: Mapping[
         int, npt.NDArray[np.bool_]
     ]  # what they were made from: a peer makes it anew with each change
+    refused: Set[ExpertKey]
     rows: Replicas  # [layers, experts]
 
 
@@ -52,9 +53,8 @@ class HostingLayout:
     """Makes placements of the peers' hosting; what a peer that has not changed hosts is not looked
     at again.
 
-    Where services claim different weights for an expert the later claim is not used, and
-    `on_conflict` is told of it in words, once for each change of hosting; `contents` says for how
-    long the earlier one holds.
+    What `contents` refuses is no replica, and `on_conflict` is told of it in words, once for each
+    change of what is refused.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class HostingLayout:
         moe_layers: Sequence[int],
         num_experts: int,
         contents: Contents,
-        on_conflict: Callable[[str], None],
+        on_conflict: Callable[[str, Set[ExpertKey]], None],
     ) -> None:
         self._layer_at = {layer: index for index, layer in enumerate(moe_layers)}
         self._num_experts = num_experts
@@ -79,11 +79,8 @@ class HostingLayout:
         experts that are ready on none.
         """
         usable = {peer.address for peer in peers if peer.is_usable}
-        if self._rows.keys() - usable:  # their claims go with them
-            self._rows = {
-                address: rows for address, rows in self._rows.items() if address in usable
-            }
-            self._contents.keep(usable)
+        self._rows = {address: rows for address, rows in self._rows.items() if address in usable}
+        self._contents.observe([peer for peer in peers if peer.address in usable])
         none = np.zeros((len(self._layer_at), self._num_experts), dtype=bool)
         rows = [self._rows_of(peer) if peer.address in usable else none for peer in peers]
         # [layers, services, experts]
@@ -99,6 +96,7 @@ class HostingLayout:
                 {layer: stacked[index] for layer, index in self._layer_at.items()},
                 tuple(map(_frame_limit, peers)),
                 unhosted(self._unready(counts)),
+                {peer.address: peer.ready for peer in peers if peer.is_being_tried},
             ),
             {peer.address: int(ready.sum()) for peer, ready in zip(peers, rows, strict=True)},
             counts,
@@ -112,25 +110,19 @@ class HostingLayout:
 
     def _rows_of(self, peer: ExpertPeer) -> Replicas:
         ready, known = peer.ready, self._rows.get(peer.address)
-        if known is not None and known.ready is ready:
+        refused = self._contents.refused(peer)
+        if known is not None and known.ready is ready and known.refused == refused:
             return known.rows
         rows = np.zeros((len(self._layer_at), self._num_experts), dtype=bool)
         for layer, is_ready in ready.items():
             rows[self._layer_at[layer]] = is_ready
-        refused = self._contents.claim(peer)
         for layer, expert in refused:
             rows[self._layer_at[layer], expert] = False
-        if refused:
-            self._on_conflict(self._contents.refusal(peer) or self._conflict(peer, *min(refused)))
-        self._rows[peer.address] = _Rows(ready, rows)
+        reason = self._contents.refusal(peer)
+        if reason is not None and (known is None or known.refused != refused):
+            self._on_conflict(reason, refused)
+        self._rows[peer.address] = _Rows(ready, refused, rows)
         return rows
-
-    def _conflict(self, peer: ExpertPeer, layer: int, expert: int) -> str:
-        claimant = self._contents.claimant(layer, expert)
-        return (
-            f"{claimant} and {peer.address} claim different weights for expert {expert} of layer "
-            f"{layer}"
-        )
 
 
 def _frame_limit(peer: ExpertPeer) -> int:

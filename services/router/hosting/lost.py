@@ -21,6 +21,7 @@ class Lost:
         self._awaited = awaited
         self._missing: Set[ExpertKey] = frozenset()
         self._num_reads: Counter[ExpertKey] = Counter()  # of those
+        self._layer: int | None = None  # where requests waited last for one of those
 
     @property
     def num_back(self) -> int:
@@ -31,6 +32,8 @@ class Lost:
         """Take in which are on no service now."""
         before, self._missing = self._missing, frozenset(missing)
         self.num_lost = self.num_lost + len(self._missing - before) if self._missing else 0
+        if not self._missing:
+            self._layer = None
         if back := before - self._missing:
             for key in back:
                 del self._num_reads[key]
@@ -45,7 +48,10 @@ class Lost:
 
     def next_batch(self, experts: Sequence[ExpertKey], expert_bytes: int) -> list[ExpertKey]:
         """What to load next of these, as requests that wait will need them."""
-        return next_batch(experts, self._awaited.experts, expert_bytes)
+        awaited = self._awaited.experts & self._missing
+        if awaited:
+            self._layer = min(awaited).layer
+        return next_batch(experts, self._awaited.experts, expert_bytes, self._layer)
 
     def _get_on(self) -> None:
         self._awaited.progressed_at = asyncio.get_running_loop().time()

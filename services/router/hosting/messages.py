@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from moesaic.v1 import expert_pb2, router_pb2
 from services.router.hosting.fleet import Fleet
 from services.router.hosting.operations import OperationProgress, Phase
+from services.router.hosting.survey import Survey
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Even, Goal, Stated, Without
 from services.wire.errors import BadState, InvalidRequest
@@ -79,10 +80,7 @@ def placement_message(fleet: Fleet, model_digest: str) -> router_pb2.GetPlacemen
     """Who hosts what, and whether it is used."""
     layers = fleet.wanted.layers
     return router_pb2.GetPlacementResponse(
-        services=[
-            _placed(peer, fleet.survey.is_draining(peer), fleet.survey.amiss(peer))
-            for peer in fleet.peers
-        ],
+        services=[_placed(peer, fleet.survey) for peer in fleet.peers],
         min_live_replicas=fleet.laid.min_live_replicas,
         coverage=fleet.wanted.coverage,
         model_digest=model_digest,
@@ -113,12 +111,8 @@ def hosted_layers(experts: Iterable[ExpertKey]) -> list[router_pb2.HostedLayer]:
     ]
 
 
-def _placed(peer: ExpertPeer, is_draining: bool, amiss: str | None) -> router_pb2.PlacedService:
-    ready = (
-        ExpertKey(hosted.layer, hosted.expert)
-        for hosted in peer.hosting.experts
-        if hosted.state == expert_pb2.EXPERT_STATE_READY
-    )
+def _placed(peer: ExpertPeer, survey: Survey) -> router_pb2.PlacedService:
+    ready = sorted(survey.replicas(peer))
     description = peer.description or expert_pb2.ExpertServiceDescribeResponse()
     return router_pb2.PlacedService(
         address=peer.address,
@@ -126,10 +120,12 @@ def _placed(peer: ExpertPeer, is_draining: bool, amiss: str | None) -> router_pb
         is_live=peer.is_live,
         generation=peer.hosting.generation,
         layers=hosted_layers(ready),
-        state=state_of(peer, is_draining=is_draining),
+        state=state_of(peer, is_draining=survey.is_draining(peer)),
         device=description.device,
         expert_memory_bytes=description.expert_memory_bytes,
         free_memory_bytes=peer.hosting.free_memory_bytes,
         streams=peer.streams[0].transport_kind if peer.streams else "",
-        refusal=amiss or peer.trust.why or ("" if peer.refusal is None else str(peer.refusal)),
+        refusal=survey.amiss(peer)
+        or peer.trust.why
+        or ("" if peer.refusal is None else str(peer.refusal)),
     )

@@ -15,6 +15,7 @@ MIN_LIVE_REPLICAS = "moesaic.router.min_live_replicas"
 READY_EXPERTS = "moesaic.router.ready_experts"
 UNCOVERED_EXPERTS = "moesaic.router.uncovered_experts"
 SUSPECT = "moesaic.router.suspect"
+REFUSED_EXPERTS = "moesaic.router.refused_experts"
 QUARANTINED = "moesaic.router.quarantined"
 WRONG_ANSWERS = "moesaic.router.wrong_answers"
 LOADED_EXPERTS = "moesaic.router.loaded_experts"
@@ -45,6 +46,12 @@ def observe_fleet(fleet: Fleet) -> None:
         "experts that are on fewer live services than asked for",
     )
     gauge(READY_EXPERTS, [partial(_ready_experts, fleet)], "{expert}", "experts ready, by service")
+    gauge(
+        REFUSED_EXPERTS,
+        [partial(_refused_experts, fleet)],
+        "{expert}",
+        "experts ready and not used, since they are not the checkpoint's, by service",
+    )
     _observe_answers(fleet)
     transfers = fleet.transfers
     counter(
@@ -95,6 +102,11 @@ def _uncovered(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
 def _ready_experts(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
     for address, num_ready in fleet.laid.ready_by_service.items():
         yield Observation(num_ready, {"service": address})
+
+
+def _refused_experts(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
+    for peer in fleet.peers:
+        yield Observation(fleet.num_refused(peer), {"service": peer.address})
 
 
 def _suspect(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:

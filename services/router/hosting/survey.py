@@ -114,6 +114,11 @@ class Survey:
             if peer.is_live and not self._is_given_up(peer)
         ]
 
+    def replicas(self, peer: ExpertPeer) -> Set[ExpertKey]:
+        """What a service has ready, as far as that is the checkpoint's."""
+        ready = self._states(peer).get(expert_pb2.EXPERT_STATE_READY, frozenset())
+        return ready - self._contents.refused(peer)
+
     def loading(self, peer: ExpertPeer) -> frozenset[ExpertKey]:
         """What a service reads at present."""
         return self._states(peer).get(expert_pb2.EXPERT_STATE_LOADING, frozenset())

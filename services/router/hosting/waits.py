@@ -33,6 +33,9 @@ class Waits:
     # How long nothing at all may change while something is left to do: what others have under way
     # has to end.
     stall_seconds: float = 60.0
+    # Between two requests to plan for all routers, and for how long each of them is good.
+    planning_ask_seconds: float = 1.0
+    planning_hold_seconds: float = 3.0
     # How long the holds of an operation may take to end, before they are left to lapse.
     release_seconds: float = 2.0
 

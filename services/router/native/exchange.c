@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -15,6 +16,12 @@
 /* What a frame's head takes beside its arrays: tags, numbers and lengths. */
 #define MOST_FIELD_BYTES 160
 #define NANOS_PER_SECOND 1000000000
+/* So long a wait looks again and again before it sleeps, where so few bytes are to come: a core
+ * that sleeps is woken later than a decode's replies come. */
+#define SPIN_NANOS 50000
+#define MOST_SPUN_BYTES (16 << 10)
+/* A look that takes longer is one between which somebody else had the core. */
+#define LOOK_NANOS 10000
 
 static uint64_t now_nanos(void) {
     struct timespec now;
@@ -208,17 +215,41 @@ static int attend(struct exchange *exchange, const struct pollfd *polled) {
     return is_any;
 }
 
+/* Until when to look again and again. Not at all where somebody who is to answer shares this core,
+ * by where he answered from last: he needs it. */
+static uint64_t end_of_spin(const struct exchange *exchange) {
+    const int here = sched_getcpu();
+    if ((size_t)exchange->pairs.num_pairs * exchange->row_bytes > MOST_SPUN_BYTES) return 0;
+    for (int i = 0; i < exchange->num_shares; i++) {
+        const struct share *const share = exchange->shares + i;
+        if (!share->arrived_nanos && share->stream->core == here) return 0;
+    }
+    return now_nanos() + SPIN_NANOS;
+}
+
+/* Offers the core to others. Whether somebody wanted it, since a look began. */
+static int is_contested(uint64_t began) {
+    sched_yield();
+    return now_nanos() - began > LOOK_NANOS;
+}
+
 enum wait_end exchange_wait(struct exchange *exchange, int loop_descriptor, uint64_t until) {
     struct pollfd *const polled = (struct pollfd *)exchange->polled.at;
+    uint64_t spins_until = end_of_spin(exchange);
     for (;;) {
         const uint64_t now = now_nanos(), left = until > now ? until - now : 0;
+        const uint64_t slept = now < spins_until ? 0 : left;
         const int count = list_awaited(exchange, loop_descriptor, polled);
         if (exchange->is_left || count < 0) return LEFT;
         if (!exchange->num_awaited) return ANSWERED;
-        const struct timespec timeout = {.tv_sec = (time_t)(left / NANOS_PER_SECOND),
-                                         .tv_nsec = (long)(left % NANOS_PER_SECOND)};
+        const struct timespec timeout = {.tv_sec = (time_t)(slept / NANOS_PER_SECOND),
+                                         .tv_nsec = (long)(slept % NANOS_PER_SECOND)};
         const int num_ready = ppoll(polled, (nfds_t)count, &timeout, NULL);
         if (num_ready < 0 && errno == EINTR) continue;
+        if (!num_ready && slept < left) {
+            if (is_contested(now)) spins_until = now; /* then being woken is quicker */
+            continue;
+        }
         const int is_any = num_ready > 0 ? attend(exchange, polled) : 0;
         if (exchange->is_left || is_any < 0) return LEFT;
         if (!exchange->num_awaited) return ANSWERED;

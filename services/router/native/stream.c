@@ -3,6 +3,10 @@
 
 #include "stream.h"
 
+#include "tls.h"
+
+#include <sys/socket.h>
+
 /* Keeps (bytes, number) in a list for Python. Without memory the stream is over: what came would be
  * lost without a word. */
 static void keep(struct stream *stream, PyObject *list, const char *data, size_t count,
@@ -47,13 +51,19 @@ static void take_reset(struct http2_stream *on_wire, uint32_t code) {
 
 static const struct http2_events events = {take_headers, take_message, take_end, take_reset};
 
-int stream_open(struct stream *stream, int fd, const char *block, size_t count,
-                uint32_t max_message_bytes) {
+int stream_open(struct stream *stream, int fd, struct bytes block, uint32_t max_message_bytes,
+                struct tls_context *tls, const char *host) {
     struct http2_limits limits = http2_limits_default;
+    struct tls_session *const session = tls ? tls->calls->begin(tls, host) : NULL;
+    if (tls && !session) return -1;
     limits.max_message_bytes = max_message_bytes;
     stream->connection = http2_begin(fd, 0, &events, &limits, stream);
-    if (!stream->connection) return -1;
-    stream->on_wire = http2_open(stream->connection, block, count, stream);
+    if (!stream->connection) {
+        if (session) tls->calls->end(session);
+        return -1;
+    }
+    http2_secure(stream->connection, session);
+    stream->on_wire = http2_open(stream->connection, block.data, block.count, stream);
     if (!stream->on_wire) stream->is_over = stream->is_lost = 1;
     return 0;
 }
@@ -79,6 +89,8 @@ int stream_send(struct stream *stream, const struct iovec *parts, int num_parts)
 
 int stream_receive(struct stream *stream) {
     if (stream->is_over || !stream->connection) return -1;
+    socklen_t size = sizeof stream->core;
+    getsockopt(stream_fd(stream), SOL_SOCKET, SO_INCOMING_CPU, &stream->core, &size);
     const int failed = http2_receive(stream->connection);
     /* The end of a connection resets its streams too; it is not the peer's word on this one. */
     if (failed < 0 && stream->reset_code == HTTP2_CANCEL) stream->was_reset = 0;

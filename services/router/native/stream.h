@@ -14,6 +14,8 @@
 #include "exchange.h"
 #include "http2.h"
 
+struct tls_context;
+
 struct stream {
     PyObject base;
     struct http2_connection *connection; /* NULL once closed */
@@ -24,6 +26,7 @@ struct stream {
     int is_lost;                  /* over with its connection */
     int was_reset;                /* the peer gave the stream up, with `reset_code` */
     uint32_t reset_code;
+    int core; /* on which the kernel took in what was read last: its sender's, on one host */
     /* Who takes messages first while it is under way, and how it knows this stream; or NULL. */
     struct exchange *exchange;
     int exchange_index;
@@ -32,10 +35,11 @@ struct stream {
 /* The stream behind an object of the type `Stream`; NULL with an error set for any other. */
 struct stream *stream_of(PyObject *);
 
-/* Begins a new one over a connected, non-blocking socket; it may be over at once. 0, or -1 without
- * memory: then the socket is still the caller's. */
-int stream_open(struct stream *, int fd, const char *block, size_t count,
-                uint32_t max_message_bytes);
+/* Begins a new one over a connected, non-blocking socket, and over TLS unless `tls` is NULL, with
+ * the server that `host` names; it may be over at once. 0, or -1 without memory: then the socket is
+ * still the caller's. */
+int stream_open(struct stream *, int fd, struct bytes block, uint32_t max_message_bytes,
+                struct tls_context *tls, const char *host);
 
 int stream_fd(const struct stream *);
 /* Whether a message sent now goes ahead of nothing: all before it were taken. */

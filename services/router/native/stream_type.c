@@ -2,6 +2,8 @@
 
 #include "stream.h"
 
+#include "tls_python.h"
+
 #include <unistd.h>
 
 static PyTypeObject *stream_type;
@@ -18,19 +20,24 @@ static void close_connection(struct stream *stream) {
     stream->connection = NULL, stream->on_wire = NULL;
 }
 
-/* Stream(fd, header_block, max_message_bytes): the descriptor is taken over, also by a failure. */
+/* Stream(fd, header_block, max_message_bytes, tls, host): the descriptor is taken over, also by a
+ * failure. */
 static PyObject *new_stream(PyTypeObject *type, PyObject *arguments,
                             PyObject *Py_UNUSED(keywords)) {
     int fd;
-    PyObject *block;
+    PyObject *block, *tls = NULL;
     unsigned int max_message_bytes;
-    if (!PyArg_ParseTuple(arguments, "iSI", &fd, &block, &max_message_bytes)) return NULL;
+    const char *host = NULL;
+    struct tls_context *context;
+    if (!PyArg_ParseTuple(arguments, "iSI|Oz", &fd, &block, &max_message_bytes, &tls, &host) ||
+        tls_context_of(tls, &context) < 0)
+        return NULL;
     struct stream *const stream = (struct stream *)PyType_GenericAlloc(type, 0);
     if (!stream) return NULL;
     stream->messages = PyList_New(0), stream->headers = PyList_New(0);
+    const struct bytes whole = {PyBytes_AsString(block), (size_t)PyBytes_Size(block)};
     if (stream->messages && stream->headers &&
-        stream_open(stream, fd, PyBytes_AsString(block), (size_t)PyBytes_Size(block),
-                    max_message_bytes) == 0)
+        stream_open(stream, fd, whole, max_message_bytes, context, host) == 0)
         return (PyObject *)stream;
     close(fd);
     Py_DECREF(stream);
@@ -118,6 +125,11 @@ static PyObject *get_wants_write(PyObject *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(stream_wants_write((struct stream *)self));
 }
 
+static PyObject *get_peer(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct stream *const stream = (struct stream *)self;
+    return Py_BuildValue("z", stream->connection ? http2_peer(stream->connection) : NULL);
+}
+
 static PyObject *get_reset_code(PyObject *self, void *Py_UNUSED(closure)) {
     const struct stream *const stream = (struct stream *)self;
     if (!stream->was_reset) Py_RETURN_NONE;
@@ -136,13 +148,10 @@ static PyMethodDef methods[] = {
 };
 
 static PyGetSetDef properties[] = {
-    {"has_news", get_has_news, NULL, NULL, NULL},
-    {"is_over", get_is_over, NULL, NULL, NULL},
-    {"is_clear", get_is_clear, NULL, NULL, NULL},
-    {"is_free", get_is_free, NULL, NULL, NULL},
-    {"wants_write", get_wants_write, NULL, NULL, NULL},
-    {"reset_code", get_reset_code, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+    {"has_news", get_has_news, NULL, NULL, NULL},       {"is_over", get_is_over, NULL, NULL, NULL},
+    {"is_clear", get_is_clear, NULL, NULL, NULL},       {"is_free", get_is_free, NULL, NULL, NULL},
+    {"wants_write", get_wants_write, NULL, NULL, NULL}, {"peer", get_peer, NULL, NULL, NULL},
+    {"reset_code", get_reset_code, NULL, NULL, NULL},   {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot slots[] = {

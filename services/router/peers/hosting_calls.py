@@ -117,6 +117,24 @@ class HostingCalls:
         _, hosting = self._connection()
         await self._hosting.until(hosting.instance, generation + 1, self._patience.hosting_seconds)
 
+    async def hold_planning(self, router: str, seconds: float) -> str:
+        """Ask to plan for all routers for so long; the one that does.
+
+        A service that is older than this call leaves it to whoever asks. Raises ServingError.
+        """
+        stub, _ = self._connection()
+        request = expert_pb2.HoldPlanningRequest(router=router, hold_nanos=int(seconds * 1e9))
+        with as_serving_errors(self._name):
+            try:
+                response: expert_pb2.HoldPlanningResponse | None = await stub.HoldPlanning(
+                    request, timeout=self._patience.planning_seconds
+                )
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return router
+                raise
+        return readable(response, self._name).planner
+
     def _connection(
         self,
     ) -> tuple[expert_pb2_grpc.ExpertServiceStub, expert_pb2.WatchHostingResponse]:

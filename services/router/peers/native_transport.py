@@ -11,6 +11,7 @@ from services.runtime.doorbell import Doorbell
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.runtime.service_calls import Receive
 from services.runtime.socket_watch import SocketWatch
+from services.runtime.tls_contexts import ClientTls
 from services.wire.errors import ServingError, Unavailable
 from services.wire.native_streams import ENABLED
 
@@ -27,14 +28,21 @@ MAX_EARLY = 16
 class NativeTransport:
     """Takes over a connected, non-blocking socket, and begins the call of expert.proto there.
 
-    `authority` is the address that was connected to; `name` names the service in errors.
+    `authority` is the address that was connected to; `name` names the service in errors. With `tls`
+    all goes through it.
     """
 
     kind = "native"
 
-    def __init__(self, connected: socket.socket, authority: str, name: str) -> None:
+    def __init__(
+        self, connected: socket.socket, authority: str, name: str, tls: ClientTls | None = None
+    ) -> None:
         self._stream = _streams.Stream(
-            connected.detach(), request_block(DISPATCH, authority), MAX_MESSAGE_BYTES
+            connected.detach(),
+            request_block(DISPATCH, authority, is_secured=tls is not None),
+            MAX_MESSAGE_BYTES,
+            None if tls is None else tls.context,
+            None if tls is None else tls.host,
         )
         self._name = name
         self._answer = CallAnswer(name)

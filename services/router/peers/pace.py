@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 from services.router.peers.fitted_cost import FittedCost, Nanos
+from services.router.peers.late_times import LateTimes
 
 # An estimate that no answer has confirmed for so long counts half: a service that was slow is tried
 # again some day, though others are preferred and nothing new is heard of it.
@@ -45,7 +46,19 @@ class Pace:
         self._nanos_per_pair = 0.0
         self._slowness = 1.0
         self._cost = FittedCost()
+        self._late = LateTimes()
         self.heard = 0  # when a frame was last answered, by the monotonic clock
+
+    @property
+    def num_in_flight(self) -> int:
+        """Frames that are on their way."""
+        return self._in_flight_frames
+
+    def late_nanos(self, num_pairs: int) -> float | None:
+        """What a frame of so many pairs takes at most, but for one in twenty; None where too few
+        were seen.
+        """
+        return self._late.nanos(num_pairs)
 
     def begin(self, num_pairs: int, num_experts: int) -> None:
         """A frame is on its way, with pairs of so many experts."""
@@ -76,6 +89,7 @@ class Pace:
         self._wire_nanos += wire_weight * (wire - self._wire_nanos)
         self._nanos_per_pair += weight * (per_pair - self._nanos_per_pair)
         self._cost.add(num_experts, num_pairs, compute_nanos)
+        self._late.add(num_pairs, round_trip_nanos)
         if self._cost.nanos is not None:
             frame, expert, pair = self._cost.nanos
             usual = frame + expert * num_experts + pair * num_pairs

@@ -19,6 +19,10 @@ class Patience:
     # Between two responses of a load: an expert is read, from a slow disk perhaps, behind another
     # router's.
     load_progress_seconds: float = 120.0
+    # Until it says who plans.
+    planning_seconds: float = 1.0
+    # Most until it is connected to anew, with certificates that have replaced the former ones.
+    renewal_seconds: float = 3.0
     # Queued frames end before an expert is gone.
     unload_seconds: float = 30.0
 

@@ -4,8 +4,9 @@ when it comes back.
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -32,6 +33,9 @@ from services.runtime.connected_socket import connected_socket
 from services.runtime.failures import failure_of
 from services.runtime.host_port import split_host_port
 from services.runtime.own_task import run_in_own_task
+from services.runtime.renewal import Renewal
+from services.runtime.roles import Role
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
 from services.wire.expert_key import ExpertKey
 from services.wire.quoting import one_line
@@ -66,6 +70,7 @@ class ExpertPeer(HostingCalls):
         *,
         patience: Patience = PATIENCE,
         num_absent: Callable[[], int] = lambda: 1,
+        tls: TlsFiles | None = None,
     ) -> None:
         super().__init__(address, expected, patience)
         self._num_absent = num_absent
@@ -76,6 +81,7 @@ class ExpertPeer(HostingCalls):
         self.description: Description | None = None
         self.refusal: ServingError | None = None
         self._num_lanes = num_lanes
+        self._tls = tls
         self._frame_floor_seconds = frame_floor_seconds
         self._on_any_change = on_change
         self._suspicion: Suspicion | None = None
@@ -114,6 +120,11 @@ class ExpertPeer(HostingCalls):
         return self.hosting.is_draining
 
     @property
+    def numerics_fingerprint(self) -> str:
+        """What its outputs' bits hold for, by its own word; empty while that is not known."""
+        return "" if self.description is None else self.description.numerics_fingerprint
+
+    @property
     def ready(self) -> Mapping[int, Ready]:
         """Which experts are ready, for each layer that it has any of; nothing unless it is live."""
         return self._hosting.ready if self.is_live else {}
@@ -126,14 +137,20 @@ class ExpertPeer(HostingCalls):
     async def run(self) -> None:
         """Connect, and again whenever the connection breaks, until cancelled."""
         while True:
+            channel: grpc.aio.Channel | None = None
             try:
+                renewal = Renewal(self._tls)
                 await self._until_it_listens()
-                async with open_channel(self.address) as channel:
-                    await run_in_own_task(self._live(channel))
+                channel = open_channel(
+                    self.address, tls=self._tls, server_name=Role.EXPERT.server_name
+                )
+                await run_in_own_task(self._live(channel, renewal))
             except Exception as error:  # noqa: BLE001 -- the boundary of one peer: whatever it says ends its connection alone
                 self._note(failure_of(error, f"the connection to {self._name}"))
             finally:
                 pause = self._forget()
+                if channel is not None:
+                    await channel.close()
             await asyncio.sleep(pause)
 
     async def _until_it_listens(self) -> None:
@@ -142,7 +159,7 @@ class ExpertPeer(HostingCalls):
         seconds = self._patience.describe_seconds
         (await connected_socket(self.address, port, timeout_seconds=seconds)).close()
 
-    async def _live(self, channel: grpc.aio.Channel) -> None:
+    async def _live(self, channel: grpc.aio.Channel, renewal: Renewal) -> None:
         stub = Stub(channel)
         description = await self._describe(stub, self._patience.describe_seconds)
         self._expected.check(self.address, description)
@@ -156,9 +173,11 @@ class ExpertPeer(HostingCalls):
         )
         behaviour = ServiceBehaviour(deadline, self.pace, suspicion, self.trust)
         over_grpc = partial(GrpcTransport, channel, self._name)
-        lanes, patience = self._num_lanes, self._patience
+        lanes, patience, tls = self._num_lanes, self._patience, self._tls
         async with (
-            stream_transports(self.address, description, lanes, over_grpc, patience) as connects,
+            stream_transports(
+                self.address, description, lanes, over_grpc, patience, tls
+            ) as connects,
             asyncio.TaskGroup() as parts,
         ):
             self.streams = [
@@ -172,10 +191,19 @@ class ExpertPeer(HostingCalls):
                 for connect in connects
             ]
             parts.create_task(self._watch(stub, description.instance))
+            parts.create_task(self._end_when_due(renewal))
             parts.create_task(suspicion.probe(partial(self._describe, stub)))
             parts.create_task(keep_trying(self.trust, self._expected, self._to_try, self._news))
             for stream in self.streams:
                 parts.create_task(stream.run())
+
+    async def _end_when_due(self, renewal: Renewal) -> None:
+        """Break the connection after its certificates have been replaced, not all services' at
+        once; what it has in flight is sent again.
+        """
+        await renewal.due()
+        await asyncio.sleep(random.uniform(0.0, self._patience.renewal_seconds))
+        raise Unavailable("it is connected to anew, since certificates were replaced")
 
     def _forget(self) -> float:
         """The connection is gone; how many seconds to wait before the next."""
@@ -192,14 +220,12 @@ class ExpertPeer(HostingCalls):
         self._on_change()
         return min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * (1 << min(self._num_failures, 8)))
 
-    def _to_try(self) -> tuple[ExpertStream, ExpertKey] | None:
-        """A stream that is up, and an expert that is ready: the one that it failed last, or any."""
-        ready, suspected = self.content_hashes, self.trust.suspected
+    def _to_try(self) -> tuple[ExpertStream, Collection[ExpertKey]] | None:
+        """A stream that is up, and the experts that are ready."""
+        ready = self.content_hashes
         if not ready or (self._suspicion is not None and self._suspicion.is_suspect):
             return None
-        if suspected is None or suspected not in ready:
-            suspected = next(iter(ready))
-        return self.streams[0], suspected
+        return self.streams[0], ready.keys()
 
     def _on_change(self) -> None:
         self._news.send()

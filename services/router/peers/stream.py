@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from services.router.peers.entered_frame import EnteredFrame, ExchangeRecord
+from services.router.peers.frame_ids import FrameIds
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.frames_in_flight import FrameInFlight, FramesInFlight
 from services.router.peers.patience import PATIENCE
@@ -51,6 +52,7 @@ class ExpertStream:
         *,
         first_grant_seconds: float = PATIENCE.first_grant_seconds,
         max_queued: int = MAX_QUEUED,
+        new_frame_id: Callable[[], int] | None = None,
     ) -> None:
         self.is_up = False
         self.has_answered = False
@@ -62,7 +64,7 @@ class ExpertStream:
         self._max_queued = max_queued
         self._arrivals = ReplyArrivals()
         self._in_flight = FramesInFlight[TimedReply](address, behaviour.lose, self._note_hung)
-        self._num_frames = 0
+        self._new_frame_id = new_frame_id or FrameIds()
         # Frames, and messages that tell of what is given up.
         self._outbox: deque[FrameInFlight[TimedReply] | bytes] = deque()
         self._transport: Transport | None = None  # while the stream is up
@@ -94,12 +96,11 @@ class ExpertStream:
             return answered
         deadline = self._behaviour.deadline
         fitted = deadline.fitted_nanos(num_pairs)
-        frame_id, remaining_nanos = self._num_frames, deadline.nanos_for(fitted)
+        frame_id, remaining_nanos = self._new_frame_id(), deadline.nanos_for(fitted)
         message, sent = encode(frame_id, remaining_nanos), time.perf_counter_ns()
         frame = FrameInFlight(
             frame_id, message, answered, num_pairs, num_experts, sent, remaining_nanos, fitted
         )
-        self._num_frames += 1
         self._in_flight.begin(frame)
         self._behaviour.begin(frame)
         self._push(frame)
@@ -117,8 +118,7 @@ class ExpertStream:
             or self._behaviour.suspicion.is_suspect
         ):
             return None
-        frame = self._behaviour.enter(native, self._num_frames, num_pairs, num_experts)
-        self._num_frames += 1
+        frame = self._behaviour.enter(native, self._new_frame_id(), num_pairs, num_experts)
         self._sent_pairs += num_pairs
         return frame
 

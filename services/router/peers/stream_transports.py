@@ -10,7 +10,10 @@ from moesaic.v1 import expert_pb2
 from services.router.peers.native_transport import AVAILABLE, NativeTransport
 from services.router.peers.patience import PATIENCE, Patience
 from services.router.peers.transport import Connect
+from services.runtime import tls_contexts
 from services.runtime.connected_socket import connected_socket
+from services.runtime.roles import Role
+from services.runtime.tls_files import TlsFiles
 from services.wire.errors import ServingError
 
 logger = logging.getLogger(__name__)
@@ -23,6 +26,7 @@ async def stream_transports(
     num_streams: int,
     over_grpc: Connect,
     patience: Patience = PATIENCE,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[Sequence[Connect]]:
     """How to open the transport of each of so many streams to the service at `address`; at the end
     they are closed. A line of the log says what they are made of.
@@ -32,10 +36,10 @@ async def stream_transports(
     port = description.dispatch_port
     with ExitStack() as opened:
         native: list[Connect] = []
-        if AVAILABLE and port:
+        if AVAILABLE and port and (tls is None or tls_contexts.AVAILABLE):
             try:
                 for _ in range(num_streams):
-                    native.append(await _native(address, port, patience, opened))
+                    native.append(await _native(address, port, patience, opened, tls))
             except ServingError as error:
                 native.clear()
                 opened.close()
@@ -52,10 +56,13 @@ async def stream_transports(
         yield native or [over_grpc] * num_streams
 
 
-async def _native(address: str, port: int, patience: Patience, opened: ExitStack) -> Connect:
+async def _native(
+    address: str, port: int, patience: Patience, opened: ExitStack, tls: TlsFiles | None
+) -> Connect:
+    secure = None if tls is None else tls_contexts.client_tls(tls, Role.EXPERT.server_name)
     connected = await connected_socket(address, port, timeout_seconds=patience.connect_seconds)
     authority = f"{address.rpartition(':')[0]}:{port}"
-    transport = NativeTransport(connected, authority, f"expert service {address}")
+    transport = NativeTransport(connected, authority, f"expert service {address}", secure)
     opened.enter_context(closing(transport))
     await transport.begun(patience.answer_seconds)
     return lambda: transport

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from services.router.peers.question import Question
 from services.wire.expert_key import ExpertKey
 from services.wire.outcomes import PASSING_REASONS
 
@@ -44,6 +45,7 @@ class TrustLimits:
 
 LIMITS = TrustLimits()
 PASSING = frozenset(PASSING_REASONS.values())
+ALTERED = "altered"  # what was computed is not what the expert gives
 # Those of its connection, which is made again, or watched by deadlines.
 OF_CONNECTIONS = frozenset({"broken", "deadline", "lost"})
 
@@ -64,6 +66,7 @@ class Trust:
         self.standing = Standing.UNTRIED
         self.why = ""  # it is in quarantine, in words
         self.suspected: ExpertKey | None = None  # what it failed last: to be tried before others
+        self.evidence: Question | None = None  # what it computed wrongly, and has to compute well
         self.num_failures: Counter[str] = Counter()  # by reason
         self._address = address
         self._on_change = on_change
@@ -90,6 +93,7 @@ class Trust:
         """
         if instance != self._instance:
             self._instance, self._pause, self.suspected = instance, 0.0, None
+            self.evidence = None
         elif self.is_quarantined:
             return
         self._leave_trusted()
@@ -115,6 +119,19 @@ class Trust:
             self._quarantine(f"{len(found)} of its latest answers were wrong, the last: {message}")
             self._is_blamed = True
 
+    def convict(self, evidence: Question) -> None:
+        """It computed something, and wrongly, as was found out by looking at it again.
+
+        Pauses grow however much went well before: nobody looks at most of its answers.
+        """
+        self.num_failures[ALTERED] += 1
+        self.evidence, key = evidence, min(evidence.keys)
+        if not self.is_quarantined:
+            self._quarantine(
+                f"other numbers came back than expert {key.expert} of layer {key.layer} gives",
+                may_be_calm=False,
+            )
+
     def excuse(self) -> None:
         """What it failed another service fails alike: neither is to blame."""
         self._wrong.clear()
@@ -139,7 +156,7 @@ class Trust:
         """The router's frame came back well."""
         if self.is_quarantined:
             logger.info("expert service %s computes again, and is used", self._address)
-        self._trusted_at = self._num_answers
+        self._trusted_at, self.evidence = self._num_answers, None
         self._stand(Standing.TRUSTED)
 
     def put_off_trial(self) -> None:
@@ -160,9 +177,10 @@ class Trust:
         """It did not."""
         self._quarantine(f"a frame of the router's own did not come back well: {why}")
 
-    def _quarantine(self, why: str) -> None:
+    def _quarantine(self, why: str, *, may_be_calm: bool = True) -> None:
         limits = self._limits
-        self._leave_trusted()
+        if may_be_calm:
+            self._leave_trusted()
         if self._pause:
             self._pause = min(limits.max_pause_seconds, limits.pause_factor * self._pause)
         else:

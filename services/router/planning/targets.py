@@ -1,6 +1,6 @@
 """Which service is to host which expert: pure policy over what services host and can hold."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,8 +45,7 @@ def missing_replicas(experts: Sequence[ExpertKey], hosts: Sequence[Host], covera
     spread = _Spread(experts, hosts)
     served = np.asarray(spread.rows([host.hosted for host in spread.hosts]).any(axis=0))
     homeless = np.flatnonzero(spread.num_replicas == 0)
-    for expert in homeless[np.argsort(served[homeless], kind="stable")].tolist():
-        spread.give(expert, may_take_transfer_slot=True)
+    spread.give_first(homeless[np.argsort(served[homeless], kind="stable")])
     for num_replicas in range(1, coverage):
         lacking = np.flatnonzero(spread.num_replicas == num_replicas)
         # In the order of the first replicas, services would pair up: each would back up one other.
@@ -86,7 +85,7 @@ def even_target(experts: Sequence[ExpertKey], hosts: Sequence[Host], coverage: i
     if rooms.sum() < len(experts):
         raise too_little_memory(len(experts) - int(rooms.sum()), used)
     by_layer = _by_layer(experts)
-    rows = _rows(experts, [host.hosted | host.loading for host in used])
+    rows = _rows(_columns(experts), [host.hosted | host.loading for host in used])
     hosted = np.stack([rows[:, columns].sum(axis=1) for columns in by_layer], axis=1)
     layer_totals = _divided(total, np.zeros(len(by_layer), dtype=np.int64))
     quotas = even_quotas(even_shares(total, rooms, hosted.sum(axis=1)), layer_totals, hosted)
@@ -138,6 +137,7 @@ class _Spread:
         self.hosts = sorted(hosts, key=_by_address)
         self.given: dict[str, list[ExpertKey]] = {host.address: [] for host in self.hosts}
         self._experts = experts
+        self._columns = _columns(experts)
         coming = self.rows([host.hosted | host.loading for host in self.hosts])
         self.retiring = self.rows([host.retiring for host in self.hosts])
         is_draining = np.array([host.is_draining for host in self.hosts], dtype=bool)
@@ -159,7 +159,16 @@ class _Spread:
         self._shared = shared_experts(coming)
 
     def rows(self, hosted: Sequence[Set[ExpertKey]]) -> Places:
-        return _rows(self._experts, hosted)
+        return _rows(self._columns, hosted)
+
+    def give_first(self, experts: Counts) -> None:
+        """Give each of these its first replica, where it fits."""
+        takers = np.flatnonzero(self._takes)
+        if len(takers) == 1:  # there is nothing to weigh, and requests wait for what was lost
+            self._give_all(experts, int(takers[0]))
+        else:
+            for expert in experts.tolist():
+                self.give(expert, may_take_transfer_slot=True)
 
     def give(self, expert: int, *, may_take_transfer_slot: bool) -> None:
         """Give a replica to whom it suits best; to nobody where it does not fit."""
@@ -182,6 +191,21 @@ class _Spread:
         self._in_layer[layer, chosen] += 1
         self._in_all[chosen] += 1
 
+    def _give_all(self, experts: Counts, chosen: int) -> None:
+        """Give replicas to one service, as many as it has room for."""
+        given = experts[~self._there[chosen, experts]][: max(0, self._free[chosen])]
+        shared = self._there[:, given].sum(axis=1)
+        self.given[self.hosts[chosen].address] += [self._experts[one] for one in given.tolist()]
+        self.num_replicas[given] += 1
+        self._shared[:, chosen] += shared
+        self._shared[chosen] += shared
+        self._there[chosen, given] = True
+        self._free[chosen] -= len(given)
+        self._in_layer[:, chosen] += np.bincount(
+            self._layer_of[given], minlength=len(self._in_layer)
+        )
+        self._in_all[chosen] += len(given)
+
 
 def _rooms(hosts: Sequence[Host], num_experts: int) -> Counts:
     """Experts that each service may host in the end and keep its transfer slot, or host all."""
@@ -203,12 +227,15 @@ def _by_layer(experts: Sequence[ExpertKey]) -> list[Counts]:
     return [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
 
 
-def _rows(experts: Sequence[ExpertKey], hosted: Sequence[Set[ExpertKey]]) -> Places:
+def _columns(experts: Sequence[ExpertKey]) -> dict[ExpertKey, int]:
+    return {key: column for column, key in enumerate(experts)}
+
+
+def _rows(columns: Mapping[ExpertKey, int], hosted: Sequence[Set[ExpertKey]]) -> Places:
     """Who hosts what: [services, experts]."""
-    column = {key: index for index, key in enumerate(experts)}
-    rows = np.zeros((len(hosted), len(experts)), dtype=bool)
+    rows = np.zeros((len(hosted), len(columns)), dtype=bool)
     for row, keys in zip(rows, hosted, strict=True):
-        row[[column[key] for key in keys]] = True
+        row[[columns[key] for key in keys]] = True
     return rows
 
 

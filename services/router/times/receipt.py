@@ -73,6 +73,8 @@ class StepClock:
         self.retries: Counter[tuple[str, str]] = (
             Counter()
         )  # frames sent again: (service that failed, reason)
+        # Copies of frames that were late: (service that was, whether the copy was quicker).
+        self.hedges: Counter[tuple[str, bool]] = Counter()
         self.started = self._mark = time.perf_counter_ns()
 
     @property
@@ -147,6 +149,7 @@ class SequenceReceipt:
         self.decode = PhaseTotals()
         self.stragglers: Counter[str] = Counter()
         self.retries = 0
+        self.hedges = 0
         self.received = self._mark = time.perf_counter_ns()
 
     def enter_step(self, clock: StepClock, *, prefill: bool) -> None:
@@ -161,6 +164,7 @@ class SequenceReceipt:
         for service, layers in clock.stragglers.items():
             self.stragglers[service] += layers
         self.retries += clock.retries.total()
+        self.hedges += clock.hedges.total()
         self._mark = clock.ended
 
     def elapsed(self) -> int:

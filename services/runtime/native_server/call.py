@@ -8,13 +8,16 @@ import grpc
 
 from services.runtime import call_headers
 from services.runtime.failures import failure_of
+from services.runtime.native_server.asked import Asked
 from services.runtime.native_server.compression import decompressed
 from services.runtime.native_server.context import CallContext
 from services.runtime.native_server.limits import Limits
-from services.runtime.native_server.metadata import Metadata, fields_of
-from services.runtime.native_server.methods import Method
+from services.runtime.native_server.metadata import fields_of
 from services.runtime.native_server.requests import Requests
+from services.wire.errors import Overloaded
+from services.wire.tls import Verified
 
+TOO_MUCH_HELD = "more requests wait than may be held"
 OK_TRAILERS = call_headers.trailers(grpc.StatusCode.OK, "")
 
 
@@ -34,7 +37,8 @@ class Stream(Protocol):
     def has_to_wait(self, stream: int) -> bool: ...
     async def has_room(self, stream: int) -> None: ...
     def pause(self, stream: int) -> None: ...
-    def resume(self, stream: int) -> None: ...
+    def resume(self, stream: int, most: int) -> None: ...
+    def count_held(self, change: int) -> bool: ...
     def own(self, task: "asyncio.Task[None]") -> None:
         """Be the one who waits for its end."""
 
@@ -46,14 +50,13 @@ class Call(CallContext):
         self,
         stream: int,
         connection: Stream,
-        method: Method,
+        asked: Asked,
         *,
-        metadata: Metadata,
         peer: str,
-        encoding: str,
-        seconds: float | None,
+        verified: Verified,
     ) -> None:
-        super().__init__(metadata, peer, seconds)
+        method, metadata, encoding, seconds, _ = asked
+        super().__init__(metadata, peer, verified, seconds)
         self._stream = stream
         self._connection = connection
         self._method = method
@@ -67,7 +70,8 @@ class Call(CallContext):
             self._requests = Requests(
                 connection.limits,
                 lambda: connection.pause(stream),
-                lambda: connection.resume(stream),
+                lambda most: connection.resume(stream, most),
+                connection.count_held,
                 self._decompressed,
             )
             self._start(self._requests)
@@ -77,7 +81,8 @@ class Call(CallContext):
         if self._is_over:
             return
         if self._requests is not None:
-            self._requests.add(message, is_compressed=is_compressed)
+            if not self._requests.add(message, is_compressed=is_compressed):
+                self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MUCH_HELD)
         elif self._task is None:
             self._start(message, is_compressed=is_compressed)
         else:
@@ -89,6 +94,11 @@ class Call(CallContext):
             self._requests.end()
         elif self._task is None:
             self.end(grpc.StatusCode.UNIMPLEMENTED, "the call takes one request, and none came")
+
+    @property
+    def num_waiting_bytes(self) -> int:
+        """Of the requests that the handler has not taken."""
+        return 0 if self._requests is None else self._requests.num_bytes
 
     def leave(self) -> None:
         """The client has given the call up, or is gone."""
@@ -171,7 +181,12 @@ class Call(CallContext):
     async def _decompressed(self, message: bytes) -> bytes:
         """Apart from the loop, and one at a time for a call: little may become much."""
         most = self._connection.limits.max_request_bytes
-        return await asyncio.to_thread(decompressed, message, self._encoding, most)
+        try:
+            if not self._connection.count_held(len(message)):
+                raise Overloaded(TOO_MUCH_HELD)
+            return await asyncio.to_thread(decompressed, message, self._encoding, most)
+        finally:
+            self._connection.count_held(-len(message))
 
     async def _run(self, requests: Requests | bytes, is_compressed: bool) -> None:
         try:
@@ -206,6 +221,8 @@ class Call(CallContext):
         self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._requests is not None:
+            self._requests.drop()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

@@ -5,23 +5,26 @@ goes out in one write.
 import asyncio
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from itertools import takewhile
 
 import grpc
 
 from services.runtime.doorkeeping import Doorkeeper, host_of
 from services.runtime.failures import failure_of
-from services.runtime.native_server.call import Call
-from services.runtime.native_server.entrance import Entrance, Refused
+from services.runtime.native_server.asked import ShownCall, asked_by, skip
+from services.runtime.native_server.call import TOO_MUCH_HELD, Call
 from services.runtime.native_server.limits import Limits
+from services.runtime.native_server.metadata import Metadata
 from services.runtime.native_server.methods import Methods
+from services.runtime.native_server.owner import ConnectionOwner
 from services.runtime.native_server.turn import Turn
 from services.runtime.socket_watch import SocketWatch
+from services.wire import tls as wire_tls
 from services.wire.connections import Connection, Kind
-from services.wire.errors import InvalidRequest
-from services.wire.header_blocks import HeaderDecoder
+from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +32,8 @@ NO_ERROR, COMPRESSION_ERROR = 0, 9
 Event = tuple[int, int, bytes, int]
 
 
-class ConnectionOwner(Protocol):
-    """The server."""
-
-    def own(self, task: "asyncio.Task[None]") -> None:
-        """Keep a call's task until it has ended."""
-
-    def settled(self) -> None:
-        """The connection has no call now, and nothing to write."""
-
-    def left(self, connection: "ServerConnection") -> None:
-        """The connection is gone."""
-
-
 class ServerConnection:
-    """Takes over a connected, non-blocking socket."""
+    """Takes over a connected, non-blocking socket; with `tls` all goes through it."""
 
     def __init__(
         self,
@@ -53,29 +43,27 @@ class ServerConnection:
         limits: Limits,
         owner: ConnectionOwner,
         turn: Turn,
+        tls: "wire_tls.Context | None" = None,
         doorkeeper: Doorkeeper | None = None,
     ) -> None:
         self.limits = limits
         self.host = host_of(peer)
         self.own = owner.own
-        self._wire = Connection(
-            connected.detach(),
-            True,
-            limits.max_request_bytes,
-            limits.max_streams,
-            limits.max_unsent_bytes,
-        )
+        self._wire = Connection(connected.detach(), True, *limits.of_wire, tls)
         self._peer = peer
-        self._entrance = Entrance(methods, peer, doorkeeper)
+        self._methods = methods
+        self._doorkeeper = doorkeeper
         self._owner = owner
         self._turn = turn
         self._decoder = HeaderDecoder()
         self._calls: dict[int, Call] = {}
+        self._unasked: dict[int, float] = {}  # calls without their one request: since when
         self._waiting: dict[int, asyncio.Future[None]] = {}  # calls, for their readers
         self._refused: set[int] = set()  # calls of which a message was not taken
         self._num_sent: dict[int, int] = {}  # messages of this turn
         self._heard: deque[Event] = deque()  # what this turn had no time for
         self._last_begun = 0  # stream
+        self._num_held_told = 0  # bytes, to the owner
         self._is_flushing = self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._watch = SocketWatch(self._wire.fileno(), self._read, self._flush)
@@ -85,17 +73,55 @@ class ServerConnection:
     @property
     def is_busy(self) -> bool:
         """Whether it has calls, or answers that are not written yet."""
-        return bool(self._calls) or not self._wire.is_drained
+        return bool(self._calls) or (self._wire.is_secured and not self._wire.is_drained)
 
     def go_away(self) -> None:
         """Take no more calls."""
         self._wire.goaway(NO_ERROR)
         self._flush_soon()
 
+    def give_way(self) -> None:
+        """Close the connection, which has no call: its client connects anew for the next one."""
+        self._leave(NO_ERROR)
+
+    def end_late(self) -> None:
+        """End the calls whose requests take too long to come; and all of them, for a header block
+        that does.
+        """
+        seconds = self.limits.request_seconds
+        late = self._wire.late(time.monotonic_ns() - int(seconds * 1e9))
+        if 0 in late:
+            logger.debug("%s sends a header block too slowly", self._peer)
+            self.give_way()
+            return
+        earliest = self._loop.time() - seconds
+        late += takewhile(lambda stream: self._unasked[stream] < earliest, self._unasked)
+        for call in [self._calls[stream] for stream in late if stream in self._calls]:
+            call.end(grpc.StatusCode.DEADLINE_EXCEEDED, "a request took too long to come")
+
     def end_calls(self, code: grpc.StatusCode, details: str) -> None:
         """End every call that is not over."""
         for call in list(self._calls.values()):
             call.end(code, details)
+
+    @property
+    def num_held_bytes(self) -> int:
+        """Of requests that came in part, or that no handler has taken."""
+        return self._wire.all_held_bytes()
+
+    def change_of_held(self) -> int:
+        """By how much that has changed since this was asked last."""
+        before, self._num_held_told = self._num_held_told, self.num_held_bytes
+        return self._num_held_told - before
+
+    def shed(self) -> None:
+        """End the calls of which most is held, until half of it is let go."""
+        enough = self.num_held_bytes // 2
+        calls = sorted(self._calls, key=self._num_held_bytes_of)
+        while calls and self.num_held_bytes > enough:
+            self._calls[calls.pop()].end(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MUCH_HELD)
+        if self.num_held_bytes > enough:
+            self.close()
 
     def close(self) -> None:
         """Close the socket; calls that are not over are given up."""
@@ -109,7 +135,9 @@ class ServerConnection:
         for call in list(self._calls.values()):
             call.leave()
         self._calls.clear()
+        self._unasked.clear()
         self._wake()
+        self._tell_held()
         self._owner.left(self)
 
     # As its calls see it.
@@ -157,14 +185,20 @@ class ServerConnection:
         """Slow the client of this call down."""
         self._wire.pause(stream)
 
-    def resume(self, stream: int) -> None:
-        """Take what was kept meanwhile, and more."""
-        kept = self._wire.resume(stream)
+    def resume(self, stream: int, most: int) -> None:
+        """Take what was kept meanwhile, and more; behind `most` messages the client is slowed down
+        again.
+        """
+        kept = self._wire.resume(stream, most)
         if self._heard:  # its turn comes after what was read before
             self._heard += kept
         else:
             self._hear(kept)
         self._flush_soon()
+
+    def count_held(self, change: int) -> bool:
+        """So much more, or less, waits for handlers. Whether that may be held."""
+        return self._wire.count_held(change)
 
     # As the loop sees it.
 
@@ -182,11 +216,6 @@ class ServerConnection:
     def _go_on(self, read: Callable[[], list[Event]]) -> None:
         try:
             self._hear(read())
-        except InvalidRequest as error:  # no later header block can be read
-            logger.debug("%s: %s", self._peer, error)
-            self._wire.goaway(COMPRESSION_ERROR)
-            self._wire.flush()
-            self.close()
         except Exception as error:  # noqa: BLE001 -- the boundary of one connection: others are served by the same loop
             failure_of(error, f"serving {self._peer}")
             self.close()
@@ -196,6 +225,7 @@ class ServerConnection:
                 self.close()
             else:  # also where the client has done no more than give room to what waits
                 self._flush_soon()
+                self._tell_held()
 
     def _flush_soon(self) -> None:
         """After what else there is to do in this turn."""
@@ -229,11 +259,25 @@ class ServerConnection:
     def _is_full(self) -> bool:
         return self._wire.all_unsent_bytes() > self.limits.max_unsent_bytes // 2
 
+    def _tell_held(self) -> None:
+        if change := self.change_of_held():
+            self._owner.holds(change)
+
+    def _num_held_bytes_of(self, stream: int) -> int:
+        return self._wire.held_bytes(stream) + self._calls[stream].num_waiting_bytes
+
     def _forget(self, stream: int) -> None:
-        self._calls.pop(stream, None)
+        if self._calls.pop(stream, None) is not None and not self._calls:
+            self._owner.rests(self)
+        self._unasked.pop(stream, None)
         self._refused.discard(stream)
         if (waiting := self._waiting.pop(stream, None)) is not None:
             waiting.set_result(None)
+
+    def _leave(self, code: int) -> None:
+        self._wire.goaway(code)
+        self._wire.flush()
+        self.close()
 
     def _close_if_silent(self) -> None:
         if not self._wire.has_begun:
@@ -247,17 +291,19 @@ class ServerConnection:
                 self._turn.defer(self._hear_rest)
                 return
             if kind == Kind.HEADERS or kind == Kind.TRAILERS:
-                if stream > self._last_begun:
-                    self._last_begun = stream
-                    self._begin(stream, data)
-                else:
-                    self._decoder.decode_fields(data)  # nobody asks for a client's trailers
+                try:
+                    self._take_headers(stream, data)
+                except UnreadableBlock as error:  # nor can a later one be read
+                    logger.debug("%s: %s", self._peer, error)
+                    self._leave(COMPRESSION_ERROR)
+                    return
                 continue
             call = self._calls.get(stream)
             if call is None:
                 continue
             if kind == Kind.MESSAGE or kind == Kind.COMPRESSED:
                 self._turn.spend(len(data))
+                self._unasked.pop(stream, None)
                 call.take(data, is_compressed=kind == Kind.COMPRESSED)
             elif kind == Kind.REMOTE_ENDED:
                 call.take_end()
@@ -265,19 +311,30 @@ class ServerConnection:
                 self._forget(stream)
                 call.leave()
 
-    def _begin(self, stream: int, block: bytes) -> None:
-        try:
-            admitted = self._entrance.admit(self._decoder.decode_fields(block))
-        except Refused as refused:
-            self.send_trailers(stream, refused.block)
+    def _take_headers(self, stream: int, block: bytes) -> None:
+        if stream <= self._last_begun:
+            skip(block, self._decoder)  # nobody asks for a client's trailers
             return
-        call = self._calls[stream] = Call(
-            stream,
-            self,
-            admitted.method,
-            metadata=admitted.metadata,
-            peer=self._peer,
-            encoding=admitted.encoding,
-            seconds=admitted.seconds,
-        )
-        call.add_done_callback(lambda _: admitted.leave())
+        self._last_begun = stream
+        asked = asked_by(block, self._decoder, self._methods, self._admit)
+        if isinstance(asked, bytes):
+            self.send_trailers(stream, asked)
+            return
+        if not self._calls:
+            self._owner.works(self)
+        caller = wire_tls.verified(self._wire.peer)
+        call = Call(stream, self, asked, peer=self._peer, verified=caller)
+        call.add_done_callback(lambda _: asked.leave())
+        self._calls[stream] = call
+        if not asked.method.takes_stream:
+            self._unasked[stream] = self._loop.time()
+
+    def _admit(self, method: str, metadata: Metadata) -> Callable[[], None]:
+        if self._doorkeeper is None:
+            return _stay
+        shown = ShownCall(metadata, self._peer, wire_tls.verified(self._wire.peer))
+        return self._doorkeeper.admit(method, shown)
+
+
+def _stay() -> None:
+    """Nobody counts the calls."""

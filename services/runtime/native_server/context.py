@@ -2,20 +2,24 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import grpc
 
 from services.runtime.native_server.metadata import Metadata
+from services.wire.tls import Verified
 
 
 class CallContext(grpc.aio.ServicerContext):
     """The part that is known without the connection. What none of our handlers needs is refused."""
 
-    def __init__(self, metadata: Metadata, peer: str, seconds: float | None) -> None:
+    def __init__(
+        self, metadata: Metadata, peer: str, verified: Verified, seconds: float | None
+    ) -> None:
         self._metadata = metadata
         self._peer = peer
+        self._verified = verified
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._code = grpc.StatusCode.OK
         self._details = ""
@@ -80,5 +84,5 @@ class CallContext(grpc.aio.ServicerContext):
     def peer_identity_key(self) -> None:
         return None
 
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        return {}
+    def auth_context(self) -> Verified:
+        return self._verified

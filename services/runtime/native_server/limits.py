@@ -27,7 +27,21 @@ class Limits:
     # its own.
     turn_seconds: float = 0.005
     max_turn_bytes: int = 256 << 10
+    # Requests that came in part, or that no handler has taken: of a connection, and of all.
+    max_held_bytes: int = 64 << 20
+    max_all_held_bytes: int = 256 << 20
     # For a peer that connects and does not speak HTTP/2.
     preface_seconds: float = 20.0
+    # For a request, from its first byte, or from the beginning of a call that has but one; for a
+    # header block too.
+    request_seconds: float = 60.0
+    # For a connection without a call.
+    idle_seconds: float = 300.0
     # For what the peers have still to read when the server stops.
     last_words_seconds: float = 0.5
+
+    @property
+    def of_wire(self) -> tuple[int, int, int, int]:
+        """Those that a connection in C keeps, as it takes them."""
+        of_messages = self.max_request_bytes, self.max_streams
+        return (*of_messages, self.max_unsent_bytes, self.max_held_bytes)

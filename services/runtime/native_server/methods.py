@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from services.runtime.access import Access, admission
 from services.runtime.boundary import guarded
 
 
@@ -29,16 +30,18 @@ class _Asked(NamedTuple):
 
 
 class Methods:
-    """What a server serves."""
+    """What a server serves, to whom `access` lets in."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: Access | None = None) -> None:
+        self._access = access
         self._by_path: dict[str, Method] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
 
     def add_service(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
         """As a generated `add_…Servicer_to_server` has them."""
         for name, handler in handlers.items():
-            self._by_path[f"/{service}/{name}"] = _method_of(handler)
+            path = f"/{service}/{name}"
+            self._by_path[path] = self._method_of(path, handler)
 
     def add_generic(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Asked for paths that no service was added for."""
@@ -50,17 +53,18 @@ class Methods:
             return method
         for handler in self._generic:
             if (found := handler.service(_Asked(path))) is not None:
-                return _method_of(found)
+                return self._method_of(path, found)
         return None
 
-
-def _method_of(handler: grpc.RpcMethodHandler) -> Method:
-    if handler.request_streaming and not handler.response_streaming:
-        raise NotImplementedError("methods that take a stream and give one answer are not served")
-    behind = guarded(handler)
-    return Method(
-        behaviour=behind.unary_unary or behind.unary_stream or behind.stream_stream,
-        serialise=handler.response_serializer or bytes,
-        takes_stream=handler.request_streaming,
-        answers_stream=handler.response_streaming,
-    )
+    def _method_of(self, path: str, handler: grpc.RpcMethodHandler) -> Method:
+        if handler.request_streaming and not handler.response_streaming:
+            raise NotImplementedError(
+                "methods that take a stream and give one answer are not served"
+            )
+        behind = guarded(handler, admission(self._access, path))
+        return Method(
+            behaviour=behind.unary_unary or behind.unary_stream or behind.stream_stream,
+            serialise=handler.response_serializer or bytes,
+            takes_stream=handler.request_streaming,
+            answers_stream=handler.response_streaming,
+        )

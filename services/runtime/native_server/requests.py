@@ -7,39 +7,53 @@ from typing import Self
 
 from services.runtime.native_server.limits import Limits
 
+# What a message costs beside its bytes.
+MESSAGE_BYTES = 100
+
 
 class Requests:
     """An iterator for the handler; what it does not take in time slows the client down.
 
-    `pause` and `resume` do that; `resume` may bring further messages at once. Messages stay
-    compressed until the handler asks for them.
+    `pause` and `resume` do that. `resume` is given a number, may bring as many further messages at
+    once, and then leaves the client paused. Messages stay compressed until the handler asks for
+    them. `count` hears how many more bytes are held here, or fewer, and says whether that is within
+    what the connection may hold.
     """
 
     def __init__(
         self,
         limits: Limits,
         pause: Callable[[], None],
-        resume: Callable[[], None],
+        resume: Callable[[int], None],
+        count: Callable[[int], bool],
         decompressed: Callable[[bytes], Awaitable[bytes]],
     ) -> None:
         self._limits = limits
         self._pause = pause
         self._resume = resume
+        self._count = count
         self._decompressed = decompressed
         self._waiting: deque[tuple[bytes, bool]] = deque()
-        self._num_bytes = 0
+        self.num_bytes = 0  # held
         self._is_paused = False
         self._has_ended = False
         self._news: asyncio.Future[None] | None = None
 
-    def add(self, message: bytes, *, is_compressed: bool = False) -> None:
-        """A message came."""
+    def add(self, message: bytes, *, is_compressed: bool = False) -> bool:
+        """A message came. Whether the connection may hold it."""
         self._waiting.append((message, is_compressed))
-        self._num_bytes += len(message)
+        if not self._hold(MESSAGE_BYTES + len(message)):
+            return False
         if not self._is_paused and self._is_full():
             self._is_paused = True
             self._pause()
         self._ring()
+        return True
+
+    def drop(self) -> None:
+        """Nobody asks for messages any more."""
+        self._waiting.clear()
+        self._hold(-self.num_bytes)
 
     def end(self) -> None:
         """No more will come."""
@@ -52,8 +66,9 @@ class Requests:
     async def __anext__(self) -> bytes:
         while not self._waiting:
             if self._is_paused:
+                await asyncio.sleep(0)  # others get their turn, however much has come
                 self._is_paused = False
-                self._resume()
+                self._resume(self._limits.max_waiting_requests)
                 continue
             if self._has_ended:
                 raise StopAsyncIteration
@@ -63,14 +78,18 @@ class Requests:
             finally:
                 self._news = None
         message, is_compressed = self._waiting.popleft()
-        self._num_bytes -= len(message)
+        self._hold(-MESSAGE_BYTES - len(message))
         return await self._decompressed(message) if is_compressed else message
 
     def _is_full(self) -> bool:
         return (
             len(self._waiting) >= self._limits.max_waiting_requests
-            or self._num_bytes >= self._limits.max_waiting_request_bytes
+            or self.num_bytes >= self._limits.max_waiting_request_bytes
         )
+
+    def _hold(self, change: int) -> bool:
+        self.num_bytes += change
+        return self._count(change)
 
     def _ring(self) -> None:
         if self._news is not None and not self._news.done():

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import grpc
 
+from services.runtime.access import Access
 from services.runtime.doorkeeping import Doorkeeper, host_of
 from services.runtime.failures import failure_of
 from services.runtime.native_server.connection import ServerConnection
@@ -18,6 +19,7 @@ from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.listening import listen_on, peer_of
 from services.runtime.native_server.methods import Methods
 from services.runtime.native_server.turn import Turn
+from services.runtime.tls_contexts import ServerTls
 from services.wire import connections
 
 AVAILABLE = connections.AVAILABLE
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 MAX_ACCEPTS = 64
 # Until the next try, where the process has no descriptor left.
 PAUSE_SECONDS = 1.0
+# How often in the time that a client has it is looked whether that is over.
+LOOKS = 4
 _NONE_LEFT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Of a connection on which nothing moves: a client that vanished without a word.
 _KEEPALIVE = (
@@ -39,24 +43,28 @@ _KEEPALIVE = (
 
 class NativeServer(grpc.aio.Server):
     """As grpc.aio's server, without interceptors: every handler is behind `ErrorsToStatus`' own
-    boundary. Without TLS.
+    boundary.
     """
 
     def __init__(
         self,
         limits: Limits,
+        access: Access | None = None,
         doorkeeper: Doorkeeper | None = None,
         max_request_bytes: Callable[[], int] | None = None,
     ) -> None:
         self._limits = limits
         self._doorkeeper = doorkeeper
         self._max_request_bytes = max_request_bytes
-        self._methods = Methods()
+        self._methods = Methods(access)
         self._turn = Turn(limits.turn_seconds, limits.max_turn_bytes)
-        self._listeners: list[socket.socket] = []
+        self._listeners: dict[socket.socket, ServerTls | None] = {}
         self._connections: set[ServerConnection] = set()
         self._by_host: Counter[str] = Counter()
+        self._resting: dict[ServerConnection, float] = {}  # without a call: since when, in order
+        self._looking: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._num_held_bytes = 0
         self._changed = asyncio.Event()  # a connection has settled, or is gone
         self._stopped = asyncio.Event()
 
@@ -72,24 +80,35 @@ class NativeServer(grpc.aio.Server):
 
     def add_insecure_port(self, address: str) -> int:
         """Raises RuntimeError, as grpc.aio's does, where it cannot be listened on."""
+        return self._add_port(address, None)
+
+    def add_secure_port(
+        self, address: str, server_credentials: "grpc.ServerCredentials | ServerTls"
+    ) -> int:
+        """As `add_insecure_port`. It takes credentials of our own alone."""
+        if not isinstance(server_credentials, ServerTls):
+            raise NotImplementedError("what gRPC's credentials hold is not to be had")
+        return self._add_port(address, server_credentials)
+
+    def _add_port(self, address: str, tls: ServerTls | None) -> int:
         try:
             listeners = listen_on(address)
         except (OSError, ValueError) as error:
             raise RuntimeError(f"cannot listen on {address}: {error}") from error
-        self._listeners += listeners
+        self._listeners.update(dict.fromkeys(listeners, tls))
         port: int = listeners[0].getsockname()[1]
         return port
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        raise NotImplementedError("there is no TLS here; grpc.aio's server has it")
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.add_reader(listener.fileno(), self._accept, listener)
+        self._look_again()
 
     async def stop(self, grace: float | None) -> None:
         self._stop_listening()
+        if self._looking is not None:
+            self._looking.cancel()
         for connection in list(self._connections):
             connection.go_away()
         await self._until(
@@ -100,8 +119,9 @@ class NativeServer(grpc.aio.Server):
         if self._tasks:
             await asyncio.wait(self._tasks)
         # A client that has no call and was told to go away closes by itself; closed by us, it could
-        # lose what it has not read.
-        await self._until(lambda: not self._connections, self._limits.last_words_seconds)
+        # lose what it has not read. Whoever gives calls no time gives it to no last words either.
+        last_words_seconds = min(self._limits.last_words_seconds, grace or 0.0)
+        await self._until(lambda: not self._connections, last_words_seconds)
         for connection in list(self._connections):
             connection.close()
         self._stopped.set()
@@ -125,9 +145,29 @@ class NativeServer(grpc.aio.Server):
         """A connection has no call now, and nothing to write."""
         self._changed.set()
 
+    def holds(self, change: int) -> None:
+        """A connection holds so many bytes more, or fewer, of requests. Those that hold most let go
+        where all hold too much: who holds little is not to suffer.
+        """
+        self._num_held_bytes += change
+        while self._num_held_bytes > self._limits.max_all_held_bytes:
+            # What handlers have taken meanwhile was not told.
+            self._num_held_bytes += sum(each.change_of_held() for each in self._connections)
+            if self._num_held_bytes > self._limits.max_all_held_bytes:
+                max(self._connections, key=lambda each: each.num_held_bytes).shed()
+
+    def rests(self, connection: ServerConnection) -> None:
+        """A connection has no call, from now on."""
+        self._resting[connection] = asyncio.get_running_loop().time()
+
+    def works(self, connection: ServerConnection) -> None:
+        """It has one again."""
+        self._resting.pop(connection, None)
+
     def left(self, connection: ServerConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self._resting.pop(connection, None)
         self._by_host[connection.host] -= 1
         if not self._by_host[connection.host]:
             del self._by_host[connection.host]
@@ -150,14 +190,13 @@ class NativeServer(grpc.aio.Server):
                 logger.error("no connection can be taken: %s", error)
                 self._pause(listener)
                 return
-            self._take(connected, address)
+            self._take(connected, address, self._listeners[listener])
 
-    def _take(self, connected: socket.socket, address: tuple[object, ...]) -> None:
+    def _take(
+        self, connected: socket.socket, address: tuple[object, ...], tls: ServerTls | None
+    ) -> None:
         peer = peer_of(address)
-        if (
-            len(self._connections) >= self._limits.max_connections
-            or self._by_host[host_of(peer)] >= self._limits.max_host_connections
-        ):
+        if not self._has_room_for(host_of(peer)):
             connected.close()
             return
         connected.setblocking(False)
@@ -167,11 +206,39 @@ class NativeServer(grpc.aio.Server):
         limits = self._limits
         if self._max_request_bytes is not None:
             limits = replace(limits, max_request_bytes=self._max_request_bytes())
-        connection = ServerConnection(
-            connected, peer, self._methods, limits, self, self._turn, self._doorkeeper
+        taken = ServerConnection(
+            *(connected, peer, self._methods, limits, self, self._turn),
+            *(None if tls is None else tls.context(), self._doorkeeper),
         )
-        self._connections.add(connection)
-        self._by_host[connection.host] += 1
+        self._connections.add(taken)
+        self._by_host[taken.host] += 1
+        self.rests(taken)
+
+    def _has_room_for(self, host: str) -> bool:
+        """Beyond the bounds, by closing the connection that has had no call for longest, and has
+        said everything: one of the same host, where that one has as many as it may.
+        """
+        if self._by_host[host] >= self._limits.max_host_connections:
+            return self._makes_room(lambda connection: connection.host == host)
+        return len(self._connections) < self._limits.max_connections or self._makes_room()
+
+    def _makes_room(self, among: Callable[[ServerConnection], bool] = lambda _: True) -> bool:
+        for connection in self._resting:
+            if among(connection) and not connection.is_busy:
+                connection.give_way()
+                return True
+        return False
+
+    def _look_again(self) -> None:
+        """End what takes its time, now and then."""
+        loop = asyncio.get_running_loop()
+        for connection in list(self._connections):
+            connection.end_late()
+        earliest = loop.time() - self._limits.idle_seconds
+        for connection in [each for each, since in self._resting.items() if since < earliest]:
+            connection.give_way()
+        shortest = min(self._limits.idle_seconds, self._limits.request_seconds)
+        self._looking = loop.call_later(shortest / LOOKS, self._look_again)
 
     def _pause(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

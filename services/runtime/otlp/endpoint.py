@@ -1,10 +1,10 @@
 """Where a collector is: read from a URL, for gRPC from what gRPC itself understands as well."""
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from services.runtime import host_port
 from services.runtime.channels import split_address
 from services.wire.errors import InvalidRequest
 
@@ -12,7 +12,8 @@ PORTS = {"http": 80, "https": 443}
 # Names that gRPC resolves by itself, whose sockets may have no host.
 _GRPC_SCHEMES = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock):.+")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-LOCAL_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
+# To send to, they are this machine.
+UNSPECIFIED = ("0.0.0.0", "::", "::ffff:0.0.0.0")
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,7 @@ def http_endpoint(text: str, path: str | None) -> Endpoint:
 
 def is_loopback(host: str) -> bool:
     """Whether what is sent to a host stays on this machine by its very name."""
-    name = host.lower().rstrip(".")
-    if name in LOCAL_NAMES or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback or address.is_unspecified
+    return host_port.is_loopback(host) or host.partition("%")[0] in UNSPECIFIED
 
 
 @dataclass(frozen=True)

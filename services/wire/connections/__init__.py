@@ -1,5 +1,5 @@
 """Connections that carry many gRPC streams, in C, for the event loop's own thread: the framing of
-HTTP/2 with what it tells as lists.
+HTTP/2 with what it tells as lists, and what reads their header blocks.
 
 Without a compiler at install time, and on systems other than Linux, AVAILABLE is false.
 """

@@ -3,11 +3,14 @@
 #include "connection_type.h"
 
 #include "http2.h"
+#include "tls_python.h"
 
 #include <unistd.h>
 
 /* As services/wire/connections/__init__.py has them. */
 enum kind { HEADERS, TRAILERS, MESSAGE, COMPRESSED, REMOTE_ENDED, RESET };
+
+#define MAX_HEADER_BYTES (64 << 10)
 
 struct connection {
     PyObject base;
@@ -57,27 +60,54 @@ static void close_wire(struct connection *connection) {
     connection->wire = NULL;
 }
 
-/* Connection(fd, is_server, max_message_bytes, max_streams, max_unsent_bytes): the descriptor is
- * taken over, also by a failure. */
+/* 0, or -1 with an error set; the descriptor is the connection's in either case. */
+static int begin_wire(struct connection *connection, int fd, int is_server,
+                      const struct http2_limits *limits, PyObject *tls, const char *host) {
+    struct tls_context *context;
+    struct tls_session *session = NULL;
+    connection->wire = http2_begin(fd, is_server, &events, limits, connection);
+    if (!connection->wire) {
+        close(fd);
+        PyErr_NoMemory();
+        return -1;
+    }
+    http2_hold(connection->wire);
+    if (tls_context_of(tls, &context) < 0) return -1;
+    if (context && !(session = context->calls->begin(context, host))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    http2_secure(connection->wire, session);
+    return 0;
+}
+
+/* Connection(fd, is_server, max_message_bytes, max_streams, max_unsent_bytes, max_held_bytes, tls,
+ * host): the
+ * descriptor is taken over, also by a failure. */
 static PyObject *new_connection(PyTypeObject *type, PyObject *arguments,
                                 PyObject *Py_UNUSED(keywords)) {
     int fd, is_server;
+    PyObject *tls = NULL;
+    const char *host = NULL;
     struct http2_limits limits = http2_limits_default;
-    if (!PyArg_ParseTuple(arguments, "ipIII", &fd, &is_server, &limits.max_message_bytes,
-                          &limits.max_streams, &limits.max_unsent_bytes))
+    if (!PyArg_ParseTuple(arguments, "ipIIII|Oz", &fd, &is_server, &limits.max_message_bytes,
+                          &limits.max_streams, &limits.max_unsent_bytes, &limits.max_held_bytes,
+                          &tls, &host))
         return NULL;
     /* A peer may give up all of its streams at once, and ask for as many again. */
     limits.max_control_frames += 4 * limits.max_streams;
     limits.takes_compressed = is_server;
+    /* What is too long for a call is read all the same, or no later block could be. */
+    limits.max_header_bytes = MAX_HEADER_BYTES;
     struct connection *const connection = (struct connection *)PyType_GenericAlloc(type, 0);
-    if (connection) connection->wire = http2_begin(fd, is_server, &events, &limits, connection);
-    if (!connection || !connection->wire) {
+    if (!connection) {
         close(fd);
-        Py_XDECREF((PyObject *)connection);
-        return PyErr_NoMemory();
+        return NULL;
     }
-    http2_hold(connection->wire);
-    return (PyObject *)connection;
+    if (begin_wire(connection, fd, is_server, &limits, tls, host) == 0)
+        return (PyObject *)connection;
+    Py_DECREF(connection);
+    return NULL;
 }
 
 static void free_connection(PyObject *self) {
@@ -121,12 +151,15 @@ static int find(PyObject *self, PyObject *id, struct http2_stream **stream) {
     return *stream != NULL;
 }
 
-static PyObject *resume(PyObject *self, PyObject *id) {
+static PyObject *resume(PyObject *self, PyObject *arguments) {
     struct connection *const connection = connection_of(self);
+    PyObject *id;
+    unsigned int most;
     struct http2_stream *stream;
+    if (!PyArg_ParseTuple(arguments, "OI", &id, &most)) return NULL;
     const int found = find(self, id, &stream);
     if (found < 0 || begin_events(connection) < 0) return NULL;
-    if (found) http2_resume(stream);
+    if (found) http2_resume(stream, most);
     return taken(connection);
 }
 
@@ -148,6 +181,49 @@ static PyObject *unsent_bytes(PyObject *self, PyObject *id) {
 static PyObject *all_unsent_bytes(PyObject *self, PyObject *Py_UNUSED(ignored)) {
     const struct connection *const connection = connection_of(self);
     return PyLong_FromSize_t(connection->wire ? http2_all_unsent_bytes(connection->wire) : 0);
+}
+
+static PyObject *held_bytes(PyObject *self, PyObject *id) {
+    struct http2_stream *stream;
+    const int found = find(self, id, &stream);
+    if (found < 0) return NULL;
+    return PyLong_FromSize_t(found ? http2_held_bytes(stream) : 0);
+}
+
+static PyObject *all_held_bytes(PyObject *self, PyObject *Py_UNUSED(ignored)) {
+    const struct connection *const connection = connection_of(self);
+    return PyLong_FromSize_t(connection->wire ? http2_all_held_bytes(connection->wire) : 0);
+}
+
+static int add_number(PyObject *numbers, unsigned long number) {
+    PyObject *const added = PyLong_FromUnsignedLong(number);
+    const int failed = added ? PyList_Append(numbers, added) : -1;
+    Py_XDECREF(added);
+    return failed;
+}
+
+static PyObject *late(PyObject *self, PyObject *before) {
+    const struct connection *const connection = connection_of(self);
+    const unsigned long long nanos = PyLong_AsUnsignedLongLong(before);
+    if (nanos == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
+    PyObject *found = PyList_New(0);
+    if (!found || !connection->wire) return found;
+    const uint64_t of_frame = http2_frame_nanos(connection->wire);
+    int failed = of_frame && of_frame < nanos ? add_number(found, 0) : 0;
+    struct http2_stream *stream = NULL;
+    while (!failed && (stream = http2_next_stream(connection->wire, stream))) {
+        const uint64_t of_message = http2_message_nanos(stream);
+        if (of_message && of_message < nanos) failed = add_number(found, stream->id);
+    }
+    if (failed) Py_CLEAR(found);
+    return found;
+}
+
+static PyObject *count_held(PyObject *self, PyObject *change) {
+    const struct connection *const connection = connection_of(self);
+    const Py_ssize_t count = PyLong_AsSsize_t(change);
+    if (count == -1 && PyErr_Occurred()) return NULL;
+    return PyBool_FromLong(!connection->wire || http2_count_held(connection->wire, count));
 }
 
 static PyObject *open_stream(PyObject *self, PyObject *block) {
@@ -243,6 +319,16 @@ static PyObject *get_has_begun(PyObject *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(connection->wire && http2_has_begun(connection->wire));
 }
 
+static PyObject *get_is_secured(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct connection *const connection = connection_of(self);
+    return PyBool_FromLong(connection->wire && http2_is_secured(connection->wire));
+}
+
+static PyObject *get_peer(PyObject *self, void *Py_UNUSED(closure)) {
+    const struct connection *const connection = connection_of(self);
+    return Py_BuildValue("z", connection->wire ? http2_peer(connection->wire) : NULL);
+}
+
 static PyObject *get_wants_write(PyObject *self, void *Py_UNUSED(closure)) {
     const struct connection *const connection = connection_of(self);
     return PyBool_FromLong(connection->wire && http2_wants_write(connection->wire));
@@ -262,7 +348,11 @@ static PyMethodDef methods[] = {
     {"finish", finish, METH_O, "finish($self, stream, /)\n--\n\n"},
     {"reset", reset, METH_VARARGS, "reset($self, stream, code, /)\n--\n\n"},
     {"pause", pause_stream, METH_O, "pause($self, stream, /)\n--\n\n"},
-    {"resume", resume, METH_O, "resume($self, stream, /)\n--\n\n"},
+    {"resume", resume, METH_VARARGS, "resume($self, stream, most, /)\n--\n\n"},
+    {"held_bytes", held_bytes, METH_O, "held_bytes($self, stream, /)\n--\n\n"},
+    {"all_held_bytes", all_held_bytes, METH_NOARGS, "all_held_bytes($self, /)\n--\n\n"},
+    {"late", late, METH_O, "late($self, before_nanos, /)\n--\n\n"},
+    {"count_held", count_held, METH_O, "count_held($self, change, /)\n--\n\n"},
     {"unsent_bytes", unsent_bytes, METH_O, "unsent_bytes($self, stream, /)\n--\n\n"},
     {"all_unsent_bytes", all_unsent_bytes, METH_NOARGS, "all_unsent_bytes($self, /)\n--\n\n"},
     {"goaway", go_away, METH_O, "goaway($self, code, /)\n--\n\n"},
@@ -277,6 +367,8 @@ static PyMethodDef methods[] = {
 static PyGetSetDef properties[] = {
     {"is_over", get_is_over, NULL, NULL, NULL},
     {"has_begun", get_has_begun, NULL, NULL, NULL},
+    {"is_secured", get_is_secured, NULL, NULL, NULL},
+    {"peer", get_peer, NULL, NULL, NULL},
     {"wants_write", get_wants_write, NULL, NULL, NULL},
     {"is_drained", get_is_drained, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -1,10 +1,12 @@
 /* The Python module of connections that carry many gRPC streams. */
 
 #include "connection_type.h"
+#include "decoder_type.h"
 
 static PyMethodDef methods[] = {{NULL, NULL, 0, NULL}};
 
-static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_connection_type}, {0, NULL}};
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, add_connection_type}, {Py_mod_exec, add_decoder_type}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,

@@ -8,6 +8,7 @@
 /* So that one peer cannot keep its owner from the others; a socket that is watched is heard of
  * again. */
 #define MAX_READS 32
+#define MAX_TOLD 1024
 
 struct http2_connection *http2_begin(int fd, int is_server, const struct http2_events *events,
                                      const struct http2_limits *limits, void *owner) {
@@ -37,6 +38,7 @@ struct http2_connection *http2_begin(int fd, int is_server, const struct http2_e
 void http2_end(struct http2_connection *c) {
     while (c->num_streams) h2_forget(c->streams[c->num_streams - 1]);
     h2_free_gone(c);
+    h2_channel_end(c);
     if (c->fd >= 0) close(c->fd);
     free(c->streams);
     h2_discard(&c->in);
@@ -81,12 +83,13 @@ int http2_has_begun(const struct http2_connection *c) { return c->has_settings; 
 int http2_flush(struct http2_connection *c) { return c->is_over ? -1 : h2_flush(c); }
 
 int http2_wants_write(const struct http2_connection *c) {
-    return !c->is_over && (c->is_blocked || h2_held(&c->out));
+    if (c->is_over) return false;
+    return h2_channel_unsent(c) || (h2_channel_is_open(c) && (c->is_blocked || h2_held(&c->out)));
 }
 
 int http2_is_drained(const struct http2_connection *c) {
     return !h2_held(&c->out) && !c->num_pending_bytes && !c->begun.payload_left &&
-           !c->begun.header_left;
+           !c->begun.header_left && !h2_channel_unsent(c);
 }
 
 int http2_ping(struct http2_connection *c) {
@@ -115,10 +118,12 @@ static int end_all(struct http2_connection *c) {
 
 int http2_receive(struct http2_connection *c) {
     c->depth++;
-    for (int reads = 0; reads < MAX_READS && !c->is_over; reads++) {
+    c->num_told = 0;
+    for (int reads = 1; !c->is_over; reads++) {
         h2_read(c);
         h2_parse(c);
-        if (c->is_socket_empty) break;
+        const bool is_enough = reads >= MAX_READS || c->num_told >= MAX_TOLD;
+        if (c->is_socket_empty || (is_enough && !h2_channel_has_more(c))) break;
     }
     c->depth--;
     h2_free_gone(c);

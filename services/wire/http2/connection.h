@@ -29,10 +29,11 @@ struct h2_stream {
      * window is not given back before it is handed out. */
     struct h2_buffer in, kept_trailers;
     int64_t receive_window;
-    size_t withheld, consumed;
+    size_t withheld, consumed, held; /* `held`: as the connection counts it */
     bool has_headers, has_messages, has_kept_trailers, remote_ended, end_told;
     bool is_paused, is_handing_out;
-    bool is_silent; /* a server's owner has sent trailers: he is told nothing more */
+    uint64_t begun_nanos; /* since when the message that `in` begins with comes; 0 for none */
+    bool is_silent;       /* a server's owner has sent trailers: he is told nothing more */
 
     bool is_gone; /* left the table; freed when no event is running */
 };
@@ -55,6 +56,7 @@ struct h2_begun {
 
 struct http2_connection {
     int fd;
+    struct tls_session *tls; /* NULL: bytes go as they are */
     bool is_server;
     const struct http2_events *events;
     struct http2_limits limits;
@@ -89,12 +91,16 @@ struct http2_connection {
     struct h2_stream *first_waiting, *last_waiting;
     size_t num_pending_bytes;
 
+    size_t num_held_bytes;
+    size_t num_told; /* messages, since the owner had them read last */
+
     int64_t send_window, receive_window;
     size_t consumed;
     uint32_t our_stream_window, our_window;
     uint32_t peer_stream_window, peer_frame_bytes, peer_max_streams;
 
     uint64_t read_nanos, arrived_nanos, drained_nanos;
+    uint64_t frame_nanos; /* since when a frame, or a header block, is not whole; 0 for none */
     uint64_t second_began_nanos, control_cost;
 };
 
@@ -135,6 +141,13 @@ size_t h2_direct_room(struct h2_stream *, size_t most, char **at);
 void h2_took_direct(struct h2_stream *, size_t count);
 /* The peer's END_STREAM came; it is told once every message was. The stream may be gone then. */
 void h2_remote_ends(struct h2_stream *);
+
+/* held.c. To be called whenever that changed which is held of the stream. */
+void h2_count_held(struct h2_stream *);
+/* How much more may be held. */
+size_t h2_room_to_hold(const struct http2_connection *);
+/* Drops what is held of a stream of which nothing more is told, unless it is being handed out. */
+void h2_drop_held(struct h2_stream *);
 
 /* sending.c. Writes until all that the windows allow is gone, or the socket takes no more. */
 int h2_flush(struct http2_connection *);
@@ -180,7 +193,21 @@ void h2_count_tenth(struct http2_connection *);
 /* Whether the payload is longer than any that is read as a whole. */
 bool h2_is_too_long(const struct http2_connection *, struct h2_frame);
 
+/* channel.c. As `recvmsg`, through TLS where there is one. */
+ssize_t h2_channel_receive(struct http2_connection *, struct iovec *, int num_vectors,
+                           size_t asked);
+/* Whether it has something without another byte from the socket. */
+bool h2_channel_has_more(const struct http2_connection *);
+/* As `sendmsg`, but 0 where the socket takes nothing now; -1 when the connection was lost by it. */
+ssize_t h2_channel_send(struct http2_connection *, const struct iovec *, int num_vectors);
+/* Of what was taken, and the socket has not. */
+size_t h2_channel_unsent(const struct http2_connection *);
+/* Whether anything is taken: the handshake is over. */
+bool h2_channel_is_open(const struct http2_connection *);
+void h2_channel_end(struct http2_connection *);
+
 /* timestamps.c */
+uint64_t h2_now_nanos(void);
 void h2_prepare_socket(int fd);
 /* `recvmsg` that notes when the bytes arrived. */
 ssize_t h2_receive_bytes(struct http2_connection *, struct iovec *, int num_vectors, size_t asked);

@@ -54,7 +54,7 @@ void h2_put_first(struct http2_connection *c) {
     used += put_setting(settings + used, H2_HEADER_TABLE_SIZE, 0);
     used += put_setting(settings + used, H2_INITIAL_WINDOW_SIZE, c->our_stream_window);
     used += put_setting(settings + used, H2_MAX_FRAME_SIZE, H2_MAX_FRAME_BYTES);
-    used += put_setting(settings + used, H2_MAX_HEADER_LIST_SIZE, c->limits.max_header_bytes);
+    used += put_setting(settings + used, H2_MAX_HEADER_LIST_SIZE, c->limits.max_header_list_bytes);
     if (c->is_server)
         used += put_setting(settings + used, H2_MAX_CONCURRENT_STREAMS, c->limits.max_streams);
     else

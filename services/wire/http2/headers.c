@@ -19,10 +19,15 @@ static void take_more(struct h2_stream *stream, bool ends, const char *block, si
         if (!stream->is_silent) c->events->headers(&stream->shown, block, count, 0);
         return;
     }
+    if (count > h2_room_to_hold(c)) {
+        h2_stream_error(stream, HTTP2_ENHANCE_YOUR_CALM);
+        return;
+    }
     if (h2_append(&stream->kept_trailers, block, count) < 0) {
         h2_out_of_memory(c);
         return;
     }
+    h2_count_held(stream);
     stream->has_kept_trailers = true;
     h2_remote_ends(stream);
 }
@@ -152,6 +157,7 @@ int http2_send_headers(struct http2_stream *shown, const char *block, size_t cou
     struct h2_stream *stream = h2_of(shown);
     struct http2_connection *c = shown->connection;
     if (ends_stream) stream->is_silent = c->is_server; /* also where nothing can be sent */
+    if (stream->is_silent) h2_drop_held(stream);
     if (stream->is_gone || stream->ending || c->is_over) return -1;
     if (ends_stream) return send_trailers(stream, block, count);
     h2_put_headers(c, shown->id, block, count, false);

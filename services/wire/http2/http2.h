@@ -1,7 +1,8 @@
 /* HTTP/2 (RFC 9113) as far as gRPC's streams need it: frames, flow control, length-prefixed
  * messages; many streams on a connection, as client or as server.
  *
- * No Python, no threads and no HPACK: header blocks are handed out, and taken, as bytes. A
+ * No Python and no threads. Header blocks are handed out, and taken, as bytes; `header_decoder.h`
+ * reads them. A
  * connection belongs to one thread. What is read is any bytes at all, from anybody: what breaks the
  * rules or a bound ends the connection, never the process. */
 
@@ -13,6 +14,7 @@
 #include <sys/uio.h>
 
 struct http2_connection;
+struct tls_session; /* of services/wire/tls/tls.h */
 
 /* Of one stream. The owner's `owner` is his to set and to read. */
 struct http2_stream {
@@ -43,10 +45,14 @@ struct http2_events {
 
 /* Bounds; each has a sane default in `http2_limits_default`. */
 struct http2_limits {
-    uint32_t max_streams;        /* that a peer may have open on a server's connection */
-    uint32_t max_message_bytes;  /* of one gRPC message; the stream's window holds it */
-    uint32_t max_header_bytes;   /* of one header block, CONTINUATION included */
+    uint32_t max_streams;           /* that a peer may have open on a server's connection */
+    uint32_t max_message_bytes;     /* of one gRPC message; the stream's window holds it */
+    uint32_t max_header_bytes;      /* of one header block, CONTINUATION included */
+    uint32_t max_header_list_bytes; /* that the peer is asked to keep to; the owner judges */
     uint32_t max_unsent_bytes;   /* of a connection: what is queued for a peer that does not read */
+    uint32_t max_held_bytes;     /* of a connection: what the peer sent of messages that are not
+                                    whole yet, or that wait on paused streams, or that the owner
+                                    counts; one message of any size is always taken */
     uint32_t max_control_frames; /* in a second, of those that cost us and carry nothing: PING,
                                     SETTINGS, RST_STREAM, PRIORITY, empty DATA, refused HEADERS,
                                     unknown types, and WINDOW_UPDATE at a tenth of its number */
@@ -72,6 +78,8 @@ enum http2_error {
  * then the socket is still the caller's. */
 struct http2_connection *http2_begin(int fd, int is_server, const struct http2_events *,
                                      const struct http2_limits *, void *owner);
+/* Has everything go through TLS, over which it takes; to be called before anything else is. */
+void http2_secure(struct http2_connection *, struct tls_session *);
 /* Closes the socket and frees everything, without an event. */
 void http2_end(struct http2_connection *);
 
@@ -85,6 +93,19 @@ struct http2_stream *http2_find(const struct http2_connection *, uint32_t id);
 size_t http2_unsent_bytes(const struct http2_stream *);
 /* Of all streams, also of those that are gone. */
 size_t http2_all_unsent_bytes(const struct http2_connection *);
+
+/* What `max_held_bytes` bounds: of the stream, and of the connection. */
+size_t http2_held_bytes(const struct http2_stream *);
+size_t http2_all_held_bytes(const struct http2_connection *);
+/* The owner keeps so much more, or less, of what he was handed: it counts as held. Whether that is
+ * within the bound; beyond it the next stream whose bytes have to be held is reset. */
+int http2_count_held(struct http2_connection *, ptrdiff_t change);
+
+/* Since when, by the monotonic clock, a message of the stream has been coming that is not whole
+ * yet; 0 for none, and while it is paused. So of the connection: frames that are read as a whole,
+ * and header blocks. */
+uint64_t http2_message_nanos(const struct http2_stream *);
+uint64_t http2_frame_nanos(const struct http2_connection *);
 
 /* A client's new stream with this header block. NULL when the peer's limit of streams is reached,
  * the connection is ending, or without memory. */
@@ -107,9 +128,10 @@ int http2_reset(struct http2_stream *, enum http2_error);
  * NULL where it does not lie in memory of its own, as short messages do not. */
 void *http2_keep(struct http2_stream *, const char *data, size_t count);
 /* While a stream is paused its messages are kept, and the peer is given no more window for it, so
- * that they are bounded by `max_message_bytes` and a frame. `http2_resume` hands them out. */
+ * that they are bounded by `max_message_bytes` and a frame. `http2_resume` hands them out; where
+ * those are `most` messages, the stream is paused again behind them. */
 void http2_pause(struct http2_stream *);
-int http2_resume(struct http2_stream *);
+int http2_resume(struct http2_stream *, size_t most);
 
 /* From now on nothing is written but by `http2_flush`, so that all that is sent meanwhile goes out
  * together. Small messages then count as taken by the socket where it last took everything. */
@@ -130,6 +152,12 @@ int http2_flush(struct http2_connection *);
 int http2_is_over(const struct http2_connection *);
 /* Whether the peer has said what each says first: that it speaks HTTP/2. */
 int http2_has_begun(const struct http2_connection *);
+/* Whether TLS, where there is one, has shaken hands; the peer is who he should be then. */
+int http2_is_secured(const struct http2_connection *);
+/* Whom the peer's certificate names, as `peer` in tls.h has it. */
+const char *http2_peer(const struct http2_connection *);
+/* Says that nothing more is written, once all is; what comes is still read. */
+void http2_shut(struct http2_connection *);
 /* Whether to call `http2_flush` when the socket can be written to. */
 int http2_wants_write(const struct http2_connection *);
 /* Whether everything was handed to the socket, also what waited for the peer's windows. */

@@ -8,7 +8,9 @@ const struct http2_limits http2_limits_default = {
     .max_streams = 100,
     .max_message_bytes = 16 << 20,
     .max_header_bytes = 16 << 10,
+    .max_header_list_bytes = 16 << 10,
     .max_unsent_bytes = 64 << 20,
+    .max_held_bytes = 64 << 20,
     .max_control_frames = 2000,
 };
 

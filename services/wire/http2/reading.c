@@ -30,7 +30,7 @@ void h2_read(struct http2_connection *c) {
     if (direct) into[used++] = (struct iovec){at, direct};
     const size_t room = c->in.room - c->in.end;
     into[used++] = (struct iovec){c->in.data + c->in.end, room};
-    const ssize_t got = h2_receive_bytes(c, into, used, direct + room);
+    const ssize_t got = h2_channel_receive(c, into, used, direct + room);
     if (got <= 0) {
         c->is_socket_empty = true;
         if (!got)
@@ -153,6 +153,9 @@ static bool step(struct http2_connection *c) {
 }
 
 void h2_parse(struct http2_connection *c) {
-    while (!c->is_over && step(c))
+    while (!c->is_over && step(c)) {
+        if (!c->block_stream) c->frame_nanos = 0;
         if (c->depth == 1) h2_free_gone(c);
+    }
+    if (!c->frame_nanos && (h2_held(&c->in) || c->block_stream)) c->frame_nanos = c->read_nanos;
 }

@@ -2,9 +2,6 @@
 
 #include "connection.h"
 
-#include <errno.h>
-#include <sys/socket.h>
-
 #define MAX_FRAMES 64
 #define MAX_VECTORS 256
 /* While writing is held: what is put behind the control frames at once, and how much lies there. */
@@ -129,14 +126,8 @@ static bool plan_message(struct plan *plan, struct h2_stream *stream, struct cur
 
 /* How many bytes the socket took; -1 when it is lost. */
 static ssize_t write_plan(struct http2_connection *c, const struct plan *plan) {
-    struct msghdr header = {.msg_iov = (struct iovec *)plan->vectors,
-                            .msg_iovlen = (size_t)plan->num_vectors};
-    ssize_t sent;
-    do sent = sendmsg(c->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0 && errno == EAGAIN) sent = 0;
-    if (sent < 0) return h2_lose(c, "the socket cannot be written to");
-    c->is_blocked = (size_t)sent < plan->total;
+    const ssize_t sent = h2_channel_send(c, plan->vectors, plan->num_vectors);
+    if (sent >= 0) c->is_blocked = (size_t)sent < plan->total || h2_channel_unsent(c);
     return sent;
 }
 
@@ -195,7 +186,7 @@ int h2_flush(struct http2_connection *c) {
         begin_plan(c, &plan);
         plan_waiting(c, &plan);
         c->is_blocked = false;
-        if (!plan.num_vectors) break;
+        if (!plan.num_vectors && !h2_channel_unsent(c)) break;
         const ssize_t sent = write_plan(c, &plan);
         if (sent < 0) return -1;
         settle(c, &plan, (size_t)sent, true);

@@ -75,6 +75,7 @@ void h2_forget(struct h2_stream *stream) {
     if (c->data_stream == stream) c->data_stream = NULL;
     h2_drop_pending(stream);
     stream->is_gone = true;
+    h2_count_held(stream);
     stream->next = c->gone;
     c->gone = stream;
     if (!c->depth) h2_free_gone(c);

@@ -18,6 +18,8 @@ static uint64_t now(clockid_t clock) {
     return nanos(time);
 }
 
+uint64_t h2_now_nanos(void) { return now(CLOCK_MONOTONIC); }
+
 void h2_prepare_socket(int fd) {
     const int on = 1;
     int protocol = 0;
@@ -39,7 +41,7 @@ static uint64_t arrived(const struct http2_connection *c, uint64_t stamp) {
 }
 
 static void note_arrival(struct http2_connection *c, struct msghdr *header) {
-    c->read_nanos = now(CLOCK_MONOTONIC);
+    c->read_nanos = h2_now_nanos();
     c->arrived_nanos = c->read_nanos;
     for (struct cmsghdr *at = CMSG_FIRSTHDR(header); at; at = CMSG_NXTHDR(header, at)) {
         if (at->cmsg_level != SOL_SOCKET || at->cmsg_type != SCM_TIMESTAMPNS) continue;

@@ -229,7 +229,8 @@ static void begin(void) {
                  .element_type = 1,
                  .most_pairs = 40.0},
         .window_pairs = 200,
-        .limits = {.max_waiting_pairs = 300,
+        .limits = {.max_silent_nanos = UINT64_C(20000000000),
+                   .max_waiting_pairs = 300,
                    .max_waiting_bytes = 4000,
                    .max_events = 12,
                    .max_event_bytes = 4000,
@@ -241,7 +242,7 @@ static void begin(void) {
     if (bind(plane.listener, (struct sockaddr *)&address, sizeof address) < 0 ||
         listen(plane.listener, 128) < 0 ||
         getsockname(plane.listener, (struct sockaddr *)&address, &length) < 0 ||
-        begin_plane(&plane) < 0)
+        begin_plane(&plane, NULL) < 0)
         exit(2);
 }
 

@@ -63,7 +63,7 @@ class World:
         target = even_target(EXPERTS, hosts, coverage)
         self.hosting = [replace(host, hosted=frozenset(target[host.address])) for host in hosts]
         self.peers = [Peer(host.address) for host in hosts]
-        self.is_complete = True
+        self.is_complete = self.is_planner = True
         self.current: Operation | None = None
         self.troubles: dict[str, str] = {}
         self.num_loads: list[int] = []  # of each operation

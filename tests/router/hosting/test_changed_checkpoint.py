@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 
 from services.model.checkpoint import Checkpoint
+from services.model.hash_cache import HashCache
+from services.router.hosting.contents import Contents
+from services.router.hosting.messages import placement_message
+from services.router.hosting.own_contents import OwnContents
 from services.router.hosting.waits import Waits
 from services.router.peers.peer import ExpertPeer
 from services.router.planning.goals import Even, Stated
@@ -105,6 +109,46 @@ async def test_what_a_service_hosts_of_other_weights_is_hosted_anew_where_they_a
             with pytest.raises(BadState):  # which would give up the only good copies
                 await fleet.change(goal, force=True)
         assert experts.hosted(good) == ALL
+
+
+async def test_who_hosted_everything_first_is_found_out_by_the_routers_own_checkpoint(
+    model: Path, checkpoint: Checkpoint, changed: Path, tmp_path: Path
+) -> None:
+    hashes = HashCache(tmp_path / "hashes")
+    async with local_experts(model) as experts:
+        liar = await experts.start(model=changed, preload="all")
+        good = await experts.start()
+        async with quick_fleet(checkpoint, [good, liar], hashes=hashes) as fleet:
+            await fleet.until(lambda: num_ready(fleet) == {good: 24, liar: 0})
+            (peer,) = (peer for peer in fleet.fleet.peers if peer.address == liar)
+            assert "another checkpoint than the router's" in (
+                fleet.fleet.survey.trouble(peer) or ""
+            )
+            assert fleet.fleet.num_refused(peer) == 24
+            shown = placement_message(fleet.fleet, checkpoint.digest)
+            assert {each.address: len(each.layers) for each in shown.services} == {good: 3, liar: 0}
+
+
+async def test_without_a_look_at_the_checkpoint_who_came_first_is_believed(
+    model: Path, checkpoint: Checkpoint, changed: Path
+) -> None:
+    async with local_experts(model) as experts:
+        liar = await experts.start(model=changed, preload="all")
+        good = await experts.start()
+        async with quick_fleet(checkpoint, [good, liar], checks_contents=False) as fleet:
+            assert num_ready(fleet) == {good: 0, liar: 24}
+
+
+async def test_files_that_cannot_be_read_any_more_leave_services_to_be_compared_with_one_another(
+    model: Path, checkpoint: Checkpoint, retrained: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys, contents = sorted(ALL), Contents()
+    (model / "model.safetensors").write_bytes(retrained)
+    own = OwnContents(checkpoint, keys, contents, None, lambda: None)
+    own.begin()
+    await own.run()
+    assert "are not compared with the router's" in caplog.text
+    assert not contents.known(keys[0])
 
 
 async def test_with_a_coverage_of_two_a_copy_of_other_weights_covers_nothing(

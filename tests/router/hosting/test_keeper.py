@@ -5,6 +5,7 @@ experts.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,35 @@ async def test_two_routers_make_a_loss_good_side_by_side(
             await fleet.until(lambda fleet=fleet: num_ready(fleet)[addresses[0]] == 0)
             await fleet.until(lambda fleet=fleet: fleet.fleet.laid.min_live_replicas == 1)
         assert len(replicas(experts)) == NUM_EXPERTS
+
+
+async def test_of_two_routers_one_plans_and_the_other_takes_over_when_it_is_gone(
+    model: Path, checkpoint: Checkpoint
+) -> None:
+    waits = Waits(own_retry_seconds=0.01, planning_ask_seconds=0.02, planning_hold_seconds=0.2)
+    named = partial(running_fleet, checkpoint, waits=waits)
+    async with several(model, 2) as (experts, addresses), AsyncExitStack() as stack:
+        first = await stack.enter_async_context(named(addresses, name="first"))
+        await first.until(lambda: first.fleet.is_planner)
+        async with named(addresses, name="second") as second:
+            joined = await experts.start()
+            for fleet in (first, second):
+                await fleet.fleet.add([joined])
+            begun_by_second = []
+
+            def has_its_share() -> bool:
+                begun_by_second.append(second.fleet.operations.current)
+                return num_ready(second).get(joined) == NUM_EXPERTS // 3
+
+            await second.until(has_its_share)
+            assert set(begun_by_second) == {None}
+            assert first.fleet.is_planner
+            assert not second.fleet.is_planner
+            await stack.aclose()
+            await second.until(lambda: second.fleet.is_planner)
+            again = await experts.start()
+            await second.fleet.add([again])
+            await second.until(lambda: num_ready(second).get(again) == NUM_EXPERTS // 4)
 
 
 async def test_two_routers_empty_a_service_that_drains_and_lose_nothing(

@@ -23,6 +23,7 @@ class Peer:
     address: str
     content_hashes: dict[tuple[int, int], bytes] = field(default_factory=dict)
     is_usable: bool = True
+    is_being_tried: bool = False
     description: expert_pb2.ExpertServiceDescribeResponse | None = None
     ready: Mapping[int, np.ndarray] = field(default_factory=dict)
 
@@ -47,7 +48,7 @@ def contents() -> Contents:
 
 @pytest.fixture
 def layout(contents: Contents, conflicts: list[str]) -> HostingLayout:
-    return HostingLayout(LAYERS, NUM_EXPERTS, contents, conflicts.append)
+    return HostingLayout(LAYERS, NUM_EXPERTS, contents, lambda told, _: conflicts.append(told))
 
 
 def lay_out(layout: HostingLayout, *peers: Peer) -> LaidOut:
@@ -90,6 +91,17 @@ def test_a_service_that_cannot_be_used_is_left_out_until_it_can(layout: HostingL
     assert lay_out(layout, peer).placement.owners[1][0] == 0
 
 
+def test_what_a_service_has_that_is_being_tried_is_known_and_not_used(
+    layout: HostingLayout,
+) -> None:
+    good, tried = Peer("a:1").host((1, 0)), Peer("b:1", is_usable=False).host((1, 0), (3, 1))
+    tried.is_being_tried = True
+    placement = lay_out(layout, good, tried).placement
+    assert placement.addresses_of(1, 0) == {"a:1", "b:1"}
+    assert (placement.addresses_of(3, 1), placement.candidates(3, 1)) == ({"b:1"}, ())
+    assert placement.addresses_of(3, 2) == set()
+
+
 def test_what_a_service_hosts_anew_replaces_what_it_hosted(layout: HostingLayout) -> None:
     peer = Peer("a:1").host((1, 0))
     lay_out(layout, peer)
@@ -119,6 +131,36 @@ def test_a_claim_ends_with_the_service_that_made_it(
     laid = lay_out(layout, first, Peer("b:1").host((1, 0), content_hash=b"other"))
     assert laid.placement.owners[1][0] == 1
     assert conflicts == []
+
+
+def test_a_claim_ends_with_the_replica_that_it_is_of(layout: HostingLayout) -> None:
+    first = Peer("a:1").host((1, 0))
+    second = Peer("b:1").host((1, 0), content_hash=b"other")
+    assert lay_out(layout, first, second).placement.owners[1][0] == 0
+    first.host((1, 1))  # it was moved
+    assert lay_out(layout, first, second).placement.owners[1].tolist()[:2] == [1, 0]
+    assert lay_out(layout, first.host((1, 0)), second).placement.owners[1][0] == 1
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_who_has_another_expert_than_the_router_read_is_refused_whoever_came_first(
+    layout: HostingLayout, contents: Contents, conflicts: list[str], is_settled: bool
+) -> None:
+    liar = Peer("a:1").host((1, 0), (1, 1), content_hash=b"other")
+    good = Peer("b:1").host((1, 0))
+    lay_out(layout, liar, good)
+    if is_settled:
+        contents.settle()
+    conflicts.clear()
+    assert contents.note_own({ExpertKey(1, 0): b"same", ExpertKey(3, 0): b"same"})
+    assert lay_out(layout, liar, good).placement.owners[1].tolist()[:2] == [1, 0]
+    assert not contents.note_own({ExpertKey(3, 1): b"same"})
+    assert lay_out(layout, liar, good.host((3, 1))).placement.owners[3][1] == 1
+    assert conflicts == [
+        "expert service a:1 has read another checkpoint than the router's: expert 0 of layer 1 "
+        "differs; give both the same files and start a:1 again"
+    ]
+    assert contents.known(ExpertKey(3, 0)) == b"same"
 
 
 @pytest.mark.parametrize("address", ["a:1", "b:1"])

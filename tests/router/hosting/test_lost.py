@@ -1,9 +1,11 @@
 """What was lost, what is back, and that loading gets on."""
 
 import math
+from functools import partial
 
 from services.router.dispatch.awaited import Awaited
 from services.router.hosting.lost import MAX_READS, Lost
+from services.router.planning.order import AWAITED_BYTES
 from services.wire.expert_key import ExpertKey
 
 ONE, TWO, THREE = (ExpertKey(0, expert) for expert in range(3))
@@ -58,3 +60,18 @@ async def test_what_is_waited_for_by_several_is_so_until_none_waits_for_it() -> 
             assert set(awaited.experts) == {ONE, TWO}
         assert set(awaited.experts) == {ONE}
     assert not awaited.experts
+
+
+async def test_until_all_is_back_loads_follow_the_layers_that_requests_have_passed() -> None:
+    awaited = Awaited()
+    lost = Lost(awaited)
+    all_of_two = [ExpertKey(layer, expert) for layer in range(3) for expert in range(2)]
+    in_turn = partial(lost.next_batch, all_of_two, AWAITED_BYTES // 2)
+    assert in_turn() == all_of_two[:4]  # which nobody has lost
+    lost.observe(all_of_two)
+    with awaited.wait() as wait:
+        wait.turn_to({ExpertKey(1, 1)})
+        assert in_turn() == [(1, 1), (1, 0)]
+    assert in_turn() == [(2, 0), (2, 1)]
+    lost.observe([])
+    assert in_turn() == all_of_two[:4]

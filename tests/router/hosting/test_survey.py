@@ -221,17 +221,21 @@ async def test_a_load_that_fails_unforeseen_is_that_loads_failure(
     assert transfers.is_idle()
 
 
-def test_what_differs_from_what_was_settled_takes_memory_and_is_not_hosted(
-    peer: Peer, survey: Survey, contents: Contents
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_what_differs_from_what_is_known_takes_memory_and_is_not_hosted(
+    peer: Peer, survey: Survey, contents: Contents, is_settled: bool
 ) -> None:
-    contents.claim(Peer("a:1", hashes={ExpertKey(0, 0): b"one", ExpertKey(0, 1): b"two"}))
-    contents.settle()
+    contents.observe([Peer("b:1", hashes={ExpertKey(0, 0): b"one", ExpertKey(0, 1): b"two"})])
+    if is_settled:
+        contents.settle()
     peer.host(READY, (0, 0), (0, 1))
     peer.hashes = {ExpertKey(0, 0): b"one", ExpertKey(0, 1): b"other"}
     (host,) = survey.hosts()
     assert (host.hosted, host.refused, host.num_free) == ({(0, 0)}, {(0, 1)}, 4)
     assert not host.takes
-    assert "differs from what a:1 had" in (survey.trouble(peer) or "")  # type: ignore[arg-type]
+    trouble = survey.trouble(peer) or ""  # type: ignore[arg-type]
+    assert ("from what b:1 had" in trouble) if is_settled else ("different weights" in trouble)
+    assert survey.replicas(peer) == {(0, 0)}  # type: ignore[arg-type]
 
 
 def test_a_service_that_cannot_load_is_given_nothing_for_a_while_or_until_it_is_started_again(

@@ -57,6 +57,20 @@ def test_a_first_replica_takes_a_transfer_slot_where_it_must_and_a_second_never_
     }
 
 
+@pytest.mark.parametrize("coverage", [1, 2])
+@pytest.mark.parametrize("num_slots", [3, 14, 24, 30])
+def test_who_alone_can_take_what_was_lost_is_given_it_as_if_there_were_others(
+    num_slots: int, coverage: int
+) -> None:
+    leaving = Host("leaving", 30, frozenset(EXPERTS[4:9]), is_draining=True)
+    left = Host("left", num_slots, frozenset(EXPERTS[:3]), retiring=frozenset(EXPERTS[20:21]))
+    full = Host("full", 1, loading=frozenset(EXPERTS[12:13]))
+    alone = missing_replicas(EXPERTS, [leaving, left, replace(full, takes=False)], coverage)
+    among_others = missing_replicas(EXPERTS, [leaving, left, full], coverage)
+    assert (alone.loads, alone.num_uncovered) == (among_others.loads, among_others.num_uncovered)
+    assert bool(alone.loads) is (num_slots > 4)
+
+
 def test_first_replicas_come_before_second_ones_and_the_lost_before_the_leaving() -> None:
     lost, leaving, single = EXPERTS[:3]
     hosts = [Host("a", 9, {leaving}, is_draining=True), Host("b", 9, {single}), Host("c", 9)]

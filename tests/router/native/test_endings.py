@@ -7,7 +7,8 @@ from hpack import Encoder
 
 from services.router.peers.native_transport import MAX_EARLY
 from services.runtime.call_blocks import MAX_BLOCKS
-from services.wire.errors import BadState, InvalidRequest, Overloaded, ServingError, Unavailable
+from services.wire.errors import BadState, Overloaded, ServingError, Unavailable
+from services.wire.header_blocks import TooMuchMetadata, UnreadableBlock
 from tests.router.native.raw_service import (
     BEGINNING,
     DATA,
@@ -67,12 +68,12 @@ NO_CALLS = [
     ),
     (BEGINNING + frame(DATA, flags=END_STREAM), Unavailable, "ended without a status"),
     (trailers(("other", "1")), Unavailable, "ended without a status"),
-    (HELLO + frame(HEADERS, b"\xff\xff", flags=END_HEADERS), InvalidRequest, "header block"),
+    (HELLO + frame(HEADERS, b"\xff\xff", flags=END_HEADERS), UnreadableBlock, "header block"),
     # A short block whose fields point at one long one.
     (
         HELLO + frame(HEADERS, Encoder().encode([("a", "b" * 3000)] * 8), flags=END_HEADERS),
-        InvalidRequest,
-        "header list larger",
+        TooMuchMetadata,
+        "more than 16384 bytes",
     ),
     (
         HELLO + headers((":status", "103")) * (MAX_BLOCKS + 1),

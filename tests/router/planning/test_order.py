@@ -1,5 +1,7 @@
 """What requests wait for is loaded first, and in short loads."""
 
+from functools import partial
+
 import pytest
 
 from services.router.planning.moves import BATCH_BYTES, MAX_BATCH
@@ -10,7 +12,7 @@ MISSING = [ExpertKey(layer, expert) for layer in range(4) for expert in (1, 5)]
 
 
 def test_what_is_waited_for_comes_first_and_then_the_layers_that_come_next() -> None:
-    assert in_order_of_need(MISSING, {ExpertKey(2, 5)}) == [
+    assert in_order_of_need(MISSING, {ExpertKey(2, 5)}, 2) == [
         *[(2, 5), (2, 1)],
         *[(3, 1), (3, 5)],
         *[(0, 1), (0, 5)],
@@ -19,7 +21,7 @@ def test_what_is_waited_for_comes_first_and_then_the_layers_that_come_next() -> 
 
 
 def test_what_several_wait_for_in_different_layers_comes_before_all_else() -> None:
-    ordered = in_order_of_need(MISSING, {ExpertKey(3, 1), ExpertKey(1, 5)})
+    ordered = in_order_of_need(MISSING, {ExpertKey(3, 1), ExpertKey(1, 5)}, 1)
     assert ordered[:3] == [(1, 5), (3, 1), (1, 1)]
     assert sorted(ordered) == MISSING
 
@@ -39,6 +41,15 @@ def test_while_requests_wait_a_load_has_little_besides(
     awaited: set[ExpertKey], expert_bytes: int, expected: list[ExpertKey]
 ) -> None:
     assert next_batch(MISSING, awaited, expert_bytes) == expected
+
+
+def test_where_requests_compute_on_loads_stay_short_and_begin_with_the_layer_that_comes_next() -> (
+    None
+):
+    passed = partial(next_batch, MISSING, set(), AWAITED_BYTES // 3)
+    assert passed(passed_layer=1) == [(2, 1), (2, 5), (3, 1)]
+    assert passed(passed_layer=3) == [(0, 1), (0, 5), (1, 1)]
+    assert len(passed()) == 6
 
 
 def test_no_load_has_more_experts_than_are_planned_with_at_once() -> None:

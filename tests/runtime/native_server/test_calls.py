@@ -171,6 +171,25 @@ async def test_messages_above_the_limit_are_refused_both_ways(served: Served) ->
     assert await served.answer(b"next", timeout=SECONDS) == b"next"
 
 
+async def test_a_server_may_take_shorter_requests_alone(native: bool) -> None:
+    echo = Echo()
+    async with (
+        serving(
+            echo.register,
+            listen="127.0.0.1:0",
+            service_names=[],
+            drain_seconds=0,
+            native=native,
+            max_request_bytes=lambda: 1000,
+        ) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        answer, count, _ = calls(channel)
+        assert await status_of(answer(bytes(1001))) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await answer(bytes(1000)) == bytes(1000)
+        assert [len(message) async for message in count(b"1")] == [LENGTH]
+
+
 async def one(served: Served, request: bytes) -> bytes:
     answered: bytes = await served.answer(request, timeout=60)
     return answered

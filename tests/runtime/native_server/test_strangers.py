@@ -2,22 +2,30 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import grpc
 import pytest
 
-from services.runtime.native_server import AVAILABLE, Limits, NativeServer
+from services.runtime.native_server import AVAILABLE, Limits
 from services.runtime.server import MAX_MESSAGE_BYTES
-from services.wire.header_blocks import HeaderDecoder, encode_headers
-from tests.runtime.native_server.echo import ANSWER, COUNT, ECHO, LENGTH, MANY, Echo
+from services.wire.header_blocks import encode_headers
+from tests.runtime.native_server.echo import ANSWER, COUNT, ECHO, LENGTH, MANY
+from tests.runtime.native_server.stranger import (
+    BEGUN,
+    CALL,
+    SECONDS,
+    Served,
+    request_of,
+    still_serves,
+    stranger,
+)
 from tests.wire.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
-    HEADERS,
     PING,
     PREFACE,
     RST_STREAM,
@@ -30,86 +38,7 @@ from tests.wire.http2.frames import (
     window_update,
 )
 
-SECONDS = 20.0
-
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the connections were not compiled")
-
-
-class Served:
-    """The service and where it is."""
-
-    def __init__(self, echo: Echo, port: int) -> None:
-        self.echo = echo
-        self.port = port
-
-
-@pytest.fixture
-async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
-    limits = getattr(request, "param", Limits(MAX_MESSAGE_BYTES, last_words_seconds=0.01))
-    server, echo = NativeServer(limits), Echo()
-    echo.register(server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield Served(echo, port)
-    await server.stop(0)
-
-
-class Stranger:
-    """A client that says what it is told to, and hears frames."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.decoder = HeaderDecoder()
-
-    async def hear(self, *kinds: int) -> tuple[int, int, bytes]:
-        """The next frame of one of these kinds: its kind, its stream and its payload."""
-        async with asyncio.timeout(SECONDS):
-            while True:
-                header = await self.reader.readexactly(9)
-                payload = await self.reader.readexactly(int.from_bytes(header[:3], "big"))
-                if header[3] in kinds:
-                    return header[3], int.from_bytes(header[5:], "big"), payload
-
-    async def hear_headers(self) -> dict[str, str]:
-        """The next header block."""
-        return self.decoder.decode((await self.hear(HEADERS))[2])
-
-    async def hear_end(self) -> None:
-        """Until the server closes the connection."""
-        async with asyncio.timeout(SECONDS):
-            while await self.reader.read(1 << 16):
-                pass
-
-
-async def stranger(port: int, *said: bytes) -> Stranger:
-    """Connected, with this said."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"".join(said))
-    return Stranger(reader, writer)
-
-
-def request_of(path: str = ANSWER, **changed: str | None) -> bytes:
-    """A request's header block; a header with None is left out."""
-    fields: dict[str, str | None] = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": path,
-        "content-type": "application/grpc",
-        "te": "trailers",
-    }
-    for name, value in changed.items():
-        fields[":method" if name == "method" else name.replace("_", "-")] = value
-    return encode_headers([(name, value) for name, value in fields.items() if value is not None])
-
-
-BEGUN = PREFACE + settings()
-CALL = headers(1, request_of())
-
-
-async def still_serves(served: Served) -> None:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
-        assert await channel.unary_unary(ANSWER)(b"next", timeout=SECONDS) == b"next"
 
 
 @pytest.mark.parametrize("content", [None, "text/html", "application/grpcs"])
@@ -178,6 +107,31 @@ async def test_metadata_that_is_no_base64_is_refused(served: Served) -> None:
     client.writer.close()
 
 
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        (request_of(more="m" * 16_384), "8"),
+        (request_of(more="m" * 60_000), "8"),
+        (encode_headers([("k", "")] * 1000), "8"),
+        (request_of() + b"\x10\x01k\x01\xe9", "3"),
+        (request_of() + b"\x10\x01\xe9\x01v", "3"),
+    ],
+    ids=["long", "longer", "many", "no UTF-8", "no UTF-8 in a name"],
+)
+async def test_metadata_that_is_not_taken_ends_its_call_alone(
+    served: Served, block: bytes, status: str
+) -> None:
+    client = await stranger(served.port, BEGUN, headers(1, request_of(ECHO)))
+    client.writer.write(headers(3, block, END_HEADERS | END_STREAM))
+    answer = await client.hear_headers()
+    while "grpc-status" not in answer:
+        answer = await client.hear_headers()
+    assert answer["grpc-status"] == status
+    client.writer.write(data(1, b"later"))
+    assert (await client.hear(DATA))[1:] == (1, prefixed(b"later"))
+    client.writer.close()
+
+
 async def test_a_header_block_that_cannot_be_read_ends_its_connection_alone(
     served: Served,
 ) -> None:
@@ -194,7 +148,7 @@ async def test_a_header_block_that_cannot_be_read_ends_its_connection_alone(
         b"GET / HTTP/1.1\r\n\r\n" * 3,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 9,
         BEGUN + frame(PING, 0, bytes(8)) * 40_000,
-        BEGUN + headers(1, request_of(), 0) + frame(9, 1, b"x" * 1000) * 40,
+        BEGUN + headers(1, request_of(), 0) + frame(9, 1, b"x" * 1000) * 80,
         BEGUN
         + b"".join(
             CALL[:5] + (2 * n + 1).to_bytes(4, "big") + CALL[9:] + rst_stream(2 * n + 1)
@@ -247,10 +201,13 @@ async def test_a_client_that_says_nothing_is_left_and_one_that_may_yet_call_is_n
     ids=["of all", "of a host"],
     indirect=True,
 )
-async def test_connections_beyond_their_number_are_closed(served: Served) -> None:
-    kept = [await stranger(served.port, BEGUN) for _ in range(2)]
+async def test_connections_beyond_their_number_are_closed_where_all_others_have_calls(
+    served: Served,
+) -> None:
+    begun = BEGUN + headers(1, request_of(ECHO)) + data(1, b"one")
+    kept = [await stranger(served.port, begun) for _ in range(2)]
     for client in kept:
-        await client.hear(4)
+        await client.hear(DATA)
     surplus = await stranger(served.port, BEGUN)
     with suppress(ConnectionError):
         await surplus.hear_end()

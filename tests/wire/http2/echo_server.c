@@ -83,7 +83,7 @@ static void resume_some(struct http2_connection *c) {
         next = http2_next_stream(c, stream);
         if (!(STATE(stream) & PAUSED) || stream->num_unsent >= MAX_UNSENT / 2) continue;
         stream->owner = (void *)(STATE(stream) & ~(uintptr_t)PAUSED);
-        http2_resume(stream);
+        http2_resume(stream, SIZE_MAX);
     }
 }
 

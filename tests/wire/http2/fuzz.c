@@ -1,10 +1,12 @@
-/* `fuzz SECONDS [SEED]`: altered sessions against the framing, as server and as client in turn.
+/* `fuzz SECONDS [SEED]`: altered sessions against the framing, as server and as client in turn, and
+ * altered header blocks against their decoder.
  *
  * Each session is its seed's. It is made of frames that may belong together, altered, and written
  * in pieces; the owner answers, pauses, resumes, resets and opens as it comes, and now and then
  * there is no memory. To be built with sanitizers, with `malloc`, `calloc` and `realloc` wrapped.
  */
 
+#include "altered_blocks.h"
 #include "services/wire/http2/http2.h"
 #include "sessions.h"
 
@@ -16,7 +18,7 @@
 
 static uint32_t left_of_memory; /* allocations until one fails; 0 for never */
 static int is_counting;
-static long num_messages, num_over;
+static long num_messages, num_over, num_fields;
 
 void *__real_malloc(size_t);
 void *__real_calloc(size_t, size_t);
@@ -53,7 +55,7 @@ static void act(struct http2_stream *stream) {
     const struct iovec parts[] = {{data, first}, {NULL, 0}, {data, draw(40)}};
     switch (draw(14)) {
     case 0: http2_pause(stream); break;
-    case 1: http2_resume(stream); break;
+    case 1: http2_resume(stream, draw(2) ? SIZE_MAX : draw(4)); break;
     case 2: http2_send_headers(stream, data, draw(200), 0); break;
     case 3:
         if (draw(3)) break;
@@ -129,6 +131,7 @@ static struct http2_connection *begin(int fd) {
     limits.max_streams = 1 + draw(8);
     if (draw(4) == 0) limits.max_message_bytes = draw(50000);
     if (draw(8) == 0) limits.max_unsent_bytes = draw(100000);
+    if (draw(8) == 0) limits.max_held_bytes = draw(100000);
     if (draw(8) == 0) limits.max_control_frames = draw(60);
     if (draw(8) == 0) limits.max_header_bytes = draw(500);
     limits.takes_compressed = draw(2);
@@ -186,6 +189,33 @@ static void run(uint64_t seed) {
     close(fds[1]);
 }
 
+static void on_field(void *owner, const struct header_field *field) {
+    (void)owner;
+    num_fields++;
+    read_all(field->name, field->name_count);
+    read_all(field->value, field->value_count);
+}
+
+/* The blocks of one connection, until one cannot be read. */
+static void run_blocks(uint64_t seed) {
+    struct header_decoder decoder;
+    draw_state = seed * 0x9e3779b97f4a7c15u;
+    left_of_memory = draw(6) ? 0 : 1 + draw(10);
+    is_counting = 1;
+    header_decoder_begin(&decoder);
+    for (uint32_t blocks = 1 + draw(10); blocks; blocks--) {
+        static char drawn[1 << 17];
+        const size_t count = put_block(drawn);
+        char *const block = __real_malloc(count ? count : 1); /* no byte behind it may be read */
+        const int failed =
+            header_decode(&decoder, memcpy(block, drawn, count), count, on_field, NULL);
+        free(block);
+        if (failed) break;
+    }
+    header_decoder_end(&decoder);
+    is_counting = 0;
+}
+
 int main(int count, char **arguments) {
     struct timespec began, now;
     clock_gettime(CLOCK_MONOTONIC, &began);
@@ -196,10 +226,13 @@ int main(int count, char **arguments) {
     printf("sessions from seed %llu on, for %ld s\n", (unsigned long long)first, seconds);
     fflush(stdout);
     do {
-        for (int i = 0; i < 100; i++) run(seed++);
+        for (int i = 0; i < 100; i++) {
+            run_blocks(seed);
+            run(seed++);
+        }
         clock_gettime(CLOCK_MONOTONIC, &now);
     } while (now.tv_sec - began.tv_sec < seconds);
-    printf("%llu sessions, %ld ended by the framing, %ld messages\n",
-           (unsigned long long)(seed - first), num_over, num_messages);
+    printf("%llu sessions, %ld ended by the framing, %ld messages, %ld fields\n",
+           (unsigned long long)(seed - first), num_over, num_messages, num_fields);
     return 0;
 }

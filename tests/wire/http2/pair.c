@@ -123,7 +123,7 @@ static void act(struct end *end) {
     if (!end->stream) return;
     if (end->is_paused && draw(4) == 0) {
         end->is_paused = 0;
-        if (http2_resume(end->stream) < 0) fail("a stream could not be resumed", end);
+        if (http2_resume(end->stream, SIZE_MAX) < 0) fail("a stream could not be resumed", end);
     }
     if (!end->stream || end->num_sent > num_messages || end->stream->num_unsent > 3) return;
     if (end->num_sent < num_messages)

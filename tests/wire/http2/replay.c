@@ -83,7 +83,7 @@ static struct http2_stream *stream_of(uint32_t id) {
 /* The actions on a stream; the number is a length or a code. -2 for none. */
 static int act_on(struct http2_stream *stream, const char *name, size_t number) {
     if (!strcmp(name, "reset")) return http2_reset(stream, (enum http2_error)number);
-    if (!strcmp(name, "resume")) return http2_resume(stream);
+    if (!strcmp(name, "resume")) return http2_resume(stream, number ? number : SIZE_MAX);
     if (!strcmp(name, "finish")) return http2_finish(stream);
     if (!strcmp(name, "headers")) return http2_send_headers(stream, "h", 1, 0);
     if (!strcmp(name, "trailers")) return http2_send_headers(stream, "t", 1, 1);
@@ -113,7 +113,7 @@ static int act_alone(const char *name, size_t number) {
 }
 
 /* `open BYTES`, `goaway CODE`, `flush`, `drained`, `wants_write`, or of a stream `send ID BYTES`,
- * `reset ID CODE`, `headers ID`, `trailers ID`, `finish ID`, `pause ID`, `resume ID`,
+ * `reset ID CODE`, `headers ID`, `trailers ID`, `finish ID`, `pause ID`, `resume ID MOST`,
  * `unsent ID`. Says only what is not 0. */
 static void act(char *action) {
     char name[16] = {0};
@@ -256,12 +256,12 @@ static void play(char *line) {
 }
 
 static void set_limit(const char *argument) {
-    const char *const names[] = {"max_streams", "max_message_bytes", "max_header_bytes",
-                                 "max_unsent_bytes", "max_control_frames"};
-    uint32_t *const values[] = {&limits.max_streams, &limits.max_message_bytes,
+    const char *const names[] = {"max_streams",      "max_message_bytes", "max_header_bytes",
+                                 "max_unsent_bytes", "max_held_bytes",    "max_control_frames"};
+    uint32_t *const values[] = {&limits.max_streams,      &limits.max_message_bytes,
                                 &limits.max_header_bytes, &limits.max_unsent_bytes,
-                                &limits.max_control_frames};
-    for (int i = 0; i < 5; i++) {
+                                &limits.max_held_bytes,   &limits.max_control_frames};
+    for (int i = 0; i < 6; i++) {
         const size_t length = strlen(names[i]);
         if (!strncmp(argument, names[i], length))
             *values[i] = (uint32_t)atol(argument + length + 1);

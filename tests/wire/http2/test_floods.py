@@ -70,3 +70,55 @@ def test_what_waits_for_a_peer_is_bounded(play: Play) -> None:
     script = [fed(f.PREFACE, f.settings(initial_window_size=0), f.headers(1))]
     said = play("server", *script, *["send 1 400"] * 3, "unsent 1", max_unsent_bytes=1000)
     assert said == ["headers 1 'h'", ACK, "send: -1", "unsent: 2"]
+
+
+def test_messages_that_are_not_whole_are_bounded_for_the_connection(play: Play) -> None:
+    """With messages of at most 64 KiB one stream may hold 128 KiB whatever the bound is."""
+    half = f.prefixed(bytes(60_000))[:-1]
+    opened = [f.headers(stream) + f.frame(f.DATA, stream, half) for stream in (1, 3, 5)]
+    rest = f.frame(f.DATA, 1, bytes(1))
+    said = play(
+        "server",
+        *map(fed, (FROM_CLIENT, *opened, rest, opened[2].replace(b"\5", b"\7"))),
+        max_message_bytes=1 << 16,
+        max_held_bytes=1000,
+    )
+    assert [line for line in said if "headers" not in line] == [
+        ACK,
+        "reset 5 11",
+        reset(5, CALM),
+        "message 1 60000 bytes",
+    ]
+
+
+def test_what_paused_streams_keep_is_bounded_for_the_connection(play: Play) -> None:
+    said = play(
+        "server",
+        fed(FROM_CLIENT, *map(f.headers, (1, 3, 5))),
+        *("pause 1", "pause 3", "pause 5"),
+        *(fed(f.data(stream, bytes(60_000))) for stream in (1, 3, 5)),
+        "resume 1",
+        fed(f.data(3, b"more")),
+        "resume 3",
+        max_message_bytes=1 << 16,
+        max_held_bytes=1000,
+    )
+    assert [line for line in said if "headers" not in line] == [
+        ACK,
+        "reset 5 11",
+        reset(5, CALM),
+        "message 1 60000 bytes",
+        "message 3 60000 bytes",
+        "message 3 'more'",
+    ]
+
+
+def test_a_paused_stream_hands_out_no_more_at_once_than_is_asked_for(play: Play) -> None:
+    said = play(
+        "server",
+        fed(OPENED),
+        "pause 1",
+        fed(f.data(1, *[b""] * 5, flags=f.END_STREAM)),
+        *("resume 1 2", "unsent 1", "resume 1 3", "resume 1 1"),
+    )
+    assert said[2:] == ["message 1 ''"] * 5 + ["ended 1"]

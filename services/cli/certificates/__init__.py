@@ -1,0 +1,1 @@
+"""`moesaic certificates`: an authority and its certificates, to try mutual TLS with."""

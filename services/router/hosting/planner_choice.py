@@ -1,0 +1,69 @@
+"""Whether this router plans for all that share expert services: one does while it lives."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from services.router.hosting.waits import WAITS, Waits
+from services.router.peers.peer import ExpertPeer
+from services.runtime.notice import Notice
+from services.wire.errors import ServingError
+
+logger = logging.getLogger(__name__)
+
+
+class PlannerChoice:
+    """Asks the first of the services that is live, by address, again and again.
+
+    Routers see the same services, so that they ask the same one; where they do not for a moment,
+    two may plan, and one of them loses each change to the other. `changed` is told when the answer
+    is another one. A router without a name plans, and asks nobody.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        peers: Callable[[], Sequence[ExpertPeer]],
+        changed: Notice,
+        *,
+        waits: Waits = WAITS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._peers = peers
+        self._changed = changed
+        self._waits = waits
+        self._clock = clock
+        self._until = 0.0
+        self._was_ours = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this router plans now."""
+        return not self._name or self._clock() < self._until
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while self._name:
+            asked = self._clock()
+            if await self._planner() == self._name:
+                self._until = asked + self._waits.planning_hold_seconds
+            if self.is_ours != self._was_ours:
+                self._was_ours = self.is_ours
+                logger.info(
+                    "%s plans where experts are hosted",
+                    "this router" if self.is_ours else "another",
+                )
+                self._changed.send()
+            await asyncio.sleep(self._waits.planning_ask_seconds)
+
+    async def _planner(self) -> str | None:
+        """Who plans; None where nobody can say."""
+        for peer in self._peers():
+            if peer.is_live and not peer.is_suspect:
+                try:
+                    return await peer.hold_planning(self._name, self._waits.planning_hold_seconds)
+                except ServingError as error:
+                    logger.debug("%s", error)
+        return None

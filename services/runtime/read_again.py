@@ -1,0 +1,64 @@
+"""What was read from files, and is read from them again when they change."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from services.wire.errors import BadState
+
+logger = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
+
+
+class ReadAgain(Generic[Read]):
+    """Whatever `read` makes of the files; may be asked by any thread.
+
+    Raises BadState where `read` does so at first. When it does later, what it made before stays
+    until the files are whole again, and a line of the log says so.
+    """
+
+    def __init__(self, files: Sequence[Path], read: Callable[[], Read]) -> None:
+        self._files = files
+        self._read = read
+        self._lock = threading.Lock()
+        self._complaint = ""
+        self._stamp = stamp_of(files)
+        self._current = read()
+
+    def current(self) -> Read:
+        """What the files hold now, or held last when they could be used."""
+        with self._lock:
+            stamp = stamp_of(self._files)
+            if stamp != self._stamp:
+                self._take_new(stamp)
+            return self._current
+
+    def _take_new(self, stamp: object) -> None:
+        """Until that can be done it is tried whenever somebody asks."""
+        try:
+            read = self._read()
+        except BadState as error:
+            if str(error) != self._complaint:
+                logger.warning("what was read before stays in use: %s", error)
+            self._complaint = str(error)
+            return
+        if stamp_of(self._files) == stamp:  # else some of it is older than the rest
+            self._current, self._stamp, self._complaint = read, stamp, ""
+            logger.info("read %s again", self._files[0])
+
+
+def stamp_of(files: Sequence[Path]) -> object:
+    """Another one after a file was changed or replaced; equal else."""
+    return tuple(map(_stamp, files))
+
+
+def _stamp(file: Path) -> object:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

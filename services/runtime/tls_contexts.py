@@ -1,0 +1,60 @@
+"""The files of a process as TLS of the native wire takes them."""
+
+import logging
+from dataclasses import dataclass
+
+from services.runtime.tls_files import TlsFiles, TlsMaterial, TlsReader
+from services.wire import tls
+from services.wire.errors import BadState
+
+logger = logging.getLogger(__name__)
+
+AVAILABLE = tls.AVAILABLE
+
+
+@dataclass(frozen=True)
+class ClientTls:
+    """What a client does by; the server's certificate has to be for `host`."""
+
+    context: "tls.Context"
+    host: str
+
+
+def client_tls(files: TlsFiles, host: str) -> ClientTls:
+    """What the files hold now, for one connection. Raises BadState where they cannot be used."""
+    material = files.read()
+    return ClientTls(_context(material, is_server=False, authority=material.authority), host)
+
+
+class ServerTls:
+    """What a server does by, as the files hold it. Where it `needs_certificate`, those alone are
+    served who have one of the authority. Raises BadState where the files cannot be used.
+    """
+
+    def __init__(self, files: TlsFiles, *, needs_certificate: bool) -> None:
+        self._reader = TlsReader(files)
+        self._needs_certificate = needs_certificate
+        self._material = self._reader.material()
+        self._context = self._made(self._material)
+
+    def context(self) -> "tls.Context":
+        """For the next connection; another one once the files have changed."""
+        material = self._reader.material()
+        if material is not self._material:
+            self._material = material
+            try:
+                self._context = self._made(material)
+            except BadState as error:
+                logger.warning("the former certificate stays in use: %s", error)
+        return self._context
+
+    def _made(self, material: TlsMaterial) -> "tls.Context":
+        authority = material.authority if self._needs_certificate else None
+        return _context(material, is_server=True, authority=authority)
+
+
+def _context(material: TlsMaterial, *, is_server: bool, authority: bytes | None) -> "tls.Context":
+    try:
+        return tls.Context(is_server, material.certificate, material.key, authority)
+    except ValueError as error:
+        raise BadState(f"TLS cannot be had: {error}") from error

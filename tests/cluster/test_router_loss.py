@@ -1,0 +1,109 @@
+"""A router is lost while it computes requests, and another goes on: nobody sees it."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from moesaic.client import generate
+from moesaic.v1 import common_pb2
+from moesaic.v1 import generation_pb2 as pb
+from tests.cluster import local
+from tests.cluster.router_client import connected as connected_to_router
+from tests.gateway.gateway_client import Client, connected
+
+NUMERICS = {"dtype": "float32", "batch_invariant": True}
+NEW_TOKENS = 120
+PROMPTS = ["Once upon a time", "The old house", "Numbers:"]
+
+
+async def answer(
+    client: Client, prompt: str, begun: asyncio.Event | None = None
+) -> tuple[str, list[int], pb.Completion]:
+    """The text and the tokens of a request whose draws have a seed and whose repetitions count."""
+    sampling = common_pb2.SamplingParameters(temperature=0.8, seed=3, repetition_penalty=1.2)
+    stop = common_pb2.StopConditions(max_new_tokens=NEW_TOKENS, ignore_eos=True)
+    text, token_ids, completion = "", list[int](), pb.Completion()
+    async for event in client.generate(prompt, sampling=sampling, stop=stop):
+        text += event.delta.text
+        token_ids += event.delta.token_ids
+        completion = event.completion
+        if begun is not None and len(token_ids) > NEW_TOKENS // 10:
+            begun.set()
+    return text, token_ids, completion
+
+
+async def test_another_router_goes_on_with_the_same_tokens(tessera: Path) -> None:
+    async with AsyncExitStack() as stack, local.experts(tessera, 1, **NUMERICS) as experts:
+        other = await stack.enter_async_context(local.router(tessera, experts, **NUMERICS))
+        leaving = AsyncExitStack()
+        larger = {"kv_memory": "128MiB"} | NUMERICS
+        lost = await leaving.enter_async_context(local.router(tessera, experts, **larger))
+        client = await stack.enter_async_context(connected(routers=[other, lost]))
+        await client.until_up(2)
+        whole = await asyncio.gather(*(answer(client, prompt) for prompt in PROMPTS))
+        begun = [asyncio.Event() for _ in PROMPTS]
+        async with asyncio.TaskGroup() as tasks:
+            answers = [
+                tasks.create_task(answer(client, prompt, event))
+                for prompt, event in zip(PROMPTS, begun, strict=True)
+            ]
+            await asyncio.gather(*(event.wait() for event in begun))
+            await leaving.aclose()
+    receipts = []
+    for (text, token_ids, completion), task in zip(whole, answers, strict=True):
+        resumed_text, resumed_ids, resumed = task.result()
+        assert (resumed_text, resumed_ids) == (text, token_ids)
+        assert resumed.usage == completion.usage
+        receipts.append(resumed.receipt)
+    gone_on = [receipt for receipt in receipts if receipt.resumptions]
+    assert gone_on
+    assert all(receipt.lost_router_nanos > 0 for receipt in gone_on)
+
+
+async def test_a_client_goes_on_at_another_gateway_with_the_same_text(tessera: Path) -> None:
+    stop = common_pb2.StopConditions(max_new_tokens=NEW_TOKENS, ignore_eos=True)
+    request = pb.GenerateRequest(text=PROMPTS[0], stop=stop)
+    request.sampling.temperature = 0.8
+    async with (
+        local.experts(tessera, 1, **NUMERICS) as experts,
+        local.router(tessera, experts, **NUMERICS) as router,
+        local.gateway(tessera, [router]) as staying,
+        AsyncExitStack() as leaving,
+    ):
+        lost = await leaving.enter_async_context(local.gateway(tessera, [router]))
+        events = []
+        async for event in generate(request, [lost, staying]):
+            events.append(event)
+            if len(events) == NEW_TOKENS // 10:
+                await leaving.aclose()
+        request.sampling.seed = events[0].started.seed
+        whole = [event async for event in generate(request, [staying])]
+    assert sum(event.HasField("started") for event in events) == 2
+    assert text_and_tokens(events) == text_and_tokens(whole)
+    assert events[-1].completion.usage == whole[-1].completion.usage
+
+
+def text_and_tokens(events: Sequence[pb.GenerateResponse]) -> tuple[str, list[int]]:
+    text = "".join(event.delta.text for event in events)
+    return text, [each for event in events for each in event.delta.token_ids]
+
+
+@pytest.mark.parametrize(
+    ("generated", "message"),
+    [
+        ([5] * 8, "generated_token_ids has 8 tokens; max_new_tokens is 8"),
+        ([320], "generated_token_ids has 320; the vocabulary ends at 319"),
+    ],
+)
+async def test_tokens_that_nothing_can_follow_are_refused(
+    olmoe: Path, generated: Sequence[int], message: str
+) -> None:
+    async with local.experts(olmoe, 1) as experts, local.router(olmoe, experts) as address:
+        async with connected_to_router(address) as client:
+            names = await client.submit([[5, 6]], generated_token_ids=generated)
+            (outcome,) = await client.finished(*names)
+    assert outcome.finish is not None
+    assert message in outcome.finish.message

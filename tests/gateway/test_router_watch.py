@@ -1,0 +1,103 @@
+"""How long a router may say nothing, learnt from how long it did."""
+
+import asyncio
+
+import pytest
+
+from services.gateway.router_watch import (
+    FACTOR,
+    FLOOR_SECONDS,
+    PATIENCE_HALF_LIFE_SECONDS,
+    UNMEASURED_SECONDS,
+    RouterWatch,
+    TokenExpectation,
+)
+from services.wire.errors import Unavailable
+
+
+class Clock:
+    """Shows what it is set to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_a_router_has_a_multiple_of_what_as_many_tokens_took_it_before() -> None:
+    expectation = TokenExpectation()
+    assert expectation.seconds(8) == UNMEASURED_SECONDS
+    expectation.observe(16, 1.6)
+    assert expectation.seconds(16) == pytest.approx(FACTOR * 1.6)
+    # Sizes not met: by the time for each token of the next smaller, or a whole larger one.
+    assert expectation.seconds(1024) == pytest.approx(FACTOR * 102.4)
+    assert expectation.seconds(1) == pytest.approx(FACTOR * 0.1 * 32)
+    expectation.observe(2, 0.001)
+    assert expectation.seconds(2) == FLOOR_SECONDS
+
+
+def test_a_router_that_was_given_up_too_soon_has_more_time_for_a_while() -> None:
+    clock = Clock()
+    expectation = TokenExpectation(clock)
+    expectation.observe(2, 0.001)
+    expectation.grow()
+    assert expectation.seconds(2) == 2 * FLOOR_SECONDS
+    clock.seconds += PATIENCE_HALF_LIFE_SECONDS
+    assert expectation.seconds(2) == pytest.approx(1.5 * FLOOR_SECONDS)
+    for _ in range(10):
+        expectation.grow()
+    assert expectation.seconds(2) == 4 * FLOOR_SECONDS
+
+
+async def test_a_router_without_work_may_say_nothing() -> None:
+    watch = RouterWatch("it")
+    watch.begin()
+    watch.note_work(1)
+    watch.hear(of_work=True)
+    watch.note_work(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.5 * FLOOR_SECONDS):
+            await watch.run(unanswered, lambda: True)
+
+
+async def test_a_router_that_is_heard_while_it_is_asked_is_not_given_up() -> None:
+    watch, num_asked = RouterWatch("it"), 0
+
+    async def ask(seconds: float) -> None:
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked == 1:
+            watch.hear(of_work=True)
+        raise Unavailable("no answer")
+
+    watch.begin()
+    watch.note_work(1)
+    watch.hear(of_work=True)
+    with pytest.raises(Unavailable, match="it says nothing any more, though it has work"):
+        await watch.run(ask, lambda: True)
+    assert num_asked == 2
+    assert watch.has_given_up
+    watch.begin()
+    assert not watch.has_given_up
+
+
+async def test_a_router_that_answers_is_waited_for_and_asked_again() -> None:
+    watch, answered = RouterWatch("it"), asyncio.Semaphore(0)
+
+    async def ask(seconds: float) -> None:
+        answered.release()
+
+    watch.begin()
+    watch.note_work(1)
+    watch.hear(of_work=True)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(watch.run(ask, lambda: True))
+        for _ in range(2):
+            await answered.acquire()
+        assert not watch.has_given_up
+        watching.cancel()
+
+
+async def unanswered(seconds: float) -> None:
+    raise Unavailable("no answer")
