@@ -151,12 +151,8 @@ class Assembly:
         self.phase = StartPhase.WARM_UP
         logger.info("warming up")
         self._loops.append(loops.create_task(engine.run()))
-        await warm_up(
-            engine,
-            self._checkpoint.vocab_size,
-            self._settings.max_batch_tokens,
-            budget.max_context,
-        )
+        max_batch_tokens = self._settings.max_batch_tokens
+        await warm_up(engine, self._checkpoint.vocab_size, max_batch_tokens, budget.max_context)
 
     async def _log_progress(self, fleet: Fleet) -> None:
         """Say every few seconds how far the experts are, until cancelled."""

@@ -14,17 +14,17 @@ import grpc
 
 from services.runtime.doorkeeping import Doorkeeper, host_of
 from services.runtime.failures import failure_of
-from services.runtime.native_server.asked import ShownCall, asked_by, skip
-from services.runtime.native_server.call import TOO_MUCH_HELD, Call
+from services.runtime.native_server.asked import Entrance
+from services.runtime.native_server.call import Call
+from services.runtime.native_server.held import HeldRequests
 from services.runtime.native_server.limits import Limits
-from services.runtime.native_server.metadata import Metadata
 from services.runtime.native_server.methods import Methods
 from services.runtime.native_server.owner import ConnectionOwner
 from services.runtime.native_server.turn import Turn
 from services.runtime.socket_watch import SocketWatch
 from services.wire import tls as wire_tls
 from services.wire.connections import Connection, Kind
-from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
+from services.wire.header_blocks import UnreadableBlock
 
 logger = logging.getLogger(__name__)
 
@@ -51,19 +51,17 @@ class ServerConnection:
         self.own = owner.own
         self._wire = Connection(connected.detach(), True, *limits.of_wire, tls)
         self._peer = peer
-        self._methods = methods
-        self._doorkeeper = doorkeeper
+        self._entrance = Entrance(methods, peer, doorkeeper)
         self._owner = owner
         self._turn = turn
-        self._decoder = HeaderDecoder()
         self._calls: dict[int, Call] = {}
+        self.held = HeldRequests(self._wire, self._calls, owner.holds)
         self._unasked: dict[int, float] = {}  # calls without their one request: since when
         self._waiting: dict[int, asyncio.Future[None]] = {}  # calls, for their readers
         self._refused: set[int] = set()  # calls of which a message was not taken
         self._num_sent: dict[int, int] = {}  # messages of this turn
         self._heard: deque[Event] = deque()  # what this turn had no time for
         self._last_begun = 0  # stream
-        self._num_held_told = 0  # bytes, to the owner
         self._is_flushing = self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._watch = SocketWatch(self._wire.fileno(), self._read, self._flush)
@@ -104,25 +102,6 @@ class ServerConnection:
         for call in list(self._calls.values()):
             call.end(code, details)
 
-    @property
-    def num_held_bytes(self) -> int:
-        """Of requests that came in part, or that no handler has taken."""
-        return self._wire.all_held_bytes()
-
-    def change_of_held(self) -> int:
-        """By how much that has changed since this was asked last."""
-        before, self._num_held_told = self._num_held_told, self.num_held_bytes
-        return self._num_held_told - before
-
-    def shed(self) -> None:
-        """End the calls of which most is held, until half of it is let go."""
-        enough = self.num_held_bytes // 2
-        calls = sorted(self._calls, key=self._num_held_bytes_of)
-        while calls and self.num_held_bytes > enough:
-            self._calls[calls.pop()].end(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MUCH_HELD)
-        if self.num_held_bytes > enough:
-            self.close()
-
     def close(self) -> None:
         """Close the socket; calls that are not over are given up."""
         if self._is_closed:
@@ -137,7 +116,7 @@ class ServerConnection:
         self._calls.clear()
         self._unasked.clear()
         self._wake()
-        self._tell_held()
+        self.held.tell_change()
         self._owner.left(self)
 
     # As its calls see it.
@@ -169,10 +148,11 @@ class ServerConnection:
 
     def has_to_wait(self, stream: int) -> bool:
         """Whether the call has to let others send, or its client read."""
+        most = self.limits.max_unsent_bytes // 2
         return stream in self._calls and (
             self._num_sent.get(stream, 0) >= self.limits.max_messages_in_turn
             or self._wire.unsent_bytes(stream) > self.limits.max_unsent_call_bytes
-            or (stream in self._refused and self._is_full())
+            or (stream in self._refused and self._wire.all_unsent_bytes() > most)
         )
 
     async def has_room(self, stream: int) -> None:
@@ -225,7 +205,7 @@ class ServerConnection:
                 self.close()
             else:  # also where the client has done no more than give room to what waits
                 self._flush_soon()
-                self._tell_held()
+                self.held.tell_change()
 
     def _flush_soon(self) -> None:
         """After what else there is to do in this turn."""
@@ -255,16 +235,6 @@ class ServerConnection:
         for stream in [each for each in self._waiting if not self.has_to_wait(each)]:
             self._refused.discard(stream)
             self._waiting.pop(stream).set_result(None)
-
-    def _is_full(self) -> bool:
-        return self._wire.all_unsent_bytes() > self.limits.max_unsent_bytes // 2
-
-    def _tell_held(self) -> None:
-        if change := self.change_of_held():
-            self._owner.holds(change)
-
-    def _num_held_bytes_of(self, stream: int) -> int:
-        return self._wire.held_bytes(stream) + self._calls[stream].num_waiting_bytes
 
     def _forget(self, stream: int) -> None:
         if self._calls.pop(stream, None) is not None and not self._calls:
@@ -313,28 +283,18 @@ class ServerConnection:
 
     def _take_headers(self, stream: int, block: bytes) -> None:
         if stream <= self._last_begun:
-            skip(block, self._decoder)  # nobody asks for a client's trailers
+            self._entrance.skip(block)  # nobody asks for a client's trailers
             return
         self._last_begun = stream
-        asked = asked_by(block, self._decoder, self._methods, self._admit)
+        caller = wire_tls.verified(self._wire.peer)
+        asked = self._entrance.ask(block, caller)
         if isinstance(asked, bytes):
             self.send_trailers(stream, asked)
             return
         if not self._calls:
             self._owner.works(self)
-        caller = wire_tls.verified(self._wire.peer)
         call = Call(stream, self, asked, peer=self._peer, verified=caller)
         call.add_done_callback(lambda _: asked.leave())
         self._calls[stream] = call
         if not asked.method.takes_stream:
             self._unasked[stream] = self._loop.time()
-
-    def _admit(self, method: str, metadata: Metadata) -> Callable[[], None]:
-        if self._doorkeeper is None:
-            return _stay
-        shown = ShownCall(metadata, self._peer, wire_tls.verified(self._wire.peer))
-        return self._doorkeeper.admit(method, shown)
-
-
-def _stay() -> None:
-    """Nobody counts the calls."""

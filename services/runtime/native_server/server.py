@@ -152,9 +152,11 @@ class NativeServer(grpc.aio.Server):
         self._num_held_bytes += change
         while self._num_held_bytes > self._limits.max_all_held_bytes:
             # What handlers have taken meanwhile was not told.
-            self._num_held_bytes += sum(each.change_of_held() for each in self._connections)
+            self._num_held_bytes += sum(each.held.change() for each in self._connections)
             if self._num_held_bytes > self._limits.max_all_held_bytes:
-                max(self._connections, key=lambda each: each.num_held_bytes).shed()
+                fullest = max(self._connections, key=lambda each: each.held.num_bytes)
+                if not fullest.held.shed():
+                    fullest.close()
 
     def rests(self, connection: ServerConnection) -> None:
         """A connection has no call, from now on."""
