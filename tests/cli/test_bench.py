@@ -202,11 +202,11 @@ async def test_a_request_that_ends_on_the_way_has_failed() -> None:
         )
         sequence = await double.next_sequence()
         error, internal = common_pb2.FINISH_REASON_ERROR, grpc.StatusCode.INTERNAL
-        failed = finished(sequence.sequence, error, status=internal)
+        failed = finished(sequence.sequence, error, status=internal, message="broke")
         double.say(token(sequence.sequence, 5), failed)
         code, _, stderr = await ended(process)
     assert code == 1
-    assert "1 of 1 requests failed: 1 INTERNAL (" in stderr
+    assert "1 of 1 requests failed: 1 INTERNAL (broke)" in stderr
 
 
 async def test_a_warm_up_that_fails_altogether_ends_it(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ async def test_500_requests_cancelled_at_random_moments_leave_nothing_behind(olm
         await settled(client, kv_tokens, sequences)
         assert common_pb2.FINISH_REASON_CANCELLED in reasons
         assert len(client.outcomes) == NUM_REQUESTS + 4
-        assert len(asyncio.all_tasks()) == tasks
+        assert len(asyncio.all_tasks()) <= tasks  # what a start began may have ended
         assert num_descriptors() == descriptors
         assert num_pending_futures() <= futures + NUM_OWN_FUTURES
 
