@@ -13,9 +13,9 @@ from services.cli.settings import ClusterSettings
 from services.runtime.channels import split_address
 from services.runtime.cores import num_cores
 from services.runtime.embedded_model import EMBEDDED_MODEL
-from services.runtime.settings import load
+from services.runtime.settings import load, refuse
 
-# And where each listens as it is set in a cluster of this machine, whatever the environment says.
+# Where each listens in a cluster of this machine, whatever the environment says.
 SERVICES = {
     "gateway": ("--listen=127.0.0.1:0",),
     "router": ("--listen=127.0.0.1:0",),
@@ -23,6 +23,8 @@ SERVICES = {
     "tracing": ("--listen=127.0.0.1:0", "--http=127.0.0.1:0"),
 }
 LOOPBACK = "127.0.0.1"
+# Settings by which a process would keep out the others, which are not given what they would show.
+KEEPING_OUT = ("tls_certificate", "tokens")
 # Below those that a system gives to outgoing connections and to whoever asks for any port: until
 # the service listens, some seconds later, nobody else is given its port.
 CHOSEN_PORTS = range(20_000, 32_768)
@@ -165,11 +167,20 @@ class ClusterPlan:
 
 def check_settings() -> None:
     """Exit with 2, after a line for each, where a variable or the file has a value that a service
-    would refuse.
+    would refuse, or that would keep the cluster's processes from each other.
     """
     for service, listening in SERVICES.items():
-        settings = import_module(f"services.{service}.settings")
-        load(getattr(settings, f"{service.title()}Settings"), listening, f"moesaic {service}")
+        module = import_module(f"services.{service}.settings")
+        settings_class = getattr(module, f"{service.title()}Settings")
+        settings = load(settings_class, listening, f"moesaic {service}")
+        complaints = [
+            f"MOESAIC_{service}_{name}".upper() + ", or its like in the file: a local cluster has "
+            "neither TLS nor tokens; leave it out, or run each service by itself"
+            for name in KEEPING_OUT
+            if getattr(settings, name, None) is not None
+        ]
+        if complaints:
+            refuse(f"moesaic {service}", complaints)
 
 
 def chosen_address(listen: str, free: str) -> str:

@@ -138,6 +138,23 @@ def test_a_bad_variable_of_a_service_is_told_before_a_cluster_is_started(
     )
 
 
+@pytest.mark.parametrize("arguments", [["serve"], ["generate", "Once"], ["bench"]])
+def test_tls_and_tokens_of_a_service_are_refused_before_a_cluster_is_started(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for what in ("CERTIFICATE", "KEY", "AUTHORITY"):
+        monkeypatch.setenv(f"MOESAIC_GATEWAY_TLS_{what}", "some.pem")
+    monkeypatch.setenv("MOESAIC_GATEWAY_TOKENS", "tokens")
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in said] == [
+        "moesaic gateway: MOESAIC_GATEWAY_TLS_CERTIFICATE",
+        "moesaic gateway: MOESAIC_GATEWAY_TOKENS",
+    ]
+
+
 ADDRESSED = {
     "serve": ["--listen={}"],
     "generate": ["Once", "--address={}"],
