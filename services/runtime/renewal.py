@@ -3,8 +3,13 @@
 import asyncio
 
 from services.runtime.tls_files import TlsFiles, TlsReader
+from services.wire.errors import Unavailable
 
 LOOK_SECONDS = 1.0
+
+
+class CertificatesReplaced(Unavailable):
+    """A connection was ended by its own side, which makes it anew."""
 
 
 class Renewal:

@@ -147,4 +147,5 @@ async def test_certificates_are_replaced_while_requests_are_served(
             while connections() < 2 * before:  # noqa: ASYNC110 -- a log tells nobody
                 await asyncio.sleep(0.05)
             made_anew.set()
+        assert not [line for line in caplog.messages if line.startswith("lost expert service")]
     assert all(task.result() > 1 for task in asked)

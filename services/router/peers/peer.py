@@ -33,7 +33,7 @@ from services.runtime.connected_socket import connected_socket
 from services.runtime.failures import failure_of
 from services.runtime.host_port import split_host_port
 from services.runtime.own_task import run_in_own_task
-from services.runtime.renewal import Renewal
+from services.runtime.renewal import CertificatesReplaced, Renewal
 from services.runtime.roles import Role
 from services.runtime.tls_files import TlsFiles
 from services.wire.errors import BadState, DeadlinePassed, ServingError, Unavailable
@@ -203,7 +203,7 @@ class ExpertPeer(HostingCalls):
         """
         await renewal.due()
         await asyncio.sleep(random.uniform(0.0, self._patience.renewal_seconds))
-        raise Unavailable("it is connected to anew, since certificates were replaced")
+        raise CertificatesReplaced(f"{self._name} is connected to anew, by new certificates")
 
     def _forget(self) -> float:
         """The connection is gone; how many seconds to wait before the next."""
@@ -262,5 +262,7 @@ class ExpertPeer(HostingCalls):
                 logger.error("expert service %s: %s", self.address, error)
                 self.refusal = error
                 self._on_change()
+        elif isinstance(error, CertificatesReplaced):
+            logger.info("%s", error)
         elif self.description is not None:
             logger.warning("lost expert service %s: %s", self.address, error)
