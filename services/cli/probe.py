@@ -108,8 +108,8 @@ def ask(
 ) -> bool:
     """Whether the service at host:port says SERVING of itself.
 
-    Raises OSError when it cannot be reached or says nothing for so long, EOFError when it hangs up,
-    ValueError for what is no address.
+    Raises OSError when it cannot be reached, says nothing for so long or refuses the call, EOFError
+    when it hangs up, ValueError for what is no address.
     """
     host, port = split_host_port(address)
     with (
@@ -140,13 +140,13 @@ def _request(authority: bytes, token: str | None) -> bytes:
 
 
 def _answer(received: BinaryIO) -> bytes:
-    """The message of the reply; empty where the call failed."""
+    """The message of the reply. Raises ConnectionError where the call failed."""
     while True:
         kind, flags, payload = _read_frame(received)
         if kind == DATA:
             return payload[MESSAGE_HEAD.size :]
         if kind in (RESET, GOODBYE) or (kind == HEADERS and flags & END_STREAM):
-            return b""
+            raise ConnectionError("it refused the call; it may want a certificate or a token")
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -106,7 +106,9 @@ async def test_a_service_with_tls_is_asked_by_tls(
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
-async def test_a_gateway_with_tokens_is_asked_with_one(tmp_path: Path) -> None:
+async def test_a_gateway_with_tokens_is_asked_with_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "token").write_text(f"{(token := new_token())}\n")
     (tmp_path / "tokens").write_text(line_of("probe", token, None))
     access = TokenClients(TokenFile(tmp_path / "tokens"))
@@ -116,3 +118,4 @@ async def test_a_gateway_with_tokens_is_asked_with_one(tmp_path: Path) -> None:
         told = [f"127.0.0.1:{port}", f"--token-file={tmp_path / 'token'}"]
         assert await asyncio.to_thread(probe, told) == 0
         assert await asyncio.to_thread(probe, told[:1]) == 1
+    assert "it refused the call" in capsys.readouterr().err
