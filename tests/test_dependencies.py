@@ -83,7 +83,11 @@ def test_what_the_image_installs_by_hash_is_what_the_constraints_say() -> None:
     assert known == {name: constraints[name] for name in known}
     assert set(hashed) - set(constraints) == {"setuptools"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = {normal(re.split(r"[^\w.-]", one)[0]) for one in project["dependencies"]}
+    needed, for_developers = (
+        {normal(re.split(r"[^\w.-]", one)[0]) for one in some}
+        for some in (project["dependencies"], project["optional-dependencies"]["dev"])
+    )
+    assert for_developers & set(hashed) == set()
     assert needed - set(hashed) == {"torch"}  # whose build is chosen when an image is built
 
 
