@@ -39,7 +39,9 @@ COMMANDS = {
     "placement": Command(
         "services.cli.hosting.placement", "show, plan and change which expert service hosts what"
     ),
-    "experts": Command("services.cli.hosting.experts", "show, add and empty expert services"),
+    "experts": Command(
+        "services.cli.hosting.experts", "show, add, empty and forget expert services"
+    ),
     "rebalance": Command(
         "services.cli.hosting.rebalance", "move experts to where their load is shared best"
     ),
