@@ -91,7 +91,7 @@ def remarks(receipt: common_pb2.LatencyReceipt) -> list[str]:
     if receipt.retries:
         lines.append(f"frames sent again: {receipt.retries}")
     if receipt.resumptions:
-        lines.append(f"went on at another router: {receipt.resumptions} times")
+        lines.append(f"routers lost on the way: {receipt.resumptions}")
     if receipt.hedges:
         lines.append(f"copies of late frames: {receipt.hedges}")
     return lines
