@@ -24,7 +24,7 @@ struct connection {
     uint64_t number; /* as Python knows it; never used twice */
     struct event *gone;
     size_t num_streams;
-    uint64_t silent_until; /* closed then unless its peer has begun; 0 once he has */
+    uint64_t silent_until; /* closed then unless its peer has begun; 0 once it has */
     int is_known;          /* to Python */
     int is_watched_for_writing;
     int is_lost; /* closed at the end of this turn of the loop */

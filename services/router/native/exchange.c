@@ -216,7 +216,7 @@ static int attend(struct exchange *exchange, const struct pollfd *polled) {
 }
 
 /* Until when to look again and again. Not at all where somebody who is to answer shares this core,
- * by where he answered from last: he needs it. */
+ * by where it answered from last: it needs the core. */
 static uint64_t end_of_spin(const struct exchange *exchange) {
     const int here = sched_getcpu();
     if ((size_t)exchange->pairs.num_pairs * exchange->row_bytes > MOST_SPUN_BYTES) return 0;

@@ -82,8 +82,7 @@ static int begin_wire(struct connection *connection, int fd, int is_server,
 }
 
 /* Connection(fd, is_server, max_message_bytes, max_streams, max_unsent_bytes, max_held_bytes, tls,
- * host): the
- * descriptor is taken over, also by a failure. */
+ * host): the descriptor is taken over, also by a failure. */
 static PyObject *new_connection(PyTypeObject *type, PyObject *arguments,
                                 PyObject *Py_UNUSED(keywords)) {
     int fd, is_server;

@@ -33,7 +33,7 @@ struct h2_stream {
     bool has_headers, has_messages, has_kept_trailers, remote_ended, end_told;
     bool is_paused, is_handing_out;
     uint64_t begun_nanos; /* since when the message that `in` begins with comes; 0 for none */
-    bool is_silent;       /* a server's owner has sent trailers: he is told nothing more */
+    bool is_silent;       /* a server's owner has sent trailers: it is told nothing more */
 
     bool is_gone; /* left the table; freed when no event is running */
 };

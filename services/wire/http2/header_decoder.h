@@ -11,7 +11,7 @@ struct header_decoder {
 };
 
 /* A field, whose bytes are valid until the call returns. A block of few bytes may have many long
- * ones: it is on the listener to bound what he keeps. */
+ * ones: it is on the listener to bound what it keeps. */
 typedef void header_listener(void *owner, const struct header_field *);
 
 void header_decoder_begin(struct header_decoder *);

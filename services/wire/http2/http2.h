@@ -2,9 +2,8 @@
  * messages; many streams on a connection, as client or as server.
  *
  * No Python and no threads. Header blocks are handed out, and taken, as bytes; `header_decoder.h`
- * reads them. A
- * connection belongs to one thread. What is read is any bytes at all, from anybody: what breaks the
- * rules or a bound ends the connection, never the process. */
+ * reads them. A connection belongs to one thread. What is read is any bytes at all, from anybody:
+ * what breaks the rules or a bound ends the connection, never the process. */
 
 #ifndef MOESAIC_HTTP2_H
 #define MOESAIC_HTTP2_H
@@ -16,7 +15,7 @@
 struct http2_connection;
 struct tls_session; /* of services/wire/tls/tls.h */
 
-/* Of one stream. The owner's `owner` is his to set and to read. */
+/* Of one stream. `owner` is the owner's to set and to read. */
 struct http2_stream {
     struct http2_connection *connection;
     uint32_t id;
@@ -97,7 +96,7 @@ size_t http2_all_unsent_bytes(const struct http2_connection *);
 /* What `max_held_bytes` bounds: of the stream, and of the connection. */
 size_t http2_held_bytes(const struct http2_stream *);
 size_t http2_all_held_bytes(const struct http2_connection *);
-/* The owner keeps so much more, or less, of what he was handed: it counts as held. Whether that is
+/* The owner keeps so much more, or less, of what it was handed: it counts as held. Whether that is
  * within the bound; beyond it the next stream whose bytes have to be held is reset. */
 int http2_count_held(struct http2_connection *, ptrdiff_t change);
 
@@ -152,7 +151,7 @@ int http2_flush(struct http2_connection *);
 int http2_is_over(const struct http2_connection *);
 /* Whether the peer has said what each says first: that it speaks HTTP/2. */
 int http2_has_begun(const struct http2_connection *);
-/* Whether TLS, where there is one, has shaken hands; the peer is who he should be then. */
+/* Whether TLS, where there is one, has shaken hands; the peer is who it should be then. */
 int http2_is_secured(const struct http2_connection *);
 /* Whom the peer's certificate names, as `peer` in tls.h has it. */
 const char *http2_peer(const struct http2_connection *);

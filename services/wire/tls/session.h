@@ -23,7 +23,7 @@ struct session {
     struct tls_session shown; /* comes first: its address is the session's */
     struct context *context;
     SSL *ssl;
-    /* The handshake is over and the peer who he should be; no more can come; the last read ended
+    /* The handshake is over and the peer who it should be; no more can come; the last read ended
      * for want of room. */
     bool is_established, is_over, is_full;
     bool has_first; /* the peer's first byte was looked at */

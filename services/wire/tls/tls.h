@@ -53,10 +53,10 @@ struct tls_calls {
     /* Says that nothing more is written. */
     void (*finish)(struct tls_session *);
 
-    /* Whether the handshake is over, and the peer who he should be. */
+    /* Whether the handshake is over, and the peer who it should be. */
     int (*is_established)(const struct tls_session *);
     /* Whom the peer's certificate names, line by line: the common name, which may be empty, then
-     * each URI. NULL before the handshake is over, or where he has shown none. */
+     * each URI. NULL before the handshake is over, or where it has shown none. */
     const char *(*peer)(const struct tls_session *);
     /* Why the session is over, as words for a log; NULL where it goes on. */
     const char *(*why)(const struct tls_session *);
