@@ -114,6 +114,14 @@ async def test_the_client_seen_longest_ago_is_forgotten_first() -> None:
         await asyncio.wait_for(pacing.wait("c"), timeout=0.05)
 
 
+async def test_a_client_that_changes_between_two_rates_has_the_higher_one_at_most() -> None:
+    pacing = ClientPacing(requests_per_second=0, max_waiting=1, max_clients=9)
+    await pacing.wait("client", 0.001)
+    for rate in (0.002, 0.001):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pacing.wait("client", rate), timeout=0.05)
+
+
 async def test_a_cancelled_wait_gives_its_turn_to_the_next() -> None:
     pacing = ClientPacing(requests_per_second=0.001, max_waiting=1, max_clients=1)
     await pacing.wait("client")
