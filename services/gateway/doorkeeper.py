@@ -12,8 +12,10 @@ from services.gateway.refusals import Bound, refuse
 from services.gateway.shares import share_of
 from services.runtime.access import Shown
 
-# Answered however many calls there are: who asks may end the process for want of an answer.
+# Answered however many calls there are: who asks may end the process for want of an answer. So a
+# connection has a few of its own, and takes none from others.
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+MAX_HEALTH_CHECKS = 16
 # Calls end at all times; how soon one does is not known.
 RETRY_SECONDS = 1.0
 
@@ -43,12 +45,13 @@ class GatewayDoorkeeper:
         self._admission = admission
         self._quotas = quotas
         self._by_client: Counter[str] = Counter()
+        self._checks_by_peer: Counter[str] = Counter()
         self._num_calls = 0
 
     def admit(self, method: str, shown: Shown) -> Callable[[], None]:
         """As `Doorkeeper` has it; raises Overloaded, and Unauthenticated as `Clients` do."""
         if method == HEALTH_CHECK:
-            return lambda: None
+            return self._admit_check(shown.peer())
         client = self._clients.client_of(shown).name
         self._check(client)
         if method in self._queued:
@@ -70,8 +73,22 @@ class GatewayDoorkeeper:
                     retry_after_seconds=RETRY_SECONDS,
                 )
 
+    def _admit_check(self, peer: str) -> Callable[[], None]:
+        if self._checks_by_peer[peer] >= MAX_HEALTH_CHECKS:
+            raise refuse(
+                Bound.CALLS,
+                f"{MAX_HEALTH_CHECKS} health checks of this connection are under way already",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+        self._checks_by_peer[peer] += 1
+        return lambda: _take_one(self._checks_by_peer, peer)
+
     def _leave(self, client: str) -> None:
         self._num_calls -= 1
-        self._by_client[client] -= 1
-        if not self._by_client[client]:
-            del self._by_client[client]
+        _take_one(self._by_client, client)
+
+
+def _take_one(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

@@ -42,9 +42,8 @@ class ClientPacing:
         await paced.wait()
 
     def _client(self, name: str, rate: float) -> "_Client":
-        client = self._clients.pop(name, None)
-        if client is None or client.requests_per_second != rate:
-            client = _Client(rate)
+        client = self._clients.pop(name, None) or _Client()
+        client.set_rate(rate)
         self._clients[name] = client
         if len(self._clients) > self._max_clients:
             self._forget_one()
@@ -60,13 +59,18 @@ class ClientPacing:
 
 
 class _Client:
-    def __init__(self, requests_per_second: float) -> None:
-        self.requests_per_second = requests_per_second
-        # Whole requests in a period: 2.5 a second are 2 in 0.8 s, 0.1 a second is 1 in 10 s.
-        burst = max(1, int(requests_per_second))
-        self._throttler = Throttler(rate_limit=burst, period=burst / requests_per_second)
+    def __init__(self) -> None:
+        self._throttler = Throttler(rate_limit=1)
         self._turn = asyncio.Lock()  # asyncio's locks are fair
         self.num_waiting = 0
+
+    def set_rate(self, requests_per_second: float) -> None:
+        """From now on; what was let through before counts, or who has two tokens with two rates
+        would have none.
+        """
+        # Whole requests in a period: 2.5 a second are 2 in 0.8 s, 0.1 a second is 1 in 10 s.
+        burst = max(1, int(requests_per_second))
+        self._throttler.rate_limit, self._throttler.period = burst, burst / requests_per_second
 
     async def wait(self) -> None:
         self.num_waiting += 1

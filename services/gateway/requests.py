@@ -220,13 +220,14 @@ def new_tokens_within(
 
 
 def _check_other_bytes(request: pb.GenerateRequest | pb.TokenizeRequest, kind: str | None) -> None:
-    """What a request holds beside its prompt stays with it as long as it waits: fields that nobody
-    knows, too.
+    """What a request holds beside its prompt, and beside the tokens that it goes on after, stays
+    with it as long as it waits: fields that nobody knows, too.
     """
     others = request.ByteSize()
-    if kind == "token_ids" and isinstance(request, pb.GenerateRequest):
-        others -= MAX_ID_BYTES * len(request.token_ids.ids)
-    elif kind == "chat":
+    if isinstance(request, pb.GenerateRequest):
+        ids = request.token_ids.ids, request.resume.generated_token_ids
+        others -= MAX_ID_BYTES * sum(map(len, ids))
+    if kind == "chat":
         others -= request.chat.ByteSize()
     elif kind == "text":
         others -= len(request.text.encode())

@@ -23,11 +23,17 @@ class TemplateApart:
     """
 
     def __init__(
-        self, source: str, special_tokens: Mapping[str, str], *, max_seconds: float = MAX_SECONDS
+        self,
+        source: str,
+        special_tokens: Mapping[str, str],
+        *,
+        max_seconds: float = MAX_SECONDS,
+        command: Sequence[str] = COMMAND,
     ) -> None:
         self.literals = ChatTemplate(source, special_tokens).literals
         self._first_line = _line([source, dict(special_tokens)])
         self._max_seconds = max_seconds
+        self._command = command
         self._idle: list[subprocess.Popen[bytes]] = []
         self._lock = Lock()
         self._is_closed = False
@@ -36,7 +42,7 @@ class TemplateApart:
         """As `ChatTemplate.render`; raises InvalidRequest also where it was ended."""
         said = self._first_line if (worker := self._idle_one()) is None else b""
         worker = worker or subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         answer = self._ask(worker, said + _line([dict(message) for message in messages]))
         if not answer:
@@ -61,7 +67,7 @@ class TemplateApart:
             _end(worker)
 
     def _ask(self, worker: "subprocess.Popen[bytes]", said: bytes) -> bytes:
-        """The answer; nothing where the process has ended."""
+        """The answer; nothing where the process has ended, be it while it answered."""
         assert worker.stdin is not None, "it was started with a pipe"
         assert worker.stdout is not None, "it was started with a pipe"
         timer = Timer(self._max_seconds, worker.kill)
@@ -69,7 +75,8 @@ class TemplateApart:
         try:
             worker.stdin.write(said)
             worker.stdin.flush()
-            return worker.stdout.readline()
+            answer = worker.stdout.readline()
+            return answer if answer.endswith(b"\n") else b""
         except OSError:
             return b""
         finally:

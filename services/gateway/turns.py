@@ -25,7 +25,9 @@ class FairTurns:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it was given the place meanwhile
+            if turn.cancelled():
+                self._forget(client, turn)
+            else:  # it was given the place meanwhile
                 self._end()
             raise
         return self._end
@@ -42,3 +44,10 @@ class FairTurns:
                 turn.set_result(None)
                 return
         self._num_free += 1
+
+    def _forget(self, client: str, turn: Turn) -> None:
+        turns = self._waiting.get(client, deque())
+        if turn in turns:  # else it was passed over already
+            turns.remove(turn)
+        if not turns:
+            self._waiting.pop(client, None)

@@ -15,6 +15,7 @@ from services.wire.errors import Overloaded
         "[fe80::1%eth0]:50053",
         "expert-3:50053",
         "experts.moesaic.internal:50053",
+        "experts.moesaic.internal.:50053",
         "dns:///experts:50053",
     ],
 )
@@ -33,6 +34,12 @@ def test_addresses_are_left_out_of_what_clients_hear(address: str) -> None:
     ],
 )
 def test_what_is_no_address_is_told_as_it_is(said: str) -> None:
+    assert without_addresses(said) == said
+
+
+@pytest.mark.parametrize("words", ["a", "a-", "a.", "12345.", "[a", "dns:/", "a%"])
+def test_a_long_text_without_addresses_is_looked_through_once(words: str) -> None:
+    said = words * 50_000  # what a client says can come back in a refusal
     assert without_addresses(said) == said
 
 

@@ -12,7 +12,7 @@ import pytest
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.admission import Admission
 from services.gateway.clients import AnyClients
-from services.gateway.doorkeeper import HEALTH_CHECK, GatewayDoorkeeper
+from services.gateway.doorkeeper import HEALTH_CHECK, MAX_HEALTH_CHECKS, GatewayDoorkeeper
 from services.gateway.pacing import ClientPacing
 from services.gateway.quotas import SAVED_SECONDS, TokenQuotas
 from services.gateway.service import QUEUED, SERVICE_NAME
@@ -114,6 +114,14 @@ async def test_the_client_seen_longest_ago_is_forgotten_first() -> None:
         await asyncio.wait_for(pacing.wait("c"), timeout=0.05)
 
 
+async def test_a_client_that_changes_between_two_rates_has_the_higher_one_at_most() -> None:
+    pacing = ClientPacing(requests_per_second=0, max_waiting=1, max_clients=9)
+    await pacing.wait("client", 0.001)
+    for rate in (0.002, 0.001):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pacing.wait("client", rate), timeout=0.05)
+
+
 async def test_a_cancelled_wait_gives_its_turn_to_the_next() -> None:
     pacing = ClientPacing(requests_per_second=0.001, max_waiting=1, max_clients=1)
     await pacing.wait("client")
@@ -195,15 +203,30 @@ async def test_calls_of_any_kind_are_bounded_but_for_health_checks() -> None:
         await watch.aclose()
 
 
-def test_a_call_that_is_over_makes_room_for_another_of_its_client() -> None:
-    doorkeeper = GatewayDoorkeeper(
+def doorkeeper_of(max_calls: int) -> GatewayDoorkeeper:
+    return GatewayDoorkeeper(
         AnyClients(),
-        max_calls=4,
+        max_calls=max_calls,
         client_share=0.5,
         queued=QUEUED,
         admission=Admission(max_requests=9, max_tokens=9),
         quotas=TokenQuotas(tokens_per_second=0, max_clients=9),
     )
+
+
+def test_health_checks_of_a_connection_that_are_not_asked_take_none_from_others() -> None:
+    doorkeeper = doorkeeper_of(max_calls=1)
+    one, two = (ShownCall((), f"ipv4:10.0.0.1:{port}", {}) for port in (1, 2))
+    leaves = [doorkeeper.admit(HEALTH_CHECK, one) for _ in range(MAX_HEALTH_CHECKS)]
+    with pytest.raises(Overloaded, match="16 health checks of this connection"):
+        doorkeeper.admit(HEALTH_CHECK, one)
+    doorkeeper.admit(HEALTH_CHECK, two)
+    leaves.pop()()
+    doorkeeper.admit(HEALTH_CHECK, one)
+
+
+def test_a_call_that_is_over_makes_room_for_another_of_its_client() -> None:
+    doorkeeper = doorkeeper_of(max_calls=4)
 
     def admit(peer: str, method: str = QUEUED[0]) -> Callable[[], None]:
         return doorkeeper.admit(method, ShownCall((), peer, {}))

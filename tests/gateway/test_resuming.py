@@ -7,7 +7,10 @@ import pytest
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
+from services.gateway.checkpoint import read_checkpoint
 from services.gateway.request_names import RequestNames
+from services.gateway.requests import RequestReader
+from services.runtime.embedded_model import EMBEDDED_MODEL
 from tests.gateway.gateway_client import failure_of, running_gateway
 from tests.gateway.router_double import RouterDouble, finished, token
 
@@ -95,6 +98,13 @@ async def test_what_cannot_be_gone_on_with_is_refused(fields: dict[str, Any], me
         status, told = await client.refused(**fields)
     assert status is grpc.StatusCode.INVALID_ARGUMENT
     assert told.startswith(message)
+
+
+def test_the_tokens_of_a_long_continuation_are_not_too_much_beside_the_prompt() -> None:
+    checkpoint = read_checkpoint(EMBEDDED_MODEL)
+    reader = RequestReader(checkpoint, max_prompt_bytes=9, max_context=lambda: 1 << 17)
+    request = pb.GenerateRequest(text="hello", **resume(*[100_000] * 30_000))
+    assert reader.generate(request).max_new_tokens is None
 
 
 async def test_a_newer_request_ends_its_clients_older_one_of_the_same_name() -> None:

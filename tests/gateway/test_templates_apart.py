@@ -1,5 +1,6 @@
 """A chat template runs in a process of its own, which is ended where the template does not end."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -55,3 +56,11 @@ def test_it_renders_and_refuses_as_it_does_here(apart: TemplateApart) -> None:
             template.render(said("refuse"))
         refusals.append(str(refused.value))
     assert refusals[0] == refusals[1]
+
+
+def test_half_an_answer_of_a_process_that_ended_is_none() -> None:
+    half = (sys.executable, "-c", "input(); input(); print('{', end='')")
+    template = TemplateApart("{{ messages[0].content }}", {}, command=half)
+    with pytest.raises(InvalidRequest, match="too much memory"):
+        template.render(said("word"))
+    template.close()

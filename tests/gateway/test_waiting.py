@@ -1,6 +1,7 @@
 """The waiting queue as a policy: order, bounds, and places given back."""
 
 import asyncio
+import weakref
 from collections import Counter
 
 from hypothesis import given
@@ -144,3 +145,23 @@ async def test_clients_take_turns_at_what_a_few_can_use() -> None:
     await asyncio.gather(*waiting)
     assert order == ["crowd", "alone", "crowd", "crowd", "crowd"]
     assert await turns.begin("later") is not None  # the place is free again
+
+
+class Name(str):
+    """Of a client; a plain str cannot be looked after."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_nothing_is_kept_of_a_client_that_has_left_its_turn() -> None:
+    turns = FairTurns(1)
+    end = await turns.begin("busy")
+    name = Name("left")
+    kept, leaving = weakref.ref(name), asyncio.ensure_future(turns.begin(name))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait((leaving,))
+    del name, leaving
+    assert kept() is None
+    end()
+    await turns.begin("next")

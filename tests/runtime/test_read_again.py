@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.read_again import ReadAgain
+from services.runtime.read_again import RETRY_SECONDS, ReadAgain
 from services.wire.errors import BadState
 
 
@@ -13,19 +13,24 @@ def test_what_cannot_be_read_is_tried_until_it_can_and_complained_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    file, may_read = tmp_path / "file", True
+    file, may_read, now, num_tries = tmp_path / "file", True, 0.0, 0
 
     def read() -> str:
+        nonlocal num_tries
+        num_tries += 1
         if not may_read:
             raise BadState("it may not be read")
         return file.read_text()
 
     file.write_text("before")
-    kept = ReadAgain((file,), read)
+    kept = ReadAgain((file,), read, lambda: now)
     file.write_text("afterwards")
     may_read = False  # which changes neither its date nor its size
     assert [kept.current() for _ in range(3)] == ["before"] * 3
-    may_read = True
+    now = RETRY_SECONDS
+    assert [kept.current() for _ in range(3)] == ["before"] * 3
+    assert num_tries == 3
+    may_read, now = True, 2 * RETRY_SECONDS
     assert [kept.current() for _ in range(3)] == ["afterwards"] * 3
     assert len(caplog.messages) == 2
 

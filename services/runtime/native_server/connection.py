@@ -79,7 +79,7 @@ class ServerConnection:
         self._flush_soon()
 
     def give_way(self) -> None:
-        """Close the connection, which has no call: its client connects anew for the next one."""
+        """Close the connection, of which no call is asked for: its client connects anew."""
         self._leave(NO_ERROR)
 
     def end_late(self) -> None:
@@ -114,7 +114,6 @@ class ServerConnection:
         for call in list(self._calls.values()):
             call.leave()
         self._calls.clear()
-        self._unasked.clear()
         self._wake()
         self.held.tell_change()
         self._owner.left(self)
@@ -188,8 +187,7 @@ class ServerConnection:
 
     def _hear_rest(self) -> None:
         if not self._is_closed:
-            rest = list(self._heard)
-            self._heard.clear()
+            rest, self._heard = list(self._heard), deque()
             self._watch.watch_reading(True)
             self._go_on(lambda: rest)
 
@@ -219,8 +217,7 @@ class ServerConnection:
             return
         self._num_sent.clear()
         self._write_out()
-        if self._waiting:
-            self._wake()
+        self._wake()
 
     def _write_out(self) -> None:
         if not self._wire.flush():
@@ -237,9 +234,9 @@ class ServerConnection:
             self._waiting.pop(stream).set_result(None)
 
     def _forget(self, stream: int) -> None:
-        if self._calls.pop(stream, None) is not None and not self._calls:
-            self._owner.rests(self)
         self._unasked.pop(stream, None)
+        if self._calls.pop(stream, None) is not None:
+            self._tell_owner()
         self._refused.discard(stream)
         if (waiting := self._waiting.pop(stream, None)) is not None:
             waiting.set_result(None)
@@ -268,12 +265,12 @@ class ServerConnection:
                     self._leave(COMPRESSION_ERROR)
                     return
                 continue
-            call = self._calls.get(stream)
-            if call is None:
+            if (call := self._calls.get(stream)) is None:
                 continue
             if kind == Kind.MESSAGE or kind == Kind.COMPRESSED:
                 self._turn.spend(len(data))
-                self._unasked.pop(stream, None)
+                if self._unasked.pop(stream, None) is not None:
+                    self._owner.works(self)
                 call.take(data, is_compressed=kind == Kind.COMPRESSED)
             elif kind == Kind.REMOTE_ENDED:
                 call.take_end()
@@ -291,10 +288,13 @@ class ServerConnection:
         if isinstance(asked, bytes):
             self.send_trailers(stream, asked)
             return
-        if not self._calls:
-            self._owner.works(self)
         call = Call(stream, self, asked, peer=self._peer, verified=caller)
         call.add_done_callback(lambda _: asked.leave())
         self._calls[stream] = call
         if not asked.method.takes_stream:
             self._unasked[stream] = self._loop.time()
+        self._tell_owner()
+
+    def _tell_owner(self) -> None:
+        is_resting = len(self._calls) == len(self._unasked)  # none was asked for in full
+        (self._owner.rests if is_resting else self._owner.works)(self)

@@ -20,7 +20,7 @@ class ConnectionOwner(Protocol):
         """The connection holds so many bytes more, or fewer, of requests."""
 
     def rests(self, connection: "ServerConnection") -> None:
-        """The connection has no call, from now on."""
+        """The connection has no call that was asked for in full, from now on."""
 
     def works(self, connection: "ServerConnection") -> None:
         """It has one again."""

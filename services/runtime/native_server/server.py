@@ -61,7 +61,7 @@ class NativeServer(grpc.aio.Server):
         self._listeners: dict[socket.socket, ServerTls | None] = {}
         self._connections: set[ServerConnection] = set()
         self._by_host: Counter[str] = Counter()
-        self._resting: dict[ServerConnection, float] = {}  # without a call: since when, in order
+        self._resting: dict[ServerConnection, float] = {}  # by when they came to rest, in order
         self._looking: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._num_held_bytes = 0
@@ -159,7 +159,8 @@ class NativeServer(grpc.aio.Server):
                     fullest.close()
 
     def rests(self, connection: ServerConnection) -> None:
-        """A connection has no call, from now on."""
+        """A connection has no call that was asked for in full, from now on."""
+        self._resting.pop(connection, None)
         self._resting[connection] = asyncio.get_running_loop().time()
 
     def works(self, connection: ServerConnection) -> None:
@@ -217,19 +218,21 @@ class NativeServer(grpc.aio.Server):
         self.rests(taken)
 
     def _has_room_for(self, host: str) -> bool:
-        """Beyond the bounds, by closing the connection that has had no call for longest, and has
-        said everything: one of the same host, where that one has as many as it may.
+        """Beyond the bounds, by closing the connection that has rested for longest: one of the same
+        host, where that one has as many as it may.
         """
         if self._by_host[host] >= self._limits.max_host_connections:
             return self._makes_room(lambda connection: connection.host == host)
         return len(self._connections) < self._limits.max_connections or self._makes_room()
 
     def _makes_room(self, among: Callable[[ServerConnection], bool] = lambda _: True) -> bool:
-        for connection in self._resting:
-            if among(connection) and not connection.is_busy:
-                connection.give_way()
-                return True
-        return False
+        """First by those that have no call and have said everything: else strangers could keep
+        their places with calls that they never ask for in full.
+        """
+        resting = list(filter(among, self._resting))
+        for connection in sorted(resting, key=lambda each: each.is_busy)[:1]:
+            connection.give_way()
+        return bool(resting)
 
     def _look_again(self) -> None:
         """End what takes its time, now and then."""

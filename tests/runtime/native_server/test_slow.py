@@ -62,6 +62,21 @@ async def test_the_client_that_has_had_no_call_for_longest_gives_way(
         client.writer.close()
 
 
+@pytest.mark.parametrize("served", [FULL], indirect=True)
+async def test_clients_that_ask_for_no_call_in_full_give_way_after_those_without_one(
+    served: Served,
+) -> None:
+    clients = [await heard(served.port, BEGUN, CALL) for _ in range(2)]
+    idle = await heard(served.port, BEGUN)
+    await still_serves(served)
+    await idle.hear_end()
+    another = await heard(served.port, BEGUN, CALL)  # in the place of who was served
+    await still_serves(served)
+    await clients[0].hear_end()
+    for client in (*clients, idle, another):
+        client.writer.close()
+
+
 @pytest.mark.parametrize(
     "served",
     [Limits(MAX_MESSAGE_BYTES, idle_seconds=0.1, last_words_seconds=0.01)],
