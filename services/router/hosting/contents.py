@@ -88,12 +88,13 @@ class Contents:
         hashes, claims = service.content_hashes, self._claims
         found = self._found.get(service.address)
         if found is None or found[0] is not hashes or found[1] != self.version:
+            claimed = [(claims[key], key, value) for key, value in hashes.items() if key in claims]
             differing = frozenset(
-                key
-                for key, value in hashes.items()
-                if (claim := claims.get(key)) is not None and claim.content_hash != value
+                key for claim, key, value in claimed if claim.content_hash != value
             )
-            found = self._found[service.address] = hashes, self.version, differing
+            found = hashes, self.version, differing
+            if len(claimed) == len(hashes):  # a first claim to one of the others is told nobody
+                self._found[service.address] = found
         return found[2]
 
     def refusal(self, service: Claimant) -> str | None:
