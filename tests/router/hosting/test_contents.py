@@ -1,5 +1,6 @@
 """Who has other weights than the rest is found out, whenever it was asked about first."""
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,3 +35,20 @@ def test_a_service_that_was_looked_at_before_anybodys_claim_is_judged_by_that(
     assert contents.refused(OTHER) == {KEY}
     assert contents.refusal(OTHER) is not None
     assert contents.refused(GOOD) == frozenset()
+
+
+class Hashes(dict[ExpertKey, bytes]):
+    """Those of one service, which can be looked for after it."""
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_nothing_is_kept_of_a_service_that_is_gone(is_settled: bool) -> None:
+    contents, gone = Contents(), Service("gone:1", Hashes(GOOD.content_hashes))
+    contents.observe([gone, GOOD])
+    if is_settled:
+        contents.settle()
+    assert contents.refused(gone) == frozenset()
+    kept = weakref.ref(gone.content_hashes)
+    del gone
+    contents.observe([GOOD])
+    assert kept() is None
