@@ -176,7 +176,8 @@ class Generation:
         continuation = Continuation(detokeniser, wanted.stop_token_ids, wanted.stop_strings)
         await resumed.catch_up(continuation)
         reason = sequence.order.end_after(sequence.generated)
-        if reason is not None:  # the client has all tokens, and lacks the end
+        if reason is not None:  # the client has all tokens and all text, and lacks the end
+            continuation.finish()
             sequence.finish(Finish(SequenceFinish(reason=reason), time.monotonic_ns()))
         elif continuation.stop_string is None:
             await self._queue(sequence, trace)

@@ -36,20 +36,32 @@ class Link(Carrier, Protocol):
     def room(self) -> Room:
         """What it can take now; nothing while a batch is in flight to it."""
 
+    @property
+    def capacity(self) -> Room:
+        """What it can take while it has nothing else."""
+
     def submit(self, batch: Sequenced[Sequence]) -> None:
         """Send a batch that fits in `room`."""
 
 
 class MicroBatcher:
-    """Owns the queue of sequences that wait for a router. Every method returns at once."""
+    """Owns the queue of sequences that wait for a router. Every method returns at once.
+
+    A sequence that began at a router that is lost may be too large for all others: it waits for a
+    larger one, apart, and keeps nobody else waiting.
+    """
 
     def __init__(self, waiting: WaitingQueue) -> None:
         self._waiting = waiting
+        self._too_large: set[Sequence] = set()
         self._links: set[Link] = set()
 
     def attach(self, link: Link) -> None:
         """A router is there; call `pump` once it has credit."""
         self._links.add(link)
+        for sequence in self._too_large:
+            self._waiting.put_back(sequence)
+        self._too_large.clear()
 
     def detach(self, link: Link) -> None:
         """A router is gone."""
@@ -65,6 +77,7 @@ class MicroBatcher:
         sequence.is_given_up = True
         sequence.place.leave()
         self._waiting.discard(sequence)
+        self._too_large.discard(sequence)
         if sequence.carrier is not None:
             sequence.carrier.cancel(sequence)
         else:
@@ -80,19 +93,23 @@ class MicroBatcher:
 
     def fail_waiting(self, error: ServingError) -> None:
         """End everything that waits."""
-        for sequence in self._waiting.drain():
+        for sequence in [*self._waiting.drain(), *self._too_large]:
             sequence.place.leave()
             sequence.fail(error)
+        self._too_large.clear()
 
     def pump(self) -> None:
         """Send what the routers have room for."""
         now_seconds = time.monotonic()
         while (head := self._waiting.head(now_seconds)) is not None:
             free = [link for link in self._links if link.room.fits(head)]
-            if not free:
+            if free:
+                link = max(free, key=lambda link: (link.room.kv_tokens, link.room.sequences))
+                self._send(link, self._waiting.take_batch(link.room, now_seconds))
+            elif self._links and not any(link.capacity.fits(head) for link in self._links):
+                self._too_large.add(self._waiting.take(head))
+            else:
                 return
-            link = max(free, key=lambda link: (link.room.kv_tokens, link.room.sequences))
-            self._send(link, self._waiting.take_batch(link.room, now_seconds))
 
     def _send(self, link: Link, batch: Sequenced[Sequence]) -> None:
         now_nanos = time.monotonic_ns()

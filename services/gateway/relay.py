@@ -94,9 +94,20 @@ class Relay:
     def _read(self, portion: Portion) -> Piece:
         self._num_tokens += len(portion.token_ids)
         text = self._continuation.feed(portion.token_ids)
-        if portion.finish is not None:
+        if portion.finish is not None or self._has_last_token:
             text += self._continuation.finish()
         return Piece(text, portion.token_ids, portion.routed_experts)
+
+    @property
+    def _has_last_token(self) -> bool:
+        """Whether no token follows. The rest of the text comes with it, and not with the router's
+        end: a client that has all tokens has all text, and goes on elsewhere for the end alone.
+        """
+        sequence = self._sequence
+        return (
+            self._num_tokens == sequence.num_tokens
+            and sequence.order.end_after(sequence.generated) is not None
+        )
 
     async def _cancel(self) -> Finish | None:
         """End the sequence at the router, and wait briefly for its last word; tokens on the way are

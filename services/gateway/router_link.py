@@ -90,6 +90,11 @@ class RouterLink:
         """What the router can take now."""
         return Room() if self._is_retiring else self._ledger.room
 
+    @property
+    def capacity(self) -> Room:
+        """What the router can take while it has nothing else."""
+        return Room(self.description.max_sequences, self.description.kv_tokens)
+
     def retire(self) -> None:
         """Take no more sequences, and end with the last one that is there."""
         self._is_retiring = True

@@ -112,10 +112,11 @@ class WaitingQueue:
             if not room.fits(head) or (batch and prompt_tokens > tokens):
                 break
             room, tokens = room.less(head), tokens - prompt_tokens
-            batch.append(self._take(head))
+            batch.append(self.take(head))
         return batch
 
-    def _take(self, head: Sequence) -> Sequence:
+    def take(self, head: Sequence) -> Sequence:
+        """Take out the head."""
         client = self._clients[head.order.client]
         # Who waits alone owes nobody anything.
         client.tokens = max(0, client.tokens - head.order.kv_tokens)

@@ -80,6 +80,24 @@ async def test_a_request_whose_client_lacks_the_end_alone_gets_that(
     assert completion.usage.completion_tokens == 2
 
 
+async def test_text_that_was_held_back_comes_once_with_the_last_token() -> None:
+    router = RouterDouble(answer=[40, 41])
+    async with running_gateway(router) as client:
+        deltas, _ = await client.complete()
+        text = "".join(delta.text for delta in deltas)
+        stop = common_pb2.StopConditions(max_new_tokens=2, stop_strings=[text[-1] + "..."])
+        await router.submits.get()
+        router.answer = None
+        call = client.generate(stop=stop)
+        number = (await router.next_sequence()).sequence
+        router.say(token(number, 40), token(number, 41))  # and not yet the end
+        begun = (await anext(aiter(call))).delta
+        assert begun.text == text
+        rest, completion = await client.complete(stop=stop, **resume(*begun.token_ids))
+    assert "".join(delta.text for delta in rest) == ""
+    assert completion.finish_reason == common_pb2.FINISH_REASON_LENGTH
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -82,6 +82,31 @@ async def test_a_sequence_goes_on_after_its_last_token_when_its_router_is_lost(
     assert last.completion.receipt.lost_router_nanos > 0
 
 
+async def test_what_is_too_large_for_the_routers_that_are_left_keeps_nobody_waiting() -> None:
+    large, small = RouterDouble(kv_tokens=64), RouterDouble(kv_tokens=20, answer=[5])
+    small.may_begin.clear()
+    async with running_gateway(large, small) as client:
+        await client.until_up(1)
+        call = client.generate(**ids(40))
+        begun = await large.next_sequence()
+        large.say(token(begun.sequence, 5))
+        small.may_begin.set()
+        await client.until_up(2)
+        large.may_begin.clear()
+        await large.described.get()
+        large.break_stream()
+        await large.described.get()  # the gateway has noticed, and asks again
+        for _ in range(2):
+            _, completion = await client.complete(**ids(3))
+            assert completion.usage.completion_tokens == 1
+        large.may_begin.set()
+        resumed = await large.next_sequence()
+        assert [*resumed.generated_token_ids] == [5]
+        large.say(token(resumed.sequence, 6), finished(resumed.sequence))
+        *deltas, _ = [event async for event in call]
+    assert [each for event in deltas for each in event.delta.token_ids] == [5, 6]
+
+
 @pytest.mark.parametrize(
     ("tokens", "reason"),
     [

@@ -17,6 +17,7 @@ from services.router.peers.late_times import FIRST_FRAMES, LateTimes
 from services.wire.received import ReceivedFrame
 from tests.router.scripted_streams import (
     HIDDEN,
+    RecordedSpans,
     ScriptedExperts,
     ScriptedStream,
     overloaded,
@@ -127,6 +128,21 @@ async def test_the_frame_counts_where_its_copy_is_not_quicker(others: Any) -> No
     torch.testing.assert_close(await asyncio.wait_for(computing, 5), OUTPUT)
     assert step.clock.hedges == {("0:1", False): 1}
     assert made.others[0].answers[0].cancelled() == (others is well)
+
+
+@pytest.mark.parametrize("is_quicker", [True, False])
+async def test_of_a_frame_and_its_copy_the_one_that_is_not_needed_has_not_failed(
+    is_quicker: bool,
+) -> None:
+    made, spans = Hedged(ALL, ALL, others_hold=not is_quicker), RecordedSpans()
+    step, computing = made.begin()
+    step.spans = spans
+    await until_copied(made)
+    if not is_quicker:
+        made.answer_late()
+    await asyncio.wait_for(computing, 5)
+    assert step.clock.hedges == {("0:1", is_quicker): 1}
+    assert spans.frames == [(1, "")]
 
 
 async def never_copied(made: Hedged) -> bool:

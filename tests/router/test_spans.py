@@ -96,6 +96,17 @@ def test_a_step_in_which_a_frame_failed_keeps_its_layers() -> None:
     assert attributes_of(kept_step(recorded))["moesaic.kept"] == "failed"
 
 
+def test_a_step_in_which_a_frame_was_sent_to_two_is_no_step_that_failed() -> None:
+    ours = tracing()
+    with recorded_spans() as recorded:
+        spans = spans_of_step(ours, [sequence_of(ours)], 0, 0)
+        layer = spans.begin_layer(2, 10)
+        layer.begin_frame("a:1", 20, rows=1, pairs=2, num_bytes=64).pass_over(1)
+        spans.end(Parts(dense=100), 1)
+    assert recorded.named("router.step")
+    assert not recorded.named("router.layer")
+
+
 def test_a_step_that_is_slow_for_its_size_keeps_its_layers() -> None:
     ours = tracing()
     with recorded_spans() as recorded:

@@ -165,7 +165,7 @@ class Watch:
         counting: list[tuple[SentFrame, Answer]] = []
         for frame, answer in answers:
             if frame in self._overtaken:
-                frame.span.end(None, attempt=frame.attempt, failure="a copy of it was quicker")
+                frame.span.pass_over(frame.attempt)
                 counting += [(copy, copy.answered.result()) for copy in self._copies[frame]]
             else:
                 counting.append((frame, answer))
@@ -215,9 +215,9 @@ class Watch:
 def release(frames: Sequence[SentFrame]) -> None:
     """Nobody waits for these any more."""
     for frame in frames:
-        frame.release()
-        if not frame.answered.cancelled():
+        if not frame.answered.cancel() and not frame.answered.cancelled():
             frame.answered.exception()  # which nobody else looks at
+        frame.span.pass_over(frame.attempt)
 
 
 def _is_computed(frame: SentFrame) -> bool:

@@ -58,6 +58,11 @@ class FrameSpan:
     def end(self, times: ReplyTimes | None, attempt: int, failure: str = "") -> None:
         """Close the span, once; without `times` no reply came."""
 
+    def pass_over(self, attempt: int) -> None:
+        """Close the span of a frame whose answer is not needed: the same was sent to others, too.
+        That is no failure.
+        """
+
 
 NO_SPANS, NO_LAYER_SPANS, NO_FRAME_SPAN = StepSpans(), LayerSpans(), FrameSpan()
 
@@ -249,6 +254,10 @@ class _RecordedFrame(FrameSpan):
         self._ended = time.perf_counter_ns() if times is None else times.arrived
         if failure:
             self._step.kept = "failed"
+
+    def pass_over(self, attempt: int) -> None:
+        self._attempt, self._failure = attempt, "its answer was not needed"
+        self._ended = time.perf_counter_ns()
 
     def encode(self, layer: SpanRef, number: int) -> bytes:
         """Write the span, below that of the layer, which has this `number`."""

@@ -69,9 +69,12 @@ class Contents:
         """Take in what the services that can be used say; what others claimed is forgotten, unless
         all is settled.
         """
+        said = {service.address: service.content_hashes for service in services}
+        self._found = {
+            address: found for address, found in list(self._found.items()) if address in said
+        }
         if self._is_settled:
             return
-        said = {service.address: service.content_hashes for service in services}
         if self._drop_ended(said):
             self.version += 1
             self._said.clear()
@@ -85,15 +88,17 @@ class Contents:
         """The experts that a service hosts and that must not be used, since they are not what they
         have to be.
         """
-        hashes, claims = service.content_hashes, self._claims
+        hashes, claims, version = service.content_hashes, self._claims, self.version
         found = self._found.get(service.address)
-        if found is None or found[0] is not hashes or found[1] != self.version:
-            differing = frozenset(
-                key
+        if found is None or found[0] is not hashes or found[1] != version:
+            claimed = [
+                (key, claim.content_hash == value)
                 for key, value in hashes.items()
-                if (claim := claims.get(key)) is not None and claim.content_hash != value
-            )
-            found = self._found[service.address] = hashes, self.version, differing
+                if (claim := claims.get(key)) is not None
+            ]
+            found = hashes, version, frozenset(key for key, is_right in claimed if not is_right)
+            if len(claimed) == len(hashes):  # a first claim to one of the others is told nobody
+                self._found[service.address] = found
         return found[2]
 
     def refusal(self, service: Claimant) -> str | None:

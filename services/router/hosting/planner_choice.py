@@ -46,9 +46,7 @@ class PlannerChoice:
     async def run(self) -> None:
         """Ask until cancelled."""
         while self._name:
-            asked = self._clock()
-            if await self._planner() == self._name:
-                self._until = asked + self._waits.planning_hold_seconds
+            await self._ask()
             if self.is_ours != self._was_ours:
                 self._was_ours = self.is_ours
                 logger.info(
@@ -58,12 +56,16 @@ class PlannerChoice:
                 self._changed.send()
             await asyncio.sleep(self._waits.planning_ask_seconds)
 
-    async def _planner(self) -> str | None:
-        """Who plans; None where nobody can say."""
+    async def _ask(self) -> None:
         for peer in self._peers():
-            if peer.is_live and not peer.is_suspect:
-                try:
-                    return await peer.hold_planning(self._name, self._waits.planning_hold_seconds)
-                except ServingError as error:
-                    logger.debug("%s", error)
-        return None
+            if not peer.is_live or peer.is_suspect:
+                continue
+            asked = self._clock()  # this one: others may have left the question unanswered before
+            try:
+                planner = await peer.hold_planning(self._name, self._waits.planning_hold_seconds)
+            except ServingError as error:
+                logger.debug("%s", error)
+                continue
+            if planner == self._name:
+                self._until = asked + self._waits.planning_hold_seconds
+            return

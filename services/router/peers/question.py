@@ -113,6 +113,8 @@ def deviation(rows: torch.Tensor, reference: torch.Tensor) -> float:
 
 def deviations(rows: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """The same of each row, [rows]; infinite where one of the two is not finite."""
-    scale = reference.double().abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny)
+    # Of smaller numbers than that a type keeps fewer digits: their last one is no deviation.
+    smallest = torch.finfo(reference.dtype).tiny
+    scale = reference.double().abs().amax(1).clamp_min(smallest)
     apart = (rows.double() - reference.double()).abs().amax(1) / scale
     return apart.nan_to_num(nan=torch.inf, posinf=torch.inf)
