@@ -22,9 +22,10 @@ run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded mode
 	@$(BIN)/moesaic generate $(FLAGS) "$(PROMPT)"
 	@echo 'next: . $(BIN)/activate (from then on this shell finds the command), then moesaic --help' >&2
 
-# Two files at a time. In their order, since the longest ones, which would else be the last, come early.
+# Three files at a time, since tests wait as much as they compute on two cores. In their order, since the longest
+# ones, which would else be the last, come early.
 test: $(INSTALLED_DEV) ## run the tests
-	$(BIN)/pytest -q --durations=15 -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
+	$(BIN)/pytest -q --durations=15 -m "not alone" -n 3 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
 	$(BIN)/pytest -q -m alone
 
 coverage: ## run the tests and print which lines and branches of services/ they miss
