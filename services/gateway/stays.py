@@ -11,7 +11,9 @@ from moesaic.v1 import common_pb2, router_pb2
 RESUMPTIONS = "moesaic.gateway.resumptions"
 # Whatever routers say is summed: no field takes more.
 MAX_NUMBER = (1 << 64) - 1
-MAX_RETRIES = (1 << 32) - 1
+MAX_COUNT = (1 << 32) - 1
+# What a router counts beside its phases.
+COUNTERS = ("retries", "hedges")
 
 _resumptions = metrics.get_meter(__name__).create_counter(
     RESUMPTIONS,
@@ -57,7 +59,9 @@ def add_parts(receipt: common_pb2.LatencyReceipt, other: common_pb2.LatencyRecei
     for mine, theirs in ((receipt.prefill, other.prefill), (receipt.decode, other.decode)):
         for part, value in theirs.ListFields():
             setattr(mine, part.name, min(getattr(mine, part.name) + value, MAX_NUMBER))
-    receipt.retries = min(receipt.retries + other.retries, MAX_RETRIES)
+    for counter in COUNTERS:
+        total = getattr(receipt, counter) + getattr(other, counter)
+        setattr(receipt, counter, min(total, MAX_COUNT))
     if other.slowest_service_layers > receipt.slowest_service_layers:
         receipt.slowest_service = other.slowest_service
         receipt.slowest_service_layers = other.slowest_service_layers

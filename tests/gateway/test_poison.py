@@ -34,6 +34,7 @@ HUGE_RECEIPT = common_pb2.LatencyReceipt(
     prefill=HUGE_PHASE,
     decode=HUGE_PHASE,
     retries=MOST_32,
+    hedges=MOST_32,
     slowest_service="\x1b[2J" * 100,
 )
 

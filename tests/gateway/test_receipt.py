@@ -14,6 +14,7 @@ ROUTER_PARTS = common_pb2.LatencyReceipt(
     prefill=common_pb2.PhaseReceipt(step_wait_nanos=1, dense_nanos=20, steps=1),
     decode=common_pb2.PhaseReceipt(wire_nanos=300, combine_nanos=4_000, steps=7),
     retries=2,
+    hedges=3,
     slowest_service="10.0.0.1:50053",
     slowest_service_layers=5,
 )
@@ -37,7 +38,8 @@ def test_every_part_is_shown_and_the_rest_is_unaccounted() -> None:
     assert receipt.gateway_router_nanos == 9_200 - 1_200 - 7_500
     assert receipt.detokenise_nanos == 70
     assert (receipt.prefill, receipt.decode) == (ROUTER_PARTS.prefill, ROUTER_PARTS.decode)
-    assert (receipt.retries, receipt.slowest_service) == (2, "10.0.0.1:50053")
+    assert (receipt.retries, receipt.hedges) == (2, 3)
+    assert receipt.slowest_service == "10.0.0.1:50053"
     assert receipt.unaccounted_nanos == 10_000 - 50 - 60 - 500 - 70 - (1 + 20 + 300 + 4_000)
 
 

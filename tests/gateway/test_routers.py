@@ -135,6 +135,7 @@ async def test_the_receipts_of_a_router_that_stops_and_of_the_next_one_are_added
     parts = common_pb2.LatencyReceipt(
         decode=common_pb2.PhaseReceipt(dense_nanos=300, steps=2),
         retries=1,
+        hedges=2,
         slowest_service="here:1",
         slowest_service_layers=4,
     )
@@ -154,6 +155,7 @@ async def test_the_receipts_of_a_router_that_stops_and_of_the_next_one_are_added
         *_, last = [event async for event in call]
     receipt = last.completion.receipt
     assert (receipt.decode.dense_nanos, receipt.decode.steps, receipt.retries) == (600, 4, 2)
+    assert receipt.hedges == 4
     assert (receipt.slowest_service, receipt.slowest_service_layers) == ("here:1", 4)
     assert (receipt.resumptions, receipt.lost_router_nanos) == (1, 0)
     shown = 600 + sum(getattr(receipt, part) for part in (*GATEWAY_PARTS, "unaccounted_nanos"))
