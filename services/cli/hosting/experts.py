@@ -39,9 +39,7 @@ async def add(settings: AddSettings) -> None:
     request = router_pb2.AddExpertServicesRequest(addresses=settings.addresses)
     async with router_at(settings) as stub:
         known = await stub.AddExpertServices(request, timeout=ANSWER_SECONDS)
-    Report().line(
-        f"the router knows {len(known.addresses)} services now: {', '.join(known.addresses)}"
-    )
+    _say_known(known.addresses)
 
 
 async def remove(settings: RemoveSettings) -> None:
@@ -49,9 +47,11 @@ async def remove(settings: RemoveSettings) -> None:
     request = placement_pb2.RemoveExpertServicesRequest(addresses=settings.addresses)
     async with router_at(settings) as stub:
         known = await stub.RemoveExpertServices(request, timeout=ANSWER_SECONDS)
-    Report().line(
-        f"the router knows {len(known.addresses)} services now: {', '.join(known.addresses)}"
-    )
+    _say_known(known.addresses)
+
+
+def _say_known(addresses: Sequence[str]) -> None:
+    Report().line(f"the router knows {len(addresses)} services now: {', '.join(addresses)}")
 
 
 async def drain(settings: DrainSettings) -> None:
