@@ -141,6 +141,9 @@ async def test_a_service_that_is_added_is_given_experts_and_one_that_drains_give
             "live",
             "draining",
         }
+        code, _, stderr = await moesaic("experts", "remove", "--router", router, one)
+        assert (code, stderr) == (0, f"the router knows 1 services now: {two}\n")
+        assert await hosted(router) == {two: NUM_EXPERTS}
 
 
 async def test_a_drain_below_the_coverage_is_refused_unless_forced(model: Path) -> None:
