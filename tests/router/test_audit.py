@@ -24,6 +24,7 @@ from services.router.peers.question import Question
 from services.wire.received import ReceivedFrame
 from tests.checkpoints import save_tiny
 from tests.local_experts import build_experts
+from tests.router.behaviours import expect_in_order
 from tests.router.scripted_streams import (
     HIDDEN,
     Behaviour,
@@ -85,9 +86,7 @@ class Audited:
             ScriptedExperts(f"{number}:1", [ScriptedStream(SCALE, behaviour)])
             for number, behaviour in enumerate(behaviours)
         ]
-        for index, service in enumerate(self.services):
-            service.pace.begin(1, 1)
-            service.pace.end(1, 1, 10 ** (6 + 3 * index), 0, 0)
+        expect_in_order(service.pace for service in self.services)
         self.dispatcher = Dispatcher(
             num_experts=NUM_EXPERTS,
             hidden_size=HIDDEN,

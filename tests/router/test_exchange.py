@@ -30,6 +30,7 @@ from services.router.peers.peer import ExpertPeer
 from services.wire.outcomes import Timings
 from tests.checkpoints import save_tiny
 from tests.expert.expert_client import expert_service
+from tests.router.behaviours import expect_in_order
 from tests.router.connected_peer import connected_to
 from tests.router.paces import fitted_pace
 from tests.router.scripted_native import NativeService, ScriptedService, native_services
@@ -213,9 +214,7 @@ class Cluster:
 
     def __init__(self, services: Sequence[NativeService], **options: Any) -> None:
         self.services = services
-        for index, service in enumerate(services):
-            service.pace.begin(1, 1)
-            service.pace.end(1, 1, 10 ** (6 + 3 * index), 0, 0)
+        expect_in_order(service.pace for service in services)
         self.dispatcher = dispatcher_of(services, torch.float32, **options)
         self.place(np.ones((len(services), NUM_EXPERTS), dtype=bool))
 

@@ -31,6 +31,7 @@ from services.wire.errors import InvalidRequest, Unavailable
 from services.wire.expert_key import ExpertKey
 from services.wire.outcomes import FrameError, PairFailure
 from services.wire.received import ReceivedFrame
+from tests.router.behaviours import expect_in_order
 from tests.router.paces import fitted_pace
 from tests.router.scripted_streams import (
     HIDDEN,
@@ -112,9 +113,7 @@ class Cluster:
             ScriptedExperts(f"service-{index}", [stream])
             for index, stream in enumerate(self.streams)
         ]
-        for index, service in enumerate(self.services):
-            service.pace.begin(1, 1)
-            service.pace.end(1, 1, 10 ** (6 + 3 * index), 0, 0)
+        expect_in_order(service.pace for service in self.services)
         self.dispatcher = Dispatcher(
             num_experts=NUM_EXPERTS,
             hidden_size=HIDDEN,
