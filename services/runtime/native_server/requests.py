@@ -14,8 +14,8 @@ MESSAGE_BYTES = 100
 class Requests:
     """An iterator for the handler; what it does not take in time slows the client down.
 
-    `pause` and `resume` do that. `resume` is given a number, may bring as many further messages at
-    once, and then leaves the client paused. Messages stay compressed until the handler asks for
+    `pause` and `resume` do that. `resume` is given a number, may bring as many further messages, at
+    once or in parts, and then leaves the client paused. Messages stay compressed until the handler asks for
     them. `count` hears how many more bytes are held here, or fewer, and says whether that is within
     what the connection may hold.
     """
@@ -36,6 +36,7 @@ class Requests:
         self._waiting: deque[tuple[bytes, bool]] = deque()
         self.num_bytes = 0  # held
         self._is_paused = False
+        self._num_resumed = 0  # messages until the client is paused by what `resume` was given
         self._has_ended = False
         self._news: asyncio.Future[None] | None = None
 
@@ -44,7 +45,9 @@ class Requests:
         self._waiting.append((message, is_compressed))
         if not self._hold(MESSAGE_BYTES + len(message)):
             return False
-        if not self._is_paused and self._is_full():
+        is_last = self._num_resumed == 1
+        self._num_resumed = max(0, self._num_resumed - 1)
+        if not self._is_paused and (is_last or self._is_full()):
             self._is_paused = True
             self._pause()
         self._ring()
@@ -68,7 +71,8 @@ class Requests:
             if self._is_paused:
                 await asyncio.sleep(0)  # others get their turn, however much has come
                 self._is_paused = False
-                self._resume(self._limits.max_waiting_requests)
+                self._num_resumed = self._limits.max_waiting_requests
+                self._resume(self._num_resumed)
                 continue
             if self._has_ended:
                 raise StopAsyncIteration

@@ -131,3 +131,29 @@ async def test_a_handler_that_does_nothing_but_read_lets_others_have_their_turn(
         await anext(requests)
     others.cancel()
     assert num_turns >= 90
+
+
+async def test_what_a_paused_client_said_is_taken_though_it_comes_in_parts() -> None:
+    """A turn of the loop may be over in the middle of it, and its handler be quick."""
+    loop = asyncio.get_running_loop()
+    kept = [bytes([number]) for number in range(30)]
+
+    async def same(message: bytes) -> bytes:
+        return message
+
+    def resume(most: int) -> None:
+        """As a connection does whose turn ends behind the first message."""
+        first, *others = kept[:most]
+        del kept[:most]
+        requests.add(first)
+        loop.call_later(0.001, lambda: [requests.add(message) for message in others])
+
+    limits = Limits(MAX_MESSAGE_BYTES, max_waiting_requests=10)
+    requests = Requests(limits, lambda: None, resume, lambda change: True, same)
+    said = list(kept)
+    resume(10)
+    requests.add(b"")  # one more, and the client is paused
+    async with asyncio.timeout(SECONDS):
+        await asyncio.sleep(0.01)
+        taken = [await anext(requests) for _ in range(31)]
+    assert sorted(taken) == sorted([b"", *said])
