@@ -12,8 +12,6 @@ PORTS = {"http": 80, "https": 443}
 # Names that gRPC resolves by itself, whose sockets may have no host.
 _GRPC_SCHEMES = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock):.+")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-# To send to, they are this machine.
-UNSPECIFIED = ("0.0.0.0", "::", "::ffff:0.0.0.0")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def http_endpoint(text: str, path: str | None) -> Endpoint:
 
 def is_loopback(host: str) -> bool:
     """Whether what is sent to a host stays on this machine by its very name."""
-    return host_port.is_loopback(host) or host.partition("%")[0] in UNSPECIFIED
+    return host_port.is_loopback(host) or host_port.is_unspecified(host)
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,8 @@ def test_by_grpc_a_url_says_whether_it_is_secure_and_an_address_is_unless_told_o
         ("127.0.0.1", True),
         ("127.8.9.1", True),
         ("0.0.0.0", True),
+        ("[0:0::0]", True),
+        ("[::ffff:0:0]", True),
         ("[::1]", True),
         ("[::ffff:127.0.0.1]", True),
         ("collector", False),
