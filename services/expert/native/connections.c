@@ -24,8 +24,7 @@
 #define IDLE_SECONDS 30
 #define PROBE_SECONDS 10
 #define NUM_PROBES 3
-/* Between two looks at who is silent. */
-#define LOOK_NANOS UINT64_C(500000000)
+#define NANOS_A_MILLISECOND UINT64_C(1000000)
 
 /* Tells whom the peer's certificate names, before the first of its streams. 0, or -1 without
  * memory. */
@@ -210,7 +209,7 @@ void close_lost(struct plane *plane) {
 
 void lose_silent(struct plane *plane) {
     const uint64_t now = plane->has_silent ? monotonic_nanos() : 0;
-    if (now < plane->looked_nanos + LOOK_NANOS) return;
+    if (now < plane->looked_nanos + LOOK_MILLISECONDS * NANOS_A_MILLISECOND) return;
     plane->looked_nanos = now;
     plane->has_silent = 0;
     for (struct connection *connection = plane->connections; connection;

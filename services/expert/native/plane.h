@@ -14,6 +14,8 @@
 #include "waiting.h"
 
 #define NUM_BUCKETS 256
+/* Between two looks at who has said nothing for too long. */
+#define LOOK_MILLISECONDS 500
 
 struct tls_context;
 

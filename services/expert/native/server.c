@@ -14,8 +14,6 @@
 /* How long peers that were told everything may take to close their side. */
 #define LINGER_NANOS NANOS_A_SECOND
 #define LINGER_MILLISECONDS 50
-/* How soon it is seen that a peer has said nothing for too long. */
-#define SILENT_MILLISECONDS 500
 
 uint64_t monotonic_nanos(void) {
     struct timespec now;
@@ -27,7 +25,7 @@ static int waits_for(const struct plane *plane) {
     if (plane->waiting.first_layer) return 0;
     if (plane->linger_until) return LINGER_MILLISECONDS;
     if (plane->is_deaf) return DEAF_MILLISECONDS;
-    return plane->has_silent ? SILENT_MILLISECONDS : -1;
+    return plane->has_silent ? LOOK_MILLISECONDS : -1;
 }
 
 static void look_at(struct plane *plane, const struct epoll_event *ready) {

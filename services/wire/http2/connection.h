@@ -212,6 +212,8 @@ void h2_prepare_socket(int fd);
 /* `recvmsg` that notes when the bytes arrived. */
 ssize_t h2_receive_bytes(struct http2_connection *, struct iovec *, int num_vectors, size_t asked);
 
+static inline size_t h2_least(size_t left, size_t right) { return left < right ? left : right; }
+
 static inline struct h2_stream *h2_of(struct http2_stream *stream) {
     return (struct h2_stream *)stream;
 }

@@ -5,8 +5,6 @@
 /* What is read at once to the place of a message beside others. */
 #define DIRECT_BYTES ((size_t)65536)
 
-static size_t least(size_t left, size_t right) { return left < right ? left : right; }
-
 /* Whether the owner may be told more of this stream now. */
 static bool is_told(const struct h2_stream *stream) {
     return !stream->is_gone && !stream->is_silent && !h2_connection(stream)->is_over;
@@ -75,17 +73,17 @@ static size_t missing(struct h2_stream *stream) {
 }
 
 /* Makes room in one go for the `wanted` bytes of a message that is alone. Beside others there is
- * room for what has come, as `least`: else a few bytes each would make much of it. */
-static int reserve(struct h2_stream *stream, size_t wanted, size_t least) {
+ * room for what has `come`: else a few bytes each would make much of it. */
+static int reserve(struct h2_stream *stream, size_t wanted, size_t come) {
     const bool is_alone = h2_connection(stream)->num_held_bytes == stream->held;
-    return h2_reserve(&stream->in, is_alone || wanted < least ? wanted : least);
+    return h2_reserve(&stream->in, is_alone ? wanted : h2_least(wanted, come));
 }
 
 /* Keeps what belongs to the message that `in` begins with; while paused, everything. */
 static size_t keep(struct h2_stream *stream, const char *data, size_t count) {
     struct http2_connection *c = h2_connection(stream);
     const size_t wanted = stream->is_paused ? count : missing(stream);
-    const size_t now = wanted < count ? wanted : count;
+    const size_t now = h2_least(wanted, count);
     if (!wanted) return count;
     if (now > h2_room_to_hold(c)) {
         h2_stream_error(stream, HTTP2_ENHANCE_YOUR_CALM);
@@ -115,7 +113,7 @@ size_t h2_direct_room(struct h2_stream *stream, size_t most, char **at) {
     const size_t wanted = missing(stream), room = h2_room_to_hold(h2_connection(stream));
     if (!wanted || !room || reserve(stream, wanted, DIRECT_BYTES) < 0) return 0;
     *at = in->data + in->end;
-    return least(least(wanted, most), least(room, in->room - in->end));
+    return h2_least(h2_least(wanted, most), h2_least(room, in->room - in->end));
 }
 
 void h2_took_direct(struct h2_stream *stream, size_t count) {

@@ -29,8 +29,6 @@ struct cursor {
     size_t offset, left;
 };
 
-static size_t least(size_t left, size_t right) { return left < right ? left : right; }
-
 static void add_vector(struct plan *plan, const void *data, size_t count) {
     if (!count) return;
     plan->vectors[plan->num_vectors++] = (struct iovec){(void *)data, count};
@@ -103,7 +101,7 @@ static struct iovec next_part(const struct cursor *cursor) {
 /* Adds no more than `most` bytes of the next part; how many. */
 static size_t plan_part(struct plan *plan, struct cursor *cursor, size_t most) {
     const struct iovec part = next_part(cursor);
-    const size_t now = least(part.iov_len - cursor->offset, most);
+    const size_t now = h2_least(part.iov_len - cursor->offset, most);
     add_vector(plan, (char *)part.iov_base + cursor->offset, now);
     cursor->offset += now;
     cursor->left -= now;
@@ -115,7 +113,7 @@ static size_t plan_part(struct plan *plan, struct cursor *cursor, size_t most) {
 
 /* One frame of a message that does not wait; false for nothing. */
 static bool plan_message(struct plan *plan, struct h2_stream *stream, struct cursor *cursor) {
-    const size_t most = least(h2_sendable(stream, plan->data_bytes), cursor->left);
+    const size_t most = h2_least(h2_sendable(stream, plan->data_bytes), cursor->left);
     if (!most || is_full(plan)) return false;
     struct planned *frame = begin_frame(plan, stream);
     while (frame->count < most && plan->num_vectors < MAX_VECTORS)
@@ -134,8 +132,8 @@ static ssize_t write_plan(struct http2_connection *c, const struct plan *plan) {
 /* What was sent of the frame that was begun before. What is left of `sent`. */
 static size_t settle_begun(struct http2_connection *c, size_t sent) {
     struct h2_begun *begun = &c->begun;
-    const size_t of_header = least(sent, begun->header_left);
-    const size_t of_payload = least(sent - of_header, begun->payload_left);
+    const size_t of_header = h2_least(sent, begun->header_left);
+    const size_t of_payload = h2_least(sent - of_header, begun->payload_left);
     begun->header_left -= of_header;
     begun->payload_left -= of_payload;
     struct h2_stream *stream = begun->stream;
@@ -150,7 +148,7 @@ static size_t settle_begun(struct http2_connection *c, size_t sent) {
 /* What was sent of one frame; a frame of which a part went is begun. How much payload that is. */
 static size_t settle_frame(struct http2_connection *c, const struct planned *frame, size_t sent) {
     const size_t whole = H2_FRAME_HEADER_BYTES + frame->count;
-    const size_t of_header = least(sent, H2_FRAME_HEADER_BYTES);
+    const size_t of_header = h2_least(sent, H2_FRAME_HEADER_BYTES);
     if (!sent) return 0;
     h2_sent(frame->stream, frame->count);
     if (sent >= whole) return frame->count;
@@ -167,13 +165,13 @@ static size_t settle(struct http2_connection *c, struct plan *plan, size_t sent,
     size_t payload = 0;
     for (int i = 0; i < plan->num_frames; i++) plan->frames[i].stream->planned = 0;
     sent = settle_begun(c, sent);
-    const size_t of_out = least(sent, plan->out_bytes);
+    const size_t of_out = h2_least(sent, plan->out_bytes);
     h2_take(&c->out, of_out);
     sent -= of_out;
     for (int i = 0; i < plan->num_frames && sent; i++) {
         struct planned *frame = &plan->frames[i];
         const size_t now = settle_frame(c, frame, sent);
-        sent -= least(sent, H2_FRAME_HEADER_BYTES + frame->count);
+        sent -= h2_least(sent, H2_FRAME_HEADER_BYTES + frame->count);
         payload += now;
         if (is_pending && now) h2_took_pending(frame->stream, now);
     }
@@ -203,8 +201,8 @@ static bool can_send_data(const struct http2_connection *c) {
 
 static bool fits_held(const struct h2_stream *stream, size_t count) {
     const struct http2_connection *c = h2_connection(stream);
-    const size_t most = least(MAX_HELD_BYTES, c->limits.max_unsent_bytes / 2);
-    return count <= least(h2_sendable(stream, 0), MAX_HELD_MESSAGE_BYTES) &&
+    const size_t most = h2_least(MAX_HELD_BYTES, c->limits.max_unsent_bytes / 2);
+    return count <= h2_least(h2_sendable(stream, 0), MAX_HELD_MESSAGE_BYTES) &&
            h2_held(&c->out) + count <= most;
 }
 

@@ -23,9 +23,8 @@ struct session {
     struct tls_session shown; /* comes first: its address is the session's */
     struct context *context;
     SSL *ssl;
-    /* The handshake is over and the peer who it should be; no more can come; the last read ended
-     * for want of room. */
-    bool is_established, is_over, is_full;
+    /* The handshake is over and the peer who it should be; the last read ended for want of room. */
+    bool is_established, is_full;
     bool has_first; /* the peer's first byte was looked at */
     int num_asides; /* steps of TLS itself since the last byte of data */
     char *peer;
