@@ -18,10 +18,9 @@ class Renewal:
     Raises BadState where they cannot be used. Without files nothing is ever due.
     """
 
-    def __init__(self, files: TlsFiles | None, *, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, files: TlsFiles | None) -> None:
         self._reader = None if files is None else TlsReader(files)
         self._material = None if self._reader is None else self._reader.material()
-        self._look_seconds = look_seconds
 
     async def due(self) -> None:
         """Return once the files hold others, which can be used."""
@@ -29,4 +28,4 @@ class Renewal:
             await asyncio.Event().wait()
             return
         while self._reader.material() == self._material:  # noqa: ASYNC110 -- files tell nobody
-            await asyncio.sleep(self._look_seconds)
+            await asyncio.sleep(LOOK_SECONDS)

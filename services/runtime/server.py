@@ -129,7 +129,10 @@ def _new_server(
 def _listen(
     server: grpc.aio.Server, listen: str, tls: TlsFiles | None, access: Access | None
 ) -> int:
-    credentials = None if tls is None else _credentials(server, tls, access)
+    credentials = None
+    if tls is not None:
+        assert access is not None, "with TLS there always is one"
+        credentials = _credentials(server, tls, access.needs_certificate)
     try:
         port: int = (
             server.add_insecure_port(listen)
@@ -143,13 +146,13 @@ def _listen(
     return port
 
 
-def _credentials(server: grpc.aio.Server, tls: TlsFiles, access: Access | None) -> Any:
+def _credentials(server: grpc.aio.Server, tls: TlsFiles, needs_certificate: bool) -> Any:
     from services.runtime.native_server import NativeServer
     from services.runtime.tls_contexts import ServerTls
 
     if isinstance(server, NativeServer):
-        return ServerTls(tls, needs_certificate=access is None or access.needs_certificate)
-    return server_credentials(tls, access)
+        return ServerTls(tls, needs_certificate=needs_certificate)
+    return server_credentials(tls, needs_certificate=needs_certificate)
 
 
 async def until_told_to_stop(again: Callable[[], object] | None = None) -> None:

@@ -1,13 +1,11 @@
 """The files of a process as TLS of the native wire takes them."""
 
-import logging
 from dataclasses import dataclass
 
-from services.runtime.tls_files import TlsFiles, TlsMaterial, TlsReader
+from services.runtime.read_again import ReadAgain
+from services.runtime.tls_files import TlsFiles, TlsMaterial
 from services.wire import tls
 from services.wire.errors import BadState
-
-logger = logging.getLogger(__name__)
 
 AVAILABLE = tls.AVAILABLE
 
@@ -21,7 +19,9 @@ class ClientTls:
 
 
 def client_tls(files: TlsFiles, host: str) -> ClientTls:
-    """What the files hold now, for one connection. Raises BadState where they cannot be used."""
+    """What the files hold now, for any number of connections. Raises BadState where they cannot be
+    used.
+    """
     material = files.read()
     return ClientTls(_context(material, is_server=False, authority=material.authority), host)
 
@@ -32,23 +32,16 @@ class ServerTls:
     """
 
     def __init__(self, files: TlsFiles, *, needs_certificate: bool) -> None:
-        self._reader = TlsReader(files)
+        self._files = files
         self._needs_certificate = needs_certificate
-        self._material = self._reader.material()
-        self._context = self._made(self._material)
+        self._kept = ReadAgain(files.paths, self._read)
 
     def context(self) -> "tls.Context":
         """For the next connection; another one once the files have changed."""
-        material = self._reader.material()
-        if material is not self._material:
-            self._material = material
-            try:
-                self._context = self._made(material)
-            except BadState as error:
-                logger.warning("the former certificate stays in use: %s", error)
-        return self._context
+        return self._kept.current()
 
-    def _made(self, material: TlsMaterial) -> "tls.Context":
+    def _read(self) -> "tls.Context":
+        material = self._files.read()
         authority = material.authority if self._needs_certificate else None
         return _context(material, is_server=True, authority=authority)
 

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.runtime.read_again import ReadAgain, stamp_of
+from services.runtime.read_again import ReadAgain
 from services.wire.errors import BadState
 
 
@@ -43,9 +43,10 @@ class TlsFiles:
             raise BadState(f"TLS cannot use {which}: {error.strerror or error}") from error
         return material
 
-    def stamp(self) -> object:
-        """Another one after a file was changed or replaced; equal else."""
-        return stamp_of((self.certificate, self.key, self.authority))
+    @property
+    def paths(self) -> tuple[Path, Path, Path]:
+        """All of them."""
+        return self.certificate, self.key, self.authority
 
 
 class TlsReader:
@@ -56,8 +57,7 @@ class TlsReader:
     """
 
     def __init__(self, files: TlsFiles) -> None:
-        paths = (files.certificate, files.key, files.authority)
-        self._kept = ReadAgain(paths, files.read)
+        self._kept = ReadAgain(files.paths, files.read)
 
     def material(self) -> TlsMaterial:
         """What the files hold now, or held last when they could be used."""

@@ -2,13 +2,12 @@
 
 import grpc
 
-from services.runtime.access import Access
 from services.runtime.tls_files import TlsFiles, TlsMaterial, TlsReader
 
 
-def server_credentials(files: TlsFiles, access: Access | None) -> grpc.ServerCredentials:
-    """For a port of gRPC's. Where `access` needs certificates, those alone are served who have one
-    of the authority.
+def server_credentials(files: TlsFiles, *, needs_certificate: bool) -> grpc.ServerCredentials:
+    """For a port of gRPC's. Where it `needs_certificate`, those alone are served who have one of
+    the authority.
 
     Files that have changed are read at the next connection. Raises BadState where they cannot be
     used now.
@@ -17,7 +16,7 @@ def server_credentials(files: TlsFiles, access: Access | None) -> grpc.ServerCre
     return grpc.dynamic_ssl_server_credentials(
         _configuration(reader.material()),
         lambda: _configuration(reader.material()),
-        require_client_authentication=access is None or access.needs_certificate,
+        require_client_authentication=needs_certificate,
     )
 
 

@@ -139,8 +139,8 @@ class ExpertPeer(HostingCalls):
         while True:
             channel: grpc.aio.Channel | None = None
             try:
-                renewal = Renewal(self._tls)
                 await self._until_it_listens()
+                renewal = Renewal(self._tls)
                 channel = open_channel(
                     self.address, tls=self._tls, server_name=Role.EXPERT.server_name
                 )

@@ -38,8 +38,11 @@ async def stream_transports(
         native: list[Connect] = []
         if AVAILABLE and port and (tls is None or tls_contexts.AVAILABLE):
             try:
+                secure = None
+                if tls is not None:
+                    secure = tls_contexts.client_tls(tls, Role.EXPERT.server_name)
                 for _ in range(num_streams):
-                    native.append(await _native(address, port, patience, opened, tls))
+                    native.append(await _native(address, port, patience, opened, secure))
             except ServingError as error:
                 native.clear()
                 opened.close()
@@ -57,9 +60,12 @@ async def stream_transports(
 
 
 async def _native(
-    address: str, port: int, patience: Patience, opened: ExitStack, tls: TlsFiles | None
+    address: str,
+    port: int,
+    patience: Patience,
+    opened: ExitStack,
+    secure: tls_contexts.ClientTls | None,
 ) -> Connect:
-    secure = None if tls is None else tls_contexts.client_tls(tls, Role.EXPERT.server_name)
     connected = await connected_socket(address, port, timeout_seconds=patience.connect_seconds)
     authority = f"{address.rpartition(':')[0]}:{port}"
     transport = NativeTransport(connected, authority, f"expert service {address}", secure)
