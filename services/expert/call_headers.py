@@ -12,7 +12,7 @@ from services.wire.tls import Verified
 PATH = "/moesaic.v1.ExpertService/Dispatch"
 
 
-def refusal(headers: Mapping[str, str], verified: Verified | None = None) -> bytes | None:
+def refusal(headers: Mapping[str, str], verified: Verified | None) -> bytes | None:
     """The headers that refuse a call, where it is not one that is served here; over TLS, to callers
     of whom that is `verified`.
     """

@@ -47,7 +47,7 @@ class PlaneStream:
         self._deadline: asyncio.TimerHandle | None = None
         self._is_counted = False  # the pairs of the message in hand
 
-    def open(self, headers: Mapping[str, str], verified: Verified | None = None) -> None:
+    def open(self, headers: Mapping[str, str], verified: Verified | None) -> None:
         """Serve the call that the headers ask for, or refuse it; over TLS by what it has `verified`
         of the caller.
         """

@@ -52,8 +52,7 @@ class ServerConnection:
         self._wire = Connection(connected.detach(), True, *limits.of_wire, tls)
         self._peer = peer
         self._entrance = Entrance(methods, peer, doorkeeper)
-        self._owner = owner
-        self._turn = turn
+        self._owner, self._turn = owner, turn
         self._calls: dict[int, Call] = {}
         self.held = HeldRequests(self._wire, self._calls, owner.holds)
         self._unasked: dict[int, float] = {}  # calls without their one request: since when
@@ -62,6 +61,7 @@ class ServerConnection:
         self._num_sent: dict[int, int] = {}  # messages of this turn
         self._heard: deque[Event] = deque()  # what this turn had no time for
         self._last_begun = 0  # stream
+        self._caller: wire_tls.Verified = {}  # whom TLS has verified, once a call asks
         self._is_flushing = self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._watch = SocketWatch(self._wire.fileno(), self._read, self._flush)
@@ -283,12 +283,12 @@ class ServerConnection:
             self._entrance.skip(block)  # nobody asks for a client's trailers
             return
         self._last_begun = stream
-        caller = wire_tls.verified(self._wire.peer)
-        asked = self._entrance.ask(block, caller)
+        self._caller = self._caller or wire_tls.verified(self._wire.peer)
+        asked = self._entrance.ask(block, self._caller)
         if isinstance(asked, bytes):
             self.send_trailers(stream, asked)
             return
-        call = Call(stream, self, asked, peer=self._peer, verified=caller)
+        call = Call(stream, self, asked, peer=self._peer, verified=self._caller)
         call.add_done_callback(lambda _: asked.leave())
         self._calls[stream] = call
         if not asked.method.takes_stream:

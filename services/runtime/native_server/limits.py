@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from services.runtime.server import MAX_MESSAGE_BYTES
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -9,7 +11,7 @@ class Limits:
 
     # Of a request, and of a response.
     max_request_bytes: int
-    max_response_bytes: int = 16 << 20
+    max_response_bytes: int = MAX_MESSAGE_BYTES
     max_connections: int = 1024
     # The most of them that one host may have.
     max_host_connections: int = 512
