@@ -114,7 +114,16 @@ class RequestReader:
 
     def check_tokens(self, token_ids: Collection[int]) -> None:
         """Refuse a prompt with a token that the tokenizer knows and the model does not."""
-        self._check_vocabulary("prompt", token_ids)
+        self.check_vocabulary("prompt", token_ids)
+
+    def check_vocabulary(self, field: str, token_ids: Collection[int]) -> None:
+        """Refuse a token that the model does not have."""
+        largest = max(token_ids, default=0)
+        if largest >= self._checkpoint.vocab_size:
+            raise InvalidRequest(
+                f"{field}: {largest} is no token; the vocabulary has "
+                f"{self._checkpoint.vocab_size} ids from 0"
+            )
 
     def _text(self, text: str) -> TextPrompt:
         if not text:
@@ -151,7 +160,7 @@ class RequestReader:
                 f"token_ids.ids has {len(token_ids)} elements; the context takes {max_context} "
                 "tokens, at least one of them for the continuation"
             )
-        self._check_vocabulary("token_ids.ids", token_ids)
+        self.check_vocabulary("token_ids.ids", token_ids)
         return TokenPrompt(tuple(token_ids))
 
     def _check_bytes(self, field: str, num_bytes: int) -> None:
@@ -169,21 +178,13 @@ class RequestReader:
     def _max_text_bytes(self) -> int:
         return max(SHORT_TEXT_BYTES, MAX_TOKEN_BYTES * self._max_context())
 
-    def _check_vocabulary(self, field: str, token_ids: Collection[int]) -> None:
-        largest = max(token_ids, default=0)
-        if largest >= self._checkpoint.vocab_size:
-            raise InvalidRequest(
-                f"{field}: {largest} is no token; the vocabulary has "
-                f"{self._checkpoint.vocab_size} ids from 0"
-            )
-
     def _stop_token_ids(self, stop: common_pb2.StopConditions) -> frozenset[int]:
         if len(stop.stop_token_ids) > MAX_STOP_TOKENS:
             raise InvalidRequest(
                 f"stop.stop_token_ids has {len(stop.stop_token_ids)} elements; the limit is "
                 f"{MAX_STOP_TOKENS}"
             )
-        self._check_vocabulary("stop.stop_token_ids", stop.stop_token_ids)
+        self.check_vocabulary("stop.stop_token_ids", stop.stop_token_ids)
         eos = () if stop.ignore_eos else self._checkpoint.eos_token_ids
         return frozenset((*stop.stop_token_ids, *eos))
 
