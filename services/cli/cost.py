@@ -97,7 +97,7 @@ def remarks(receipt: common_pb2.LatencyReceipt) -> list[str]:
     if receipt.retries:
         lines.append(f"frames sent again: {receipt.retries}")
     if receipt.resumptions:
-        lines.append(f"routers lost on the way: {receipt.resumptions}")
+        lines.append(f"routers lost or stopped on the way: {receipt.resumptions}")
     if receipt.hedges:
         lines.append(f"copies of late frames: {receipt.hedges}")
     return lines
