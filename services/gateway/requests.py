@@ -45,8 +45,9 @@ class CheckedRequest:
 class RequestReader:
     """Knows the limits of the model and of this gateway; raises InvalidRequest and NotFound.
 
-    Sizes are compared before anything is copied or looked through, `max_context` is asked for the
-    context of the routers that are there, and raises what a request without one has to hear.
+    A prompt's size is taken once and compared before its contents are looked through. `max_context`
+    is asked for the context of the routers that are there, and raises what a request without one
+    has to hear.
     """
 
     def __init__(
@@ -103,11 +104,12 @@ class RequestReader:
     def prompt(self, request: pb.GenerateRequest | pb.TokenizeRequest) -> Prompt:
         """The prompt of a request, checked for all that can be said before it is tokenised."""
         kind = request.WhichOneof("prompt")
-        _check_other_bytes(request, kind)
+        num_bytes = _prompt_bytes(request, kind)
+        _check_other_bytes(request, num_bytes)
         if kind == "text":
-            return self._text(request.text)
+            return self._text(request.text, num_bytes)
         if kind == "chat":
-            return self._chat(request.chat)
+            return self._chat(request.chat, num_bytes)
         if kind == "token_ids" and isinstance(request, pb.GenerateRequest):
             return self._token_ids(request.token_ids.ids)
         raise InvalidRequest("prompt is not set: one of its fields must be")
@@ -125,13 +127,13 @@ class RequestReader:
                 f"{self._checkpoint.vocab_size} ids from 0"
             )
 
-    def _text(self, text: str) -> TextPrompt:
+    def _text(self, text: str, num_bytes: int) -> TextPrompt:
         if not text:
             raise InvalidRequest("text must not be empty")
-        self._check_bytes("text", len(text.encode()))
+        self._check_bytes("text", num_bytes)
         return TextPrompt(text)
 
-    def _chat(self, chat: pb.Chat) -> ChatPrompt:
+    def _chat(self, chat: pb.Chat, num_bytes: int) -> ChatPrompt:
         if self._checkpoint.chat_template is None:
             raise InvalidRequest(
                 f"chat: model {self._checkpoint.name!r} {self._checkpoint.chat_refusal}; send text"
@@ -144,7 +146,7 @@ class RequestReader:
                 f"chat.messages has {len(chat.messages)} elements; the context takes "
                 f"{max_context} tokens"
             )
-        self._check_bytes("chat", chat.ByteSize())
+        self._check_bytes("chat", num_bytes)
         for index, message in enumerate(chat.messages):
             if not message.role:
                 raise InvalidRequest(f"chat.messages[{index}].role must not be empty")
@@ -220,18 +222,26 @@ def new_tokens_within(
     return wanted
 
 
-def _check_other_bytes(request: pb.GenerateRequest | pb.TokenizeRequest, kind: str | None) -> None:
+def _prompt_bytes(request: pb.GenerateRequest | pb.TokenizeRequest, kind: str | None) -> int:
+    """What the prompt of a request takes, of token ids at the most."""
+    if kind == "text":
+        return len(request.text.encode())
+    if kind == "chat":
+        return request.chat.ByteSize()
+    if kind == "token_ids" and isinstance(request, pb.GenerateRequest):
+        return MAX_ID_BYTES * len(request.token_ids.ids)
+    return 0
+
+
+def _check_other_bytes(
+    request: pb.GenerateRequest | pb.TokenizeRequest, num_prompt_bytes: int
+) -> None:
     """What a request holds beside its prompt, and beside the tokens that it goes on after, stays
     with it as long as it waits: fields that nobody knows, too.
     """
-    others = request.ByteSize()
+    others = request.ByteSize() - num_prompt_bytes
     if isinstance(request, pb.GenerateRequest):
-        ids = request.token_ids.ids, request.resume.generated_token_ids
-        others -= MAX_ID_BYTES * sum(map(len, ids))
-    if kind == "chat":
-        others -= request.chat.ByteSize()
-    elif kind == "text":
-        others -= len(request.text.encode())
+        others -= MAX_ID_BYTES * len(request.resume.generated_token_ids)
     if others > MAX_OTHER_BYTES:
         raise InvalidRequest(
             f"the request has {others} bytes beside its prompt; the limit is {MAX_OTHER_BYTES}"
