@@ -35,6 +35,11 @@ class LocalCluster:
     router: str
 
 
+def own_plan(settings: ClientSettings) -> ClusterPlan:
+    """The cluster that a command starts for itself alone."""
+    return ClusterPlan.from_settings(settings, drain_seconds=OWN_DRAIN_SECONDS)
+
+
 @asynccontextmanager
 async def gateway_address(
     settings: ClientSettings, report: Report, telemetry: Mapping[str, str] | None = None
@@ -47,10 +52,7 @@ async def gateway_address(
     if settings.address is not None:
         yield settings.address
         return
-    plan = replace(
-        ClusterPlan.from_settings(settings, drain_seconds=OWN_DRAIN_SECONDS),
-        telemetry=telemetry or {},
-    )
+    plan = replace(own_plan(settings), telemetry=telemetry or {})
     async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
         report.line("")
         yield cluster.gateway

@@ -23,6 +23,14 @@ PHASE_PARTS = (
     ("combine_nanos", "combine"),
     ("sampling_nanos", "sampling"),
 )
+# Fields of LatencyReceipt around those of its phases.
+BEFORE = (
+    ("gateway_queue_nanos", "gateway queue"),
+    ("tokenise_nanos", "tokenise"),
+    ("gateway_router_nanos", "gateway to router"),
+    ("lost_router_nanos", "lost routers"),
+)
+AFTER = (("detokenise_nanos", "detokenise"), ("unaccounted_nanos", "unaccounted"))
 NANOS_PER_MILLI = 1e6
 
 
@@ -67,15 +75,13 @@ def receipt_table(receipt: common_pb2.LatencyReceipt) -> Table:
     table = Table(title="where the time went", title_justify="left", box=None, pad_edge=False)
     for heading in ("", "prefill ms", "decode ms", "all ms", "share"):
         table.add_column(heading, justify="left" if not heading else "right")
-    _add(table, receipt, "gateway queue", receipt.gateway_queue_nanos)
-    _add(table, receipt, "tokenise", receipt.tokenise_nanos)
-    _add(table, receipt, "gateway to router", receipt.gateway_router_nanos)
-    _add(table, receipt, "lost routers", receipt.lost_router_nanos)
+    for name, label in BEFORE:
+        _add(table, receipt, label, getattr(receipt, name))
     for name, label in PHASE_PARTS:
         prefill, decode = getattr(receipt.prefill, name), getattr(receipt.decode, name)
         _add(table, receipt, label, prefill + decode, _millis(prefill), _millis(decode))
-    _add(table, receipt, "detokenise", receipt.detokenise_nanos)
-    _add(table, receipt, "unaccounted", receipt.unaccounted_nanos, keep=True)
+    for name, label in AFTER:
+        _add(table, receipt, label, getattr(receipt, name), keep=name == "unaccounted_nanos")
     _add(table, receipt, "end to end", receipt.end_to_end_nanos, keep=True)
     return table
 
@@ -91,7 +97,7 @@ def remarks(receipt: common_pb2.LatencyReceipt) -> list[str]:
     if receipt.retries:
         lines.append(f"frames sent again: {receipt.retries}")
     if receipt.resumptions:
-        lines.append(f"routers lost on the way: {receipt.resumptions}")
+        lines.append(f"routers lost or stopped on the way: {receipt.resumptions}")
     if receipt.hedges:
         lines.append(f"copies of late frames: {receipt.hedges}")
     return lines

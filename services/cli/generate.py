@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from services.cli.cluster import gateway_address
+from services.cli.cluster import gateway_address, own_plan
 from services.cli.command import run_command
 from services.cli.cost import as_object, receipt_table, remarks, summary
 from services.cli.local_tracing import ANY_PORT, LocalTracing, local_tracing
@@ -57,7 +57,7 @@ def _as_utf8(argument: str) -> str:
 async def _generate(settings: GenerateSettings, prompt: str) -> None:
     report = Report()
     shown_at = ANY_PORT if settings.tracing and settings.address is None else None
-    others = settings.experts + settings.routers + 1
+    others = own_plan(settings).num_members
     async with local_tracing(
         shown_at, report, verbose=settings.verbose, num_others=others
     ) as tracing:

@@ -103,12 +103,17 @@ class ClusterPlan:
             expert_memory=settings.expert_memory,
         )
 
+    @property
+    def num_members(self) -> int:
+        """How many processes it has."""
+        return self.num_experts + self.num_routers + 1
+
     def members(self) -> list[Member]:
         """Expert services, routers and gateway, on ports that are free now.
 
         Raises InvalidRequest when `listen` is no address.
         """
-        addresses = free_addresses(self.num_experts + self.num_routers + 1)
+        addresses = free_addresses(self.num_members)
         experts, routers = addresses[: self.num_experts], addresses[self.num_experts : -1]
         free = addresses[-1]
         gateway = self._gateway_address(free)

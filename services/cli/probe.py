@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from services.runtime.host_port import split_host_port
+from services.runtime.host_port import is_loopback, split_host_port
 from services.runtime.invocation import typed
 
 UNHEALTHY_EXIT = 1
@@ -61,11 +61,17 @@ def probe(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(list(arguments))
     try:
-        split_host_port(options.address)
+        host, _ = split_host_port(options.address)
     except ValueError as error:
         parser.error(f"{options.address!r}: {error}")
-    if (options.tls_certificate is None) != (options.tls_key is None):
-        parser.error("--tls-certificate and --tls-key go together")
+    if (options.tls_certificate is None) != (options.tls_key is None) or (
+        options.tls_certificate is not None and options.tls_authority is None
+    ):
+        parser.error("--tls-certificate and --tls-key go together, and with --tls-authority")
+    if options.token_file and options.tls_authority is None and not is_loopback(host):
+        parser.error(
+            f"others could read the token on its way to {options.address}: give --tls-authority"
+        )
     tls = Tls(options.tls_certificate, options.tls_key, options.tls_authority, options.server_name)
     try:
         token = options.token_file.read_text().strip() if options.token_file else None

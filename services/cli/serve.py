@@ -43,7 +43,7 @@ async def _serve(settings: ServeSettings) -> None:
         shown_at,
         report,
         verbose=verbose,
-        num_others=len(plan.members()),
+        num_others=plan.num_members,
         insecure=settings.insecure,
     ) as tracing:
         if tracing is not None:

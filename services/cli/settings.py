@@ -172,7 +172,8 @@ class ServeSettings(ClusterSettings):
     def _strangers_are_kept_out(self) -> Self:
         if not self.insecure:
             refuse_strangers(self.listen)
-            refuse_strangers(self.tracing_http)
+            if self.tracing:
+                refuse_strangers(self.tracing_http)
         return self
 
 

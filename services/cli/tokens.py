@@ -10,7 +10,8 @@ from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.cli.hosting.actions import Action, run_action
 from services.cli.report import Report
-from services.gateway.tokens import NAME, line_of, new_token, read_holders
+from services.gateway.tokens import line_of, new_token, read_holders
+from services.runtime.roles import CLIENT_NAME
 from services.wire.errors import InvalidRequest
 
 
@@ -23,7 +24,7 @@ class AddTokenSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_TOKENS_", frozen=True)
 
-    name: CliPositionalArg[Annotated[str, Field(pattern=f"^{NAME.pattern}$")]] = Field(
+    name: CliPositionalArg[Annotated[str, Field(pattern=CLIENT_NAME)]] = Field(
         description="what the client is called"
     )
     file: Path = Field(Path("tokens"), description="file of tokens; made where there is none")

@@ -59,7 +59,7 @@ class Admission:
                 self._requests[client], "requests of this client", self._max_client_requests
             )
 
-    def enter(self, client: str = "") -> "Place":
+    def enter(self, client: str) -> "Place":
         """A place for one more request; raises as `check` does."""
         self.check(client)
         return Place(self, client)

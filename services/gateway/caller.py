@@ -31,8 +31,7 @@ class Caller:
         """Read a call; without a deadline of its own it gets the default one, and none above the
         most. Raises Unauthenticated.
         """
-        metadata = tuple(context.invocation_metadata() or ())
-        texts = _as_text(metadata)
+        texts = _as_text(context.invocation_metadata() or ())
         remaining = context.time_remaining()
         seconds = (
             default_timeout_seconds if remaining is None else min(remaining, max_timeout_seconds)

@@ -193,10 +193,9 @@ class Generation:
     def _resumed(self, request: pb.GenerateRequest) -> Resumed:
         if not request.HasField("resume"):
             return NOTHING
-        limits, description = self._routers.limits, self._routers.description
-        return read_resume(
-            request, max_context=limits.max_context, vocab_size=description.vocab_size
-        )
+        resumed = read_resume(request, max_context=self._routers.limits.max_context)
+        self._reader.check_vocabulary("resume.generated_token_ids", resumed.token_ids)
+        return resumed
 
     def _completed(
         self, ending: ContinuationEnd, sequence: Sequence, trace: RequestTrace, times: GatewayTimes

@@ -162,10 +162,11 @@ class StreamLedger:
 
     def _check_goes_on(self, sequence: Sequence) -> None:
         """Raises Unavailable where the router would go on otherwise than another one began."""
-        if not sequence.generated or sequence.checkpoint is None:
-            sequence.checkpoint = self._checkpoint
         if not sequence.generated:
+            sequence.checkpoint = self._checkpoint
             return
+        if sequence.checkpoint is None:  # another gateway's router began
+            sequence.checkpoint = self._checkpoint
         if not self._instance:
             raise Unavailable(
                 "the request's router was lost, and the one that there is cannot go on with it"

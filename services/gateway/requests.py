@@ -45,8 +45,9 @@ class CheckedRequest:
 class RequestReader:
     """Knows the limits of the model and of this gateway; raises InvalidRequest and NotFound.
 
-    Sizes are compared before anything is copied or looked through, `max_context` is asked for the
-    context of the routers that are there, and raises what a request without one has to hear.
+    A prompt's size is taken once and compared before its contents are looked through. `max_context`
+    is asked for the context of the routers that are there, and raises what a request without one
+    has to hear.
     """
 
     def __init__(
@@ -103,26 +104,36 @@ class RequestReader:
     def prompt(self, request: pb.GenerateRequest | pb.TokenizeRequest) -> Prompt:
         """The prompt of a request, checked for all that can be said before it is tokenised."""
         kind = request.WhichOneof("prompt")
-        _check_other_bytes(request, kind)
+        num_bytes = _prompt_bytes(request, kind)
+        _check_other_bytes(request, num_bytes)
         if kind == "text":
-            return self._text(request.text)
+            return self._text(request.text, num_bytes)
         if kind == "chat":
-            return self._chat(request.chat)
+            return self._chat(request.chat, num_bytes)
         if kind == "token_ids" and isinstance(request, pb.GenerateRequest):
             return self._token_ids(request.token_ids.ids)
         raise InvalidRequest("prompt is not set: one of its fields must be")
 
     def check_tokens(self, token_ids: Collection[int]) -> None:
         """Refuse a prompt with a token that the tokenizer knows and the model does not."""
-        self._check_vocabulary("prompt", token_ids)
+        self.check_vocabulary("prompt", token_ids)
 
-    def _text(self, text: str) -> TextPrompt:
+    def check_vocabulary(self, field: str, token_ids: Collection[int]) -> None:
+        """Refuse a token that the model does not have."""
+        largest = max(token_ids, default=0)
+        if largest >= self._checkpoint.vocab_size:
+            raise InvalidRequest(
+                f"{field}: {largest} is no token; the vocabulary has "
+                f"{self._checkpoint.vocab_size} ids from 0"
+            )
+
+    def _text(self, text: str, num_bytes: int) -> TextPrompt:
         if not text:
             raise InvalidRequest("text must not be empty")
-        self._check_bytes("text", len(text.encode()))
+        self._check_bytes("text", num_bytes)
         return TextPrompt(text)
 
-    def _chat(self, chat: pb.Chat) -> ChatPrompt:
+    def _chat(self, chat: pb.Chat, num_bytes: int) -> ChatPrompt:
         if self._checkpoint.chat_template is None:
             raise InvalidRequest(
                 f"chat: model {self._checkpoint.name!r} {self._checkpoint.chat_refusal}; send text"
@@ -135,7 +146,7 @@ class RequestReader:
                 f"chat.messages has {len(chat.messages)} elements; the context takes "
                 f"{max_context} tokens"
             )
-        self._check_bytes("chat", chat.ByteSize())
+        self._check_bytes("chat", num_bytes)
         for index, message in enumerate(chat.messages):
             if not message.role:
                 raise InvalidRequest(f"chat.messages[{index}].role must not be empty")
@@ -151,7 +162,7 @@ class RequestReader:
                 f"token_ids.ids has {len(token_ids)} elements; the context takes {max_context} "
                 "tokens, at least one of them for the continuation"
             )
-        self._check_vocabulary("token_ids.ids", token_ids)
+        self.check_vocabulary("token_ids.ids", token_ids)
         return TokenPrompt(tuple(token_ids))
 
     def _check_bytes(self, field: str, num_bytes: int) -> None:
@@ -169,21 +180,13 @@ class RequestReader:
     def _max_text_bytes(self) -> int:
         return max(SHORT_TEXT_BYTES, MAX_TOKEN_BYTES * self._max_context())
 
-    def _check_vocabulary(self, field: str, token_ids: Collection[int]) -> None:
-        largest = max(token_ids, default=0)
-        if largest >= self._checkpoint.vocab_size:
-            raise InvalidRequest(
-                f"{field}: {largest} is no token; the vocabulary has "
-                f"{self._checkpoint.vocab_size} ids from 0"
-            )
-
     def _stop_token_ids(self, stop: common_pb2.StopConditions) -> frozenset[int]:
         if len(stop.stop_token_ids) > MAX_STOP_TOKENS:
             raise InvalidRequest(
                 f"stop.stop_token_ids has {len(stop.stop_token_ids)} elements; the limit is "
                 f"{MAX_STOP_TOKENS}"
             )
-        self._check_vocabulary("stop.stop_token_ids", stop.stop_token_ids)
+        self.check_vocabulary("stop.stop_token_ids", stop.stop_token_ids)
         eos = () if stop.ignore_eos else self._checkpoint.eos_token_ids
         return frozenset((*stop.stop_token_ids, *eos))
 
@@ -219,18 +222,26 @@ def new_tokens_within(
     return wanted
 
 
-def _check_other_bytes(request: pb.GenerateRequest | pb.TokenizeRequest, kind: str | None) -> None:
+def _prompt_bytes(request: pb.GenerateRequest | pb.TokenizeRequest, kind: str | None) -> int:
+    """What the prompt of a request takes, of token ids at the most."""
+    if kind == "text":
+        return len(request.text.encode())
+    if kind == "chat":
+        return request.chat.ByteSize()
+    if kind == "token_ids" and isinstance(request, pb.GenerateRequest):
+        return MAX_ID_BYTES * len(request.token_ids.ids)
+    return 0
+
+
+def _check_other_bytes(
+    request: pb.GenerateRequest | pb.TokenizeRequest, num_prompt_bytes: int
+) -> None:
     """What a request holds beside its prompt, and beside the tokens that it goes on after, stays
     with it as long as it waits: fields that nobody knows, too.
     """
-    others = request.ByteSize()
+    others = request.ByteSize() - num_prompt_bytes
     if isinstance(request, pb.GenerateRequest):
-        ids = request.token_ids.ids, request.resume.generated_token_ids
-        others -= MAX_ID_BYTES * sum(map(len, ids))
-    if kind == "chat":
-        others -= request.chat.ByteSize()
-    elif kind == "text":
-        others -= len(request.text.encode())
+        others -= MAX_ID_BYTES * len(request.resume.generated_token_ids)
     if others > MAX_OTHER_BYTES:
         raise InvalidRequest(
             f"the request has {others} bytes beside its prompt; the limit is {MAX_OTHER_BYTES}"

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Sequence as Sequenced
 from contextlib import closing
+from functools import partial
 from typing import Protocol
 
 from moesaic.v1 import router_pb2 as pb
@@ -123,7 +124,6 @@ class RouterLink:
 
     async def _converse(self) -> bool:
         """Speak with the router until it cannot be spoken with; whether it could at all."""
-        self._ledger = StreamLedger(self.address)
         self._has_credit = asyncio.Event()
         was_up = False
         try:
@@ -162,10 +162,8 @@ class RouterLink:
         return self._ledger.close(time.monotonic_ns(), was_slow=self._watch.has_given_up)
 
     async def _look_after(self, connection: ServiceConnection) -> None:
-        async def ask(seconds: float) -> None:
-            await self._describe(connection, seconds)
-
-        await self._watch.run(ask, lambda: self._owner.has_another(self))
+        ask = partial(self._describe, connection)
+        await self._watch.run(ask, partial(self._owner.has_another, self))
 
     async def _describe(
         self, connection: ServiceConnection, timeout_seconds: float

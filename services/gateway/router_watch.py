@@ -1,10 +1,10 @@
 """Notices a router that has work and says nothing for longer than its work may take."""
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable
 
+from services.runtime.grown_patience import GrownPatience
 from services.runtime.mean_by_size import MeanBySize
 from services.wire.errors import ServingError, Unavailable
 
@@ -28,19 +28,15 @@ class TokenExpectation:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
         self._seconds_per_token = MeanBySize(SMOOTHING)
-        self._patience = 1.0
-        self._grown_at = 0.0
+        self._patience = GrownPatience(MAX_PATIENCE, PATIENCE_HALF_LIFE_SECONDS, clock)
 
     def seconds(self, num_tokens: int) -> float:
         """The most that so many tokens may take it until it says something."""
-        nearest = self._seconds_per_token.nearest(num_tokens)
-        if nearest is None:
+        usual = self._seconds_per_token.fitted(num_tokens)
+        if usual is None:
             return UNMEASURED_SECONDS
-        bits, per_token = nearest
-        usual = per_token * (num_tokens if bits <= num_tokens.bit_length() else 1 << bits)
-        return max(FLOOR_SECONDS, FACTOR * usual) * self._patience_now()
+        return max(FLOOR_SECONDS, FACTOR * usual) * self._patience.factor()
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """It had so many to compute, and said something after this time."""
@@ -48,12 +44,7 @@ class TokenExpectation:
 
     def grow(self) -> None:
         """It was given up too soon."""
-        self._patience = min(MAX_PATIENCE, 2 * self._patience_now())
-        self._grown_at = self._clock()
-
-    def _patience_now(self) -> float:
-        halves = (self._clock() - self._grown_at) / PATIENCE_HALF_LIFE_SECONDS
-        return 1.0 + (self._patience - 1.0) * math.pow(0.5, halves)  # counted from 1, where it ends
+        self._patience.grow()
 
 
 class RouterWatch:

@@ -34,7 +34,7 @@ class Order:
     tracestate: str
     deadline: Deadline
     # Whose it is, and how it stands among this client's others: the higher goes first.
-    client: str = ""
+    client: str
     priority: int = 0
 
     @property

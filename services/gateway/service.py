@@ -95,11 +95,11 @@ class GenerationService(GenerationServiceServicer):
     async def Tokenize(
         self, request: pb.TokenizeRequest, context: grpc.aio.ServicerContext
     ) -> pb.TokenizeResponse:
-        self._reader.check_model(request.model)
-        prompt = self._reader.prompt(request)
-        return pb.TokenizeResponse(
-            token_ids=await self._generation.tokenise(prompt, self._caller(context))
-        )
+        with said_outside():
+            self._reader.check_model(request.model)
+            prompt = self._reader.prompt(request)
+            token_ids = await self._generation.tokenise(prompt, self._caller(context))
+        return pb.TokenizeResponse(token_ids=token_ids)
 
     def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
         return Caller.from_context(

@@ -56,7 +56,7 @@ class Tokeniser:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         self._turns = FairTurns(threads)
 
-    async def encode(self, prompt: Prompt, client: str = "") -> Sequence[int]:
+    async def encode(self, prompt: Prompt, client: str) -> Sequence[int]:
         """Token ids of a prompt, its special tokens included.
 
         Clients take turns at the threads. Raises InvalidRequest when the chat template refuses the

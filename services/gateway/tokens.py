@@ -9,10 +9,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from services.runtime.read_again import ReadAgain
+from services.runtime.roles import CLIENT_NAME
 from services.runtime.text_files import Unreadable, read_text
 from services.wire.errors import BadState
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+NAME = re.compile(CLIENT_NAME)
 HASH = re.compile(r"[0-9a-f]{64}")
 RATE = "requests_per_second"
 TOKEN_BYTES = 32

@@ -60,8 +60,8 @@ class WaitingQueue:
         self._insert(self._clients.setdefault(sequence.order.client, _Client()), sequence)
 
     def put_back(self, sequence: Sequence) -> None:
-        """Give a sequence that a router did not begin its old place, before all that
-        came after it, and its client the tokens that it took.
+        """Give a sequence that a router took and did not finish its old place, before all that came
+        after it, and its client the tokens that it took.
         """
         name = sequence.order.client
         if name not in self._clients:

@@ -27,9 +27,10 @@ class MeanBySize:
         """The mean of such sizes; None where none was met."""
         return self._means.get(size.bit_length())
 
-    def nearest(self, size: int) -> tuple[int, float] | None:
-        """The bits and the mean of such sizes, else of the next smaller ones, else of the next
-        larger; None before any.
+    def fitted(self, size: int) -> float | None:
+        """What something of this size takes whose values were for each unit of it: by the mean of
+        such sizes, else of the next smaller ones, else a whole one of the next larger; None before
+        any.
         """
         bits = size.bit_length()
         if bits not in self._means:
@@ -38,6 +39,7 @@ class MeanBySize:
                 bits = max(smaller)
             elif self._means:
                 bits = min(self._means)
+                size = 1 << bits
             else:
                 return None
-        return bits, self._means[bits]
+        return self._means[bits] * size

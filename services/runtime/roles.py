@@ -3,6 +3,8 @@
 from enum import StrEnum
 
 DOMAIN = "moesaic"
+# What a client may be called, in its certificate and beside its token.
+CLIENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"
 
 
 class Role(StrEnum):

@@ -10,11 +10,11 @@ from services.cli.bench.failures import failure_sentence, reasons_of
 from services.cli.bench.figures import Figures, figures_of
 from services.cli.bench.loads import Bounds, ClosedLoop, OpenLoop
 from services.cli.bench.objectives import Objective, num_good, read_objectives
-from services.cli.bench.receipts import AFTER, BEFORE, TimeKind, spent
+from services.cli.bench.receipts import TimeKind, spent
 from services.cli.bench.run import LoadRun
 from services.cli.bench.sample import RequestFailure, Sample
 from services.cli.bench.tables import remarks, shown, tables
-from services.cli.cost import PHASE_PARTS
+from services.cli.cost import AFTER, BEFORE, PHASE_PARTS
 
 MILLI = 1_000_000
 

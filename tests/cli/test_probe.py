@@ -74,6 +74,23 @@ def test_what_is_no_address_or_no_time_is_refused(
     assert "should be" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--tls-certificate=one", "--tls-key=one"], "go together, and with --tls-authority"),
+        (["--tls-certificate=one", "--tls-authority=one"], "go together"),
+        (["--token-file=one"], "others could read the token on its way to"),
+    ],
+)
+def test_nothing_is_shown_without_tls_that_takes_tls(
+    flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        probe(["gateway.example.org:50051", *flags])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 async def test_a_long_name_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.create_connection
     async with serving(

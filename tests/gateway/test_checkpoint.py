@@ -169,8 +169,9 @@ async def test_a_bos_token_that_only_the_config_asks_for_is_added_to_text_alone(
 ) -> None:
     change(directory, "tokenizer_config.json", add_bos_token=True, chat_template="hello")
     tokeniser = Tokeniser(read_checkpoint(directory), threads=1)
-    assert (await tokeniser.encode(TextPrompt("hello")))[0] == 0
-    assert (await tokeniser.encode(ChatPrompt([{"role": "user", "content": ""}])))[0] != 0
+    assert (await tokeniser.encode(TextPrompt("hello"), "client"))[0] == 0
+    chat = ChatPrompt([{"role": "user", "content": ""}])
+    assert (await tokeniser.encode(chat, "client"))[0] != 0
     tokeniser.close()
 
 
@@ -182,7 +183,7 @@ async def test_a_bos_token_that_the_tokenizer_adds_is_not_added_twice(directory:
     )
     tokenizer.save(str(directory / "tokenizer.json"))
     tokeniser = Tokeniser(read_checkpoint(directory), threads=1)
-    assert list(await tokeniser.encode(TextPrompt("hello"))).count(0) == 1
+    assert list(await tokeniser.encode(TextPrompt("hello"), "client")).count(0) == 1
     tokeniser.close()
 
 

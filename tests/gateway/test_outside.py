@@ -1,9 +1,13 @@
 """Clients are told what failed, and not where the services within are."""
 
+import grpc
 import pytest
 
+from moesaic.v1 import generation_pb2 as pb
 from services.gateway.outside import INSTEAD, said_outside, without_addresses
 from services.wire.errors import Overloaded
+from tests.gateway.gateway_client import running_gateway
+from tests.gateway.router_double import RouterDouble
 
 
 @pytest.mark.parametrize(
@@ -50,3 +54,19 @@ def test_the_failure_is_otherwise_the_same(caplog: pytest.LogCaptureFixture) -> 
     assert str(failure.value) == f"{INSTEAD} is full"
     assert failure.value.retry_after_seconds == 3
     assert "10.0.0.7:50052 is full" in caplog.text  # for the operator
+
+
+async def test_no_call_tells_of_an_address_within() -> None:
+    router = RouterDouble()
+    async with running_gateway(router, router_grace_seconds=0) as client:
+        router.description.model, router.description.vocab_size = "10.0.0.7:50052", 5
+        router.break_stream()
+        for _ in range(3):  # once at first, once to be refused, and once more after that
+            await router.described.get()
+        for call in (
+            client.generate().read(),
+            client.stub.GetModel(pb.GetModelRequest()),
+            client.stub.Tokenize(pb.TokenizeRequest(text="hello")),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError, match=r"router's model .*an address"):
+                await call

@@ -132,7 +132,7 @@ async def test_a_cancelled_wait_gives_its_turn_to_the_next() -> None:
 
 def test_what_waits_is_counted_until_it_leaves_and_again_when_it_comes_back() -> None:
     admission = Admission(max_requests=2, max_tokens=100)
-    place = admission.enter()
+    place = admission.enter("client")
     place.claim(30)
     assert (admission.num_requests, admission.num_tokens) == (1, 30)
     place.leave()
@@ -145,13 +145,13 @@ def test_what_waits_is_counted_until_it_leaves_and_again_when_it_comes_back() ->
 def test_the_retry_delay_follows_the_pace_of_departures() -> None:
     clock = iter([0.0, 2.0, 4.0, 6.0])
     admission = Admission(max_requests=3, max_tokens=100, clock=lambda: next(clock))
-    places = [admission.enter() for _ in range(3)]
+    places = [admission.enter("client") for _ in range(3)]
     for place in places:
         place.leave()  # at 0, 2 and 4 s
     for _ in range(3):
-        admission.enter()
+        admission.enter("client")
     with pytest.raises(Overloaded) as refusal:
-        admission.enter()
+        admission.enter("client")
     assert refusal.value.retry_after_seconds == 6  # one in 2 s, three before it
 
 

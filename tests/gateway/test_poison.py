@@ -66,13 +66,13 @@ def order(**sampling: Any) -> Order:
         "min_p": 0.0,
         "seed": 1,
     } | sampling
-    return Order((1, 2), Sampling(**fields), 4, (), False, 0, "", "", Deadline.after(60))
+    return Order((1, 2), Sampling(**fields), 4, (), False, 0, "", "", Deadline.after(60), "client")
 
 
 async def test_a_sequence_that_cannot_be_written_fails_and_its_batch_is_sent_without_it() -> None:
     admission, ledger = Admission(max_requests=9, max_tokens=99), StreamLedger("here:1")
     bad, good = (
-        GatewaySequence(made, admission.enter(), now_nanos=0)
+        GatewaySequence(made, admission.enter("client"), now_nanos=0)
         for made in (order(top_k=-1), order(top_k=1))
     )
     ledger.submit([bad, good])
@@ -88,7 +88,7 @@ async def test_a_batch_of_which_nothing_can_be_written_is_counted_by_the_router_
     None
 ):
     admission, ledger = Admission(max_requests=9, max_tokens=99), StreamLedger("here:1")
-    ledger.submit([GatewaySequence(order(seed=-1), admission.enter(), now_nanos=0)])
+    ledger.submit([GatewaySequence(order(seed=-1), admission.enter("client"), now_nanos=0)])
     message = ledger.next_message()
     assert message is not None
     assert message.HasField("submit")

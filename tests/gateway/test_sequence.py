@@ -26,8 +26,9 @@ def sequence(max_new_tokens: int = 10_000) -> Sequence:
         traceparent="",
         tracestate="",
         deadline=Deadline(float("inf")),
+        client="client",
     )
-    return Sequence(order, Admission(max_requests=9, max_tokens=99).enter(), now_nanos=0)
+    return Sequence(order, Admission(max_requests=9, max_tokens=99).enter("client"), now_nanos=0)
 
 
 async def test_what_gathered_comes_in_bounded_portions_and_the_end_with_the_last() -> None:

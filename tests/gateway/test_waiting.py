@@ -39,7 +39,7 @@ def sequence(
         client=client,
         priority=priority,
     )
-    return Sequence(order, ADMISSION.enter(), now_nanos=0)
+    return Sequence(order, ADMISSION.enter("client"), now_nanos=0)
 
 
 @given(

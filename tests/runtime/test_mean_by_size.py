@@ -25,15 +25,13 @@ def test_sizes_of_as_many_bits_have_a_mean_in_common_and_others_do_not() -> None
 
 
 @pytest.mark.parametrize(
-    ("met", "size", "bits"),
-    [((), 5, None), ((2, 5, 64), 6, 3), ((2, 5, 64), 33, 3), ((32, 64), 3, 6)],
+    ("met", "size", "fitted"),
+    [((), 5, None), ((2, 5, 64), 6, 5.0 * 6), ((2, 5, 64), 33, 5.0 * 33), ((32, 64), 3, 32.0 * 64)],
 )
-def test_the_nearest_is_of_that_size_or_smaller_and_else_larger(
-    met: tuple[int, ...], size: int, bits: int | None
+def test_a_fit_is_by_that_size_or_smaller_and_else_a_whole_larger_one(
+    met: tuple[int, ...], size: int, fitted: float | None
 ) -> None:
     means = MeanBySize(smoothing=0.5)
     for other in met:
         means.add(other, float(other))
-    nearest = means.nearest(size)
-    assert (nearest and nearest[0]) == bits
-    assert nearest is None or nearest[1] in met
+    assert means.fitted(size) == fitted

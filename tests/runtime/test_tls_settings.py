@@ -42,7 +42,7 @@ def test_this_machine_alone_is_served_without_a_word(listen: str) -> None:
         (TracingSettings, {"http": "0.0.0.0:1"}),
         (TracingSettings, {"http": "0.0.0.0:1", **TLS}),  # the page has no TLS
         (ServeSettings, {"listen": "0.0.0.0:1"}),
-        (ServeSettings, {"tracing_http": "0.0.0.0:1"}),
+        (ServeSettings, {"tracing": True, "tracing_http": "0.0.0.0:1"}),
     ],
 )
 def test_pages_and_clusters_of_a_command_are_no_exception(
@@ -51,6 +51,10 @@ def test_pages_and_clusters_of_a_command_are_no_exception(
     with pytest.raises(ValidationError, match="reached from elsewhere"):
         settings(**elsewhere)
     settings(**elsewhere, insecure=True)
+
+
+def test_a_page_that_is_not_served_is_nobodys_matter() -> None:
+    assert not ServeSettings(tracing_http="0.0.0.0:1").tracing
 
 
 def test_metrics_are_served_on_the_loopback_address_unless_it_is_said() -> None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from moesaic.v1 import common_pb2
 from services.cli.bench.statistics import median
-from services.cli.cost import NANOS_PER_MILLI, PHASE_PARTS
+from services.cli.cost import AFTER, BEFORE, NANOS_PER_MILLI, PHASE_PARTS
 
 
 class TimeKind(StrEnum):
@@ -18,14 +18,6 @@ class TimeKind(StrEnum):
     UNACCOUNTED = "unaccounted"
 
 
-# Fields of LatencyReceipt around those of its phases.
-BEFORE = (
-    ("gateway_queue_nanos", "gateway queue"),
-    ("tokenise_nanos", "tokenise"),
-    ("gateway_router_nanos", "gateway to router"),
-    ("lost_router_nanos", "lost routers"),
-)
-AFTER = (("detokenise_nanos", "detokenise"), ("unaccounted_nanos", "unaccounted"))
 # A single process would have none of these: building frames, carrying them, and gathering the
 # replies.
 COMMUNICATION = {"gateway_router_nanos", "encode_nanos", "wire_nanos", "combine_nanos"}

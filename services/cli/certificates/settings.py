@@ -7,11 +7,8 @@ from pydantic import Field, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.runtime.host_port import split_host_port
-from services.runtime.roles import Role
+from services.runtime.roles import CLIENT_NAME, Role
 from services.runtime.settings import OnePerFlag
-
-# Of a client, wherever it is named.
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"
 
 
 class CertificatesSettings(BaseSettings):
@@ -39,7 +36,7 @@ class CertificatesSettings(BaseSettings):
     )
     name: str | None = Field(
         None,
-        pattern=NAME,
+        pattern=CLIENT_NAME,
         description="name that the certificates' owner is called by, else the role's; a gateway "
         "tells its clients apart by it",
     )

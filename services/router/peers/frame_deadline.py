@@ -2,10 +2,10 @@
 round trips.
 """
 
-import math
 import time
 from collections.abc import Callable
 
+from services.runtime.grown_patience import GrownPatience
 from services.runtime.mean_by_size import MeanBySize
 
 IN_FLIGHT_FACTOR = 2
@@ -37,11 +37,9 @@ class FrameDeadline:
         self._floor_nanos = int(floor_seconds * 1e9)
         self._factor = factor
         self._unmeasured = unmeasured
-        self._clock = clock
         self._nanos_per_pair = MeanBySize(smoothing)
         self._in_flight_nanos = 0
-        self._patience = 1.0
-        self._grown_at = 0.0
+        self._patience = GrownPatience(MAX_PATIENCE, PATIENCE_HALF_LIFE_SECONDS, clock)
 
     def nanos_for(self, fitted_nanos: int) -> int:
         """Nanoseconds that a frame with this fitted time is given now."""
@@ -49,7 +47,7 @@ class FrameDeadline:
             return int(self._floor_nanos * self._unmeasured)
         own = max(self._floor_nanos, int(self._factor * fitted_nanos))
         limit = own + IN_FLIGHT_FACTOR * self._in_flight_nanos
-        return limit if self._patience == 1.0 else int(limit * self._patience_now())
+        return int(limit * self._patience.factor())
 
     def fitted_nanos(self, num_pairs: int) -> int:
         """Nanoseconds that a frame of so many pairs has taken.
@@ -57,11 +55,7 @@ class FrameDeadline:
         A size not met yet is fitted by the next smaller one, or by a whole frame of the next larger
         one; 0 before any.
         """
-        nearest = self._nanos_per_pair.nearest(num_pairs)
-        if nearest is None:
-            return 0
-        bits, per_pair = nearest
-        return int(per_pair * (num_pairs if bits <= num_pairs.bit_length() else 1 << bits))
+        return int(self._nanos_per_pair.fitted(num_pairs) or 0)
 
     def begin(self, fitted_nanos: int) -> None:
         """A frame that is fitted so is on its way."""
@@ -79,10 +73,4 @@ class FrameDeadline:
         """The service was suspected for being slow: frames are given twice the time, and less again
         as time goes by.
         """
-        self._patience = min(MAX_PATIENCE, 2 * self._patience_now())
-        self._grown_at = self._clock()
-
-    def _patience_now(self) -> float:
-        halves = (self._clock() - self._grown_at) / PATIENCE_HALF_LIFE_SECONDS
-        # Counted from 1, where it ends.
-        return 1.0 + (self._patience - 1.0) * math.pow(0.5, halves)
+        self._patience.grow()
