@@ -15,9 +15,9 @@ class Requests:
     """An iterator for the handler; what it does not take in time slows the client down.
 
     `pause` and `resume` do that. `resume` is given a number, may bring as many further messages, at
-    once or in parts, and then leaves the client paused. Messages stay compressed until the handler asks for
-    them. `count` hears how many more bytes are held here, or fewer, and says whether that is within
-    what the connection may hold.
+    once or in parts, and then leaves the client paused. Messages stay compressed until the handler
+    asks for them. `count` hears how many more bytes are held here, or fewer, and says whether that
+    is within what the connection may hold.
     """
 
     def __init__(
