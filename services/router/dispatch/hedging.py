@@ -8,12 +8,11 @@ from operator import itemgetter
 
 import numpy as np
 
-from services.router.dispatch.assignment import SEVERAL, assign
-from services.router.dispatch.frame_pairs import DROPPED, NOBODY
+from services.router.dispatch.frame_pairs import DROPPED
 from services.router.dispatch.gather import Answer
 from services.router.dispatch.hedge_budget import HedgeBudget
 from services.router.dispatch.placement import Placement, Service
-from services.router.dispatch.scatter import Attempt, Outgoing, Scatter, SentFrame
+from services.router.dispatch.scatter import Attempt, Outgoing, Scatter, SentFrame, attempt_at
 from services.router.engine.spans import LayerSpans
 from services.router.engine.step import Step
 from services.router.peers.stream import TimedReply
@@ -118,18 +117,15 @@ class Hedging:
                 and usual <= URGENT * late_nanos
             )
 
-        owners = np.full(len(placement.owners[layer]), NOBODY, dtype=np.int64)
         choices: dict[int, list[int]] = {}
         for expert in set(frame.pairs.experts.tolist()):
             found = [one for one in placement.candidates(layer, expert) if would_do(services[one])]
             if not found:
                 return None
             choices[expert] = found
-            owners[expert] = found[0] if len(found) == 1 else SEVERAL
         experts = np.full(len(outgoing.experts), DROPPED, dtype=np.int64)
         experts[frame.pairs.positions] = outgoing.experts[frame.pairs.positions]
-        paces = [service.pace for service in services]
-        return Attempt(placement, assign(experts, owners, choices, paces))
+        return attempt_at(placement, layer, experts, choices, failures={})
 
 
 class Watch:
