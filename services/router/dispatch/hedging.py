@@ -82,7 +82,8 @@ class Hedging:
         self._budget.spend(len(copies))
         if not unserved:
             return copies
-        release(copies)
+        for copy in copies:
+            copy.pass_over()
         return []
 
     def _late_nanos(
@@ -161,7 +162,7 @@ class Watch:
         counting: list[tuple[SentFrame, Answer]] = []
         for frame, answer in answers:
             if frame in self._overtaken:
-                frame.span.pass_over(frame.attempt)
+                frame.pass_over()
                 counting += [(copy, copy.answered.result()) for copy in self._copies[frame]]
             else:
                 counting.append((frame, answer))
@@ -175,7 +176,8 @@ class Watch:
             has_won = frame in self._overtaken
             self._sent.step.clock.hedges[frame.address, has_won] += len(copies)
             if not has_won:
-                release(copies)
+                for copy in copies:
+                    copy.pass_over()
 
     def _set_timer(self) -> None:
         if self._moments:
@@ -206,14 +208,6 @@ class Watch:
 
         for copy in copies:
             copy.answered.add_done_callback(note)
-
-
-def release(frames: Sequence[SentFrame]) -> None:
-    """Nobody waits for these any more."""
-    for frame in frames:
-        if not frame.answered.cancel() and not frame.answered.cancelled():
-            frame.answered.exception()  # which nobody else looks at
-        frame.span.pass_over(frame.attempt)
 
 
 def _is_computed(frame: SentFrame) -> bool:

@@ -77,6 +77,11 @@ class SentFrame:
         if self.answered.cancel():
             self.span.end(None, attempt=self.attempt, failure="given up")
 
+    def pass_over(self) -> None:
+        """The same where what it asked for was computed by others."""
+        self.answered.cancel()
+        self.span.pass_over(self.attempt)
+
 
 def first_attempt(outgoing: Outgoing, placement: Placement) -> Attempt:
     """All pairs of the layer, to the replicas of their experts that are expected to be done with
