@@ -64,18 +64,21 @@ class Hedging:
         return Watch(self, sent, placement, late) if late else None
 
     def copies_of(
-        self, frame: SentFrame, sent: Sent, placement: Placement, *, is_urgent: bool
+        self,
+        frame: SentFrame,
+        sent: Sent,
+        placement: Placement,
+        late_nanos: float,
+        *,
+        is_urgent: bool,
     ) -> list[SentFrame]:
-        """Send a frame's pairs to others; nothing where nobody is there, or no budget is left."""
+        """Send the pairs of a frame, late after `late_nanos`, to others; nothing where nobody is
+        there, or no budget is left.
+        """
         copies: list[SentFrame] = []
         if not self._budget.may_spend(is_urgent=is_urgent):
             return copies
-        late_nanos = self._late_nanos(frame, sent.outgoing, placement)
-        attempt = (
-            None
-            if late_nanos is None
-            else self._attempt(frame, sent.outgoing, placement, late_nanos)
-        )
+        attempt = self._attempt(frame, sent.outgoing, placement, late_nanos)
         if attempt is None:
             return copies
         unserved = self._scatter(sent.step, sent.outgoing, attempt, sent.spans, copies)
@@ -143,7 +146,7 @@ class Watch:
         self._placement = placement
         self._moments = sorted(
             (
-                (sent.began + factor * nanos, factor == URGENT, frame)
+                (sent.began + factor * nanos, factor == URGENT, frame, nanos)
                 for frame, nanos in late.items()
                 for factor in (1.0, URGENT)
             ),
@@ -188,11 +191,11 @@ class Watch:
         """Send copies of what is late by now, as far as that is allowed."""
         now = time.perf_counter_ns()
         while self._moments and self._moments[-1][0] <= now:
-            _, is_urgent, frame = self._moments.pop()
+            _, is_urgent, frame, late_nanos = self._moments.pop()
             if frame.answered.done() or frame in self._copies:
                 continue
             copies = self._hedging.copies_of(
-                frame, self._sent, self._placement, is_urgent=is_urgent
+                frame, self._sent, self._placement, late_nanos, is_urgent=is_urgent
             )
             if copies:
                 self._follow(frame, copies)
