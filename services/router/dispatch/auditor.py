@@ -94,7 +94,7 @@ class Auditor:
         answer = await self._asked(second, question)
         if answer is None:
             return "unanswered"
-        first = self._service(case.address)
+        first = self._placement().service_at(case.address)
         if first is None or self._agree(case.address, second.address, question.answer, answer):
             return "agreed"
         return await self._judged(question, answer, first, second)
@@ -169,10 +169,6 @@ class Auditor:
             if asked is not None:
                 return service, asked
         return None, None
-
-    def _service(self, address: str) -> Service | None:
-        services = self._placement().services
-        return next((service for service in services if service.address == address), None)
 
     def _agree(self, one: str, other: str, rows: torch.Tensor | None, others: torch.Tensor) -> bool:
         assert rows is not None

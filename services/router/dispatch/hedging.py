@@ -108,7 +108,7 @@ class Hedging:
         less busy, and as quick.
         """
         services, layer = placement.services, outgoing.layer
-        own = next((one for one in services if one.address == frame.address), None)
+        own = placement.service_at(frame.address)
         if own is None:
             return None
         size = len(frame.pairs.positions)
