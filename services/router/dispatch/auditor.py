@@ -20,7 +20,7 @@ from services.router.dispatch.combine import Returned
 from services.router.dispatch.placement import Placement, Service
 from services.router.dispatch.scatter import Outgoing
 from services.router.engine.step import Step
-from services.router.peers.question import Question, deviations, tolerance
+from services.router.peers.question import Question, deviation, deviations, tolerance
 from services.runtime.failures import aside
 from services.runtime.notice import Notice
 from services.wire.errors import ServingError
@@ -109,7 +109,7 @@ class Auditor:
         right = await self._right_of(question)
         if right is not None:
             limit = tolerance(right.dtype)
-            wrong = [who for who, rows in said if _deviation(rows, right) > limit]
+            wrong = [who for who, rows in said if deviation(rows, right) > limit]
             if wrong or not self._agree_to_the_bit(first.address, second.address):
                 return self._convicted(wrong, replace(question, answer=right))
         third, same = self._other(question, {first.address, second.address})
@@ -174,7 +174,7 @@ class Auditor:
         assert rows is not None
         if self._agree_to_the_bit(one, other):
             return torch.equal(rows.view(torch.uint8), others.view(torch.uint8))
-        return _deviation(rows, others) <= tolerance(rows.dtype)
+        return deviation(rows, others) <= tolerance(rows.dtype)
 
 
 def _worst(question: Question, answer: torch.Tensor) -> tuple[Question, torch.Tensor]:
@@ -188,7 +188,3 @@ def _worst(question: Question, answer: torch.Tensor) -> tuple[Question, torch.Te
     chosen = np.zeros(len(mine), dtype=bool)
     chosen[worst] = mine[worst]
     return part_of(question, chosen), answer[torch.from_numpy(np.flatnonzero(chosen))]
-
-
-def _deviation(rows: torch.Tensor, reference: torch.Tensor) -> float:
-    return float(deviations(rows, reference).max())
