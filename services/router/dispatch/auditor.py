@@ -147,10 +147,8 @@ class Auditor:
         """What a service makes of it; nothing is thought of one that makes nothing of it."""
         if not service.streams:
             return None
-        keys = question.keys
-        stream = service.streams[-1]  # the least used one
         try:
-            answered = await stream.send(question.encode, len(question.experts), len(keys))
+            answered = await question.sent_by(service.streams[-1].send)  # the least used one
         except ServingError:
             return None
         asked = replace(question, answer=None)
