@@ -23,6 +23,7 @@ for name in list(os.environ):
 
 # Nothing is kept for later outside of a test's folder.
 os.environ["MOESAIC_EXPERT_HASH_CACHE"] = "off"
+os.environ["MOESAIC_ROUTER_HASH_CACHE"] = "off"
 
 # A shell has what it starts in the background ignore SIGINT, and so would the commands that tests
 # interrupt.

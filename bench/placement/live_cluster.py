@@ -64,6 +64,7 @@ class LiveCluster:
             num_lanes=num_lanes,
             frame_floor_seconds=FRAME_SECONDS,
             place=lambda placement: self.dispatcher.place(self.sent.through(placement)),
+            name="router-1",
         )
 
     @property

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -68,7 +67,7 @@ class Replicas:
                 await dispatcher.compute(step, layer, hidden, gate, weights, None)
                 sample.num_frames += len(self._placement.services)
             sample.step_ms.append((time.perf_counter_ns() - began) / 1e6)
-            sample.num_copies += Counter(step.clock.hedges).total()
+            sample.num_copies += step.clock.hedges.total()
             checked(step)
         return sample
 

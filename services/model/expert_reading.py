@@ -31,19 +31,14 @@ def read_expert_into(
     from there. Raises UnusableModel when the files cannot be read, or have changed.
     """
     parts = _parts(sources, expert)
-    tensors = _tensors(parts)
-    before = files.origin(tensors) if hashes is not None else None
-    known = hashes.find(before) if hashes is not None and before is not None else None
-    if known is not None:
+    remembered = _Remembered(parts, files, hashes)
+    if remembered.known is not None:
         _read(parameters, parts, files, None)
-        if files.origin(tensors) == before:
-            return known
+        if remembered.is_as_before():
+            return remembered.known
     content = ContentHash()
     _read(parameters, parts, files, content)
-    content_hash = content.value()
-    if hashes is not None and before is not None and files.origin(tensors) == before:
-        hashes.keep(before, content_hash)
-    return content_hash
+    return remembered.keep(content.value())
 
 
 def hash_expert(
@@ -56,19 +51,38 @@ def hash_expert(
     `read_expert_into`; else the expert is read, weight by weight. Raises as that does.
     """
     parts = _parts(sources, expert)
-    tensors = _tensors(parts)
-    before = files.origin(tensors) if hashes is not None else None
-    if hashes is not None and before is not None:
-        known = hashes.find(before)
-        if known is not None:
-            return known
+    remembered = _Remembered(parts, files, hashes)
+    if remembered.known is not None:
+        return remembered.known
     content = ContentHash()
     for name, located in parts.items():
         content.add(name, [weight.read(files, index) for weight, index in located])
-    content_hash = content.value()
-    if hashes is not None and before is not None and files.origin(tensors) == before:
-        hashes.keep(before, content_hash)
-    return content_hash
+    return remembered.keep(content.value())
+
+
+class _Remembered:
+    """What `hashes` has for an expert's places in the files as they are: a hash that is `known`."""
+
+    def __init__(
+        self, parts: Mapping[str, Parts], files: TensorFiles, hashes: HashCache | None
+    ) -> None:
+        self._files = files
+        self._hashes = hashes
+        self._tensors = _tensors(parts)
+        self._before = files.origin(self._tensors) if hashes is not None else None
+        self.known: bytes | None = None
+        if hashes is not None and self._before is not None:
+            self.known = hashes.find(self._before)
+
+    def is_as_before(self) -> bool:
+        """Whether the files are still those that were looked at."""
+        return self._files.origin(self._tensors) == self._before
+
+    def keep(self, content_hash: bytes) -> bytes:
+        """Remember the hash of what was read, unless the files have changed meanwhile; the same."""
+        if self._hashes is not None and self._before is not None and self.is_as_before():
+            self._hashes.keep(self._before, content_hash)
+        return content_hash
 
 
 def _parts(sources: Mapping[str, ExpertParameter], expert: int) -> dict[str, Parts]:

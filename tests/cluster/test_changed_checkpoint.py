@@ -96,7 +96,7 @@ async def test_a_service_with_another_checkpoint_of_the_same_shapes_joins_and_no
     model = save_unsampled(tmp_path / "served")
     changed = Path(shutil.copytree(model, tmp_path / "changed"))
     altered(".experts.")(changed)
-    router_settings = {"coverage": coverage, "require_coverage": True, "hash_cache": "off"}
+    router_settings = {"coverage": coverage, "require_coverage": True}
     async with (
         local.experts(model, coverage) as addresses,
         local.router(model, addresses, **router_settings) as router,

@@ -13,16 +13,7 @@ from services.gateway.router_watch import (
     TokenExpectation,
 )
 from services.wire.errors import Unavailable
-
-
-class Clock:
-    """Shows what it is set to."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
+from tests.clock import Clock
 
 
 def test_a_router_has_a_multiple_of_what_as_many_tokens_took_it_before() -> None:
@@ -38,7 +29,7 @@ def test_a_router_has_a_multiple_of_what_as_many_tokens_took_it_before() -> None
 
 
 def test_a_router_that_was_given_up_too_soon_has_more_time_for_a_while() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     expectation = TokenExpectation(clock)
     expectation.observe(2, 0.001)
     expectation.grow()

@@ -48,6 +48,11 @@ def overloaded(*pairs: int) -> PairFailure:
     return PairFailure(expert_pb2.PAIR_FAILURE_REASON_OVERLOADED, pairs)
 
 
+def busy(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
+    """Answer that the queue had no room for any pair."""
+    return {"rows": None, "failures": [overloaded(*range(len(frame.pair_rows)))]}
+
+
 def expired(*pairs: int) -> PairFailure:
     """The time of these pairs passed in the queue."""
     return PairFailure(expert_pb2.PAIR_FAILURE_REASON_EXPIRED, pairs)

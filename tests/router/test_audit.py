@@ -30,7 +30,7 @@ from tests.router.scripted_streams import (
     Behaviour,
     ScriptedExperts,
     ScriptedStream,
-    overloaded,
+    busy,
     step_of,
     well,
 )
@@ -50,10 +50,6 @@ def flipped(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
 
 def rounded_otherwise(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
     return {"rows": rows * (1 + 2**-20)}
-
-
-def busy(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
-    return {"rows": None, "failures": [overloaded(*range(len(frame.pair_rows)))]}
 
 
 class Scales:

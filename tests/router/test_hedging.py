@@ -14,13 +14,12 @@ from services.router.dispatch.hedge_budget import MOST_KEPT, RESERVE, HedgeBudge
 from services.router.dispatch.placement import Placement
 from services.router.engine.step import Step
 from services.router.peers.late_times import FIRST_FRAMES, LateTimes
-from services.wire.received import ReceivedFrame
 from tests.router.scripted_streams import (
     HIDDEN,
     RecordedSpans,
     ScriptedExperts,
     ScriptedStream,
-    overloaded,
+    busy,
     step_of,
     well,
 )
@@ -35,10 +34,6 @@ ROUTING = (
 )
 OUTPUT = (ROUTING[0][:, None] * SCALE[INDEX] * ROUTING[2][..., None]).sum(1)
 ALL = [True] * NUM_EXPERTS
-
-
-def busy(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
-    return {"rows": None, "failures": [overloaded(*range(len(frame.pair_rows)))]}
 
 
 class Hedged:

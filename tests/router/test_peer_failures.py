@@ -176,8 +176,8 @@ async def test_of_two_planners_the_one_that_is_outdated_waits_for_the_newer_host
 
 
 def test_a_service_is_looked_for_less_often_the_longer_it_and_others_are_away() -> None:
-    assert pause_seconds(0.0) == pause_seconds(1.0) == 0.2
-    assert pause_seconds(20.0) == 2.0
-    assert pause_seconds(3600.0) == 5.0
+    assert pause_seconds(0.0, num_absent=1) == pause_seconds(1.0, num_absent=1) == 0.2
+    assert pause_seconds(20.0, num_absent=1) == 2.0
+    assert pause_seconds(3600.0, num_absent=1) == 5.0
     assert pause_seconds(0.0, num_absent=100) == 2.0
     assert pause_seconds(0.0, num_absent=1_000) == 5.0

@@ -1,18 +1,9 @@
 """How far something is, in words."""
 
 from services.runtime.progress import Due, Progress
+from tests.clock import Clock
 
 GIGABYTE = 10**9
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 def test_progress_says_how_many_of_how_many_how_fast_and_how_long_yet() -> None:

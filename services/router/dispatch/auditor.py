@@ -20,7 +20,7 @@ from services.router.dispatch.combine import Returned
 from services.router.dispatch.placement import Placement, Service
 from services.router.dispatch.scatter import Outgoing
 from services.router.engine.step import Step
-from services.router.peers.question import Question, deviations, tolerance
+from services.router.peers.question import Question, deviation, deviations, tolerance
 from services.runtime.failures import aside
 from services.runtime.notice import Notice
 from services.wire.errors import ServingError
@@ -94,7 +94,7 @@ class Auditor:
         answer = await self._asked(second, question)
         if answer is None:
             return "unanswered"
-        first = self._service(case.address)
+        first = self._placement().service_at(case.address)
         if first is None or self._agree(case.address, second.address, question.answer, answer):
             return "agreed"
         return await self._judged(question, answer, first, second)
@@ -109,7 +109,7 @@ class Auditor:
         right = await self._right_of(question)
         if right is not None:
             limit = tolerance(right.dtype)
-            wrong = [who for who, rows in said if _deviation(rows, right) > limit]
+            wrong = [who for who, rows in said if deviation(rows, right) > limit]
             if wrong or not self._agree_to_the_bit(first.address, second.address):
                 return self._convicted(wrong, replace(question, answer=right))
         third, same = self._other(question, {first.address, second.address})
@@ -147,10 +147,8 @@ class Auditor:
         """What a service makes of it; nothing is thought of one that makes nothing of it."""
         if not service.streams:
             return None
-        keys = question.keys
-        stream = service.streams[-1]  # the least used one
         try:
-            answered = await stream.send(question.encode, len(question.experts), len(keys))
+            answered = await question.sent_by(service.streams[-1].send)  # the least used one
         except ServingError:
             return None
         asked = replace(question, answer=None)
@@ -170,15 +168,11 @@ class Auditor:
                 return service, asked
         return None, None
 
-    def _service(self, address: str) -> Service | None:
-        services = self._placement().services
-        return next((service for service in services if service.address == address), None)
-
     def _agree(self, one: str, other: str, rows: torch.Tensor | None, others: torch.Tensor) -> bool:
         assert rows is not None
         if self._agree_to_the_bit(one, other):
             return torch.equal(rows.view(torch.uint8), others.view(torch.uint8))
-        return _deviation(rows, others) <= tolerance(rows.dtype)
+        return deviation(rows, others) <= tolerance(rows.dtype)
 
 
 def _worst(question: Question, answer: torch.Tensor) -> tuple[Question, torch.Tensor]:
@@ -192,7 +186,3 @@ def _worst(question: Question, answer: torch.Tensor) -> tuple[Question, torch.Te
     chosen = np.zeros(len(mine), dtype=bool)
     chosen[worst] = mine[worst]
     return part_of(question, chosen), answer[torch.from_numpy(np.flatnonzero(chosen))]
-
-
-def _deviation(rows: torch.Tensor, reference: torch.Tensor) -> float:
-    return float(deviations(rows, reference).max())

@@ -181,9 +181,9 @@ class Exchange:
             span.end(times, attempt=1)
         return replies
 
-    def combined(self, weights: torch.Tensor, hidden: torch.Tensor, *, keeps: bool = False) -> Sums:
+    def combined(self, weights: torch.Tensor, hidden: torch.Tensor) -> Sums:
         """The layer's output like `hidden`, with the bits of ExactCombine; where it is not finite,
-        or with `keeps`, `returned` has what it was made of.
+        `returned` has what it was made of.
         """
         weights = weights.contiguous()
         num_tokens, width = weights.shape[0], hidden.shape[1]

@@ -8,12 +8,11 @@ from operator import itemgetter
 
 import numpy as np
 
-from services.router.dispatch.assignment import SEVERAL, assign
-from services.router.dispatch.frame_pairs import DROPPED, NOBODY
+from services.router.dispatch.frame_pairs import DROPPED
 from services.router.dispatch.gather import Answer
 from services.router.dispatch.hedge_budget import HedgeBudget
 from services.router.dispatch.placement import Placement, Service
-from services.router.dispatch.scatter import Attempt, Outgoing, Scatter, SentFrame
+from services.router.dispatch.scatter import Attempt, Outgoing, Scatter, SentFrame, attempt_at
 from services.router.engine.spans import LayerSpans
 from services.router.engine.step import Step
 from services.router.peers.stream import TimedReply
@@ -65,25 +64,29 @@ class Hedging:
         return Watch(self, sent, placement, late) if late else None
 
     def copies_of(
-        self, frame: SentFrame, sent: Sent, placement: Placement, *, is_urgent: bool
+        self,
+        frame: SentFrame,
+        sent: Sent,
+        placement: Placement,
+        late_nanos: float,
+        *,
+        is_urgent: bool,
     ) -> list[SentFrame]:
-        """Send a frame's pairs to others; nothing where nobody is there, or no budget is left."""
+        """Send the pairs of a frame, late after `late_nanos`, to others; nothing where nobody is
+        there, or no budget is left.
+        """
         copies: list[SentFrame] = []
         if not self._budget.may_spend(is_urgent=is_urgent):
             return copies
-        late_nanos = self._late_nanos(frame, sent.outgoing, placement)
-        attempt = (
-            None
-            if late_nanos is None
-            else self._attempt(frame, sent.outgoing, placement, late_nanos)
-        )
+        attempt = self._attempt(frame, sent.outgoing, placement, late_nanos)
         if attempt is None:
             return copies
         unserved = self._scatter(sent.step, sent.outgoing, attempt, sent.spans, copies)
         self._budget.spend(len(copies))
         if not unserved:
             return copies
-        release(copies)
+        for copy in copies:
+            copy.pass_over()
         return []
 
     def _late_nanos(
@@ -105,7 +108,7 @@ class Hedging:
         less busy, and as quick.
         """
         services, layer = placement.services, outgoing.layer
-        own = next((one for one in services if one.address == frame.address), None)
+        own = placement.service_at(frame.address)
         if own is None:
             return None
         size = len(frame.pairs.positions)
@@ -118,18 +121,15 @@ class Hedging:
                 and usual <= URGENT * late_nanos
             )
 
-        owners = np.full(len(placement.owners[layer]), NOBODY, dtype=np.int64)
         choices: dict[int, list[int]] = {}
         for expert in set(frame.pairs.experts.tolist()):
             found = [one for one in placement.candidates(layer, expert) if would_do(services[one])]
             if not found:
                 return None
             choices[expert] = found
-            owners[expert] = found[0] if len(found) == 1 else SEVERAL
         experts = np.full(len(outgoing.experts), DROPPED, dtype=np.int64)
         experts[frame.pairs.positions] = outgoing.experts[frame.pairs.positions]
-        paces = [service.pace for service in services]
-        return Attempt(placement, assign(experts, owners, choices, paces))
+        return attempt_at(placement, layer, experts, choices, failures={})
 
 
 class Watch:
@@ -146,7 +146,7 @@ class Watch:
         self._placement = placement
         self._moments = sorted(
             (
-                (sent.began + factor * nanos, factor == URGENT, frame)
+                (sent.began + factor * nanos, factor == URGENT, frame, nanos)
                 for frame, nanos in late.items()
                 for factor in (1.0, URGENT)
             ),
@@ -165,7 +165,7 @@ class Watch:
         counting: list[tuple[SentFrame, Answer]] = []
         for frame, answer in answers:
             if frame in self._overtaken:
-                frame.span.pass_over(frame.attempt)
+                frame.pass_over()
                 counting += [(copy, copy.answered.result()) for copy in self._copies[frame]]
             else:
                 counting.append((frame, answer))
@@ -179,7 +179,8 @@ class Watch:
             has_won = frame in self._overtaken
             self._sent.step.clock.hedges[frame.address, has_won] += len(copies)
             if not has_won:
-                release(copies)
+                for copy in copies:
+                    copy.pass_over()
 
     def _set_timer(self) -> None:
         if self._moments:
@@ -190,11 +191,11 @@ class Watch:
         """Send copies of what is late by now, as far as that is allowed."""
         now = time.perf_counter_ns()
         while self._moments and self._moments[-1][0] <= now:
-            _, is_urgent, frame = self._moments.pop()
+            _, is_urgent, frame, late_nanos = self._moments.pop()
             if frame.answered.done() or frame in self._copies:
                 continue
             copies = self._hedging.copies_of(
-                frame, self._sent, self._placement, is_urgent=is_urgent
+                frame, self._sent, self._placement, late_nanos, is_urgent=is_urgent
             )
             if copies:
                 self._follow(frame, copies)
@@ -210,14 +211,6 @@ class Watch:
 
         for copy in copies:
             copy.answered.add_done_callback(note)
-
-
-def release(frames: Sequence[SentFrame]) -> None:
-    """Nobody waits for these any more."""
-    for frame in frames:
-        if not frame.answered.cancel() and not frame.answered.cancelled():
-            frame.answered.exception()  # which nobody else looks at
-        frame.span.pass_over(frame.attempt)
 
 
 def _is_computed(frame: SentFrame) -> bool:

@@ -23,15 +23,16 @@ class OwnExperts:
         read any more.
         """
         rows = question.rows.to(self._dtype)
+        pair_rows = torch.from_numpy(question.pair_rows.astype(np.int64))
         pairs = rows.new_empty(len(question.experts), rows.shape[1])
         for expert in np.unique(question.experts).tolist():
             mine = torch.from_numpy(np.flatnonzero(question.experts == expert))
-            pairs[mine] = self._computed(question, expert, rows[self._rows_of(question)[mine]])
+            pairs[mine] = self._computed(question, expert, rows[pair_rows[mine]])
         if question.weights is None:
             return pairs.to(question.rows.dtype)
         weighted = pairs.float() * torch.from_numpy(question.weights.copy())[:, None]
         sums = torch.zeros(len(rows), rows.shape[1])
-        sums.index_add_(0, self._rows_of(question), weighted)
+        sums.index_add_(0, pair_rows, weighted)
         return sums.to(question.rows.dtype)
 
     def _computed(self, question: Question, expert: int, rows: torch.Tensor) -> torch.Tensor:
@@ -41,7 +42,3 @@ class OwnExperts:
         fill_expert(module, 0, weights)
         slots = torch.zeros(len(rows), 1, dtype=torch.int64)
         return module(rows, slots, rows.new_ones(len(rows), 1))  # type: ignore[no-any-return]
-
-    @staticmethod
-    def _rows_of(question: Question) -> torch.Tensor:
-        return torch.from_numpy(question.pair_rows.astype(np.int64))

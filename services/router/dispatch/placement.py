@@ -123,6 +123,10 @@ class Placement:
             return self.choices(layer)[expert]
         return () if owner == NOBODY else (owner,)
 
+    def service_at(self, address: str) -> Service | None:
+        """The service of this address; None where it is not, or no longer, used."""
+        return next((service for service in self.services if service.address == address), None)
+
     def addresses_of(self, layer: int, expert: int) -> set[str]:
         """Of the services that the expert is ready on, or is on one that is being tried."""
         tried = self.being_tried.items()

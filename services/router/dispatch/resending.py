@@ -85,17 +85,17 @@ class Resending:
 
         Frames of one attempt that failed alike count once: what is wrong may be in the rows.
         """
-        services = {service.address: service for service in self._placement().services}
+        placement = self._placement()
         noted: set[tuple[str, str]] = set()
         for failed in failures:
             failure = failed.failure
-            if failure is not None and failure.address in services:
+            service = None if failure is None else placement.service_at(failure.address)
+            if failure is not None and service is not None:
                 kind = failure.address, failure.reason
                 if kind not in noted:
                     noted.add(kind)
                     key = ExpertKey(outgoing.layer, int(outgoing.experts[failed.positions[0]]))
-                    trust = services[failure.address].trust
-                    trust.note_failure(failure.reason, key, failure.message)
+                    service.trust.note_failure(failure.reason, key, failure.message)
             self._failures.warn(failed, outgoing.layer)
 
     @staticmethod
@@ -104,8 +104,8 @@ class Resending:
         agreed, hopeless = unfinished.agreed(placement), unfinished.hopeless(placement)
         for rows, error, blameless in agreed:
             step.fail(rows, error)
-            for service in placement.services:
-                if service.address in blameless:
+            for address in blameless:
+                if (service := placement.service_at(address)) is not None:
                     service.trust.excuse()
         for rows, error in hopeless:
             step.fail(rows, error)

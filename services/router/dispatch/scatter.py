@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from services.router.arrays import Indices
-from services.router.dispatch.assignment import Assigned, assign
+from services.router.dispatch.assignment import SEVERAL, Assigned, Choices, assign
 from services.router.dispatch.failure import FailedPairs, ServiceFailure
 from services.router.dispatch.frame_pairs import NOBODY, FramePairs, pairs_by_frame
 from services.router.dispatch.placement import Placement
 from services.router.engine.spans import NO_FRAME_SPAN, NO_LAYER_SPANS, FrameSpan, LayerSpans
 from services.router.engine.step import Step
+from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
 from services.wire.errors import ServingError
 from services.wire.frames import encode_frame
@@ -76,6 +77,11 @@ class SentFrame:
         if self.answered.cancel():
             self.span.end(None, attempt=self.attempt, failure="given up")
 
+    def pass_over(self) -> None:
+        """The same where what it asked for was computed by others."""
+        self.answered.cancel()
+        self.span.pass_over(self.attempt)
+
 
 def first_attempt(outgoing: Outgoing, placement: Placement) -> Attempt:
     """All pairs of the layer, to the replicas of their experts that are expected to be done with
@@ -84,10 +90,27 @@ def first_attempt(outgoing: Outgoing, placement: Placement) -> Attempt:
     owners, choices = placement.owners[outgoing.layer], placement.choices(outgoing.layer)
     if not choices:
         return Attempt(placement, Assigned(outgoing.experts, owners))
-    return Attempt(
-        placement,
-        assign(outgoing.experts, owners, choices, [service.pace for service in placement.services]),
-    )
+    return Attempt(placement, assign(outgoing.experts, owners, choices, _paces(placement)))
+
+
+def attempt_at(
+    placement: Placement,
+    layer: int,
+    experts: Indices,
+    choices: Choices,
+    failures: Mapping[int, Sequence[ServiceFailure]],
+) -> Attempt:
+    """The pairs of `experts` that are not DROPPED, each to one of the services that `choices` has
+    for its expert; `failures` are of experts that were tried before.
+    """
+    owners = np.full(len(placement.owners[layer]), NOBODY, dtype=np.int64)
+    for expert, services in choices.items():
+        owners[expert] = services[0] if len(services) == 1 else SEVERAL
+    return Attempt(placement, assign(experts, owners, choices, _paces(placement)), failures)
+
+
+def _paces(placement: Placement) -> list[Pace]:
+    return [service.pace for service in placement.services]
 
 
 class Scatter:

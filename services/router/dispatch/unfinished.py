@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.router.arrays import Indices
-from services.router.dispatch.assignment import SEVERAL, assign
 from services.router.dispatch.awaited import Wait
 from services.router.dispatch.failure import FailedPairs, ServiceFailure
-from services.router.dispatch.frame_pairs import DROPPED, NOBODY
+from services.router.dispatch.frame_pairs import DROPPED
 from services.router.dispatch.placement import Placement
-from services.router.dispatch.scatter import Attempt, Outgoing
+from services.router.dispatch.scatter import Attempt, Outgoing, attempt_at
 from services.router.dispatch.verdicts import Verdicts
 from services.router.engine.step import Step
 from services.wire.errors import BadState, ServingError, Unavailable
@@ -77,11 +76,7 @@ class Unfinished:
         if not choices:
             return None
         experts = self._take(choices)
-        owners = np.full(len(placement.owners[self._outgoing.layer]), NOBODY, dtype=np.int64)
-        for expert, services in choices.items():
-            owners[expert] = services[0] if len(services) == 1 else SEVERAL
-        paces = [service.pace for service in placement.services]
-        return Attempt(placement, assign(experts, owners, choices, paces), self._failures)
+        return attempt_at(placement, self._outgoing.layer, experts, choices, self._failures)
 
     def seconds_to_wait(self, now: float) -> float:
         """Until there is something to do though no placement comes and no sequence ends."""

@@ -18,7 +18,7 @@ class PlannerChoice:
 
     Routers see the same services, so that they ask the same one; where they do not for a moment,
     two may plan, and one of them loses each change to the other. `changed` is told when the answer
-    is another one. A router without a name plans, and asks nobody.
+    is another one.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class PlannerChoice:
     @property
     def is_ours(self) -> bool:
         """Whether this router plans now."""
-        return not self._name or self._clock() < self._until
+        return self._clock() < self._until
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        while self._name:
+        while True:
             await self._ask()
             if self.is_ours != self._was_ours:
                 self._was_ours = self.is_ours

@@ -235,7 +235,7 @@ static int is_contested(uint64_t began) {
 
 enum wait_end exchange_wait(struct exchange *exchange, int loop_descriptor, uint64_t until) {
     struct pollfd *const polled = (struct pollfd *)exchange->polled.at;
-    uint64_t spins_until = end_of_spin(exchange);
+    uint64_t spins_until = until ? end_of_spin(exchange) : 0;
     for (;;) {
         const uint64_t now = now_nanos(), left = until > now ? until - now : 0;
         const uint64_t slept = now < spins_until ? 0 : left;

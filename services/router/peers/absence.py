@@ -8,7 +8,7 @@ SHARE_OF_ABSENCE = 0.1
 ATTEMPTS_PER_SECOND = 50.0
 
 
-def pause_seconds(absent_seconds: float, num_absent: int = 1) -> float:
+def pause_seconds(absent_seconds: float, num_absent: int) -> float:
     """Until the next attempt to reach a service that has been away for so long, as one of so
     many.
     """

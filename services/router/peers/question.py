@@ -1,7 +1,8 @@
 """A frame of the router's own: rows for experts, and what they come to where that is known."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ _OVERLOADED = Overloaded.status.value[0]
 # How far two computations of one row may be apart, as a share of its largest number: orders of
 # addition and roundings in between differ from machine to machine.
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.06}
+
+Sent = TypeVar("Sent")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +71,10 @@ class Question:
             requests=self.requests,
             checksum=True,
         )
+
+    def sent_by(self, send: Callable[[Callable[[int, int], bytes], int, int], Sent]) -> Sent:
+        """Send it by a stream's `send`; what that returns."""
+        return send(self.encode, len(self.experts), len(self.keys))
 
     @staticmethod
     def is_put_off(reply: ReceivedReply) -> bool:

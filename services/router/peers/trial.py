@@ -52,8 +52,7 @@ async def keep_trying(
 
 
 async def _try(trust: Trust, question: Question, stream: ExpertStream) -> None:
-    keys = question.keys
-    answer = await stream.send(question.encode, len(question.experts), len(keys))
+    answer = await question.sent_by(stream.send)
     fault = question.fault_of(answer.reply)
     if question.is_put_off(answer.reply):
         trust.put_off_trial()

@@ -102,6 +102,7 @@ class LocalFleet:
             "num_lanes": 1,
             "frame_floor_seconds": 1.0,
             "place": self._place,
+            "name": "router-1",
         }
         self.fleet = Fleet(
             checkpoint,

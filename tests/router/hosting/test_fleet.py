@@ -45,6 +45,7 @@ async def running(
         num_lanes=1,
         frame_floor_seconds=5,
         place=placements.take,
+        name="router-1",
     )
     task = asyncio.create_task(made.run(10))
     try:

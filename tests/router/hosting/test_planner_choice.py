@@ -11,16 +11,9 @@ from services.router.hosting.planner_choice import PlannerChoice
 from services.router.hosting.waits import WAITS
 from services.runtime.notice import Notice
 from services.wire.errors import Unavailable
+from tests.clock import Clock
 
 MINE = "mine"
-
-
-@dataclass
-class Clock:
-    seconds: float = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @dataclass

@@ -16,6 +16,7 @@ from services.router.hosting.waits import WAITS
 from services.router.planning.targets import missing_replicas
 from services.wire.errors import BadState, ServingError
 from services.wire.expert_key import ExpertKey
+from tests.clock import Clock
 
 READY, LOADING, RETIRING = (
     expert_pb2.EXPERT_STATE_READY,
@@ -60,16 +61,6 @@ class Peer:
 
     async def load(self, *arguments: object, **options: object) -> None:
         await asyncio.Event().wait()
-
-
-class Clock:
-    """Stands still but for what the test adds."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture
