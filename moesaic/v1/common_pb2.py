@@ -24,33 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17moesaic/v1/common.proto\x12\nmoesaic.v1\"\xec\x01\n\x12SamplingParameters\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x07\n\x05_seedB\x15\n\x13_repetition_penalty\"\x82\x01\n\x0eStopConditions\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x0cstop_strings\x18\x02 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x03 \x03(\r\x12\x12\n\nignore_eos\x18\x04 \x01(\x08\x42\x11\n\x0f_max_new_tokens\"7\n\x0cTraceContext\x12\x13\n\x0btraceparent\x18\x01 \x01(\t\x12\x12\n\ntracestate\x18\x02 \x01(\t\"8\n\rRoutedExperts\x12\'\n\x06layers\x18\x01 \x03(\x0b\x32\x17.moesaic.v1.RoutedLayer\"-\n\x0bRoutedLayer\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\"\x7f\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x18\n\x10overflowed_pairs\x18\x04 \x01(\x04\x12\x1c\n\x14numerics_fingerprint\x18\x05 \x01(\t\"\xa9\x02\n\x0cPhaseReceipt\x12\x17\n\x0fstep_wait_nanos\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65nse_nanos\x18\x02 \x01(\x04\x12\x12\n\ngate_nanos\x18\x03 \x01(\x04\x12\x14\n\x0c\x65ncode_nanos\x18\x04 \x01(\x04\x12\x12\n\nwire_nanos\x18\x05 \x01(\x04\x12\x1a\n\x12\x65xpert_queue_nanos\x18\x06 \x01(\x04\x12\x1c\n\x14\x65xpert_compute_nanos\x18\x07 \x01(\x04\x12\x1c\n\x14straggler_wait_nanos\x18\x08 \x01(\x04\x12\x17\n\x0flane_wait_nanos\x18\t \x01(\x04\x12\x15\n\rcombine_nanos\x18\n \x01(\x04\x12\x16\n\x0esampling_nanos\x18\x0b \x01(\x04\x12\r\n\x05steps\x18\x0c \x01(\x04\"\x91\x03\n\x0eLatencyReceipt\x12\x18\n\x10\x65nd_to_end_nanos\x18\x01 \x01(\x04\x12\x1b\n\x13gateway_queue_nanos\x18\x02 \x01(\x04\x12\x16\n\x0etokenise_nanos\x18\x03 \x01(\x04\x12\x1c\n\x14gateway_router_nanos\x18\x04 \x01(\x04\x12)\n\x07prefill\x18\x05 \x01(\x0b\x32\x18.moesaic.v1.PhaseReceipt\x12(\n\x06\x64\x65\x63ode\x18\x06 \x01(\x0b\x32\x18.moesaic.v1.PhaseReceipt\x12\x18\n\x10\x64\x65tokenise_nanos\x18\x07 \x01(\x04\x12\x19\n\x11unaccounted_nanos\x18\x08 \x01(\x04\x12\x0f\n\x07retries\x18\t \x01(\r\x12\x17\n\x0fslowest_service\x18\n \x01(\t\x12\x1e\n\x16slowest_service_layers\x18\x0b \x01(\x04\x12\x13\n\x0bresumptions\x18\x0c \x01(\r\x12\x19\n\x11lost_router_nanos\x18\r \x01(\x04\x12\x0e\n\x06hedges\x18\x0e \x01(\r*z\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x02\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x03*\xb1\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x04\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x05*t\n\x0bTraceDetail\x12\x1c\n\x18TRACE_DETAIL_UNSPECIFIED\x10\x00\x12\x18\n\x14TRACE_DETAIL_REQUEST\x10\x01\x12\x15\n\x11TRACE_DETAIL_STEP\x10\x02\x12\x16\n\x12TRACE_DETAIL_LAYER\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17moesaic/v1/common.proto\x12\nmoesaic.v1\"\xe6\x03\n\x12SamplingParameters\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x41\n\nlogit_bias\x18\t \x03(\x0b\x32-.moesaic.v1.SamplingParameters.LogitBiasEntry\x12\x19\n\x11\x61llowed_token_ids\x18\n \x03(\r\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x07\n\x05_seedB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"1\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"b\n\x10PositionLogprobs\x12\'\n\x05token\x18\x01 \x01(\x0b\x32\x18.moesaic.v1.TokenLogprob\x12%\n\x03top\x18\x02 \x03(\x0b\x32\x18.moesaic.v1.TokenLogprob\"\xb7\x01\n\x0eStopConditions\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x0cstop_strings\x18\x02 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x03 \x03(\r\x12\x12\n\nignore_eos\x18\x04 \x01(\x08\x12\x16\n\x0emin_new_tokens\x18\x05 \x01(\r\x12\x1b\n\x13include_stop_string\x18\x06 \x01(\x08\x42\x11\n\x0f_max_new_tokens\"7\n\x0cTraceContext\x12\x13\n\x0btraceparent\x18\x01 \x01(\t\x12\x12\n\ntracestate\x18\x02 \x01(\t\"8\n\rRoutedExperts\x12\'\n\x06layers\x18\x01 \x03(\x0b\x32\x17.moesaic.v1.RoutedLayer\"-\n\x0bRoutedLayer\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\"\x7f\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x18\n\x10overflowed_pairs\x18\x04 \x01(\x04\x12\x1c\n\x14numerics_fingerprint\x18\x05 \x01(\t\"\xa9\x02\n\x0cPhaseReceipt\x12\x17\n\x0fstep_wait_nanos\x18\x01 \x01(\x04\x12\x13\n\x0b\x64\x65nse_nanos\x18\x02 \x01(\x04\x12\x12\n\ngate_nanos\x18\x03 \x01(\x04\x12\x14\n\x0c\x65ncode_nanos\x18\x04 \x01(\x04\x12\x12\n\nwire_nanos\x18\x05 \x01(\x04\x12\x1a\n\x12\x65xpert_queue_nanos\x18\x06 \x01(\x04\x12\x1c\n\x14\x65xpert_compute_nanos\x18\x07 \x01(\x04\x12\x1c\n\x14straggler_wait_nanos\x18\x08 \x01(\x04\x12\x17\n\x0flane_wait_nanos\x18\t \x01(\x04\x12\x15\n\rcombine_nanos\x18\n \x01(\x04\x12\x16\n\x0esampling_nanos\x18\x0b \x01(\x04\x12\r\n\x05steps\x18\x0c \x01(\x04\"\x91\x03\n\x0eLatencyReceipt\x12\x18\n\x10\x65nd_to_end_nanos\x18\x01 \x01(\x04\x12\x1b\n\x13gateway_queue_nanos\x18\x02 \x01(\x04\x12\x16\n\x0etokenise_nanos\x18\x03 \x01(\x04\x12\x1c\n\x14gateway_router_nanos\x18\x04 \x01(\x04\x12)\n\x07prefill\x18\x05 \x01(\x0b\x32\x18.moesaic.v1.PhaseReceipt\x12(\n\x06\x64\x65\x63ode\x18\x06 \x01(\x0b\x32\x18.moesaic.v1.PhaseReceipt\x12\x18\n\x10\x64\x65tokenise_nanos\x18\x07 \x01(\x04\x12\x19\n\x11unaccounted_nanos\x18\x08 \x01(\x04\x12\x0f\n\x07retries\x18\t \x01(\r\x12\x17\n\x0fslowest_service\x18\n \x01(\t\x12\x1e\n\x16slowest_service_layers\x18\x0b \x01(\x04\x12\x13\n\x0bresumptions\x18\x0c \x01(\r\x12\x19\n\x11lost_router_nanos\x18\r \x01(\x04\x12\x0e\n\x06hedges\x18\x0e \x01(\r*z\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x02\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x03*\xb1\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x04\x12\x17\n\x13\x46INISH_REASON_ERROR\x10\x05*t\n\x0bTraceDetail\x12\x1c\n\x18TRACE_DETAIL_UNSPECIFIED\x10\x00\x12\x18\n\x14TRACE_DETAIL_REQUEST\x10\x01\x12\x15\n\x11TRACE_DETAIL_STEP\x10\x02\x12\x16\n\x12TRACE_DETAIL_LAYER\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'moesaic.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ELEMENTTYPE']._serialized_start=1406
-  _globals['_ELEMENTTYPE']._serialized_end=1528
-  _globals['_FINISHREASON']._serialized_start=1531
-  _globals['_FINISHREASON']._serialized_end=1708
-  _globals['_TRACEDETAIL']._serialized_start=1710
-  _globals['_TRACEDETAIL']._serialized_end=1826
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._loaded_options = None
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_options = b'8\001'
+  _globals['_ELEMENTTYPE']._serialized_start=1860
+  _globals['_ELEMENTTYPE']._serialized_end=1982
+  _globals['_FINISHREASON']._serialized_start=1985
+  _globals['_FINISHREASON']._serialized_end=2162
+  _globals['_TRACEDETAIL']._serialized_start=2164
+  _globals['_TRACEDETAIL']._serialized_end=2280
   _globals['_SAMPLINGPARAMETERS']._serialized_start=40
-  _globals['_SAMPLINGPARAMETERS']._serialized_end=276
-  _globals['_STOPCONDITIONS']._serialized_start=279
-  _globals['_STOPCONDITIONS']._serialized_end=409
-  _globals['_TRACECONTEXT']._serialized_start=411
-  _globals['_TRACECONTEXT']._serialized_end=466
-  _globals['_ROUTEDEXPERTS']._serialized_start=468
-  _globals['_ROUTEDEXPERTS']._serialized_end=524
-  _globals['_ROUTEDLAYER']._serialized_start=526
-  _globals['_ROUTEDLAYER']._serialized_end=571
-  _globals['_USAGE']._serialized_start=573
-  _globals['_USAGE']._serialized_end=700
-  _globals['_PHASERECEIPT']._serialized_start=703
-  _globals['_PHASERECEIPT']._serialized_end=1000
-  _globals['_LATENCYRECEIPT']._serialized_start=1003
-  _globals['_LATENCYRECEIPT']._serialized_end=1404
+  _globals['_SAMPLINGPARAMETERS']._serialized_end=526
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_start=357
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_end=405
+  _globals['_TOKENLOGPROB']._serialized_start=528
+  _globals['_TOKENLOGPROB']._serialized_end=577
+  _globals['_POSITIONLOGPROBS']._serialized_start=579
+  _globals['_POSITIONLOGPROBS']._serialized_end=677
+  _globals['_STOPCONDITIONS']._serialized_start=680
+  _globals['_STOPCONDITIONS']._serialized_end=863
+  _globals['_TRACECONTEXT']._serialized_start=865
+  _globals['_TRACECONTEXT']._serialized_end=920
+  _globals['_ROUTEDEXPERTS']._serialized_start=922
+  _globals['_ROUTEDEXPERTS']._serialized_end=978
+  _globals['_ROUTEDLAYER']._serialized_start=980
+  _globals['_ROUTEDLAYER']._serialized_end=1025
+  _globals['_USAGE']._serialized_start=1027
+  _globals['_USAGE']._serialized_end=1154
+  _globals['_PHASERECEIPT']._serialized_start=1157
+  _globals['_PHASERECEIPT']._serialized_end=1454
+  _globals['_LATENCYRECEIPT']._serialized_start=1457
+  _globals['_LATENCYRECEIPT']._serialized_end=1858
 # protoc_insertion_point(module_scope)

@@ -114,11 +114,27 @@ Global___TraceDetail: typing_extensions.TypeAlias = TraceDetail
 @typing.final
 class SamplingParameters(google.protobuf.message.Message):
     """How the next token is drawn from the logits. In a request from a client an absent field means its
-    default; between gateway and router every field is set but a penalty of 1. The model's defaults
+    default; between gateway and router a penalty that does nothing is left out. The model's defaults
     are those of its generation_config.json, as transformers understands it.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class LogitBiasEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.int
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.int = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     TEMPERATURE_FIELD_NUMBER: builtins.int
     TOP_K_FIELD_NUMBER: builtins.int
@@ -126,6 +142,10 @@ class SamplingParameters(google.protobuf.message.Message):
     MIN_P_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: builtins.int
+    PRESENCE_PENALTY_FIELD_NUMBER: builtins.int
+    FREQUENCY_PENALTY_FIELD_NUMBER: builtins.int
+    LOGIT_BIAS_FIELD_NUMBER: builtins.int
+    ALLOWED_TOKEN_IDS_FIELD_NUMBER: builtins.int
     temperature: builtins.float
     """Divides the logits; 0 takes the most likely token. From 0 to 100. Default: the model's, which
     is 0 where that file does not say that it samples, else 1.
@@ -149,6 +169,24 @@ class SamplingParameters(google.protobuf.message.Message):
     their negative ones; it comes before the temperature, and counts at temperature 0, too. In (0,
     100]. Default: the model's, else 1, which does nothing.
     """
+    presence_penalty: builtins.float
+    """Taken off the logits of tokens that the continuation has already, once for each. From -2 to 2.
+    Default: 0.
+    """
+    frequency_penalty: builtins.float
+    """Taken off the logits of tokens that the continuation has already, times how often. From -2 to 2.
+    Default: 0.
+    """
+    @property
+    def logit_bias(self) -> google.protobuf.internal.containers.ScalarMap[builtins.int, builtins.float]:
+        """Added to the logits of these tokens before anything else, from -100 to 100 each. At most 1,024,
+        each below the vocabulary's size.
+        """
+
+    @property
+    def allowed_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Draws these tokens alone, where any are named. Each below the vocabulary's size."""
+
     def __init__(
         self,
         *,
@@ -158,11 +196,19 @@ class SamplingParameters(google.protobuf.message.Message):
         min_p: builtins.float | None = ...,
         seed: builtins.int | None = ...,
         repetition_penalty: builtins.float | None = ...,
+        presence_penalty: builtins.float | None = ...,
+        frequency_penalty: builtins.float | None = ...,
+        logit_bias: collections.abc.Mapping[builtins.int, builtins.float] | None = ...,
+        allowed_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_min_p", b"_min_p", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_p", b"_min_p", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_frequency_penalty", b"_frequency_penalty", "_min_p", b"_min_p", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_frequency_penalty", b"_frequency_penalty", "_min_p", b"_min_p", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "allowed_token_ids", b"allowed_token_ids", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_frequency_penalty", b"_frequency_penalty"]) -> typing.Literal["frequency_penalty"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_p", b"_min_p"]) -> typing.Literal["min_p"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_presence_penalty", b"_presence_penalty"]) -> typing.Literal["presence_penalty"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
     @typing.overload
@@ -177,6 +223,55 @@ class SamplingParameters(google.protobuf.message.Message):
 Global___SamplingParameters: typing_extensions.TypeAlias = SamplingParameters
 
 @typing.final
+class TokenLogprob(google.protobuf.message.Message):
+    """How likely the model found one token, before penalties, temperature and filters."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: builtins.int
+    LOGPROB_FIELD_NUMBER: builtins.int
+    token_id: builtins.int
+    """The token."""
+    logprob: builtins.float
+    """The natural logarithm of its probability."""
+    def __init__(
+        self,
+        *,
+        token_id: builtins.int = ...,
+        logprob: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["logprob", b"logprob", "token_id", b"token_id"]) -> None: ...
+
+Global___TokenLogprob: typing_extensions.TypeAlias = TokenLogprob
+
+@typing.final
+class PositionLogprobs(google.protobuf.message.Message):
+    """How likely the model found the token of one position, and which others it found likely."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    TOP_FIELD_NUMBER: builtins.int
+    @property
+    def token(self) -> Global___TokenLogprob:
+        """The token that stands there."""
+
+    @property
+    def top(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """Where asked for, the most likely tokens there, most likely first."""
+
+    def __init__(
+        self,
+        *,
+        token: Global___TokenLogprob | None = ...,
+        top: collections.abc.Iterable[Global___TokenLogprob] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["token", b"token", "top", b"top"]) -> None: ...
+
+Global___PositionLogprobs: typing_extensions.TypeAlias = PositionLogprobs
+
+@typing.final
 class StopConditions(google.protobuf.message.Message):
     """When a generation ends."""
 
@@ -186,10 +281,18 @@ class StopConditions(google.protobuf.message.Message):
     STOP_STRINGS_FIELD_NUMBER: builtins.int
     STOP_TOKEN_IDS_FIELD_NUMBER: builtins.int
     IGNORE_EOS_FIELD_NUMBER: builtins.int
+    MIN_NEW_TOKENS_FIELD_NUMBER: builtins.int
+    INCLUDE_STOP_STRING_FIELD_NUMBER: builtins.int
     max_new_tokens: builtins.int
     """Most tokens to generate, at least 1. Default: the router's."""
     ignore_eos: builtins.bool
     """Goes on past end-of-sequence tokens."""
+    min_new_tokens: builtins.int
+    """Draws no token that would end the generation before there are this many; stop strings wait for
+    them, too. At most `max_new_tokens`.
+    """
+    include_stop_string: builtins.bool
+    """Returns the text of the stop string that ended the generation, too."""
     @property
     def stop_strings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Ends the generation when the text contains one of these; the stop string itself is not
@@ -207,9 +310,11 @@ class StopConditions(google.protobuf.message.Message):
         stop_strings: collections.abc.Iterable[builtins.str] | None = ...,
         stop_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         ignore_eos: builtins.bool = ...,
+        min_new_tokens: builtins.int = ...,
+        include_stop_string: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_new_tokens", b"_max_new_tokens", "max_new_tokens", b"max_new_tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_new_tokens", b"_max_new_tokens", "ignore_eos", b"ignore_eos", "max_new_tokens", b"max_new_tokens", "stop_strings", b"stop_strings", "stop_token_ids", b"stop_token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_new_tokens", b"_max_new_tokens", "ignore_eos", b"ignore_eos", "include_stop_string", b"include_stop_string", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "stop_strings", b"stop_strings", "stop_token_ids", b"stop_token_ids"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_max_new_tokens", b"_max_new_tokens"]) -> typing.Literal["max_new_tokens"] | None: ...
 
 Global___StopConditions: typing_extensions.TypeAlias = StopConditions

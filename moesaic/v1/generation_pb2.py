@@ -25,41 +25,43 @@ _sym_db = _symbol_database.Default()
 from moesaic.v1 import common_pb2 as moesaic_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmoesaic/v1/generation.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/common.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"O\n\x04\x43hat\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.moesaic.v1.ChatMessage\x12\x1c\n\x14parse_control_tokens\x18\x02 \x01(\x08\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"3\n\x06Resume\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\x1b\n\x13generated_token_ids\x18\x02 \x03(\r\"\x91\x03\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x02 \x01(\x0b\x32\x10.moesaic.v1.ChatH\x00\x12)\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x14.moesaic.v1.TokenIdsH\x00\x12\r\n\x05model\x18\x04 \x01(\t\x12\x30\n\x08sampling\x18\x05 \x01(\x0b\x32\x1e.moesaic.v1.SamplingParameters\x12(\n\x04stop\x18\x06 \x01(\x0b\x32\x1a.moesaic.v1.StopConditions\x12\x1d\n\x15return_routed_experts\x18\x07 \x01(\x08\x12-\n\x0ctrace_detail\x18\x08 \x01(\x0e\x32\x17.moesaic.v1.TraceDetail\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\"\n\x06resume\x18\n \x01(\x0b\x32\x12.moesaic.v1.Resume\x12&\n\x08priority\x18\x0b \x01(\x0e\x32\x14.moesaic.v1.PriorityB\x08\n\x06prompt\"[\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x31\n\x0erouted_experts\x18\x03 \x03(\x0b\x32\x19.moesaic.v1.RoutedExperts\"\xb6\x01\n\nCompletion\x12/\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.FinishReason\x12\x18\n\x0bstop_string\x18\x02 \x01(\tH\x00\x88\x01\x01\x12 \n\x05usage\x18\x03 \x01(\x0b\x32\x11.moesaic.v1.Usage\x12+\n\x07receipt\x18\x04 \x01(\x0b\x32\x1a.moesaic.v1.LatencyReceiptB\x0e\n\x0c_stop_string\"Z\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\"\x93\x01\n\x10GenerateResponse\x12\"\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x11.moesaic.v1.DeltaH\x00\x12,\n\ncompletion\x18\x02 \x01(\x0b\x32\x16.moesaic.v1.CompletionH\x00\x12$\n\x07started\x18\x03 \x01(\x0b\x32\x13.moesaic.v1.StartedB\x07\n\x05\x65vent\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x9a\x02\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nmodel_type\x18\x02 \x01(\t\x12\x12\n\nvocab_size\x18\x03 \x01(\r\x12\x13\n\x0bmax_context\x18\x04 \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_max_new_tokens\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x19\n\x11has_chat_template\x18\x07 \x01(\x08\x12\x16\n\x0enum_moe_layers\x18\x08 \x01(\r\x12\x13\n\x0bnum_experts\x18\t \x01(\r\x12\x1d\n\x15num_experts_per_token\x18\n \x01(\r\x12\x1c\n\x14numerics_fingerprint\x18\x0b \x01(\t\"\\\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x02 \x01(\x0b\x32\x10.moesaic.v1.ChatH\x00\x12\r\n\x05model\x18\x03 \x01(\tB\x08\n\x06prompt\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x32\xea\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1b.moesaic.v1.GenerateRequest\x1a\x1c.moesaic.v1.GenerateResponse0\x01\x12\x45\n\x08GetModel\x12\x1b.moesaic.v1.GetModelRequest\x1a\x1c.moesaic.v1.GetModelResponse\x12\x45\n\x08Tokenize\x12\x1b.moesaic.v1.TokenizeRequest\x1a\x1c.moesaic.v1.TokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmoesaic/v1/generation.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/common.proto\"\x9c\x01\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\r\n\x05parts\x18\x03 \x03(\t\x12(\n\ntool_calls\x18\x04 \x03(\x0b\x32\x14.moesaic.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x11\n\treasoning\x18\x07 \x01(\t\"<\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x03 \x01(\t\"\x91\x02\n\x04\x43hat\x12)\n\x08messages\x18\x01 \x03(\x0b\x32\x17.moesaic.v1.ChatMessage\x12\x1c\n\x14parse_control_tokens\x18\x02 \x01(\x08\x12\x12\n\ntools_json\x18\x03 \x03(\t\x12\x16\n\x0e\x64ocuments_json\x18\x04 \x03(\t\x12\x1f\n\x17template_arguments_json\x18\x05 \x01(\t\x12\x1e\n\x16\x63ontinue_final_message\x18\x06 \x01(\x08\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\rtemplate_name\x18\x08 \x01(\tB\x18\n\x16_add_generation_prompt\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"3\n\x06Resume\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\x1b\n\x13generated_token_ids\x18\x02 \x03(\r\"\xa8\x04\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x02 \x01(\x0b\x32\x10.moesaic.v1.ChatH\x00\x12)\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x14.moesaic.v1.TokenIdsH\x00\x12\r\n\x05model\x18\x04 \x01(\t\x12\x30\n\x08sampling\x18\x05 \x01(\x0b\x32\x1e.moesaic.v1.SamplingParameters\x12(\n\x04stop\x18\x06 \x01(\x0b\x32\x1a.moesaic.v1.StopConditions\x12\x1d\n\x15return_routed_experts\x18\x07 \x01(\x08\x12-\n\x0ctrace_detail\x18\x08 \x01(\x0e\x32\x17.moesaic.v1.TraceDetail\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\"\n\x06resume\x18\n \x01(\x0b\x32\x12.moesaic.v1.Resume\x12&\n\x08priority\x18\x0b \x01(\x0e\x32\x14.moesaic.v1.Priority\x12\x19\n\x0ctop_logprobs\x18\x0c \x01(\rH\x01\x88\x01\x01\x12\x17\n\x0fprompt_logprobs\x18\r \x01(\x08\x12\x13\n\x0bnum_choices\x18\x0e \x01(\r\x12\x1b\n\x13keep_special_tokens\x18\x0f \x01(\x08\x12\x1e\n\x16without_special_tokens\x18\x10 \x01(\x08\x42\x08\n\x06promptB\x0f\n\r_top_logprobs\"\xc2\x01\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x31\n\x0erouted_experts\x18\x03 \x03(\x0b\x32\x19.moesaic.v1.RoutedExperts\x12.\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1c.moesaic.v1.PositionLogprobs\x12\x35\n\x0fprompt_logprobs\x18\x05 \x03(\x0b\x32\x1c.moesaic.v1.PositionLogprobs\"\xb6\x01\n\nCompletion\x12/\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x18.moesaic.v1.FinishReason\x12\x18\n\x0bstop_string\x18\x02 \x01(\tH\x00\x88\x01\x01\x12 \n\x05usage\x18\x03 \x01(\x0b\x32\x11.moesaic.v1.Usage\x12+\n\x07receipt\x18\x04 \x01(\x0b\x32\x1a.moesaic.v1.LatencyReceiptB\x0e\n\x0c_stop_string\"Z\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\"\xa3\x01\n\x10GenerateResponse\x12\"\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x11.moesaic.v1.DeltaH\x00\x12,\n\ncompletion\x18\x02 \x01(\x0b\x32\x16.moesaic.v1.CompletionH\x00\x12$\n\x07started\x18\x03 \x01(\x0b\x32\x13.moesaic.v1.Started\x12\x0e\n\x06\x63hoice\x18\x04 \x01(\rB\x07\n\x05\x65vent\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x9a\x02\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nmodel_type\x18\x02 \x01(\t\x12\x12\n\nvocab_size\x18\x03 \x01(\r\x12\x13\n\x0bmax_context\x18\x04 \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_max_new_tokens\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x19\n\x11has_chat_template\x18\x07 \x01(\x08\x12\x16\n\x0enum_moe_layers\x18\x08 \x01(\r\x12\x13\n\x0bnum_experts\x18\t \x01(\r\x12\x1d\n\x15num_experts_per_token\x18\n \x01(\r\x12\x1c\n\x14numerics_fingerprint\x18\x0b \x01(\t\"|\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x04\x63hat\x18\x02 \x01(\x0b\x32\x10.moesaic.v1.ChatH\x00\x12\r\n\x05model\x18\x03 \x01(\t\x12\x1e\n\x16without_special_tokens\x18\x04 \x01(\x08\x42\x08\n\x06prompt\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03\x32\xea\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1b.moesaic.v1.GenerateRequest\x1a\x1c.moesaic.v1.GenerateResponse0\x01\x12\x45\n\x08GetModel\x12\x1b.moesaic.v1.GetModelRequest\x1a\x1c.moesaic.v1.GetModelResponse\x12\x45\n\x08Tokenize\x12\x1b.moesaic.v1.TokenizeRequest\x1a\x1c.moesaic.v1.TokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'moesaic.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=1649
-  _globals['_PRIORITY']._serialized_end=1743
-  _globals['_CHATMESSAGE']._serialized_start=68
-  _globals['_CHATMESSAGE']._serialized_end=112
-  _globals['_CHAT']._serialized_start=114
-  _globals['_CHAT']._serialized_end=193
-  _globals['_TOKENIDS']._serialized_start=195
-  _globals['_TOKENIDS']._serialized_end=218
-  _globals['_RESUME']._serialized_start=220
-  _globals['_RESUME']._serialized_end=271
-  _globals['_GENERATEREQUEST']._serialized_start=274
-  _globals['_GENERATEREQUEST']._serialized_end=675
-  _globals['_DELTA']._serialized_start=677
-  _globals['_DELTA']._serialized_end=768
-  _globals['_COMPLETION']._serialized_start=771
-  _globals['_COMPLETION']._serialized_end=953
-  _globals['_STARTED']._serialized_start=955
-  _globals['_STARTED']._serialized_end=1045
-  _globals['_GENERATERESPONSE']._serialized_start=1048
-  _globals['_GENERATERESPONSE']._serialized_end=1195
-  _globals['_GETMODELREQUEST']._serialized_start=1197
-  _globals['_GETMODELREQUEST']._serialized_end=1229
-  _globals['_GETMODELRESPONSE']._serialized_start=1232
-  _globals['_GETMODELRESPONSE']._serialized_end=1514
-  _globals['_TOKENIZEREQUEST']._serialized_start=1516
-  _globals['_TOKENIZEREQUEST']._serialized_end=1608
-  _globals['_TOKENIZERESPONSE']._serialized_start=1610
-  _globals['_TOKENIZERESPONSE']._serialized_end=1647
-  _globals['_GENERATIONSERVICE']._serialized_start=1746
-  _globals['_GENERATIONSERVICE']._serialized_end=1980
+  _globals['_PRIORITY']._serialized_start=2322
+  _globals['_PRIORITY']._serialized_end=2416
+  _globals['_CHATMESSAGE']._serialized_start=69
+  _globals['_CHATMESSAGE']._serialized_end=225
+  _globals['_TOOLCALL']._serialized_start=227
+  _globals['_TOOLCALL']._serialized_end=287
+  _globals['_CHAT']._serialized_start=290
+  _globals['_CHAT']._serialized_end=563
+  _globals['_TOKENIDS']._serialized_start=565
+  _globals['_TOKENIDS']._serialized_end=588
+  _globals['_RESUME']._serialized_start=590
+  _globals['_RESUME']._serialized_end=641
+  _globals['_GENERATEREQUEST']._serialized_start=644
+  _globals['_GENERATEREQUEST']._serialized_end=1196
+  _globals['_DELTA']._serialized_start=1199
+  _globals['_DELTA']._serialized_end=1393
+  _globals['_COMPLETION']._serialized_start=1396
+  _globals['_COMPLETION']._serialized_end=1578
+  _globals['_STARTED']._serialized_start=1580
+  _globals['_STARTED']._serialized_end=1670
+  _globals['_GENERATERESPONSE']._serialized_start=1673
+  _globals['_GENERATERESPONSE']._serialized_end=1836
+  _globals['_GETMODELREQUEST']._serialized_start=1838
+  _globals['_GETMODELREQUEST']._serialized_end=1870
+  _globals['_GETMODELRESPONSE']._serialized_start=1873
+  _globals['_GETMODELRESPONSE']._serialized_end=2155
+  _globals['_TOKENIZEREQUEST']._serialized_start=2157
+  _globals['_TOKENIZEREQUEST']._serialized_end=2281
+  _globals['_TOKENIZERESPONSE']._serialized_start=2283
+  _globals['_TOKENIZERESPONSE']._serialized_end=2320
+  _globals['_GENERATIONSERVICE']._serialized_start=2419
+  _globals['_GENERATIONSERVICE']._serialized_end=2653
 # protoc_insertion_point(module_scope)

@@ -58,19 +58,71 @@ class ChatMessage(google.protobuf.message.Message):
 
     ROLE_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    TOOL_CALLS_FIELD_NUMBER: builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    REASONING_FIELD_NUMBER: builtins.int
     role: builtins.str
     """Who speaks, as the checkpoint's chat template names it: `user`, `assistant`, mostly `system`."""
     content: builtins.str
     """What is said."""
+    tool_call_id: builtins.str
+    """In a message of the role `tool`, the call that it answers."""
+    name: builtins.str
+    """The name of who speaks, for templates that show it."""
+    reasoning: builtins.str
+    """What an assistant thought before it spoke, for templates that show it."""
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What is said in parts, each of them text; in place of `content`. The template gets a list of
+        parts where it reads one, else their text in one.
+        """
+
+    @property
+    def tool_calls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
+        """Calls of tools that an assistant made; their arguments are JSON."""
+
     def __init__(
         self,
         *,
         role: builtins.str = ...,
         content: builtins.str = ...,
+        parts: collections.abc.Iterable[builtins.str] | None = ...,
+        tool_calls: collections.abc.Iterable[Global___ToolCall] | None = ...,
+        tool_call_id: builtins.str = ...,
+        name: builtins.str = ...,
+        reasoning: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["content", b"content", "role", b"role"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content", b"content", "name", b"name", "parts", b"parts", "reasoning", b"reasoning", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]) -> None: ...
 
 Global___ChatMessage: typing_extensions.TypeAlias = ChatMessage
+
+@typing.final
+class ToolCall(google.protobuf.message.Message):
+    """A call of a tool by the model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """Names the call in this conversation."""
+    name: builtins.str
+    """The function's name."""
+    arguments_json: builtins.str
+    """Its arguments, a JSON object."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        name: builtins.str = ...,
+        arguments_json: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments_json", b"arguments_json", "id", b"id", "name", b"name"]) -> None: ...
+
+Global___ToolCall: typing_extensions.TypeAlias = ToolCall
 
 @typing.final
 class Chat(google.protobuf.message.Message):
@@ -80,23 +132,61 @@ class Chat(google.protobuf.message.Message):
 
     MESSAGES_FIELD_NUMBER: builtins.int
     PARSE_CONTROL_TOKENS_FIELD_NUMBER: builtins.int
+    TOOLS_JSON_FIELD_NUMBER: builtins.int
+    DOCUMENTS_JSON_FIELD_NUMBER: builtins.int
+    TEMPLATE_ARGUMENTS_JSON_FIELD_NUMBER: builtins.int
+    CONTINUE_FINAL_MESSAGE_FIELD_NUMBER: builtins.int
+    ADD_GENERATION_PROMPT_FIELD_NUMBER: builtins.int
+    TEMPLATE_NAME_FIELD_NUMBER: builtins.int
     parse_control_tokens: builtins.bool
     """Reads the template's control tokens in messages as control tokens, for clients that write turns
     by hand. Unset, the words of a message are text: no author of a message can end a turn or begin
     another. In messages of the role `assistant` only special tokens are text then; the model
     itself wrote others, such as those around a thought.
     """
+    template_arguments_json: builtins.str
+    """Further variables of the template, one JSON object; empty for none."""
+    continue_final_message: builtins.bool
+    """Leaves the last message open, so that the model goes on with it; not with
+    `add_generation_prompt`.
+    """
+    add_generation_prompt: builtins.bool
+    """Whether the beginning of the assistant's turn is added. Default: yes, but where
+    `continue_final_message` is set.
+    """
+    template_name: builtins.str
+    """Which of the checkpoint's named templates renders this; empty for `tool_use` where there are
+    tools and the checkpoint has it, else `default`.
+    """
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
         """Oldest first; at least one."""
+
+    @property
+    def tools_json(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tools that the model may call, each a JSON object as OpenAI's API has it. JSON, since templates
+        show the order of keys and the form of numbers.
+        """
+
+    @property
+    def documents_json(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Documents to answer from, each a JSON object."""
 
     def __init__(
         self,
         *,
         messages: collections.abc.Iterable[Global___ChatMessage] | None = ...,
         parse_control_tokens: builtins.bool = ...,
+        tools_json: collections.abc.Iterable[builtins.str] | None = ...,
+        documents_json: collections.abc.Iterable[builtins.str] | None = ...,
+        template_arguments_json: builtins.str = ...,
+        continue_final_message: builtins.bool = ...,
+        add_generation_prompt: builtins.bool | None = ...,
+        template_name: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["messages", b"messages", "parse_control_tokens", b"parse_control_tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "add_generation_prompt", b"add_generation_prompt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "add_generation_prompt", b"add_generation_prompt", "continue_final_message", b"continue_final_message", "documents_json", b"documents_json", "messages", b"messages", "parse_control_tokens", b"parse_control_tokens", "template_arguments_json", b"template_arguments_json", "template_name", b"template_name", "tools_json", b"tools_json"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_add_generation_prompt", b"_add_generation_prompt"]) -> typing.Literal["add_generation_prompt"] | None: ...
 
 Global___Chat: typing_extensions.TypeAlias = Chat
 
@@ -161,6 +251,11 @@ class GenerateRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     RESUME_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
+    NUM_CHOICES_FIELD_NUMBER: builtins.int
+    KEEP_SPECIAL_TOKENS_FIELD_NUMBER: builtins.int
+    WITHOUT_SPECIAL_TOKENS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """Plain text, tokenised with the model's special tokens; not empty."""
     model: builtins.str
@@ -178,6 +273,20 @@ class GenerateRequest(google.protobuf.message.Message):
     """
     priority: Global___Priority.ValueType
     """How it stands among this client's other requests that wait."""
+    top_logprobs: builtins.int
+    """Returns how likely the model found each token, and this many of the most likely ones beside it.
+    From 0 to 20. Default: nothing of it.
+    """
+    prompt_logprobs: builtins.bool
+    """Returns the same of each token of the prompt but the first; only with `top_logprobs`."""
+    num_choices: builtins.int
+    """Continuations of the prompt, each with a seed of its own: the request's, plus its index. At most
+    128. Default: 1. Not with `resume` above 1.
+    """
+    keep_special_tokens: builtins.bool
+    """Leaves the text of special tokens in the continuation."""
+    without_special_tokens: builtins.bool
+    """Takes a prompt of `text` without the special tokens that the tokenizer would add."""
     @property
     def chat(self) -> Global___Chat:
         """A conversation, for models with a chat template."""
@@ -215,9 +324,17 @@ class GenerateRequest(google.protobuf.message.Message):
         request_id: builtins.str = ...,
         resume: Global___Resume | None = ...,
         priority: Global___Priority.ValueType = ...,
+        top_logprobs: builtins.int | None = ...,
+        prompt_logprobs: builtins.bool = ...,
+        num_choices: builtins.int = ...,
+        keep_special_tokens: builtins.bool = ...,
+        without_special_tokens: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["chat", b"chat", "prompt", b"prompt", "resume", b"resume", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chat", b"chat", "model", b"model", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "resume", b"resume", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "trace_detail", b"trace_detail"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_top_logprobs", b"_top_logprobs", "chat", b"chat", "prompt", b"prompt", "resume", b"resume", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_top_logprobs", b"_top_logprobs", "chat", b"chat", "keep_special_tokens", b"keep_special_tokens", "model", b"model", "num_choices", b"num_choices", "priority", b"priority", "prompt", b"prompt", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "resume", b"resume", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "stop", b"stop", "text", b"text", "token_ids", b"token_ids", "top_logprobs", b"top_logprobs", "trace_detail", b"trace_detail", "without_special_tokens", b"without_special_tokens"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_logprobs", b"_top_logprobs"]) -> typing.Literal["top_logprobs"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["prompt", b"prompt"]) -> typing.Literal["text", "chat", "token_ids"] | None: ...
 
 Global___GenerateRequest: typing_extensions.TypeAlias = GenerateRequest
@@ -231,6 +348,8 @@ class Delta(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     ROUTED_EXPERTS_FIELD_NUMBER: builtins.int
+    LOGPROBS_FIELD_NUMBER: builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """New text, valid UTF-8 by itself; may be empty while a character or a possible stop string is
     incomplete.
@@ -243,14 +362,26 @@ class Delta(google.protobuf.message.Message):
     def routed_experts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[moesaic.v1.common_pb2.RoutedExperts]:
         """Where asked for, the experts of each of `token_ids`."""
 
+    @property
+    def logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[moesaic.v1.common_pb2.PositionLogprobs]:
+        """Where asked for, how likely each of `token_ids` was."""
+
+    @property
+    def prompt_logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[moesaic.v1.common_pb2.PositionLogprobs]:
+        """Where asked for, how likely the tokens of the prompt were, from the second on; with the first
+        delta of choice 0.
+        """
+
     def __init__(
         self,
         *,
         text: builtins.str = ...,
         token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         routed_experts: collections.abc.Iterable[moesaic.v1.common_pb2.RoutedExperts] | None = ...,
+        logprobs: collections.abc.Iterable[moesaic.v1.common_pb2.PositionLogprobs] | None = ...,
+        prompt_logprobs: collections.abc.Iterable[moesaic.v1.common_pb2.PositionLogprobs] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["routed_experts", b"routed_experts", "text", b"text", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "routed_experts", b"routed_experts", "text", b"text", "token_ids", b"token_ids"]) -> None: ...
 
 Global___Delta: typing_extensions.TypeAlias = Delta
 
@@ -329,6 +460,11 @@ class GenerateResponse(google.protobuf.message.Message):
     DELTA_FIELD_NUMBER: builtins.int
     COMPLETION_FIELD_NUMBER: builtins.int
     STARTED_FIELD_NUMBER: builtins.int
+    CHOICE_FIELD_NUMBER: builtins.int
+    choice: builtins.int
+    """Which of `num_choices` this is about, counted from 0. Each has its deltas and its one
+    completion.
+    """
     @property
     def delta(self) -> Global___Delta:
         """More text."""
@@ -347,9 +483,10 @@ class GenerateResponse(google.protobuf.message.Message):
         delta: Global___Delta | None = ...,
         completion: Global___Completion | None = ...,
         started: Global___Started | None = ...,
+        choice: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["completion", b"completion", "delta", b"delta", "event", b"event", "started", b"started"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completion", b"completion", "delta", b"delta", "event", b"event", "started", b"started"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["choice", b"choice", "completion", b"completion", "delta", b"delta", "event", b"event", "started", b"started"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["delta", "completion"] | None: ...
 
 Global___GenerateResponse: typing_extensions.TypeAlias = GenerateResponse
@@ -441,10 +578,13 @@ class TokenizeRequest(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     CHAT_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
+    WITHOUT_SPECIAL_TOKENS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """Plain text, tokenised with the model's special tokens."""
     model: builtins.str
     """Name of the model; empty for whatever is served."""
+    without_special_tokens: builtins.bool
+    """Takes `text` without the special tokens that the tokenizer would add."""
     @property
     def chat(self) -> Global___Chat:
         """A conversation, for models with a chat template."""
@@ -455,9 +595,10 @@ class TokenizeRequest(google.protobuf.message.Message):
         text: builtins.str = ...,
         chat: Global___Chat | None = ...,
         model: builtins.str = ...,
+        without_special_tokens: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chat", b"chat", "prompt", b"prompt", "text", b"text"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chat", b"chat", "model", b"model", "prompt", b"prompt", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chat", b"chat", "model", b"model", "prompt", b"prompt", "text", b"text", "without_special_tokens", b"without_special_tokens"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["prompt", b"prompt"]) -> typing.Literal["text", "chat"] | None: ...
 
 Global___TokenizeRequest: typing_extensions.TypeAlias = TokenizeRequest

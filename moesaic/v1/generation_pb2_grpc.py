@@ -71,7 +71,7 @@ class GenerationServiceServicer(object):
     """
 
     def Generate(self, request, context):
-        """Streams the continuation of a prompt: deltas, then exactly one `completion`.
+        """Streams the continuation of a prompt: deltas, then exactly one `completion` for each choice.
 
         A client whose stream ends with UNAVAILABLE can go on at any gateway of the same model: it sends
         the request again with `resume`. A request that a newer one of its client has replaced, by the

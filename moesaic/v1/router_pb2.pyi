@@ -226,6 +226,9 @@ class SequenceRequest(google.protobuf.message.Message):
     TRACE_FIELD_NUMBER: builtins.int
     TRACE_DETAIL_FIELD_NUMBER: builtins.int
     GENERATED_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    MIN_NEW_TOKENS_FIELD_NUMBER: builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Names the sequence on this stream; never used twice on it."""
     max_new_tokens: builtins.int
@@ -238,6 +241,14 @@ class SequenceRequest(google.protobuf.message.Message):
     """Time left for the sequence, in nanoseconds from receipt; 0 for no limit."""
     trace_detail: moesaic.v1.common_pb2.TraceDetail.ValueType
     """How much of it is traced."""
+    min_new_tokens: builtins.int
+    """Draws none of `stop_token_ids` before there are this many tokens, `generated_token_ids` among
+    them.
+    """
+    top_logprobs: builtins.int
+    """Sends `logprobs` with each token, and this many of the most likely ones."""
+    prompt_logprobs: builtins.bool
+    """Sends `prompt_logprobs` with the first token; only with `top_logprobs`."""
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The prompt; at least one token, each below the vocabulary's size."""
@@ -273,9 +284,13 @@ class SequenceRequest(google.protobuf.message.Message):
         trace: moesaic.v1.common_pb2.TraceContext | None = ...,
         trace_detail: moesaic.v1.common_pb2.TraceDetail.ValueType = ...,
         generated_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        min_new_tokens: builtins.int = ...,
+        top_logprobs: builtins.int | None = ...,
+        prompt_logprobs: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sampling", b"sampling", "trace", b"trace"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["generated_token_ids", b"generated_token_ids", "max_new_tokens", b"max_new_tokens", "prompt_token_ids", b"prompt_token_ids", "remaining_nanos", b"remaining_nanos", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "sequence", b"sequence", "stop_token_ids", b"stop_token_ids", "trace", b"trace", "trace_detail", b"trace_detail"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_top_logprobs", b"_top_logprobs", "sampling", b"sampling", "top_logprobs", b"top_logprobs", "trace", b"trace"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_top_logprobs", b"_top_logprobs", "generated_token_ids", b"generated_token_ids", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "prompt_logprobs", b"prompt_logprobs", "prompt_token_ids", b"prompt_token_ids", "remaining_nanos", b"remaining_nanos", "return_routed_experts", b"return_routed_experts", "sampling", b"sampling", "sequence", b"sequence", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs", "trace", b"trace", "trace_detail", b"trace_detail"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_top_logprobs", b"_top_logprobs"]) -> typing.Literal["top_logprobs"] | None: ...
 
 Global___SequenceRequest: typing_extensions.TypeAlias = SequenceRequest
 
@@ -381,20 +396,34 @@ class SequenceToken(google.protobuf.message.Message):
 
     TOKEN_ID_FIELD_NUMBER: builtins.int
     ROUTED_EXPERTS_FIELD_NUMBER: builtins.int
+    LOGPROBS_FIELD_NUMBER: builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
     token_id: builtins.int
     """The token drawn."""
     @property
     def routed_experts(self) -> moesaic.v1.common_pb2.RoutedExperts:
         """Where asked for, the experts that computed it."""
 
+    @property
+    def logprobs(self) -> moesaic.v1.common_pb2.PositionLogprobs:
+        """Where asked for, how likely it was."""
+
+    @property
+    def prompt_logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[moesaic.v1.common_pb2.PositionLogprobs]:
+        """Where asked for, and with the first token alone: how likely the tokens of the prompt were, from
+        the second on.
+        """
+
     def __init__(
         self,
         *,
         token_id: builtins.int = ...,
         routed_experts: moesaic.v1.common_pb2.RoutedExperts | None = ...,
+        logprobs: moesaic.v1.common_pb2.PositionLogprobs | None = ...,
+        prompt_logprobs: collections.abc.Iterable[moesaic.v1.common_pb2.PositionLogprobs] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["routed_experts", b"routed_experts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["routed_experts", b"routed_experts", "token_id", b"token_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["logprobs", b"logprobs", "routed_experts", b"routed_experts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs", "routed_experts", b"routed_experts", "token_id", b"token_id"]) -> None: ...
 
 Global___SequenceToken: typing_extensions.TypeAlias = SequenceToken
 
