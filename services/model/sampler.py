@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from services import kernels
-from services.model.repetition import Repetition
+from services.model.shaping import Shaping
 from services.wire.sampling import Sampling
 
 # Nearly all of the probability lies in so many tokens, and to find them is cheap where to sort all
@@ -46,35 +46,37 @@ def draw_all(
     logits: torch.Tensor,
     samplings: Sequence[Sampling],
     positions: Sequence[int],
-    repetitions: Sequence[Repetition | None] = (),
+    shapings: Sequence[Shaping | None] = (),
 ) -> list[int]:
     """The token at each position, from the rows of `logits` [sequences, vocabulary]; rows do not
     affect each other.
 
-    `repetitions`, where there are any, come first; filters then apply in the order temperature,
+    `shapings`, where there are any, come first; filters then apply in the order temperature,
     top-k, top-p, min-p, as in transformers; ties keep the smaller token id.
     """
-    if any(repetitions):
-        logits = _penalised(logits, repetitions)
+    if any(shapings):
+        logits = _shaped(logits, shapings)
     tokens = _likeliest(logits)
     drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0.0]
     if not drawn:
         return tokens
-    temperatures = torch.tensor([samplings[row].temperature for row in drawn], dtype=torch.float64)
     rows = logits if len(drawn) == len(logits) else logits[drawn]
-    scaled = rows / temperatures.to(logits.device)[:, None]  # in float64
-    # At a temperature so near to zero that it is zero, the most likely token stays.
-    finite = are_finite(scaled)
-    probabilities = torch.softmax(scaled, dim=-1)
+    probabilities = _probabilities(rows, [samplings[row].temperature for row in drawn])
     points = [uniform(samplings[row].seed, positions[row]) for row in drawn]
     likely = _draw_likely(probabilities, [samplings[row] for row in drawn], points)
-    for place, row in enumerate(drawn):
-        if finite[place]:
-            token = likely[place]
-            if token is None:
-                token = _draw_of_all(probabilities[place], samplings[row], points[place])
-            tokens[row] = token
+    for place, (row, token) in enumerate(zip(drawn, likely, strict=True)):
+        if token is None:
+            token = _draw_of_all(probabilities[place], samplings[row], points[place])
+        tokens[row] = token
     return tokens
+
+
+def _probabilities(rows: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
+    """Of `rows` [n, vocabulary] at their temperatures, in float64; what is -inf has none."""
+    # Differences first: at a temperature next to zero the highest logit stays, and no infinity.
+    below = rows.double() - rows.amax(dim=-1, keepdim=True)
+    divisors = torch.tensor(temperatures, dtype=torch.float64).to(rows.device)
+    return torch.softmax(below / divisors[:, None], dim=-1)
 
 
 def _draw_likely(
@@ -97,12 +99,13 @@ def _draw_likely(
     ]
 
 
-def _penalised(logits: torch.Tensor, repetitions: Sequence[Repetition | None]) -> torch.Tensor:
-    penalised = logits.clone()
-    for row, repetition in zip(penalised, repetitions, strict=True):
-        if repetition is not None:
-            repetition.penalise(row)
-    return penalised
+def _shaped(logits: torch.Tensor, shapings: Sequence[Shaping | None]) -> torch.Tensor:
+    return torch.stack(
+        [
+            row if shaping is None else shaping.shaped(row)
+            for row, shaping in zip(logits, shapings, strict=True)
+        ]
+    )
 
 
 def _likeliest(logits: torch.Tensor) -> list[int]:
