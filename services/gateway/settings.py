@@ -3,13 +3,34 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.embedded_model import EMBEDDED_MODEL
+from services.runtime.host_port import split_host_port
 from services.runtime.settings import Accessory
-from services.runtime.tls_settings import ServingSettings
+from services.runtime.tls_settings import ServingSettings, refuse_strangers
+
+NO_HTTP = ("", "off")
+
+
+def _http_address(address: str) -> str:
+    if address in NO_HTTP:
+        return ""
+    split_host_port(address, lowest_port=0)
+    return address
+
+
+# host:port, where port 0 is any free one; empty for none.
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
 
 
 class GatewaySettings(ServingSettings):
@@ -89,6 +110,26 @@ class GatewaySettings(ServingSettings):
         "last one was lost",
     )
     tokeniser_threads: PositiveInt = Field(2, description="threads that tokenise")
+    http_listen: HttpAddress = Field(
+        "127.0.0.1:8000", description="address to serve OpenAI's API on, over HTTP; off for none"
+    )
+    cors_origin: list[str] = Field(
+        [], description="origins whose pages browsers let call over HTTP; * for all"
+    )
+    strict_fields: bool = Field(
+        False,
+        description="refuse requests over HTTP with fields that nobody knows; else they are named "
+        "in a header",
+    )
+    include_metrics: bool = Field(
+        False, description="tell the latency receipt in every answer over HTTP, asked for or not"
+    )
+    trace_url: str | None = Field(
+        None,
+        min_length=1,
+        description="where traces are shown, http://127.0.0.1:16686 say: responses over HTTP link "
+        "to theirs",
+    )
     drain_seconds: NonNegativeFloat = Field(
         30.0,
         allow_inf_nan=False,
@@ -100,6 +141,12 @@ class GatewaySettings(ServingSettings):
         description="file of clients' tokens, as `moesaic tokens add` writes it; a client without "
         "one is refused, with one it needs no certificate; read again when it changes",
     )
+
+    @model_validator(mode="after")
+    def _strangers_are_kept_out_of_http(self) -> Self:
+        if self.http_listen and self.tls is None and not self.insecure:
+            refuse_strangers(self.http_listen)
+        return self
 
     @model_validator(mode="after")
     def _timeouts(self) -> Self:
