@@ -219,7 +219,9 @@ class Resume(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     GENERATED_TOKEN_IDS_FIELD_NUMBER: builtins.int
     seed: builtins.int
-    """The seed of the draws, as `Started` has it."""
+    """The seed of the draws, as `Started` has it. A gateway makes up no 0: without a `sampling.seed`
+    that says so, 0 counts as not said, and the request is refused with INVALID_ARGUMENT.
+    """
     @property
     def generated_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Every token that came, in order; together with the prompt within the context."""

@@ -195,9 +195,27 @@ class StreamLedger:
             if _is_refused(event.finish) and sequence.num_tokens_here == 0:
                 return sequence
             if event.finish.is_stopping:
-                sequence.cut_short(now_nanos, event.finish)
-                return sequence
+                return self._left_by_stopping(sequence, event.finish, now_nanos)
         sequence.finish(Finish(event.finish, now_nanos))
+        return None
+
+    def _left_by_stopping(
+        self, sequence: Sequence, finish: pb.SequenceFinish, now_nanos: int
+    ) -> Sequence | None:
+        """What a router that stops has left to others; None where nothing follows its last
+        token.
+        """
+        reason = sequence.order.end_after(sequence.generated)
+        if reason is None:
+            sequence.cut_short(now_nanos, finish)
+            return sequence
+        whole = pb.SequenceFinish(
+            reason=reason,
+            receipt=finish.receipt,
+            router_nanos=finish.router_nanos,
+            overflowed_pairs=finish.overflowed_pairs,
+        )
+        sequence.finish(Finish(whole, now_nanos))
         return None
 
     def _await(self, number: int, num_tokens: int) -> None:

@@ -254,7 +254,7 @@ def _check_other_bytes(
 
 
 def _sampling(asked: common_pb2.SamplingParameters, recommended: Sampling) -> Sampling:
-    return read_sampling(asked, replace(recommended, seed=random.getrandbits(SEED_BITS)))
+    return read_sampling(asked, replace(recommended, seed=random.randrange(1, 1 << SEED_BITS)))
 
 
 def _stop_strings(stop_strings: Collection[str]) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ def read_resume(request: pb.GenerateRequest, *, max_context: int) -> Resumed:
             f"resume.generated_token_ids has {len(token_ids)} elements; the context takes "
             f"{max_context} with the prompt"
         )
+    if not seed and not request.sampling.HasField("seed"):
+        raise InvalidRequest("resume.seed is not said; `started` has it, in the first message")
     if request.sampling.HasField("seed") and request.sampling.seed != seed:
         raise InvalidRequest(
             f"sampling.seed is {request.sampling.seed}, and resume.seed {seed}: they must agree"

@@ -59,7 +59,11 @@ class RouterWatch:
         self._clock = clock
         self._expectation = TokenExpectation(clock)
         self._num_tokens = 0
-        self._marked_at = 0.0  # when it was heard last, or got work
+        self._marked_at = 0.0  # when it spoke of its work last, or got some
+        # Of the tokens those that it had to compute then; None until that is said. What came later
+        # it may not have begun with when it speaks next.
+        self._num_marked: int | None = None
+        self._heard_at = 0.0  # of its work or else
         self._given_up_at: float | None = None
         self._has_work = asyncio.Event()
 
@@ -78,7 +82,10 @@ class RouterWatch:
     def note_work(self, num_tokens: int) -> None:
         """It has so many tokens to compute from now on."""
         if not self._num_tokens:
-            self._marked_at = self._clock()
+            self._heard_at = self._clock()
+            self._mark()
+        if self._num_marked is None:
+            self._num_marked = num_tokens
         self._num_tokens = num_tokens
         if num_tokens:
             self._has_work.set()
@@ -86,11 +93,17 @@ class RouterWatch:
             self._has_work.clear()
 
     def hear(self, *, of_work: bool) -> None:
-        """It has said something, of its work or else."""
-        now = self._clock()
-        if of_work and self._num_tokens:
-            self._expectation.observe(self._num_tokens, now - self._marked_at)
-        self._marked_at = now
+        """It has said something, of its work or else; what is left of that `note_work` says
+        next.
+        """
+        self._heard_at = self._clock()
+        if of_work:
+            if self._num_marked:
+                self._expectation.observe(self._num_marked, self._heard_at - self._marked_at)
+            self._mark()
+
+    def _mark(self) -> None:
+        self._marked_at, self._num_marked = self._heard_at, None
 
     async def run(
         self, ask: Callable[[float], Awaitable[object]], is_needed: Callable[[], bool]
@@ -101,20 +114,20 @@ class RouterWatch:
             if not await self._answers(ask) and is_needed():
                 self._given_up_at = self._clock()
                 raise Unavailable(f"{self._name} says nothing any more, though it has work")
-            self._marked_at = self._clock()
+            self._heard_at = self._clock()
 
     async def _until_overdue(self) -> None:
         while True:
             await self._has_work.wait()
-            due = self._marked_at + self._expectation.seconds(self._num_tokens)
+            due = self._heard_at + self._expectation.seconds(self._num_tokens)
             if (left := due - self._clock()) <= 0:
                 return
             await asyncio.sleep(min(left, FLOOR_SECONDS))  # less may be expected by then
 
     async def _answers(self, ask: Callable[[float], Awaitable[object]]) -> bool:
-        marked_at = self._marked_at
+        heard_at = self._heard_at
         try:
             await ask(PROBE_SECONDS)
         except ServingError:
-            return self._marked_at != marked_at  # its work was heard of meanwhile
+            return self._heard_at != heard_at  # it was heard meanwhile
         return True

@@ -58,6 +58,15 @@ async def test_a_request_goes_on_after_the_tokens_that_its_client_has() -> None:
     assert completion.usage == whole.usage
 
 
+async def test_a_request_that_asked_for_a_seed_of_zero_goes_on_with_it() -> None:
+    router = RouterDouble(answer=[42])
+    async with running_gateway(router) as client:
+        sampling = common_pb2.SamplingParameters(temperature=1.0, seed=0)
+        await client.complete("hello", sampling=sampling, **resume(40, 41, seed=0))
+        resumed = await router.next_sequence()
+    assert (resumed.sampling.seed, [*resumed.generated_token_ids]) == (0, [40, 41])
+
+
 @pytest.mark.parametrize(
     ("stop", "reason"),
     [
@@ -107,6 +116,11 @@ async def test_text_that_was_held_back_comes_once_with_the_last_token() -> None:
         (
             resume(5) | {"sampling": common_pb2.SamplingParameters(seed=8)},
             "sampling.seed is 8, and resume.seed 7: they must agree",
+        ),
+        (resume(5, seed=0), "resume.seed is not said; `started` has it, in the first message"),
+        (
+            resume(5, seed=0) | {"sampling": common_pb2.SamplingParameters(seed=8)},
+            "sampling.seed is 8, and resume.seed 0: they must agree",
         ),
         ({"request_id": "a" * 65}, "request_id has 65 characters; the limit is 64"),
     ],

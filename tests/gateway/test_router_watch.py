@@ -41,6 +41,56 @@ def test_a_router_that_was_given_up_too_soon_has_more_time_for_a_while() -> None
     assert expectation.seconds(2) == 4 * FLOOR_SECONDS
 
 
+async def is_asked(watch: RouterWatch) -> bool:
+    """Whether the router has been silent for so long that it is asked now; it answers."""
+    asked = asyncio.Event()
+
+    async def ask(seconds: float) -> None:
+        asked.set()
+
+    watching = asyncio.create_task(watch.run(ask, lambda: True))
+    await asyncio.sleep(0)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    return asked.is_set()
+
+
+async def test_a_prompt_that_came_meanwhile_counts_from_what_the_router_says_next() -> None:
+    """Else a long one would count as computed in the rest of another one's step."""
+    clock = Clock(1000.0)
+    watch = RouterWatch("it", clock)
+    watch.begin()
+    watch.note_work(1)
+    for _ in range(3):  # a step of one sequence, while a prompt comes and is given up
+        clock.seconds += 0.01
+        watch.note_work(4097)
+        watch.hear(of_work=True)
+        watch.note_work(1)
+    watch.note_work(0)
+    watch.note_work(4096)
+    clock.seconds += 20.0  # of the 41 that as many tokens took, one by one
+    assert not await is_asked(watch)
+    clock.seconds += 200.0
+    assert await is_asked(watch)
+
+
+async def test_what_a_router_says_beside_its_work_shortens_no_measurement() -> None:
+    clock = Clock(1000.0)
+    watch = RouterWatch("it", clock)
+    watch.begin()
+    watch.note_work(1)
+    clock.seconds += UNMEASURED_SECONDS
+    assert await is_asked(watch)
+    watch.hear(of_work=False)
+    clock.seconds += 30.0
+    watch.hear(of_work=True)
+    watch.note_work(1)
+    clock.seconds += FACTOR * (UNMEASURED_SECONDS + 29.0)
+    assert not await is_asked(watch)
+    clock.seconds += FACTOR * 2.0
+    assert await is_asked(watch)
+
+
 async def test_a_router_without_work_may_say_nothing() -> None:
     watch = RouterWatch("it")
     watch.begin()

@@ -107,6 +107,7 @@ async def test_what_is_too_large_for_the_routers_that_are_left_keeps_nobody_wait
     assert [each for event in deltas for each in event.delta.token_ids] == [5, 6]
 
 
+@pytest.mark.parametrize("is_stopping", [False, True], ids=["lost", "stopping"])
 @pytest.mark.parametrize(
     ("tokens", "reason"),
     [
@@ -115,7 +116,7 @@ async def test_what_is_too_large_for_the_routers_that_are_left_keeps_nobody_wait
     ],
 )
 async def test_a_sequence_of_which_only_the_end_was_not_said_ends_without_another_router(
-    tokens: list[int], reason: common_pb2.FinishReason.ValueType
+    tokens: list[int], reason: common_pb2.FinishReason.ValueType, is_stopping: bool
 ) -> None:
     router = RouterDouble()
     stop = common_pb2.StopConditions(max_new_tokens=2, stop_token_ids=[9])
@@ -123,9 +124,14 @@ async def test_a_sequence_of_which_only_the_end_was_not_said_ends_without_anothe
         call = client.generate(stop=stop)
         number = (await router.next_sequence()).sequence
         router.say(*(token(number, each) for each in tokens))
-        router.break_stream()
+        if is_stopping:
+            error = {"status": UNAVAILABLE, "is_stopping": True, "overflowed_pairs": 3}
+            router.say(finished(number, common_pb2.FINISH_REASON_ERROR, **error))
+        else:
+            router.break_stream()
         *_, last = [event async for event in call]
         assert router.submits.empty()
+        assert last.completion.usage.overflowed_pairs == (3 if is_stopping else 0)
     assert last.completion.finish_reason == reason
     assert last.completion.usage.completion_tokens == len(tokens)
 

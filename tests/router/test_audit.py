@@ -159,6 +159,29 @@ async def test_who_is_wrong_is_found_out_where_that_can_be(
             assert (evidence is not None) == (service.address in quarantined)
 
 
+async def test_of_a_service_that_left_meanwhile_nothing_was_found_out() -> None:
+    async with audited(flipped, well) as made:
+        await made.compute()
+        ready = np.ones((1, NUM_EXPERTS), dtype=bool)
+        made.dispatcher.place(Placement(made.services[1:], {LAYER: ready}))
+        await made.until(lambda: made.auditor.outcomes)
+        assert dict(made.auditor.outcomes) == {"left": 1}
+
+
+async def test_a_service_is_right_whose_rounding_leaves_something_of_the_routers_zeros() -> None:
+    def rounded(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
+        return {"rows": torch.full_like(rows, 1e-9)}
+
+    class Zeros:
+        def answer(self, question: Question) -> torch.Tensor:
+            return torch.zeros(question.num_answers, HIDDEN)
+
+    async with audited(rounded, well, judge=Zeros()) as made:
+        await made.compute()
+        await made.until(lambda: made.auditor.outcomes)
+        assert made.quarantined == ["1:1"]
+
+
 async def test_a_step_waits_for_no_audit_and_what_is_too_much_is_passed_over() -> None:
     async with audited(well, lambda frame, rows: None) as made:
         expected = await made.compute()

@@ -20,7 +20,7 @@ from services.router.dispatch.combine import Returned
 from services.router.dispatch.placement import Placement, Service
 from services.router.dispatch.scatter import Outgoing
 from services.router.engine.step import Step
-from services.router.peers.question import Question, deviation, deviations, tolerance
+from services.router.peers.question import Question, tolerance
 from services.runtime.failures import aside
 from services.runtime.notice import Notice
 from services.wire.errors import ServingError
@@ -95,7 +95,9 @@ class Auditor:
         if answer is None:
             return "unanswered"
         first = self._placement().service_at(case.address)
-        if first is None or self._agree(case.address, second.address, question.answer, answer):
+        if first is None:  # and nobody knows what became of it
+            return "left"
+        if self._agree(first.address, second.address, question, answer):
             return "agreed"
         return await self._judged(question, answer, first, second)
 
@@ -109,7 +111,7 @@ class Auditor:
         right = await self._right_of(question)
         if right is not None:
             limit = tolerance(right.dtype)
-            wrong = [who for who, rows in said if deviation(rows, right) > limit]
+            wrong = [who for who, rows in said if question.deviation(rows, right) > limit]
             if wrong or not self._agree_to_the_bit(first.address, second.address):
                 return self._convicted(wrong, replace(question, answer=right))
         third, same = self._other(question, {first.address, second.address})
@@ -119,7 +121,9 @@ class Auditor:
         if right is None:
             return self._convicted([], question)
         wrong = [
-            who for who, rows in said if not self._agree(who.address, third.address, rows, right)
+            who
+            for who, rows in said
+            if not self._agree(who.address, third.address, replace(question, answer=rows), right)
         ]
         return self._convicted(wrong if len(wrong) == 1 else [], replace(question, answer=right))
 
@@ -168,11 +172,13 @@ class Auditor:
                 return service, asked
         return None, None
 
-    def _agree(self, one: str, other: str, rows: torch.Tensor | None, others: torch.Tensor) -> bool:
-        assert rows is not None
+    def _agree(self, one: str, other: str, question: Question, answer: torch.Tensor) -> bool:
+        """Whether the second of two services answered as the first did, by the question."""
+        first = question.answer
+        assert first is not None
         if self._agree_to_the_bit(one, other):
-            return torch.equal(rows.view(torch.uint8), others.view(torch.uint8))
-        return deviation(rows, others) <= tolerance(rows.dtype)
+            return torch.equal(first.view(torch.uint8), answer.view(torch.uint8))
+        return question.deviation(first, answer) <= tolerance(first.dtype)
 
 
 def _worst(question: Question, answer: torch.Tensor) -> tuple[Question, torch.Tensor]:
@@ -180,7 +186,7 @@ def _worst(question: Question, answer: torch.Tensor) -> tuple[Question, torch.Te
     assert question.answer is not None
     if question.weights is not None:
         return question, answer
-    apart = deviations(answer, question.answer).numpy()
+    apart = question.deviations(answer, question.answer).numpy()
     mine = question.experts == question.experts[int(apart.argmax())]
     worst = np.argsort(np.where(mine, -apart, np.inf), kind="stable")[:MAX_JUDGED_ROWS]
     chosen = np.zeros(len(mine), dtype=bool)

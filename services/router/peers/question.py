@@ -99,7 +99,7 @@ class Question:
             return f"{len(rows)} rows came back for {self.num_answers}"
         if not are_finite(rows):
             return "numbers came back that are not finite"
-        if self.answer is not None and deviation(rows, self.answer) > tolerance(rows.dtype):
+        if self.answer is not None and self.deviation(rows, self.answer) > tolerance(rows.dtype):
             return "other numbers came back than the expert gives"
         return None
 
@@ -107,21 +107,31 @@ class Question:
         """What came back, never to be written to. Raises InvalidRequest for what are no rows."""
         return reply.rows(self.rows.dtype, self.rows.shape[1])
 
+    def deviation(self, rows: torch.Tensor, reference: torch.Tensor) -> float:
+        """How far the worst of two answers' rows lies from the reference, as a share of that one's
+        largest number.
+        """
+        return float(self.deviations(rows, reference).max()) if len(rows) else 0.0
+
+    def deviations(self, rows: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """The same of each row, [rows]; infinite where one of the two is not finite."""
+        # Of smaller numbers than that a type keeps fewer digits: their last one is no deviation.
+        smallest = torch.finfo(reference.dtype).tiny
+        scale = reference.double().abs().amax(1)
+        scale = torch.where(scale == 0, self._least_scales(reference.dtype), scale)
+        apart = (rows.double() - reference.double()).abs().amax(1) / scale.clamp_min(smallest)
+        return apart.nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+    def _least_scales(self, dtype: torch.dtype) -> torch.Tensor:
+        """Of answers that are nothing but zeros, which have no largest number: as much as the
+        rounding of what was asked about may leave of them elsewhere is within the tolerance.
+        """
+        asked = self.rows.double().abs().amax(1)
+        if self.weights is None:
+            asked = asked[torch.from_numpy(self.pair_rows.astype(np.int64))]
+        return asked * torch.finfo(dtype).eps / tolerance(dtype)
+
 
 def tolerance(dtype: torch.dtype) -> float:
     """The largest deviation of rows of a type that good services may show."""
     return TOLERANCES[dtype]
-
-
-def deviation(rows: torch.Tensor, reference: torch.Tensor) -> float:
-    """How far the worst row lies from the reference, as a share of that one's largest number."""
-    return float(deviations(rows, reference).max()) if len(rows) else 0.0
-
-
-def deviations(rows: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """The same of each row, [rows]; infinite where one of the two is not finite."""
-    # Of smaller numbers than that a type keeps fewer digits: their last one is no deviation.
-    smallest = torch.finfo(reference.dtype).tiny
-    scale = reference.double().abs().amax(1).clamp_min(smallest)
-    apart = (rows.double() - reference.double()).abs().amax(1) / scale
-    return apart.nan_to_num(nan=torch.inf, posinf=torch.inf)
