@@ -12,6 +12,8 @@ import grpc
 
 from moesaic.v1 import placement_pb2_grpc, router_pb2
 from services.runtime.channels import open_channel
+from services.runtime.roles import Role
+from services.runtime.tls_files import TlsFiles
 
 CALL_SECONDS = 10.0
 # A proxy meant for the web knows nothing of this machine's services.
@@ -24,10 +26,13 @@ Key = tuple[int, int]
 
 
 class Admin:
-    """A connection to a router's administration, and its metrics; services are named by address."""
+    """A connection to a router's administration, and its metrics; services are named by address.
+    With `tls` those are an operator's files.
+    """
 
-    def __init__(self, address: str, metrics_address: str) -> None:
-        self._channel: grpc.aio.Channel = open_channel(address)
+    def __init__(self, address: str, metrics_address: str, tls: TlsFiles | None = None) -> None:
+        name = None if tls is None else Role.ROUTER.server_name
+        self._channel: grpc.aio.Channel = open_channel(address, tls=tls, server_name=name)
         self._stub = placement_pb2_grpc.PlacementServiceStub(self._channel)
         self._metrics_address = metrics_address
 
@@ -82,10 +87,15 @@ class Admin:
     async def num_retries(self) -> int:
         """Frames that the router, since it was started, has sent again; 0 while it is not there."""
         try:
-            text = await asyncio.to_thread(_read, f"http://{self._metrics_address}/metrics")
+            return int(sum(map(float, RETRIES.findall(await self.metrics()))))
         except urllib.error.URLError:
             return 0
-        return int(sum(map(float, RETRIES.findall(text))))
+
+    async def metrics(self) -> str:
+        """What the router has measured, in Prometheus's form. Raises URLError while it is not
+        there.
+        """
+        return await asyncio.to_thread(_read, f"http://{self._metrics_address}/metrics")
 
 
 def _read(url: str) -> str:

@@ -16,6 +16,7 @@ from bench.rig.prompts import text_prompts
 from moesaic.client import GatewayLost, generate
 from moesaic.v1 import generation_pb2, generation_pb2_grpc
 from services.runtime.channels import open_channel
+from services.runtime.tls_files import TlsFiles
 
 REQUEST_SECONDS = 60.0
 ANSWER_SECONDS = 90.0
@@ -71,13 +72,14 @@ class Streams:
         *,
         num_streams: int,
         resumes: bool = False,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.answers: list[Answer] = []
         self._requests = requests
         self._num_streams = num_streams
         self._address = address
         self._resumes = resumes
-        self._channel: grpc.aio.Channel = open_channel(address)
+        self._channel: grpc.aio.Channel = open_channel(address, tls=tls)
         self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._turns = itertools.cycle(range(len(requests)))
         self._is_ending = False
