@@ -94,14 +94,7 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     quotas = TokenQuotas(
         tokens_per_second=settings.tokens_per_second, max_clients=settings.max_clients
     )
-    doorkeeper = GatewayDoorkeeper(
-        clients,
-        max_calls=settings.max_calls,
-        client_share=settings.max_client_share,
-        queued=QUEUED,
-        admission=admission,
-        quotas=quotas,
-    )
+    doorkeeper = _doorkeeper(settings, clients, admission, quotas)
     inside = _inside(settings, checkpoint, tokeniser, dispatcher, routers, admission, quotas)
     service = GenerationService(
         *(inside.checkpoint, inside.reader, inside.generation, routers, clients),
@@ -116,6 +109,19 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             yield Gateway(port, routers, None if http is None else http.port)
     finally:
         tokeniser.close()
+
+
+def _doorkeeper(
+    settings: GatewaySettings, clients: Clients, admission: Admission, quotas: TokenQuotas
+) -> GatewayDoorkeeper:
+    return GatewayDoorkeeper(
+        clients,
+        max_calls=settings.max_calls,
+        client_share=settings.max_client_share,
+        queued=QUEUED,
+        admission=admission,
+        quotas=quotas,
+    )
 
 
 def _inside(
@@ -152,6 +158,7 @@ def _inside(
         *(checkpoint, reader, generation, routers, TokenNames(checkpoint.tokenizer)),
         always_metrics=settings.include_metrics,
         strict_fields=settings.strict_fields,
+        quiet_seconds=settings.http_quiet_seconds,
     )
 
 
@@ -166,7 +173,11 @@ async def _http(
     door = Door(
         clients,
         doorkeeper,
-        Limits(inside.reader.max_request_bytes, settings.default_timeout_seconds),
+        Limits(
+            inside.reader.max_request_bytes,
+            settings.default_timeout_seconds,
+            settings.http_body_seconds,
+        ),
         cors=Cors(settings.cors_origin),
         trace_url=settings.trace_url,
     )

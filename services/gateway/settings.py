@@ -3,34 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.runtime.addresses import ListenAddress, ServiceTarget
+from services.runtime.addresses import ListenAddress, OptionalListenAddress, ServiceTarget
 from services.runtime.embedded_model import EMBEDDED_MODEL
-from services.runtime.host_port import split_host_port
 from services.runtime.settings import Accessory
 from services.runtime.tls_settings import ServingSettings, refuse_strangers
-
-NO_HTTP = ("", "off")
-
-
-def _http_address(address: str) -> str:
-    if address in NO_HTTP:
-        return ""
-    split_host_port(address, lowest_port=0)
-    return address
-
-
-# host:port, where port 0 is any free one; empty for none.
-HttpAddress = Annotated[str, AfterValidator(_http_address)]
 
 
 class GatewaySettings(ServingSettings):
@@ -110,8 +89,16 @@ class GatewaySettings(ServingSettings):
         "last one was lost",
     )
     tokeniser_threads: PositiveInt = Field(2, description="threads that tokenise")
-    http_listen: HttpAddress = Field(
+    http_listen: OptionalListenAddress = Field(
         "127.0.0.1:8000", description="address to serve OpenAI's API on, over HTTP; off for none"
+    )
+    http_quiet_seconds: PositiveFloat = Field(
+        5.0,
+        allow_inf_nan=False,
+        description="after which a stream over HTTP begins without a token, kept by comments",
+    )
+    http_body_seconds: PositiveFloat = Field(
+        60.0, allow_inf_nan=False, description="time that a client has to send a request over HTTP"
     )
     cors_origin: list[str] = Field(
         [], description="origins whose pages browsers let call over HTTP; * for all"

@@ -28,8 +28,6 @@ Work = Callable[[web.Request, Caller, bytes], Awaitable[web.StreamResponse]]
 
 # Of JSON a text may have three times the bytes that it has by itself: `\\u00e9` for two.
 ESCAPED = 3
-# Until a body that somebody sends is there.
-BODY_SECONDS = 60.0
 # Beyond a request's deadline, for its failure to be told to a client that hardly reads.
 TELLING_SECONDS = 10.0
 DRAINING_SECONDS = 1.0
@@ -42,7 +40,7 @@ class Limits:
     # Of its text, as it is known at the time.
     max_request_bytes: Callable[[], int]
     timeout_seconds: float
-    body_seconds: float = BODY_SECONDS
+    body_seconds: float
 
 
 class Door:
@@ -144,8 +142,8 @@ class Door:
                 return await handler(request)
         except web.HTTPException as error:  # aiohttp's own: no such route
             return _told(_of_aiohttp(error, request))
-        except ConnectionError:  # the client left
-            raise
+        except ConnectionError as error:  # the client left: nobody failed, and nobody can be told
+            raise asyncio.CancelledError from error
         except Exception as error:  # noqa: BLE001 -- the boundary of HTTP: whatever it is becomes a document
             return _told(failure_of(error, "the request"))
 

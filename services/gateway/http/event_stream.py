@@ -12,9 +12,6 @@ from services.gateway.http.errors import failure_told
 from services.runtime.boundary import PASSED_ON
 from services.runtime.failures import failure_of
 
-# So long nothing is sent, for the status to be a true one; after that, and between two events, a
-# comment keeps the connection.
-QUIET_SECONDS = 5.0
 COMMENT = b": waiting\n\n"
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -24,13 +21,15 @@ HEADERS = {
 
 
 class EventStream:
-    """Of one request; to be written to by one task, within `opened`.
+    """Of one request; to be written to by one task, within `opened`. For `quiet_seconds` nothing is
+    sent, for the status to be a true one; after that, and between two events, a comment keeps the
+    connection.
 
     A client that reads slower than events come makes `write` wait, with some hundred kilobytes
     before it.
     """
 
-    def __init__(self, request: web.Request, *, quiet_seconds: float = QUIET_SECONDS) -> None:
+    def __init__(self, request: web.Request, *, quiet_seconds: float) -> None:
         self.response = web.StreamResponse(headers=HEADERS)
         self.response.enable_chunked_encoding()
         self._request = request

@@ -9,7 +9,6 @@ from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.generation import Generation
 from services.gateway.http.bodies import Body, unknown_fields
 from services.gateway.http.errors import BadField
-from services.gateway.http.event_stream import QUIET_SECONDS
 from services.gateway.http.token_names import TokenNames
 from services.gateway.http.visits import Visit
 from services.gateway.requests import RequestReader
@@ -25,9 +24,10 @@ class Inside:
     generation: Generation
     routers: Routers
     token_names: TokenNames
-    always_metrics: bool = False
-    strict_fields: bool = False
-    quiet_seconds: float = QUIET_SECONDS
+    always_metrics: bool
+    strict_fields: bool
+    # Of a stream, before it begins without a token.
+    quiet_seconds: float
 
     def note_unknown(self, body: Body, visit: Visit) -> None:
         """Name the fields of a request that nobody knows to who sent it. Raises BadField where they
