@@ -13,7 +13,7 @@ from typing import TypeAlias
 import grpc
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
-from services.router.peers.absence import pause_seconds
+from services.router.peers.absence import Attempts, Past, pause_seconds
 from services.router.peers.expected import Expected
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.grpc_transport import GrpcTransport
@@ -56,8 +56,8 @@ Stub: TypeAlias = expert_pb2_grpc.ExpertServiceStub
 class ExpertPeer(HostingCalls):
     """Keeps one address connected, and tries it before it is used.
 
-    `on_change` is called whenever what it hosts changes, or whether it is live or usable. How soon
-    a service that is not there is looked for again depends on `num_absent`, those that are not.
+    `on_change` is called whenever what it hosts changes, or whether it is live or usable. With
+    other peers it shares `attempts`.
     """
 
     def __init__(
@@ -69,11 +69,12 @@ class ExpertPeer(HostingCalls):
         on_change: Callable[[], None],
         *,
         patience: Patience = PATIENCE,
-        num_absent: Callable[[], int] = lambda: 1,
+        attempts: Attempts | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
         super().__init__(address, expected, patience)
-        self._num_absent = num_absent
+        self._attempts = attempts or Attempts()
+        self._past = Past.NEW
         self._absent_since: float | None = None  # by the monotonic clock
         self.streams: Sequence[ExpertStream] = ()
         self.pace = Pace()
@@ -139,6 +140,7 @@ class ExpertPeer(HostingCalls):
         while True:
             channel: grpc.aio.Channel | None = None
             try:
+                await self._attempts.turn(self._past)
                 await self._until_it_listens()
                 renewal = Renewal(self._tls)
                 channel = open_channel(
@@ -162,6 +164,8 @@ class ExpertPeer(HostingCalls):
     async def _live(self, channel: grpc.aio.Channel, renewal: Renewal) -> None:
         stub = Stub(channel)
         description = await self._describe(stub, self._patience.describe_seconds)
+        self._attempts.give_back()
+        self._past = Past.REACHED
         self._expected.check(self.address, description)
         description.device = one_line(description.device, MAX_DEVICE_BYTES)
         self.description, self.refusal, self._stub = description, None, stub
@@ -214,7 +218,8 @@ class ExpertPeer(HostingCalls):
         if not was_connected:
             now = time.monotonic()
             self._absent_since = self._absent_since or now
-            return pause_seconds(now - self._absent_since, self._num_absent())
+            self._past = Past.REACHED if self._past is Past.REACHED else Past.IN_VAIN
+            return pause_seconds(now - self._absent_since)
         self._absent_since = None
         self._num_failures = 0 if has_answered else self._num_failures + 1
         self._on_change()
