@@ -4,7 +4,6 @@ when it comes back.
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from services.router.peers.hosting_calls import HostingCalls
 from services.router.peers.known_hosting import Ready
 from services.router.peers.pace import Pace
 from services.router.peers.patience import PATIENCE, Patience
+from services.router.peers.renewal_turns import RenewalTurns
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import ExpertStream
 from services.router.peers.stream_transports import stream_transports
@@ -57,7 +57,7 @@ class ExpertPeer(HostingCalls):
     """Keeps one address connected, and tries it before it is used.
 
     `on_change` is called whenever what it hosts changes, or whether it is live or usable. With
-    other peers it shares `attempts`.
+    other peers it shares `attempts`, and the turns in which they are connected to anew.
     """
 
     def __init__(
@@ -70,10 +70,13 @@ class ExpertPeer(HostingCalls):
         *,
         patience: Patience = PATIENCE,
         attempts: Attempts | None = None,
+        renewal_turns: RenewalTurns | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
         super().__init__(address, expected, patience)
         self._attempts = attempts or Attempts()
+        self._renewal_turns = renewal_turns or RenewalTurns(patience.renewal_seconds)
+        self._is_back = asyncio.Event()  # where its connection was broken to be made anew
         self._past = Past.NEW
         self._absent_since: float | None = None  # by the monotonic clock
         self.streams: Sequence[ExpertStream] = ()
@@ -202,11 +205,11 @@ class ExpertPeer(HostingCalls):
                 parts.create_task(stream.run())
 
     async def _end_when_due(self, renewal: Renewal) -> None:
-        """Break the connection after its certificates have been replaced, not all services' at
-        once; what it has in flight is sent again.
+        """Break the connection after its certificates have been replaced, once the service that had
+        its turn before is used again; what it has in flight is sent again.
         """
         await renewal.due()
-        await asyncio.sleep(random.uniform(0.0, self._patience.renewal_seconds))
+        self._is_back = await self._renewal_turns.next()
         raise CertificatesReplaced(f"{self._name} is connected to anew, by new certificates")
 
     def _forget(self) -> float:
@@ -233,6 +236,8 @@ class ExpertPeer(HostingCalls):
         return self.streams[0], ready.keys()
 
     def _on_change(self) -> None:
+        if self.is_usable:
+            self._is_back.set()
         self._news.send()
         self._on_any_change()
 
