@@ -16,6 +16,7 @@ from bench.harness.progress import Stages
 from bench.harness.report import Report
 from bench.harness.rounds import interleaved
 from bench.hosting import events
+from bench.hosting.addresses import addresses_made_known
 from bench.hosting.cluster import HostedCluster, HostingPlan, hosted_cluster
 from bench.hosting.findings import Finding, Window, findings_of, gaps_within
 from bench.hosting.load import NUM_STREAMS, STOPPED_SECONDS, Load, disturbed, streaming
@@ -72,6 +73,8 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     gateway that die.
     """
     effort = QUICK if options.quick else FULL
+    if options.only_addresses:
+        return await addresses_made_known(options, effort.num_rounds, stages)
     report = Report("hosting", COMPARED)
     if not options.only_routers:
         await _services(report, options, effort, stages)
@@ -227,6 +230,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_transports(parser)
     parser.add_argument(
         "--only-routers", action="store_true", help="leave out what expert services do"
+    )
+    parser.add_argument(
+        "--only-addresses",
+        action="store_true",
+        help="measure what addresses cost at which nobody is, and nothing else",
     )
     return run_bench(parser, measure, arguments)
 

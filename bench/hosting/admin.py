@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import grpc
 
-from moesaic.v1 import placement_pb2_grpc, router_pb2
+from moesaic.v1 import placement_pb2, placement_pb2_grpc, router_pb2
 from services.runtime.channels import open_channel
 from services.runtime.roles import Role
 from services.runtime.tls_files import TlsFiles
@@ -61,6 +61,11 @@ class Admin:
         """Make services known."""
         request = router_pb2.AddExpertServicesRequest(addresses=addresses)
         await self._stub.AddExpertServices(request, timeout=CALL_SECONDS)
+
+    async def remove(self, addresses: Sequence[str]) -> None:
+        """Forget services."""
+        request = placement_pb2.RemoveExpertServicesRequest(addresses=addresses)
+        await self._stub.RemoveExpertServices(request, timeout=CALL_SECONDS)
 
     def change(self, target: Mapping[str, Sequence[Key]]) -> grpc.aio.UnaryStreamCall:
         """Begin to host what the target says; the responses tell how far it is."""

@@ -21,6 +21,7 @@ from services.expert.plane_stream import Command, PlaneStream
 from services.kernels import GatedExperts
 from services.runtime import tls_contexts
 from services.runtime.failures import aside, failure_of
+from services.runtime.renewal import LOOK_SECONDS
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.runtime.tls_contexts import ServerTls
 from services.runtime.tls_files import TlsFiles
@@ -123,7 +124,8 @@ class Plane:
         if not self.is_usable or (tls is not None and not tls_contexts.AVAILABLE):
             yield
             return
-        self._tls = None if tls is None else ServerTls(tls, needs_certificate=True)
+        if tls is not None:
+            self._tls = ServerTls(tls, needs_certificate=True, look_seconds=LOOK_SECONDS)
         await self._begin(listen, port, silent_seconds)
         self._record_again(record_seconds)
         try:

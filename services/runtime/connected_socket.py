@@ -22,13 +22,20 @@ async def connected_socket(address: str, port: int, *, timeout_seconds: float) -
     host, _ = split_host_port(address)
     try:
         async with asyncio.timeout(timeout_seconds):
-            records = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
-            )
+            records = await _records_of(host, port)
             return await _first_of(records, timeout_seconds / len(records))
     except (OSError, OverflowError, UnicodeError) as error:  # a timeout is an OSError
         reason = str(error) or "no answer in time"
         raise Unavailable(f"cannot connect to port {port} of {host}: {reason}") from error
+
+
+async def _records_of(host: str, port: int) -> list[tuple[Any, ...]]:
+    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=numeric)
+    except socket.gaierror:  # a name, which a thread has to look up
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 async def _first_of(records: list[tuple[Any, ...]], seconds_each: float) -> socket.socket:

@@ -19,7 +19,8 @@ RETRY_SECONDS = 1.0
 
 
 class ReadAgain(Generic[Read]):
-    """Whatever `read` makes of the files; may be asked by any thread.
+    """Whatever `read` makes of the files; may be asked by any thread, which look at the files once
+    in `look_seconds` together.
 
     Raises BadState where `read` does so at first. When it does later, what it made before stays
     until the files are whole again, and a line of the log says so.
@@ -30,6 +31,8 @@ class ReadAgain(Generic[Read]):
         files: Sequence[Path],
         read: Callable[[], Read],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        look_seconds: float = 0.0,
     ) -> None:
         self._files = files
         self._read = read
@@ -38,12 +41,17 @@ class ReadAgain(Generic[Read]):
         self._clock = clock
         self._refused: object = None  # the stamp of what could not be used
         self._retry_at = 0.0
+        self._look_seconds = look_seconds
+        self._look_at = clock() + look_seconds
         self._stamp = stamp_of(files)
         self._current = read()
 
     def current(self) -> Read:
         """What the files hold now, or held last when they could be used."""
         with self._lock:
+            if (now := self._clock()) < self._look_at:
+                return self._current
+            self._look_at = now + self._look_seconds
             stamp = stamp_of(self._files)
             is_refused = stamp == self._refused and self._clock() < self._retry_at
             if stamp != self._stamp and not is_refused:

@@ -6,6 +6,8 @@ from services.runtime.tls_files import TlsFiles, TlsReader
 from services.wire.errors import Unavailable
 
 LOOK_SECONDS = 1.0
+# Until the other end, too, has looked at its own, which were replaced with these.
+SETTLE_SECONDS = 1.5 * LOOK_SECONDS
 
 
 class CertificatesReplaced(Unavailable):
@@ -23,9 +25,12 @@ class Renewal:
         self._material = None if self._reader is None else self._reader.material()
 
     async def due(self) -> None:
-        """Return once the files hold others, which can be used."""
+        """Return once the files hold others, which can be used, and the other end goes by its own
+        where these were replaced, too.
+        """
         if self._reader is None:
             await asyncio.Event().wait()
             return
         while self._reader.material() == self._material:  # noqa: ASYNC110 -- files tell nobody
             await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(SETTLE_SECONDS)

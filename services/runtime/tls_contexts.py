@@ -28,13 +28,16 @@ def client_tls(files: TlsFiles, host: str) -> ClientTls:
 
 class ServerTls:
     """What a server does by, as the files hold it. Where it `needs_certificate`, those alone are
-    served who have one of the authority. Raises BadState where the files cannot be used.
+    served who have one of the authority. The files are looked at once in `look_seconds` at most.
+    Raises BadState where they cannot be used.
     """
 
-    def __init__(self, files: TlsFiles, *, needs_certificate: bool) -> None:
+    def __init__(
+        self, files: TlsFiles, *, needs_certificate: bool, look_seconds: float = 0.0
+    ) -> None:
         self._files = files
         self._needs_certificate = needs_certificate
-        self._kept = ReadAgain(files.paths, self._read)
+        self._kept = ReadAgain(files.paths, self._read, look_seconds=look_seconds)
 
     def context(self) -> "tls.Context":
         """For the next connection; another one once the files have changed."""

@@ -148,4 +148,11 @@ async def test_certificates_are_replaced_while_requests_are_served(
                 await asyncio.sleep(0.05)
             made_anew.set()
         assert not [line for line in caplog.messages if line.startswith("lost expert service")]
+        away = [
+            "is connected to anew" in line
+            for line in caplog.messages
+            if "is connected to anew" in line or "connected to expert service" in line
+        ]
+        # Nobody else has the experts of either.
+        assert away == [False, False, True, False, True, False]
     assert all(task.result() > 1 for task in asked)

@@ -13,7 +13,6 @@ import pytest
 
 from services.model.checkpoint import Checkpoint
 from services.router.peers import stream_transports
-from services.router.peers.absence import pause_seconds
 from services.router.peers.frame_lost import FrameLost
 from services.router.peers.native_transport import AVAILABLE
 from services.router.peers.peer import ExpertPeer
@@ -173,11 +172,3 @@ async def test_of_two_planners_the_one_that_is_outdated_waits_for_the_newer_host
         assert sorted(map(type, outcomes), key=str) == sorted([type(None), Outdated], key=str)
         await peer.until_newer(planned_with)
         assert peer.hosting.generation > planned_with
-
-
-def test_a_service_is_looked_for_less_often_the_longer_it_and_others_are_away() -> None:
-    assert pause_seconds(0.0, num_absent=1) == pause_seconds(1.0, num_absent=1) == 0.2
-    assert pause_seconds(20.0, num_absent=1) == 2.0
-    assert pause_seconds(3600.0, num_absent=1) == 5.0
-    assert pause_seconds(0.0, num_absent=100) == 2.0
-    assert pause_seconds(0.0, num_absent=1_000) == 5.0

@@ -51,3 +51,18 @@ def test_what_cannot_be_read_at_first_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BadState, match="nothing is there"):
         ReadAgain((tmp_path / "none",), read)
+
+
+def test_files_are_looked_at_no_more_often_than_was_asked_for(tmp_path: Path) -> None:
+    file, now = tmp_path / "file", 0.0
+    file.write_text("before")
+    kept = ReadAgain((file,), file.read_text, lambda: now, look_seconds=1.0)
+    file.write_text("afterwards")
+    assert kept.current() == "before"
+    now = 1.0
+    assert kept.current() == "afterwards"
+    file.write_text("later")
+    now = 1.9
+    assert kept.current() == "afterwards"
+    now = 2.0
+    assert kept.current() == "later"

@@ -23,8 +23,11 @@ from services.router.hosting.survey import Survey
 from services.router.hosting.transfers import Transfers
 from services.router.hosting.troubles import Troubles
 from services.router.hosting.waits import WAITS, Waits
+from services.router.peers.absence import Attempts
 from services.router.peers.expected import Expected
+from services.router.peers.patience import PATIENCE
 from services.router.peers.peer import ExpertPeer
+from services.router.peers.renewal_turns import RenewalTurns
 from services.router.planning.goals import Goal, WantedHosting
 from services.runtime.channels import resolve
 from services.runtime.notice import Notice
@@ -80,10 +83,15 @@ class Fleet:
         self._layout = HostingLayout(layers, num_experts, contents, self._refuse_claim)
         self.laid: LaidOut = self._layout.lay_out(())
 
+        attempts, turns = Attempts(), RenewalTurns(PATIENCE.renewal_seconds)
+
         def make(address: str) -> ExpertPeer:
-            num_absent = lambda: self.members.num_absent  # noqa: E731
-            frames = num_lanes, frame_floor_seconds
-            return ExpertPeer(address, expected, *frames, on_news, num_absent=num_absent, tls=tls)
+            return ExpertPeer(
+                *(address, expected, num_lanes, frame_floor_seconds, on_news),
+                attempts=attempts,
+                renewal_turns=turns,
+                tls=tls,
+            )
 
         self.members = Members(targets, make, on_news, look_up=look_up, waits=waits)
         self._lost = lost = Lost(awaited or Awaited())

@@ -4,7 +4,7 @@ made known later.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from itertools import chain
 
 from services.router.hosting.waits import WAITS, Waits
@@ -45,6 +45,7 @@ class Members:
         self._look_up = look_up
         self._waits = waits
         self._behind: dict[str, Sequence[str]] = dict.fromkeys(targets, ())  # addresses by target
+        self._excess = ""  # of a name, as the log has it
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._loops: asyncio.TaskGroup | None = None
 
@@ -52,21 +53,18 @@ class Members:
         """The service at an address, if it is known."""
         return next((peer for peer in self.peers if peer.address == address), None)
 
-    @property
-    def num_absent(self) -> int:
-        """Services that are not connected."""
-        return sum(peer.description is None for peer in self.peers)
-
     async def find(self, wait_seconds: float) -> None:
         """Look the targets up.
 
         A name that is not known yet, or has no address, is looked up again until `wait_seconds`
-        have passed; raises Unavailable then.
+        have passed; raises Unavailable then. Raises Overloaded where they stand for too many.
         """
         deadline = asyncio.get_running_loop().time() + wait_seconds
         while True:
             try:
-                self._behind = await self._addresses_behind(tuple(self._behind))
+                behind = await self._addresses_behind(tuple(self._behind))
+                self._check_number(_num_addresses(behind))
+                self._behind = behind
             except Unavailable as error:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise
@@ -91,7 +89,7 @@ class Members:
         """
         self._check_number(len({*self._behind, *targets}))
         behind = self._behind | await self._addresses_behind(targets)
-        self._check_number(len({*chain.from_iterable(behind.values())}))
+        self._check_number(_num_addresses(behind))
         self._behind = behind
         self._update()
 
@@ -131,10 +129,21 @@ class Members:
         return behind
 
     async def _look_up_again(self, target: str) -> None:
+        """Where that cannot be, what was known holds on."""
         try:
-            self._behind[target] = await self._look_up(target)
-        except Unavailable as error:  # what was known holds on
+            found = await self._look_up(target)
+            if target not in self._behind:  # it was removed meanwhile
+                return
+            behind = self._behind | {target: found}
+            self._check_number(_num_addresses(behind))
+        except Unavailable as error:
             logger.debug("%s", error)
+        except Overloaded as error:
+            if str(error) != self._excess:
+                logger.warning("%s stands for too many addresses: %s", target, error)
+            self._excess = str(error)
+        else:
+            self._behind, self._excess = behind, ""
 
     def _check_number(self, num_services: int) -> None:
         if num_services > MAX_SERVICES:
@@ -164,3 +173,7 @@ class Members:
         for peer in new:
             self._runs[peer.address] = self._loops.create_task(peer.run())
         self._on_change()
+
+
+def _num_addresses(behind: Mapping[str, Sequence[str]]) -> int:
+    return len({*chain.from_iterable(behind.values())})

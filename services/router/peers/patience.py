@@ -21,7 +21,8 @@ class Patience:
     load_progress_seconds: float = 120.0
     # Until it says who plans.
     planning_seconds: float = 1.0
-    # Most until it is connected to anew, with certificates that have replaced the former ones.
+    # Until it is used again after it was connected to anew, by certificates that have replaced the
+    # former ones: others wait with theirs.
     renewal_seconds: float = 3.0
     # Queued frames end before an expert is gone.
     unload_seconds: float = 30.0

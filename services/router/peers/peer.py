@@ -4,7 +4,6 @@ when it comes back.
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TypeAlias
 import grpc
 
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
-from services.router.peers.absence import pause_seconds
+from services.router.peers.absence import Attempts, Past, pause_seconds
 from services.router.peers.expected import Expected
 from services.router.peers.frame_deadline import FrameDeadline
 from services.router.peers.grpc_transport import GrpcTransport
@@ -21,6 +20,7 @@ from services.router.peers.hosting_calls import HostingCalls
 from services.router.peers.known_hosting import Ready
 from services.router.peers.pace import Pace
 from services.router.peers.patience import PATIENCE, Patience
+from services.router.peers.renewal_turns import RenewalTurns
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import ExpertStream
 from services.router.peers.stream_transports import stream_transports
@@ -56,8 +56,8 @@ Stub: TypeAlias = expert_pb2_grpc.ExpertServiceStub
 class ExpertPeer(HostingCalls):
     """Keeps one address connected, and tries it before it is used.
 
-    `on_change` is called whenever what it hosts changes, or whether it is live or usable. How soon
-    a service that is not there is looked for again depends on `num_absent`, those that are not.
+    `on_change` is called whenever what it hosts changes, or whether it is live or usable. With
+    other peers it shares `attempts`, and the turns in which they are connected to anew.
     """
 
     def __init__(
@@ -69,11 +69,15 @@ class ExpertPeer(HostingCalls):
         on_change: Callable[[], None],
         *,
         patience: Patience = PATIENCE,
-        num_absent: Callable[[], int] = lambda: 1,
+        attempts: Attempts | None = None,
+        renewal_turns: RenewalTurns | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
         super().__init__(address, expected, patience)
-        self._num_absent = num_absent
+        self._attempts = attempts or Attempts()
+        self._renewal_turns = renewal_turns or RenewalTurns(patience.renewal_seconds)
+        self._is_back = asyncio.Event()  # where its connection was broken to be made anew
+        self._past = Past.NEW
         self._absent_since: float | None = None  # by the monotonic clock
         self.streams: Sequence[ExpertStream] = ()
         self.pace = Pace()
@@ -139,6 +143,7 @@ class ExpertPeer(HostingCalls):
         while True:
             channel: grpc.aio.Channel | None = None
             try:
+                await self._attempts.turn(self._past)
                 await self._until_it_listens()
                 renewal = Renewal(self._tls)
                 channel = open_channel(
@@ -162,6 +167,8 @@ class ExpertPeer(HostingCalls):
     async def _live(self, channel: grpc.aio.Channel, renewal: Renewal) -> None:
         stub = Stub(channel)
         description = await self._describe(stub, self._patience.describe_seconds)
+        self._attempts.give_back()
+        self._past = Past.REACHED
         self._expected.check(self.address, description)
         description.device = one_line(description.device, MAX_DEVICE_BYTES)
         self.description, self.refusal, self._stub = description, None, stub
@@ -198,11 +205,11 @@ class ExpertPeer(HostingCalls):
                 parts.create_task(stream.run())
 
     async def _end_when_due(self, renewal: Renewal) -> None:
-        """Break the connection after its certificates have been replaced, not all services' at
-        once; what it has in flight is sent again.
+        """Break the connection after its certificates have been replaced, once the service that had
+        its turn before is used again; what it has in flight is sent again.
         """
         await renewal.due()
-        await asyncio.sleep(random.uniform(0.0, self._patience.renewal_seconds))
+        self._is_back = await self._renewal_turns.next()
         raise CertificatesReplaced(f"{self._name} is connected to anew, by new certificates")
 
     def _forget(self) -> float:
@@ -214,7 +221,8 @@ class ExpertPeer(HostingCalls):
         if not was_connected:
             now = time.monotonic()
             self._absent_since = self._absent_since or now
-            return pause_seconds(now - self._absent_since, self._num_absent())
+            self._past = Past.REACHED if self._past is Past.REACHED else Past.IN_VAIN
+            return pause_seconds(now - self._absent_since)
         self._absent_since = None
         self._num_failures = 0 if has_answered else self._num_failures + 1
         self._on_change()
@@ -228,6 +236,8 @@ class ExpertPeer(HostingCalls):
         return self.streams[0], ready.keys()
 
     def _on_change(self) -> None:
+        if self.is_usable:
+            self._is_back.set()
         self._news.send()
         self._on_any_change()
 

@@ -169,6 +169,19 @@ async def test_more_services_than_a_router_may_know_are_refused_and_change_nothi
         assert len(members.peers) == MAX_SERVICES
 
 
+async def test_a_name_that_stands_for_too_many_addresses_is_not_followed() -> None:
+    names = Names(many=["10.0.1.1:1"])
+    too_many = [f"10.0.{number // 250}.{number % 250}:1" for number in range(2000)]
+    async with running(names, "dns:///many:1") as (members, _):
+        names.addresses["dns:///many:1"] = too_many
+        for _ in range(3):
+            await until(names.looked_up)
+        assert addresses(members) == ["10.0.1.1:1"]
+    members = members_of(names, "dns:///many:1")
+    with pytest.raises(Overloaded, match="2000 expert services would be known; the limit is 256"):
+        await members.find(0.0)
+
+
 async def test_services_are_forgotten_as_they_were_made_known_once_they_host_nothing() -> None:
     names = Names(experts=["10.0.0.1:1", "10.0.0.9:1"])
     async with running(names, "10.0.0.9:1") as (members, changed):
