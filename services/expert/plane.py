@@ -9,7 +9,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import IntEnum
 from itertools import count
 from typing import Any
@@ -26,6 +26,7 @@ from services.runtime.server import MAX_MESSAGE_BYTES
 from services.runtime.tls_contexts import ServerTls
 from services.runtime.tls_files import TlsFiles
 from services.wire import native_streams
+from services.wire.errors import ServingError
 from services.wire.frames import ELEMENT_TYPES
 from services.wire.header_blocks import HeaderDecoder
 from services.wire.tls import Verified, verified
@@ -57,6 +58,7 @@ class Event(IntEnum):
     THREAD_ENDED = 6
     COUNTED_MESSAGE = 7
     PEER_NAMED = 8
+    BLOCK_PASSED_OVER = 9
 
 
 class Plane:
@@ -235,13 +237,15 @@ class Plane:
                 self._peers.pop(number, None)
             case Event.PEER_NAMED:
                 self._peers[number] = verified(data.decode())
+            case Event.BLOCK_PASSED_OVER:
+                self._pass_over(number, data)
             case Event.SETTLED:
                 self._batcher.when_settled(self._settling.pop(number))
             case Event.THREAD_ENDED:
                 self._ended.set()
 
     def _open(self, number: int, connection: int, block: bytes) -> None:
-        decoder = self._decoders.setdefault(connection, HeaderDecoder())
+        decoder = self._decoder_of(connection)
         native, batcher = self._native, self._batcher
         stream = PlaneStream(native, number, batcher, self._contract, self._slots)
         self._streams[number] = stream
@@ -251,6 +255,14 @@ class Plane:
         except Exception as error:  # noqa: BLE001 -- the boundary of a connection: whose headers cannot be read any more
             failure_of(error, "reading headers")
             native.command(Command.CLOSE, number)
+
+    def _pass_over(self, connection: int, block: bytes) -> None:
+        """Later blocks may build on it; those of one that cannot be read will not be either."""
+        with suppress(ServingError):
+            self._decoder_of(connection).decode(block)
+
+    def _decoder_of(self, connection: int) -> HeaderDecoder:
+        return self._decoders.setdefault(connection, HeaderDecoder())
 
     def _record(self) -> None:
         with aside("recording what the native plane noted"):

@@ -3,8 +3,12 @@
 import ipaddress
 from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import unquote
 
 from services.runtime.access import Shown
+
+# Of an IPv6 address: what is given to one subscriber or machine at least.
+NETWORK_BITS = 64
 
 
 class Doorkeeper(Protocol):
@@ -29,5 +33,15 @@ def peer_of(address: tuple[object, ...]) -> str:
 
 
 def host_of(peer: str) -> str:
-    """A peer's address without the port: what all connections of one host have in common."""
-    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+    """A peer's address without the port: what all connections of one host have in common.
+
+    Of IPv6 it is the network of 64 bits: a host may have every address of its own, and one that
+    counts as many hosts would have as many shares.
+    """
+    family, _, rest = peer.partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return peer
+    host = unquote(rest.rpartition(":")[0]).strip("[]").partition("%")[0]
+    if family == "ipv4":
+        return f"{family}:{host}"
+    return f"{family}:{ipaddress.IPv6Network((host, NETWORK_BITS), strict=False)}"

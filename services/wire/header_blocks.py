@@ -39,6 +39,7 @@ class HeaderDecoder:
 
     def __init__(self) -> None:
         self._decoder = _connections.Decoder(MAX_LIST_BYTES)
+        self._unreadable: UnreadableBlock | None = None
 
     def decode(self, block: bytes) -> dict[str, str]:
         """The headers by their names; of several with one name, the last. Raises as
@@ -51,10 +52,13 @@ class HeaderDecoder:
 
         Raises UnreadableBlock, TooMuchMetadata, or InvalidRequest for a text that is no UTF-8.
         """
+        if self._unreadable is not None:
+            raise self._unreadable
         try:
             fields, is_too_much, is_text = self._decoder.decode(block)
         except ValueError as error:
-            raise UnreadableBlock(f"a header block cannot be read: {error}") from error
+            self._unreadable = UnreadableBlock(f"a header block cannot be read: {error}")
+            raise self._unreadable from error
         if is_too_much:
             raise TooMuchMetadata(f"a header block has more than {MAX_LIST_BYTES} bytes")
         if not is_text:

@@ -226,3 +226,10 @@ def test_without_either_clients_are_told_apart_by_host() -> None:
     assert host_of("ipv4:10.0.0.1:4000") == host_of("ipv4:10.0.0.1:5000")
     assert host_of("ipv6:%5B::1%5D:4000") == host_of("ipv6:%5B::1%5D:5000")
     assert host_of("ipv4:10.0.0.1:4000") != host_of("ipv4:10.0.0.2:4000")
+
+
+def test_all_addresses_of_an_ipv6_network_are_one_host() -> None:
+    assert host_of("ipv6:%5B2001:db8:1:2::1%5D:4000") == host_of("ipv6:%5B2001:db8:1:2:f::9%5D:1")
+    assert host_of("ipv6:%5B2001:db8:1:2::1%5D:4000") != host_of("ipv6:%5B2001:db8:1:3::1%5D:4000")
+    assert host_of("ipv6:[fe80::1%eth0]:4000") == host_of("ipv6:%5Bfe80::2%25eth0%5D:4000")
+    assert host_of("unix:/run/socket") == "unix:/run/socket"

@@ -44,10 +44,8 @@ static void take_headers(struct http2_stream *http2, const char *block, size_t c
     (void)ends_stream; /* said again by `remote_ended` */
     struct connection *connection = http2_owner(http2->connection);
     struct handover *handover = &connection->plane->handover;
-    if (http2->owner) return; /* trailers, of which gRPC's clients have none */
     struct stream *stream = open_stream(connection, http2);
     struct event *opened = stream ? new_event(STREAM_OPENED, stream->number, block, count) : NULL;
-    /* Headers cannot be passed over: those that follow may refer to them. */
     if (!opened || handover_is_full(handover) || introduce(connection) < 0) {
         free(opened);
         lose(connection);
@@ -57,6 +55,19 @@ static void take_headers(struct http2_stream *http2, const char *block, size_t c
     stream->num_in_hand++;
     http2_pause(http2);
     tell(handover, opened);
+}
+
+/* Python reads these, too: those that follow may refer to them. */
+static void pass_over(struct http2_connection *http2, const char *block, size_t count) {
+    struct connection *connection = http2_owner(http2);
+    struct handover *handover = &connection->plane->handover;
+    struct event *const passed = new_event(BLOCK_PASSED_OVER, connection->number, block, count);
+    if (passed && !handover_is_full(handover)) {
+        tell(handover, passed);
+        return;
+    }
+    free(passed);
+    lose(connection);
 }
 
 static void take_one(struct http2_stream *http2, const char *data, size_t count) {
@@ -72,7 +83,7 @@ static void take_reset(struct http2_stream *http2, uint32_t code) {
     if (http2->owner) forget_stream(http2->owner);
 }
 
-static const struct http2_events EVENTS = {take_headers, take_one, take_end, take_reset};
+static const struct http2_events EVENTS = {take_headers, take_one, take_end, take_reset, pass_over};
 
 static void prepare_socket(int fd) {
     const int on = 1, idle = IDLE_SECONDS, probe = PROBE_SECONDS, probes = NUM_PROBES;

@@ -17,10 +17,11 @@ enum event_kind {
     MESSAGE = 2,       /* for Python to answer, received at `nanos`; exactly one command is due */
     STREAM_GONE = 3,   /* nothing can be said on it any more */
     CONNECTION_GONE = 4,
-    SETTLED = 5,         /* what was in hand when SETTLE came is done with, or Python's */
-    THREAD_ENDED = 6,    /* nothing comes after this */
-    COUNTED_MESSAGE = 7, /* a MESSAGE whose pairs are counted as taken already */
-    PEER_NAMED = 8,      /* a connection's, before its first stream: `data` as `peer` in tls.h */
+    SETTLED = 5,           /* what was in hand when SETTLE came is done with, or Python's */
+    THREAD_ENDED = 6,      /* nothing comes after this */
+    COUNTED_MESSAGE = 7,   /* a MESSAGE whose pairs are counted as taken already */
+    PEER_NAMED = 8,        /* a connection's, before its first stream: `data` as `peer` in tls.h */
+    BLOCK_PASSED_OVER = 9, /* a connection's header block that opens no stream */
 };
 
 /* `number` is the stream's, or the connection's, or the one that SETTLE came with. An event is in

@@ -49,7 +49,7 @@ static void take_reset(struct http2_stream *on_wire, uint32_t code) {
     stream->on_wire = NULL;
 }
 
-static const struct http2_events events = {take_headers, take_message, take_end, take_reset};
+static const struct http2_events events = {take_headers, take_message, take_end, take_reset, NULL};
 
 int stream_open(struct stream *stream, int fd, struct bytes block, uint32_t max_message_bytes,
                 struct tls_context *tls, const char *host) {

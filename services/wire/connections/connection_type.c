@@ -21,10 +21,10 @@ struct connection {
 
 static struct connection *connection_of(PyObject *self) { return (struct connection *)self; }
 
-static void tell(const struct http2_stream *stream, enum kind kind, const char *data, size_t count,
-                 uint64_t number) {
-    struct connection *const connection = http2_owner(stream->connection);
-    PyObject *const event = Py_BuildValue("IiNK", (unsigned int)stream->id, (int)kind,
+static void tell_of(const struct http2_connection *wire, uint32_t stream, enum kind kind,
+                    const char *data, size_t count, uint64_t number) {
+    struct connection *const connection = http2_owner(wire);
+    PyObject *const event = Py_BuildValue("IiNK", (unsigned int)stream, (int)kind,
                                           PyBytes_FromStringAndSize(data, (Py_ssize_t)count),
                                           (unsigned long long)number);
     if (!event || PyList_Append(connection->events, event) < 0) {
@@ -32,6 +32,11 @@ static void tell(const struct http2_stream *stream, enum kind kind, const char *
         connection->has_lost_events = 1;
     }
     Py_XDECREF(event);
+}
+
+static void tell(const struct http2_stream *stream, enum kind kind, const char *data, size_t count,
+                 uint64_t number) {
+    tell_of(stream->connection, stream->id, kind, data, count, number);
 }
 
 static void on_headers(struct http2_stream *stream, const char *block, size_t count,
@@ -53,7 +58,13 @@ static void on_reset(struct http2_stream *stream, uint32_t code) {
     tell(stream, RESET, NULL, 0, code);
 }
 
-static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset};
+/* Of stream 0, which nobody has. */
+static void on_passed_over(struct http2_connection *wire, const char *block, size_t count) {
+    tell_of(wire, 0, HEADERS, block, count, http2_arrived_nanos(wire));
+}
+
+static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset,
+                                           on_passed_over};
 
 static void close_wire(struct connection *connection) {
     if (connection->wire) http2_end(connection->wire);

@@ -2,21 +2,32 @@
 
 #include "connection.h"
 
-/* What a peer says on a stream that is open: a response, or trailers where they end the stream. */
-static void take_more(struct h2_stream *stream, bool ends, const char *block, size_t count) {
+/* A client's trailers say nothing in gRPC, so they are not kept until the messages before them are
+ * handed out. */
+static void end_request(struct h2_stream *stream, bool ends) {
+    if (stream->remote_ended)
+        h2_stream_error(stream, HTTP2_STREAM_CLOSED);
+    else if (!ends)
+        h2_stream_error(stream, HTTP2_PROTOCOL_ERROR);
+    else
+        h2_remote_ends(stream);
+}
+
+/* What a server says on a stream: a response, or trailers where they end the stream. */
+static void take_response(struct h2_stream *stream, bool ends, const char *block, size_t count) {
     struct http2_connection *c = h2_connection(stream);
     if (stream->remote_ended) {
         h2_stream_error(stream, HTTP2_STREAM_CLOSED);
         return;
     }
-    if (!ends && (c->is_server || stream->has_messages)) {
+    if (!ends && stream->has_messages) {
         h2_stream_error(stream, HTTP2_PROTOCOL_ERROR);
         return;
     }
     if (!ends && stream->has_headers) h2_count_control(c);
     stream->has_headers = true;
     if (!ends) {
-        if (!stream->is_silent) c->events->headers(&stream->shown, block, count, 0);
+        c->events->headers(&stream->shown, block, count, 0);
         return;
     }
     if (count > h2_room_to_hold(c)) {
@@ -32,9 +43,13 @@ static void take_more(struct h2_stream *stream, bool ends, const char *block, si
     h2_remote_ends(stream);
 }
 
+static bool may_open(const struct http2_connection *c) {
+    return !c->is_going_away && c->num_streams < c->limits.max_streams;
+}
+
 static void open_for_peer(struct http2_connection *c, uint32_t id, bool ends, const char *block,
                           size_t count) {
-    if (c->is_going_away || c->num_streams >= c->limits.max_streams) {
+    if (!may_open(c)) {
         c->last_id = id;
         h2_count_control(c);
         h2_put_word_frame(c, H2_RST_STREAM, id, HTTP2_REFUSED_STREAM);
@@ -53,11 +68,23 @@ static void open_for_peer(struct http2_connection *c, uint32_t id, bool ends, co
     if (ends && !stream->is_gone) h2_remote_ends(stream);
 }
 
+/* Whether a stream's owner is told of a block. A server's trailers are, behind messages that came
+ * before them and so perhaps out of the wire's order: it knows that there is no table before it
+ * says anything. */
+static bool is_heard(const struct http2_connection *c, const struct h2_stream *stream,
+                     uint32_t id) {
+    if (c->is_server) return !stream && id & 1 && h2_is_idle(c, id) && may_open(c);
+    return stream && !stream->remote_ended;
+}
+
 static void take_block(struct http2_connection *c, uint32_t id, bool ends, const char *block,
                        size_t count) {
     struct h2_stream *stream = h2_find(c, id);
-    if (stream)
-        take_more(stream, ends, block, count);
+    if (!is_heard(c, stream, id) && c->events->passed_over) c->events->passed_over(c, block, count);
+    if (stream && c->is_server)
+        end_request(stream, ends);
+    else if (stream)
+        take_response(stream, ends, block, count);
     else if (!h2_is_idle(c, id) && (ends || !c->is_server))
         h2_count_control(c); /* the peer may not know yet that it is closed */
     else if (!h2_is_idle(c, id))

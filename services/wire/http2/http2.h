@@ -40,6 +40,9 @@ struct http2_events {
     void (*remote_ended)(struct http2_stream *);
     /* The stream is gone: the peer reset it, or the connection is ending. */
     void (*reset)(struct http2_stream *, uint32_t code);
+    /* A header block that no stream is told of, in its turn among those that are: later ones may
+     * build on it. A server's owner gets a client's trailers so. NULL where none is decoded. */
+    void (*passed_over)(struct http2_connection *, const char *block, size_t count);
 };
 
 /* Bounds; each has a sane default in `http2_limits_default`. */

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 import torch
+from hpack import Encoder
 
 from moesaic.v1 import expert_pb2
 from services.runtime.server import MAX_MESSAGE_BYTES
@@ -19,6 +20,8 @@ from tests.expert.expert_client import Carrier, Client, encoded, expected_rows, 
 from tests.expert.native.raw_connection import (
     CALL,
     DATA,
+    END_HEADERS,
+    END_STREAM,
     ENHANCE_YOUR_CALM,
     HEADERS,
     RawConnection,
@@ -267,6 +270,18 @@ async def test_another_call_is_refused_and_the_connection_goes_on(
             assert words in status[1]
         raw.send(message(3, encoded(0, ROWS, [(0, 1)])))
         await raw.replies(3, 1)
+
+
+async def test_header_blocks_build_on_those_that_open_no_stream(olmoe: Path) -> None:
+    encoder, later = Encoder(), ("later", "word")
+    trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, encoder.encode([later]))
+    async with (
+        expert_service(olmoe, Carrier.NATIVE, preload="all") as service,
+        raw_connection(port_of(service)) as raw,
+    ):
+        raw.send(opening(1), trailers)
+        raw.send(frame(HEADERS, END_HEADERS, 3, encoder.encode((*CALL, later))))
+        assert await raw.granted(3)
 
 
 async def test_headers_that_are_none_end_their_connection_alone(olmoe: Path) -> None:

@@ -7,10 +7,11 @@ from contextlib import suppress
 
 import grpc
 import pytest
+from hpack import Encoder
 
 from services.runtime.native_server import AVAILABLE, Limits
 from services.runtime.server import MAX_MESSAGE_BYTES
-from services.wire.header_blocks import encode_headers
+from services.wire.header_blocks import HeaderDecoder, encode_headers
 from tests.runtime.native_server.echo import ANSWER, COUNT, ECHO, LENGTH, MANY
 from tests.runtime.native_server.stranger import (
     BEGUN,
@@ -37,6 +38,8 @@ from tests.wire.http2.frames import (
     settings,
     window_update,
 )
+
+FIELDS = tuple(HeaderDecoder().decode_fields(request_of(ECHO)))
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the connections were not compiled")
 
@@ -129,6 +132,48 @@ async def test_metadata_that_is_not_taken_ends_its_call_alone(
     assert answer["grpc-status"] == status
     client.writer.write(data(1, b"later"))
     assert (await client.hear(DATA))[1:] == (1, prefixed(b"later"))
+    client.writer.close()
+
+
+LATER = ("later", "word")
+TRAILERS = END_HEADERS | END_STREAM
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        Limits(
+            MAX_MESSAGE_BYTES,
+            max_streams=2,
+            max_waiting_requests=2,
+            max_unsent_call_bytes=0,
+            last_words_seconds=0.01,
+        )
+    ],
+    indirect=True,
+)
+@pytest.mark.parametrize(
+    ("before", "stream", "flags", "fields"),
+    [
+        (b"", 5, END_HEADERS, (*FIELDS, LATER)),
+        (b"", 3, TRAILERS, (LATER,)),
+        (rst_stream(3), 3, TRAILERS, (LATER,)),
+        (b"", 3, END_HEADERS, (LATER,)),
+    ],
+    ids=["no room", "trailers behind what waits", "trailers of a closed stream", "no trailers"],
+)
+async def test_header_blocks_build_on_those_that_nobody_hears(
+    served: Served, before: bytes, stream: int, flags: int, fields: Sequence[tuple[str, str]]
+) -> None:
+    encoder, opening = Encoder(), PREFACE + settings(initial_window_size=0)
+    waits = [headers(each, encoder.encode(FIELDS)) + data(each, *[b"waits"] * 9) for each in (1, 3)]
+    client = await stranger(served.port, opening, *waits, frame(PING, 0, bytes(8)))
+    await client.hear(PING)  # now both streams are paused
+    unheard = headers(stream, encoder.encode(fields), flags)
+    client.writer.write(before + unheard + rst_stream(1) + rst_stream(3))
+    builds_on_it = headers(7, encoder.encode((*FIELDS, LATER)))
+    client.writer.write(builds_on_it + data(7, b"heard") + window_update(7, 1000))
+    assert (await client.hear(DATA))[1:] == (7, prefixed(b"heard"))
     client.writer.close()
 
 

@@ -60,7 +60,7 @@ static void on_reset(struct http2_stream *stream, uint32_t code) {
     if (!call->is_over || code) fail("a call was reset");
 }
 
-static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset};
+static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset, NULL};
 
 static struct http2_connection *reach(uint16_t port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};

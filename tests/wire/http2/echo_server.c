@@ -75,7 +75,7 @@ static void on_reset(struct http2_stream *stream, uint32_t code) {
     num_resets++;
 }
 
-static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset};
+static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset, NULL};
 
 static void resume_some(struct http2_connection *c) {
     struct http2_stream *next, *stream = http2_next_stream(c, NULL);

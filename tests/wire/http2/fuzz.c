@@ -124,7 +124,7 @@ static void on_reset(struct http2_stream *stream, uint32_t code) {
     act_on_some(stream->connection);
 }
 
-static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset};
+static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset, NULL};
 
 static struct http2_connection *begin(int fd) {
     struct http2_limits limits = http2_limits_default;

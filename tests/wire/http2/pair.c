@@ -90,7 +90,7 @@ static void on_reset(struct http2_stream *stream, uint32_t code) {
     fail("a stream was reset", stream->owner);
 }
 
-static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset};
+static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset, NULL};
 
 static void send_one(struct end *end) {
     const uint64_t number = message_number(end->side, end->number, end->num_sent++);

@@ -72,7 +72,7 @@ static void on_reset(struct http2_stream *stream, uint32_t code) {
     say("reset %u %u\n", stream->id, code);
 }
 
-static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset};
+static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset, NULL};
 
 static struct http2_stream *stream_of(uint32_t id) {
     struct http2_stream *stream = http2_next_stream(connection, NULL);

@@ -30,7 +30,7 @@ static void on_message(struct http2_stream *stream, const char *data, size_t cou
 static void on_remote_ended(struct http2_stream *stream) { (void)stream; }
 static void on_reset(struct http2_stream *stream, uint32_t code) { (void)stream, (void)code; }
 
-static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset};
+static const struct http2_events events = {on_headers, on_message, on_remote_ended, on_reset, NULL};
 
 static void connect_two(int *fds) {
     struct sockaddr_in address = {.sin_family = AF_INET};
