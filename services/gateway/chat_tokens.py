@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from services.gateway.chat import Template
 from services.gateway.control_tokens import ROLES, SecretTokenizer, control_tokens
+from services.gateway.encoding import encode
 from services.wire.errors import InvalidRequest
 
 # Assigned to nothing: those that occur nowhere stand for characters of users while the template
@@ -90,8 +91,8 @@ class ChatTokens:
         )
 
     def _encode_as_it_stands(self, messages: Sequence[ChatMessage]) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(
-            self._template.render(messages), add_special_tokens=False
+        ids: list[int] = encode(
+            self._tokenizer, self._template.render(messages), add_special_tokens=False
         ).ids
         return ids
 

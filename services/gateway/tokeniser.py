@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
+from services.gateway.encoding import encode
 from services.gateway.templates_apart import TemplateApart
 from services.gateway.token_texts import TokenTexts
 from services.gateway.turns import FairTurns
+from services.runtime.yielding import yield_to_others
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,7 @@ Prompt = TextPrompt | ChatPrompt | TokenPrompt
 
 
 class Tokeniser:
-    """A checkpoint's tokenizer. It releases the interpreter's lock, so that threads keep the loop
-    free.
-    """
+    """A checkpoint's tokenizer, in threads that keep the loop free."""
 
     def __init__(self, checkpoint: TextCheckpoint, *, threads: int) -> None:
         self._tokenizer = checkpoint.tokenizer
@@ -53,7 +53,9 @@ class Tokeniser:
             self._template = TemplateApart(checkpoint.chat_template, checkpoint.special_tokens)
             self._chat_tokens = ChatTokens(self._tokenizer, self._template)
         self._texts = TokenTexts.of(self._tokenizer)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
+        self._threads = ThreadPoolExecutor(
+            threads, thread_name_prefix="tokenise", initializer=yield_to_others
+        )
         self._turns = FairTurns(threads)
 
     async def encode(self, prompt: Prompt, client: str) -> Sequence[int]:
@@ -90,7 +92,7 @@ class Tokeniser:
         return await asyncio.shield(encoding)
 
     def _encode_text(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text).ids
+        ids: list[int] = encode(self._tokenizer, text).ids
         return ids if self._bos_token_id is None else [self._bos_token_id, *ids]
 
     def _encode_chat(self, prompt: ChatPrompt) -> list[int]:
