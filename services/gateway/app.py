@@ -8,6 +8,7 @@ from services.gateway.admission import Admission
 from services.gateway.checkpoint import TextCheckpoint, read_checkpoint
 from services.gateway.clients import Clients, clients_by
 from services.gateway.doorkeeper import GatewayDoorkeeper
+from services.gateway.encoding import encode_in_own_threads
 from services.gateway.generation import Generation
 from services.gateway.http.cors import Cors
 from services.gateway.http.door import Door, Limits
@@ -26,6 +27,7 @@ from services.gateway.tokeniser import Tokeniser
 from services.gateway.waiting import WaitingQueue
 from services.metadata.tokenizer_digest import tokenizer_digest
 from services.runtime.server import Health, serving, until_told_to_stop
+from services.runtime.yielding import share_interpreter_quickly
 
 
 async def run(
@@ -37,6 +39,8 @@ async def run(
     Raises BadState for a checkpoint that cannot be used or is not the router's, and PortInUse,
     within an ExceptionGroup where it happens while serving.
     """
+    share_interpreter_quickly()
+    encode_in_own_threads()
     async with gateway(settings) as running, asyncio.TaskGroup() as tasks:
         ready = tasks.create_task(_announce(running, on_ready))
         await until_told_to_stop()

@@ -10,6 +10,7 @@ from services.gateway.chat import Template
 from services.gateway.control_tokens import SecretTokenizer, control_tokens
 from services.gateway.conversation import Change, Conversation
 from services.gateway.disguise import Spellings, hidden_characters
+from services.gateway.encoding import encode
 from services.wire.errors import InvalidRequest
 
 
@@ -46,9 +47,8 @@ class ChatTokens:
         as text.
         """
         if parse_control_tokens or not self._is_risky(conversation):
-            ids: list[int] = self._tokenizer.encode(
-                self._template.render(conversation), add_special_tokens=False
-            ).ids
+            text = self._template.render(conversation)
+            ids: list[int] = encode(self._tokenizer, text, add_special_tokens=False).ids
             return ids
         hidden = hidden_characters(self._spellings, conversation)
         rendered = self._rendered(conversation, self._spellings.spelt_hidden(hidden))

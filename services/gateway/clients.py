@@ -2,17 +2,19 @@
 from.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from services.gateway.tokens import TokenFile, TokenHolder
+from services.gateway.tokens import TokenFile
 from services.runtime.access import Access, RolesAccess, Shown, common_name
 from services.runtime.doorkeeping import host_of
 from services.runtime.tls_files import TlsFiles
 from services.wire.errors import Unauthenticated
 
 SCHEME = "bearer "
+CLIENT_NOTE = "client"
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,25 @@ class TokenClients:
         self._tokens = tokens
 
     def check(self, method: str, context: Shown) -> None:
-        self._holder(context)
+        self.client_of(context)
 
     def client_of(self, context: Shown) -> Client:
-        holder = self._holder(context)
-        return Client(holder.name, holder.requests_per_second)
+        return _once(context, self._found)
 
-    def _holder(self, context: Shown) -> TokenHolder:
+    def _found(self, context: Shown) -> Client:
         holder = self._tokens.holder_of(_token(context))
         if holder is None:
             raise Unauthenticated("a call needs `authorization: Bearer TOKEN` with a known token")
-        return holder
+        return Client(holder.name, holder.requests_per_second)
 
 
 class CertificateClients(RolesAccess):
     """Each is called what its certificate calls it."""
 
     def client_of(self, context: Shown) -> Client:
+        return _once(context, self._found)
+
+    def _found(self, context: Shown) -> Client:
         name = common_name(context.auth_context())
         if name is None:
             raise Unauthenticated("the certificate has no common name")
@@ -81,7 +85,24 @@ class AnyClients:
         """Everybody is let in."""
 
     def client_of(self, context: Shown) -> Client:
-        return Client(host_of(context.peer()))
+        return _once(context, _by_host)
+
+
+def _by_host(context: Shown) -> Client:
+    return Client(host_of(context.peer()))
+
+
+def _once(context: Shown, found: Callable[[Shown], Client]) -> Client:
+    """Whose a call is, looked up once for each: at the door, before its request, and by its
+    handler. gRPC's own contexts keep no notes.
+    """
+    notes: dict[str, Any] | None = getattr(context, "notes", None)
+    if notes is None:
+        return found(context)
+    if CLIENT_NOTE not in notes:
+        notes[CLIENT_NOTE] = found(context)
+    client: Client = notes[CLIENT_NOTE]
+    return client
 
 
 def _token(context: Shown) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from tokenizers import AddedToken, Tokenizer
 
 from services.gateway.chat import Template
+from services.gateway.encoding import encode
 
 # Who speaks, in templates that put the name of a role within a control token.
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -79,7 +80,7 @@ class SecretTokenizer:
         Raises ValueError, with the text, where hidden tokens are words of the model too, and it
         reads one in text.
         """
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = encode(self._tokenizer, text, add_special_tokens=False)
         for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             if (
                 token_id in self._hidden

@@ -11,9 +11,11 @@ from services.gateway.chat_reading import read_chat
 from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
+from services.gateway.encoding import encode
 from services.gateway.templates_apart import TemplateApart
 from services.gateway.token_texts import TokenTexts
 from services.gateway.turns import FairTurns
+from services.runtime.yielding import yield_to_others
 
 Made = TypeVar("Made")
 
@@ -44,9 +46,7 @@ Prompt = TextPrompt | ChatPrompt | TokenPrompt
 
 
 class Tokeniser:
-    """A checkpoint's tokenizer. It releases the interpreter's lock, so that threads keep the loop
-    free.
-    """
+    """A checkpoint's tokenizer, in threads that keep the loop free."""
 
     def __init__(self, checkpoint: TextCheckpoint, *, threads: int) -> None:
         self._tokenizer = checkpoint.tokenizer
@@ -61,7 +61,9 @@ class Tokeniser:
             for name, template in self._templates.items()
         }
         self._texts = TokenTexts.of(self._tokenizer)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
+        self._threads = ThreadPoolExecutor(
+            threads, thread_name_prefix="tokenise", initializer=yield_to_others
+        )
         self._turns = FairTurns(threads)
 
     async def encode(self, prompt: Prompt, client: str) -> Sequence[int]:
@@ -104,7 +106,7 @@ class Tokeniser:
         return await asyncio.shield(working)
 
     def _encode_text(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text).ids
+        ids: list[int] = encode(self._tokenizer, text).ids
         return ids if self._bos_token_id is None else [self._bos_token_id, *ids]
 
     def _encode_chat(self, prompt: ChatPrompt) -> list[int]:

@@ -1,7 +1,7 @@
 """Turns at what only a few can use at once: a client that had its turn stands behind the others."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 Turn = asyncio.Future[None]
@@ -12,8 +12,8 @@ class FairTurns:
 
     def __init__(self, places: int) -> None:
         self._num_free = places
-        # In the order in which they are served.
-        self._waiting: OrderedDict[str, deque[Turn]] = OrderedDict()
+        # In the order in which they are served; the values of a client's are nothing.
+        self._waiting: OrderedDict[str, OrderedDict[Turn, None]] = OrderedDict()
 
     async def begin(self, client: str) -> Callable[[], None]:
         """Wait for a place; what is returned gives it back, and is to be called once."""
@@ -21,7 +21,7 @@ class FairTurns:
             self._num_free -= 1
             return self._end
         turn: Turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(turn)
+        self._waiting.setdefault(client, OrderedDict())[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
@@ -35,7 +35,7 @@ class FairTurns:
     def _end(self) -> None:
         while self._waiting:
             client, turns = next(iter(self._waiting.items()))
-            turn = turns.popleft()
+            turn, _ = turns.popitem(last=False)
             if not turns:
                 del self._waiting[client]
             if not turn.done():  # nobody has left it
@@ -46,8 +46,7 @@ class FairTurns:
         self._num_free += 1
 
     def _forget(self, client: str, turn: Turn) -> None:
-        turns = self._waiting.get(client, deque())
-        if turn in turns:  # else it was passed over already
-            turns.remove(turn)
+        turns = self._waiting.get(client, OrderedDict())
+        turns.pop(turn, None)  # or it was passed over already
         if not turns:
             self._waiting.pop(client, None)

@@ -48,10 +48,11 @@ class WaitingQueue:
         self._max_batch_tokens = max_batch_tokens
         # Whose turn it is comes first.
         self._clients: OrderedDict[str, _Client] = OrderedDict()
-        self._num_waiting = self._num_arrivals = 0
+        self._waiting: set[Sequence] = set()
+        self._num_arrivals = 0
 
     def __len__(self) -> int:
-        return self._num_waiting
+        return len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
         """Put a new sequence behind its client's others of its priority."""
@@ -73,15 +74,15 @@ class WaitingQueue:
 
     def discard(self, sequence: Sequence) -> None:
         """Forget a sequence whose caller left."""
-        client = self._clients.get(sequence.order.client)
-        if client is not None and sequence in client.sequences:
-            self._remove(sequence.order.client, client, sequence)
+        if sequence in self._waiting:
+            name = sequence.order.client
+            self._remove(name, self._clients[name], sequence)
 
     def drain(self) -> list[Sequence]:
         """Take everything out, in the order of arrival."""
         waiting = [each for client in self._clients.values() for each in client.sequences]
         self._clients.clear()
-        self._num_waiting = 0
+        self._waiting.clear()
         return sorted(waiting, key=lambda sequence: sequence.arrival)
 
     def head(self, now_seconds: float) -> Sequence | None:
@@ -124,13 +125,19 @@ class WaitingQueue:
         return head
 
     def _insert(self, client: _Client, sequence: Sequence) -> None:
-        bisect.insort(
-            client.sequences, sequence, key=lambda each: (-each.order.priority, each.arrival)
-        )
-        self._num_waiting += 1
+        self._waiting.add(sequence)
+        if not client.sequences or _rank(client.sequences[-1]) < _rank(sequence):  # mostly
+            client.sequences.append(sequence)
+        else:
+            bisect.insort(client.sequences, sequence, key=_rank)
 
     def _remove(self, name: str, client: _Client, sequence: Sequence) -> None:
         client.sequences.remove(sequence)
-        self._num_waiting -= 1
+        self._waiting.discard(sequence)
         if not client.sequences:  # who waits for nothing saves nothing
             del self._clients[name]
+
+
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    """The lower of one client goes first."""
+    return -sequence.order.priority, sequence.arrival

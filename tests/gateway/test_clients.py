@@ -17,12 +17,21 @@ from services.cli.bench.settings import BenchSettings
 from services.cli.request import RequestFailed, stream
 from services.cli.settings import GenerateSettings
 from services.cli.tokens import AddTokenSettings, add
-from services.gateway.tokens import RATE, TokenFile, digest_of, line_of, new_token
+from services.gateway.clients import TokenClients
+from services.gateway.tokens import (
+    RATE,
+    TokenFile,
+    TokenHolder,
+    digest_of,
+    line_of,
+    new_token,
+)
 from services.runtime.channels import open_channel
 from services.runtime.doorkeeping import host_of
+from services.runtime.native_server.asked import ShownCall
 from services.runtime.roles import Role
 from services.runtime.tls_files import Authority
-from services.wire.errors import BadState
+from services.wire.errors import BadState, Unauthenticated
 from tests.certificates import Certificates
 from tests.gateway.gateway_client import Client, running_gateway
 from tests.gateway.router_double import RouterDouble
@@ -233,3 +242,32 @@ def test_all_addresses_of_an_ipv6_network_are_one_host() -> None:
     assert host_of("ipv6:%5B2001:db8:1:2::1%5D:4000") != host_of("ipv6:%5B2001:db8:1:3::1%5D:4000")
     assert host_of("ipv6:[fe80::1%eth0]:4000") == host_of("ipv6:%5Bfe80::2%25eth0%5D:4000")
     assert host_of("unix:/run/socket") == "unix:/run/socket"
+
+
+class CountingFile(TokenFile):
+    """Counts how often somebody is looked up."""
+
+    num_lookups = 0
+
+    def holder_of(self, token: str) -> TokenHolder | None:
+        self.num_lookups += 1
+        return super().holder_of(token)
+
+
+def test_whose_a_call_is_is_looked_up_once(tmp_path: Path, tokens: dict[str, str]) -> None:
+    counting = CountingFile(tmp_path / "tokens")
+    clients = TokenClients(counting)
+    for number, name in enumerate(tokens, 1):
+        call = ShownCall((("authorization", f"Bearer {tokens[name]}"),), "ipv4:10.0.0.1:1", {})
+        assert clients.client_of(call).name == name  # at the door
+        clients.check("/any.Service/Method", call)
+        assert clients.client_of(call).name == name
+        assert counting.num_lookups == number
+
+
+def test_who_has_no_token_is_refused_each_time(tmp_path: Path, tokens: dict[str, str]) -> None:
+    clients = TokenClients(TokenFile(tmp_path / "tokens"))
+    call = ShownCall((), "ipv4:10.0.0.1:1", {})
+    for _ in range(2):
+        with pytest.raises(Unauthenticated):
+            clients.client_of(call)

@@ -1,8 +1,8 @@
 """What the headers of a new stream ask for: a call of a method, or something that is refused."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -17,25 +17,16 @@ from services.wire.header_blocks import HeaderDecoder, UnreadableBlock
 from services.wire.tls import Verified
 
 
-class Asked(NamedTuple):
-    """A call: `encoding` is of its requests, `seconds` how long its client waits, None for ever,
-    and `leave` is to be called once it is over.
-    """
-
-    method: Method
-    metadata: Metadata
-    encoding: str
-    seconds: float | None
-    leave: Callable[[], None]
-
-
 @dataclass(frozen=True)
 class ShownCall:
-    """What is known of a call before it begins."""
+    """What is known of a call before it begins. Who has found something out by it may note that
+    for whoever would look again.
+    """
 
     metadata: Metadata
     address: str
     verified: Verified
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def invocation_metadata(self) -> Metadata:
         return self.metadata
@@ -45,6 +36,18 @@ class ShownCall:
 
     def peer(self) -> str:
         return self.address
+
+
+class Asked(NamedTuple):
+    """A call: `encoding` is of its requests, `seconds` how long its client waits, None for ever,
+    and `leave` is to be called once it is over.
+    """
+
+    method: Method
+    shown: ShownCall
+    encoding: str
+    seconds: float | None
+    leave: Callable[[], None]
 
 
 class Entrance:
@@ -89,9 +92,9 @@ class Entrance:
             details = f"grpc-encoding is {encoding}, which is not known here"
             accepted = [("grpc-accept-encoding", ",".join(ACCEPTED))]
             return call_headers.refuse(grpc.StatusCode.UNIMPLEMENTED, details, accepted)
-        metadata = metadata_of(fields)
-        leave = self._admit(path, ShownCall(metadata, self._peer, verified))
-        return Asked(method, metadata, encoding, call_headers.timeout_seconds(headers), leave)
+        shown = ShownCall(metadata_of(fields), self._peer, verified)
+        leave = self._admit(path, shown)
+        return Asked(method, shown, encoding, call_headers.timeout_seconds(headers), leave)
 
     def _admit(self, path: str, shown: ShownCall) -> Callable[[], None]:
         return _uncounted if self._doorkeeper is None else self._doorkeeper.admit(path, shown)

@@ -15,7 +15,6 @@ from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.metadata import fields_of
 from services.runtime.native_server.requests import Requests
 from services.wire.errors import Overloaded
-from services.wire.tls import Verified
 
 TOO_MUCH_HELD = "more requests wait than may be held"
 OK_TRAILERS = call_headers.trailers(grpc.StatusCode.OK, "")
@@ -46,17 +45,9 @@ class Stream(Protocol):
 class Call(CallContext):
     """Also the context that the handler is given."""
 
-    def __init__(
-        self,
-        stream: int,
-        connection: Stream,
-        asked: Asked,
-        *,
-        peer: str,
-        verified: Verified,
-    ) -> None:
-        method, metadata, encoding, seconds, _ = asked
-        super().__init__(metadata, peer, verified, seconds)
+    def __init__(self, stream: int, connection: Stream, asked: Asked) -> None:
+        method, shown, encoding, seconds, _ = asked
+        super().__init__(shown, seconds)
         self._stream = stream
         self._connection = connection
         self._method = method

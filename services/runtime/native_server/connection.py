@@ -50,6 +50,7 @@ class ServerConnection:
         self.host = host_of(peer)
         self.own = owner.own
         self._wire = Connection(connected.detach(), True, *limits.of_wire, tls)
+        self.pause, self.count_held = self._wire.pause, self._wire.count_held
         self._peer = peer
         self._entrance = Entrance(methods, peer, doorkeeper)
         self._owner, self._turn = owner, turn
@@ -103,7 +104,7 @@ class ServerConnection:
             call.end(code, details)
 
     def close(self) -> None:
-        """Close the socket; calls that are not over are given up."""
+        """Close the socket; calls that are not over are given up, a few in each turn."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -111,12 +112,10 @@ class ServerConnection:
         self._heard.clear()
         self._watch.close()
         self._wire.close()
-        for call in list(self._calls.values()):
-            call.leave()
-        self._calls.clear()
         self._wake()
         self.held.tell_change()
         self._owner.left(self)
+        self._turn.spread(self._leave_one)
 
     # As its calls see it.
 
@@ -148,10 +147,14 @@ class ServerConnection:
     def has_to_wait(self, stream: int) -> bool:
         """Whether the call has to let others send, or its client read."""
         most = self.limits.max_unsent_bytes // 2
-        return stream in self._calls and (
-            self._num_sent.get(stream, 0) >= self.limits.max_messages_in_turn
-            or self._wire.unsent_bytes(stream) > self.limits.max_unsent_call_bytes
-            or (stream in self._refused and self._wire.all_unsent_bytes() > most)
+        return (
+            not self._is_closed
+            and stream in self._calls
+            and (
+                self._num_sent.get(stream, 0) >= self.limits.max_messages_in_turn
+                or self._wire.unsent_bytes(stream) > self.limits.max_unsent_call_bytes
+                or (stream in self._refused and self._wire.all_unsent_bytes() > most)
+            )
         )
 
     async def has_room(self, stream: int) -> None:
@@ -159,10 +162,6 @@ class ServerConnection:
         waiting = self._waiting.setdefault(stream, self._loop.create_future())
         self._flush_soon()
         await asyncio.shield(waiting)
-
-    def pause(self, stream: int) -> None:
-        """Slow the client of this call down."""
-        self._wire.pause(stream)
 
     def resume(self, stream: int, most: int) -> None:
         """Take what was kept meanwhile, and more; behind `most` messages the client is slowed down
@@ -175,10 +174,6 @@ class ServerConnection:
             self._hear(kept)
         self._flush_soon()
 
-    def count_held(self, change: int) -> bool:
-        """So much more, or less, waits for handlers. Whether that may be held."""
-        return self._wire.count_held(change)
-
     # As the loop sees it.
 
     def _read(self) -> None:
@@ -187,9 +182,8 @@ class ServerConnection:
 
     def _hear_rest(self) -> None:
         if not self._is_closed:
-            rest, self._heard = list(self._heard), deque()
             self._watch.watch_reading(True)
-            self._go_on(lambda: rest)
+            self._go_on(list)
 
     def _go_on(self, read: Callable[[], list[Event]]) -> None:
         try:
@@ -235,7 +229,7 @@ class ServerConnection:
 
     def _forget(self, stream: int) -> None:
         self._unasked.pop(stream, None)
-        if self._calls.pop(stream, None) is not None:
+        if self._calls.pop(stream, None) is not None and not self._is_closed:
             self._tell_owner()
         self._refused.discard(stream)
         if (waiting := self._waiting.pop(stream, None)) is not None:
@@ -251,32 +245,41 @@ class ServerConnection:
             self.close()
 
     def _hear(self, events: list[Event]) -> None:
-        for index, (stream, kind, data, _) in enumerate(events):
+        self._heard.extend(events)
+        while self._heard:
             if self._turn.is_over():
-                self._heard.extend(events[index:])
                 self._watch.watch_reading(False)
                 self._turn.defer(self._hear_rest)
                 return
-            if kind == Kind.HEADERS or kind == Kind.TRAILERS:
-                try:
-                    self._take_headers(stream, data)
-                except UnreadableBlock as error:  # nor can a later one be read
-                    logger.debug("%s: %s", self._peer, error)
-                    self._leave(COMPRESSION_ERROR)
-                    return
+            stream, kind, data, _ = self._heard.popleft()
+            if kind != Kind.HEADERS and kind != Kind.TRAILERS:
+                self._take(stream, kind, data)
                 continue
-            if (call := self._calls.get(stream)) is None:
-                continue
-            if kind == Kind.MESSAGE or kind == Kind.COMPRESSED:
-                self._turn.spend(len(data))
-                if self._unasked.pop(stream, None) is not None:
-                    self._owner.works(self)
-                call.take(data, is_compressed=kind == Kind.COMPRESSED)
-            elif kind == Kind.REMOTE_ENDED:
-                call.take_end()
-            else:
-                self._forget(stream)
-                call.leave()
+            try:
+                self._take_headers(stream, data)
+            except UnreadableBlock as error:  # nor can a later one be read
+                logger.debug("%s: %s", self._peer, error)
+                self._leave(COMPRESSION_ERROR)
+
+    def _take(self, stream: int, kind: int, data: bytes) -> None:
+        if (call := self._calls.get(stream)) is None:
+            return
+        if kind == Kind.REMOTE_ENDED:
+            call.take_end()
+            return
+        self._turn.spend(len(data))
+        if kind == Kind.RESET:
+            self._forget(stream)
+            call.leave()
+            return
+        if self._unasked.pop(stream, None) is not None:
+            self._owner.works(self)
+        call.take(data, is_compressed=kind == Kind.COMPRESSED)
+
+    def _leave_one(self) -> bool:
+        if self._calls:
+            self._calls.popitem()[1].leave()
+        return bool(self._calls)
 
     def _take_headers(self, stream: int, block: bytes) -> None:
         if stream <= self._last_begun:
@@ -288,7 +291,7 @@ class ServerConnection:
         if isinstance(asked, bytes):
             self.send_trailers(stream, asked)
             return
-        call = Call(stream, self, asked, peer=self._peer, verified=self._caller)
+        call = Call(stream, self, asked)
         call.add_done_callback(lambda _: asked.leave())
         self._calls[stream] = call
         if not asked.method.takes_stream:

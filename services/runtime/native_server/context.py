@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from services.runtime.native_server.asked import ShownCall
 from services.runtime.native_server.metadata import Metadata
 from services.wire.tls import Verified
 
@@ -14,12 +15,8 @@ from services.wire.tls import Verified
 class CallContext(grpc.aio.ServicerContext):
     """The part that is known without the connection. What none of our handlers needs is refused."""
 
-    def __init__(
-        self, metadata: Metadata, peer: str, verified: Verified, seconds: float | None
-    ) -> None:
-        self._metadata = metadata
-        self._peer = peer
-        self._verified = verified
+    def __init__(self, shown: ShownCall, seconds: float | None) -> None:
+        self._shown = shown
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._code = grpc.StatusCode.OK
         self._details = ""
@@ -27,10 +24,15 @@ class CallContext(grpc.aio.ServicerContext):
         self._done_callbacks: list[Callable[[Any], None]] = []
 
     def invocation_metadata(self) -> Metadata:
-        return self._metadata
+        return self._shown.metadata
 
     def peer(self) -> str:
-        return self._peer
+        return self._shown.address
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """As `ShownCall` has them."""
+        return self._shown.notes
 
     def time_remaining(self) -> float | None:
         if self._deadline is None:
@@ -85,4 +87,4 @@ class CallContext(grpc.aio.ServicerContext):
         return None
 
     def auth_context(self) -> Verified:
-        return self._verified
+        return self._shown.verified

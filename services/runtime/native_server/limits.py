@@ -26,9 +26,10 @@ class Limits:
     max_waiting_requests: int = 64
     max_waiting_request_bytes: int = 256 << 10
     # What is read for all connections in one turn of the loop, before whatever else is ready gets
-    # its own.
-    turn_seconds: float = 0.005
-    max_turn_bytes: int = 256 << 10
+    # its own. Calls that begin, go on or end then have tasks that take many times as long.
+    turn_seconds: float = 0.002
+    max_turn_bytes: int = 16 << 10
+    max_turn_calls: int = 16
     # Requests that came in part, or that no handler has taken: of a connection, and of all.
     max_held_bytes: int = 64 << 20
     max_all_held_bytes: int = 256 << 20

@@ -27,7 +27,7 @@ AVAILABLE = connections.AVAILABLE
 logger = logging.getLogger(__name__)
 
 # Taken from a socket at a time, so that those who are connected get their turn.
-MAX_ACCEPTS = 64
+MAX_ACCEPTS = 16
 # Until the next try, where the process has no descriptor left.
 PAUSE_SECONDS = 1.0
 # How often in the time that a client has it is looked whether that is over.
@@ -57,7 +57,7 @@ class NativeServer(grpc.aio.Server):
         self._doorkeeper = doorkeeper
         self._max_request_bytes = max_request_bytes
         self._methods = Methods(access)
-        self._turn = Turn(limits.turn_seconds, limits.max_turn_bytes)
+        self._turn = Turn(limits.turn_seconds, limits.max_turn_bytes, limits.max_turn_calls)
         self._listeners: dict[socket.socket, ServerTls | None] = {}
         self._connections: set[ServerConnection] = set()
         self._by_host: Counter[str] = Counter()
@@ -229,10 +229,11 @@ class NativeServer(grpc.aio.Server):
         """First by those that have no call and have said everything: else strangers could keep
         their places with calls that they never ask for in full.
         """
-        resting = list(filter(among, self._resting))
-        for connection in sorted(resting, key=lambda each: each.is_busy)[:1]:
-            connection.give_way()
-        return bool(resting)
+        resting = next(filter(among, self._resting), None)
+        idle = next((each for each in self._resting if among(each) and not each.is_busy), resting)
+        if idle is not None:
+            idle.give_way()
+        return idle is not None
 
     def _look_again(self) -> None:
         """End what takes its time, now and then."""
