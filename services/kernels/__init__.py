@@ -24,7 +24,7 @@ from services.kernels.crossover import (
 from services.kernels.draw import draw
 from services.kernels.experts import Activation, Biases, ExpertKind, GatedExperts
 from services.kernels.gate import Choice, Gate
-from services.kernels.level import AVAILABLE, LEVELS, level, set_level
+from services.kernels.level import AVAILABLE, EMULATED, LEVELS, level, set_level
 from services.kernels.linear import linear
 from services.kernels.normalisation import rms_norm
 from services.kernels.rotary import apply_rotary
@@ -42,6 +42,7 @@ __all__ = [
     "CachedRows",
     "Choice",
     "Chosen",
+    "EMULATED",
     "ExpertKind",
     "Gate",
     "GatedExperts",

@@ -2,27 +2,40 @@
 so.
 
 Torch rearranges the weights on every call, which few rows do not repay. Measured with one thread on
-an x86 processor that has all levels, for AVX2 with torch held to it too; without bfloat16
-instructions torch is slow at any number.
+an x86 processor that has all levels but the matrix unit's, for AVX2 with torch held to it too;
+without bfloat16 instructions torch is slow at any number. With a matrix unit torch uses it too; a
+trial of such a kernel was as fast as torch between 128 and 256 rows, and the numbers here are
+cautious ones: this kernel was not measured.
 """
 
 import torch
 
-from services.kernels.level import AVAILABLE, level
+from services.kernels.level import AVAILABLE, EMULATED, level
 
 # float32 and bfloat16
-_LINEAR_ROWS = {"avx512_bf16": (48, 32), "avx512": (48, 16), "avx2": (8, 64), "portable": (2, 8)}
+_LINEAR_ROWS = {
+    "amx_bf16": (48, 128),
+    "avx512_bf16": (48, 32),
+    "avx512": (48, 16),
+    "avx2": (8, 64),
+    "portable": (2, 8),
+    EMULATED: (2, 8),
+}
 _EXPERT_PAIRS = {
+    "amx_bf16": (256, 256),
     "avx512_bf16": (256, 256),
     "avx512": (256, 512),
     "avx2": (64, 512),
     "portable": (8, 16),
+    EMULATED: (8, 16),
 }
 _CHUNK_KEYS = {
+    "amx_bf16": (1024, 2048),
     "avx512_bf16": (1024, 2048),
     "avx512": (1024, 1024),
     "avx2": (512, 512),
     "portable": (0, 0),
+    EMULATED: (0, 0),
 }
 
 

@@ -1,5 +1,6 @@
 """The compiled module, if it was built, and the instruction set that its kernels use."""
 
+import logging
 import os
 
 import torch
@@ -8,6 +9,8 @@ try:
     from services.kernels import _native as _native
 except ImportError:  # no compiler was there at install time
     _native = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 # "off", or the best level that may be used: for finding out whether a kernel is at fault.
 VARIABLE = "MOESAIC_KERNELS"
@@ -28,6 +31,9 @@ def _use_configured_level() -> bool:
         )
     if wanted:
         _native.set_level(wanted)
+    elif (reason := _native.unused_unit()) is not None:
+        used = _native.level()
+        logger.warning("the matrix unit is not used: %s; kernels %s are", reason, used)
     return True
 
 
@@ -36,6 +42,8 @@ DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 AVAILABLE = _use_configured_level()
 # The instruction sets that this processor has, the best first.
 LEVELS: tuple[str, ...] = _native.levels() if AVAILABLE else ()
+# Has the bits of the matrix unit's products on every processor, slowly. Only tests choose it.
+EMULATED = "amx_emulated"
 
 
 def level() -> str:
@@ -44,10 +52,10 @@ def level() -> str:
 
 
 def set_level(name: str) -> None:
-    """Use another of LEVELS from now on, in the whole process. Raises ValueError for any other
-    name.
+    """Use another of LEVELS, or EMULATED, from now on, in the whole process. Raises ValueError for
+    any other name, and without kernels.
     """
-    if name not in LEVELS:
+    if not AVAILABLE or name not in (*LEVELS, EMULATED):
         raise ValueError(
             f"this processor has no kernels of level {name!r}, only {', '.join(LEVELS) or 'none'}"
         )

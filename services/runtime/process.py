@@ -83,7 +83,7 @@ class ProcessSettings(BaseSettings):
     announce_fd: int | None = Field(
         None, ge=0, description="descriptor that gets `ready PORT` once serving"
     )
-    kernels: Literal["off", "portable", "avx2", "avx512", "avx512_bf16"] | None = Field(
+    kernels: Literal["off", "portable", "avx2", "avx512", "avx512_bf16", "amx_bf16"] | None = Field(
         None,
         description="best level of the compiled kernels that may be used, or off; unset for the "
         "processor's",

@@ -1,4 +1,6 @@
-"""Every kernel test runs once for each instruction set of this processor."""
+"""Every kernel test runs once for each instruction set of this processor; what is made of products
+also with the matrix unit's, which every processor has emulated.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ import pytest
 from services import kernels
 
 PARAMS = kernels.LEVELS or ["off"]
+PRODUCT_PARAMS = [*kernels.LEVELS, kernels.EMULATED] if kernels.AVAILABLE else ["off"]
 
 
 @pytest.fixture(params=PARAMS)
@@ -17,9 +20,23 @@ def level(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+@pytest.fixture(params=PRODUCT_PARAMS)
+def product_level(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same, of those that differ in their products."""
+    with _used(request.param):
+        yield request.param
+
+
 @pytest.fixture(scope="module", params=PARAMS)
 def level_of_examples(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The same for property tests, whose examples share their fixtures."""
+    """The level for property tests, whose examples share their fixtures."""
+    with _used(request.param):
+        yield request.param
+
+
+@pytest.fixture(scope="module", params=PRODUCT_PARAMS)
+def product_level_of_examples(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same, of those that differ in their products."""
     with _used(request.param):
         yield request.param
 

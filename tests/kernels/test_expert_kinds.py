@@ -76,7 +76,7 @@ def by_torch(
 @each_kind
 @pytest.mark.parametrize(("hidden", "intermediate"), SIZES)
 def test_pairs_are_their_experts_results_and_have_the_same_bits_alone(
-    level: str,
+    product_level: str,
     dtype: torch.dtype,
     is_transposed: bool,
     kind: ExpertKind,

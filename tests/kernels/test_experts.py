@@ -48,7 +48,7 @@ def random_pairs(num_rows: int, num_pairs: int) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize(("hidden", "intermediate"), SIZES)
 @pytest.mark.parametrize("num_pairs", [1, 2, 7, 64])
 def test_each_pair_is_its_expert_s_result_in_the_pairs_order(
-    level: str, dtype: torch.dtype, hidden: int, intermediate: int, num_pairs: int
+    product_level: str, dtype: torch.dtype, hidden: int, intermediate: int, num_pairs: int
 ) -> None:
     rows = random(9, hidden, dtype=dtype)
     gate_up, down = weights(hidden, intermediate, dtype)
@@ -62,7 +62,9 @@ def test_each_pair_is_its_expert_s_result_in_the_pairs_order(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_pair_has_the_same_bits_alone_and_in_any_company(level: str, dtype: torch.dtype) -> None:
+def test_a_pair_has_the_same_bits_alone_and_in_any_company(
+    product_level: str, dtype: torch.dtype
+) -> None:
     rows = random(9, 40, dtype=dtype)
     experts = kernels.GatedExperts(*weights(40, 24, dtype))
     pair_rows, slots = random_pairs(9, 64)
@@ -74,7 +76,7 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_company(level: str, dtype: to
         assert torch.equal(alone[0], together[pair])
 
 
-def test_no_pairs_give_no_rows(level: str) -> None:
+def test_no_pairs_give_no_rows(product_level: str) -> None:
     experts = kernels.GatedExperts(*weights(40, 24, torch.float32))
     none = np.zeros(0, np.int64)
     assert experts(torch.ones(3, 40), none, none).shape == (0, 40)

@@ -22,7 +22,7 @@ def exact(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("num_outputs", "width"), SHAPES)
 def test_it_is_the_matrix_product_rounded_once(
-    level: str, dtype: torch.dtype, num_outputs: int, width: int
+    product_level: str, dtype: torch.dtype, num_outputs: int, width: int
 ) -> None:
     weight, bias = (
         random(num_outputs, width, dtype=dtype, seed=1),
@@ -38,7 +38,7 @@ def test_it_is_the_matrix_product_rounded_once(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("num_outputs", "width"), SHAPES)
 def test_a_row_has_the_same_bits_alone_and_anywhere_among_others(
-    level: str, dtype: torch.dtype, num_outputs: int, width: int
+    product_level: str, dtype: torch.dtype, num_outputs: int, width: int
 ) -> None:
     rows, weight = random(21, width, dtype=dtype), random(num_outputs, width, dtype=dtype, seed=1)
     alone = torch.cat([kernels.linear(row[None], weight) for row in rows])
@@ -48,7 +48,9 @@ def test_a_row_has_the_same_bits_alone_and_anywhere_among_others(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_addresses_and_gaps_between_rows_change_nothing(level: str, dtype: torch.dtype) -> None:
+def test_addresses_and_gaps_between_rows_change_nothing(
+    product_level: str, dtype: torch.dtype
+) -> None:
     wide, weight = random(6, 150, dtype=dtype), random(9, 70, dtype=dtype, seed=1)
     rows = wide[:, 40:110]
     expected = kernels.linear(rows.contiguous(), weight)
@@ -58,7 +60,7 @@ def test_addresses_and_gaps_between_rows_change_nothing(level: str, dtype: torch
     assert torch.equal(kernels.linear(rows, gapped), expected)
 
 
-@pytest.mark.usefixtures("level_of_examples")
+@pytest.mark.usefixtures("product_level_of_examples")
 @given(
     num_rows=st.integers(0, 20),
     num_outputs=st.integers(0, 40),
@@ -82,7 +84,7 @@ def test_any_shape(num_rows: int, num_outputs: int, width: int, dtype: torch.dty
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_what_is_not_finite_stays_so(level: str, dtype: torch.dtype) -> None:
+def test_what_is_not_finite_stays_so(product_level: str, dtype: torch.dtype) -> None:
     rows, weight = random(3, 40, dtype=dtype), random(5, 40, dtype=dtype, seed=1)
     rows[0, 7], rows[1, 39] = float("nan"), float("inf")
     got = kernels.linear(rows, weight)
@@ -91,7 +93,7 @@ def test_what_is_not_finite_stays_so(level: str, dtype: torch.dtype) -> None:
     assert got[2].isfinite().all()
 
 
-def test_it_rounds_to_the_nearest_and_halves_to_even(level: str) -> None:
+def test_it_rounds_to_the_nearest_and_halves_to_even(product_level: str) -> None:
     # 1 + 1/256 and 1 + 3/256 lie halfway between neighbours.
     weight = torch.tensor(
         [[1.0, 2**-8], [1.0, 3 * 2**-8], [1.0, 2**-8 + 2**-10]], dtype=torch.bfloat16

@@ -39,9 +39,10 @@ def _one_thread_afterwards() -> Iterator[None]:
     kernels.set_threads(1)
 
 
-def linear(dtype: torch.dtype, num_rows: int = 3) -> list[torch.Tensor]:
+def linear(dtype: torch.dtype, num_rows: int = 3, num_outputs: int = 1031) -> list[torch.Tensor]:
     rows, weight, bias = (
-        random(*shape, dtype=dtype) for shape in ((num_rows, 517), (1031, 517), (1031,))
+        random(*shape, dtype=dtype)
+        for shape in ((num_rows, 517), (num_outputs, 517), (num_outputs,))
     )
     return [kernels.linear(rows, weight, bias)]
 
@@ -141,6 +142,30 @@ def test_bits_do_not_depend_on_the_number_of_threads(
         for one, other in zip(call(dtype), expected, strict=True):
             assert torch.equal(one, other)
     assert_threads_are_there()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        linear,
+        # A part has outputs enough for its rows.
+        partial(linear, num_rows=40, num_outputs=201),
+        partial(experts, num_pairs=12),
+        gate,
+    ],
+    ids=["linear", "linear, many rows", "experts", "gate"],
+)
+def test_nor_do_those_of_the_matrix_unit(call: Call) -> None:
+    if not kernels.AVAILABLE:
+        pytest.skip("the kernels were not built")
+    before = kernels.level()
+    kernels.set_level(kernels.EMULATED)
+    try:
+        expected = call(torch.bfloat16)
+        kernels.set_threads(3, numbers_each=1000)
+        assert all(map(torch.equal, call(torch.bfloat16), expected))
+    finally:
+        kernels.set_level(before)
 
 
 def test_callers_at_once_get_what_each_gets_alone(level: str) -> None:

@@ -148,14 +148,15 @@ struct wave {
     const struct experts *call;
     const struct groups *groups;
     struct group members[MOST_AT_ONCE];
-    int64_t num_members, parts_each;
+    int64_t num_members, outputs_each, parts_each;
 };
 
 static void enter_part(const void *call, int64_t part, int thread) {
     const struct wave *wave = call;
     const struct group *group = wave->members + part / wave->parts_each;
     const struct product whole = entering(wave->call, wave->groups, group);
-    const struct product product = product_part(&whole, part % wave->parts_each);
+    const struct product product =
+        product_part(&whole, wave->outputs_each, part % wave->parts_each);
     (void)thread;
     wave->level->multiply(&product);
 }
@@ -171,7 +172,8 @@ static void leave_part(const void *call, int64_t part, int thread) {
     const struct wave *wave = call;
     const struct group *group = wave->members + part / wave->parts_each;
     const struct product whole = leaving(wave->call, wave->groups, group);
-    const struct product product = product_part(&whole, part % wave->parts_each);
+    const struct product product =
+        product_part(&whole, wave->outputs_each, part % wave->parts_each);
     (void)thread;
     wave->level->multiply(&product);
 }
@@ -190,6 +192,15 @@ static int64_t fill(struct wave *wave, int64_t begin, char *room) {
     return begin;
 }
 
+/* Into parts as the largest product is worth: all are divided alike. */
+static void divide(struct wave *wave, struct product product) {
+    for (int64_t i = 0; i < wave->num_members; i++)
+        if (wave->members[i].num_rows > product.num_rows)
+            product.num_rows = wave->members[i].num_rows;
+    wave->outputs_each = outputs_a_part(wave->level, &product);
+    wave->parts_each = num_product_parts(&product, wave->outputs_each);
+}
+
 static void run_by(const struct crew *crew, const struct level *level, const struct experts *call,
                    const struct groups *groups, char *room) {
     struct wave wave = {.level = level, .call = call, .groups = groups};
@@ -197,10 +208,10 @@ static void run_by(const struct crew *crew, const struct level *level, const str
         begin = fill(&wave, begin, room);
         const struct product first = entering(call, groups, wave.members);
         const struct product second = leaving(call, groups, wave.members);
-        wave.parts_each = num_product_parts(&first);
+        divide(&wave, first);
         run_parts(crew, enter_part, &wave, wave.num_members * wave.parts_each);
         run_parts(crew, gate_part, &wave, wave.num_members);
-        wave.parts_each = num_product_parts(&second);
+        divide(&wave, second);
         run_parts(crew, leave_part, &wave, wave.num_members * wave.parts_each);
     }
 }

@@ -210,6 +210,8 @@ struct combination {
 struct level {
     const char *name;
     void (*multiply)(const struct product *);
+    int64_t tile_outputs; /* so many outputs it computes at once */
+    int arranges_rows;    /* for each call anew, so that many rows are worth many outputs */
     void (*gate)(const struct gating *);
     void (*attend)(const struct attention *);
     void (*add)(const struct addition *);
@@ -223,6 +225,18 @@ extern const struct level level_portable;
 #if defined(__x86_64__)
 extern const struct level level_avx2, level_avx512, level_avx512_bf16;
 #endif
+
+/* Compilers from here on know the matrix unit, and Linux lends it. */
+#if defined(__x86_64__) && defined(__linux__)
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
+#define HAS_MATRIX_UNIT
+extern const struct level level_amx_bf16;
+#endif
+#endif
+
+/* The portable level but for its products of bfloat16, which have the bits of `level_amx_bf16`. For
+ * tests: it runs everywhere, slowly. */
+extern const struct level level_amx_emulated;
 
 /* Scores, of a token for its keys or of a row for the experts, are padded to a multiple of the
  * widest register. */

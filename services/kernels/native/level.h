@@ -1,6 +1,6 @@
 /* All kernels of one level; included by the file of each level, which defines LEVEL, LANES, TARGET
- * and TILE_ROWS, and HAS_BF16_DOT where the processor multiplies bfloat16 itself. The order
- * matters: later files use earlier ones. */
+ * and TILE_ROWS, HAS_BF16_DOT where the processor multiplies bfloat16 itself, and MATRIX_UNIT, the
+ * file that has one, where there is one. The order matters: later files use earlier ones. */
 
 #include "vector.h"
 
@@ -8,11 +8,38 @@
 
 #include "transposed.h"
 
+#ifdef MATRIX_UNIT
+#include MATRIX_UNIT
+
+#include "matrix_product.h"
+#define TILED_OUTPUTS UNIT_OUTPUTS
+#define ARRANGES_ROWS 1
+#else
+#define TILED_OUTPUTS TILE_OUTPUTS
+#define ARRANGES_ROWS 0
+#endif
+
 #include "attention.h"
 #include "combine.h"
 #include "elementwise.h"
 #include "gating.h"
 #include "routing.h"
+
+TARGET static void multiply(const struct product *p) {
+    if (p->is_transposed)
+        multiply_transposed(p);
+    else if (p->dtype == FLOAT32)
+        multiply_as(p, FLOAT32, FLOAT32);
+#ifdef MATRIX_UNIT
+    else
+        multiply_by_unit(p);
+#else
+    else if (p->out_dtype == BFLOAT16)
+        multiply_as(p, BFLOAT16, BFLOAT16);
+    else
+        multiply_as(p, BFLOAT16, FLOAT32);
+#endif
+}
 
 #define JOINED(a, b) a##b
 #define LEVEL_NAME(level) JOINED(level_, level)
@@ -22,6 +49,8 @@
 const struct level LEVEL_NAME(LEVEL) = {
     .name = LEVEL_STRING(LEVEL),
     .multiply = multiply,
+    .tile_outputs = TILED_OUTPUTS,
+    .arranges_rows = ARRANGES_ROWS,
     .gate = gate,
     .attend = attend,
     .add = add,

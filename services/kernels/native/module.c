@@ -2,8 +2,9 @@
 
 #include "calls.h"
 #include "interface.h"
+#include "matrix_check.h"
 
-#define MAX_LEVELS 4
+#define MAX_LEVELS 5
 
 const struct level *active;
 
@@ -15,7 +16,11 @@ static int usable_levels(const struct level **levels) {
     const int has_avx512 = __builtin_cpu_supports("avx512f") &&
                            __builtin_cpu_supports("avx512bw") &&
                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (has_avx512 && __builtin_cpu_supports("avx512bf16")) levels[count++] = &level_avx512_bf16;
+    const int has_bf16 = has_avx512 && __builtin_cpu_supports("avx512bf16");
+#if defined(HAS_MATRIX_UNIT)
+    if (has_bf16 && find_matrix_unit() == UNIT_USABLE) levels[count++] = &level_amx_bf16;
+#endif
+    if (has_bf16) levels[count++] = &level_avx512_bf16;
     if (has_avx512) levels[count++] = &level_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         levels[count++] = &level_avx2;
@@ -40,16 +45,26 @@ static PyObject *level(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)
 }
 
 static PyObject *set_level(PyObject *Py_UNUSED(module), PyObject *name) {
-    const struct level *usable[MAX_LEVELS];
-    const int count = usable_levels(usable);
-    for (int i = 0; i < count; i++) {
-        if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, usable[i]->name) == 0) {
-            active = usable[i];
+    const struct level *known[MAX_LEVELS + 1];
+    const int count = usable_levels(known);
+    known[count] = &level_amx_emulated;
+    for (int i = 0; i <= count; i++) {
+        if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, known[i]->name) == 0) {
+            active = known[i];
             Py_RETURN_NONE;
         }
     }
     PyErr_Format(PyExc_ValueError, "this processor has no level %R", name);
     return NULL;
+}
+
+/* Why the processor's matrix unit is not used; None where it is, or there is none. */
+static PyObject *unused_unit(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    switch (find_matrix_unit()) {
+    case UNIT_REFUSED: return PyUnicode_FromString("the system does not lend it");
+    case UNIT_WRONG: return PyUnicode_FromString("it computed other numbers than it should");
+    default: Py_RETURN_NONE;
+    }
 }
 
 static PyObject *threads(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
@@ -87,6 +102,7 @@ static PyMethodDef methods[] = {
     {"levels", levels, METH_NOARGS, "levels($module, /)\n--\n\n"},
     {"level", level, METH_NOARGS, "level($module, /)\n--\n\n"},
     {"set_level", set_level, METH_O, "set_level($module, name, /)\n--\n\n"},
+    {"unused_unit", unused_unit, METH_NOARGS, "unused_unit($module, /)\n--\n\n"},
     {"threads", threads, METH_NOARGS, "threads($module, /)\n--\n\n"},
     METHOD(set_threads),
     {NULL, NULL, 0, NULL},

@@ -4,30 +4,35 @@
 
 /* Of weights in a part of a product: short beside a product, long beside what a part costs. */
 #define PART_BYTES (128 << 10)
-#define OUTPUTS_A_TILE 4
 /* Of transposed weights, whose outputs lie side by side: narrower parts jump from line to line. */
 #define TRANSPOSED_OUTPUTS 512
+/* Where each part arranges all rows: so many that a row's outputs take far longer than arranging
+ * it, and there are parts enough. */
+#define OUTPUTS_A_ROW 4
+#define MOST_ROWS 128
 
 /* Tokens in a part of attention: whole blocks where they are one sequence's. */
 #define PART_TOKENS 16
 
-static int64_t outputs_a_part(const struct product *product) {
+int64_t outputs_a_part(const struct level *level, const struct product *product) {
     if (product->is_transposed) return TRANSPOSED_OUTPUTS;
-    const int64_t tile_bytes = product->width * item_bytes(product->dtype) * OUTPUTS_A_TILE;
+    const int64_t tile_bytes = product->width * item_bytes(product->dtype) * level->tile_outputs;
     const int64_t num_tiles = tile_bytes ? PART_BYTES / tile_bytes : 1;
-    return OUTPUTS_A_TILE * (num_tiles ? num_tiles : 1);
+    const int64_t long_enough = level->tile_outputs * (num_tiles ? num_tiles : 1);
+    if (!level->arranges_rows || product->dtype != BFLOAT16) return long_enough;
+    const int64_t rows = product->num_rows < MOST_ROWS ? product->num_rows : MOST_ROWS;
+    const int64_t worth = rows * OUTPUTS_A_ROW / level->tile_outputs * level->tile_outputs;
+    return worth > long_enough ? worth : long_enough;
 }
 
-int64_t num_product_parts(const struct product *product) {
-    const int64_t each = outputs_a_part(product);
-    return (product->num_outputs + each - 1) / each;
+int64_t num_product_parts(const struct product *product, int64_t outputs_each) {
+    return (product->num_outputs + outputs_each - 1) / outputs_each;
 }
 
-struct product product_part(const struct product *product, int64_t part) {
-    const int64_t each = outputs_a_part(product), first = part * each,
-                  left = product->num_outputs - first;
+struct product product_part(const struct product *product, int64_t outputs_each, int64_t part) {
+    const int64_t first = part * outputs_each, left = product->num_outputs - first;
     struct product found = *product;
-    found.num_outputs = left < each ? left : each;
+    found.num_outputs = left < outputs_each ? left : outputs_each;
     found.weight +=
         first * (product->is_transposed ? item_bytes(product->dtype) : product->weight_stride);
     if (product->bias) found.bias += first * item_bytes(product->dtype);
@@ -39,20 +44,22 @@ struct product product_part(const struct product *product, int64_t part) {
 struct shared_product {
     const struct level *level;
     const struct product *product;
+    int64_t outputs_each;
 };
 
 static void multiply_part(const void *call, int64_t part, int thread) {
     const struct shared_product *shared = call;
-    const struct product product = product_part(shared->product, part);
+    const struct product product = product_part(shared->product, shared->outputs_each, part);
     (void)thread;
     shared->level->multiply(&product);
 }
 
 void multiply_by(const struct crew *crew, const struct level *level,
                  const struct product *product) {
-    const struct shared_product shared = {level, product};
+    const int64_t outputs_each = outputs_a_part(level, product);
+    const struct shared_product shared = {level, product, outputs_each};
     if (crew->num_threads > 1)
-        run_parts(crew, multiply_part, &shared, num_product_parts(product));
+        run_parts(crew, multiply_part, &shared, num_product_parts(product, outputs_each));
     else
         level->multiply(product);
 }

@@ -7,10 +7,11 @@
 #include "kernels.h"
 #include "workers.h"
 
-/* Parts of a product: neighbouring outputs, whose weights are long enough to be read at full
- * speed. */
-int64_t num_product_parts(const struct product *product);
-struct product product_part(const struct product *product, int64_t part);
+/* Parts of a product: so many neighbouring outputs, whose weights are long enough to be read at
+ * full speed. */
+int64_t outputs_a_part(const struct level *level, const struct product *product);
+int64_t num_product_parts(const struct product *product, int64_t outputs_each);
+struct product product_part(const struct product *product, int64_t outputs_each, int64_t part);
 
 void multiply_by(const struct crew *crew, const struct level *level, const struct product *product);
 

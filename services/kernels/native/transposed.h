@@ -248,14 +248,3 @@ TARGET static __attribute__((noinline)) void multiply_transposed(const struct pr
     else
         multiply_transposed_as(p, BFLOAT16);
 }
-
-TARGET static void multiply(const struct product *p) {
-    if (p->is_transposed)
-        multiply_transposed(p);
-    else if (p->dtype == FLOAT32)
-        multiply_as(p, FLOAT32, FLOAT32);
-    else if (p->out_dtype == BFLOAT16)
-        multiply_as(p, BFLOAT16, BFLOAT16);
-    else
-        multiply_as(p, BFLOAT16, FLOAT32);
-}
