@@ -13,7 +13,9 @@ SEED ?=
 FLAGS ?=
 TEST_FLAGS ?=
 
-.PHONY: help run test coverage chaos image compose-test bench lint fuzz format stubs clean
+SDKS := build/sdks
+
+.PHONY: help run test sdk-test coverage chaos image compose-test bench lint fuzz format stubs clean
 
 help: ## say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -25,8 +27,11 @@ run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded mode
 # Three files at a time, since tests wait as much as they compute on two cores. In their order, since the longest
 # ones, which would else be the last, come early.
 test: $(INSTALLED_DEV) ## run the tests
-	$(BIN)/pytest -q --durations=15 -m "not alone" -n 3 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
+	$(BIN)/pytest -q --durations=15 -m "not alone and not sdk" -n 3 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
 	$(BIN)/pytest -q -m alone
+
+sdk-test: $(INSTALLED_DEV) $(SDKS)/.installed ## have packages of OpenAI's API ask a local cluster over HTTP
+	$(BIN)/pytest -q -m sdk tests/sdks
 
 coverage: ## run the tests and print which lines and branches of services/ they miss
 	@$(MAKE) --no-print-directory test TEST_FLAGS="--cov --cov-report=term-missing"
@@ -74,6 +79,13 @@ $(BIN)/python:
 $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard services/kernels/native/* services/wire/native/*.[ch] services/wire/http2/*.[ch] services/wire/connections/*.[ch] services/router/native/* services/expert/native/*) | $(BIN)/python
 	$(BIN)/pip install --quiet $(TORCH_FLAGS) $(TORCH)
 	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+# Packages of clients, which would pin what the project pins otherwise.
+$(SDKS)/.installed: tests/sdks/requirements.txt tests/sdks/package-lock.json | $(BIN)/python
+	$(BIN)/python -m venv $(SDKS)
+	$(SDKS)/bin/pip install --quiet -r tests/sdks/requirements.txt
+	npm ci --silent --prefix tests/sdks
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
