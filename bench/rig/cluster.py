@@ -34,6 +34,8 @@ class Cluster:
     gateway: Server
     router: Server
     experts: tuple[Server, ...]
+    # Where OpenAI's API is served; empty for nowhere.
+    http: str = ""
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time so far, by service."""
@@ -60,18 +62,24 @@ async def cluster_running(
     *,
     threads: int | None = 1,
     tls: TlsFiles | None = None,
+    http_listen: str = "",
 ) -> AsyncIterator[Cluster]:
     """Run the cluster until the block ends, with `variables` besides; yields it once the gateway
     serves, which a client with `tls` is told. Without `threads` they are as many as
-    `moesaic serve` chooses.
+    `moesaic serve` chooses; HTTP is served where `http_listen` says.
     """
     plan = ClusterPlan(
-        model=model, num_experts=NUM_EXPERT_SERVICES, threads=threads, drain_seconds=1.0
+        model=model,
+        num_experts=NUM_EXPERT_SERVICES,
+        threads=threads,
+        drain_seconds=1.0,
+        http_listen=http_listen,
     )
-    async with services_running(plan.members(), variables) as servers:
+    members = plan.members()
+    async with services_running(members, variables) as servers:
         *experts, router, gateway = servers
         await until_serving(gateway.address, tls)
-        yield Cluster(gateway, router, tuple(experts))
+        yield Cluster(gateway, router, tuple(experts), members[-1].http)
 
 
 async def until_serving(address: str, tls: TlsFiles | None = None) -> None:

@@ -1,0 +1,102 @@
+"""`python -m bench.door`: tokens per second, first token and the gateway's CPU time over HTTP,
+against the same requests over gRPC; and what is left of clients that leave.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+
+from bench.door.http_load import HttpLoad
+from bench.door.leaving import Left, leave, left
+from bench.door.tables import GRPC, HTTP, Case, fill, leavers
+from bench.door.timed import Timed
+from bench.harness.command import add_numbers, bench_parser, run_bench
+from bench.harness.progress import Stages
+from bench.harness.report import Report
+from bench.harness.rounds import interleaved
+from bench.rig.client_load import ClientLoad
+from bench.rig.cluster import Cluster, cluster_running
+from bench.rig.processes import cpu_nanos
+from bench.rig.prompts import Prompts, text_prompts
+from services.runtime.embedded_model import EMBEDDED_MODEL
+
+CONCURRENCY = (1, 16, 64)
+NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 64, 48
+NUM_LEAVERS, QUICK_LEAVERS = 5_000, 1_000
+WARM_UP_LEAVERS = 500
+
+COMPARED = (
+    f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} "
+    "tokens of real text, streamed, all requests at once: one cluster with the shipped model "
+    "(gateway, router, two experts, one thread each), asked over gRPC by one connection and over "
+    "HTTP by one for each request, in turn. The client of either does little but look when tokens "
+    "come."
+)
+
+
+async def measure(options: Namespace, stages: Stages) -> Report:
+    """Both doors at every number of requests, then clients that leave."""
+    prompts = text_prompts(max(*options.requests, 16), NUM_PROMPT_TOKENS)
+    report = Report("door", COMPARED)
+    async with AsyncExitStack() as stack:
+        with stages.stage("starting the cluster"):
+            cluster = await stack.enter_async_context(
+                cluster_running(EMBEDDED_MODEL, http_listen="127.0.0.1:0")
+            )
+        doors = await _doors(cluster, stack)
+        cases = []
+        num_rounds = 7 if options.quick else 15
+        for count in options.requests:
+            with stages.stage(f"requests: {count}", num_rounds + 1):
+                asked = {name: partial(ask, prompts[:count]) for name, ask in doors.items()}
+                samples = await interleaved(asked, num_rounds, after_round=stages.step)
+            cases.append(Case(count, samples))
+        fill(report, cases)
+        num_leavers = QUICK_LEAVERS if options.quick else NUM_LEAVERS
+        with stages.stage(f"clients that leave: {num_leavers}"):
+            report.tables.append(
+                leavers(num_leavers, *await _leaving(cluster, prompts, num_leavers))
+            )
+    return report
+
+
+async def _doors(
+    cluster: Cluster, stack: AsyncExitStack
+) -> dict[str, Callable[[Prompts], Awaitable[Timed]]]:
+    grpc_load = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS)
+    stack.push_async_callback(grpc_load.close)
+    http_load = HttpLoad(cluster.http, num_new_tokens=NUM_NEW_TOKENS)
+    stack.push_async_callback(http_load.close)
+
+    async def over_grpc(prompts: Prompts) -> Timed:
+        generated = await grpc_load.generate(prompts)
+        first_seconds = [times[0] for times in generated.token_seconds]
+        return Timed(generated.seconds, generated.num_tokens, first_seconds)
+
+    async def counted(ask: Callable[[Prompts], Awaitable[Timed]], prompts: Prompts) -> Timed:
+        before = cpu_nanos(cluster.gateway.pid)
+        timed = await ask(prompts)
+        timed.gateway_cpu_seconds = (cpu_nanos(cluster.gateway.pid) - before) / 1e9
+        return timed
+
+    return {GRPC: partial(counted, over_grpc), HTTP: partial(counted, http_load.generate)}
+
+
+async def _leaving(cluster: Cluster, prompts: Prompts, count: int) -> tuple[Left, Left]:
+    await leave(cluster, prompts, WARM_UP_LEAVERS, seed=0)
+    before = await left(cluster)
+    await leave(cluster, prompts, count, seed=1)
+    return before, await left(cluster)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = bench_parser("door", __doc__ or "", ("--requests 1,16",))
+    add_numbers(parser, "requests", CONCURRENCY, "requests at once")
+    return run_bench(parser, measure, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
