@@ -22,7 +22,7 @@ GENERATE, TOKENIZE, DETOKENIZE, GET_MODEL = (
 # Of a connection without a request.
 IDLE_SECONDS = 75.0
 # For handlers that are cancelled to end.
-CANCEL_SECONDS = 1.0
+CANCEL_SECONDS = 0.1
 
 
 class HttpServer:

@@ -36,9 +36,13 @@ class Answer:
     @property
     def events(self) -> list[Any]:
         """The documents of a stream, which has to end with [DONE]."""
-        *events, done = self.said
-        assert done == "[DONE]"
-        return [json.loads(event) for event in events]
+        assert self.said[-1] == "[DONE]"
+        return self.documents[:-1]
+
+    @property
+    def documents(self) -> list[Any]:
+        """What a stream says, [DONE] as None."""
+        return [None if event == "[DONE]" else json.loads(event) for event in self.said]
 
     @property
     def said(self) -> list[str]:
@@ -46,6 +50,13 @@ class Answer:
         *events, end = self.body.decode().split("\n\n")
         assert end == ""
         return [event.removeprefix("data: ") for event in events if not event.startswith(":")]
+
+
+def streamed(answer: Answer | bytes) -> list[Any]:
+    """The documents of a stream, or of some of its events."""
+    if isinstance(answer, Answer):
+        return answer.events
+    return Answer(200, {}, answer).documents
 
 
 class HttpClient:

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import grpc
+import openai
 import pytest
 
 from moesaic.v1 import common_pb2
@@ -130,6 +131,21 @@ async def test_a_loss_after_the_first_token_is_an_event_and_no_success(is_batch:
     assert last["error"]["code"] == "service_unavailable"
     assert chunks
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
+
+
+async def test_openais_client_takes_a_failure_within_a_stream_for_one() -> None:
+    router = RouterDouble()
+    async with http_gateway(router) as client:
+        url = f"http://127.0.0.1:{client.grpc.http_port}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as sdk:
+            asking = asyncio.create_task(
+                sdk.completions.create(model="tessera", prompt="a", stream=True)
+            )
+            number = (await router.next_sequence()).sequence
+            router.say(token(number, 5))
+            router.say(finished(number, common_pb2.FINISH_REASON_ERROR, **LOST))
+            with pytest.raises(openai.APIError, match="no expert service answers"):
+                [chunk async for chunk in await asking]
 
 
 async def test_a_stream_is_kept_by_comments_while_nothing_comes() -> None:
