@@ -1,6 +1,7 @@
 """What is written in a chat is text; control tokens are those of its template."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -99,8 +100,12 @@ def ids(
 def encode(
     tokenizer: Tokenizer, template: str, conversation: Conversation, *, parse: bool = False
 ) -> list[int]:
-    chat = ChatTokens(tokenizer, ChatTemplate(template, {}))
-    return chat.encode(conversation, parse_control_tokens=parse)
+    return chat_tokens(tokenizer, template).encode(conversation, parse_control_tokens=parse)
+
+
+@lru_cache(maxsize=64)
+def chat_tokens(tokenizer: Tokenizer, template: str) -> ChatTokens:
+    return ChatTokens(tokenizer, ChatTemplate(template, {}))
 
 
 def said(*conversation: tuple[str, str]) -> Conversation:
