@@ -37,3 +37,9 @@ class SocketWatch:
         """Watch no more."""
         self._loop.remove_reader(self._descriptor)
         self._loop.remove_writer(self._descriptor)
+        # Whoever made this is not held by it: the two would be garbage that has to be looked for.
+        self._read = self._write = _nothing
+
+
+def _nothing() -> None:
+    pass

@@ -5,7 +5,9 @@ import sys
 import threading
 from contextlib import suppress
 
-NICENESS = 10
+# About half of what others get of a core that all want. With less, first tokens would wait where a
+# machine is busy.
+NICENESS = 3
 # For how long a thread that computes in Python keeps the interpreter from one that wants it. By
 # default it is five times as long, after each of the loop's waits.
 SWITCH_SECONDS = 0.001

@@ -55,12 +55,12 @@ class ServerConnection:
         self._entrance = Entrance(methods, peer, doorkeeper)
         self._owner, self._turn = owner, turn
         self._calls: dict[int, Call] = {}
-        self.held = HeldRequests(self._wire, self._calls, owner.holds)
+        self._heard: deque[Event] = deque()  # what this turn had no time for
+        self.held = HeldRequests(self._wire, self._calls, self._heard, owner.holds)
         self._unasked: dict[int, float] = {}  # calls without their one request: since when
         self._waiting: dict[int, asyncio.Future[None]] = {}  # calls, for their readers
         self._refused: set[int] = set()  # calls of which a message was not taken
         self._num_sent: dict[int, int] = {}  # messages of this turn
-        self._heard: deque[Event] = deque()  # what this turn had no time for
         self._last_begun = 0  # stream
         self._caller: wire_tls.Verified = {}  # whom TLS has verified, once a call asks
         self._is_flushing = self._is_closed = False
@@ -112,9 +112,10 @@ class ServerConnection:
         self._heard.clear()
         self._watch.close()
         self._wire.close()
-        self._wake()
         self.held.tell_change()
         self._owner.left(self)
+        for stream in self._unasked:  # at once: nobody works for them
+            self._calls.pop(stream).leave()
         self._turn.spread(self._leave_one)
 
     # As its calls see it.
@@ -147,14 +148,10 @@ class ServerConnection:
     def has_to_wait(self, stream: int) -> bool:
         """Whether the call has to let others send, or its client read."""
         most = self.limits.max_unsent_bytes // 2
-        return (
-            not self._is_closed
-            and stream in self._calls
-            and (
-                self._num_sent.get(stream, 0) >= self.limits.max_messages_in_turn
-                or self._wire.unsent_bytes(stream) > self.limits.max_unsent_call_bytes
-                or (stream in self._refused and self._wire.all_unsent_bytes() > most)
-            )
+        return stream in self._calls and (
+            self._num_sent.get(stream, 0) >= self.limits.max_messages_in_turn
+            or self._wire.unsent_bytes(stream) > self.limits.max_unsent_call_bytes
+            or (stream in self._refused and self._wire.all_unsent_bytes() > most)
         )
 
     async def has_room(self, stream: int) -> None:

@@ -1,6 +1,6 @@
 """What one connection holds of requests, and which calls end where that is too much."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 
 import grpc
 
@@ -10,14 +10,19 @@ from services.wire.connections import Connection
 
 class HeldRequests:
     """Bytes of requests that came in part, or that no handler has taken; `tell` hears of changes
-    of them.
+    of them. What is `unheard` may begin calls, of which some is held already.
     """
 
     def __init__(
-        self, wire: Connection, calls: Mapping[int, Call], tell: Callable[[int], None]
+        self,
+        wire: Connection,
+        calls: Mapping[int, Call],
+        unheard: Sized,
+        tell: Callable[[int], None],
     ) -> None:
         self._wire = wire
         self._calls = calls
+        self._unheard = unheard
         self._tell = tell
         self._num_told = 0
 
@@ -32,9 +37,14 @@ class HeldRequests:
         return self._num_told - before
 
     def tell_change(self) -> None:
-        """Tell of a change, if there is any."""
-        if change := self.change():
+        """Tell of a change; also of none, where there is something to be judged."""
+        if (change := self.change()) or self.num_bytes:
             self._tell(change)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether calls have not begun of which some is held: they cannot be ended yet."""
+        return bool(self._unheard)
 
     def shed(self) -> bool:
         """End the calls of which most is held, until half of it is let go. False where even all of

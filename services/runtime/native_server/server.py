@@ -155,6 +155,8 @@ class NativeServer(grpc.aio.Server):
             self._num_held_bytes += sum(each.held.change() for each in self._connections)
             if self._num_held_bytes > self._limits.max_all_held_bytes:
                 fullest = max(self._connections, key=lambda each: each.held.num_bytes)
+                if fullest.held.is_behind:  # it reads no more until it is not, and tells again then
+                    return
                 if not fullest.held.shed():
                     fullest.close()
 

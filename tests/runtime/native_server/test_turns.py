@@ -78,6 +78,7 @@ async def test_a_crowds_calls_begin_and_end_a_few_in_each_turn(leaving: str) -> 
         client.writer.close()
     await crowded.until_all(crowded.ended)
     client.writer.close()
+    await client.writer.wait_closed()
     await server.stop(0)
     crowded.stop()
     assert max(crowded.begun.values()) <= IN_A_TURN

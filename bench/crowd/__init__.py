@@ -1,0 +1,1 @@
+"""A gateway under hostile clients and crowds."""

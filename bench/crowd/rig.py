@@ -1,0 +1,159 @@
+"""The cluster and the clients of this bench, and which core each has."""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.crowd.gateway import CAUSES_VARIABLE, FOLDER_VARIABLE
+from bench.crowd.probe import LoopBlocks
+from bench.harness.failure import BenchFailed
+from bench.rig.cluster import until_serving
+from bench.rig.processes import Server, forked, services_running
+from bench.rig.simulated import DeviceTime, SimulatedExpert, simulated_expert
+from moesaic.v1 import generation_pb2, generation_pb2_grpc
+from services.cli.members import Member, free_addresses
+from services.runtime.channels import open_channel
+from services.runtime.embedded_model import EMBEDDED_MODEL
+
+NUM_EXPERT_SERVICES = 2
+LOAD_SECONDS = 120.0
+MAX_LINE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class WatchedCluster:
+    """A cluster whose gateway is watched."""
+
+    gateway: Server
+    blocks: LoopBlocks
+    folder: Path
+
+    def peak_mib(self) -> float:
+        """Most memory that the gateway's process has had."""
+        return _status(self.gateway.pid, "VmHWM") / 1024
+
+    def children_mib(self) -> float:
+        """What the processes have that it started."""
+        threads = Path(f"/proc/{self.gateway.pid}/task").iterdir()
+        children = [int(pid) for each in threads for pid in (each / "children").read_text().split()]
+        return sum(_status(pid, "VmHWM") for pid in children) / 1024
+
+    async def max_context(self) -> int:
+        """As a client is told."""
+        async with open_channel(self.gateway.address) as channel:
+            stub = generation_pb2_grpc.GenerationServiceStub(channel)
+            model = await stub.GetModel(generation_pb2.GetModelRequest())
+        return int(model.max_context)
+
+    def causes(self) -> str:
+        """Where the loop was found during blocks, where that was looked for."""
+        path = self.folder / "causes"
+        return path.read_text() if path.exists() else ""
+
+
+class Client:
+    """A process that puts loads on the gateway, one after the other."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def run(self, load: str, **values: Any) -> dict[str, Any]:
+        """What came of a load. Raises BenchFailed when its process ends, or takes too long."""
+        assert self._process.stdin is not None, "it is piped"
+        assert self._process.stdout is not None, "it is piped"
+        self._process.stdin.write(json.dumps({"load": load, **values}).encode() + b"\n")
+        try:
+            async with asyncio.timeout(LOAD_SECONDS):
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            raise BenchFailed(f"the load {load} took more than {LOAD_SECONDS:g} s") from None
+        if not line:
+            raise BenchFailed("a client ended; what it said stands above")
+        result: dict[str, Any] = json.loads(line)
+        return result
+
+
+@asynccontextmanager
+async def watched_cluster(
+    time: DeviceTime, *, max_sequences: int, causes: bool
+) -> AsyncIterator[WatchedCluster]:
+    """Gateway and router as operators run them, over simulated services. The gateway has the first
+    core alone, and all else, this process too, the last.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    _pin(os.getpid(), cores[-1])
+    try:
+        async with AsyncExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="moesaic-crowd-")))
+            simulated = [SimulatedExpert(EMBEDDED_MODEL, time)] * NUM_EXPERT_SERVICES
+            experts = await stack.enter_async_context(forked(simulated_expert, simulated))
+            members = _members([expert.address for expert in experts], max_sequences)
+            variables = {FOLDER_VARIABLE: str(folder)} | ({CAUSES_VARIABLE: "1"} if causes else {})
+            running = services_running(members, variables)
+            _, gateway = await stack.enter_async_context(running)
+            await until_serving(gateway.address)
+            _pin(gateway.pid, cores[0])
+            yield WatchedCluster(gateway, LoopBlocks.in_folder(folder), folder)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@asynccontextmanager
+async def clients_running(count: int) -> AsyncIterator[list[Client]]:
+    """So many processes of clients, until the block ends."""
+    processes = []
+    try:
+        for _ in range(count):
+            processes.append(
+                await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "bench.crowd.client"),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    limit=MAX_LINE_BYTES,
+                )
+            )
+        yield [Client(process) for process in processes]
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+def _members(experts: Sequence[str], max_sequences: int) -> list[Member]:
+    router_address, gateway_address = free_addresses(2)
+    shared = ("--drain-seconds=1", f"--model={EMBEDDED_MODEL}")
+    router = Member.of(
+        *("router", "router", router_address),
+        *(*shared, f"--experts={','.join(experts)}", f"--max-sequences={max_sequences}"),
+        # Results are zero, and a service's word is to be taken for it.
+        *("--no-rebalance", "--audit-share=0"),
+    )
+    gateway = Member.of(
+        "gateway", "gateway", gateway_address, *shared, f"--routers={router_address}"
+    )
+    index = gateway.command.index("services.gateway")
+    command = (*gateway.command[:index], "bench.crowd.gateway", *gateway.command[index + 1 :])
+    return [router, replace(gateway, command=command)]
+
+
+def _pin(pid: int, core: int) -> None:
+    """All threads that the process has, and those that they start."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(thread), {core})
+
+
+def _status(pid: int, name: str) -> int:
+    """A line of the kernel's on a process, in KiB; nothing of one that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
