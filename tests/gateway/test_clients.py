@@ -10,6 +10,7 @@ import grpc
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from bench.rig.certificates import Certificates
 from moesaic.v1 import generation_pb2 as pb
 from services.cli.bench.client import LoadClient
 from services.cli.bench.prompts import BenchPrompt
@@ -23,7 +24,6 @@ from services.runtime.doorkeeping import host_of
 from services.runtime.roles import Role
 from services.runtime.tls_files import Authority
 from services.wire.errors import BadState
-from tests.certificates import Certificates
 from tests.gateway.gateway_client import Client, running_gateway
 from tests.gateway.router_double import RouterDouble
 
