@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from tests.certificates import Certificates
+    from bench.rig.certificates import Certificates
 
 # Before grpc is imported: services that are stopped in the middle of calls, as here, are no news.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -38,7 +38,7 @@ settings.load_profile("untimed")
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> "Certificates":
     """A set that no test changes."""
-    from tests.certificates import Certificates  # most tests need none
+    from bench.rig.certificates import Certificates  # most tests need none
 
     return Certificates(tmp_path_factory.mktemp("certificates"))
 

@@ -29,7 +29,7 @@ from bench.harness.rounds import Variants, interleaved
 from bench.kernels.load import KERNELS, KernelLoad, kernels_running
 from bench.kernels.model import MOST_TOKENS
 from bench.kernels.operations import TRUNK_KERNELS
-from bench.rig.certified import Certified
+from bench.rig.certificates import Certificates
 from bench.rig.checkpoints import OLMOE_470M, whole_model
 from bench.rig.client_load import ClientLoad
 from bench.rig.cluster import Cluster, Load, cluster_running
@@ -136,9 +136,9 @@ async def _served(model: Path, kind: Kind, stack: AsyncExitStack) -> Served:
     variables, as_client, as_gateway = VARIABLES[kind.transport], None, None
     if kind.transport == TLS:
         folder = stack.enter_context(TemporaryDirectory(prefix="moesaic-bench-"))
-        certified = Certified.made_in(Path(folder))
-        variables = {**variables, **certified.variables}
-        as_client, as_gateway = certified.of(Role.CLIENT), certified.of(Role.GATEWAY)
+        certificates = Certificates(Path(folder))
+        variables = {**variables, **certificates.variables}
+        as_client, as_gateway = certificates.of(Role.CLIENT), certificates.of(Role.GATEWAY)
     cluster = await stack.enter_async_context(
         cluster_running(model, variables, threads=kind.threads, tls=as_client)
     )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.rig.certificates import Certificates
 from services.cli.probe import ask, probe
 from services.gateway.clients import TokenClients
 from services.gateway.tokens import TokenFile, line_of, new_token
 from services.runtime.roles import Role
 from services.runtime.server import Health, serving
-from tests.certificates import Certificates
 
 EXPERT = "moesaic.v1.ExpertService"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.rig.certificates import Certificates
 from services.expert import app as expert_app
 from services.expert.settings import ExpertSettings
 from services.gateway import app as gateway_app
@@ -14,7 +15,6 @@ from services.gateway.settings import GatewaySettings
 from services.router import app as router_app
 from services.router.settings import RouterSettings
 from services.runtime.roles import Role
-from tests.certificates import Certificates
 
 LISTEN = "127.0.0.1:0"
 START_SECONDS = 60.0

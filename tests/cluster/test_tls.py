@@ -13,6 +13,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from bench.rig.certificates import Certificates
 from moesaic.v1 import common_pb2
 from services.runtime.access import may_call
 from services.runtime.channels import open_channel
@@ -21,7 +22,6 @@ from services.runtime.roles import Role
 from services.runtime.tls_files import TlsFiles
 from services.tracing.app import tracing
 from services.tracing.settings import TracingSettings
-from tests.certificates import Certificates
 from tests.cluster import local
 from tests.gateway.gateway_client import Client
 

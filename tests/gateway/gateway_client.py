@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bench.rig.certificates import Certificates
 from moesaic.v1 import generation_pb2 as pb
 from moesaic.v1.generation_pb2_grpc import GenerationServiceStub
 from services.gateway.app import Gateway, gateway
@@ -15,7 +16,6 @@ from services.gateway.settings import GatewaySettings
 from services.runtime.channels import open_channel
 from services.runtime.roles import Role
 from services.runtime.tls_files import Authority, TlsFiles
-from tests.certificates import Certificates
 from tests.gateway.router_double import RouterDouble, serving_router
 
 ROUTERS_SECONDS = 20.0

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from bench.rig.certificates import Certificates
 from moesaic.v1 import generation_pb2 as pb
 from services.cli.bench.client import LoadClient
 from services.cli.bench.prompts import BenchPrompt
@@ -32,7 +33,6 @@ from services.runtime.native_server.asked import ShownCall
 from services.runtime.roles import Role
 from services.runtime.tls_files import Authority
 from services.wire.errors import BadState, Unauthenticated
-from tests.certificates import Certificates
 from tests.gateway.gateway_client import Client, running_gateway
 from tests.gateway.router_double import RouterDouble
 

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
+from bench.rig.certificates import Certificates
 from moesaic.v1 import expert_pb2, generation_pb2, placement_pb2, router_pb2
 from services.runtime import native_server, tls_contexts
 from services.runtime.access import MAY_CALL, may_call
@@ -25,7 +26,6 @@ from services.runtime.roles import Role
 from services.runtime.server import serving
 from services.runtime.tls_files import TlsFiles, TlsReader
 from services.wire.errors import BadState, PermissionDenied, Unavailable
-from tests.certificates import Certificates
 
 NATIVE = pytest.mark.skipif(
     not (native_server.AVAILABLE and tls_contexts.AVAILABLE),

@@ -83,16 +83,7 @@ class Fleet:
         self._layout = HostingLayout(layers, num_experts, contents, self._refuse_claim)
         self.laid: LaidOut = self._layout.lay_out(())
 
-        attempts, turns = Attempts(), RenewalTurns(PATIENCE.renewal_seconds)
-
-        def make(address: str) -> ExpertPeer:
-            return ExpertPeer(
-                *(address, expected, num_lanes, frame_floor_seconds, on_news),
-                attempts=attempts,
-                renewal_turns=turns,
-                tls=tls,
-            )
-
+        make = _maker_of_peers(expected, num_lanes, frame_floor_seconds, on_news, tls)
         self.members = Members(targets, make, on_news, look_up=look_up, waits=waits)
         self._lost = lost = Lost(awaited or Awaited())
         self._troubles = troubles = Troubles(on_news, waits=waits)
@@ -266,3 +257,24 @@ class Fleet:
         elif not self._complete.is_set():  # nobody can say who is right
             raise BadState(conflict)
         logger.error("%s", conflict)
+
+
+def _maker_of_peers(
+    expected: Expected,
+    num_lanes: int,
+    frame_floor_seconds: float,
+    on_change: Callable[[], None],
+    tls: TlsFiles | None,
+) -> Callable[[str], ExpertPeer]:
+    """What makes peers that try services, and connect to them anew, in turn."""
+    attempts, turns = Attempts(), RenewalTurns(PATIENCE.renewal_seconds)
+
+    def make(address: str) -> ExpertPeer:
+        return ExpertPeer(
+            *(address, expected, num_lanes, frame_floor_seconds, on_change),
+            attempts=attempts,
+            renewal_turns=turns,
+            tls=tls,
+        )
+
+    return make

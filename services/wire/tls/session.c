@@ -83,6 +83,12 @@ static void fill(struct tls_session *shown, size_t count) {
     session->has_first = true;
 }
 
+/* Whether a read would find more; to ask OpenSSL costs as much as a short record does. */
+static bool is_more(struct session *session) {
+    session->is_full = session->in.start < session->in.end || SSL_pending(session->ssl);
+    return session->is_full;
+}
+
 /* As much as there is for one vector; how much. */
 static size_t read_to(struct session *session, const struct iovec *into) {
     size_t done = 0, got = 0;
@@ -95,6 +101,7 @@ static size_t read_to(struct session *session, const struct iovec *into) {
             break;
         }
         done += got;
+        if (!is_more(session)) break;
     }
     if (done) session->num_asides = 0;
     return done;

@@ -10,6 +10,7 @@ import grpc
 import pytest
 import torch
 
+from bench.rig.certificates import Certificates
 from services.expert.app import build
 from services.expert.settings import ExpertSettings
 from services.router.peers.peer import ExpertPeer
@@ -17,7 +18,6 @@ from services.runtime.channels import open_channel
 from services.runtime.roles import Role
 from services.runtime.tls_contexts import AVAILABLE
 from services.runtime.tls_files import TlsFiles
-from tests.certificates import Certificates
 from tests.expert.conftest import has_carrier
 from tests.expert.expert_client import EXPERT, Carrier, Stream, expected_rows, expert_service
 from tests.expert.native.raw_connection import PREFACE

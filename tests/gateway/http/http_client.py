@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.certificates import Certificates
+from bench.rig.certificates import Certificates
 from tests.gateway.gateway_client import Client, running_gateway
 from tests.gateway.router_double import RouterDouble
 

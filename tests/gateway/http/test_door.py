@@ -11,6 +11,7 @@ import pytest
 from aiohttp import hdrs
 from pydantic import ValidationError
 
+from bench.rig.certificates import Certificates
 from services.gateway.app import gateway
 from services.gateway.settings import GatewaySettings
 from services.gateway.tokens import line_of, new_token
@@ -18,7 +19,6 @@ from services.runtime.roles import Role
 from services.runtime.server import PortInUse
 from services.runtime.span_writing import SpanRef
 from services.runtime.tls_files import Authority
-from tests.certificates import Certificates
 from tests.gateway.gateway_client import running_gateway
 from tests.gateway.http.http_client import CHAT, MESSAGES, TEXT, HttpClient, http_gateway
 from tests.gateway.router_double import RouterDouble, finished, token

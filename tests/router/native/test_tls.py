@@ -5,12 +5,12 @@ import random
 
 import pytest
 
+from bench.rig.certificates import Certificates
 from services.router.peers.native_transport import NativeTransport
 from services.runtime.connected_socket import connected_socket
 from services.runtime.roles import Role
 from services.runtime.tls_contexts import AVAILABLE, client_tls
 from services.wire.errors import PermissionDenied, Unavailable
-from tests.certificates import Certificates
 from tests.router.transports import NAME, NATIVE, sending_back
 
 pytestmark = [

@@ -14,10 +14,10 @@ from services.wire.tls import AVAILABLE
 if not (AVAILABLE and HAS_CONNECTIONS):
     pytest.skip("TLS of the native wire was not built", allow_module_level=True)
 
+from bench.rig.certificates import Certificates
 from services.runtime.roles import Role
 from services.wire.connections import Connection, Kind
 from services.wire.tls import Context
-from tests.certificates import Certificates
 from tests.wire.tls.parties import LIMITS, Parties, client_context, parties, server_context
 
 CLIENT, SERVER = client_context(), server_context()

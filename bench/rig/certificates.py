@@ -1,6 +1,6 @@
-"""A development set of certificates, and others that nobody of it trusts."""
+"""Certificates for a cluster with mutual TLS, and what its processes are told of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ from services.cli.certificates.settings import CertificatesSettings
 from services.runtime.roles import Role
 from services.runtime.tls_files import TlsFiles
 
+FILES = ("certificate", "key", "authority")
+
 
 class Certificates:
-    """Made once for all tests of a process; a test that replaces some makes a set of its own."""
+    """A development set in a folder, of an authority that nobody else trusts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -22,14 +24,19 @@ class Certificates:
         make_certificates(CertificatesSettings(folder=self.folder, roles=list(roles), name=name))
 
     def of(self, role: Role) -> TlsFiles:
-        """The role's files."""
+        """The files of a process or a client of this role."""
         return files_of(self.folder / role)
 
     def settings_of(self, role: Role) -> dict[str, Any]:
         """As fields of a service's settings."""
         files = self.of(role)
+        return {f"tls_{name}": getattr(files, name) for name in FILES}
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What has every service of a cluster use its role's files."""
         return {
-            "tls_certificate": files.certificate,
-            "tls_key": files.key,
-            "tls_authority": files.authority,
+            f"MOESAIC_{role.name}_{field.upper()}": str(file)
+            for role in Role
+            for field, file in self.settings_of(role).items()
         }
