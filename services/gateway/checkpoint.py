@@ -11,6 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from services.gateway.chat_templates import ChatTemplates, read_chat_templates
+from services.gateway.tokenizer_parts import refuse_parts, refuse_size
 from services.metadata.fields import Fields
 from services.metadata.generation import Recommendation, read_recommendation
 from services.metadata.names import model_name
@@ -91,6 +92,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         raise UnusableModel(
             f"{path} is missing; a checkpoint without a fast tokenizer cannot be served"
         )
+    refuse_size(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     # the boundary: tokenizers raises plain exceptions, and panics that are no Exception
@@ -98,6 +100,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise UnusableModel(f"{path} is no tokenizer: {in_one_line(error)}") from error
+    refuse_parts(tokenizer, path)
     # A training run may leave these on; a prompt is served whole or refused.
     tokenizer.no_truncation()
     tokenizer.no_padding()

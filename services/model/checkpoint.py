@@ -22,6 +22,7 @@ from services.model.hash_cache import HashCache
 from services.model.layout import Layout, split
 from services.model.refusals import UnusableModel, missing_experts, refuse_experts, refuse_structure
 from services.model.skeleton import ExpertsModule, build_skeleton, experts_modules
+from services.model.stated_sizes import refuse_sizes
 from services.model.tensor_files import TensorFiles
 from services.wire.errors import NotFound
 
@@ -90,6 +91,7 @@ class Checkpoint:
         """
         configuration = Configuration.read(directory)
         files = TensorFiles.open(directory, configuration.weights_file)
+        refuse_sizes(configuration.config, files.infos)
         model = build_skeleton(configuration.config, configuration.dtype(files))
         refuse_structure(model)
         return cls(directory, configuration, files, model)

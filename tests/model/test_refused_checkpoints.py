@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from services.model.checkpoint import Checkpoint
+from services.model.configuration import CHOOSING_CODE
 from tests.checkpoints import save_tiny
 from tests.damage import Damage, refused, replaced, settings, tensors, truncated, without
 from tests.quantised import quantise_experts_to_mxfp4, quantise_to_fp8
@@ -54,6 +56,18 @@ DAMAGED_FILES: dict[str, tuple[Damage, str]] = {
         settings(num_experts_per_tok=0),
         r"config\.json sends a token to 0 experts",
     ),
+    "layers that are not there": (
+        settings(num_hidden_layers=1000),
+        r"num_hidden_layers is 1000, and the last of the tensors is model\.layers\.2\.",
+    ),
+    "experts that are not there": (
+        settings(num_experts=10**9),
+        r"num_experts is 1000000000, and the last of the tensors is \S+\.experts\.7\.",
+    ),
+    "a width that is another": (
+        settings(hidden_size=2**40),
+        r"model\.embed_tokens\.weight has shape \[320, 32\], .* hidden_size of 1099511627776",
+    ),
     "layers without end": (
         settings(num_hidden_layers=10**9),
         r"config\.json: num_hidden_layers is 1000000000",
@@ -100,7 +114,8 @@ DAMAGED_WEIGHTS: dict[str, tuple[Damage, str]] = {
     "no head": (without("lm_head.weight"), r"the checkpoint lacks lm_head\.weight$"),
     "trunk of the wrong shape": (
         settings(vocab_size=321),
-        r"has shape \[320, 32\], where the model needs \[321, 32\]",
+        r"embed_tokens\.weight has shape \[320, 32\], where the model needs \[321, 32\]: "
+        r"config\.json has vocab_size of 321",
     ),
     "small integers": (
         tensors(**{"lm_head.weight": torch.zeros(320, 32, dtype=torch.int8)}),
@@ -111,6 +126,19 @@ DAMAGED_WEIGHTS: dict[str, tuple[Damage, str]] = {
         r"experts\.3\.up_proj\.weight is stored in fp8 but has no block scales",
     ),
 }
+
+
+def test_a_configuration_does_not_choose_code(tmp_path: Path) -> None:
+    plain = Checkpoint.open(save_tiny("olmoe", tmp_path)).config
+    foreign = {"AutoConfig": "else/where--configuration.Evil", "AutoModelForCausalLM": "a.B"}
+    kernels = dict.fromkeys(CHOOSING_CODE - {"auto_map"}, "else/where")
+    settings(auto_map=foreign, task_specific_params={"auto_map": foreign}, **kernels)(tmp_path)
+    config = Checkpoint.open(tmp_path).config
+    assert not hasattr(config, "auto_map")
+    assert "else/where" not in str(vars(config))
+    assert config.to_dict() | {"task_specific_params": None} == plain.to_dict() | {
+        "task_specific_params": None
+    }
 
 
 @pytest.mark.parametrize("case", DAMAGED_FILES)

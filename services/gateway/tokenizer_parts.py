@@ -1,0 +1,111 @@
+"""What a tokenizer's parts may do with a text: a few times as long it may become, and no more.
+
+A tokenizer.json is a program of the checkpoint's. Ten replacements in a row make a gigabyte of a
+short prompt, and a process without memory is ended, whoever else it serves.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from services.metadata.refusals import UnusableModel
+
+# Twice what the largest of served families have.
+MAX_FILE_BYTES = 64 << 20
+PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+# Families have up to ten.
+MAX_PARTS = 64
+# Families replace a space by a character of three bytes.
+MAX_GROWTH = 64
+MAX_AFFIX_BYTES = 64
+MAX_WORD_CHARACTERS = 1000
+_AFFIXES = ("prepend", "prefix", "suffix", "replacement", "content")
+_MODEL_AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
+_SEQUENCES = ("normalizers", "pretokenizers", "processors", "decoders")
+# At the beginning of a map of characters: the size of its trie, which the texts stand behind.
+_SIZE_BYTES = 4
+
+
+def refuse_size(path: Path) -> None:
+    """Raise UnusableModel for a file that takes too long to read, or too much memory."""
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise UnusableModel(f"{path} has more than {MAX_FILE_BYTES >> 20} MiB")
+
+
+def refuse_parts(tokenizer: Tokenizer, path: Path) -> None:
+    """Raise UnusableModel, naming the part, where texts could grow out of bounds, or a word take
+    time that grows with its square.
+    """
+    for name in PARTS:
+        part = getattr(tokenizer, name)
+        if part is not None:
+            _refuse(f"{path}: {name}", list(_steps(json.loads(part.__getstate__()))))
+    model = tokenizer.model
+    _refuse_affixes(f"{path}: model", {name: getattr(model, name, None) for name in _MODEL_AFFIXES})
+    longest = getattr(model, "max_input_chars_per_word", 0) or 0
+    if longest > MAX_WORD_CHARACTERS:
+        raise UnusableModel(
+            f"{path}: model has max_input_chars_per_word of {longest}; "
+            f"it may be {MAX_WORD_CHARACTERS}"
+        )
+
+
+def _steps(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    inner = next((part[key] for key in _SEQUENCES if isinstance(part.get(key), list)), None)
+    if inner is None:
+        yield part
+        return
+    for each in inner:
+        yield from _steps(each)
+
+
+def _refuse(where: str, steps: list[dict[str, Any]]) -> None:
+    if len(steps) > MAX_PARTS:
+        raise UnusableModel(f"{where} has {len(steps)} parts; it may have {MAX_PARTS}")
+    growth = 1.0
+    for step in steps:
+        if step["type"] == "Replace":
+            growth *= _growth(where, step)
+        elif step["type"] == "Precompiled":
+            growth *= _growth_by_map(step["precompiled_charsmap"] or "")
+        else:
+            _refuse_affixes(where, {name: step.get(name) for name in _AFFIXES})
+        _refuse_template(where, step)
+    if growth > MAX_GROWTH:
+        raise UnusableModel(
+            f"{where} may make a text {growth:.3g} times as long; {MAX_GROWTH} times is the most"
+        )
+
+
+def _refuse_template(where: str, step: dict[str, Any]) -> None:
+    special = (step.get("special_tokens") or {}).values()
+    counts = [len(step.get("single") or ()), *(len(token["ids"]) for token in special)]
+    if max(counts) > MAX_PARTS:
+        raise UnusableModel(f"{where} adds {max(counts)} tokens; it may add {MAX_PARTS}")
+
+
+def _growth(where: str, replace: dict[str, Any]) -> float:
+    pattern, count = replace["pattern"], len(replace["content"].encode())
+    if "Regex" not in pattern:
+        return max(1.0, count / max(1, len(pattern["String"].encode())))
+    if where.endswith("decoder"):  # the event loop decodes
+        raise UnusableModel(f"{where} replaces by a regular expression, which may never end")
+    return 1.0 + count  # it may stand for nothing at all, between all characters
+
+
+def _growth_by_map(encoded: str) -> float:
+    blob = base64.b64decode(encoded)
+    texts = blob[_SIZE_BYTES + int.from_bytes(blob[:_SIZE_BYTES], "little") :]
+    return max(1.0, *(float(len(text)) for text in texts.split(b"\0")))
+
+
+def _refuse_affixes(where: str, affixes: dict[str, Any]) -> None:
+    for name, text in affixes.items():
+        if isinstance(text, str) and len(text.encode()) > MAX_AFFIX_BYTES:
+            raise UnusableModel(
+                f"{where} has {name} of {len(text)} characters; it may have {MAX_AFFIX_BYTES} bytes"
+            )
