@@ -23,17 +23,19 @@ def _use_configured_level() -> bool:
     wanted = os.environ.get(VARIABLE, "")
     if _native is None or wanted == "off":
         return False
+    unused = _native.unused_unit()
     if wanted and wanted not in _native.levels():
         there = ", ".join(_native.levels())
+        why = "" if unused is None else f"; its matrix unit is not used: {unused}"
         raise ImportError(
-            f"{VARIABLE}: {wanted!r}: this processor has no such kernels, only {there}",
+            f"{VARIABLE}: {wanted!r}: this processor has no such kernels, only {there}{why}",
             name=__name__,
         )
     if wanted:
         _native.set_level(wanted)
-    elif (reason := _native.unused_unit()) is not None:
+    elif unused is not None:
         used = _native.level()
-        logger.warning("the matrix unit is not used: %s; kernels %s are", reason, used)
+        logger.warning("the matrix unit is not used: %s; kernels %s are", unused, used)
     return True
 
 

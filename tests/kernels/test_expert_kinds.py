@@ -107,7 +107,7 @@ def test_pairs_are_their_experts_results_and_have_the_same_bits_alone(
 
 @each_dtype
 def test_rows_in_the_hundreds_have_the_bits_that_they_have_alone(
-    level: str, dtype: torch.dtype
+    product_level: str, dtype: torch.dtype
 ) -> None:
     """More sums than there is room for are divided by outputs and by rows."""
     gate_up, down, biases = made(CLAMPED, 24, 600, dtype, is_transposed=True)

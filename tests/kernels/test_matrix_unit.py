@@ -114,6 +114,16 @@ def test_a_unit_that_is_not_used_costs_one_line(
     assert line.startswith("the matrix unit is not used: the system does not lend it; kernels ")
 
 
+def test_who_asks_for_it_all_the_same_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    if _native is None:
+        pytest.skip("the kernels were not built")
+    monkeypatch.setenv("MOESAIC_KERNELS", "amx_bf16")
+    monkeypatch.setattr(_native, "levels", lambda: ("portable",))
+    monkeypatch.setattr(_native, "unused_unit", lambda: "the system does not lend it")
+    with pytest.raises(ImportError, match="only portable; its matrix unit is not used: the system"):
+        importlib.reload(sys.modules["services.kernels.level"])
+
+
 def test_the_emulated_level_is_chosen_by_name_alone() -> None:
     if not kernels.AVAILABLE:
         pytest.skip("the kernels were not built")

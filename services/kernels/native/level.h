@@ -6,12 +6,16 @@
 
 #include "product.h"
 
+#include "strip.h"
+
 #include "transposed.h"
 
 #ifdef MATRIX_UNIT
 #include MATRIX_UNIT
 
 #include "matrix_product.h"
+
+#include "matrix_transposed.h"
 #define TILED_OUTPUTS UNIT_OUTPUTS
 #define ARRANGES_ROWS 1
 #else
@@ -25,20 +29,28 @@
 #include "gating.h"
 #include "routing.h"
 
+/* Whether the product was the matrix unit's. */
+INLINE int is_done_by_unit(const struct product *p) {
+#ifdef MATRIX_UNIT
+    if (p->dtype == BFLOAT16 && p->is_transposed) multiply_transposed_by_unit(p);
+    if (p->dtype == BFLOAT16 && !p->is_transposed) multiply_by_unit(p);
+    return p->dtype == BFLOAT16;
+#else
+    (void)p;
+    return 0;
+#endif
+}
+
 TARGET static void multiply(const struct product *p) {
+    if (is_done_by_unit(p)) return;
     if (p->is_transposed)
         multiply_transposed(p);
     else if (p->dtype == FLOAT32)
         multiply_as(p, FLOAT32, FLOAT32);
-#ifdef MATRIX_UNIT
-    else
-        multiply_by_unit(p);
-#else
     else if (p->out_dtype == BFLOAT16)
         multiply_as(p, BFLOAT16, BFLOAT16);
     else
         multiply_as(p, BFLOAT16, FLOAT32);
-#endif
 }
 
 #define JOINED(a, b) a##b

@@ -35,15 +35,20 @@ static char *random_numbers(int64_t count) {
 
 /* `index` has each row once; results are apart by more than they are long. */
 static struct product random_product(int64_t *index) {
-    const int64_t rows = 1 + below(40), outputs = 1 + below(50), width = below(300);
-    const int64_t gap = below(2) * 6, out_item = below(2) ? 2 : 4;
+    const int64_t rows = 1 + below(40), outputs = 1 + below(150), width = below(300);
+    const int64_t gap = below(2) * 3;
+    const int is_transposed = (int)below(2);
+    const int64_t out_item = is_transposed || below(2) ? 2 : 4;
+    const int64_t long_way = is_transposed ? outputs : width;
+    const int64_t short_way = is_transposed ? width : outputs;
     for (int64_t i = 0; i < rows; i++) index[i] = (i + 5) % rows;
     return (struct product){
         .rows = random_numbers(rows * width),
         .row_index = below(2) ? index : NULL,
         .row_stride = width * 2,
-        .weight = random_numbers((outputs - 1) * (width + gap / 2) + width),
-        .weight_stride = width * 2 + gap,
+        .weight = random_numbers(short_way ? (short_way - 1) * (long_way + gap) + long_way : 0),
+        .weight_stride = (long_way + gap) * 2,
+        .is_transposed = is_transposed,
         .bias = below(2) ? random_numbers(outputs) : NULL,
         .is_bias_apart = (int)below(2),
         .out_index = below(2) ? index : NULL,
