@@ -17,6 +17,7 @@ from bench.harness.report import Report
 from bench.hosting.admin import Admin
 from bench.real_size import disturbed
 from bench.real_size.checkpoint import checkpoint_of
+from bench.real_size.embedded import embedded_starts
 from bench.real_size.memory import Taken, anonymous_bytes, require_memory
 from bench.real_size.peers import llama_bench, vllm_bench
 from bench.real_size.prompt import FirstToken, first_token_ms, transformers_first_token_ms
@@ -27,6 +28,7 @@ from bench.real_size.tables import Found, Start, fill
 from bench.real_size.tokens import measured_rates
 
 PARTS = {
+    "embedded": "from the command to ready and to a first token, with the embedded model",
     "start": "from the command to ready",
     "tokens": "tokens a second at several numbers of requests",
     "prompt": "a long prompt's first token, and transformers'",
@@ -77,6 +79,9 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     if options.llama_bench is not None and options.gguf is None:
         raise BenchFailed("llama-bench needs a model of its own: name it with --gguf")
     single, covered = (QUICK, QUICK) if options.quick else (OLMOE_7B, OLMOE_3B)
+    if bench.wants("embedded"):
+        bench.found.embedded = await embedded_starts(bench.num_rounds, stages)
+        bench.report()
     alone = {"start", "tokens", "prompt", "kill", "moves", "memory"}
     if bench.wants(*alone):
         await _with_one_replica(bench, single, checkpoint_of(single, stages))

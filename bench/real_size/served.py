@@ -76,17 +76,19 @@ class ServedCluster:
 
 @asynccontextmanager
 async def served(
-    model: Path, *, coverage: int, flags: Sequence[str] = ()
+    model: Path | None, *, coverage: int, flags: Sequence[str] = ()
 ) -> AsyncIterator[ServedCluster]:
-    """Run `moesaic serve` with two expert services until the block ends.
+    """Run `moesaic serve` with two expert services until the block ends, of the embedded model
+    where none is given.
 
     Raises BenchFailed with the last of what it said when it is not ready in time, or ends.
     """
-    command = (sys.executable, "-P", "-m", "services.cli.main", "serve", f"--model={model}")
+    command = (sys.executable, "-P", "-m", "services.cli.main", "serve")
+    which = () if model is None else (f"--model={model}",)
     shape = ("--experts=2", f"--coverage={coverage}", "--listen=127.0.0.1:0", "--drain-seconds=1")
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        *(*command, *shape, *flags),
+        *(*command, *which, *shape, *flags),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,  # Ctrl-C reaches this process alone, which then stops it

@@ -10,6 +10,7 @@ from bench.harness.report import Report
 from bench.harness.statistics import spread_of
 from bench.harness.table import Cell, Table
 from bench.real_size.disturbed import Kill, Moves
+from bench.real_size.embedded import EmbeddedStarts
 from bench.real_size.memory import Taken
 from bench.real_size.peers import PeerResult
 from bench.real_size.prompt import FirstToken
@@ -42,11 +43,13 @@ class Found:
     moves: list[Moves] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
     peers: list[PeerResult] = field(default_factory=list)
+    embedded: EmbeddedStarts = field(default_factory=EmbeddedStarts)
 
 
 def fill(report: Report, found: Found) -> None:
     """Add a table for everything that was measured."""
     tables = (
+        _embedded(found.embedded),
         _starts(found.starts),
         _rates(found.rates),
         _first_tokens(found.first_tokens),
@@ -59,6 +62,21 @@ def fill(report: Report, found: Found) -> None:
     if found.rates:
         report.panels.append(partial(_draw, rates=found.rates))
     report.samples |= _samples(found)
+
+
+def _embedded(found: EmbeddedStarts) -> Table:
+    table = Table(
+        "the embedded model: seconds until it serves, with the files in the page cache",
+        ("command", "s"),
+    )
+    for command, seconds in (
+        ("`moesaic serve` to ready", found.to_ready),
+        ("`moesaic generate` to its first token", found.to_first_token),
+        ("its processes' CPU, until they have ended", found.cpu),
+    ):
+        if seconds:
+            table.add(command, spread_of(seconds))
+    return table
 
 
 def _starts(starts: Sequence[Start]) -> Table:
@@ -210,6 +228,7 @@ def _peers(peers: Sequence[PeerResult]) -> Table:
 
 def _samples(found: Found) -> dict[str, Any]:
     return {
+        "embedded": asdict(found.embedded),
         "starts": [asdict(start) for start in found.starts],
         "rates": [
             {

@@ -3,13 +3,16 @@
 import asyncio
 import os
 import signal
-import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
+from services.cli.birth import Birth
+from services.cli.log_file import output_to
 from services.cli.members import Member
+from services.cli.nursery import BORN, NotBorn, Nursery
 from services.runtime.announcement import announced_warnings
 from services.wire.errors import ServingError
 
@@ -26,50 +29,56 @@ class ServiceFailed(ServingError):
         self.args = (obituary,)
 
 
+class Process(Protocol):
+    """A child process, whoever started it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    async def wait(self) -> int: ...
+
+    def send_signal(self, signal: signal.Signals) -> None: ...
+
+
 class Child:
     """A running process of one member. `log` is the file that its output goes to; None shows it on
     stderr.
     """
 
-    def __init__(
-        self, member: Member, process: asyncio.subprocess.Process, pipe: int, log: Path | None
-    ) -> None:
+    def __init__(self, member: Member, process: Process, pipe: int, log: Path | None) -> None:
         self.member = member
         self._process = process
         self._pipe = pipe
         self._log = log
 
     @classmethod
-    async def start(cls, member: Member, log: Path | None, variables: dict[str, str]) -> "Child":
-        """Start the member's process; it announces on a pipe that it is ready, and dies with this
-        process.
+    async def start(
+        cls,
+        member: Member,
+        log: Path | None,
+        variables: Mapping[str, str],
+        nursery: Nursery | None = None,
+    ) -> "Child":
+        """Start the member's process, in the nursery where that is of use; it announces on a pipe
+        that it is ready, and dies with this process.
         """
         reading, writing = os.pipe()
-        output = _opened(log) if log is not None else None
+        own = {
+            **variables,
+            "OTEL_SERVICE_NAME": member.name,
+            "MOESAIC_PARENT_PID": str(os.getpid()),
+        }
         try:
-            process = await asyncio.create_subprocess_exec(
-                *member.command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output if output is not None else sys.stderr,
-                stderr=output if output is not None else sys.stderr,
-                pass_fds=(writing,),
-                # Ctrl-C reaches this process alone, which then stops the others in order.
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    **variables,
-                    "OTEL_SERVICE_NAME": member.name,
-                    "MOESAIC_ANNOUNCE_FD": str(writing),
-                    "MOESAIC_PARENT_PID": str(os.getpid()),
-                },
-            )
+            with output_to(log) as output:
+                process = await _started(member, own, nursery, output, writing)
         except BaseException:
             os.close(reading)
             raise
         finally:
             os.close(writing)
-            if output is not None:
-                output.close()
         return cls(member, process, reading, log)
 
     @property
@@ -132,8 +141,24 @@ class Child:
             self._process.send_signal(number)
 
 
-def _opened(log: Path) -> BinaryIO:
-    log.parent.mkdir(
-        exist_ok=True
-    )  # a cluster may run for longer than a temporary folder is let be
-    return open(log, "ab")
+async def _started(
+    member: Member,
+    variables: Mapping[str, str],
+    nursery: Nursery | None,
+    output: int,
+    announcing: int,
+) -> Process:
+    if nursery is not None and member.service in BORN:
+        birth = Birth(member.service, member.flags, " ".join(member.command), variables)
+        with suppress(NotBorn):
+            return await nursery.bear(birth, output=output, announcing=announcing)
+    return await asyncio.create_subprocess_exec(
+        *member.command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=(announcing,),
+        # Ctrl-C reaches this process alone, which then stops the others in order.
+        start_new_session=True,
+        env={**os.environ, **variables, "MOESAIC_ANNOUNCE_FD": str(announcing)},
+    )

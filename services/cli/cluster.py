@@ -11,6 +11,7 @@ from pathlib import Path
 from services.cli.child import ServiceFailed
 from services.cli.error_lines import ErrorLines
 from services.cli.members import ClusterPlan
+from services.cli.nursery import nursery_for
 from services.cli.report import Report
 from services.cli.settings import ClientSettings
 from services.cli.startup import Startup
@@ -24,6 +25,7 @@ from services.wire.errors import BadState
 OWN_DRAIN_SECONDS = 1.0
 # Beyond its own drain a process needs a moment to flush telemetry and leave.
 LEAVE_SECONDS = 10.0
+SHARED_VARIABLES = {"GRPC_VERBOSITY": "ERROR"}
 STOP_ORDER = ("gateway", "router", "expert")
 
 
@@ -73,7 +75,12 @@ async def local_cluster(
     refuse_surroundings()
     members = plan.members()
     with log_folder(report, verbose) as folder:
-        async with asyncio.TaskGroup() as tasks:
+        log = folder / "nursery.log" if folder is not None else None
+        shared = SHARED_VARIABLES | dict(plan.telemetry)
+        async with (
+            nursery_for(plan.model, shared, log) as nursery,
+            asyncio.TaskGroup() as tasks,
+        ):
             supervisors = [
                 Supervisor(
                     member,
@@ -81,6 +88,7 @@ async def local_cluster(
                     variables_of(index) | dict(plan.telemetry),
                     report.line,
                     report.warning,
+                    nursery,
                 )
                 for index, member in enumerate(members)
             ]
@@ -111,7 +119,7 @@ async def _stop(supervisors: Sequence[Supervisor], grace_seconds: float) -> None
 
 def variables_of(index: int) -> dict[str, str]:
     """What a command's process of this number has in its environment besides the command's own."""
-    variables = {"GRPC_VERBOSITY": "ERROR"}
+    variables = dict(SHARED_VARIABLES)
     first = load(ProcessSettings, (), "moesaic").metrics_port
     if first is not None:  # processes of one machine cannot share a port: each gets the next one
         variables["MOESAIC_METRICS_PORT"] = str(first + index)

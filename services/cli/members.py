@@ -37,13 +37,14 @@ DIVIDED_BYTES = 256 << 20
 @dataclass(frozen=True)
 class Member:
     """One process of the cluster: which service it is, where it listens, and the command that runs
-    it.
+    it, which ends with the service's flags.
     """
 
     name: str
     service: str
     address: str
     command: tuple[str, ...]
+    flags: tuple[str, ...] = ()
 
     @property
     def http(self) -> str:
@@ -56,8 +57,9 @@ class Member:
     def of(cls, name: str, service: str, address: str, *flags: str) -> "Member":
         """The member that listens at the address, with these flags besides."""
         # -P: a folder called `services` where the user happens to be is none of ours.
-        command = (sys.executable, "-P", "-m", f"services.{service}", f"--listen={address}", *flags)
-        return cls(name, service, address, command)
+        flags = (f"--listen={address}", *flags)
+        command = (sys.executable, "-P", "-m", f"services.{service}", *flags)
+        return cls(name, service, address, command, flags)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class Startup:
 
     async def _until_serving(self, supervisor: Supervisor) -> None:
         await supervisor.ready.wait()
-        async with open_channel(supervisor.member.address) as channel:
+        # `_follow` may have asked too early.
+        async with open_channel(supervisor.member.address, is_apart=True) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             while True:
                 try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from services.cli.child import Child, ServiceFailed
 from services.cli.members import Member
+from services.cli.nursery import Nursery
 from services.runtime.process import FAILED_EXIT
 
 MAX_CRASHES = 3
@@ -25,10 +26,10 @@ class Supervisor:
     """Owns the processes of one member, one after another.
 
     `report` is told in a sentence about each crash, `warn` of what the first start warned of,
-    unless the log is shown. `run` ends when the member was told to stop; it raises ServiceFailed
-    when the first start fails or at the third crash within a minute. An expert service whose later
-    start ends with a word why, its checkpoint having changed, say, has not crashed: it is tried
-    again until it can start.
+    unless the log is shown; processes come from the `nursery` where there is one. `run` ends when
+    the member was told to stop; it raises ServiceFailed when the first start fails or at the third
+    crash within a minute. An expert service whose later start ends with a word why, its checkpoint
+    having changed, say, has not crashed: it is tried again until it can start.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Supervisor:
         variables: dict[str, str],
         report: Callable[[str], None],
         warn: Callable[[str], None] | None = None,
+        nursery: Nursery | None = None,
         *,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
         refused_seconds: float = REFUSED_SECONDS,
@@ -48,6 +50,7 @@ class Supervisor:
         self._variables = variables
         self._report = report
         self._warn = warn or report
+        self._nursery = nursery
         self._first_backoff_seconds = first_backoff_seconds
         self._refused_seconds = refused_seconds
         self._is_refused = False
@@ -63,7 +66,7 @@ class Supervisor:
     async def run(self) -> None:
         """Keep the member running until `stop`; its process never outlives this call."""
         while not self._stopping.is_set():
-            child = await Child.start(self.member, self._log, self._variables)
+            child = await Child.start(self.member, self._log, self._variables, self._nursery)
             self._child = child
             try:
                 if (

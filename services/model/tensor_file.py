@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from services.model.read_pages import give_up_read
 from services.model.refusals import UnusableModel
 
 DTYPES = {
@@ -101,7 +102,8 @@ class TensorFile:
         """The same into `memory`, which has its size in bytes; `on_piece` is given each piece of it
         as it is read. Raises as `read` does.
         """
-        position, left = self.stored(name, part).begin, memory
+        begin = position = self.stored(name, part).begin
+        left = memory
         while left:
             count = os.preadv(
                 self._file, [left if on_piece is None else left[:PIECE_BYTES]], position
@@ -111,6 +113,7 @@ class TensorFile:
             if on_piece is not None:
                 on_piece(left[:count])
             left, position = left[count:], position + count
+        give_up_read(self._file, begin, position)
         self._check_unchanged()
 
     def stored(self, name: str, part: int | None = None) -> StoredTensor:

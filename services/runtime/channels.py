@@ -40,14 +40,16 @@ def open_channel(
     answer_seconds: float = ANSWER_SECONDS,
     tls: TlsFiles | Authority | None = None,
     server_name: str | None = None,
+    is_apart: bool = False,
 ) -> grpc.aio.Channel:
     """A channel with message sizes, keepalive and reconnection fit for long streams; the caller
     closes it.
 
     A peer that says nothing for `silence_seconds` is asked by a PING, idle or not, and given up
     when it has not answered a PING for `answer_seconds`. With `tls` its certificate is to be the
-    authority's, and of `server_name`, or where that is not said of the address's host. Raises
-    BadState when certificates cannot be used.
+    authority's, and of `server_name`, or where that is not said of the address's host. With
+    `is_apart` it connects at once, even where other channels of this process wait before they try
+    that address again. Raises BadState when certificates cannot be used.
     """
     answer = round(1000 * answer_seconds)
     keepalive = (
@@ -56,7 +58,8 @@ def open_channel(
         # gRPC sends PINGs for other reasons, too, and waits a minute for their answers otherwise.
         ("grpc.http2.ping_timeout_ms", answer),
     )
-    options: tuple[tuple[str, int | str], ...] = (*CHANNEL_OPTIONS, *keepalive)
+    apart = ("grpc.use_local_subchannel_pool", int(is_apart))
+    options: tuple[tuple[str, int | str], ...] = (*CHANNEL_OPTIONS, *keepalive, apart)
     if tls is None:
         return grpc.aio.insecure_channel(address, options=options)
     if server_name is not None:

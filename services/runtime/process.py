@@ -127,17 +127,20 @@ def run_service(
     *,
     prog: str | None = None,
     examples: Sequence[str] = (),
+    is_prepared: bool = False,
 ) -> NoReturn:
     """Run one service until it is told to stop, then end the process with the exit code of
     `run_process`.
 
     Reads the settings, pins the threads that `settings.threads` names, and only then imports
-    `services.<service>.app`, whose `run(settings, on_ready=...)` is the service.
+    `services.<service>.app`, whose `run(settings, on_ready=...)` is the service. With `is_prepared`
+    that was imported after `prepare_imports`, and pins threads by itself.
     """
     prepare_streams()
     settings = load(settings_class, arguments, prog or f"moesaic {service}", examples=examples)
     threads = getattr(settings, "threads", None)
-    _pin_threads(threads)
+    if not is_prepared:
+        _pin_threads(threads)
 
     async def life(on_ready: OnReady) -> None:
         if threads is not None:
@@ -160,11 +163,7 @@ def run_process(
     """
     process = load(ProcessSettings, (), f"moesaic {service}")
     telemetry = load_telemetry(f"moesaic {service}")
-    # Read where the modules in C are imported, by every process alike.
-    if process.kernels is not None:
-        os.environ[KERNELS_VARIABLE] = process.kernels
-    if process.native_streams is not None:
-        os.environ[STREAMS_VARIABLE] = process.native_streams
+    _choose_modules(process)
     keep_freed_memory()
     configure_logging(service, process.log_level)
     announcement = Announcement(process.announce_fd) if process.announce_fd is not None else None
@@ -180,6 +179,15 @@ def run_process(
             run_in_loop(_live(life(_announcer(announcement)), measured))
 
     return exit_code_of(run, command=service)
+
+
+def prepare_imports(name: str) -> None:
+    """Settle what torch and the modules in C read when they are imported, for processes that are
+    forked from this one; torch computes on one thread until it is told otherwise.
+    """
+    prepare_streams()
+    _choose_modules(load(ProcessSettings, (), f"moesaic {name}"))
+    _pin_threads(1)
 
 
 def exit_code_of(run: Callable[[], int | None], *, command: str) -> int:
@@ -214,6 +222,14 @@ def _announcer(announcement: Announcement | None) -> OnReady:
             announcement.send(port)
 
     return announce
+
+
+def _choose_modules(process: ProcessSettings) -> None:
+    # Read where the modules in C are imported, by every process alike.
+    if process.kernels is not None:
+        os.environ[KERNELS_VARIABLE] = process.kernels
+    if process.native_streams is not None:
+        os.environ[STREAMS_VARIABLE] = process.native_streams
 
 
 def _import(module: str) -> ModuleType:

@@ -13,6 +13,7 @@ from bench.hosting.streams import Answer
 from bench.real_size.__main__ import PARTS, parts_of
 from bench.real_size.checkpoint import checkpoint_of
 from bench.real_size.disturbed import Kill, Moves, longest_silence
+from bench.real_size.embedded import EmbeddedStarts
 from bench.real_size.memory import Taken, fields_of, require_memory
 from bench.real_size.peers import PeerResult, llama_result, vllm_seconds
 from bench.real_size.prompt import FirstToken
@@ -194,10 +195,12 @@ def test_every_part_has_its_table_and_its_ratio() -> None:
         [Moves(TINY, 10, 2.0, True, False, 0, 0.4, 0.2)],
         [Taken("ready", "expert-0", 300, 200)],
         [PeerResult("vLLM", 1, tokens_per_second=2.5)],
+        EmbeddedStarts([4.0, 5.0], [5.0, 6.0], [7.0, 8.0]),
     )
     report = Report("real_size", "")
     fill(report, found)
-    starts, shown_rates, prompts, kills, moves, taken, peers = report.tables
+    embedded, starts, shown_rates, prompts, kills, moves, taken, peers = report.tables
+    assert [row[1].median for row in embedded.rows if isinstance(row[1], Spread)] == [4.5, 5.5, 7.5]
     assert starts.rows[0][-1] == 1.5
     assert kills.rows[0][-1] == 1.5
     assert moves.rows[0][-1] == pytest.approx(2.0)
