@@ -15,7 +15,7 @@ from bench.hosting.admin import Admin
 from bench.hosting.findings import Window
 from bench.hosting.streams import Streams, requests_of
 from bench.hosting.truth import Faults
-from bench.rig.certified import Certified
+from bench.rig.certificates import Certificates
 from bench.rig.cluster import until_serving
 from moesaic.v1 import router_pb2
 from services.cli.child import Child
@@ -43,7 +43,7 @@ class ClusterOnHosts:
 
     network: Network
     folder: Path
-    certified: Certified
+    certificates: Certificates
     services: dict[str, Host] = field(default_factory=dict)  # by address
     children: list[Child] = field(default_factory=list)
 
@@ -105,7 +105,7 @@ class ClusterOnHosts:
         log = self.folder / f"{member.name}.log"
         child = await Child.start(
             replace(member, command=command),
-            *(log, {"GRPC_VERBOSITY": "ERROR", **self.certified.variables, **variables}),
+            *(log, {"GRPC_VERBOSITY": "ERROR", **self.certificates.variables, **variables}),
         )
         self.children.append(child)
         await child.until_ready()
@@ -159,18 +159,18 @@ class Trial:
 @asynccontextmanager
 async def trial(folder: Path, *addresses: str, coverage: int) -> AsyncIterator[Trial]:
     """A cluster that serves, its services at these addresses."""
-    certified = Certified.made_in(folder / "tls")
+    certificates = Certificates(folder / "tls")
     async with AsyncExitStack() as stack:
         net = await stack.enter_async_context(network())
-        cluster = ClusterOnHosts(net, folder, certified)
+        cluster = ClusterOnHosts(net, folder, certificates)
         stack.push_async_callback(cluster.close)
         front = await cluster.start(coverage, *addresses)
         ports = (GATEWAY_PORT, FRONT), (ROUTER_PORT, FRONT), (METRICS_PORT, LOCALHOST)
         gateway, router, metrics = [
             await stack.enter_async_context(reached(front, port, at)) for port, at in ports
         ]
-        client = certified.of(Role.CLIENT)
-        admin = Admin(router, metrics, certified.of(Role.OPERATOR))
+        client = certificates.of(Role.CLIENT)
+        admin = Admin(router, metrics, certificates.of(Role.OPERATOR))
         stack.push_async_callback(admin.close)
         requests = requests_of(NUM_REQUESTS, NUM_PROMPT_TOKENS, NUM_NEW_TOKENS)
         streams = Streams(gateway, requests, num_streams=NUM_STREAMS, tls=client)
