@@ -39,7 +39,7 @@ class HeaderDecoder:
 
     def __init__(self) -> None:
         self._decoder = _connections.Decoder(MAX_LIST_BYTES)
-        self._unreadable: UnreadableBlock | None = None
+        self._has_failed = False
 
     def decode(self, block: bytes) -> dict[str, str]:
         """The headers by their names; of several with one name, the last. Raises as
@@ -52,13 +52,13 @@ class HeaderDecoder:
 
         Raises UnreadableBlock, TooMuchMetadata, or InvalidRequest for a text that is no UTF-8.
         """
-        if self._unreadable is not None:
-            raise self._unreadable
+        if self._has_failed:
+            raise UnreadableBlock("a header block before this one could not be read")
         try:
             fields, is_too_much, is_text = self._decoder.decode(block)
         except ValueError as error:
-            self._unreadable = UnreadableBlock(f"a header block cannot be read: {error}")
-            raise self._unreadable from error
+            self._has_failed = True
+            raise UnreadableBlock(f"a header block cannot be read: {error}") from error
         if is_too_much:
             raise TooMuchMetadata(f"a header block has more than {MAX_LIST_BYTES} bytes")
         if not is_text:

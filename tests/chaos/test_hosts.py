@@ -82,11 +82,10 @@ async def far_away(made: Trial, host: Host) -> None:
 
 async def comes_back_elsewhere(made: Trial, first: Host, second: Host) -> None:
     """And meanwhile there is one way alone, which is cut for a time."""
-    async with made.befalling("one of two vanishes"):
+    async with made.befalling("one of two vanishes, and the other is cut off"):
         made.cluster.vanish(SECOND)
-    async with made.befalling("the only one is cut off"):
         first.cut()
         await outage(made)
         first.restore()
-    async with made.befalling("the other comes back under another address"):
+    async with made.befalling("the one comes back under another address"):
         made.cluster.come_back(second, ANOTHER)

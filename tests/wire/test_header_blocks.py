@@ -121,6 +121,13 @@ def test_a_block_that_is_none_is_refused(block: bytes) -> None:
         HeaderDecoder().decode(block)
 
 
+def test_no_block_is_read_behind_one_that_could_not_be() -> None:
+    decoder = HeaderDecoder()
+    for block in (b"\xff", encode_headers(HEADERS)):
+        with pytest.raises(UnreadableBlock):
+            decoder.decode(block)
+
+
 def test_blocks_behind_one_that_is_not_taken_are_read() -> None:
     encoder, decoder = Encoder(), HeaderDecoder()
     many = [("a", "b" * 3000)] * (MAX_LIST_BYTES // 3000 + 1)
