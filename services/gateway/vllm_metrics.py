@@ -170,7 +170,7 @@ class VllmRequest:
         metrics.decode.observe(_seconds(receipt.decode))
 
     def note_failure(self) -> None:
-        """It ended otherwise, be it that its client left; after a completion that is nothing new."""
+        """It ended otherwise, be it that its client left; not counted after a completion."""
         if not self._is_completed:
             self._metrics.count_end(ABORTED)
 
