@@ -269,14 +269,18 @@ async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
 
 
 async def test_connections_that_bring_no_request_end_and_so_do_too_many() -> None:
-    limits = {"http_request_seconds": 0.1, "http_max_connections": 2}
+    limits: dict[str, Any] = {"http_request_seconds": 0.1, "http_max_connections": 2}
     async with http_gateway(RouterDouble(answer=[5]), **limits) as client:
         port = client.grpc.http_port
-        (reader, writer), _ = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        (reader, writer), (_, other) = [
+            await asyncio.open_connection("127.0.0.1", port) for _ in range(2)
+        ]
         writer.write(b"GET /health HTTP/1.1\r\nHost:")
         with pytest.raises(aiohttp.ClientConnectionError):
             await client.get("/health")
         assert await reader.read() == b""
+        writer.close()
+        other.close()
         assert (await client.text()).status == 200
 
 
