@@ -145,6 +145,33 @@ def test_only_frames_bring_torch_to_the_wire() -> None:
     assert bringing <= MAY_IMPORT_TORCH
 
 
+def test_what_is_said_over_http_is_translated_and_nothing_else() -> None:
+    # It reaches the model by `Generation.run` alone, as the gRPC service does.
+    may_import = {
+        *("caller", "checkpoint", "clients", "deadline", "generation", "outside", "relay"),
+        *("request_metrics", "requests", "routers", "http"),
+    }
+    door = [path for path in PACKAGED if path.parts[1:3] == ("gateway", "http")]
+    rooms = {
+        module.split(".")[2]
+        for path in door
+        for module in imports(path)
+        if module.startswith("services.gateway.")
+    }
+    assert rooms <= may_import
+    protos = {module for path in door for module in imports(path) if ours(module) == "moesaic"}
+    assert {module.split(".")[-1] for module in protos} <= {
+        *("v1", "common_pb2", "generation_pb2"),
+    }
+    running = [
+        path.name
+        for path in door
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Attribute) and node.attr == "run"
+    ]
+    assert running == ["generate.py"]
+
+
 def test_what_is_decided_about_an_expert_service_knows_no_grpc() -> None:
     speaking = {
         path.name

@@ -82,7 +82,8 @@ class HostedCluster:
         names = (ROUTER, *(f"{ROUTER}-{number}" for number in range(1, plan.num_routers)))
         self.routers = dict(zip(names, routers, strict=True))  # their addresses
         self.gateway = Member.of(
-            "gateway", "gateway", gateway, f"--routers={','.join(routers)}", "--drain-seconds=0"
+            *("gateway", "gateway", gateway, f"--routers={','.join(routers)}"),
+            *("--drain-seconds=0", "--http-listen=off"),
         )
         self.admin = Admin(self.routers[ROUTER], self._metrics)
         self.restart_seconds: list[float] = []  # what those took that were started again

@@ -83,7 +83,10 @@ async def wired_cluster(model: Path, sink: SpanSink) -> AsyncIterator[WiredClust
                 for n, address in enumerate(experts)
             ),
             Member.of("router", "router", router, *shared, asked, f"--lanes={NUM_LANES}"),
-            Member.of("gateway", "gateway", gateway, *shared, f"--routers={router}"),
+            Member.of(
+                *("gateway", "gateway", gateway, *shared),
+                *(f"--routers={router}", "--http-listen=off"),
+            ),
         ]
         async with services_running(members, sink.variables):
             await until_serving(gateway)

@@ -622,3 +622,45 @@ class TokenizeResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["token_ids", b"token_ids"]) -> None: ...
 
 Global___TokenizeResponse: typing_extensions.TypeAlias = TokenizeResponse
+
+@typing.final
+class DetokenizeRequest(google.protobuf.message.Message):
+    """Tokens to be read."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_IDS_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Name of the model; empty for whatever is served."""
+    @property
+    def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Token ids in order, each below the vocabulary's size; at most as many as the context takes."""
+
+    def __init__(
+        self,
+        *,
+        token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        model: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "token_ids", b"token_ids"]) -> None: ...
+
+Global___DetokenizeRequest: typing_extensions.TypeAlias = DetokenizeRequest
+
+@typing.final
+class DetokenizeResponse(google.protobuf.message.Message):
+    """What they read as."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """The text, with U+FFFD for what is no character."""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["text", b"text"]) -> None: ...
+
+Global___DetokenizeResponse: typing_extensions.TypeAlias = DetokenizeResponse

@@ -33,6 +33,8 @@ class LocalCluster:
 
     gateway: str
     router: str
+    # Over HTTP; empty where that is not served.
+    http: str
 
 
 def own_plan(settings: ClientSettings) -> ClusterPlan:
@@ -92,7 +94,7 @@ async def local_cluster(
             try:
                 await Startup(supervisors, report, coverage=plan.coverage).wait()
                 router = next(one for one in members if one.service == "router")
-                yield LocalCluster(members[-1].address, router.address)
+                yield LocalCluster(members[-1].address, router.address, members[-1].http)
             finally:
                 if errors is not None:
                     errors.cancel()

@@ -1,9 +1,10 @@
 """Which processes a local cluster has, and with which flags each is started."""
 
+import errno
 import random
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,10 +15,11 @@ from services.runtime.channels import split_address
 from services.runtime.cores import num_cores
 from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.settings import load, refuse
+from services.wire.errors import BadState
 
 # Where each listens in a cluster of this machine, whatever the environment says.
 SERVICES = {
-    "gateway": ("--listen=127.0.0.1:0",),
+    "gateway": ("--listen=127.0.0.1:0", "--http-listen=off"),
     "router": ("--listen=127.0.0.1:0",),
     "expert": ("--listen=127.0.0.1:0",),
     "tracing": ("--listen=127.0.0.1:0", "--http=127.0.0.1:0"),
@@ -43,6 +45,13 @@ class Member:
     address: str
     command: tuple[str, ...]
 
+    @property
+    def http(self) -> str:
+        """Where it serves HTTP; empty for nowhere."""
+        flags = (one.partition("=") for one in self.command)
+        addresses = [value for flag, _, value in flags if flag == "--http-listen"]
+        return "" if addresses in ([], ["off"]) else addresses[0]
+
     @classmethod
     def of(cls, name: str, service: str, address: str, *flags: str) -> "Member":
         """The member that listens at the address, with these flags besides."""
@@ -54,7 +63,7 @@ class Member:
 @dataclass(frozen=True)
 class ClusterPlan:
     """What a local cluster is to be; without `listen`, or with port 0, the gateway has any free
-    port.
+    port. It serves HTTP where `http_listen` says, likewise, and not at all where that is empty.
     """
 
     model: Path | None
@@ -62,6 +71,8 @@ class ClusterPlan:
     threads: int | None
     drain_seconds: float
     listen: str | None = None
+    http_listen: str = ""
+    trace_url: str = ""
     num_routers: int = 1
     insecure: bool = False
     dtype: str = "auto"
@@ -82,6 +93,7 @@ class ClusterPlan:
         *,
         drain_seconds: float,
         listen: str | None = None,
+        http_listen: str = "",
         insecure: bool = False,
     ) -> "ClusterPlan":
         """The cluster that a command's settings describe."""
@@ -92,6 +104,7 @@ class ClusterPlan:
             threads=settings.threads,
             drain_seconds=drain_seconds,
             listen=listen,
+            http_listen=http_listen,
             insecure=insecure,
             dtype=settings.dtype,
             batch_invariant=settings.batch_invariant,
@@ -113,7 +126,7 @@ class ClusterPlan:
 
         Raises InvalidRequest when `listen` is no address.
         """
-        addresses = free_addresses(self.num_members)
+        *addresses, free_for_http = free_addresses(self.num_members + 1)
         experts, routers = addresses[: self.num_experts], addresses[self.num_experts : -1]
         free = addresses[-1]
         gateway = self._gateway_address(free)
@@ -136,7 +149,10 @@ class ClusterPlan:
         flags = [
             f"--routers={','.join(routers)}",
             f"--generation-config={self.generation_config}",
+            f"--http-listen={self._http_address(free_for_http)}",
         ]
+        if self.trace_url:
+            flags.append(f"--trace-url={self.trace_url}")
         if self.insecure:
             flags.append("--insecure")
         members.append(self._member("gateway", "gateway", gateway, *flags))
@@ -144,6 +160,9 @@ class ClusterPlan:
 
     def _gateway_address(self, free: str) -> str:
         return free if self.listen is None else chosen_address(self.listen, free)
+
+    def _http_address(self, free: str) -> str:
+        return chosen_address(self.http_listen, free) if self.http_listen else "off"
 
     def _member(self, name: str, service: str, address: str, *flags: str) -> Member:
         shared = [f"--drain-seconds={self.drain_seconds}"]
@@ -194,6 +213,22 @@ def chosen_address(listen: str, free: str) -> str:
     """
     _, port = split_address(listen)
     return listen if port else f"{listen.rpartition(':')[0]}:{split_address(free)[1]}"
+
+
+def untaken_address(listen: str, report: Callable[[str], None]) -> str:
+    """`listen`, or where somebody listens there already the same host with any free port, which is
+    said. Raises InvalidRequest for no address.
+    """
+    host, port = split_address(listen)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family):
+            return listen
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise BadState(f"cannot listen on {listen}: {error.strerror}") from error
+    report(f"{listen} is taken by somebody else: HTTP is served on another port")
+    return f"{listen.rpartition(':')[0]}:0"
 
 
 def expert_threads(num_experts: int) -> int:

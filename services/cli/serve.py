@@ -7,7 +7,7 @@ from dataclasses import replace
 from services.cli.cluster import LocalCluster, local_cluster
 from services.cli.command import run_command
 from services.cli.local_tracing import LocalTracing, local_tracing
-from services.cli.members import ClusterPlan, check_settings
+from services.cli.members import ClusterPlan, check_settings, untaken_address
 from services.cli.report import Report
 from services.cli.settings import ServeSettings
 from services.runtime.invocation import typed
@@ -36,6 +36,7 @@ async def _serve(settings: ServeSettings) -> None:
         settings,
         drain_seconds=settings.drain_seconds,
         listen=settings.listen,
+        http_listen=settings.http_listen and untaken_address(settings.http_listen, report.line),
         insecure=settings.insecure,
     )
     shown_at, verbose = settings.tracing_http if settings.tracing else None, settings.verbose
@@ -47,7 +48,8 @@ async def _serve(settings: ServeSettings) -> None:
         insecure=settings.insecure,
     ) as tracing:
         if tracing is not None:
-            plan = replace(plan, telemetry=tracing.variables(every_trace=False))
+            variables = tracing.variables(every_trace=False)
+            plan = replace(plan, telemetry=variables, trace_url=tracing.url)
         async with local_cluster(plan, report, verbose=verbose) as cluster:
             await _until_told_to_stop(cluster, tracing, report)
     report.line("stopped")
@@ -59,6 +61,8 @@ async def _until_told_to_stop(
     if tracing is not None:
         report.line(typed(f"traces: moesaic trace --from {tracing.url}"))
     report.line(typed(f"experts: moesaic placement show --router {cluster.router}"))
+    if cluster.http:
+        report.line(f"OpenAI's API: http://{cluster.http}/v1")
     report.line(typed(f'ready: moesaic generate --address {cluster.gateway} "Once upon a time"'))
     task = asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"

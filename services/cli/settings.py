@@ -7,7 +7,12 @@ from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, mod
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.cli.sampling_flags import with_sampling_flags
-from services.runtime.addresses import DNS_SCHEME, ListenAddress, ServiceTarget
+from services.runtime.addresses import (
+    DNS_SCHEME,
+    ListenAddress,
+    OptionalListenAddress,
+    ServiceTarget,
+)
 from services.runtime.host_port import is_loopback, split_host_port
 from services.runtime.settings import Accessory, OnePerFlag
 from services.runtime.tls_files import Authority, TlsFiles
@@ -156,6 +161,11 @@ class ServeSettings(ClusterSettings):
     listen: ListenAddress = Field(
         "127.0.0.1:50051", description="address on which clients are served"
     )
+    http_listen: OptionalListenAddress = Field(
+        "127.0.0.1:8000",
+        description="address on which clients are served OpenAI's API over HTTP, or any free port "
+        "where that one is taken; off for none",
+    )
     drain_seconds: float = Field(
         30.0, ge=0, le=3600, description="time that requests have to finish at the end"
     )
@@ -172,6 +182,8 @@ class ServeSettings(ClusterSettings):
     def _strangers_are_kept_out(self) -> Self:
         if not self.insecure:
             refuse_strangers(self.listen)
+            if self.http_listen:
+                refuse_strangers(self.http_listen)
             if self.tracing:
                 refuse_strangers(self.tracing_http)
         return self

@@ -9,6 +9,12 @@ from services.gateway.checkpoint import TextCheckpoint, read_checkpoint
 from services.gateway.clients import Clients, clients_by
 from services.gateway.doorkeeper import GatewayDoorkeeper
 from services.gateway.generation import Generation
+from services.gateway.http.cors import Cors
+from services.gateway.http.door import Door, Limits
+from services.gateway.http.inside import Inside
+from services.gateway.http.server import HttpServer, application, serving_http
+from services.gateway.http.status import StatusRoutes
+from services.gateway.http.token_names import TokenNames
 from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.pacing import ClientPacing
 from services.gateway.quotas import TokenQuotas
@@ -40,8 +46,9 @@ async def run(
 class Gateway:
     """A gateway whose port is open."""
 
-    def __init__(self, port: int, routers: Routers) -> None:
+    def __init__(self, port: int, routers: Routers, http_port: int | None) -> None:
         self.port = port
+        self.http_port = http_port
         self._routers = routers
 
     @property
@@ -87,7 +94,27 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     quotas = TokenQuotas(
         tokens_per_second=settings.tokens_per_second, max_clients=settings.max_clients
     )
-    doorkeeper = GatewayDoorkeeper(
+    doorkeeper = _doorkeeper(settings, clients, admission, quotas)
+    inside = _inside(settings, checkpoint, tokeniser, dispatcher, routers, admission, quotas)
+    service = GenerationService(
+        *(inside.checkpoint, inside.reader, inside.generation, routers, clients),
+        default_timeout_seconds=settings.default_timeout_seconds,
+        max_timeout_seconds=settings.max_timeout_seconds,
+    )
+    try:
+        async with (
+            _http(settings, inside, clients, doorkeeper) as http,
+            _living(settings, service, routers, clients, doorkeeper, http) as port,
+        ):
+            yield Gateway(port, routers, None if http is None else http.port)
+    finally:
+        tokeniser.close()
+
+
+def _doorkeeper(
+    settings: GatewaySettings, clients: Clients, admission: Admission, quotas: TokenQuotas
+) -> GatewayDoorkeeper:
+    return GatewayDoorkeeper(
         clients,
         max_calls=settings.max_calls,
         client_share=settings.max_client_share,
@@ -95,27 +122,18 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         admission=admission,
         quotas=quotas,
     )
-    service = _service(
-        *(settings, checkpoint, tokeniser, dispatcher, routers),
-        *(clients, admission, quotas),
-    )
-    try:
-        async with _living(settings, service, routers, clients, doorkeeper) as port:
-            yield Gateway(port, routers)
-    finally:
-        tokeniser.close()
 
 
-def _service(
+def _inside(
     settings: GatewaySettings,
     checkpoint: TextCheckpoint,
     tokeniser: Tokeniser,
     dispatcher: MicroBatcher,
     routers: Routers,
-    clients: Clients,
     admission: Admission,
     quotas: TokenQuotas,
-) -> GenerationService:
+) -> Inside:
+    """What both ports serve by."""
     reader = RequestReader(
         checkpoint,
         max_prompt_bytes=settings.max_prompt_bytes,
@@ -136,15 +154,47 @@ def _service(
         dispatcher=dispatcher,
         routers=routers,
     )
-    return GenerationService(
-        checkpoint,
-        reader,
-        generation,
-        routers,
-        clients,
-        default_timeout_seconds=settings.default_timeout_seconds,
-        max_timeout_seconds=settings.max_timeout_seconds,
+    return Inside(
+        *(checkpoint, reader, generation, routers, TokenNames(checkpoint.tokenizer)),
+        always_metrics=settings.include_metrics,
+        strict_fields=settings.strict_fields,
+        quiet_seconds=settings.http_quiet_seconds,
     )
+
+
+@asynccontextmanager
+async def _http(
+    settings: GatewaySettings, inside: Inside, clients: Clients, doorkeeper: GatewayDoorkeeper
+) -> AsyncIterator[HttpServer | None]:
+    """OpenAI's API, where it is to be served."""
+    if not settings.http_listen:
+        yield None
+        return
+    door = Door(
+        clients,
+        doorkeeper,
+        Limits(
+            inside.reader.max_request_bytes,
+            settings.default_timeout_seconds,
+            settings.http_body_seconds,
+        ),
+        cors=Cors(settings.cors_origin),
+        trace_url=settings.trace_url,
+    )
+    status = StatusRoutes(
+        inside,
+        is_open=lambda: not door.is_draining,
+        num_requests=lambda: doorkeeper.num_requests,
+    )
+    async with serving_http(
+        application(inside, door, status),
+        door,
+        listen=settings.http_listen,
+        drain_seconds=settings.drain_seconds,
+        tls=settings.tls,
+        needs_certificate=clients.needs_certificate,
+    ) as server:
+        yield server
 
 
 @asynccontextmanager
@@ -154,6 +204,7 @@ async def _living(
     routers: Routers,
     clients: Clients,
     doorkeeper: GatewayDoorkeeper,
+    http: HttpServer | None,
 ) -> AsyncIterator[int]:
     health = Health([SERVICE_NAME])
     async with asyncio.TaskGroup() as loops:
@@ -172,6 +223,10 @@ async def _living(
             watch = loops.create_task(_keep_health(health, routers))
             yield port
             watch.cancel()
+            if http is not None:  # at the same time as gRPC
+                http.begin_draining()
+        if http is not None:  # before the routers are left
+            await http.until_drained()
         links.cancel()
 
 

@@ -47,6 +47,8 @@ class GatewayDoorkeeper:
         self._by_client: Counter[str] = Counter()
         self._checks_by_peer: Counter[str] = Counter()
         self._num_calls = 0
+        # Calls of queued methods under way.
+        self.num_requests = 0
 
     def admit(self, method: str, shown: Shown) -> Callable[[], None]:
         """As `Doorkeeper` has it; raises Overloaded, and Unauthenticated as `Clients` do."""
@@ -54,12 +56,12 @@ class GatewayDoorkeeper:
             return self._admit_check(shown.peer())
         client = self._clients.client_of(shown).name
         self._check(client)
-        if method in self._queued:
+        is_request = method in self._queued
+        if is_request:
             self._admission.check(client)
             self._quotas.check(client)
-        self._num_calls += 1
-        self._by_client[client] += 1
-        return lambda: self._leave(client)
+        self._count(client, is_request, 1)
+        return lambda: self._count(client, is_request, -1)
 
     def _check(self, client: str) -> None:
         for calls, limit, whose in (
@@ -83,9 +85,12 @@ class GatewayDoorkeeper:
         self._checks_by_peer[peer] += 1
         return lambda: _take_one(self._checks_by_peer, peer)
 
-    def _leave(self, client: str) -> None:
-        self._num_calls -= 1
-        _take_one(self._by_client, client)
+    def _count(self, client: str, is_request: bool, change: int) -> None:
+        self._num_calls += change
+        self.num_requests += change * is_request
+        self._by_client[client] += change
+        if not self._by_client[client]:
+            del self._by_client[client]
 
 
 def _take_one(counter: Counter[str], key: str) -> None:

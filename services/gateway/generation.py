@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Sequence as Sequenced
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from services.gateway.sequence import Finish, Order, Sequence
 from services.gateway.stays import MAX_NUMBER
 from services.gateway.tokeniser import Prompt, Tokeniser
 from services.runtime.failures import aside
+from services.wire.errors import TooLong
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Completed:
     stop_string: str | None
     usage: common_pb2.Usage
     receipt: common_pb2.LatencyReceipt
+    # Which of the request's continuations it is the end of.
+    choice: int = 0
 
 
 class Generation:
@@ -118,6 +122,23 @@ class Generation:
         try:
             encoding = self._tokeniser.encode(prompt, caller.client.name)
             return list(await caller.deadline.bound(encoding, "it was tokenised"))
+        finally:
+            place.leave()
+
+    async def detokenise(self, token_ids: Sequenced[int], caller: Caller) -> str:
+        """The text that token ids read as, for a client that asks for it alone; it counts as
+        waiting meanwhile.
+        """
+        self._reader.check_vocabulary("token_ids", token_ids)
+        max_context = self._routers.limits.max_context
+        if len(token_ids) > max_context:
+            raise TooLong(
+                f"token_ids has {len(token_ids)} elements; the context takes {max_context}"
+            )
+        place = self._admission.enter(caller.client.name)
+        try:
+            decoding = self._tokeniser.decode(token_ids, caller.client.name)
+            return await caller.deadline.bound(decoding, "it was detokenised")
         finally:
             place.leave()
 

@@ -25,6 +25,12 @@ class Piece(NamedTuple):  # made for each token, as Portion is
     token_ids: Sequenced[int]
     # One for each token where they were asked for, else empty.
     routed_experts: Sequenced[common_pb2.RoutedExperts]
+    # Likewise.
+    logprobs: Sequenced[common_pb2.PositionLogprobs] = ()
+    # Where asked for, with the first piece: of the prompt's tokens from the second on.
+    prompt_logprobs: Sequenced[common_pb2.PositionLogprobs] = ()
+    # Which of the request's continuations it belongs to.
+    choice: int = 0
 
 
 @dataclass(frozen=True)

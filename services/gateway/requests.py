@@ -8,7 +8,7 @@ from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.tokeniser import ChatPrompt, Prompt, TextPrompt, TokenPrompt
-from services.wire.errors import InvalidRequest, NotFound, ServingError
+from services.wire.errors import InvalidRequest, NotFound, ServingError, TooLong
 from services.wire.quoting import quoted
 from services.wire.sampling import Sampling, read_sampling
 
@@ -142,7 +142,7 @@ class RequestReader:
             raise InvalidRequest("chat.messages must not be empty")
         max_context = self._max_context()
         if len(chat.messages) > max_context:  # each is a token at least
-            raise InvalidRequest(
+            raise TooLong(
                 f"chat.messages has {len(chat.messages)} elements; the context takes "
                 f"{max_context} tokens"
             )
@@ -158,7 +158,7 @@ class RequestReader:
             raise InvalidRequest("token_ids.ids must not be empty")
         max_context = self._max_context()
         if len(token_ids) > max_context:
-            raise InvalidRequest(
+            raise TooLong(
                 f"token_ids.ids has {len(token_ids)} elements; the context takes {max_context} "
                 "tokens, at least one of them for the continuation"
             )
@@ -172,7 +172,7 @@ class RequestReader:
                 f"{field} has {num_bytes} bytes; the limit is {self._max_prompt_bytes}"
             )
         if num_bytes > of_context:
-            raise InvalidRequest(
+            raise TooLong(
                 f"{field} has {num_bytes} bytes; the context of {self._max_context()} tokens takes "
                 f"at most {of_context}"
             )
@@ -201,20 +201,20 @@ def new_tokens_within(
     """How many tokens to generate: what is wanted, else the default as far as the context leaves
     room.
 
-    Raises InvalidRequest when prompt and continuation can never fit in the context.
+    Raises TooLong when prompt and continuation can never fit in the context.
     """
     if num_prompt_tokens < 1:
         raise InvalidRequest("the prompt has no tokens")
     room = max_context - num_prompt_tokens
     if room < 1:
-        raise InvalidRequest(
+        raise TooLong(
             f"the prompt has {num_prompt_tokens} tokens; the context takes {max_context}, "
             "at least one of them for the continuation"
         )
     if wanted is None:
         return min(default, room)
     if wanted > room:
-        raise InvalidRequest(
+        raise TooLong(
             f"stop.max_new_tokens is {wanted}; with a prompt of {num_prompt_tokens} tokens the "
             "context of "
             f"{max_context} leaves {room}"

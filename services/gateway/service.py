@@ -22,7 +22,7 @@ from services.gateway.routers import Routers
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
 # Calls that take a place among what waits.
-QUEUED = (f"/{SERVICE_NAME}/Generate", f"/{SERVICE_NAME}/Tokenize")
+QUEUED = tuple(f"/{SERVICE_NAME}/{name}" for name in ("Generate", "Tokenize", "Detokenize"))
 
 
 class GenerationService(GenerationServiceServicer):
@@ -100,6 +100,14 @@ class GenerationService(GenerationServiceServicer):
             prompt = self._reader.prompt(request)
             token_ids = await self._generation.tokenise(prompt, self._caller(context))
         return pb.TokenizeResponse(token_ids=token_ids)
+
+    async def Detokenize(
+        self, request: pb.DetokenizeRequest, context: grpc.aio.ServicerContext
+    ) -> pb.DetokenizeResponse:
+        with said_outside():
+            self._reader.check_model(request.model)
+            text = await self._generation.detokenise(request.token_ids, self._caller(context))
+        return pb.DetokenizeResponse(text=text)
 
     def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
         return Caller.from_context(

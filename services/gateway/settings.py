@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.runtime.addresses import ListenAddress, ServiceTarget
+from services.runtime.addresses import ListenAddress, OptionalListenAddress, ServiceTarget
 from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.settings import Accessory
-from services.runtime.tls_settings import ServingSettings
+from services.runtime.tls_settings import ServingSettings, refuse_strangers
 
 
 class GatewaySettings(ServingSettings):
@@ -89,6 +89,34 @@ class GatewaySettings(ServingSettings):
         "last one was lost",
     )
     tokeniser_threads: PositiveInt = Field(2, description="threads that tokenise")
+    http_listen: OptionalListenAddress = Field(
+        "127.0.0.1:8000", description="address to serve OpenAI's API on, over HTTP; off for none"
+    )
+    http_quiet_seconds: PositiveFloat = Field(
+        5.0,
+        allow_inf_nan=False,
+        description="after which a stream over HTTP begins without a token, kept by comments",
+    )
+    http_body_seconds: PositiveFloat = Field(
+        60.0, allow_inf_nan=False, description="time that a client has to send a request over HTTP"
+    )
+    cors_origin: list[str] = Field(
+        [], description="origins whose pages browsers let call over HTTP; * for all"
+    )
+    strict_fields: bool = Field(
+        False,
+        description="refuse requests over HTTP with fields that nobody knows; else they are named "
+        "in a header",
+    )
+    include_metrics: bool = Field(
+        False, description="tell the latency receipt in every answer over HTTP, asked for or not"
+    )
+    trace_url: str | None = Field(
+        None,
+        min_length=1,
+        description="where traces are shown, http://127.0.0.1:16686 say: responses over HTTP link "
+        "to theirs",
+    )
     drain_seconds: NonNegativeFloat = Field(
         30.0,
         allow_inf_nan=False,
@@ -100,6 +128,12 @@ class GatewaySettings(ServingSettings):
         description="file of clients' tokens, as `moesaic tokens add` writes it; a client without "
         "one is refused, with one it needs no certificate; read again when it changes",
     )
+
+    @model_validator(mode="after")
+    def _strangers_are_kept_out_of_http(self) -> Self:
+        if self.http_listen and self.tls is None and not self.insecure:
+            refuse_strangers(self.http_listen)
+        return self
 
     @model_validator(mode="after")
     def _timeouts(self) -> Self:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
@@ -11,6 +12,8 @@ from services.gateway.detokeniser import Detokeniser
 from services.gateway.templates_apart import TemplateApart
 from services.gateway.token_texts import TokenTexts
 from services.gateway.turns import FairTurns
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,12 @@ class Tokeniser:
         chat = prompt
         return await self._in_turn(client, lambda: self._encode_chat(chat))
 
+    async def decode(self, token_ids: Sequence[int], client: str) -> str:
+        """The text of token ids, special ones included; in turn, as `encode`."""
+        return await self._in_turn(
+            client, lambda: self._tokenizer.decode(token_ids, skip_special_tokens=False)
+        )
+
     def detokeniser(self, prompt_token_ids: Sequence[int] = ()) -> Detokeniser:
         """For the tokens of one continuation of a prompt; its short windows are decoded on the
         event loop.
@@ -82,12 +91,12 @@ class Tokeniser:
         if self._template is not None:
             self._template.close()
 
-    async def _in_turn(self, client: str, encode: Callable[[], list[int]]) -> list[int]:
+    async def _in_turn(self, client: str, work: Callable[[], Made]) -> Made:
         end_turn = await self._turns.begin(client)
-        encoding = asyncio.get_running_loop().run_in_executor(self._threads, encode)
+        working = asyncio.get_running_loop().run_in_executor(self._threads, work)
         # The thread is taken until it is done, also where nobody waits for that any more.
-        encoding.add_done_callback(lambda done: (done.cancelled() or done.exception(), end_turn()))
-        return await asyncio.shield(encoding)
+        working.add_done_callback(lambda done: (done.cancelled() or done.exception(), end_turn()))
+        return await asyncio.shield(working)
 
     def _encode_text(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text).ids

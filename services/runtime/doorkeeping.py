@@ -1,5 +1,6 @@
 """Who may begin a call: asked when its headers are there, and before its request is."""
 
+import ipaddress
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +16,16 @@ class Doorkeeper(Protocol):
 
         Raises the ServingError that a call which may not begin ends with.
         """
+
+
+def peer_of(address: tuple[object, ...]) -> str:
+    """A client's address as gRPC says it."""
+    host, port = ipaddress.ip_address(str(address[0]).partition("%")[0]), address[1]
+    if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped is not None:
+        host = host.ipv4_mapped
+    if isinstance(host, ipaddress.IPv4Address):
+        return f"ipv4:{host}:{port}"
+    return f"ipv6:%5B{host}%5D:{port}"
 
 
 def host_of(peer: str) -> str:

@@ -145,12 +145,18 @@ def run_service(
         app = _import(f"services.{service}.app")
         await app.run(settings, on_ready=on_ready)
 
-    _leave(run_process(life, service=service))
+    shows_metrics = bool(getattr(settings, "http_listen", ""))
+    _leave(run_process(life, service=service, shows_metrics=shows_metrics))
 
 
-def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service: str) -> int:
+def run_process(
+    life: Callable[[OnReady], Coroutine[Any, Any, None]],
+    *,
+    service: str,
+    shows_metrics: bool = False,
+) -> int:
     """Run `life` in an event loop with logging and telemetry; the exit code, as `exit_code_of` has
-    it.
+    it. Of a service that `shows_metrics` they are collected in any case.
     """
     process = load(ProcessSettings, (), f"moesaic {service}")
     telemetry = load_telemetry(f"moesaic {service}")
@@ -163,11 +169,13 @@ def run_process(life: Callable[[OnReady], Coroutine[Any, Any, None]], *, service
     configure_logging(service, process.log_level)
     announcement = Announcement(process.announce_fd) if process.announce_fd is not None else None
     _die_with(process.parent_pid)
-    measured = telemetry.metrics is not None or process.metrics_port is not None
+    measured = telemetry.metrics is not None or process.metrics_port is not None or shows_metrics
 
     def run() -> None:
         with configure_telemetry(
-            service, uuid.uuid4().hex, telemetry, metrics_at=process.metrics_at
+            *(service, uuid.uuid4().hex, telemetry),
+            metrics_at=process.metrics_at,
+            shows_metrics=shows_metrics,
         ):
             run_in_loop(_live(life(_announcer(announcement)), measured))
 

@@ -35,12 +35,14 @@ def configure_telemetry(
     telemetry: Telemetry,
     *,
     metrics_at: tuple[str, int] | None,
+    shows_metrics: bool = False,
     flush_seconds: float = FLUSH_SECONDS,
 ) -> Iterator[None]:
     """Install what the process records into; flush it within `flush_seconds` when the block ends.
 
     Traces and metrics go where `telemetry` says; with `metrics_at`, host and port, metrics are
-    served to Prometheus there. With neither nothing is installed and recording does nothing, as
+    served to Prometheus there; a process that `shows_metrics` serves them by itself. With none of
+    these nothing is installed and recording does nothing, as
     where all is disabled. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before `service_name`
     and `instance`. Raises ServingError when the metrics port cannot be listened on. To be entered
     once in a process's life.
@@ -51,6 +53,8 @@ def configure_telemetry(
     deliveries: list[Delivery] = []
     shutdowns: list[Callable[[], object]] = []
     readers = _metric_readers(telemetry, metrics_at, deliveries)
+    if not telemetry.is_disabled and (shows_metrics or metrics_at is not None):
+        readers.append(PrometheusMetricReader())
     if readers:
         exemplars = telemetry.metric_settings.exemplar_filter
         meters = MeterProvider(readers, resource, exemplars, shutdown_on_exit=False)
@@ -95,7 +99,6 @@ def _metric_readers(
             raise ServingError(
                 f"cannot serve metrics on port {port} of {host}: {error.strerror}"
             ) from error
-        readers.append(PrometheusMetricReader())
         logger.info("metrics on port %d of %s", port, host)
     return readers
 

@@ -25,6 +25,10 @@ class InvalidRequest(ServingError):
     status = grpc.StatusCode.INVALID_ARGUMENT
 
 
+class TooLong(InvalidRequest):
+    """Prompt and continuation do not fit in the context."""
+
+
 class NotFound(ServingError):
     """The caller named something that does not exist here."""
 

@@ -62,7 +62,8 @@ async def run(
 
 @pytest.fixture
 async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
-    process = await start("serve", "--listen", "127.0.0.1:0", variables={"TMPDIR": str(tmp_path)})
+    addresses = ("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+    process = await start("serve", *addresses, variables={"TMPDIR": str(tmp_path)})
     serving = Serving(process, [])
     try:
         await serving.until("ready: ")
@@ -214,7 +215,9 @@ async def test_a_port_in_use_is_told_in_a_line(tmp_path: Path) -> None:
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        code, _, stderr = await run("serve", "--listen", f"127.0.0.1:{port}", folder=tmp_path)
+        code, _, stderr = await run(
+            "serve", "--http-listen=off", "--listen", f"127.0.0.1:{port}", folder=tmp_path
+        )
     assert code == 1
     assert f"cannot listen on 127.0.0.1:{port}" in stderr
     assert "Traceback" not in stderr

@@ -185,6 +185,7 @@ async def test_a_served_cluster_has_the_coverage_asked_for_and_says_how_to_see_i
         "serve",
         "--listen",
         "127.0.0.1:0",
+        "--http-listen=off",
         "--coverage",
         "2",
     )

@@ -69,6 +69,7 @@ def gateway(model: Path, routers: Sequence[str], **settings: Any) -> Any:
     """A gateway on a free port."""
     fields: dict[str, Any] = {
         "listen": LISTEN,
+        "http_listen": "",
         "model": model,
         "routers": list(routers),
         "drain_seconds": 0,

@@ -56,6 +56,12 @@ class Client:
         """Make a call that must fail; its status and message."""
         return await failure_of(self.generate(text, **fields))
 
+    @property
+    def http_port(self) -> int:
+        """Of the gateway, which runs here and serves HTTP."""
+        assert self._running is not None and self._running.http_port is not None
+        return self._running.http_port
+
     async def health(self) -> str:
         """What the standard health service says now."""
         response = await self._health.Check(health_pb2.HealthCheckRequest())
@@ -107,7 +113,8 @@ async def connected(
 ) -> AsyncIterator[Client]:
     """A gateway with these routers' addresses, ready, and a client for it."""
     # All calls are of one host; a test that is about shares says so.
-    fields: dict[str, Any] = {"listen": "127.0.0.1:0", "drain_seconds": 0, "max_client_share": 1}
+    fields: dict[str, Any] = {"listen": "127.0.0.1:0", "http_listen": ""}
+    fields |= {"drain_seconds": 0, "max_client_share": 1}
     fields |= settings
     async with gateway(GatewaySettings(routers=list(routers), **fields)) as running:
         await running.until_ready()

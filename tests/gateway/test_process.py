@@ -40,7 +40,7 @@ def process(
     *flags: str,
 ) -> AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
     """A gateway process and the stream on which it announces that it is ready."""
-    return service_process("gateway", "--listen", "127.0.0.1:0", *flags)
+    return service_process("gateway", "--listen", "127.0.0.1:0", "--http-listen=off", *flags)
 
 
 async def test_told_to_stop_it_finishes_what_it_accepted_and_refuses_what_is_new() -> None:
@@ -90,7 +90,8 @@ async def test_a_port_in_use_is_said_so() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        settings = GatewaySettings(listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = GatewaySettings(listen=address, http_listen="")
         with pytest.raises(ExceptionGroup) as failure:
             async with gateway(settings):
                 pass

@@ -29,6 +29,10 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     choose(request.param, monkeypatch)
 
 
+def gateway_settings(router: str) -> GatewaySettings:
+    return GatewaySettings(listen="127.0.0.1:0", http_listen="", routers=[router], drain_seconds=0)
+
+
 def ids(num_tokens: int) -> dict[str, Any]:
     return {"token_ids": pb.TokenIds(ids=[5] * num_tokens)}
 
@@ -315,7 +319,7 @@ async def test_a_departed_sequence_is_not_begun_again_on_another_router() -> Non
 
 async def test_a_gateway_refuses_to_start_with_a_router_of_another_vocabulary() -> None:
     async with serving_router(RouterDouble(vocab_size=32_000)) as address:
-        settings = GatewaySettings(listen="127.0.0.1:0", routers=[address], drain_seconds=0)
+        settings = gateway_settings(address)
         with pytest.raises(ExceptionGroup) as failure:
             async with gateway(settings) as running:
                 await running.until_ready()
@@ -326,7 +330,7 @@ async def test_a_gateway_refuses_to_start_with_a_router_of_another_vocabulary() 
 
 async def test_a_gateway_refuses_to_start_with_a_router_of_another_tokenizer() -> None:
     async with serving_router(RouterDouble(tokenizer_digest="another")) as address:
-        settings = GatewaySettings(listen="127.0.0.1:0", routers=[address], drain_seconds=0)
+        settings = gateway_settings(address)
         with pytest.raises(ExceptionGroup) as failure:
             async with gateway(settings) as running:
                 await running.until_ready()
@@ -393,7 +397,7 @@ async def test_a_gateway_waits_for_its_router_and_is_not_healthy_meanwhile(
     unused_tcp_port: int,
 ) -> None:
     address = f"127.0.0.1:{unused_tcp_port}"
-    settings = GatewaySettings(listen="127.0.0.1:0", routers=[address], drain_seconds=0)
+    settings = gateway_settings(address)
     async with gateway(settings) as running, AsyncExitStack() as stack:
         channel = await stack.enter_async_context(
             grpc.aio.insecure_channel(f"127.0.0.1:{running.port}")

@@ -38,16 +38,6 @@ def listen_on(address: str) -> list[socket.socket]:
     return listeners
 
 
-def peer_of(address: tuple[object, ...]) -> str:
-    """A client's address as gRPC says it."""
-    host, port = ipaddress.ip_address(str(address[0]).partition("%")[0]), address[1]
-    if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped is not None:
-        host = host.ipv4_mapped
-    if isinstance(host, ipaddress.IPv4Address):
-        return f"ipv4:{host}:{port}"
-    return f"ipv6:%5B{host}%5D:{port}"
-
-
 def _is_any(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_unspecified

@@ -12,11 +12,11 @@ from dataclasses import replace
 import grpc
 
 from services.runtime.access import Access
-from services.runtime.doorkeeping import Doorkeeper, host_of
+from services.runtime.doorkeeping import Doorkeeper, host_of, peer_of
 from services.runtime.failures import failure_of
 from services.runtime.native_server.connection import ServerConnection
 from services.runtime.native_server.limits import Limits
-from services.runtime.native_server.listening import listen_on, peer_of
+from services.runtime.native_server.listening import listen_on
 from services.runtime.native_server.methods import Methods
 from services.runtime.native_server.turn import Turn
 from services.runtime.tls_contexts import ServerTls

@@ -1,0 +1,210 @@
+"""What every request over HTTP goes through: it is named, let in or refused, its body read within
+limits, and its failure told.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from services.gateway.caller import Caller
+from services.gateway.clients import Clients
+from services.gateway.deadline import Deadline
+from services.gateway.http.cors import Cors
+from services.gateway.http.errors import TooLarge, UnknownRoute, WrongMethod, failure_told
+from services.gateway.http.shown import HttpShown
+from services.gateway.http.visits import VISIT, Visit
+from services.gateway.outside import said_outside
+from services.runtime.doorkeeping import Doorkeeper
+from services.runtime.failures import aside, failure_of
+from services.wire.errors import DeadlinePassed, InvalidRequest, ServingError, Unavailable
+from services.wire.quoting import quoted
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# Of a route with a body: it gets the caller and the bytes.
+Work = Callable[[web.Request, Caller, bytes], Awaitable[web.StreamResponse]]
+
+# Of JSON a text may have three times the bytes that it has by itself: `\\u00e9` for two.
+ESCAPED = 3
+# Beyond a request's deadline, for its failure to be told to a client that hardly reads.
+TELLING_SECONDS = 10.0
+DRAINING_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a request over HTTP."""
+
+    # Of its text, as it is known at the time.
+    max_request_bytes: Callable[[], int]
+    timeout_seconds: float
+    body_seconds: float
+
+
+class Door:
+    """Of one gateway."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        doorkeeper: Doorkeeper,
+        limits: Limits,
+        *,
+        cors: Cors,
+        trace_url: str | None = None,
+    ) -> None:
+        self._clients = clients
+        self._doorkeeper = doorkeeper
+        self._limits = limits
+        self._cors = cors
+        self._trace_url = trace_url
+        self.is_draining = False
+        self._num_working = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def working(self, method: str, work: Work) -> Handler:
+        """A route with a body, which is let in as the gRPC `method` is and counts as one of its
+        calls.
+        """
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if self.is_draining:
+                raise Unavailable(
+                    "the gateway is being stopped", retry_after_seconds=DRAINING_SECONDS
+                )
+            shown = HttpShown(request)
+            leave = self._doorkeeper.admit(method, shown)
+            self._num_working += 1
+            self._idle.clear()
+            try:
+                self._clients.check(method, shown)
+                caller = self._caller(request, shown)
+                body = await self._body(request)
+                async with _within(request, caller.deadline):
+                    return await work(request, caller, body)
+            finally:
+                leave()
+                self._num_working -= 1
+                if not self._num_working:
+                    self._idle.set()
+
+        return handle
+
+    def looking(self, method: str, handler: Handler) -> Handler:
+        """A route that tells something at once, to whom the gRPC `method` is open."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            self._clients.check(method, HttpShown(request))
+            return await handler(request)
+
+        return handle
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Around everything."""
+        visit = request[VISIT] = Visit.begin(request)
+        status, failed = None, None
+        try:
+            response = await self._answered(request, handler)
+            status = response.status
+            return response
+        except BaseException as error:
+            failed = error
+            raise
+        finally:
+            with aside("observing a request"):
+                visit.end(status, failed)
+
+    async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """What every response has, added before it begins."""
+        visit = request.get(VISIT)
+        if visit is not None:
+            visit.add_headers(response, trace_url=self._trace_url)
+        self._cors.add_headers(request, response)
+
+    async def until_idle(self, seconds: float) -> None:
+        """Return when no work is left, or after so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        preflight = self._cors.preflight(request)
+        if preflight is not None:
+            return preflight
+        try:
+            with said_outside():
+                return await handler(request)
+        except web.HTTPException as error:  # aiohttp's own: no such route
+            return _told(_of_aiohttp(error, request))
+        except ConnectionError as error:  # the client left: nobody failed, and nobody can be told
+            raise asyncio.CancelledError from error
+        except Exception as error:  # noqa: BLE001 -- the boundary of HTTP: whatever it is becomes a document
+            return _told(failure_of(error, "the request"))
+
+    def _caller(self, request: web.Request, shown: HttpShown) -> Caller:
+        goes_on = request[VISIT].passed_on
+        return Caller(
+            client=self._clients.client_of(shown),
+            deadline=Deadline.after(self._limits.timeout_seconds),
+            traceparent="" if goes_on is None else goes_on.traceparent,
+            tracestate="" if goes_on is None else goes_on.tracestate,
+        )
+
+    async def _body(self, request: web.Request) -> bytes:
+        limit = ESCAPED * self._limits.max_request_bytes()
+        if (request.content_length or 0) > limit:
+            raise _too_large(limit)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                async for part in request.content.iter_any():
+                    body += part
+                    if len(body) > limit:
+                        raise _too_large(limit)
+        except TimeoutError:
+            raise DeadlinePassed("the body did not come in time") from None
+        except web.RequestPayloadError as error:
+            raise InvalidRequest(f"the body cannot be read: {error}") from error
+        return bytes(body)
+
+
+@asynccontextmanager
+async def _within(request: web.Request, deadline: Deadline) -> AsyncIterator[None]:
+    """Cut a client off who has not read its answer long after its time was up."""
+    try:
+        async with asyncio.timeout_at(deadline.at_seconds + TELLING_SECONDS):
+            yield
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client does not read") from None
+
+
+def _told(error: ServingError) -> web.Response:
+    failure = failure_told(error)
+    return web.Response(
+        status=failure.status,
+        body=failure.body,
+        headers=failure.headers,
+        content_type="application/json",
+    )
+
+
+def _of_aiohttp(error: web.HTTPException, request: web.Request) -> ServingError:
+    where = f"{request.method} {request.path}"
+    if isinstance(error, web.HTTPNotFound):
+        return UnknownRoute(f"there is nothing at {quoted(where)}")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = " and ".join(sorted(error.allowed_methods))
+        return WrongMethod(f"{quoted(where)} is not allowed; {allowed} is")
+    return InvalidRequest(error.reason)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body has more than {limit} bytes, which is the limit")

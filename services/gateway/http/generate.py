@@ -1,0 +1,157 @@
+"""The two routes that generate text: a request in, one answer or a stream of it out."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+
+from aiohttp import web
+
+from moesaic.v1 import generation_pb2 as pb
+from services.gateway.caller import Caller
+from services.gateway.generation import Completed
+from services.gateway.http.answers import Answer
+from services.gateway.http.bodies import read_body
+from services.gateway.http.chunks import DONE, Chunks
+from services.gateway.http.continuations import Continuations, Prompt
+from services.gateway.http.event_stream import EventStream
+from services.gateway.http.events import Run, events_of
+from services.gateway.http.fields import ChatBody, GenerationBody, TextBody
+from services.gateway.http.inside import Inside
+from services.gateway.http.receipts import CallTimes, server_timing
+from services.gateway.http.translation import chat_request, text_requests
+from services.gateway.http.visits import VISIT, Visit
+from services.gateway.http.wanted import Heading, Wanted
+
+
+class GenerateRoutes:
+    """/v1/chat/completions and /v1/completions."""
+
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+
+    async def chat(self, request: web.Request, caller: Caller, body: bytes) -> web.StreamResponse:
+        """Go on with a conversation."""
+        times = CallTimes()
+        chat = read_body(ChatBody, body)
+        return await self._answer(request, caller, chat, [chat_request(chat)], times)
+
+    async def text(self, request: web.Request, caller: Caller, body: bytes) -> web.StreamResponse:
+        """Go on with one text or several."""
+        times = CallTimes()
+        text = read_body(TextBody, body)
+        return await self._answer(request, caller, text, text_requests(text), times)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        caller: Caller,
+        body: GenerationBody,
+        requests: Sequence[pb.GenerateRequest],
+        times: CallTimes,
+    ) -> web.StreamResponse:
+        visit = request[VISIT]
+        self._inside.note_unknown(body, visit)
+        call = _Call(
+            inside=self._inside,
+            caller=caller,
+            requests=requests,
+            wanted=Wanted.of(body, always_metrics=self._inside.always_metrics),
+            num_choices=body.n or 1,
+            times=times,
+            visit=visit,
+            name=body.request_id or visit.request_id,
+        )
+        return await (call.stream(request) if body.stream else call.whole())
+
+
+class _Call:
+    """One call of a route."""
+
+    def __init__(
+        self,
+        *,
+        inside: Inside,
+        caller: Caller,
+        requests: Sequence[pb.GenerateRequest],
+        wanted: Wanted,
+        num_choices: int,
+        times: CallTimes,
+        visit: Visit,
+        name: str,
+    ) -> None:
+        self._inside = inside
+        self._caller = caller
+        self._requests = requests
+        self._wanted = wanted
+        self._num_choices = num_choices
+        self._times = times
+        self._visit = visit
+        fingerprint = inside.routers.fingerprint
+        self._heading = Heading(name, inside.checkpoint.name, _short(fingerprint), wanted.is_chat)
+
+    async def whole(self) -> web.Response:
+        """One answer, when everything has been generated."""
+        inside, visit = self._inside, self._visit
+        answer = Answer(self._heading, self._wanted, inside.token_names, visit.trace_id)
+        so_far = await self._begin()
+        async with events_of(self._runs(so_far)) as events:
+            async for number, event in events:
+                one = so_far.note(number, event)
+                if not isinstance(event, Completed):
+                    answer.add(one, event)
+        visit.headers["Server-Timing"] = server_timing(so_far.longest.receipt)
+        return web.json_response(answer.document(so_far))
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """Each token as it comes."""
+        inside, wanted = self._inside, self._wanted
+        chunks = Chunks(self._heading, wanted, inside.token_names, self._visit.trace_id)
+        stream = EventStream(request, quiet_seconds=inside.quiet_seconds)
+        async with stream.opened():
+            so_far = await self._begin()
+            await self._write_chunks(stream, chunks, so_far)
+            await stream.write((chunks.usage(so_far) if wanted.usage else b"") + DONE)
+        return stream.response
+
+    async def _write_chunks(
+        self, stream: EventStream, chunks: Chunks, so_far: Continuations
+    ) -> None:
+        opening = b"".join(map(chunks.first, so_far.all))
+        num_left = len(so_far.all)
+        async with events_of(self._runs(so_far)) as events:
+            async for number, event in events:
+                one = so_far.note(number, event)
+                if isinstance(event, Completed):
+                    num_left -= 1
+                    written = chunks.last(one, so_far, is_very_last=not num_left)
+                else:
+                    written = chunks.piece(one, event)
+                if opening:  # with the first token: before it, failures are statuses
+                    opening, written = b"", opening + written
+                await stream.write(written)
+
+    async def _begin(self) -> Continuations:
+        prompts = [await self._prompt(request) for request in self._requests]
+        return Continuations(prompts, self._num_choices, self._times)
+
+    async def _prompt(self, request: pb.GenerateRequest) -> Prompt:
+        wanted, inside = self._wanted, self._inside
+        prompt = Prompt()
+        if wanted.token_ids or (wanted.echo and wanted.logprobs):
+            prompt.token_ids = await inside.token_ids(request, self._caller)
+        if wanted.echo:
+            inside.reader.prompt(request)  # by its own name, where something is wrong with it
+            prompt.echo = request.text or await inside.generation.detokenise(
+                request.token_ids.ids, self._caller
+            )
+        return prompt
+
+    def _runs(self, so_far: Continuations) -> list[Run]:
+        return [
+            self._inside.generation.run(request, self._caller, partial(so_far.begin, number))
+            for number, request in enumerate(self._requests)
+        ]
+
+
+def _short(fingerprint: str) -> str:
+    return f"fp_{hashlib.blake2b(fingerprint.encode(), digest_size=5).hexdigest()}"

@@ -1,0 +1,262 @@
+"""Failures over HTTP: a true status before the first token, an event after it, never a success."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+
+from moesaic.v1 import common_pb2
+from services.gateway.http.errors import failure_told, in_http_words
+from services.wire.errors import (
+    BadState,
+    DeadlinePassed,
+    InvalidRequest,
+    NotFound,
+    Outdated,
+    Overloaded,
+    PermissionDenied,
+    ServingError,
+    TooLong,
+    Unauthenticated,
+    Unavailable,
+)
+from tests.gateway.http.http_client import CHAT, MESSAGES, TEXT, http_gateway
+from tests.gateway.router_double import RouterDouble, finished, token
+
+LOST = {"status": grpc.StatusCode.UNAVAILABLE, "message": "no expert service answers"}
+STREAM = {"prompt": "a", "stream": True}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (InvalidRequest("x"), 400, None),
+        (TooLong("x"), 400, "context_length_exceeded"),
+        (Unauthenticated("x"), 401, "invalid_api_key"),
+        (PermissionDenied("x"), 403, "invalid_api_key"),
+        (NotFound("x"), 404, "model_not_found"),
+        (Outdated("x"), 409, "request_replaced"),
+        (Overloaded("x"), 429, "rate_limit_exceeded"),
+        (BadState("x"), 503, "service_unavailable"),
+        (Unavailable("x", retry_after_seconds=2.2), 503, "service_unavailable"),
+        (DeadlinePassed("x"), 504, "deadline_exceeded"),
+        (ServingError("x"), 500, "internal_error"),
+    ],
+)
+def test_each_failure_has_its_status_and_its_code(
+    error: ServingError, status: int, code: str | None
+) -> None:
+    failure = failure_told(error)
+    told = failure.document["error"]
+    assert (failure.status, told["code"], told["message"]) == (status, code, "x")
+    assert told.keys() == {"message", "type", "param", "code"}
+    assert ("Retry-After" in failure.headers) == (status in (429, 503))
+    if error.retry_after_seconds:
+        assert failure.headers["Retry-After"] == "3"
+        assert failure.headers["retry-after-ms"] == "2200"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected", "param"),
+    [
+        ("sampling.top_p is 2; it must be", "top_p is 2; it must be", "top_p"),
+        ("stop.max_new_tokens must be", "max_tokens must be", "max_tokens"),
+        ("stop.stop_strings[0] has 0", "stop[0] has 0", "stop"),
+        ("chat.messages[1].role must", "messages[1].role must", "messages"),
+        ("token_ids.ids: 5 is no token", "prompt: 5 is no token", "prompt"),
+        ("the prompt has 70 tokens", "the prompt has 70 tokens", None),
+    ],
+)
+def test_fields_are_called_as_the_request_called_them(
+    message: str, expected: str, param: str | None
+) -> None:
+    assert in_http_words(message) == (expected, param)
+
+
+REFUSED: list[tuple[dict[str, Any], int, str | None]] = [
+    ({"model": "other"}, 404, "model"),
+    ({"max_tokens": 100}, 400, "max_tokens"),
+    ({"prompt": "b" * 600}, 400, None),
+    ({"prompt": [5] * 70}, 400, "prompt"),
+    ({"prompt": [5000]}, 400, "prompt"),
+    ({"prompt": ""}, 400, "prompt"),
+    ({"stop": [""]}, 400, "stop"),
+    ({"stop_token_ids": [5000]}, 400, "stop_token_ids"),
+    ({"suffix": "x"}, 400, "suffix"),
+]
+
+
+async def test_what_cannot_be_served_is_refused_with_its_status_streamed_or_not() -> None:
+    async with http_gateway(RouterDouble(answer=[5])) as client:
+        for fields, status, param in REFUSED:
+            for stream in (False, True):
+                answer = await client.text(stream=stream, **fields)
+                assert (answer.status, answer.error["param"]) == (status, param), fields
+                assert answer.headers["Content-Type"] == "application/json"
+                assert "X-Request-Id" in answer.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_loss_before_the_first_token_is_a_status_of_http(stream: bool) -> None:
+    router = RouterDouble()
+    async with http_gateway(router) as client:
+        posting = asyncio.create_task(client.text(stream=stream))
+        number = (await router.next_sequence()).sequence
+        router.say(finished(number, common_pb2.FINISH_REASON_ERROR, **LOST))
+        answer = await posting
+    assert answer.status == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.error["message"] == "no expert service answers"
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+async def test_a_loss_after_the_first_token_is_an_event_and_no_success(is_batch: bool) -> None:
+    router = RouterDouble()
+    async with http_gateway(router) as client:
+        posting = asyncio.create_task(client.text(stream=True, prompt=["a", "b"][: 1 + is_batch]))
+        asked = await router.submits.get()
+        while len(asked) < 1 + is_batch:
+            asked += await router.submits.get()
+        number = asked[0].sequence
+        router.say(token(number, 5))
+        router.say(finished(number, common_pb2.FINISH_REASON_ERROR, **LOST))
+        answer = await posting
+    *chunks, last = [json.loads(event) for event in answer.said]
+    assert answer.status == 200
+    assert last["error"]["code"] == "service_unavailable"
+    assert chunks
+    assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
+
+
+async def test_a_stream_is_kept_by_comments_while_nothing_comes() -> None:
+    router = RouterDouble()
+    async with http_gateway(router, http_quiet_seconds=0.05) as client:
+        async with client.session.post(TEXT, json=STREAM) as response:
+            assert response.status == 200
+            assert await response.content.readuntil(b"\n\n") == b": waiting\n\n"
+            number = (await router.next_sequence()).sequence
+            router.say(finished(number, common_pb2.FINISH_REASON_ERROR, **LOST))
+            assert b'data: {"error"' in await response.read()
+
+
+async def test_a_request_whose_time_is_up_is_told_so() -> None:
+    router = RouterDouble()
+    async with http_gateway(router, default_timeout_seconds=0.1, max_timeout_seconds=0.1) as client:
+        answer = await client.text(stream=True)
+    assert (answer.status, answer.error["code"]) == (504, "deadline_exceeded")
+
+
+async def test_without_a_router_there_is_a_status_and_a_time_to_come_back() -> None:
+    router = RouterDouble()
+    async with http_gateway(router, router_grace_seconds=0) as client:
+        assert (await client.get("/health")).status == 200
+        watch = client.grpc.watch_health()
+        assert await anext(watch) == "SERVING"
+        router.may_begin.clear()
+        router.break_stream()
+        assert await anext(watch) == "NOT_SERVING"
+        answers = [
+            *(await client.text(), await client.text(stream=True)),
+            *(await client.get("/health"), await client.get("/ping")),
+        ]
+        models = await client.get("/v1/models")
+    for answer in answers:
+        assert (answer.status, answer.error["code"]) == (503, "service_unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+    assert models.document["data"][0]["id"] == "tessera"
+
+
+async def test_a_full_queue_is_429_and_says_when_to_come_back() -> None:
+    router = RouterDouble()
+    async with http_gateway(router, max_waiting_requests=1, max_calls=2) as client:
+        router.kv_tokens = router.sequences = 0
+        router.grant()
+        posting = [asyncio.create_task(client.text()) for _ in range(2)]
+        done, waiting = await asyncio.wait(posting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+    (answer,) = (task.result() for task in done)
+    assert answer.status == 429
+    assert answer.error["code"] == "rate_limit_exceeded"
+    assert "Retry-After" in answer.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_leaves_nothing_behind(stream: bool) -> None:
+    router = RouterDouble()
+    async with http_gateway(router) as client:
+        before = len(asyncio.all_tasks())
+        for body in ({"prompt": "a"}, {"prompt": ["a", "b"]}):
+            asked = body | {"stream": stream}
+            posting = asyncio.create_task(client.post(TEXT, **asked))
+            numbers: list[int] = []
+            while len(numbers) < (2 if isinstance(body["prompt"], list) else 1):
+                numbers += [one.sequence for one in await router.submits.get()]
+            if stream:
+                router.say(token(numbers[0], 5))
+                await router.all_said()
+            posting.cancel()
+            assert {await router.cancels.get() for _ in numbers} == {*numbers}
+        load = await client.get("/load")
+        await client.session.close()
+        async with asyncio.timeout(10):
+            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 -- their end is no event
+                await asyncio.sleep(0.01)
+    assert load.document == {"server_load": 0}
+
+
+async def test_a_reader_that_stops_holds_the_sender_up_until_its_time_is_over() -> None:
+    router = RouterDouble(max_context=60_000, kv_tokens=60_000)
+    async with http_gateway(router, default_timeout_seconds=60) as client:
+        body = json.dumps(STREAM | {"max_tokens": 50_000}).encode()
+        _, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port, limit=1)
+        head = f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        number = (await router.next_sequence()).sequence
+        for _ in range(50):
+            router.say(*[token(number, 5)] * 999)
+        await router.all_said()
+        assert (await client.get("/load")).document == {"server_load": 1}
+        writer.transport.abort()
+        assert await router.cancels.get() == number
+
+
+async def test_a_body_above_the_limit_is_refused_before_it_is_read() -> None:
+    async with http_gateway(RouterDouble(answer=[5]), max_prompt_bytes=1000) as client:
+        limit = 3 * (1000 + (64 << 10))
+
+        async def endless() -> Any:
+            for _ in range(10_000):
+                yield b" " * 1000
+
+        declared = await client.ask("POST", TEXT, data=b" " * (limit + 1))
+        assert (declared.status, declared.error["code"]) == (413, "request_too_large")
+        try:
+            chunked = await client.ask("POST", TEXT, data=endless())
+            assert chunked.status == 413
+        except aiohttp.ClientConnectionError:
+            pass  # it was cut off while it went on sending
+        assert (await client.text()).status == 200
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async with http_gateway(RouterDouble(answer=[5]), http_body_seconds=0.05) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{{".encode())
+        assert b"504" in await reader.readline()
+        writer.close()
+
+
+async def test_a_failure_of_ours_is_told_without_its_inside(tmp_path: Path) -> None:
+    router = RouterDouble()
+    async with http_gateway(router) as client:
+        posting = asyncio.create_task(client.post(CHAT, messages=MESSAGES))
+        number = (await router.next_sequence()).sequence
+        said = {"status": grpc.StatusCode.UNAVAILABLE, "message": "lost 10.1.2.3:50053"}
+        router.say(finished(number, common_pb2.FINISH_REASON_ERROR, **said))
+        answer = await posting
+    assert answer.error["message"] == "lost (an address within)"
