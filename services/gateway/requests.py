@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
+from services.gateway.chat_reading import check_chat
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.tokeniser import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from services.wire.errors import InvalidRequest, NotFound, ServingError, TooLong
@@ -134,10 +135,7 @@ class RequestReader:
         return TextPrompt(text)
 
     def _chat(self, chat: pb.Chat, num_bytes: int) -> ChatPrompt:
-        if self._checkpoint.chat_template is None:
-            raise InvalidRequest(
-                f"chat: model {self._checkpoint.name!r} {self._checkpoint.chat_refusal}; send text"
-            )
+        template_name = self._template_name(chat)
         if not chat.messages:
             raise InvalidRequest("chat.messages must not be empty")
         max_context = self._max_context()
@@ -147,11 +145,18 @@ class RequestReader:
                 f"{max_context} tokens"
             )
         self._check_bytes("chat", num_bytes)
-        for index, message in enumerate(chat.messages):
-            if not message.role:
-                raise InvalidRequest(f"chat.messages[{index}].role must not be empty")
-        messages = [{"role": message.role, "content": message.content} for message in chat.messages]
-        return ChatPrompt(messages, parse_control_tokens=chat.parse_control_tokens)
+        check_chat(chat)
+        return ChatPrompt(chat, template_name)
+
+    def _template_name(self, chat: pb.Chat) -> str:
+        try:
+            return self._checkpoint.chat_templates.choose(
+                chat.template_name, has_tools=bool(chat.tools_json)
+            )
+        except InvalidRequest as error:
+            raise InvalidRequest(
+                f"chat: model {self._checkpoint.name!r} {error}; send text"
+            ) from error
 
     def _token_ids(self, token_ids: Collection[int]) -> TokenPrompt:
         if not token_ids:

@@ -85,7 +85,7 @@ class GenerationService(GenerationServiceServicer):
             max_context=limits.max_context,
             default_max_new_tokens=limits.default_max_new_tokens,
             eos_token_ids=self._checkpoint.eos_token_ids,
-            has_chat_template=self._checkpoint.chat_template is not None,
+            has_chat_template=self._checkpoint.has_chat_template,
             num_moe_layers=router.num_moe_layers,
             num_experts=router.num_experts,
             num_experts_per_token=router.num_experts_per_token,

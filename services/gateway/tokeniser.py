@@ -1,11 +1,13 @@
 """Prompts to token ids in a thread pool, token ids to text at once."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from moesaic.v1 import generation_pb2 as pb
+from services.gateway.chat_reading import read_chat
 from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
@@ -25,11 +27,10 @@ class TextPrompt:
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """A conversation; each message has `role` and `content`."""
+    """A conversation that was checked, and the name of the template that renders it."""
 
-    messages: Sequence[Mapping[str, str]]
-    # Whether control tokens that messages spell are control tokens.
-    parse_control_tokens: bool = False
+    chat: pb.Chat
+    template_name: str
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,15 @@ class Tokeniser:
     def __init__(self, checkpoint: TextCheckpoint, *, threads: int) -> None:
         self._tokenizer = checkpoint.tokenizer
         self._bos_token_id = checkpoint.adds_bos_token_id
-        self._template: TemplateApart | None = None
-        self._chat_tokens: ChatTokens | None = None
-        if checkpoint.chat_template is not None:
-            self._template = TemplateApart(checkpoint.chat_template, checkpoint.special_tokens)
-            self._chat_tokens = ChatTokens(self._tokenizer, self._template)
+        self._special_tokens = checkpoint.special_tokens
+        self._templates = {
+            name: TemplateApart(source, checkpoint.special_tokens)
+            for name, source in checkpoint.chat_templates.sources.items()
+        }
+        self._chat_tokens = {
+            name: ChatTokens(self._tokenizer, template)
+            for name, template in self._templates.items()
+        }
         self._texts = TokenTexts.of(self._tokenizer)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         self._turns = FairTurns(threads)
@@ -88,8 +93,8 @@ class Tokeniser:
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._template is not None:
-            self._template.close()
+        for template in self._templates.values():
+            template.close()
 
     async def _in_turn(self, client: str, work: Callable[[], Made]) -> Made:
         end_turn = await self._turns.begin(client)
@@ -103,8 +108,8 @@ class Tokeniser:
         return ids if self._bos_token_id is None else [self._bos_token_id, *ids]
 
     def _encode_chat(self, prompt: ChatPrompt) -> list[int]:
-        assert self._chat_tokens is not None, "a chat without a template is refused before"
+        conversation = read_chat(prompt.chat, self._special_tokens)
         # The template writes the special tokens itself.
-        return self._chat_tokens.encode(
-            prompt.messages, parse_control_tokens=prompt.parse_control_tokens
+        return self._chat_tokens[prompt.template_name].encode(
+            conversation, parse_control_tokens=prompt.chat.parse_control_tokens
         )
