@@ -63,4 +63,5 @@ def test_the_protos_pass_their_linter() -> None:
 
 
 def _json_names(file: FileDescriptorProto) -> list[FieldDescriptorProto]:
-    return [field for message in file.message_type for field in message.field]
+    messages = [inner for message in file.message_type for inner in (message, *message.nested_type)]
+    return [field for message in messages for field in message.field]

@@ -76,7 +76,7 @@ class ChatMessage(google.protobuf.message.Message):
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What is said in parts, each of them text; in place of `content`. The template gets a list of
-        parts where it reads one, else their text in one.
+        parts where it reads one, else one text with a line for each.
         """
 
     @property

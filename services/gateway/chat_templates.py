@@ -1,35 +1,66 @@
-"""Finds the chat template of a checkpoint among the places and names that published ones use."""
+"""Finds the chat templates of a checkpoint among the places and names that published ones use."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from services.gateway.chat import ChatTemplate
-from services.wire.errors import BadState
+from services.wire.errors import BadState, InvalidRequest
+from services.wire.quoting import quoted
 
 DEFAULT = "default"
+# That renders chats with tools, where there is one.
+TOOL_USE = "tool_use"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ChosenTemplate:
-    """The template that chats are rendered with, or what to say of the model where
-    there is none.
+class ChatTemplates:
+    """The templates of a checkpoint by their names: those that chats are rendered with, and what is
+    wrong with the others.
     """
 
-    source: str | None
-    refusal: str = ""
+    sources: Mapping[str, str]
+    faults: Mapping[str, str]
+    # That renders a chat which names none; None where several could.
+    default: str | None
+
+    def choose(self, name: str, *, has_tools: bool) -> str:
+        """The name of the template for a chat that asks for `name`, or for none with an empty one.
+
+        Raises InvalidRequest with what is to be said of the model where there is none.
+        """
+        known = {*self.sources, *self.faults}
+        if not known:
+            raise InvalidRequest("has no chat template")
+        chosen = name or (TOOL_USE if has_tools and TOOL_USE in known else self.default)
+        if chosen is None:
+            raise InvalidRequest(
+                f"has chat templates named {_list_of(known)}, and none of them is {DEFAULT!r}; "
+                "name one in chat.template_name"
+            )
+        if chosen not in known:
+            raise InvalidRequest(
+                f"has no chat template named {quoted(name)}; its own are {_list_of(known)}"
+            )
+        if chosen in self.faults:
+            raise InvalidRequest(self.faults[chosen])
+        return chosen
 
 
-def choose_chat_template(
+def _list_of(names: Collection[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
+
+
+def read_chat_templates(
     directory: Path,
     tokenizer_config: Mapping[str, Any],
     read_json: Callable[[Path], Mapping[str, Any]],
-) -> ChosenTemplate:
-    """The template named `default`, or the only one there is whatever its name.
+) -> ChatTemplates:
+    """The templates of a checkpoint; the default is the one of that name, or the only one there is.
 
     Files of templates count before tokenizer_config.json, as in transformers, and that before
     chat_template.json, which processors have beside it; `read_json` reads that, and nothing where
@@ -42,14 +73,11 @@ def choose_chat_template(
         named = {**found, **named}
         if DEFAULT in named:
             break
-    if not named:
-        return ChosenTemplate(None, "has no chat template")
-    if DEFAULT not in named and len(named) > 1:
-        names = ", ".join(map(repr, sorted(named)))
-        return ChosenTemplate(
-            None, f"has chat templates named {names}, and none of them is {DEFAULT!r}"
-        )
-    return _checked(named[DEFAULT] if DEFAULT in named else next(iter(named.values())))
+    faults = {name: fault for name, source in named.items() if (fault := _fault(source))}
+    default = DEFAULT if DEFAULT in named else next(iter(named)) if len(named) == 1 else None
+    return ChatTemplates(
+        {name: source for name, source in named.items() if name not in faults}, faults, default
+    )
 
 
 def _places(
@@ -99,12 +127,13 @@ def _named(value: Any, path: Path) -> dict[str, str]:
     )
 
 
-def _checked(source: str) -> ChosenTemplate:
+def _fault(source: str) -> str:
+    """What is wrong with a template; nothing where it can be used."""
     if not source.strip():
-        return ChosenTemplate(None, "has an empty chat template")
+        return "has an empty chat template"
     try:
         ChatTemplate(source, {})
     except BadState as error:
         logger.warning("no chats are served: %s", error)
-        return ChosenTemplate(None, f"has a chat template that cannot be used ({error})")
-    return ChosenTemplate(source)
+        return f"has a chat template that cannot be used ({error})"
+    return ""

@@ -2,39 +2,34 @@
 stays text.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 
 from tokenizers import Tokenizer
 
 from services.gateway.chat import Template
-from services.gateway.control_tokens import ROLES, SecretTokenizer, control_tokens
+from services.gateway.control_tokens import SecretTokenizer, control_tokens
+from services.gateway.conversation import Change, Conversation
+from services.gateway.disguise import Spellings, hidden_characters
 from services.wire.errors import InvalidRequest
-
-# Assigned to nothing: those that occur nowhere stand for characters of users while the template
-# runs.
-PRIVATE_CHARACTERS = range(0xF0000, 0x110000)
-
-ChatMessage = Mapping[str, str]
 
 
 class ChatTokens:
     """Renders and tokenises chats.
 
-    Where a message spells control tokens, the first character of each is disguised while the
-    template runs. What is a control token then is the template's, and gets a secret spelling before
-    the disguise is taken off and all is encoded at once.
+    Where a text of the conversation spells control tokens, the first character of each is disguised
+    while the template runs. What is a control token then is the template's, and gets a secret
+    spelling before the disguise is taken off and all is encoded at once.
+
+    Texts that spell none could make one of their pieces, or with the template's words: where they
+    have characters for it the template runs once more with all of those disguised. That rendering
+    counts where the first has other control tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: Template) -> None:
         self._tokenizer = tokenizer
         self._template = template
         control = control_tokens(tokenizer, template)
-        self._control_ids = frozenset(control)
-        self._control = [token.content for token in control.values()]
-        # An assistant's text came from the model, as did tokens in it that are not special: they
-        # mean what they did.
-        self._special = [token.content for token in control.values() if token.special]
+        self._spellings = Spellings(control.values(), template)
         # Looked for in normalised text, where other characters can come to spell them.
         self._normalised = [
             tokenizer.normalizer.normalize_str(token.content)
@@ -43,65 +38,42 @@ class ChatTokens:
         ]
         self._secret = SecretTokenizer(tokenizer, control)
 
-    def encode(self, messages: Sequence[ChatMessage], *, parse_control_tokens: bool) -> list[int]:
-        """Token ids of the prompt that asks for the answer to `messages`, each with `role` and
-        `content`.
+    def encode(self, conversation: Conversation, *, parse_control_tokens: bool) -> list[int]:
+        """Token ids of the prompt that asks for what comes next in the conversation.
 
         With `parse_control_tokens` what users spell is control tokens, too. Raises InvalidRequest
         where the template refuses the messages, or where the tokenizer cannot read a control token
         as text.
         """
-        if parse_control_tokens:
-            return self._encode_as_it_stands(messages)
-        if self._spell(messages):
-            return self._encode_as_text(messages)
-        as_it_stands = self._encode_as_it_stands(messages)
-        if all(self._knows(message["role"]) for message in messages):
-            return as_it_stands
-        # A role that the template does not name is nothing special, unless it became part of a
-        # control token.
-        as_text = self._encode_as_text(messages)
-        return (
-            as_it_stands if self._control_of(as_it_stands) == self._control_of(as_text) else as_text
+        if parse_control_tokens or not self._is_risky(conversation):
+            ids: list[int] = self._tokenizer.encode(
+                self._template.render(conversation), add_special_tokens=False
+            ).ids
+            return ids
+        hidden = hidden_characters(self._spellings, conversation)
+        rendered = self._rendered(conversation, self._spellings.spelt_hidden(hidden))
+        surely = self._rendered(conversation, self._spellings.all_hidden(hidden))
+        if self._secret.spelt_in(rendered) != self._secret.spelt_in(surely):
+            rendered = surely
+        return self._encode_in_secret(rendered, hidden)
+
+    def _is_risky(self, conversation: Conversation) -> bool:
+        texts = [*conversation.texts()]
+        if any(map(self._spellings.is_risky, texts)):
+            return True
+        if not self._normalised:
+            return False
+        normalised = self._tokenizer.normalizer.normalize_str("\0".join(texts))
+        return self._spellings.is_risky(normalised) or any(
+            token in normalised for token in self._normalised
         )
 
-    def _spell(self, messages: Sequence[ChatMessage]) -> bool:
-        by_assistants = "\0".join(
-            message["content"] for message in messages if message["role"] == "assistant"
-        )
-        by_others = "\0".join(
-            message["content"] for message in messages if message["role"] != "assistant"
-        )
-        return (
-            any(token in by_assistants for token in self._special)
-            or any(token in by_others for token in self._control)
-            or bool(
-                self._normalised and self._spell_when_normalised(by_assistants + "\0" + by_others)
-            )
-        )
+    def _rendered(self, conversation: Conversation, change: Change) -> str:
+        return self._template.render(conversation.changed(change))
 
-    def _spell_when_normalised(self, text: str) -> bool:
-        normalised = self._tokenizer.normalizer.normalize_str(text)
-        return any(token in normalised for token in self._normalised)
-
-    def _knows(self, role: str) -> bool:
-        return role in ROLES or (
-            role in self._template.literals and not any(token in role for token in self._control)
-        )
-
-    def _encode_as_it_stands(self, messages: Sequence[ChatMessage]) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(
-            self._template.render(messages), add_special_tokens=False
-        ).ids
-        return ids
-
-    def _encode_as_text(self, messages: Sequence[ChatMessage]) -> list[int]:
-        disguise = self._disguise(messages)
-        rendered = self._template.render(
-            [self._disguised(message, disguise) for message in messages]
-        )
+    def _encode_in_secret(self, rendered: str, hidden: Mapping[int, int]) -> list[int]:
         text = self._secret.in_secret(rendered).translate(
-            {after: before for before, after in disguise.items()}
+            {after: before for before, after in hidden.items()}
         )
         try:
             return self._secret.encode(text)
@@ -110,36 +82,3 @@ class ChatTokens:
                 f"chat: the model's tokenizer cannot read {str(error)!r} as text; leave it out, "
                 "or set chat.parse_control_tokens to have it as a control token"
             ) from error
-
-    def _disguise(self, messages: Sequence[ChatMessage]) -> dict[int, int]:
-        """For each character that may have to be hidden another one, which occurs nowhere."""
-        strange_roles = [
-            message["role"] for message in messages if not self._knows(message["role"])
-        ]
-        hidden = {*(ord(token[0]) for token in self._control), *map(ord, "".join(strange_roles))}
-        taken = set(
-            "".join(
-                [
-                    *self._template.literals,
-                    *(text for message in messages for text in message.values()),
-                ]
-            )
-        )
-        free = [
-            *islice((code for code in PRIVATE_CHARACTERS if chr(code) not in taken), len(hidden))
-        ]
-        if len(free) < len(hidden):
-            raise InvalidRequest(
-                "chat: the messages leave none of Unicode's private use characters unused"
-            )
-        return dict(zip(sorted(hidden), free, strict=True))
-
-    def _disguised(self, message: ChatMessage, disguise: Mapping[int, int]) -> ChatMessage:
-        role, content = message["role"], message["content"]
-        for token in self._special if role == "assistant" else self._control:
-            while token in content:  # once more where it overlaps itself
-                content = content.replace(token, token[0].translate(disguise) + token[1:])
-        return {"role": role if self._knows(role) else role.translate(disguise), "content": content}
-
-    def _control_of(self, ids: Iterable[int]) -> list[int]:
-        return [token_id for token_id in ids if token_id in self._control_ids]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from services.gateway.chat_templates import ChosenTemplate, choose_chat_template
+from services.gateway.chat_templates import ChatTemplates, read_chat_templates
 from services.metadata.fields import Fields
 from services.metadata.generation import Recommendation, read_recommendation
 from services.metadata.names import model_name
@@ -37,12 +37,15 @@ class TextCheckpoint:
     adds_bos_token_id: int | None
     # By name (`bos_token`, …), as chat templates know them.
     special_tokens: Mapping[str, str]
-    chat_template: str | None
-    # What to say of the model where there is none.
-    chat_refusal: str
+    chat_templates: ChatTemplates
     tokenizer: Tokenizer
     # That end a continuation besides those of its request.
     stop_strings: tuple[str, ...] = ()
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether a chat can be rendered that does not say by which template."""
+        return self.chat_templates.default in self.chat_templates.sources
 
 
 def read_checkpoint(
@@ -62,7 +65,7 @@ def read_checkpoint(
     recommended = read_recommendation(generation) if takes_recommendations else Recommendation()
     tokenizer = _read_tokenizer(directory / "tokenizer.json")
     special_tokens = _special_tokens(directory, tokenizer_config)
-    chat_template = _chat_template(directory, tokenizer_config)
+    chat_templates = _chat_templates(directory, tokenizer_config)
     vocab_size = _vocab_size(config)
     bos, eos = (
         tokenizer.token_to_id(special_tokens.get(token, "")) for token in ("bos_token", "eos_token")
@@ -77,8 +80,7 @@ def read_checkpoint(
         sampling=recommended.sampling,
         adds_bos_token_id=_missing_bos(tokenizer, tokenizer_config, bos, vocab_size),
         special_tokens=special_tokens,
-        chat_template=chat_template.source,
-        chat_refusal=chat_template.refusal,
+        chat_templates=chat_templates,
         tokenizer=tokenizer,
         stop_strings=recommended.stop_strings,
     )
@@ -157,7 +159,7 @@ def _missing_bos(
     return bos
 
 
-def _chat_template(directory: Path, tokenizer_config: Fields) -> ChosenTemplate:
-    return choose_chat_template(
+def _chat_templates(directory: Path, tokenizer_config: Fields) -> ChatTemplates:
+    return read_chat_templates(
         directory, tokenizer_config.values, lambda path: Fields.read(path, optional=True).values
     )

@@ -67,11 +67,11 @@ class SecretTokenizer:
 
     def in_secret(self, text: str) -> str:
         """`text` with the hidden tokens that it spells in their secret spellings."""
-        present = sorted(
-            (token for token in self._spellings if token in text), key=len, reverse=True
-        )
-        pattern = re.compile("|".join(map(re.escape, present)) or "(?!)")
-        return pattern.sub(lambda found: self._spellings[found[0]], text)
+        return self._present_in(text).sub(lambda found: self._spellings[found[0]], text)
+
+    def spelt_in(self, text: str) -> list[str]:
+        """The hidden tokens that `text` spells, in order."""
+        return self._present_in(text).findall(text)
 
     def encode(self, text: str) -> list[int]:
         """Token ids, as the tokenizer that this one is made of has them.
@@ -88,6 +88,12 @@ class SecretTokenizer:
             ):
                 raise ValueError(self._hidden[token_id])
         return [self._ids.get(token_id, token_id) for token_id in encoding.ids]
+
+    def _present_in(self, text: str) -> re.Pattern[str]:
+        present = sorted(
+            (token for token in self._spellings if token in text), key=len, reverse=True
+        )
+        return re.compile("|".join(map(re.escape, present)) or "(?!)")
 
     def _spelt(self, token: AddedToken) -> AddedToken:
         return AddedToken(

@@ -68,6 +68,8 @@ class GenerationService(GenerationServiceServicer):
                         response = _delta(event)
                     else:
                         response = pb.GenerateResponse(completion=_completion(event))
+                    if event.choice:
+                        response.choice = event.choice
                     if started:
                         response.started.CopyFrom(started.pop())
                     yield response
@@ -85,7 +87,7 @@ class GenerationService(GenerationServiceServicer):
             max_context=limits.max_context,
             default_max_new_tokens=limits.default_max_new_tokens,
             eos_token_ids=self._checkpoint.eos_token_ids,
-            has_chat_template=self._checkpoint.chat_template is not None,
+            has_chat_template=self._checkpoint.has_chat_template,
             num_moe_layers=router.num_moe_layers,
             num_experts=router.num_experts,
             num_experts_per_token=router.num_experts_per_token,
@@ -126,6 +128,9 @@ def _delta(piece: Piece) -> pb.GenerateResponse:
     delta.token_ids.extend(piece.token_ids)
     if piece.routed_experts:
         delta.routed_experts.extend(piece.routed_experts)
+    if piece.logprobs:
+        delta.logprobs.extend(piece.logprobs)
+        delta.prompt_logprobs.extend(piece.prompt_logprobs)
     return response
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from services.gateway.chat import ChatTemplate
+from services.gateway.conversation import Conversation
 from services.wire.errors import InvalidRequest
 
 MAX_MEMORY_BYTES = 1 << 30
@@ -16,8 +17,8 @@ MAX_TEXT_CHARACTERS = 4 << 20
 
 
 def main() -> None:
-    """The first line has the template and its special tokens, each further one a list of messages;
-    a line with the text, or with a refusal, answers that.
+    """The first line has the template and its special tokens, each further one a conversation; a
+    line with the text, or with a refusal, answers that.
     """
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MAX_MEMORY_BYTES)
@@ -28,9 +29,9 @@ def main() -> None:
         print(flush=True)
 
 
-def _rendered(template: ChatTemplate, messages: list[dict[str, str]]) -> dict[str, Any]:
+def _rendered(template: ChatTemplate, conversation: dict[str, Any]) -> dict[str, Any]:
     try:
-        text = template.render(messages)
+        text = template.render(Conversation.of_object(conversation))
     except InvalidRequest as error:
         return {"refusal": str(error)}
     if len(text) > MAX_TEXT_CHARACTERS:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from threading import Lock, Timer
 
 from services.gateway.chat import ChatTemplate
+from services.gateway.conversation import Conversation
 from services.wire.errors import InvalidRequest
 
 MAX_SECONDS = 10.0
@@ -30,7 +31,8 @@ class TemplateApart:
         max_seconds: float = MAX_SECONDS,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        self.literals = ChatTemplate(source, special_tokens).literals
+        here = ChatTemplate(source, special_tokens)
+        self.literals, self.names = here.literals, here.names
         self._first_line = _line([source, dict(special_tokens)])
         self._max_seconds = max_seconds
         self._command = command
@@ -38,13 +40,13 @@ class TemplateApart:
         self._lock = Lock()
         self._is_closed = False
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, conversation: Conversation) -> str:
         """As `ChatTemplate.render`; raises InvalidRequest also where it was ended."""
         said = self._first_line if (worker := self._idle_one()) is None else b""
         worker = worker or subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        answer = self._ask(worker, said + _line([dict(message) for message in messages]))
+        answer = self._ask(worker, said + _line(conversation.as_object()))
         if not answer:
             _end(worker)
             raise InvalidRequest(

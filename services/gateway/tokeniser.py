@@ -1,11 +1,13 @@
 """Prompts to token ids in a thread pool, token ids to text at once."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from moesaic.v1 import generation_pb2 as pb
+from services.gateway.chat_reading import read_chat
 from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
@@ -18,18 +20,18 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class TextPrompt:
-    """Plain text, tokenised with the model's special tokens."""
+    """Plain text, tokenised with the model's special tokens, or without them."""
 
     text: str
+    without_special_tokens: bool = False
 
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """A conversation; each message has `role` and `content`."""
+    """A conversation that was checked, and the name of the template that renders it."""
 
-    messages: Sequence[Mapping[str, str]]
-    # Whether control tokens that messages spell are control tokens.
-    parse_control_tokens: bool = False
+    chat: pb.Chat
+    template_name: str
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,17 @@ class Tokeniser:
     def __init__(self, checkpoint: TextCheckpoint, *, threads: int) -> None:
         self._tokenizer = checkpoint.tokenizer
         self._bos_token_id = checkpoint.adds_bos_token_id
-        self._template: TemplateApart | None = None
-        self._chat_tokens: ChatTokens | None = None
-        if checkpoint.chat_template is not None:
-            self._template = TemplateApart(checkpoint.chat_template, checkpoint.special_tokens)
-            self._chat_tokens = ChatTokens(self._tokenizer, self._template)
+        self._special_tokens = checkpoint.special_tokens
+        self._templates = {
+            name: TemplateApart(source, checkpoint.special_tokens)
+            for name, source in checkpoint.chat_templates.sources.items()
+        }
+        self._chat_tokens = {
+            name: ChatTokens(self._tokenizer, template)
+            for name, template in self._templates.items()
+        }
         self._texts = TokenTexts.of(self._tokenizer)
+        self._all_texts = TokenTexts.of(self._tokenizer, keep_special_tokens=True)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         self._turns = FairTurns(threads)
 
@@ -68,8 +75,8 @@ class Tokeniser:
         if isinstance(prompt, TokenPrompt):
             return prompt.token_ids
         if isinstance(prompt, TextPrompt):
-            text = prompt.text
-            return await self._in_turn(client, lambda: self._encode_text(text))
+            plain = prompt
+            return await self._in_turn(client, lambda: self._encode_text(plain))
         chat = prompt
         return await self._in_turn(client, lambda: self._encode_chat(chat))
 
@@ -79,17 +86,20 @@ class Tokeniser:
             client, lambda: self._tokenizer.decode(token_ids, skip_special_tokens=False)
         )
 
-    def detokeniser(self, prompt_token_ids: Sequence[int] = ()) -> Detokeniser:
+    def detokeniser(
+        self, prompt_token_ids: Sequence[int] = (), *, keep_special_tokens: bool = False
+    ) -> Detokeniser:
         """For the tokens of one continuation of a prompt; its short windows are decoded on the
         event loop.
         """
-        return Detokeniser(self._texts, prompt_token_ids)
+        texts = self._all_texts if keep_special_tokens else self._texts
+        return Detokeniser(texts, prompt_token_ids)
 
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._template is not None:
-            self._template.close()
+        for template in self._templates.values():
+            template.close()
 
     async def _in_turn(self, client: str, work: Callable[[], Made]) -> Made:
         end_turn = await self._turns.begin(client)
@@ -98,13 +108,18 @@ class Tokeniser:
         working.add_done_callback(lambda done: (done.cancelled() or done.exception(), end_turn()))
         return await asyncio.shield(working)
 
-    def _encode_text(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text).ids
-        return ids if self._bos_token_id is None else [self._bos_token_id, *ids]
+    def _encode_text(self, prompt: TextPrompt) -> list[int]:
+        adds_special_tokens = not prompt.without_special_tokens
+        ids: list[int] = self._tokenizer.encode(
+            prompt.text, add_special_tokens=adds_special_tokens
+        ).ids
+        if self._bos_token_id is None or not adds_special_tokens:
+            return ids
+        return [self._bos_token_id, *ids]
 
     def _encode_chat(self, prompt: ChatPrompt) -> list[int]:
-        assert self._chat_tokens is not None, "a chat without a template is refused before"
+        conversation = read_chat(prompt.chat, self._special_tokens)
         # The template writes the special tokens itself.
-        return self._chat_tokens.encode(
-            prompt.messages, parse_control_tokens=prompt.parse_control_tokens
+        return self._chat_tokens[prompt.template_name].encode(
+            conversation, parse_control_tokens=prompt.chat.parse_control_tokens
         )

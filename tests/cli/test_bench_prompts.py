@@ -1,6 +1,7 @@
 """The prompts of a load, and the requests made of them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -97,37 +98,27 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
         read_prompts(tmp_path / "bytes")
 
 
-class TokenPerCharacter:
+async def by_character(text: str) -> Sequence[int]:
     """A tokenizer that gives a beginning, each character's code, and an end."""
-
-    async def Tokenize(
-        self, request: generation_pb2.TokenizeRequest, *, timeout: float, metadata: object
-    ) -> generation_pb2.TokenizeResponse:
-        return generation_pb2.TokenizeResponse(token_ids=[1, *map(ord, request.text), 2])
+    return [1, *map(ord, text), 2]
 
 
 async def test_a_prompt_is_cut_to_its_tokens_or_goes_on_with_the_next_ones() -> None:
     prompts = [BenchPrompt("abcdef", 9), BenchPrompt("xy")]
-    long, short = await cut_to(TokenPerCharacter(), prompts, 4)
+    long, short = await cut_to(by_character, prompts, 4)
     assert long == BenchPrompt("abcdef", 9, (1, *map(ord, "abc")))
     assert short == BenchPrompt("xy", None, (1, *map(ord, "xy\n")))
-    token_ids = (await cut_to(TokenPerCharacter(), prompts, 1000))[1].token_ids
+    token_ids = (await cut_to(by_character, prompts, 1000))[1].token_ids
     assert token_ids is not None and len(token_ids) == 1000
 
 
-class TokenPerWord:
+async def by_word(text: str) -> Sequence[int]:
     """A tokenizer of few tokens: a first guess at the text is too short for it."""
-
-    async def Tokenize(
-        self, request: generation_pb2.TokenizeRequest, *, timeout: float, metadata: object
-    ) -> generation_pb2.TokenizeResponse:
-        return generation_pb2.TokenizeResponse(
-            token_ids=[len(word) for word in request.text.split()]
-        )
+    return [len(word) for word in text.split()]
 
 
 async def test_more_text_is_taken_where_tokens_are_long() -> None:
-    (prompt,) = await cut_to(TokenPerWord(), [BenchPrompt("incomprehensibilities")], 5)
+    (prompt,) = await cut_to(by_word, [BenchPrompt("incomprehensibilities")], 5)
     assert prompt.token_ids == (21,) * 5
 
 

@@ -47,6 +47,10 @@ def chat(*messages: tuple[str, str]) -> dict[str, Any]:
     }
 
 
+def said_with(**fields: Any) -> dict[str, Any]:
+    return {"chat": pb.Chat(messages=[pb.ChatMessage(role="user", content="a")], **fields)}
+
+
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "empty text": ({"text": ""}, "text must not be empty"),
     "too much text": ({"text": "é" * 60}, "text has 120 bytes; the limit is 100"),
@@ -72,6 +76,15 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a chat without messages": (chat(), "chat.messages must not be empty"),
     "a message without a role": (chat(("user", "a"), ("", "b")), "chat.messages[1].role"),
+    "a tool that is no JSON": (said_with(tools_json=["{"]), "chat.tools_json[0] is no JSON: "),
+    "going on with an answer to it": (
+        said_with(continue_final_message=True, add_generation_prompt=True),
+        "chat.add_generation_prompt cannot be set together",
+    ),
+    "an unknown template": (
+        said_with(template_name="rag"),
+        "'tessera' has no chat template named 'rag'; its own are 'default'",
+    ),
     "a chat of too many bytes": (chat(("user", "a" * 100)), "the limit is 100"),
     "negative temperature": (sampling(temperature=-0.1), "sampling.temperature is -0.1"),
     "infinite temperature": (sampling(temperature=math.inf), "sampling.temperature is inf"),

@@ -3,12 +3,13 @@
 import pytest
 
 from services.gateway.chat import ChatTemplate
+from services.gateway.conversation import Conversation, Message
 from services.wire.errors import BadState, InvalidRequest
 
 
 def render(template: str, *contents: str) -> str:
-    messages = [{"role": "user", "content": content} for content in contents]
-    return ChatTemplate(template, {"bos_token": "<s>", "eos_token": "</s>"}).render(messages)
+    conversation = Conversation([Message("user", content) for content in contents])
+    return ChatTemplate(template, {"bos_token": "<s>", "eos_token": "</s>"}).render(conversation)
 
 
 def test_templates_follow_hugging_faces_conventions() -> None:
@@ -121,7 +122,7 @@ def test_a_template_that_would_not_end_or_fill_the_memory_is_stopped(template: s
 def test_each_rendering_may_do_as_much_as_the_first() -> None:
     template = ChatTemplate("{{ ('a' * 100000000) | length }}", {})
     for _ in range(4):
-        assert template.render([]) == "100000000"
+        assert template.render(Conversation([])) == "100000000"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.checkpoint import read_checkpoint
 from services.runtime.embedded_model import EMBEDDED_MODEL
-from services.wire.errors import BadState
+from services.wire.errors import BadState, InvalidRequest
 from tests.gateway.gateway_client import running_gateway
 from tests.gateway.router_double import RouterDouble
 
@@ -56,6 +56,11 @@ def named(**templates: str) -> list[dict[str, str]]:
     return [{"name": name, "template": template} for name, template in templates.items()]
 
 
+def default_of(directory: Path) -> str:
+    templates = read_checkpoint(directory).chat_templates
+    return templates.sources[templates.choose("", has_tools=False)]
+
+
 # As transformers chooses them.
 CHOSEN: dict[str, dict[str, Any]] = {
     "a string": {"config": "right"},
@@ -87,7 +92,7 @@ FOUND: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("places", [*CHOSEN.values(), *FOUND.values()], ids=[*CHOSEN, *FOUND])
 def test_a_template_is_found(directory: Path, places: dict[str, Any]) -> None:
     put(directory, **places)
-    assert read_checkpoint(directory).chat_template == "right"
+    assert default_of(directory) == "right"
 
 
 @pytest.mark.parametrize("places", CHOSEN.values(), ids=CHOSEN)
@@ -98,7 +103,7 @@ def test_transformers_chooses_the_same(directory: Path, places: dict[str, Any]) 
 
 def test_a_byte_order_mark_is_no_part_of_a_template(directory: Path) -> None:
     (directory / "chat_template.jinja").write_bytes(b"\xef\xbb\xbfright")
-    assert read_checkpoint(directory).chat_template == "right"
+    assert default_of(directory) == "right"
 
 
 def test_a_template_that_is_a_link_to_nothing_is_named(directory: Path) -> None:
@@ -168,10 +173,59 @@ async def test_a_chat_is_refused_with_what_there_is(
     assert not model.has_chat_template
 
 
+@pytest.mark.parametrize(
+    ("name", "has_tools", "chosen"),
+    [
+        ("", False, "default"),
+        ("", True, "tool_use"),
+        ("default", True, "default"),
+        ("rag", False, "rag"),
+    ],
+)
+def test_a_chat_chooses_among_named_templates(
+    directory: Path, name: str, has_tools: bool, chosen: str
+) -> None:
+    put(directory, config=named(default="a", tool_use="b", rag="c"))
+    templates = read_checkpoint(directory).chat_templates
+    assert templates.choose(name, has_tools=has_tools) == chosen
+
+
+def test_of_templates_without_a_default_one_can_be_named(directory: Path) -> None:
+    put(directory, config=named(chatml="a", rag="b"))
+    templates = read_checkpoint(directory).chat_templates
+    assert templates.choose("rag", has_tools=True) == "rag"
+    with pytest.raises(InvalidRequest, match="none of them is 'default'; name one"):
+        templates.choose("", has_tools=True)
+
+
+def test_a_template_that_cannot_be_used_is_no_obstacle_to_another(directory: Path) -> None:
+    put(directory, config=named(default="a", tool_use="{% for %}"))
+    templates = read_checkpoint(directory).chat_templates
+    assert templates.choose("", has_tools=False) == "default"
+    with pytest.raises(InvalidRequest, match="has a chat template that cannot be used"):
+        templates.choose("", has_tools=True)
+
+
+async def test_each_named_template_renders_the_chats_that_ask_for_it(directory: Path) -> None:
+    put(directory, config=named(default="a", tool_use="b {{ tools | length }}", rag="c {{ note }}"))
+    chats = {
+        "a": CHAT,
+        "b 1": pb.Chat(messages=CHAT.messages, tools_json=["{}"]),
+        "c d": pb.Chat(
+            messages=CHAT.messages, template_name="rag", template_arguments_json='{"note": "d"}'
+        ),
+    }
+    async with running_gateway(RouterDouble(), model=directory) as client:
+        for text, chat in chats.items():
+            rendered = await client.stub.Tokenize(pb.TokenizeRequest(chat=chat))
+            plain = await client.stub.Tokenize(pb.TokenizeRequest(text=text))
+            assert rendered.token_ids == plain.token_ids
+
+
 def test_a_template_that_cannot_be_used_is_warned_of(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(directory, jinja="{% for %}")
     with caplog.at_level(logging.WARNING):
-        assert read_checkpoint(directory).chat_template is None
+        assert not read_checkpoint(directory).has_chat_template
     assert "no chats are served: the checkpoint's chat template, line 1" in caplog.text

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import processors
 
+from moesaic.v1 import generation_pb2 as pb
 from services.gateway.checkpoint import read_checkpoint
 from services.gateway.tokeniser import ChatPrompt, TextPrompt, Tokeniser
 from services.runtime.embedded_model import EMBEDDED_MODEL
@@ -40,7 +41,7 @@ def test_the_embedded_model_is_found_without_its_package() -> None:
         4096,
     )
     assert checkpoint.eos_token_ids == (0,)
-    assert checkpoint.chat_template is not None
+    assert checkpoint.has_chat_template
 
 
 def test_recommended_sampling_comes_from_the_generation_config(directory: Path) -> None:
@@ -170,7 +171,7 @@ async def test_a_bos_token_that_only_the_config_asks_for_is_added_to_text_alone(
     change(directory, "tokenizer_config.json", add_bos_token=True, chat_template="hello")
     tokeniser = Tokeniser(read_checkpoint(directory), threads=1)
     assert (await tokeniser.encode(TextPrompt("hello"), "client"))[0] == 0
-    chat = ChatPrompt([{"role": "user", "content": ""}])
+    chat = ChatPrompt(pb.Chat(messages=[pb.ChatMessage(role="user")]), "default")
     assert (await tokeniser.encode(chat, "client"))[0] != 0
     tokeniser.close()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.gateway.chat import ChatTemplate
+from services.gateway.conversation import Conversation, Message
 from services.gateway.templates_apart import TemplateApart
 from services.wire.errors import InvalidRequest
 
@@ -21,8 +22,8 @@ ENDLESS = """
 {%- endif %}"""
 
 
-def said(content: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": content}]
+def said(content: str) -> Conversation:
+    return Conversation([Message("user", content)])
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import Message
 
 from moesaic.v1 import generation_pb2, generation_pb2_grpc
-from services.cli.bench.prompts import BenchPrompt
+from services.cli.bench.failures import RequestsFailed
+from services.cli.bench.prompts import TOKENIZE_SECONDS, BenchPrompt
 from services.cli.bench.sample import NANOS_PER_SECOND, RequestFailure, Sample
 from services.cli.bench.settings import BenchSettings
 from services.cli.sampling_flags import say_sampling
@@ -18,6 +20,25 @@ RETRY_AFTER = "retry-after-ms"
 DESCRIBE_SECONDS = 10.0
 # A request that is due no longer is still sent, and refused by gRPC itself.
 LEAST_TIMEOUT_SECONDS = 0.001
+
+
+class Client(Protocol):
+    """Sends the requests of a load, and tells of the server what a bench has to know."""
+
+    prompts: Sequence[BenchPrompt]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that came so far, of all requests."""
+
+    async def describe(self) -> generation_pb2.GetModelResponse:
+        """What is served; raises RequestsFailed where there is no answer."""
+
+    async def tokenise(self, text: str) -> Sequence[int]:
+        """Token ids of a text; raises RequestsFailed where there is no answer."""
+
+    async def send(self, sample: Sample) -> None:
+        """Send the request of the sample's number, and write into the sample what comes of it."""
 
 
 class LoadClient:
@@ -40,11 +61,17 @@ class LoadClient:
         return self._num_tokens
 
     async def describe(self) -> generation_pb2.GetModelResponse:
-        """What the gateway serves; raises AioRpcError when it does not answer."""
-        response: generation_pb2.GetModelResponse = await self.stub.GetModel(
-            generation_pb2.GetModelRequest(), timeout=DESCRIBE_SECONDS, metadata=self._metadata
+        """What the gateway serves; raises RequestsFailed when it does not answer."""
+        response: generation_pb2.GetModelResponse = await self._answer(
+            self.stub.GetModel, generation_pb2.GetModelRequest(), DESCRIBE_SECONDS
         )
         return response
+
+    async def tokenise(self, text: str) -> Sequence[int]:
+        """Token ids of a text; raises RequestsFailed when the gateway does not answer."""
+        request = generation_pb2.TokenizeRequest(text=text)
+        response = await self._answer(self.stub.Tokenize, request, TOKENIZE_SECONDS)
+        return [*response.token_ids]
 
     async def send(self, sample: Sample) -> None:
         """Send the request of the sample's number, and write into the sample what comes of it."""
@@ -61,6 +88,13 @@ class LoadClient:
         finally:
             call.cancel()
         sample.ended_nanos = time.monotonic_ns()
+
+    async def _answer(self, call: Any, request: Message, seconds: float) -> Any:
+        try:
+            return await call(request, timeout=seconds, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            failure = failure_of(error)
+            raise RequestsFailed(f"{failure.status}: {failure.message}") from error
 
     async def _read(self, call: Any, sample: Sample) -> None:
         read, now = call.read, time.monotonic_ns

@@ -1,14 +1,14 @@
 """`moesaic bench`: loads a running cluster, or one of its own, and shows how it was served."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
-import grpc
-
-from services.cli.bench.client import LoadClient, failure_of
+from services.cli.bench.client import Client, LoadClient
 from services.cli.bench.document import Findings, write_document
 from services.cli.bench.failures import RequestsFailed, failure_sentence
 from services.cli.bench.figures import figures_of
+from services.cli.bench.http_client import http_client
 from services.cli.bench.loads import Bounds, ClosedLoop, OfferedLoad
 from services.cli.bench.objectives import read_objectives
 from services.cli.bench.progress import shown_progress
@@ -39,6 +39,7 @@ EXAMPLES = (
     "moesaic bench --concurrency 8 --requests 100 --prompt-tokens 256 --max-new-tokens 128 --json "
     "run.json",
     "moesaic bench --prompts prompts.jsonl --temperature 0 --requests 200",
+    "moesaic bench --http http://127.0.0.1:8000 --concurrency 1,16 --ignore-eos",
 )
 
 
@@ -54,7 +55,7 @@ def bench(arguments: Sequence[str]) -> int:
     # Found out now, not when hours of figures are to be written.
     if settings.json_output is not None and (complaint := complaint_of(settings.json_output)):
         refuse(PROG, [f"--json: {complaint}"])
-    if settings.address is None:
+    if settings.address is None and settings.http is None:
         check_settings()
     return run_command(_bench(settings, prompts), command="bench")
 
@@ -62,7 +63,7 @@ def bench(arguments: Sequence[str]) -> int:
 async def _bench(settings: BenchSettings, prompts: Sequence[BenchPrompt]) -> None:
     report = Report()
     findings = Findings(settings, Machine.here())
-    async with gateway_address(settings, report) as address:
+    async with _address(settings, report) as address:
         findings.address = address
         try:
             await _measure(findings, prompts, report)
@@ -76,19 +77,33 @@ async def _bench(settings: BenchSettings, prompts: Sequence[BenchPrompt]) -> Non
         raise RequestsFailed(failed)
 
 
+@asynccontextmanager
+async def _address(settings: BenchSettings, report: Report) -> AsyncIterator[str]:
+    if settings.http is not None:
+        yield settings.http
+        return
+    async with gateway_address(settings, report) as address:
+        yield address
+
+
+@asynccontextmanager
+async def _client(
+    settings: BenchSettings, address: str, prompts: Sequence[BenchPrompt]
+) -> AsyncIterator[Client]:
+    if settings.http is not None:
+        async with http_client(address, settings, prompts) as over_http:
+            yield over_http
+        return
+    async with open_channel(address, tls=settings.gateway_trust) as channel:
+        yield LoadClient(channel, settings, prompts)
+
+
 async def _measure(findings: Findings, prompts: Sequence[BenchPrompt], report: Report) -> None:
     settings = findings.settings
-    async with open_channel(findings.address, tls=settings.gateway_trust) as channel:
-        try:
-            client = LoadClient(channel, settings, prompts)
-            findings.model = await client.describe()
-            if settings.prompt_tokens is not None:
-                client.prompts = await cut_to(
-                    client.stub, prompts, settings.prompt_tokens, settings.metadata
-                )
-        except grpc.aio.AioRpcError as error:
-            failure = failure_of(error)
-            raise RequestsFailed(f"{failure.status}: {failure.message}") from error
+    async with _client(settings, findings.address, prompts) as client:
+        findings.model = await client.describe()
+        if settings.prompt_tokens is not None:
+            client.prompts = await cut_to(client.tokenise, prompts, settings.prompt_tokens)
         for load in settings.loads:
             await _warm_up(load, client, settings.warm_up)
             if not await _measure_load(load, client, findings, report):
@@ -96,7 +111,7 @@ async def _measure(findings: Findings, prompts: Sequence[BenchPrompt], report: R
                 return
 
 
-async def _warm_up(load: OfferedLoad, client: LoadClient, num_requests: int) -> None:
+async def _warm_up(load: OfferedLoad, client: Client, num_requests: int) -> None:
     """Raises RequestsFailed when none of the requests is completed: then none would be."""
     if num_requests == 0:
         return
@@ -108,7 +123,7 @@ async def _warm_up(load: OfferedLoad, client: LoadClient, num_requests: int) -> 
 
 
 async def _measure_load(
-    load: OfferedLoad, client: LoadClient, findings: Findings, report: Report
+    load: OfferedLoad, client: Client, findings: Findings, report: Report
 ) -> bool:
     """Whether any request was completed."""
     run = LoadRun(load, findings.settings.bounds, first_number=findings.settings.warm_up)
@@ -141,10 +156,12 @@ def _described(findings: Findings) -> str:
     model = findings.model
     assert model is not None, "a load was measured"
     client = findings.figures[-1].client
+    shape = (
+        f" ({model.model_type}, {model.num_experts_per_token} of {model.num_experts} experts in "
+        f"{model.num_moe_layers} layers)"
+    )
     return (
-        f"{model.model} ({model.model_type}, {model.num_experts_per_token} of {model.num_experts} "
-        "experts in "
-        f"{model.num_moe_layers} layers) at {findings.address}; client on {findings.machine}, "
-        f"{client.cpu_seconds_per_1000_tokens:.2f} CPU s per 1,000 tokens, late "
-        f"{client.late_share:.1%} of the time"
+        f"{model.model}{shape if model.model_type else ''} at {findings.address}; client on "
+        f"{findings.machine}, {client.cpu_seconds_per_1000_tokens:.2f} CPU s per 1,000 tokens, "
+        f"late {client.late_share:.1%} of the time"
     )

@@ -60,7 +60,7 @@ class Findings:
             "machine": self.machine.as_object(),
             "cluster": {
                 "address": self.address,
-                "is_own": self.settings.address is None,
+                "is_own": self.settings.address is None and self.settings.http is None,
                 "model": _model(self.model) if self.model is not None else None,
             },
             "loads": [

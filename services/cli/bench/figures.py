@@ -42,7 +42,7 @@ class Figures:
 
     Rates are over `seconds`, from the beginning to the last answer. Output tokens are all that
     came, input tokens those of completed requests. `goodput` and `good_share` are None without
-    objectives.
+    objectives, `spent` where requests were completed and their server told no receipt.
     """
 
     label: str
@@ -57,13 +57,14 @@ class Figures:
     goodput_requests_per_second: float | None
     good_share: float | None
     latencies: Latencies
-    spent: Spent
+    spent: Spent | None
     client: Client
 
 
 def figures_of(run: LoadRun, objectives: Sequence[Objective]) -> Figures:
     """The figures of a load that has ended or was broken off."""
     completed = [sample.completion for sample in run.samples if sample.completion is not None]
+    receipts = [one.receipt for one in completed if one.receipt.end_to_end_nanos]
     num_unfinished = sum(sample.ended_nanos is None for sample in run.samples)
     num_tokens = sum(sample.num_tokens for sample in run.samples)
     good = num_good(run.samples, objectives) if objectives else None
@@ -84,7 +85,7 @@ def figures_of(run: LoadRun, objectives: Sequence[Objective]) -> Figures:
         goodput_requests_per_second=None if good is None else per_second(good, seconds),
         good_share=good / num_judged if good is not None and num_judged else None,
         latencies=_latencies(run),
-        spent=spent([completion.receipt for completion in completed]),
+        spent=spent(receipts) if receipts or not completed else None,
         client=_client(run, num_tokens),
     )
 

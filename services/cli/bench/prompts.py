@@ -2,20 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from moesaic.v1 import generation_pb2
 from services.cli.settings import MAX_UINT32
 from services.runtime.text_files import Unreadable, read_text
 from services.wire.errors import InvalidRequest
 
 TOKENIZE_SECONDS = 60.0
-Metadata = tuple[tuple[str, str], ...]
+Tokenise = Callable[[str], Awaitable[Sequence[int]]]
 # A first guess at how much text gives enough tokens; it is doubled until it does.
 CHARACTERS_PER_TOKEN = 6
 # How a JSON object begins, and no text in braces.
@@ -62,30 +61,26 @@ def read_prompts(path: Path) -> list[BenchPrompt]:
 
 
 async def cut_to(
-    stub: Any, prompts: Sequence[BenchPrompt], num_tokens: int, metadata: Metadata = ()
+    tokenise: Tokenise, prompts: Sequence[BenchPrompt], num_tokens: int
 ) -> list[BenchPrompt]:
-    """Each prompt with exactly `num_tokens` tokens by the gateway's tokenizer.
+    """Each prompt with exactly `num_tokens` tokens by the server's tokenizer.
 
     A prompt that is too long is cut; one that is too short goes on with the text of those after it,
-    and after the last with the first. Raises AioRpcError when the gateway cannot tell.
+    and after the last with the first. Raises what `tokenise` raises.
     """
-    return [await _cut(stub, prompts, index, num_tokens, metadata) for index in range(len(prompts))]
+    return [await _cut(tokenise, prompts, index, num_tokens) for index in range(len(prompts))]
 
 
 async def _cut(
-    stub: Any, prompts: Sequence[BenchPrompt], index: int, num_tokens: int, metadata: Metadata
+    tokenise: Tokenise, prompts: Sequence[BenchPrompt], index: int, num_tokens: int
 ) -> BenchPrompt:
     prompt = prompts[index]
     for doubled in count():
         text = _text_from(prompts, index, (num_tokens * CHARACTERS_PER_TOKEN) << doubled)
-        response = await stub.Tokenize(
-            generation_pb2.TokenizeRequest(text=text), timeout=TOKENIZE_SECONDS, metadata=metadata
-        )
+        token_ids = await tokenise(text)
         # One more is asked for: the last token of a text may be an end-of-sequence token.
-        if len(response.token_ids) > num_tokens:
-            return BenchPrompt(
-                prompt.text, prompt.max_new_tokens, tuple(response.token_ids[:num_tokens])
-            )
+        if len(token_ids) > num_tokens:
+            return BenchPrompt(prompt.text, prompt.max_new_tokens, tuple(token_ids[:num_tokens]))
     raise AssertionError("it counts for ever")
 
 

@@ -10,7 +10,9 @@ NANOS_PER_SECOND = 1e9
 
 @dataclass(frozen=True)
 class RequestFailure:
-    """Why a request has no completion: the name of its gRPC status, and what the gateway said."""
+    """Why a request has no completion: the name of its gRPC status, or one of HTTP, and what the
+    server said.
+    """
 
     status: str
     message: str

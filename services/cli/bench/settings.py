@@ -2,8 +2,10 @@
 
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -17,10 +19,26 @@ from services.cli.bench.loads import ArrivalProcess, Bounds, ClosedLoop, Offered
 from services.cli.bench.objectives import read_objectives
 from services.cli.sampling_flags import with_sampling_flags
 from services.cli.settings import MAX_UINT32, ClientSettings
+from services.runtime.host_port import is_loopback
+from services.runtime.settings import Accessory
+from services.runtime.text_files import Unreadable, read_text
 from services.wire.sampling import MAX_SEED
 
 DEFAULT_CONCURRENCY = (1, 4, 16)
 DEFAULT_SECONDS = 15.0
+
+
+def _http_server(url: str) -> str:
+    split = urlsplit(url)
+    if split.scheme not in ("http", "https") or not split.hostname:
+        raise ValueError("it is no URL such as http://127.0.0.1:8000")
+    if split.username is not None or split.query or split.fragment:
+        raise ValueError("it is to have host, port and path alone")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+# Without a slash at its end, and without the version.
+HttpServer = Annotated[str, AfterValidator(_http_server)]
 Rate = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 
 
@@ -45,6 +63,18 @@ class BenchSettings(ClientSettings):
         cli_shortcuts={"json-output": "json", "address": "gateway"},
     )
 
+    http: HttpServer | None = Field(
+        None,
+        description="URL of a server with OpenAI's API, such as http://127.0.0.1:8000, to load in "
+        "place of a gateway; its key is --token, or in --token-file",
+    )
+    http_model: str | None = Field(
+        None, min_length=1, description="model to ask for there; else the first of its list"
+    )
+    chat: bool = Field(False, description="send prompts there as chat messages of a user")
+    token_file: Annotated[Path | None, Accessory] = Field(
+        None, description="file with the token for it, in place of --token"
+    )
     concurrency: list[PositiveInt] = Field(
         [],
         description="closed loop: requests at a time, such as 1,4,16 (which is also what an "
@@ -114,6 +144,42 @@ class BenchSettings(ClientSettings):
                 "--rate is an open loop and --concurrency a closed one: give one of them"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_server(self) -> Self:
+        if self.http is None:
+            if self.chat or self.http_model is not None or self.token_file is not None:
+                raise ValueError("--chat, --http-model and --token-file go with --http")
+        elif self.address is not None:
+            raise ValueError("--http is a server and --address another: give one of them")
+        elif self.chat and self.prompt_tokens is not None:
+            raise ValueError("--prompt-tokens cuts prompts, and --chat sends messages")
+        return self
+
+    @model_validator(mode="after")
+    def _a_key_is_shown_by_tls(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("--token and --token-file are the same: give one of them")
+        url = urlsplit(self.http or "")
+        is_shown = self.key is not None and url.scheme == "http" and not self.insecure
+        if is_shown and not is_loopback(url.hostname or ""):
+            raise ValueError(
+                f"others could read the token on its way to {self.http}: take https, or say "
+                "--insecure"
+            )
+        return self
+
+    @property
+    def key(self) -> str | None:
+        """The token, as a server over HTTP wants to see it; raises ValueError where its file cannot
+        be read.
+        """
+        if self.token_file is None:
+            return None if self.token is None else self.token.get_secret_value()
+        try:
+            return read_text(self.token_file).strip()
+        except Unreadable as error:
+            raise ValueError(f"the token cannot be read: {error}") from error
 
     @property
     def loads(self) -> list[OfferedLoad]:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from services.cli.bench.figures import Figures
 from services.cli.bench.lag import MAX_LATE_SHARE
-from services.cli.bench.receipts import TimeKind
+from services.cli.bench.receipts import Spent, TimeKind
 from services.cli.bench.statistics import Distribution
 
 MILLIS_PER_SECOND = 1000
@@ -34,7 +34,11 @@ def tables(all_figures: Sequence[Figures]) -> Iterator[Table]:
     for figures in all_figures:
         if figures.num_completed:
             yield _latencies(figures)
-    measured = [figures for figures in all_figures if figures.num_completed]
+    measured = [
+        (figures.label, figures.spent)
+        for figures in all_figures
+        if figures.num_completed and figures.spent is not None
+    ]
     for start in range(0, len(measured), MAX_COMPARED):
         yield _spent(measured[start : start + MAX_COMPARED])
 
@@ -87,7 +91,7 @@ def _throughput(all_figures: Sequence[Figures]) -> Table:
             _millis(latencies.ttft.p99 if latencies.ttft else None),
             _millis(latencies.itl.p50 if latencies.itl else None),
             _millis(latencies.itl.p99 if latencies.itl else None),
-            f"{figures.spent.shares[TimeKind.COMMUNICATION]:.0%}" if figures.num_completed else "-",
+            _communication(figures),
         ]
         if with_goodput:
             share = figures.good_share
@@ -111,20 +115,27 @@ def _latencies(figures: Figures) -> Table:
     return table
 
 
-def _spent(all_figures: Sequence[Figures]) -> Table:
+def _communication(figures: Figures) -> str:
+    if figures.spent is None or not figures.num_completed:
+        return "-"
+    return f"{figures.spent.shares[TimeKind.COMMUNICATION]:.0%}"
+
+
+def _spent(labelled: Sequence[tuple[str, Spent]]) -> Table:
     title = "where a request's time went: median ms and share"
-    table = _table(title, ("", "kind", *(figures.label for figures in all_figures)))
-    for index, part in enumerate(all_figures[0].spent.parts):
-        parts = [figures.spent.parts[index] for figures in all_figures]
+    table = _table(title, ("", "kind", *(label for label, _ in labelled)))
+    all_spent = [spent for _, spent in labelled]
+    for index, part in enumerate(all_spent[0].parts):
+        parts = [spent.parts[index] for spent in all_spent]
         if any(part.milliseconds for part in parts):
             cells = [f"{shown(part.milliseconds)}  {part.share:>6.1%}" for part in parts]
             table.add_row(part.label, part.kind.value, *cells)
     for kind in TimeKind:
-        shares = [figures.spent.shares[kind] for figures in all_figures]
+        shares = [spent.shares[kind] for spent in all_spent]
         table.add_row(
             f"all {kind.value}", "", *(f"{share:>6.1%}" for share in shares), style="bold"
         )
-    steps = [figures.spent.decode_step_milliseconds for figures in all_figures]
+    steps = [spent.decode_step_milliseconds for spent in all_spent]
     table.add_row("a decode step", "", *(f"{shown(step)} ms" for step in steps))
     return table
 
