@@ -31,4 +31,6 @@ class Repetition:
         """
         ids = torch.from_numpy(np.array(self._ids)).to(row.device)
         values = row[ids]
-        row[ids] = torch.where(values < 0, values * self._penalty, values / self._penalty)
+        penalised = torch.where(values < 0, values * self._penalty, values / self._penalty)
+        # A penalty next to zero makes no infinity, beside which nothing could be told apart.
+        row[ids] = penalised.nan_to_num_()

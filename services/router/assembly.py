@@ -27,7 +27,7 @@ from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.own_experts import OwnExperts
 from services.router.engine.engine import Engine
 from services.router.engine.kv_budget import KvBudget, kv_budget
-from services.router.engine.scheduler import Scheduler
+from services.router.engine.scheduler import Scheduler, most_scored_tokens
 from services.router.engine.sequence import TraceDetail
 from services.router.engine.tracing import TracePolicy
 from services.router.engine.trunk import Numerics, Trunk
@@ -238,6 +238,7 @@ class Assembly:
             max_context=budget.max_context,
             max_batch_tokens=settings.max_batch_tokens,
             max_lanes=self._lanes.max_lanes,
+            max_scored_tokens=most_scored_tokens(self._checkpoint.vocab_size),
         )
 
         def forget(requests: Sequence[int]) -> None:

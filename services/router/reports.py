@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from moesaic.v1 import common_pb2, router_pb2
+from services.model.likelihood import Likelihood
 from services.router.engine.sequence import Ending, EndReason, Sequence, Stopping
 from services.router.engine.step import Step
 from services.router.times.receipt import PhaseTotals, SequenceReceipt
@@ -22,6 +23,10 @@ def report_token(
             common_pb2.RoutedLayer(layer=layer, experts=experts[row].tolist())
             for layer, experts in step.routed.items()
         )
+    if sequence.order.scoring is not None and step is not None:
+        _write_likelihood(event.token.logprobs, step.likelihoods[sequence.number])
+        for likelihood in sequence.take_scores():
+            _write_likelihood(event.token.prompt_logprobs.add(), likelihood)
 
 
 def report_finish(
@@ -42,6 +47,12 @@ def report_finish(
         finish.overflowed_pairs = sequence.overflowed_pairs
         finish.router_nanos = sequence.receipt.elapsed()
         finish.receipt.CopyFrom(_receipt(sequence.receipt))
+
+
+def _write_likelihood(message: common_pb2.PositionLogprobs, likelihood: Likelihood) -> None:
+    message.token.token_id, message.token.logprob = likelihood.token, likelihood.logprob
+    for token, logprob in likelihood.top:
+        message.top.add(token_id=token, logprob=logprob)
 
 
 _REASONS: Mapping[EndReason, "common_pb2.FinishReason.ValueType"] = {

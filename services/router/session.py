@@ -42,6 +42,7 @@ class Session:
         self._news = asyncio.Event()
         self._taken = asyncio.Event()
         self._num_submits = 0
+        self._has_scores = False  # a prompt's are, or were, in the outbox
 
     async def run(
         self, requests: AsyncIterator[router_pb2.RunRequest]
@@ -78,9 +79,17 @@ class Session:
 
     def _take_outbox(self) -> router_pb2.RunResponse:
         """What is to be said next, no more than fits in a message."""
-        response = self._outbox
-        self._outbox = router_pb2.RunResponse(events=response.events[self._max_events :])
-        del response.events[self._max_events :]
+        response, num_events = self._outbox, self._max_events
+        if self._has_scores:  # a prompt's are many, and not to share a message with another's
+            scored = (
+                event.HasField("token") and event.token.prompt_logprobs for event in response.events
+            )
+            num_events = min(
+                num_events, next((n for n, each in enumerate(scored, 1) if each), num_events)
+            )
+        self._outbox = router_pb2.RunResponse(events=response.events[num_events:])
+        del response.events[num_events:]
+        self._has_scores = self._has_scores and bool(self._outbox.events)
         self._taken.set()
         return response
 
@@ -123,6 +132,7 @@ class Session:
         name, num_before = self._names[sequence.number], len(self._outbox.events)
         try:
             if token is not None:
+                self._has_scores |= bool(sequence.prompt_scores)
                 report_token(self._outbox, name, sequence, token, step)
             else:
                 assert sequence.ending is not None, "without a token it is the end"

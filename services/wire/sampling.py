@@ -1,10 +1,11 @@
 """The sampling parameters: names, defaults, limits, meanings, and their way to and from protobuf.
 
 Gateway, router, command line and docs are made from this table. A new parameter is a field of
-`SamplingParameters` in common.proto, a field here, and what the sampler does with it.
+`SamplingParameters` in common.proto, a field here, and what the sampler does with it. What names
+tokens is no number, and has its own limits below.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, get_type_hints
 
@@ -13,6 +14,9 @@ from services.wire.errors import InvalidRequest
 from services.wire.ranges import Range, number_text
 
 SHARES = Range(0, 1)
+OF_COUNTS = Range(-2, 2)
+BIASES = Range(-100, 100)
+MAX_BIASES = 1024
 MAX_SEED = 2**64 - 1
 
 
@@ -24,6 +28,8 @@ class Parameter:
     meaning: str
     # A gateway of a version before it does not send it; the default then stands in.
     came_later: bool = False
+    # A checkpoint's generation_config.json may say it where the request does not.
+    is_recommendable: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,12 @@ class Sampling:
     min_p: Annotated[
         float, Parameter(SHARES, "drop tokens below this share of the likeliest one")
     ] = 0.0
-    seed: Annotated[int, Parameter(Range(0, MAX_SEED), "seed of the draws; else a random one")] = 0
+    seed: Annotated[
+        int,
+        Parameter(
+            Range(0, MAX_SEED), "seed of the draws; else a random one", is_recommendable=False
+        ),
+    ] = 0
     repetition_penalty: Annotated[
         float,
         Parameter(
@@ -54,15 +65,43 @@ class Sampling:
             came_later=True,
         ),
     ] = 1.0
+    presence_penalty: Annotated[
+        float,
+        Parameter(
+            OF_COUNTS,
+            "taken off the logits of tokens that the continuation has already",
+            came_later=True,
+            is_recommendable=False,
+        ),
+    ] = 0.0
+    frequency_penalty: Annotated[
+        float,
+        Parameter(
+            OF_COUNTS,
+            "taken off the logits of the continuation's tokens, times how often each is there",
+            came_later=True,
+            is_recommendable=False,
+        ),
+    ] = 0.0
+    # Tokens, ascending, and what is added to their logits.
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    # Ascending; empty for all tokens.
+    allowed_token_ids: tuple[int, ...] = ()
+
+    @property
+    def named_tokens(self) -> Iterable[tuple[str, tuple[int, ...]]]:
+        """The tokens that it names, by field."""
+        yield "sampling.logit_bias", tuple(token for token, _ in self.logit_bias)
+        yield "sampling.allowed_token_ids", self.allowed_token_ids
 
 
 DEFAULTS = Sampling()
 PARAMETERS: Mapping[str, Parameter] = {
     name: hint.__metadata__[0]
     for name, hint in get_type_hints(Sampling, include_extras=True).items()
+    if hasattr(hint, "__metadata__")
 }
-# What a checkpoint can recommend: a seed is the request's own.
-RECOMMENDABLE = {name: PARAMETERS[name] for name in PARAMETERS if name != "seed"}
+RECOMMENDABLE = {name: each for name, each in PARAMETERS.items() if each.is_recommendable}
 
 
 def is_whole(name: str) -> bool:
@@ -84,6 +123,7 @@ def read_sampling(
             raise InvalidRequest(
                 f"sampling.{name} is {number_text(value)}; it must be {parameter.allowed}"
             )
+    _check_biases(sampling.logit_bias)
     return sampling
 
 
@@ -100,9 +140,34 @@ def read_complete_sampling(message: common_pb2.SamplingParameters) -> Sampling:
 
 
 def write_sampling(sampling: Sampling) -> common_pb2.SamplingParameters:
-    """The message that says all of it."""
-    return common_pb2.SamplingParameters(**vars(sampling))
+    """The message that says all of it, but for what came later and does nothing here."""
+    stated = {
+        name: value
+        for name, value in vars(sampling).items()
+        if name in PARAMETERS
+        and not (PARAMETERS[name].came_later and value == getattr(DEFAULTS, name))
+    }
+    message = common_pb2.SamplingParameters(**stated, allowed_token_ids=sampling.allowed_token_ids)
+    message.logit_bias.update(sampling.logit_bias)
+    return message
+
+
+def _check_biases(biases: tuple[tuple[int, float], ...]) -> None:
+    if len(biases) > MAX_BIASES:
+        raise InvalidRequest(
+            f"sampling.logit_bias has {len(biases)} elements; the limit is {MAX_BIASES}"
+        )
+    for token, bias in biases:
+        if not BIASES.holds(bias):
+            raise InvalidRequest(
+                f"sampling.logit_bias[{token}] is {number_text(bias)}; it must be {BIASES}"
+            )
 
 
 def _stated(message: common_pb2.SamplingParameters) -> dict[str, Any]:
-    return {field.name: value for field, value in message.ListFields()}
+    stated = {field.name: value for field, value in message.ListFields()}
+    if "logit_bias" in stated:
+        stated["logit_bias"] = tuple(sorted(message.logit_bias.items()))
+    if "allowed_token_ids" in stated:
+        stated["allowed_token_ids"] = tuple(sorted({*message.allowed_token_ids}))
+    return stated

@@ -1,5 +1,6 @@
 """Plain transformers on the same checkpoint, and the router's logits beside it."""
 
+from collections.abc import Sequence as Sequenced
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,14 @@ class Oracle:
         return Comparison(
             float(differences.max()), float(differences.mean()), len(tokens), len(others), unexcused
         )
+
+    @torch.no_grad()
+    def logprobs(self, tokens: Sequenced[int]) -> torch.Tensor:
+        """The logarithms of the probabilities of every token after each of these, in
+        float64.
+        """
+        logits = self._model(torch.tensor([tokens])).logits[0]
+        return torch.log_softmax(logits.double(), -1)
 
     def _noise(
         self, ids: torch.Tensor, whole: torch.Tensor, gates: torch.Tensor

@@ -17,6 +17,8 @@ class Outcome:
 
     tokens: list[int] = field(default_factory=list)
     routed: list[common_pb2.RoutedExperts] = field(default_factory=list)
+    logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
     finish: router_pb2.SequenceFinish | None = None
 
 
@@ -67,6 +69,8 @@ class RouterClient:
                 assert outcome.finish is None, "a token after the end"
                 outcome.tokens.append(event.token.token_id)
                 outcome.routed.append(event.token.routed_experts)
+                outcome.logprobs.append(event.token.logprobs)
+                outcome.prompt_logprobs += event.token.prompt_logprobs
             else:
                 assert outcome.finish is None, "a sequence ended twice"
                 outcome.finish = event.finish

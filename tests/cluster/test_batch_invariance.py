@@ -3,11 +3,13 @@ not show.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import services.model
+from moesaic.v1 import common_pb2
 from tests.checkpoints import save_tiny
 from tests.cluster import local
 from tests.cluster.oracle import LogitsRecord, prompts_of
@@ -18,23 +20,52 @@ NEW_TOKENS = 8
 VOCAB = 300
 
 
-async def logits_of(
+# Every parameter that a draw depends on, and every number that is told of it.
+ASKED: dict[str, Any] = {
+    "sampling": common_pb2.SamplingParameters(
+        temperature=1.5,
+        top_k=0,
+        top_p=0.98,
+        min_p=0.001,
+        seed=11,
+        repetition_penalty=1.3,
+        presence_penalty=0.4,
+        frequency_penalty=0.3,
+        logit_bias={7: 2.0, 250: -3.0},
+        allowed_token_ids=range(0, VOCAB, 2),
+    ),
+    "stop_token_ids": [7],
+    "min_new_tokens": NEW_TOKENS,
+    "top_logprobs": 3,
+    "prompt_logprobs": True,
+}
+
+
+async def outcomes_of(
     model: Path,
     prompts: list[tuple[int, ...]],
     num_experts: int,
     record: LogitsRecord,
     dtype: str,
     **settings: int | str,
-) -> list[torch.Tensor]:
-    """The logits of every draw for each prompt, all submitted together."""
+) -> list[tuple[torch.Tensor, list[int], list[common_pb2.PositionLogprobs]]]:
+    """For each prompt, all submitted together: the logits of every draw, the tokens, and what was
+    said of how likely they and the prompt's were.
+    """
     numerics = {"dtype": dtype, "batch_invariant": True}
     async with (
         local.experts(model, num_experts, **numerics) as addresses,
         local.router(model, addresses, **numerics, **settings) as address,
         connected(address) as client,
     ):
-        await client.generate(prompts, max_new_tokens=NEW_TOKENS)
-    return [record.of_prompt(prompt) for prompt in prompts]
+        outcomes = await client.generate(prompts, max_new_tokens=NEW_TOKENS, **ASKED)
+    for prompt, outcome in zip(prompts, outcomes, strict=True):
+        assert len(outcome.tokens) == len(outcome.logprobs) == NEW_TOKENS
+        assert [each.token.token_id for each in outcome.prompt_logprobs] == list(prompt[1:])
+    return [
+        (record.of_prompt(prompt), each.tokens, each.prompt_logprobs + each.logprobs)
+        for prompt, each in zip(prompts, outcomes, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -49,19 +80,19 @@ async def test_a_request_gets_the_same_bits_in_any_company(
     )
     subject, *crowd = prompts_of([37, 1, 5, 18, 33, 52], VOCAB)
     record = LogitsRecord(monkeypatch)
-    (alone,) = await logits_of(model, [subject], 1, record, dtype)
-    (chunked,) = await logits_of(
+    (alone,) = await outcomes_of(model, [subject], 1, record, dtype)
+    (chunked,) = await outcomes_of(
         model, [subject], 5, record, dtype, max_batch_tokens=8, max_sequences=8
     )
     first_of_crowd = (
-        await logits_of(
+        await outcomes_of(
             model, [subject, *crowd], 5, record, dtype, max_batch_tokens=24, max_sequences=8
         )
     )[0]
-    last_of_crowd = (await logits_of(model, [*crowd, subject], 2, record, dtype, lanes=3))[-1]
-    assert torch.equal(alone, chunked)
-    assert torch.equal(alone, first_of_crowd)
-    assert torch.equal(alone, last_of_crowd)
+    last_of_crowd = (await outcomes_of(model, [*crowd, subject], 2, record, dtype, lanes=3))[-1]
+    for other in (chunked, first_of_crowd, last_of_crowd):
+        assert torch.equal(alone[0], other[0])
+        assert alone[1:] == other[1:]
 
 
 async def test_without_the_mode_bits_do_depend_on_company(

@@ -11,7 +11,7 @@ import services.model
 from tests.checkpoints import SERVED_FAMILIES, VOCAB_SIZE, save_tiny
 from tests.cluster import local
 from tests.cluster.oracle import LogitsRecord, Oracle, prompts_of
-from tests.cluster.router_client import connected
+from tests.cluster.router_client import Outcome, connected
 
 TESSERA = Path(services.model.__file__).parent / "tessera"
 LENGTHS = [1, 2, 3, 5, 8, 11, 13, 16, 17, 19, 23, 29, 31, 37, 41, 47]
@@ -41,8 +41,12 @@ async def assert_parity(
                 crowd = prompts_of(LENGTHS, vocab_size, seed=lanes)
                 alone = prompts_of([9], vocab_size, seed=10 + lanes)
                 for prompts in (alone, crowd):
-                    outcomes = await client.generate(prompts, max_new_tokens=NEW_TOKENS)
+                    # With them the rows that are read are others, so that both ways are compared.
+                    asked = {"top_logprobs": 20, "prompt_logprobs": True} if lanes == 1 else {}
+                    outcomes = await client.generate(prompts, max_new_tokens=NEW_TOKENS, **asked)
                     for prompt, outcome in zip(prompts, outcomes, strict=True):
+                        if dtype == "float32" and asked:
+                            assert_likelihoods(oracle, prompt, outcome)
                         compared.append(
                             oracle.compare(prompt, outcome.tokens, logits.of_prompt(prompt))
                         )
@@ -59,6 +63,20 @@ async def assert_parity(
     assert others <= MOST_OTHERS[dtype] * total
     if dtype == "float32":
         assert worst <= FP32_TOLERANCE
+
+
+def assert_likelihoods(oracle: Oracle, prompt: tuple[int, ...], outcome: Outcome) -> None:
+    """What was said of the prompt's tokens and of the others is what transformers finds."""
+    tokens = [*prompt, *outcome.tokens]
+    expected = oracle.logprobs(tokens[:-1])
+    said = outcome.prompt_logprobs + outcome.logprobs
+    assert [each.token.token_id for each in said] == tokens[1:]
+    for row, position in zip(expected, said, strict=True):
+        most_likely = row.topk(20).values.tolist()
+        named = (position.token, *position.top)
+        found = torch.tensor([each.logprob for each in named])
+        assert (found - row[[each.token_id for each in named]]).abs().max() <= FP32_TOLERANCE
+        assert found[1:].tolist() == pytest.approx(most_likely, abs=FP32_TOLERANCE)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

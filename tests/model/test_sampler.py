@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from services import kernels
-from services.model.repetition import Repetition
 from services.model.sampler import are_finite, draw, draw_all, uniform
+from services.model.shaping import Shaping
 from services.wire.sampling import Sampling
 
 
@@ -141,8 +141,8 @@ def test_a_repetition_penalty_is_transformers_at_every_token(
 ) -> None:
     size = 40
     tokens = [[seed % size, (seed + row) % size] for row in range(len(penalties))]
-    repetitions = [
-        Repetition(penalty, prompt) if penalty else None
+    shapings = [
+        Shaping.wanted(Sampling(repetition_penalty=penalty), prompt) if penalty else None
         for penalty, prompt in zip(penalties, tokens, strict=True)
     ]
     samplings = [
@@ -158,15 +158,15 @@ def test_a_repetition_penalty_is_transformers_at_every_token(
             for penalty, known, row in zip(penalties, tokens, rows, strict=True)
         ]
         before = rows.clone()
-        drawn = draw_all(rows, samplings, [step] * len(rows), repetitions)
+        drawn = draw_all(rows, samplings, [step] * len(rows), shapings)
         assert drawn == [
             draw(row, each, step) for row, each in zip(processed, samplings, strict=True)
         ]
         assert torch.equal(rows, before)
-        for known, repetition, token in zip(tokens, repetitions, drawn, strict=True):
+        for known, shaping, token in zip(tokens, shapings, drawn, strict=True):
             known.append(token)
-            if repetition:
-                repetition.note(token)
+            if shaping:
+                shaping.note(token)
 
 
 def test_rows_with_anything_that_is_not_a_number_are_not_finite() -> None:

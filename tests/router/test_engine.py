@@ -1,14 +1,16 @@
 """Every order ends exactly once, whatever happens to its steps."""
 
 import asyncio
+import math
 from collections.abc import Sequence as Sequenced
 from dataclasses import replace
 
 import pytest
 import torch
 
+from services.router.engine.drawing import MOST_LOGITS_ON_LOOP
 from services.router.engine.greenlets import await_
-from services.router.engine.sequence import EndReason
+from services.router.engine.sequence import EndReason, Scoring
 from services.router.engine.step import Step
 from services.router.lanes.choice import FixedLanes
 from services.wire.errors import Unavailable
@@ -69,6 +71,79 @@ async def test_a_repetition_penalty_counts_prompt_and_continuation_of_its_own_or
         assert await plain.reason() == await penalised.reason() == EndReason.LENGTH
     assert plain.tokens == [0] * 4  # of which the prompt consists
     assert penalised.tokens == [1, 2, 3, 4]
+
+
+def by_position(step: Step) -> torch.Tensor:
+    """Logits that make the token after position p likeliest at p; those of scored rows are left
+    with the step.
+    """
+    positions = [
+        work.sequence.num_computed + place
+        for work in step.batch
+        for place in range(work.num_tokens)
+    ]
+    logits = torch.zeros(len(positions), VOCAB)
+    for row, position in enumerate(positions):
+        logits[row, (position + 1) % VOCAB] = 1.0
+    if len(step.read_rows) > len(step.last_rows):
+        step.scored = logits[step.scored_rows]
+    return logits[step.last_rows]
+
+
+async def test_the_likelihoods_of_a_prompt_are_its_own_however_it_is_cut() -> None:
+    prompt = tuple((position + position // 5) % VOCAB for position in range(21))
+    likeliest = math.log(math.e / (math.e + VOCAB - 1))
+    async with engine(ScriptedTrunk(by_position)) as running:
+        heard = [Heard() for _ in range(3)]
+        for listener in heard:  # of which eight tokens are computed in a step, together
+            asked = replace(order(), prompt=prompt, scoring=Scoring(1, len(prompt)))
+            running.submit(asked, listener)
+        for listener in heard:
+            assert await listener.reason() == EndReason.LENGTH
+            assert listener.sequence is not None
+            scores = listener.sequence.prompt_scores
+            assert [score.token for score in scores] == list(prompt[1:])
+            for position, score in enumerate(scores, 1):
+                assert [token for token, _ in score.top] == [position % VOCAB]
+                is_likeliest = prompt[position] == position % VOCAB
+                expected = likeliest - (0.0 if is_likeliest else 1.0)
+                assert score.logprob == pytest.approx(expected, abs=1e-6)
+
+
+async def test_a_prompt_whose_logits_are_not_finite_ends_its_order_alone() -> None:
+    def act(step: Step) -> torch.Tensor:
+        logits = by_position(step)
+        if step.scored is not None:
+            step.scored[-1, 3] = float("inf")
+        return logits
+
+    async with engine(ScriptedTrunk(act)) as running:
+        scored, plain = Heard(), Heard()
+        running.submit(replace(order(), scoring=Scoring(0, 3)), scored)
+        running.submit(replace(order(), scoring=Scoring(0)), plain)
+        assert await scored.reason() == EndReason.ERROR
+        assert await plain.reason() == EndReason.LENGTH
+
+
+async def test_a_draw_from_many_logits_is_made_beside_the_loop() -> None:
+    turns = 0
+
+    def act(step: Step) -> torch.Tensor:
+        logits = torch.zeros(len(step.drawing), MOST_LOGITS_ON_LOOP + 1)
+        logits[:, 7] = 1.0
+        asyncio.get_running_loop().call_soon(note, step)
+        return logits
+
+    def note(step: Step) -> None:
+        nonlocal turns
+        turns += not step.drawing[0].generated
+
+    async with engine(ScriptedTrunk(act)) as running:
+        heard = Heard()
+        running.submit(order(new=1), heard)
+        assert await heard.reason() == EndReason.LENGTH
+    assert heard.tokens == [7]
+    assert turns == 1, "what became of the loop's turn was before the token"
 
 
 async def test_a_stop_token_is_reported_and_ends_the_order() -> None:

@@ -32,7 +32,9 @@ from services.wire.sampling import (
 
 DOCUMENT = Path(__file__).parents[2] / "docs/sampling.md"
 FIELDS = common_pb2.SamplingParameters.DESCRIPTOR.fields_by_name
-UNLIKE_THE_DEFAULT = Sampling(0.5, 7, 0.25, 0.125, 2**64 - 1, 1.5)
+UNLIKE_THE_DEFAULT = Sampling(0.5, 7, 0.25, 0.125, 2**64 - 1, 1.5, 0.75, -0.5)
+# Fields that name tokens are no numbers, and have no flag of the table's kind.
+NAMING = ["logit_bias", "allowed_token_ids"]
 
 
 def sampling_row(name: str) -> str:
@@ -43,7 +45,7 @@ def sampling_row(name: str) -> str:
 
 
 def test_the_proto_and_the_table_have_the_same_parameters() -> None:
-    assert list(FIELDS) == list(PARAMETERS)
+    assert list(FIELDS) == [*PARAMETERS, *NAMING]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -128,7 +130,7 @@ def test_every_parameter_is_a_flag_with_its_limits(name: str) -> None:
         (BenchSettings, {}),
     ]
     for settings, required in commands:
-        for wrong in (*outside(name), -1, allowed.most * 2):
+        for wrong in (*outside(name), allowed.least - 1, allowed.most * 2):
             with pytest.raises(ValidationError, match=name):
                 settings(**required | {name: wrong})
 
@@ -141,8 +143,9 @@ def test_the_documented_parameters_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", RECOMMENDABLE)
-def test_a_checkpoint_may_recommend_every_parameter_but_the_seed(name: str) -> None:
+def test_a_checkpoint_may_recommend_what_transformers_reads_there(name: str) -> None:
     value = getattr(UNLIKE_THE_DEFAULT, name)
     file = Fields("generation_config.json", {"do_sample": True, name: value})
     assert read_recommendation(file).sampling == replace(DEFAULTS, **{name: value})
-    assert RECOMMENDABLE.keys() | {"seed"} == PARAMETERS.keys()
+    own = {"seed", "presence_penalty", "frequency_penalty"}
+    assert RECOMMENDABLE.keys() | own == PARAMETERS.keys()

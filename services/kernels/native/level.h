@@ -13,6 +13,7 @@
 #include "elementwise.h"
 #include "gating.h"
 #include "routing.h"
+#include "vocabulary.h"
 
 #define JOINED(a, b) a##b
 #define LEVEL_NAME(level) JOINED(level_, level)
@@ -29,4 +30,8 @@ const struct level LEVEL_NAME(LEVEL) = {
     .rotate = rotate,
     .combine = combine,
     .route = route,
+    .survey = survey,
+    .tally = tally,
+    .pick = pick,
+    .sum_of_at_least = sum_of_at_least,
 };

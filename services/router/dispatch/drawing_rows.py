@@ -8,7 +8,7 @@ from services.router.engine.step import Step
 
 
 def experts_of_drawing(step: Step, experts: Indices, top_k: int) -> Indices:
-    """The flat [tokens x k] experts, with DROPPED for rows that no token is drawn from."""
+    """The flat [tokens x k] experts, with DROPPED for rows whose logits nobody reads."""
     wanted = np.full_like(experts, DROPPED).reshape(-1, top_k)
-    wanted[step.last_rows] = experts.reshape(-1, top_k)[step.last_rows]
+    wanted[step.read_rows] = experts.reshape(-1, top_k)[step.read_rows]
     return wanted.reshape(-1)

@@ -11,7 +11,7 @@ from itertools import count
 import torch
 
 from services.model.kv_cache import KvCache
-from services.model.sampler import are_finite, draw_all
+from services.router.engine.drawing import draws_of, is_much
 from services.router.engine.greenlets import run_awaiting
 from services.router.engine.lane_control import LaneControl
 from services.router.engine.metrics import StepMetrics
@@ -142,7 +142,7 @@ class Engine:
         self._account.begin(step)
         try:
             logits = await run_awaiting(partial(self._trunk.forward, step, self._cache), step)
-            tokens = self._draw(step, logits)
+            tokens = await self._draw(step, logits)
             step.count_computed()
         except Exception as error:  # noqa: BLE001 -- the boundary of a step: who is at fault is found out one by one
             self._take_apart(step, error)
@@ -162,25 +162,19 @@ class Engine:
         for work in step.batch:
             work.sequence.goes_alone = True
 
-    def _draw(self, step: Step, logits: torch.Tensor) -> dict[int, int]:
+    async def _draw(self, step: Step, logits: torch.Tensor) -> dict[int, int]:
         """Draw for every sequence that is still wanted; returns the tokens by sequence number."""
-        finite = are_finite(logits)
-        for sequence, is_finite in zip(step.drawing, finite, strict=True):
-            if not is_finite:
-                sequence.end(
-                    EndReason.ERROR, ServingError("the model computed logits that are not finite")
-                )
-        rows = [row for row, sequence in enumerate(step.drawing) if sequence.ending is None]
-        wanted = [step.drawing[row] for row in rows]
-        if not wanted:
-            return {}
-        tokens = draw_all(
-            logits if len(rows) == len(logits) else logits[rows],
-            [sequence.order.sampling for sequence in wanted],
-            [sequence.num_tokens for sequence in wanted],
-            [sequence.repetition for sequence in wanted],
-        )
-        return {sequence.number: token for sequence, token in zip(wanted, tokens, strict=True)}
+        much = is_much(step, logits)
+        draws = await asyncio.to_thread(draws_of, step, logits) if much else draws_of(step, logits)
+        for sequence in draws.not_finite:
+            sequence.end(
+                EndReason.ERROR, ServingError("the model computed logits that are not finite")
+            )
+        step.likelihoods = draws.likelihoods
+        if draws.prompt_scores:
+            for work in step.batch:
+                work.sequence.note_scores(draws.prompt_scores.get(work.sequence.number, ()))
+        return draws.tokens
 
     def _report(self, step: Step, tokens: dict[int, int]) -> None:
         for sequence in step.drawing:

@@ -67,7 +67,7 @@ class PlainLayers:
             arrived = self._by_experts(layer, chosen)
         hidden = hidden if arrived is None else hidden + arrived
         normed = self._norm(hidden)
-        drawing = inputs.drawing_rows
+        drawing = inputs.read_rows
         logits: torch.Tensor = self._head(normed if drawing is None else normed[drawing])
         return logits
 

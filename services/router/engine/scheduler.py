@@ -10,6 +10,9 @@ from services.model.block_table import BlockPool
 from services.router.engine.sequence import Sequence
 from services.wire.errors import InvalidRequest, Overloaded
 
+# Logits of one step, beside those that tokens are drawn from: 64 MiB.
+MAX_SCORED_LOGITS = 1 << 24
+
 
 @dataclass(frozen=True)
 class ScheduledTokens:
@@ -38,6 +41,7 @@ class Scheduler:
     A sequence waits until its worst case is reserved in the KV cache, first come first served, and
     belongs to one lane from then on; between steps of its lane it may move to another. Decodes go
     before prefills. `max_batch_tokens` is at least `max_sequences`, so that no decode ever waits.
+    Of tokens whose logits are all read, a step has at most `max_scored_tokens`.
     """
 
     def __init__(
@@ -48,11 +52,13 @@ class Scheduler:
         max_context: int,
         max_batch_tokens: int,
         max_lanes: int = 1,
+        max_scored_tokens: int = MAX_SCORED_LOGITS,
     ) -> None:
         self._pool = pool
         self._max_sequences = max_sequences
         self._max_context = max_context
         self._max_batch_tokens = max_batch_tokens
+        self._max_scored_tokens = max_scored_tokens
         self._waiting: deque[Sequence] = deque()
         self._lanes: list[deque[Sequence]] = [deque() for _ in range(max_lanes)]
         self.lanes_in_use = (
@@ -114,9 +120,13 @@ class Scheduler:
             alone := next((sequence for sequence in running if sequence.goes_alone), None)
         ) is not None:
             running = [alone]
-        budget, batch = self._max_batch_tokens, []
+        budget, to_score, batch = self._max_batch_tokens, self._max_scored_tokens, []
         for sequence in sorted(running, key=lambda sequence: sequence.is_prefilling):
             num_tokens = min(sequence.num_pending, budget)
+            if sequence.order.scoring is not None and (num_scored := sequence.num_to_score):
+                # Those that are not scored follow in the same step only where all others fit.
+                num_tokens = min(num_tokens, to_score) if num_scored > to_score else num_tokens
+                to_score -= min(num_tokens, num_scored)
             if num_tokens:
                 batch.append(ScheduledTokens(sequence, num_tokens))
                 budget -= num_tokens
@@ -161,3 +171,8 @@ class Scheduler:
     def _put(self, sequence: Sequence) -> None:
         sequence.lane = min(range(self.lanes_in_use), key=lambda lane: len(self._lanes[lane]))
         self._lanes[sequence.lane].append(sequence)
+
+
+def most_scored_tokens(vocab_size: int) -> int:
+    """Tokens of a step whose logits may all be read, at least one."""
+    return max(1, MAX_SCORED_LOGITS // vocab_size)

@@ -1,10 +1,12 @@
 """One sequence on its way through the router."""
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from services.model.block_table import BlockTable
-from services.model.repetition import Repetition
+from services.model.likelihood import Likelihood
+from services.model.shaping import Shaping
 from services.router.times.receipt import SequenceReceipt
 from services.runtime.span_writing import SpanRef
 from services.wire.errors import ServingError, Unavailable
@@ -43,13 +45,30 @@ class Ending:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """What is to be said of how likely the tokens are: the `num_top` most likely ones beside each,
+    and of the first `num_prompt` tokens, too, from the second on.
+    """
+
+    num_top: int
+    num_prompt: int = 0
+
+
+@dataclass(frozen=True)
 class Order:
-    """What was asked for: checked by whoever submits it, unchanging."""
+    """What was asked for: checked by whoever submits it, unchanging.
+
+    The last `num_resumed` tokens of `prompt` were generated elsewhere; `min_new_tokens` counts
+    them, and `max_new_tokens` does not.
+    """
 
     prompt: tuple[int, ...]
     sampling: Sampling
     max_new_tokens: int
     stop_token_ids: frozenset[int] = frozenset()
+    num_resumed: int = 0
+    min_new_tokens: int = 0
+    scoring: Scoring | None = None
     return_routed_experts: bool = False
     trace_parent: SpanRef | None = None
     trace_detail: TraceDetail = TraceDetail.UNSPECIFIED
@@ -91,12 +110,18 @@ class Sequence:
     ending: Ending | None = None
     goes_alone: bool = False  # a step with it failed, and nobody knows yet whose fault that was
     overflowed_pairs: int = 0
-    repetition: Repetition | None = None
+    shaping: Shaping | None = None
+    # Of the prompt's tokens from the second on, where they are asked for.
+    prompt_scores: list[Likelihood] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        penalty = self.order.sampling.repetition_penalty
-        if penalty != 1.0:
-            self.repetition = Repetition(penalty, self.order.prompt)
+        order = self.order
+        num_prompt = len(order.prompt) - order.num_resumed
+        self.shaping = Shaping.wanted(
+            *(order.sampling, order.prompt[:num_prompt], order.prompt[num_prompt:]),
+            stop_token_ids=order.stop_token_ids,
+            min_new_tokens=order.min_new_tokens,
+        )
 
     @property
     def num_tokens(self) -> int:
@@ -110,6 +135,14 @@ class Sequence:
     def is_prefilling(self) -> bool:
         return self.num_computed < len(self.order.prompt)
 
+    @property
+    def num_to_score(self) -> int:
+        """Tokens of the prompt whose likelihood is still asked for: each by the logits of the
+        position before it.
+        """
+        scoring = self.order.scoring
+        return max(0, scoring.num_prompt - 1 - self.num_computed) if scoring else 0
+
     def tokens(self, start: int, count: int) -> list[int]:
         """`count` known tokens from position `start` on."""
         prompt = self.order.prompt
@@ -120,6 +153,16 @@ class Sequence:
             *self.generated[: max(0, start + count - len(prompt))],
         ]
 
+    def note_scores(self, scores: Iterable[Likelihood]) -> None:
+        """Keep how likely the prompt's tokens were that follow the computed ones."""
+        del self.prompt_scores[self.num_computed :]
+        self.prompt_scores += scores
+
+    def take_scores(self) -> list[Likelihood]:
+        """What there is of that to be said, once."""
+        scores, self.prompt_scores = self.prompt_scores, []
+        return scores
+
     def end(self, reason: EndReason, error: ServingError | None = None) -> None:
         """Mark the end; the first one counts."""
         if self.ending is None:
@@ -128,8 +171,8 @@ class Sequence:
     def take(self, token: int) -> None:
         """Append a drawn token and end the sequence where it says so."""
         self.generated.append(token)
-        if self.repetition is not None:
-            self.repetition.note(token)
+        if self.shaping is not None:
+            self.shaping.note(token)
         if token in self.order.stop_token_ids:
             self.end(EndReason.STOP)
         elif len(self.generated) >= self.order.max_new_tokens:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from services.model.kv_cache import KvCache
+from services.model.likelihood import Likelihood
 from services.model.packed_batch import PackedBatch, Segment
 from services.model.tiles import padded_to_tiles
 from services.router.engine.scheduler import ScheduledTokens
@@ -24,14 +25,14 @@ from services.wire.errors import ServingError
 class StepInputs:
     """What the forward is called with:
 
-    Ids and positions [tokens], padded where the mode says so, and the rows to draw from, None for
-    all.
+    Ids and positions [tokens], padded where the mode says so, and the rows whose logits are read,
+    None for all.
     """
 
     token_ids: torch.Tensor
     positions: torch.Tensor
     packed: PackedBatch
-    drawing_rows: torch.Tensor | None
+    read_rows: torch.Tensor | None
 
 
 @dataclass
@@ -46,6 +47,9 @@ class Step:
     spans: StepSpans = NO_SPANS
     routed: dict[int, torch.Tensor] = field(default_factory=dict)
     is_alone: bool = True
+    # Logits of `scored_rows`, and the likelihoods of drawn tokens by their sequences' numbers.
+    scored: torch.Tensor | None = None
+    likelihoods: dict[int, Likelihood] = field(default_factory=dict)
 
     @cached_property
     def num_tokens(self) -> int:
@@ -74,15 +78,30 @@ class Step:
 
     @cached_property
     def drawing(self) -> list[Sequence]:
-        """Sequences whose next token is drawn from this step, in the order of
-        `StepInputs.drawing_rows`.
-        """
+        """Sequences whose next token is drawn from this step, in the order of `last_rows`."""
         return [work.sequence for work, draws in zip(self.batch, self._draws, strict=True) if draws]
 
     @cached_property
     def last_rows(self) -> npt.NDArray[np.int64]:
         """The last row of each drawing sequence."""
         return (np.cumsum([work.num_tokens for work in self.batch]) - 1)[self._draws]
+
+    @cached_property
+    def scored_rows(self) -> npt.NDArray[np.int64]:
+        """The rows that say how likely the prompt's next token was, where that is asked for."""
+        rows: list[int] = []
+        start = 0
+        for work in self.batch:
+            rows += range(start, start + min(work.num_tokens, work.sequence.num_to_score))
+            start += work.num_tokens
+        return np.array(rows, dtype=np.int64)
+
+    @cached_property
+    def read_rows(self) -> npt.NDArray[np.int64]:
+        """The rows whose logits are read: those drawn from, then those scored."""
+        if not any(work.sequence.num_to_score for work in self.batch):
+            return self.last_rows
+        return np.concatenate([self.last_rows, self.scored_rows])
 
     @cached_property
     def wants_routed_experts(self) -> bool:
@@ -138,10 +157,10 @@ class Step:
         token_ids, positions = np.zeros((2, num_rows), dtype=np.int64)
         token_ids[:num_tokens] = ids
         positions[:num_tokens] = packed.positions
-        all_draw = len(self.drawing) == num_rows
+        all_draw = len(self.drawing) == num_rows == len(self.read_rows)
         return StepInputs(
             torch.from_numpy(token_ids).to(device),
             torch.from_numpy(positions).to(device),
             packed,
-            None if all_draw else torch.from_numpy(self.last_rows).to(device),
+            None if all_draw else torch.from_numpy(self.read_rows).to(device),
         )

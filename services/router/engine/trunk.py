@@ -83,22 +83,27 @@ class Trunk:
         self.plain = self._in_plain_layers()
 
     def forward(self, step: Step, cache: KvCache) -> torch.Tensor:
-        """Logits in float32 of the step's drawing sequences, [drawing, vocabulary]."""
+        """Logits in float32 of the step's drawing sequences, [drawing, vocabulary]; those of other
+        rows that are read are left with the step.
+        """
         inputs = step.inputs(cache, self.numerics.device, self._rows_per_tile)
         plain = self.plain
         rows = plain.forward(inputs) if plain and plain.takes(inputs) else self.by_model(inputs)
-        logits = rows[: len(step.drawing)].float()
+        num_drawing, num_read = len(step.drawing), len(step.read_rows)
+        logits = rows[:num_drawing].float()
+        if num_read > num_drawing:
+            step.scored = rows[num_drawing:num_read].float()
         step.clock.charge("dense")
         return logits
 
     def by_model(self, inputs: StepInputs) -> torch.Tensor:
-        """Logits [drawing, vocabulary] by transformers' own forward, which any family has."""
+        """Logits [read rows, vocabulary] by transformers' own forward, which any family has."""
         output = self.model(
             input_ids=inputs.token_ids[None],
             position_ids=inputs.positions[None],
             use_cache=False,
             packed=inputs.packed,
-            logits_to_keep=ALL_ROWS if inputs.drawing_rows is None else inputs.drawing_rows,
+            logits_to_keep=ALL_ROWS if inputs.read_rows is None else inputs.read_rows,
         )
         rows: torch.Tensor = output.logits[0]
         return rows
