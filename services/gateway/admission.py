@@ -64,6 +64,18 @@ class Admission:
         self.check(client)
         return Place(self, client)
 
+    def enter_more(self, client: str, count: int) -> "list[Place]":
+        """Places for what a request that has one asks for besides. Raises Overloaded where they
+        would be too many; where nothing else waits, any number may.
+        """
+        for waiting, limit, whose in (
+            (self.num_requests, self._max_requests, "requests"),
+            (self._requests[client], self._max_client_requests, "requests of this client"),
+        ):
+            if waiting > 1 and waiting + count > limit:
+                raise self._full(waiting - 1, whose, limit)
+        return [Place(self, client) for _ in range(count)]
+
     def check_tokens(self, client: str, num_tokens: int) -> None:
         """Raises Overloaded when `num_tokens` more would be too many; where none wait, any number
         may.
@@ -118,11 +130,14 @@ class Place:
         self._is_waiting = False
         self.resume()
 
-    def claim(self, num_tokens: int) -> None:
-        """Count the prompt's tokens, known now; raises Overloaded when they are too many."""
-        self._admission.check_tokens(self._client, num_tokens)
-        self._num_tokens = num_tokens
-        self._admission.count(self._client, 0, num_tokens)
+    def claim(self, num_tokens: int, *others: "Place") -> None:
+        """Count the prompt's tokens, known now, for this place and for others of the same request;
+        raises Overloaded when they are too many.
+        """
+        self._admission.check_tokens(self._client, num_tokens * (1 + len(others)))
+        for place in (self, *others):
+            place._num_tokens = num_tokens
+            self._admission.count(self._client, 0, num_tokens)
 
     def leave(self) -> None:
         """It waits no longer. May be called again."""

@@ -4,26 +4,26 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from collections.abc import Sequence as Sequenced
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
-from moesaic.v1.router_pb2 import SequenceFinish
 from services.gateway.admission import Admission, Place
 from services.gateway.caller import Caller
-from services.gateway.continuation import Continuation
+from services.gateway.choices import sequences_of
 from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.pacing import ClientPacing
 from services.gateway.quotas import TokenQuotas
 from services.gateway.receipt import GatewayTimes, write_receipt
-from services.gateway.relay import ContinuationEnd, Piece, Relay
+from services.gateway.relay import ContinuationEnd, Piece
+from services.gateway.relaying import Relaying
 from services.gateway.request_metrics import RequestMetrics
 from services.gateway.request_names import NamedRequest, RequestNames
 from services.gateway.request_trace import RequestTrace
 from services.gateway.requests import CheckedRequest, RequestReader, new_tokens_within
 from services.gateway.resuming import NOTHING, Resumed, read_resume
 from services.gateway.routers import Routers
-from services.gateway.sequence import Finish, Order, Sequence
+from services.gateway.sequence import Order, Sequence
 from services.gateway.stays import MAX_NUMBER
 from services.gateway.tokeniser import Prompt, Tokeniser
 from services.gateway.vllm_metrics import VllmMetrics
@@ -68,6 +68,7 @@ class Generation:
         self._quotas = quotas
         self._dispatcher = dispatcher
         self._routers = routers
+        self._relaying = Relaying(tokeniser, dispatcher, routers)
         self._names = RequestNames()
 
     async def run(
@@ -88,36 +89,38 @@ class Generation:
         metrics = RequestMetrics(operation=operation, model=self._model, aliases=self._aliases)
         trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
         with _observed(metrics, trace):
-            place = self._admission.enter(caller.client.name)
+            places = [self._admission.enter(caller.client.name)]
             try:
                 wanted = self._reader.generate(request)
                 resumed = self._resumed(request)
+                num_others = wanted.results.num_choices - 1
+                places += self._admission.enter_more(caller.client.name, num_others)
                 with self._names.named(caller.client.name, request.request_id) as named:
-                    order = await self._prepare(wanted, resumed, place, caller, trace, times)
+                    order = await self._prepare(wanted, resumed, places, caller, trace, times)
                     trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
-                    sequence = Sequence(
-                        *(order, place), now_nanos=time.monotonic_ns(), generated=resumed.token_ids
+                    sequences = sequences_of(
+                        *(order, places), now_nanos=time.monotonic_ns(), generated=resumed.token_ids
                     )
-                    named.begin(sequence)
+                    named.begin(sequences)
                     if note_start is not None:
                         note_start(_started(named, order))
                     try:
-                        relay = await self._begin(wanted, resumed, sequence, trace)
-                        async with aclosing(relay.run()) as events:
+                        relayed = await self._relaying.begin(wanted, resumed, sequences, trace)
+                        async with aclosing(relayed) as events:
                             async for event in events:
                                 if isinstance(event, Piece):
                                     metrics.record_tokens(len(event.token_ids))
                                     yield event
                                 else:
+                                    sequence = sequences[event.choice]
                                     end = self._completed(event, sequence, trace, times)
                                     metrics.record_completion(end.reason, end.usage, end.receipt)
                                     yield end
                     finally:
-                        self._dispatcher.give_up(sequence)
-                        num_tokens = sequence.num_tokens - len(resumed.token_ids)
-                        self._quotas.charge(caller.client.name, num_tokens)
+                        self._end(sequences, resumed, caller)
             finally:
-                place.leave()
+                for place in places:
+                    place.leave()
 
     async def tokenise(self, prompt: Prompt, caller: Caller) -> list[int]:
         """Token ids of a prompt, for a client that asks for them alone; it counts as waiting
@@ -151,7 +154,7 @@ class Generation:
         self,
         wanted: CheckedRequest,
         resumed: Resumed,
-        place: Place,
+        places: Sequenced[Place],
         caller: Caller,
         trace: RequestTrace,
         times: GatewayTimes,
@@ -169,15 +172,11 @@ class Generation:
             default=limits.default_max_new_tokens,
             max_context=limits.max_context,
         )
+        wanted.results.check_within(max_new_tokens, len(prompt_token_ids))
         resumed.check_within(max_new_tokens)
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.admit"):
-            place.claim(len(prompt_token_ids))
-            self._quotas.charge(caller.client.name, len(prompt_token_ids))
-            await caller.deadline.bound(
-                self._pacing.wait(caller.client.name, caller.client.requests_per_second),
-                "it waited for its client's rate",
-            )
+            await self._admit(len(prompt_token_ids), places, caller)
         times.queue_nanos = time.monotonic_ns() - started_nanos
         trace.begin_relay()
         return Order(
@@ -192,29 +191,27 @@ class Generation:
             deadline=caller.deadline,
             client=caller.client.name,
             priority=wanted.priority,
+            min_new_tokens=wanted.results.min_new_tokens,
+            top_logprobs=wanted.results.top_logprobs,
+            prompt_logprobs=wanted.results.prompt_logprobs,
         )
 
-    async def _begin(
-        self, wanted: CheckedRequest, resumed: Resumed, sequence: Sequence, trace: RequestTrace
-    ) -> Relay:
-        """Have a router take it, where anything is left to be generated."""
-        detokeniser = self._tokeniser.detokeniser(sequence.order.prompt_token_ids)
-        continuation = Continuation(detokeniser, wanted.stop_token_ids, wanted.stop_strings)
-        await resumed.catch_up(continuation)
-        reason = sequence.order.end_after(sequence.generated)
-        if reason is not None:  # the client has all tokens and all text, and lacks the end
-            continuation.finish()
-            sequence.finish(Finish(SequenceFinish(reason=reason), time.monotonic_ns()))
-        elif continuation.stop_string is None:
-            await self._queue(sequence, trace)
-        num_tokens = len(resumed.token_ids)
-        return Relay(sequence, continuation, self._dispatcher, num_tokens=num_tokens)
+    async def _admit(self, num_tokens: int, places: Sequenced[Place], caller: Caller) -> None:
+        """Count a prompt's tokens, and wait for the client's rate, once for each place."""
+        first, *others = places
+        first.claim(num_tokens, *others)
+        self._quotas.charge(caller.client.name, len(places) * num_tokens)
+        for _ in places:
+            await caller.deadline.bound(
+                self._pacing.wait(caller.client.name, caller.client.requests_per_second),
+                "it waited for its client's rate",
+            )
 
-    async def _queue(self, sequence: Sequence, trace: RequestTrace) -> None:
-        self._routers.check_reachable()
-        with trace.stage("gateway.queue"):
-            self._dispatcher.submit(sequence)
-            await sequence.order.deadline.bound(sequence.taken.wait(), "it waited for a router")
+    def _end(self, sequences: Sequenced[Sequence], resumed: Resumed, caller: Caller) -> None:
+        for sequence in sequences:
+            self._dispatcher.give_up(sequence)
+            num_tokens = sequence.num_tokens - len(resumed.token_ids)
+            self._quotas.charge(caller.client.name, num_tokens)
 
     def _resumed(self, request: pb.GenerateRequest) -> Resumed:
         if not request.HasField("resume"):
@@ -226,13 +223,14 @@ class Generation:
     def _completed(
         self, ending: ContinuationEnd, sequence: Sequence, trace: RequestTrace, times: GatewayTimes
     ) -> Completed:
+        times = replace(times)  # each choice has its own
         times.taken_nanos, times.earlier = sequence.taken_nanos, sequence.earlier
         if sequence.taken_nanos is not None:
             times.queue_nanos += sequence.taken_nanos - sequence.queued_nanos
         times.detokenise_nanos = ending.detokenise_nanos
         trace.note(
             {
-                "gen_ai.usage.output_tokens": ending.num_tokens,
+                "gen_ai.usage.output_tokens": trace.count_output(ending.num_tokens),
                 "moesaic.resumptions": sequence.earlier.num_resumptions,
             }
         )
@@ -247,6 +245,7 @@ class Generation:
                 numerics_fingerprint=self._routers.fingerprint,
             ),
             write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),
+            ending.choice,
         )
 
 

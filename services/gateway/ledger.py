@@ -192,6 +192,8 @@ class StreamLedger:
             token = event.token
             if self._awaited[event.sequence] != 1:
                 self._await(event.sequence, 1)
+            if sequence.order.top_logprobs is not None:
+                sequence.deliver_scores(token)
             is_routed = sequence.order.return_routed_experts and token.HasField("routed_experts")
             sequence.deliver(token.token_id, token.routed_experts if is_routed else None)
             return None
@@ -248,6 +250,10 @@ def _request(number: int, sequence: Sequence) -> pb.SequenceRequest:
         max_new_tokens=order.max_new_tokens,
         stop_token_ids=order.stop_token_ids,
         return_routed_experts=order.return_routed_experts,
+        min_new_tokens=order.min_new_tokens,
+        top_logprobs=order.top_logprobs,
+        # Those came with the first token.
+        prompt_logprobs=order.prompt_logprobs and not sequence.generated,
         remaining_nanos=order.deadline.remaining_nanos,
         trace=common_pb2.TraceContext(traceparent=order.traceparent, tracestate=order.tracestate),
         trace_detail=common_pb2.TraceDetail.ValueType(order.trace_detail),

@@ -37,6 +37,7 @@ class Piece(NamedTuple):  # made for each token, as Portion is
 class ContinuationEnd:
     """How the continuation ended."""
 
+    choice: int
     reason: common_pb2.FinishReason.ValueType
     stop_string: str | None
     num_tokens: int
@@ -56,7 +57,9 @@ class Relay:
         dispatcher: MicroBatcher,
         *,
         num_tokens: int = 0,
+        choice: int = 0,
     ) -> None:
+        self._choice = choice
         self._sequence = sequence
         self._continuation = continuation
         self._dispatcher = dispatcher
@@ -102,7 +105,12 @@ class Relay:
         text = self._continuation.feed(portion.token_ids)
         if portion.finish is not None or self._has_last_token:
             text += self._continuation.finish()
-        return Piece(text, portion.token_ids, portion.routed_experts)
+        if not portion.logprobs and not self._choice:
+            return Piece(text, portion.token_ids, portion.routed_experts)
+        return Piece(
+            *(text, portion.token_ids, portion.routed_experts),
+            *(portion.logprobs, portion.prompt_logprobs, self._choice),
+        )
 
     @property
     def _has_last_token(self) -> bool:
@@ -138,7 +146,12 @@ class Relay:
         detokenise_nanos: int,
     ) -> ContinuationEnd:
         return ContinuationEnd(
-            reason, self._continuation.stop_string, self._num_tokens, finish, detokenise_nanos
+            self._choice,
+            reason,
+            self._continuation.stop_string,
+            self._num_tokens,
+            finish,
+            detokenise_nanos,
         )
 
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from collections.abc import Sequence as Sequenced
 from contextlib import contextmanager
 
 from services.gateway.sequence import Sequence
@@ -15,20 +16,20 @@ class NamedRequest:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._sequence: Sequence | None = None
+        self._sequences: Sequenced[Sequence] = ()
         self.is_replaced = False
 
-    def begin(self, sequence: Sequence) -> None:
-        """It goes to a router from now on. Raises Outdated where it was replaced before that."""
-        self._sequence = sequence
+    def begin(self, sequences: Sequenced[Sequence]) -> None:
+        """They go to a router from now on. Raises Outdated where it was replaced before that."""
+        self._sequences = sequences
         if self.is_replaced:
             raise self._outdated()
 
     def replace(self) -> None:
         """A newer one is there: this one ends with Outdated."""
         self.is_replaced = True
-        if self._sequence is not None:
-            self._sequence.fail(self._outdated())
+        for sequence in self._sequences:
+            sequence.fail(self._outdated())
 
     def _outdated(self) -> Outdated:
         return Outdated(f"a newer request is called {self.name!r}, as this one is")

@@ -17,6 +17,7 @@ class RequestTrace:
         parent = SpanRef.parse(traceparent, tracestate)
         self._span = begin_span("gateway.generate", SpanKind.SERVER, parent)
         self._relay: OpenSpan | None = None
+        self._num_output = 0
         # Where nothing is recorded of it here; what is gets a span to go on below when it is
         # relayed.
         self._passed_on = passed_on(None, parent) if self._span is None else None
@@ -51,6 +52,11 @@ class RequestTrace:
         if self._span is not None:
             self._relay = self._span.child("gateway.relay", SpanKind.CLIENT)
             self._passed_on = self._relay.span
+
+    def count_output(self, num_tokens: int) -> int:
+        """So many tokens were generated; with those before how many."""
+        self._num_output += num_tokens
+        return self._num_output
 
     def note(self, attributes: Mapping[str, str | int]) -> None:
         """Write something about the request."""

@@ -8,6 +8,7 @@ from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.chat_reading import check_chat
 from services.gateway.checkpoint import TextCheckpoint
+from services.gateway.results import Results, read_results
 from services.gateway.tokeniser import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from services.wire.errors import InvalidRequest, NotFound, ServingError, TooLong
 from services.wire.quoting import quoted
@@ -41,6 +42,7 @@ class CheckedRequest:
     return_routed_experts: bool
     trace_detail: int
     priority: int
+    results: Results
 
 
 class RequestReader:
@@ -84,15 +86,18 @@ class RequestReader:
         )
         if max_new_tokens == 0:
             raise InvalidRequest("stop.max_new_tokens must be at least 1")
+        prompt = self.prompt(request)
+        sampling, stop_token_ids = self._draws(request)
         return CheckedRequest(
-            prompt=self.prompt(request),
-            sampling=_sampling(request.sampling, self._checkpoint.sampling),
+            prompt=prompt,
+            sampling=sampling,
             max_new_tokens=max_new_tokens,
             stop_strings=self._stop_strings(request.stop),
-            stop_token_ids=self._stop_token_ids(request.stop),
+            stop_token_ids=stop_token_ids,
             return_routed_experts=request.return_routed_experts,
             trace_detail=request.trace_detail,
             priority=request.priority or pb.PRIORITY_NORMAL,
+            results=read_results(request),
         )
 
     def check_model(self, name: str) -> None:
@@ -108,7 +113,7 @@ class RequestReader:
         num_bytes = _prompt_bytes(request, kind)
         _check_other_bytes(request, num_bytes)
         if kind == "text":
-            return self._text(request.text, num_bytes)
+            return self._text(request.text, num_bytes, is_plain=request.without_special_tokens)
         if kind == "chat":
             return self._chat(request.chat, num_bytes)
         if kind == "token_ids" and isinstance(request, pb.GenerateRequest):
@@ -128,11 +133,11 @@ class RequestReader:
                 f"{self._checkpoint.vocab_size} ids from 0"
             )
 
-    def _text(self, text: str, num_bytes: int) -> TextPrompt:
+    def _text(self, text: str, num_bytes: int, *, is_plain: bool) -> TextPrompt:
         if not text:
             raise InvalidRequest("text must not be empty")
         self._check_bytes("text", num_bytes)
-        return TextPrompt(text)
+        return TextPrompt(text, without_special_tokens=is_plain)
 
     def _chat(self, chat: pb.Chat, num_bytes: int) -> ChatPrompt:
         template_name = self._template_name(chat)
@@ -184,6 +189,20 @@ class RequestReader:
 
     def _max_text_bytes(self) -> int:
         return max(SHORT_TEXT_BYTES, MAX_TOKEN_BYTES * self._max_context())
+
+    def _draws(self, request: pb.GenerateRequest) -> tuple[Sampling, frozenset[int]]:
+        """How tokens are drawn, and which of them end the continuation."""
+        sampling = _sampling(request.sampling, self._checkpoint.sampling)
+        for field, token_ids in sampling.named_tokens:
+            self.check_vocabulary(field, token_ids)
+        stop_token_ids = self._stop_token_ids(request.stop)
+        if request.stop.min_new_tokens and stop_token_ids.issuperset(
+            sampling.allowed_token_ids or range(self._checkpoint.vocab_size)
+        ):
+            raise InvalidRequest(
+                "stop.min_new_tokens: every token that may be drawn ends the continuation"
+            )
+        return sampling, stop_token_ids
 
     def _stop_token_ids(self, stop: common_pb2.StopConditions) -> frozenset[int]:
         if len(stop.stop_token_ids) > MAX_STOP_TOKENS:

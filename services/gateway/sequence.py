@@ -36,6 +36,10 @@ class Order:
     # Whose it is, and how it stands among this client's others: the higher goes first.
     client: str
     priority: int = 0
+    min_new_tokens: int = 0
+    # None where nothing is to be said of how likely tokens are.
+    top_logprobs: int | None = None
+    prompt_logprobs: bool = False
 
     @property
     def kv_tokens(self) -> int:
@@ -66,6 +70,10 @@ class Portion(NamedTuple):  # made for each token: a frozen dataclass takes four
     # One for each token where they were asked for, else empty.
     routed_experts: list[common_pb2.RoutedExperts]
     finish: Finish | None
+    # Likewise.
+    logprobs: Sequenced[common_pb2.PositionLogprobs] = ()
+    # Of the prompt, with its first token.
+    prompt_logprobs: Sequenced[common_pb2.PositionLogprobs] = ()
 
 
 class Carrier(Protocol):
@@ -108,6 +116,8 @@ class Sequence:
         self._is_to_resume = False
         self._token_ids: list[int] = []
         self._routed_experts: list[common_pb2.RoutedExperts] = []
+        self._logprobs: list[common_pb2.PositionLogprobs] = []
+        self._prompt_logprobs: Sequenced[common_pb2.PositionLogprobs] = ()
         self._finish: Finish | None = None
         self._failure: ServingError | None = None
         self._arrived = Doorbell()
@@ -147,6 +157,14 @@ class Sequence:
     def num_tokens_here(self) -> int:
         """Those of them that its carrier brought."""
         return len(self.generated) - self._num_before
+
+    def deliver_scores(self, token: router_pb2.SequenceToken) -> None:
+        """Hand over how likely the next token is, and with it the prompt's, before the token."""
+        if token.HasField("logprobs"):
+            self._logprobs.append(token.logprobs)
+            self._prompt_logprobs = self._prompt_logprobs or token.prompt_logprobs
+        elif self._failure is None:
+            self.fail(ServingError("the router does not say how likely tokens are"))
 
     def deliver(self, token_id: int, routed_experts: common_pb2.RoutedExperts | None) -> None:
         """Hand over a token; more of them than asked for are the router's fault, and end it."""
@@ -188,7 +206,13 @@ class Sequence:
             await self._arrived.wait_for_ring()
         token_ids, routed = self._token_ids, self._routed_experts
         self._token_ids, self._routed_experts = token_ids[MAX_PORTION:], routed[MAX_PORTION:]
+        finish = None
         if self._token_ids:
-            return Portion(token_ids[:MAX_PORTION], routed[:MAX_PORTION], None)
-        finish, self._finish = self._finish, None
-        return Portion(token_ids, routed, finish)
+            token_ids, routed = token_ids[:MAX_PORTION], routed[:MAX_PORTION]
+        else:
+            finish, self._finish = self._finish, None
+        if not self._logprobs:
+            return Portion(token_ids, routed, finish)
+        logprobs, self._logprobs = self._logprobs, self._logprobs[len(token_ids) :]
+        of_prompt, self._prompt_logprobs = self._prompt_logprobs, ()
+        return Portion(token_ids, routed, finish, logprobs[: len(token_ids)], of_prompt)

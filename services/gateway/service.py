@@ -68,6 +68,8 @@ class GenerationService(GenerationServiceServicer):
                         response = _delta(event)
                     else:
                         response = pb.GenerateResponse(completion=_completion(event))
+                    if event.choice:
+                        response.choice = event.choice
                     if started:
                         response.started.CopyFrom(started.pop())
                     yield response
@@ -126,6 +128,9 @@ def _delta(piece: Piece) -> pb.GenerateResponse:
     delta.token_ids.extend(piece.token_ids)
     if piece.routed_experts:
         delta.routed_experts.extend(piece.routed_experts)
+    if piece.logprobs:
+        delta.logprobs.extend(piece.logprobs)
+        delta.prompt_logprobs.extend(piece.prompt_logprobs)
     return response
 
 

@@ -11,6 +11,10 @@ class Match:
     stop_string: str
     start: int
 
+    @property
+    def end(self) -> int:
+        return self.start + len(self.stop_string)
+
 
 class StopStrings:
     """Passes text on but for what could be the beginning of a stop string.
@@ -19,23 +23,26 @@ class StopStrings:
     This does not depend on how the text was cut into pieces.
     """
 
-    def __init__(self, stop_strings: Sequence[str]) -> None:
+    def __init__(self, stop_strings: Sequence[str], *, are_shown: bool = False) -> None:
         self._stop_strings = tuple(stop_strings)
+        self._are_shown = are_shown
         self._longest = max((len(stop_string) for stop_string in stop_strings), default=0)
         self._held = ""
         self.matched: str | None = None
 
-    def feed(self, text: str) -> str:
-        """The text that may be shown now. Once a stop string has matched, nothing more is."""
+    def feed(self, text: str, *, may_end: bool = True) -> str:
+        """The text that may be shown now. Once a stop string has matched, nothing more is. One that
+        ends within a text that may not end it does not match.
+        """
         if not self._stop_strings:
             return text
         if self.matched is not None:
             return ""
         pending = self._held + text
-        match = earliest(pending, self._stop_strings)
+        match = earliest(pending, self._stop_strings, len(self._held)) if may_end else None
         if match is not None:
             self.matched, self._held = match.stop_string, ""
-            return pending[: match.start]
+            return pending[: match.end if self._are_shown else match.start]
         safe = len(pending) - self._num_held(pending)
         self._held = pending[safe:]
         return pending[:safe]
@@ -53,13 +60,16 @@ class StopStrings:
         return 0
 
 
-def earliest(text: str, stop_strings: Sequence[str]) -> Match | None:
-    """The stop string that is complete first in `text`; of two that end together, the
-    longer one.
+def earliest(text: str, stop_strings: Sequence[str], num_old: int = 0) -> Match | None:
+    """The stop string that is complete first in `text`, beyond the first `num_old` characters; of
+    two that end together, the longer one.
     """
-    matches = [Match(stop_string, text.find(stop_string)) for stop_string in stop_strings]
+    matches = [
+        Match(stop_string, text.find(stop_string, max(0, num_old - len(stop_string) + 1)))
+        for stop_string in stop_strings
+    ]
     return min(
         (match for match in matches if match.start >= 0),
-        key=lambda match: (match.start + len(match.stop_string), match.start),
+        key=lambda match: (match.end, match.start),
         default=None,
     )

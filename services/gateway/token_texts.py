@@ -34,20 +34,20 @@ class TokenTexts:
         self._remembered = lru_cache(MAX_REMEMBERED)(self._plain_text)
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Self:
-        """As a tokenizer decodes."""
-        special_ids = frozenset(
+    def of(cls, tokenizer: Tokenizer, *, keep_special_tokens: bool = False) -> Self:
+        """As a tokenizer decodes, special tokens left out or not."""
+        hidden_ids = frozenset(
             token_id
             for token_id, token in tokenizer.get_added_tokens_decoder().items()
-            if token.special
+            if token.special and not keep_special_tokens
         )
 
         def decode(token_ids: Sequence[int]) -> str:
-            text: str = tokenizer.decode(token_ids, skip_special_tokens=True)
+            text: str = tokenizer.decode(token_ids, skip_special_tokens=not keep_special_tokens)
             return text
 
         def is_visible(token_id: int) -> bool:
-            return token_id not in special_ids and tokenizer.id_to_token(token_id) is not None
+            return token_id not in hidden_ids and tokenizer.id_to_token(token_id) is not None
 
         is_by_token = isinstance(tokenizer.decoder, decoders.ByteLevel)
         return cls(decode, is_visible, is_by_token=is_by_token)

@@ -22,9 +22,10 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class TextPrompt:
-    """Plain text, tokenised with the model's special tokens."""
+    """Plain text, tokenised with the model's special tokens, or without them."""
 
     text: str
+    without_special_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Tokeniser:
             for name, template in self._templates.items()
         }
         self._texts = TokenTexts.of(self._tokenizer)
+        self._all_texts = TokenTexts.of(self._tokenizer, keep_special_tokens=True)
         self._threads = ThreadPoolExecutor(
             threads, thread_name_prefix="tokenise", initializer=yield_to_others
         )
@@ -75,8 +77,8 @@ class Tokeniser:
         if isinstance(prompt, TokenPrompt):
             return prompt.token_ids
         if isinstance(prompt, TextPrompt):
-            text = prompt.text
-            return await self._in_turn(client, lambda: self._encode_text(text))
+            plain = prompt
+            return await self._in_turn(client, lambda: self._encode_text(plain))
         chat = prompt
         return await self._in_turn(client, lambda: self._encode_chat(chat))
 
@@ -86,11 +88,14 @@ class Tokeniser:
             client, lambda: self._tokenizer.decode(token_ids, skip_special_tokens=False)
         )
 
-    def detokeniser(self, prompt_token_ids: Sequence[int] = ()) -> Detokeniser:
+    def detokeniser(
+        self, prompt_token_ids: Sequence[int] = (), *, keep_special_tokens: bool = False
+    ) -> Detokeniser:
         """For the tokens of one continuation of a prompt; its short windows are decoded on the
         event loop.
         """
-        return Detokeniser(self._texts, prompt_token_ids)
+        texts = self._all_texts if keep_special_tokens else self._texts
+        return Detokeniser(texts, prompt_token_ids)
 
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
@@ -105,9 +110,14 @@ class Tokeniser:
         working.add_done_callback(lambda done: (done.cancelled() or done.exception(), end_turn()))
         return await asyncio.shield(working)
 
-    def _encode_text(self, text: str) -> list[int]:
-        ids: list[int] = encode(self._tokenizer, text).ids
-        return ids if self._bos_token_id is None else [self._bos_token_id, *ids]
+    def _encode_text(self, prompt: TextPrompt) -> list[int]:
+        adds_special_tokens = not prompt.without_special_tokens
+        ids: list[int] = encode(
+            self._tokenizer, prompt.text, add_special_tokens=adds_special_tokens
+        ).ids
+        if self._bos_token_id is None or not adds_special_tokens:
+            return ids
+        return [self._bos_token_id, *ids]
 
     def _encode_chat(self, prompt: ChatPrompt) -> list[int]:
         conversation = read_chat(prompt.chat, self._special_tokens)

@@ -131,6 +131,7 @@ class VllmRequest:
         self._first: float | None = None
         self._last = self._arrived
         self._num_tokens = 0
+        self._is_completed = False
 
     def note_tokens(self, num_tokens: int) -> None:
         """Some tokens came."""
@@ -153,8 +154,9 @@ class VllmRequest:
         usage: common_pb2.Usage,
         receipt: common_pb2.LatencyReceipt,
     ) -> None:
-        """It ended well."""
+        """It ended well, or one of its continuations did."""
         metrics, now = self._metrics, time.monotonic()
+        self._is_completed = True
         metrics.count_end(REASONS.get(reason, ABORTED))
         metrics.prompt_tokens.inc(usage.prompt_tokens)
         metrics.request_prompt_tokens.observe(usage.prompt_tokens)
@@ -168,8 +170,9 @@ class VllmRequest:
         metrics.decode.observe(_seconds(receipt.decode))
 
     def note_failure(self) -> None:
-        """It ended otherwise, be it that its client left."""
-        self._metrics.count_end(ABORTED)
+        """It ended otherwise, be it that its client left; not counted after a completion."""
+        if not self._is_completed:
+            self._metrics.count_end(ABORTED)
 
 
 def _seconds(phase: common_pb2.PhaseReceipt) -> float:

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-MAX_TOP = 20
 # Tokens of which the highest logit is looked at first, to leave most of a vocabulary aside.
 BLOCK = 64
 

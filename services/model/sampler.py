@@ -4,7 +4,6 @@ logits alone.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,12 +11,6 @@ import torch
 from services import kernels
 from services.model.shaping import Shaping
 from services.wire.sampling import Sampling
-
-# Nearly all of the probability lies in so many tokens, and to find them is cheap where to sort all
-# is not.
-NUM_CANDIDATES = 64
-# Sums of a vocabulary's probabilities in two orders differ by less than this share.
-ROUNDING = 1e-9
 
 
 def uniform(seed: int, position: int) -> float:
@@ -48,64 +41,36 @@ def draw_all(
     positions: Sequence[int],
     shapings: Sequence[Shaping | None] = (),
 ) -> list[int]:
-    """The token at each position, from the rows of `logits` [sequences, vocabulary]; rows do not
-    affect each other.
+    """The token at each position, from the rows of `logits` [sequences, vocabulary] in float32;
+    rows do not affect each other.
 
     `shapings`, where there are any, come first; filters then apply in the order temperature,
     top-k, top-p, min-p, as in transformers; ties keep the smaller token id.
     """
-    if any(shapings):
-        logits = _shaped(logits, shapings)
-    tokens = _likeliest(logits)
-    drawn = [row for row, sampling in enumerate(samplings) if sampling.temperature > 0.0]
-    if not drawn:
-        return tokens
-    rows = logits if len(drawn) == len(logits) else logits[drawn]
-    probabilities = _probabilities(rows, [samplings[row].temperature for row in drawn])
-    points = [uniform(samplings[row].seed, positions[row]) for row in drawn]
-    likely = _draw_likely(probabilities, [samplings[row] for row in drawn], points)
-    for place, (row, token) in enumerate(zip(drawn, likely, strict=True)):
-        if token is None:
-            token = _draw_of_all(probabilities[place], samplings[row], points[place])
-        tokens[row] = token
-    return tokens
-
-
-def _probabilities(rows: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
-    """Of `rows` [n, vocabulary] at their temperatures, in float64; what is -inf has none."""
-    # Differences first: at a temperature next to zero the highest logit stays, and no infinity.
-    below = rows.double() - rows.amax(dim=-1, keepdim=True)
-    divisors = torch.tensor(temperatures, dtype=torch.float64).to(rows.device)
-    return torch.softmax(below / divisors[:, None], dim=-1)
-
-
-def _draw_likely(
-    probabilities: torch.Tensor, samplings: Sequence[Sampling], points: Sequence[float]
-) -> list[int | None]:
-    """Each row's draw, or None where only the whole row in order, and the rounding of its sum, tell
-    it.
-    """
-    if kernels.AVAILABLE and probabilities.is_cpu:
-        choices = [
-            (sampling.top_k, sampling.top_p, sampling.min_p, point)
-            for sampling, point in zip(samplings, points, strict=True)
-        ]
-        return kernels.draw(probabilities, choices)
-    best, ordered = _most_likely(probabilities)
-    totals = probabilities.sum(dim=-1).tolist()
-    return [
-        _draw_of_most_likely(*row)
-        for row in zip(best, ordered, totals, samplings, points, strict=True)
+    if not any(shapings) and not any(sampling.temperature for sampling in samplings):
+        return _likeliest(logits)
+    if kernels.AVAILABLE:  # which draw sooner on the CPU than a device puts a row in order
+        logits = logits.cpu()
+    rows = list(logits)
+    for place, shaping in enumerate(shapings):
+        if shaping is not None:
+            rows[place] = shaping.shaped(rows[place])
+    points = [
+        uniform(sampling.seed, position) if sampling.temperature else 0.0
+        for sampling, position in zip(samplings, positions, strict=True)
     ]
-
-
-def _shaped(logits: torch.Tensor, shapings: Sequence[Shaping | None]) -> torch.Tensor:
-    return torch.stack(
-        [
-            row if shaping is None else shaping.shaped(row)
-            for row, shaping in zip(logits, shapings, strict=True)
+    if kernels.AVAILABLE:
+        choices = [
+            (each.temperature, each.top_k, each.top_p, each.min_p, point)
+            for each, point in zip(samplings, points, strict=True)
         ]
-    )
+        tokens = kernels.draw(rows, choices)
+    else:
+        tokens = [None] * len(rows)
+    return [
+        _draw_row(rows[place], samplings[place], points[place]) if token is None else token
+        for place, token in enumerate(tokens)
+    ]
 
 
 def _likeliest(logits: torch.Tensor) -> list[int]:
@@ -121,57 +86,14 @@ def draw(logits: torch.Tensor, sampling: Sampling, position: int) -> int:
     return draw_all(logits[None], [sampling], [position])[0]
 
 
-def _most_likely(probabilities: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Tokens and probabilities of each row: the beginning of a stable sort of the whole row by
-    falling probability.
-    """
-    num_candidates = min(NUM_CANDIDATES, probabilities.shape[-1])
-    tokens = probabilities.topk(num_candidates, dim=-1, sorted=False).indices.sort(dim=-1).values
-    ordered, places = probabilities.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
-    tokens, ordered = tokens.gather(-1, places).cpu(), ordered.cpu()
-    # Others of the last one's probability, and with a smaller id, may have been left out.
-    lengths = (ordered > ordered[:, -1:]).sum(dim=-1).tolist()
-    return (
-        [row[:length] for row, length in zip(tokens, lengths, strict=True)],
-        [row[:length] for row, length in zip(ordered, lengths, strict=True)],
-    )
-
-
-def _draw_of_most_likely(
-    tokens: torch.Tensor, ordered: torch.Tensor, total: float, sampling: Sampling, point: float
-) -> int | None:
-    """The draw, or None where tokens that were left out, or the rounding of `total`, could alter
-    it.
-    """
-    if not len(ordered) or sampling.top_k > len(ordered):
-        return None
-    if sampling.top_k:
-        return _draw_ordered(tokens, ordered, sampling, point)
-    if sampling.top_p < 1.0:
-        reached = _place(ordered.cumsum(0), sampling.top_p * total, right=False)
-        if reached is None:
-            return None
-        kept = slice(reached + 1)
-        return _draw_ordered(tokens[kept], ordered[kept], replace(sampling, top_p=1.0), point)
-    if sampling.min_p > 0.0:
-        is_cut = bool(ordered[-1] < sampling.min_p * ordered[0])
-        return _draw_ordered(tokens, ordered, sampling, point) if is_cut else None
-    index = _place(ordered.cumsum(0), point * total, right=True)
-    return None if index is None else int(tokens[index])
-
-
-def _place(cumulative: torch.Tensor, bound: float, *, right: bool) -> int | None:
-    """The first place at which `bound` is reached (with `right`, passed), or None where that is not
-    certain.
-    """
-    bounds = torch.tensor([bound * (1 - ROUNDING), bound * (1 + ROUNDING)], dtype=torch.float64)
-    earliest, latest = torch.searchsorted(cumulative, bounds, right=right).tolist()
-    return int(earliest) if earliest == latest < len(cumulative) else None
-
-
-def _draw_of_all(probabilities: torch.Tensor, sampling: Sampling, point: float) -> int:
-    ordered, tokens = torch.sort(probabilities, descending=True, stable=True)
-    return _draw_ordered(tokens, ordered, sampling, point)
+def _draw_row(row: torch.Tensor, sampling: Sampling, point: float) -> int:
+    """The draw from a whole row put in order."""
+    if not sampling.temperature:
+        return int(row.argmax())
+    # Differences first: at a temperature next to zero the highest logit stays, and no infinity.
+    ordered, tokens = torch.sort(row, descending=True, stable=True)
+    below = (ordered.double() - ordered[0]) / sampling.temperature
+    return _draw_ordered(tokens, torch.softmax(below, dim=-1), sampling, point)
 
 
 def _draw_ordered(

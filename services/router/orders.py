@@ -1,14 +1,11 @@
 """Checks a gateway's sequence request and turns it into an order."""
 
 from moesaic.v1 import router_pb2
-from services.model.likelihood import MAX_TOP
 from services.router.engine.sequence import Order, Scoring, TraceDetail
 from services.runtime.span_writing import SpanRef
 from services.wire.errors import InvalidRequest
+from services.wire.logprobs import TOP_LOGPROBS, check_prompt_logprobs
 from services.wire.sampling import Sampling, read_complete_sampling
-
-# Tokens that are named with their probabilities for a prompt, all in one message.
-MAX_PROMPT_LOGPROBS = 1 << 17
 
 
 def order_of(request: router_pb2.SequenceRequest, vocab_size: int) -> Order:
@@ -55,14 +52,10 @@ def _scoring(request: router_pb2.SequenceRequest) -> Scoring | None:
             raise InvalidRequest("prompt_logprobs is set, and top_logprobs is not")
         return None
     num_top = request.top_logprobs
-    if num_top > MAX_TOP:
-        raise InvalidRequest(f"top_logprobs is {num_top}; it must be from 0 to {MAX_TOP}")
+    if not TOP_LOGPROBS.holds(num_top):
+        raise InvalidRequest(f"top_logprobs is {num_top}; it must be {TOP_LOGPROBS}")
     num_prompt = len(request.prompt_token_ids) if request.prompt_logprobs else 0
-    if num_prompt * (num_top + 1) > MAX_PROMPT_LOGPROBS:
-        raise InvalidRequest(
-            f"prompt_logprobs: {num_prompt} tokens with {num_top} beside each are more than "
-            f"{MAX_PROMPT_LOGPROBS} in all"
-        )
+    check_prompt_logprobs(num_prompt, num_top)
     return Scoring(num_top, num_prompt)
 
 

@@ -376,6 +376,19 @@ def test_a_chat_with_signs_of_control_tokens_has_the_tokens_that_it_has_without_
     assert chat.encode(asked, parse_control_tokens=False) == plain
 
 
+@pytest.mark.parametrize("content", ["so <|im_end|>", "<|im_start|>user\nhm", "a < b"])
+def test_a_message_that_is_gone_on_with_is_text_too(content: str) -> None:
+    tokenizer = thinking()
+    conversation = Conversation(
+        [Message("user", "why"), Message("assistant", content)],
+        continue_final_message=True,
+        add_generation_prompt=False,
+    )
+    token_ids = encode(tokenizer, THINKING, conversation)
+    assert control(tokenizer, token_ids) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
+    assert tokenizer.decode(token_ids, skip_special_tokens=False).endswith(f"assistant\n{content}")
+
+
 async def test_a_request_says_whether_control_tokens_are_meant() -> None:
     chat = [pb.ChatMessage(role="user", content="a<|endoftext|><|assistant|>b")]
     async with running_gateway(RouterDouble()) as client:

@@ -128,7 +128,7 @@ async def test_a_token_that_cannot_be_decoded_ends_its_request_alone(
         return "a" * len(token_ids)
 
     texts = TokenTexts(decode, lambda _: True)
-    monkeypatch.setattr(Tokeniser, "detokeniser", lambda *_: Detokeniser(texts))
+    monkeypatch.setattr(Tokeniser, "detokeniser", lambda *_, **__: Detokeniser(texts))
     router = RouterDouble()
     async with running_gateway(router) as client, beside(client, router):
         call = client.generate("poison")

@@ -8,7 +8,7 @@ import pytest
 from moesaic.v1 import common_pb2, router_pb2
 from services.gateway.admission import Admission
 from services.gateway.deadline import Deadline
-from services.gateway.sequence import MAX_PORTION, Finish, Order, Sequence
+from services.gateway.sequence import MAX_PORTION, Finish, Order, Portion, Sequence
 from services.wire.errors import ServingError, Unavailable
 from services.wire.sampling import Sampling
 
@@ -51,7 +51,7 @@ async def test_what_gathered_comes_in_bounded_portions_and_the_end_with_the_last
 async def test_an_end_without_tokens_is_a_portion() -> None:
     subject = sequence()
     subject.finish(END)
-    assert await subject.next_portion() == ([], [], END)
+    assert await subject.next_portion() == Portion([], [], END)
 
 
 async def test_a_failure_is_raised_after_what_came_before_it_and_nothing_comes_after_it() -> None:
@@ -60,7 +60,7 @@ async def test_a_failure_is_raised_after_what_came_before_it_and_nothing_comes_a
     subject.fail(Unavailable("lost"))
     subject.deliver(2, None)
     subject.finish(END)
-    assert await subject.next_portion() == ([1], [], None)
+    assert await subject.next_portion() == Portion([1], [], None)
     for _ in range(2):
         with pytest.raises(Unavailable, match="lost"):
             await subject.next_portion()

@@ -76,3 +76,29 @@ def test_the_text_of_a_stop_token_is_not_shown() -> None:
     subject = Continuation(Detokeniser(TEXTS), {ids[-1]}, ())
     shown = subject.feed(ids) + subject.finish()
     assert shown == TOKENIZER.decode(ids[:-1])
+
+
+@given(pieces=st.lists(NARROW, max_size=8), stops=STOPS, num_free=st.integers(0, 8))
+def test_a_stop_string_that_ends_too_early_is_text(
+    pieces: list[str], stops: list[str], num_free: int
+) -> None:
+    subject = StopStrings(stops, are_shown=True)
+    shown = "".join(
+        subject.feed(piece, may_end=place >= num_free) for place, piece in enumerate(pieces)
+    )
+    shown += subject.flush()
+    text, free = "".join(pieces), len("".join(pieces[:num_free]))
+    ends = {end for end in range(free + 1, len(text) + 1) if text[:end].endswith(tuple(stops))}
+    end = min(ends) if stops and ends else len(text)
+    assert shown == text[:end], "and it is shown with the text that it ends"
+    assert (subject.matched is None) == (not stops or not ends)
+
+
+def test_no_stop_string_ends_a_text_before_there_are_enough_tokens() -> None:
+    ids = TOKENIZER.encode("aaaa").ids
+    assert len(ids) == 4
+    texts = []
+    for enough in range(5):
+        subject = Continuation(Detokeniser(TEXTS), (), ["a"], min_new_tokens=enough)
+        texts.append(subject.feed(ids[:3]) + subject.feed(ids[3:]) + subject.finish())
+    assert texts == ["", "a", "aa", "aaa", "aaaa"]

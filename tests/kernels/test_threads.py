@@ -110,8 +110,8 @@ def combine(dtype: torch.dtype) -> list[torch.Tensor]:
 
 
 def draw(dtype: torch.dtype) -> list[torch.Tensor]:
-    probabilities = torch.softmax(random(37, 9001, dtype=dtype).double(), dim=1)
-    tokens = kernels.draw(probabilities, [(50, 0.9, 0.0, row / 37) for row in range(37)])
+    logits = random(37, 9001, dtype=dtype).float()
+    tokens = kernels.draw(list(logits), [(1.0, 50, 0.9, 0.0, row / 37) for row in range(37)])
     return [torch.tensor([-1 if token is None else token for token in tokens])]
 
 

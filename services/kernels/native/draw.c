@@ -1,204 +1,262 @@
-/* Draws tokens from rows of probabilities, the same at every level.
+/* Draws tokens from rows of logits, the same at every level.
  *
- * Tokens are in order with the likeliest first, and of equals the lower first. They are found in
- * tiers: each holds those that are nearly as likely as the likeliest not found yet. Only tiers that
- * a draw needs are found, and only one that it ends in is put in order. */
+ * Tokens are in order with the likeliest first, and of equals the lower first. Nothing is put in
+ * order that need not be: the sums of shares by parts of the range of logits tell in which part a
+ * draw ends, and only that one is looked at, in the same way until few tokens are left. */
 
 #include "calls.h"
 #include "workers.h"
 
+#include <math.h>
 #include <stdlib.h>
 
-#define BLOCK 64 /* tokens of which the highest probability is kept */
-/* All tokens that are less likely than this share of the likeliest are one tier, the last. */
-#define NEGLIGIBLE 1e-12
-#define MOST_TIERS 100
-/* How likely the others of a tier are, at least, beside what those before had to be. */
-#define SHARE 0.75
-/* Sums of a vocabulary's probabilities in two orders differ by less than this share. */
+/* Sums of a vocabulary's shares in two orders, by whichever exponential, differ by less. */
 #define ROUNDING 1e-9
-/* What a row's draw is without one. */
+/* What a row's draw is where such a difference could decide. */
 #define UNCERTAIN (-1)
+/* Logits that lie further below the highest one, at temperature 1, have no share worth adding. */
+#define NEGLIGIBLE 45.0
+/* So many are put in order at once. */
+#define FEW 48
 
 struct likely {
-    double probability;
-    int64_t token;
+    double share;
+    float logit;
+    int32_t token;
 };
 
-/* Which tokens are kept, as sampling.py says it, and the point in [0, 1) of the draw. */
+/* How a row's token is drawn, as sampling.py says it, and the point in [0, 1) of the draw. */
 struct choice {
-    double top_k, top_p, min_p, point;
+    double temperature, top_k, top_p, min_p, point;
 };
 
-/* The tokens of at least the probability `lowest` that no tier before has. */
-struct tier {
-    struct likely *tokens;
-    int64_t count;
-    double sum, lowest;
-    int is_sorted;
-};
-
-/* A row's tokens, as far as they are found. */
+/* A row, with what is found on the way. */
 struct order {
-    const double *probabilities; /* [width] */
-    int64_t width;
-    double *highest_of; /* by block */
-    double highest, total;
-    struct likely *room; /* for [width], and one more */
-    struct tier tiers[MOST_TIERS];
-    int num_tiers;
+    const struct level *level;
+    struct vocabulary row;
+    double sums[VOCABULARY_BINS]; /* of the shares, by bin */
+    double total;                 /* of them */
+    int32_t *tokens;              /* room for [width], and one more */
+    struct likely *picked;        /* as many */
 };
+
+/* Where a sum of shares in order reaches a bound: the token, or UNCERTAIN, and the sum with it. */
+struct place {
+    int64_t token;
+    double sum, share;
+};
+
+static const struct place unknown = {UNCERTAIN, 0.0, 0.0};
+
+/* A bound, and how far from it a sum has to be. */
+struct bound {
+    double low, high;
+    int passing; /* a sum that is equal is not there yet */
+};
+
+static struct bound bound_at(double value, int passing) {
+    return (struct bound){value * (1 - ROUNDING), value * (1 + ROUNDING), passing};
+}
+
+static int may_reach(const struct bound *bound, double sum) {
+    return bound->passing ? sum > bound->low : sum >= bound->low;
+}
+
+static int surely_reaches(const struct bound *bound, double sum) {
+    return bound->passing ? sum > bound->high : sum >= bound->high;
+}
 
 static int by_likelihood(const void *left, const void *right) {
     const struct likely *const one = left, *const other = right;
-    if (one->probability != other->probability)
-        return one->probability > other->probability ? -1 : 1;
+    if (one->logit != other->logit) return one->logit > other->logit ? -1 : 1;
     return one->token < other->token ? -1 : 1;
 }
 
-static void survey(struct order *order) {
-    order->highest = order->total = 0.0;
-    for (int64_t start = 0; start < order->width; start += BLOCK) {
-        const int64_t left = order->width - start, count = left < BLOCK ? left : BLOCK;
-        const double *const block = order->probabilities + start;
-        double highest[4] = {0}, sums[4] = {0};
-        for (int64_t i = 0; i + 4 <= count; i += 4) {
-            for (int lane = 0; lane < 4; lane++) {
-                const double value = block[i + lane];
-                sums[lane] += value;
-                highest[lane] = value > highest[lane] ? value : highest[lane];
-            }
-        }
-        for (int64_t i = count / 4 * 4; i < count; i++) {
-            sums[0] += block[i];
-            highest[0] = block[i] > highest[0] ? block[i] : highest[0];
-        }
-        for (int lane = 1; lane < 4; lane++)
-            highest[0] = highest[lane] > highest[0] ? highest[lane] : highest[0];
-        order->highest_of[start / BLOCK] = highest[0];
-        order->total += sums[0] + sums[1] + sums[2] + sums[3];
-        if (highest[0] > order->highest) order->highest = highest[0];
+static struct likely likely_of(const struct vocabulary *row, int32_t token) {
+    const float logit = row->logits[token];
+    const double below = (double)logit - (double)row->highest;
+    return (struct likely){below == 0.0 ? 1.0 : exp(below * row->inverse), logit, token};
+}
+
+static void pick_likely(struct order *order, int64_t count) {
+    for (int64_t i = 0; i < count; i++) order->picked[i] = likely_of(&order->row, order->tokens[i]);
+}
+
+/* The place among tokens that are in order, after those of the sum `before`. */
+static struct place place_in_order(const struct likely *tokens, int64_t count, double before,
+                                   const struct bound *bound) {
+    for (int64_t i = 0; i < count; i++) {
+        before += tokens[i].share;
+        if (!may_reach(bound, before)) continue;
+        if (!surely_reaches(bound, before)) return unknown;
+        return (struct place){tokens[i].token, before, tokens[i].share};
     }
-    order->num_tiers = 0;
+    return unknown;
 }
 
-static void find(const struct order *order, struct tier *tier, double below) {
-    for (int64_t start = 0; start < order->width; start += BLOCK) {
-        if (order->highest_of[start / BLOCK] < tier->lowest) continue;
-        const int64_t left = order->width - start, end = start + (left < BLOCK ? left : BLOCK);
-        for (int64_t token = start; token < end; token++) {
-            const double probability = order->probabilities[token];
-            const int is_of_it = (probability >= tier->lowest) & (probability < below);
-            tier->tokens[tier->count] = (struct likely){probability, token}; /* or overwritten */
-            tier->count += is_of_it;
-            tier->sum += is_of_it ? probability : 0.0;
+/* Keeps those of one part of their range of logits, the one in which the sum may reach the bound;
+ * how many, or 0 where that is nowhere. Raises `before` by the shares of the parts before it. */
+static int64_t narrow(struct likely *tokens, int64_t count, float highest, float per_logit,
+                      double *before, const struct bound *bound) {
+    double sums[VOCABULARY_BINS] = {0};
+    for (int64_t i = 0; i < count; i++)
+        sums[(int)((highest - tokens[i].logit) * per_logit)] += tokens[i].share;
+    int bin = 0;
+    while (bin < VOCABULARY_BINS && !may_reach(bound, *before + sums[bin])) *before += sums[bin++];
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; i++)
+        if ((int)((highest - tokens[i].logit) * per_logit) == bin) tokens[kept++] = tokens[i];
+    return kept;
+}
+
+/* A little less, so that the lowest of a range is in the last bin. */
+static float bins_in(float range) { return (VOCABULARY_BINS - 0.01f) / range; }
+
+/* The place among tokens that are ascending. */
+static struct place place_among(struct likely *tokens, int64_t count, double before,
+                                const struct bound *bound) {
+    while (count > FEW) {
+        float highest = tokens[0].logit, lowest = highest;
+        for (int64_t i = 1; i < count; i++) {
+            highest = tokens[i].logit > highest ? tokens[i].logit : highest;
+            lowest = tokens[i].logit < lowest ? tokens[i].logit : lowest;
         }
+        if (highest == lowest) return place_in_order(tokens, count, before, bound);
+        const float per_logit = bins_in(highest - lowest);
+        if (!(per_logit < INFINITY)) return unknown;
+        count = narrow(tokens, count, highest, per_logit, &before, bound);
     }
+    qsort(tokens, (size_t)count, sizeof *tokens, by_likelihood);
+    return place_in_order(tokens, count, before, bound);
 }
 
-/* The tier of this number, or NULL when all tokens are in those before. */
-static struct tier *tier_of(struct order *order, int number) {
-    struct tier *const tier = order->tiers + number;
-    if (number < order->num_tiers) return tier;
-    const struct tier *const before = number ? tier - 1 : NULL;
-    if (before && before->lowest <= 0.0) return NULL;
-    double lowest = (before ? before->lowest : order->highest) * SHARE;
-    if (!(lowest >= order->highest * NEGLIGIBLE)) lowest = 0.0;
-    *tier = (struct tier){
-        .tokens = before ? before->tokens + before->count : order->room,
-        .lowest = lowest,
-    };
-    find(order, tier, before ? before->lowest : __builtin_inf());
-    order->num_tiers++;
-    return tier;
-}
-
-static void sort(struct tier *tier) {
-    if (!tier->is_sorted)
-        qsort(tier->tokens, (size_t)tier->count, sizeof *tier->tokens, by_likelihood);
-    tier->is_sorted = 1;
-}
-
-static double sum_of_first(struct order *order, int64_t count) {
-    double sum = 0.0;
-    struct tier *tier;
-    for (int number = 0; count > 0 && (tier = tier_of(order, number)); number++) {
-        if (tier->count > count) {
-            sort(tier);
-            for (int64_t i = 0; i < count; i++) sum += tier->tokens[i].probability;
-        } else {
-            sum += tier->sum;
-        }
-        count -= tier->count;
-    }
-    return sum;
-}
-
-static int64_t num_of_at_least(struct order *order, double lowest) {
-    int64_t count = 0;
-    struct tier *tier;
-    for (int number = 0; (tier = tier_of(order, number)); number++) {
-        for (int64_t i = 0; i < tier->count; i++) count += tier->tokens[i].probability >= lowest;
-        if (tier->lowest < lowest) break;
-    }
-    return count;
-}
-
-/* Where the sum of the tokens in order reaches a bound: how many are before, and which it is. */
-struct place {
-    int64_t num_before, token;
-};
-
-/* UNCERTAIN where it depends on rounding. With `passing` the sum is above the bound there. */
-static struct place place_of(struct order *order, double bound, int passing) {
-    const double low = bound * (1 - ROUNDING), high = bound * (1 + ROUNDING);
-    struct place place = {0, UNCERTAIN};
+static struct place place_of(struct order *order, double value, int passing) {
+    const struct bound bound = bound_at(value, passing);
     double before = 0.0;
-    struct tier *tier;
-    for (int number = 0; (tier = tier_of(order, number)); number++) {
-        double sum = before;
-        before += tier->sum;
-        if (before >= low) sort(tier);
-        for (int64_t i = 0; before >= low && i < tier->count; i++) {
-            sum += tier->tokens[i].probability;
-            if (passing ? sum <= low : sum < low) continue;
-            if (passing ? sum > high : sum >= high) place.token = tier->tokens[i].token;
-            place.num_before += i;
-            return place;
+    for (int bin = 0; bin < VOCABULARY_BINS; bin++) {
+        if (may_reach(&bound, before + order->sums[bin])) {
+            const int64_t count = order->level->pick(&order->row, bin, order->tokens);
+            pick_likely(order, count);
+            return place_among(order->picked, count, before, &bound);
         }
-        place.num_before += tier->count;
+        before += order->sums[bin];
     }
-    return place;
+    return unknown;
 }
 
-/* At least 1, or UNCERTAIN. */
-static int64_t num_kept(struct order *order, const struct choice *choice) {
-    int64_t kept = order->width;
-    const int has_top_k = choice->top_k > 0.0;
-    if (has_top_k && choice->top_k < (double)kept) kept = (int64_t)choice->top_k;
+/* How far below the highest logit one with this share is, and a little more. */
+static float depth_of(const struct order *order, double share) {
+    return (float)(-log(share) / order->row.inverse * (1 + 1e-6));
+}
+
+/* Sums up the shares of all that may be kept by their bins; 0 where there can be no bins. */
+static int tally(struct order *order, const struct choice *choice) {
+    struct vocabulary *const row = &order->row;
+    float depth = (float)(NEGLIGIBLE / row->inverse);
+    if (choice->top_p >= 1.0 && choice->min_p > 0.0) {
+        const float kept = depth_of(order, choice->min_p);
+        depth = kept < depth ? kept : depth;
+    }
+    const float range = row->highest - row->lowest;
+    depth = depth > range * 1e-6f ? depth : range * 1e-6f;
+    /* Where all are equal, all are of the first bin. */
+    row->bins_per_logit = range > 0.0f ? bins_in(range < depth ? range : depth) : 0.0f;
+    if (!(row->bins_per_logit < INFINITY)) return 0;
+    order->level->tally(row, order->sums);
+    order->total = 0.0;
+    for (int bin = 0; bin < VOCABULARY_BINS; bin++) order->total += order->sums[bin];
+    return 1;
+}
+
+/* The draw from all tokens, but for the filters. */
+static int64_t drawn_from_all(struct order *order, const struct choice *choice) {
+    if (!tally(order, choice)) return UNCERTAIN;
+    double whole = order->total, least = 0.0;
     if (choice->top_p < 1.0) {
-        const double whole = has_top_k ? sum_of_first(order, kept) : order->total;
-        const struct place reached = place_of(order, choice->top_p * whole, 0);
-        if (reached.token == UNCERTAIN || reached.num_before >= kept) return UNCERTAIN;
-        kept = reached.num_before + 1;
+        const struct place last = place_of(order, choice->top_p * whole, 0);
+        if (last.token == UNCERTAIN) return UNCERTAIN;
+        whole = last.sum;
+        least = last.share;
     }
-    if (choice->min_p > 0.0) {
-        const int64_t likely = num_of_at_least(order, choice->min_p * order->highest);
-        kept = likely < kept ? likely : kept;
+    if (choice->min_p > 0.0 && !(least > choice->min_p * (1 + ROUNDING))) {
+        order->row.least = order->row.highest - depth_of(order, choice->min_p);
+        const double low = choice->min_p * (1 - ROUNDING);
+        const double high = choice->min_p < 1.0 ? choice->min_p * (1 + ROUNDING) : 1.0;
+        const double kept = order->level->sum_of_at_least(&order->row, low, high);
+        if (!(kept > 0.0)) return UNCERTAIN;
+        whole = kept < whole ? kept : whole;
     }
-    return kept > 1 ? kept : 1;
+    return place_of(order, choice->point * whole, 1).token;
 }
 
-static int64_t drawn_from(struct order *order, const struct choice *choice) {
-    const int64_t kept = num_kept(order, choice);
-    if (kept == UNCERTAIN) return UNCERTAIN;
-    const double whole = kept == order->width ? order->total : sum_of_first(order, kept);
-    const struct place place = place_of(order, choice->point * whole, 1);
-    return place.num_before < kept ? place.token : UNCERTAIN;
+static int from_the_highest(const void *left, const void *right) {
+    const float one = *(const float *)left, other = *(const float *)right;
+    return one > other ? -1 : one < other;
+}
+
+/* Picks the first `count` tokens in order, of fewer than there are blocks; how many were seen. */
+static void pick_first(struct order *order, int64_t count) {
+    const struct vocabulary *const row = &order->row;
+    const int64_t num_blocks = (row->width + VOCABULARY_BLOCK - 1) / VOCABULARY_BLOCK;
+    float *const highest = (float *)order->tokens; /* which are as large, and not used yet */
+    memcpy(highest, row->highest_of, (size_t)num_blocks * sizeof *highest);
+    qsort(highest, (size_t)num_blocks, sizeof *highest, from_the_highest);
+    const float least = highest[count - 1]; /* as many blocks have one at least as high */
+    int64_t seen = 0;
+    for (int64_t block = 0; block < num_blocks; block++) {
+        if (row->highest_of[block] < least) continue;
+        const int64_t start = block * VOCABULARY_BLOCK, left = row->width - start;
+        for (int64_t i = 0; i < (left < VOCABULARY_BLOCK ? left : VOCABULARY_BLOCK); i++)
+            if (row->logits[start + i] >= least)
+                order->picked[seen++] = likely_of(row, (int32_t)(start + i));
+    }
+    qsort(order->picked, (size_t)seen, sizeof *order->picked, by_likelihood);
+}
+
+/* The draw from the first `count` tokens in order, but for the other filters. */
+static int64_t drawn_from_first(struct order *order, int64_t count, const struct choice *choice) {
+    pick_first(order, count);
+    double whole = 0.0;
+    for (int64_t i = 0; i < count; i++) whole += order->picked[i].share;
+    if (choice->top_p < 1.0) {
+        const struct bound bound = bound_at(choice->top_p * whole, 0);
+        const struct place last = place_in_order(order->picked, count, 0.0, &bound);
+        if (last.token == UNCERTAIN) return UNCERTAIN;
+        for (count = 1; order->picked[count - 1].token != last.token;) count++;
+        whole = last.sum;
+    }
+    const double low = choice->min_p * (1 - ROUNDING), high = choice->min_p * (1 + ROUNDING);
+    while (count > 1 && order->picked[count - 1].share < high &&
+           order->picked[count - 1].share < 1.0) {
+        if (order->picked[count - 1].share >= low) return UNCERTAIN;
+        whole -= order->picked[--count].share;
+    }
+    const struct bound bound = bound_at(choice->point * whole, 1);
+    return place_in_order(order->picked, count, 0.0, &bound).token;
+}
+
+static int64_t likeliest(const struct vocabulary *row) {
+    int64_t token = 0;
+    while (row->highest_of[token / VOCABULARY_BLOCK] < row->highest) token += VOCABULARY_BLOCK;
+    while (token < row->width && row->logits[token] != row->highest) token++;
+    return token < row->width ? token : UNCERTAIN;
+}
+
+static int64_t drawn(struct order *order, const struct choice *choice) {
+    struct vocabulary *const row = &order->row;
+    order->level->survey(row);
+    if (!(fabsf(row->highest) < INFINITY)) return UNCERTAIN;
+    if (choice->temperature <= 0.0) return likeliest(row);
+    row->inverse = 1.0 / choice->temperature;
+    if (!(row->inverse < INFINITY)) row->inverse = 1.7e308; /* nothing is left beside the highest */
+    const double num_blocks = (double)((row->width + VOCABULARY_BLOCK - 1) / VOCABULARY_BLOCK);
+    const double count = choice->top_k;
+    if (count <= 0.0 || count >= (double)row->width) return drawn_from_all(order, choice);
+    return count <= num_blocks ? drawn_from_first(order, (int64_t)count, choice) : UNCERTAIN;
 }
 
 #define DRAW(X)                                                                                    \
-    X(address, probabilities)                                                                      \
+    X(address, rows)                                                                               \
     X(number, num_rows)                                                                            \
     X(number, width)                                                                               \
     X(address, choices)                                                                            \
@@ -212,30 +270,33 @@ struct drawing {
     struct order *orders;
 };
 
-static void draw_row(const void *call, int64_t row, int thread) {
+static void draw_row(const void *call, int64_t number, int thread) {
     const struct drawing *drawing = call;
     const struct draw_arguments *given = drawing->given;
     struct order *const order = drawing->orders + thread;
-    order->probabilities = (const double *)given->probabilities + row * given->width;
-    survey(order);
-    ((int64_t *)given->tokens)[row] =
-        drawn_from(order, (const struct choice *)given->choices + row);
+    order->row.logits = ((const float *const *)given->rows)[number];
+    ((int64_t *)given->tokens)[number] =
+        drawn(order, (const struct choice *)given->choices + number);
 }
 
 /* 0, or -1 when memory is short. */
 static int draw_rows(const struct crew *crew, const struct draw_arguments *given) {
-    const size_t tokens = ((size_t)given->width + 1) * sizeof(struct likely);
-    const size_t each = tokens + ((size_t)given->width / BLOCK + 1) * sizeof(double);
+    /* A multiple of the block's length, so that each part begins where its numbers may. */
+    const size_t blocks = ((size_t)given->width + VOCABULARY_BLOCK) / VOCABULARY_BLOCK + 1;
+    const size_t width = blocks * VOCABULARY_BLOCK;
+    const size_t likely = width * sizeof(struct likely), tokens = width * sizeof(int32_t);
+    const size_t each = likely + tokens + width / VOCABULARY_BLOCK * sizeof(double);
     const size_t num_threads = (size_t)crew->num_threads;
     char *const room = malloc(num_threads * (sizeof(struct order) + each));
     if (!room) return -1;
-    struct order *const orders = (struct order *)(room + num_threads * each);
+    struct order *const orders = (struct order *)room;
     for (size_t thread = 0; thread < num_threads; thread++) {
-        char *const own = room + thread * each;
+        char *const own = (char *)(orders + num_threads) + thread * each;
         orders[thread] = (struct order){
-            .width = given->width,
-            .room = (struct likely *)own,
-            .highest_of = (double *)(own + tokens),
+            .level = active,
+            .row = {.width = given->width, .highest_of = (float *)(own + likely + tokens)},
+            .picked = (struct likely *)own,
+            .tokens = (int32_t *)(own + likely),
         };
     }
     run_parts(crew, draw_row, &(struct drawing){given, orders}, given->num_rows);

@@ -206,6 +206,25 @@ struct combination {
     enum dtype dtype, product, out_dtype;
 };
 
+/* Tokens whose highest logit is kept, and parts of the range of logits of which sums are. */
+#define VOCABULARY_BLOCK 64
+#define VOCABULARY_BINS 512
+
+/* One row of logits, numbers or -inf, and what passes over it found.
+ *
+ * A logit's share is what its probability is beside the highest one's: e to the power of
+ * (logit - highest) * inverse. Its bin is (highest - logit) * bins_per_logit, or VOCABULARY_BINS
+ * where that is beyond them. */
+struct vocabulary {
+    const float *logits; /* [width] */
+    int64_t width;
+    float *highest_of;     /* [blocks] */
+    float highest, lowest; /* of all but -inf */
+    float bins_per_logit;
+    float least; /* below it no logit matters to `sum_of_at_least` */
+    double inverse;
+};
+
 /* One level: the same functions, compiled for one instruction set. */
 struct level {
     const char *name;
@@ -219,6 +238,13 @@ struct level {
     void (*rotate)(const struct rotation *);
     int (*combine)(const struct combination *); /* whether all sums are finite */
     void (*route)(const struct routing *);
+    void (*survey)(struct vocabulary *); /* sets what is highest and lowest */
+    /* The sums of the shares in each bin, [VOCABULARY_BINS]. */
+    void (*tally)(const struct vocabulary *, double *sums);
+    /* The tokens of a bin, ascending, into room for one more; how many there are. */
+    int64_t (*pick)(const struct vocabulary *, int bin, int32_t *tokens);
+    /* The sum of the shares of at least `high`; -inf where one lies between `low` and that. */
+    double (*sum_of_at_least)(const struct vocabulary *, double low, double high);
 };
 
 extern const struct level level_portable;

@@ -28,6 +28,7 @@
 #include "elementwise.h"
 #include "gating.h"
 #include "routing.h"
+#include "vocabulary.h"
 
 /* Whether the product was the matrix unit's. */
 INLINE int is_done_by_unit(const struct product *p) {
@@ -70,4 +71,8 @@ const struct level LEVEL_NAME(LEVEL) = {
     .rotate = rotate,
     .combine = combine,
     .route = route,
+    .survey = survey,
+    .tally = tally,
+    .pick = pick,
+    .sum_of_at_least = sum_of_at_least,
 };
