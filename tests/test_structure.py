@@ -52,6 +52,8 @@ BENCHES = {
     "tracing",
     "real_size",
     "crowd",
+    "door",
+    "sampling",
 }
 BENCH_MAY_IMPORT = {
     "harness": set(),
