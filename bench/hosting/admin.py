@@ -103,6 +103,16 @@ class Admin:
         return await asyncio.to_thread(_read, f"http://{self._metrics_address}/metrics")
 
 
+async def gauge_of(metrics_address: str, name: str) -> float:
+    """What a service's gauge shows, by its name as Prometheus has it, over all attributes."""
+    text = await asyncio.to_thread(_read, f"http://{metrics_address}/metrics")
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith((f"{name} ", f"{name}{{"))
+    )
+
+
 def _read(url: str) -> str:
     with WITHOUT_PROXY.open(url, timeout=CALL_SECONDS) as response:
         return str(response.read(), "utf-8")

@@ -39,7 +39,8 @@ class HostingPlan:
     for.
 
     With `has_wires` there is a relay in front of every expert service. `variables` stand in the
-    environment of all processes.
+    environment of all processes. The gateway tells its metrics where `measures_gateway` asks for
+    that.
     """
 
     coverage: int
@@ -47,6 +48,7 @@ class HostingPlan:
     num_services: int = 4
     num_routers: int = 1
     has_wires: bool = False
+    measures_gateway: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -78,7 +80,8 @@ class HostedCluster:
         self.expert_bytes = max(
             self.checkpoint.expert_bytes(layer) for layer in self.checkpoint.moe_layers
         )
-        gateway, self._metrics, *routers = free_addresses(2 + plan.num_routers)
+        gateway, gateways, self._metrics, *routers = free_addresses(3 + plan.num_routers)
+        self.metrics = {"gateway": gateways, ROUTER: self._metrics}  # addresses
         names = (ROUTER, *(f"{ROUTER}-{number}" for number in range(1, plan.num_routers)))
         self.routers = dict(zip(names, routers, strict=True))  # their addresses
         self.gateway = Member.of(
@@ -146,7 +149,9 @@ class HostedCluster:
 
     async def start_gateway(self) -> None:
         """Start the gateway; returns when it is ready."""
-        self._children["gateway"] = await self._started(self.gateway)
+        port = self.metrics["gateway"].rpartition(":")[2]
+        variables = {"MOESAIC_METRICS_PORT": port} if self.plan.measures_gateway else {}
+        self._children["gateway"] = await self._started(self.gateway, **variables)
 
     async def make_known(self, *names: str) -> None:
         """Tell every router that runs of expert services."""

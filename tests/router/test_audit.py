@@ -182,6 +182,25 @@ async def test_a_service_is_right_whose_rounding_leaves_something_of_the_routers
         assert made.quarantined == ["1:1"]
 
 
+async def test_a_service_is_wrong_that_gives_zeros_for_what_is_small() -> None:
+    small = 1e-9
+
+    class Small(Scales):
+        def answer(self, question: Question) -> torch.Tensor:
+            return super().answer(question) * small
+
+    def right(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
+        return {"rows": rows * small}
+
+    def zeros(frame: ReceivedFrame, rows: torch.Tensor) -> dict[str, Any]:
+        return {"rows": torch.zeros_like(rows)}
+
+    async with audited(right, zeros, judge=Small()) as made:
+        await made.compute()
+        await made.until(lambda: made.auditor.outcomes)
+        assert made.quarantined == ["1:1"]
+
+
 async def test_a_step_waits_for_no_audit_and_what_is_too_much_is_passed_over() -> None:
     async with audited(well, lambda frame, rows: None) as made:
         expected = await made.compute()

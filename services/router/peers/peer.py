@@ -167,9 +167,9 @@ class ExpertPeer(HostingCalls):
     async def _live(self, channel: grpc.aio.Channel, renewal: Renewal) -> None:
         stub = Stub(channel)
         description = await self._describe(stub, self._patience.describe_seconds)
+        self._expected.check(self.address, description)
         self._attempts.give_back()
         self._past = Past.REACHED
-        self._expected.check(self.address, description)
         description.device = one_line(description.device, MAX_DEVICE_BYTES)
         self.description, self.refusal, self._stub = description, None, stub
         self.trust.connect(description.instance)
