@@ -55,8 +55,8 @@ _num_adopting = 0
 def adopting() -> Iterator[None]:
     """While the block runs, grandchildren whose parents end become children of this process."""
     global _num_adopting
-    _num_adopting += 1
     _be_subreaper(True)
+    _num_adopting += 1
     try:
         yield
     finally:

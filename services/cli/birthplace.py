@@ -61,8 +61,9 @@ def _bear(birth: Birth, descriptors: list[int], connection: socket.socket) -> in
     if parent == 0:
         child = os.fork()
         if child == 0:
-            for descriptor in (reading, writing, connection.fileno()):
-                os.close(descriptor)
+            os.close(reading)
+            os.close(writing)
+            connection.close()
             _live(birth, *descriptors)
         os.write(writing, str(child).encode())
         os._exit(0)

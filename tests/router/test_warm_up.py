@@ -14,10 +14,11 @@ SHORT, FULL = 4, 8
 
 
 @pytest.mark.parametrize(
-    ("full_chunk_seconds", "sizes"), [(math.inf, {1, SHORT, FULL}), (0.0, {1, SHORT})]
+    ("full_chunk_seconds", "sizes", "num_short"),
+    [(math.inf, {1, SHORT, FULL}, 2), (0.0, {1, SHORT}, 1)],
 )
-async def test_a_full_chunk_is_computed_where_it_does_not_take_long(
-    full_chunk_seconds: float, sizes: set[int]
+async def test_a_full_chunk_and_what_tells_its_time_are_computed_where_that_does_not_take_long(
+    full_chunk_seconds: float, sizes: set[int], num_short: int
 ) -> None:
     seen: list[int] = []
 
@@ -35,6 +36,7 @@ async def test_a_full_chunk_is_computed_where_it_does_not_take_long(
             full_chunk_seconds=full_chunk_seconds,
         )
     assert set(seen) == sizes
+    assert seen.count(SHORT) == num_short
 
 
 async def test_a_failing_step_ends_the_warm_up() -> None:

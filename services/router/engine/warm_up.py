@@ -32,18 +32,27 @@ async def warm_up(
     full = max(1, min(max_batch_tokens, max_context - NEW_TOKENS))
     short = min(short_tokens, full)
     num_new = min(NEW_TOKENS, max_context - full)
-    await _run(engine, short, num_new, vocab_size)  # which pays for what is done once
+    # It pays for what is done once. What comes after its first token costs the same again.
+    least_seconds = await _run(engine, short, num_new, vocab_size)
+    if least_seconds * full / short > full_chunk_seconds:
+        return
     began = time.monotonic()
     await _run(engine, short, num_new, vocab_size)
     if (time.monotonic() - began) * full / short <= full_chunk_seconds:
         await _run(engine, full, num_new, vocab_size)
 
 
-async def _run(engine: Engine, num_prompt: int, num_new: int, vocab_size: int) -> None:
+async def _run(engine: Engine, num_prompt: int, num_new: int, vocab_size: int) -> float:
+    """Seconds from the first token to the end."""
     prompt = tuple(token * SEED_TOKEN_STRIDE % vocab_size for token in range(num_prompt))
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    first_token: float | None = None
+
     def listen(sequence: Sequence, token: int | None, _: Step | None) -> None:
+        nonlocal first_token
+        if token is not None and first_token is None:
+            first_token = time.monotonic()
         if token is not None or sequence.ending is None:
             return
         if sequence.ending.error is not None:
@@ -53,3 +62,4 @@ async def _run(engine: Engine, num_prompt: int, num_new: int, vocab_size: int) -
 
     engine.submit(Order(prompt, Sampling(temperature=0.0), num_new), listen)
     await ended
+    return 0.0 if first_token is None else time.monotonic() - first_token
