@@ -2,6 +2,7 @@
 not show.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from moesaic.v1 import common_pb2
 from tests.checkpoints import save_tiny
 from tests.cluster import local
 from tests.cluster.oracle import LogitsRecord, prompts_of
-from tests.cluster.router_client import connected
+from tests.cluster.router_client import Outcome, connected
 
 TESSERA = Path(services.model.__file__).parent / "tessera"
 NEW_TOKENS = 8
@@ -41,6 +42,19 @@ ASKED: dict[str, Any] = {
 }
 
 
+async def logits_of(
+    model: Path,
+    prompts: list[tuple[int, ...]],
+    num_experts: int,
+    record: LogitsRecord,
+    dtype: str,
+    **settings: int | str,
+) -> list[torch.Tensor]:
+    """The logits of every draw for each prompt, all submitted together."""
+    await _generated(model, prompts, num_experts, dtype, {}, settings)
+    return [record.of_prompt(prompt) for prompt in prompts]
+
+
 async def outcomes_of(
     model: Path,
     prompts: list[tuple[int, ...]],
@@ -52,13 +66,7 @@ async def outcomes_of(
     """For each prompt, all submitted together: the logits of every draw, the tokens, and what was
     said of how likely they and the prompt's were.
     """
-    numerics = {"dtype": dtype, "batch_invariant": True}
-    async with (
-        local.experts(model, num_experts, **numerics) as addresses,
-        local.router(model, addresses, **numerics, **settings) as address,
-        connected(address) as client,
-    ):
-        outcomes = await client.generate(prompts, max_new_tokens=NEW_TOKENS, **ASKED)
+    outcomes = await _generated(model, prompts, num_experts, dtype, ASKED, settings)
     for prompt, outcome in zip(prompts, outcomes, strict=True):
         assert len(outcome.tokens) == len(outcome.logprobs) == NEW_TOKENS
         assert [each.token.token_id for each in outcome.prompt_logprobs] == list(prompt[1:])
@@ -66,6 +74,23 @@ async def outcomes_of(
         (record.of_prompt(prompt), each.tokens, each.prompt_logprobs + each.logprobs)
         for prompt, each in zip(prompts, outcomes, strict=True)
     ]
+
+
+async def _generated(
+    model: Path,
+    prompts: list[tuple[int, ...]],
+    num_experts: int,
+    dtype: str,
+    asked: Mapping[str, Any],
+    settings: Mapping[str, int | str],
+) -> list[Outcome]:
+    numerics = {"dtype": dtype, "batch_invariant": True}
+    async with (
+        local.experts(model, num_experts, **numerics) as addresses,
+        local.router(model, addresses, **numerics, **settings) as address,
+        connected(address) as client,
+    ):
+        return await client.generate(prompts, max_new_tokens=NEW_TOKENS, **asked)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -19,7 +19,7 @@ def main(base_url: str) -> None:
     chunks = list(
         client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
     )
-    text = client.completions.create(
+    text: Any = client.completions.create(
         model=model, prompt=PROMPT, temperature=0, max_tokens=LENGTH, logprobs=2
     )
     with_bias = client.chat.completions.create(**asked, n=2, seed=7, presence_penalty=1.5)
@@ -39,7 +39,7 @@ def main(base_url: str) -> None:
         ],
         "stream_usage": chunks[-1].usage.completion_tokens if chunks[-1].usage else None,
         "text": text.choices[0].text,
-        "logprobs": len((text.choices[0].logprobs or openai.types.CompletionChoice).tokens or ()),
+        "logprobs": len(text.choices[0].logprobs.tokens) if text.choices[0].logprobs else 0,
         "choices": len(with_bias.choices),
         "errors": [
             refusal(lambda: client.chat.completions.create(**{**asked, "model": "another"})),
