@@ -176,7 +176,8 @@ async def _http(
         Limits(
             inside.reader.max_request_bytes,
             settings.default_timeout_seconds,
-            settings.http_body_seconds,
+            settings.http_request_seconds,
+            settings.http_max_connections,
         ),
         cors=Cors(settings.cors_origin),
         trace_url=settings.trace_url,

@@ -97,8 +97,11 @@ class GatewaySettings(ServingSettings):
         allow_inf_nan=False,
         description="after which a stream over HTTP begins without a token, kept by comments",
     )
-    http_body_seconds: PositiveFloat = Field(
+    http_request_seconds: PositiveFloat = Field(
         60.0, allow_inf_nan=False, description="time that a client has to send a request over HTTP"
+    )
+    http_max_connections: PositiveInt = Field(
+        1_024, description="most connections over HTTP; one more is closed"
     )
     cors_origin: list[str] = Field(
         [], description="origins whose pages browsers let call over HTTP; * for all"

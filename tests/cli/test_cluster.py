@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.cli.command_line import start
@@ -29,6 +30,11 @@ class Serving:
     def address(self) -> str:
         (line,) = (line for line in self.lines if line.startswith("ready: "))
         return line.split()[4]
+
+    @property
+    def openai_url(self) -> str:
+        (line,) = (line for line in self.lines if line.startswith("OpenAI's API: "))
+        return line.split()[-1]
 
     def pid(self, name: str) -> int:
         (line,) = (line for line in self.lines if line.startswith(name))
@@ -173,6 +179,10 @@ async def test_serve_says_what_each_service_holds_brings_a_crashed_one_back_and_
     holds = [line for line in serving.lines if "pid" in line]
     assert [line.split()[0] for line in holds] == ["expert-0", "expert-1", "router", "gateway"]
     assert all("48 of 96 experts" in line for line in holds[:2])
+    async with aiohttp.ClientSession() as session:
+        assert (await session.get(f"{serving.openai_url}/models")).status == 200
+        metrics = await (await session.get(f"{serving.openai_url}/../metrics")).text()
+    assert "\nmoesaic_gateway_routers" in metrics
 
     os.kill(serving.pid("gateway"), signal.SIGKILL)
     await serving.until("gateway is started again")

@@ -52,13 +52,14 @@ class ComposeCluster:
             "--project-name",
             PROJECT,
         )
-        self.port, self._router_port, self.tracing_port = (
-            split_address(one)[1] for one in free_addresses(3)
+        self.port, self.http_port, self._router_port, self.tracing_port = (
+            split_address(one)[1] for one in free_addresses(4)
         )
         self._variables = {
             **os.environ,
             "MOESAIC_IMAGE": image,
             "MOESAIC_PORT": str(self.port),
+            "MOESAIC_HTTP_PORT": str(self.http_port),
             "MOESAIC_ROUTER_PORT": str(self._router_port),
             "MOESAIC_TRACING_PORT": str(self.tracing_port),
             "MOESAIC_BATCH_INVARIANT": "true",

@@ -27,7 +27,7 @@ class Cors:
             hdrs.ACCESS_CONTROL_MAX_AGE: str(MAX_AGE_SECONDS),
         }
         wanted = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS)
-        if wanted is not None:
+        if wanted is not None and wanted.isascii():
             headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = wanted
         return web.Response(status=204, headers=headers)
 

@@ -7,16 +7,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from services.gateway.caller import Caller
 from services.gateway.clients import Clients
 from services.gateway.deadline import Deadline
+from services.gateway.http.connections import Connections
 from services.gateway.http.cors import Cors
 from services.gateway.http.errors import TooLarge, UnknownRoute, WrongMethod, failure_told
 from services.gateway.http.shown import HttpShown
 from services.gateway.http.visits import VISIT, Visit
 from services.gateway.outside import said_outside
+from services.gateway.refusals import Bound, refuse
 from services.runtime.doorkeeping import Doorkeeper
 from services.runtime.failures import aside, failure_of
 from services.wire.errors import DeadlinePassed, InvalidRequest, ServingError, Unavailable
@@ -28,9 +30,11 @@ Work = Callable[[web.Request, Caller, bytes], Awaitable[web.StreamResponse]]
 
 # Of JSON a text may have three times the bytes that it has by itself: `\\u00e9` for two.
 ESCAPED = 3
+# Of all bodies that are being read.
+MAX_HELD_BYTES = 256 << 20
 # Beyond a request's deadline, for its failure to be told to a client that hardly reads.
 TELLING_SECONDS = 10.0
-DRAINING_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ class Limits:
     # Of its text, as it is known at the time.
     max_request_bytes: Callable[[], int]
     timeout_seconds: float
-    body_seconds: float
+    # Until one that somebody sends is there.
+    request_seconds: float
+    max_connections: int
 
 
 class Door:
@@ -60,6 +66,10 @@ class Door:
         self._limits = limits
         self._cors = cors
         self._trace_url = trace_url
+        self.connections = Connections(
+            max_connections=limits.max_connections, request_seconds=limits.request_seconds
+        )
+        self._held_bytes = 0
         self.is_draining = False
         self._num_working = 0
         self._idle = asyncio.Event()
@@ -72,9 +82,7 @@ class Door:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if self.is_draining:
-                raise Unavailable(
-                    "the gateway is being stopped", retry_after_seconds=DRAINING_SECONDS
-                )
+                raise Unavailable("the gateway is being stopped", retry_after_seconds=RETRY_SECONDS)
             shown = HttpShown(request)
             leave = self._doorkeeper.admit(method, shown)
             self._num_working += 1
@@ -82,9 +90,8 @@ class Door:
             try:
                 self._clients.check(method, shown)
                 caller = self._caller(request, shown)
-                body = await self._body(request)
                 async with _within(request, caller.deadline):
-                    return await work(request, caller, body)
+                    return await work(request, caller, await self._body(request))
             finally:
                 leave()
                 self._num_working -= 1
@@ -105,6 +112,7 @@ class Door:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Around everything."""
+        self.connections.heard(request)
         visit = request[VISIT] = Visit.begin(request)
         status, failed = None, None
         try:
@@ -160,17 +168,28 @@ class Door:
         limit = ESCAPED * self._limits.max_request_bytes()
         if (request.content_length or 0) > limit:
             raise _too_large(limit)
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+            raise InvalidRequest("the body must not be compressed")
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
+            async with asyncio.timeout(self._limits.request_seconds):
                 async for part in request.content.iter_any():
                     body += part
+                    self._held_bytes += len(part)
                     if len(body) > limit:
                         raise _too_large(limit)
+                    if self._held_bytes > MAX_HELD_BYTES:
+                        raise refuse(
+                            Bound.CALLS,
+                            "the bodies of other requests take all the room there is",
+                            retry_after_seconds=RETRY_SECONDS,
+                        )
         except TimeoutError:
             raise DeadlinePassed("the body did not come in time") from None
         except web.RequestPayloadError as error:
             raise InvalidRequest(f"the body cannot be read: {error}") from error
+        finally:
+            self._held_bytes -= len(body)
         return bytes(body)
 
 

@@ -35,6 +35,7 @@ class EventStream:
         self._request = request
         self._quiet_seconds = quiet_seconds
         self._beginning = asyncio.Lock()
+        self._has_begun = False
         self._is_quiet = True
 
     @asynccontextmanager
@@ -53,7 +54,7 @@ class EventStream:
         except ConnectionError:  # the client left
             raise
         except BaseException as error:
-            if not self.response.prepared:
+            if not self._has_begun:
                 raise
             failure = failure_told(failure_of(error, "the request"))
             await self.write(b"data: " + failure.body + b"\n\n")
@@ -64,14 +65,15 @@ class EventStream:
     async def write(self, events: bytes) -> None:
         """Send one event or several, and the headers before the first."""
         self._is_quiet = False
-        if not self.response.prepared:
+        if not self._has_begun:
             await self._begin()
         await self.response.write(events)
 
     async def _begin(self) -> None:
         async with self._beginning:
-            if not self.response.prepared:
+            if not self._has_begun:
                 await self.response.prepare(self._request)
+                self._has_begun = True
 
     async def _keep(self) -> None:
         while True:

@@ -110,7 +110,8 @@ class GenerationBody(Body):
     return_token_ids: bool | None = None
     return_routed_experts: bool | None = None
     include_metrics: bool | None = None
-    request_id: Annotated[str, Field(max_length=64)] | None = None
+    # With the number of a prompt it is at most 64 characters long.
+    request_id: Annotated[str, Field(max_length=60)] | None = None
     priority: int | None = None
 
     def unknown(self) -> list[str]:

@@ -1,8 +1,11 @@
 """The HTTP port's life: listen, serve, drain beside gRPC, stop."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+import ssl
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from aiohttp import web
 
@@ -21,6 +24,8 @@ GENERATE, TOKENIZE, DETOKENIZE, GET_MODEL = (
 )
 # Of a connection without a request.
 IDLE_SECONDS = 75.0
+# Of connections that have not been taken yet.
+BACKLOG = 1024
 # For handlers that are cancelled to end.
 CANCEL_SECONDS = 0.1
 
@@ -28,17 +33,11 @@ CANCEL_SECONDS = 0.1
 class HttpServer:
     """An HTTP port that is open."""
 
-    def __init__(self, runner: web.AppRunner, door: Door, drain_seconds: float) -> None:
-        self._runner = runner
+    def __init__(self, port: int, door: Door, drain_seconds: float) -> None:
+        self.port = port
         self._door = door
         self._drain_seconds = drain_seconds
         self._drained_by: float | None = None
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        port: int = self._runner.addresses[0][1]
-        return port
 
     def begin_draining(self) -> None:
         """Refuse what is new from now on, and let what is under way finish in time."""
@@ -103,6 +102,7 @@ async def serving_http(
         app,
         access_log=None,
         handler_cancellation=True,  # a client that leaves gives up what it asked for
+        auto_decompress=False,  # nobody's few bytes become many
         keepalive_timeout=IDLE_SECONDS,
         shutdown_timeout=CANCEL_SECONDS,
     )
@@ -115,12 +115,35 @@ async def serving_http(
                 f"cannot listen on {listen} for HTTP: the port is in use or the address is not "
                 "this machine's; --http-listen names another one, and nothing for none"
             ) from error
-        for listener in listeners:
-            await web.SockSite(runner, listener, ssl_context=context).start()
-        server = HttpServer(runner, door, drain_seconds)
-        try:
-            yield server
-        finally:
-            await server.until_drained()
+        server = HttpServer(listeners[0].getsockname()[1], door, drain_seconds)
+        async with _accepting(runner, door, listeners, context):
+            try:
+                yield server
+            finally:
+                await server.until_drained()
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def _accepting(
+    runner: web.AppRunner,
+    door: Door,
+    listeners: Sequence[socket.socket],
+    context: ssl.SSLContext | None,
+) -> AsyncIterator[None]:
+    """Take connections until the block ends."""
+    server = runner.server
+    assert server is not None, "it was set up"
+    loop = asyncio.get_running_loop()
+    accepting = [
+        await loop.create_server(
+            partial(door.connections.accept, server), sock=listener, ssl=context, backlog=BACKLOG
+        )
+        for listener in listeners
+    ]
+    try:
+        yield
+    finally:
+        for one in accepting:
+            one.close()

@@ -22,7 +22,9 @@ class HttpShown:
         authorization, key = headers.get("Authorization"), headers.get(KEY_HEADER)
         if authorization is None and key is not None:
             authorization = f"Bearer {key}"
-        return () if authorization is None else (("authorization", authorization),)
+        if authorization is None or not authorization.isascii():  # as no token is
+            return ()
+        return (("authorization", authorization),)
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """What TLS has verified; nothing where there is no certificate."""

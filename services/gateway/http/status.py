@@ -27,6 +27,7 @@ class StatusRoutes:
         self._is_open = is_open
         self._num_requests = num_requests
         self._began = int(time.time())
+        self._one_at_a_time = asyncio.Lock()
 
     async def health(self, request: web.Request) -> web.Response:
         """200 where a request would be served: a router is up, and nothing is being stopped."""
@@ -45,7 +46,8 @@ class StatusRoutes:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """What is measured, for Prometheus."""
-        text = await asyncio.to_thread(generate_latest)
+        async with self._one_at_a_time:
+            text = await asyncio.to_thread(generate_latest)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def models(self, request: web.Request) -> web.Response:

@@ -52,7 +52,7 @@ def text_requests(body: TextBody) -> list[pb.GenerateRequest]:
         request.CopyFrom(shared)
         if index and body.request_id:
             # Of one name the newer request would end the older one.
-            request.request_id = f"{body.request_id[:60]}-{index}"
+            request.request_id = f"{body.request_id}-{index}"
         if isinstance(prompt, str):
             request.text = prompt
         else:

@@ -32,12 +32,13 @@ class Visit:
     def begin(cls, request: web.BaseRequest) -> "Visit":
         """Of a request whose headers are there."""
         name = request.headers.get(REQUEST_ID, "")
+        state = request.headers.get("tracestate", "")
         parent = SpanRef.parse(
-            request.headers.get("traceparent", ""), request.headers.get("tracestate", "")
+            request.headers.get("traceparent", ""), state if state.isascii() else ""
         )
         span = begin_span("gateway.http", SpanKind.SERVER, parent)
         if span is not None:
-            span.note({"http.request.method": request.method, "url.path": request.path[:256]})
+            span.note({"http.request.method": request.method, "url.path": request.raw_path[:256]})
         goes_on = passed_on(span, parent)
         return cls(
             request_id=name if SANE_NAME.fullmatch(name) else uuid.uuid4().hex,

@@ -1,12 +1,14 @@
 """Failures over HTTP: a true status before the first token, an event after it, never a success."""
 
 import asyncio
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc
+import openai
 import pytest
 
 from moesaic.v1 import common_pb2
@@ -132,6 +134,21 @@ async def test_a_loss_after_the_first_token_is_an_event_and_no_success(is_batch:
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
 
 
+async def test_openais_client_takes_a_failure_within_a_stream_for_one() -> None:
+    router = RouterDouble()
+    async with http_gateway(router) as client:
+        url = f"http://127.0.0.1:{client.grpc.http_port}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as sdk:
+            asking = asyncio.create_task(
+                sdk.completions.create(model="tessera", prompt="a", stream=True)
+            )
+            number = (await router.next_sequence()).sequence
+            router.say(token(number, 5))
+            router.say(finished(number, common_pb2.FINISH_REASON_ERROR, **LOST))
+            with pytest.raises(openai.APIError, match="no expert service answers"):
+                [chunk async for chunk in await asking]
+
+
 async def test_a_stream_is_kept_by_comments_while_nothing_comes() -> None:
     router = RouterDouble()
     async with http_gateway(router, http_quiet_seconds=0.05) as client:
@@ -244,11 +261,60 @@ async def test_a_body_above_the_limit_is_refused_before_it_is_read() -> None:
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
-    async with http_gateway(RouterDouble(answer=[5]), http_body_seconds=0.05) as client:
+    async with http_gateway(RouterDouble(answer=[5]), http_request_seconds=0.05) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
         writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{{".encode())
         assert b"504" in await reader.readline()
         writer.close()
+
+
+async def test_connections_that_bring_no_request_end_and_so_do_too_many() -> None:
+    limits: dict[str, Any] = {"http_request_seconds": 0.1, "http_max_connections": 2}
+    async with http_gateway(RouterDouble(answer=[5]), **limits) as client:
+        port = client.grpc.http_port
+        (reader, writer), (_, other) = [
+            await asyncio.open_connection("127.0.0.1", port) for _ in range(2)
+        ]
+        writer.write(b"GET /health HTTP/1.1\r\nHost:")
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await client.get("/health")
+        assert await reader.read() == b""
+        writer.close()
+        other.close()
+        assert (await client.text()).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Authorization: Bearer \xff",
+        b"x-api-key: \xc3\xa9",
+        b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: \xff",
+        b"X-Request-Id: \xff",
+        b"Origin: \xff\r\nAccess-Control-Request-Method: \xff",
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "OPTIONS"])
+async def test_headers_that_are_no_text_fail_nothing(headers: bytes, method: str) -> None:
+    async with http_gateway(RouterDouble(answer=[5]), cors_origin=["*"]) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
+        body = b'{"prompt": "a"}'
+        head = f"{method} {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n".encode()
+        writer.write(head + headers + b"\r\n\r\n" + body)
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+    assert status < 500
+
+
+async def test_a_compressed_body_is_refused() -> None:
+    async with http_gateway(RouterDouble(answer=[5])) as client:
+        answer = await client.ask(
+            "POST",
+            TEXT,
+            data=gzip.compress(b" " * 10_000_000),
+            headers={"Content-Encoding": "gzip"},
+        )
+    assert (answer.status, "compressed" in answer.error["message"]) == (400, True)
 
 
 async def test_a_failure_of_ours_is_told_without_its_inside(tmp_path: Path) -> None:

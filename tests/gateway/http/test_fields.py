@@ -1,7 +1,9 @@
 """Every field of OpenAI's API is one of GenerateRequest, harmless, or refused by name."""
 
 import json
+import re
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,12 +203,20 @@ def test_what_is_not_served_is_refused_by_name_unless_it_changes_nothing(name: s
         ({"logit_bias": {str(token): 1 for token in range(1025)}}, "logit_bias"),
         ({"allowed_token_ids": []}, "allowed_token_ids"),
         ({"stop": ["x"] * 17}, "stop"),
-        ({"request_id": "r" * 65}, "request_id"),
+        ({"request_id": "r" * 61}, "request_id"),
         ({"temperature": 101}, "temperature"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_field(fields: Any, param: str) -> None:
     assert refusal_of(**fields).param == param
+
+
+def test_every_field_is_in_the_documents_table() -> None:
+    text = (Path(__file__).parents[3] / "docs/openai.md").read_text(encoding="utf-8")
+    named = {*re.findall(r"`([a-z_]+)`", text)}
+    guided = {name for name in REFUSED if name.startswith("guided_")} - {"guided_json"}
+    fields = {*ChatBody.model_fields, *TextBody.model_fields, *REFUSED, *HARMLESS} - guided
+    assert fields - named == set()
 
 
 def test_unknown_fields_are_named_wherever_they_stand_and_no_others() -> None:
