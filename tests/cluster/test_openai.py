@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ async def test_what_openais_client_gets_is_what_grpc_gives(
     assert last.usage is not None
     assert last.usage.completion_tokens == completion.usage.completion_tokens
 
+    await assert_choices_and_likelihoods_agree(sdk)
     (model,) = (await sdk.models.list()).data
     assert (await sdk.models.retrieve("tessera")).id == model.id == "tessera"
     for wrong in ({"model": "other"}, {"model": "tessera", "n": 0}):
@@ -104,3 +106,43 @@ async def test_what_openais_client_gets_is_what_grpc_gives(
     load = await sdk.get("../load", cast_to=dict[str, int])
     while load["server_load"]:
         load = await sdk.get("../load", cast_to=dict[str, int])
+
+
+async def assert_choices_and_likelihoods_agree(sdk: openai.AsyncOpenAI) -> None:
+    """Of several choices of several prompts, with penalties, a stop string and an echo, a stream
+    says what one answer does.
+    """
+    asked: dict[str, Any] = {
+        "prompt": [PROMPT, "The sea"],
+        "n": 2,
+        "logprobs": 2,
+        "echo": True,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.5,
+        "logit_bias": {"300": -5},
+        "stop": ["."],
+        "extra_body": {"repetition_penalty": 1.2, "include_stop_str_in_output": True},
+    }
+    whole, stream = await asyncio.gather(
+        sdk.completions.create(model="tessera", **asked, **SAMPLED),
+        sdk.completions.create(model="tessera", stream=True, **asked, **SAMPLED),
+    )
+    texts: dict[int, str] = defaultdict(str)
+    tokens: dict[int, list[str]] = defaultdict(list)
+    async for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            tokens[choice.index] += (choice.logprobs and choice.logprobs.tokens) or []
+    assert [choice.index for choice in whole.choices] == [0, 1, 2, 3]
+    for choice in whole.choices:
+        assert choice.text == texts[choice.index]
+        assert choice.text.startswith((PROMPT, "The sea")[choice.index // 2])
+        assert choice.logprobs is not None
+        assert choice.logprobs.tokens == tokens[choice.index]
+        values, offsets = choice.logprobs.token_logprobs, choice.logprobs.text_offset
+        assert values is not None
+        assert offsets is not None
+        assert (values[0] is None) == (choice.index % 2 == 0)
+        assert all(value <= 0 for value in values[1:])
+        assert choice.text[offsets[-1] :] == choice.logprobs.tokens[-1]
+    assert whole.choices[0].text != whole.choices[1].text

@@ -79,7 +79,10 @@ class Answer:
     def _logprobs(self, one: Continuation, whole: _Whole) -> dict[str, Any]:
         if self._wanted.is_chat:
             return chat_logprobs(whole.logprobs, self._names)
-        echoed = one.prompt.logprobs if self._wanted.echo else ()
-        first = one.prompt.token_ids[0] if self._wanted.echo else None
-        document, _ = text_logprobs((*echoed, *whole.logprobs), self._names, offset=0, first=first)
+        tells_prompt = self._wanted.echo and one.tells_prompt
+        echoed = one.prompt.logprobs if tells_prompt else ()
+        first = one.prompt.token_ids[0] if tells_prompt else None
+        document, _ = text_logprobs(
+            (*echoed, *whole.logprobs), self._names, offset=one.offset, first=first
+        )
         return document

@@ -118,13 +118,14 @@ class Chunks:
             return "null"
         if self._wanted.is_chat:
             return json.dumps(chat_logprobs(piece.logprobs, self._names))
-        is_first = self._wanted.echo and one.num_tokens == len(piece.token_ids)
+        is_first = one.num_tokens == len(piece.token_ids)
+        tells_prompt = self._wanted.echo and one.tells_prompt and is_first
         positions = () if self._wanted.hides_continuation else piece.logprobs
         document, one.offset = text_logprobs(
             (*piece.prompt_logprobs, *positions),
             self._names,
             offset=one.offset,
-            first=one.prompt.token_ids[0] if is_first else None,
+            first=one.prompt.token_ids[0] if tells_prompt else None,
         )
         return json.dumps(document)
 

@@ -33,6 +33,8 @@ class Continuation:
 
     index: int
     prompt: Prompt
+    # Whether it is the one of its prompt that tells of the prompt's tokens, too.
+    tells_prompt: bool
     num_tokens: int = 0
     # Where its next token begins in the text that is shown.
     offset: int = 0
@@ -58,7 +60,12 @@ class Continuations:
         self._prompts = prompts
         self._num_choices = num_choices
         self.all = [
-            Continuation(number * num_choices + choice, prompt)
+            Continuation(
+                number * num_choices + choice,
+                prompt,
+                tells_prompt=choice == 0,
+                offset=len(prompt.echo) if choice else 0,
+            )
             for number, prompt in enumerate(prompts)
             for choice in range(num_choices)
         ]
