@@ -306,6 +306,18 @@ async def test_headers_that_are_no_text_fail_nothing(headers: bytes, method: str
     assert status < 500
 
 
+async def test_what_is_no_http_is_refused_and_fills_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with http_gateway(RouterDouble(answer=[5])) as client:
+        for sent in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\na: \x00\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
+            writer.write(sent)
+            assert b" 400 " in await reader.readline()
+            writer.close()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_compressed_body_is_refused() -> None:
     async with http_gateway(RouterDouble(answer=[5])) as client:
         answer = await client.ask(
