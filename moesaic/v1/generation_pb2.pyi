@@ -76,12 +76,12 @@ class ChatMessage(google.protobuf.message.Message):
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What is said in parts, each of them text; in place of `content`. The template gets a list of
-        parts where it reads one, else one text with a line for each.
+        parts where it reads one, else one text with a line for each. At most 1,024.
         """
 
     @property
     def tool_calls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
-        """Calls of tools that an assistant made; their arguments are JSON."""
+        """Calls of tools that an assistant made; their arguments are JSON. At most 128."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class ToolCall(google.protobuf.message.Message):
     name: builtins.str
     """The function's name."""
     arguments_json: builtins.str
-    """Its arguments, a JSON object."""
+    """Its arguments, a JSON object; empty for none."""
     def __init__(
         self,
         *,
@@ -145,7 +145,9 @@ class Chat(google.protobuf.message.Message):
     itself wrote others, such as those around a thought.
     """
     template_arguments_json: builtins.str
-    """Further variables of the template, one JSON object; empty for none."""
+    """Further variables of the template, one JSON object of at most 16 KiB; empty for none. None may
+    be called as what other fields say, as a special token, or as a function of templates.
+    """
     continue_final_message: builtins.bool
     """Leaves the last message open, so that the model goes on with it; not with
     `add_generation_prompt`.
@@ -165,12 +167,13 @@ class Chat(google.protobuf.message.Message):
     @property
     def tools_json(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Tools that the model may call, each a JSON object as OpenAI's API has it. JSON, since templates
-        show the order of keys and the form of numbers.
+        show the order of keys and the form of numbers. At most 256; values are nested at most 32 deep,
+        as in all JSON here.
         """
 
     @property
     def documents_json(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Documents to answer from, each a JSON object."""
+        """Documents to answer from, each a JSON object. At most 1,024."""
 
     def __init__(
         self,

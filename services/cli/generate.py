@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from moesaic.v1 import generation_pb2
 from services.cli.cluster import gateway_address, own_plan
 from services.cli.command import run_command
 from services.cli.cost import as_object, receipt_table, remarks, summary
@@ -16,6 +17,7 @@ from services.cli.trace.source import QueryClient
 from services.cli.trace.waterfall import waterfall
 from services.runtime.settings import load, refuse
 from services.runtime.text_files import STANDARD, Unreadable, read_text
+from services.wire.errors import InvalidRequest
 
 TRACE_SECONDS = 30.0
 
@@ -36,13 +38,14 @@ def generate(arguments: Sequence[str]) -> int:
         prompt = (
             read_text(STANDARD) if settings.prompt == str(STANDARD) else _as_utf8(settings.prompt)
         )
+        request = build_request(settings, prompt)
     except UnicodeError:
         refuse("moesaic generate", ["the prompt and the stop texts must be UTF-8"])
-    except Unreadable as error:
+    except (Unreadable, InvalidRequest) as error:
         refuse("moesaic generate", [str(error)])
     if settings.address is None:
         check_settings()
-    return run_command(_generate(settings, prompt), command="generate")
+    return run_command(_generate(settings, prompt, request), command="generate")
 
 
 def _as_utf8(argument: str) -> str:
@@ -54,7 +57,9 @@ def _as_utf8(argument: str) -> str:
     return argument.encode("utf-8", "surrogateescape").decode()
 
 
-async def _generate(settings: GenerateSettings, prompt: str) -> None:
+async def _generate(
+    settings: GenerateSettings, prompt: str, request: generation_pb2.GenerateRequest
+) -> None:
     report = Report()
     shown_at = ANY_PORT if settings.tracing and settings.address is None else None
     others = own_plan(settings).num_members
@@ -63,7 +68,7 @@ async def _generate(settings: GenerateSettings, prompt: str) -> None:
     ) as tracing:
         telemetry = tracing.variables(every_trace=True) if tracing is not None else None
         async with gateway_address(settings, report, telemetry) as address:
-            await _continue(settings, prompt, address, report)
+            await _continue(settings, prompt, request, address, report)
         if tracing is not None:  # by now the services have ended, and sent what they had
             await _show_trace(tracing, report)
 
@@ -75,8 +80,13 @@ async def _show_trace(tracing: LocalTracing, report: Report) -> None:
     report.console.print(waterfall(trace))
 
 
-async def _continue(settings: GenerateSettings, prompt: str, address: str, report: Report) -> None:
-    request = build_request(settings, prompt)
+async def _continue(
+    settings: GenerateSettings,
+    prompt: str,
+    request: generation_pb2.GenerateRequest,
+    address: str,
+    report: Report,
+) -> None:
     if sys.stdout.isatty() and not settings.chat:
         report.quote(prompt)  # for who reads along; never in the output itself
     addresses = (address, *settings.other_addresses)

@@ -10,6 +10,7 @@ import grpc
 
 from moesaic.client import GatewayLost, generate
 from moesaic.v1 import common_pb2, generation_pb2
+from services.cli.chat_flags import say_chat
 from services.cli.sampling_flags import say_sampling
 from services.cli.settings import GenerateSettings
 from services.runtime.channels import open_channel
@@ -49,10 +50,13 @@ class GenerateResult:
 
 
 def build_request(settings: GenerateSettings, prompt: str) -> generation_pb2.GenerateRequest:
-    """The message that asks for what the flags say; what they leave out is left to the server."""
+    """The message that asks for what the flags say; what they leave out is left to the server.
+
+    Raises InvalidRequest for files that hold something else than they should.
+    """
     request = generation_pb2.GenerateRequest()
     if settings.chat:
-        request.chat.messages.add(role="user", content=prompt)
+        say_chat(request.chat, settings, prompt)
     else:
         request.text = prompt
     say_sampling(request, settings)

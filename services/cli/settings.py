@@ -207,6 +207,17 @@ class GenerateSettings(ClientSettings):
     )
     prompt: CliPositionalArg[str] = Field(description="text to continue; - reads it from stdin")
     chat: bool = Field(False, description="send the prompt as a chat message of the user")
+    tools: Path | None = Field(
+        None, description="file with tools that a chat may call, a JSON list as OpenAI's API has it"
+    )
+    documents: Path | None = Field(
+        None, description="file with documents for a chat, a JSON list of objects"
+    )
+    template_arguments: str | None = Field(
+        None,
+        description='further variables of the chat\'s template, JSON such as {"enable_thinking": '
+        "false}",
+    )
     max_new_tokens: PositiveInt | None = Field(
         None, le=MAX_UINT32, description="most tokens to generate"
     )
@@ -222,3 +233,9 @@ class GenerateSettings(ClientSettings):
         description="end stdout with one line of JSON: text, token_ids, usage, receipt, …",
     )
     tracing: TracingOption = False
+
+    @model_validator(mode="after")
+    def _what_goes_with_a_chat(self) -> Self:
+        if not self.chat and (self.tools or self.documents or self.template_arguments):
+            raise ValueError("--tools, --documents and --template-arguments go with --chat")
+        return self

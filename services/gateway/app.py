@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from services.gateway.admission import Admission
 from services.gateway.checkpoint import TextCheckpoint, read_checkpoint
@@ -23,6 +23,7 @@ from services.gateway.routers import Routers
 from services.gateway.service import QUEUED, SERVICE_NAME, GenerationService
 from services.gateway.settings import GatewaySettings
 from services.gateway.tokeniser import Tokeniser
+from services.gateway.vllm_metrics import VllmMetrics
 from services.gateway.waiting import WaitingQueue
 from services.metadata.tokenizer_digest import tokenizer_digest
 from services.runtime.server import Health, serving, until_told_to_stop
@@ -86,29 +87,50 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         tls=settings.tls,
     )
     clients = clients_by(settings.tokens, settings.tls)
-    admission = Admission(
-        max_requests=settings.max_waiting_requests,
-        max_tokens=settings.max_waiting_tokens,
-        client_share=settings.max_client_share,
-    )
+    admission = _admission(settings)
     quotas = TokenQuotas(
         tokens_per_second=settings.tokens_per_second, max_clients=settings.max_clients
     )
     doorkeeper = _doorkeeper(settings, clients, admission, quotas)
-    inside = _inside(settings, checkpoint, tokeniser, dispatcher, routers, admission, quotas)
+    aliases = _aliases(settings, checkpoint.name, routers, admission)
+    inside = _inside(
+        *(settings, checkpoint, tokeniser, dispatcher, routers, admission, quotas, aliases)
+    )
     service = GenerationService(
         *(inside.checkpoint, inside.reader, inside.generation, routers, clients),
         default_timeout_seconds=settings.default_timeout_seconds,
         max_timeout_seconds=settings.max_timeout_seconds,
     )
     try:
-        async with (
-            _http(settings, inside, clients, doorkeeper) as http,
-            _living(settings, service, routers, clients, doorkeeper, http) as port,
-        ):
-            yield Gateway(port, routers, None if http is None else http.port)
+        with nullcontext() if aliases is None else aliases.exported():
+            async with (
+                _http(settings, inside, clients, doorkeeper) as http,
+                _living(settings, service, routers, clients, doorkeeper, http) as port,
+            ):
+                yield Gateway(port, routers, None if http is None else http.port)
     finally:
         tokeniser.close()
+
+
+def _admission(settings: GatewaySettings) -> Admission:
+    return Admission(
+        max_requests=settings.max_waiting_requests,
+        max_tokens=settings.max_waiting_tokens,
+        client_share=settings.max_client_share,
+    )
+
+
+def _aliases(
+    settings: GatewaySettings, model: str, routers: Routers, admission: Admission
+) -> VllmMetrics | None:
+    if settings.metrics_aliases is None:
+        return None
+    return VllmMetrics(
+        model,
+        num_running=lambda: routers.num_sequences,
+        num_waiting=lambda: admission.num_requests,
+        kv_cache_usage=lambda: routers.kv_usage,
+    )
 
 
 def _doorkeeper(
@@ -132,6 +154,7 @@ def _inside(
     routers: Routers,
     admission: Admission,
     quotas: TokenQuotas,
+    aliases: VllmMetrics | None,
 ) -> Inside:
     """What both ports serve by."""
     reader = RequestReader(
@@ -153,6 +176,7 @@ def _inside(
         quotas=quotas,
         dispatcher=dispatcher,
         routers=routers,
+        aliases=aliases,
     )
     return Inside(
         *(checkpoint, reader, generation, routers, TokenNames(checkpoint.tokenizer)),

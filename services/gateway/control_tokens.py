@@ -2,13 +2,13 @@
 spellings alone.
 """
 
-import re
 import secrets
 from collections.abc import Collection, Mapping
 
 from tokenizers import AddedToken, Tokenizer
 
 from services.gateway.chat import Template
+from services.gateway.token_patterns import any_token
 
 # Who speaks, in templates that put the name of a role within a control token.
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -51,6 +51,7 @@ class SecretTokenizer:
             content: _secret_spelling(token_id, content)
             for token_id, content in self._hidden.items()
         }
+        self._pattern = any_token(self._spellings)
         added: dict[int, AddedToken] = tokenizer.get_added_tokens_decoder()
         spelt = {token_id: self._spelt(token) for token_id, token in sorted(added.items())}
         self._tokenizer = Tokenizer(tokenizer.model)
@@ -67,11 +68,11 @@ class SecretTokenizer:
 
     def in_secret(self, text: str) -> str:
         """`text` with the hidden tokens that it spells in their secret spellings."""
-        return self._present_in(text).sub(lambda found: self._spellings[found[0]], text)
+        return self._pattern.sub(lambda found: self._spellings[found[0]], text)
 
     def spelt_in(self, text: str) -> list[str]:
         """The hidden tokens that `text` spells, in order."""
-        return self._present_in(text).findall(text)
+        return self._pattern.findall(text)
 
     def encode(self, text: str) -> list[int]:
         """Token ids, as the tokenizer that this one is made of has them.
@@ -88,12 +89,6 @@ class SecretTokenizer:
             ):
                 raise ValueError(self._hidden[token_id])
         return [self._ids.get(token_id, token_id) for token_id in encoding.ids]
-
-    def _present_in(self, text: str) -> re.Pattern[str]:
-        present = sorted(
-            (token for token in self._spellings if token in text), key=len, reverse=True
-        )
-        return re.compile("|".join(map(re.escape, present)) or "(?!)")
 
     def _spelt(self, token: AddedToken) -> AddedToken:
         return AddedToken(

@@ -3,7 +3,7 @@ runs.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 from tokenizers import AddedToken
@@ -11,6 +11,7 @@ from tokenizers import AddedToken
 from services.gateway.chat import Template
 from services.gateway.control_tokens import ROLES
 from services.gateway.conversation import Change, Conversation
+from services.gateway.token_patterns import any_token, token_beginnings
 from services.wire.errors import InvalidRequest
 
 # Assigned to nothing: those that occur nowhere stand for characters of users while the template
@@ -29,8 +30,11 @@ class Spellings:
 
     def __init__(self, control: Collection[AddedToken], template: Template) -> None:
         self.tokens = [token.content for token in control]
-        self._special = [token.content for token in control if token.special]
-        self._models = _any_of(token.content for token in control if not token.special)
+        self._beginnings = token_beginnings(self.tokens)
+        self._special_beginnings = token_beginnings(
+            token.content for token in control if token.special
+        )
+        self._models = any_token(token.content for token in control if not token.special)
         self.literals = template.literals
         words = {*template.literals, *template.names, *ROLES}
         self._known = {
@@ -46,10 +50,8 @@ class Spellings:
         """Hides the first character of each control token that a text spells."""
 
         def change(text: str, by_assistant: bool) -> str:
-            for token in self._special if by_assistant else self.tokens:
-                while token in text:  # once more where it overlaps itself
-                    text = text.replace(token, token[0].translate(hidden) + token[1:])
-            return text
+            beginnings = self._special_beginnings if by_assistant else self._beginnings
+            return beginnings.sub(lambda found: found[0].translate(hidden), text)
 
         return change
 
@@ -102,8 +104,3 @@ def _open_ends(tokens: Collection[str], words: Collection[str]) -> Iterator[str]
             yield token[end]
             ends = (end + len(word) for word in words if word and token.startswith(word, end))
             reached += [size for size in ends if size < len(token) and size not in reached]
-
-
-def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
-    longest_first = sorted(tokens, key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")

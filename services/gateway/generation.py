@@ -26,6 +26,7 @@ from services.gateway.routers import Routers
 from services.gateway.sequence import Order, Sequence
 from services.gateway.stays import MAX_NUMBER
 from services.gateway.tokeniser import Prompt, Tokeniser
+from services.gateway.vllm_metrics import VllmMetrics
 from services.runtime.failures import aside
 from services.wire.errors import TooLong
 
@@ -56,8 +57,10 @@ class Generation:
         quotas: TokenQuotas,
         dispatcher: MicroBatcher,
         routers: Routers,
+        aliases: VllmMetrics | None = None,
     ) -> None:
         self._model = model
+        self._aliases = aliases
         self._reader = reader
         self._tokeniser = tokeniser
         self._admission = admission
@@ -83,7 +86,7 @@ class Generation:
         times = GatewayTimes(arrived_nanos=time.monotonic_ns())
         trace = RequestTrace(caller.traceparent, caller.tracestate)
         operation = "chat" if request.HasField("chat") else "text_completion"
-        metrics = RequestMetrics(operation=operation, model=self._model)
+        metrics = RequestMetrics(operation=operation, model=self._model, aliases=self._aliases)
         trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
         with _observed(metrics, trace):
             places = [self._admission.enter(caller.client.name)]
@@ -110,7 +113,9 @@ class Generation:
                                     yield event
                                 else:
                                     sequence = sequences[event.choice]
-                                    yield self._completed(event, sequence, trace, times)
+                                    end = self._completed(event, sequence, trace, times)
+                                    metrics.record_completion(end.reason, end.usage, end.receipt)
+                                    yield end
                     finally:
                         self._end(sequences, resumed, caller)
             finally:

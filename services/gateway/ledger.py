@@ -58,6 +58,11 @@ class StreamLedger:
             return Room()
         return Room(self._credit.sequences, self._credit.kv_tokens)
 
+    @property
+    def free_kv_tokens(self) -> int:
+        """KV cache that the router said last is free."""
+        return self._credit.kv_tokens
+
     def submit(self, batch: Sequenced[Sequence]) -> None:
         """Put a batch into the next message. It fits in `room`, and the message before it was
         written.

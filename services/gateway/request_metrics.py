@@ -7,6 +7,8 @@ import time
 
 from opentelemetry import metrics
 
+from moesaic.v1 import common_pb2
+from services.gateway.vllm_metrics import VllmMetrics, VllmRequest
 from services.wire.errors import ServingError
 
 REQUEST_DURATION = "gen_ai.server.request.duration"
@@ -58,9 +60,12 @@ _time_per_output_token = _meter.create_histogram(
 
 
 class RequestMetrics:
-    """Times one request; to be made when it arrives."""
+    """Times one request; to be made when it arrives. What is measured goes by the names of
+    `aliases`, too, where there are any.
+    """
 
-    def __init__(self, *, operation: str, model: str) -> None:
+    def __init__(self, *, operation: str, model: str, aliases: VllmMetrics | None = None) -> None:
+        self._aliased = None if aliases is None else VllmRequest(aliases)
         self._attributes = {"gen_ai.operation.name": operation, "gen_ai.request.model": model}
         self._arrived_seconds = time.monotonic()
         self._first_token_seconds: float | None = None
@@ -68,6 +73,8 @@ class RequestMetrics:
 
     def record_tokens(self, num_tokens: int) -> None:
         """Some tokens came."""
+        if self._aliased is not None:
+            self._aliased.note_tokens(num_tokens)
         if num_tokens and self._first_token_seconds is None:
             self._first_token_seconds = time.monotonic()
             _time_to_first_token.record(
@@ -75,10 +82,22 @@ class RequestMetrics:
             )
         self._num_tokens += num_tokens
 
+    def record_completion(
+        self,
+        reason: common_pb2.FinishReason.ValueType,
+        usage: common_pb2.Usage,
+        receipt: common_pb2.LatencyReceipt,
+    ) -> None:
+        """It ended well; or one of its continuations did."""
+        if self._aliased is not None:
+            self._aliased.note_completion(reason, usage, receipt)
+
     def record_end(self, error: BaseException | None) -> None:
         """The request ended; with `error` where it did not end well, its client's
         leaving included.
         """
+        if self._aliased is not None and error is not None:
+            self._aliased.note_failure()
         now = time.monotonic()
         attributes = self._attributes | ({} if error is None else {"error.type": error_type(error)})
         _request_duration.record(now - self._arrived_seconds, attributes)

@@ -96,6 +96,16 @@ class RouterLink:
         """What the router can take while it has nothing else."""
         return Room(self.description.max_sequences, self.description.kv_tokens)
 
+    @property
+    def num_sequences(self) -> int:
+        """Sequences that the router has."""
+        return len(self._ledger)
+
+    @property
+    def free_kv_tokens(self) -> int:
+        """KV cache that the router said last is free."""
+        return self._ledger.free_kv_tokens
+
     def retire(self) -> None:
         """Take no more sequences, and end with the last one that is there."""
         self._is_retiring = True

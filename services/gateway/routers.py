@@ -81,6 +81,21 @@ class Routers:
         return len(self._up)
 
     @property
+    def num_sequences(self) -> int:
+        """Sequences that routers have; any thread may ask."""
+        return sum(link.num_sequences for link in (*self._up,))
+
+    @property
+    def kv_usage(self) -> float:
+        """The share of the routers' KV cache that is reserved; 0 without routers. Any thread may
+        ask.
+        """
+        links = (*self._up,)
+        total = sum(link.description.kv_tokens for link in links)
+        free = sum(link.free_kv_tokens for link in links)
+        return 1 - free / total if total else 0.0
+
+    @property
     def description(self) -> pb.RouterServiceDescribeResponse:
         """Of the router that came up last; raises Unavailable while none can be reached."""
         self.check_reachable()

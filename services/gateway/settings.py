@@ -40,6 +40,11 @@ class GatewaySettings(ServingSettings):
     max_prompt_bytes: PositiveInt = Field(
         1 << 20, description="most bytes of a prompt's text, as UTF-8"
     )
+    metrics_aliases: Literal["vllm"] | None = Field(
+        None,
+        description="serve metrics of requests to Prometheus by vLLM's names, too, for dashboards "
+        "and balancers that know those",
+    )
     max_waiting_requests: PositiveInt = Field(
         256, description="most requests that wait; one more is refused"
     )

@@ -28,6 +28,8 @@ from services.cli.bench.sample import Sample
 from services.cli.bench.settings import BenchSettings
 from services.cli.bench.tables import tables
 from services.runtime.settings import load
+from tests.gateway.http.http_client import http_gateway
+from tests.gateway.router_double import RouterDouble, finished, token
 
 USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
 LENGTH, STOP = common_pb2.FINISH_REASON_LENGTH, common_pb2.FINISH_REASON_STOP
@@ -422,3 +424,26 @@ async def test_the_command_shows_tables_and_writes_its_document(tmp_path: Path) 
     assert document["cluster"]["is_own"] is False
     assert document["loads"][0]["figures"]["spent"] is None
     assert document["loads"][0]["requests"][0]["finish_reason"] == "length"
+
+
+async def test_a_gateway_of_ours_is_measured_with_its_receipts() -> None:
+    receipt = common_pb2.LatencyReceipt(decode=common_pb2.PhaseReceipt(wire_nanos=3, steps=2))
+    flags = ("--seed", "8", "--max-new-tokens", "4")
+    double = RouterDouble()
+    async with http_gateway(double) as gateway, asyncio.timeout(30):
+        url = f"http://127.0.0.1:{gateway.grpc.http_port}"
+        async with http_client(url, settings(*flags, url=url), [BenchPrompt("a")]) as client:
+            assert (await client.describe()).max_context == 64
+            client.prompts = await cut_to(client.tokenise, client.prompts, 5)
+            sending = asyncio.create_task(sent(client))
+            sequence = await double.next_sequence()
+            # The third and the fourth are halves of a character.
+            tokens = [token(sequence.sequence, token_id) for token_id in (5, 6, 200, 201)]
+            double.say(*tokens, finished(sequence.sequence, receipt=receipt))
+            sample = await sending
+    assert sample.failure is None and sample.completion is not None
+    assert sample.num_tokens == sample.completion.usage.completion_tokens == 4
+    assert sample.completion.usage.prompt_tokens == len(sequence.prompt_token_ids) == 5
+    assert sequence.sampling.seed == 9
+    assert sample.completion.receipt.decode == receipt.decode
+    assert sample.completion.receipt.end_to_end_nanos > 0

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 
 import grpc
 import pytest
@@ -15,7 +16,7 @@ from moesaic.v1 import common_pb2, generation_pb2, generation_pb2_grpc
 from services.cli.request import build_request
 from services.cli.settings import GenerateSettings
 from services.runtime.settings import load
-from services.wire.errors import Overloaded
+from services.wire.errors import InvalidRequest, Overloaded
 from tests.cli import command_line
 from tests.cli.command_line import scripted
 
@@ -133,6 +134,37 @@ def test_nought_is_said_where_it_is_meant() -> None:
 def test_a_chat_is_a_message_of_the_user() -> None:
     message = generation_pb2.ChatMessage(role="user", content="Once")
     assert asked("-", "--chat").chat.messages == [message]
+
+
+def test_a_chat_takes_tools_documents_and_arguments(tmp_path: Path) -> None:
+    (tmp_path / "tools").write_text('[{"type": "function", "é": 1.0}]', encoding="utf-8")
+    (tmp_path / "documents").write_text('[{"text": "a"}, {}]')
+    flags = (
+        *("--chat", "--tools", str(tmp_path / "tools")),
+        *("--documents", str(tmp_path / "documents"), "--template-arguments", '{"a": 1}'),
+    )
+    chat = asked("-", *flags).chat
+    assert chat.tools_json == ['{"type": "function", "é": 1.0}']
+    assert chat.documents_json == ['{"text": "a"}', "{}"]
+    assert chat.template_arguments_json == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("written", "said"), [("{", "is no JSON"), ("{}", "a list of objects"), ("[1]", "a list of ob")]
+)
+def test_a_file_of_tools_that_holds_none_is_refused(
+    tmp_path: Path, written: str, said: str
+) -> None:
+    (tmp_path / "tools").write_text(written)
+    with pytest.raises(InvalidRequest, match=said):
+        asked("-", "--chat", "--tools", str(tmp_path / "tools"))
+    with pytest.raises(InvalidRequest, match="nowhere"):
+        asked("-", "--chat", "--documents", "/nowhere")
+
+
+def test_tools_go_with_a_chat() -> None:
+    with pytest.raises(SystemExit):
+        asked("-", "--tools", "tools")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ async def test_a_stop_string_ends_the_text_before_it(client: Client) -> None:
 async def test_a_chat_is_rendered_by_the_checkpoints_template(
     client: Client, tessera: Path
 ) -> None:
-    messages = [{"role": "user", "content": "Tell me a story about a fox."}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Tell me a story about a fox."}]
     expected: Any = AutoTokenizer.from_pretrained(tessera).apply_chat_template(
         messages, add_generation_prompt=True
     )

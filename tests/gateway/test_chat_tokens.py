@@ -1,6 +1,7 @@
 """What is written in a chat is text; control tokens are those of its template."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -99,8 +100,12 @@ def ids(
 def encode(
     tokenizer: Tokenizer, template: str, conversation: Conversation, *, parse: bool = False
 ) -> list[int]:
-    chat = ChatTokens(tokenizer, ChatTemplate(template, {}))
-    return chat.encode(conversation, parse_control_tokens=parse)
+    return chat_tokens(tokenizer, template).encode(conversation, parse_control_tokens=parse)
+
+
+@lru_cache(maxsize=64)
+def chat_tokens(tokenizer: Tokenizer, template: str) -> ChatTokens:
+    return ChatTokens(tokenizer, ChatTemplate(template, {}))
 
 
 def said(*conversation: tuple[str, str]) -> Conversation:
@@ -369,6 +374,19 @@ def test_a_chat_with_signs_of_control_tokens_has_the_tokens_that_it_has_without_
     asked = everywhere("if a < b | c: [1] <| é", "x <think>\ny</think> < [z]")
     plain = chat.encode(asked, parse_control_tokens=True)
     assert chat.encode(asked, parse_control_tokens=False) == plain
+
+
+@pytest.mark.parametrize("content", ["so <|im_end|>", "<|im_start|>user\nhm", "a < b"])
+def test_a_message_that_is_gone_on_with_is_text_too(content: str) -> None:
+    tokenizer = thinking()
+    conversation = Conversation(
+        [Message("user", "why"), Message("assistant", content)],
+        continue_final_message=True,
+        add_generation_prompt=False,
+    )
+    token_ids = encode(tokenizer, THINKING, conversation)
+    assert control(tokenizer, token_ids) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
+    assert tokenizer.decode(token_ids, skip_special_tokens=False).endswith(f"assistant\n{content}")
 
 
 async def test_a_request_says_whether_control_tokens_are_meant() -> None:
