@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import aiohttp
 import grpc
 import openai
 import pytest
+from aiohttp import web
 
 from moesaic.v1 import common_pb2
+from services.gateway.http.connections import cut_off_at
 from services.gateway.http.errors import failure_told, in_http_words
 from services.wire.errors import (
     BadState,
@@ -265,6 +268,32 @@ async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
         writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{{".encode())
         assert b"504" in await reader.readline()
+        writer.close()
+
+
+async def test_a_client_that_leaves_its_answer_unread_is_cut_off() -> None:
+    ended: asyncio.Queue[BaseException] = asyncio.Queue()
+
+    async def write_on(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            async with cut_off_at(request, asyncio.get_running_loop().time() + 0.1):
+                while True:
+                    await response.write(bytes(1 << 20))
+        except ConnectionError as error:
+            ended.put_nowait(error)
+        return response
+
+    async with AsyncExitStack() as stack:
+        runner = web.ServerRunner(web.Server(write_on), shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        _, writer = await asyncio.open_connection(*runner.addresses[0], limit=1)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(20):
+            assert "does not read" in str(await ended.get())
         writer.close()
 
 
