@@ -43,7 +43,7 @@ compose-test: $(INSTALLED_DEV) ## build the image, bring the composed cluster up
 
 bench: $(INSTALLED) ## run the benchmarks, with tables, JSON and plots into build/bench (FLAGS="--quick")
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[bench]"
-	@for name in kernels transport layer scale generate hosting placement tracing real_size; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
+	@for name in kernels transport layer scale generate hosting placement tracing real_size sampling; do $(BIN)/python -m bench.$$name $(FLAGS) || exit 1; done
 
 lint: $(INSTALLED_DEV) ## check style, types, protos and the C sources
 	$(BIN)/ruff check .

@@ -93,7 +93,8 @@ class _Continuing:
     def note(self, response: GenerateResponse) -> None:
         """A message came."""
         self.has_begun = True
-        if response.HasField("started"):
+        # Of several choices none can go on alone.
+        if response.HasField("started") and self.request.num_choices <= 1:
             self._is_resumable = True
             self.request.resume.seed = response.started.seed
             self.request.stop.max_new_tokens = response.started.max_new_tokens

@@ -51,6 +51,7 @@ BENCHES = {
     "placement",
     "tracing",
     "real_size",
+    "sampling",
 }
 BENCH_MAY_IMPORT = {
     "harness": set(),

@@ -35,8 +35,8 @@ NANOS_PER_MILLI = 1e6
 
 
 def as_object(outcome: GenerateResult) -> dict[str, Any]:
-    """What `--json` prints: text, token_ids, finish_reason, usage and receipt, named as in the
-    protos.
+    """What `--json` prints: text, token_ids, finish_reason, usage and receipt, likelihoods and
+    other choices where they are asked for, named as in the protos.
     """
     return {
         "text": outcome.text,
@@ -44,7 +44,20 @@ def as_object(outcome: GenerateResult) -> dict[str, Any]:
         "finish_reason": outcome.finish_reason,
         "usage": plain(outcome.completion.usage),
         "receipt": plain(outcome.completion.receipt),
+        **{
+            name: [_position(each) for each in said]
+            for name, said in (
+                ("logprobs", outcome.logprobs),
+                ("prompt_logprobs", outcome.prompt_logprobs),
+            )
+            if said
+        },
+        **({"others": [as_object(each) for each in outcome.others]} if outcome.others else {}),
     }
+
+
+def _position(position: common_pb2.PositionLogprobs) -> dict[str, Any]:
+    return plain(position.token) | {"top": [plain(each) for each in position.top]}
 
 
 def plain(message: Message) -> dict[str, Any]:

@@ -93,6 +93,9 @@ async def _continue(
     outcome = await stream(addresses, request, settings, _write)
     _write("\n")
     _show_cost(outcome, report)
+    for number, choice in enumerate(outcome.others, 1):
+        report.line(f"\nchoice {number}: {summary(choice)}")
+        _write(f"{choice.text}\n")
     if settings.json_output:
         _write(json.dumps(as_object(outcome)) + "\n")
 

@@ -11,6 +11,7 @@ import grpc
 from moesaic.client import GatewayLost, generate
 from moesaic.v1 import common_pb2, generation_pb2
 from services.cli.chat_flags import say_chat
+from services.cli.result_flags import say_results
 from services.cli.sampling_flags import say_sampling
 from services.cli.settings import GenerateSettings
 from services.runtime.channels import open_channel
@@ -34,6 +35,10 @@ class GenerateResult:
     first_token_nanos: int | None = None
     last_token_nanos: int | None = None
     completion: generation_pb2.Completion = field(default_factory=generation_pb2.Completion)
+    logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
+    # Of the request's other choices, in their order.
+    others: "list[GenerateResult]" = field(default_factory=list)
 
     @property
     def finish_reason(self) -> str:
@@ -60,6 +65,7 @@ def build_request(settings: GenerateSettings, prompt: str) -> generation_pb2.Gen
     else:
         request.text = prompt
     say_sampling(request, settings)
+    say_results(request, settings)
     if settings.max_new_tokens is not None:
         request.stop.max_new_tokens = settings.max_new_tokens
     request.stop.stop_strings.extend(settings.stop)
@@ -84,12 +90,12 @@ async def stream(
     settings: GenerateSettings,
     write: Callable[[str], None],
 ) -> GenerateResult:
-    """Send the request to the first address and `write` the text as it comes; where its gateway is
-    lost the next one goes on, or the same again.
+    """Send the request to the first address and `write` the text as it comes, of the first choice;
+    where its gateway is lost the next one goes on, or the same again.
 
     Raises RequestFailed when a gateway refuses it, or none goes on.
     """
-    outcome = GenerateResult()
+    outcome = GenerateResult(others=[GenerateResult() for _ in range(1, request.num_choices)])
     span = begin_span("moesaic.generate", SpanKind.CLIENT)
     context = passed_on(span, None)
     traced = () if context is None else (("traceparent", context.traceparent),)
@@ -126,16 +132,21 @@ async def _collect(
     write: Callable[[str], None],
 ) -> None:
     sent = time.monotonic_ns()
+    choices = [outcome, *outcome.others]
     async for response in responses:
+        choice = choices[response.choice]
         if response.HasField("completion"):
-            outcome.completion = response.completion
+            choice.completion = response.completion
             continue
         delta = response.delta
         if delta.token_ids:
-            outcome.last_token_nanos = time.monotonic_ns() - sent
-            outcome.first_token_nanos = outcome.first_token_nanos or outcome.last_token_nanos
-        outcome.token_ids.extend(delta.token_ids)
-        outcome.text += delta.text
-        write(delta.text)
-    if not outcome.completion.finish_reason:
+            choice.last_token_nanos = time.monotonic_ns() - sent
+            choice.first_token_nanos = choice.first_token_nanos or choice.last_token_nanos
+        choice.token_ids.extend(delta.token_ids)
+        choice.logprobs.extend(delta.logprobs)
+        choice.prompt_logprobs.extend(delta.prompt_logprobs)
+        choice.text += delta.text
+        if choice is outcome:
+            write(delta.text)
+    if not all(choice.completion.finish_reason for choice in choices):
         raise RequestFailed("INTERNAL: the stream ended without a completion")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
+from services.cli.result_flags import ResultFlags
 from services.cli.sampling_flags import with_sampling_flags
 from services.runtime.addresses import (
     DNS_SCHEME,
@@ -190,7 +191,7 @@ class ServeSettings(ClusterSettings):
 
 
 @with_sampling_flags
-class GenerateSettings(ClientSettings):
+class GenerateSettings(ResultFlags, ClientSettings):
     """Continue a prompt: stream the text to stdout, then print to stderr what it cost.
 
     Without --address it starts a cluster of its own, which the flags from --model to --verbose

@@ -72,7 +72,7 @@ class Admission:
             (self.num_requests, self._max_requests, "requests"),
             (self._requests[client], self._max_client_requests, "requests of this client"),
         ):
-            if waiting > 1 and waiting + count > limit:
+            if count and waiting > 1 and waiting + count > limit:
                 raise self._full(waiting - 1, whose, limit)
         return [Place(self, client) for _ in range(count)]
 

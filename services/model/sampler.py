@@ -50,7 +50,7 @@ def draw_all(
     if not any(shapings) and not any(sampling.temperature for sampling in samplings):
         return _likeliest(logits)
     if kernels.AVAILABLE:  # which draw sooner on the CPU than a device puts a row in order
-        logits = logits.cpu()
+        logits = logits.cpu().contiguous()
     rows = list(logits)
     for place, shaping in enumerate(shapings):
         if shaping is not None:

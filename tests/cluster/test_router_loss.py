@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,20 +20,41 @@ NEW_TOKENS = 120
 PROMPTS = ["Once upon a time", "The old house", "Numbers:"]
 
 
-async def answer(
-    client: Client, prompt: str, begun: asyncio.Event | None = None
-) -> tuple[str, list[int], pb.Completion]:
-    """The text and the tokens of a request whose draws have a seed and whose repetitions count."""
-    sampling = common_pb2.SamplingParameters(temperature=0.8, seed=3, repetition_penalty=1.2)
-    stop = common_pb2.StopConditions(max_new_tokens=NEW_TOKENS, ignore_eos=True)
+Answer = tuple[str, list[int], list[common_pb2.PositionLogprobs], pb.Completion]
+
+
+async def answer(client: Client, prompt: str, begun: asyncio.Event | None = None) -> Answer:
+    """The text, the tokens and how likely they were, of a request with everything that its draws
+    can depend on.
+    """
+    sampling = common_pb2.SamplingParameters(
+        temperature=0.8,
+        seed=3,
+        repetition_penalty=1.2,
+        presence_penalty=0.2,
+        frequency_penalty=0.1,
+        logit_bias={300: 1.5, 301: -4.0},
+        allowed_token_ids=range(0, 4096, 2),
+    )
+    stop = common_pb2.StopConditions(
+        max_new_tokens=NEW_TOKENS, stop_token_ids=[300], min_new_tokens=NEW_TOKENS
+    )
+    asked: dict[str, Any] = {
+        "sampling": sampling,
+        "stop": stop,
+        "top_logprobs": 2,
+        "prompt_logprobs": True,
+    }
     text, token_ids, completion = "", list[int](), pb.Completion()
-    async for event in client.generate(prompt, sampling=sampling, stop=stop):
+    logprobs: list[common_pb2.PositionLogprobs] = []
+    async for event in client.generate(prompt, **asked):
         text += event.delta.text
         token_ids += event.delta.token_ids
+        logprobs += [*event.delta.prompt_logprobs, *event.delta.logprobs]
         completion = event.completion
         if begun is not None and len(token_ids) > NEW_TOKENS // 10:
             begun.set()
-    return text, token_ids, completion
+    return text, token_ids, logprobs, completion
 
 
 async def test_another_router_goes_on_with_the_same_tokens(tessera: Path) -> None:
@@ -53,9 +75,9 @@ async def test_another_router_goes_on_with_the_same_tokens(tessera: Path) -> Non
             await asyncio.gather(*(event.wait() for event in begun))
             await leaving.aclose()
     receipts = []
-    for (text, token_ids, completion), task in zip(whole, answers, strict=True):
-        resumed_text, resumed_ids, resumed = task.result()
-        assert (resumed_text, resumed_ids) == (text, token_ids)
+    for (*told, completion), task in zip(whole, answers, strict=True):
+        *told_again, resumed = task.result()
+        assert told_again == told
         assert resumed.usage == completion.usage
         receipts.append(resumed.receipt)
     gone_on = [receipt for receipt in receipts if receipt.resumptions]

@@ -49,6 +49,34 @@ def test_the_shares_of_draws_are_the_probabilities() -> None:
     assert torch.allclose(shares, probabilities, atol=0.03)
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(seed=5), Sampling(1.4, 0, 0.9, seed=6), Sampling(0.7, 6, 1.0, 0.02, seed=7)],
+)
+def test_draws_have_the_law_that_transformers_gives_them(sampling: Sampling) -> None:
+    num_draws, row = 3000, logits(9, 24) * 0.4
+    scores = TemperatureLogitsWarper(sampling.temperature)(torch.empty(0), row.double()[None])
+    if sampling.top_k:
+        scores = TopKLogitsWarper(sampling.top_k)(torch.empty(0), scores)
+    scores = TopPLogitsWarper(sampling.top_p)(torch.empty(0), scores)
+    if sampling.min_p:
+        scores = MinPLogitsWarper(sampling.min_p)(torch.LongTensor(), scores)
+    expected = torch.softmax(scores[0], -1) * num_draws
+    drawn = draw_all(row.repeat(num_draws, 1), [sampling] * num_draws, range(num_draws))
+    counts = torch.bincount(torch.tensor(drawn), minlength=24).double()
+    assert not counts[expected == 0].any()
+    # Rare tokens are one kind, or the statistic would have no law that is known.
+    rare = expected < 5
+    kinds = torch.cat([expected[~rare], expected[rare].sum()[None]])
+    found = torch.cat([counts[~rare], counts[rare].sum()[None]])
+    kinds, found = kinds[kinds > 0], found[kinds > 0]
+    statistic = float(((found - kinds) ** 2 / kinds).sum())
+    freedom = len(kinds) - 1
+    # Wilson and Hilferty's approximation: beyond it lies one in a million.
+    spread = 2 / (9 * freedom)
+    assert statistic < freedom * (1 - spread + 4.75 * math.sqrt(spread)) ** 3
+
+
 @pytest.mark.parametrize("size", [1, 2, 64])
 def test_filters_may_leave_one_token(size: int) -> None:
     best = int(logits(4, size).argmax())

@@ -128,3 +128,23 @@ async def test_streams_that_have_nothing_in_flight_take_no_share_of_the_credit()
         for stream in (busy, *idle):
             await stream.aclose()
         assert running.room_sharers == set()
+
+
+async def test_likelihoods_of_two_prompts_never_share_a_message() -> None:
+    def act(step: Step) -> torch.Tensor:
+        step.scored = torch.zeros(len(step.scored_rows), VOCAB)
+        return torch.zeros(len(step.drawing), VOCAB)
+
+    asked = [request(name, top_logprobs=1, prompt_logprobs=True) for name in (1, 2, 3)]
+    submit = router_pb2.RunRequest(submit=router_pb2.Submit(sequences=asked))
+    num_ended, scored = 0, list[int]()
+    async with engine(ScriptedTrunk(act)) as running:
+        session = Session(running, VOCAB).run(spoken(submit))
+        while num_ended < len(asked):
+            response = await anext(session)
+            names = [each.sequence for each in response.events if each.token.prompt_logprobs]
+            assert len(names) <= 1
+            scored += names
+            num_ended += sum(each.HasField("finish") for each in response.events)
+        await session.aclose()
+    assert sorted(scored) == [1, 2, 3]

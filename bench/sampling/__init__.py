@@ -1,0 +1,1 @@
+"""What drawing tokens from large vocabularies takes."""
