@@ -313,26 +313,25 @@ async def test_connections_that_bring_no_request_end_and_so_do_too_many() -> Non
         assert (await client.text()).status == 200
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        b"Authorization: Bearer \xff",
-        b"x-api-key: \xc3\xa9",
-        b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: \xff",
-        b"X-Request-Id: \xff",
-        b"Origin: \xff\r\nAccess-Control-Request-Method: \xff",
-    ],
+NO_TEXT = (
+    b"Authorization: Bearer \xff",
+    b"x-api-key: \xc3\xa9",
+    b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: \xff",
+    b"X-Request-Id: \xff",
+    b"Origin: \xff\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: \xff",
 )
-@pytest.mark.parametrize("method", ["POST", "OPTIONS"])
-async def test_headers_that_are_no_text_fail_nothing(headers: bytes, method: str) -> None:
+
+
+async def test_headers_that_are_no_text_fail_nothing() -> None:
+    body = b'{"prompt": "a"}'
     async with http_gateway(RouterDouble(answer=[5]), cors_origin=["*"]) as client:
-        reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
-        body = b'{"prompt": "a"}'
-        head = f"{method} {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n".encode()
-        writer.write(head + headers + b"\r\n\r\n" + body)
-        status = int((await reader.readline()).split()[1])
-        writer.close()
-    assert status < 500
+        for headers in NO_TEXT:
+            for method in ("POST", "OPTIONS"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
+                head = f"{method} {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+                writer.write(head.encode() + headers + b"\r\n\r\n" + body)
+                assert int((await reader.readline()).split()[1]) < 500, headers
+                writer.close()
 
 
 async def test_what_is_no_http_is_refused_and_fills_no_log(
