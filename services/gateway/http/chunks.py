@@ -118,8 +118,8 @@ class Chunks:
             return "null"
         if self._wanted.is_chat:
             return json.dumps(chat_logprobs(piece.logprobs, self._names))
-        is_first = one.num_tokens == len(piece.token_ids)
-        tells_prompt = self._wanted.echo and one.tells_prompt and is_first
+        tells_prompt = self._wanted.echo and one.tells_prompt and not one.has_told
+        one.has_told = True
         positions = () if self._wanted.hides_continuation else piece.logprobs
         document, one.offset = text_logprobs(
             (*piece.prompt_logprobs, *positions),

@@ -1,6 +1,10 @@
-"""Bounds what connections cost: how many there are, and how long one may be without a request."""
+"""Bounds what connections cost: how many there are, how long one may be without a request, and how
+long a client may leave its answer unread.
+"""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
@@ -34,6 +38,20 @@ class Connections:
     def _end(self, connection: web.RequestHandler) -> None:
         del self._unheard[connection]
         connection.force_close()
+
+
+@asynccontextmanager
+async def cut_off_at(request: web.BaseRequest, at_seconds: float) -> AsyncIterator[None]:
+    """Close the connection of a request whose block goes on at that moment of the loop's clock: its
+    client does not read.
+    """
+    try:
+        async with asyncio.timeout_at(at_seconds):
+            yield
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client does not read") from None
 
 
 class _Closed(asyncio.Protocol):

@@ -24,7 +24,7 @@ class Prompt:
     # Where somebody asks for them.
     token_ids: Sequence[int] = ()
     num_tokens: int = 0
-    logprobs: Sequence[common_pb2.PositionLogprobs] = ()
+    logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
 
 
 @dataclass
@@ -38,6 +38,8 @@ class Continuation:
     num_tokens: int = 0
     # Where its next token begins in the text that is shown.
     offset: int = 0
+    # Whether something was told of tokens.
+    has_told: bool = False
     routed_experts: list[common_pb2.RoutedExperts] = field(default_factory=list)
     end: Completed | None = None
 
@@ -79,13 +81,14 @@ class Continuations:
         one = self.all[number * self._num_choices + event.choice]
         if isinstance(event, Completed):
             one.end = event
-        elif event.token_ids:
+            return one
+        if event.token_ids:
             one.num_tokens += len(event.token_ids)
             self.times.note_tokens()
             if event.routed_experts:
                 one.routed_experts += event.routed_experts
-            if event.prompt_logprobs:
-                one.prompt.logprobs = event.prompt_logprobs
+        if event.prompt_logprobs:
+            one.prompt.logprobs += event.prompt_logprobs
         return one
 
     @property

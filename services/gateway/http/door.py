@@ -3,8 +3,7 @@ limits, and its failure told.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
@@ -12,7 +11,7 @@ from aiohttp import hdrs, web
 from services.gateway.caller import Caller
 from services.gateway.clients import Clients
 from services.gateway.deadline import Deadline
-from services.gateway.http.connections import Connections
+from services.gateway.http.connections import Connections, cut_off_at
 from services.gateway.http.cors import Cors
 from services.gateway.http.errors import TooLarge, UnknownRoute, WrongMethod, failure_told
 from services.gateway.http.shown import HttpShown
@@ -90,7 +89,7 @@ class Door:
             try:
                 self._clients.check(method, shown)
                 caller = self._caller(request, shown)
-                async with _within(request, caller.deadline):
+                async with cut_off_at(request, caller.deadline.at_seconds + TELLING_SECONDS):
                     return await work(request, caller, await self._body(request))
             finally:
                 leave()
@@ -191,18 +190,6 @@ class Door:
         finally:
             self._held_bytes -= len(body)
         return bytes(body)
-
-
-@asynccontextmanager
-async def _within(request: web.Request, deadline: Deadline) -> AsyncIterator[None]:
-    """Cut a client off who has not read its answer long after its time was up."""
-    try:
-        async with asyncio.timeout_at(deadline.at_seconds + TELLING_SECONDS):
-            yield
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the client does not read") from None
 
 
 def _told(error: ServingError) -> web.Response:

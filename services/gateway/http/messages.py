@@ -12,7 +12,14 @@ from services.gateway.http.errors import BadField
 TEXT_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "string"},
-        {"type": "array", "items": {"type": "object"}},
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["type", "text"],
+                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+            },
+        },
         {"type": "null"},
     ]
 }

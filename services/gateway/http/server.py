@@ -1,6 +1,7 @@
 """The HTTP port's life: listen, serve, drain beside gRPC, stop."""
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -8,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from services.gateway.http.door import Door
 from services.gateway.http.generate import GenerateRoutes
@@ -103,6 +105,7 @@ async def serving_http(
         access_log=None,
         handler_cancellation=True,  # a client that leaves gives up what it asked for
         auto_decompress=False,  # nobody's few bytes become many
+        logger=_log(),
         keepalive_timeout=IDLE_SECONDS,
         shutdown_timeout=CANCEL_SECONDS,
     )
@@ -123,6 +126,21 @@ async def serving_http(
                 await server.until_drained()
     finally:
         await runner.cleanup()
+
+
+class _NoStrangers(logging.Filter):
+    """Leaves out what is no HTTP: anybody can send it as often as they like."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+def _log() -> logging.Logger:
+    log = logging.getLogger(__name__)
+    if not log.filters:
+        log.addFilter(_NoStrangers())
+    return log
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesaic.v1 import common_pb2
@@ -266,6 +266,7 @@ NAMES = st.sampled_from(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(NAMES, JSON, max_size=6), st.booleans())
 def test_whatever_a_body_says_it_is_translated_or_refused(fields: Any, is_chat: bool) -> None:
     asked: dict[str, Any] = {"messages": MESSAGES} if is_chat else {"prompt": "a"}

@@ -1,6 +1,7 @@
 """What is told beside the text: tokens, models, log probabilities, and where the time went."""
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import grpc
@@ -140,11 +141,11 @@ def told_of(body: Any, pieces: list[Piece], prompt: Prompt) -> tuple[Any, list[A
     whole, chunks = WholeAnswer(heading, wanted, names, ""), Chunks(heading, wanted, names, "")
     usage = common_pb2.Usage(completion_tokens=2)
     end = Completed(LENGTH, None, usage, common_pb2.LatencyReceipt())
-    all_whole = Continuations([prompt], 1, CallTimes())
+    all_whole = Continuations([deepcopy(prompt)], 1, CallTimes())
     for piece in pieces:
         whole.add(all_whole.note(0, piece), piece)
     all_whole.note(0, end)
-    so_far = Continuations([prompt], 1, CallTimes())
+    so_far = Continuations([deepcopy(prompt)], 1, CallTimes())
     written = [chunks.first(so_far.all[0])]
     written += [chunks.piece(so_far.note(0, piece), piece) for piece in pieces]
     choices = [one["choices"][0] for one in streamed(b"".join(written))]
