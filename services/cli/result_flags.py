@@ -72,8 +72,10 @@ class ResultFlags(BaseSettings):
 
 def say_results(request: generation_pb2.GenerateRequest, settings: ResultFlags) -> None:
     """Write into the request what the settings say."""
-    request.sampling.logit_bias.update(read_bias(each) for each in settings.logit_bias)
-    request.sampling.allowed_token_ids.extend(settings.allowed_token_ids)
+    if settings.logit_bias:
+        request.sampling.logit_bias.update(read_bias(each) for each in settings.logit_bias)
+    if settings.allowed_token_ids:
+        request.sampling.allowed_token_ids.extend(settings.allowed_token_ids)
     request.stop.stop_token_ids.extend(settings.stop_token_ids)
     request.stop.min_new_tokens = settings.min_new_tokens
     request.stop.include_stop_string = settings.include_stop_string

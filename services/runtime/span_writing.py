@@ -3,6 +3,7 @@ part of the time that the SDK takes.
 """
 
 import enum
+import os
 import re
 from collections.abc import Iterable, Mapping
 from random import Random
@@ -27,6 +28,8 @@ NO_ATTRIBUTES: Mapping[str, str | int] = MappingProxyType({})
 _LENGTH_DELIMITED = 2
 
 _random = Random()
+# Else processes that are forked from one would call their spans by the same ids.
+os.register_at_fork(after_in_child=_random.seed)
 
 
 class SpanKind(enum.IntEnum):

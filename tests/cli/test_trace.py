@@ -194,6 +194,22 @@ def test_spans_that_go_in_a_circle_are_still_shown() -> None:
     assert starting(shown(trace), "second")
 
 
+def test_spans_of_one_id_are_still_shown_once_each() -> None:
+    writer = TraceWriter()
+    root = writer.span("root", "p1", None, 0, 10)
+    for name in ("one", "other"):
+        writer.span(name, "p1", root, 1, 5)
+    below = writer.span("below", "p1", f"{2:016x}", 2, 3)
+    document = writer.document()
+    for span in document["spans"][1:]:
+        if span["spanID"] == below:
+            span["spanID"] = root  # its own ancestor's
+    trace = Trace.parse(document)
+    assert [span.name for span in trace.roots] == ["root"]
+    assert len(trace.spans) == 4
+    assert starting(shown(trace), "below")
+
+
 def test_a_file_is_read_and_written_in_every_format(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

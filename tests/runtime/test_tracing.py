@@ -1,5 +1,8 @@
 """Trace contexts as strings, and spans as a collector reads them."""
 
+import subprocess
+import sys
+
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -181,3 +184,18 @@ def test_spans_lie_within_one_another() -> None:
         first.end()
     second, first_read = recorded.spans
     assert (second.parent_span_id, first_read.parent_span_id) == (first_read.span_id, b"")
+
+
+def test_forked_processes_name_their_spans_apart() -> None:
+    program = (
+        "import os\n"
+        "from services.runtime.span_writing import new_span_id\n"
+        "new_span_id()\n"
+        "os.fork()\n"
+        "print(new_span_id().hex(), flush=True)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    of_one, of_other = ran.stdout.split()
+    assert of_one != of_other

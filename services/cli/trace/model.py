@@ -1,7 +1,8 @@
 """A trace read from Jaeger's JSON: spans as a tree, and the processes that recorded them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -76,6 +77,7 @@ class Trace:
                 f"this is no trace in Jaeger's JSON: {where}: {problem['msg']}"
             ) from error
         spans = sorted(_spans(read), key=lambda span: (span.started, -span.duration))
+        spans = [*_told_apart(spans)]
         if not spans:
             raise InvalidRequest("the trace has no spans")
         return cls(read.trace_id, spans, document, _by_parent(spans))
@@ -153,6 +155,17 @@ def _spans(read: _Trace) -> Iterator[Span]:
             duration=one.duration,
             tags={tag.key: tag.value for tag in one.tags or ()},
         )
+
+
+def _told_apart(spans: Iterable[Span]) -> Iterator[Span]:
+    """The spans, of which no two have one id: below a second one there would be the first's once
+    more, and below itself without an end.
+    """
+    seen: Counter[str] = Counter()
+    for span in spans:
+        seen[span.span_id] += 1
+        number = seen[span.span_id]
+        yield span if number == 1 else replace(span, span_id=f"{span.span_id} ({number})")
 
 
 def _process(process_id: str, read: _Process) -> Process:
