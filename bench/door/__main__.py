@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
+from bench.door.grpc_load import GrpcLoad
 from bench.door.http_load import HttpLoad
 from bench.door.leaving import Left, leave, left
-from bench.door.tables import GRPC, HTTP, Case, fill, leavers
+from bench.door.tables import GRPC, GRPC_EACH, HTTP, Case, fill, leavers
 from bench.door.timed import Timed
 from bench.harness.command import add_numbers, bench_parser, run_bench
 from bench.harness.progress import Stages
 from bench.harness.report import Report
 from bench.harness.rounds import interleaved
-from bench.rig.client_load import ClientLoad
 from bench.rig.cluster import Cluster, cluster_running
 from bench.rig.processes import cpu_nanos
 from bench.rig.prompts import Prompts, text_prompts
@@ -30,9 +30,9 @@ WARM_UP_LEAVERS = 500
 COMPARED = (
     f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} "
     "tokens of real text, streamed, all requests at once: one cluster with the shipped model "
-    "(gateway, router, two experts, one thread each), asked over gRPC by one connection and over "
-    "HTTP by one for each request, in turn. The client of either does little but look when tokens "
-    "come."
+    "(gateway, router, two experts, one thread each), asked over gRPC by one connection, over gRPC "
+    "by one for each request, and over HTTP by one for each request, in turn. The client of HTTP "
+    "does little but look when tokens come."
 )
 
 
@@ -45,7 +45,7 @@ async def measure(options: Namespace, stages: Stages) -> Report:
             cluster = await stack.enter_async_context(
                 cluster_running(EMBEDDED_MODEL, http_listen="127.0.0.1:0")
             )
-        doors = await _doors(cluster, stack)
+        doors = await _doors(cluster, max(options.requests), stack)
         cases = []
         num_rounds = 7 if options.quick else 15
         for count in options.requests:
@@ -63,25 +63,24 @@ async def measure(options: Namespace, stages: Stages) -> Report:
 
 
 async def _doors(
-    cluster: Cluster, stack: AsyncExitStack
+    cluster: Cluster, num_connections: int, stack: AsyncExitStack
 ) -> dict[str, Callable[[Prompts], Awaitable[Timed]]]:
-    grpc_load = ClientLoad(cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS)
-    stack.push_async_callback(grpc_load.close)
-    http_load = HttpLoad(cluster.http, num_new_tokens=NUM_NEW_TOKENS)
-    stack.push_async_callback(http_load.close)
+    address, shared = cluster.gateway.address, {"num_new_tokens": NUM_NEW_TOKENS}
+    loads: dict[str, GrpcLoad | HttpLoad] = {
+        GRPC: GrpcLoad(address, num_connections=1, **shared),
+        GRPC_EACH: GrpcLoad(address, num_connections=num_connections, **shared),
+        HTTP: HttpLoad(cluster.http, **shared),
+    }
+    for load in loads.values():
+        stack.push_async_callback(load.close)
 
-    async def over_grpc(prompts: Prompts) -> Timed:
-        generated = await grpc_load.generate(prompts)
-        first_seconds = [times[0] for times in generated.token_seconds]
-        return Timed(generated.seconds, generated.num_tokens, first_seconds)
-
-    async def counted(ask: Callable[[Prompts], Awaitable[Timed]], prompts: Prompts) -> Timed:
+    async def counted(load: GrpcLoad | HttpLoad, prompts: Prompts) -> Timed:
         before = cpu_nanos(cluster.gateway.pid)
-        timed = await ask(prompts)
+        timed = await load.generate(prompts)
         timed.gateway_cpu_seconds = (cpu_nanos(cluster.gateway.pid) - before) / 1e9
         return timed
 
-    return {GRPC: partial(counted, over_grpc), HTTP: partial(counted, http_load.generate)}
+    return {name: partial(counted, load) for name, load in loads.items()}
 
 
 async def _leaving(cluster: Cluster, prompts: Prompts, count: int) -> tuple[Left, Left]:

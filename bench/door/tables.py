@@ -9,7 +9,7 @@ from bench.harness.report import Report
 from bench.harness.statistics import Spread, ratio_of, spread_of
 from bench.harness.table import Table
 
-GRPC, HTTP = "gRPC", "HTTP"
+GRPC, GRPC_EACH, HTTP = "gRPC", "gRPC, a connection each", "HTTP"
 FIGURES = ("tokens_per_second", "first_token_ms", "gateway_micros")
 
 
@@ -24,9 +24,9 @@ class Case:
         """A figure of each round."""
         return [getattr(timed, figure) for timed in self.samples[door]]
 
-    def ratio(self, figure: str) -> Spread:
-        """Of HTTP to gRPC, round by round."""
-        return ratio_of(self.values(HTTP, figure), self.values(GRPC, figure))
+    def ratio(self, figure: str, door: str) -> Spread:
+        """Of HTTP to another door, round by round."""
+        return ratio_of(self.values(HTTP, figure), self.values(door, figure))
 
 
 def fill(report: Report, cases: Sequence[Case]) -> None:
@@ -37,18 +37,20 @@ def fill(report: Report, cases: Sequence[Case]) -> None:
     )
     ratios = Table(
         "HTTP ÷ gRPC",
-        ("requests", "tokens/s", "time to the first token", "gateway's CPU a token"),
+        ("requests", "÷", "tokens/s", "time to the first token", "gateway's CPU a token"),
     )
     for case in cases:
-        for door in (GRPC, HTTP):
+        for door in case.samples:
             spreads = (spread_of(case.values(door, figure)) for figure in FIGURES)
             table.add(str(case.num_requests), door, *spreads)
-        ratios.add(str(case.num_requests), *(case.ratio(figure) for figure in FIGURES))
+        for door in (GRPC, GRPC_EACH):
+            spreads = (case.ratio(figure, door) for figure in FIGURES)
+            ratios.add(str(case.num_requests), door, *spreads)
     report.tables += [table, ratios]
     report.samples = {
         f"{case.num_requests}, {door}, {figure}": case.values(door, figure)
         for case in cases
-        for door in (GRPC, HTTP)
+        for door in case.samples
         for figure in FIGURES
     }
 
