@@ -188,14 +188,16 @@ def test_spans_lie_within_one_another() -> None:
 
 def test_forked_processes_name_their_spans_apart() -> None:
     program = (
-        "import os\n"
+        "import os, sys\n"
         "from services.runtime.span_writing import new_span_id\n"
         "new_span_id()\n"
-        "os.fork()\n"
-        "print(new_span_id().hex(), flush=True)\n"
+        "child = os.fork()\n"
+        "os.write(1, new_span_id().hex().encode() + b' ')\n"
+        "sys.exit(os.waitpid(child, 0)[1] if child else 0)\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
+    assert ran.returncode == 0, ran.stderr
     of_one, of_other = ran.stdout.split()
     assert of_one != of_other
