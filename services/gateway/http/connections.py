@@ -30,7 +30,11 @@ class Connections:
         return connection
 
     def heard(self, request: web.BaseRequest) -> None:
-        """A connection has a request."""
+        """A connection has a request. What is written to it from now on counts as sent when the
+        system has it: what would stay with us could keep a closed connection from ending.
+        """
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(0)
         timer = self._unheard.pop(request.protocol, None)
         if timer is not None:
             timer.cancel()

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from tests.gateway.router_double import RouterDouble, finished, token
 
 LOST = {"status": grpc.StatusCode.UNAVAILABLE, "message": "no expert service answers"}
 STREAM = {"prompt": "a", "stream": True}
+ASK_FOR_MUCH = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100
 
 
 @pytest.mark.parametrize(
@@ -295,6 +297,20 @@ async def test_a_client_that_leaves_its_answer_unread_is_cut_off() -> None:
         async with asyncio.timeout(20):
             assert "does not read" in str(await ended.get())
         writer.close()
+
+
+async def test_who_reads_none_of_many_whole_answers_is_cut_off() -> None:
+    async with http_gateway(RouterDouble(answer=[5]), http_request_seconds=0.2) as client:
+        with socket.socket() as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stranger.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(stranger, ("127.0.0.1", client.grpc.http_port))
+            with pytest.raises(ConnectionError):
+                async with asyncio.timeout(20):
+                    while True:
+                        await loop.sock_sendall(stranger, ASK_FOR_MUCH)
+        assert (await client.text()).status == 200
 
 
 async def test_connections_that_bring_no_request_end_and_so_do_too_many() -> None:
