@@ -307,10 +307,15 @@ async def test_who_reads_none_of_many_whole_answers_is_cut_off() -> None:
             loop = asyncio.get_running_loop()
             await loop.sock_connect(stranger, ("127.0.0.1", client.grpc.http_port))
             with pytest.raises(ConnectionError):
-                async with asyncio.timeout(20):
-                    while True:
-                        await loop.sock_sendall(stranger, ASK_FOR_MUCH)
+                await ask_on(stranger)
         assert (await client.text()).status == 200
+
+
+async def ask_on(stranger: socket.socket) -> None:
+    """Ask for as long as somebody listens."""
+    async with asyncio.timeout(20):
+        while True:
+            await asyncio.get_running_loop().sock_sendall(stranger, ASK_FOR_MUCH)
 
 
 async def test_connections_that_bring_no_request_end_and_so_do_too_many() -> None:
