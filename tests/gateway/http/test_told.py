@@ -1,5 +1,6 @@
 """What is told beside the text: tokens, models, log probabilities, and where the time went."""
 
+import json
 import math
 from copy import deepcopy
 from typing import Any
@@ -149,7 +150,7 @@ def told_of(body: Any, pieces: list[Piece], prompt: Prompt) -> tuple[Any, list[A
     written = [chunks.first(so_far.all[0])]
     written += [chunks.piece(so_far.note(0, piece), piece) for piece in pieces]
     choices = [one["choices"][0] for one in streamed(b"".join(written))]
-    return whole.document(all_whole)["choices"][0], choices
+    return json.loads(whole.written(all_whole))["choices"][0], choices
 
 
 def test_log_probabilities_of_a_chat_are_told_token_by_token() -> None:
@@ -165,6 +166,13 @@ def test_log_probabilities_of_a_chat_are_told_token_by_token() -> None:
     assert [one["token"] for one in first["top_logprobs"]] == [" x", " y"]
     assert (second["logprob"], second["top_logprobs"]) == (-9999, [])
     assert [one["logprobs"]["content"] for one in chunks[1:]] == [[first], [second]]
+
+
+def test_log_probabilities_of_no_tokens_are_empty_lists() -> None:
+    chat = ChatBody.model_validate({"messages": MESSAGES, "logprobs": True})
+    assert told_of(chat, [], Prompt())[0]["logprobs"] == {"content": [], "refusal": None}
+    text = TextBody.model_validate({"prompt": "a", "logprobs": 1})
+    assert [*told_of(text, [], Prompt())[0]["logprobs"].values()] == [[], [], [], []]
 
 
 def test_log_probabilities_of_a_text_begin_with_its_prompt_where_it_is_echoed() -> None:
