@@ -91,7 +91,7 @@ def text_logprobs(
         text = names.of(position.token.token_id).text
         texts.append(text)
         values.append(_value(position.token))
-        tops.append({names.of(one.token_id).text: _value(one) for one in position.top} or None)
+        tops.append(_by_text(position.top, names) or None)
         offsets.append(offset)
         offset += len(text)
     document = {
@@ -101,6 +101,14 @@ def text_logprobs(
         "text_offset": offsets,
     }
     return document, offset
+
+
+def _by_text(top: Sequence[common_pb2.TokenLogprob], names: TokenNames) -> dict[str, float]:
+    """Most likely first. Parts of characters read alike: of those the most likely is told."""
+    values: dict[str, float] = {}
+    for one in top:
+        values.setdefault(names.of(one.token_id).text, _value(one))
+    return values
 
 
 def _named(one: common_pb2.TokenLogprob, names: TokenNames) -> dict[str, Any]:

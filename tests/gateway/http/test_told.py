@@ -195,6 +195,14 @@ def test_log_probabilities_of_a_text_begin_with_its_prompt_where_it_is_echoed() 
         assert [one for chunk in chunks[1:] for one in chunk["logprobs"][name]] == values
 
 
+def test_of_tokens_that_read_alike_the_most_likely_one_is_told() -> None:
+    parts = [one for one in ids("😀🚢") if TOKENIZER.decode([one]) == "\ufffd"]
+    pieces = [Piece("", [parts[0]], (), [position(parts[0], -1, (parts[0], -1), (parts[1], -2))])]
+    body = TextBody.model_validate({"prompt": "a", "logprobs": 2})
+    whole, _ = told_of(body, pieces, Prompt())
+    assert whole["logprobs"]["top_logprobs"] == [{"\ufffd": -1}]
+
+
 def test_tokens_are_called_by_their_own_bytes() -> None:
     names = TokenNames(TOKENIZER)
     assert [names.of(one).text for one in ids("a ship")] == ["a", " ship"]
