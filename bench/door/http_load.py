@@ -16,6 +16,8 @@ READ_BYTES = 64 << 10
 REQUEST_SECONDS = 600.0
 # Stands once in each chunk with tokens; in a text its quotes would be escaped.
 TOKEN = b'"finish_reason": null'
+# Within so many before the end a stream tells how many tokens there were.
+LAST_BYTES = 4096
 END = b"\r\n0\r\n\r\n"
 
 
@@ -56,9 +58,8 @@ class HttpLoad:
             reader, writer = await asyncio.open_connection(self._host, self._port)
         writer.write(request)
         seconds: list[float] = []
-        tail, answer = b"", b""
+        tail, answer, last = b"", b"", b""
         whole = f'"completion_tokens": {self._num_new_tokens},'.encode()
-        is_whole = False
         while not tail.endswith(END):
             block = await reader.read(READ_BYTES)
             if not block:
@@ -67,9 +68,9 @@ class HttpLoad:
             seen = tail + block
             # The tail is too short to have one of its own.
             seconds += [time.perf_counter() - began] * seen.count(TOKEN)
-            is_whole = is_whole or whole in seen
+            last = (last + block)[-LAST_BYTES:]
             tail = seen[-(len(TOKEN) - 1) :]
-        if not is_whole:
+        if whole not in last:
             raise BenchFailed(f"fewer tokens came over HTTP than asked for: {answer[:300]!r}")
         self._idle.append((reader, writer))
         return seconds

@@ -13,7 +13,7 @@ Event = TypeVar("Event")
 class _End:
     """Nothing follows of a stream; what it raised, if it did."""
 
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 async def merged(streams: Sequence[AsyncGenerator[Event, None]]) -> AsyncGenerator[Event, None]:
@@ -45,6 +45,11 @@ async def _pass_on(
         async with aclosing(stream):
             async for event in stream:
                 await events.put(event)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        end = _End(error)  # not this stream was cancelled, but what it waited for
     except Exception as error:  # noqa: BLE001 -- the boundary of one stream: who reads all of them raises it
         end = _End(error)
     await events.put(end)

@@ -103,7 +103,10 @@ class GatewaySettings(ServingSettings):
         description="after which a stream over HTTP begins without a token, kept by comments",
     )
     http_request_seconds: PositiveFloat = Field(
-        60.0, allow_inf_nan=False, description="time that a client has to send a request over HTTP"
+        60.0,
+        allow_inf_nan=False,
+        description="time that a client has to send a request over HTTP, and to take an answer in "
+        "one piece",
     )
     http_max_connections: PositiveInt = Field(
         1_024, description="most connections over HTTP; one more is closed"

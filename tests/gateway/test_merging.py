@@ -14,13 +14,13 @@ class Source:
     """A stream that gives what it is told to, and notes that it was closed."""
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue[int | Exception | None] = asyncio.Queue()
+        self.events: asyncio.Queue[int | BaseException | None] = asyncio.Queue()
         self.closed = asyncio.Event()
 
     async def read(self) -> AsyncGenerator[int, None]:
         try:
             while (event := await self.events.get()) is not None:
-                if isinstance(event, Exception):
+                if isinstance(event, BaseException):
                     raise event
                 yield event
         finally:
@@ -41,13 +41,14 @@ async def test_events_come_as_they_are_there_and_the_last_stream_ends_all() -> N
             await anext(events)
 
 
-async def test_what_one_stream_raises_closes_the_others() -> None:
+@pytest.mark.parametrize("error", [Unavailable("lost"), asyncio.CancelledError("lost")])
+async def test_what_one_stream_raises_closes_the_others(error: BaseException) -> None:
     one, other = Source(), Source()
     one.events.put_nowait(1)
-    other.events.put_nowait(Unavailable("lost"))
-    async with aclosing(merged([one.read(), other.read()])) as events:
+    other.events.put_nowait(error)
+    async with aclosing(merged([one.read(), other.read()])) as events, asyncio.timeout(20):
         assert await anext(events) == 1
-        with pytest.raises(Unavailable, match="lost"):
+        with pytest.raises(type(error), match="lost"):
             await anext(events)
     assert one.closed.is_set()
 

@@ -1,16 +1,19 @@
 """Answers in one piece, of the same events that streams are made of."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from moesaic.v1 import common_pb2
 from services.gateway.http.continuations import Continuation, Continuations, usage_of
-from services.gateway.http.logprobs import chat_logprobs, text_logprobs
+from services.gateway.http.logprobs import GatheredLogprobs, piece_logprobs
 from services.gateway.http.receipts import metrics_of, moesaic_of
 from services.gateway.http.routed_experts import encoded_experts
 from services.gateway.http.token_names import TokenNames
 from services.gateway.http.wanted import Heading, Wanted
 from services.gateway.relay import Piece
+
+# Of a continuation that ends before its first token.
+NOTHING = Piece("", (), ())
 
 
 @dataclass
@@ -19,7 +22,7 @@ class _Whole:
 
     texts: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
-    logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
+    logprobs: GatheredLogprobs = field(default_factory=GatheredLogprobs)
 
 
 class Answer:
@@ -34,20 +37,23 @@ class Answer:
 
     def add(self, one: Continuation, piece: Piece) -> None:
         """More of a continuation."""
-        if self._wanted.hides_continuation:
-            return
         whole = self._wholes.setdefault(one.index, _Whole())
-        whole.texts.append(piece.text)
-        whole.token_ids += piece.token_ids
-        if piece.logprobs:
-            whole.logprobs += piece.logprobs
+        if self._wanted.logprobs:
+            whole.logprobs.add(piece_logprobs(one, piece, self._wanted, self._names))
+        if not self._wanted.hides_continuation:
+            whole.texts.append(piece.text)
+            whole.token_ids += piece.token_ids
 
-    def document(self, of: Continuations) -> dict[str, Any]:
-        """The answer, when all have ended."""
+    def written(self, of: Continuations) -> bytes:
+        """The answer in JSON, when all have ended."""
+        choices = ", ".join(self._choice(one) for one in of.all if one.end is not None)
+        head = json.dumps(self._heading.document(is_chunk=False))[:-1]
+        return f'{head}, "choices": [{choices}], {json.dumps(self._measured(of))[1:]}'.encode()
+
+    def _measured(self, of: Continuations) -> dict[str, Any]:
         end, wanted = of.longest, self._wanted
         num_tokens = 0 if wanted.hides_continuation else of.num_tokens
-        document = self._heading.document(is_chunk=False) | {
-            "choices": [self._choice(one) for one in of.all if one.end is not None],
+        document: dict[str, Any] = {
             "usage": usage_of(of.num_prompt_tokens, num_tokens),
             "metrics": metrics_of(of.times, end, of.num_tokens),
         }
@@ -57,32 +63,22 @@ class Answer:
             document["prompt_token_ids"] = [*of.all[0].prompt.token_ids]
         return document
 
-    def _choice(self, one: Continuation) -> dict[str, Any]:
-        whole, wanted = self._wholes.get(one.index, _Whole()), self._wanted
+    def _choice(self, one: Continuation) -> str:
+        if one.index not in self._wholes:
+            self.add(one, NOTHING)
+        whole, wanted = self._wholes[one.index], self._wanted
         text = one.prompt.echo + "".join(whole.texts)
         said: dict[str, Any] = {"index": one.index}
         if wanted.is_chat:
             said["message"] = {"role": "assistant", "content": text, "refusal": None}
         else:
             said["text"] = text
-        said["logprobs"] = self._logprobs(one, whole) if wanted.logprobs else None
-        said["finish_reason"] = one.finish_reason
-        said["stop_reason"] = one.stop_reason
+        logprobs = whole.logprobs.written() if wanted.logprobs else "null"
+        more: dict[str, Any] = {"finish_reason": one.finish_reason, "stop_reason": one.stop_reason}
         if wanted.token_ids:
-            said["token_ids"] = whole.token_ids
+            more["token_ids"] = whole.token_ids
             if not wanted.is_chat:
-                said["prompt_token_ids"] = [*one.prompt.token_ids]
+                more["prompt_token_ids"] = [*one.prompt.token_ids]
         if wanted.routed_experts:
-            said["routed_experts"] = encoded_experts(one.routed_experts)
-        return said
-
-    def _logprobs(self, one: Continuation, whole: _Whole) -> dict[str, Any]:
-        if self._wanted.is_chat:
-            return chat_logprobs(whole.logprobs, self._names)
-        tells_prompt = self._wanted.echo and one.tells_prompt
-        echoed = one.prompt.logprobs if tells_prompt else ()
-        first = one.prompt.token_ids[0] if tells_prompt else None
-        document, _ = text_logprobs(
-            (*echoed, *whole.logprobs), self._names, offset=one.offset, first=first
-        )
-        return document
+            more["routed_experts"] = encoded_experts(one.routed_experts)
+        return f'{json.dumps(said)[:-1]}, "logprobs": {logprobs}, {json.dumps(more)[1:]}'

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from services.gateway.http.continuations import Continuation, Continuations, usage_of
-from services.gateway.http.logprobs import chat_logprobs, text_logprobs
+from services.gateway.http.logprobs import piece_logprobs
 from services.gateway.http.receipts import metrics_of, moesaic_of
 from services.gateway.http.routed_experts import encoded_experts
 from services.gateway.http.token_names import TokenNames
@@ -116,18 +116,7 @@ class Chunks:
     def _logprobs(self, one: Continuation, piece: Piece) -> str:
         if not self._wanted.logprobs:
             return "null"
-        if self._wanted.is_chat:
-            return json.dumps(chat_logprobs(piece.logprobs, self._names))
-        tells_prompt = self._wanted.echo and one.tells_prompt and not one.has_told
-        one.has_told = True
-        positions = () if self._wanted.hides_continuation else piece.logprobs
-        document, one.offset = text_logprobs(
-            (*piece.prompt_logprobs, *positions),
-            self._names,
-            offset=one.offset,
-            first=one.prompt.token_ids[0] if tells_prompt else None,
-        )
-        return json.dumps(document)
+        return json.dumps(piece_logprobs(one, piece, self._wanted, self._names))
 
     def _usage_so_far(self, one: Continuation) -> str:
         if not self._wanted.continuous_usage:

@@ -17,27 +17,56 @@ class Connections:
     def __init__(self, *, max_connections: int, request_seconds: float) -> None:
         self._max_connections = max_connections
         self._request_seconds = request_seconds
-        self._unheard: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+        self._unheard: dict[web.RequestHandler, asyncio.TimerHandle] = {}
 
     def accept(self, server: web.Server) -> asyncio.BaseProtocol:
-        """What speaks to a client who has connected."""
+        """What a client who connects speaks to at first."""
+        return _Arriving(self, server)
+
+    def arrived(self, server: web.Server, transport: asyncio.Transport) -> None:
+        """A connection is there: many can be that were accepted at one go."""
         if len(server.connections) >= self._max_connections:
-            return _Closed()
-        connection = server()
-        self._unheard[connection] = asyncio.get_running_loop().call_later(
-            self._request_seconds, self._end, connection
+            transport.abort()
+            return
+        if len(self._unheard) >= 2 * self._max_connections:
+            self._forget_lost(server)
+        handler = server()
+        self._unheard[handler] = asyncio.get_running_loop().call_later(
+            self._request_seconds, self._end, handler
         )
-        return connection
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
 
     def heard(self, request: web.BaseRequest) -> None:
-        """A connection has a request."""
+        """A connection has a request. What is written to it from now on counts as sent when the
+        system has it: what would stay with us could keep a closed connection from ending.
+        """
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(0)
         timer = self._unheard.pop(request.protocol, None)
         if timer is not None:
             timer.cancel()
 
-    def _end(self, connection: web.RequestHandler) -> None:
-        del self._unheard[connection]
-        connection.force_close()
+    def _forget_lost(self, server: web.Server) -> None:
+        """Nobody says when one ends that had no request; rarely enough this costs little."""
+        for handler in self._unheard.keys() - {*server.connections}:
+            self._unheard.pop(handler).cancel()
+
+    def _end(self, handler: web.RequestHandler) -> None:
+        del self._unheard[handler]
+        handler.force_close()
+
+
+class _Arriving(asyncio.Protocol):
+    """Of a connection that is being made, with TLS for a while."""
+
+    def __init__(self, connections: Connections, server: web.Server) -> None:
+        self._connections = connections
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport), "a stream's"
+        self._connections.arrived(self._server, transport)
 
 
 @asynccontextmanager
@@ -52,11 +81,3 @@ async def cut_off_at(request: web.BaseRequest, at_seconds: float) -> AsyncIterat
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError("the client does not read") from None
-
-
-class _Closed(asyncio.Protocol):
-    """Of a client for whom there is no room."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()

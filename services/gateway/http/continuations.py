@@ -24,7 +24,6 @@ class Prompt:
     # Where somebody asks for them.
     token_ids: Sequence[int] = ()
     num_tokens: int = 0
-    logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
 
 
 @dataclass
@@ -87,8 +86,6 @@ class Continuations:
             self.times.note_tokens()
             if event.routed_experts:
                 one.routed_experts += event.routed_experts
-        if event.prompt_logprobs:
-            one.prompt.logprobs += event.prompt_logprobs
         return one
 
     @property

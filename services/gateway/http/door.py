@@ -43,7 +43,7 @@ class Limits:
     # Of its text, as it is known at the time.
     max_request_bytes: Callable[[], int]
     timeout_seconds: float
-    # Until one that somebody sends is there.
+    # Until one that somebody sends is there, and until an answer in one piece is taken.
     request_seconds: float
     max_connections: int
 
@@ -117,6 +117,7 @@ class Door:
         try:
             response = await self._answered(request, handler)
             status = response.status
+            await self._send(request, response)
             return response
         except BaseException as error:
             failed = error
@@ -153,6 +154,17 @@ class Door:
             raise asyncio.CancelledError from error
         except Exception as error:  # noqa: BLE001 -- the boundary of HTTP: whatever it is becomes a document
             return _told(failure_of(error, "the request"))
+
+    async def _send(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Send what is not sent yet: aiohttp would wait for as long as its client likes."""
+        try:
+            async with cut_off_at(
+                request, asyncio.get_running_loop().time() + self._limits.request_seconds
+            ):
+                await response.prepare(request)
+                await response.write_eof()
+        except ConnectionError as error:  # as above
+            raise asyncio.CancelledError from error
 
     def _caller(self, request: web.Request, shown: HttpShown) -> Caller:
         goes_on = request[VISIT].passed_on

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from services.gateway.http.errors import failure_told
 from services.runtime.boundary import PASSED_ON
@@ -31,7 +31,8 @@ class EventStream:
 
     def __init__(self, request: web.Request, *, quiet_seconds: float) -> None:
         self.response = web.StreamResponse(headers=HEADERS)
-        self.response.enable_chunked_encoding()
+        if request.version < HttpVersion11:  # it has no chunks: the stream ends with its connection
+            self.response.force_close()
         self._request = request
         self._quiet_seconds = quiet_seconds
         self._beginning = asyncio.Lock()

@@ -7,14 +7,15 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, FiniteFloat, WithJsonSchema
 
-from services.gateway.http.bodies import MAX_UINT32, Body, Count, TokenId
+from services.gateway.http.bodies import MAX_UINT32, Body, Count, Objects, TokenId
 from services.gateway.http.errors import BadField
-from services.gateway.http.messages import Message
+from services.gateway.http.messages import Messages
 
 MAX_CHOICES = 128
 MAX_PROMPTS = 128
 MAX_SEED = 2**64 - 1
 MAX_TOP_LOGPROBS = 20
+MAX_BIASES = 1024
 DEFAULT_TEXT_TOKENS = 16
 
 # Accepted without effect.
@@ -63,6 +64,13 @@ def _stop(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _few_biases(value: Any) -> Any:
+    """Checked before each is, as elsewhere for lists: many that are wrong would all be named."""
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise ValueError(f"it has {len(value)} tokens; the limit is {MAX_BIASES}")
+    return value
+
+
 class GenerationBody(Body):
     """What chats and texts have in common."""
 
@@ -82,7 +90,8 @@ class GenerationBody(Body):
     repetition_penalty: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = None
     logit_bias: (
         Annotated[
-            dict[TokenId, Annotated[FiniteFloat, Field(ge=-100, le=100)]], Field(max_length=1024)
+            dict[TokenId, Annotated[FiniteFloat, Field(ge=-100, le=100)]],
+            BeforeValidator(_few_biases),
         ]
         | None
     ) = None
@@ -116,7 +125,8 @@ class GenerationBody(Body):
 
     def unknown(self) -> list[str]:
         """Fields that are neither honoured nor harmless nor refused."""
-        return [name for name in self.model_extra or () if name not in HARMLESS | {*self.refused}]
+        known = HARMLESS | self.refused.keys()
+        return [name for name in self.model_extra or () if name not in known]
 
     def check(self) -> None:
         """Raises BadField for what is refused by name, and for what contradicts itself."""
@@ -137,15 +147,15 @@ class ChatBody(GenerationBody):
         "add_special_tokens": (None, False),
     }
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Messages
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    documents: list[dict[str, Any]] | None = None
-    tools: list[dict[str, Any]] | None = None
+    documents: Objects | None = None
+    tools: Objects | None = None
     tool_choice: Any = None
 
     def check(self) -> None:

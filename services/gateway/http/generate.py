@@ -100,7 +100,9 @@ class _Call:
                 if not isinstance(event, Completed):
                     answer.add(one, event)
         visit.headers["Server-Timing"] = server_timing(so_far.longest.receipt)
-        return web.json_response(answer.document(so_far))
+        return web.Response(
+            body=answer.written(so_far), content_type="application/json", charset="utf-8"
+        )
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Each token as it comes."""

@@ -1,14 +1,64 @@
 """Log probabilities as chats and texts of OpenAI's API have them."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from moesaic.v1 import common_pb2
+from services.gateway.http.continuations import Continuation
 from services.gateway.http.token_names import TokenNames
+from services.gateway.http.wanted import Wanted
+from services.gateway.relay import Piece
 
 Positions = Sequence[common_pb2.PositionLogprobs]
 # JSON has no infinity; OpenAI's clients know this one.
 LEAST = -9999.0
+
+
+def piece_logprobs(
+    one: Continuation, piece: Piece, wanted: Wanted, names: TokenNames
+) -> dict[str, Any]:
+    """Of a piece of a continuation, in order; with its first one of the prompt, where that is
+    echoed.
+    """
+    if wanted.is_chat:
+        return chat_logprobs(piece.logprobs, names)
+    tells_prompt = wanted.echo and one.tells_prompt and not one.has_told
+    one.has_told = True
+    positions = () if wanted.hides_continuation else piece.logprobs
+    document, one.offset = text_logprobs(
+        (*piece.prompt_logprobs, *positions),
+        names,
+        offset=one.offset,
+        first=one.prompt.token_ids[0] if tells_prompt else None,
+    )
+    return document
+
+
+class GatheredLogprobs:
+    """Those of all pieces as one object, kept as the text that they become: to write it at the end
+    would hold others up, and whatever else it is kept as is larger.
+    """
+
+    def __init__(self) -> None:
+        self._lists: dict[str, list[str]] = {}
+        self._others: dict[str, Any] = {}
+
+    def add(self, document: dict[str, Any]) -> None:
+        """What `piece_logprobs` made of the next piece."""
+        for name, value in document.items():
+            if not isinstance(value, list):
+                self._others[name] = value
+            elif value:
+                self._lists.setdefault(name, []).append(json.dumps(value)[1:-1])
+            else:
+                self._lists.setdefault(name, [])
+
+    def written(self) -> str:
+        """In JSON."""
+        fields = [f'"{name}": [{", ".join(parts)}]' for name, parts in self._lists.items()]
+        fields += [f'"{name}": {json.dumps(value)}' for name, value in self._others.items()]
+        return f"{{{', '.join(fields)}}}"
 
 
 def chat_logprobs(positions: Positions, names: TokenNames) -> dict[str, Any]:
@@ -41,7 +91,7 @@ def text_logprobs(
         text = names.of(position.token.token_id).text
         texts.append(text)
         values.append(_value(position.token))
-        tops.append({names.of(one.token_id).text: _value(one) for one in position.top} or None)
+        tops.append(_by_text(position.top, names) or None)
         offsets.append(offset)
         offset += len(text)
     document = {
@@ -51,6 +101,14 @@ def text_logprobs(
         "text_offset": offsets,
     }
     return document, offset
+
+
+def _by_text(top: Sequence[common_pb2.TokenLogprob], names: TokenNames) -> dict[str, float]:
+    """Most likely first. Parts of characters read alike: of those the most likely is told."""
+    values: dict[str, float] = {}
+    for one in top:
+        values.setdefault(names.of(one.token_id).text, _value(one))
+    return values
 
 
 def _named(one: common_pb2.TokenLogprob, names: TokenNames) -> dict[str, Any]:

@@ -85,6 +85,9 @@ class Message(Body):
     refusal: str | None = None
 
 
+Messages = Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+
+
 def written_message(index: int, message: Message) -> pb.ChatMessage:
     """The message as GenerateRequest has it. Raises BadField where it says nothing."""
     content = message.content

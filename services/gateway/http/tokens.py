@@ -1,16 +1,15 @@
 """/tokenize and /detokenize: text to token ids and back, as vLLM has them."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from aiohttp import web
-from pydantic import Field
 
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.caller import Caller
-from services.gateway.http.bodies import Body, TokenId, read_body
+from services.gateway.http.bodies import Body, Objects, TokenIds, read_body
 from services.gateway.http.errors import BadField
 from services.gateway.http.inside import Inside
-from services.gateway.http.messages import Message
+from services.gateway.http.messages import Messages
 from services.gateway.http.translation import written_chat
 from services.gateway.http.visits import VISIT
 
@@ -20,13 +19,13 @@ class TokenizeBody(Body):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    messages: Messages | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    documents: list[dict[str, Any]] | None = None
-    tools: list[dict[str, Any]] | None = None
+    documents: Objects | None = None
+    tools: Objects | None = None
     return_token_strs: bool | None = None
 
 
@@ -34,7 +33,7 @@ class DetokenizeBody(Body):
     """Token ids."""
 
     model: str | None = None
-    tokens: list[TokenId]
+    tokens: TokenIds
 
 
 class TokenRoutes:

@@ -3,7 +3,8 @@
 import asyncio
 import gzip
 import json
-from contextlib import AsyncExitStack
+import socket
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ from services.wire.errors import (
     Unauthenticated,
     Unavailable,
 )
-from tests.gateway.http.http_client import CHAT, MESSAGES, TEXT, http_gateway
+from tests.gateway.http.http_client import CHAT, MESSAGES, TEXT, HttpClient, http_gateway
 from tests.gateway.router_double import RouterDouble, finished, token
 
 LOST = {"status": grpc.StatusCode.UNAVAILABLE, "message": "no expert service answers"}
 STREAM = {"prompt": "a", "stream": True}
+ASK_FOR_MUCH = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100
 
 
 @pytest.mark.parametrize(
@@ -297,6 +299,25 @@ async def test_a_client_that_leaves_its_answer_unread_is_cut_off() -> None:
         writer.close()
 
 
+async def test_who_reads_none_of_many_whole_answers_is_cut_off() -> None:
+    async with http_gateway(RouterDouble(answer=[5]), http_request_seconds=0.2) as client:
+        with socket.socket() as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stranger.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(stranger, ("127.0.0.1", client.grpc.http_port))
+            with pytest.raises(ConnectionError):
+                await ask_on(stranger)
+        assert (await client.text()).status == 200
+
+
+async def ask_on(stranger: socket.socket) -> None:
+    """Ask for as long as somebody listens."""
+    async with asyncio.timeout(20):
+        while True:
+            await asyncio.get_running_loop().sock_sendall(stranger, ASK_FOR_MUCH)
+
+
 async def test_connections_that_bring_no_request_end_and_so_do_too_many() -> None:
     limits: dict[str, Any] = {"http_request_seconds": 0.1, "http_max_connections": 2}
     async with http_gateway(RouterDouble(answer=[5]), **limits) as client:
@@ -311,6 +332,40 @@ async def test_connections_that_bring_no_request_end_and_so_do_too_many() -> Non
         writer.close()
         other.close()
         assert (await client.text()).status == 200
+
+
+async def test_of_connections_that_come_at_one_go_no_more_stay_than_may() -> None:
+    async with http_gateway(RouterDouble(answer=[5]), http_max_connections=2) as client:
+        loop = asyncio.get_running_loop()
+        for _ in range(3):  # of those that left without a word nothing is counted
+            with ExitStack() as stack:
+                strangers = [stack.enter_context(socket.socket()) for _ in range(20)]
+                for stranger in strangers:  # the gateway's loop does not run meanwhile
+                    stranger.connect(("127.0.0.1", client.grpc.http_port))
+                    stranger.setblocking(False)
+                ended = {asyncio.create_task(until_ended(loop, one)) for one in strangers}
+                async with asyncio.timeout(20):
+                    while len(ended) > 2:
+                        _, ended = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+                for one in ended:
+                    one.cancel()
+                await asyncio.gather(*ended, return_exceptions=True)
+            async with asyncio.timeout(20):
+                while (await settled(client)) != 200:
+                    pass
+
+
+async def until_ended(loop: asyncio.AbstractEventLoop, stranger: socket.socket) -> None:
+    with suppress(ConnectionError):
+        assert await loop.sock_recv(stranger, 1) == b""
+
+
+async def settled(client: HttpClient) -> int:
+    """The status of a request, 0 where it found no room."""
+    try:
+        return (await client.text(headers={"Connection": "close"})).status
+    except aiohttp.ClientConnectionError:
+        return 0
 
 
 NO_TEXT = (

@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
-from services.gateway.http.bodies import MAX_ERROR_CHARACTERS, MAX_ERRORS, read_body, unknown_fields
+from services.gateway.http.bodies import (
+    MAX_ERROR_CHARACTERS,
+    MAX_ERRORS,
+    Body,
+    read_body,
+    unknown_fields,
+)
 from services.gateway.http.errors import BadField, failure_told
 from services.gateway.http.fields import HARMLESS, REFUSED, ChatBody, TextBody
+from services.gateway.http.tokens import DetokenizeBody, TokenizeBody
 from services.gateway.http.translation import chat_request, text_requests
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -252,6 +259,26 @@ def test_a_body_that_is_wrong_everywhere_is_answered_briefly() -> None:
     assert len(parts) <= MAX_ERRORS
     assert all(len(part) <= MAX_ERROR_CHARACTERS for part in parts)
     assert len(failure_told(refusal.value).body) < 4096
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (ChatBody, "messages", [1] * 3),
+        (ChatBody, "tools", [1] * 3),
+        (ChatBody, "documents", [1] * 3),
+        (ChatBody, "logit_bias", dict.fromkeys(map(str, range(-1025, 0)), 1)),
+        (TokenizeBody, "messages", [1] * 3),
+        (DetokenizeBody, "tokens", [-1] * 3),
+    ],
+)
+def test_a_list_without_a_bound_is_read_up_to_what_is_wrong(
+    kind: type[Body], field: str, value: Any
+) -> None:
+    with pytest.raises(BadField) as refusal:
+        read_body(kind, json.dumps({"messages": MESSAGES, field: value}).encode())
+    assert refusal.value.param == field
+    assert len(re.findall(r"\b(?:should|limit)\b", str(refusal.value))) == 1
 
 
 JSON = st.recursive(

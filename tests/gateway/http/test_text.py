@@ -78,6 +78,21 @@ async def test_a_stream_has_a_chunk_for_each_token_even_without_text() -> None:
     assert "".join(delta["content"] for delta in said) == "😀"
 
 
+@pytest.mark.parametrize("asked", [b"close", b"keep-alive"])
+async def test_to_a_client_of_http_1_0_a_stream_goes_until_it_closes(asked: bytes) -> None:
+    body = json.dumps({"messages": MESSAGES, "stream": True}).encode()
+    head = b"POST %b HTTP/1.0\r\nConnection: %b\r\nContent-Length: %d\r\n\r\n"
+    async with http_gateway(RouterDouble(answer=[5])) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
+        writer.write(head % (CHAT.encode(), asked, len(body)) + body)
+        async with asyncio.timeout(20):
+            status, said = (await reader.read()).split(b"\r\n", 1)
+        writer.close()
+    assert status == b"HTTP/1.0 200 OK"
+    assert b"Transfer-Encoding" not in said
+    assert said.endswith(b"data: [DONE]\n\n")
+
+
 async def next_choice(response: aiohttp.ClientResponse) -> Any:
     event = await response.content.readuntil(b"\n\n")
     (choice,) = json.loads(event.removeprefix(b"data: "))["choices"]

@@ -1,5 +1,6 @@
 """What is told beside the text: tokens, models, log probabilities, and where the time went."""
 
+import json
 import math
 from copy import deepcopy
 from typing import Any
@@ -149,7 +150,7 @@ def told_of(body: Any, pieces: list[Piece], prompt: Prompt) -> tuple[Any, list[A
     written = [chunks.first(so_far.all[0])]
     written += [chunks.piece(so_far.note(0, piece), piece) for piece in pieces]
     choices = [one["choices"][0] for one in streamed(b"".join(written))]
-    return whole.document(all_whole)["choices"][0], choices
+    return json.loads(whole.written(all_whole))["choices"][0], choices
 
 
 def test_log_probabilities_of_a_chat_are_told_token_by_token() -> None:
@@ -165,6 +166,13 @@ def test_log_probabilities_of_a_chat_are_told_token_by_token() -> None:
     assert [one["token"] for one in first["top_logprobs"]] == [" x", " y"]
     assert (second["logprob"], second["top_logprobs"]) == (-9999, [])
     assert [one["logprobs"]["content"] for one in chunks[1:]] == [[first], [second]]
+
+
+def test_log_probabilities_of_no_tokens_are_empty_lists() -> None:
+    chat = ChatBody.model_validate({"messages": MESSAGES, "logprobs": True})
+    assert told_of(chat, [], Prompt())[0]["logprobs"] == {"content": [], "refusal": None}
+    text = TextBody.model_validate({"prompt": "a", "logprobs": 1})
+    assert [*told_of(text, [], Prompt())[0]["logprobs"].values()] == [[], [], [], []]
 
 
 def test_log_probabilities_of_a_text_begin_with_its_prompt_where_it_is_echoed() -> None:
@@ -185,6 +193,14 @@ def test_log_probabilities_of_a_text_begin_with_its_prompt_where_it_is_echoed() 
     assert whole["text"] == "".join(one["text"] for one in chunks) == "a ship x y"
     for name, values in told.items():
         assert [one for chunk in chunks[1:] for one in chunk["logprobs"][name]] == values
+
+
+def test_of_tokens_that_read_alike_the_most_likely_one_is_told() -> None:
+    parts = [one for one in ids("😀🚢") if TOKENIZER.decode([one]) == "\ufffd"]
+    pieces = [Piece("", [parts[0]], (), [position(parts[0], -1, (parts[0], -1), (parts[1], -2))])]
+    body = TextBody.model_validate({"prompt": "a", "logprobs": 2})
+    whole, _ = told_of(body, pieces, Prompt())
+    assert whole["logprobs"]["top_logprobs"] == [{"\ufffd": -1}]
 
 
 def test_tokens_are_called_by_their_own_bytes() -> None:
