@@ -38,9 +38,11 @@ def main(arguments: list[str]) -> None:
         message, descriptors, *_ = socket.recv_fds(connection, MAX_MESSAGE_BYTES, NUM_DESCRIPTORS)
         if not message:
             return
-        connection.send(str(_bear(Birth.read(message), descriptors, connection)).encode())
+        born = _bear(Birth.read(message), descriptors, connection)
         for descriptor in descriptors:
             os.close(descriptor)
+        with suppress(BrokenPipeError):  # nobody waits for it any more; it was not let go, either
+            connection.send(str(born).encode())
 
 
 def _import(model: Path) -> None:

@@ -10,11 +10,12 @@ from transformers import PreTrainedConfig
 from services.model.refusals import UnusableModel
 from services.model.tensor_files import TensorInfo
 
-# Where a tensor's name counts, and what families call that number.
+# Where a tensor's name counts, and what families call that number. Python makes no number of
+# thousands of digits.
 COUNTED: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
-    (re.compile(r"\.layers\.(\d+)\."), ("num_hidden_layers",)),
+    (re.compile(r"\.layers\.(\d{1,9})\."), ("num_hidden_layers",)),
     (
-        re.compile(r"\.experts\.(\d+)\."),
+        re.compile(r"\.experts\.(\d{1,9})\."),
         ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
     ),
 )

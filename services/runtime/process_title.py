@@ -1,13 +1,12 @@
 """What `ps` shows of a process that was forked and is another program now; Linux only."""
 
 import ctypes
+import os
 from pathlib import Path
 
 STAT = Path("/proc/self/stat")
 # Counted from the field behind the name, which may have spaces of its own: see proc(5).
 ARGUMENTS_BEGIN, ARGUMENTS_END = 48 - 3, 49 - 3
-# From <linux/prctl.h>: the name of the thread, of at most 15 characters.
-PR_SET_NAME = 15
 
 
 def set_title(title: str) -> None:
@@ -20,5 +19,5 @@ def set_title(title: str) -> None:
     size = end - begin
     if size < 2:
         return
-    text = title.encode()[: size - 2]
+    text = os.fsencode(title)[: size - 2]  # paths of any bytes may be in it
     ctypes.memmove(begin, text.ljust(size - 1, b"\0") + b"\1", size)

@@ -18,8 +18,11 @@ def yield_to_others() -> None:
     from now on; on Linux, where threads have a niceness each.
     """
     if sys.platform.startswith("linux"):
+        thread = threading.get_native_id()
         with suppress(OSError):  # a container may forbid it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            # The process may have been started with a niceness of its own.
+            usual = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, usual + NICENESS)
 
 
 def share_interpreter_quickly() -> None:

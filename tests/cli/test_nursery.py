@@ -26,7 +26,9 @@ from services.runtime.process_title import set_title
 set_title("a title of its own " + 9999 * "x")
 print(Path("/proc/self/cmdline").read_text()[:18], flush=True)
 set_title("another")
-print(Path("/proc/self/cmdline").read_text().rstrip("\\0"))
+print(Path("/proc/self/cmdline").read_text().rstrip("\\0"), flush=True)
+set_title("caf\\udce9")
+print(Path("/proc/self/cmdline").read_bytes().rstrip(b"\\0"))
 """
 
 
@@ -74,7 +76,8 @@ def test_a_title_replaces_the_arguments_as_far_as_these_reach() -> None:
     done = subprocess.run(
         [sys.executable, "-c", TITLED], capture_output=True, text=True, check=True, timeout=30
     )
-    assert done.stdout == "a title of its own\nanother\n"
+    # The last one has a byte that is no text, as a path may.
+    assert done.stdout == "a title of its own\nanother\nb'caf\\xe9'\n"
 
 
 async def test_an_expert_service_is_born_dies_and_is_born_again(tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ def test_tensors_without_a_place_are_counted_and_named(
     assert "model.layers.*.self_attn.q_proj.bias (3), score.weight" in text
 
 
+def test_a_layer_of_thousands_of_digits_has_no_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = warned("qwen3_moe", tmp_path, caplog, f"model.layers.{'9' * 5_000}.weight")
+    assert "1 tensors have no place in this qwen3_moe model" in text
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.complex64, torch.float8_e4m3fn])
 def test_a_tensor_without_a_place_may_be_of_any_type(
     dtype: torch.dtype, tmp_path: Path, caplog: pytest.LogCaptureFixture

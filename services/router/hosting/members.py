@@ -88,7 +88,8 @@ class Members:
         without any, Overloaded where they would be too many.
         """
         self._check_number(len({*self._behind, *targets}))
-        behind = self._behind | await self._addresses_behind(targets)
+        added = await self._addresses_behind(targets)
+        behind = self._behind | added  # with what others added or removed meanwhile
         self._check_number(_num_addresses(behind))
         self._behind = behind
         self._update()

@@ -37,9 +37,12 @@ class Names:
     def __init__(self, **addresses: list[str]) -> None:
         self.addresses = {f"dns:///{name}:1": known for name, known in addresses.items()}
         self.looked_up = asyncio.Event()
+        self.meeting: asyncio.Barrier | None = None  # of look-ups of names that are new
 
     async def look_up(self, target: str) -> list[str]:
         self.looked_up.set()
+        if self.meeting is not None and target.startswith("dns:///"):
+            await self.meeting.wait()
         if target in self.addresses:
             return self.addresses[target]
         if target.startswith("dns:///"):
@@ -106,6 +109,16 @@ async def test_a_service_that_joins_a_name_is_connected_to() -> None:
         await until(changed)
         assert addresses(members) == ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.9:1"]
         assert members.peers[1] is first  # whose connection stays
+
+
+async def test_services_that_are_made_known_at_the_same_time_are_all_known() -> None:
+    names = Names(first=["10.0.0.1:1"], second=["10.0.0.2:1"])
+    names.meeting = asyncio.Barrier(2)
+    async with running(names, "10.0.0.9:1") as (members, _), asyncio.timeout(10):
+        await asyncio.gather(members.add(["dns:///first:1"]), members.add(["dns:///second:1"]))
+        assert addresses(members) == ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.9:1"]
+        members.remove(["dns:///first:1", "dns:///second:1"])
+        assert addresses(members) == ["10.0.0.9:1"]
 
 
 async def test_a_service_that_left_its_name_is_let_go_once_its_connection_is_gone() -> None:
