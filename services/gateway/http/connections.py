@@ -5,6 +5,7 @@ long a client may leave its answer unread.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from aiohttp import web
 
@@ -65,8 +66,8 @@ class _Arriving(asyncio.Protocol):
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "a stream's"
-        self._connections.arrived(self._server, transport)
+        # A stream's; uvloop's is of no class of asyncio's.
+        self._connections.arrived(self._server, cast(asyncio.Transport, transport))
 
 
 @asynccontextmanager
