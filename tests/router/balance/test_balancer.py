@@ -72,6 +72,7 @@ async def test_experts_follow_the_load_by_themselves_and_what_came_of_it_is_told
         running_fleet(checkpoint, addresses) as fleet,
     ):
         balancing = Balancing(fleet, planner)
+        await fleet.until(lambda: fleet.fleet.is_planner)
         balancing.route(3)
         await balancing.look()
         assert all(replicas(experts)[ExpertKey(layer, 3)] > 1 for layer in range(3))
