@@ -1,6 +1,7 @@
 """What a request over HTTP shows of its caller, as a call of gRPC would."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -16,6 +17,8 @@ class HttpShown:
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
+        # Of whoever has found something out by it, as a call of gRPC has them.
+        self.notes: dict[str, Any] = {}
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]]:
         headers = self._request.headers

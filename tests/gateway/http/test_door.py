@@ -9,12 +9,15 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import hdrs
+from aiohttp.test_utils import make_mocked_request
 from pydantic import ValidationError
 
 from bench.rig.certificates import Certificates
 from services.gateway.app import gateway
+from services.gateway.clients import TokenClients
+from services.gateway.http.shown import HttpShown
 from services.gateway.settings import GatewaySettings
-from services.gateway.tokens import line_of, new_token
+from services.gateway.tokens import TokenFile, line_of, new_token
 from services.runtime.roles import Role
 from services.runtime.server import PortInUse
 from services.runtime.span_writing import SpanRef
@@ -68,6 +71,12 @@ async def test_over_http_and_grpc_a_client_has_one_rate(tmp_path: Path, key: str
         answer = await client.text(headers={"x-api-key": key})
     assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
     assert int(answer.headers["Retry-After"]) > 1
+
+
+def test_whose_a_request_is_is_looked_up_once(tmp_path: Path, key: str) -> None:
+    clients = TokenClients(TokenFile(tmp_path / "tokens"))
+    shown = HttpShown(make_mocked_request("POST", TEXT, headers={"x-api-key": key}))
+    assert clients.client_of(shown) is clients.client_of(shown)
 
 
 async def test_with_tls_a_client_is_known_by_its_certificate(certificates: Certificates) -> None:
