@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, FiniteFloat, WithJsonSchema
 
-from services.gateway.http.bodies import MAX_UINT32, Body, Count, Objects, TokenId
+from services.gateway.http.bodies import MAX_UINT32, Body, Count, TokenId
 from services.gateway.http.errors import BadField
-from services.gateway.http.messages import Messages
+from services.gateway.http.messages import Messages, TemplateBody
 
 MAX_CHOICES = 128
 MAX_PROMPTS = 128
@@ -138,7 +138,7 @@ class GenerationBody(Body):
             raise BadField("stream_options goes with stream alone", "stream_options")
 
 
-class ChatBody(GenerationBody):
+class ChatBody(TemplateBody, GenerationBody):
     """A request to /v1/chat/completions."""
 
     refused: ClassVar[Mapping[str, Collection[Any]]] = {
@@ -151,11 +151,6 @@ class ChatBody(GenerationBody):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    documents: Objects | None = None
-    tools: Objects | None = None
     tool_choice: Any = None
 
     def check(self) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from moesaic.v1 import generation_pb2 as pb
-from services.gateway.http.bodies import Body
+from services.gateway.http.bodies import Body, Objects
 from services.gateway.http.errors import BadField
 
 TEXT_SCHEMA: dict[str, Any] = {
@@ -88,8 +88,30 @@ class Message(Body):
 Messages = Annotated[list[Message], Field(min_length=1, fail_fast=True)]
 
 
-def written_message(index: int, message: Message) -> pb.ChatMessage:
-    """The message as GenerateRequest has it. Raises BadField where it says nothing."""
+class TemplateBody(Body):
+    """A request that gives a template something beside the messages."""
+
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: Objects | None = None
+    tools: Objects | None = None
+
+
+def written_chat(messages: list[Message], given: TemplateBody) -> pb.Chat:
+    """A conversation as GenerateRequest has it. Raises BadField for a message that says nothing."""
+    arguments = given.chat_template_kwargs
+    return pb.Chat(
+        messages=[_written_message(index, message) for index, message in enumerate(messages)],
+        tools_json=[_json(tool) for tool in given.tools or ()],
+        documents_json=[_json(document) for document in given.documents or ()],
+        template_arguments_json=_json(arguments) if arguments else "",
+        add_generation_prompt=given.add_generation_prompt,
+        continue_final_message=bool(given.continue_final_message),
+    )
+
+
+def _written_message(index: int, message: Message) -> pb.ChatMessage:
     content = message.content
     if content is None and message.refusal is not None:
         content = message.refusal
@@ -114,3 +136,7 @@ def _written_call(call: CalledTool) -> pb.ToolCall:
         name=call.function.name,
         arguments_json=arguments if isinstance(arguments, str) else json.dumps(arguments),
     )
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)

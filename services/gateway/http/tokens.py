@@ -1,31 +1,23 @@
 """/tokenize and /detokenize: text to token ids and back, as vLLM has them."""
 
-from typing import Any
-
 from aiohttp import web
 
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.caller import Caller
-from services.gateway.http.bodies import Body, Objects, TokenIds, read_body
+from services.gateway.http.bodies import Body, TokenIds, read_body
 from services.gateway.http.errors import BadField
 from services.gateway.http.inside import Inside
-from services.gateway.http.messages import Messages
-from services.gateway.http.translation import written_chat
+from services.gateway.http.messages import Messages, TemplateBody, written_chat
 from services.gateway.http.visits import VISIT
 
 
-class TokenizeBody(Body):
+class TokenizeBody(TemplateBody):
     """A text or a conversation."""
 
     model: str | None = None
     prompt: str | None = None
     messages: Messages | None = None
     add_special_tokens: bool | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    documents: Objects | None = None
-    tools: Objects | None = None
     return_token_strs: bool | None = None
 
 
@@ -83,14 +75,5 @@ def _tokenize_request(asked: TokenizeBody) -> pb.TokenizeRequest:
         return request
     if asked.add_special_tokens:
         raise BadField("add_special_tokens goes with prompt alone", "add_special_tokens")
-    request.chat.CopyFrom(
-        written_chat(
-            asked.messages,
-            tools=asked.tools,
-            documents=asked.documents,
-            template_arguments=asked.chat_template_kwargs,
-            add_generation_prompt=asked.add_generation_prompt,
-            continue_final_message=asked.continue_final_message,
-        )
-    )
+    request.chat.CopyFrom(written_chat(asked.messages, asked))
     return request

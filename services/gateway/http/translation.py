@@ -1,13 +1,9 @@
 """Requests of OpenAI's API as GenerateRequest: every one of their fields is a field of that."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.http.fields import ChatBody, GenerationBody, TextBody
-from services.gateway.http.messages import Message, written_message
+from services.gateway.http.messages import written_chat
 
 SAMPLING_FIELDS = (
     *("temperature", "top_p", "min_p"),
@@ -24,16 +20,7 @@ def chat_request(body: ChatBody) -> pb.GenerateRequest:
         request.stop.max_new_tokens = body.max_completion_tokens
     if body.logprobs:
         request.top_logprobs = body.top_logprobs or 0
-    request.chat.CopyFrom(
-        written_chat(
-            body.messages,
-            tools=body.tools,
-            documents=body.documents,
-            template_arguments=body.chat_template_kwargs,
-            add_generation_prompt=body.add_generation_prompt,
-            continue_final_message=body.continue_final_message,
-        )
-    )
+    request.chat.CopyFrom(written_chat(body.messages, body))
     return request
 
 
@@ -59,28 +46,6 @@ def text_requests(body: TextBody) -> list[pb.GenerateRequest]:
             request.token_ids.ids.extend(prompt)
         requests.append(request)
     return requests
-
-
-def written_chat(
-    messages: list[Message],
-    *,
-    tools: list[dict[str, Any]] | None = None,
-    documents: list[dict[str, Any]] | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
-    add_generation_prompt: bool | None = None,
-    continue_final_message: bool | None = None,
-) -> pb.Chat:
-    """A conversation as GenerateRequest has it."""
-    return pb.Chat(
-        messages=[written_message(index, message) for index, message in enumerate(messages)],
-        tools_json=[json.dumps(tool, ensure_ascii=False) for tool in tools or ()],
-        documents_json=[json.dumps(document, ensure_ascii=False) for document in documents or ()],
-        template_arguments_json=(
-            json.dumps(template_arguments, ensure_ascii=False) if template_arguments else ""
-        ),
-        add_generation_prompt=add_generation_prompt,
-        continue_final_message=bool(continue_final_message),
-    )
 
 
 def _request(body: GenerationBody, max_tokens: int | None) -> pb.GenerateRequest:
