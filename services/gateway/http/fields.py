@@ -10,12 +10,13 @@ from pydantic import BeforeValidator, Field, FiniteFloat, WithJsonSchema
 from services.gateway.http.bodies import MAX_UINT32, Body, Count, TokenId
 from services.gateway.http.errors import BadField
 from services.gateway.http.messages import Messages, TemplateBody
+from services.gateway.requests import MAX_STOP_STRINGS, MAX_STOP_TOKENS
+from services.gateway.results import MAX_CHOICES
+from services.wire.logprobs import TOP_LOGPROBS
+from services.wire.ranges import Range
+from services.wire.sampling import BIASES, MAX_BIASES, MAX_SEED, PARAMETERS
 
-MAX_CHOICES = 128
 MAX_PROMPTS = 128
-MAX_SEED = 2**64 - 1
-MAX_TOP_LOGPROBS = 20
-MAX_BIASES = 1024
 DEFAULT_TEXT_TOKENS = 16
 
 # Accepted without effect.
@@ -60,6 +61,17 @@ class StreamOptions(Body):
     continuous_usage_stats: bool | None = None
 
 
+def _within(allowed: Range) -> Any:
+    if allowed.is_above:
+        return Field(gt=allowed.least, le=allowed.most)
+    return Field(ge=allowed.least, le=allowed.most)
+
+
+def _allowed(name: str) -> Any:
+    """The range of one of the parameters of sampling."""
+    return _within(PARAMETERS[name].allowed)
+
+
 def _stop(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -79,37 +91,37 @@ class GenerationBody(Body):
     model: str | None = None
     max_tokens: Count | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    temperature: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
+    temperature: Annotated[FiniteFloat, _allowed("temperature")] | None = None
+    top_p: Annotated[FiniteFloat, _allowed("top_p")] | None = None
     # -1 means all, too.
     top_k: Annotated[int, Field(ge=-1, le=MAX_UINT32)] | None = None
-    min_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    min_p: Annotated[FiniteFloat, _allowed("min_p")] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=MAX_SEED)] | None = None
-    presence_penalty: Annotated[FiniteFloat, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[FiniteFloat, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = None
+    presence_penalty: Annotated[FiniteFloat, _allowed("presence_penalty")] | None = None
+    frequency_penalty: Annotated[FiniteFloat, _allowed("frequency_penalty")] | None = None
+    repetition_penalty: Annotated[FiniteFloat, _allowed("repetition_penalty")] | None = None
     logit_bias: (
         Annotated[
-            dict[TokenId, Annotated[FiniteFloat, Field(ge=-100, le=100)]],
+            dict[TokenId, Annotated[FiniteFloat, _within(BIASES)]],
             BeforeValidator(_few_biases),
         ]
         | None
     ) = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=8192)] | None = None
     stop: Annotated[
-        Annotated[list[str], Field(max_length=16)] | None,
+        Annotated[list[str], Field(max_length=MAX_STOP_STRINGS)] | None,
         BeforeValidator(_stop),
         WithJsonSchema(
             {
                 "anyOf": [
                     {"type": "string"},
-                    {"type": "array", "items": {"type": "string"}, "maxItems": 16},
+                    {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOP_STRINGS},
                     {"type": "null"},
                 ]
             }
         ),
     ] = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)] | None = None
     ignore_eos: bool | None = None
     min_tokens: Count | None = None
     include_stop_str_in_output: bool | None = None
@@ -150,7 +162,7 @@ class ChatBody(TemplateBody, GenerationBody):
     messages: Messages
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[int, _within(TOP_LOGPROBS)] | None = None
     tool_choice: Any = None
 
     def check(self) -> None:
@@ -200,7 +212,7 @@ class TextBody(GenerationBody):
 
     prompt: Annotated[Any, BeforeValidator(_prompt), WithJsonSchema(PROMPT_SCHEMA)]
     max_tokens: Count | None = DEFAULT_TEXT_TOKENS
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    logprobs: Annotated[int, _within(TOP_LOGPROBS)] | None = None
     echo: bool | None = None
     add_special_tokens: bool | None = None
 
