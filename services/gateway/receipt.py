@@ -55,15 +55,17 @@ def write_receipt(
         if times.taken_nanos is not None:
             call_nanos = finish.received_nanos - times.taken_nanos
             receipt.gateway_router_nanos += max(0, call_nanos - finish.message.router_nanos)
-    accounted = sum(getattr(receipt, part) for part in GATEWAY_PARTS) + _router_nanos(receipt)
+    accounted = sum(getattr(receipt, part) for part in GATEWAY_PARTS)
+    accounted += phase_nanos(receipt.prefill) + phase_nanos(receipt.decode)
     receipt.unaccounted_nanos = max(0, receipt.end_to_end_nanos - accounted)
     return receipt
 
 
-def _router_nanos(receipt: common_pb2.LatencyReceipt) -> int:
-    return sum(
-        value
-        for phase in (receipt.prefill, receipt.decode)
-        for field, value in phase.ListFields()
-        if field.name.endswith("_nanos")
-    )
+def queue_nanos(receipt: common_pb2.LatencyReceipt) -> int:
+    """Until the first step of it: in the gateway, and for the router to take it into one."""
+    return receipt.gateway_queue_nanos + receipt.prefill.step_wait_nanos
+
+
+def phase_nanos(phase: common_pb2.PhaseReceipt) -> int:
+    """All that was measured of one phase."""
+    return sum(value for field, value in phase.ListFields() if field.name.endswith("_nanos"))

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.core import Metric
 
 from moesaic.v1 import common_pb2
+from services.gateway.receipt import phase_nanos, queue_nanos
 
 NANOS_PER_SECOND = 1e9
 # Each of ours is one of vLLM's, at the same bounds.
@@ -164,8 +165,7 @@ class VllmRequest:
         metrics.end_to_end.observe(now - self._arrived)
         if self._first is not None and self._num_tokens > 1:
             metrics.per_token.observe((self._last - self._first) / (self._num_tokens - 1))
-        waited = receipt.gateway_queue_nanos + receipt.prefill.step_wait_nanos
-        metrics.queue.observe(waited / NANOS_PER_SECOND)
+        metrics.queue.observe(queue_nanos(receipt) / NANOS_PER_SECOND)
         metrics.prefill.observe(_seconds(receipt.prefill) - _waited(receipt.prefill))
         metrics.decode.observe(_seconds(receipt.decode))
 
@@ -176,8 +176,7 @@ class VllmRequest:
 
 
 def _seconds(phase: common_pb2.PhaseReceipt) -> float:
-    nanos = sum(value for each, value in phase.ListFields() if each.name.endswith("_nanos"))
-    return float(nanos) / NANOS_PER_SECOND
+    return phase_nanos(phase) / NANOS_PER_SECOND
 
 
 def _waited(phase: common_pb2.PhaseReceipt) -> float:

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from moesaic.v1 import common_pb2
 from services.gateway.generation import Completed
+from services.gateway.receipt import phase_nanos, queue_nanos
 
 NANOS_PER_MILLI = 1e6
 # Of each phase of a receipt.
@@ -48,7 +49,7 @@ def metrics_of(times: CallTimes, end: Completed, num_tokens: int) -> dict[str, f
             None if times.first_token is None else _millis(first - times.arrived)
         ),
         "generation_time_ms": round(generation, 3),
-        "queue_time_ms": _millis(_queue_nanos(end.receipt)),
+        "queue_time_ms": _millis(queue_nanos(end.receipt)),
         "mean_itl_ms": round(generation / of_one, 3) if of_one > 0 else None,
         "tokens_per_second": (
             round(later / generation * 1e3, 3) if later > 0 and generation > 0 else None
@@ -73,25 +74,16 @@ def server_timing(receipt: common_pb2.LatencyReceipt) -> str:
     """The header `Server-Timing`, in milliseconds; browsers show it."""
     phases = (receipt.prefill, receipt.decode)
     parts = {
-        "queue": _queue_nanos(receipt),
+        "queue": queue_nanos(receipt),
         "tokenise": receipt.tokenise_nanos,
-        "prefill": _phase_nanos(receipt.prefill),
-        "decode": _phase_nanos(receipt.decode),
+        "prefill": phase_nanos(receipt.prefill),
+        "decode": phase_nanos(receipt.decode),
         "wire": sum(phase.wire_nanos for phase in phases),
         "straggler": sum(phase.straggler_wait_nanos for phase in phases),
         "expert": sum(getattr(phase, part) for phase in phases for part in EXPERT_PARTS),
         "total": receipt.end_to_end_nanos,
     }
     return ", ".join(f"{name};dur={_millis(nanos):g}" for name, nanos in parts.items())
-
-
-def _queue_nanos(receipt: common_pb2.LatencyReceipt) -> int:
-    """Until the first step of it: in the gateway, and for the router to take it into one."""
-    return receipt.gateway_queue_nanos + receipt.prefill.step_wait_nanos
-
-
-def _phase_nanos(phase: common_pb2.PhaseReceipt) -> int:
-    return sum(value for field, value in phase.ListFields() if field.name.endswith("_nanos"))
 
 
 def _numbers(message: Message) -> dict[str, Any]:
