@@ -4,9 +4,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.gateway.http.continuations import Continuation, Continuations, usage_of
+from services.gateway.http.continuations import Continuation, Continuations
 from services.gateway.http.logprobs import GatheredLogprobs, piece_logprobs
-from services.gateway.http.receipts import metrics_of, moesaic_of
 from services.gateway.http.routed_experts import encoded_experts
 from services.gateway.http.token_names import TokenNames
 from services.gateway.http.wanted import Heading, Wanted
@@ -51,14 +50,9 @@ class Answer:
         return f'{head}, "choices": [{choices}], {json.dumps(self._measured(of))[1:]}'.encode()
 
     def _measured(self, of: Continuations) -> dict[str, Any]:
-        end, wanted = of.longest, self._wanted
-        num_tokens = 0 if wanted.hides_continuation else of.num_tokens
-        document: dict[str, Any] = {
-            "usage": usage_of(of.num_prompt_tokens, num_tokens),
-            "metrics": metrics_of(of.times, end, of.num_tokens),
-        }
-        if wanted.metrics:
-            document["moesaic"] = moesaic_of(end, self._trace_id)
+        wanted = self._wanted
+        document: dict[str, Any] = {"usage": of.usage(wanted)}
+        document |= of.measured(wanted, self._trace_id)
         if wanted.is_chat and wanted.token_ids:
             document["prompt_token_ids"] = [*of.all[0].prompt.token_ids]
         return document

@@ -5,7 +5,6 @@ from typing import Any
 
 from services.gateway.http.continuations import Continuation, Continuations, usage_of
 from services.gateway.http.logprobs import piece_logprobs
-from services.gateway.http.receipts import metrics_of, moesaic_of
 from services.gateway.http.routed_experts import encoded_experts
 from services.gateway.http.token_names import TokenNames
 from services.gateway.http.wanted import Heading, Wanted
@@ -78,7 +77,7 @@ class Chunks:
             more["routed_experts"] = encoded_experts(one.routed_experts)
         usage = self._usage_so_far(one)
         if is_very_last and self._wanted.metrics and not self._wanted.usage:
-            usage += _more(self._measured(of))
+            usage += _more(of.measured(self._wanted, self._trace_id))
         return self._chunk(
             *(one, said + _more(more)),
             finish_reason=json.dumps(one.finish_reason),
@@ -87,9 +86,8 @@ class Chunks:
 
     def usage(self, of: Continuations) -> bytes:
         """What the whole call took."""
-        num_tokens = 0 if self._wanted.hides_continuation else of.num_tokens
-        document = {"usage": usage_of(of.num_prompt_tokens, num_tokens)}
-        return f"{self._head}]{_more(document | self._measured(of))}{END}".encode()
+        document = {"usage": of.usage(self._wanted)} | of.measured(self._wanted, self._trace_id)
+        return f"{self._head}]{_more(document)}{END}".encode()
 
     def _chunk(
         self,
@@ -105,13 +103,6 @@ class Chunks:
             f'{self._head}{{"index": {one.index}, {said}, "logprobs": {logprobs}, '
             f'"finish_reason": {finish_reason}}}]{usage}{END}'
         ).encode()
-
-    def _measured(self, of: Continuations) -> dict[str, Any]:
-        end = of.longest
-        document: dict[str, Any] = {"metrics": metrics_of(of.times, end, of.num_tokens)}
-        if self._wanted.metrics:
-            document["moesaic"] = moesaic_of(end, self._trace_id)
-        return document
 
     def _logprobs(self, one: Continuation, piece: Piece) -> str:
         if not self._wanted.logprobs:

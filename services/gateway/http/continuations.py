@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.generation import Completed
-from services.gateway.http.receipts import CallTimes, longest
+from services.gateway.http.receipts import CallTimes, metrics_of, moesaic_of
+from services.gateway.http.wanted import Wanted
 from services.gateway.relay import Piece
 
 FINISH_REASONS = {
@@ -57,7 +59,7 @@ class Continuations:
     """All of a call: `num_choices` of each prompt, one prompt after the other."""
 
     def __init__(self, prompts: Sequence[Prompt], num_choices: int, times: CallTimes) -> None:
-        self.times = times
+        self._times = times
         self._prompts = prompts
         self._num_choices = num_choices
         self.all = [
@@ -83,24 +85,35 @@ class Continuations:
             return one
         if event.token_ids:
             one.num_tokens += len(event.token_ids)
-            self.times.note_tokens()
+            self._times.note_tokens()
             if event.routed_experts:
                 one.routed_experts += event.routed_experts
         return one
 
     @property
     def longest(self) -> Completed:
-        """The end of the one that took longest; all have ended."""
-        return longest(one.end for one in self.all if one.end is not None)
+        """The end of the one that took longest, as the call's time went where its time did; all
+        have ended.
+        """
+        ends = (one.end for one in self.all if one.end is not None)
+        return max(ends, key=lambda end: end.receipt.end_to_end_nanos)
+
+    def usage(self, wanted: Wanted) -> dict[str, int]:
+        """Of all that was generated and is shown; each prompt is counted once."""
+        num_prompt_tokens = sum(prompt.num_tokens for prompt in self._prompts)
+        num_tokens = 0 if wanted.hides_continuation else self._num_tokens
+        return usage_of(num_prompt_tokens, num_tokens)
+
+    def measured(self, wanted: Wanted, trace_id: str) -> dict[str, Any]:
+        """Where the call's time went, as far as that is to be told; all have ended."""
+        end = self.longest
+        document: dict[str, Any] = {"metrics": metrics_of(self._times, end, self._num_tokens)}
+        if wanted.metrics:
+            document["moesaic"] = moesaic_of(end, trace_id)
+        return document
 
     @property
-    def num_prompt_tokens(self) -> int:
-        """Of all prompts, each counted once."""
-        return sum(prompt.num_tokens for prompt in self._prompts)
-
-    @property
-    def num_tokens(self) -> int:
-        """Generated so far."""
+    def _num_tokens(self) -> int:
         return sum(one.num_tokens for one in self.all)
 
 

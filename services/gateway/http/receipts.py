@@ -1,7 +1,6 @@
 """Where a call's time went, as answers over HTTP say it."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,11 +28,6 @@ class CallTimes:
         self.last_token = time.monotonic_ns()
         if self.first_token is None:
             self.first_token = self.last_token
-
-
-def longest(ends: Iterable[Completed]) -> Completed:
-    """The one that took longest: a call's time went where its time did."""
-    return max(ends, key=lambda end: end.receipt.end_to_end_nanos)
 
 
 def metrics_of(times: CallTimes, end: Completed, num_tokens: int) -> dict[str, float | None]:
