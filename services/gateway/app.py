@@ -211,9 +211,7 @@ async def _http(
         trace_url=settings.trace_url,
     )
     status = StatusRoutes(
-        inside,
-        is_open=lambda: not door.is_draining,
-        num_requests=lambda: doorkeeper.num_requests,
+        inside, check_open=door.check_open, num_requests=lambda: doorkeeper.num_requests
     )
     async with serving_http(
         application(inside, door, status),

@@ -74,14 +74,18 @@ class Door:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def check_open(self) -> None:
+        """Raises Unavailable once what is new is refused."""
+        if self.is_draining:
+            raise Unavailable("the gateway is being stopped", retry_after_seconds=RETRY_SECONDS)
+
     def working(self, method: str, work: Work) -> Handler:
         """A route with a body, which is let in as the gRPC `method` is and counts as one of its
         calls.
         """
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            if self.is_draining:
-                raise Unavailable("the gateway is being stopped", retry_after_seconds=RETRY_SECONDS)
+            self.check_open()
             shown = HttpShown(request)
             leave = self._doorkeeper.admit(method, shown)
             self._num_working += 1

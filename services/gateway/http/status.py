@@ -11,28 +11,25 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.gateway.http.inside import Inside
 from services.gateway.http.openapi import openapi_document
-from services.wire.errors import NotFound, ServingError, Unavailable
+from services.wire.errors import NotFound, ServingError
 from services.wire.quoting import quoted
-
-RETRY_SECONDS = 1.0
 
 
 class StatusRoutes:
-    """`is_open` says whether requests are taken, `num_requests` how many are under way."""
+    """`check_open` raises where no request is taken, `num_requests` says how many are under way."""
 
     def __init__(
-        self, inside: Inside, *, is_open: Callable[[], bool], num_requests: Callable[[], int]
+        self, inside: Inside, *, check_open: Callable[[], None], num_requests: Callable[[], int]
     ) -> None:
         self._inside = inside
-        self._is_open = is_open
+        self._check_open = check_open
         self._num_requests = num_requests
         self._began = int(time.time())
         self._one_at_a_time = asyncio.Lock()
 
     async def health(self, request: web.Request) -> web.Response:
         """200 where a request would be served: a router is up, and nothing is being stopped."""
-        if not self._is_open():
-            raise Unavailable("the gateway is being stopped", retry_after_seconds=RETRY_SECONDS)
+        self._check_open()
         self._inside.routers.check_reachable()
         return web.Response()
 
