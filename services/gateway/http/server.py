@@ -17,13 +17,10 @@ from services.gateway.http.inside import Inside
 from services.gateway.http.status import StatusRoutes
 from services.gateway.http.tls import server_context
 from services.gateway.http.tokens import TokenRoutes
+from services.gateway.service import DETOKENIZE, GENERATE, GET_MODEL, TOKENIZE
 from services.runtime.server import PortInUse
 from services.runtime.tls_files import TlsFiles
 
-GENERATE, TOKENIZE, DETOKENIZE, GET_MODEL = (
-    f"/moesaic.v1.GenerationService/{name}"
-    for name in ("Generate", "Tokenize", "Detokenize", "GetModel")
-)
 # Of a connection without a request.
 IDLE_SECONDS = 75.0
 # Of connections that have not been taken yet.
