@@ -8,15 +8,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from bench.door.grpc_load import GrpcLoad
 from bench.door.http_load import HttpLoad
 from bench.door.leaving import Left, leave, left
 from bench.door.tables import GRPC, GRPC_EACH, HTTP, Case, fill, leavers
 from bench.door.timed import Timed
 from bench.harness.command import add_numbers, bench_parser, run_bench
+from bench.harness.failure import BenchFailed
 from bench.harness.progress import Stages
 from bench.harness.report import Report
 from bench.harness.rounds import interleaved
+from bench.rig.client_load import ClientLoad
 from bench.rig.cluster import Cluster, cluster_running
 from bench.rig.processes import cpu_nanos
 from bench.rig.prompts import Prompts, text_prompts
@@ -26,6 +27,8 @@ CONCURRENCY = (1, 16, 64)
 NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 64, 48
 NUM_LEAVERS, QUICK_LEAVERS = 5_000, 1_000
 WARM_UP_LEAVERS = 500
+
+Ask = Callable[[Prompts], Awaitable[Timed]]
 
 COMPARED = (
     f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} "
@@ -62,25 +65,33 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     return report
 
 
-async def _doors(
-    cluster: Cluster, num_connections: int, stack: AsyncExitStack
-) -> dict[str, Callable[[Prompts], Awaitable[Timed]]]:
-    address, shared = cluster.gateway.address, {"num_new_tokens": NUM_NEW_TOKENS}
-    loads: dict[str, GrpcLoad | HttpLoad] = {
-        GRPC: GrpcLoad(address, num_connections=1, **shared),
-        GRPC_EACH: GrpcLoad(address, num_connections=num_connections, **shared),
-        HTTP: HttpLoad(cluster.http, **shared),
-    }
-    for load in loads.values():
+async def _doors(cluster: Cluster, num_connections: int, stack: AsyncExitStack) -> dict[str, Ask]:
+    doors: dict[str, Ask] = {}
+    for name, count in {GRPC: 1, GRPC_EACH: num_connections}.items():
+        load = ClientLoad(
+            cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS, num_connections=count
+        )
         stack.push_async_callback(load.close)
+        doors[name] = partial(_over_grpc, load)
+    http = HttpLoad(cluster.http, num_new_tokens=NUM_NEW_TOKENS)
+    stack.push_async_callback(http.close)
+    doors[HTTP] = http.generate
 
-    async def counted(load: GrpcLoad | HttpLoad, prompts: Prompts) -> Timed:
+    async def counted(ask: Ask, prompts: Prompts) -> Timed:
         before = cpu_nanos(cluster.gateway.pid)
-        timed = await load.generate(prompts)
+        timed = await ask(prompts)
         timed.gateway_cpu_seconds = (cpu_nanos(cluster.gateway.pid) - before) / 1e9
         return timed
 
-    return {name: partial(counted, load) for name, load in loads.items()}
+    return {name: partial(counted, ask) for name, ask in doors.items()}
+
+
+async def _over_grpc(load: ClientLoad, prompts: Prompts) -> Timed:
+    generated = await load.generate(prompts)
+    if any(len(token_ids) != NUM_NEW_TOKENS for token_ids in generated.token_ids):
+        raise BenchFailed("fewer tokens came over gRPC than asked for")
+    first_seconds = [seconds[0] for seconds in generated.token_seconds]
+    return Timed(generated.seconds, generated.num_tokens, first_seconds)
 
 
 async def _leaving(cluster: Cluster, prompts: Prompts, count: int) -> tuple[Left, Left]:

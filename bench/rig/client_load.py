@@ -23,24 +23,31 @@ class _Stream:
 
 
 class ClientLoad:
-    """A client with one connection to a gateway; its requests ask for `trace_detail`."""
+    """A client with so many connections to a gateway, which its requests take in turn; they ask for
+    `trace_detail`.
+    """
 
     def __init__(
         self,
         address: str,
         *,
         num_new_tokens: int,
+        num_connections: int = 1,
         trace_detail: "common_pb2.TraceDetail.ValueType" = common_pb2.TRACE_DETAIL_UNSPECIFIED,
         tls: TlsFiles | None = None,
     ) -> None:
-        self._channel: grpc.aio.Channel = open_channel(address, tls=tls)
-        self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
+        self._channels: list[grpc.aio.Channel] = [
+            open_channel(address, tls=tls, is_apart=True) for _ in range(num_connections)
+        ]
+        self._stubs = [
+            generation_pb2_grpc.GenerationServiceStub(channel) for channel in self._channels
+        ]
         self._num_new_tokens = num_new_tokens
         self._trace_detail = trace_detail
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._channel.close()
+        """Close all connections."""
+        await asyncio.gather(*(channel.close() for channel in self._channels))
 
     async def generate(
         self, prompts: Sequence[Sequence[int]], *, concurrency: int | None = None
@@ -53,11 +60,11 @@ class ClientLoad:
         places = asyncio.Semaphore(concurrency or len(prompts))
         began = time.perf_counter()
 
-        async def one(prompt: Sequence[int]) -> _Stream:
+        async def one(number: int, prompt: Sequence[int]) -> _Stream:
             async with places:
-                return await self._one(prompt, began)
+                return await self._one(self._stubs[number % len(self._stubs)], prompt, began)
 
-        streams = await asyncio.gather(*(one(prompt) for prompt in prompts))
+        streams = await asyncio.gather(*(one(*numbered) for numbered in enumerate(prompts)))
         seconds = time.perf_counter() - began
         return Generated(
             seconds,
@@ -66,7 +73,12 @@ class ClientLoad:
             receipts=[stream.receipt for stream in streams],
         )
 
-    async def _one(self, prompt: Sequence[int], began: float) -> _Stream:
+    async def _one(
+        self,
+        stub: generation_pb2_grpc.GenerationServiceStub,
+        prompt: Sequence[int],
+        began: float,
+    ) -> _Stream:
         request = generation_pb2.GenerateRequest(
             token_ids=generation_pb2.TokenIds(ids=prompt), trace_detail=self._trace_detail
         )
@@ -74,7 +86,7 @@ class ClientLoad:
         request.stop.max_new_tokens = self._num_new_tokens
         request.stop.ignore_eos = True
         stream = _Stream()
-        async for response in self._stub.Generate(request, timeout=REQUEST_SECONDS):
+        async for response in stub.Generate(request, timeout=REQUEST_SECONDS):
             now = time.perf_counter() - began
             if response.HasField("completion"):
                 stream.receipt = response.completion.receipt
