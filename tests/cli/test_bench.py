@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from moesaic.v1 import common_pb2, router_pb2
+from moesaic.v1 import common_pb2
 from tests.checkpoints import save_tiny
 from tests.cluster.local import Cluster, cluster
 from tests.gateway.gateway_client import running_gateway
@@ -247,9 +247,9 @@ async def test_an_interrupt_shows_what_there_is(
     async with running_gateway(double) as client:
         flags = "--concurrency 2 --requests 100 --warm-up 0 --json"
         process = await start(client.address, *SHORT, *flags.split(), str(tmp_path / "bench.json"))
-        first, _ = await next_sequences(double, 2)
+        first, _ = await double.next_sequences(2)
         double.say(token(first.sequence, 5), token(first.sequence, 6), finished(first.sequence))
-        await next_sequences(double, 1)  # so its user has seen the end
+        await double.next_sequences(1)  # so its user has seen the end
         process.send_signal(number)
         returned, stdout, stderr = await ended(process)
         assert {await double.cancels.get(), await double.cancels.get()} == {2, 3}, (
@@ -263,14 +263,6 @@ async def test_an_interrupt_shows_what_there_is(
     assert document["interrupted"] is True
     figures = document["loads"][0]["figures"]
     assert (figures["num_completed"], figures["num_failed"], figures["num_unfinished"]) == (1, 0, 2)
-
-
-async def next_sequences(double: RouterDouble, count: int) -> list[router_pb2.SequenceRequest]:
-    """The next sequences, in however many messages they come."""
-    sequences: list[router_pb2.SequenceRequest] = []
-    while len(sequences) < count:
-        sequences += await double.submits.get()
-    return sequences
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -102,6 +102,13 @@ class RouterDouble(RouterServiceServicer):
         (sequence,) = await self.submits.get()
         return sequence
 
+    async def next_sequences(self, count: int) -> list[pb.SequenceRequest]:
+        """The next sequences in their order, in however many Submits they come."""
+        sequences: list[pb.SequenceRequest] = []
+        while len(sequences) < count:
+            sequences += await self.submits.get()
+        return sequences
+
     def grant(self) -> None:
         """Give the credit anew, every Submit so far acknowledged."""
         self._said.put_nowait(pb.RunResponse(credit=self._credit()))

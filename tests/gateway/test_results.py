@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 
-from moesaic.v1 import common_pb2, router_pb2
+from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.admission import Admission
 from services.gateway.checkpoint import read_checkpoint
@@ -21,14 +21,6 @@ EOS = 0
 
 def ids(text: str) -> list[int]:
     return TOKENIZER.encode(text).ids
-
-
-async def sequences(router: RouterDouble, count: int) -> list[router_pb2.SequenceRequest]:
-    """The next ones that the router is asked for, in their order."""
-    asked: list[router_pb2.SequenceRequest] = []
-    while len(asked) < count:
-        asked += await router.submits.get()
-    return asked
 
 
 def scored(number: int, token_id: int, *prompt: int) -> Any:
@@ -151,7 +143,7 @@ async def test_choices_are_sequences_of_one_prompt_with_seeds_in_a_row() -> None
         call = client.generate(
             num_choices=3, sampling=sampling, top_logprobs=0, prompt_logprobs=True
         )
-        asked = await sequences(router, 3)
+        asked = await router.next_sequences(3)
         assert [each.sampling.seed for each in asked] == [2**64 - 2, 2**64 - 1, 0]
         assert [each.prompt_logprobs for each in asked] == [True, False, False]
         assert len({tuple(each.prompt_token_ids) for each in asked}) == 1
@@ -178,7 +170,7 @@ async def test_a_choice_that_fails_ends_the_call_and_gives_the_others_up() -> No
     router = RouterDouble()
     async with running_gateway(router) as client:
         call = client.generate(num_choices=3)
-        asked = await sequences(router, 3)
+        asked = await router.next_sequences(3)
         error = common_pb2.FINISH_REASON_ERROR
         router.say(
             finished(
@@ -197,7 +189,7 @@ async def test_a_client_that_leaves_gives_all_choices_up() -> None:
     router = RouterDouble()
     async with running_gateway(router) as client:
         call = client.generate(num_choices=2)
-        asked = await sequences(router, 2)
+        asked = await router.next_sequences(2)
         call.cancel()
         given_up = {await router.cancels.get() for _ in range(2)}
         assert given_up == {each.sequence for each in asked}

@@ -125,10 +125,7 @@ async def test_a_loss_after_the_first_token_is_an_event_and_no_success(is_batch:
     router = RouterDouble()
     async with http_gateway(router) as client:
         posting = asyncio.create_task(client.text(stream=True, prompt=["a", "b"][: 1 + is_batch]))
-        asked = await router.submits.get()
-        while len(asked) < 1 + is_batch:
-            asked += await router.submits.get()
-        number = asked[0].sequence
+        number = (await router.next_sequences(1 + is_batch))[0].sequence
         router.say(token(number, 5))
         router.say(finished(number, common_pb2.FINISH_REASON_ERROR, **LOST))
         answer = await posting
@@ -212,12 +209,9 @@ async def test_a_client_that_leaves_leaves_nothing_behind(stream: bool) -> None:
     router = RouterDouble()
     async with http_gateway(router) as client:
         before = len(asyncio.all_tasks())
-        for body in ({"prompt": "a"}, {"prompt": ["a", "b"]}):
-            asked = body | {"stream": stream}
-            posting = asyncio.create_task(client.post(TEXT, **asked))
-            numbers: list[int] = []
-            while len(numbers) < (2 if isinstance(body["prompt"], list) else 1):
-                numbers += [one.sequence for one in await router.submits.get()]
+        for prompt, count in (("a", 1), (["a", "b"], 2)):
+            posting = asyncio.create_task(client.text(prompt=prompt, stream=stream))
+            numbers = [one.sequence for one in await router.next_sequences(count)]
             if stream:
                 router.say(token(numbers[0], 5))
                 await router.all_said()

@@ -151,9 +151,7 @@ async def test_the_prompts_of_a_batch_are_continued_at_once_and_told_in_order(
 
 async def answered_backwards(router: RouterDouble, count: int) -> list[int]:
     """Wait for so many sequences, and answer the last one first."""
-    sequences: list[Any] = []
-    while len(sequences) < count:
-        sequences += await router.submits.get()
+    sequences = await router.next_sequences(count)
     for one in reversed(sequences):
         router.say(token(one.sequence, ids(" x")[0]), finished(one.sequence))
     return [*range(len(sequences))]
