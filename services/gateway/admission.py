@@ -52,12 +52,7 @@ class Admission:
 
     def check(self, client: str) -> None:
         """Raises Overloaded when as many requests as may wait already, of all or of this client."""
-        if self.num_requests >= self._max_requests:
-            raise self._full(self.num_requests, "requests", self._max_requests)
-        if self._requests[client] >= self._max_client_requests:
-            raise self._full(
-                self._requests[client], "requests of this client", self._max_client_requests
-            )
+        self._check_requests(client, 1)
 
     def enter(self, client: str) -> "Place":
         """A place for one more request; raises as `check` does."""
@@ -68,12 +63,8 @@ class Admission:
         """Places for what a request that has one asks for besides. Raises Overloaded where they
         would be too many; where nothing else waits, any number may.
         """
-        for waiting, limit, whose in (
-            (self.num_requests, self._max_requests, "requests"),
-            (self._requests[client], self._max_client_requests, "requests of this client"),
-        ):
-            if count and waiting > 1 and waiting + count > limit:
-                raise self._full(waiting - 1, whose, limit)
+        if count:
+            self._check_requests(client, count, num_own=1)
         return [Place(self, client) for _ in range(count)]
 
     def check_tokens(self, client: str, num_tokens: int) -> None:
@@ -105,12 +96,21 @@ class Admission:
         _waiting_requests.add(num_requests)
         _waiting_tokens.add(num_tokens)
 
-    def _full(self, num_waiting: int, what: str, limit: int) -> Exception:
-        return refuse(
-            Bound.WAITING_REQUESTS,
-            f"{num_waiting} {what} are waiting already; the limit is {limit}",
-            retry_after_seconds=self._expected_wait_seconds(),
-        )
+    def _check_requests(self, client: str, count: int, *, num_own: int = 0) -> None:
+        """Raises Overloaded where others wait and `count` more would be too many; `num_own` of what
+        waits are no others.
+        """
+        for waiting, limit, whose in (
+            (self.num_requests, self._max_requests, ""),
+            (self._requests[client], self._max_client_requests, " of this client"),
+        ):
+            if waiting > num_own and waiting + count > limit:
+                raise refuse(
+                    Bound.WAITING_REQUESTS,
+                    f"{waiting - num_own} requests{whose} are waiting already; the limit is "
+                    f"{limit}",
+                    retry_after_seconds=self._expected_wait_seconds(),
+                )
 
     def _expected_wait_seconds(self) -> float:
         """Until those that wait have left, at the pace of the last departures."""

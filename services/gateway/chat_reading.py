@@ -9,6 +9,7 @@ from moesaic.v1 import generation_pb2 as pb
 from services.gateway.conversation import Conversation, Message, ToolCall
 from services.wire.errors import InvalidRequest
 from services.wire.quoting import quoted
+from services.wire.ranges import check_count
 
 MAX_TOOLS = 256
 MAX_DOCUMENTS = 1024
@@ -36,8 +37,8 @@ def check_chat(chat: pb.Chat) -> None:
         raise InvalidRequest(
             "chat.add_generation_prompt cannot be set together with chat.continue_final_message"
         )
-    _check_number("chat.tools_json", chat.tools_json, MAX_TOOLS)
-    _check_number("chat.documents_json", chat.documents_json, MAX_DOCUMENTS)
+    check_count("chat.tools_json", chat.tools_json, MAX_TOOLS)
+    check_count("chat.documents_json", chat.documents_json, MAX_DOCUMENTS)
     num_bytes = len(chat.template_arguments_json.encode())
     if num_bytes > MAX_ARGUMENTS_BYTES:
         raise InvalidRequest(
@@ -86,13 +87,8 @@ def _check_message(field: str, message: pb.ChatMessage) -> None:
         raise InvalidRequest(f"{field} has content and parts; it must have one of them")
     if message.tool_calls and message.role != "assistant":
         raise InvalidRequest(f"{field}.tool_calls: the role is not assistant")
-    _check_number(f"{field}.parts", message.parts, MAX_PARTS)
-    _check_number(f"{field}.tool_calls", message.tool_calls, MAX_TOOL_CALLS)
-
-
-def _check_number(field: str, elements: Collection[Any], most: int) -> None:
-    if len(elements) > most:
-        raise InvalidRequest(f"{field} has {len(elements)} elements; the limit is {most}")
+    check_count(f"{field}.parts", message.parts, MAX_PARTS)
+    check_count(f"{field}.tool_calls", message.tool_calls, MAX_TOOL_CALLS)
 
 
 def _message(field: str, message: pb.ChatMessage) -> Message:

@@ -1,6 +1,9 @@
-"""Text to token ids while the interpreter goes on: the event loop has others to serve meanwhile."""
+"""Text to token ids and back while the interpreter goes on: the event loop has others to serve
+meanwhile.
+"""
 
 import os
+from collections.abc import Sequence
 
 from tokenizers import Encoding, Tokenizer
 
@@ -14,6 +17,13 @@ def encode(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool = True) 
     """
     (encoding,) = tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
     return encoding
+
+
+def decode(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
+    """The text of token ids, special ones included; it lets the lock go as `encode` does."""
+    text: str
+    (text,) = tokenizer.decode_batch([token_ids], skip_special_tokens=False)
+    return text
 
 
 def encode_in_own_threads() -> None:

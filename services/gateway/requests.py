@@ -12,6 +12,7 @@ from services.gateway.results import Results, read_results
 from services.gateway.tokeniser import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from services.wire.errors import InvalidRequest, NotFound, ServingError, TooLong
 from services.wire.quoting import quoted
+from services.wire.ranges import check_count
 from services.wire.sampling import Sampling, read_sampling
 
 MAX_STOP_STRINGS = 16
@@ -205,11 +206,7 @@ class RequestReader:
         return sampling, stop_token_ids
 
     def _stop_token_ids(self, stop: common_pb2.StopConditions) -> frozenset[int]:
-        if len(stop.stop_token_ids) > MAX_STOP_TOKENS:
-            raise InvalidRequest(
-                f"stop.stop_token_ids has {len(stop.stop_token_ids)} elements; the limit is "
-                f"{MAX_STOP_TOKENS}"
-            )
+        check_count("stop.stop_token_ids", stop.stop_token_ids, MAX_STOP_TOKENS)
         self.check_vocabulary("stop.stop_token_ids", stop.stop_token_ids)
         eos = () if stop.ignore_eos else self._checkpoint.eos_token_ids
         return frozenset((*stop.stop_token_ids, *eos))
@@ -277,10 +274,7 @@ def _sampling(asked: common_pb2.SamplingParameters, recommended: Sampling) -> Sa
 
 
 def _stop_strings(stop_strings: Collection[str]) -> tuple[str, ...]:
-    if len(stop_strings) > MAX_STOP_STRINGS:
-        raise InvalidRequest(
-            f"stop.stop_strings has {len(stop_strings)} elements; the limit is {MAX_STOP_STRINGS}"
-        )
+    check_count("stop.stop_strings", stop_strings, MAX_STOP_STRINGS)
     for index, stop_string in enumerate(stop_strings):
         if not 1 <= len(stop_string) <= MAX_STOP_STRING_CHARACTERS:
             raise InvalidRequest(

@@ -1,4 +1,4 @@
-"""Prompts to token ids in a thread pool, token ids to text at once."""
+"""Prompts to token ids and token ids to text, in a thread pool."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from services.gateway.chat_reading import read_chat
 from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
-from services.gateway.encoding import encode
+from services.gateway.encoding import decode, encode
 from services.gateway.templates_apart import TemplateApart
 from services.gateway.token_texts import TokenTexts
 from services.gateway.turns import FairTurns
@@ -84,9 +84,7 @@ class Tokeniser:
 
     async def decode(self, token_ids: Sequence[int], client: str) -> str:
         """The text of token ids, special ones included; in turn, as `encode`."""
-        return await self._in_turn(
-            client, lambda: self._tokenizer.decode(token_ids, skip_special_tokens=False)
-        )
+        return await self._in_turn(client, lambda: decode(self._tokenizer, token_ids))
 
     def detokeniser(
         self, prompt_token_ids: Sequence[int] = (), *, keep_special_tokens: bool = False

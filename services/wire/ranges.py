@@ -1,7 +1,12 @@
-"""Ranges of numbers: what is in one, and how that is said to whoever gave a number that is not."""
+"""Ranges of numbers: what is in one, and how that is said to whoever gave a number that is not, or
+too many elements.
+"""
 
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
+
+from services.wire.errors import InvalidRequest
 
 
 @dataclass(frozen=True)
@@ -33,3 +38,9 @@ class Range:
 def number_text(value: int | float) -> str:
     """The number in full, so that no rounding brings it into a range that it is not in."""
     return repr(value).removesuffix(".0")
+
+
+def check_count(field: str, elements: Sized, most: int) -> None:
+    """Raises InvalidRequest, naming field and limit, for more than `most` elements."""
+    if len(elements) > most:
+        raise InvalidRequest(f"{field} has {len(elements)} elements; the limit is {most}")

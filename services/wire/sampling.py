@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 from moesaic.v1 import common_pb2
 from services.wire.errors import InvalidRequest
-from services.wire.ranges import Range, number_text
+from services.wire.ranges import Range, check_count, number_text
 
 SHARES = Range(0, 1)
 OF_COUNTS = Range(-2, 2)
@@ -153,10 +153,7 @@ def write_sampling(sampling: Sampling) -> common_pb2.SamplingParameters:
 
 
 def _check_biases(biases: tuple[tuple[int, float], ...]) -> None:
-    if len(biases) > MAX_BIASES:
-        raise InvalidRequest(
-            f"sampling.logit_bias has {len(biases)} elements; the limit is {MAX_BIASES}"
-        )
+    check_count("sampling.logit_bias", biases, MAX_BIASES)
     for token, bias in biases:
         if not BIASES.holds(bias):
             raise InvalidRequest(

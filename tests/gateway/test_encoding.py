@@ -1,11 +1,17 @@
-"""Text is encoded as the tokenizer's own call does, and the interpreter goes on meanwhile."""
+"""Text is encoded, and decoded, as the tokenizer's own calls do, and the interpreter goes on
+meanwhile.
+"""
 
 import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
 
-from services.gateway.encoding import encode
+from moesaic.v1 import generation_pb2 as pb
+from services.gateway.encoding import decode, encode
 from services.runtime.embedded_model import EMBEDDED_MODEL
 
 LONG = "It is a truth universally acknowledged " * 2_000
@@ -27,19 +33,31 @@ def test_ids_and_places_are_those_of_the_tokenizers_own_call(
     assert encoding.offsets == expected.offsets
 
 
-def test_other_threads_run_while_a_long_text_is_encoded(tokenizer: Tokenizer) -> None:
-    order: list[str] = []
+@pytest.mark.parametrize("token_ids", [[], [0, 5, 1], list(range(4096))])
+def test_the_text_of_token_ids_is_that_of_the_tokenizers_own_call(
+    tokenizer: Tokenizer, token_ids: list[int]
+) -> None:
+    asked = pb.DetokenizeRequest(token_ids=token_ids).token_ids
+    expected = tokenizer.decode(token_ids, skip_special_tokens=False)
+    assert decode(tokenizer, asked) == decode(tokenizer, token_ids) == expected
+
+
+@pytest.mark.parametrize("work", [encode, decode])
+def test_other_threads_run_while_something_long_is_read(
+    tokenizer: Tokenizer, work: Callable[[Tokenizer, Any], object]
+) -> None:
+    long: Any = LONG * 5 if work is encode else tokenizer.encode(LONG).ids * 25
     begins = threading.Event()
 
     def run_long() -> None:
         begins.set()
-        encode(tokenizer, LONG * 5)
-        order.append("long")
+        work(tokenizer, long)
 
     other = threading.Thread(target=run_long)
     other.start()
     begins.wait()
-    encode(tokenizer, "Once")
-    order.append("short")
-    other.join()
-    assert order == ["short", "long"]
+    num_turns = 0
+    while other.is_alive():
+        time.sleep(0.0005)
+        num_turns += 1
+    assert num_turns > 20  # one or two, where the lock is kept
