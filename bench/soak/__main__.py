@@ -59,7 +59,9 @@ def round_of(number: int, *, is_quick: bool) -> Sequence[Event]:
 async def measure(options: Namespace, stages: Stages) -> Report:
     """Rounds of faults until the time is over, between two looks at what processes hold."""
     report = Report("soak", COMPARED)
-    minutes = options.minutes or (QUICK_MINUTES if options.quick else MINUTES)
+    minutes = options.minutes
+    if minutes is None:
+        minutes = QUICK_MINUTES if options.quick else MINUTES
     async with AsyncExitStack() as stack:
         with stages.stage("starting a cluster"):
             cluster = await stack.enter_async_context(hosted_cluster(PLAN))

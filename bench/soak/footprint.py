@@ -12,7 +12,6 @@ from bench.hosting.moves import resident_bytes
 
 # Connections and their tasks end a moment after whoever had them.
 QUIET_SECONDS = 20.0
-POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)

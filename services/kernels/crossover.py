@@ -8,34 +8,32 @@ trial of such a kernel was as fast as torch between 128 and 256 rows, and the nu
 cautious ones: this kernel was not measured.
 """
 
+from typing import NamedTuple
+
 import torch
 
-from services.kernels.level import AVAILABLE, EMULATED, level
+from services.kernels.level import EMULATED, level
 
-# float32 and bfloat16
-_LINEAR_ROWS = {
-    "amx_bf16": (48, 128),
-    "avx512_bf16": (48, 32),
-    "avx512": (48, 16),
-    "avx2": (8, 64),
-    "portable": (2, 8),
-    EMULATED: (2, 8),
-}
-_EXPERT_PAIRS = {
-    "amx_bf16": (256, 256),
-    "avx512_bf16": (256, 256),
-    "avx512": (256, 512),
-    "avx2": (64, 512),
-    "portable": (8, 16),
-    EMULATED: (8, 16),
-}
-_CHUNK_KEYS = {
-    "amx_bf16": (1024, 2048),
-    "avx512_bf16": (1024, 2048),
-    "avx512": (1024, 1024),
-    "avx2": (512, 512),
-    "portable": (0, 0),
-    EMULATED: (0, 0),
+_ByDtype = tuple[int, int]  # float32 and bfloat16
+
+
+class _Crossover(NamedTuple):
+    """Of one level."""
+
+    linear_rows: _ByDtype
+    expert_pairs: _ByDtype
+    chunk_keys: _ByDtype
+
+
+_PORTABLE = _Crossover((2, 8), (8, 16), (0, 0))
+_CROSSOVERS = {
+    "amx_bf16": _Crossover((48, 128), (256, 256), (1024, 2048)),
+    "avx512_bf16": _Crossover((48, 32), (256, 256), (1024, 2048)),
+    "avx512": _Crossover((48, 16), (256, 512), (1024, 1024)),
+    "avx2": _Crossover((8, 64), (64, 512), (512, 512)),
+    "portable": _PORTABLE,
+    EMULATED: _PORTABLE,
+    "off": _Crossover((0, 0), (0, 0), (0, 0)),
 }
 
 
@@ -46,7 +44,7 @@ def linear_pays(num_rows: int, weight: torch.Tensor) -> bool:
 
 def most_linear_rows(weight: torch.Tensor) -> int:
     """With how many rows `linear` is still faster than torch's. Without kernels 0."""
-    return _most(_LINEAR_ROWS, weight.dtype) if AVAILABLE else 0
+    return _of(_crossover().linear_rows, weight.dtype)
 
 
 def most_layer_rows(weight: torch.Tensor) -> int:
@@ -55,7 +53,7 @@ def most_layer_rows(weight: torch.Tensor) -> int:
 
     What the other calls cost pays for as many rows again. Without kernels 0.
     """
-    return 2 * _most(_LINEAR_ROWS, weight.dtype) if AVAILABLE else 0
+    return 2 * most_linear_rows(weight)
 
 
 def most_pairs_per_expert(dtype: torch.dtype) -> int:
@@ -65,7 +63,7 @@ def most_pairs_per_expert(dtype: torch.dtype) -> int:
     It is nearly the same for every kind, transposed or not. Of a dtype that they do not take, and
     without kernels, 0.
     """
-    return _most(_EXPERT_PAIRS, dtype) if AVAILABLE else 0
+    return _of(_crossover().expert_pairs, dtype)
 
 
 def most_chunk_keys(dtype: torch.dtype) -> int:
@@ -73,10 +71,14 @@ def most_chunk_keys(dtype: torch.dtype) -> int:
 
     Of a dtype that it does not take, and without kernels, 0.
     """
-    return _most(_CHUNK_KEYS, dtype) if AVAILABLE else 0
+    return _of(_crossover().chunk_keys, dtype)
 
 
-def _most(by_level: dict[str, tuple[int, int]], dtype: torch.dtype) -> int:
+def _crossover() -> _Crossover:
+    return _CROSSOVERS[level()]
+
+
+def _of(most: _ByDtype, dtype: torch.dtype) -> int:
     if dtype is torch.bfloat16:
-        return by_level[level()][1]
-    return by_level[level()][0] if dtype is torch.float32 else 0
+        return most[1]
+    return most[0] if dtype is torch.float32 else 0

@@ -20,11 +20,11 @@ class Shaping:
         self,
         sampling: Sampling,
         prompt: Sequence[int],
-        generated: Sequence[int] = (),
-        *,
-        stop_token_ids: Collection[int] = (),
-        min_new_tokens: int = 0,
+        generated: Sequence[int],
+        withheld: Collection[int],
+        num_withheld: int,
     ) -> None:
+        """None of the tokens `withheld` is drawn before `num_withheld` more were."""
         self._biased = torch.tensor([token for token, _ in sampling.logit_bias], dtype=torch.int64)
         self._biases = torch.tensor([bias for _, bias in sampling.logit_bias])
         self._repetition = self._occurrences = None
@@ -35,8 +35,8 @@ class Shaping:
                 sampling.presence_penalty, sampling.frequency_penalty, generated
             )
         self._allowed = torch.tensor(sampling.allowed_token_ids, dtype=torch.int64)
-        self._withheld = torch.tensor(sorted(stop_token_ids), dtype=torch.int64)
-        self._num_withheld = min_new_tokens - len(generated)
+        self._withheld = torch.tensor(sorted(withheld), dtype=torch.int64)
+        self._num_withheld = num_withheld
 
     @classmethod
     def wanted(
@@ -53,22 +53,16 @@ class Shaping:
         `generated` are tokens that it has already. None of `stop_token_ids` is drawn before there
         are `min_new_tokens`, those among them.
         """
-        withholds = bool(stop_token_ids) and min_new_tokens > len(generated)
+        num_withheld = max(0, min_new_tokens - len(generated)) if stop_token_ids else 0
         is_wanted = (
             sampling.logit_bias
             or sampling.allowed_token_ids
             or sampling.repetition_penalty != 1.0
             or sampling.presence_penalty
             or sampling.frequency_penalty
-            or withholds
+            or num_withheld
         )
-        if not is_wanted:
-            return None
-        return cls(
-            *(sampling, prompt, generated),
-            stop_token_ids=stop_token_ids if withholds else (),
-            min_new_tokens=min_new_tokens,
-        )
+        return cls(sampling, prompt, generated, stop_token_ids, num_withheld) if is_wanted else None
 
     def note(self, token: int) -> None:
         """The sequence has generated this token."""

@@ -70,11 +70,9 @@ def _check_something_is_left(
             f"min_new_tokens is {request.min_new_tokens}; max_new_tokens is "
             f"{request.max_new_tokens}"
         )
-    if request.min_new_tokens and not stop_token_ids.issuperset(
+    if request.min_new_tokens and stop_token_ids.issuperset(
         sampling.allowed_token_ids or range(vocab_size)
     ):
-        return
-    if request.min_new_tokens:
         raise InvalidRequest("min_new_tokens: every token that may be drawn ends the sequence")
 
 

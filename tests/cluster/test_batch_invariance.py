@@ -13,6 +13,7 @@ import services.model
 from moesaic.v1 import common_pb2
 from tests.checkpoints import save_tiny
 from tests.cluster import local
+from tests.cluster.everything import STOP_TOKEN, everything
 from tests.cluster.oracle import LogitsRecord, prompts_of
 from tests.cluster.router_client import Outcome, connected
 
@@ -21,24 +22,10 @@ NEW_TOKENS = 8
 VOCAB = 300
 
 
-# Every parameter that a draw depends on, and every number that is told of it.
 ASKED: dict[str, Any] = {
-    "sampling": common_pb2.SamplingParameters(
-        temperature=1.5,
-        top_k=0,
-        top_p=0.98,
-        min_p=0.001,
-        seed=11,
-        repetition_penalty=1.3,
-        presence_penalty=0.4,
-        frequency_penalty=0.3,
-        logit_bias={7: 2.0, 250: -3.0},
-        allowed_token_ids=range(0, VOCAB, 2),
-    ),
-    "stop_token_ids": [7],
+    **everything(VOCAB),
+    "stop_token_ids": [STOP_TOKEN],
     "min_new_tokens": NEW_TOKENS,
-    "top_logprobs": 3,
-    "prompt_logprobs": True,
 }
 
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,11 +11,13 @@ from moesaic.client import generate
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from tests.cluster import local
+from tests.cluster.everything import STOP_TOKEN, everything
 from tests.cluster.router_client import connected as connected_to_router
 from tests.gateway.gateway_client import Client, connected
 
 NUMERICS = {"dtype": "float32", "batch_invariant": True}
 NEW_TOKENS = 120
+VOCAB = 4096
 PROMPTS = ["Once upon a time", "The old house", "Numbers:"]
 
 
@@ -27,27 +28,12 @@ async def answer(client: Client, prompt: str, begun: asyncio.Event | None = None
     """The text, the tokens and how likely they were, of a request with everything that its draws
     can depend on.
     """
-    sampling = common_pb2.SamplingParameters(
-        temperature=0.8,
-        seed=3,
-        repetition_penalty=1.2,
-        presence_penalty=0.2,
-        frequency_penalty=0.1,
-        logit_bias={300: 1.5, 301: -4.0},
-        allowed_token_ids=range(0, 4096, 2),
-    )
     stop = common_pb2.StopConditions(
-        max_new_tokens=NEW_TOKENS, stop_token_ids=[300], min_new_tokens=NEW_TOKENS
+        max_new_tokens=NEW_TOKENS, stop_token_ids=[STOP_TOKEN], min_new_tokens=NEW_TOKENS
     )
-    asked: dict[str, Any] = {
-        "sampling": sampling,
-        "stop": stop,
-        "top_logprobs": 2,
-        "prompt_logprobs": True,
-    }
     text, token_ids, completion = "", list[int](), pb.Completion()
     logprobs: list[common_pb2.PositionLogprobs] = []
-    async for event in client.generate(prompt, **asked):
+    async for event in client.generate(prompt, stop=stop, **everything(VOCAB)):
         text += event.delta.text
         token_ids += event.delta.token_ids
         logprobs += [*event.delta.prompt_logprobs, *event.delta.logprobs]

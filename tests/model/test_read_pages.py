@@ -33,3 +33,12 @@ def test_what_was_read_is_given_up_where_little_memory_is_free(
         assert os.pread(file, 10_000, 0) == b"x" * 10_000
     finally:
         os.close(file)
+
+
+def test_a_file_of_which_nothing_can_be_given_up_is_read_all_the_same(tmp_path: Path) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:       1000 kB\nMemFree:          49 kB\n")
+    for end in (ends := os.pipe()):
+        assert not give_up_read(end, 0, 10_000, told)
+    for end in ends:
+        os.close(end)

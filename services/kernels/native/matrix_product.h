@@ -31,8 +31,6 @@ struct unit_block {
     const char *next;
 };
 
-INLINE int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* Four words from each of four places, the other way round. */
 INLINE void transpose_four(const char *const *from, int64_t offset, uint32_t *to, int64_t stride) {
 #if defined(__x86_64__)

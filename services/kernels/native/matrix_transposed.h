@@ -54,8 +54,7 @@ INLINE void add_strip_by_unit(struct unit *unit, const struct product *p, const 
     for (int64_t at = 0; at < strip->num_outputs; at += SUM_TILE) {
         struct sum_tile tile;
         if (strip->num_inputs < UNIT_INPUTS) memset(&tile, 0, sizeof tile);
-        take_tile(&tile, p, strip, strip->first_output + at,
-                  next ? next + at * strip->num_inputs * 2 : NULL, BFLOAT16);
+        take_tile(&tile, p, strip, at, next, BFLOAT16);
         add_tile_by_unit(unit, &tile, strip, arranged, columns, at);
     }
 }
@@ -88,14 +87,7 @@ TARGET static __attribute__((noinline)) void multiply_transposed_by_unit(const s
     const int64_t most_rows = room > UNIT_ROWS ? room / UNIT_ROWS * UNIT_ROWS : room;
     for (int64_t row = 0; row < p->num_rows; row += most_rows)
         for (int64_t output = 0; output < p->num_outputs; output += width) {
-            struct strip strip = {
-                .first_row = row,
-                .num_rows = less(p->num_rows - row, most_rows),
-                .first_output = output,
-                .num_outputs = less(p->num_outputs - output, width),
-                .sums = sums,
-                .padded = width,
-            };
+            struct strip strip = strip_at(p, row, most_rows, output, width, sums);
             multiply_strip_by_unit(p, &strip);
         }
 }

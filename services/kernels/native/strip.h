@@ -77,16 +77,18 @@ INLINE void fetch_ahead(const char *from, int64_t num_bytes) {
         __builtin_prefetch(from + line, 0, 2);
 }
 
-/* Takes a tile's weights, and fetches those that are wanted after the strip's: `next` has as many
- * without gaps; without it they are those of the next inputs, or none are. */
+/* Takes the weights of the tile that begins `at` in the strip, and fetches those that are wanted
+ * after the strip's: from `next` on there are as many without gaps; without it they are those of
+ * the next inputs, or none are. */
 INLINE void take_tile(struct sum_tile *tile, const struct product *p, const struct strip *strip,
-                      int64_t output, const char *next, enum dtype dtype) {
+                      int64_t at, const char *next, enum dtype dtype) {
     const int64_t item = item_bytes(dtype), stride = p->weight_stride;
+    const int64_t output = strip->first_output + at;
     const int64_t count = p->num_outputs - output, end = strip->num_inputs;
     const char *from = p->weight + strip->first_input * stride + output * item;
     for (int64_t input = 0; input < end; input++) {
-        const char *wanted =
-            next ? next + input * SUM_TILE * item : from + (input + SOME_INPUTS(dtype)) * stride;
+        const char *wanted = next ? next + (at * end + input * SUM_TILE) * item
+                                  : from + (input + SOME_INPUTS(dtype)) * stride;
         fetch_ahead(wanted, SUM_TILE * item);
     }
     for (int64_t input = 0; input < end; input += AT_ONCE(dtype)) {

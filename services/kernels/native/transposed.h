@@ -17,8 +17,7 @@ INLINE void add_strip(const struct product *p, const struct strip *strip, enum d
     const char *next = wanted_after(p, strip);
     for (int64_t at = 0; at < strip->num_outputs; at += SUM_TILE) {
         struct sum_tile tile;
-        take_tile(&tile, p, strip, strip->first_output + at,
-                  next ? next + at * strip->num_inputs * item_bytes(dtype) : NULL, dtype);
+        take_tile(&tile, p, strip, at, next, dtype);
         add_tile(p, &tile, strip, at, dtype);
     }
 }
@@ -60,7 +59,7 @@ INLINE void multiply_strip(const struct product *p, struct strip *strip, enum dt
     const int64_t most = SOME_INPUTS(dtype);
     for (int64_t input = 0; input < p->width; input += most) {
         strip->first_input = input;
-        strip->num_inputs = p->width - input < most ? p->width - input : most;
+        strip->num_inputs = less(p->width - input, most);
         add_strip(p, strip, dtype);
     }
     store_sums(p, strip, dtype);
@@ -74,20 +73,26 @@ INLINE int64_t strip_width(const struct product *p, int64_t num_rows) {
     return wide < all ? wide : all;
 }
 
+/* At most so many rows and outputs, from these on. */
+INLINE struct strip strip_at(const struct product *p, int64_t row, int64_t most_rows,
+                             int64_t output, int64_t width, float *sums) {
+    return (struct strip){
+        .first_row = row,
+        .num_rows = less(p->num_rows - row, most_rows),
+        .first_output = output,
+        .num_outputs = less(p->num_outputs - output, width),
+        .sums = sums,
+        .padded = width,
+    };
+}
+
 INLINE void multiply_transposed_as(const struct product *p, enum dtype dtype) {
     if (!p->num_rows || !p->num_outputs) return;
     float sums[MOST_SUMS];
     const int64_t width = strip_width(p, p->num_rows), most_rows = MOST_SUMS / width;
     for (int64_t row = 0; row < p->num_rows; row += most_rows)
         for (int64_t output = 0; output < p->num_outputs; output += width) {
-            struct strip strip = {
-                .first_row = row,
-                .num_rows = p->num_rows - row < most_rows ? p->num_rows - row : most_rows,
-                .first_output = output,
-                .num_outputs = p->num_outputs - output < width ? p->num_outputs - output : width,
-                .sums = sums,
-                .padded = width,
-            };
+            struct strip strip = strip_at(p, row, most_rows, output, width, sums);
             multiply_strip(p, &strip, dtype);
         }
 }

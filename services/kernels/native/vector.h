@@ -22,6 +22,8 @@ typedef float quad __attribute__((vector_size(16)));
 typedef uint32_t quad_words __attribute__((vector_size(16)));
 typedef uint16_t quad_half_words __attribute__((vector_size(8)));
 
+INLINE int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
+
 INLINE vector every(float value) { return value - (vector){0}; }
 
 /* a * b + c; rounded once wherever the processor can. */

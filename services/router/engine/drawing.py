@@ -64,18 +64,17 @@ def _draw(logits: torch.Tensor, sequences: list[Sequence], draws: Draws) -> None
         [sequence.num_tokens for sequence in sequences],
         [sequence.shaping for sequence in sequences],
     )
-    for sequence, row, token in zip(sequences, logits, tokens, strict=True):
+    for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
         draws.tokens[sequence.number] = token
         scoring = sequence.order.scoring
         if scoring is not None:
-            draws.likelihoods[sequence.number] = likelihood(row, token, scoring.num_top)
+            draws.likelihoods[sequence.number] = likelihood(logits[row], token, scoring.num_top)
 
 
 def _score(step: Step, scored: torch.Tensor, draws: Draws) -> None:
     rows = iter(zip(scored, are_finite(scored), strict=True))
-    for work in step.batch:
+    for work, num_rows in zip(step.batch, step.num_scored, strict=True):
         sequence, scoring = work.sequence, work.sequence.order.scoring
-        num_rows = min(work.num_tokens, sequence.num_to_score)
         if not num_rows or scoring is None:
             continue
         scores = draws.prompt_scores.setdefault(sequence.number, [])

@@ -173,7 +173,7 @@ class Engine:
         step.likelihoods = draws.likelihoods
         if draws.prompt_scores:
             for work in step.batch:
-                work.sequence.note_scores(draws.prompt_scores.get(work.sequence.number, ()))
+                work.sequence.prompt_scores += draws.prompt_scores.get(work.sequence.number, ())
         return draws.tokens
 
     def _report(self, step: Step, tokens: dict[int, int]) -> None:

@@ -1,7 +1,6 @@
 """One sequence on its way through the router."""
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from services.model.block_table import BlockTable
@@ -153,13 +152,8 @@ class Sequence:
             *self.generated[: max(0, start + count - len(prompt))],
         ]
 
-    def note_scores(self, scores: Iterable[Likelihood]) -> None:
-        """Keep how likely the prompt's tokens were that follow the computed ones."""
-        del self.prompt_scores[self.num_computed :]
-        self.prompt_scores += scores
-
     def take_scores(self) -> list[Likelihood]:
-        """What there is of that to be said, once."""
+        """What there is to be said of the prompt's tokens, once."""
         scores, self.prompt_scores = self.prompt_scores, []
         return scores
 

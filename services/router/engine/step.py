@@ -87,19 +87,24 @@ class Step:
         return (np.cumsum([work.num_tokens for work in self.batch]) - 1)[self._draws]
 
     @cached_property
+    def num_scored(self) -> list[int]:
+        """Of each work's first rows, how many are scored."""
+        return [min(work.num_tokens, work.sequence.num_to_score) for work in self.batch]
+
+    @cached_property
     def scored_rows(self) -> npt.NDArray[np.int64]:
         """The rows that say how likely the prompt's next token was, where that is asked for."""
         rows: list[int] = []
         start = 0
-        for work in self.batch:
-            rows += range(start, start + min(work.num_tokens, work.sequence.num_to_score))
+        for work, num_scored in zip(self.batch, self.num_scored, strict=True):
+            rows += range(start, start + num_scored)
             start += work.num_tokens
         return np.array(rows, dtype=np.int64)
 
     @cached_property
     def read_rows(self) -> npt.NDArray[np.int64]:
         """The rows whose logits are read: those drawn from, then those scored."""
-        if not any(work.sequence.num_to_score for work in self.batch):
+        if not any(self.num_scored):
             return self.last_rows
         return np.concatenate([self.last_rows, self.scored_rows])
 
@@ -157,7 +162,7 @@ class Step:
         token_ids, positions = np.zeros((2, num_rows), dtype=np.int64)
         token_ids[:num_tokens] = ids
         positions[:num_tokens] = packed.positions
-        all_draw = len(self.drawing) == num_rows == len(self.read_rows)
+        all_draw = len(self.drawing) == num_rows  # and none is scored
         return StepInputs(
             torch.from_numpy(token_ids).to(device),
             torch.from_numpy(positions).to(device),
