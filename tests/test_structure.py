@@ -65,7 +65,7 @@ BENCH_MAY_IMPORT = {
     "placement": {"harness", "rig", "layer"},
     "tracing": {"harness", "rig", "hosting"},
     "real_size": {"harness", "rig", "generate", "hosting"},
-    "soak": {"harness", "hosting"},
+    "soak": {"harness", "rig", "hosting"},
 }
 WITHOUT_TORCH = ("metadata", "gateway", "tracing", "cli", "runtime", "wire")
 # The files between torch and the wire.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bench.crowd.wire import GENERATE
 from moesaic.v1 import generation_pb2 as pb
-from services.runtime.call_headers import CONTENT_TYPE
+from services.runtime.call_blocks import request_block
 from services.wire.header_blocks import encode_headers
 
 TOKENIZE = "/moesaic.v1.GenerationService/Tokenize"
@@ -34,17 +34,7 @@ class Flood:
     @property
     def block(self) -> bytes:
         """What begins a call."""
-        return encode_headers(
-            [
-                (":method", "POST"),
-                (":scheme", "http"),
-                (":path", self.path),
-                (":authority", "gateway"),
-                ("te", "trailers"),
-                ("content-type", CONTENT_TYPE),
-                *self.metadata,
-            ]
-        )
+        return request_block(self.path, "gateway") + encode_headers(self.metadata)
 
 
 def message_of(flood: Flood, max_context: int) -> bytes | None:
@@ -60,15 +50,11 @@ def _ids(ids: Iterable[int]) -> bytes:
     return pb.GenerateRequest(token_ids=pb.TokenIds(ids=ids)).SerializeToString()
 
 
-def _chat(num_messages: int, content: str, role: str = "user") -> pb.GenerateRequest:
+def _chat(num_messages: int, content: str, role: str = "user") -> bytes:
     made = pb.GenerateRequest()
     for _ in range(num_messages):
         made.chat.messages.add(role=role, content=content)
-    return made
-
-
-def _of_chat(num_messages: int, content: str, role: str = "user") -> bytes:
-    return _chat(num_messages, content, role).SerializeToString()
+    return made.SerializeToString()
 
 
 def _empty_messages(_: int) -> bytes:
@@ -115,13 +101,13 @@ FLOODS = (
     Flood("text of 8 bytes a token", 100, lambda context: _text("x1 " * (8 * context // 3))),
     Flood("text that no tokenizer splits", 100, lambda context: _text("\u0301" * (4 * context))),
     Flood("text to be tokenised alone", 100, _tokenize, path=TOKENIZE),
-    Flood("chats of many messages", 100, lambda context: _of_chat(2 * context // 3, "x")),
+    Flood("chats of many messages", 100, lambda context: _chat(2 * context // 3, "x")),
     Flood(
         "chats that spell control tokens",
         100,
-        lambda context: _of_chat(2 * context // 9, "<|user|>"),
+        lambda context: _chat(2 * context // 9, "<|user|>"),
     ),
-    Flood("chats of unknown roles", 100, lambda context: _of_chat(context // 4, "x", "stranger")),
+    Flood("chats of unknown roles", 100, lambda context: _chat(context // 4, "x", "stranger")),
     Flood("chats of empty messages", 100, _empty_messages),
     Flood("tokens to go on after", 100, _resume),
     Flood("stop strings and stop tokens", 200, _stops),

@@ -1,14 +1,15 @@
 """What the clients of this bench do, each of them called by its name with plain values."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle, pairwise
 from typing import Any
 
 from bench.crowd.hostile import FLOODS, message_of
 from bench.crowd.wire import GENERATE, WireCall, WireClient, work_until
 from moesaic.v1 import generation_pb2 as pb
+from services.runtime.call_blocks import request_block
 
 EXHAUSTED = 8  # of gRPC's codes
 # Until the server has said how many calls a connection may have.
@@ -35,12 +36,12 @@ def flood(
     """A hostile crowd of one kind, which begins anew whatever ends."""
     chosen = next(each for each in FLOODS if each.name == kind)
     message = message_of(chosen, max_context)
+    block = chosen.block
     clients = _clients(address, hosts)
     calls: list[WireCall] = []
     until = _after(seconds)
     share = max(1, chosen.num_at_once // len(clients))
-
-    def fill() -> None:
+    while time.monotonic_ns() < until:
         for number, client in enumerate(clients):
             if chosen.vanishes:
                 client.close()
@@ -48,14 +49,7 @@ def flood(
                 clients[number] = client = WireClient(address, hosts[number])
             if chosen.cancels:
                 client.cancel_all()
-            while client.num_open < share:
-                call = client.begin_with(chosen.block, message, is_finished=chosen.is_finished)
-                if call is None:
-                    break
-                calls.append(call)
-
-    while time.monotonic_ns() < until:
-        fill()
+            calls += _filled(client, share, block, message, is_finished=chosen.is_finished)
         work_until(clients, lambda: False, _after(chosen.pause_seconds))
     for client in clients:
         client.close()
@@ -66,12 +60,12 @@ def burst(
     *, address: str, hosts: Sequence[str], count: int, prompt: Sequence[int], num_new_tokens: int
 ) -> Result:
     """So many requests at once, dealt out to a connection of each host."""
-    message = request(prompt, num_new_tokens)
+    block, message = request_block(GENERATE, address), request(prompt, num_new_tokens)
     clients = _clients(address, hosts)
     began = time.monotonic_ns()
     calls = []
     for number, client in zip(range(count), cycle(clients), strict=False):
-        if (call := client.begin(GENERATE, message)) is not None:
+        if (call := client.begin(block, message)) is not None:
             calls.append(call)
         if number % CALLS_IN_A_WRITE == 0:
             client.work()
@@ -81,18 +75,6 @@ def burst(
         "refused_ms": _refused_ms(calls),
         "seconds": (time.monotonic_ns() - began) / 1e9,
     }
-
-
-def series(
-    *,
-    address: str,
-    hosts: Sequence[str],
-    seconds: float,
-    prompt: Sequence[int],
-    num_new_tokens: int,
-) -> Result:
-    """One request after the other."""
-    return _closed(address, hosts, 1, seconds, request(prompt, num_new_tokens))
 
 
 def closed(
@@ -105,7 +87,21 @@ def closed(
     num_new_tokens: int,
 ) -> Result:
     """So many requests under way at all times."""
-    return _closed(address, hosts, num_at_once, seconds, request(prompt, num_new_tokens))
+    block, message = request_block(GENERATE, address), request(prompt, num_new_tokens)
+    clients = _clients(address, hosts)
+    share = max(1, num_at_once // len(clients))
+    calls: list[WireCall] = []
+
+    def fill() -> None:
+        for client in clients:
+            calls.extend(_filled(client, share, block, message))
+
+    return _kept_up(clients, fill, calls, seconds)
+
+
+def series(**values: Any) -> Result:
+    """One request after the other."""
+    return closed(num_at_once=1, **values)
 
 
 def offered(
@@ -120,27 +116,22 @@ def offered(
     """So many requests in a second, however they are answered; what is under way in the end is
     given up.
     """
-    message, clients = request(prompt, num_new_tokens), _clients(address, hosts)
+    block, message = request_block(GENERATE, address), request(prompt, num_new_tokens)
+    clients = _clients(address, hosts)
     began = time.monotonic_ns()
     calls: list[WireCall] = []
 
-    def send_due() -> bool:
+    def send_due() -> None:
         due = (time.monotonic_ns() - began) / 1e9 * requests_per_second
-        for client in cycle(clients):
-            if len(calls) >= due:
-                break
-            call = client.begin(GENERATE, message)
-            if call is not None:
+        taking = deque(clients)
+        while len(calls) < due and taking:
+            if (call := taking[0].begin(block, message)) is None:
+                taking.popleft()
+            else:
                 calls.append(call)
-        for client in clients:
-            client.work()
-        return False
+                taking.rotate(-1)
 
-    work_until(clients, send_due, _after(seconds))
-    for client in clients:
-        client.cancel_all()
-        client.close()
-    return _result(calls, seconds)
+    return _kept_up(clients, send_due, calls, seconds)
 
 
 def request(prompt: Sequence[int], num_new_tokens: int) -> bytes:
@@ -152,26 +143,37 @@ def request(prompt: Sequence[int], num_new_tokens: int) -> bytes:
     return made.SerializeToString()
 
 
-def _closed(
-    address: str, hosts: Sequence[str], num_at_once: int, seconds: float, message: bytes
-) -> Result:
-    clients = _clients(address, hosts)
-    share = max(1, num_at_once // len(clients))
-    calls: list[WireCall] = []
+def _filled(
+    client: WireClient,
+    num_at_once: int,
+    block: bytes,
+    message: bytes | None,
+    *,
+    is_finished: bool = True,
+) -> Iterator[WireCall]:
+    """Calls that are begun until so many are open, or no more are taken."""
+    while client.num_open < num_at_once:
+        call = client.begin(block, message, is_finished=is_finished)
+        if call is None:
+            return
+        yield call
 
-    def fill() -> bool:
+
+def _kept_up(
+    clients: list[WireClient], begin_more: Callable[[], None], calls: list[WireCall], seconds: float
+) -> Result:
+    """What comes of the calls, of which more are begun all the time; those that are under way in
+    the end are given up.
+    """
+
+    def keep_up() -> bool:
+        begin_more()
         for client in clients:
-            while client.num_open < share:
-                call = client.begin(GENERATE, message)
-                if call is None:
-                    break
-                calls.append(call)
             client.work()
         return False
 
-    work_until(clients, fill, _after(seconds))
+    work_until(clients, keep_up, _after(seconds))
     for client in clients:
-        client.cancel_all()
         client.close()
     return _result(calls, seconds)
 
@@ -185,7 +187,7 @@ def _result(calls: Sequence[WireCall], seconds: float) -> Result:
         "inter_token_ms": [
             (later - earlier) / 1e6
             for call in calls
-            for earlier, later in zip(call.token_nanos, call.token_nanos[1:], strict=False)
+            for earlier, later in pairwise(call.token_nanos)
         ],
         "completed_per_second": sum(call.status == 0 for call in calls) / seconds,
         "offered_per_second": len(calls) / seconds,

@@ -15,6 +15,7 @@ from bench.crowd.gateway import CAUSES_VARIABLE, FOLDER_VARIABLE
 from bench.crowd.probe import LoopBlocks
 from bench.harness.failure import BenchFailed
 from bench.rig.cluster import until_serving
+from bench.rig.kernel import fields_of, keep_on
 from bench.rig.processes import Server, forked, services_running
 from bench.rig.simulated import DeviceTime, SimulatedExpert, simulated_expert
 from moesaic.v1 import generation_pb2, generation_pb2_grpc
@@ -25,6 +26,7 @@ from services.runtime.embedded_model import EMBEDDED_MODEL
 NUM_EXPERT_SERVICES = 2
 LOAD_SECONDS = 120.0
 MAX_LINE_BYTES = 64 << 20
+MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class WatchedCluster:
 
     def peak_mib(self) -> float:
         """Most memory that the gateway's process has had."""
-        return _status(self.gateway.pid, "VmHWM") / 1024
+        return _peak_mib(self.gateway.pid)
 
     def children_mib(self) -> float:
         """What the processes have that it started."""
         threads = Path(f"/proc/{self.gateway.pid}/task").iterdir()
         children = [int(pid) for each in threads for pid in (each / "children").read_text().split()]
-        return sum(_status(pid, "VmHWM") for pid in children) / 1024
+        return sum(map(_peak_mib, children))
 
     async def max_context(self) -> int:
         """As a client is told."""
@@ -87,8 +89,8 @@ async def watched_cluster(
     """Gateway and router as operators run them, over simulated services. The gateway has the first
     core alone, and all else, this process too, the last.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    _pin(os.getpid(), cores[-1])
+    cores = os.sched_getaffinity(0)
+    keep_on(max(cores), [os.getpid()], cores)
     try:
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="moesaic-crowd-")))
@@ -99,10 +101,10 @@ async def watched_cluster(
             running = services_running(members, variables)
             _, gateway = await stack.enter_async_context(running)
             await until_serving(gateway.address)
-            _pin(gateway.pid, cores[0])
+            keep_on(min(cores), [gateway.pid], cores)
             yield WatchedCluster(gateway, LoopBlocks.in_folder(folder), folder)
     finally:
-        os.sched_setaffinity(0, cores)
+        keep_on(None, [os.getpid()], cores)
 
 
 @asynccontextmanager
@@ -139,21 +141,13 @@ def _members(experts: Sequence[str], max_sequences: int) -> list[Member]:
     gateway = Member.of(
         "gateway", "gateway", gateway_address, *shared, f"--routers={router_address}"
     )
-    index = gateway.command.index("services.gateway")
-    command = (*gateway.command[:index], "bench.crowd.gateway", *gateway.command[index + 1 :])
+    command = (sys.executable, "-P", "-m", "bench.crowd.gateway", *gateway.flags)
     return [router, replace(gateway, command=command)]
 
 
-def _pin(pid: int, core: int) -> None:
-    """All threads that the process has, and those that they start."""
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(thread), {core})
-
-
-def _status(pid: int, name: str) -> int:
-    """A line of the kernel's on a process, in KiB; nothing of one that is gone."""
+def _peak_mib(pid: int) -> float:
+    """Most memory that a process has had; nothing of one that is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return fields_of(Path(f"/proc/{pid}/status").read_text()).get("VmHWM", 0) / MEBIBYTE
     except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
+        return 0.0

@@ -6,26 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+
+from bench.crowd.loads import UNANSWERED
+from bench.crowd.probe import FIELDS
+from bench.crowd.wire import RESET
 from bench.harness.report import Report
 from bench.harness.statistics import Spread, spread_of
 from bench.harness.table import Table
 from services.cli.bench.statistics import percentiles
 
-CANCELLED, EXHAUSTED = "1", "8"
+CANCELLED = str(grpc.StatusCode.CANCELLED.value[0])
 STATUS_NAMES = {
-    "-2": "no answer yet",
-    "-1": "reset",
-    "0": "OK",
-    "1": "CANCELLED",
-    "3": "INVALID_ARGUMENT",
-    "4": "DEADLINE_EXCEEDED",
-    "8": "RESOURCE_EXHAUSTED",
-    "13": "INTERNAL",
-    "14": "UNAVAILABLE",
+    str(UNANSWERED): "no answer yet",
+    str(RESET): "reset",
+    **{str(status.value[0]): status.name for status in grpc.StatusCode},
 }
-
 # Of a block: what the loop's thread was doing, as the kernel says.
-SPENT = ("computing", "displaced", "collecting")
+SPENT = FIELDS[1:]
 
 Result = Mapping[str, Any]
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.runtime.call_blocks import request_block
 from services.runtime.host_port import split_host_port
 from services.wire.connections import Connection, Kind
 from services.wire.header_blocks import HeaderDecoder
@@ -16,6 +15,7 @@ from services.wire.header_blocks import HeaderDecoder
 GENERATE = "/moesaic.v1.GenerationService/Generate"
 CANCEL = 8  # of HTTP/2's codes
 MAX_MESSAGE_BYTES, MAX_UNSENT_BYTES = 64 << 20, 1 << 30
+TICK_SECONDS = 0.001
 # Of a call that the service reset, or whose connection it closed.
 RESET = -1
 
@@ -47,23 +47,16 @@ class WireClient:
         self._wire = Connection(
             connected.detach(), False, MAX_MESSAGE_BYTES, 1, MAX_UNSENT_BYTES, MAX_MESSAGE_BYTES
         )
-        self._authority = address
         self._decoder = HeaderDecoder()
         self._open: dict[int, WireCall] = {}
         self._unsent: list[WireCall] = []
-        self._blocks: dict[str, bytes] = {}
 
     def begin(
-        self, path: str, message: bytes | None, *, is_finished: bool = True
-    ) -> WireCall | None:
-        """Begin a call, with its request where there is one; None where no more are taken."""
-        block = self._blocks.setdefault(path, request_block(path, self._authority))
-        return self.begin_with(block, message, is_finished=is_finished)
-
-    def begin_with(
         self, block: bytes, message: bytes | None, *, is_finished: bool = True
     ) -> WireCall | None:
-        """As `begin`, with a header block of one's own."""
+        """Begin a call by its header block, with its request where there is one; None where no more
+        are taken.
+        """
         stream = self._wire.open(block)
         if not stream:
             return None
@@ -125,11 +118,9 @@ class WireClient:
         del self._open[stream]
 
 
-def work_until(
-    clients: list[WireClient], is_over: Callable[[], bool], until_nanos: int, *, tick: float = 0.001
-) -> None:
+def work_until(clients: list[WireClient], is_over: Callable[[], bool], until_nanos: int) -> None:
     """Serve the clients' connections until that is so, or the time has come; it is asked every
-    `tick` seconds at least.
+    TICK_SECONDS at least.
     """
     poll = select.poll()
     by_file = {client.fileno(): client for client in clients}
@@ -138,7 +129,7 @@ def work_until(
     for client in clients:
         _work(poll, client)
     while not is_over() and time.monotonic_ns() < until_nanos and by_file:
-        for file, _ in poll.poll(tick * 1000):
+        for file, _ in poll.poll(TICK_SECONDS * 1000):
             if not _work(poll, by_file[file]):
                 poll.unregister(file)
                 del by_file[file]

@@ -6,10 +6,10 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.door.http_load import READ_BYTES, request_bytes
 from bench.rig.cluster import Cluster
+from bench.rig.kernel import resident_bytes
 from moesaic.v1 import router_pb2
 from moesaic.v1.router_pb2_grpc import RouterServiceStub
 from services.runtime.channels import open_channel
@@ -20,6 +20,7 @@ MOST_SECONDS = 0.4  # until a client leaves
 NUM_NEW_TOKENS = 256
 SETTLE_SECONDS = 10.0
 CALL_SECONDS = 10.0
+MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,9 @@ async def left(cluster: Cluster) -> Left:
                 while credit.sequences < limits.max_sequences:
                     await asyncio.sleep(0.1)
                     credit = await _credit(stub)
-    gateway = Path("/proc") / str(cluster.gateway.pid)
     return Left(
-        descriptors=len(os.listdir(gateway / "fd")),
-        resident_mib=_resident_mib(gateway),
+        descriptors=len(os.listdir(f"/proc/{cluster.gateway.pid}/fd")),
+        resident_mib=resident_bytes(cluster.gateway.pid) / MEBIBYTE,
         running=limits.max_sequences - credit.sequences,
         free_kv_tokens=credit.kv_tokens,
     )
@@ -81,9 +81,3 @@ async def _credit(stub: RouterServiceStub) -> router_pb2.Credit:
     call.cancel()
     credit: router_pb2.Credit = response.credit
     return credit
-
-
-def _resident_mib(process: Path) -> float:
-    lines = (process / "status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024

@@ -20,7 +20,7 @@ from bench.hosting.addresses import addresses_made_known
 from bench.hosting.cluster import HostedCluster, HostingPlan, hosted_cluster
 from bench.hosting.findings import Finding, Window, findings_of, gaps_within
 from bench.hosting.load import NUM_STREAMS, STOPPED_SECONDS, Load, disturbed, streaming
-from bench.hosting.moves import Memory, memory_watched, move_for, move_on, resident_bytes
+from bench.hosting.moves import Memory, memory_watched, move_for, move_on
 from bench.hosting.routers import routers_dying
 from bench.hosting.streams import Streams
 from bench.hosting.tables import (
@@ -32,6 +32,7 @@ from bench.hosting.tables import (
     add_memory,
 )
 from bench.hosting.truth import Faults
+from bench.rig.kernel import resident_bytes
 from bench.rig.transports import VARIABLES, add_transports
 
 # Room for two replicas of each expert when one of four services is gone, and for moves.

@@ -6,18 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 
 from bench.hosting.cluster import HostedCluster
 from bench.hosting.events import scattered
+from bench.rig.kernel import resident_bytes
 from moesaic.v1 import expert_pb2, expert_pb2_grpc
 from services.runtime.channels import open_channel
 
 SAMPLE_SECONDS = 0.05
-RESIDENT_FIELD = 1  # of /proc/PID/statm, in pages
-PAGE_BYTES = 4096
 
 
 @dataclass
@@ -93,11 +91,6 @@ async def memory_watched(cluster: HostedCluster) -> AsyncIterator[dict[str, Memo
         finally:
             for task in watching:
                 task.cancel()
-
-
-def resident_bytes(pid: int) -> int:
-    """Memory of a process that is in RAM; Linux only."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[RESIDENT_FIELD]) * PAGE_BYTES
 
 
 async def _watch(

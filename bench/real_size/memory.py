@@ -1,13 +1,10 @@
 """What memory services have taken that is theirs alone, and what the machine has left."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.harness.failure import BenchFailed
-
-FIELD = re.compile(r"^(\w+): +(\d+) kB$", re.MULTILINE)
+from bench.rig.kernel import fields_of
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,3 @@ def require_memory(num_bytes: int, what: str) -> None:
         raise BenchFailed(
             f"{what} takes about {num_bytes / 1e9:.1f} GB of memory; {left / 1e9:.1f} GB are left"
         )
-
-
-def fields_of(text: str) -> Mapping[str, int]:
-    """The fields of such a file of /proc, in bytes."""
-    return {name: int(kibibytes) * 1024 for name, kibibytes in FIELD.findall(text)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.hosting.admin import gauge_of
 from bench.hosting.cluster import ROUTER, HostedCluster
-from bench.hosting.moves import resident_bytes
+from bench.rig.kernel import resident_bytes
 
 # Connections and their tasks end a moment after whoever had them.
 QUIET_SECONDS = 20.0

@@ -19,11 +19,12 @@ from bench.harness.progress import Stages
 from bench.harness.report import Report
 from bench.harness.rounds import interleaved
 from bench.rig.checkpoints import experts_only, hollow
+from bench.rig.kernel import keep_on
 from bench.rig.peers import connected
 from bench.rig.processes import forked
 from bench.rig.simulated import SimulatedExpert, simulated_expert
 from bench.rig.transports import NATIVE, VARIABLES, add_transports
-from bench.transport.bursts import BURST, UNCOUNTED, Burst, Cores, burst_of, keep_on, places
+from bench.transport.bursts import BURST, UNCOUNTED, Burst, Cores, burst_of, places
 from bench.transport.echo import EchoClient, echo_server, echoing
 from bench.transport.floor import NoFloor, compiled_floor, floor_running
 from bench.transport.layers import LayerClient

@@ -4,9 +4,8 @@ processes may run.
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 # As a step has layers: each comes right after another, and finds caches and cores as that left
@@ -39,13 +38,6 @@ def places() -> list[Cores]:
     usable = sorted(os.sched_getaffinity(0))
     shared = Cores("one", usable[0], usable[0])
     return [ANY, shared, *(Cores("two", usable[0], other) for other in usable[1:2])]
-
-
-def keep_on(core: int | None, pids: Iterable[int], usable: set[int]) -> None:
-    """Have all threads of these processes run on the core, or on any of the usable ones."""
-    for pid in pids:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), usable if core is None else {core})
 
 
 def burst_of(run: Callable[[], Awaitable[None]]) -> Burst:

@@ -58,18 +58,14 @@ class Nursery:
 
     async def _ask(self, message: bytes, descriptors: Sequence[int]) -> int:
         socket.send_fds(self._connection, [message], list(descriptors))
-        loop, answered = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._connection, answered.set)
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(BIRTH_SECONDS):
-                await answered.wait()
+                return int(await loop.sock_recv(self._connection, MAX_MESSAGE_BYTES))
         except BaseException:
             # The answer would be taken for the next one's.
             self._connection.shutdown(socket.SHUT_RDWR)
             raise
-        finally:
-            loop.remove_reader(self._connection)
-        return int(self._connection.recv(MAX_MESSAGE_BYTES))
 
 
 @asynccontextmanager

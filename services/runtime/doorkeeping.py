@@ -6,6 +6,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from services.runtime.access import Shown
+from services.runtime.host_port import address_of
 
 # Of an IPv6 address: what is given to one subscriber or machine at least.
 NETWORK_BITS = 64
@@ -24,9 +25,7 @@ class Doorkeeper(Protocol):
 
 def peer_of(address: tuple[object, ...]) -> str:
     """A client's address as gRPC says it."""
-    host, port = ipaddress.ip_address(str(address[0]).partition("%")[0]), address[1]
-    if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped is not None:
-        host = host.ipv4_mapped
+    host, port = address_of(str(address[0])), address[1]
     if isinstance(host, ipaddress.IPv4Address):
         return f"ipv4:{host}:{port}"
     return f"ipv6:%5B{host}%5D:{port}"

@@ -37,18 +37,18 @@ def is_loopback(host: str) -> bool:
     name = host.lower().rstrip(".")
     if name in LOCAL_NAMES or name.endswith(".localhost"):
         return True
-    address = _address_of(host)
+    address = address_of(host)
     return address is not None and address.is_loopback
 
 
 def is_unspecified(host: str) -> bool:
     """Whether a host is all of this machine's addresses to listen on, and itself to send to."""
-    address = _address_of(host)
+    address = address_of(host)
     return address is not None and address.is_unspecified
 
 
-def _address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """None for a name."""
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """What a host is that is no name, an IPv4 address where it stands for one; None for a name."""
     try:
         address = ipaddress.ip_address(host.rstrip(".").partition("%")[0])
     except ValueError:

@@ -17,6 +17,7 @@ from bench.crowd.tables import Attack, Burst, Overload, add_attacks, add_bursts,
 from bench.crowd.wire import GENERATE, WireClient, work_until
 from bench.harness.report import Report
 from moesaic.v1 import generation_pb2 as pb
+from services.runtime.call_blocks import request_block
 from services.runtime.native_server import AVAILABLE
 from tests.gateway.gateway_client import Client, running_gateway
 from tests.gateway.router_double import RouterDouble
@@ -108,7 +109,8 @@ async def test_a_gateway_serves_on_after_hostile_clients(kind: str) -> None:
 async def test_a_client_whose_service_is_gone_ends_its_calls() -> None:
     async with running_gateway(RouterDouble(sequences=0)) as client:
         wire = WireClient(client.address, HOST)
-        call = wire.begin(GENERATE, pb.GenerateRequest(text="Once").SerializeToString())
+        block = request_block(GENERATE, client.address)
+        call = wire.begin(block, pb.GenerateRequest(text="Once").SerializeToString())
         assert call is not None
         until = time.monotonic_ns() + 10**10
         working = Thread(target=work_until, args=([wire], lambda: False, until))

@@ -14,7 +14,7 @@ from bench.real_size.__main__ import PARTS, parts_of
 from bench.real_size.checkpoint import checkpoint_of
 from bench.real_size.disturbed import Kill, Moves, longest_silence
 from bench.real_size.embedded import EmbeddedStarts
-from bench.real_size.memory import Taken, fields_of, require_memory
+from bench.real_size.memory import Taken, require_memory
 from bench.real_size.peers import PeerResult, llama_result, vllm_seconds
 from bench.real_size.prompt import FirstToken
 from bench.real_size.reading import experts_of, seconds_to_read, whole_files
@@ -24,6 +24,7 @@ from bench.real_size.tables import Found, Start, fill
 from bench.real_size.tokens import Rates, decode_rate, mean_active
 from bench.rig.checkpoints import Shape
 from bench.rig.generated import Generated
+from bench.rig.kernel import fields_of
 from moesaic.v1 import router_pb2
 from services.model.checkpoint import Checkpoint
 

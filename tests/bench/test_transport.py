@@ -11,11 +11,12 @@ from bench.harness import plot
 from bench.harness.command import numbers
 from bench.harness.progress import Stages
 from bench.harness.statistics import Spread
+from bench.rig.kernel import keep_on
 from bench.rig.transports import GRPC, NATIVE
 from bench.transport import __main__ as transport
 from bench.transport import floor
 from bench.transport.__main__ import num_rounds_of
-from bench.transport.bursts import BURST, UNCOUNTED, keep_on, places
+from bench.transport.bursts import BURST, UNCOUNTED, places
 from bench.transport.floor import COMPILERS, NoFloor, compiled_floor, floor_running
 from bench.transport.tables import ECHO, FLOOR, FRAMES, IN_C, MIB, Case
 

@@ -1,10 +1,9 @@
 """Where a server listens, by the rules that gRPC's addresses have."""
 
 import errno
-import ipaddress
 import socket
 
-from services.runtime.host_port import split_host_port
+from services.runtime.host_port import is_unspecified, split_host_port
 
 BACKLOG = 1024
 
@@ -17,7 +16,7 @@ def listen_on(address: str) -> list[socket.socket]:
     `address` is none.
     """
     host, port = split_host_port(address, lowest_port=0)
-    if _is_any(host) and socket.has_dualstack_ipv6():
+    if is_unspecified(host) and socket.has_dualstack_ipv6():
         return [_listener(socket.AF_INET6, ("::", port), is_dualstack=True)]
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[socket.socket] = []
@@ -36,13 +35,6 @@ def listen_on(address: str) -> list[socket.socket]:
             listener.close()
         raise failure
     return listeners
-
-
-def _is_any(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
 
 
 def _listener(family: int, where: tuple[str, int], *, is_dualstack: bool = False) -> socket.socket:

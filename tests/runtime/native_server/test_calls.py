@@ -84,6 +84,17 @@ async def test_a_client_is_known_by_its_address(served: Served, host: str) -> No
     assert served.echo.peers[-1].startswith(family)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "[::ffff:0.0.0.0]"])
+async def test_any_address_is_of_either_family_however_it_is_said(native: bool, host: str) -> None:
+    listening = serving(
+        Echo().register, listen=f"{host}:0", service_names=[], drain_seconds=0, native=native
+    )
+    async with listening as port:
+        for reached in ("127.0.0.1", "[::1]"):
+            async with grpc.aio.insecure_channel(f"{reached}:{port}") as channel:
+                assert await channel.unary_unary(ANSWER)(b"x", timeout=SECONDS) == b"x"
+
+
 async def test_a_handler_that_aborts_says_why(served: Served) -> None:
     call = served.answer(b"abort", timeout=SECONDS)
     assert await status_of(call) == grpc.StatusCode.PERMISSION_DENIED
