@@ -153,7 +153,8 @@ def test_what_is_said_over_http_is_translated_and_nothing_else() -> None:
     # It reaches the model by `Generation.run` alone, as the gRPC service does.
     may_import = {
         *("caller", "checkpoint", "clients", "deadline", "generation", "outside", "relay"),
-        *("merging", "refusals", "request_metrics", "requests", "routers", "http"),
+        *("merging", "methods", "receipt", "refusals", "request_metrics", "requests", "results"),
+        *("routers", "http"),
     }
     door = [path for path in PACKAGED if path.parts[1:3] == ("gateway", "http")]
     rooms = {

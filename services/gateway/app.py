@@ -16,12 +16,13 @@ from services.gateway.http.inside import Inside
 from services.gateway.http.server import HttpServer, application, serving_http
 from services.gateway.http.status import StatusRoutes
 from services.gateway.http.token_names import TokenNames
+from services.gateway.methods import QUEUED, SERVICE_NAME
 from services.gateway.micro_batcher import MicroBatcher
 from services.gateway.pacing import ClientPacing
 from services.gateway.quotas import TokenQuotas
 from services.gateway.requests import RequestReader
 from services.gateway.routers import Routers
-from services.gateway.service import QUEUED, SERVICE_NAME, GenerationService
+from services.gateway.service import GenerationService
 from services.gateway.settings import GatewaySettings
 from services.gateway.tokeniser import Tokeniser
 from services.gateway.vllm_metrics import VllmMetrics

@@ -20,13 +20,6 @@ from services.gateway.relay import Piece
 from services.gateway.requests import RequestReader
 from services.gateway.routers import Routers
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
-GENERATE, TOKENIZE, DETOKENIZE, GET_MODEL = (
-    f"/{SERVICE_NAME}/{name}" for name in ("Generate", "Tokenize", "Detokenize", "GetModel")
-)
-# Calls that take a place among what waits.
-QUEUED = (GENERATE, TOKENIZE, DETOKENIZE)
-
 
 class GenerationService(GenerationServiceServicer):
     """The public interface, on top of a `Generation`."""

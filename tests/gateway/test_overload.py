@@ -13,9 +13,9 @@ from moesaic.v1 import generation_pb2 as pb
 from services.gateway.admission import Admission
 from services.gateway.clients import AnyClients
 from services.gateway.doorkeeper import HEALTH_CHECK, MAX_HEALTH_CHECKS, GatewayDoorkeeper
+from services.gateway.methods import QUEUED, SERVICE_NAME
 from services.gateway.pacing import ClientPacing
 from services.gateway.quotas import SAVED_SECONDS, TokenQuotas
-from services.gateway.service import QUEUED, SERVICE_NAME
 from services.runtime.native_server.asked import ShownCall
 from services.wire.errors import Overloaded
 from tests.gateway.gateway_client import failure_of, running_gateway

@@ -17,7 +17,7 @@ from services.gateway.http.inside import Inside
 from services.gateway.http.status import StatusRoutes
 from services.gateway.http.tls import server_context
 from services.gateway.http.tokens import TokenRoutes
-from services.gateway.service import DETOKENIZE, GENERATE, GET_MODEL, TOKENIZE
+from services.gateway.methods import DETOKENIZE, GENERATE, GET_MODEL, TOKENIZE
 from services.runtime.server import PortInUse
 from services.runtime.tls_files import TlsFiles
 
