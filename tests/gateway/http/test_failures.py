@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 import socket
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -202,6 +203,90 @@ async def test_a_full_queue_is_429_and_says_when_to_come_back() -> None:
     assert answer.status == 429
     assert answer.error["code"] == "rate_limit_exceeded"
     assert "Retry-After" in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields", "words"),
+    [
+        (
+            {"max_waiting_requests": 8, "max_client_share": 0.5},
+            {"prompt": ["a", "b"], "n": 3},
+            "prompt has 2 elements, and n is 3: of these 6 continuations at most 4",
+        ),
+        (
+            {"requests_per_second": 1000, "max_paced_requests": 2},
+            {"prompt": ["a"] * 3},
+            "prompt has 3 elements; at most 2",
+        ),
+        (
+            {"max_waiting_tokens": 30},
+            {"prompt": [[5] * 16] * 2, "n": 1},
+            "prompt: its elements have 32 tokens or more together",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_batch_that_can_never_be_let_in_is_400_and_not_429(
+    settings: dict[str, Any], fields: dict[str, Any], words: str, stream: bool
+) -> None:
+    router = RouterDouble(answer=[5], sequences=0)  # so that all of it waits
+    async with http_gateway(router, **settings) as client:
+        answer = await client.text(stream=stream, **fields)
+        assert (answer.status, answer.error["param"]) == (400, "prompt")
+        assert words in answer.error["message"]
+        router.sequences = 8
+        router.grant()
+        assert (await client.text(stream=stream)).status == 200
+
+
+async def test_a_batch_beside_others_that_wait_is_429() -> None:
+    router = RouterDouble(answer=[5], sequences=0)
+    async with http_gateway(router, max_waiting_requests=4) as client:
+        waiting = asyncio.create_task(client.text())
+        while (await client.get("/load")).document == {"server_load": 0}:
+            pass
+        answer = await client.text(prompt=["a", "b"], n=2)
+        waiting.cancel()
+    assert answer.status == 429
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"n": 100, "max_tokens": 20_000}, ["max_tokens", "n"]),
+        ({"max_tokens": 100_000, "logprobs": 20}, ["max_tokens", "logprobs"]),
+        (
+            {"max_tokens": 60_000, "prompt": ["a"] * 16, "logprobs": 0},
+            ["max_tokens", "prompt", "logprobs"],
+        ),
+        (
+            {"max_tokens": 150_000, "return_routed_experts": True},
+            ["max_tokens", "return_routed_experts"],
+        ),
+    ],
+)
+async def test_an_answer_that_could_fill_the_memory_is_refused_but_as_a_stream(
+    fields: dict[str, Any], named: list[str]
+) -> None:
+    router = RouterDouble(max_context=200_000, kv_tokens=200_000, num_moe_layers=48)
+    async with http_gateway(router) as client:
+        answer = await client.text(**fields)
+        assert (answer.status, answer.error["param"]) == (400, "max_tokens")
+        assert answer.error["message"].startswith(f"{', '.join(named)}: together")
+        assert "stream it, or ask for less" in answer.error["message"]
+        posting = asyncio.create_task(client.text(stream=True, **fields))
+        await router.submits.get()
+        posting.cancel()
+
+
+async def test_echoes_count_as_what_an_answer_holds() -> None:
+    router = RouterDouble(max_context=200_000, kv_tokens=200_000)
+    async with http_gateway(router) as client:
+        text = "\u0001" * 500_000
+        asked = {"prompt": text, "n": 128, "echo": True, "max_tokens": 1}
+        body = io.BytesIO(json.dumps(asked).encode())
+        answer = await client.ask("POST", TEXT, data=body)
+    assert (answer.status, answer.error["param"]) == (400, "max_tokens")
 
 
 @pytest.mark.parametrize("stream", [False, True])
