@@ -374,7 +374,7 @@ class Delta(google.protobuf.message.Message):
     @property
     def prompt_logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[moesaic.v1.common_pb2.PositionLogprobs]:
         """Where asked for, how likely the tokens of the prompt were, from the second on; with the first
-        delta of choice 0.
+        delta of each choice.
         """
 
     def __init__(

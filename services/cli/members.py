@@ -75,6 +75,7 @@ class ClusterPlan:
     listen: str | None = None
     http_listen: str = ""
     trace_url: str = ""
+    metrics_aliases: str | None = None
     num_routers: int = 1
     insecure: bool = False
     dtype: str = "auto"
@@ -96,6 +97,7 @@ class ClusterPlan:
         drain_seconds: float,
         listen: str | None = None,
         http_listen: str = "",
+        metrics_aliases: str | None = None,
         insecure: bool = False,
     ) -> "ClusterPlan":
         """The cluster that a command's settings describe."""
@@ -107,6 +109,7 @@ class ClusterPlan:
             drain_seconds=drain_seconds,
             listen=listen,
             http_listen=http_listen,
+            metrics_aliases=metrics_aliases,
             insecure=insecure,
             dtype=settings.dtype,
             batch_invariant=settings.batch_invariant,
@@ -155,6 +158,8 @@ class ClusterPlan:
         ]
         if self.trace_url:
             flags.append(f"--trace-url={self.trace_url}")
+        if self.metrics_aliases is not None:
+            flags.append(f"--metrics-aliases={self.metrics_aliases}")
         if self.insecure:
             flags.append("--insecure")
         members.append(self._member("gateway", "gateway", gateway, *flags))

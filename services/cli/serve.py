@@ -37,6 +37,7 @@ async def _serve(settings: ServeSettings) -> None:
         drain_seconds=settings.drain_seconds,
         listen=settings.listen,
         http_listen=settings.http_listen and untaken_address(settings.http_listen, report.line),
+        metrics_aliases=settings.metrics_aliases,
         insecure=settings.insecure,
     )
     shown_at, verbose = settings.tracing_http if settings.tracing else None, settings.verbose

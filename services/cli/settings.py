@@ -167,6 +167,9 @@ class ServeSettings(ClusterSettings):
         description="address on which clients are served OpenAI's API over HTTP, or any free port "
         "where that one is taken; off for none",
     )
+    metrics_aliases: Literal["vllm"] | None = Field(
+        None, description="name the gateway's metrics of requests as vLLM does, too"
+    )
     drain_seconds: float = Field(
         30.0, ge=0, le=3600, description="time that requests have to finish at the end"
     )

@@ -41,8 +41,8 @@ class Admission:
     ) -> None:
         self._max_requests = max_requests
         self._max_tokens = max_tokens
-        self._max_client_requests = share_of(max_requests, client_share)
-        self._max_client_tokens = share_of(max_tokens, client_share)
+        self.max_client_requests = share_of(max_requests, client_share)
+        self.max_client_tokens = share_of(max_tokens, client_share)
         self._clock = clock
         self._departures: deque[float] = deque(maxlen=REMEMBERED_DEPARTURES)
         self._requests: Counter[str] = Counter()
@@ -73,7 +73,7 @@ class Admission:
         """
         for waiting, limit, whose in (
             (self.num_tokens, self._max_tokens, ""),
-            (self._tokens[client], self._max_client_tokens, " of this client"),
+            (self._tokens[client], self.max_client_tokens, " of this client"),
         ):
             if waiting and waiting + num_tokens > limit:
                 raise refuse(
@@ -102,7 +102,7 @@ class Admission:
         """
         for waiting, limit, whose in (
             (self.num_requests, self._max_requests, ""),
-            (self._requests[client], self._max_client_requests, " of this client"),
+            (self._requests[client], self.max_client_requests, " of this client"),
         ):
             if waiting > num_own and waiting + count > limit:
                 raise refuse(

@@ -13,6 +13,7 @@ from services.gateway.generation import Generation
 from services.gateway.http.cors import Cors
 from services.gateway.http.door import Door, Limits
 from services.gateway.http.inside import Inside
+from services.gateway.http.pages import AllPages, NamedPages, Pages
 from services.gateway.http.server import HttpServer, application, serving_http
 from services.gateway.http.status import StatusRoutes
 from services.gateway.http.token_names import TokenNames
@@ -24,10 +25,12 @@ from services.gateway.requests import RequestReader
 from services.gateway.routers import Routers
 from services.gateway.service import GenerationService
 from services.gateway.settings import GatewaySettings
+from services.gateway.shares import share_of
 from services.gateway.tokeniser import Tokeniser
 from services.gateway.vllm_metrics import VllmMetrics
 from services.gateway.waiting import WaitingQueue
 from services.metadata.tokenizer_digest import tokenizer_digest
+from services.runtime.host_port import is_loopback, split_host_port
 from services.runtime.server import Health, serving, until_told_to_stop
 from services.runtime.yielding import share_interpreter_quickly
 
@@ -191,6 +194,15 @@ def _inside(
     )
 
 
+def _pages(settings: GatewaySettings, clients: Clients) -> Pages:
+    if clients.asks_for_keys:
+        return AllPages()
+    host, _ = split_host_port(settings.http_listen, lowest_port=0)
+    # With TLS a page of another name has been shown a certificate that is not of that name.
+    has_local_names = settings.tls is None and is_loopback(host)
+    return NamedPages(settings.cors_origin, has_local_names=has_local_names)
+
+
 @asynccontextmanager
 async def _http(
     settings: GatewaySettings, inside: Inside, clients: Clients, doorkeeper: GatewayDoorkeeper
@@ -207,8 +219,10 @@ async def _http(
             settings.default_timeout_seconds,
             settings.http_request_seconds,
             settings.http_max_connections,
+            share_of(settings.http_max_connections, settings.max_client_share),
         ),
         cors=Cors(settings.cors_origin),
+        pages=_pages(settings, clients),
         trace_url=settings.trace_url,
     )
     status = StatusRoutes(

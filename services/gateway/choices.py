@@ -11,8 +11,8 @@ from services.wire.sampling import MAX_SEED
 def sequences_of(
     order: Order, places: Sequenced[Place], *, now_nanos: int, generated: Sequenced[int] = ()
 ) -> list[Sequence]:
-    """A sequence for each place. The first one draws as the order says, and it alone is told of
-    the prompt; each other one draws with the next seed.
+    """A sequence for each place. The first one draws as the order says, each other one with the
+    next seed.
     """
     orders = [order, *(_choice(order, index) for index in range(1, len(places)))]
     return [
@@ -23,5 +23,4 @@ def sequences_of(
 
 def _choice(order: Order, index: int) -> Order:
     seed = (order.sampling.seed + index) % (MAX_SEED + 1)
-    sampling = replace(order.sampling, seed=seed)
-    return replace(order, sampling=sampling, prompt_logprobs=False)
+    return replace(order, sampling=replace(order.sampling, seed=seed))

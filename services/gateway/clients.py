@@ -28,6 +28,9 @@ class Client:
 class Clients(Access, Protocol):
     """Lets clients in, and tells them apart."""
 
+    # Whether each call shows something that a browser does not add by itself.
+    asks_for_keys: bool
+
     def client_of(self, context: Shown) -> Client:
         """Whose call it is. Raises Unauthenticated as `check` does."""
 
@@ -46,6 +49,7 @@ class TokenClients:
     """Each has a token, which no call goes without."""
 
     needs_certificate = False
+    asks_for_keys = True
 
     def __init__(self, tokens: TokenFile) -> None:
         self._tokens = tokens
@@ -66,6 +70,8 @@ class TokenClients:
 class CertificateClients(RolesAccess):
     """Each is called what its certificate calls it."""
 
+    asks_for_keys = False
+
     def client_of(self, context: Shown) -> Client:
         return _once(context, self._found)
 
@@ -80,6 +86,7 @@ class AnyClients:
     """Nobody shows anything; they are told apart by their hosts."""
 
     needs_certificate = False
+    asks_for_keys = False
 
     def check(self, method: str, context: Shown) -> None:
         """Everybody is let in."""

@@ -1,9 +1,9 @@
 """Runs one request: tokenise, admit, queue, relay."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from collections.abc import Sequence as Sequenced
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from moesaic.v1 import common_pb2
@@ -19,16 +19,16 @@ from services.gateway.relay import ContinuationEnd, Piece
 from services.gateway.relaying import Relaying
 from services.gateway.request_metrics import RequestMetrics
 from services.gateway.request_names import NamedRequest, RequestNames
-from services.gateway.request_trace import RequestTrace
+from services.gateway.request_trace import RequestTrace, observed
 from services.gateway.requests import CheckedRequest, RequestReader, new_tokens_within
 from services.gateway.resuming import NOTHING, Resumed, read_resume
 from services.gateway.routers import Routers
 from services.gateway.sequence import Order, Sequence
 from services.gateway.stays import MAX_NUMBER
+from services.gateway.together import Together
 from services.gateway.tokeniser import Prompt, Tokeniser
 from services.gateway.vllm_metrics import VllmMetrics
-from services.runtime.failures import aside
-from services.wire.errors import TooLong
+from services.wire.errors import Overloaded, TooLong
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,16 @@ class Generation:
         request: pb.GenerateRequest,
         caller: Caller,
         note_start: Callable[[pb.Started], None] | None = None,
+        together: Together | None = None,
     ) -> AsyncGenerator[Piece | Completed, None]:
         """The pieces of the continuation as they come, then how it ended. `note_start` is told what
-        a client needs to go on elsewhere, before the first of them.
-
-        Raises a ServingError for every request that does not end well. When the consumer leaves,
-        whatever was begun is given up at once, at the router too.
+        a client needs to go on elsewhere, before the first of them; `together` has the call's other
+        requests. Raises a ServingError for every request that does not end well. When the consumer
+        leaves, whatever was begun is given up at once, at the router too.
         """
         times = GatewayTimes(arrived_nanos=time.monotonic_ns())
-        trace = RequestTrace(caller.traceparent, caller.tracestate)
-        operation = "chat" if request.HasField("chat") else "text_completion"
-        metrics = RequestMetrics(operation=operation, model=self._model, aliases=self._aliases)
-        trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
-        with _observed(metrics, trace):
+        trace, metrics = self._begin_observing(request, caller)
+        with observed(metrics, trace):
             places = [self._admission.enter(caller.client.name)]
             try:
                 wanted = self._reader.generate(request)
@@ -96,8 +93,9 @@ class Generation:
                 num_others = wanted.results.num_choices - 1
                 places += self._admission.enter_more(caller.client.name, num_others)
                 with self._names.named(caller.client.name, request.request_id) as named:
-                    order = await self._prepare(wanted, resumed, places, caller, trace, times)
-                    trace.note({"gen_ai.usage.input_tokens": len(order.prompt_token_ids)})
+                    order = await self._prepare(
+                        *(wanted, resumed, places, caller, trace, times, together)
+                    )
                     sequences = sequences_of(
                         *(order, places), now_nanos=time.monotonic_ns(), generated=resumed.token_ids
                     )
@@ -121,6 +119,14 @@ class Generation:
             finally:
                 for place in places:
                     place.leave()
+
+    def together(self, caller: Caller) -> Together:
+        """For a call of several requests, which are run at the same time."""
+        return Together(
+            max_sequences=self._admission.max_client_requests,
+            max_tokens=self._admission.max_client_tokens,
+            max_paced=self._pacing.max_waiting(caller.client.requests_per_second),
+        )
 
     async def tokenise(self, prompt: Prompt, caller: Caller) -> list[int]:
         """Token ids of a prompt, for a client that asks for them alone; it counts as waiting
@@ -150,6 +156,14 @@ class Generation:
         finally:
             place.leave()
 
+    def _begin_observing(
+        self, request: pb.GenerateRequest, caller: Caller
+    ) -> tuple[RequestTrace, RequestMetrics]:
+        trace = RequestTrace(caller.traceparent, caller.tracestate)
+        operation = "chat" if request.HasField("chat") else "text_completion"
+        trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
+        return trace, RequestMetrics(operation=operation, model=self._model, aliases=self._aliases)
+
     async def _prepare(
         self,
         wanted: CheckedRequest,
@@ -158,12 +172,14 @@ class Generation:
         caller: Caller,
         trace: RequestTrace,
         times: GatewayTimes,
+        together: Together | None,
     ) -> Order:
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.tokenise"):
             encoding = self._tokeniser.encode(wanted.prompt, caller.client.name)
             prompt_token_ids = await caller.deadline.bound(encoding, "it was tokenised")
         times.tokenise_nanos = time.monotonic_ns() - started_nanos
+        trace.note({"gen_ai.usage.input_tokens": len(prompt_token_ids)})
         self._reader.check_tokens(prompt_token_ids)
         limits = self._routers.limits
         max_new_tokens = new_tokens_within(
@@ -176,7 +192,7 @@ class Generation:
         resumed.check_within(max_new_tokens)
         started_nanos = time.monotonic_ns()
         with trace.stage("gateway.admit"):
-            await self._admit(len(prompt_token_ids), places, caller)
+            await self._admit(len(prompt_token_ids), places, caller, together)
         times.queue_nanos = time.monotonic_ns() - started_nanos
         trace.begin_relay()
         return Order(
@@ -196,10 +212,23 @@ class Generation:
             prompt_logprobs=wanted.results.prompt_logprobs,
         )
 
-    async def _admit(self, num_tokens: int, places: Sequenced[Place], caller: Caller) -> None:
+    async def _admit(
+        self,
+        num_tokens: int,
+        places: Sequenced[Place],
+        caller: Caller,
+        together: Together | None,
+    ) -> None:
         """Count a prompt's tokens, and wait for the client's rate, once for each place."""
         first, *others = places
-        first.claim(num_tokens, *others)
+        if together is not None:
+            together.add(len(places) * num_tokens)
+        try:
+            first.claim(num_tokens, *others)
+        except Overloaded:
+            if together is not None:
+                together.check_tokens()
+            raise
         self._quotas.charge(caller.client.name, len(places) * num_tokens)
         for _ in places:
             await caller.deadline.bound(
@@ -261,18 +290,3 @@ def _started(named: NamedRequest, order: Order) -> pb.Started:
 def _overflowed(ending: ContinuationEnd, sequence: Sequence) -> int:
     latest = ending.finish.message.overflowed_pairs if ending.finish else 0
     return min(latest + sequence.earlier.overflowed_pairs, MAX_NUMBER)
-
-
-@contextmanager
-def _observed(metrics: RequestMetrics, trace: RequestTrace) -> Iterator[None]:
-    """Tell how the request of this block ended."""
-    failure: BaseException | None = None
-    try:
-        yield
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        with aside("observing a request"):
-            metrics.record_end(failure)
-            trace.end(failure)

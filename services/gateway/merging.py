@@ -6,6 +6,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
 
+from services.runtime.boundary import PASSED_ON
+
 Event = TypeVar("Event")
 
 
@@ -50,6 +52,8 @@ async def _pass_on(
         if task is None or task.cancelling():
             raise
         end = _End(error)  # not this stream was cancelled, but what it waited for
-    except Exception as error:  # noqa: BLE001 -- the boundary of one stream: who reads all of them raises it
+    except PASSED_ON:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- the boundary of one stream: who reads all of them raises it
         end = _End(error)
     await events.put(end)

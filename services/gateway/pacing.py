@@ -27,7 +27,7 @@ class ClientPacing:
 
         Raises Overloaded at once when too many of its requests wait for that already.
         """
-        rate = self._requests_per_second if own_rate is None else own_rate
+        rate = self._rate(own_rate)
         if not rate:
             return
         paced = self._client(client, rate)
@@ -40,6 +40,13 @@ class ClientPacing:
                 retry_after_seconds=paced.num_waiting / rate,
             )
         await paced.wait()
+
+    def max_waiting(self, own_rate: float | None = None) -> int | None:
+        """Of one client's requests; None where nothing waits."""
+        return self._max_waiting if self._rate(own_rate) else None
+
+    def _rate(self, own_rate: float | None) -> float:
+        return self._requests_per_second if own_rate is None else own_rate
 
     def _client(self, name: str, rate: float) -> "_Client":
         client = self._clients.pop(name, None) or _Client()

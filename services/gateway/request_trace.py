@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from services.gateway.request_metrics import error_type
+from services.gateway.request_metrics import RequestMetrics, error_type
+from services.runtime.failures import aside
 from services.runtime.span_writing import SpanKind, SpanRef
 from services.runtime.tracing import OpenSpan, begin_span, passed_on
 
@@ -74,3 +75,18 @@ class RequestTrace:
         else:
             self._span.note({"error.type": error_type(error)})
             self._span.end(str(error))
+
+
+@contextmanager
+def observed(metrics: RequestMetrics, trace: RequestTrace) -> Iterator[None]:
+    """Tell how the request of this block ended."""
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        with aside("observing a request"):
+            metrics.record_end(failure)
+            trace.end(failure)

@@ -57,7 +57,8 @@ class GatewaySettings(ServingSettings):
     max_client_share: PositiveFloat = Field(
         0.5,
         le=1.0,
-        description="most that one client may have of calls, and of requests and tokens that wait",
+        description="most that one client may have of calls, and of requests and tokens that wait; "
+        "and one host of connections over HTTP",
     )
     max_batch_requests: PositiveInt = Field(
         32, description="most requests given to a router at once"
@@ -112,7 +113,7 @@ class GatewaySettings(ServingSettings):
         1_024, description="most connections over HTTP; one more is closed"
     )
     cors_origin: list[str] = Field(
-        [], description="origins whose pages browsers let call over HTTP; * for all"
+        [], description="origins whose pages may call over HTTP, in browsers; * for all"
     )
     strict_fields: bool = Field(
         False,

@@ -155,7 +155,9 @@ class VllmRequest:
         usage: common_pb2.Usage,
         receipt: common_pb2.LatencyReceipt,
     ) -> None:
-        """It ended well, or one of its continuations did."""
+        """One of its continuations ended well. Each counts as a request, prompt and all: so they do
+        in vLLM, where a request for several becomes one for each.
+        """
         metrics, now = self._metrics, time.monotonic()
         self._is_completed = True
         metrics.count_end(REASONS.get(reason, ABORTED))

@@ -125,6 +125,11 @@ def test_http_is_served_where_it_is_told_and_else_nowhere() -> None:
     assert "--trace-url=http://x" in gateway.command
 
 
+def test_the_gateway_names_its_metrics_as_it_is_told() -> None:
+    assert "--metrics-aliases=vllm" in plan(metrics_aliases="vllm").members()[-1].command
+    assert not any("metrics-aliases" in flag for flag in plan().members()[-1].command)
+
+
 def test_http_is_served_on_another_port_where_its_own_is_taken_and_that_is_said() -> None:
     said: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -41,7 +41,13 @@ async def test_events_come_as_they_are_there_and_the_last_stream_ends_all() -> N
             await anext(events)
 
 
-@pytest.mark.parametrize("error", [Unavailable("lost"), asyncio.CancelledError("lost")])
+class Panic(BaseException):
+    """What compiled libraries raise is no Exception."""
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("lost"), asyncio.CancelledError("lost"), Panic("lost")]
+)
 async def test_what_one_stream_raises_closes_the_others(error: BaseException) -> None:
     one, other = Source(), Source()
     one.events.put_nowait(1)

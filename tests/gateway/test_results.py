@@ -145,7 +145,7 @@ async def test_choices_are_sequences_of_one_prompt_with_seeds_in_a_row() -> None
         )
         asked = await router.next_sequences(3)
         assert [each.sampling.seed for each in asked] == [2**64 - 2, 2**64 - 1, 0]
-        assert [each.prompt_logprobs for each in asked] == [True, False, False]
+        assert all(each.prompt_logprobs for each in asked)
         assert len({tuple(each.prompt_token_ids) for each in asked}) == 1
         texts, ends, started = ["", "", ""], [], 0
         for choice in (1, 0, 2, 0):

@@ -101,3 +101,13 @@ async def test_without_being_told_so_a_gateway_has_none() -> None:
     async with running_gateway(RouterDouble(answer=[5])) as client:
         await client.complete()
         assert shown() == {}
+
+
+async def test_each_choice_counts_as_a_request_of_its_own_as_vllms_do() -> None:
+    async with running_gateway(RouterDouble(answer=[5]), metrics_aliases="vllm") as client:
+        call = client.generate(num_choices=2)
+        ends = [each.completion async for each in call if each.HasField("completion")]
+        after = shown()
+    prompt_tokens = [end.usage.prompt_tokens for end in ends]
+    assert after["prompt_tokens_total"] == sum(prompt_tokens) == 2 * prompt_tokens[0]
+    assert after["request_success_total length"] == 2

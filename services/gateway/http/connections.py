@@ -1,23 +1,43 @@
-"""Bounds what connections cost: how many there are, how long one may be without a request, and how
-long a client may leave its answer unread.
+"""Bounds what connections cost: how many there are, and of one host; how long one may be without a
+request, and how long a client may leave its answer unread.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from aiohttp import web
 
+from services.gateway.http.handler import Handler, Instead
+from services.gateway.http.shown import peer_at
+from services.runtime.doorkeeping import host_of
+
 
 class Connections:
-    """Of one HTTP port. One more than `max_connections` is closed at once, as is one whose first
-    request has not begun within `request_seconds`; aiohttp ends those that are idle between two.
+    """Of one HTTP port. One more than `max_connections` is closed at once, as is one more than
+    `max_host_connections` of a host, and one whose first request has not begun within
+    `request_seconds`; aiohttp ends those that are idle between two.
+
+    `instead` and `options` are a `Handler`'s.
     """
 
-    def __init__(self, *, max_connections: int, request_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        max_host_connections: int,
+        request_seconds: float,
+        instead: Instead,
+        **options: Any,
+    ) -> None:
         self._max_connections = max_connections
+        self._max_host_connections = max_host_connections
         self._request_seconds = request_seconds
+        self._options: dict[str, Any] = {"instead": instead, **options}
+        self._by_host: Counter[str] = Counter()
         self._unheard: dict[web.RequestHandler, asyncio.TimerHandle] = {}
 
     def accept(self, server: web.Server) -> asyncio.BaseProtocol:
@@ -26,12 +46,15 @@ class Connections:
 
     def arrived(self, server: web.Server, transport: asyncio.Transport) -> None:
         """A connection is there: many can be that were accepted at one go."""
-        if len(server.connections) >= self._max_connections:
+        host = host_of(peer_at(transport))
+        if (
+            len(server.connections) >= self._max_connections
+            or self._by_host[host] >= self._max_host_connections
+        ):
             transport.abort()
             return
-        if len(self._unheard) >= 2 * self._max_connections:
-            self._forget_lost(server)
-        handler = server()
+        self._by_host[host] += 1
+        handler = Handler(server, lost=partial(self._lost, host), **self._options)
         self._unheard[handler] = asyncio.get_running_loop().call_later(
             self._request_seconds, self._end, handler
         )
@@ -44,14 +67,18 @@ class Connections:
         """
         if request.transport is not None:
             request.transport.set_write_buffer_limits(0)
-        timer = self._unheard.pop(request.protocol, None)
+        self._forget(request.protocol)
+
+    def _lost(self, host: str, handler: web.RequestHandler) -> None:
+        self._forget(handler)
+        self._by_host[host] -= 1
+        if not self._by_host[host]:
+            del self._by_host[host]
+
+    def _forget(self, handler: web.RequestHandler) -> None:
+        timer = self._unheard.pop(handler, None)
         if timer is not None:
             timer.cancel()
-
-    def _forget_lost(self, server: web.Server) -> None:
-        """Nobody says when one ends that had no request; rarely enough this costs little."""
-        for handler in self._unheard.keys() - {*server.connections}:
-            self._unheard.pop(handler).cancel()
 
     def _end(self, handler: web.RequestHandler) -> None:
         del self._unheard[handler]

@@ -34,8 +34,6 @@ class Continuation:
 
     index: int
     prompt: Prompt
-    # Whether it is the one of its prompt that tells of the prompt's tokens, too.
-    tells_prompt: bool
     num_tokens: int = 0
     # Where its next token begins in the text that is shown.
     offset: int = 0
@@ -63,12 +61,7 @@ class Continuations:
         self._prompts = prompts
         self._num_choices = num_choices
         self.all = [
-            Continuation(
-                number * num_choices + choice,
-                prompt,
-                tells_prompt=choice == 0,
-                offset=len(prompt.echo) if choice else 0,
-            )
+            Continuation(number * num_choices + choice, prompt)
             for number, prompt in enumerate(prompts)
             for choice in range(num_choices)
         ]

@@ -5,6 +5,7 @@ limits, and its failure told.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
@@ -13,7 +14,15 @@ from services.gateway.clients import Clients
 from services.gateway.deadline import Deadline
 from services.gateway.http.connections import Connections, cut_off_at
 from services.gateway.http.cors import Cors
-from services.gateway.http.errors import TooLarge, UnknownRoute, WrongMethod, failure_told
+from services.gateway.http.errors import (
+    TooLarge,
+    UnknownRoute,
+    WrongExpectation,
+    WrongMethod,
+    failure_told,
+)
+from services.gateway.http.handler import log_without_strangers
+from services.gateway.http.pages import Pages, check_type
 from services.gateway.http.shown import HttpShown
 from services.gateway.http.visits import VISIT, Visit
 from services.gateway.outside import said_outside
@@ -34,6 +43,8 @@ MAX_HELD_BYTES = 256 << 20
 # Beyond a request's deadline, for its failure to be told to a client that hardly reads.
 TELLING_SECONDS = 10.0
 RETRY_SECONDS = 1.0
+# Of a connection without a request.
+IDLE_SECONDS = 75.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Limits:
     # Until one that somebody sends is there, and until an answer in one piece is taken.
     request_seconds: float
     max_connections: int
+    max_host_connections: int
 
 
 class Door:
@@ -58,15 +70,25 @@ class Door:
         limits: Limits,
         *,
         cors: Cors,
+        pages: Pages,
         trace_url: str | None = None,
     ) -> None:
         self._clients = clients
         self._doorkeeper = doorkeeper
         self._limits = limits
         self._cors = cors
+        self._pages = pages
         self._trace_url = trace_url
         self.connections = Connections(
-            max_connections=limits.max_connections, request_seconds=limits.request_seconds
+            max_connections=limits.max_connections,
+            max_host_connections=limits.max_host_connections,
+            request_seconds=limits.request_seconds,
+            instead=self._instead,
+            # Of aiohttp's handlers.
+            access_log=None,
+            auto_decompress=False,  # nobody's few bytes become many
+            logger=log_without_strangers(),
+            keepalive_timeout=IDLE_SECONDS,
         )
         self._held_bytes = 0
         self.is_draining = False
@@ -92,6 +114,8 @@ class Door:
             self._idle.clear()
             try:
                 self._clients.check(method, shown)
+                if request.body_exists:
+                    check_type(request.headers)
                 caller = self._caller(request, shown)
                 async with cut_off_at(request, caller.deadline.at_seconds + TELLING_SECONDS):
                     return await work(request, caller, await self._body(request))
@@ -146,18 +170,30 @@ class Door:
             return
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        preflight = self._cors.preflight(request)
-        if preflight is not None:
-            return preflight
         try:
             with said_outside():
-                return await handler(request)
+                self._pages.check(request)
+                return self._cors.preflight(request) or await handler(request)
         except web.HTTPException as error:  # aiohttp's own: no such route
             return _told(_of_aiohttp(error, request))
         except ConnectionError as error:  # the client left: nobody failed, and nobody can be told
             raise asyncio.CancelledError from error
         except Exception as error:  # noqa: BLE001 -- the boundary of HTTP: whatever it is becomes a document
             return _told(failure_of(error, "the request"))
+
+    def _instead(
+        self, request: web.BaseRequest, response: web.StreamResponse
+    ) -> web.StreamResponse:
+        """What no route was asked for: aiohttp has answered by itself."""
+        if VISIT in request:
+            return response
+        visit = Visit.begin(request)
+        told = _told(_of_status(response.status))
+        visit.add_headers(told, trace_url=self._trace_url)
+        if not response.keep_alive:
+            told.force_close()
+        visit.end(told.status, None)
+        return told
 
     async def _send(self, request: web.Request, response: web.StreamResponse) -> None:
         """Send what is not sent yet: aiohttp would wait for as long as its client likes."""
@@ -226,6 +262,14 @@ def _of_aiohttp(error: web.HTTPException, request: web.Request) -> ServingError:
         allowed = " and ".join(sorted(error.allowed_methods))
         return WrongMethod(f"{quoted(where)} is not allowed; {allowed} is")
     return InvalidRequest(error.reason)
+
+
+def _of_status(status: int) -> ServingError:
+    if status == HTTPStatus.EXPECTATION_FAILED:
+        return WrongExpectation("of what a request may expect, 100-continue alone is done")
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return InvalidRequest("the request cannot be read: it is no HTTP/1.1")
+    return ServingError("the request failed")
 
 
 def _too_large(limit: int) -> TooLarge:

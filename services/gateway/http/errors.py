@@ -65,6 +65,18 @@ class TooLarge(InvalidRequest):
     """The body has more bytes than are read."""
 
 
+class WrongType(InvalidRequest):
+    """The body is none by its type."""
+
+
+class WrongExpectation(InvalidRequest):
+    """A client expects something that is not done."""
+
+
+class PageRefused(PermissionDenied):
+    """A browser's page calls that may not."""
+
+
 class UnknownRoute(NotFound):
     """There is nothing at this path, or not by this method."""
 
@@ -84,8 +96,11 @@ class _Kind:
 KINDS: dict[type[ServingError], _Kind] = {
     TooLong: _Kind(400, code="context_length_exceeded"),
     TooLarge: _Kind(413, code="request_too_large"),
+    WrongType: _Kind(415, code="unsupported_media_type"),
+    WrongExpectation: _Kind(417, code="expectation_failed"),
     InvalidRequest: _Kind(400),
     Unauthenticated: _Kind(401, code="invalid_api_key"),
+    PageRefused: _Kind(403, code="origin_not_allowed"),
     PermissionDenied: _Kind(403, code="invalid_api_key"),
     WrongMethod: _Kind(405, code="method_not_allowed"),
     UnknownRoute: _Kind(404, code="unknown_url"),

@@ -9,6 +9,7 @@ from aiohttp import web
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.caller import Caller
 from services.gateway.generation import Completed
+from services.gateway.http.answer_size import check_size
 from services.gateway.http.answers import Answer
 from services.gateway.http.bodies import read_body
 from services.gateway.http.chunks import DONE, Chunks
@@ -86,6 +87,7 @@ class _Call:
         self._num_choices = num_choices
         self._times = times
         self._visit = visit
+        self._together = inside.generation.together(caller)
         fingerprint = inside.routers.fingerprint
         self._heading = Heading(name, inside.checkpoint.name, _short(fingerprint), wanted.is_chat)
 
@@ -94,6 +96,7 @@ class _Call:
         inside, visit = self._inside, self._visit
         answer = Answer(self._heading, self._wanted, inside.token_names, visit.trace_id)
         so_far = await self._begin()
+        check_size(so_far.all, self._requests, self._wanted, inside.routers)
         async with events_of(self._runs(so_far)) as events:
             async for number, event in events:
                 one = so_far.note(number, event)
@@ -133,6 +136,7 @@ class _Call:
                 await stream.write(written)
 
     async def _begin(self) -> Continuations:
+        self._together.check(len(self._requests), self._num_choices)
         prompts = [await self._prompt(request) for request in self._requests]
         return Continuations(prompts, self._num_choices, self._times)
 
@@ -149,8 +153,11 @@ class _Call:
         return prompt
 
     def _runs(self, so_far: Continuations) -> list[Run]:
+        together = self._together if len(self._requests) > 1 else None
         return [
-            self._inside.generation.run(request, self._caller, partial(so_far.begin, number))
+            self._inside.generation.run(
+                *(request, self._caller, partial(so_far.begin, number), together)
+            )
             for number, request in enumerate(self._requests)
         ]
 

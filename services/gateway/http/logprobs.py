@@ -23,7 +23,7 @@ def piece_logprobs(
     """
     if wanted.is_chat:
         return chat_logprobs(piece.logprobs, names)
-    tells_prompt = wanted.echo and one.tells_prompt and not one.has_told
+    tells_prompt = wanted.echo and not one.has_told
     one.has_told = True
     positions = () if wanted.hides_continuation else piece.logprobs
     document, one.offset = text_logprobs(
@@ -91,7 +91,7 @@ def text_logprobs(
         text = names.of(position.token.token_id).text
         texts.append(text)
         values.append(_value(position.token))
-        tops.append(_by_text(position.top, names) or None)
+        tops.append(_by_text((*position.top, position.token), names))
         offsets.append(offset)
         offset += len(text)
     document = {
@@ -104,7 +104,7 @@ def text_logprobs(
 
 
 def _by_text(top: Sequence[common_pb2.TokenLogprob], names: TokenNames) -> dict[str, float]:
-    """Most likely first. Parts of characters read alike: of those the most likely is told."""
+    """In their order. Parts of characters read alike: of those the first is told."""
     values: dict[str, float] = {}
     for one in top:
         values.setdefault(names.of(one.token_id).text, _value(one))

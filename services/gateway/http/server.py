@@ -1,7 +1,6 @@
 """The HTTP port's life: listen, serve, drain beside gRPC, stop."""
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -9,7 +8,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 
 from services.gateway.http.door import Door
 from services.gateway.http.generate import GenerateRoutes
@@ -21,8 +19,6 @@ from services.gateway.methods import DETOKENIZE, GENERATE, GET_MODEL, TOKENIZE
 from services.runtime.server import PortInUse
 from services.runtime.tls_files import TlsFiles
 
-# Of a connection without a request.
-IDLE_SECONDS = 75.0
 # Of connections that have not been taken yet.
 BACKLOG = 1024
 # For handlers that are cancelled to end.
@@ -99,11 +95,7 @@ async def serving_http(
     context = None if tls is None else server_context(tls, needs_certificate=needs_certificate)
     runner = web.AppRunner(
         app,
-        access_log=None,
         handler_cancellation=True,  # a client that leaves gives up what it asked for
-        auto_decompress=False,  # nobody's few bytes become many
-        logger=_log(),
-        keepalive_timeout=IDLE_SECONDS,
         shutdown_timeout=CANCEL_SECONDS,
     )
     await runner.setup()
@@ -123,21 +115,6 @@ async def serving_http(
                 await server.until_drained()
     finally:
         await runner.cleanup()
-
-
-class _NoStrangers(logging.Filter):
-    """Leaves out what is no HTTP: anybody can send it as often as they like."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
-
-
-def _log() -> logging.Logger:
-    log = logging.getLogger(__name__)
-    if not log.filters:
-        log.addFilter(_NoStrangers())
-    return log
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """What a request over HTTP shows of its caller, as a call of gRPC would."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from aiohttp import web
 from services.runtime.doorkeeping import peer_of
 
 KEY_HEADER = "x-api-key"
+UNKNOWN = "unknown"
 
 
 class HttpShown:
@@ -47,5 +49,10 @@ class HttpShown:
     def peer(self) -> str:
         """The other end, written as gRPC does."""
         transport = self._request.transport
-        name = None if transport is None else transport.get_extra_info("peername")
-        return peer_of(name) if isinstance(name, tuple) else "unknown"
+        return UNKNOWN if transport is None else peer_at(transport)
+
+
+def peer_at(transport: asyncio.BaseTransport) -> str:
+    """The other end of a connection."""
+    name = transport.get_extra_info("peername")
+    return peer_of(name) if isinstance(name, tuple) else UNKNOWN

@@ -66,6 +66,10 @@ class HttpClient:
         self.session = session
         self.grpc = grpc
 
+    @property
+    def port(self) -> int:
+        return self.grpc.http_port
+
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
         async with self.session.request(method, path, **options) as response:
             return Answer(response.status, response.headers, await response.read())

@@ -1,6 +1,7 @@
 """Who is let in over HTTP, and what every response has."""
 
 import asyncio
+import json
 import socket
 import ssl
 from pathlib import Path
@@ -175,9 +176,98 @@ async def test_pages_of_the_origins_that_are_named_may_call_and_no_others() -> N
             assert "X-Request-Id" in answer.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS]
             assert answer.headers[hdrs.VARY] == "Origin"
         refused = await client.ask("OPTIONS", CHAT, headers={"Origin": other} | asks)
-        assert refused.status == 405
+        assert refused.status == 403
         for answer in (refused, await client.text(headers={"Origin": other})):
             assert hdrs.ACCESS_CONTROL_ALLOW_ORIGIN not in answer.headers
+
+
+async def test_a_page_that_nobody_named_begins_no_work() -> None:
+    mine, router = "https://mine.example", RouterDouble(answer=[5])
+    async with http_gateway(router, cors_origin=[mine]) as client:
+        body = {"data": json.dumps({"prompt": "a"})}
+        kinds = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "")
+        for origin in ("https://other.example", "null", f"http://127.0.0.1:{client.port}"):
+            for kind in (*kinds, "application/json"):
+                headers = {"Origin": origin, "Content-Type": kind}
+                answer = await client.ask("POST", TEXT, headers=headers, **body)
+                assert (answer.status, answer.error["code"]) == (403, "origin_not_allowed")
+        for kind in kinds:  # nor one that may call, unasked
+            headers = {"Origin": mine, "Content-Type": kind}
+            answer = await client.ask("POST", TEXT, headers=headers, **body)
+            assert (answer.status, answer.error["code"]) == (415, "unsupported_media_type")
+            assert answer.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] == mine
+        assert router.submits.empty()
+        for kind in ("application/json; charset=utf-8", "application/vnd.x+JSON"):
+            headers = {"Origin": mine, "Content-Type": kind}
+            assert (await client.ask("POST", TEXT, headers=headers, **body)).status == 200
+
+
+async def test_a_body_of_another_type_is_refused_but_what_curl_says_of_all() -> None:
+    async with http_gateway(RouterDouble(answer=[5])) as client:
+        body = {"data": json.dumps({"prompt": "a"})}
+        for kind, status in (
+            ("text/plain", 415),
+            ("multipart/form-data; boundary=x", 415),
+            ("application/x-www-form-urlencoded", 200),
+            ("application/octet-stream", 200),
+        ):
+            answer = await client.ask("POST", TEXT, headers={"Content-Type": kind}, **body)
+            assert answer.status == status
+        untold = {"skip_auto_headers": ["Content-Type"], **body}
+        assert (await client.ask("POST", TEXT, **untold)).status == 200
+        page = {"Sec-Fetch-Site": "same-origin"}
+        assert (await client.ask("POST", TEXT, headers=page, **untold)).status == 415
+
+
+async def test_on_the_loopback_a_gateway_without_keys_has_local_names_alone() -> None:
+    named = ["https://mine.example"]
+    async with http_gateway(RouterDouble(answer=[5]), cors_origin=named) as client:
+        for host, status in (
+            ("evil.example:8000", 403),
+            ("localhost.evil.example", 403),
+            ("[nonsense", 403),
+            ("", 403),
+            ("localhost:1", 200),
+            ("127.0.0.1", 200),
+            ("[::1]:8000", 200),
+            ("api.localhost", 200),
+            ("mine.example:8000", 200),
+        ):
+            for path in ("/health", "/v1/models"):
+                answer = await client.get(path, headers={"Host": host})
+                assert answer.status == status, host
+    async with http_gateway(RouterDouble(answer=[5]), cors_origin=["*"]) as client:
+        headers = {"Host": "evil.example", "Origin": "https://evil.example"}
+        assert (await client.text(headers=headers)).status == 200
+
+
+async def test_who_shows_a_key_may_be_a_page_and_call_us_by_any_name(
+    tmp_path: Path, key: str
+) -> None:
+    async with http_gateway(RouterDouble(answer=[5]), tokens=tmp_path / "tokens") as client:
+        headers = {"x-api-key": key, "Origin": "https://a.example", "Host": "b.example"}
+        assert (await client.text(headers=headers)).status == 200
+
+
+async def test_what_aiohttp_answers_by_itself_is_told_as_everything_is() -> None:
+    async with http_gateway(RouterDouble(answer=[5]), trace_url="http://traces/") as client:
+        sent = (
+            (b"nonsense\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: localhost\r\na: \x00\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: localhost\r\na: " + b"x" * 9000 + b"\r\n\r\n", 400),
+            (b"GET /x HTTP/1.1\r\nHost: localhost\r\nExpect: much\r\n\r\n", 417),
+            (b"POST /ping HTTP/1.1\r\nHost: localhost\r\nExpect: much\r\n\r\n", 417),
+        )
+        for request, status in sent:
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+            writer.write(request)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            lines = dict(line.split(": ", 1) for line in head.splitlines()[1:] if line)
+            assert int(head.split()[1]) == status
+            assert {"X-Request-Id", "traceresponse", "Link"} <= lines.keys()
+            body = await reader.readexactly(int(lines["Content-Length"]))
+            assert json.loads(body)["error"]["type"] == "invalid_request_error"
+            writer.close()
 
 
 async def test_every_response_names_its_request_and_its_trace() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 import socket
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -35,7 +36,7 @@ from tests.gateway.router_double import RouterDouble, finished, token
 
 LOST = {"status": grpc.StatusCode.UNAVAILABLE, "message": "no expert service answers"}
 STREAM = {"prompt": "a", "stream": True}
-ASK_FOR_MUCH = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+ASK_FOR_MUCH = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,90 @@ async def test_a_full_queue_is_429_and_says_when_to_come_back() -> None:
     assert "Retry-After" in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("settings", "fields", "words"),
+    [
+        (
+            {"max_waiting_requests": 8, "max_client_share": 0.5},
+            {"prompt": ["a", "b"], "n": 3},
+            "prompt has 2 elements, and n is 3: of these 6 continuations at most 4",
+        ),
+        (
+            {"requests_per_second": 1000, "max_paced_requests": 2},
+            {"prompt": ["a"] * 3},
+            "prompt has 3 elements; at most 2",
+        ),
+        (
+            {"max_waiting_tokens": 30},
+            {"prompt": [[5] * 16] * 2, "n": 1},
+            "prompt: its elements have 32 tokens or more together",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_batch_that_can_never_be_let_in_is_400_and_not_429(
+    settings: dict[str, Any], fields: dict[str, Any], words: str, stream: bool
+) -> None:
+    router = RouterDouble(answer=[5], sequences=0)  # so that all of it waits
+    async with http_gateway(router, **settings) as client:
+        answer = await client.text(stream=stream, **fields)
+        assert (answer.status, answer.error["param"]) == (400, "prompt")
+        assert words in answer.error["message"]
+        router.sequences = 8
+        router.grant()
+        assert (await client.text(stream=stream)).status == 200
+
+
+async def test_a_batch_beside_others_that_wait_is_429() -> None:
+    router = RouterDouble(answer=[5], sequences=0)
+    async with http_gateway(router, max_waiting_requests=4) as client:
+        waiting = asyncio.create_task(client.text())
+        while (await client.get("/load")).document == {"server_load": 0}:
+            pass
+        answer = await client.text(prompt=["a", "b"], n=2)
+        waiting.cancel()
+    assert answer.status == 429
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"n": 100, "max_tokens": 20_000}, ["max_tokens", "n"]),
+        ({"max_tokens": 100_000, "logprobs": 20}, ["max_tokens", "logprobs"]),
+        (
+            {"max_tokens": 60_000, "prompt": ["a"] * 16, "logprobs": 0},
+            ["max_tokens", "prompt", "logprobs"],
+        ),
+        (
+            {"max_tokens": 150_000, "return_routed_experts": True},
+            ["max_tokens", "return_routed_experts"],
+        ),
+    ],
+)
+async def test_an_answer_that_could_fill_the_memory_is_refused_but_as_a_stream(
+    fields: dict[str, Any], named: list[str]
+) -> None:
+    router = RouterDouble(max_context=200_000, kv_tokens=200_000, num_moe_layers=48)
+    async with http_gateway(router) as client:
+        answer = await client.text(**fields)
+        assert (answer.status, answer.error["param"]) == (400, "max_tokens")
+        assert answer.error["message"].startswith(f"{', '.join(named)}: together")
+        assert "stream it, or ask for less" in answer.error["message"]
+        posting = asyncio.create_task(client.text(stream=True, **fields))
+        await router.submits.get()
+        posting.cancel()
+
+
+async def test_echoes_count_as_what_an_answer_holds() -> None:
+    router = RouterDouble(max_context=200_000, kv_tokens=200_000)
+    async with http_gateway(router) as client:
+        text = "\u0001" * 500_000
+        asked = {"prompt": text, "n": 128, "echo": True, "max_tokens": 1}
+        body = io.BytesIO(json.dumps(asked).encode())
+        answer = await client.ask("POST", TEXT, data=body)
+    assert (answer.status, answer.error["param"]) == (400, "max_tokens")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_leaves_nothing_behind(stream: bool) -> None:
     router = RouterDouble()
@@ -230,7 +315,7 @@ async def test_a_reader_that_stops_holds_the_sender_up_until_its_time_is_over() 
     async with http_gateway(router, default_timeout_seconds=60) as client:
         body = json.dumps(STREAM | {"max_tokens": 50_000}).encode()
         _, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port, limit=1)
-        head = f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST {TEXT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         number = (await router.next_sequence()).sequence
         for _ in range(50):
@@ -262,7 +347,9 @@ async def test_a_body_above_the_limit_is_refused_before_it_is_read() -> None:
 async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     async with http_gateway(RouterDouble(answer=[5]), http_request_seconds=0.05) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
-        writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{{".encode())
+        writer.write(
+            f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{{".encode()
+        )
         assert b"504" in await reader.readline()
         writer.close()
 
@@ -287,7 +374,7 @@ async def test_a_client_that_leaves_its_answer_unread_is_cut_off() -> None:
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         _, writer = await asyncio.open_connection(*runner.addresses[0], limit=1)
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with asyncio.timeout(20):
             assert "does not read" in str(await ended.get())
         writer.close()
@@ -349,6 +436,29 @@ async def test_of_connections_that_come_at_one_go_no_more_stay_than_may() -> Non
                     pass
 
 
+async def test_of_one_host_there_are_fewer_connections_than_of_all() -> None:
+    limits: dict[str, Any] = {"http_max_connections": 4, "max_client_share": 0.5}
+    async with http_gateway(RouterDouble(answer=[5]), **limits) as client:
+        for _ in range(2):  # those that ended are not counted
+            crowd = [await connected_from("127.0.0.2", client.port) for _ in range(3)]
+            last, _ = crowd[-1]
+            assert await last.read() == b""
+            other, writer = await connected_from("127.0.0.3", client.port)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b" 200 " in await other.readline()
+            for _, each in (*crowd, (other, writer)):
+                each.close()
+                with suppress(ConnectionError):
+                    await each.wait_closed()
+            async with asyncio.timeout(20):
+                while await settled(client) != 200:
+                    pass
+
+
+async def connected_from(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port, local_addr=(host, 0))
+
+
 async def until_ended(loop: asyncio.AbstractEventLoop, stranger: socket.socket) -> None:
     with suppress(ConnectionError):
         assert await loop.sock_recv(stranger, 1) == b""
@@ -377,7 +487,8 @@ async def test_headers_that_are_no_text_fail_nothing() -> None:
         for headers in NO_TEXT:
             for method in ("POST", "OPTIONS"):
                 reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
-                head = f"{method} {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+                head = f"{method} {TEXT} HTTP/1.1\r\nHost: localhost\r\n"
+                head += f"Content-Length: {len(body)}\r\n"
                 writer.write(head.encode() + headers + b"\r\n\r\n" + body)
                 assert int((await reader.readline()).split()[1]) < 500, headers
                 writer.close()
@@ -387,7 +498,7 @@ async def test_what_is_no_http_is_refused_and_fills_no_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with http_gateway(RouterDouble(answer=[5])) as client:
-        for sent in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\na: \x00\r\n\r\n"):
+        for sent in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\na: \x00\r\n\r\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
             writer.write(sent)
             assert b" 400 " in await reader.readline()

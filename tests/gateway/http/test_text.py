@@ -234,3 +234,24 @@ async def test_routed_experts_are_numpys_file_in_base64() -> None:
     assert experts.tolist() == [
         [[base + layer, base + 7] for layer in range(3)] for base in (0, 100)
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_choice_tells_of_the_prompt_that_it_echoes(stream: bool) -> None:
+    router, prompt = RouterDouble(), ids("a ship")
+    async with http_gateway(router) as client:
+        posted = asyncio.create_task(client.text(n=2, echo=True, logprobs=0, stream=stream))
+        for one in await router.next_sequences(2):
+            event = token(one.sequence, 5)
+            event.token.logprobs.token.token_id = 5
+            for each in prompt[1:] if one.prompt_logprobs else ():
+                event.token.prompt_logprobs.add().token.token_id = each
+            router.say(event, finished(one.sequence))
+        answer = await posted
+    documents = answer.events if stream else [answer.document]
+    told: dict[int, list[str]] = {0: [], 1: []}
+    for choice in (one for document in documents for one in document["choices"]):
+        if choice["logprobs"] is not None:
+            told[choice["index"]] += choice["logprobs"]["tokens"]
+    names = [TOKENIZER.decode([each]) for each in (*prompt, 5)]
+    assert told == {0: names, 1: names}

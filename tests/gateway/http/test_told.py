@@ -188,7 +188,7 @@ def test_log_probabilities_of_a_text_begin_with_its_prompt_where_it_is_echoed() 
     told = whole["logprobs"]
     assert told["tokens"] == ["a", " ship", " x", " y"]
     assert told["token_logprobs"] == [None, -2, -0.5, -1]
-    assert told["top_logprobs"] == [None, None, {" y": -0.25}, None]
+    assert told["top_logprobs"] == [*(None, {" ship": -2}, {" y": -0.25, " x": -0.5}, {" y": -1})]
     assert told["text_offset"] == [0, 1, 6, 8]
     assert whole["text"] == "".join(one["text"] for one in chunks) == "a ship x y"
     for name, values in told.items():
