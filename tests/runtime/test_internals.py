@@ -6,8 +6,10 @@ import select
 import socket
 
 import pytest
+from aiohttp import web
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
+from services.gateway.http.aiohttp_internals import HeadersHeld
 from services.runtime.event_loop import NEW_LOOP, NewLoop
 from services.runtime.loop_internals import descriptor_of
 from services.runtime.pydantic_internals import settings_from
@@ -30,6 +32,11 @@ def test_the_first_source_wins_and_there_are_no_others(monkeypatch: pytest.Monke
     first, second = {"first": 1}, {"first": 2, "second": 2}
     sources = (InitSettingsSource(Example, values) for values in (first, second))
     assert settings_from(Example, *sources).model_dump() == {"first": 1, "second": 2, "third": 0}
+
+
+def test_a_response_can_hold_its_headers_until_its_body_begins() -> None:
+    assert web.StreamResponse._send_headers_immediately
+    assert not HeadersHeld._send_headers_immediately
 
 
 @pytest.mark.parametrize("new_loop", {asyncio.new_event_loop, NEW_LOOP})

@@ -12,6 +12,7 @@ from services.gateway.relay import Piece
 
 DONE = b"data: [DONE]\n\n"
 END = "}\n\n"
+_encoded = json.JSONEncoder().encode  # what json.dumps does, without asking how at each call
 
 
 class Chunks:
@@ -54,7 +55,7 @@ class Chunks:
         """Of new text and tokens, also where there is no text yet; `one` has them counted."""
         if self._wanted.hides_continuation:
             return self._chunk(one, '"text": ""', logprobs=self._logprobs(one, piece))
-        text = json.dumps(piece.text)
+        text = _encoded(piece.text)
         if self._is_plain:
             return (
                 f'{self._head}{{"index": {one.index}, {self._before}{text}{self._after}, '

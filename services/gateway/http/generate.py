@@ -114,14 +114,15 @@ class _Call:
         stream = EventStream(request, quiet_seconds=inside.quiet_seconds)
         async with stream.opened():
             so_far = await self._begin()
-            await self._write_chunks(stream, chunks, so_far)
-            await stream.write((chunks.usage(so_far) if wanted.usage else b"") + DONE)
+            last = await self._write_chunks(stream, chunks, so_far)
+            stream.end_with(last + (chunks.usage(so_far) if wanted.usage else b"") + DONE)
         return stream.response
 
     async def _write_chunks(
         self, stream: EventStream, chunks: Chunks, so_far: Continuations
-    ) -> None:
-        opening = b"".join(map(chunks.first, so_far.all))
+    ) -> bytes:
+        """Returns what is not written yet, for the end to leave with it."""
+        opening, last = b"".join(map(chunks.first, so_far.all)), b""
         num_left = len(so_far.all)
         async with events_of(self._runs(so_far)) as events:
             async for number, event in events:
@@ -133,7 +134,11 @@ class _Call:
                     written = chunks.piece(one, event)
                 if opening:  # with the first token: before it, failures are statuses
                     opening, written = b"", opening + written
-                await stream.write(written)
+                if num_left:
+                    await stream.write(written)
+                else:
+                    last = written
+        return last
 
     async def _begin(self) -> Continuations:
         self._together.check(len(self._requests), self._num_choices)

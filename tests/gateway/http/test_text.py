@@ -93,6 +93,38 @@ async def test_to_a_client_of_http_1_0_a_stream_goes_until_it_closes(asked: byte
     assert said.endswith(b"data: [DONE]\n\n")
 
 
+async def test_the_end_of_a_stream_leaves_in_one_chunk_and_is_no_clients_leaving() -> None:
+    fields = {"prompt": "a", "stream": True, "stream_options": {"include_usage": True}}
+    body = json.dumps(fields).encode()
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    async with http_gateway(RouterDouble(answer=[5])) as client:
+        left_before = (await client.get("/metrics")).body.count(b'error_type="CANCELLED"')
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
+        writer.write(head % (b"/v1/completions", len(body)) + body)
+        async with asyncio.timeout(20):
+            _, said = (await reader.read()).split(b"\r\n\r\n", 1)
+        writer.close()
+        left = (await client.get("/metrics")).body.count(b'error_type="CANCELLED"')
+    *_, last, nothing = chunks_of(said)
+    assert [line[:7] for line in last.split(b"\n\n")] == [b"data: {", b"data: {", b"data: [", b""]
+    assert b'"finish_reason": "length"' in last
+    assert b'"completion_tokens": 1' in last
+    assert nothing == b""
+    assert left == left_before
+
+
+def chunks_of(said: bytes) -> list[bytes]:
+    """Of a body that travels in chunks."""
+    chunks = []
+    while said:
+        size, said = said.split(b"\r\n", 1)
+        chunk, said = said[: int(size, 16)], said[int(size, 16) :]
+        assert said.startswith(b"\r\n")
+        chunks.append(chunk)
+        said = said[2:]
+    return chunks
+
+
 async def next_choice(response: aiohttp.ClientResponse) -> Any:
     event = await response.content.readuntil(b"\n\n")
     (choice,) = json.loads(event.removeprefix(b"data: "))["choices"]
