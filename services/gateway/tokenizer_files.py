@@ -6,9 +6,13 @@ from typing import Self
 
 from tokenizers import Tokenizer
 
-from services.gateway.tokenizer_parts import refuse_parts, refuse_size
+from services.gateway.tokenizer_parts import refuse_parts
+from services.metadata.bounded_files import read_bounded
 from services.metadata.refusals import UnusableModel, in_one_line
 from services.metadata.tokenizer_digest import digest_of
+
+# Twice what the largest of served families have.
+MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,8 @@ class TokenizerFile:
 
 
 def _content(path: Path) -> bytes:
-    refuse_size(path)
     try:
-        return path.read_bytes()
+        return read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise UnusableModel(f"{path} cannot be read: {in_one_line(error)}") from error
 

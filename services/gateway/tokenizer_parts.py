@@ -14,8 +14,6 @@ from tokenizers import Tokenizer
 
 from services.metadata.refusals import UnusableModel
 
-# Twice what the largest of served families have.
-MAX_FILE_BYTES = 64 << 20
 PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 # Families have up to ten.
 MAX_PARTS = 64
@@ -34,12 +32,6 @@ _MODEL_AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
 _SEQUENCES = ("normalizers", "pretokenizers", "processors", "decoders")
 # At the beginning of a map of characters: the size of its trie, which the texts stand behind.
 _SIZE_BYTES = 4
-
-
-def refuse_size(path: Path) -> None:
-    """Raise UnusableModel for a file that takes too long to read, or too much memory."""
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise UnusableModel(f"{path} has more than {MAX_FILE_BYTES >> 20} MiB")
 
 
 def refuse_parts(tokenizer: Tokenizer, path: Path) -> None:

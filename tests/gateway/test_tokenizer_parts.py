@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from services.gateway.tokenizer_parts import MAX_FILE_BYTES, refuse_parts, refuse_size
+from services.gateway.tokenizer_parts import refuse_parts
 from services.metadata.refusals import UnusableModel
 from tests.gateway import tokenizers_of_each_kind as kinds
 
@@ -135,11 +134,3 @@ def test_a_part_that_is_no_larger_than_usual_is_taken() -> None:
 )
 def test_tokenizers_of_every_kind_are_taken(kind: Callable[[], Tokenizer]) -> None:
     refuse_parts(kind(), Path("tokenizer.json"))
-
-
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "tokenizer.json"
-    path.touch()
-    os.truncate(path, MAX_FILE_BYTES + 1)
-    with pytest.raises(UnusableModel, match=r"tokenizer.json has more than 64 MiB"):
-        refuse_size(path)
