@@ -3,16 +3,22 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from services.gateway.chat import ChatTemplate
+from services.metadata.bounded_files import read_bounded
 from services.wire.errors import BadState, InvalidRequest
 from services.wire.quoting import quoted
 
 DEFAULT = "default"
 # That renders chats with tools, where there is one.
 TOOL_USE = "tool_use"
+# Published ones have some ten of each. Reading a template takes a thousand times its size at most.
+MAX_TEMPLATES = 64
+MAX_CHARACTERS = 128 << 10  # of all together
+MAX_BYTES = 4 * MAX_CHARACTERS
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +79,7 @@ def read_chat_templates(
         named = {**found, **named}
         if DEFAULT in named:
             break
+    _refuse_sizes(directory, named.values())
     faults = {name: fault for name, source in named.items() if (fault := _fault(source))}
     default = DEFAULT if DEFAULT in named else next(iter(named)) if len(named) == 1 else None
     return ChatTemplates(
@@ -91,18 +98,29 @@ def _places(
     yield _named(read_json(path).get("chat_template"), path)
 
 
+def _refuse_sizes(directory: Path, sources: Collection[str]) -> None:
+    num_characters = sum(map(len, sources))
+    if len(sources) > MAX_TEMPLATES or num_characters > MAX_CHARACTERS:
+        raise BadState(
+            f"model: {directory} has {len(sources)} chat templates of {num_characters} characters; "
+            f"it may have {MAX_TEMPLATES} of {MAX_CHARACTERS} together"
+        )
+
+
 def _files(directory: Path) -> Iterator[tuple[str, str]]:
     path = directory / "chat_template.jinja"
     # A link to nothing is read and refused, as an interrupted download leaves it.
-    if path.is_file() or path.is_symlink():
+    if path.exists() or path.is_symlink():
         yield DEFAULT, _read(path)
-    for path in sorted((directory / "additional_chat_templates").glob("*.jinja")):
+    further = (directory / "additional_chat_templates").glob("*.jinja")
+    for path in sorted(islice(further, MAX_TEMPLATES + 1)):
         yield path.stem, _read(path)
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # a byte order mark is no text
+        # A byte order mark is no text.
+        return read_bounded(path, MAX_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadState(f"model: {path} cannot be read as UTF-8: {error}") from error
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from services.gateway.chat_templates import ChatTemplates, read_chat_templates
-from services.gateway.tokenizer_parts import refuse_parts, refuse_size
+from services.gateway.ordinary_tokenizers import is_ordinary, is_ordinary_file
+from services.gateway.prompts_apart import PromptTokensApart
+from services.gateway.tokenizer_files import TokenizerFile
 from services.metadata.fields import Fields
 from services.metadata.generation import Recommendation, read_recommendation
 from services.metadata.names import model_name
-from services.metadata.refusals import UnusableModel, in_one_line
+from services.metadata.refusals import UnusableModel
 from services.wire.ranges import Range
 from services.wire.sampling import Sampling
 
@@ -40,6 +42,8 @@ class TextCheckpoint:
     special_tokens: Mapping[str, str]
     chat_templates: ChatTemplates
     tokenizer: Tokenizer
+    # Where prompts have to be encoded by other processes.
+    encoded_apart: TokenizerFile | None = None
     # That end a continuation besides those of its request.
     stop_strings: tuple[str, ...] = ()
 
@@ -64,9 +68,12 @@ def read_checkpoint(
     tokenizer_config = Fields.read(directory / "tokenizer_config.json", optional=True)
     generation = Fields.read(directory / "generation_config.json", optional=True)
     recommended = read_recommendation(generation) if takes_recommendations else Recommendation()
-    tokenizer = _read_tokenizer(directory / "tokenizer.json")
     special_tokens = _special_tokens(directory, tokenizer_config)
     chat_templates = _chat_templates(directory, tokenizer_config)
+    file, content = TokenizerFile.found(directory / "tokenizer.json")
+    if not is_ordinary_file(content):
+        _try_apart(PromptTokensApart(file, special_tokens, chat_templates.sources))
+    tokenizer = file.load()
     vocab_size = _vocab_size(config)
     bos, eos = (
         tokenizer.token_to_id(special_tokens.get(token, "")) for token in ("bos_token", "eos_token")
@@ -83,28 +90,16 @@ def read_checkpoint(
         special_tokens=special_tokens,
         chat_templates=chat_templates,
         tokenizer=tokenizer,
+        encoded_apart=None if is_ordinary(tokenizer) else file,
         stop_strings=recommended.stop_strings,
     )
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise UnusableModel(
-            f"{path} is missing; a checkpoint without a fast tokenizer cannot be served"
-        )
-    refuse_size(path)
+def _try_apart(prompts: PromptTokensApart) -> None:
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    # the boundary: tokenizers raises plain exceptions, and panics that are no Exception
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise UnusableModel(f"{path} is no tokenizer: {in_one_line(error)}") from error
-    refuse_parts(tokenizer, path)
-    # A training run may leave these on; a prompt is served whole or refused.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+        prompts.check()
+    finally:
+        prompts.close()
 
 
 def _vocab_size(config: Fields) -> int:

@@ -1,43 +1,32 @@
 """`python -m services.gateway.template_worker`: renders chats with one template, in a process that
-may be killed. It reads and writes lines of JSON, and ends with its input.
+may be killed.
 """
 
-import json
-import resource
-import sys
 from typing import Any
 
+from services.gateway.answering import Answering, answer_lines
 from services.gateway.chat import ChatTemplate
 from services.gateway.conversation import Conversation
 from services.wire.errors import InvalidRequest
 
-MAX_MEMORY_BYTES = 1 << 30
 # No context takes a longer text, and whoever reads it should not have to hold it.
 MAX_TEXT_CHARACTERS = 4 << 20
 
 
-def main() -> None:
-    """The first line has the template and its special tokens, each further one a conversation; a
-    line with the text, or with a refusal, answers that.
+def begin(beginning: Any) -> Answering:
+    """`beginning` has the template and its special tokens, each line after it a conversation, whose
+    text is the answer.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MAX_MEMORY_BYTES)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
-    template = ChatTemplate(*json.loads(sys.stdin.readline()))
-    for line in sys.stdin:
-        json.dump(_rendered(template, json.loads(line)), sys.stdout)
-        print(flush=True)
+    template = ChatTemplate(*beginning)
 
-
-def _rendered(template: ChatTemplate, conversation: dict[str, Any]) -> dict[str, Any]:
-    try:
+    def rendered(conversation: Any) -> str:
         text = template.render(Conversation.of_object(conversation))
-    except InvalidRequest as error:
-        return {"refusal": str(error)}
-    if len(text) > MAX_TEXT_CHARACTERS:
-        return {"refusal": f"chat: the model's chat template makes {len(text)} characters of it"}
-    return {"text": text}
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise InvalidRequest(f"chat: the model's chat template makes {len(text)} characters")
+        return text
+
+    return rendered
 
 
 if __name__ == "__main__":
-    main()
+    answer_lines(begin)

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.chat_reading import read_chat
-from services.gateway.chat_tokens import ChatTokens
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.detokeniser import Detokeniser
-from services.gateway.encoding import decode, encode
+from services.gateway.encoding import decode
+from services.gateway.prompt_tokens import PromptTokens, PromptTokensHere
+from services.gateway.prompts_apart import PromptTokensApart
 from services.gateway.templates_apart import TemplateApart
 from services.gateway.token_texts import TokenTexts
 from services.gateway.turns import FairTurns
@@ -53,14 +54,7 @@ class Tokeniser:
         self._tokenizer = checkpoint.tokenizer
         self._bos_token_id = checkpoint.adds_bos_token_id
         self._special_tokens = checkpoint.special_tokens
-        self._templates = {
-            name: TemplateApart(source, checkpoint.special_tokens)
-            for name, source in checkpoint.chat_templates.sources.items()
-        }
-        self._chat_tokens = {
-            name: ChatTokens(self._tokenizer, template)
-            for name, template in self._templates.items()
-        }
+        self._prompts = _prompts(checkpoint)
         self._texts = TokenTexts.of(self._tokenizer)
         self._all_texts = TokenTexts.of(self._tokenizer, keep_special_tokens=True)
         self._threads = ThreadPoolExecutor(
@@ -98,8 +92,7 @@ class Tokeniser:
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        for template in self._templates.values():
-            template.close()
+        self._prompts.close()
 
     async def _in_turn(self, client: str, work: Callable[[], Made]) -> Made:
         end_turn = await self._turns.begin(client)
@@ -109,17 +102,27 @@ class Tokeniser:
         return await asyncio.shield(working)
 
     def _encode_text(self, prompt: TextPrompt) -> list[int]:
-        adds_special_tokens = not prompt.without_special_tokens
-        ids: list[int] = encode(
-            self._tokenizer, prompt.text, add_special_tokens=adds_special_tokens
-        ).ids
-        if self._bos_token_id is None or not adds_special_tokens:
+        add_special_tokens = not prompt.without_special_tokens
+        ids = self._prompts.of_text(prompt.text, add_special_tokens=add_special_tokens)
+        if self._bos_token_id is None or not add_special_tokens:
             return ids
         return [self._bos_token_id, *ids]
 
     def _encode_chat(self, prompt: ChatPrompt) -> list[int]:
         conversation = read_chat(prompt.chat, self._special_tokens)
         # The template writes the special tokens itself.
-        return self._chat_tokens[prompt.template_name].encode(
-            conversation, parse_control_tokens=prompt.chat.parse_control_tokens
+        return self._prompts.of_chat(
+            conversation,
+            prompt.template_name,
+            parse_control_tokens=prompt.chat.parse_control_tokens,
         )
+
+
+def _prompts(checkpoint: TextCheckpoint) -> PromptTokens:
+    special_tokens, sources = checkpoint.special_tokens, checkpoint.chat_templates.sources
+    if checkpoint.encoded_apart is not None:
+        return PromptTokensApart(checkpoint.encoded_apart, special_tokens, sources)
+    return PromptTokensHere(
+        checkpoint.tokenizer,
+        {name: TemplateApart(source, special_tokens) for name, source in sources.items()},
+    )

@@ -6,7 +6,7 @@ short prompt, and a process without memory is ended, whoever else it serves.
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from tokenizers import Tokenizer
 
 from services.metadata.refusals import UnusableModel
 
-# Twice what the largest of served families have.
-MAX_FILE_BYTES = 64 << 20
 PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 # Families have up to ten.
 MAX_PARTS = 64
@@ -23,6 +21,12 @@ MAX_PARTS = 64
 MAX_GROWTH = 64
 MAX_AFFIX_BYTES = 64
 MAX_WORD_CHARACTERS = 1000
+# The event loop decodes them, and writes them out.
+MAX_TOKEN_CHARACTERS = 2048
+# They are looked for in every chat, by an expression that nests as deep as they begin one another.
+MAX_ADDED_CHARACTERS = 128
+# A letter of two bytes for a byte that is no letter.
+BYTE_LEVEL_GROWTH = 2.0
 _AFFIXES = ("prepend", "prefix", "suffix", "replacement", "content")
 _MODEL_AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
 _SEQUENCES = ("normalizers", "pretokenizers", "processors", "decoders")
@@ -30,20 +34,12 @@ _SEQUENCES = ("normalizers", "pretokenizers", "processors", "decoders")
 _SIZE_BYTES = 4
 
 
-def refuse_size(path: Path) -> None:
-    """Raise UnusableModel for a file that takes too long to read, or too much memory."""
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise UnusableModel(f"{path} has more than {MAX_FILE_BYTES >> 20} MiB")
-
-
 def refuse_parts(tokenizer: Tokenizer, path: Path) -> None:
     """Raise UnusableModel, naming the part, where texts could grow out of bounds, or a word take
     time that grows with its square.
     """
-    for name in PARTS:
-        part = getattr(tokenizer, name)
-        if part is not None:
-            _refuse(f"{path}: {name}", list(_steps(json.loads(part.__getstate__()))))
+    for name, part in parts_of(tokenizer).items():
+        _refuse(f"{path}: {name}", list(steps(part)))
     model = tokenizer.model
     _refuse_affixes(f"{path}: model", {name: getattr(model, name, None) for name in _MODEL_AFFIXES})
     longest = getattr(model, "max_input_chars_per_word", 0) or 0
@@ -52,33 +48,59 @@ def refuse_parts(tokenizer: Tokenizer, path: Path) -> None:
             f"{path}: model has max_input_chars_per_word of {longest}; "
             f"it may be {MAX_WORD_CHARACTERS}"
         )
+    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
+    _refuse_long(f"{path} has an added token", added, MAX_ADDED_CHARACTERS)
+    _refuse_long(f"{path} has a token", tokenizer.get_vocab(), MAX_TOKEN_CHARACTERS)
 
 
-def _steps(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def parts_of(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The parts that it has, as they are written in its file."""
+    parts = {name: getattr(tokenizer, name) for name in PARTS}
+    return {
+        name: json.loads(part.__getstate__()) for name, part in parts.items() if part is not None
+    }
+
+
+def steps(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A part, or those that it is a sequence of, one after the other."""
     inner = next((part[key] for key in _SEQUENCES if isinstance(part.get(key), list)), None)
     if inner is None:
         yield part
         return
     for each in inner:
-        yield from _steps(each)
+        yield from steps(each)
+
+
+def growth(where: str, steps: list[dict[str, Any]]) -> float:
+    """How many times as long a text may become by them."""
+    most = 1.0
+    for step in steps:
+        if step["type"] == "Replace":
+            most *= _growth(where, step)
+        elif step["type"] == "Precompiled":
+            most *= _growth_by_map(step["precompiled_charsmap"] or "")
+        elif step["type"] == "ByteLevel":
+            most *= BYTE_LEVEL_GROWTH
+    return most
 
 
 def _refuse(where: str, steps: list[dict[str, Any]]) -> None:
     if len(steps) > MAX_PARTS:
         raise UnusableModel(f"{where} has {len(steps)} parts; it may have {MAX_PARTS}")
-    growth = 1.0
     for step in steps:
-        if step["type"] == "Replace":
-            growth *= _growth(where, step)
-        elif step["type"] == "Precompiled":
-            growth *= _growth_by_map(step["precompiled_charsmap"] or "")
-        else:
+        if step["type"] not in ("Replace", "Precompiled"):
             _refuse_affixes(where, {name: step.get(name) for name in _AFFIXES})
         _refuse_template(where, step)
-    if growth > MAX_GROWTH:
+    if (most := growth(where, steps)) > MAX_GROWTH:
         raise UnusableModel(
-            f"{where} may make a text {growth:.3g} times as long; {MAX_GROWTH} times is the most"
+            f"{where} may make a text {most:.3g} times as long; {MAX_GROWTH} times is the most"
         )
+
+
+def _refuse_long(what: str, tokens: Iterable[str], most: int) -> None:
+    longest = max(map(len, tokens), default=0)
+    if longest > most:
+        raise UnusableModel(f"{what} of {longest} characters; it may have {most}")
 
 
 def _refuse_template(where: str, step: dict[str, Any]) -> None:

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from services.metadata.bounded_files import read_bounded
 from services.metadata.refusals import UnusableModel, in_one_line
 from services.wire.ranges import Range
 
 ANY = Range()
+# Twice what the index of a thousand times a hundred experts has.
+MAX_BYTES = 32 << 20
 
 
 class Fields:
@@ -33,7 +36,7 @@ class Fields:
         """
         values: Any = {}
         try:
-            values = json.loads(path.read_bytes().decode())
+            values = json.loads(read_bounded(path, MAX_BYTES).decode())
         except FileNotFoundError:
             if path.is_symlink():  # as an interrupted download leaves it
                 raise UnusableModel(f"{path} is a link to a file that is not there") from None

@@ -17,4 +17,9 @@ def tokenizer_digest(directory: Path) -> str:
         content = (directory / "tokenizer.json").read_bytes()
     except OSError:
         return ""
+    return digest_of(content)
+
+
+def digest_of(content: bytes) -> str:
+    """The same of what a tokenizer.json holds."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()

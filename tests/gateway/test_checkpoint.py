@@ -1,6 +1,7 @@
 """What the gateway reads of a checkpoint, and how it says that one cannot be used."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,37 @@ def test_a_truncated_file_is_named(directory: Path, name: str) -> None:
     path = directory / name
     path.write_text(path.read_text()[:20])
     with pytest.raises(BadState, match=name):
+        read_checkpoint(directory)
+
+
+READ_FILES = (*TEXT_FILES, "chat_template.jinja", "additional_chat_templates/a.jinja")
+
+
+@pytest.mark.parametrize("name", READ_FILES)
+def test_a_file_without_an_end_is_named(directory: Path, name: str) -> None:
+    path = directory / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.touch()
+    os.truncate(path, 65 << 20)
+    with pytest.raises(BadState, match=rf"{name} has more than"):
+        read_checkpoint(directory)
+    for put in (os.mkfifo, lambda place: place.symlink_to("/dev/zero")):
+        path.unlink()
+        put(path)
+        with pytest.raises(BadState, match=rf"{name} is (no file|missing)"):
+            read_checkpoint(directory)
+
+
+@pytest.mark.parametrize("sources", [["a" * (1 << 17), "b"], ["a"] * 65])
+def test_more_or_longer_templates_than_can_be_read_in_time_are_refused(
+    directory: Path, sources: list[str]
+) -> None:
+    further = directory / "additional_chat_templates"
+    further.mkdir()
+    for number, source in enumerate(sources):
+        (further / f"{number}.jinja").write_text(source)
+    with pytest.raises(BadState, match=r"has \d+ chat templates of \d+ characters; it may have 64"):
         read_checkpoint(directory)
 
 
