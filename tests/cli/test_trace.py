@@ -16,11 +16,11 @@ from rich.console import Console
 from services.cli.trace.bars import bar
 from services.cli.trace.chrome import chrome_document
 from services.cli.trace.command import trace as command
-from services.cli.trace.layers import summarise_layers
-from services.cli.trace.model import Process, Trace
-from services.cli.trace.parts import Part, Stretch, segments_of
 from services.cli.trace.source import QueryClient
 from services.cli.trace.waterfall import waterfall
+from services.traces.layers import summarise_layers
+from services.traces.model import Process, Trace
+from services.traces.parts import Part, Stretch, segments_of
 from services.wire.errors import InvalidRequest, NotFound, Unavailable
 from tests.cli.traces import ADDRESSES, TRACE_ID, TraceWriter, two_steps
 from tests.tracing.tracing_client import tracing_client

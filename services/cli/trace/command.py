@@ -11,11 +11,11 @@ from rich.console import Console
 from services.cli.command import run_command
 from services.cli.report import FILE_WIDTH, output
 from services.cli.trace.chrome import chrome_document
-from services.cli.trace.model import Trace
 from services.cli.trace.settings import TraceSettings
 from services.cli.trace.source import QueryClient, read_trace
 from services.cli.trace.waterfall import waterfall
 from services.runtime.settings import load
+from services.traces.model import Trace
 from services.wire.errors import InvalidRequest
 
 EXAMPLES = (

@@ -7,11 +7,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from services.cli.trace.bars import bar
-from services.cli.trace.model import Process, Span
-from services.cli.trace.parts import Stretch
+from services.traces.durations import millis
+from services.traces.model import Process, Span
+from services.traces.parts import Stretch
 
 MIN_BAR_WIDTH, MAX_NAME_WIDTH, DURATION_WIDTH = 16, 44, 12
-MICROS_PER_MILLI = 1_000
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,3 @@ class Panel:
             return text.append(row.remark, "dim")
         text.append(row.span.name, self.colours[row.span.process])
         return text.append(f" {row.remark}" if row.remark else "", "dim")
-
-
-def millis(micros: float) -> str:
-    """A duration for a person to read."""
-    return f"{micros / MICROS_PER_MILLI:.2f} ms"

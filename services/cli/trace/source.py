@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from services.cli.trace.model import Trace
 from services.runtime.text_files import Unreadable, read_text
+from services.traces.model import Trace
 from services.wire.errors import InvalidRequest, NotFound, Unavailable
 
 

@@ -10,12 +10,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from services.cli.trace.bars import COLOURS, legend
-from services.cli.trace.layers import service_span, straggler_of
-from services.cli.trace.model import Span, Trace
-from services.cli.trace.panel import Panel, Row, millis
-from services.cli.trace.parts import CALL, LAYER, STEP, Stretch, segments_of
-from services.cli.trace.processes import labels_of, names_of_addresses
+from services.cli.trace.panel import Panel, Row
 from services.cli.trace.summary import layer_table, step_line
+from services.traces.durations import millis
+from services.traces.layers import service_span, straggler_of
+from services.traces.model import Span, Trace
+from services.traces.parts import CALL, LAYER, STEP, Stretch, segments_of
+from services.traces.processes import labels_of, names_of_addresses
+from services.traces.verdict import waited_for
 from services.wire.errors import NotFound
 
 # Of siblings of one name this many are shown, then the rest is a line: a request has as many steps
@@ -97,7 +99,8 @@ class _Waterfall:
         ]
         yield Panel(rows, self._colours, step.started, step.ended)
         yield Text(
-            f"\nlayer {number} of step {index}: waited for {self._waited_for(chosen)}", "bold"
+            f"\nlayer {number} of step {index}: {waited_for(self._trace, chosen, self._names)}",
+            "bold",
         )
         inner = [*self._rows(chosen)]
         ended = max(row.span.ended for row in inner if row.span is not None)
@@ -144,14 +147,6 @@ class _Waterfall:
             kept = f", {span.text('moesaic.kept')}" if "moesaic.kept" in span.tags else ""
             return f"{_tokens(span)}{kept}" if "moesaic.tokens" in span.tags else "in another trace"
         return ""
-
-    def _waited_for(self, layer: Span) -> str:
-        straggler = straggler_of(self._trace, layer)
-        if straggler is None:
-            return "nobody"
-        return (
-            f"{self._callee(straggler)}, {millis(straggler.duration)} of {millis(layer.duration)}"
-        )
 
     def _callee(self, call: Span) -> str:
         address = call.text("server.address")
