@@ -28,6 +28,7 @@ from services.gateway.stays import MAX_NUMBER
 from services.gateway.tokeniser import Prompt, Tokeniser
 from services.gateway.vllm_metrics import VllmMetrics
 from services.runtime.failures import aside
+from services.runtime.span_writing import SpanRef
 from services.wire.errors import TooLong
 
 
@@ -76,15 +77,19 @@ class Generation:
         request: pb.GenerateRequest,
         caller: Caller,
         note_start: Callable[[pb.Started], None] | None = None,
+        note_trace: Callable[[SpanRef], None] | None = None,
     ) -> AsyncGenerator[Piece | Completed, None]:
         """The pieces of the continuation as they come, then how it ended. `note_start` is told what
-        a client needs to go on elsewhere, before the first of them.
+        a client needs to go on elsewhere, before the first of them; `note_trace`, before anything
+        can fail, of the trace that the request is in, if any.
 
         Raises a ServingError for every request that does not end well. When the consumer leaves,
         whatever was begun is given up at once, at the router too.
         """
         times = GatewayTimes(arrived_nanos=time.monotonic_ns())
         trace = RequestTrace(caller.traceparent, caller.tracestate)
+        if note_trace is not None and trace.response is not None:
+            note_trace(trace.response)
         operation = "chat" if request.HasField("chat") else "text_completion"
         metrics = RequestMetrics(operation=operation, model=self._model, aliases=self._aliases)
         trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
@@ -103,7 +108,7 @@ class Generation:
                     )
                     named.begin(sequences)
                     if note_start is not None:
-                        note_start(_started(named, order))
+                        note_start(_started(named, order, trace))
                     try:
                         relayed = await self._relaying.begin(wanted, resumed, sequences, trace)
                         async with aclosing(relayed) as events:
@@ -249,12 +254,13 @@ class Generation:
         )
 
 
-def _started(named: NamedRequest, order: Order) -> pb.Started:
+def _started(named: NamedRequest, order: Order, trace: RequestTrace) -> pb.Started:
     return pb.Started(
         request_id=named.name,
         seed=order.sampling.seed,
         prompt_tokens=len(order.prompt_token_ids),
         max_new_tokens=order.max_new_tokens,
+        trace_id="" if trace.response is None else trace.response.trace_id.hex(),
     )
 
 
@@ -275,4 +281,6 @@ def _observed(metrics: RequestMetrics, trace: RequestTrace) -> Iterator[None]:
     finally:
         with aside("observing a request"):
             metrics.record_end(failure)
+            if metrics.first_token_nanos is not None:
+                trace.note({"moesaic.first_token_nanos": metrics.first_token_nanos})
             trace.end(failure)

@@ -23,6 +23,11 @@ class RequestTrace:
         self._passed_on = passed_on(None, parent) if self._span is None else None
 
     @property
+    def response(self) -> SpanRef | None:
+        """What its client may look for; None where nothing was passed on, or is recorded here."""
+        return self._passed_on if self._span is None else self._span.span
+
+    @property
     def traceparent(self) -> str:
         """What the router goes on with; empty for none."""
         return "" if self._passed_on is None else self._passed_on.traceparent

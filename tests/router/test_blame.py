@@ -157,8 +157,8 @@ class TimedStream(ScriptedStream):
         assert message is not None
         received = decode_response(message).reply
         assert received is not None
-        times = ReplyTimes(self._address, sent, ended, 0, 0)
-        answered.set_result(TimedReply(received, times))
+        reply_times = ReplyTimes(self._address, sent, ended, 0, 0)
+        answered.set_result(TimedReply(received, reply_times))
 
 
 async def computed(case: Case) -> tuple[Step, bytes]:
