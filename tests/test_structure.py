@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "gateway": {"runtime", "wire", "metadata", "moesaic"},
     "router": {"runtime", "wire", "metadata", "model", "kernels", "moesaic"},
     "expert": {"runtime", "wire", "model", "kernels", "moesaic"},
-    "tracing": {"runtime", "wire"},
-    "cli": {"runtime", "wire", "model", "gateway", "router", "expert", "moesaic"},
+    "traces": {"wire"},
+    "tracing": {"runtime", "wire", "traces"},
+    "cli": {"runtime", "wire", "model", "gateway", "router", "expert", "traces", "moesaic"},
 }
 # Inside the router, too, rooms import rooms below them alone; files at its door may import all.
 ROUTER_MAY_IMPORT = {

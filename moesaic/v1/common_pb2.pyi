@@ -519,9 +519,9 @@ class LatencyReceipt(google.protobuf.message.Message):
     retries: builtins.int
     """Frames sent again to another or the same service."""
     slowest_service: builtins.str
-    """Address of the service that was the straggler most often; empty when none was awaited."""
+    """Address of the service whose delays cost the layers most time; empty when none was awaited."""
     slowest_service_layers: builtins.int
-    """Layers in which `slowest_service` was the last to reply."""
+    """Layers in which `slowest_service` was the straggler, who cost the layer most of its wait."""
     resumptions: builtins.int
     """Routers that were lost, or stopped, while they had the request, and another one went on."""
     lost_router_nanos: builtins.int

@@ -436,6 +436,7 @@ class Started(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     MAX_NEW_TOKENS_FIELD_NUMBER: builtins.int
+    TRACE_ID_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request's name."""
     seed: builtins.int
@@ -444,6 +445,10 @@ class Started(google.protobuf.message.Message):
     """Tokens of the prompt."""
     max_new_tokens: builtins.int
     """Most tokens that are generated, those of `resume` among them."""
+    trace_id: builtins.str
+    """The trace that the request is in, 32 hexadecimal digits, as `moesaic trace` takes it; empty
+    where nobody traces. The trailing metadata have it as `traceresponse`, of a refused request too.
+    """
     def __init__(
         self,
         *,
@@ -451,8 +456,9 @@ class Started(google.protobuf.message.Message):
         seed: builtins.int = ...,
         prompt_tokens: builtins.int = ...,
         max_new_tokens: builtins.int = ...,
+        trace_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_new_tokens", b"max_new_tokens", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "seed", b"seed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_new_tokens", b"max_new_tokens", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "seed", b"seed", "trace_id", b"trace_id"]) -> None: ...
 
 Global___Started: typing_extensions.TypeAlias = Started
 

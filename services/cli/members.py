@@ -76,6 +76,7 @@ class ClusterPlan:
     http_listen: str = ""
     trace_url: str = ""
     metrics_aliases: str | None = None
+    trace_detail: str = ""  # empty for what the routers do by themselves
     num_routers: int = 1
     insecure: bool = False
     dtype: str = "auto"
@@ -192,6 +193,8 @@ class ClusterPlan:
         yield f"--combine={self.combine}"
         yield f"--wire-dtype={self.wire_dtype}"
         yield f"--coverage={self.coverage}"
+        if self.trace_detail:
+            yield f"--trace-detail={self.trace_detail}"
         if not self.rebalance:
             yield "--no-rebalance"
 

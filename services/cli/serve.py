@@ -50,7 +50,12 @@ async def _serve(settings: ServeSettings) -> None:
     ) as tracing:
         if tracing is not None:
             variables = tracing.variables(every_trace=False)
-            plan = replace(plan, telemetry=variables, trace_url=tracing.url)
+            plan = replace(
+                plan,
+                telemetry=variables,
+                trace_url=tracing.url,
+                trace_detail=settings.trace_detail,
+            )
         async with local_cluster(plan, report, verbose=verbose) as cluster:
             await _until_told_to_stop(cluster, tracing, report)
     report.line("stopped")

@@ -177,6 +177,9 @@ class ServeSettings(ClusterSettings):
     tracing_http: ListenAddress = Field(
         "127.0.0.1:16686", description="address on which the tracing service shows traces"
     )
+    trace_detail: Literal["request", "step", "layer"] = Field(
+        "layer", description="with --tracing, how much of a request is traced"
+    )
     insecure: bool = Field(
         False,
         description="serve whoever reaches an address that is not the loopback one, without TLS",

@@ -28,6 +28,7 @@ from services.gateway.stays import MAX_NUMBER
 from services.gateway.together import Together
 from services.gateway.tokeniser import Prompt, Tokeniser
 from services.gateway.vllm_metrics import VllmMetrics
+from services.runtime.span_writing import SpanRef
 from services.wire.errors import Overloaded, TooLong
 
 
@@ -77,14 +78,18 @@ class Generation:
         caller: Caller,
         note_start: Callable[[pb.Started], None] | None = None,
         together: Together | None = None,
+        note_trace: Callable[[SpanRef], None] | None = None,
     ) -> AsyncGenerator[Piece | Completed, None]:
         """The pieces of the continuation as they come, then how it ended. `note_start` is told what
-        a client needs to go on elsewhere, before the first of them; `together` has the call's other
+        a client needs to go on elsewhere, before the first of them; `note_trace`, before anything
+        can fail, of the trace that the request is in, if any; `together` has the call's other
         requests. Raises a ServingError for every request that does not end well. When the consumer
         leaves, whatever was begun is given up at once, at the router too.
         """
         times = GatewayTimes(arrived_nanos=time.monotonic_ns())
         trace, metrics = self._begin_observing(request, caller)
+        if note_trace is not None and trace.response is not None:
+            note_trace(trace.response)
         with observed(metrics, trace):
             places = [self._admission.enter(caller.client.name)]
             try:
@@ -101,7 +106,7 @@ class Generation:
                     )
                     named.begin(sequences)
                     if note_start is not None:
-                        note_start(_started(named, order))
+                        note_start(_started(named, order, trace))
                     try:
                         relayed = await self._relaying.begin(wanted, resumed, sequences, trace)
                         async with aclosing(relayed) as events:
@@ -278,12 +283,13 @@ class Generation:
         )
 
 
-def _started(named: NamedRequest, order: Order) -> pb.Started:
+def _started(named: NamedRequest, order: Order, trace: RequestTrace) -> pb.Started:
     return pb.Started(
         request_id=named.name,
         seed=order.sampling.seed,
         prompt_tokens=len(order.prompt_token_ids),
         max_new_tokens=order.max_new_tokens,
+        trace_id="" if trace.response is None else trace.response.trace_id.hex(),
     )
 
 

@@ -82,6 +82,13 @@ class RequestMetrics:
             )
         self._num_tokens += num_tokens
 
+    @property
+    def first_token_nanos(self) -> int | None:
+        """From the request's arrival to its first token, once that came."""
+        if self._first_token_seconds is None:
+            return None
+        return round((self._first_token_seconds - self._arrived_seconds) * 1e9)
+
     def record_completion(
         self,
         reason: common_pb2.FinishReason.ValueType,

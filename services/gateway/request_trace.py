@@ -24,6 +24,11 @@ class RequestTrace:
         self._passed_on = passed_on(None, parent) if self._span is None else None
 
     @property
+    def response(self) -> SpanRef | None:
+        """What its client may look for; None where nothing was passed on, or is recorded here."""
+        return self._passed_on if self._span is None else self._span.span
+
+    @property
     def traceparent(self) -> str:
         """What the router goes on with; empty for none."""
         return "" if self._passed_on is None else self._passed_on.traceparent
@@ -89,4 +94,6 @@ def observed(metrics: RequestMetrics, trace: RequestTrace) -> Iterator[None]:
     finally:
         with aside("observing a request"):
             metrics.record_end(failure)
+            if metrics.first_token_nanos is not None:
+                trace.note({"moesaic.first_token_nanos": metrics.first_token_nanos})
             trace.end(failure)

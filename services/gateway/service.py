@@ -19,6 +19,10 @@ from services.gateway.outside import said_outside
 from services.gateway.relay import Piece
 from services.gateway.requests import RequestReader
 from services.gateway.routers import Routers
+from services.runtime.span_writing import SpanRef
+
+# As W3C Trace Context names it, over HTTP a header.
+TRACE_RESPONSE = "traceresponse"
 
 
 class GenerationService(GenerationServiceServicer):
@@ -56,7 +60,13 @@ class GenerationService(GenerationServiceServicer):
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateResponse]:
         started: list[pb.Started] = []  # until the first message, which takes it along
-        events = self._generation.run(request, self._caller(context), started.append)
+
+        def tell(trace: SpanRef) -> None:  # to who is refused, too, and has no message to read
+            context.set_trailing_metadata(((TRACE_RESPONSE, trace.traceparent),))
+
+        events = self._generation.run(
+            request, self._caller(context), started.append, note_trace=tell
+        )
         async with aclosing(events):
             with said_outside():
                 async for event in events:

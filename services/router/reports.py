@@ -71,9 +71,8 @@ def _receipt(receipt: SequenceReceipt) -> common_pb2.LatencyReceipt:
         retries=receipt.retries,
         hedges=receipt.hedges,
     )
-    for service, layers in receipt.stragglers.most_common(1):
-        message.slowest_service = service
-        message.slowest_service_layers = layers
+    if receipt.slowest_service is not None:
+        message.slowest_service, message.slowest_service_layers = receipt.slowest_service
     return message
 
 

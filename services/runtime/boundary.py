@@ -185,5 +185,6 @@ async def _abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoR
     if isinstance(first := flatten_group(error)[0], grpc.aio.AbortError):
         raise first
     failure = failure_of(error, "the call")
-    await context.abort(failure.status, str(failure), retry_after(failure))
+    told = context.trailing_metadata() or ()
+    await context.abort(failure.status, str(failure), (*told, *retry_after(failure)))
     raise AssertionError("unreachable: abort raises")

@@ -99,7 +99,8 @@ def test_the_flags_of_every_member_are_accepted_by_its_settings(tmp_path: Path) 
 
 
 def test_the_router_is_told_every_expert_service_and_the_gateway_the_router() -> None:
-    *experts, router, gateway = plan().members()
+    *experts, router, gateway = plan(trace_detail="layer").members()
+    assert "--trace-detail=layer" in router.command
     assert f"--experts={','.join(one.address for one in experts)}" in router.command
     assert f"--routers={router.address}" in gateway.command
     assert "--generation-config=auto" in gateway.command

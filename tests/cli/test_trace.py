@@ -16,11 +16,11 @@ from rich.console import Console
 from services.cli.trace.bars import bar
 from services.cli.trace.chrome import chrome_document
 from services.cli.trace.command import trace as command
-from services.cli.trace.layers import summarise_layers
-from services.cli.trace.model import Process, Trace
-from services.cli.trace.parts import Part, Stretch, segments_of
 from services.cli.trace.source import QueryClient
 from services.cli.trace.waterfall import waterfall
+from services.traces.layers import summarise_layers
+from services.traces.model import Process, Trace
+from services.traces.parts import Part, Stretch, segments_of
 from services.wire.errors import InvalidRequest, NotFound, Unavailable
 from tests.cli.traces import ADDRESSES, TRACE_ID, TraceWriter, two_steps
 from tests.tracing.tracing_client import tracing_client
@@ -58,6 +58,59 @@ def test_a_step_and_a_layer_can_be_chosen() -> None:
         shown(trace, step=2)
     with pytest.raises(NotFound, match="no layer 0: it has 7 to 7"):
         shown(trace, layer=0)
+
+
+def test_a_trace_says_why_it_has_no_layers_and_how_to_get_them() -> None:
+    writer = TraceWriter()
+    root = writer.span("gateway.generate", "p1", None, 0, 100)
+    writer.span("router.step", "p2", root, 0, 50, moesaic__tokens=1)
+    text = " ".join(shown(Trace.parse(writer.document())))
+    assert "its layers are not traced" in text
+    assert "--trace-detail=layer" in text
+
+
+def test_a_failed_trace_says_status_and_message_and_one_span_is_one_span() -> None:
+    writer = TraceWriter()
+    told: dict[str, Any] = {"error__type": "DEADLINE_EXCEEDED", "error": True}
+    writer.span("gateway.generate", "p1", None, 0, 9, **told, otel__status_description="no time")
+    first, second, *_ = shown(Trace.parse(writer.document()))
+    assert first.rstrip().endswith("1 span  1 failed")
+    assert second.rstrip() == "gateway.generate failed: DEADLINE_EXCEEDED: no time"
+
+
+def test_a_hung_service_is_named_though_another_one_answered_last() -> None:
+    writer = TraceWriter()
+    step = writer.span("router.step", "p2", None, 0, 220_000, moesaic__tokens=1)
+    blamed: dict[str, Any] = {
+        "moesaic__layer": 0,
+        "moesaic__straggler": ADDRESSES["p3"],
+        "moesaic__straggler_nanos": 200_000_000,
+        "moesaic__straggler_failing": "silent",
+        "moesaic__straggler_instead": ADDRESSES["p4"],
+    }
+    layer = writer.span("router.layer", "p2", step, 0, 220_000, **blamed)
+    writer.span("router.expert", "p2", layer, 0, 200_000, server__address=ADDRESSES["p3"])
+    writer.call(layer, "p4", 200_000, 17_000)
+    trace = Trace.parse(writer.document())
+    text = " ".join(shown(trace))
+    assert f"{ADDRESSES['p3']} did not answer for 200.00 ms of 220.00 ms, expert did it" in text
+    (summary,) = summarise_layers(trace)
+    assert (summary.straggler, summary.straggler_cost) == (ADDRESSES["p3"], 200_000)
+
+
+def test_a_narrow_terminal_has_more_room_for_bars_than_for_names() -> None:
+    writer = TraceWriter()
+    root = writer.span("anything", "p1", None, 0, 100)
+    for index in range(30):
+        writer.span("a.name.that.is.quite.long.indeed", "p1", root, index, 1)
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(waterfall(Trace.parse(writer.document())))
+    lines = console.export_text().splitlines()
+    (more,) = starting(lines, "… 18 more")
+    assert len(more) < 80
+    assert "in the median" in more
+    (bar_line,) = starting(lines, "anything")
+    assert bar_line.count("━") >= 32
 
 
 def test_a_trace_of_anything_else_is_drawn_as_a_tree_and_long_ones_are_cut() -> None:
@@ -270,6 +323,7 @@ async def test_traces_are_asked_for_by_id_by_attribute_or_as_the_latest() -> Non
         assert (await client.latest("gateway", {"number": "0"})).spans[0].number("number") == 0
         with pytest.raises(NotFound, match="no trace of gateway with number=2"):
             await client.latest("gateway", {"number": "2"})
+        assert (await client.latest("", {"number": "0"})).spans[0].number("number") == 0
         with pytest.raises(NotFound, match="no trace abc"):
             await client.trace("abc")
         with pytest.raises(InvalidRequest, match="no trace id"):

@@ -1,5 +1,9 @@
 """A request's spans lie in its client's trace, and the router goes on in it."""
 
+import re
+
+import grpc
+import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
@@ -44,6 +48,26 @@ async def test_a_failed_request_says_so_in_its_span() -> None:
     (request,) = recorded.spans
     assert request.status.code == Status.STATUS_CODE_ERROR
     assert attributes_of(request)["error.type"] == "INVALID_ARGUMENT"
+
+
+async def test_a_response_says_which_trace_it_is_in_and_a_refused_request_s_too() -> None:
+    with recorded_spans():
+        async with running_gateway(RouterDouble(answer=[5])) as client:
+            call = client.generate(metadata=METADATA)
+            first, *others = [event async for event in call]
+            assert first.started.trace_id == TRACE_ID
+            assert not any(event.HasField("started") for event in others)
+            assert TRACE_ID in dict(await call.trailing_metadata())["traceresponse"]
+            refused = client.generate("")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await refused.read()
+            told = dict(await refused.trailing_metadata())["traceresponse"]
+            assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", told)
+    async with running_gateway(RouterDouble(answer=[5])) as client:
+        call = client.generate()
+        (first, *_) = [event async for event in call]
+        assert first.started.trace_id == ""
+        assert "traceresponse" not in dict(await call.trailing_metadata() or ())
 
 
 async def test_a_sampler_that_samples_nothing_tells_the_router_so() -> None:

@@ -13,7 +13,7 @@ import torch
 from moesaic.v1 import expert_pb2
 from services.router.engine.scheduler import ScheduledTokens
 from services.router.engine.sequence import Order, Sequence
-from services.router.engine.spans import FrameSpan, LayerSpans, StepSpans
+from services.router.engine.spans import Experts, FrameSpan, LayerSpans, StepSpans
 from services.router.engine.step import Step
 from services.router.peers.pace import Pace
 from services.router.peers.stream import TimedReply
@@ -155,11 +155,13 @@ class RecordedSpans(StepSpans, LayerSpans, FrameSpan):
         return self
 
     def begin_frame(
-        self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int
+        self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int, experts: Experts
     ) -> FrameSpan:
         return self
 
-    def end(self, *arguments: object, attempt: int = 0, failure: str = "") -> None:
+    def end(
+        self, *arguments: object, attempt: int = 0, failure: str = "", **others: object
+    ) -> None:
         if attempt:
             self.frames.append((attempt, failure))
 

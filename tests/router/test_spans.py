@@ -7,6 +7,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from services.router.engine.sequence import EndReason, Order, Sequence, TraceDetail
 from services.router.engine.spans import NO_SPANS, StepSpans, spans_of_step
 from services.router.engine.tracing import BURST_NANOS, LEAST_STEPS, LayerShare, TracePolicy
+from services.router.times.blame import Blame
 from services.router.times.receipt import Parts, ReplyTimes, SequenceReceipt
 from services.runtime.span_writing import SpanRef
 from services.wire.errors import Unavailable
@@ -35,11 +36,11 @@ def compute_layer(spans: StepSpans, *failures: str) -> list[str]:
     """
     layer, seen = spans.begin_layer(2, 10), []
     for attempt, failure in enumerate((*failures, ""), 1):
-        frame = layer.begin_frame("a:1", 20, rows=1, pairs=2, num_bytes=64)
+        frame = layer.begin_frame("a:1", 20, rows=1, pairs=2, num_bytes=64, experts=lambda: [3, 7])
         seen.append(frame.traceparent)
         frame.end(None if failure else ReplyTimes("a:1", 30, 90, 10, 20, 5), attempt, failure)
     layer.part("gate", 10, 20)
-    layer.end(100, "a:1")
+    layer.end(100, Blame("a:1", 70))
     return seen
 
 
@@ -101,7 +102,9 @@ def test_a_step_in_which_a_frame_was_sent_to_two_is_no_step_that_failed() -> Non
     with recorded_spans() as recorded:
         spans = spans_of_step(ours, [sequence_of(ours)], 0, 0)
         layer = spans.begin_layer(2, 10)
-        layer.begin_frame("a:1", 20, rows=1, pairs=2, num_bytes=64).pass_over(1)
+        layer.begin_frame(
+            "a:1", 20, rows=1, pairs=2, num_bytes=64, experts=lambda: [3, 7]
+        ).pass_over(1)
         spans.end(Parts(dense=100), 1)
     assert recorded.named("router.step")
     assert not recorded.named("router.layer")

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
-from services.cli.trace.model import Process
-from services.cli.trace.parts import Part, Stretch
+from services.traces.model import Process
+from services.traces.parts import Part, Stretch
 
 # One for each process, in the order in which they appear.
 COLOURS = (

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from services.cli.trace.model import Process, Span, Trace
-from services.cli.trace.processes import labels_of
+from services.traces.model import Process, Span, Trace
+from services.traces.processes import labels_of
 
 ChromeEvent = dict[str, Any]
 

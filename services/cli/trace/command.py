@@ -11,16 +11,18 @@ from rich.console import Console
 from services.cli.command import run_command
 from services.cli.report import FILE_WIDTH, output
 from services.cli.trace.chrome import chrome_document
-from services.cli.trace.model import Trace
 from services.cli.trace.settings import TraceSettings
 from services.cli.trace.source import QueryClient, read_trace
 from services.cli.trace.waterfall import waterfall
 from services.runtime.settings import load
+from services.traces.model import Trace
 from services.wire.errors import InvalidRequest
 
+DEFAULT_SERVICE = "gateway"
 EXAMPLES = (
     "moesaic trace",
-    "moesaic trace --where error.type=deadline_exceeded",
+    "moesaic trace --where error.type=DEADLINE_EXCEEDED",
+    "moesaic trace --where moesaic.layer=3",
     "moesaic trace 4bf92f3577b34da6a3ce929d0e0e4736 --step 0 --layer 3",
     "moesaic trace --last --format chrome --output trace.json",
 )
@@ -48,7 +50,8 @@ async def _find(settings: TraceSettings) -> Trace:
     if settings.trace_id:
         return await client.trace(settings.trace_id)
     tags = dict(pair.split("=", 1) for pair in settings.where)
-    return await client.latest(settings.service, tags)
+    service = settings.service or ("" if tags else DEFAULT_SERVICE)
+    return await client.latest(service, tags)
 
 
 def _print(found: Trace, settings: TraceSettings) -> None:

@@ -7,21 +7,22 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from services.cli.trace.bars import bar
-from services.cli.trace.model import Process, Span
-from services.cli.trace.parts import Stretch
+from services.traces.durations import millis
+from services.traces.model import Process, Span
+from services.traces.parts import Stretch
 
-MIN_BAR_WIDTH, MAX_NAME_WIDTH, DURATION_WIDTH = 16, 44, 12
-MICROS_PER_MILLI = 1_000
+MIN_BAR_WIDTH, MIN_NAME_WIDTH, MAX_NAME_WIDTH, DURATION_WIDTH = 16, 24, 44, 12
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a waterfall; without a span it is only a remark."""
+    """A line of a waterfall; without a span it is only a remark, and what stands `beside` it."""
 
     depth: int
     span: Span | None
     remark: str = ""
     segments: Sequence[Stretch] = ()
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,18 @@ class Panel:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         names = [self._name(row) for row in self.rows]
-        widest = min(max(name.cell_len for name in names), MAX_NAME_WIDTH)
+        # Two fifths of a narrow terminal is enough for names: the bars are what one looks at.
+        most = max(min(MAX_NAME_WIDTH, 2 * options.max_width // 5), MIN_NAME_WIDTH)
+        widest = min(max(name.cell_len for name in names), most)
         width = max(options.max_width - widest - DURATION_WIDTH - 2, MIN_BAR_WIDTH)
         for row, name in zip(self.rows, names, strict=True):
-            if row.span is None:
+            if row.span is None and not row.beside:
                 yield name
                 continue
             name.truncate(widest, overflow="ellipsis", pad=True)
+            if row.span is None:
+                yield name.append(f"  {row.beside}", "dim")
+                continue
             line = name.append("  ")
             line.append_text(bar(row.segments, self.colours, self.started, self.ended, width))
             style = "red" if row.span.is_error else ""
@@ -53,8 +59,3 @@ class Panel:
             return text.append(row.remark, "dim")
         text.append(row.span.name, self.colours[row.span.process])
         return text.append(f" {row.remark}" if row.remark else "", "dim")
-
-
-def millis(micros: float) -> str:
-    """A duration for a person to read."""
-    return f"{micros / MICROS_PER_MILLI:.2f} ms"

@@ -32,8 +32,11 @@ class TraceSettings(BaseSettings):
         description="latest trace with a span of this attribute, KEY=VALUE; may be given several "
         "times",
     )
-    service: str = Field(
-        "gateway", min_length=1, description="service that the latest trace is to have a span of"
+    service: str | None = Field(
+        None,
+        min_length=1,
+        description="service that the latest trace is to have a span of; unset it is the gateway, "
+        "with --where any",
     )
     source: str = Field("http://127.0.0.1:16686", description="tracing service or Jaeger to ask")
     file: Path | None = Field(None, description="read Jaeger's JSON from this file instead")

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from services.cli.trace.model import Trace
 from services.runtime.text_files import Unreadable, read_text
+from services.traces.model import Trace
 from services.wire.errors import InvalidRequest, NotFound, Unavailable
 
 
@@ -27,13 +27,19 @@ class QueryClient:
         )
 
     async def latest(self, service: str, tags: Mapping[str, str]) -> Trace:
-        """The latest trace with a span of the service that has all the tags; raises as above."""
-        parameters = {"service": service, "limit": "1", "lookback": "48h"}
+        """The latest trace with a span of the service that has all the tags; raises as above.
+
+        Without a service it is a span of any; a Jaeger wants one to be named, and says so.
+        """
+        parameters = {"limit": "1", "lookback": "48h"}
+        if service:
+            parameters["service"] = service
         if tags:
             parameters["tags"] = json.dumps(tags)
         conditions = "".join(f" with {key}={value}" for key, value in tags.items())
         return _only(
-            await self._get("/api/traces", parameters), f"no trace of {service}{conditions}"
+            await self._get("/api/traces", parameters),
+            f"no trace{f' of {service}' * bool(service)}{conditions}",
         )
 
     async def _get(self, path: str, parameters: Mapping[str, str]) -> Any:

@@ -5,11 +5,11 @@ from rich.table import Table
 from rich.text import Text
 
 from services.cli.trace.bars import STYLES
-from services.cli.trace.layers import LayerSummary, step_parts, summarise_layers
-from services.cli.trace.model import Trace
-from services.cli.trace.panel import MICROS_PER_MILLI
-from services.cli.trace.parts import Part
-from services.cli.trace.processes import names_of_addresses
+from services.traces.durations import MICROS_PER_MILLI, millis
+from services.traces.layers import LayerSummary, step_parts, summarise_layers
+from services.traces.model import Trace
+from services.traces.parts import Part
+from services.traces.processes import names_of_addresses
 
 MIN_SHARE = 0.005
 
@@ -21,7 +21,9 @@ def layer_table(trace: Trace) -> RenderableType | None:
         return None
     names = names_of_addresses(trace)
     table = Table(
-        title="layers, mean ms: of parallel services the straggler", title_justify="left", box=None
+        title="layers, mean ms: of parallel services the straggler, and its cost in all",
+        title_justify="left",
+        box=None,
     )
     for name in ("layer", "steps", "in all"):
         table.add_column(name, justify="right")
@@ -46,7 +48,11 @@ def step_line(trace: Trace) -> Text | None:
 
 
 def _cells(summary: LayerSummary, straggler: str) -> list[str]:
-    times = f" {summary.straggler_count} of {summary.count}" if straggler else ""
+    times = (
+        f" {summary.straggler_count} of {summary.count}, {millis(summary.straggler_cost)}"
+        if straggler
+        else ""
+    )
     return [
         str(summary.layer),
         str(summary.count),

@@ -10,12 +10,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from services.cli.trace.bars import COLOURS, legend
-from services.cli.trace.layers import service_span, straggler_of
-from services.cli.trace.model import Span, Trace
-from services.cli.trace.panel import Panel, Row, millis
-from services.cli.trace.parts import CALL, LAYER, STEP, Stretch, segments_of
-from services.cli.trace.processes import labels_of, names_of_addresses
+from services.cli.trace.panel import Panel, Row
 from services.cli.trace.summary import layer_table, step_line
+from services.traces.durations import counted, millis
+from services.traces.layers import service_span, straggler_of
+from services.traces.model import Span, Trace
+from services.traces.parts import CALL, LAYER, STEP, Stretch, segments_of
+from services.traces.processes import labels_of, names_of_addresses
+from services.traces.verdict import NO_LAYERS, failure_of, is_cancelled, waited_for
 from services.wire.errors import NotFound
 
 # Of siblings of one name this many are shown, then the rest is a line: a request has as many steps
@@ -47,6 +49,9 @@ class _Waterfall:
     def lines(self, step: int | None, layer: int | None) -> Iterator[RenderableType]:
         trace = self._trace
         yield self._headline()
+        failure = failure_of(trace)
+        if failure is not None:
+            yield Text(failure[0], "bright_black" if is_cancelled(trace) else "red")
         yield self._services()
         yield legend()
         yield Text()
@@ -55,6 +60,8 @@ class _Waterfall:
         if steps or step is not None or layer is not None:
             number = _chosen("step", steps, step)
             yield from self._step_in_detail(number, steps[number], layer)
+        elif trace.named(STEP):
+            yield Text(f"\n{NO_LAYERS}", "dim")
         for summary in (layer_table(trace), step_line(trace)):
             if summary is not None:
                 yield Text()
@@ -66,7 +73,7 @@ class _Waterfall:
         text = Text().append(f"trace {trace.trace_id}", "bold")
         text.append(
             f"  {began:%Y-%m-%d %H:%M:%S} UTC  {millis(trace.ended - trace.started)}  "
-            f"{len(trace.spans)} spans"
+            f"{counted(len(trace.spans), 'span')}"
         )
         num_failed = sum(span.is_error for span in trace.spans)
         return text.append(f"  {num_failed} failed" if num_failed else "", "red")
@@ -97,7 +104,8 @@ class _Waterfall:
         ]
         yield Panel(rows, self._colours, step.started, step.ended)
         yield Text(
-            f"\nlayer {number} of step {index}: waited for {self._waited_for(chosen)}", "bold"
+            f"\nlayer {number} of step {index}: {waited_for(self._trace, chosen, self._names)}",
+            "bold",
         )
         inner = [*self._rows(chosen)]
         ended = max(row.span.ended for row in inner if row.span is not None)
@@ -121,7 +129,8 @@ class _Waterfall:
                 yield Row(
                     depth + 1,
                     None,
-                    f"… {len(rest)} more {name}, {millis(rest[len(rest) // 2])} in the median",
+                    f"… {len(rest)} more {name}",
+                    beside=f"{millis(rest[len(rest) // 2])} in the median",
                 )
 
     def _layer_segments(self, layer: Span) -> Iterable[Stretch]:
@@ -144,14 +153,6 @@ class _Waterfall:
             kept = f", {span.text('moesaic.kept')}" if "moesaic.kept" in span.tags else ""
             return f"{_tokens(span)}{kept}" if "moesaic.tokens" in span.tags else "in another trace"
         return ""
-
-    def _waited_for(self, layer: Span) -> str:
-        straggler = straggler_of(self._trace, layer)
-        if straggler is None:
-            return "nobody"
-        return (
-            f"{self._callee(straggler)}, {millis(straggler.duration)} of {millis(layer.duration)}"
-        )
 
     def _callee(self, call: Span) -> str:
         address = call.text("server.address")

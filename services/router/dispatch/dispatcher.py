@@ -33,7 +33,7 @@ from services.router.dispatch.scatter import (
 from services.router.engine.spans import NO_LAYER_SPANS, PART_NAMES, LayerSpans
 from services.router.engine.step import Step
 from services.router.load.watch import RoutingWatch
-from services.router.times.receipt import ReplyTimes
+from services.router.times.blame import Blame, Waited, blame
 from services.runtime.notice import Notice
 
 UNSERVED_SECONDS = 10.0
@@ -138,7 +138,7 @@ class Dispatcher:
         sent = self._to_send(step, hidden, index, weights)
         outgoing = self._outgoing(step, layer, *(sent if hidden.is_cpu else await to_host(*sent)))
         attempt = first_attempt(outgoing, self.placement)
-        times: list[ReplyTimes] = []
+        waits: list[Waited] = []
 
         def on_the_way() -> None:
             if self._watch is not None:
@@ -151,19 +151,21 @@ class Dispatcher:
         if exchange is not None:
             scatter_ended = step.clock.charge("encode")
             await exchange.complete(on_the_way)
-            gathered = await self._taken_from(exchange, step, outgoing, spans, times, scatter_began)
+            gathered = await self._taken_from(exchange, step, outgoing, spans, waits, scatter_began)
         else:
-            tried = await self._try(step, outgoing, attempt, spans, times, on_the_way)
+            tried = await self._try(step, outgoing, attempt, spans, waits, on_the_way)
             gathered, scatter_ended = tried
-        again = Again(step, outgoing, spans, times)
+        again = Again(step, outgoing, spans, waits)
         if gathered.failed:
             await self._resending.finish(again, gathered)
         gather_ended = step.clock.ended
         output = await self._summed(exchange, again, gathered, weights, hidden)
         ended = step.clock.charge("combine")
+        blamed = blame(waits)
+        step.clock.note_straggler(blamed)
         if spans is not NO_LAYER_SPANS:
             moments = gate_began, scatter_began, scatter_ended, gather_ended, ended
-            _end_spans(spans, moments, times)
+            _end_spans(spans, moments, blamed)
         return output
 
     async def _summed(
@@ -248,13 +250,13 @@ class Dispatcher:
         outgoing: Outgoing,
         attempt: Attempt,
         spans: LayerSpans,
-        times: list[ReplyTimes],
+        waits: list[Waited],
         on_the_way: Callable[[], None] | None = None,
     ) -> tuple[Gathered, int]:
         """Send an attempt's frames and wait for all of their answers; also when the last one was
         sent.
 
-        `on_the_way` is called meanwhile. The times of the replies are added to `times`.
+        `on_the_way` is called meanwhile. The wait for each is added to `waits`.
         """
         sent: list[SentFrame] = []
         began = step.clock.now()
@@ -267,7 +269,7 @@ class Dispatcher:
             for frame in sent:
                 frame.release()
             raise
-        gathered = await self._awaiting(Sent(step, outgoing, spans, sent, began), times)
+        gathered = await self._awaiting(Sent(step, outgoing, spans, sent, began), waits)
         gathered.failed += unserved
         return gathered, scatter_ended
 
@@ -277,21 +279,22 @@ class Dispatcher:
         step: Step,
         outgoing: Outgoing,
         spans: LayerSpans,
-        times: list[ReplyTimes],
+        waits: list[Waited],
         began: int,
     ) -> Gathered:
         """What is left to be gathered of an exchange: nothing where it is complete."""
         if not exchange.is_complete:
             sent = Sent(step, outgoing, spans, exchange.give_up(), began)
-            return await self._awaiting(sent, times)
-        times += exchange.replies()
-        self._awaiting.note_frames(len(times))
-        step.clock.charge_gather(times)
+            return await self._awaiting(sent, waits)
+        replies = exchange.replies()
+        waits += replies
+        self._awaiting.note_frames(len(replies))
+        step.clock.charge_gather(replies)
         return Gathered([], [])
 
 
-def _end_spans(spans: LayerSpans, moments: Sequenced[int], times: list[ReplyTimes]) -> None:
+def _end_spans(spans: LayerSpans, moments: Sequenced[int], blamed: Blame | None) -> None:
     """The layer's parts lie between these moments."""
     for name, (began, ended) in zip(PART_NAMES, pairwise(moments), strict=True):
         spans.part(name, began, ended)
-    spans.end(moments[-1], max(times, key=lambda reply: reply.arrived).service if times else "")
+    spans.end(moments[-1], blamed)

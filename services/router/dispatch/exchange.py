@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -69,6 +69,23 @@ class LoopTurns:
     last: int = 0
 
 
+@dataclass(frozen=True)
+class LaidOut:
+    """The frames of an attempt, for who asks: compiled code has them without."""
+
+    attempt: Attempt
+    top_k: int
+    row_bytes: int
+
+    @cached_property
+    def frames(self) -> list[FramePairs]:
+        return self.attempt.frames(self.top_k, self.row_bytes, counts_rows=False)
+
+    def experts_of(self, number: int) -> list[int]:
+        """The experts of one of them, each once."""
+        return self.frames[number].each_expert()
+
+
 class Exchange:
     """One layer's. Where it is complete it ends by `replies` and `combined`, and `returned` where
     the sums are not finite, or by `replies` and `returned`; else by `give_up`.
@@ -120,6 +137,7 @@ class Exchange:
         """Send the frames, all at once."""
         form, outgoing, now = self._form, self._outgoing, step.clock.now()
         if spans is not NO_LAYER_SPANS:
+            frames = LaidOut(self._attempt, outgoing.top_k, form.row_bytes)
             self._spans = [
                 spans.begin_frame(
                     share.address,
@@ -127,8 +145,9 @@ class Exchange:
                     rows=share.num_rows,
                     pairs=share.frame.num_pairs,
                     num_bytes=share.num_rows * form.row_bytes,
+                    experts=partial(frames.experts_of, number),
                 )
-                for share in self._shares
+                for number, share in enumerate(self._shares)
             ]
         _streams.send_frames(
             exchange=self._native,
@@ -227,8 +246,7 @@ class Exchange:
         ]
 
     def _frames(self) -> list[FramePairs]:
-        form = self._form
-        return self._attempt.frames(self._outgoing.top_k, form.row_bytes, counts_rows=False)
+        return LaidOut(self._attempt, self._outgoing.top_k, self._form.row_bytes).frames
 
     def _answer(
         self, share: Share, record: ExchangeRecord, rows: bytes | None

@@ -32,6 +32,10 @@ class FramePairs:
     experts: Words
     num_experts: int
 
+    def each_expert(self) -> list[int]:
+        """The experts, each once."""
+        return np.unique(self.experts).tolist()  # type: ignore[no-any-return]
+
 
 def pairs_by_frame(
     experts: Indices, owners: Indices, top_k: int, most: Most, *, counts_rows: bool = False

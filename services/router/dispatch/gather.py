@@ -103,7 +103,8 @@ class Gather:
             else:
                 reason = answer.reason if isinstance(answer, FrameLost) else "lost"
                 gathered.failed.append(_all_failed(frame, reason, str(answer)))
-                frame.span.end(None, attempt=frame.attempt, failure=str(answer))
+                lost_at = answer.at if isinstance(answer, FrameLost) else None
+                frame.span.end(None, attempt=frame.attempt, failure=str(answer), lost_at=lost_at)
         return gathered
 
     def _take(

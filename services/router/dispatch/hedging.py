@@ -207,7 +207,8 @@ class Watch:
         def note(_: "asyncio.Future[TimedReply]") -> None:
             if not frame.answered.done() and all(map(_is_computed, copies)):
                 self._overtaken.add(frame)
-                frame.answered.set_result(copies[0].answered.result())
+                results = (copy.answered.result() for copy in copies)
+                frame.answered.set_result(max(results, key=lambda reply: reply.times.arrived))
 
         for copy in copies:
             copy.answered.add_done_callback(note)

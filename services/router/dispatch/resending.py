@@ -13,24 +13,22 @@ from services.router.dispatch.scatter import Attempt, Outgoing
 from services.router.dispatch.unfinished import Unfinished
 from services.router.engine.spans import LayerSpans
 from services.router.engine.step import Step
-from services.router.times.receipt import ReplyTimes
+from services.router.times.blame import Failing, InVain, Waited
 from services.runtime.notice import Notice
 from services.wire.expert_key import ExpertKey
 
 
 @dataclass(slots=True)
 class Again:
-    """The layer that is computed: its step and pairs, and where spans and times of replies go."""
+    """The layer that is computed: its step and pairs, and where spans and waits for services go."""
 
     step: Step
     outgoing: Outgoing
     spans: LayerSpans
-    times: list[ReplyTimes]
+    waits: list[Waited]
 
 
-Try = Callable[
-    [Step, Outgoing, Attempt, LayerSpans, list[ReplyTimes]], Awaitable[tuple[Gathered, int]]
-]
+Try = Callable[[Step, Outgoing, Attempt, LayerSpans, list[Waited]], Awaitable[tuple[Gathered, int]]]
 
 
 class Resending:
@@ -72,12 +70,14 @@ class Resending:
                 gathered.returned += latest.returned
             self._note(latest.failed, outgoing)
             unfinished.add(latest.failed, loop.time())
+            began = layer.step.clock.now()
             with self._awaited.wait() as wait:
                 attempt = await self._next_attempt(layer.step, unfinished, wait)
+            layer.waits.append(_pause(latest.failed, began, layer.step.clock.now()))
             if attempt is None:
                 return
             latest, _ = await self._make_attempt(
-                layer.step, outgoing, attempt, layer.spans, layer.times
+                layer.step, outgoing, attempt, layer.spans, layer.waits
             )
 
     def _note(self, failures: Sequence[FailedPairs], outgoing: Outgoing) -> None:
@@ -131,3 +131,9 @@ class Resending:
             await self._news.wait(unfinished.seconds_to_wait(now))
             step.clock.charge("straggler_wait")
         return None
+
+
+def _pause(failed: Sequence[FailedPairs], began: int, ended: int) -> InVain:
+    """The wait until what failed could be sent again: for who failed it, or for anybody to ask."""
+    addresses = [part.failure.address for part in failed if part.failure is not None]
+    return InVain(addresses[-1] if addresses else "", began, ended, Failing.REFUSED)

@@ -153,7 +153,12 @@ class Scatter:
                 num_bytes = num_rows * self._row_bytes
                 now = step.clock.now()
                 span = spans.begin_frame(
-                    service.address, now, rows=num_rows, pairs=num_pairs, num_bytes=num_bytes
+                    service.address,
+                    now,
+                    rows=num_rows,
+                    pairs=num_pairs,
+                    num_bytes=num_bytes,
+                    experts=pairs.each_expert,
                 )
             encode = self._encoder(pairs, outgoing, step, span.traceparent)
             answered = service.streams[lane].send(encode, num_pairs, pairs.num_experts)

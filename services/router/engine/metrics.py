@@ -75,7 +75,7 @@ class StepMetrics:
             "{frame}",
             "frames sent again, by the service that failed them and why",
         )
-        counter(STRAGGLERS, [stragglers], "{layer}", "layers by the service that replied last")
+        counter(STRAGGLERS, [stragglers], "{layer}", "layers by the service that cost most of each")
         gauge(
             SEQUENCES,
             [_reading(lambda: scheduler.num_sequences)],

@@ -6,14 +6,20 @@ whose layers nobody asked for has them all the same where it was slow or somethi
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Sequenced
+from typing import TypeAlias
 
 from services.router.engine.sequence import Sequence, SequenceTrace, TraceDetail
+from services.router.engine.straggler_attributes import straggler_attributes
 from services.router.engine.tracing import TracePolicy
+from services.router.times.blame import Blame
 from services.router.times.receipt import Parts, ReplyTimes
 from services.runtime.span_writing import NO_ATTRIBUTES, SpanKind, SpanRef, encode_span
 from services.runtime.tracing import Recorder, recorder, wall_offset
+
+# The experts that a frame has rows for, each once.
+Experts: TypeAlias = Callable[[], Sequenced[int]]
 
 PART_NAMES = {
     "gate": "router.gate",
@@ -38,16 +44,16 @@ class LayerSpans:
     """Records nothing: what a layer has when its step is not traced."""
 
     def begin_frame(
-        self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int
+        self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int, experts: Experts
     ) -> "FrameSpan":
-        """Open the span of one frame to one service."""
+        """Open the span of one frame to one service; `experts` is asked once, if ever."""
         return NO_FRAME_SPAN
 
     def part(self, name: str, started: int, ended: int) -> None:
         """Record a finished part: gate, scatter, gather or combine."""
 
-    def end(self, ended: int, straggler: str) -> None:
-        """Close the layer."""
+    def end(self, ended: int, blamed: Blame | None) -> None:
+        """Close the layer; `blamed` is whom it waited for."""
 
 
 class FrameSpan:
@@ -55,8 +61,10 @@ class FrameSpan:
 
     traceparent = ""
 
-    def end(self, times: ReplyTimes | None, attempt: int, failure: str = "") -> None:
-        """Close the span, once; without `times` no reply came."""
+    def end(
+        self, times: ReplyTimes | None, attempt: int, failure: str = "", lost_at: int | None = None
+    ) -> None:
+        """Close the span, once; without `times` no reply came, as was known at `lost_at`."""
 
     def pass_over(self, attempt: int) -> None:
         """Close the span of a frame whose answer is not needed: the same was sent to others, too.
@@ -169,7 +177,8 @@ class _RecordedLayer(LayerSpans):
         self.step = step
         self._span: SpanRef | None = None
         self._layer, self._started = layer, started
-        self._ended, self._straggler = started, ""
+        self._ended = started
+        self._blamed: Blame | None = None
         self._parts: list[tuple[str, int, int]] = []
         self._frames: list[_RecordedFrame] = []
 
@@ -181,20 +190,19 @@ class _RecordedLayer(LayerSpans):
         return self._span
 
     def begin_frame(
-        self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int
+        self, address: str, started: int, *, rows: int, pairs: int, num_bytes: int, experts: Experts
     ) -> FrameSpan:
         span = self.span if self.step.has_layers else None
-        frame = _RecordedFrame(
-            self.step, span, address, started, rows=rows, pairs=pairs, num_bytes=num_bytes
-        )
+        sizes = {"moesaic.rows": rows, "moesaic.pairs": pairs, "moesaic.bytes": num_bytes}
+        frame = _RecordedFrame(self.step, span, address, started, sizes, experts)
         self._frames.append(frame)
         return frame
 
     def part(self, name: str, started: int, ended: int) -> None:
         self._parts.append((name, started, ended))
 
-    def end(self, ended: int, straggler: str) -> None:
-        self._ended, self._straggler = ended, straggler
+    def end(self, ended: int, blamed: Blame | None) -> None:
+        self._ended, self._blamed = ended, blamed
 
     def encode(self, into: list[bytes]) -> None:
         """Write the layer's spans."""
@@ -209,7 +217,7 @@ class _RecordedLayer(LayerSpans):
                 self.step.span.span_id,
                 self._started + offset,
                 ended + offset,
-                {**of_layer, "moesaic.straggler": self._straggler},
+                of_layer | straggler_attributes(self._blamed),
             )
         )
         into += [
@@ -234,13 +242,11 @@ class _RecordedFrame(FrameSpan):
         layer: SpanRef | None,
         address: str,
         started: int,
-        *,
-        rows: int,
-        pairs: int,
-        num_bytes: int,
+        sizes: Mapping[str, int],
+        experts: Experts,
     ) -> None:
         self._step, self._address = step, address
-        self._rows, self._pairs, self._num_bytes = rows, pairs, num_bytes
+        self._sizes, self._experts = sizes, experts
         # Of a step that is kept for what happens later the services know nothing yet, and record
         # nothing.
         self._span = None if layer is None else layer.child()
@@ -249,9 +255,14 @@ class _RecordedFrame(FrameSpan):
         self._times: ReplyTimes | None = None
         self._attempt, self._failure = 1, ""
 
-    def end(self, times: ReplyTimes | None, attempt: int, failure: str = "") -> None:
+    def end(
+        self, times: ReplyTimes | None, attempt: int, failure: str = "", lost_at: int | None = None
+    ) -> None:
         self._times, self._attempt, self._failure = times, attempt, failure
-        self._ended = time.perf_counter_ns() if times is None else times.arrived
+        if times is not None:
+            self._ended = times.arrived
+        else:
+            self._ended = max(self._started, lost_at or time.perf_counter_ns())
         if failure:
             self._step.kept = "failed"
 
@@ -263,9 +274,8 @@ class _RecordedFrame(FrameSpan):
         """Write the span, below that of the layer, which has this `number`."""
         attributes: dict[str, str | int] = {
             "moesaic.layer": number,
-            "moesaic.rows": self._rows,
-            "moesaic.pairs": self._pairs,
-            "moesaic.bytes": self._num_bytes,
+            **self._sizes,
+            "moesaic.experts": ",".join(map(str, self._experts())),
             "server.address": self._address,
             "moesaic.attempt": self._attempt,
         }

@@ -116,7 +116,8 @@ def _encode(sequence: Sequence, trace: SequenceTrace) -> bytes:
     }
     for part, nanos in vars(receipt.prefill.parts).items():
         attributes[f"moesaic.{part}_nanos"] = nanos + getattr(receipt.decode.parts, part)
-    for service, layers in receipt.stragglers.most_common(1):
+    if receipt.slowest_service is not None:
+        service, layers = receipt.slowest_service
         attributes |= {"moesaic.straggler": service, "moesaic.straggler_layers": layers}
     offset = wall_offset()
     return encode_span(

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from services.router.times.blame import Blame
+
 
 @dataclass
 class Parts:
@@ -69,7 +71,8 @@ class StepClock:
 
     def __init__(self) -> None:
         self.parts = Parts()
-        self.stragglers: Counter[str] = Counter()
+        self.stragglers: Counter[str] = Counter()  # layers by the service that cost most of each
+        self.straggler_nanos: Counter[str] = Counter()  # what it cost them
         self.retries: Counter[tuple[str, str]] = (
             Counter()
         )  # frames sent again: (service that failed, reason)
@@ -96,30 +99,32 @@ class StepClock:
         self._mark = now
         return now
 
-    def charge_gather(self, replies: list[ReplyTimes], lost: str | None = None) -> int:
-        """Charge the wait for `replies`, which ends now, and name the straggler; returns now.
+    def charge_gather(self, replies: list[ReplyTimes], *, has_losses: bool = False) -> int:
+        """Charge the wait for `replies`, which ends now; returns now.
 
         Up to the first reply the time is that service's wire, queue and compute, in their
         proportion where own work hid a part of them; from there to the last reply it is straggler
-        wait; after that a reply lay ready: lane wait. A service that was `lost`, of which no reply
-        came, is the straggler until now.
+        wait; after that a reply lay ready: lane wait. With losses, of which no reply came, it is
+        straggler wait until now.
         """
         now, waited_from = time.perf_counter_ns(), self._mark
         self._mark = now
         first_seen = last_seen = waited_from
-        straggler = lost
         if replies:
             first, last = min(replies, key=_arrival), max(replies, key=_arrival)
             self._charge_first(first, max(0, first.arrived - waited_from))
             first_seen, last_seen = max(first.arrived, waited_from), max(last.arrived, waited_from)
-            straggler = last.service
-        if lost is not None:
-            last_seen, straggler = now, lost
+        if has_losses:
+            last_seen = now
         self.parts.straggler_wait += last_seen - first_seen
         self.parts.lane_wait += now - last_seen
-        if straggler is not None:
-            self.stragglers[straggler] += 1
         return now
+
+    def note_straggler(self, blamed: Blame | None) -> None:
+        """Whom a layer that is over waited for; counted where there is such a service."""
+        if blamed is not None and blamed.service:
+            self.stragglers[blamed.service] += 1
+            self.straggler_nanos[blamed.service] += blamed.nanos
 
     def _charge_first(self, first: ReplyTimes, visible: int) -> None:
         whole = first.wire + first.server_queue + first.server_compute
@@ -148,6 +153,7 @@ class SequenceReceipt:
         self.prefill = PhaseTotals()
         self.decode = PhaseTotals()
         self.stragglers: Counter[str] = Counter()
+        self.straggler_nanos: Counter[str] = Counter()
         self.retries = 0
         self.hedges = 0
         self.received = self._mark = time.perf_counter_ns()
@@ -163,9 +169,17 @@ class SequenceReceipt:
         phase.steps += 1
         for service, layers in clock.stragglers.items():
             self.stragglers[service] += layers
+            self.straggler_nanos[service] += clock.straggler_nanos[service]
         self.retries += clock.retries.total()
         self.hedges += clock.hedges.total()
         self._mark = clock.ended
+
+    @property
+    def slowest_service(self) -> tuple[str, int] | None:
+        """Whose delays cost the layers most time, and of how many it was the straggler."""
+        for service, _ in self.straggler_nanos.most_common(1):
+            return service, self.stragglers[service]
+        return None
 
     def elapsed(self) -> int:
         """Nanoseconds since the receipt of the sequence."""

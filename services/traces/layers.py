@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.cli.trace.model import Span, Trace
-from services.cli.trace.parts import CALL, LAYER, NANOS_PER_MICRO, STEP, Part, nanos_of
+from services.traces.model import Span, Trace
+from services.traces.parts import CALL, LAYER, NANOS_PER_MICRO, STEP, Part, nanos_of
 
 STEP_PREFIX, NANOS_SUFFIX = "moesaic.", "_nanos"
 
@@ -15,7 +15,8 @@ STEP_PREFIX, NANOS_SUFFIX = "moesaic.", "_nanos"
 @dataclass(frozen=True)
 class LayerSummary:
     """One layer over all its steps: means in microseconds, of the straggler's round trip for the
-    parts.
+    parts. The straggler is the service that cost them most time in all, `straggler_cost`, and of
+    `straggler_count` of them the straggler.
     """
 
     layer: int
@@ -24,6 +25,7 @@ class LayerSummary:
     parts: dict[Part, float]
     straggler: str
     straggler_count: int
+    straggler_cost: float
 
     def share(self, part: Part) -> float:
         """The part's share of the layer's time."""
@@ -31,12 +33,20 @@ class LayerSummary:
 
 
 def straggler_of(trace: Trace, layer: Span) -> Span | None:
-    """The call that the layer waited for longest, if the trace has it."""
+    """The call that cost the layer most, if the trace has it: the longest of its straggler's."""
     calls = [span for span in trace.children(layer) if span.name == CALL]
     named = [
         span for span in calls if span.text("server.address") == layer.text("moesaic.straggler")
     ]
-    return max(named or calls, key=lambda span: span.ended, default=None)
+    if named:
+        return max(named, key=lambda span: span.duration)
+    return max(calls, key=lambda span: span.ended, default=None)
+
+
+def straggler_cost(layer: Span, call: Span) -> float:
+    """Microseconds that its straggler cost the layer."""
+    nanos = layer.number("moesaic.straggler_nanos")
+    return call.duration if nanos is None else nanos / NANOS_PER_MICRO
 
 
 def service_span(trace: Trace, call: Span) -> Span | None:
@@ -63,9 +73,16 @@ def step_parts(trace: Trace) -> dict[str, int]:
 
 
 def _summary(trace: Trace, number: int, spans: Sequence[Span]) -> LayerSummary:
-    calls = [call for span in spans if (call := straggler_of(trace, span)) is not None]
-    stragglers = Counter(call.text("server.address") for call in calls)
-    ((straggler, times),) = stragglers.most_common(1) or [("", 0)]
+    calls, times = [], Counter[str]()
+    costs: dict[str, float] = {}
+    for span in spans:
+        call = straggler_of(trace, span)
+        if call is not None:
+            calls.append(call)
+            address = call.text("server.address")
+            times[address] += 1
+            costs[address] = costs.get(address, 0.0) + straggler_cost(span, call)
+    straggler = max(costs, key=costs.__getitem__, default="")
     return LayerSummary(
         layer=number,
         count=len(spans),
@@ -75,5 +92,6 @@ def _summary(trace: Trace, number: int, spans: Sequence[Span]) -> LayerSummary:
             for part in Part
         },
         straggler=straggler,
-        straggler_count=times,
+        straggler_count=times[straggler],
+        straggler_cost=costs.get(straggler, 0.0),
     )

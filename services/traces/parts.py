@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from services.cli.trace.model import Process, Span
+from services.traces.model import Process, Span
 
 CALL, COMPUTE, LAYER, STEP = "router.expert", "expert.compute", "router.layer", "router.step"
 NANOS_PER_MICRO = 1_000

@@ -5,7 +5,7 @@ with others.
 from collections import Counter
 from collections.abc import Mapping
 
-from services.cli.trace.model import Process, Trace
+from services.traces.model import Process, Trace
 
 INSTANCE_DIGITS = 6
 
