@@ -139,6 +139,10 @@ class Slots:
         """No new frame is served by this expert."""
         self.table[layer, expert] = NOWHERE
 
+    def take_all_away(self) -> None:
+        """No new frame is served by any expert."""
+        self.table.fill(NOWHERE)
+
     def look_up(self, frame: ReceivedFrame) -> Positions:
         """The slot of each pair's expert, or NOWHERE. Raises BadFrame for an expert that the model
         has not.

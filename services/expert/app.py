@@ -22,6 +22,7 @@ from services.expert.memory import default_expert_memory
 from services.expert.plane import RECORD_SECONDS, Plane
 from services.expert.service import SERVICE_NAME, ExpertService
 from services.expert.settings import ExpertSettings
+from services.expert.vacating import vacate_wanted
 from services.model.checkpoint import Checkpoint
 from services.model.expert_kind import who_computes
 from services.model.hash_cache import HashCache
@@ -44,6 +45,7 @@ class ExpertParts:
     checkpoint: Checkpoint
     bank: Bank
     hosting: Hosting
+    slots: Slots
     computer: Computer
     batcher: Batcher
     library: Library
@@ -87,7 +89,10 @@ async def running(
     parts = await asyncio.to_thread(build, settings, times=times, meter=meter)
     try:
         async with asyncio.TaskGroup() as loops:
-            batching = loops.create_task(parts.batcher.run())
+            working = [loops.create_task(parts.batcher.run())]
+            if parts.bank.mapped is not None:
+                vacating = vacate_wanted(parts.bank.mapped, parts.slots.take_all_away)
+                working.append(loops.create_task(vacating))
             async with (
                 parts.plane.serving(
                     settings.listen, settings.dispatch_port, record_seconds, settings.tls
@@ -95,7 +100,8 @@ async def running(
                 _serving(settings, parts) as port,
             ):
                 yield parts, port
-            batching.cancel()
+            for task in working:
+                task.cancel()
     finally:
         parts.close()
 
@@ -111,7 +117,8 @@ def build(
     checkpoint = Checkpoint.open(settings.model)
     dtype = checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     memory_bytes = settings.expert_memory or default_expert_memory(device)
-    bank = Bank(checkpoint, dtype, device, memory_bytes, HashCache.at(settings.hash_cache))
+    hashes = HashCache.at(settings.hash_cache)
+    bank = Bank(checkpoint, dtype, device, memory_bytes, hashes, maps_files=settings.map_files)
     contract = Contract.of(checkpoint, dtype, settings.max_frame_bytes)
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
@@ -149,7 +156,7 @@ def build(
         memory_used=lambda: hosting.num_hosted * bank.slot_bytes,
         memory_limit=bank.memory_bytes,
     )
-    return ExpertParts(checkpoint, bank, hosting, computer, batcher, library, plane, service)
+    return ExpertParts(checkpoint, bank, hosting, slots, computer, batcher, library, plane, service)
 
 
 @asynccontextmanager

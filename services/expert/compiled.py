@@ -24,5 +24,6 @@ def experts_of(bank: Bank) -> kernels.GatedExperts | None:
         weights["down_proj"],
         kind,
         biases=biases,
+        shifts=bank.shifts,
         is_transposed=experts.is_transposed,
     )

@@ -22,7 +22,8 @@ class GroupedExperts:
         # One matrix product for all experts pays where launching is what costs; on a CPU it would
         # visit every slot.
         in_one_call = bank.device.type == "cuda" if in_one_call is None else in_one_call
-        self._in_one_call = in_one_call and not batch_invariant
+        # It would look for all weights in their places.
+        self._in_one_call = in_one_call and not batch_invariant and bank.shifts is None
 
     def __call__(self, rows: torch.Tensor, pair_rows: Positions, slots: Positions) -> torch.Tensor:
         """The pairs' results, [pairs, hidden]: of `rows` [rows, hidden] the ones that `pair_rows`

@@ -47,6 +47,11 @@ class ExpertSettings(ServingSettings):
         description="memory for experts, such as 512MiB or 40GiB; unset for a share of the "
         "device's: three fifths of the host's, or four fifths of a GPU's",
     )
+    map_files: bool = Field(
+        True,
+        description="compute with experts where the page cache has them, if their files can be "
+        "leased and their pages locked; off to read all into memory of the service's own",
+    )
     hash_cache: str = Field(
         "~/.cache/moesaic/content-hashes",
         min_length=1,

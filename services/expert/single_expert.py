@@ -1,5 +1,6 @@
 """One expert of a family's `*Experts` module, computed on its own."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,29 +16,26 @@ ELEMENTWISE_PIECE = 32_767
 
 
 class SingleExpert:
-    """Views of one slot of an `*Experts` module, in the order of operations of transformers'
-    `grouped_mm` path.
+    """One expert of an `*Experts` module by its weights, in the order of operations of
+    transformers' `grouped_mm` path.
 
     Source: `grouped_mm_experts_forward` in `transformers.integrations.moe`, for a group of one
     expert; the activation is the family's own. Calling it costs a few tensor operations, whatever
     else the module holds.
     """
 
-    def __init__(self, module: nn.Module, slot: int) -> None:
+    def __init__(self, module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
         experts: Any = module
-        into = experts.gate_up_proj if experts.has_gate else experts.up_proj
+        into = "gate_up_proj" if experts.has_gate else "up_proj"
         self._up = _as_linear(
-            into[slot], experts.is_transposed
+            weights[into], experts.is_transposed
         )  # [2 * intermediate or intermediate, hidden]
         self._down = _as_linear(
-            experts.down_proj[slot], experts.is_transposed
+            weights["down_proj"], experts.is_transposed
         )  # [hidden, intermediate]
         self._up_bias = self._down_bias = None
         if experts.has_bias:
-            self._up_bias = (
-                experts.gate_up_proj_bias if experts.has_gate else experts.up_proj_bias
-            )[slot]
-            self._down_bias = experts.down_proj_bias[slot]
+            self._up_bias, self._down_bias = weights[f"{into}_bias"], weights["down_proj_bias"]
         self._activate = gate_of(experts) if experts.has_gate else experts.act_fn
         self._norm = experts.post_expert_norm if experts.has_post_expert_norm else None
 

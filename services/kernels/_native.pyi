@@ -30,6 +30,7 @@ def describe_experts(
     down_stride: int,
     down_bias: int,
     down_bias_stride: int,
+    shifts: int,
     num_slots: int,
     hidden: int,
     intermediate: int,

@@ -40,6 +40,7 @@ class ExpertKind(NamedTuple):
 
 
 Biases = tuple[torch.Tensor, torch.Tensor]
+Shifts = npt.NDArray[np.int64]
 
 
 class GatedExperts:
@@ -49,7 +50,8 @@ class GatedExperts:
     `gate_up` [slots, 2 * intermediate, hidden], without a gate [slots, intermediate, hidden], and
     `down` [slots, hidden, intermediate] stay where they are; transposed ones have their last two
     dimensions swapped. `biases` are [slots, 2 * intermediate] and [slots, hidden]. Slots may be
-    apart, the weights of one may not, and may be other ones at the next call.
+    apart, the weights of one may not, and may be other ones at the next call. `shifts`,
+    [slots, 2], say by how many bytes a slot's gate_up and down stand behind their places.
 
     Rounds where transformers' `grouped_mm` experts do. A pair's bits depend on its row, its expert
     and the level alone. Raises ValueError for tensors of another kind.
@@ -62,9 +64,10 @@ class GatedExperts:
         kind: ExpertKind = ExpertKind(),  # noqa: B008 -- it is frozen
         *,
         biases: Biases | None = None,
+        shifts: Shifts | None = None,
         is_transposed: bool = False,
     ) -> None:
-        self._kept = gate_up, down, biases  # the addresses that are described are theirs
+        self._kept = gate_up, down, biases, shifts  # the addresses that are described are theirs
         self.num_slots, self.hidden, intermediate = _sizes(gate_up, down, is_transposed)
         self.dtype = gate_up.dtype
         entered = intermediate * (2 if kind.is_gated else 1)
@@ -73,6 +76,8 @@ class GatedExperts:
         if biases is not None:
             _check(biases[0], (entered,), self)
             _check(biases[1], (self.hidden,), self)
+        if shifts is not None and (shifts.shape, shifts.dtype) != ((self.num_slots, 2), np.int64):
+            raise ValueError(f"{shifts.shape} of {shifts.dtype} are no shifts of the slots")
         # As torch limits numbers of this dtype.
         kind = kind._replace(limit=float(torch.tensor(kind.limit, dtype=self.dtype)))
         self.kind = kind
@@ -86,6 +91,7 @@ class GatedExperts:
             down_stride=down.stride(0),
             down_bias=0 if down_bias is None else down_bias.data_ptr(),
             down_bias_stride=0 if down_bias is None else down_bias.stride(0),
+            shifts=0 if shifts is None else shifts.ctypes.data,
             num_slots=self.num_slots,
             hidden=self.hidden,
             intermediate=intermediate,

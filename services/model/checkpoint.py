@@ -4,6 +4,7 @@ expert.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from services.model.expert_reading import hash_expert, read_expert_into
 from services.model.expert_sources import ExpertParameter
 from services.model.hash_cache import HashCache
 from services.model.layout import Layout, split
+from services.model.placed_expert import PlacedExpert, places_of
 from services.model.refusals import UnusableModel, missing_experts, refuse_experts, refuse_structure
 from services.model.skeleton import ExpertsModule, build_skeleton, experts_modules
 from services.model.stated_sizes import refuse_sizes
@@ -144,6 +146,16 @@ class Checkpoint:
         """
         sources = self._sources(layer, expert)
         return self._reading(lambda: hash_expert(expert, sources, self._files, hashes))
+
+    def placed(self, layer: int, expert: int, dtype: torch.dtype) -> PlacedExpert | None:
+        """Where an expert stands in the files, if it stands there as it is computed with in
+        `dtype`. Raises NotFound as `content_hash` does.
+        """
+        sources, files = self._sources(layer, expert), self._files
+        places = places_of(expert, sources, files, dtype)
+        if places is None:
+            return None
+        return PlacedExpert(places, partial(hash_expert, expert, sources, files))
 
     def load_expert(
         self, layer: int, expert: int, dtype: torch.dtype | None = None

@@ -61,7 +61,7 @@ class TensorFile:
 
     What was replaced since is read as it was. What was written to since is not read any more:
     tensors are read into memory of their own and not mapped, so that a file which is cut short is
-    an error and not the process's end.
+    an error and not the process's end. Who holds a lease on `descriptor` may do otherwise.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,8 +102,11 @@ class TensorFile:
         """The same into `memory`, which has its size in bytes; `on_piece` is given each piece of it
         as it is read. Raises as `read` does.
         """
-        begin = position = self.stored(name, part).begin
-        left = memory
+        self.read_at(self.stored(name, part).begin, memory, on_piece)
+
+    def read_at(self, begin: int, memory: memoryview, on_piece: OnPiece | None = None) -> None:
+        """What stands in the file from `begin` on. Raises as `read` does."""
+        position, left = begin, memory
         while left:
             count = os.preadv(
                 self._file, [left if on_piece is None else left[:PIECE_BYTES]], position
@@ -114,7 +117,7 @@ class TensorFile:
                 on_piece(left[:count])
             left, position = left[count:], position + count
         give_up_read(self._file, begin, position)
-        self._check_unchanged()
+        self.check_unchanged()
 
     def stored(self, name: str, part: int | None = None) -> StoredTensor:
         """Where the tensor, or that slice of it, stands."""
@@ -124,6 +127,11 @@ class TensorFile:
         size = (stored.end - stored.begin) // stored.shape[0]
         begin = stored.begin + part * size
         return StoredTensor(stored.dtype, stored.shape[1:], begin, begin + size)
+
+    @property
+    def descriptor(self) -> int:
+        """The open file's, as long as this object lives."""
+        return self._file
 
     def stamp(self) -> tuple[Identity, int]:
         """What the file is known by now, and when anything of it was changed last, in nanoseconds:
@@ -144,7 +152,7 @@ class TensorFile:
             last = stored.end - SAMPLE_BLOCK_BYTES
             begins = (stored.begin, (stored.begin + last) // 2, last)
             sample = b"".join([os.pread(self._file, SAMPLE_BLOCK_BYTES, begin) for begin in begins])
-        self._check_unchanged()
+        self.check_unchanged()
         return sample
 
     def is_current(self) -> bool:
@@ -154,8 +162,10 @@ class TensorFile:
         except OSError:
             return False
 
-    def _check_unchanged(self) -> None:
-        """Called after reading, since whatever is written shows in the file's time first."""
+    def check_unchanged(self) -> None:
+        """Raise UnusableModel when the file is not what was opened. Called after reading, since
+        whatever is written shows in the file's time first.
+        """
         if _identity(os.fstat(self._file)) != self._identity:
             raise UnusableModel(
                 f"{self.path} has changed since this process opened it: put the former file back, "
@@ -170,7 +180,7 @@ class TensorFile:
         if length > min(size - LENGTH_BYTES, MAX_HEADER_BYTES):
             raise ValueError(f"its header would have {length} bytes, the file has {size}")
         header = _parsed(os.pread(self._file, length, LENGTH_BYTES))
-        self._check_unchanged()
+        self.check_unchanged()
         first = LENGTH_BYTES + length
         tensors = {
             name: _stored(name, entry, first)
@@ -181,6 +191,15 @@ class TensorFile:
         if end != size:
             raise ValueError(f"by its header it would have {end} bytes, it has {size}")
         return tensors
+
+
+@dataclass(frozen=True)
+class FilePlace:
+    """Neighbouring bytes of a file."""
+
+    file: TensorFile
+    begin: int
+    end: int
 
 
 def _parsed(header: bytes) -> dict[str, Any]:

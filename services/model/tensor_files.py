@@ -13,7 +13,7 @@ import torch
 
 from services.model.origin import Origin
 from services.model.refusals import UnusableModel
-from services.model.tensor_file import OnPiece, TensorFile
+from services.model.tensor_file import FilePlace, OnPiece, TensorFile
 from services.model.weight_files import weight_files
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,12 @@ class TensorFiles:
         file = self._infos[name].file
         with _named(name, file):
             self._handles[file].read_into(memory, name, part, on_piece)
+
+    def place(self, name: str, part: int | None = None) -> FilePlace:
+        """Where the tensor, or that slice of it, stands."""
+        handle = self._handles[self._infos[name].file]
+        stored = handle.stored(name, part)
+        return FilePlace(handle, stored.begin, stored.end)
 
     def origin(self, tensors: Iterable[tuple[str, int | None]]) -> Origin:
         """Where tensors, or those slices of them, stand in which files, as these are now.

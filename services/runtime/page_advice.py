@@ -8,6 +8,7 @@ import time
 MADV_DONTNEED = 4  # from <sys/mman.h>
 MADV_HUGEPAGE = 14
 MADV_NOHUGEPAGE = 15
+MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
 
 # A huge page's: so much at a time is taken in one kind, so that a trial of the slower is short.
@@ -43,8 +44,8 @@ class PageTaker:
         kinds = self._seconds_per_byte
         kind, other = sorted(kinds, key=lambda kind: kinds[kind])
         began = time.perf_counter()
-        _advise(address, num_bytes, kind)
-        is_done = _advise(address, num_bytes, MADV_POPULATE_WRITE)
+        advise(address, num_bytes, kind)
+        is_done = advise(address, num_bytes, MADV_POPULATE_WRITE)
         if num_bytes == PART_BYTES:  # of less none is huge, which says nothing of either
             kinds[kind] = (time.perf_counter() - began) / num_bytes
             kinds[other] *= FORGETTING
@@ -55,10 +56,11 @@ def give_back(address: int, num_bytes: int) -> bool:
     """Give the pages that lie in it wholly back to the system; they are zero when they are used
     next. Whether that was done.
     """
-    return _advise(address, num_bytes, MADV_DONTNEED)
+    return advise(address, num_bytes, MADV_DONTNEED)
 
 
-def _advise(address: int, num_bytes: int, advice: int) -> bool:
+def advise(address: int, num_bytes: int, advice: int) -> bool:
+    """Tell the system something of the pages that lie wholly in it; whether it did as told."""
     begin = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
     end = (address + num_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if not sys.platform.startswith("linux") or end <= begin:

@@ -168,3 +168,22 @@ def test_they_pay_for_dtypes_that_they_take(level: str) -> None:
     assert kernels.most_pairs_per_expert(torch.float32) > 1
     assert kernels.most_pairs_per_expert(torch.bfloat16) > 1
     assert kernels.most_pairs_per_expert(torch.float16) == 0
+
+
+def test_weights_may_stand_behind_their_places(product_level: str) -> None:
+    gate_up, down = weights(40, 24, torch.bfloat16)
+    rows, (pair_rows, slots) = random(9, 40, dtype=torch.bfloat16), random_pairs(9, 64)
+    expected = kernels.GatedExperts(gate_up, down)(rows, pair_rows, slots)
+    # Each slot has room for so many bytes more; it begins with what does not count.
+    room, shifts = 64, np.arange(2 * NUM_SLOTS).reshape(NUM_SLOTS, 2) * 2 % 64
+    shifted = []
+    for column, each in enumerate((gate_up, down)):
+        flat = torch.full((NUM_SLOTS, each[0].numel() + room // 2), 7.0, dtype=torch.bfloat16)
+        for slot in range(NUM_SLOTS):
+            first = int(shifts[slot, column]) // 2
+            flat[slot, first : first + each[0].numel()] = each[slot].reshape(-1)
+        shifted.append(flat[:, : each[0].numel()].unflatten(1, each.shape[1:]))
+    got = kernels.GatedExperts(*shifted, shifts=shifts)(rows, pair_rows, slots)
+    assert torch.equal(got, expected)
+    with pytest.raises(ValueError, match="no shifts"):
+        kernels.GatedExperts(gate_up, down, shifts=shifts[:-1])

@@ -174,6 +174,7 @@ static int read_kind(PyObject *tuple, struct expert_kind *into) {
     X(number, down_stride)                                                                         \
     X(address, down_bias)                                                                          \
     X(number, down_bias_stride)                                                                    \
+    X(address, shifts)                                                                             \
     X(number, num_slots)                                                                           \
     X(number, hidden)                                                                              \
     X(number, intermediate)                                                                        \
@@ -194,6 +195,7 @@ static PyObject *describe_experts(const struct describe_experts_arguments *given
         .down_stride = given->down_stride * item,
         .down_bias = given->down_bias,
         .down_bias_stride = given->down_bias_stride * item,
+        .shifts = (const int64_t *)given->shifts,
         .num_slots = given->num_slots,
         .hidden = given->hidden,
         .intermediate = given->intermediate,

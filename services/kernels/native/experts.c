@@ -63,6 +63,17 @@ static char *activated(const struct experts *call, const struct group *group) {
     return group->room + group->num_rows * entered_width(call) * item_bytes(call->dtype);
 }
 
+/* Where a slot's weights begin: gate's and up's, then those of the second product. */
+static const char *gate_up_of(const struct experts *call, int64_t slot) {
+    const int64_t shift = call->shifts ? call->shifts[2 * slot] : 0;
+    return call->gate_up + slot * call->gate_up_stride + shift;
+}
+
+static const char *down_of(const struct experts *call, int64_t slot) {
+    const int64_t shift = call->shifts ? call->shifts[2 * slot + 1] : 0;
+    return call->down + slot * call->down_stride + shift;
+}
+
 /* A slot's bias, or NULL. */
 static const char *bias_of(const char *biases, int64_t slot, int64_t stride) {
     return biases ? biases + slot * stride : NULL;
@@ -75,10 +86,10 @@ static struct product entering(const struct experts *call, const struct groups *
         .rows = call->rows,
         .row_index = groups->rows + group->begin,
         .row_stride = call->row_stride,
-        .weight = call->gate_up + group->slot * call->gate_up_stride,
+        .weight = gate_up_of(call, group->slot),
         .weight_stride = (call->is_transposed ? entered : call->hidden) * item,
         .is_transposed = call->is_transposed,
-        .next_weight = call->down + group->slot * call->down_stride,
+        .next_weight = down_of(call, group->slot),
         .bias = bias_of(call->gate_up_bias, group->slot, call->gate_up_bias_stride),
         .is_bias_apart = 1,
         .out = group->room,
@@ -102,7 +113,7 @@ static const char *next_expert(const struct experts *call, const struct groups *
                                int64_t slot) {
     const int64_t end = groups->ends[slot];
     if (end == call->num_pairs) return NULL;
-    return call->gate_up + call->slots[groups->pairs[end]] * call->gate_up_stride;
+    return gate_up_of(call, call->slots[groups->pairs[end]]);
 }
 
 static struct product leaving(const struct experts *call, const struct groups *groups,
@@ -111,7 +122,7 @@ static struct product leaving(const struct experts *call, const struct groups *g
     return (struct product){
         .rows = activated(call, group),
         .row_stride = call->intermediate * item,
-        .weight = call->down + group->slot * call->down_stride,
+        .weight = down_of(call, group->slot),
         .weight_stride = (call->is_transposed ? call->hidden : call->intermediate) * item,
         .is_transposed = call->is_transposed,
         .next_weight = next_expert(call, groups, group->slot),

@@ -79,7 +79,8 @@ struct experts {
     int64_t down_stride;
     const char *down_bias; /* [num_slots, hidden] */
     int64_t down_bias_stride;
-    char *out; /* [num_pairs, hidden] */
+    const int64_t *shifts; /* [num_slots, 2], or NULL: bytes that gate_up and down stand behind */
+    char *out;             /* [num_pairs, hidden] */
     int64_t num_pairs, num_slots, hidden, intermediate;
     int is_transposed;
     struct expert_kind kind;
