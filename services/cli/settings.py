@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
-from services.cli.ports import GATEWAY, HTTP, TRACING
+from services.cli.ports import GATEWAY, GATEWAY_PORT, HTTP, TRACING
 from services.cli.result_flags import ResultFlags
 from services.cli.sampling_flags import with_sampling_flags
 from services.runtime.addresses import (
@@ -14,6 +14,7 @@ from services.runtime.addresses import (
     ListenAddress,
     OptionalListenAddress,
     ServiceTarget,
+    usual_port,
 )
 from services.runtime.host_port import is_loopback, split_host_port
 from services.runtime.settings import Accessory, OnePerFlag
@@ -22,8 +23,9 @@ from services.runtime.tls_settings import CallingSettings, refuse_strangers
 
 MAX_UINT32 = 2**32 - 1
 
+Gateway = Annotated[ServiceTarget, usual_port(GATEWAY_PORT)]
 Address = Annotated[
-    ServiceTarget | None,
+    Gateway | None,
     Field(
         description="host:port of a gateway; else that of the cluster which `moesaic serve` runs"
     ),
@@ -211,7 +213,7 @@ class GenerateSettings(ResultFlags, ClientSettings):
         env_prefix="MOESAIC_GENERATE_", frozen=True, cli_shortcuts={"json-output": "json"}
     )
 
-    other_addresses: list[ServiceTarget] = Field(
+    other_addresses: list[Gateway] = Field(
         [],
         description="host:port of further gateways, to go on at when the one at --address is lost",
     )
