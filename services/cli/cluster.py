@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,10 +31,9 @@ STOP_ORDER = ("gateway", "router", "expert")
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """Where a cluster of this machine is reached: its gateway, and the first of its routers."""
+    """Where a cluster of this machine is reached."""
 
     gateway: str
-    router: str
     # Over HTTP; empty where that is not served.
     http: str
 
@@ -64,10 +63,15 @@ async def gateway_address(
 
 @asynccontextmanager
 async def local_cluster(
-    plan: ClusterPlan, report: Report, *, verbose: bool
+    plan: ClusterPlan,
+    report: Report,
+    *,
+    verbose: bool,
+    watch: Callable[[Sequence[Supervisor]], None] = lambda supervisors: None,
 ) -> AsyncIterator[LocalCluster]:
     """Start the plan's members and yield where they are once requests are served.
 
+    `watch` is called before they start, and whenever one has another process than before.
     When the block ends, the gateway drains and stops first, then the routers, then the experts.
     Raises ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled
     then. Raises BadState where none could be started.
@@ -89,9 +93,11 @@ async def local_cluster(
                     report.line,
                     report.warning,
                     nursery,
+                    lambda: watch(supervisors),
                 )
                 for index, member in enumerate(members)
             ]
+            watch(supervisors)
             for supervisor in supervisors:
                 tasks.create_task(supervisor.run())
             errors = (
@@ -101,8 +107,7 @@ async def local_cluster(
             )
             try:
                 await Startup(supervisors, report, coverage=plan.coverage).wait()
-                router = next(one for one in members if one.service == "router")
-                yield LocalCluster(members[-1].address, router.address, members[-1].http)
+                yield LocalCluster(members[-1].address, members[-1].http)
             finally:
                 if errors is not None:
                     errors.cancel()

@@ -8,6 +8,7 @@ from moesaic.v1 import generation_pb2
 from services.cli.cluster import gateway_address, own_plan
 from services.cli.command import run_command
 from services.cli.cost import as_object, receipt_table, remarks, summary
+from services.cli.found import with_running_gateway
 from services.cli.local_tracing import ANY_PORT, LocalTracing, local_tracing
 from services.cli.members import check_settings
 from services.cli.report import Report
@@ -33,6 +34,7 @@ EXAMPLES = (
 def generate(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(GenerateSettings, arguments, "moesaic generate", examples=EXAMPLES)
+    settings = with_running_gateway(settings, "tracing")
     try:
         settings = settings.model_copy(update={"stop": [_as_utf8(stop) for stop in settings.stop]})
         prompt = (

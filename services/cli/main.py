@@ -32,6 +32,8 @@ COMMANDS = {
     "serve": Command(
         "services.cli.serve", "run a local cluster: gateway, router and expert services"
     ),
+    "status": Command("services.cli.status", "show the clusters that run here"),
+    "stop": Command("services.cli.stop", "have a cluster finish its requests and end"),
     "generate": Command("services.cli.generate", "continue a prompt and say what it cost"),
     "bench": Command(
         "services.cli.bench.command", "put load on a cluster and measure how it is served"

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
+from services.cli.ports import GATEWAY, GATEWAY_PORT, HTTP, TRACING
 from services.cli.result_flags import ResultFlags
 from services.cli.sampling_flags import with_sampling_flags
 from services.runtime.addresses import (
@@ -13,6 +14,7 @@ from services.runtime.addresses import (
     ListenAddress,
     OptionalListenAddress,
     ServiceTarget,
+    usual_port,
 )
 from services.runtime.host_port import is_loopback, split_host_port
 from services.runtime.settings import Accessory, OnePerFlag
@@ -21,7 +23,13 @@ from services.runtime.tls_settings import CallingSettings, refuse_strangers
 
 MAX_UINT32 = 2**32 - 1
 
-Address = Annotated[ServiceTarget | None, Field(description="host:port of a running gateway")]
+Gateway = Annotated[ServiceTarget, usual_port(GATEWAY_PORT)]
+Address = Annotated[
+    Gateway | None,
+    Field(
+        description="host:port of a gateway; else that of the cluster which `moesaic serve` runs"
+    ),
+]
 
 # What a local cluster is to be.
 Model = Annotated[
@@ -112,8 +120,8 @@ class ClusterSettings(BaseSettings):
 
 
 class ClientSettings(ClusterSettings, CallingSettings):
-    """Where the cluster is that a command talks to; without an address it starts one of its own, to
-    which it needs to show nothing.
+    """Where the cluster is that a command talks to; without an address that is the one which runs
+    here, or one of its own, and neither needs to be shown anything.
     """
 
     address: Address = None
@@ -160,12 +168,14 @@ class ServeSettings(ClusterSettings):
     model_config = SettingsConfigDict(env_prefix="MOESAIC_SERVE_", frozen=True)
 
     listen: ListenAddress = Field(
-        "127.0.0.1:50051", description="address on which clients are served"
+        GATEWAY,
+        description="address on which clients are served; where it is not said and taken, the next "
+        "free port",
     )
     http_listen: OptionalListenAddress = Field(
-        "127.0.0.1:8000",
-        description="address on which clients are served OpenAI's API over HTTP, or any free port "
-        "where that one is taken; off for none",
+        HTTP,
+        description="address on which clients are served OpenAI's API over HTTP, or the next free "
+        "port where that one is taken; off for none",
     )
     metrics_aliases: Literal["vllm"] | None = Field(
         None, description="name the gateway's metrics of requests as vLLM does, too"
@@ -175,7 +185,7 @@ class ServeSettings(ClusterSettings):
     )
     tracing: TracingOption = False
     tracing_http: ListenAddress = Field(
-        "127.0.0.1:16686", description="address on which the tracing service shows traces"
+        TRACING, description="address on which the tracing service shows traces"
     )
     trace_detail: Literal["request", "step", "layer"] = Field(
         "layer", description="with --tracing, how much of a request is traced"
@@ -200,15 +210,16 @@ class ServeSettings(ClusterSettings):
 class GenerateSettings(ResultFlags, ClientSettings):
     """Continue a prompt: stream the text to stdout, then print to stderr what it cost.
 
-    Without --address it starts a cluster of its own, which the flags from --model to --verbose
-    describe, and which --tracing has traced: the trace is then printed too.
+    Without --address it asks the cluster that runs here. Where none runs, or a flag from --model to
+    --generation-config describes another, it starts one of its own. With --tracing that is traced,
+    and the trace printed too.
     """
 
     model_config = SettingsConfigDict(
         env_prefix="MOESAIC_GENERATE_", frozen=True, cli_shortcuts={"json-output": "json"}
     )
 
-    other_addresses: list[ServiceTarget] = Field(
+    other_addresses: list[Gateway] = Field(
         [],
         description="host:port of further gateways, to go on at when the one at --address is lost",
     )

@@ -240,10 +240,17 @@ def _explain(settings_class: type[BaseSettings], details: ErrorDetails) -> tuple
     if name not in settings_class.model_fields:
         return f"{name} in [{table}] of the config file: ", "no such setting"
     variable = f"{settings_class.model_config.get('env_prefix', '')}{name}".upper()
-    where = variable if table == PROCESS_TABLE else f"--{name.replace('_', '-')} ({variable})"
+    where = variable if table == PROCESS_TABLE else f"{_flag(settings_class, name)} ({variable})"
     if details["type"] == "missing":
         return f"{where}: ", "it is required"
     return f"{where}: {_quoted(details['input'])}: ", reason
+
+
+def _flag(settings_class: type[BaseSettings], name: str) -> str:
+    """As it is typed: by its shortcut where it has one."""
+    written = name.replace("_", "-")
+    shortcuts = settings_class.model_config.get("cli_shortcuts") or {}
+    return f"--{shortcuts.get(written, shortcuts.get(name, written))}"
 
 
 def _quoted(value: object) -> str:

@@ -346,5 +346,5 @@ async def test_an_address_where_nobody_listens_is_one_line(unused_tcp_port: int)
     nobody.address = f"127.0.0.1:{unused_tcp_port}"
     code, _, stderr = await generate(nobody, "Once")
     assert code == 1
-    assert stderr.startswith("moesaic generate: UNAVAILABLE: ")
+    assert stderr.startswith("moesaic generate: nothing listens on ")
     assert stderr.count("\n") == 1

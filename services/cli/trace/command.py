@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from services.cli.command import run_command
+from services.cli.found import with_running_tracing
 from services.cli.report import FILE_WIDTH, output
 from services.cli.trace.chrome import chrome_document
 from services.cli.trace.settings import TraceSettings
@@ -31,7 +32,7 @@ EXAMPLES = (
 def trace(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(TraceSettings, arguments, "moesaic trace", examples=EXAMPLES)
-    return run_command(_show(settings), command="trace")
+    return run_command(_show(with_running_tracing(settings)), command="trace")
 
 
 async def _show(settings: TraceSettings) -> None:
@@ -46,7 +47,9 @@ async def _show(settings: TraceSettings) -> None:
 async def _find(settings: TraceSettings) -> Trace:
     if settings.file is not None:
         return await asyncio.to_thread(read_trace, settings.file, settings.trace_id)
-    client = QueryClient(settings.source, timeout_seconds=settings.timeout)
+    client = QueryClient(
+        settings.source, timeout_seconds=settings.timeout, verbose=settings.verbose
+    )
     if settings.trace_id:
         return await client.trace(settings.trace_id)
     tags = dict(pair.split("=", 1) for pair in settings.where)
