@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.cli.child import ServiceFailed
@@ -31,12 +31,16 @@ STOP_ORDER = ("gateway", "router", "expert")
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """Where a cluster of this machine is reached: its gateway, and the first of its routers."""
+    """Where a cluster is reached: its gateway, and the first of its routers; empty where that is
+    not known.
+    """
 
     gateway: str
     router: str
     # Over HTTP; empty where that is not served.
     http: str
+    # What its services are called, by their addresses.
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def own_plan(settings: ClientSettings) -> ClusterPlan:
@@ -48,18 +52,27 @@ def own_plan(settings: ClientSettings) -> ClusterPlan:
 async def gateway_address(
     settings: ClientSettings, report: Report, telemetry: Mapping[str, str] | None = None
 ) -> AsyncIterator[str]:
-    """The address that the settings name, or else that of a local cluster which runs until the
-    block ends.
+    """The gateway's address of `reached_cluster`."""
+    async with reached_cluster(settings, report, telemetry) as cluster:
+        yield cluster.gateway
+
+
+@asynccontextmanager
+async def reached_cluster(
+    settings: ClientSettings, report: Report, telemetry: Mapping[str, str] | None = None
+) -> AsyncIterator[LocalCluster]:
+    """The cluster at the address that the settings name, of which nothing else is known, or else a
+    local one which runs until the block ends.
 
     Its processes have the variables of `telemetry` too. Raises what `local_cluster` raises.
     """
     if settings.address is not None:
-        yield settings.address
+        yield LocalCluster(settings.address, router="", http="")
         return
     plan = replace(own_plan(settings), telemetry=telemetry or {})
     async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
         report.line("")
-        yield cluster.gateway
+        yield cluster
 
 
 @asynccontextmanager
@@ -102,7 +115,8 @@ async def local_cluster(
             try:
                 await Startup(supervisors, report, coverage=plan.coverage).wait()
                 router = next(one for one in members if one.service == "router")
-                yield LocalCluster(members[-1].address, router.address, members[-1].http)
+                names = {one.address: one.name for one in members}
+                yield LocalCluster(members[-1].address, router.address, members[-1].http, names)
             finally:
                 if errors is not None:
                     errors.cancel()

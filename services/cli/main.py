@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": Command(
         "services.cli.serve", "run a local cluster: gateway, router and expert services"
     ),
+    "chat": Command("services.cli.chat.command", "talk with the model at a prompt"),
     "generate": Command("services.cli.generate", "continue a prompt and say what it cost"),
     "bench": Command(
         "services.cli.bench.command", "put load on a cluster and measure how it is served"

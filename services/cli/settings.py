@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
+from services.cli.receipt_flag import ReceiptFlag
 from services.cli.result_flags import ResultFlags
 from services.cli.sampling_flags import with_sampling_flags
 from services.runtime.addresses import (
@@ -191,8 +192,11 @@ class ServeSettings(ClusterSettings):
 
 
 @with_sampling_flags
-class GenerateSettings(ResultFlags, ClientSettings):
+class GenerateSettings(ReceiptFlag, ResultFlags, ClientSettings):
     """Continue a prompt: stream the text to stdout, then print to stderr what it cost.
+
+    On a terminal the prompt is shown before its continuation, and no word is broken.
+    A file or a pipe gets the continuation alone, as it comes.
 
     Without --address it starts a cluster of its own, which the flags from --model to --verbose
     describe, and which --tracing has traced: the trace is then printed too.

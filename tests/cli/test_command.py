@@ -157,6 +157,7 @@ def test_tls_and_tokens_of_a_service_are_refused_before_a_cluster_is_started(
 
 ADDRESSED = {
     "serve": ["--listen={}"],
+    "chat": ["--address={}"],
     "generate": ["Once", "--address={}"],
     "bench": ["--gateway={}"],
     "placement": ["show", "--router={}"],
