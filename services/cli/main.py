@@ -37,6 +37,7 @@ COMMANDS = {
     "bench": Command(
         "services.cli.bench.command", "put load on a cluster and measure how it is served"
     ),
+    "top": Command("services.cli.top.command", "show what a cluster does, as it does it"),
     "placement": Command(
         "services.cli.hosting.placement", "show, plan and change which expert service hosts what"
     ),

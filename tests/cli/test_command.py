@@ -160,6 +160,7 @@ ADDRESSED = {
     "chat": ["--address={}"],
     "generate": ["Once", "--address={}"],
     "bench": ["--gateway={}"],
+    "top": ["--router={}"],
     "placement": ["show", "--router={}"],
     "experts": ["add", "{}"],
     "rebalance": ["--router={}"],
