@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ for name in list(os.environ):
 # Nothing is kept for later outside of a test's folder.
 os.environ["MOESAIC_EXPERT_HASH_CACHE"] = "off"
 os.environ["MOESAIC_ROUTER_HASH_CACHE"] = "off"
+
+# No test finds a cluster that somebody runs on this machine, and none leaves anything in a home.
+_home = tempfile.TemporaryDirectory(prefix="moesaic-tests-")
+os.environ |= {"XDG_CACHE_HOME": _home.name, "XDG_RUNTIME_DIR": ""}
 
 # A shell has what it starts in the background ignore SIGINT, and so would the commands that tests
 # interrupt.

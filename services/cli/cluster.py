@@ -3,14 +3,15 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.cli.child import ServiceFailed
 from services.cli.error_lines import ErrorLines
-from services.cli.members import ClusterPlan
+from services.cli.found import running_at
+from services.cli.members import ClusterPlan, Member
 from services.cli.nursery import nursery_for
 from services.cli.report import Report
 from services.cli.settings import ClientSettings
@@ -36,9 +37,11 @@ class LocalCluster:
     """
 
     gateway: str
-    router: str
     # Over HTTP; empty where that is not served.
     http: str
+    router: str = ""
+    # The page of its tracing service.
+    tracing: str = ""
     # What its services are called, by their addresses.
     names: Mapping[str, str] = field(default_factory=dict)
 
@@ -61,13 +64,13 @@ async def gateway_address(
 async def reached_cluster(
     settings: ClientSettings, report: Report, telemetry: Mapping[str, str] | None = None
 ) -> AsyncIterator[LocalCluster]:
-    """The cluster at the address that the settings name, of which nothing else is known, or else a
-    local one which runs until the block ends.
+    """The cluster at the address that the settings name, or else a local one which runs until the
+    block ends.
 
     Its processes have the variables of `telemetry` too. Raises what `local_cluster` raises.
     """
     if settings.address is not None:
-        yield LocalCluster(settings.address, router="", http="")
+        yield _at(settings.address)
         return
     plan = replace(own_plan(settings), telemetry=telemetry or {})
     async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
@@ -75,12 +78,24 @@ async def reached_cluster(
         yield cluster
 
 
+def _at(address: str) -> LocalCluster:
+    found = running_at(address)
+    if found is None:
+        return LocalCluster(address, http="")
+    return LocalCluster(address, found.http, found.router, found.tracing, found.names)
+
+
 @asynccontextmanager
 async def local_cluster(
-    plan: ClusterPlan, report: Report, *, verbose: bool
+    plan: ClusterPlan,
+    report: Report,
+    *,
+    verbose: bool,
+    watch: Callable[[Sequence[Supervisor]], None] = lambda supervisors: None,
 ) -> AsyncIterator[LocalCluster]:
     """Start the plan's members and yield where they are once requests are served.
 
+    `watch` is called before they start, and whenever one has another process than before.
     When the block ends, the gateway drains and stops first, then the routers, then the experts.
     Raises ServiceFailed, in an ExceptionGroup, when a member ends for good; the block is cancelled
     then. Raises BadState where none could be started.
@@ -102,9 +117,11 @@ async def local_cluster(
                     report.line,
                     report.warning,
                     nursery,
+                    lambda: watch(supervisors),
                 )
                 for index, member in enumerate(members)
             ]
+            watch(supervisors)
             for supervisor in supervisors:
                 tasks.create_task(supervisor.run())
             errors = (
@@ -114,13 +131,18 @@ async def local_cluster(
             )
             try:
                 await Startup(supervisors, report, coverage=plan.coverage).wait()
-                router = next(one for one in members if one.service == "router")
-                names = {one.address: one.name for one in members}
-                yield LocalCluster(members[-1].address, router.address, members[-1].http, names)
+                yield _reached(members)
             finally:
                 if errors is not None:
                     errors.cancel()
                 await _stop(supervisors, plan.drain_seconds + LEAVE_SECONDS)
+
+
+def _reached(members: Sequence[Member]) -> LocalCluster:
+    gateway = members[-1]
+    router = next(one for one in members if one.service == "router")
+    names = {one.address: one.name for one in members}
+    return LocalCluster(gateway.address, gateway.http, router.address, names=names)
 
 
 async def _stop(supervisors: Sequence[Supervisor], grace_seconds: float) -> None:

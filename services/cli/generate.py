@@ -9,6 +9,7 @@ from services.cli.asked_model import model_of
 from services.cli.cluster import LocalCluster, own_plan, reached_cluster
 from services.cli.command import run_command
 from services.cli.cost import as_object, summary
+from services.cli.found import with_running_gateway
 from services.cli.known import Known
 from services.cli.local_tracing import ANY_PORT, LocalTracing, local_tracing
 from services.cli.members import check_settings
@@ -37,6 +38,7 @@ EXAMPLES = (
 def generate(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(GenerateSettings, arguments, "moesaic generate", examples=EXAMPLES)
+    settings = with_running_gateway(settings, "tracing")
     try:
         settings = settings.model_copy(update={"stop": [_as_utf8(stop) for stop in settings.stop]})
         prompt = (

@@ -32,6 +32,8 @@ COMMANDS = {
     "serve": Command(
         "services.cli.serve", "run a local cluster: gateway, router and expert services"
     ),
+    "status": Command("services.cli.status", "show the clusters that run here"),
+    "stop": Command("services.cli.stop", "have a cluster finish its requests and end"),
     "chat": Command("services.cli.chat.command", "talk with the model at a prompt"),
     "generate": Command("services.cli.generate", "continue a prompt and say what it cost"),
     "bench": Command(

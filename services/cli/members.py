@@ -1,10 +1,9 @@
 """Which processes a local cluster has, and with which flags each is started."""
 
-import errno
 import random
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -15,7 +14,6 @@ from services.runtime.channels import split_address
 from services.runtime.cores import num_cores
 from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.settings import load, refuse
-from services.wire.errors import BadState
 
 # Where each listens in a cluster of this machine, whatever the environment says.
 SERVICES = {
@@ -65,7 +63,8 @@ class Member:
 @dataclass(frozen=True)
 class ClusterPlan:
     """What a local cluster is to be; without `listen`, or with port 0, the gateway has any free
-    port. It serves HTTP where `http_listen` says, likewise, and not at all where that is empty.
+    port, as has a router beyond the first, which listens at `router_listen`. It serves HTTP where
+    `http_listen` says, likewise, and not at all where that is empty.
     """
 
     model: Path | None
@@ -73,6 +72,7 @@ class ClusterPlan:
     threads: int | None
     drain_seconds: float
     listen: str | None = None
+    router_listen: str | None = None
     http_listen: str = ""
     trace_url: str = ""
     num_routers: int = 1
@@ -95,6 +95,7 @@ class ClusterPlan:
         *,
         drain_seconds: float,
         listen: str | None = None,
+        router_listen: str | None = None,
         http_listen: str = "",
         insecure: bool = False,
     ) -> "ClusterPlan":
@@ -106,6 +107,7 @@ class ClusterPlan:
             threads=settings.threads,
             drain_seconds=drain_seconds,
             listen=listen,
+            router_listen=router_listen,
             http_listen=http_listen,
             insecure=insecure,
             dtype=settings.dtype,
@@ -131,6 +133,8 @@ class ClusterPlan:
         *addresses, free_for_http = free_addresses(self.num_members + 1)
         experts, routers = addresses[: self.num_experts], addresses[self.num_experts : -1]
         free = addresses[-1]
+        if self.router_listen is not None:
+            routers[0] = chosen_address(self.router_listen, routers[0])
         gateway = self._gateway_address(free)
         each = expert_threads(self.num_experts)
         members = [
@@ -215,22 +219,6 @@ def chosen_address(listen: str, free: str) -> str:
     """
     _, port = split_address(listen)
     return listen if port else f"{listen.rpartition(':')[0]}:{split_address(free)[1]}"
-
-
-def untaken_address(listen: str, report: Callable[[str], None]) -> str:
-    """`listen`, or where somebody listens there already the same host with any free port, which is
-    said. Raises InvalidRequest for no address.
-    """
-    host, port = split_address(listen)
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.create_server((host, port), family=family):
-            return listen
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise BadState(f"cannot listen on {listen}: {error.strerror}") from error
-    report(f"{listen} is taken by somebody else: HTTP is served on another port")
-    return f"{listen.rpartition(':')[0]}:0"
 
 
 def expert_threads(num_experts: int) -> int:

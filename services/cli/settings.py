@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
+from services.cli.ports import GATEWAY, HTTP, TRACING
 from services.cli.receipt_flag import ReceiptFlag
 from services.cli.result_flags import ResultFlags
 from services.cli.sampling_flags import with_sampling_flags
@@ -22,7 +23,12 @@ from services.runtime.tls_settings import CallingSettings, refuse_strangers
 
 MAX_UINT32 = 2**32 - 1
 
-Address = Annotated[ServiceTarget | None, Field(description="host:port of a running gateway")]
+Address = Annotated[
+    ServiceTarget | None,
+    Field(
+        description="host:port of a gateway; else that of the cluster which `moesaic serve` runs"
+    ),
+]
 
 # What a local cluster is to be.
 Model = Annotated[
@@ -113,8 +119,8 @@ class ClusterSettings(BaseSettings):
 
 
 class ClientSettings(ClusterSettings, CallingSettings):
-    """Where the cluster is that a command talks to; without an address it starts one of its own, to
-    which it needs to show nothing.
+    """Where the cluster is that a command talks to; without an address that is the one which runs
+    here, or one of its own, and neither needs to be shown anything.
     """
 
     address: Address = None
@@ -161,19 +167,21 @@ class ServeSettings(ClusterSettings):
     model_config = SettingsConfigDict(env_prefix="MOESAIC_SERVE_", frozen=True)
 
     listen: ListenAddress = Field(
-        "127.0.0.1:50051", description="address on which clients are served"
+        GATEWAY,
+        description="address on which clients are served; where it is not said and taken, the next "
+        "free port",
     )
     http_listen: OptionalListenAddress = Field(
-        "127.0.0.1:8000",
-        description="address on which clients are served OpenAI's API over HTTP, or any free port "
-        "where that one is taken; off for none",
+        HTTP,
+        description="address on which clients are served OpenAI's API over HTTP, or the next free "
+        "port where that one is taken; off for none",
     )
     drain_seconds: float = Field(
         30.0, ge=0, le=3600, description="time that requests have to finish at the end"
     )
     tracing: TracingOption = False
     tracing_http: ListenAddress = Field(
-        "127.0.0.1:16686", description="address on which the tracing service shows traces"
+        TRACING, description="address on which the tracing service shows traces"
     )
     insecure: bool = Field(
         False,
@@ -198,8 +206,9 @@ class GenerateSettings(ReceiptFlag, ResultFlags, ClientSettings):
     On a terminal the prompt is shown before its continuation, and no word is broken.
     A file or a pipe gets the continuation alone, as it comes.
 
-    Without --address it starts a cluster of its own, which the flags from --model to --verbose
-    describe, and which --tracing has traced: the trace is then printed too.
+    Without --address it asks the cluster that runs here. Where none runs, or a flag from --model to
+    --generation-config describes another, it starts one of its own. With --tracing that is traced,
+    and the trace printed too.
     """
 
     model_config = SettingsConfigDict(

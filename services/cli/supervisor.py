@@ -26,10 +26,11 @@ class Supervisor:
     """Owns the processes of one member, one after another.
 
     `report` is told in a sentence about each crash, `warn` of what the first start warned of,
-    unless the log is shown; processes come from the `nursery` where there is one. `run` ends when
-    the member was told to stop; it raises ServiceFailed when the first start fails or at the third
-    crash within a minute. An expert service whose later start ends with a word why, its checkpoint
-    having changed, say, has not crashed: it is tried again until it can start.
+    unless the log is shown; processes come from the `nursery` where there is one; `changed` is
+    called when it has another process. `run` ends when the member was told to stop; it raises
+    ServiceFailed when the first start fails or at the third crash within a minute. An expert
+    service whose later start ends with a word why, its checkpoint having changed, say, has not
+    crashed: it is tried again until it can start.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Supervisor:
         report: Callable[[str], None],
         warn: Callable[[str], None] | None = None,
         nursery: Nursery | None = None,
+        changed: Callable[[], None] = lambda: None,
         *,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
         refused_seconds: float = REFUSED_SECONDS,
@@ -51,6 +53,7 @@ class Supervisor:
         self._report = report
         self._warn = warn or report
         self._nursery = nursery
+        self._changed = changed
         self._first_backoff_seconds = first_backoff_seconds
         self._refused_seconds = refused_seconds
         self._is_refused = False
@@ -69,6 +72,7 @@ class Supervisor:
             child = await Child.start(self.member, self._log, self._variables, self._nursery)
             self._child = child
             try:
+                self._changed()
                 if (
                     not self._stopping.is_set()
                 ):  # `stop` may have come while there was no child to stop

@@ -88,7 +88,7 @@ async def gateway() -> AsyncIterator[tuple[Gateway, str]]:
 
 async def conversing(address: str, *flags: str, console: Console | None = None) -> Conversing:
     settings = load(ChatSettings, ["--address", address, *flags], "moesaic chat")
-    cluster = LocalCluster(address, "", "", {"127.0.0.1:7": "expert-1"})
+    cluster = LocalCluster(address, "", names={"127.0.0.1:7": "expert-1"})
     session = Session(settings, cluster, await model_of(address, settings))
     return Conversing(session, Report(console), "http://127.0.0.1:1", "")
 

@@ -28,8 +28,8 @@ class Serving:
 
     @property
     def address(self) -> str:
-        (line,) = (line for line in self.lines if line.startswith("ready: "))
-        return line.split()[4]
+        (line,) = (line for line in self.lines if line.startswith("gateway   "))
+        return line.split()[1]
 
     @property
     def openai_url(self) -> str:
@@ -49,12 +49,6 @@ class Serving:
             assert line, f"ended without saying {text!r}: {self.lines}"
             self.lines.append(line.rstrip())
         self.lines.append(line.rstrip())
-
-    async def stop(self, number: signal.Signals) -> tuple[int, str]:
-        self.process.send_signal(number)
-        _, stderr = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, stderr.decode()
 
 
 async def run(
@@ -187,13 +181,25 @@ async def test_serve_says_what_each_service_holds_brings_a_crashed_one_back_and_
     os.kill(serving.pid("gateway"), signal.SIGKILL)
     await serving.until("gateway is started again")
     await serving.until("gateway is ready again")
-    flags = ("--address", serving.address, "--max-new-tokens", "4")
-    code, stdout, stderr = await run("generate", *flags, "Once", folder=tmp_path)
+    code, stdout, stderr = await run("generate", "--max-new-tokens=4", "Once", folder=tmp_path)
     assert code == 0, stderr
     assert stdout.strip()
+    assert f"asking the cluster at {serving.address}" in stderr
 
-    code, stderr = await serving.stop(signal.SIGINT)
-    assert (code, stderr) == (0, "stopping\nstopped\n")
+    code, shown, _ = await run("status", "--json", folder=tmp_path)
+    (cluster,) = json.loads(shown)
+    assert (code, cluster["pid"]) == (0, serving.process.pid)
+    states = {one["name"]: (one["address"], one["state"]) for one in cluster["services"]}
+    assert states.keys() == set(SERVICES)
+    assert states["gateway"] == (serving.address, "serving")
+    assert {state for _, state in states.values()} == {"serving"}
+
+    assert await run("stop", folder=tmp_path) == (
+        *(0, ""),
+        f"stopped the cluster of pid {serving.process.pid}\n",
+    )
+    _, stderr_of_serve = await serving.process.communicate()
+    assert (serving.process.returncode, stderr_of_serve) == (0, b"stopping\nstopped\n")
     assert serving.process.stdout is not None
     assert await serving.process.stdout.read() == b""
     assert run_folders(tmp_path) == []

@@ -172,7 +172,8 @@ ADDRESSED = {
     "tracing": ["--http={}"],
     "probe": ["{}"],
 }
-FILES_ALONE = {"certificates", "tokens"}  # what these commands work with
+# What these commands work with.
+FILES_ALONE = {"certificates", "tokens", "status", "stop"}
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,19 @@
 """What a local cluster consists of."""
 
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.cli.bench.settings import BenchSettings
-from services.cli.members import ClusterPlan, expert_threads, untaken_address
+from services.cli.members import ClusterPlan, expert_threads
 from services.cli.settings import GenerateSettings, ServeSettings
 from services.expert.settings import ExpertSettings
 from services.gateway.settings import GatewaySettings
 from services.router.settings import RouterSettings
 from services.runtime.settings import load
-from services.wire.errors import BadState, InvalidRequest
+from services.wire.errors import InvalidRequest
 
 Command = type[ServeSettings | GenerateSettings | BenchSettings]
 COMMANDS = (ServeSettings, GenerateSettings, BenchSettings)
@@ -123,17 +122,6 @@ def test_http_is_served_where_it_is_told_and_else_nowhere() -> None:
     assert int(gateway.http.partition(":")[2]) > 0
     assert gateway.http not in {one.address for one in (*others, gateway)}
     assert "--trace-url=http://x" in gateway.command
-
-
-def test_http_is_served_on_another_port_where_its_own_is_taken_and_that_is_said() -> None:
-    said: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert untaken_address(address, said.append) == "127.0.0.1:0"
-    assert said == [f"{address} is taken by somebody else: HTTP is served on another port"]
-    assert untaken_address(address, said.append) == address
-    with pytest.raises(BadState, match=r"cannot listen on 192\.0\.2\.1:8000"):
-        untaken_address("192.0.2.1:8000", said.append)
 
 
 def test_port_nought_is_any_free_port() -> None:

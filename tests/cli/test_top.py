@@ -107,7 +107,7 @@ def test_rates_and_shares_are_those_of_the_interval() -> None:
     assert found.communication_share == pytest.approx(0.4)
     assert found.first_token.p50 == pytest.approx(0.02 + 0.02 * 4 / 9)
     assert found.between_tokens.p99 == pytest.approx(0.00396)
-    first, second = found.services
+    second, first = found.services  # by name
     assert (first.name, first.state, first.num_experts) == ("expert-0", "live", 64)
     assert (first.pairs_per_second, first.busy_share, first.queue_seconds) == (100, 0.5, 0.001)
     assert (first.straggler_share, first.wire_seconds, first.frames_in_flight) == (0.75, 0.00025, 3)

@@ -18,6 +18,7 @@ from services.cli.bench.settings import BenchSettings
 from services.cli.bench.tables import remarks, tables
 from services.cli.cluster import gateway_address
 from services.cli.command import run_command
+from services.cli.found import with_running_gateway
 from services.cli.machine import Machine
 from services.cli.members import check_settings
 from services.cli.output_files import complaint_of
@@ -46,6 +47,7 @@ EXAMPLES = (
 def bench(arguments: Sequence[str]) -> int:
     """Run the command; its exit code: 1 when any request failed."""
     settings = load_settings(BenchSettings, arguments, PROG, examples=EXAMPLES)
+    settings = with_running_gateway(settings, "http")
     try:
         prompts = (
             read_prompts(settings.prompts) if settings.prompts is not None else built_in_prompts()

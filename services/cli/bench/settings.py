@@ -52,9 +52,10 @@ class BenchSettings(ClientSettings):
     latencies then count from the moment at which a request was due. Several values are measured one
     after the other and compared.
 
-    Without --address it starts a cluster of its own, which the flags from --model to --verbose
-    describe. Tables go to stdout, progress to stderr. Ctrl-C ends it early and shows what there is.
-    The exit code is 1 when any request failed, 130 after Ctrl-C.
+    Without --gateway it asks the cluster that runs here. Where none runs, or a flag from --model to
+    --generation-config describes another, it starts one of its own. Tables go to stdout, progress
+    to stderr. Ctrl-C ends it early and shows what there is. The exit code is 1 when any request
+    failed, 130 after Ctrl-C.
     """
 
     model_config = SettingsConfigDict(

@@ -14,6 +14,7 @@ from services.cli.chat.session import Session
 from services.cli.chat.settings import ChatSettings
 from services.cli.cluster import LocalCluster, own_plan, reached_cluster
 from services.cli.command import run_command
+from services.cli.found import with_running_gateway
 from services.cli.local_tracing import ANY_PORT, local_tracing
 from services.cli.members import check_settings
 from services.cli.report import Report
@@ -26,11 +27,14 @@ EXAMPLES = (
     "moesaic chat --model /models/OLMoE-1B-7B-0924-Instruct --experts 4",
     "moesaic chat < questions.txt",
 )
+# Where tracing services and Jaeger are by themselves.
+TRACES = "http://127.0.0.1:16686"
 
 
 def chat(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(ChatSettings, arguments, "moesaic chat", examples=EXAMPLES)
+    settings = with_running_gateway(settings, "tracing")
     if settings.address is None:
         check_settings()
     return run_command(_chat(settings), command="chat")
@@ -67,7 +71,8 @@ async def _cluster(
     async with local_tracing(shown_at, report, verbose=verbose, num_others=others) as tracing:
         telemetry = tracing.variables(every_trace=True) if tracing is not None else None
         async with reached_cluster(settings, report, telemetry) as cluster:
-            yield cluster, settings.traces if tracing is None else tracing.url
+            own = cluster.tracing if tracing is None else tracing.url
+            yield cluster, settings.traces or own or TRACES
 
 
 def _prompt() -> Reader:

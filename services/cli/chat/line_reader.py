@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from services.cli.running import cache_folder
 from services.wire.errors import InvalidRequest
 
 # No context takes as much.
@@ -76,4 +77,4 @@ async def _in_thread_of_its_own(descriptor: int) -> bytes:
 
 def history_file() -> Path:
     """Where questions are remembered, by user."""
-    return Path.home() / ".cache" / "moesaic" / "chat_history"
+    return cache_folder() / "chat_history"

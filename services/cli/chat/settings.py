@@ -17,8 +17,9 @@ class ChatSettings(ReceiptFlag, ClientSettings):
     A question of several lines: end a line with \\, or press Alt-Enter.
     Where stdin is no terminal, each line is answered.
 
-    Without --address it starts a cluster of its own, which the flags from --model
-    to --verbose describe, and which --tracing has traced, for /trace.
+    Without --address it asks the cluster that runs here. Where none runs, or a flag
+    from --model to --generation-config describes another, it starts one of its own.
+    With --tracing that is traced, for /trace.
     """
 
     model_config = SettingsConfigDict(env_prefix="MOESAIC_CHAT_", frozen=True)
@@ -29,9 +30,9 @@ class ChatSettings(ReceiptFlag, ClientSettings):
     )
     timeout: PositiveFloat = Field(600.0, le=86_400, description="seconds that an answer may take")
     router: ServiceTarget | None = Field(
-        None, description="host:port of a router, which /experts asks who hosts what"
+        None, description="host:port of the router that /experts asks; else the cluster's"
     )
     traces: str = Field(
-        "http://127.0.0.1:16686", description="tracing service or Jaeger that /trace asks"
+        "", description="URL of the tracing service or Jaeger that /trace asks; else the cluster's"
     )
     tracing: TracingOption = False

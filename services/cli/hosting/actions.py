@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from pydantic_settings import BaseSettings
 
 from services.cli.command import run_command
+from services.cli.found import with_running_router
 from services.runtime.invocation import typed
 from services.runtime.settings import load, refuse
 
@@ -34,6 +35,7 @@ class Action(Generic[Settings]):
     def run(self, prog: str, arguments: Sequence[str]) -> int:
         """Do it as the flags say; its exit code."""
         settings = load(self.settings, arguments, prog, examples=self.examples)
+        settings = with_running_router(settings)
         return run_command(self.begin(settings), command=prog.removeprefix("moesaic "))
 
 

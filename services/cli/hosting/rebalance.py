@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from moesaic.v1 import router_pb2
 from services.cli.command import run_command
+from services.cli.found import with_running_router
 from services.cli.hosting.router import change
 from services.cli.hosting.settings import STRATEGIES, RebalanceSettings
 from services.cli.report import Report
@@ -19,6 +20,7 @@ EXAMPLES = (
 def rebalance(arguments: Sequence[str]) -> int:
     """Run the command; its exit code, 0 too where there was nothing to gain."""
     settings = load(RebalanceSettings, arguments, "moesaic rebalance", examples=EXAMPLES)
+    settings = with_running_router(settings)
     return run_command(change(request_for(settings), settings, Report()), command="rebalance")
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from moesaic.v1 import router_pb2
+from services.cli.ports import ROUTER
 from services.runtime.addresses import ServiceAddress, ServiceTarget
 from services.runtime.tls_settings import TlsSettings
 
@@ -15,7 +16,10 @@ PREFIX = "MOESAIC_ADMIN_"
 QUESTION = SettingsConfigDict(env_prefix=PREFIX, frozen=True, cli_shortcuts={"json-output": "json"})
 
 
-Router = Annotated[ServiceTarget, Field(description="host:port of a running router")]
+Router = Annotated[
+    ServiceTarget,
+    Field(description="host:port of a router; else that of the cluster which `moesaic serve` runs"),
+]
 OperationId = Annotated[
     str | None,
     Field(
@@ -51,7 +55,7 @@ STRATEGIES = {
     "eplb": router_pb2.PLAN_STRATEGY_EPLB,
 }
 
-DEFAULT_ROUTER = "127.0.0.1:50052"
+DEFAULT_ROUTER = ROUTER
 DEFAULT_TIMEOUT = 3600.0
 
 

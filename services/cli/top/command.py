@@ -10,8 +10,9 @@ from rich.live import Live
 from rich.text import Text
 
 from services.cli.command import run_command
+from services.cli.found import running_at, with_running_router
 from services.cli.hosting.router import RouterFailed
-from services.cli.known import NOTHING_KNOWN
+from services.cli.known import NOTHING_KNOWN, Known
 from services.cli.report import output
 from services.cli.top.figures import Figures, figures
 from services.cli.top.look import look
@@ -30,13 +31,28 @@ EXAMPLES = (
 def top(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(TopSettings, arguments, "moesaic top", examples=EXAMPLES)
-    return run_command(_top(settings), command="top")
+    settings, known = _completed(with_running_router(settings))
+    return run_command(_top(settings, known), command="top")
 
 
-async def _top(settings: TopSettings) -> None:
+def _completed(settings: TopSettings) -> tuple[TopSettings, Known]:
+    """With what is known of the cluster where it runs here: its HTTP, other routers, names."""
+    cluster = running_at(settings.router)
+    if cluster is None:
+        return settings, NOTHING_KNOWN
+    routers = [one.address for one in cluster.services if one.service == "router"]
+    found = {
+        "http": cluster.http or None,
+        "other_routers": [one for one in routers if one != settings.router],
+    }
+    missing = {name: one for name, one in found.items() if name not in settings.model_fields_set}
+    return settings.model_copy(update=missing), Known(cluster.names)
+
+
+async def _top(settings: TopSettings, known: Known) -> None:
     console = output()
     if settings.json_output or settings.once or not console.is_terminal:
-        async for seen in _seen(settings):
+        async for seen in _seen(settings, known):
             if isinstance(seen, RouterFailed):
                 raise seen
             if settings.json_output:
@@ -44,13 +60,13 @@ async def _top(settings: TopSettings) -> None:
             else:
                 console.print(picture(seen, width=console.width))
     else:
-        await _follow(settings, console)
+        await _follow(settings, known, console)
 
 
-async def _follow(settings: TopSettings, console: Console) -> None:
+async def _follow(settings: TopSettings, known: Known, console: Console) -> None:
     with Live(console=console, screen=True, auto_refresh=False) as live:
         live.update(f"looking at {settings.router} …", refresh=True)
-        async for seen in _seen(settings):
+        async for seen in _seen(settings, known):
             if isinstance(seen, RouterFailed):  # it may be back at the next look
                 live.update(Text(str(seen)), refresh=True)
             else:
@@ -58,7 +74,7 @@ async def _follow(settings: TopSettings, console: Console) -> None:
                 live.update(shown, refresh=True)
 
 
-async def _seen(settings: TopSettings) -> AsyncIterator[Figures | RouterFailed]:
+async def _seen(settings: TopSettings, known: Known) -> AsyncIterator[Figures | RouterFailed]:
     """What each interval showed, or why it did not, without an end unless once is enough. Raises
     RouterFailed where the first look fails.
     """
@@ -67,7 +83,7 @@ async def _seen(settings: TopSettings) -> AsyncIterator[Figures | RouterFailed]:
         await asyncio.sleep(settings.interval)
         try:
             now = await look(settings)
-            yield figures(before, now, NOTHING_KNOWN)
+            yield figures(before, now, known)
             before = now
         except RouterFailed as failed:
             yield failed

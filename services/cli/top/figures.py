@@ -98,7 +98,7 @@ def figures(before: Look, now: Look, known: Known) -> Figures:
         first_token=_times(since(before_gateway, at_gateway)),
         between_tokens=_times(_added(one.token_gaps for one in gone)),
         communication_share=_communication([one.parts for one in gone]),
-        services=[*_services(gone, now, known, seconds)],
+        services=sorted(_services(gone, now, known, seconds), key=lambda one: one.name),
         layers=_layers([*now.activities.values()]),
         moves=[_move(one) for activity in now.activities.values() for one in activity.operations],
     )

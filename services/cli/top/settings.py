@@ -20,9 +20,9 @@ class TopSettings(TlsSettings):
         [], description="host:port of further routers of the cluster, whose work is added"
     )
     http: ServiceTarget | None = Field(
-        "127.0.0.1:8000",
+        None,
         description="host:port of a gateway's HTTP, which tells of waiting requests and times to "
-        "the first token",
+        "the first token; else that of the cluster which `moesaic serve` runs",
     )
     interval: PositiveFloat = Field(2.0, ge=0.1, le=3_600, description="seconds between two looks")
     once: bool = Field(False, description="print one picture, after one interval, and end")

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from services.cli.command import run_command
+from services.cli.found import with_running_tracing
 from services.cli.report import FILE_WIDTH, output
 from services.cli.trace.chrome import chrome_document
 from services.cli.trace.model import Trace
@@ -29,7 +30,7 @@ EXAMPLES = (
 def trace(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(TraceSettings, arguments, "moesaic trace", examples=EXAMPLES)
-    return run_command(_show(settings), command="trace")
+    return run_command(_show(with_running_tracing(settings)), command="trace")
 
 
 async def _show(settings: TraceSettings) -> None:
