@@ -22,20 +22,31 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from moesaic.v1 import common_pb2 as moesaic_dot_v1_dot_common__pb2
 from moesaic.v1 import router_pb2 as moesaic_dot_v1_dot_router__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoesaic/v1/placement.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/router.proto\"0\n\x1bRemoveExpertServicesRequest\x12\x11\n\taddresses\x18\x01 \x03(\t\"1\n\x1cRemoveExpertServicesResponse\x12\x11\n\taddresses\x18\x01 \x03(\t2\xbe\x04\n\x10PlacementService\x12Q\n\x0cGetPlacement\x12\x1f.moesaic.v1.GetPlacementRequest\x1a .moesaic.v1.GetPlacementResponse\x12\\\n\x0f\x43hangePlacement\x12\".moesaic.v1.ChangePlacementRequest\x1a#.moesaic.v1.ChangePlacementResponse0\x01\x12`\n\x11\x41\x64\x64\x45xpertServices\x12$.moesaic.v1.AddExpertServicesRequest\x1a%.moesaic.v1.AddExpertServicesResponse\x12i\n\x14RemoveExpertServices\x12\'.moesaic.v1.RemoveExpertServicesRequest\x1a(.moesaic.v1.RemoveExpertServicesResponse\x12T\n\rPlanPlacement\x12 .moesaic.v1.PlanPlacementRequest\x1a!.moesaic.v1.PlanPlacementResponse\x12V\n\rRecordRouting\x12 .moesaic.v1.RecordRoutingRequest\x1a!.moesaic.v1.RecordRoutingResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amoesaic/v1/placement.proto\x12\nmoesaic.v1\x1a\x17moesaic/v1/common.proto\x1a\x17moesaic/v1/router.proto\"0\n\x1bRemoveExpertServicesRequest\x12\x11\n\taddresses\x18\x01 \x03(\t\"1\n\x1cRemoveExpertServicesResponse\x12\x11\n\taddresses\x18\x01 \x03(\t\"\x14\n\x12GetActivityRequest\"\xeb\x02\n\x13GetActivityResponse\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x13\n\x0b\x63lock_nanos\x18\x02 \x01(\x04\x12\x19\n\x11running_sequences\x18\x03 \x01(\r\x12\x19\n\x11waiting_sequences\x18\x04 \x01(\r\x12\x14\n\x0c\x64rawn_tokens\x18\x05 \x01(\x04\x12\'\n\x05parts\x18\x06 \x01(\x0b\x32\x18.moesaic.v1.PhaseReceipt\x12-\n\x08services\x18\x07 \x03(\x0b\x32\x1b.moesaic.v1.ServiceActivity\x12$\n\x05loads\x18\x08 \x03(\x0b\x32\x15.moesaic.v1.LayerLoad\x12\x37\n\noperations\x18\t \x03(\x0b\x32#.moesaic.v1.ChangePlacementResponse\x12*\n\ntoken_gaps\x18\n \x03(\x0b\x32\x16.moesaic.v1.TimeBucket\"\xbc\x01\n\x0fServiceActivity\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x04\x12\r\n\x05pairs\x18\x03 \x01(\x04\x12\x13\n\x0bqueue_nanos\x18\x04 \x01(\x04\x12\x15\n\rcompute_nanos\x18\x05 \x01(\x04\x12\x18\n\x10\x66rames_in_flight\x18\x06 \x01(\r\x12\x19\n\x11median_wire_nanos\x18\x07 \x01(\x04\x12\x18\n\x10straggler_layers\x18\x08 \x01(\x04\";\n\tLayerLoad\x12\r\n\x05layer\x18\x01 \x01(\r\x12\r\n\x05pairs\x18\x02 \x03(\x02\x12\x10\n\x08replicas\x18\x03 \x03(\r\"/\n\nTimeBucket\x12\x12\n\nmost_nanos\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x32\x8e\x05\n\x10PlacementService\x12Q\n\x0cGetPlacement\x12\x1f.moesaic.v1.GetPlacementRequest\x1a .moesaic.v1.GetPlacementResponse\x12\\\n\x0f\x43hangePlacement\x12\".moesaic.v1.ChangePlacementRequest\x1a#.moesaic.v1.ChangePlacementResponse0\x01\x12`\n\x11\x41\x64\x64\x45xpertServices\x12$.moesaic.v1.AddExpertServicesRequest\x1a%.moesaic.v1.AddExpertServicesResponse\x12i\n\x14RemoveExpertServices\x12\'.moesaic.v1.RemoveExpertServicesRequest\x1a(.moesaic.v1.RemoveExpertServicesResponse\x12T\n\rPlanPlacement\x12 .moesaic.v1.PlanPlacementRequest\x1a!.moesaic.v1.PlanPlacementResponse\x12V\n\rRecordRouting\x12 .moesaic.v1.RecordRoutingRequest\x1a!.moesaic.v1.RecordRoutingResponse0\x01\x12N\n\x0bGetActivity\x12\x1e.moesaic.v1.GetActivityRequest\x1a\x1f.moesaic.v1.GetActivityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'moesaic.v1.placement_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REMOVEEXPERTSERVICESREQUEST']._serialized_start=67
-  _globals['_REMOVEEXPERTSERVICESREQUEST']._serialized_end=115
-  _globals['_REMOVEEXPERTSERVICESRESPONSE']._serialized_start=117
-  _globals['_REMOVEEXPERTSERVICESRESPONSE']._serialized_end=166
-  _globals['_PLACEMENTSERVICE']._serialized_start=169
-  _globals['_PLACEMENTSERVICE']._serialized_end=743
+  _globals['_REMOVEEXPERTSERVICESREQUEST']._serialized_start=92
+  _globals['_REMOVEEXPERTSERVICESREQUEST']._serialized_end=140
+  _globals['_REMOVEEXPERTSERVICESRESPONSE']._serialized_start=142
+  _globals['_REMOVEEXPERTSERVICESRESPONSE']._serialized_end=191
+  _globals['_GETACTIVITYREQUEST']._serialized_start=193
+  _globals['_GETACTIVITYREQUEST']._serialized_end=213
+  _globals['_GETACTIVITYRESPONSE']._serialized_start=216
+  _globals['_GETACTIVITYRESPONSE']._serialized_end=579
+  _globals['_SERVICEACTIVITY']._serialized_start=582
+  _globals['_SERVICEACTIVITY']._serialized_end=770
+  _globals['_LAYERLOAD']._serialized_start=772
+  _globals['_LAYERLOAD']._serialized_end=831
+  _globals['_TIMEBUCKET']._serialized_start=833
+  _globals['_TIMEBUCKET']._serialized_end=880
+  _globals['_PLACEMENTSERVICE']._serialized_start=883
+  _globals['_PLACEMENTSERVICE']._serialized_end=1537
 # protoc_insertion_point(module_scope)

@@ -8,6 +8,8 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import moesaic.v1.common_pb2
+import moesaic.v1.router_pb2
 import sys
 import typing
 
@@ -57,3 +59,180 @@ class RemoveExpertServicesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["addresses", b"addresses"]) -> None: ...
 
 Global___RemoveExpertServicesResponse: typing_extensions.TypeAlias = RemoveExpertServicesResponse
+
+@typing.final
+class GetActivityRequest(google.protobuf.message.Message):
+    """Asks what the router does."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetActivityRequest: typing_extensions.TypeAlias = GetActivityRequest
+
+@typing.final
+class GetActivityResponse(google.protobuf.message.Message):
+    """What the router has done and is doing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: builtins.int
+    CLOCK_NANOS_FIELD_NUMBER: builtins.int
+    RUNNING_SEQUENCES_FIELD_NUMBER: builtins.int
+    WAITING_SEQUENCES_FIELD_NUMBER: builtins.int
+    DRAWN_TOKENS_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    SERVICES_FIELD_NUMBER: builtins.int
+    LOADS_FIELD_NUMBER: builtins.int
+    OPERATIONS_FIELD_NUMBER: builtins.int
+    TOKEN_GAPS_FIELD_NUMBER: builtins.int
+    instance: builtins.str
+    """Made anew each time the router is started."""
+    clock_nanos: builtins.int
+    """When this was so, by a clock that only rises, in nanoseconds."""
+    running_sequences: builtins.int
+    """Sequences that are being computed."""
+    waiting_sequences: builtins.int
+    """Sequences that wait for room in the KV cache."""
+    drawn_tokens: builtins.int
+    """Tokens drawn."""
+    @property
+    def parts(self) -> moesaic.v1.common_pb2.PhaseReceipt:
+        """Where the time of all steps went; those of prompts are not told apart."""
+
+    @property
+    def services(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ServiceActivity]:
+        """Ordered by address."""
+
+    @property
+    def loads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerLoad]:
+        """Layers that have experts, in the model's order."""
+
+    @property
+    def operations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[moesaic.v1.router_pb2.ChangePlacementResponse]:
+        """Changes of the placement that are under way, then those that wait."""
+
+    @property
+    def token_gaps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TimeBucket]:
+        """Times between a sequence's tokens: how many took at most so long, and longer than the one before."""
+
+    def __init__(
+        self,
+        *,
+        instance: builtins.str = ...,
+        clock_nanos: builtins.int = ...,
+        running_sequences: builtins.int = ...,
+        waiting_sequences: builtins.int = ...,
+        drawn_tokens: builtins.int = ...,
+        parts: moesaic.v1.common_pb2.PhaseReceipt | None = ...,
+        services: collections.abc.Iterable[Global___ServiceActivity] | None = ...,
+        loads: collections.abc.Iterable[Global___LayerLoad] | None = ...,
+        operations: collections.abc.Iterable[moesaic.v1.router_pb2.ChangePlacementResponse] | None = ...,
+        token_gaps: collections.abc.Iterable[Global___TimeBucket] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["parts", b"parts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["clock_nanos", b"clock_nanos", "drawn_tokens", b"drawn_tokens", "instance", b"instance", "loads", b"loads", "operations", b"operations", "parts", b"parts", "running_sequences", b"running_sequences", "services", b"services", "token_gaps", b"token_gaps", "waiting_sequences", b"waiting_sequences"]) -> None: ...
+
+Global___GetActivityResponse: typing_extensions.TypeAlias = GetActivityResponse
+
+@typing.final
+class ServiceActivity(google.protobuf.message.Message):
+    """What came of the frames to one expert service."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: builtins.int
+    FRAMES_FIELD_NUMBER: builtins.int
+    PAIRS_FIELD_NUMBER: builtins.int
+    QUEUE_NANOS_FIELD_NUMBER: builtins.int
+    COMPUTE_NANOS_FIELD_NUMBER: builtins.int
+    FRAMES_IN_FLIGHT_FIELD_NUMBER: builtins.int
+    MEDIAN_WIRE_NANOS_FIELD_NUMBER: builtins.int
+    STRAGGLER_LAYERS_FIELD_NUMBER: builtins.int
+    address: builtins.str
+    """Its address."""
+    frames: builtins.int
+    """Frames that it answered."""
+    pairs: builtins.int
+    """(row, expert) pairs in them."""
+    queue_nanos: builtins.int
+    """Nanoseconds that these frames waited there."""
+    compute_nanos: builtins.int
+    """Nanoseconds that they were read, computed and written there; of frames that are computed
+    together each counts.
+    """
+    frames_in_flight: builtins.int
+    """Frames that are on their way."""
+    median_wire_nanos: builtins.int
+    """The median of the latest round trips less the service's own time, in nanoseconds; 0 before any."""
+    straggler_layers: builtins.int
+    """Layers of steps in which it was waited for last."""
+    def __init__(
+        self,
+        *,
+        address: builtins.str = ...,
+        frames: builtins.int = ...,
+        pairs: builtins.int = ...,
+        queue_nanos: builtins.int = ...,
+        compute_nanos: builtins.int = ...,
+        frames_in_flight: builtins.int = ...,
+        median_wire_nanos: builtins.int = ...,
+        straggler_layers: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "compute_nanos", b"compute_nanos", "frames", b"frames", "frames_in_flight", b"frames_in_flight", "median_wire_nanos", b"median_wire_nanos", "pairs", b"pairs", "queue_nanos", b"queue_nanos", "straggler_layers", b"straggler_layers"]) -> None: ...
+
+Global___ServiceActivity: typing_extensions.TypeAlias = ServiceActivity
+
+@typing.final
+class LayerLoad(google.protobuf.message.Message):
+    """What the gate sent to the experts of one layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: builtins.int
+    PAIRS_FIELD_NUMBER: builtins.int
+    REPLICAS_FIELD_NUMBER: builtins.int
+    layer: builtins.int
+    """Transformer layer, counted from 0."""
+    @property
+    def pairs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """By expert, the pairs in a mean step of the latest ones."""
+
+    @property
+    def replicas(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """By expert, the services that it is ready on and that frames are sent to."""
+
+    def __init__(
+        self,
+        *,
+        layer: builtins.int = ...,
+        pairs: collections.abc.Iterable[builtins.float] | None = ...,
+        replicas: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["layer", b"layer", "pairs", b"pairs", "replicas", b"replicas"]) -> None: ...
+
+Global___LayerLoad: typing_extensions.TypeAlias = LayerLoad
+
+@typing.final
+class TimeBucket(google.protobuf.message.Message):
+    """A number of times."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MOST_NANOS_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    most_nanos: builtins.int
+    """None of them is longer, in nanoseconds."""
+    count: builtins.int
+    """How many there are."""
+    def __init__(
+        self,
+        *,
+        most_nanos: builtins.int = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "most_nanos", b"most_nanos"]) -> None: ...
+
+Global___TimeBucket: typing_extensions.TypeAlias = TimeBucket

@@ -70,6 +70,11 @@ class PlacementServiceStub(object):
                 request_serializer=moesaic_dot_v1_dot_router__pb2.RecordRoutingRequest.SerializeToString,
                 response_deserializer=moesaic_dot_v1_dot_router__pb2.RecordRoutingResponse.FromString,
                 _registered_method=True)
+        self.GetActivity = channel.unary_unary(
+                '/moesaic.v1.PlacementService/GetActivity',
+                request_serializer=moesaic_dot_v1_dot_placement__pb2.GetActivityRequest.SerializeToString,
+                response_deserializer=moesaic_dot_v1_dot_placement__pb2.GetActivityResponse.FromString,
+                _registered_method=True)
 
 
 class PlacementServiceServicer(object):
@@ -143,6 +148,14 @@ class PlacementServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetActivity(self, request, context):
+        """Says what the router has done since it began, and what it is doing. Counts only rise: two answers
+        of one `instance` give rates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlacementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -175,6 +188,11 @@ def add_PlacementServiceServicer_to_server(servicer, server):
                     servicer.RecordRouting,
                     request_deserializer=moesaic_dot_v1_dot_router__pb2.RecordRoutingRequest.FromString,
                     response_serializer=moesaic_dot_v1_dot_router__pb2.RecordRoutingResponse.SerializeToString,
+            ),
+            'GetActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetActivity,
+                    request_deserializer=moesaic_dot_v1_dot_placement__pb2.GetActivityRequest.FromString,
+                    response_serializer=moesaic_dot_v1_dot_placement__pb2.GetActivityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -344,6 +362,33 @@ class PlacementService(object):
             '/moesaic.v1.PlacementService/RecordRouting',
             moesaic_dot_v1_dot_router__pb2.RecordRoutingRequest.SerializeToString,
             moesaic_dot_v1_dot_router__pb2.RecordRoutingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moesaic.v1.PlacementService/GetActivity',
+            moesaic_dot_v1_dot_placement__pb2.GetActivityRequest.SerializeToString,
+            moesaic_dot_v1_dot_placement__pb2.GetActivityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,12 +5,13 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.cli.child import ServiceFailed
 from services.cli.error_lines import ErrorLines
-from services.cli.members import ClusterPlan
+from services.cli.found import running_at
+from services.cli.members import ClusterPlan, Member
 from services.cli.nursery import nursery_for
 from services.cli.report import Report
 from services.cli.settings import ClientSettings
@@ -31,11 +32,18 @@ STOP_ORDER = ("gateway", "router", "expert")
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """Where a cluster of this machine is reached."""
+    """Where a cluster is reached: its gateway, and the first of its routers; empty where that is
+    not known.
+    """
 
     gateway: str
     # Over HTTP; empty where that is not served.
     http: str
+    router: str = ""
+    # The page of its tracing service.
+    tracing: str = ""
+    # What its services are called, by their addresses.
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def own_plan(settings: ClientSettings) -> ClusterPlan:
@@ -47,18 +55,34 @@ def own_plan(settings: ClientSettings) -> ClusterPlan:
 async def gateway_address(
     settings: ClientSettings, report: Report, telemetry: Mapping[str, str] | None = None
 ) -> AsyncIterator[str]:
-    """The address that the settings name, or else that of a local cluster which runs until the
+    """The gateway's address of `reached_cluster`."""
+    async with reached_cluster(settings, report, telemetry) as cluster:
+        yield cluster.gateway
+
+
+@asynccontextmanager
+async def reached_cluster(
+    settings: ClientSettings, report: Report, telemetry: Mapping[str, str] | None = None
+) -> AsyncIterator[LocalCluster]:
+    """The cluster at the address that the settings name, or else a local one which runs until the
     block ends.
 
     Its processes have the variables of `telemetry` too. Raises what `local_cluster` raises.
     """
     if settings.address is not None:
-        yield settings.address
+        yield _at(settings.address)
         return
     plan = replace(own_plan(settings), telemetry=telemetry or {})
     async with local_cluster(plan, report, verbose=settings.verbose) as cluster:
         report.line("")
-        yield cluster.gateway
+        yield cluster
+
+
+def _at(address: str) -> LocalCluster:
+    found = running_at(address)
+    if found is None:
+        return LocalCluster(address, http="")
+    return LocalCluster(address, found.http, found.router, found.tracing, found.names)
 
 
 @asynccontextmanager
@@ -107,11 +131,18 @@ async def local_cluster(
             )
             try:
                 await Startup(supervisors, report, coverage=plan.coverage).wait()
-                yield LocalCluster(members[-1].address, members[-1].http)
+                yield _reached(members)
             finally:
                 if errors is not None:
                     errors.cancel()
                 await _stop(supervisors, plan.drain_seconds + LEAVE_SECONDS)
+
+
+def _reached(members: Sequence[Member]) -> LocalCluster:
+    gateway = members[-1]
+    router = next(one for one in members if one.service == "router")
+    names = {one.address: one.name for one in members}
+    return LocalCluster(gateway.address, gateway.http, router.address, names=names)
 
 
 async def _stop(supervisors: Sequence[Supervisor], grace_seconds: float) -> None:

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from rich.table import Table
 
 from moesaic.v1 import common_pb2
+from services.cli.known import NOTHING_KNOWN, Known
 from services.cli.request import GenerateResult
 
 # Field of PhaseReceipt, and what it is called here, in the order in which a token passes them.
@@ -99,14 +100,11 @@ def receipt_table(receipt: common_pb2.LatencyReceipt) -> Table:
     return table
 
 
-def remarks(receipt: common_pb2.LatencyReceipt) -> list[str]:
+def remarks(receipt: common_pb2.LatencyReceipt, known: Known = NOTHING_KNOWN) -> list[str]:
     """What the receipt names beside durations: steps, the slowest service, frames sent again."""
     lines = [f"steps: {receipt.prefill.steps} prefill, {receipt.decode.steps} decode"]
     if receipt.slowest_service:
-        lines.append(
-            f"slowest service: {receipt.slowest_service}, last in "
-            f"{receipt.slowest_service_layers} layers"
-        )
+        lines.append(f"slowest service: {known.slowest(receipt)}")
     if receipt.retries:
         lines.append(f"frames sent again: {receipt.retries}")
     if receipt.resumptions:

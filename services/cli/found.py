@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic_settings import BaseSettings
 
-from services.cli.running import newest_cluster
+from services.cli.running import RunningCluster, newest_cluster, running_clusters
 from services.cli.settings import ClientSettings, ClusterSettings
 from services.runtime.invocation import typed
 from services.runtime.tls_settings import TlsSettings
@@ -39,6 +39,18 @@ def with_running_router(settings: Settings) -> Settings:
 def with_running_tracing(settings: Settings) -> Settings:
     """With the tracing service of the running cluster as their source, unless they name one."""
     return _with(settings, "source", "tracing", {"file"}, {})
+
+
+def running_at(address: str) -> RunningCluster | None:
+    """The cluster that runs here and has a service there."""
+    return next(
+        (
+            cluster
+            for cluster in running_clusters()
+            if any(service.address == address for service in cluster.services)
+        ),
+        None,
+    )
 
 
 def _with(

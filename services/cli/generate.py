@@ -5,17 +5,21 @@ import sys
 from collections.abc import Sequence
 
 from moesaic.v1 import generation_pb2
-from services.cli.cluster import gateway_address, own_plan
+from services.cli.asked_model import model_of
+from services.cli.cluster import LocalCluster, own_plan, reached_cluster
 from services.cli.command import run_command
-from services.cli.cost import as_object, receipt_table, remarks, summary
+from services.cli.cost import as_object, summary
 from services.cli.found import with_running_gateway
+from services.cli.known import Known
 from services.cli.local_tracing import ANY_PORT, LocalTracing, local_tracing
 from services.cli.members import check_settings
 from services.cli.report import Report
-from services.cli.request import GenerateResult, build_request, stream
+from services.cli.request import RequestFailed, build_request, stream
 from services.cli.settings import GenerateSettings
+from services.cli.shown_receipt import show_receipt
 from services.cli.trace.source import QueryClient
 from services.cli.trace.waterfall import waterfall
+from services.cli.words import word_writer
 from services.runtime.settings import load, refuse
 from services.runtime.text_files import STANDARD, Unreadable, read_text
 from services.wire.errors import InvalidRequest
@@ -69,8 +73,8 @@ async def _generate(
         shown_at, report, verbose=settings.verbose, num_others=others
     ) as tracing:
         telemetry = tracing.variables(every_trace=True) if tracing is not None else None
-        async with gateway_address(settings, report, telemetry) as address:
-            await _continue(settings, prompt, request, address, report)
+        async with reached_cluster(settings, report, telemetry) as cluster:
+            await _continue(settings, prompt, request, cluster, report)
         if tracing is not None:  # by now the services have ended, and sent what they had
             await _show_trace(tracing, report)
 
@@ -86,15 +90,17 @@ async def _continue(
     settings: GenerateSettings,
     prompt: str,
     request: generation_pb2.GenerateRequest,
-    address: str,
+    cluster: LocalCluster,
     report: Report,
 ) -> None:
-    if sys.stdout.isatty() and not settings.chat:
-        report.quote(prompt)  # for who reads along; never in the output itself
-    addresses = (address, *settings.other_addresses)
-    outcome = await stream(addresses, request, settings, _write)
+    words = word_writer(sys.stdout)
+    if sys.stdout.isatty() and sys.stderr.isatty() and not settings.chat:
+        words.follow(prompt, report.quote)  # for who reads along; never in the output itself
+    addresses = (cluster.gateway, *settings.other_addresses)
+    outcome = await stream(addresses, request, settings, words.write)
+    words.end()
     _write("\n")
-    _show_cost(outcome, report)
+    show_receipt(outcome, settings.receipt, await _known(settings, cluster), report)
     for number, choice in enumerate(outcome.others, 1):
         report.line(f"\nchoice {number}: {summary(choice)}")
         _write(f"{choice.text}\n")
@@ -102,12 +108,12 @@ async def _continue(
         _write(json.dumps(as_object(outcome)) + "\n")
 
 
-def _show_cost(outcome: GenerateResult, report: Report) -> None:
-    receipt = outcome.completion.receipt
-    report.line(f"\n{summary(outcome)}")
-    report.console.print(receipt_table(receipt))
-    for remark in remarks(receipt):
-        report.line(remark)
+async def _known(settings: GenerateSettings, cluster: LocalCluster) -> Known:
+    try:
+        model = await model_of(cluster.gateway, settings)
+    except RequestFailed:  # it has answered already: what it cost is shown without
+        return Known(cluster.names)
+    return Known(cluster.names, model.num_moe_layers)
 
 
 def _write(text: str) -> None:

@@ -34,10 +34,12 @@ COMMANDS = {
     ),
     "status": Command("services.cli.status", "show the clusters that run here"),
     "stop": Command("services.cli.stop", "have a cluster finish its requests and end"),
+    "chat": Command("services.cli.chat.command", "talk with the model at a prompt"),
     "generate": Command("services.cli.generate", "continue a prompt and say what it cost"),
     "bench": Command(
         "services.cli.bench.command", "put load on a cluster and measure how it is served"
     ),
+    "top": Command("services.cli.top.command", "show what a cluster does, as it does it"),
     "placement": Command(
         "services.cli.hosting.placement", "show, plan and change which expert service hosts what"
     ),

@@ -26,7 +26,10 @@ class Report:
     """Lines on stderr that stay, and the console that they go to."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        # A terminal would break words at its width; a file has lines of any length.
+        self.console = console or Console(
+            file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty()
+        )
         self._warnings: set[str] = set()
 
     def line(self, text: str) -> None:
@@ -39,6 +42,10 @@ class Report:
             self._warnings.add(text)
             self.line(f"warning: {text}")
 
+    def note(self, text: str) -> None:
+        """Print a line faintly, in several where it is wider than the terminal."""
+        self.console.print(text, style="dim", markup=False, soft_wrap=False)
+
     def quote(self, text: str) -> None:
-        """Print a text faintly, without a line's end, so that what follows goes on after it."""
-        self.console.print(text, style="dim", markup=False, end="")
+        """Print a text faintly as it is, without a line's end: what follows goes on after it."""
+        self.console.print(text, style="dim", markup=False, end="", soft_wrap=True)

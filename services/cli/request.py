@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import grpc
 
@@ -16,13 +17,25 @@ from services.cli.result_flags import say_results
 from services.cli.sampling_flags import say_sampling
 from services.cli.settings import GenerateSettings
 from services.runtime.channels import open_channel
-from services.runtime.span_writing import SpanKind
+from services.runtime.span_writing import SpanKind, SpanRef
+from services.runtime.tls_files import Authority, TlsFiles
 from services.runtime.tracing import begin_span, passed_on
 from services.wire.errors import ServingError
 
 
 class RequestFailed(ServingError):
     """The gateway ended the request with a status; the message has both."""
+
+
+class CallSettings(Protocol):
+    """How the gateway is called, whatever it is asked."""
+
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def gateway_trust(self) -> TlsFiles | Authority | None: ...
 
 
 @dataclass
@@ -38,6 +51,7 @@ class GenerateResult:
     completion: generation_pb2.Completion = field(default_factory=generation_pb2.Completion)
     logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
     prompt_logprobs: list[common_pb2.PositionLogprobs] = field(default_factory=list)
+    routed_experts: list[common_pb2.RoutedExperts] = field(default_factory=list)
     # Of the request's other choices, in their order.
     others: "list[GenerateResult]" = field(default_factory=list)
 
@@ -88,17 +102,20 @@ def finish_reason_of(completion: generation_pb2.Completion) -> str:
 async def stream(
     addresses: Sequence[str],
     request: generation_pb2.GenerateRequest,
-    settings: GenerateSettings,
+    settings: CallSettings,
     write: Callable[[str], None],
+    *,
+    parent: SpanRef | None = None,
 ) -> GenerateResult:
     """Send the request to the first address and `write` the text as it comes, of the first choice;
-    where its gateway is lost the next one goes on, or the same again.
+    where its gateway is lost the next one goes on, or the same again. Its trace goes on below
+    `parent` where there is one.
 
     Raises RequestFailed when a gateway refuses it, or none goes on.
     """
     outcome = GenerateResult(others=[GenerateResult() for _ in range(1, request.num_choices)])
-    span = begin_span("moesaic.generate", SpanKind.CLIENT)
-    context = passed_on(span, None)
+    span = begin_span("moesaic.generate", SpanKind.CLIENT, parent)
+    context = passed_on(span, parent)
     traced = () if context is None else (("traceparent", context.traceparent),)
     failure: BaseException | None = None
     responses = generate(
@@ -147,6 +164,7 @@ async def _collect(
         choice.token_ids.extend(delta.token_ids)
         choice.logprobs.extend(delta.logprobs)
         choice.prompt_logprobs.extend(delta.prompt_logprobs)
+        choice.routed_experts.extend(delta.routed_experts)
         choice.text += delta.text
         if choice is outcome:
             write(delta.text)

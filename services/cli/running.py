@@ -64,6 +64,11 @@ class RunningCluster:
         return self._first("router")
 
     @property
+    def names(self) -> dict[str, str]:
+        """What its services are called, by their addresses."""
+        return {one.address: one.name for one in self.services}
+
+    @property
     def is_living(self) -> bool:
         """Whether its process is that of then, and here."""
         return is_living(self.machine, self.pid, self.started)

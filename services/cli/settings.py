@@ -7,6 +7,7 @@ from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, mod
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 from services.cli.ports import GATEWAY, GATEWAY_PORT, HTTP, TRACING
+from services.cli.receipt_flag import ReceiptFlag
 from services.cli.result_flags import ResultFlags
 from services.cli.sampling_flags import with_sampling_flags
 from services.runtime.addresses import (
@@ -207,8 +208,11 @@ class ServeSettings(ClusterSettings):
 
 
 @with_sampling_flags
-class GenerateSettings(ResultFlags, ClientSettings):
+class GenerateSettings(ReceiptFlag, ResultFlags, ClientSettings):
     """Continue a prompt: stream the text to stdout, then print to stderr what it cost.
+
+    On a terminal the prompt is shown before its continuation, and no word is broken.
+    A file or a pipe gets the continuation alone, as it comes.
 
     Without --address it asks the cluster that runs here. Where none runs, or a flag from --model to
     --generation-config describes another, it starts one of its own. With --tracing that is traced,

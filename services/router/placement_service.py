@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 import grpc
 
 from moesaic.v1 import placement_pb2, placement_pb2_grpc, router_pb2
+from services.router.activity import activity_message
 from services.router.balance.messages import plan_message, strategy_of
 from services.router.hosting.messages import (
     goal_of,
@@ -78,6 +79,11 @@ class PlacementService(placement_pb2_grpc.PlacementServiceServicer):
         else:
             judgement = await balancer.preview(strategy_of(request.strategy))
         return plan_message(judgement, model_digest, balancer.outcomes)
+
+    async def GetActivity(
+        self, request: placement_pb2.GetActivityRequest, context: grpc.aio.ServicerContext
+    ) -> placement_pb2.GetActivityResponse:
+        return activity_message(self._running())
 
     def RecordRouting(
         self, request: router_pb2.RecordRoutingRequest, context: grpc.aio.ServicerContext

@@ -191,10 +191,10 @@ def test_every_part_of_a_receipt_is_of_one_kind() -> None:
     assert set(found.shares.values()) == {0.0}
 
 
-def printed(*all_figures: Figures) -> str:
+def printed(*all_figures: Figures, width: int = 100) -> str:
     text = io.StringIO()
-    console = Console(file=text, width=100)
-    for table in tables(all_figures):
+    console = Console(file=text, width=width)
+    for table in tables(all_figures, width):
         console.print(table)
     return text.getvalue()
 
@@ -208,6 +208,17 @@ def test_tables_with_large_figures_fit_in_a_hundred_columns() -> None:
     assert text.count("1234.5/s") == 5 + 5 + 5, "no label is cut or folded"
     assert text.count(" 10,132 ") == 5, "and no figure"
     assert text.count("where a request's time went") == 2
+
+
+def test_tables_with_large_figures_fit_in_eighty_columns() -> None:
+    run = run_of(*[FAST, SLOW] * 5000, milliseconds=987)
+    run.load = OpenLoop(1234.5, "constant", 0, 1)
+    figures = figures_of(run, read_objectives(["ttft=200ms"]))
+    text = printed(figures, figures, figures, figures, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("1234.5/s") == 4 + 4 + 4, "no label is cut or folded"
+    assert text.count(" 10,132 ") == 4, "and no figure"
+    assert "all communication " in text
 
 
 def test_a_load_where_nothing_was_completed_is_a_line_of_dashes() -> None:

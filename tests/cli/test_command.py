@@ -157,8 +157,10 @@ def test_tls_and_tokens_of_a_service_are_refused_before_a_cluster_is_started(
 
 ADDRESSED = {
     "serve": ["--listen={}"],
+    "chat": ["--address={}"],
     "generate": ["Once", "--address={}"],
     "bench": ["--gateway={}"],
+    "top": ["--router={}"],
     "placement": ["show", "--router={}"],
     "experts": ["add", "{}"],
     "rebalance": ["--router={}"],

@@ -6,7 +6,9 @@ from rich.console import Console
 
 from moesaic.v1 import common_pb2, generation_pb2
 from services.cli.cost import PHASE_PARTS, as_object, plain, receipt_table, remarks, summary
+from services.cli.known import Known
 from services.cli.request import GenerateResult
+from services.cli.short_receipt import short_receipt
 
 RECEIPT = common_pb2.LatencyReceipt(
     end_to_end_nanos=10_000_000,
@@ -100,3 +102,21 @@ def test_the_object_is_one_line_of_json_with_whole_numbers() -> None:
 
 def test_fields_that_are_nought_are_in_the_object_too() -> None:
     assert plain(common_pb2.Usage())["overflowed_pairs"] == 0
+
+
+def test_the_short_receipt_is_a_line_that_names_the_service() -> None:
+    known = Known({"127.0.0.1:50053": "expert-0"}, num_moe_layers=150)
+    assert short_receipt(outcome(), known) == (
+        "5 tokens, 100 tokens/s, first after 20 ms, communication 50%; slowest expert-0, last in "
+        "5 of 1,200 layers"
+    )
+
+
+def test_a_service_without_a_name_has_its_address_and_unknown_layers_are_not_counted() -> None:
+    assert short_receipt(outcome(), Known()).endswith("slowest 127.0.0.1:50053, last in 5 layers")
+    assert "slowest service: 127.0.0.1:50053, last in 5 layers" in remarks(RECEIPT)
+
+
+def test_an_empty_receipt_is_short() -> None:
+    empty = GenerateResult(completion=generation_pb2.Completion())
+    assert short_receipt(empty, Known()) == "0 tokens"

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from moesaic.v1 import router_pb2
+from moesaic.v1 import placement_pb2, router_pb2
 from services.router.peers.pace import Pace
 from tests.checkpoints import save_tiny
 from tests.cluster import local
@@ -204,3 +204,41 @@ async def test_served_steps_are_recorded_as_they_were_routed(model: Path) -> Non
         ]  # what the tokens were drawn from: [layers, 4, k]
         routed = [[list(layer.experts) for layer in token.layers] for token in outcome.routed]
         assert last_rows.swapaxes(0, 1).tolist() == routed
+
+
+async def test_what_a_router_does_is_told_in_counts_that_rise(model: Path) -> None:
+    async with (
+        local.experts(model, 1) as (one,),
+        local.router(model, [one], rebalance=False) as address,
+        connected(address) as client,
+    ):
+
+        async def activity() -> placement_pb2.GetActivityResponse:
+            asked = placement_pb2.GetActivityRequest()
+            told: placement_pb2.GetActivityResponse = await client.placement.GetActivity(asked)
+            return told
+
+        before = await activity()
+        assert not any(max(load.pairs) for load in before.loads), "warming up is no traffic"
+        await client.generate([[5, 6, 7]], max_new_tokens=8)
+        after = await activity()
+        assert after.instance == before.instance != ""
+        assert after.clock_nanos > before.clock_nanos
+        assert after.drawn_tokens - before.drawn_tokens == 8
+        assert after.parts.dense_nanos > before.parts.dense_nanos
+        (was,), (service,) = before.services, after.services
+        assert service.address == one
+        assert service.pairs - was.pairs == (3 + 7) * TOP_K * NUM_LAYERS - 2 * TOP_K
+        assert service.straggler_layers - was.straggler_layers == 8 * NUM_LAYERS
+        assert service.compute_nanos > was.compute_nanos
+        assert service.frames_in_flight == 0
+        assert [load.layer for load in after.loads] == [*range(NUM_LAYERS)]
+        assert [len(load.pairs) for load in after.loads] == [NUM_EXPERTS] * NUM_LAYERS
+        assert {*after.loads[0].replicas} == {1}
+        assert (after.running_sequences, after.waiting_sequences, len(after.operations)) == (
+            0,
+            0,
+            0,
+        )
+        gaps = sum(one.count for one in after.token_gaps)
+        assert gaps - sum(one.count for one in before.token_gaps) == 7

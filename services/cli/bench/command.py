@@ -143,7 +143,7 @@ def _show(findings: Findings, report: Report) -> None:
         report.line("interrupted: what follows is what was measured until then")
     if findings.loads:
         console = output(FILE_WIDTH)
-        for table in tables(findings.figures):
+        for table in tables(findings.figures, console.width):
             console.print("\n", table, "\n", sep="", end="")
         for figures in findings.figures:
             for remark in remarks(figures):

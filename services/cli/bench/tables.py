@@ -1,4 +1,4 @@
-"""What people read of a bench: tables that fit in a hundred columns, and remarks."""
+"""What people read of a bench: tables that fit in a hundred columns, or in eighty, and remarks."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -12,8 +12,10 @@ from services.cli.bench.receipts import Spent, TimeKind
 from services.cli.bench.statistics import Distribution
 
 MILLIS_PER_SECOND = 1000
+WIDE = 100
 # So many fit beside each other where each brings its milliseconds and its share.
 MAX_COMPARED = 4
+MAX_COMPARED_NARROWLY = 3
 LATENCIES = (
     ("ttft", "first token (TTFT)"),
     ("itl", "between tokens (ITL)"),
@@ -21,16 +23,18 @@ LATENCIES = (
     ("e2e", "end to end (E2E)"),
 )
 
-HEADINGS = (
-    *("done", "failed", "requests\nper s", "tokens/s\nout", "tokens/s\nin"),
-    *("TTFT\np50", "TTFT\np99", "ITL\np50", "ITL\np99", "comm.\nshare"),
-)
+HEADINGS = ("done", "failed", "requests\nper s", "tokens/s\nout", "tokens/s\nin", "comm.\nshare")
+# Where they have place here; each load's latencies have a table of their own below.
+LATENCY_HEADINGS = ("TTFT\np50", "TTFT\np99", "ITL\np50", "ITL\np99")
 GOOD_HEADINGS = ("good\nper s", "good\nshare")
 
 
-def tables(all_figures: Sequence[Figures]) -> Iterator[Table]:
-    """All of them: the loads in a line each, the latencies of each, and where the time went."""
-    yield _throughput(all_figures)
+def tables(all_figures: Sequence[Figures], width: int = WIDE) -> Iterator[Table]:
+    """All of them: the loads in a line each, the latencies of each, and where the time went. They
+    fit in `width` columns, down to eighty.
+    """
+    is_wide = width >= WIDE
+    yield _throughput(all_figures, is_wide)
     for figures in all_figures:
         if figures.num_completed:
             yield _latencies(figures)
@@ -39,8 +43,9 @@ def tables(all_figures: Sequence[Figures]) -> Iterator[Table]:
         for figures in all_figures
         if figures.num_completed and figures.spent is not None
     ]
-    for start in range(0, len(measured), MAX_COMPARED):
-        yield _spent(measured[start : start + MAX_COMPARED])
+    at_once = MAX_COMPARED if is_wide else MAX_COMPARED_NARROWLY
+    for start in range(0, len(measured), at_once):
+        yield _spent(measured[start : start + at_once], is_wide)
 
 
 def remarks(figures: Figures) -> Iterator[str]:
@@ -74,10 +79,11 @@ def shown(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
 
 
-def _throughput(all_figures: Sequence[Figures]) -> Table:
+def _throughput(all_figures: Sequence[Figures], is_wide: bool) -> Table:
     with_goodput = any(figures.good_share is not None for figures in all_figures)
-    headings = ["load", *HEADINGS, *(GOOD_HEADINGS if with_goodput else ())]
-    table = _table("throughput, and latency in ms", headings)
+    headings = ["load", *HEADINGS, *(LATENCY_HEADINGS if is_wide else ())]
+    title = "throughput, and latency in ms" if is_wide else "throughput"
+    table = _table(title, [*headings, *(GOOD_HEADINGS if with_goodput else ())])
     for figures in all_figures:
         latencies = figures.latencies
         cells = [
@@ -87,12 +93,10 @@ def _throughput(all_figures: Sequence[Figures]) -> Table:
             shown(figures.requests_per_second),
             shown(figures.output_tokens_per_second),
             shown(figures.input_tokens_per_second),
-            _millis(latencies.ttft.p50 if latencies.ttft else None),
-            _millis(latencies.ttft.p99 if latencies.ttft else None),
-            _millis(latencies.itl.p50 if latencies.itl else None),
-            _millis(latencies.itl.p99 if latencies.itl else None),
             _communication(figures),
         ]
+        for spread in (latencies.ttft, latencies.itl) if is_wide else ():
+            cells += [_millis(spread.p50), _millis(spread.p99)] if spread else ["-", "-"]
         if with_goodput:
             share = figures.good_share
             cells += [
@@ -121,22 +125,24 @@ def _communication(figures: Figures) -> str:
     return f"{figures.spent.shares[TimeKind.COMMUNICATION]:.0%}"
 
 
-def _spent(labelled: Sequence[tuple[str, Spent]]) -> Table:
+def _spent(labelled: Sequence[tuple[str, Spent]], with_kind: bool) -> Table:
     title = "where a request's time went: median ms and share"
-    table = _table(title, ("", "kind", *(label for label, _ in labelled)))
+    labels = [label for label, _ in labelled]
+    table = _table(title, ("", *(["kind"] if with_kind else []), *labels))
     all_spent = [spent for _, spent in labelled]
     for index, part in enumerate(all_spent[0].parts):
         parts = [spent.parts[index] for spent in all_spent]
         if any(part.milliseconds for part in parts):
             cells = [f"{shown(part.milliseconds)}  {part.share:>6.1%}" for part in parts]
-            table.add_row(part.label, part.kind.value, *cells)
+            table.add_row(part.label, *([part.kind.value] if with_kind else []), *cells)
+    blank = [""] if with_kind else []
     for kind in TimeKind:
         shares = [spent.shares[kind] for spent in all_spent]
         table.add_row(
-            f"all {kind.value}", "", *(f"{share:>6.1%}" for share in shares), style="bold"
+            f"all {kind.value}", *blank, *(f"{share:>6.1%}" for share in shares), style="bold"
         )
     steps = [spent.decode_step_milliseconds for spent in all_spent]
-    table.add_row("a decode step", "", *(f"{shown(step)} ms" for step in steps))
+    table.add_row("a decode step", *blank, *(f"{shown(step)} ms" for step in steps))
     return table
 
 

@@ -69,7 +69,18 @@ class Engine:
         self._is_draining = False
         self.room_watchers: set[asyncio.Event] = set()  # set whenever there is more or less room
         self.room_sharers: set[asyncio.Event] = set()  # those of them that have sequences here
-        self._account = StepAccount(tracing, StepMetrics(scheduler, cache), self._lanes)
+        self.metrics = StepMetrics(scheduler, cache)
+        self._account = StepAccount(tracing, self.metrics, self._lanes)
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that have their room in the cache."""
+        return self._scheduler.num_running
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait for it."""
+        return self._scheduler.num_sequences - self._scheduler.num_running
 
     def submit(self, order: Order, listener: Listener, seconds: float | None = None) -> Sequence:
         """Take an order in, to be finished within `seconds`.

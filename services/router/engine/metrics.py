@@ -9,6 +9,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from services.model.kv_cache import KvCache
 from services.router.engine.scheduler import Scheduler
 from services.router.engine.step import Step
+from services.router.engine.token_gaps import TokenGaps
 from services.router.lanes.choice import Lanes
 from services.router.times.receipt import Parts
 
@@ -42,10 +43,11 @@ class StepMetrics:
     """
 
     def __init__(self, scheduler: Scheduler, cache: KvCache) -> None:
-        self._num_steps = self._num_drawn = 0
-        self._parts = Parts()
+        self.num_steps = self.num_drawn = 0
+        self.parts = Parts()
+        self.token_gaps = TokenGaps()
         self._services: set[str] = set()
-        self._stragglers: Counter[str] = Counter()
+        self.stragglers: Counter[str] = Counter()
         self._retries: Counter[tuple[str, str]] = Counter()
         self._hedges: Counter[tuple[str, bool]] = Counter()
         self._step_tokens = meter.create_histogram(
@@ -53,11 +55,11 @@ class StepMetrics:
         )
 
         def parts(_: CallbackOptions) -> Iterable[Observation]:
-            for part, nanos in vars(self._parts).items():
+            for part, nanos in vars(self.parts).items():
                 yield Observation(nanos / 1e9, {"part": part})
 
         def stragglers(_: CallbackOptions) -> Iterable[Observation]:
-            for service, layers in self._stragglers.items():
+            for service, layers in self.stragglers.items():
                 yield Observation(layers, {"service": service})
 
         def retries(_: CallbackOptions) -> Iterable[Observation]:
@@ -66,8 +68,8 @@ class StepMetrics:
 
         counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
         counter(HEDGES, [self._observe_hedges], "{frame}", "copies of frames, by who was late")
-        counter(STEPS, [_reading(lambda: self._num_steps)], "{step}", "steps computed")
-        counter(DRAWN_TOKENS, [_reading(lambda: self._num_drawn)], "{token}", "tokens drawn")
+        counter(STEPS, [_reading(lambda: self.num_steps)], "{step}", "steps computed")
+        counter(DRAWN_TOKENS, [_reading(lambda: self.num_drawn)], "{token}", "tokens drawn")
         counter(PART_SECONDS, [parts], "s", "time of steps by part of the critical path")
         counter(
             RETRIES,
@@ -91,16 +93,17 @@ class StepMetrics:
 
     def record(self, step: Step, num_drawn: int) -> None:
         """Count a step that has ended."""
-        self._num_steps += 1
-        self._num_drawn += num_drawn
-        self._parts.add(step.clock.parts)
+        self.num_steps += 1
+        self.num_drawn += num_drawn
+        self.parts.add(step.clock.parts)
         for service, layers in step.clock.stragglers.items():
-            self._stragglers[self._named(service)] += layers
+            self.stragglers[self._named(service)] += layers
         for (service, reason), frames in step.clock.retries.items():
             self._retries[self._named(service), reason] += frames
         for (service, has_won), frames in step.clock.hedges.items():
             self._hedges[self._named(service), has_won] += frames
         self._step_tokens.record(step.num_tokens)
+        self.token_gaps.note(step.lane, step.clock.ended, step.prefilling.count(False))
 
     def _observe_hedges(self, _: CallbackOptions) -> Iterable[Observation]:
         for (service, has_won), frames in self._hedges.items():

@@ -132,7 +132,12 @@ class Operations:
     @property
     def current(self) -> Operation | None:
         """What is under way."""
-        return next((one for one in self._unended if not one.has_ended), None)
+        return next(iter(self.unended), None)
+
+    @property
+    def unended(self) -> list[Operation]:
+        """What is under way, then what waits."""
+        return [one for one in self._unended if not one.has_ended]
 
     def known(self, name: str) -> Operation | None:
         """The operation of that name, if it was asked for not too long ago."""
@@ -158,7 +163,7 @@ class Operations:
             raise InvalidRequest(f"operation_id {quoted(name)} is that of another operation")
         if known is not None and known.failure is None:
             return known
-        waiting = [one for one in self._unended if not one.has_ended]
+        waiting = self.unended
         if waiting and is_own:
             raise BadState(
                 f"operation {waiting[0].name} is under way; one is carried out at a time"
@@ -185,7 +190,7 @@ class Operations:
                 operation.report(OperationProgress(Phase.WAITING, 0, 0))
         for one in self._unended:
             one.is_waited_for |= operation.goal.is_urgent
-        self._unended = [one for one in self._unended if not one.has_ended] + [operation]
+        self._unended = [*self.unended, operation]
         self._latest = operation, self._tasks.create_task(self._life(operation, before))
 
     async def _life(self, operation: Operation, before: "asyncio.Task[None] | None") -> None:

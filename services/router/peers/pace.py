@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from services.router.peers.fitted_cost import FittedCost, Nanos
 from services.router.peers.late_times import LateTimes
+from services.router.peers.tally import Tally
 
 # An estimate that no answer has confirmed for so long counts half: a service that was slow is tried
 # again some day, though others are preferred and nothing new is heard of it.
@@ -40,6 +41,7 @@ class Pace:
 
     def __init__(self, smoothing: float = 0.1) -> None:
         self.is_known = False
+        self.tally = Tally()
         self._in_flight_frames = self._in_flight_experts = self._in_flight_pairs = 0
         self._smoothing = smoothing
         self._wire_nanos = 0.0
@@ -95,6 +97,7 @@ class Pace:
             usual = frame + expert * num_experts + pair * num_pairs
             slowness = server_nanos / (usual if usual > 1.0 else 1.0)
             self._slowness += self._smoothing * (slowness - self._slowness)
+        self.tally.add(num_pairs, round_trip_nanos, queue_nanos, compute_nanos)
         self.heard = time.perf_counter_ns()
         self.is_known = True
 

@@ -1,0 +1,26 @@
+"""Which model a gateway serves, by its own word."""
+
+import grpc
+
+from moesaic.v1 import generation_pb2, generation_pb2_grpc
+from services.cli.request import CallSettings, RequestFailed
+from services.runtime.channels import open_channel
+from services.wire.errors import from_rpc
+
+ASK_SECONDS = 10.0
+
+
+async def model_of(gateway: str, settings: CallSettings) -> generation_pb2.GetModelResponse:
+    """What it says. Raises RequestFailed where it does not."""
+    try:
+        async with open_channel(gateway, tls=settings.gateway_trust) as channel:
+            model: generation_pb2.GetModelResponse = (
+                await generation_pb2_grpc.GenerationServiceStub(channel).GetModel(
+                    generation_pb2.GetModelRequest(),
+                    timeout=min(settings.timeout, ASK_SECONDS),
+                    metadata=settings.metadata,
+                )
+            )
+    except grpc.aio.AioRpcError as error:
+        raise RequestFailed(f"{error.code().name}: {from_rpc(error)}") from error
+    return model

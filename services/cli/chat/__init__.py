@@ -1,0 +1,1 @@
+"""`moesaic chat`: a conversation with a model at the terminal."""

@@ -1,0 +1,1 @@
+"""`moesaic top`: what a cluster does, as it does it."""
