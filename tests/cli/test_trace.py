@@ -260,7 +260,11 @@ def test_spans_of_one_id_are_still_shown_once_each() -> None:
     trace = Trace.parse(document)
     assert [span.name for span in trace.roots] == ["root"]
     assert len(trace.spans) == 4
-    assert starting(shown(trace), "below")
+    lines = shown(trace)
+    for name in ("root", "one", "other", "below"):
+        assert len(starting(lines, f"{name} ")) == 1, name
+    drawn = [event for event in chrome_document(trace)["traceEvents"] if event["ph"] == "X"]
+    assert len(drawn) == 4
 
 
 def test_a_file_is_read_and_written_in_every_format(
