@@ -77,8 +77,8 @@ def _arrows(
 
 
 def _lanes(trace: Trace) -> dict[int, int]:
-    """A lane for each span, by its position: what a viewer draws within an event of the same lane has to be below
-    it.
+    """A lane for each span, by its position: what a viewer draws within an event of the same lane
+    has to be below it.
     """
     parents = {child.position: parent for parent in trace.spans for child in trace.children(parent)}
     stacks: dict[Process, list[list[Span]]] = {}
