@@ -10,7 +10,7 @@ from services.traces.durations import counted, millis
 from services.traces.heat import costliest, heat_of
 from services.traces.layers import straggler_cost, straggler_of
 from services.traces.model import Span, Trace
-from services.traces.parts import LAYER, STEP
+from services.traces.parts import CALL, LAYER, STEP
 from services.traces.processes import names_of_addresses
 
 NO_LAYERS = (
@@ -18,6 +18,7 @@ NO_LAYERS = (
     "--tracing` those of its request, and a router those of all with --trace-detail=layer"
 )
 CANCELLED = "CANCELLED"
+GATHER = "router.gather"
 _FAILINGS = {"silent": "did not answer", "refused": "did not compute it"}
 
 
@@ -88,11 +89,20 @@ def waited_for(trace: Trace, layer: Span, names: Mapping[str, str]) -> str:
     cost = millis(straggler_cost(layer, layer if call is None else call))
     failing = _FAILINGS.get(layer.text("moesaic.straggler_failing"))
     if failing is None:
+        own = _own_part(trace, layer)
+        if own is not None and own.duration > layer.duration / 2:
+            return f"{own.name} took {millis(own.duration)} of {whole}; waited for {name} {cost}"
         return f"waited for {name}, {cost} of {whole}"
     instead = layer.text("moesaic.straggler_instead")
     return f"{name} {failing} for {cost} of {whole}" + (
         f", {names.get(instead, instead)} did it" if instead else ""
     )
+
+
+def _own_part(trace: Trace, layer: Span) -> Span | None:
+    """The longest of what the layer's own process did besides to wait."""
+    own = [span for span in trace.children(layer) if span.name not in (CALL, GATHER)]
+    return max(own, key=lambda span: span.duration, default=None)
 
 
 def is_cancelled(trace: Trace) -> bool:

@@ -2,7 +2,7 @@
 import { ask, card, draw, make, show, time } from "./dom.js";
 import { colourOf } from "./colours.js";
 
-const WIDTH = 150, HEIGHT = 34, ACROSS = 360, DOWN = 74, EDGE = 24;
+const WIDTH = 150, HEIGHT = 34, ACROSS = 410, DOWN = 74, EDGE = 24;
 
 export async function dependenciesPage() {
   const calls = await ask("/api/dependencies");
