@@ -87,9 +87,7 @@ class Generation:
         whatever was begun is given up at once, at the router too.
         """
         times = GatewayTimes(arrived_nanos=time.monotonic_ns())
-        trace = RequestTrace(caller.traceparent, caller.tracestate)
-        if note_trace is not None and trace.response is not None:
-            note_trace(trace.response)
+        trace = _begin_trace(caller, note_trace)
         operation = "chat" if request.HasField("chat") else "text_completion"
         metrics = RequestMetrics(operation=operation, model=self._model, aliases=self._aliases)
         trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
@@ -252,6 +250,13 @@ class Generation:
             write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),
             ending.choice,
         )
+
+
+def _begin_trace(caller: Caller, note_trace: Callable[[SpanRef], None] | None) -> RequestTrace:
+    trace = RequestTrace(caller.traceparent, caller.tracestate)
+    if note_trace is not None and trace.response is not None:
+        note_trace(trace.response)
+    return trace
 
 
 def _started(named: NamedRequest, order: Order, trace: RequestTrace) -> pb.Started:
