@@ -80,17 +80,14 @@ class Generation:
         note_trace: Callable[[SpanRef], None] | None = None,
     ) -> AsyncGenerator[Piece | Completed, None]:
         """The pieces of the continuation as they come, then how it ended. `note_start` is told what
-        a client needs to go on elsewhere, before the first of them; `note_trace`, before anything
-        can fail, of the trace that the request is in, if any.
-
-        Raises a ServingError for every request that does not end well. When the consumer leaves,
+        a client needs to go on elsewhere, before the first of them; `note_trace`, first of all,
+        which trace it is in. Raises a ServingError for every request that does not end well. When the consumer leaves,
         whatever was begun is given up at once, at the router too.
         """
         times = GatewayTimes(arrived_nanos=time.monotonic_ns())
-        trace = _begin_trace(caller, note_trace)
         operation = "chat" if request.HasField("chat") else "text_completion"
         metrics = RequestMetrics(operation=operation, model=self._model, aliases=self._aliases)
-        trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
+        trace = _begin_trace(caller, operation, self._model, note_trace)
         with _observed(metrics, trace):
             places = [self._admission.enter(caller.client.name)]
             try:
@@ -252,8 +249,11 @@ class Generation:
         )
 
 
-def _begin_trace(caller: Caller, note_trace: Callable[[SpanRef], None] | None) -> RequestTrace:
+def _begin_trace(
+    caller: Caller, operation: str, model: str, note_trace: Callable[[SpanRef], None] | None
+) -> RequestTrace:
     trace = RequestTrace(caller.traceparent, caller.tracestate)
+    trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": model})
     if note_trace is not None and trace.response is not None:
         note_trace(trace.response)
     return trace
