@@ -81,8 +81,8 @@ class Generation:
     ) -> AsyncGenerator[Piece | Completed, None]:
         """The pieces of the continuation as they come, then how it ended. `note_start` is told what
         a client needs to go on elsewhere, before the first of them; `note_trace`, first of all,
-        which trace it is in. Raises a ServingError for every request that does not end well. When the consumer leaves,
-        whatever was begun is given up at once, at the router too.
+        which trace it is in. Raises a ServingError for every request that does not end well. When
+        the consumer leaves, whatever was begun is given up at once, at the router too.
         """
         times = GatewayTimes(arrived_nanos=time.monotonic_ns())
         operation = "chat" if request.HasField("chat") else "text_completion"
