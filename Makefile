@@ -14,8 +14,9 @@ FLAGS ?=
 TEST_FLAGS ?=
 
 SDKS := build/sdks
+PAGE := build/page
 
-.PHONY: help run test sdk-test coverage chaos image compose-test bench lint fuzz format stubs clean
+.PHONY: help run test page-test sdk-test coverage chaos image compose-test bench lint fuzz format stubs clean
 
 help: ## say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -27,8 +28,11 @@ run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded mode
 # Three files at a time, since tests wait as much as they compute on two cores. In their order, since the longest
 # ones, which would else be the last, come early.
 test: $(INSTALLED_DEV) ## run the tests
-	$(BIN)/pytest -q --durations=15 -m "not alone and not sdk" -n 3 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
+	$(BIN)/pytest -q --durations=15 -m "not alone and not sdk and not page" -n 3 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
 	$(BIN)/pytest -q -m alone
+
+page-test: $(INSTALLED_DEV) $(PAGE)/.installed ## look at the tracing page in a headless chromium
+	$(BIN)/pytest -q -m page tests/tracing/test_page.py
 
 sdk-test: $(INSTALLED_DEV) $(SDKS)/.installed ## have packages of OpenAI's API ask a local cluster over HTTP
 	$(BIN)/pytest -q -m sdk tests/sdks
@@ -82,6 +86,11 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard services/kernel
 	@touch $@
 
 # Packages of clients, which would pin what the project pins otherwise.
+$(PAGE)/.installed: | $(BIN)/python
+	$(BIN)/pip install --quiet 'playwright>=1.40,<2'
+	npm install --silent --prefix $(PAGE) axe-core@4
+	touch $@
+
 $(SDKS)/.installed: tests/sdks/requirements.txt tests/sdks/package-lock.json | $(BIN)/python
 	$(BIN)/python -m venv $(SDKS)
 	$(SDKS)/bin/pip install --quiet -r tests/sdks/requirements.txt

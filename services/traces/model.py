@@ -1,7 +1,6 @@
 """A trace read from Jaeger's JSON: spans as a tree, and the processes that recorded them."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +26,9 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span; times are microseconds, the start since 1970."""
+    """One span; times are microseconds, the start since 1970. `position` is its own among the
+    trace's spans.
+    """
 
     span_id: str
     parent_id: str | None
@@ -37,6 +38,7 @@ class Span:
     started: int
     duration: int
     tags: Mapping[str, TagValue]
+    position: int = 0
 
     @property
     def ended(self) -> int:
@@ -58,12 +60,15 @@ class Span:
 
 @dataclass(frozen=True)
 class Trace:
-    """All spans of one trace, by their start; a span whose parent is not here is a root."""
+    """All spans of one trace, by their start; a span whose parent is not here is a root. Each span
+    is below one other at most, whatever the document says.
+    """
 
     trace_id: str
     spans: Sequence[Span]
     document: Mapping[str, Any]
-    _children: Mapping[str | None, Sequence[Span]] = field(repr=False)
+    roots: Sequence[Span]
+    _children: Sequence[Sequence[Span]] = field(repr=False)
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> "Trace":
@@ -77,14 +82,14 @@ class Trace:
                 f"this is no trace in Jaeger's JSON: {where}: {problem['msg']}"
             ) from error
         spans = sorted(_spans(read), key=lambda span: (span.started, -span.duration))
-        spans = [*_told_apart(spans)]
+        spans = [replace(span, position=position) for position, span in enumerate(spans)]
         if not spans:
             raise InvalidRequest("the trace has no spans")
-        return cls(read.trace_id, spans, document, _by_parent(spans))
-
-    @property
-    def roots(self) -> Sequence[Span]:
-        return self._children[None]
+        roots: list[Span] = []
+        children: list[list[Span]] = [[] for _ in spans]
+        for span, parent in zip(spans, _parents(spans), strict=True):
+            (roots if parent is None else children[parent.position]).append(span)
+        return cls(read.trace_id, spans, document, roots, children)
 
     @property
     def started(self) -> int:
@@ -95,7 +100,7 @@ class Trace:
         return max(span.ended for span in self.spans)
 
     def children(self, span: Span) -> Sequence[Span]:
-        return self._children.get(span.span_id, ())
+        return self._children[span.position]
 
     def named(self, name: str) -> Sequence[Span]:
         """The spans of a name, by their start."""
@@ -157,43 +162,29 @@ def _spans(read: _Trace) -> Iterator[Span]:
         )
 
 
-def _told_apart(spans: Iterable[Span]) -> Iterator[Span]:
-    """The spans, of which no two have one id: below a second one there would be the first's once
-    more, and below itself without an end.
-    """
-    seen: Counter[str] = Counter()
-    for span in spans:
-        seen[span.span_id] += 1
-        number = seen[span.span_id]
-        yield span if number == 1 else replace(span, span_id=f"{span.span_id} ({number})")
-
-
 def _process(process_id: str, read: _Process) -> Process:
     tags = {tag.key: str(tag.value) for tag in read.tags or ()}
     return Process(process_id, read.service, tags.get("service.instance.id", ""))
 
 
-def _by_parent(spans: Sequence[Span]) -> Mapping[str | None, Sequence[Span]]:
-    present = {span.span_id for span in spans}
-    children: dict[str | None, list[Span]] = {None: []}
+def _parents(spans: Sequence[Span]) -> list[Span | None]:
+    """The span above each; of several spans of one id the first. What a file says need not be a
+    tree: of spans in a circle the first has none.
+    """
+    first: dict[str, Span] = {}
     for span in spans:
-        children.setdefault(span.parent_id if span.parent_id in present else None, []).append(span)
-    reached: set[str] = set()
-    for span in (*children[None], *spans):
-        if span.span_id in reached:
-            continue
-        if span.parent_id in present:
-            # What a file says need not be a tree: of spans in a circle the first is made a root.
-            children[span.parent_id].remove(span)
-            children[None].append(span)
-        _reach(span.span_id, children, reached)
-    return children
-
-
-def _reach(span_id: str, children: Mapping[str | None, Sequence[Span]], reached: set[str]) -> None:
-    waiting = [span_id]
-    while waiting:
-        one = waiting.pop()
-        if one not in reached:
-            reached.add(one)
-            waiting.extend(child.span_id for child in children.get(one, ()))
+        first.setdefault(span.span_id, span)
+    parents = [None if span.parent_id is None else first.get(span.parent_id) for span in spans]
+    ends = [False] * len(spans)  # whether it is known that the way up from there does
+    for span in spans:
+        way: dict[int, None] = {}
+        one: Span | None = span
+        while one is not None and not ends[one.position] and one.position not in way:
+            way[one.position] = None
+            one = parents[one.position]
+        if one is not None and one.position in way:
+            passed = [*way]
+            parents[min(passed[passed.index(one.position) :])] = None
+        for position in way:
+            ends[position] = True
+    return parents

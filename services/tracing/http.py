@@ -5,14 +5,17 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib import resources
+from pathlib import PurePosixPath
 from typing import Any
 
 from aiohttp import web
 
 from services.runtime.failures import failure_of
+from services.tracing.calls import Calls, find_calls
 from services.tracing.jaeger import trace_document
 from services.tracing.query import Query, trace_id_in, whole_number_in
-from services.tracing.search import count_calls, find_traces
+from services.tracing.reading import reading_document
+from services.tracing.search import find_traces
 from services.tracing.store import SpanStore, StoredTrace
 from services.tracing.summary import summary_document
 from services.wire.errors import InvalidRequest, NotFound
@@ -24,11 +27,11 @@ NANOS_PER_MILLI = 1_000_000
 MAX_ANSWER_SPANS = 100_000
 STATUSES = {InvalidRequest: 400, NotFound: 404}
 PAGE = "page.html"
+PAGE_TYPES = {".css": "text/css", ".js": "text/javascript"}
 # The page asks this service only, and shows what strangers wrote into spans.
 PAGE_HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'"
+        "default-src 'none'; connect-src 'self'; img-src data:; style-src 'self'; script-src 'self'"
     ),
     "X-Content-Type-Options": "nosniff",
 }
@@ -41,6 +44,7 @@ def query_app(store: SpanStore, *, max_answer_spans: int = MAX_ANSWER_SPANS) -> 
     app.add_routes(
         [
             web.get("/", _page),
+            web.get("/page/{name}", _page_file),
             web.get("/trace/{trace_id}", _page),  # as Jaeger's links to a trace are
             web.get("/search", _page),
             web.get("/api/services", api.services),
@@ -48,6 +52,7 @@ def query_app(store: SpanStore, *, max_answer_spans: int = MAX_ANSWER_SPANS) -> 
             web.get("/api/operations", api.operations),
             web.get("/api/traces", api.traces),
             web.get("/api/traces/{trace_id}", api.trace),
+            web.get("/api/readings/{trace_id}", api.reading),
             web.get("/api/summaries", api.summaries),
             web.get("/api/dependencies", api.dependencies),
         ]
@@ -91,27 +96,42 @@ class QueryApi:
 
     async def summaries(self, request: web.Request) -> web.Response:
         found = await find_traces(self._store, Query.from_parameters(request.query, time.time_ns()))
-        return _answer([summary_document(trace) for trace in found])
+        # It decodes every span: others are received meanwhile.
+        return _answer([await asyncio.to_thread(summary_document, trace) for trace in found])
 
     async def trace(self, request: web.Request) -> web.Response:
+        return await _answer_traces([self._named(request)])
+
+    async def reading(self, request: web.Request) -> web.Response:
+        document = await asyncio.to_thread(reading_document, self._named(request))
+        return _answer([document])
+
+    def _named(self, request: web.Request) -> StoredTrace:
         trace = self._store.get(trace_id_in(request.match_info["trace_id"]))
         if trace is None:
             raise NotFound("trace not found")
-        return await _answer_traces([trace])
+        return trace
 
     async def dependencies(self, request: web.Request) -> web.Response:
         now_millis = time.time_ns() // NANOS_PER_MILLI
         end = whole_number_in(request.query.get("endTs", "") or str(now_millis), "endTs")
         lookback = whole_number_in(request.query.get("lookback", "") or str(now_millis), "lookback")
-        calls = await count_calls(
+        edges = await find_calls(
             self._store, (end - lookback) * NANOS_PER_MILLI, end * NANOS_PER_MILLI
         )
-        return _answer(
-            [
-                {"parent": parent, "child": child, "callCount": count}
-                for (parent, child), count in sorted(calls.items())
-            ]
-        )
+        return _answer([_edge_document(*edge, calls) for edge, calls in sorted(edges.items())])
+
+
+def _edge_document(parent: str, child: str, calls: Calls) -> dict[str, Any]:
+    median, slow = calls.quantiles(0.5, 0.99)
+    return {
+        "parent": parent,
+        "child": child,
+        "callCount": len(calls.micros),
+        "p50": median,
+        "p99": slow,
+        "errors": calls.num_errors,
+    }
 
 
 def _answer(data: list[Any]) -> web.Response:
@@ -140,8 +160,21 @@ def _document(data: list[Any]) -> dict[str, Any]:
 
 
 async def _page(request: web.Request) -> web.Response:
-    text = resources.files("services.tracing").joinpath(PAGE).read_text(encoding="utf-8")
-    return web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS)
+    return _file(PAGE, "text/html")
+
+
+async def _page_file(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    known = {one.name for one in resources.files("services.tracing.page").iterdir()}
+    kind = PAGE_TYPES.get(PurePosixPath(name).suffix)
+    if kind is None or name not in known:
+        raise web.HTTPNotFound
+    return _file(name, kind)
+
+
+def _file(name: str, kind: str) -> web.Response:
+    text = resources.files("services.tracing.page").joinpath(name).read_text(encoding="utf-8")
+    return web.Response(text=text, content_type=kind, headers=PAGE_HEADERS)
 
 
 @web.middleware

@@ -1,7 +1,6 @@
-"""Finds traces in the store and counts which service calls which."""
+"""Finds traces in the store."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -11,8 +10,6 @@ from services.tracing.query import Query
 from services.tracing.spans import RecordedSpan, nanos_of
 from services.tracing.store import SpanStore, StoredTrace
 from services.tracing.tags import tags_of
-
-Calls = Counter[tuple[str, str]]
 
 
 async def find_traces(store: SpanStore, query: Query) -> Sequence[StoredTrace]:
@@ -28,31 +25,6 @@ async def find_traces(store: SpanStore, query: Query) -> Sequence[StoredTrace]:
             found.append(trace)
         await asyncio.sleep(0)
     return found
-
-
-async def count_calls(store: SpanStore, started_from: int, started_to: int) -> Calls:
-    """How often a span of one service (first) is the parent of a span of another (second); times as
-    in a Query.
-    """
-    calls: Calls = Counter()
-    for trace in store.latest_first():
-        if started_from <= trace.started <= started_to:
-            calls.update(_calls_in(trace))
-            await asyncio.sleep(0)
-    return calls
-
-
-def _calls_in(trace: StoredTrace) -> Calls:
-    services, children = {}, []
-    for recorded in trace.spans:
-        span = recorded.decoded()
-        services[span.span_id] = recorded.source.service
-        children.append((span.parent_span_id, recorded.source.service))
-    return Counter(
-        (services[parent], service)
-        for parent, service in children
-        if parent in services and services[parent] != service
-    )
 
 
 def _may_match(trace: StoredTrace, query: Query) -> bool:

@@ -98,6 +98,17 @@ def test_a_hung_service_is_named_though_another_one_answered_last() -> None:
     assert (summary.straggler, summary.straggler_cost) == (ADDRESSES["p3"], 200_000)
 
 
+def test_a_layer_that_its_own_router_held_up_is_blamed_on_no_service() -> None:
+    writer = TraceWriter()
+    step = writer.span("router.step", "p2", None, 0, 9_000, moesaic__tokens=1)
+    blamed: dict[str, Any] = {"moesaic__layer": 0, "moesaic__straggler": ADDRESSES["p3"]}
+    layer = writer.span("router.layer", "p2", step, 0, 9_000, **blamed)
+    writer.span("router.scatter", "p2", layer, 0, 7_000)
+    writer.call(layer, "p3", 7_000, 500)
+    (told,) = starting(shown(Trace.parse(writer.document())), "layer 0 of step 0")
+    assert "router.scatter took 7.00 ms of 9.00 ms; waited for expert 1.50 ms" in told
+
+
 def test_a_narrow_terminal_has_more_room_for_bars_than_for_names() -> None:
     writer = TraceWriter()
     root = writer.span("anything", "p1", None, 0, 100)
@@ -260,7 +271,11 @@ def test_spans_of_one_id_are_still_shown_once_each() -> None:
     trace = Trace.parse(document)
     assert [span.name for span in trace.roots] == ["root"]
     assert len(trace.spans) == 4
-    assert starting(shown(trace), "below")
+    lines = shown(trace)
+    for name in ("root", "one", "other", "below"):
+        assert len(starting(lines, f"{name} ")) == 1, name
+    drawn = [event for event in chrome_document(trace)["traceEvents"] if event["ph"] == "X"]
+    assert len(drawn) == 4
 
 
 def test_a_file_is_read_and_written_in_every_format(

@@ -10,9 +10,12 @@ from opentelemetry.trace import SpanKind, Tracer, set_span_in_context
 from services.tracing.http import query_app
 from services.tracing.query import nanos_in
 from services.wire.errors import InvalidRequest
+from tests.tracing.recorded_requests import record_request
 from tests.tracing.tracing_client import Client, tracing_client
 
 MILLI = 1_000_000
+TRACE_ID = "ab" * 16
+TRACE_ID = "ab" * 16
 BEGAN = 1_700_000_000_000 * MILLI
 # The hour in which everything here happened, in microseconds.
 WHEN = {"start": str(BEGAN // 1000), "end": str(BEGAN // 1000 + 3_600_000_000)}
@@ -91,7 +94,14 @@ async def test_services_operations_and_dependencies_are_listed(client: Client) -
     ]
     assert await client.data("/api/operations", service="router", spanKind="server") == []
     assert await client.data("/api/dependencies") == [
-        {"parent": "gateway", "child": "router", "callCount": 6}
+        {
+            "parent": "gateway",
+            "child": "router",
+            "callCount": 6,
+            "p50": 5_000,
+            "p99": 5_000,
+            "errors": 0,
+        }
     ]
     later = {"endTs": str(BEGAN // MILLI + 10_000), "lookback": "1000"}
     assert await client.data("/api/dependencies", **later) == []
@@ -108,7 +118,42 @@ async def test_a_summary_says_what_a_list_shows(client: Client) -> None:
         "duration": 30_000,
         "services": {"gateway": 1, "router": 2},
         "numErrors": 0,
+        "request": {},
     }
+
+
+async def test_a_summary_of_a_request_says_what_tells_it_from_others(client: Client) -> None:
+    record_request(client.running.store, TRACE_ID, hangs=True, error=("CANCELLED", "left"))
+    (found,) = await client.data("/api/summaries")
+    assert found["request"] == {
+        "inputTokens": 4,
+        "outputTokens": 8,
+        "firstToken": 9_000,
+        "status": "CANCELLED",
+        "straggler": "expert-0",
+        "communication": pytest.approx(49 / 79),
+    }
+
+
+async def test_a_reading_has_the_words_and_the_map_of_who_cost_which_layer_what(
+    client: Client,
+) -> None:
+    record_request(client.running.store, TRACE_ID, hangs=True)
+    (reading,) = await client.data(f"/api/readings/{TRACE_ID}")
+    slowest, costliest = reading["verdict"]
+    assert slowest["text"] == (
+        "layer 2 of step 5: expert-0 did not answer for 200.00 ms of 202.30 ms, expert-1 did it"
+    )
+    assert costliest["text"].startswith("of all services expert-0 cost most: 200.00 ms")
+    assert "router.expert failed, and the request went on" in reading["failure"]["text"]
+    (hung,) = [cell for cell in reading["heat"] if cell["spanID"] == slowest["spanID"]]
+    assert (hung["service"], hung["layer"], hung["count"]) == ("expert-0", 2, 1)
+    assert hung["cost"] == 200_000
+    assert reading["stragglers"][slowest["spanID"]]["text"] in slowest["text"]
+    assert reading["layers"][2]["straggler"] == "expert-0"
+    assert set(reading["labels"].values()) == {"gateway", "router", "expert-0", "expert-1"}
+    status, _ = await client.get(f"/api/readings/{'9' * 32}")
+    assert status == 404
 
 
 @pytest.mark.parametrize(
@@ -145,6 +190,17 @@ def test_durations_are_read_as_go_writes_them() -> None:
     assert nanos_in("20µs", "x") == nanos_in("20us", "x") == 20_000
     with pytest.raises(InvalidRequest):
         nanos_in("", "x")
+
+
+async def test_the_page_s_files_are_served_and_no_others() -> None:
+    async with tracing_client() as client:
+        for name, kind in (("main.js", "text/javascript"), ("page.css", "text/css")):
+            async with client.session.get(f"{client.url}/page/{name}") as response:
+                assert (response.status, response.content_type) == (200, kind)
+                assert "https://" not in await response.text()
+        for name in ("__init__.py", "page.html", "nothing.js", "%2e%2e%2fapp.py", "..%2Fpage.css"):
+            async with client.session.get(f"{client.url}/page/{name}") as response:
+                assert response.status == 404
 
 
 async def test_the_page_is_served_where_jaegers_links_lead_and_asks_no_other_host() -> None:

@@ -16,10 +16,10 @@ def chrome_document(trace: Trace) -> dict[str, Any]:
     labels = labels_of(trace)
     processes = {process: number for number, process in enumerate(labels, start=1)}
     lanes = _lanes(trace)
-    used = {(processes[span.process], lanes[span.span_id]) for span in trace.spans}
+    used = {(processes[span.process], lanes[span.position]) for span in trace.spans}
     events = [*_names({number: labels[process] for process, number in processes.items()}, used)]
     for span in trace.spans:
-        events.append(_complete(span, processes[span.process], lanes[span.span_id]))
+        events.append(_complete(span, processes[span.process], lanes[span.position]))
     events.extend(_arrows(trace, processes, lanes))
     return {
         "traceEvents": events,
@@ -61,7 +61,7 @@ def _names(labels: Mapping[int, str], lanes: Iterable[tuple[int, int]]) -> Itera
 
 
 def _arrows(
-    trace: Trace, processes: dict[Process, int], lanes: dict[str, int]
+    trace: Trace, processes: dict[Process, int], lanes: dict[int, int]
 ) -> Iterator[ChromeEvent]:
     for parent in trace.spans:
         for child in trace.children(parent):
@@ -72,17 +72,17 @@ def _arrows(
                 # An arrow is fastened to the event around its time, so that it begins no earlier
                 # than the parent.
                 time = min(max(child.started, span.started), span.ended)
-                place = {"pid": processes[span.process], "tid": lanes[span.span_id]}
+                place = {"pid": processes[span.process], "tid": lanes[span.position]}
                 yield {**shared, "ph": kind, "ts": time, **place, **extra}
 
 
-def _lanes(trace: Trace) -> dict[str, int]:
-    """A lane for each span: what a viewer draws within an event of the same lane has to be below
-    it.
+def _lanes(trace: Trace) -> dict[int, int]:
+    """A lane for each span, by its position: what a viewer draws within an event of the same lane
+    has to be below it.
     """
-    parents = {child.span_id: parent for parent in trace.spans for child in trace.children(parent)}
+    parents = {child.position: parent for parent in trace.spans for child in trace.children(parent)}
     stacks: dict[Process, list[list[Span]]] = {}
-    lanes: dict[str, int] = {}
+    lanes: dict[int, int] = {}
     for span in trace.spans:
         mine = stacks.setdefault(span.process, [])
         lane = next(
@@ -91,16 +91,16 @@ def _lanes(trace: Trace) -> dict[str, int]:
         if lane == len(mine):
             mine.append([])
         mine[lane].append(span)
-        lanes[span.span_id] = lane + 1
+        lanes[span.position] = lane + 1
     return lanes
 
 
-def _fits(stack: list[Span], span: Span, parents: Mapping[str, Span]) -> bool:
+def _fits(stack: list[Span], span: Span, parents: Mapping[int, Span]) -> bool:
     while stack and stack[-1].ended <= span.started:
         stack.pop()
     if not stack:
         return True
-    around, above = stack[-1], parents.get(span.span_id)
+    around, above = stack[-1], parents.get(span.position)
     while above is not None and above is not around:
-        above = parents.get(above.span_id)
+        above = parents.get(above.position)
     return above is around and span.ended <= around.ended

@@ -2,7 +2,7 @@
 scale of its own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -15,9 +15,16 @@ from services.cli.trace.summary import layer_table, step_line
 from services.traces.durations import counted, millis
 from services.traces.layers import service_span, straggler_of
 from services.traces.model import Span, Trace
-from services.traces.parts import CALL, LAYER, STEP, Stretch, segments_of
+from services.traces.parts import CALL, STEP, Stretch, segments_of
 from services.traces.processes import labels_of, names_of_addresses
-from services.traces.verdict import NO_LAYERS, failure_of, is_cancelled, waited_for
+from services.traces.verdict import (
+    NO_LAYERS,
+    failure_of,
+    is_cancelled,
+    layer_sentence,
+    layers_of,
+    steps_in_detail,
+)
 from services.wire.errors import NotFound
 
 # Of siblings of one name this many are shown, then the rest is a line: a request has as many steps
@@ -56,7 +63,7 @@ class _Waterfall:
         yield legend()
         yield Text()
         yield Panel([*self._request()], self._colours, trace.started, trace.ended)
-        steps = dict(enumerate(span for span in trace.named(STEP) if self._layers(span)))
+        steps = steps_in_detail(trace)
         if steps or step is not None or layer is not None:
             number = _chosen("step", steps, step)
             yield from self._step_in_detail(number, steps[number], layer)
@@ -95,7 +102,7 @@ class _Waterfall:
     def _step_in_detail(
         self, index: int, step: Span, layer: int | None
     ) -> Iterator[RenderableType]:
-        layers = {span.number("moesaic.layer") or 0: span for span in self._layers(step)}
+        layers = {span.number("moesaic.layer") or 0: span for span in layers_of(self._trace, step)}
         number = _chosen("layer", layers, layer)
         chosen = layers[number]
         yield Text(f"\nstep {index}: {_tokens(step)}, {millis(step.duration)}", "bold")
@@ -103,10 +110,7 @@ class _Waterfall:
             Row(0, span, f"{each}", [*self._layer_segments(span)]) for each, span in layers.items()
         ]
         yield Panel(rows, self._colours, step.started, step.ended)
-        yield Text(
-            f"\nlayer {number} of step {index}: {waited_for(self._trace, chosen, self._names)}",
-            "bold",
-        )
+        yield Text(f"\n{layer_sentence(self._trace, index, chosen, self._names)}", "bold")
         inner = [*self._rows(chosen)]
         ended = max(row.span.ended for row in inner if row.span is not None)
         yield Panel(inner, self._colours, chosen.started, ended)
@@ -141,9 +145,6 @@ class _Waterfall:
         yield Stretch(layer.process, None, layer.started, straggler.started)
         yield from segments_of(straggler, service_span(self._trace, straggler))
         yield Stretch(layer.process, None, straggler.ended, layer.ended)
-
-    def _layers(self, step: Span) -> Sequence[Span]:
-        return [span for span in self._trace.children(step) if span.name == LAYER]
 
     def _remark(self, span: Span) -> str:
         if span.name == CALL:

@@ -1,0 +1,1 @@
+"""The page: HTML, styles and modules of JavaScript, served as they are."""
