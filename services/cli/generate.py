@@ -46,7 +46,7 @@ def generate(arguments: Sequence[str]) -> int:
     except (Unreadable, InvalidRequest) as error:
         refuse("moesaic generate", [str(error)])
     if settings.address is None:
-        check_settings()
+        check_settings(settings.model)
     return run_command(_generate(settings, prompt, request), command="generate")
 
 
@@ -89,15 +89,16 @@ async def _continue(
     address: str,
     report: Report,
 ) -> None:
-    if sys.stdout.isatty() and not settings.chat:
+    write = _keep_quiet if settings.json_output else _write
+    if sys.stdout.isatty() and not settings.chat and not settings.json_output:
         report.quote(prompt)  # for who reads along; never in the output itself
     addresses = (address, *settings.other_addresses)
-    outcome = await stream(addresses, request, settings, _write)
-    _write("\n")
+    outcome = await stream(addresses, request, settings, write)
+    write("\n")
     _show_cost(outcome, report)
     for number, choice in enumerate(outcome.others, 1):
         report.line(f"\nchoice {number}: {summary(choice)}")
-        _write(f"{choice.text}\n")
+        write(f"{choice.text}\n")
     if settings.json_output:
         _write(json.dumps(as_object(outcome)) + "\n")
 
@@ -108,6 +109,10 @@ def _show_cost(outcome: GenerateResult, report: Report) -> None:
     report.console.print(receipt_table(receipt))
     for remark in remarks(receipt):
         report.line(remark)
+
+
+def _keep_quiet(text: str) -> None:
+    """The text is in the JSON, which is to be alone on stdout."""
 
 
 def _write(text: str) -> None:
