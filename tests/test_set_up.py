@@ -11,7 +11,9 @@ CPU = "install --index-url https://download.pytorch.org/whl/cpu torch==1"
 PLAIN = "install torch==1"
 # In place of pip: it writes down what it is asked for.
 PIP = """#!/bin/bash
-if [ "$1" = config ]; then echo "$CONFIGURED"; else echo "$@" >> "$0.calls"; echo "Collecting $2"; fi
+if [ "$1" = config ]; then echo "$CONFIGURED"; exit; fi
+echo "$@" >> "$0.calls"
+echo "Collecting $2"
 exit ${FAILS:-0}
 """
 
