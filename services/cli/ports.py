@@ -9,6 +9,7 @@ from services.wire.errors import BadState
 
 GATEWAY, ROUTER = "127.0.0.1:50051", "127.0.0.1:50052"
 HTTP, TRACING = "127.0.0.1:8000", "127.0.0.1:16686"
+GATEWAY_PORT, ROUTER_PORT, EXPERT_PORT, TRACING_PORT = 50051, 50052, 50053, 16686
 # What one service usually has is not another's next one.
 USUAL_PORTS = {split_host_port(address)[1] for address in (GATEWAY, ROUTER, HTTP, TRACING)}
 MAX_TRIES = 100

@@ -8,16 +8,18 @@ far, so it speaks the one call of the standard health service that it needs over
 import socket
 import struct
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from services.runtime.host_port import is_loopback, split_host_port
-from services.runtime.invocation import typed
+from services.cli.unreachable import why_unreachable
+from services.runtime.flag_parser import FlagParser
+from services.runtime.host_port import is_loopback, split_host_port, with_port
 
 UNHEALTHY_EXIT = 1
+GATEWAY_PORT = 50051
 EXAMPLES = (
     "moesaic probe 127.0.0.1:50051",
     "moesaic probe --tls-certificate certificate.pem --tls-key key.pem --tls-authority "
@@ -40,14 +42,8 @@ SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 
 def probe(arguments: Sequence[str]) -> int:
     """0 when the service says that it is serving, else 1 and a line on stderr that says why."""
-    parser = ArgumentParser(
-        prog="moesaic probe",
-        description="Ask a service whether it is healthy.",
-        epilog="\n  ".join(["examples:", *map(typed, EXAMPLES)]),
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("address", help="host:port of a gateway, router, expert or tracing service")
+    parser = FlagParser("moesaic probe", "Ask a service whether it is healthy.", EXAMPLES)
+    parser.add_argument("address", help="host:port of a service; without a port that of a gateway")
     for what in ("certificate", "key", "authority"):
         parser.add_argument(f"--tls-{what}", metavar="PATH", help=f"file with the {what}, in PEM")
     parser.add_argument(
@@ -59,7 +55,11 @@ def probe(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--timeout", type=_seconds, default=3.0, metavar="SECONDS", help="default: %(default)s"
     )
+    parser.add_argument(
+        "--verbose", action="store_true", help="say what the system says of a failure"
+    )
     options = parser.parse_args(list(arguments))
+    options.address = with_port(options.address, GATEWAY_PORT)
     try:
         host, _ = split_host_port(options.address)
     except ValueError as error:
@@ -77,7 +77,9 @@ def probe(arguments: Sequence[str]) -> int:
         token = options.token_file.read_text().strip() if options.token_file else None
         is_serving = ask(options.address, options.timeout, tls=tls, token=token)
     except (OSError, ValueError, EOFError) as error:
-        print(f"moesaic probe: {options.address}: {error}", file=sys.stderr)
+        words = f" ({error})" if options.verbose else ""
+        why = why_unreachable(options.address, error)
+        print(f"moesaic probe: {why}{words}", file=sys.stderr)
         return UNHEALTHY_EXIT
     if not is_serving:
         print(f"moesaic probe: {options.address}: not serving", file=sys.stderr)

@@ -12,6 +12,7 @@ import grpc
 from moesaic.client import GatewayLost, generate
 from moesaic.v1 import common_pb2, generation_pb2
 from services.cli.chat_flags import say_chat
+from services.cli.failed_calls import words_of
 from services.cli.result_flags import say_results
 from services.cli.sampling_flags import say_sampling
 from services.cli.settings import GenerateSettings
@@ -19,7 +20,7 @@ from services.runtime.channels import open_channel
 from services.runtime.span_writing import SpanKind, SpanRef
 from services.runtime.tls_files import Authority, TlsFiles
 from services.runtime.tracing import begin_span, passed_on
-from services.wire.errors import ServingError, from_rpc
+from services.wire.errors import ServingError
 
 
 class RequestFailed(ServingError):
@@ -33,6 +34,8 @@ class CallSettings(Protocol):
     def timeout(self) -> float: ...
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def verbose(self) -> bool: ...
     @property
     def gateway_trust(self) -> TlsFiles | Authority | None: ...
 
@@ -129,7 +132,8 @@ async def stream(
         async with aclosing(responses):
             await _collect(responses, outcome, write)
     except grpc.aio.AioRpcError as error:
-        failure = RequestFailed(f"{error.code().name}: {from_rpc(error)}")
+        words = await words_of(error, "gateway", addresses[-1], verbose=settings.verbose)
+        failure = RequestFailed(words)
         raise failure from error
     except GatewayLost as error:
         failure = RequestFailed(f"CANCELLED: {error}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
-from services.cli.ports import GATEWAY, HTTP, TRACING
+from services.cli.ports import GATEWAY, GATEWAY_PORT, HTTP, TRACING
 from services.cli.receipt_flag import ReceiptFlag
 from services.cli.result_flags import ResultFlags
 from services.cli.sampling_flags import with_sampling_flags
@@ -15,16 +15,18 @@ from services.runtime.addresses import (
     ListenAddress,
     OptionalListenAddress,
     ServiceTarget,
+    usual_port,
 )
 from services.runtime.host_port import is_loopback, split_host_port
-from services.runtime.settings import Accessory, OnePerFlag
+from services.runtime.settings import Accessory, Negated, OnePerFlag
 from services.runtime.tls_files import Authority, TlsFiles
 from services.runtime.tls_settings import CallingSettings, refuse_strangers
 
 MAX_UINT32 = 2**32 - 1
 
+Gateway = Annotated[ServiceTarget, usual_port(GATEWAY_PORT)]
 Address = Annotated[
-    ServiceTarget | None,
+    Gateway | None,
     Field(
         description="host:port of a gateway; else that of the cluster which `moesaic serve` runs"
     ),
@@ -90,7 +92,9 @@ GenerationConfig = Annotated[
     ),
 ]
 Rebalance = Annotated[
-    bool, Field(description="move and replicate experts by themselves where the load asks for it")
+    bool,
+    Field(description="move and replicate experts by themselves where the load asks for it"),
+    Negated("leave experts where they are, whatever the load"),
 ]
 TracingOption = Annotated[
     bool, Field(description="run a tracing service too, a stand-in for Jaeger, and export to it")
@@ -215,7 +219,7 @@ class GenerateSettings(ReceiptFlag, ResultFlags, ClientSettings):
         env_prefix="MOESAIC_GENERATE_", frozen=True, cli_shortcuts={"json-output": "json"}
     )
 
-    other_addresses: list[ServiceTarget] = Field(
+    other_addresses: list[Gateway] = Field(
         [],
         description="host:port of further gateways, to go on at when the one at --address is lost",
     )
@@ -244,7 +248,7 @@ class GenerateSettings(ReceiptFlag, ResultFlags, ClientSettings):
     )
     json_output: bool = Field(
         False,
-        description="end stdout with one line of JSON: text, token_ids, usage, receipt, …",
+        description="print a line of JSON in place of the text: text, token_ids, usage, receipt, …",
     )
     tracing: TracingOption = False
 

@@ -4,14 +4,26 @@ anybody is asked.
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
-from services.runtime.host_port import split_host_port
+from services.runtime.host_port import split_host_port, with_port
 
 # Before a name that is looked up and stands for each of its addresses.
 DNS_SCHEME = "dns:///"
 # What says that a port is not to be opened; an empty variable is as none.
 NOWHERE = ("", "off")
+
+
+def usual_port(port: int) -> BeforeValidator:
+    """Gives an address this port where it has none: `Annotated[ServiceTarget, usual_port(1)]`."""
+
+    def complete(address: object) -> object:
+        if not isinstance(address, str):
+            return address
+        bare = address.removeprefix(DNS_SCHEME)
+        return address[: len(address) - len(bare)] + with_port(bare, port)
+
+    return BeforeValidator(complete)
 
 
 def _to_listen_on(address: str) -> str:

@@ -32,6 +32,13 @@ def split_host_port(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
     return _host(host), int(port)
 
 
+def with_port(address: str, port: int) -> str:
+    """The address with this port where it is a host alone; else as it is."""
+    is_host = HOST.fullmatch(address) and not address.isdecimal()
+    is_ipv6 = address.startswith("[") and address.endswith("]") and _is_ipv6(address[1:-1])
+    return f"{address}:{port}" if is_host or is_ipv6 else address
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine by its very name, which nobody else reaches it by."""
     name = host.lower().rstrip(".")

@@ -12,6 +12,7 @@ from services.cli.bench.failures import RequestsFailed
 from services.cli.bench.prompts import TOKENIZE_SECONDS, BenchPrompt
 from services.cli.bench.sample import NANOS_PER_SECOND, RequestFailure, Sample
 from services.cli.bench.settings import BenchSettings
+from services.cli.failed_calls import words_of
 from services.cli.sampling_flags import say_sampling
 from services.wire.quoting import peers_words
 from services.wire.sampling import MAX_SEED
@@ -93,8 +94,13 @@ class LoadClient:
         try:
             return await call(request, timeout=seconds, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            failure = failure_of(error)
-            raise RequestsFailed(f"{failure.status}: {failure.message}") from error
+            raise RequestsFailed(await self._words_of(error)) from error
+
+    async def _words_of(self, error: grpc.aio.AioRpcError) -> str:
+        settings = self._settings
+        if settings.address is None:  # a cluster of its own
+            return f"{error.code().name}: {peers_words(error.details() or '')}"
+        return await words_of(error, "gateway", settings.address, verbose=settings.verbose)
 
     async def _read(self, call: Any, sample: Sample) -> None:
         read, now = call.read, time.monotonic_ns

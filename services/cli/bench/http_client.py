@@ -17,6 +17,7 @@ from services.cli.bench.http_stream import HttpStream
 from services.cli.bench.prompts import TOKENIZE_SECONDS, BenchPrompt
 from services.cli.bench.sample import NANOS_PER_SECOND, RequestFailure, Sample
 from services.cli.bench.settings import BenchSettings
+from services.cli.failed_calls import unreachable
 from services.runtime.tls_files import TlsFiles
 from services.wire.quoting import peers_words
 from services.wire.sampling import MAX_SEED, PARAMETERS
@@ -138,6 +139,10 @@ class HttpClient:
             raise RequestsFailed(
                 f"{self._url}{path} does not answer within {seconds:g} s"
             ) from None
+        except aiohttp.ClientConnectorError as error:
+            verbose = self._settings.verbose
+            words = await unreachable("http", self._url, str(error), verbose=verbose)
+            raise RequestsFailed(words) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = _lost(error)
             raise RequestsFailed(f"{failure.status}: {self._url}: {failure.message}") from error

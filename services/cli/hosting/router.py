@@ -12,12 +12,13 @@ from typing import Protocol
 import grpc
 
 from moesaic.v1 import placement_pb2_grpc, router_pb2
+from services.cli.failed_calls import words_of
 from services.cli.hosting.shown import shown_on
 from services.cli.report import Report
 from services.runtime.channels import open_channel
 from services.runtime.roles import Role
 from services.runtime.tls_files import TlsFiles
-from services.wire.errors import ServingError, from_rpc
+from services.wire.errors import ServingError
 
 ANSWER_SECONDS = 10.0
 PLAN_SECONDS = 60.0
@@ -34,6 +35,8 @@ class RouterCall(Protocol):
     def router(self) -> str: ...
     @property
     def tls(self) -> TlsFiles | None: ...
+    @property
+    def verbose(self) -> bool: ...
 
 
 class OperationSettings(RouterCall, Protocol):
@@ -57,7 +60,8 @@ async def router_at(settings: RouterCall) -> AsyncIterator[placement_pb2_grpc.Pl
         ) as channel:
             yield placement_pb2_grpc.PlacementServiceStub(channel)
     except grpc.aio.AioRpcError as error:
-        raise RouterFailed(f"{error.code().name}: {from_rpc(error)} (router {address})") from error
+        words = await words_of(error, "router", address, verbose=settings.verbose)
+        raise RouterFailed(words) from error
 
 
 async def placement_of(settings: RouterCall) -> router_pb2.GetPlacementResponse:

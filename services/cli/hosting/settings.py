@@ -7,8 +7,8 @@ from pydantic import Field, PositiveFloat, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from moesaic.v1 import router_pb2
-from services.cli.ports import ROUTER
-from services.runtime.addresses import ServiceAddress, ServiceTarget
+from services.cli.ports import EXPERT_PORT, ROUTER, ROUTER_PORT
+from services.runtime.addresses import ServiceAddress, ServiceTarget, usual_port
 from services.runtime.tls_settings import TlsSettings
 
 # One prefix for all, so that MOESAIC_ADMIN_ROUTER serves every one of them.
@@ -16,8 +16,10 @@ PREFIX = "MOESAIC_ADMIN_"
 QUESTION = SettingsConfigDict(env_prefix=PREFIX, frozen=True, cli_shortcuts={"json-output": "json"})
 
 
+Experts = Annotated[ServiceTarget, usual_port(EXPERT_PORT)]
 Router = Annotated[
     ServiceTarget,
+    usual_port(ROUTER_PORT),
     Field(description="host:port of a router; else that of the cluster which `moesaic serve` runs"),
 ]
 OperationId = Annotated[
@@ -55,20 +57,25 @@ STRATEGIES = {
     "eplb": router_pb2.PLAN_STRATEGY_EPLB,
 }
 
-DEFAULT_ROUTER = ROUTER
 DEFAULT_TIMEOUT = 3600.0
 
 
-class ShowSettings(TlsSettings):
+class RouterAsked(TlsSettings):
+    """Which router a command talks to."""
+
+    router: Router = ROUTER
+    verbose: bool = Field(False, description="say what libraries say of a router that is not there")
+
+
+class ShowSettings(RouterAsked):
     """Show the expert services, and on how many of them each expert is ready."""
 
     model_config = QUESTION
 
-    router: Router = DEFAULT_ROUTER
     json_output: JsonOutput = False
 
 
-class PlanSettings(TlsSettings):
+class PlanSettings(RouterAsked):
     """Say what would be moved for the load of late, what that is expected to bring, and why;
     nothing is moved.
 
@@ -89,7 +96,6 @@ class PlanSettings(TlsSettings):
         "the explanation",
     )
     json_output: JsonOutput = False
-    router: Router = DEFAULT_ROUTER
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -100,16 +106,15 @@ class PlanSettings(TlsSettings):
         return self
 
 
-class ExportSettings(TlsSettings):
+class ExportSettings(RouterAsked):
     """Write the placement in force, as `moesaic placement apply` reads it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     file: CliPositionalArg[Path] = Field(Path("-"), description="file to write; - is stdout")
-    router: Router = DEFAULT_ROUTER
 
 
-class ApplySettings(TlsSettings):
+class ApplySettings(RouterAsked):
     """Have the services host what a file says, no more and no less.
 
     Every expert is ready in its new place before it leaves the old one, and serving goes on all the
@@ -122,46 +127,43 @@ class ApplySettings(TlsSettings):
         description="placement in JSON, as `placement export` writes it; - is stdin"
     )
     force: Force = False
-    router: Router = DEFAULT_ROUTER
     operation_id: OperationId = None
     timeout: Timeout = DEFAULT_TIMEOUT
 
 
-class ListSettings(TlsSettings):
+class ListSettings(RouterAsked):
     """Show the expert services that the router knows."""
 
     model_config = QUESTION
 
-    router: Router = DEFAULT_ROUTER
     json_output: JsonOutput = False
 
 
-class RemoveSettings(TlsSettings):
+class RemoveSettings(RouterAsked):
     """Make a running router forget expert services that host nothing."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    addresses: CliPositionalArg[list[ServiceTarget]] = Field(
+    addresses: CliPositionalArg[list[Experts]] = Field(
         min_length=1, description="services as they were made known to the router"
     )
-    router: Router = DEFAULT_ROUTER
 
 
-class AddSettings(TlsSettings):
+class AddSettings(RouterAsked):
     """Make expert services known to a running router, which connects to them and gives them
     experts.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    addresses: CliPositionalArg[list[ServiceTarget]] = Field(
+    addresses: CliPositionalArg[list[Experts]] = Field(
         min_length=1,
         description="host:port of a service, or dns:///name:port for every address of a name",
     )
-    router: Router = DEFAULT_ROUTER
+    unseen: bool = Field(False, description="add services that do not listen yet, too")
 
 
-class DrainSettings(TlsSettings):
+class DrainSettings(RouterAsked):
     """Empty an expert service, so that it can be stopped: its experts go to the other services
     first.
 
@@ -171,16 +173,15 @@ class DrainSettings(TlsSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    address: CliPositionalArg[ServiceAddress] = Field(
+    address: CliPositionalArg[Annotated[ServiceAddress, usual_port(EXPERT_PORT)]] = Field(
         description="host:port of the service, as `moesaic experts list` has it"
     )
     force: Force = False
-    router: Router = DEFAULT_ROUTER
     operation_id: OperationId = None
     timeout: Timeout = DEFAULT_TIMEOUT
 
 
-class RebalanceSettings(TlsSettings):
+class RebalanceSettings(RouterAsked):
     """Move experts so that the services share their work better, while they are being served.
 
     The router plans for the load of late, says what it expects of the plan, and carries it out;
@@ -197,7 +198,6 @@ class RebalanceSettings(TlsSettings):
         "as that takes",
     )
     force: Force = False
-    router: Router = DEFAULT_ROUTER
     operation_id: OperationId = None
     timeout: Timeout = DEFAULT_TIMEOUT
 

@@ -5,14 +5,13 @@ from pathlib import Path
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from services.cli.hosting.settings import DEFAULT_ROUTER, DEFAULT_TIMEOUT, PREFIX, Router
+from services.cli.hosting.settings import DEFAULT_TIMEOUT, PREFIX, RouterAsked
 from services.cli.settings import MAX_UINT32
-from services.runtime.tls_settings import TlsSettings
 
 DEFAULT_STEPS = 1000
 
 
-class RecordSettings(TlsSettings):
+class RecordSettings(RouterAsked):
     """Write down which experts the gates choose for the traffic that a router serves meanwhile.
 
     The file has no text and no weights: expert ids alone, by layer and token, step by step. `python
@@ -26,7 +25,6 @@ class RecordSettings(TlsSettings):
     steps: PositiveInt = Field(DEFAULT_STEPS, le=MAX_UINT32, description="steps to record")
     topic: str | None = Field(None, description="what the traffic is about; else the file's name")
     overwrite: bool = Field(False, description="replace the file if there is one")
-    router: Router = DEFAULT_ROUTER
     timeout: PositiveFloat = Field(
         DEFAULT_TIMEOUT,
         le=86_400,

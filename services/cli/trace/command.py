@@ -45,7 +45,9 @@ async def _show(settings: TraceSettings) -> None:
 async def _find(settings: TraceSettings) -> Trace:
     if settings.file is not None:
         return await asyncio.to_thread(read_trace, settings.file, settings.trace_id)
-    client = QueryClient(settings.source, timeout_seconds=settings.timeout)
+    client = QueryClient(
+        settings.source, timeout_seconds=settings.timeout, verbose=settings.verbose
+    )
     if settings.trace_id:
         return await client.trace(settings.trace_id)
     tags = dict(pair.split("=", 1) for pair in settings.where)

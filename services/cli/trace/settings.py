@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
-from services.runtime.host_port import split_host_port
+from services.cli.ports import TRACING, TRACING_PORT
+from services.runtime.host_port import split_host_port, with_port
 from services.runtime.settings import OnePerFlag
 
 
@@ -35,7 +36,11 @@ class TraceSettings(BaseSettings):
     service: str = Field(
         "gateway", min_length=1, description="service that the latest trace is to have a span of"
     )
-    source: str = Field("http://127.0.0.1:16686", description="tracing service or Jaeger to ask")
+    source: str = Field(
+        f"http://{TRACING}",
+        description="URL or host:port of the tracing service or Jaeger to ask; else that of the "
+        "cluster which `moesaic serve` runs",
+    )
     file: Path | None = Field(None, description="read Jaeger's JSON from this file instead")
     format: Literal["waterfall", "jaeger", "chrome"] = Field(
         "waterfall",
@@ -49,10 +54,13 @@ class TraceSettings(BaseSettings):
         None, description="layer to show in detail, from 0; else the slowest"
     )
     timeout: PositiveFloat = Field(30.0, le=3_600, description="seconds that asking may take")
+    verbose: bool = Field(False, description="say what libraries say of a source that is not there")
 
     @field_validator("source")
     @classmethod
     def _url(cls, source: str) -> str:
+        if "://" not in source:
+            source = f"http://{with_port(source, TRACING_PORT)}"
         parts = urlsplit(source)
         if parts.scheme not in ("http", "https"):
             raise ValueError("it must begin with http:// or https://")

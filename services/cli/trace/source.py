@@ -9,16 +9,19 @@ from urllib.parse import quote
 
 import aiohttp
 
+from services.cli.failed_calls import unreachable
 from services.cli.trace.model import Trace
 from services.runtime.text_files import Unreadable, read_text
 from services.wire.errors import InvalidRequest, NotFound, Unavailable
 
 
 class QueryClient:
-    """Asks one query API; `timeout_seconds` are for each question."""
+    """Asks one query API; `timeout_seconds` are for each question. `verbose` adds to what is said
+    of one that is not there what the library says of it.
+    """
 
-    def __init__(self, url: str, *, timeout_seconds: float) -> None:
-        self._url, self._timeout_seconds = url, timeout_seconds
+    def __init__(self, url: str, *, timeout_seconds: float, verbose: bool = False) -> None:
+        self._url, self._timeout_seconds, self._verbose = url, timeout_seconds, verbose
 
     async def trace(self, trace_id: str) -> Trace:
         """One trace; raises NotFound where it is not there and Unavailable where nobody answers."""
@@ -44,8 +47,11 @@ class QueryClient:
                 session.get(f"{self._url}{path}", params=parameters) as response,
             ):
                 return await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"cannot ask {self._url}: {error or 'no answer in time'}") from error
+        except TimeoutError as error:
+            raise Unavailable(f"{self._url} does not answer in time") from error
+        except aiohttp.ClientError as error:
+            words = await unreachable("tracing", self._url, str(error), verbose=self._verbose)
+            raise Unavailable(words) from error
         except ValueError as error:
             raise InvalidRequest(
                 f"{self._url} does not answer as Jaeger's query API does"
