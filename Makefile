@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-TORCH := torch==2.13.0
+TORCH_PACKAGE := torch==2.13.0
+TORCH ?=
 TORCH_FLAGS ?=
 PROMPT ?= Once upon a time
 SEED ?=
@@ -21,9 +22,12 @@ PAGE := build/page
 help: ## say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
-run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded model (PROMPT="…", FLAGS="…")
+run: $(INSTALLED) ## continue a prompt on a local cluster with the embedded model (TORCH=cpu|cuda, PROMPT="…", FLAGS="…")
+	@echo '3/3 model: the embedded one, on a cluster of four processes' >&2
 	@$(BIN)/moesaic generate $(FLAGS) "$(PROMPT)"
-	@echo 'next: . $(BIN)/activate (from then on this shell finds the command), then moesaic --help' >&2
+	@printf '%s\n' '' 'Next, in this shell:' '  . $(BIN)/activate    # it finds the command from then on' \
+		'  moesaic serve          # a cluster that stays; Ctrl-C ends it' \
+		'  moesaic chat           # in another shell: talk to it' >&2
 
 # Three files at a time, since tests wait as much as they compute on two cores. In their order, since the longest
 # ones, which would else be the last, come early.
@@ -79,10 +83,9 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "moesaic needs Python 3.11 or newer" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# torch comes first and alone: resolved together with the rest, pip may fetch several builds of it to compare.
-$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard services/kernels/native/* services/wire/native/*.[ch] services/wire/http2/*.[ch] services/wire/connections/*.[ch] services/router/native/* services/expert/native/*) | $(BIN)/python
-	$(BIN)/pip install --quiet $(TORCH_FLAGS) $(TORCH)
-	$(BIN)/pip install --quiet -c constraints.txt -e .
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard services/kernels/native/* services/wire/native/*.[ch] services/wire/http2/*.[ch] services/wire/connections/*.[ch] services/router/native/* services/expert/native/*) 
+	@test -n "$(PYTHON)" || { echo "moesaic needs Python 3.11 or newer" >&2; exit 1; }
+	@TORCH="$(TORCH)" TORCH_FLAGS="$(TORCH_FLAGS)" scripts/set-up "$(PYTHON)" $(VENV) $(TORCH_PACKAGE)
 	@touch $@
 
 # Packages of clients, which would pin what the project pins otherwise.

@@ -67,16 +67,19 @@ def commands_in(document: str) -> Iterator[list[str]]:
             yield shlex.split(line.partition("  # ")[0], comments=True)
 
 
-README_COMMANDS = {shlex.join(words): words for words in commands_in("README.md")}
+DOCUMENTED = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+DOCUMENTED_COMMANDS = {
+    shlex.join(words): words for document in DOCUMENTED for words in commands_in(document)
+}
 
 
-@pytest.mark.parametrize("line", README_COMMANDS)
-def test_every_command_of_the_readme_is_one_with_such_flags(
+@pytest.mark.parametrize("line", DOCUMENTED_COMMANDS)
+def test_every_documented_command_is_one_with_such_flags(
     line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, name, *rest = README_COMMANDS[line]
+    _, name, *rest = DOCUMENTED_COMMANDS[line]
     assert name in COMMANDS
-    action = rest[:1] if name in ("placement", "experts", "routing") else []
+    action = rest[:1] if name in ("placement", "experts", "routing", "tokens") else []
     with pytest.raises(SystemExit) as ended:
         main([name, *action, "--help"])
     assert ended.value.code == 0
@@ -91,11 +94,13 @@ def test_every_command_of_the_readme_is_one_with_such_flags(
 def test_a_fresh_shell_is_told_how_it_finds_the_command_before_it_is_to_type_it() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.index("```\n. .venv/bin/activate\n") < readme.index("```\nmoesaic ")
+    assert len(readme.splitlines()) <= 150
     command = ["make", "--no-print-directory", "-n", "run"]
     printed = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
-    assert "next: . .venv/bin/activate" in printed.stdout.splitlines()[-1]
+    assert "Next, in this shell:" in printed.stdout
+    assert "'  . .venv/bin/activate " in printed.stdout
 
 
 def test_every_decision_is_in_the_index() -> None:

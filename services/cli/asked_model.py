@@ -3,9 +3,9 @@
 import grpc
 
 from moesaic.v1 import generation_pb2, generation_pb2_grpc
+from services.cli.failed_calls import words_of
 from services.cli.request import CallSettings, RequestFailed
 from services.runtime.channels import open_channel
-from services.wire.errors import from_rpc
 
 ASK_SECONDS = 10.0
 
@@ -22,5 +22,6 @@ async def model_of(gateway: str, settings: CallSettings) -> generation_pb2.GetMo
                 )
             )
     except grpc.aio.AioRpcError as error:
-        raise RequestFailed(f"{error.code().name}: {from_rpc(error)}") from error
+        words = await words_of(error, "gateway", gateway, verbose=settings.verbose)
+        raise RequestFailed(words) from error
     return model

@@ -1,16 +1,13 @@
 """A cluster of local processes: started together, watched, and stopped in order."""
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from services.cli.child import ServiceFailed
 from services.cli.error_lines import ErrorLines
 from services.cli.found import running_at
+from services.cli.log_folder import log_folder
 from services.cli.members import ClusterPlan, Member
 from services.cli.nursery import nursery_for
 from services.cli.report import Report
@@ -20,7 +17,6 @@ from services.cli.supervisor import Supervisor
 from services.runtime.process import ProcessSettings
 from services.runtime.settings import load
 from services.runtime.surroundings import refuse_surroundings
-from services.wire.errors import BadState
 
 # Of a cluster that has one client, which has ended or given up its requests when it stops.
 OWN_DRAIN_SECONDS = 1.0
@@ -160,42 +156,3 @@ def variables_of(index: int) -> dict[str, str]:
     if first is not None:  # processes of one machine cannot share a port: each gets the next one
         variables["MOESAIC_METRICS_PORT"] = str(first + index)
     return variables
-
-
-@contextmanager
-def log_folder(report: Report, verbose: bool) -> Iterator[Path | None]:
-    """A folder for the processes' logs, kept only when one of them failed; none where the terminal
-    shows them.
-    """
-    if verbose:
-        yield None
-        return
-    folder = _new_folder()
-    try:
-        yield folder
-    except BaseExceptionGroup as group:
-        if group.subgroup(ServiceFailed) is not None:
-            report.line(f"the services' logs are in {folder}")
-            raise
-        _remove(folder)
-        raise
-    except BaseException:
-        _remove(folder)
-        raise
-    else:
-        _remove(folder)
-
-
-def _new_folder() -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix="moesaic-"))
-    except OSError as error:
-        raise BadState(
-            f"no folder for logs can be made: {error.strerror}; --verbose shows them instead"
-        ) from error
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(
-        folder, ignore_errors=True
-    )  # whoever tidies temporary folders may have been there before

@@ -50,7 +50,7 @@ def generate(arguments: Sequence[str]) -> int:
     except (Unreadable, InvalidRequest) as error:
         refuse("moesaic generate", [str(error)])
     if settings.address is None:
-        check_settings()
+        check_settings(settings.model)
     return run_command(_generate(settings, prompt, request), command="generate")
 
 
@@ -93,17 +93,19 @@ async def _continue(
     cluster: LocalCluster,
     report: Report,
 ) -> None:
-    words = word_writer(sys.stdout)
-    if sys.stdout.isatty() and sys.stderr.isatty() and not settings.chat:
+    write = _keep_quiet if settings.json_output else _write
+    words = word_writer(sys.stdout, write)
+    is_read_along = sys.stdout.isatty() and sys.stderr.isatty() and not settings.json_output
+    if is_read_along and not settings.chat:
         words.follow(prompt, report.quote)  # for who reads along; never in the output itself
     addresses = (cluster.gateway, *settings.other_addresses)
     outcome = await stream(addresses, request, settings, words.write)
     words.end()
-    _write("\n")
+    write("\n")
     show_receipt(outcome, settings.receipt, await _known(settings, cluster), report)
     for number, choice in enumerate(outcome.others, 1):
         report.line(f"\nchoice {number}: {summary(choice)}")
-        _write(f"{choice.text}\n")
+        write(f"{choice.text}\n")
     if settings.json_output:
         _write(json.dumps(as_object(outcome)) + "\n")
 
@@ -114,6 +116,10 @@ async def _known(settings: GenerateSettings, cluster: LocalCluster) -> Known:
     except RequestFailed:  # it has answered already: what it cost is shown without
         return Known(cluster.names)
     return Known(cluster.names, model.num_moe_layers)
+
+
+def _keep_quiet(text: str) -> None:
+    """The text is in the JSON, which is to be alone on stdout."""
 
 
 def _write(text: str) -> None:

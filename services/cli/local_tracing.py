@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from services.cli.cluster import LEAVE_SECONDS, log_folder, variables_of
+from services.cli.cluster import LEAVE_SECONDS, variables_of
+from services.cli.log_folder import log_folder
 from services.cli.members import Member, chosen_address, free_addresses
 from services.cli.report import Report
 from services.cli.supervisor import Supervisor

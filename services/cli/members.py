@@ -1,6 +1,7 @@
 """Which processes a local cluster has, and with which flags each is started."""
 
 import random
+import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ KEEPING_OUT = ("tls_certificate", "tokens")
 # Below those that a system gives to outgoing connections and to whoever asks for any port: until
 # the service listens, some seconds later, nobody else is given its port.
 CHOSEN_PORTS = range(20_000, 32_768)
+# What may be the name of one, owner and all.
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 # Weights of a model whose router computes on every core.
 DIVIDED_BYTES = 256 << 20
 
@@ -203,10 +206,13 @@ class ClusterPlan:
             yield "--no-rebalance"
 
 
-def check_settings() -> None:
+def check_settings(model: Path | None = None) -> None:
     """Exit with 2, after a line for each, where a variable or the file has a value that a service
-    would refuse, or that would keep the cluster's processes from each other.
+    would refuse, or that would keep the cluster's processes from each other; or where the model is
+    no checkpoint's folder.
     """
+    if model is not None and (complaint := complaint_of_model(model)):
+        refuse("moesaic", [f"--model: {complaint}"])
     for service, listening in SERVICES.items():
         module = import_module(f"services.{service}.settings")
         settings_class = getattr(module, f"{service.title()}Settings")
@@ -219,6 +225,19 @@ def check_settings() -> None:
         ]
         if complaints:
             refuse(f"moesaic {service}", complaints)
+
+
+def complaint_of_model(model: Path) -> str | None:
+    """Why no service could read the checkpoint, as far as that is seen before any starts."""
+    if not model.is_dir():
+        name = str(model)
+        hint = (
+            f"; to get it from Hugging Face: hf download {name} --local-dir {model.name}"
+            if REPOSITORY.fullmatch(name)
+            else ""
+        )
+        return f"there is no folder {name}{hint}"
+    return None if (model / "config.json").is_file() else f"there is no config.json in {model}"
 
 
 def chosen_address(listen: str, free: str) -> str:

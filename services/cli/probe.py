@@ -8,15 +8,15 @@ far, so it speaks the one call of the standard health service that it needs over
 import socket
 import struct
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from services.cli.unreachable import why_unreachable
+from services.runtime.flag_parser import FlagParser
 from services.runtime.host_port import is_loopback, split_host_port, with_port
-from services.runtime.invocation import typed
 
 UNHEALTHY_EXIT = 1
 GATEWAY_PORT = 50051
@@ -42,13 +42,7 @@ SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 
 def probe(arguments: Sequence[str]) -> int:
     """0 when the service says that it is serving, else 1 and a line on stderr that says why."""
-    parser = ArgumentParser(
-        prog="moesaic probe",
-        description="Ask a service whether it is healthy.",
-        epilog="\n  ".join(["examples:", *map(typed, EXAMPLES)]),
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = FlagParser("moesaic probe", "Ask a service whether it is healthy.", EXAMPLES)
     parser.add_argument("address", help="host:port of a service; without a port that of a gateway")
     for what in ("certificate", "key", "authority"):
         parser.add_argument(f"--tls-{what}", metavar="PATH", help=f"file with the {what}, in PEM")

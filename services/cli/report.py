@@ -44,7 +44,7 @@ class Report:
 
     def note(self, text: str) -> None:
         """Print a line faintly, in several where it is wider than the terminal."""
-        self.console.print(text, style="dim", markup=False, soft_wrap=False)
+        self.console.print(text, style="dim", markup=False)
 
     def quote(self, text: str) -> None:
         """Print a text faintly as it is, without a line's end: what follows goes on after it."""

@@ -30,7 +30,7 @@ EXAMPLES = (
 def serve(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
     settings = load(ServeSettings, arguments, "moesaic serve", examples=EXAMPLES)
-    check_settings()
+    check_settings(settings.model)
     return run_command(_serve(settings), command="serve")
 
 

@@ -18,7 +18,7 @@ from services.runtime.addresses import (
     usual_port,
 )
 from services.runtime.host_port import is_loopback, split_host_port
-from services.runtime.settings import Accessory, OnePerFlag
+from services.runtime.settings import Accessory, Negated, OnePerFlag
 from services.runtime.tls_files import Authority, TlsFiles
 from services.runtime.tls_settings import CallingSettings, refuse_strangers
 
@@ -92,7 +92,9 @@ GenerationConfig = Annotated[
     ),
 ]
 Rebalance = Annotated[
-    bool, Field(description="move and replicate experts by themselves where the load asks for it")
+    bool,
+    Field(description="move and replicate experts by themselves where the load asks for it"),
+    Negated("leave experts where they are, whatever the load"),
 ]
 TracingOption = Annotated[
     bool, Field(description="run a tracing service too, a stand-in for Jaeger, and export to it")
@@ -252,7 +254,7 @@ class GenerateSettings(ReceiptFlag, ResultFlags, ClientSettings):
     )
     json_output: bool = Field(
         False,
-        description="end stdout with one line of JSON: text, token_ids, usage, receipt, …",
+        description="print a line of JSON in place of the text: text, token_ids, usage, receipt, …",
     )
     tracing: TracingOption = False
 

@@ -16,15 +16,10 @@ def terminal_width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def word_writer(stream: TextIO) -> "WordWriter":
-    """A writer to the stream, which breaks no words where that is a terminal, and changes nothing
-    elsewhere.
+def word_writer(stream: TextIO, write: Callable[[str], None]) -> "WordWriter":
+    """A writer of what goes to the stream, which breaks no words where that is a terminal, and
+    changes nothing elsewhere.
     """
-
-    def write(text: str) -> None:
-        stream.write(text)
-        stream.flush()
-
     return WordWriter(write, width=terminal_width if stream.isatty() else None)
 
 

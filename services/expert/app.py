@@ -26,6 +26,7 @@ from services.expert.vacating import vacate_wanted
 from services.model.checkpoint import Checkpoint
 from services.model.expert_kind import who_computes
 from services.model.hash_cache import HashCache
+from services.runtime.build_info import observe_build
 from services.runtime.process import OnReady
 from services.runtime.progress import Due, Progress
 from services.runtime.server import Health, serving, until_told_to_stop
@@ -86,6 +87,7 @@ async def running(
         os.sched_setaffinity(0, settings.cores)
     torch.set_num_threads(settings.threads)
     kernels.set_threads(settings.threads)
+    observe_build(kernels=kernels.level())
     parts = await asyncio.to_thread(build, settings, times=times, meter=meter)
     try:
         async with asyncio.TaskGroup() as loops:

@@ -4,7 +4,7 @@ reader is configured.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from moesaic.v1 import expert_pb2
 from services.expert.admitted_frame import AdmittedFrame, FrameAnswer
 from services.expert.compute import Computed
-from services.wire.outcomes import PairFailure
+from services.wire.outcomes import PASSING_REASONS, PairFailure
 
 FRAMES = "moesaic.expert.frames"
 PAIRS = "moesaic.expert.pairs"
@@ -31,6 +31,8 @@ LOST_SPANS = "moesaic.expert.spans.lost"
 COMPUTED = "computed"
 FAILED = "failed"
 INVALID = "invalid"
+PAIR_OUTCOMES = (COMPUTED, *PASSING_REASONS.values(), "cancelled")
+FRAME_OUTCOMES = (*PAIR_OUTCOMES, FAILED, INVALID)
 
 SECONDS = (
     0.0001,
@@ -172,15 +174,15 @@ def observe(
     memory_limit: int,
 ) -> None:
     """Have the service's gauges read from these, and what it counts exported, by a meter."""
-    counters: tuple[tuple[str, str, Counter[Any], str, str], ...] = (
-        (FRAMES, "{frame}", _frames, "outcome", "frames answered"),
-        (PAIRS, "{pair}", _pairs, "outcome", "(row, expert) pairs answered"),
-        (BATCHES, "{batch}", _batches, "layer", "batches computed"),
-        (LOST_SPANS, "{span}", _lost_spans, "reason", "spans that there was no place for"),
+    counters: tuple[tuple[str, str, Counter[Any], str, Sequence[str], str], ...] = (
+        (FRAMES, "{frame}", _frames, "outcome", FRAME_OUTCOMES, "frames answered"),
+        (PAIRS, "{pair}", _pairs, "outcome", PAIR_OUTCOMES, "(row, expert) pairs answered"),
+        (BATCHES, "{batch}", _batches, "layer", (), "batches computed"),
+        (LOST_SPANS, "{span}", _lost_spans, "reason", ("ring_full",), "spans without a place"),
     )
-    for name, unit, counted, attribute, description in counters:
+    for name, unit, counted, attribute, known, description in counters:
         meter.create_observable_counter(
-            name, [_counts(counted, attribute)], unit=unit, description=description
+            name, [_counts(counted, attribute, known)], unit=unit, description=description
         )
     gauges: tuple[tuple[str, str, Callable[[], int], str], ...] = (
         (WAITING_PAIRS, "{pair}", waiting_pairs, "pairs that wait for a batch"),
@@ -197,12 +199,14 @@ def _reading(value: Callable[[], int]) -> Callable[[CallbackOptions], Iterable[O
 
 
 def _counts(
-    counted: Counter[Any], attribute: str
+    counted: Counter[Any], attribute: str, known: Sequence[str]
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    """Those `known` are there before their first: rates miss a first one that is not."""
+
     # Called in a thread of the reader's; a copy of a dictionary is made in one piece.
     def observe(_: CallbackOptions) -> Iterable[Observation]:
         with _summing:
-            total: Counter[Any] = Counter(dict(counted))
+            total: Counter[Any] = Counter(dict.fromkeys(known, 0) | dict(counted))
             for source in _sources:
                 for native_counted, native in _native_parts(source()):
                     if native_counted is counted:

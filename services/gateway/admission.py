@@ -49,6 +49,8 @@ class Admission:
         self._tokens: Counter[str] = Counter()
         self.num_requests = 0
         self.num_tokens = 0
+        _waiting_requests.add(0)
+        _waiting_tokens.add(0)
 
     def check(self, client: str) -> None:
         """Raises Overloaded when as many requests as may wait already, of all or of this client."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 
+from services.gateway import refusals, stays
 from services.gateway.admission import Admission
 from services.gateway.checkpoint import TextCheckpoint, read_checkpoint
 from services.gateway.clients import Clients, clients_by
@@ -30,6 +31,7 @@ from services.gateway.tokeniser import Tokeniser
 from services.gateway.vllm_metrics import VllmMetrics
 from services.gateway.waiting import WaitingQueue
 from services.metadata.tokenizer_digest import tokenizer_digest
+from services.runtime.build_info import observe_build
 from services.runtime.host_port import is_loopback, split_host_port
 from services.runtime.server import Health, serving, until_told_to_stop
 from services.runtime.yielding import share_interpreter_quickly
@@ -76,6 +78,9 @@ async def gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
 
     Healthy whenever a router can be reached.
     """
+    observe_build()
+    refusals.count_from_zero()
+    stays.count_from_zero()
     checkpoint = read_checkpoint(
         settings.model,
         name=settings.model_name,

@@ -23,6 +23,12 @@ class Bound(StrEnum):
     CLIENT_TOKENS = "client_tokens"
 
 
+def count_from_zero() -> None:
+    """Have each reason be there before its first refusal: rates miss a first one that is not."""
+    for reason in Bound:
+        _refusals.add(0, {"reason": reason.value})
+
+
 def refuse(reason: Bound, message: str, *, retry_after_seconds: float) -> Overloaded:
     """Count a refusal; returns the error to raise."""
     _refusals.add(1, {"reason": reason.value})

@@ -18,6 +18,7 @@ from services.router.running import Running
 from services.router.service import RouterService
 from services.router.settings import RouterSettings
 from services.router.start_phase import NOT_READY
+from services.runtime.build_info import observe_build
 from services.runtime.server import Health, serving, until_told_to_stop
 from services.wire.errors import Unavailable
 
@@ -34,6 +35,7 @@ async def run(
     """Serve until told to stop. Raises ServingError when the router cannot start."""
     torch.set_num_threads(settings.threads)
     kernels.set_threads(settings.threads)
+    observe_build(kernels=kernels.level())
     with (
         torch.inference_mode()
     ):  # around all steps: lanes would interleave what is entered for each

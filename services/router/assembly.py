@@ -138,6 +138,7 @@ class Assembly:
         balancer = Balancer(fleet, self._watch, Planner(), settings)
         self._loops.append(loops.create_task(balancer.run()))
         observe_balancer(balancer)
+        engine.metrics.expect(peer.address for peer in fleet.peers)
         return Running(engine, fleet, self._describe(budget, trunk), self._watch, balancer)
 
     def _begin_audit(self, fleet: Fleet, loops: asyncio.TaskGroup) -> None:

@@ -15,6 +15,7 @@ from pydantic_settings import SettingsConfigDict
 
 from services.runtime.addresses import ListenAddress, ServiceTarget
 from services.runtime.embedded_model import EMBEDDED_MODEL
+from services.runtime.settings import Negated
 from services.runtime.tls_settings import ServingSettings
 
 
@@ -116,7 +117,7 @@ class RouterSettings(ServingSettings):
         description="how long a request waits for an expert that no service can compute while none "
         "that was lost is loaded, before it ends",
     )
-    check_experts: bool = Field(
+    check_experts: Annotated[bool, Negated("trust the experts of services unseen")] = Field(
         True,
         description="compare the experts of services with those of the router's own checkpoint, "
         "which is read for that once, in the background",
@@ -126,7 +127,7 @@ class RouterSettings(ServingSettings):
         min_length=1,
         description="file that keeps the experts' hashes, the one of expert services; off for none",
     )
-    rebalance: bool = Field(
+    rebalance: Annotated[bool, Negated("leave experts where they are")] = Field(
         True, description="move and replicate experts by itself where the load asks for it"
     )
     rebalance_seconds: PositiveFloat = Field(
@@ -164,7 +165,7 @@ class RouterSettings(ServingSettings):
         description="share of frames that a second service computes too, to find those that "
         "compute wrongly; 0 for none",
     )
-    frame_checksums: bool = Field(
+    frame_checksums: Annotated[bool, Negated("send frames without a checksum")] = Field(
         True, description="send frames with a checksum, and have replies with one"
     )
     drain_seconds: NonNegativeFloat = Field(

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import sys
-from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
 from inspect import cleandoc
@@ -26,7 +27,7 @@ from pydantic_settings import (
 )
 
 from services.runtime.config_file import read_table
-from services.runtime.invocation import typed
+from services.runtime.flag_parser import FlagParser
 from services.runtime.pydantic_internals import settings_from
 from services.runtime.text_files import Unreadable
 
@@ -46,6 +47,8 @@ USAGE_EXIT = 2
 NO_TEXT = "\0"
 # What Kubernetes says in NAME_PORT of a Service called NAME, as Docker once did of a link.
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.+:\d+")
+# What the help need not say of a flag's default.
+SELF_EVIDENT = rf" \(default: (None|False|\[\]|{NO_TEXT})\)"
 METAVARS = {
     "str": "TEXT",
     "SecretStr": "TEXT",
@@ -102,6 +105,16 @@ class OnePerFlag:
     """
 
 
+@dataclass(frozen=True)
+class Negated:
+    """What the flag does that turns off a setting which is on: `--no-NAME` is its name.
+
+    Written `Annotated[bool, Negated("leave them where they are")]`.
+    """
+
+    text: str
+
+
 class Accessory:
     """Marks a setting that the help shows after all others: by what somebody is let in.
 
@@ -132,33 +145,20 @@ class Variables(EnvSettingsSource):
         return [item.strip() for item in str(value).split(",")]
 
 
-def _parser(
-    settings_class: type[BaseSettings], prog: str, examples: Sequence[str]
-) -> ArgumentParser:
-    parser = _Parser(
-        prog=prog,
-        description=cleandoc(settings_class.__doc__ or ""),
-        epilog="\n  ".join(["examples:", *map(typed, examples)]) if examples else None,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def _parser(settings_class: type[BaseSettings], prog: str, examples: Sequence[str]) -> FlagParser:
+    prefix = settings_class.model_config.get("env_prefix", "")
+    note = (
+        f"Each flag has a variable: --some-flag is {prefix}SOME_FLAG. It may stand in a file too: "
+        f"{CONFIG_VARIABLE} or --config names it."
     )
+    parser = FlagParser(prog, cleandoc(settings_class.__doc__ or ""), examples, note)
     table = _table_name(settings_class)
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help=f"TOML file to read [{table}] from [env: {CONFIG_VARIABLE}]",
-    )
+    parser.add_argument("--config", metavar="FILE", help=f"TOML file to read [{table}] from")
     return parser
 
 
-class _Parser(ArgumentParser):
-    def print_help(self, file: Any = None) -> None:
-        """As argparse has it, but for errors: it hides those of a full disk."""
-        (file or sys.stdout).write(self.format_help())
-
-
 def _flags(
-    settings_class: type[Settings], parser: ArgumentParser, arguments: Sequence[str]
+    settings_class: type[Settings], parser: FlagParser, arguments: Sequence[str]
 ) -> CliSettingsSource[Settings]:
     accessories = parser.add_argument_group("access")
     return CliSettingsSource(
@@ -169,14 +169,15 @@ def _flags(
         cli_implicit_flags="toggle",
         cli_avoid_json=True,
         cli_hide_none_type=True,
-        cli_show_env_vars=True,
         cli_parse_none_str=NO_TEXT,
-        add_argument_method=partial(_add_argument, settings_class, accessories),
+        parse_args_method=FlagParser.parse_args,
+        add_argument_method=partial(_add_argument, settings_class, parser, accessories),
     )
 
 
 def _add_argument(
     settings_class: type[BaseSettings],
+    whole: FlagParser,
     accessories: Any,
     parser: Any,
     *names: str,
@@ -185,11 +186,15 @@ def _add_argument(
     if keywords.get("metavar") in METAVARS:
         keywords["metavar"] = METAVARS[keywords["metavar"]]
     if isinstance(keywords.get("help"), str):
-        keywords["help"] = re.sub(rf" \(default: (None|\[\]|{NO_TEXT})\)", "", keywords["help"])
-    field = settings_class.model_fields.get(names[0].lstrip("-").replace("-", "_"))
+        keywords["help"] = re.sub(SELF_EVIDENT, "", keywords["help"])
+    name = keywords.get("dest", names[0])
+    field = settings_class.model_fields.get(name)
+    if field is not None and keywords.get("action") == "store_false":
+        (keywords["help"],) = [each.text for each in field.metadata if isinstance(each, Negated)]
     if field is not None and OnePerFlag in field.metadata:
         keywords |= {"action": _OneByOne, "metavar": "TEXT"}
     if field is not None and Accessory in field.metadata:
+        whole.know(names, None)
         parser = accessories
     return parser.add_argument(*names, **keywords)
 

@@ -12,8 +12,8 @@ from opentelemetry import metrics
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from prometheus_client import start_http_server
 
+from services.runtime.metrics_server import serve_metrics
 from services.runtime.otlp.delivery import Delivery
 from services.runtime.otlp.metric_exporter import DeliveredMetrics
 from services.runtime.otlp.resource import describe_process
@@ -54,7 +54,7 @@ def configure_telemetry(
     shutdowns: list[Callable[[], object]] = []
     readers = _metric_readers(telemetry, metrics_at, deliveries)
     if not telemetry.is_disabled and (shows_metrics or metrics_at is not None):
-        readers.append(PrometheusMetricReader())
+        readers.append(PrometheusMetricReader(scope_info_enabled=False))
     if readers:
         exemplars = telemetry.metric_settings.exemplar_filter
         meters = MeterProvider(readers, resource, exemplars, shutdown_on_exit=False)
@@ -94,7 +94,7 @@ def _metric_readers(
         logger.warning("OTEL_SDK_DISABLED: no metrics on port %d either", port)
     else:
         try:
-            start_http_server(port, host)
+            serve_metrics(port, host)
         except OSError as error:
             raise ServingError(
                 f"cannot serve metrics on port {port} of {host}: {error.strerror}"

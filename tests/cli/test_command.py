@@ -14,8 +14,8 @@ from services.cli.report import output
 # A life that leaves a folder behind unless it is ended in order, and begins no process.
 LIFE = """
 import asyncio, sys
-from services.cli.cluster import log_folder
 from services.cli.command import run_command
+from services.cli.log_folder import log_folder
 from services.cli.report import Report
 from services.runtime.server import until_told_to_stop
 
@@ -42,7 +42,7 @@ async def living(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"TMPDIR": str(folder)},
+        env=os.environ | {"XDG_CACHE_HOME": str(folder)},
     )
     assert process.stdout is not None
     while (line := await process.stdout.readline()) != b"began\n":
@@ -51,7 +51,7 @@ async def living(
 
 
 def left_in(folder: Path) -> list[str]:
-    return os.listdir(folder)
+    return os.listdir(folder / "moesaic" / "logs")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -221,10 +221,10 @@ async def test_the_lines_of_a_prompt_from_stdin_end_at_line_feeds_and_a_byte_ord
     assert gateway.requests[-1].text == "one\ntwo\u2028\n"
 
 
-async def test_the_last_line_of_stdout_is_one_object(gateway: ScriptedGateway) -> None:
+async def test_json_is_alone_on_stdout(gateway: ScriptedGateway) -> None:
     _, stdout, _ = await generate(gateway, "Once", "--json", "--seed", "3")
-    *_, last = stdout.splitlines()
-    read = json.loads(last)
+    assert stdout.count("\n") == 1
+    read = json.loads(stdout)
     assert read["text"] == " a fox lived\n"
     assert read["token_ids"] == [7, 8, 9, 10]
     assert read["finish_reason"] == "stop"

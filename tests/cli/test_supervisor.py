@@ -5,18 +5,14 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from services.cli.child import ServiceFailed
-from services.cli.cluster import log_folder
 from services.cli.members import Member
-from services.cli.report import Report
 from services.cli.supervisor import Supervisor
-from services.wire.errors import BadState
 
 READY = (
     "import os, signal, sys, time\nos.write(int(os.environ['MOESAIC_ANNOUNCE_FD']), b'ready 1\\n"
@@ -246,23 +242,3 @@ async def test_a_member_starts_again_though_its_folder_was_tidied_away(
     assert reports.texts[1].startswith("expert-0 is ready again")
     await supervisor.stop(10)
     await running
-
-
-def test_a_folder_for_logs_that_cannot_be_made_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with (
-        pytest.raises(BadState, match="no folder for logs can be made: No such file"),
-        log_folder(Report(), verbose=False),
-    ):
-        pass
-
-
-def test_a_folder_for_logs_that_is_gone_needs_not_be_removed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with log_folder(Report(), verbose=False) as folder:
-        assert folder is not None
-        folder.rmdir()

@@ -3,6 +3,7 @@
 import pytest
 
 from moesaic.v1 import generation_pb2 as pb
+from services.gateway.refusals import Bound
 from tests.gateway.gateway_client import running_gateway
 from tests.gateway.router_double import RouterDouble
 from tests.recorded_metrics import RecordedMetrics, having, metrics_of_this_process
@@ -41,7 +42,10 @@ async def test_what_waits_and_what_is_refused_is_counted(recorded: RecordedMetri
         assert not waiting.done()
     assert found["moesaic.gateway.waiting.requests"] == {having(): 1}
     assert found["moesaic.gateway.waiting.tokens"] == {having(): 7}
-    assert found["moesaic.gateway.refusals"] == {having(reason="waiting_requests"): 1}
+    refusals = {having(reason=reason.value): 0 for reason in Bound}  # there before their first
+    assert found["moesaic.gateway.refusals"] == refusals | {having(reason="waiting_requests"): 1}
+    assert found["moesaic.gateway.resumptions"] == {having(): 0}
+    assert [*found["moesaic.build_info"].values()] == [1]
 
 
 async def test_routers_that_can_be_used_are_counted(recorded: RecordedMetrics) -> None:

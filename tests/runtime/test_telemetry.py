@@ -303,12 +303,20 @@ async def test_spans_beyond_what_may_wait_are_dropped_and_that_is_said_once(
 
 async def test_prometheus_reads_the_metrics_port(unused_tcp_port: int) -> None:
     body = (
-        "import urllib.request; "
-        f"print(urllib.request.urlopen('http://127.0.0.1:{unused_tcp_port}/metrics').read().decode())"
+        "import urllib.request as asked; "
+        f"url = 'http://127.0.0.1:{unused_tcp_port}/metrics'; "
+        "print(asked.urlopen(url).read().decode()); "
+        "head = asked.urlopen(asked.Request(url, method='HEAD')); "
+        "print('HEAD', head.status, len(head.read()), int(head.headers['Content-Length']) > 0); "
+        "open_metrics = asked.Request(url, headers={'Accept': 'application/openmetrics-text'}); "
+        "print(asked.urlopen(open_metrics).read().decode())"
     )
     ended = await record({"MOESAIC_METRICS_PORT": str(unused_tcp_port)}, body)
     assert ended.returncode == 0
     assert "moesaic_test_rows" in ended.stdout
+    assert "otel_scope" not in ended.stdout, "labels that say nothing"
+    assert "HEAD 200 0 True" in ended.stdout
+    assert ended.stdout.rstrip().endswith("# EOF")
 
 
 async def test_a_metrics_port_in_use_is_one_line(collector: Collector) -> None:

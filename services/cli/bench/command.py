@@ -58,7 +58,7 @@ def bench(arguments: Sequence[str]) -> int:
     if settings.json_output is not None and (complaint := complaint_of(settings.json_output)):
         refuse(PROG, [f"--json: {complaint}"])
     if settings.address is None and settings.http is None:
-        check_settings()
+        check_settings(settings.model)
     return run_command(_bench(settings, prompts), command="bench")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import grpc
 from rich.table import Table
+from rich.text import Text
 
 from moesaic.v1 import common_pb2, placement_pb2_grpc, router_pb2
 from services.cli.known import Known
@@ -65,7 +66,9 @@ def services_table(
         used = sum(address in hosts.get(one, ()) for one in chosen)
         share = computed / chosen.total()
         bar = "█" * round(share * BAR)
-        table.add_row(known.name(address), str(used), f"{computed:,.0f}", f"{share:.0%} {bar}")
+        table.add_row(
+            Text(known.name(address)), str(used), f"{computed:,.0f}", f"{share:.0%} {bar}"
+        )
     return table
 
 

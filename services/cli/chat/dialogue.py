@@ -52,14 +52,18 @@ class Dialogue:
             await self._answer(line)
 
     async def _answer(self, question: str) -> None:
-        words = word_writer(sys.stdout)
+        words = word_writer(sys.stdout, _write)
         try:
             answer = await self._conversing.session.ask(question, words.write)
         finally:
             words.end()
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            _write("\n")
         known, report = self._conversing.session.known, self._conversing.report
         show_receipt(answer.outcome, self._receipt, known, report)
         if self._is_terminal:
             report.line("")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 
 from services.cli.command import run_command
 from services.cli.found import with_running_router
+from services.runtime.flag_parser import example
 from services.runtime.invocation import typed
 from services.runtime.settings import load, refuse
 
@@ -60,8 +61,8 @@ def run_action(
 
 def _help_text(prog: str, about: str, actions: Mapping[str, Action[Any]]) -> str:
     lines = [f"  {name:<8}{action.summary}\n" for name, action in actions.items()]
-    examples = [f"  {typed(f'{prog} {name} --help')}\n" for name in actions]
+    examples = [f"  {example(action.examples[0])}\n" for action in actions.values()]
     return (
         f"usage: {prog} ACTION [FLAGS]\n\n{about}\n\nactions:\n{''.join(lines)}\nexamples:\n"
-        f"{''.join(examples)}"
+        f"{''.join(examples)}\n{typed(f'{prog} ACTION --help')} tells what an action takes.\n"
     )

@@ -2,6 +2,7 @@
 is to leave, and forgets some.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +16,11 @@ from services.cli.hosting.settings import (
     ListSettings,
     RemoveSettings,
 )
-from services.cli.hosting.tables import as_object, services_table
+from services.cli.hosting.tables import as_object, services_table, state_of
 from services.cli.report import Report, output
+from services.cli.unreachable import connecting_fails, why_unreachable
+from services.runtime.addresses import DNS_SCHEME
+from services.wire.errors import Unavailable
 
 
 def experts(arguments: Sequence[str]) -> int:
@@ -35,11 +39,31 @@ async def show(settings: ListSettings) -> None:
 
 
 async def add(settings: AddSettings) -> None:
-    """`moesaic experts add`."""
+    """`moesaic experts add`. Raises Unavailable for a service that does not listen, since it would
+    be lost for ever where the address is mistyped.
+    """
+    if not settings.unseen:
+        await _refuse_unseen(settings.addresses)
     request = router_pb2.AddExpertServicesRequest(addresses=settings.addresses)
     async with router_at(settings) as stub:
         known = await stub.AddExpertServices(request, timeout=ANSWER_SECONDS)
     _say_known(known.addresses)
+    for service in (await placement_of(settings)).services:
+        if service.address in settings.addresses and state_of(service) == "draining":
+            Report().warning(
+                f"{service.address} was drained: it is given experts again once it is started anew"
+            )
+
+
+async def _refuse_unseen(addresses: Sequence[str]) -> None:
+    for address in addresses:
+        if address.startswith(DNS_SCHEME):
+            continue  # whoever the name stands for then
+        error = await asyncio.to_thread(connecting_fails, address)
+        if error is not None:
+            raise Unavailable(
+                f"{why_unreachable(address, error)}; --unseen adds it all the same, for later"
+            )
 
 
 async def remove(settings: RemoveSettings) -> None:

@@ -160,6 +160,7 @@ class AddSettings(RouterAsked):
         min_length=1,
         description="host:port of a service, or dns:///name:port for every address of a name",
     )
+    unseen: bool = Field(False, description="add services that do not listen yet, too")
 
 
 class DrainSettings(RouterAsked):

@@ -65,7 +65,7 @@ async def _top(settings: TopSettings, known: Known) -> None:
 
 async def _follow(settings: TopSettings, known: Known, console: Console) -> None:
     with Live(console=console, screen=True, auto_refresh=False) as live:
-        live.update(f"looking at {settings.router} …", refresh=True)
+        live.update(Text(f"looking at {settings.router} …"), refresh=True)
         async for seen in _seen(settings, known):
             if isinstance(seen, RouterFailed):  # it may be back at the next look
                 live.update(Text(str(seen)), refresh=True)

@@ -27,15 +27,17 @@ class Look:
 class _Call:
     router: str
     tls: TlsFiles | None
+    verbose: bool
 
 
 async def look(settings: TopSettings) -> Look:
     """Ask everybody at once. Raises RouterFailed where a router does not answer."""
     routers = [settings.router, *settings.other_routers]
+    calls = [_Call(one, settings.tls, settings.verbose) for one in routers]
     try:
         async with asyncio.TaskGroup() as asking:
-            seen = [asking.create_task(_activity(_Call(one, settings.tls))) for one in routers]
-            placement = asking.create_task(_placement(_Call(settings.router, settings.tls)))
+            seen = [asking.create_task(_activity(call)) for call in calls]
+            placement = asking.create_task(_placement(calls[0]))
             gateway = asking.create_task(_gateway(settings.http))
     except* RouterFailed as failed:
         raise flatten_group(failed)[0] from None

@@ -53,7 +53,7 @@ def _services(services: Sequence[ServiceFigures]) -> Table:
     for one in services:
         style = "" if one.state == "live" else "bold red" if one.state == "lost" else "yellow"
         table.add_row(
-            one.name,
+            Text(one.name),  # an address may look like markup
             Text(one.state, style),
             f"{one.num_experts:,}",
             f"{one.pairs_per_second:,.0f}",

@@ -2,12 +2,11 @@
 
 from pydantic import Field, PositiveFloat
 
-from services.cli.hosting.settings import DEFAULT_ROUTER, QUESTION, Router
+from services.cli.hosting.settings import QUESTION, RouterAsked
 from services.runtime.addresses import ServiceTarget
-from services.runtime.tls_settings import TlsSettings
 
 
-class TopSettings(TlsSettings):
+class TopSettings(RouterAsked):
     """Show what a cluster does: tokens a second, waiting, times, services, experts, moves.
 
     Rates are those of the last interval. Ctrl-C ends it.
@@ -15,7 +14,6 @@ class TopSettings(TlsSettings):
 
     model_config = QUESTION
 
-    router: Router = DEFAULT_ROUTER
     other_routers: list[ServiceTarget] = Field(
         [], description="host:port of further routers of the cluster, whose work is added"
     )

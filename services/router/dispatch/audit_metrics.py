@@ -8,6 +8,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from services.router.dispatch.auditor import Auditor
 
 AUDITS = "moesaic.router.audits"
+OUTCOMES = ("agreed", "altered", "undecided", "alone", "unanswered", "left", "passed_over")
 
 meter = metrics.get_meter(__name__)
 
@@ -16,7 +17,7 @@ def observe_auditor(auditor: Auditor) -> None:
     """Observe what was found of the frames that were looked at."""
 
     def audits(_: CallbackOptions) -> Iterable[Observation]:
-        for outcome, frames in auditor.outcomes.items():
-            yield Observation(frames, {"outcome": outcome})
+        for outcome in {*OUTCOMES, *auditor.outcomes.copy()}:
+            yield Observation(auditor.outcomes[outcome], {"outcome": outcome})
 
     meter.create_observable_counter(AUDITS, [audits], "{frame}", "frames computed twice")

@@ -7,9 +7,8 @@ from services.router.arrays import Indices, Mask
 from services.router.dispatch.combine import Returned
 from services.router.dispatch.failure import FailedPairs, ServiceFailure
 from services.router.dispatch.scatter import Outgoing
+from services.router.times.retry_reasons import NOT_FINITE
 from services.wire.row_bytes import bytes_of, finite_rows
-
-NOT_FINITE = "not_finite"
 
 
 def take_out_not_finite(

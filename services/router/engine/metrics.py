@@ -12,6 +12,7 @@ from services.router.engine.step import Step
 from services.router.engine.token_gaps import TokenGaps
 from services.router.lanes.choice import Lanes
 from services.router.times.receipt import Parts
+from services.router.times.retry_reasons import RETRY_REASONS
 
 STEPS = "moesaic.router.steps"
 STEP_TOKENS = "moesaic.router.step.tokens"
@@ -59,11 +60,13 @@ class StepMetrics:
                 yield Observation(nanos / 1e9, {"part": part})
 
         def stragglers(_: CallbackOptions) -> Iterable[Observation]:
-            for service, layers in self.stragglers.items():
-                yield Observation(layers, {"service": service})
+            for service in self._services | {*self.stragglers.copy()}:
+                yield Observation(self.stragglers[service], {"service": service})
 
         def retries(_: CallbackOptions) -> Iterable[Observation]:
-            for (service, reason), frames in self._retries.items():
+            known = {(name, reason) for name in self._services.copy() for reason in RETRY_REASONS}
+            for service, reason in known | {*self._retries.copy()}:
+                frames = self._retries[service, reason]
                 yield Observation(frames, {"service": service, "reason": reason})
 
         counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
@@ -91,6 +94,11 @@ class StepMetrics:
             "tokens the KV cache has room for",
         )
 
+    def expect(self, services: Iterable[str]) -> None:
+        """Have counts of these be there before their first frame fails, or is late."""
+        for service in services:
+            self._named(service)
+
     def record(self, step: Step, num_drawn: int) -> None:
         """Count a step that has ended."""
         self.num_steps += 1
@@ -106,8 +114,10 @@ class StepMetrics:
         self.token_gaps.note(step.lane, step.clock.ended, step.prefilling.count(False))
 
     def _observe_hedges(self, _: CallbackOptions) -> Iterable[Observation]:
-        for (service, has_won), frames in self._hedges.items():
+        known = {(service, won) for service in self._services.copy() for won in (True, False)}
+        for service, has_won in known | {*self._hedges.copy()}:
             outcome = "won" if has_won else "late"
+            frames = self._hedges[service, has_won]
             yield Observation(frames, {"service": service, "outcome": outcome})
 
     def _named(self, service: str) -> str:

@@ -3,13 +3,14 @@ was moved.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from services.router.hosting.fleet import Fleet
+from services.router.peers.trust import KNOWN_FAILURES
 
 MIN_LIVE_REPLICAS = "moesaic.router.min_live_replicas"
 READY_EXPERTS = "moesaic.router.ready_experts"
@@ -23,8 +24,6 @@ UNLOADED_EXPERTS = "moesaic.router.unloaded_experts"
 OPERATIONS = "moesaic.router.operations"
 
 meter = metrics.get_meter(__name__)
-
-Observe = Callable[[CallbackOptions], Iterable[Observation]]
 
 
 def observe_fleet(fleet: Fleet) -> None:
@@ -56,19 +55,19 @@ def observe_fleet(fleet: Fleet) -> None:
     transfers = fleet.transfers
     counter(
         LOADED_EXPERTS,
-        [_counted(transfers.num_loaded, "service")],
+        [partial(_by_service, fleet, transfers.num_loaded)],
         "{expert}",
         "experts loaded for this router",
     )
     counter(
         UNLOADED_EXPERTS,
-        [_counted(transfers.num_unloaded, "service")],
+        [partial(_by_service, fleet, transfers.num_unloaded)],
         "{expert}",
         "experts let go for this router",
     )
     counter(
         OPERATIONS,
-        [_counted(fleet.operations.num_ended, "outcome")],
+        [partial(_ended, fleet)],
         "{operation}",
         "changes of the placement",
     )
@@ -122,13 +121,17 @@ def _quarantined(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
 
 def _wrong_answers(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
     for peer in fleet.peers:
-        for reason, count in peer.trust.num_failures.items():
+        for reason in {*KNOWN_FAILURES, *peer.trust.num_failures.copy()}:
+            count = peer.trust.num_failures[reason]
             yield Observation(count, {"service": peer.address, "reason": reason})
 
 
-def _counted(counts: Counter[str], attribute: str) -> Observe:
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        for value, count in counts.items():
-            yield Observation(count, {attribute: value})
+def _by_service(fleet: Fleet, counts: Counter[str], _: CallbackOptions) -> Iterable[Observation]:
+    """Those that are known are there before their first; those that left keep their counts."""
+    for service in {*counts.copy(), *(peer.address for peer in fleet.peers)}:
+        yield Observation(counts[service], {"service": service})
 
-    return observe
+
+def _ended(fleet: Fleet, _: CallbackOptions) -> Iterable[Observation]:
+    for outcome in ("done", "failed"):
+        yield Observation(fleet.operations.num_ended[outcome], {"outcome": outcome})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from services.router.peers.question import Question
+from services.router.times.retry_reasons import ANSWER_REASONS, OF_CONNECTIONS
 from services.wire.expert_key import ExpertKey
 from services.wire.outcomes import PASSING_REASONS
 
@@ -46,8 +47,7 @@ class TrustLimits:
 LIMITS = TrustLimits()
 PASSING = frozenset(PASSING_REASONS.values())
 ALTERED = "altered"  # what was computed is not what the expert gives
-# Those of its connection, which is made again, or watched by deadlines.
-OF_CONNECTIONS = frozenset({"broken", "deadline", "lost"})
+KNOWN_FAILURES = (*ANSWER_REASONS, ALTERED)
 
 
 class Trust:
