@@ -1,6 +1,6 @@
 // Streams a chat with what Node 20 brings; there is nothing to install.
 //
-//     OPENAI_API_KEY=… node examples/clients/chat.mjs "Tell me about the sea." [URL]
+//     OPENAI_API_KEY=… node examples/clients/chat.mjs "Tell me a story." [URL]
 //
 // With npm's package `openai` the same is `client.chat.completions.create({…, stream: true})` of
 // `new OpenAI({ baseURL: URL })`.

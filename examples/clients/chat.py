@@ -1,7 +1,7 @@
 """Streams a chat with OpenAI's own client.
 
     pip install openai
-    OPENAI_API_KEY=… python examples/clients/chat.py "Tell me about the sea." [URL]
+    OPENAI_API_KEY=… python examples/clients/chat.py "Tell me a story." [URL]
 
 The key is a token of the gateway's; any word will do where it wants none.
 """

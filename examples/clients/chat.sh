@@ -8,7 +8,7 @@ exec curl --silent --show-error --fail-with-body "$url/chat/completions" \
   --header "Authorization: Bearer ${OPENAI_API_KEY:-none}" \
   --header "Content-Type: application/json" \
   --data '{
-    "messages": [{"role": "user", "content": "Tell me about the sea."}],
+    "messages": [{"role": "user", "content": "Tell me a story."}],
     "max_tokens": 16,
     "include_metrics": true
   }'

@@ -3,6 +3,6 @@
 #
 #     examples/clients/generate.sh [HOST:PORT]
 exec grpcurl -plaintext -d '{
-    "chat": {"messages": [{"role": "user", "content": "Tell me about the sea."}]},
+    "chat": {"messages": [{"role": "user", "content": "Tell me a story."}]},
     "stop": {"max_new_tokens": 16}
   }' "${1:-127.0.0.1:50051}" moesaic.v1.GenerationService/Generate

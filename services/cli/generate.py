@@ -28,9 +28,9 @@ TRACE_SECONDS = 30.0
 
 EXAMPLES = (
     'moesaic generate "Once upon a time"',
-    'moesaic generate --temperature 0 --max-new-tokens 40 --json "The fox"',
+    'moesaic generate --temperature 0 --max-new-tokens 40 --json "One day"',
     'moesaic generate --tracing "Once upon a time"',
-    'moesaic generate --address 127.0.0.1:50051 --chat "Tell me about the sea."',
+    'moesaic generate --address 127.0.0.1:50051 --chat "Tell me a story."',
     "moesaic generate --model /models/OLMoE-1B-7B-0924 --experts 4 - < prompt.txt",
 )
 

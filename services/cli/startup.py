@@ -133,7 +133,11 @@ class Startup:
         total = about.num_experts * len(about.moe_layers)
         taken = about.expert_memory_bytes - about.free_memory_bytes
         placed = self._placed.get(expert.member.name, 0)
-        return f"{placed} of {total} experts, {_mebibytes(taken)} on {about.device}"
+        num_services = len(self._experts)
+        share = total * min(self._coverage, num_services) // num_services
+        # It serves from the first replica on; the second comes right behind.
+        more = f" so far, {share} for coverage {self._coverage}" if placed < share else ""
+        return f"{placed} of {total} experts{more}, {_mebibytes(taken)} on {about.device}"
 
     async def _router_holds(self, router: Supervisor) -> str:
         async with _asking(router) as channel:
@@ -141,9 +145,7 @@ class Startup:
             about = await stub.Describe(
                 router_pb2.RouterServiceDescribeRequest(), timeout=DESCRIBE_SECONDS
             )
-        return (
-            f"{about.model} ({about.model_type}) without its experts, {about.kv_tokens} KV tokens"
-        )
+        return f"{about.model} ({about.model_type}), {about.kv_tokens} KV tokens"
 
     async def _gateway_holds(self) -> str:
         async with _asking(self._gateway) as channel:

@@ -14,7 +14,7 @@ from tests.gateway.router_double import RouterDouble
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "clients"
 ANSWER = [500, 501, 502]
-QUESTION = "Tell me about the sea."
+QUESTION = "Tell me a story."
 
 
 @pytest.fixture
