@@ -143,12 +143,12 @@ class Generation:
         """The text that token ids read as, for a client that asks for it alone; it counts as
         waiting meanwhile.
         """
-        self._reader.check_vocabulary("token_ids", token_ids)
         max_context = self._routers.limits.max_context
         if len(token_ids) > max_context:
             raise TooLong(
                 f"token_ids has {len(token_ids)} elements; the context takes {max_context}"
             )
+        self._reader.check_vocabulary("token_ids", token_ids)
         place = self._admission.enter(caller.client.name)
         try:
             decoding = self._tokeniser.decode(token_ids, caller.client.name)

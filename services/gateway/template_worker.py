@@ -3,15 +3,14 @@ may be killed. It reads and writes lines of JSON, and ends with its input.
 """
 
 import json
-import resource
 import sys
 from typing import Any
 
 from services.gateway.chat import ChatTemplate
 from services.gateway.conversation import Conversation
+from services.gateway.workers_apart import bound_memory
 from services.wire.errors import InvalidRequest
 
-MAX_MEMORY_BYTES = 1 << 30
 # No context takes a longer text, and whoever reads it should not have to hold it.
 MAX_TEXT_CHARACTERS = 4 << 20
 
@@ -20,9 +19,7 @@ def main() -> None:
     """The first line has the template and its special tokens, each further one a conversation; a
     line with the text, or with a refusal, answers that.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MAX_MEMORY_BYTES)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    bound_memory()
     template = ChatTemplate(*json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         json.dump(_rendered(template, json.loads(line)), sys.stdout)

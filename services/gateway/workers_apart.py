@@ -1,0 +1,103 @@
+"""Processes that do what nobody can say the cost of: the one sure way to end such work, or to keep
+it from the interpreter's lock, is a process of its own.
+"""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from threading import Lock, Timer
+from typing import IO
+
+MAX_SECONDS = 10.0
+MAX_MEMORY_BYTES = 1 << 30
+
+
+class WorkersApart:
+    """Of one command; several threads may ask at once, with a process each. `first` is said to each
+    process before all else.
+
+    A process is started when it is needed, and kept. One that takes more than `max_seconds` is
+    ended, and another takes its place.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, first: bytes = b"", max_seconds: float = MAX_SECONDS
+    ) -> None:
+        self.max_seconds = max_seconds
+        self._command = command
+        self._first = first
+        self._idle: list[subprocess.Popen[bytes]] = []
+        self._lock = Lock()
+        self._is_closed = False
+
+    def ask(self, said: bytes, read: Callable[[IO[bytes]], bytes]) -> bytes:
+        """What is read of the answer; nothing where the process has ended, be it while it
+        answered, for which `read` says nothing too.
+        """
+        first = self._first if (worker := self._idle_one()) is None else b""
+        worker = worker or subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        answer = self._ask(worker, first + said, read)
+        if answer:
+            self._keep(worker)
+        else:
+            _end(worker)
+        return answer
+
+    def close(self) -> None:
+        """End the processes; one that works is ended when it is done."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            _end(worker)
+
+    def _ask(
+        self, worker: "subprocess.Popen[bytes]", said: bytes, read: Callable[[IO[bytes]], bytes]
+    ) -> bytes:
+        assert worker.stdin is not None, "it was started with a pipe"
+        assert worker.stdout is not None, "it was started with a pipe"
+        timer = Timer(self.max_seconds, worker.kill)
+        timer.start()
+        try:
+            worker.stdin.write(said)
+            worker.stdin.flush()
+            return read(worker.stdout)
+        except OSError:
+            return b""
+        finally:
+            timer.cancel()
+
+    def _idle_one(self) -> "subprocess.Popen[bytes] | None":
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        if worker is None or worker.poll() is None:
+            return worker
+        _end(worker)  # it died meanwhile
+        return None
+
+    def _keep(self, worker: "subprocess.Popen[bytes]") -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._idle.append(worker)
+                return
+        _end(worker)
+
+
+def command_of(module: str) -> tuple[str, ...]:
+    """What runs a module as such a process."""
+    return (sys.executable, "-P", "-m", module)
+
+
+def bound_memory() -> None:
+    """Have this process fail for want of memory before others do."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MAX_MEMORY_BYTES)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+
+
+def _end(worker: "subprocess.Popen[bytes]") -> None:
+    worker.kill()
+    worker.communicate()
