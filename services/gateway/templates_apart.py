@@ -46,7 +46,7 @@ class TemplateApart:
         return text
 
     def close(self) -> None:
-        """End the processes; one that renders is ended when it is done."""
+        """End the processes, also those that render."""
         self._workers.close()
 
 

@@ -28,6 +28,7 @@ class WorkersApart:
         self._command = command
         self._first = first
         self._idle: list[subprocess.Popen[bytes]] = []
+        self._working: set[subprocess.Popen[bytes]] = set()
         self._lock = Lock()
         self._is_closed = False
 
@@ -35,22 +36,25 @@ class WorkersApart:
         """What is read of the answer; nothing where the process has ended, be it while it
         answered, for which `read` says nothing too.
         """
-        first = self._first if (worker := self._idle_one()) is None else b""
-        worker = worker or subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        worker, first = self._idle_one(), b""
+        if worker is None:
+            worker, first = self._started(), self._first
         answer = self._ask(worker, first + said, read)
-        if answer:
-            self._keep(worker)
-        else:
-            _end(worker)
+        with self._lock:
+            self._working.discard(worker)
+            if answer and not self._is_closed:
+                self._idle.append(worker)
+                return answer
+        _end(worker)
         return answer
 
     def close(self) -> None:
-        """End the processes; one that works is ended when it is done."""
+        """End the processes, those that work too: who waits for them is told nothing."""
         with self._lock:
             self._is_closed = True
             idle, self._idle = self._idle, []
+            for worker in self._working:
+                worker.kill()
         for worker in idle:
             _end(worker)
 
@@ -73,17 +77,22 @@ class WorkersApart:
     def _idle_one(self) -> "subprocess.Popen[bytes] | None":
         with self._lock:
             worker = self._idle.pop() if self._idle else None
-        if worker is None or worker.poll() is None:
-            return worker
-        _end(worker)  # it died meanwhile
+            if worker is not None and worker.poll() is None:
+                self._working.add(worker)
+                return worker
+        if worker is not None:
+            _end(worker)  # it died meanwhile
         return None
 
-    def _keep(self, worker: "subprocess.Popen[bytes]") -> None:
+    def _started(self) -> "subprocess.Popen[bytes]":
+        worker = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         with self._lock:
-            if not self._is_closed:
-                self._idle.append(worker)
-                return
-        _end(worker)
+            self._working.add(worker)
+            if self._is_closed:
+                worker.kill()
+        return worker
 
 
 def command_of(module: str) -> tuple[str, ...]:

@@ -4,11 +4,11 @@ import asyncio
 import io
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from services.gateway.http.asked import READERS
 from services.gateway.http.body_reader import MAX_BYTES_HERE, BodyReader
@@ -35,8 +35,8 @@ REFUSED: list[tuple[str, Any]] = [
 ]
 
 
-@pytest_asyncio.fixture
-async def reader() -> AsyncIterator[BodyReader]:
+@pytest.fixture(scope="module")
+def reader() -> Iterator[BodyReader]:
     reader = BodyReader()
     yield reader
     reader.close()
@@ -76,6 +76,25 @@ async def test_a_process_that_does_not_answer_is_ended_and_the_body_refused(code
     reader.close()
 
 
+async def test_at_the_end_nobody_waits_for_a_body_that_is_read() -> None:
+    began = "import sys, time; sys.stdin.buffer.read(9); time.sleep(600)"
+    reader = BodyReader(max_seconds=600, command=(sys.executable, "-c", began))
+    body, before = bytes(MAX_BYTES_HERE + 1), children()
+    reading = asyncio.create_task(reader.read(READERS["read_text"], body, "one"))
+    while children() == before:  # noqa: ASYNC110 -- its start is no event
+        await asyncio.sleep(0.01)
+    reader.close()
+    with pytest.raises(BadField):
+        await reading
+    assert children() == before
+
+
+def children() -> set[str]:
+    """Processes of this one, by their numbers."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {pid for task in tasks for pid in (task / "children").read_text().split()}
+
+
 async def test_a_client_that_leaves_its_body_keeps_nobody_from_the_next(
     reader: BodyReader,
 ) -> None:
@@ -88,21 +107,19 @@ async def test_a_client_that_leaves_its_body_keeps_nobody_from_the_next(
     assert await reader.read(READERS[name], body, "two") == READERS[name](body)
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "words"),
-    [
-        (TEXT, b'{"prompt": "a", "x": ' + b"[" * 90_000 + b"]" * 90_000 + b"}", "no JSON"),
-        (CHAT, b'{"k": ' + b"[[]," * 40_000 + b"1" + b"]" * 40_000 + b"}", "no JSON"),
-        (TEXT, b" " * 99_999, "no JSON"),
-    ],
-)
-async def test_a_large_body_that_is_none_is_refused_and_others_are_served(
-    path: str, body: bytes, words: str
-) -> None:
+NO_JSON = [
+    (TEXT, b'{"prompt": "a", "x": ' + b"[" * 90_000 + b"]" * 90_000 + b"}"),
+    (CHAT, b'{"k": ' + b"[[]," * 40_000 + b"1" + b"]" * 40_000 + b"}"),
+    (TEXT, b" " * 99_999),
+]
+
+
+async def test_a_large_body_that_is_none_is_refused_and_others_are_served() -> None:
     async with http_gateway(RouterDouble(answer=[5]), max_prompt_bytes=1 << 20) as client:
         headers = {"Content-Type": "application/json"}
-        answer = await client.ask("POST", path, data=io.BytesIO(body), headers=headers)
-        assert (answer.status, words in answer.error["message"]) == (400, True)
+        for path, body in NO_JSON:
+            answer = await client.ask("POST", path, data=io.BytesIO(body), headers=headers)
+            assert (answer.status, "no JSON" in answer.error["message"]) == (400, True)
         assert (await client.text(foo=[{"x": "y" * MAX_BYTES_HERE}])).status == 200
 
 
