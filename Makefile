@@ -30,7 +30,7 @@ test: $(INSTALLED_DEV) ## run the tests
 	$(BIN)/pytest -q --durations=15 -m "not alone and not sdk" -n 3 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
 	$(BIN)/pytest -q -m alone
 
-sdk-test: $(INSTALLED_DEV) $(SDKS)/.installed ## have packages of OpenAI's API ask a local cluster over HTTP
+sdk-test: $(INSTALLED_DEV) $(SDKS)/.installed ## have packages of OpenAI's API ask a local cluster over HTTP, and fuzz it (SECONDS_OF_FUZZING=60 for a minute of that)
 	$(BIN)/pytest -q -m sdk tests/sdks
 
 coverage: ## run the tests and print which lines and branches of services/ they miss
