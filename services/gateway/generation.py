@@ -107,13 +107,11 @@ class Generation:
                         async with aclosing(relayed) as events:
                             async for event in events:
                                 if isinstance(event, Piece):
-                                    metrics.record_tokens(len(event.token_ids))
+                                    metrics.record_tokens(len(event.token_ids), event.choice)
                                     yield event
                                 else:
                                     sequence = sequences[event.choice]
-                                    end = self._completed(event, sequence, trace, times)
-                                    metrics.record_completion(end.reason, end.usage, end.receipt)
-                                    yield end
+                                    yield self._completed(event, sequence, trace, times, metrics)
                     finally:
                         self._end(sequences, resumed, caller)
             finally:
@@ -250,7 +248,12 @@ class Generation:
         return resumed
 
     def _completed(
-        self, ending: ContinuationEnd, sequence: Sequence, trace: RequestTrace, times: GatewayTimes
+        self,
+        ending: ContinuationEnd,
+        sequence: Sequence,
+        trace: RequestTrace,
+        times: GatewayTimes,
+        metrics: RequestMetrics,
     ) -> Completed:
         times = replace(times)  # each choice has its own
         times.taken_nanos, times.earlier = sequence.taken_nanos, sequence.earlier
@@ -263,7 +266,7 @@ class Generation:
                 "moesaic.resumptions": sequence.earlier.num_resumptions,
             }
         )
-        return Completed(
+        completed = Completed(
             ending.reason,
             ending.stop_string,
             common_pb2.Usage(
@@ -276,6 +279,10 @@ class Generation:
             write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),
             ending.choice,
         )
+        metrics.record_completion(
+            ending.choice, completed.reason, completed.usage, completed.receipt
+        )
+        return completed
 
 
 def _started(named: NamedRequest, order: Order) -> pb.Started:
