@@ -39,14 +39,12 @@ class WorkersApart:
         worker, first = self._idle_one(), b""
         if worker is None:
             worker, first = self._started(), self._first
-        answer = self._ask(worker, first + said, read)
-        with self._lock:
-            self._working.discard(worker)
-            if answer and not self._is_closed:
-                self._idle.append(worker)
-                return answer
-        _end(worker)
-        return answer
+        answer = b""
+        try:
+            answer = self._ask(worker, first + said, read)
+            return answer
+        finally:
+            self._put_away(worker, is_usable=bool(answer))
 
     def close(self) -> None:
         """End the processes, those that work too: who waits for them is told nothing."""
@@ -69,10 +67,18 @@ class WorkersApart:
             worker.stdin.write(said)
             worker.stdin.flush()
             return read(worker.stdout)
-        except OSError:
+        except (OSError, ValueError):  # it is gone, or says what is no answer
             return b""
         finally:
             timer.cancel()
+
+    def _put_away(self, worker: "subprocess.Popen[bytes]", *, is_usable: bool) -> None:
+        with self._lock:
+            self._working.discard(worker)
+            if is_usable and not self._is_closed:
+                self._idle.append(worker)
+                return
+        _end(worker)
 
     def _idle_one(self) -> "subprocess.Popen[bytes] | None":
         with self._lock:

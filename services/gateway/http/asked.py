@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moesaic.v1 import generation_pb2 as pb
-from services.gateway.http.bodies import read_body, unknown_fields
+from services.gateway.http.bodies import Bytes, read_body, unknown_fields
 from services.gateway.http.errors import BadField
 from services.gateway.http.fields import ChatBody, GenerationBody, TextBody
 from services.gateway.http.messages import written_chat
@@ -48,19 +48,19 @@ class AskedDetokenised(Asked):
     request: pb.DetokenizeRequest
 
 
-def read_chat(body: bytes) -> AskedText:
+def read_chat(body: Bytes) -> AskedText:
     """A chat. Raises BadField, as all of these do."""
     chat = read_body(ChatBody, body)
     return _asked(chat, [chat_request(chat)])
 
 
-def read_text(body: bytes) -> AskedText:
+def read_text(body: Bytes) -> AskedText:
     """One text or several."""
     text = read_body(TextBody, body)
     return _asked(text, text_requests(text))
 
 
-def read_tokenize(body: bytes) -> AskedTokens:
+def read_tokenize(body: Bytes) -> AskedTokens:
     """A text or a conversation to be tokenised."""
     asked = read_body(TokenizeBody, body)
     if (asked.prompt is None) == (asked.messages is None):
@@ -77,7 +77,7 @@ def read_tokenize(body: bytes) -> AskedTokens:
     return AskedTokens(unknown_fields(asked), request, bool(asked.return_token_strs))
 
 
-def read_detokenize(body: bytes) -> AskedDetokenised:
+def read_detokenize(body: Bytes) -> AskedDetokenised:
     """Token ids to be read as text."""
     asked = read_body(DetokenizeBody, body)
     request = pb.DetokenizeRequest(model=asked.model or "", token_ids=asked.tokens)
@@ -85,7 +85,7 @@ def read_detokenize(body: bytes) -> AskedDetokenised:
 
 
 # By their names.
-READERS: Mapping[str, Callable[[bytes], Any]] = {
+READERS: Mapping[str, Callable[[Bytes], Any]] = {
     read.__name__: read for read in (read_chat, read_text, read_tokenize, read_detokenize)
 }
 

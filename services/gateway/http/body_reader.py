@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import IO, TypeVar
 
 from services.gateway.http.asked import Asked
+from services.gateway.http.bodies import Bytes
 from services.gateway.http.errors import BadField
 from services.gateway.turns import FairThreads
 from services.gateway.workers_apart import WorkersApart, command_of
@@ -22,6 +23,7 @@ MAX_SECONDS = 30.0
 COMMAND = command_of("services.gateway.http.body_worker")
 
 Read = TypeVar("Read", bound=Asked)
+Reading = Callable[[Bytes], Read]
 
 
 class BodyReader:
@@ -35,7 +37,7 @@ class BodyReader:
         self._threads = FairThreads(1, name="bodies")
         self._workers = WorkersApart(command, max_seconds=max_seconds)
 
-    async def read(self, reading: Callable[[bytes], Read], body: bytes, client: str) -> Read:
+    async def read(self, reading: Reading[Read], body: Bytes, client: str) -> Read:
         """What the body asks for, by one of the functions of asked.py. Raises BadField as that
         does, and where it was not read.
         """
@@ -48,7 +50,7 @@ class BodyReader:
         self._threads.close()
         self._workers.close()
 
-    def _read_apart(self, reading: Callable[[bytes], Read], body: bytes) -> Read:
+    def _read_apart(self, reading: Reading[Read], body: Bytes) -> Read:
         said = f"{reading.__name__} {len(body)}\n".encode() + body
         answer = self._workers.ask(said, _whole)
         if not answer:

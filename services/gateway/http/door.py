@@ -15,7 +15,7 @@ from services.gateway.caller import Caller
 from services.gateway.clients import Clients
 from services.gateway.deadline import Deadline
 from services.gateway.http.asked import Asked
-from services.gateway.http.body_reader import BodyReader
+from services.gateway.http.body_reader import BodyReader, Reading
 from services.gateway.http.connections import Connections, cut_off_at
 from services.gateway.http.cors import Cors
 from services.gateway.http.errors import (
@@ -108,7 +108,7 @@ class Door:
         if self.is_draining:
             raise Unavailable("the gateway is being stopped", retry_after_seconds=RETRY_SECONDS)
 
-    def working(self, method: str, reading: Callable[[bytes], Read], work: Work[Read]) -> Handler:
+    def working(self, method: str, reading: Reading[Read], work: Work[Read]) -> Handler:
         """A route with a body, which is let in as the gRPC `method` is and counts as one of its
         calls. Its body is read by `reading`, one of asked.py's.
         """
@@ -180,7 +180,8 @@ class Door:
         try:
             with said_outside():
                 self._pages.check(request)
-                return self._cors.preflight(request) or await handler(request)
+                preflight = self._cors.preflight(request)
+                return await handler(request) if preflight is None else preflight
         except web.HTTPException as error:  # aiohttp's own: no such route
             return _told(_of_aiohttp(error, request))
         except ConnectionError as error:  # the client left: nobody failed, and nobody can be told
@@ -192,14 +193,15 @@ class Door:
         self, request: web.BaseRequest, response: web.StreamResponse
     ) -> web.StreamResponse:
         """What no route was asked for: aiohttp has answered by itself."""
-        if VISIT in request:
+        if response.prepared:
             return response
-        visit = Visit.begin(request)
-        told = _told(_of_status(response.status))
+        told, visit = _told(_of_status(response.status)), request.get(VISIT)
+        if visit is None:  # else it has ended
+            visit = Visit.begin(request)
+            visit.end(told.status, None)
         visit.add_headers(told, trace_url=self._trace_url)
         if not response.keep_alive:
             told.force_close()
-        visit.end(told.status, None)
         return told
 
     async def _send(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -222,14 +224,12 @@ class Door:
             tracestate="" if goes_on is None else goes_on.tracestate,
         )
 
-    async def _asked(
-        self, request: web.Request, caller: Caller, reading: Callable[[bytes], Read]
-    ) -> Read:
+    async def _asked(self, request: web.Request, caller: Caller, reading: Reading[Read]) -> Read:
         body = bytearray()
         try:
             await self._receive(request, body)
             request[VISIT].arrived = time.monotonic_ns()
-            said = self._bodies.read(reading, bytes(body), caller.client.name)
+            said = self._bodies.read(reading, body, caller.client.name)
             return await caller.deadline.bound(said, "its body was read")
         finally:
             self._held_bytes -= len(body)

@@ -21,6 +21,9 @@ from services.gateway.http.receipts import CallTimes, server_timing
 from services.gateway.http.visits import VISIT, Visit
 from services.gateway.http.wanted import Heading
 
+# Of what comes before a stream's first token, that is held at a time.
+OPENING_BYTES = 64 << 10
+
 
 class GenerateRoutes:
     """/v1/chat/completions and /v1/completions."""
@@ -88,7 +91,7 @@ class _Call:
     async def _write_chunks(
         self, stream: EventStream, chunks: Chunks, so_far: Continuations
     ) -> None:
-        opening = b"".join(map(chunks.first, so_far.all))
+        has_begun = False
         num_left = len(so_far.all)
         async with events_of(self._runs(so_far)) as events:
             async for number, event in events:
@@ -98,9 +101,21 @@ class _Call:
                     written = chunks.last(one, so_far, is_very_last=not num_left)
                 else:
                     written = chunks.piece(one, event)
-                if opening:  # with the first token: before it, failures are statuses
-                    opening, written = b"", opening + written
+                if not has_begun:  # with the first token: before it, failures are statuses
+                    has_begun, written = True, await self._opened(stream, chunks, so_far) + written
                 await stream.write(written)
+
+    async def _opened(self, stream: EventStream, chunks: Chunks, so_far: Continuations) -> bytes:
+        """Write what comes before the first token, but for the rest, which goes out with it. Each
+        continuation's may have the whole prompt.
+        """
+        opening = b""
+        for one in so_far.all:
+            opening += chunks.first(one)
+            if len(opening) > OPENING_BYTES:
+                await stream.write(opening)
+                opening = b""
+        return opening
 
     async def _begin(self) -> Continuations:
         self._together.check(len(self._requests), self._num_choices)
