@@ -3,6 +3,7 @@ killed. A line says by which function and how many bytes follow; what the body a
 likewise. It ends with its input.
 """
 
+import os
 import pickle
 import sys
 
@@ -10,10 +11,14 @@ from services.gateway.http.asked import READERS
 from services.gateway.http.errors import BadField
 from services.gateway.workers_apart import bound_memory
 
+# Beyond that of who starts it, whose event loop is to have the core that both may share.
+NICENESS = 10
+
 
 def main() -> None:
     """Read until nothing follows."""
     bound_memory()
+    os.nice(NICENESS)
     asked, told = sys.stdin.buffer, sys.stdout.buffer
     while line := asked.readline():
         name, length = line.split()
