@@ -38,7 +38,7 @@ test: $(INSTALLED_DEV) ## run the tests
 page-test: $(INSTALLED_DEV) $(PAGE)/.installed ## look at the tracing page in a headless chromium
 	$(BIN)/pytest -q -m page tests/tracing/test_page.py
 
-sdk-test: $(INSTALLED_DEV) $(SDKS)/.installed ## have packages of OpenAI's API ask a local cluster over HTTP
+sdk-test: $(INSTALLED_DEV) $(SDKS)/.installed ## have packages of OpenAI's API ask a local cluster over HTTP, and fuzz it (SECONDS_OF_FUZZING=60 for a minute of that)
 	$(BIN)/pytest -q -m sdk tests/sdks
 
 coverage: ## run the tests and print which lines and branches of services/ they miss

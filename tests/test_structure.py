@@ -155,7 +155,7 @@ def test_what_is_said_over_http_is_translated_and_nothing_else() -> None:
     may_import = {
         *("caller", "checkpoint", "clients", "deadline", "generation", "outside", "relay"),
         *("merging", "methods", "receipt", "refusals", "request_metrics", "requests", "results"),
-        *("routers", "http"),
+        *("routers", "turns", "workers_apart", "http"),
     }
     door = [path for path in PACKAGED if path.parts[1:3] == ("gateway", "http")]
     rooms = {

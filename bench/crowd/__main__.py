@@ -4,17 +4,31 @@ meanwhile.
 
 import asyncio
 import sys
+import tempfile
+import time
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
+from bench.crowd.bodies import BODIES, NUM_BYTES, long_model
 from bench.crowd.hostile import FLOODS
 from bench.crowd.rig import Client, WatchedCluster, clients_running, watched_cluster
-from bench.crowd.tables import Attack, Burst, Overload, add_attacks, add_bursts, add_figures
+from bench.crowd.tables import (
+    Attack,
+    Burst,
+    Overload,
+    add_attacks,
+    add_bodies,
+    add_body_figures,
+    add_bursts,
+    add_figures,
+)
 from bench.harness.command import bench_parser, run_bench
 from bench.harness.progress import Stages
 from bench.harness.report import Report
 from bench.rig.processes import cpu_nanos
 from bench.rig.simulated import DeviceTime
+from services.runtime.embedded_model import EMBEDDED_MODEL
 
 # About what a small accelerator takes for a layer: little of it is the processor's.
 DEVICE = DeviceTime(base_nanos=500_000, expert_nanos=20_000, row_nanos=1_000)
@@ -47,9 +61,12 @@ async def measure(options: Namespace, stages: Stages) -> Report:
         bursts = await _bursts(cluster, crowd, other, 2 * num_rounds, stages)
         overloads = await _overloads(cluster, crowd, num_rounds, 2 * seconds, stages)
         report.notes += cluster.causes().splitlines()[:10]
+    bodies = await _bodies(options, num_rounds, seconds / 2, stages)
     add_attacks(report, attacks)
+    add_bodies(report, bodies)
     add_bursts(report, bursts)
     add_figures(report, attacks, bursts, overloads)
+    add_body_figures(report, bodies)
     return report
 
 
@@ -91,6 +108,42 @@ async def _attacks(
                 await other.run("series", address=address, hosts=OTHERS, seconds=0.2, **REQUESTS)
                 stages.step()
     return attacks
+
+
+async def _bodies(
+    options: Namespace, num_rounds: int, seconds: float, stages: Stages
+) -> list[Attack]:
+    """Of a gateway that takes bodies of such a size."""
+    with tempfile.TemporaryDirectory(prefix="moesaic-crowd-") as folder:
+        model, bodies = long_model(EMBEDDED_MODEL, Path(folder)), []
+        flags = (f"--max-prompt-bytes={NUM_BYTES}",)
+        async with (
+            watched_cluster(
+                DEVICE,
+                max_sequences=MAX_SEQUENCES,
+                causes=options.causes,
+                model=model,
+                flags=flags,
+            ) as cluster,
+            clients_running(1) as (client,),
+        ):
+            with stages.stage("bodies over HTTP", len(BODIES) * num_rounds):
+                for _ in range(num_rounds):
+                    for kind in BODIES:
+                        bodies.append(await _attacked(cluster, client, kind, seconds))
+                        stages.step()
+    return bodies
+
+
+async def _attacked(cluster: WatchedCluster, client: Client, kind: str, seconds: float) -> Attack:
+    cluster.blocks.clear()
+    began, at = cpu_nanos(cluster.gateway.pid), time.monotonic()
+    result = await client.run("sent", address=cluster.http, kind=kind, seconds=seconds)
+    took = time.monotonic() - at
+    return Attack(
+        *(kind, cluster.blocks.longest_ms(), cluster.peak_mib(), cluster.children_mib()),
+        *((cpu_nanos(cluster.gateway.pid) - began) / 1e9 / took, result),
+    )
 
 
 async def _bursts(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle, pairwise
 from typing import Any
 
+from bench.crowd.bodies import sent
 from bench.crowd.hostile import FLOODS, message_of
 from bench.crowd.wire import GENERATE, WireCall, WireClient, work_until
 from moesaic.v1 import generation_pb2 as pb
@@ -210,5 +211,5 @@ def _after(seconds: float) -> int:
 
 
 LOADS: Mapping[str, Callable[..., Result]] = {
-    load.__name__: load for load in (flood, burst, series, closed, offered)
+    load.__name__: load for load in (flood, burst, series, closed, offered, sent)
 }

@@ -36,6 +36,8 @@ class WatchedCluster:
     gateway: Server
     blocks: LoopBlocks
     folder: Path
+    # Where it serves HTTP.
+    http: str
 
     def peak_mib(self) -> float:
         """Most memory that the gateway's process has had."""
@@ -84,25 +86,32 @@ class Client:
 
 @asynccontextmanager
 async def watched_cluster(
-    time: DeviceTime, *, max_sequences: int, causes: bool
+    time: DeviceTime,
+    *,
+    max_sequences: int,
+    causes: bool,
+    model: Path = EMBEDDED_MODEL,
+    flags: Sequence[str] = (),
 ) -> AsyncIterator[WatchedCluster]:
     """Gateway and router as operators run them, over simulated services. The gateway has the first
-    core alone, and all else, this process too, the last.
+    core alone, and all else, this process too, the last. The gateway has the `flags` besides.
     """
     cores = os.sched_getaffinity(0)
     keep_on(max(cores), [os.getpid()], cores)
     try:
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="moesaic-crowd-")))
-            simulated = [SimulatedExpert(EMBEDDED_MODEL, time)] * NUM_EXPERT_SERVICES
+            simulated = [SimulatedExpert(model, time)] * NUM_EXPERT_SERVICES
             experts = await stack.enter_async_context(forked(simulated_expert, simulated))
-            members = _members([expert.address for expert in experts], max_sequences)
+            addresses = [expert.address for expert in experts]
+            members = _members(addresses, max_sequences, model, flags)
             variables = {FOLDER_VARIABLE: str(folder)} | ({CAUSES_VARIABLE: "1"} if causes else {})
             running = services_running(members, variables)
             _, gateway = await stack.enter_async_context(running)
             await until_serving(gateway.address)
             keep_on(min(cores), [gateway.pid], cores)
-            yield WatchedCluster(gateway, LoopBlocks.in_folder(folder), folder)
+            blocks = LoopBlocks.in_folder(folder)
+            yield WatchedCluster(gateway, blocks, folder, members[-1].http)
     finally:
         keep_on(None, [os.getpid()], cores)
 
@@ -129,9 +138,11 @@ async def clients_running(count: int) -> AsyncIterator[list[Client]]:
             await process.wait()
 
 
-def _members(experts: Sequence[str], max_sequences: int) -> list[Member]:
-    router_address, gateway_address = free_addresses(2)
-    shared = ("--drain-seconds=1", f"--model={EMBEDDED_MODEL}")
+def _members(
+    experts: Sequence[str], max_sequences: int, model: Path, flags: Sequence[str]
+) -> list[Member]:
+    router_address, gateway_address, http_address = free_addresses(3)
+    shared = ("--drain-seconds=1", f"--model={model}")
     router = Member.of(
         *("router", "router", router_address),
         *(*shared, f"--experts={','.join(experts)}", f"--max-sequences={max_sequences}"),
@@ -139,7 +150,8 @@ def _members(experts: Sequence[str], max_sequences: int) -> list[Member]:
         *("--no-rebalance", "--audit-share=0"),
     )
     gateway = Member.of(
-        "gateway", "gateway", gateway_address, *shared, f"--routers={router_address}"
+        *("gateway", "gateway", gateway_address, *shared, f"--routers={router_address}"),
+        *(f"--http-listen={http_address}", *flags),
     )
     command = (sys.executable, "-P", "-m", "bench.crowd.gateway", *gateway.flags)
     return [router, replace(gateway, command=command)]

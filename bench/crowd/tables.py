@@ -62,8 +62,25 @@ class Overload:
 
 def add_attacks(report: Report, attacks: Sequence[Attack]) -> None:
     """A row for each kind, with the worst of its rounds."""
+    _add_kinds(report, "Hostile clients of each kind", attacks)
+    report.samples["attacks"] = [vars(attack) for attack in attacks]
+
+
+def add_bodies(report: Report, bodies: Sequence[Attack]) -> None:
+    """Likewise, of bodies that one client sends one after the other."""
+    _add_kinds(report, "Bodies of 4 MiB over HTTP of each kind", bodies)
+    report.samples["bodies"] = [vars(body) for body in bodies]
+
+
+def add_body_figures(report: Report, bodies: Sequence[Attack]) -> None:
+    """The figure that has a target."""
+    longest = max(body.block_ms["longest"] for body in bodies)
+    report.tables[-1].add("longest block of the loop by a body over HTTP, ms", longest, 100, 20)
+
+
+def _add_kinds(report: Report, title: str, attacks: Sequence[Attack]) -> None:
     table = Table(
-        "Hostile clients of each kind",
+        title,
         (
             "kind",
             "calls a round",
@@ -84,7 +101,6 @@ def add_attacks(report: Report, attacks: Sequence[Attack]) -> None:
             *(worst.gateway_share, _said(worst.result["statuses"])),
         )
     report.tables.append(table)
-    report.samples["attacks"] = [vars(attack) for attack in attacks]
 
 
 def add_bursts(report: Report, bursts: Sequence[Burst]) -> None:

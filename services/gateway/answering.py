@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from services.gateway.workers_apart import bound_memory, limit
 from services.wire.errors import ServingError
 
-MAX_MEMORY_BYTES = 1 << 30
 # For a line. It ends also where whoever asked is gone.
 MAX_CPU_SECONDS = 10
 
@@ -20,11 +20,11 @@ def answer_lines(begin: Callable[[Any], Answering]) -> None:
 
     A ServingError is answered with its message.
     """
-    _limit(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
+    bound_memory()
     answering: Answering | None = None
     for line in sys.stdin:
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime) + MAX_CPU_SECONDS)
+        limit(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime) + MAX_CPU_SECONDS)
         said: dict[str, object] = {"answer": None}
         try:
             if answering is None:
@@ -34,9 +34,3 @@ def answer_lines(begin: Callable[[Any], Answering]) -> None:
         except ServingError as error:
             said = {"refusal": str(error)}
         print(json.dumps(said), flush=True)
-
-
-def _limit(what: int, most: int) -> None:
-    _, hard = resource.getrlimit(what)
-    limit = most if hard == resource.RLIM_INFINITY else min(hard, most)
-    resource.setrlimit(what, (limit, hard))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 
 from services.gateway import refusals, stays
 from services.gateway.admission import Admission
@@ -11,6 +11,7 @@ from services.gateway.clients import Clients, clients_by
 from services.gateway.doorkeeper import GatewayDoorkeeper
 from services.gateway.encoding import encode_in_own_threads
 from services.gateway.generation import Generation
+from services.gateway.http.body_reader import BodyReader
 from services.gateway.http.cors import Cors
 from services.gateway.http.door import Door, Limits
 from services.gateway.http.inside import Inside
@@ -216,6 +217,7 @@ async def _http(
     if not settings.http_listen:
         yield None
         return
+    bodies = BodyReader()
     door = Door(
         clients,
         doorkeeper,
@@ -228,20 +230,22 @@ async def _http(
         ),
         cors=Cors(settings.cors_origin),
         pages=_pages(settings, clients),
+        bodies=bodies,
         trace_url=settings.trace_url,
     )
     status = StatusRoutes(
         inside, check_open=door.check_open, num_requests=lambda: doorkeeper.num_requests
     )
-    async with serving_http(
-        application(inside, door, status),
-        door,
-        listen=settings.http_listen,
-        drain_seconds=settings.drain_seconds,
-        tls=settings.tls,
-        needs_certificate=clients.needs_certificate,
-    ) as server:
-        yield server
+    with closing(bodies):
+        async with serving_http(
+            application(inside, door, status),
+            door,
+            listen=settings.http_listen,
+            drain_seconds=settings.drain_seconds,
+            tls=settings.tls,
+            needs_certificate=clients.needs_certificate,
+        ) as server:
+            yield server
 
 
 @asynccontextmanager

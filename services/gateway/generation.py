@@ -112,13 +112,11 @@ class Generation:
                         async with aclosing(relayed) as events:
                             async for event in events:
                                 if isinstance(event, Piece):
-                                    metrics.record_tokens(len(event.token_ids))
+                                    metrics.record_tokens(len(event.token_ids), event.choice)
                                     yield event
                                 else:
                                     sequence = sequences[event.choice]
-                                    end = self._completed(event, sequence, trace, times)
-                                    metrics.record_completion(end.reason, end.usage, end.receipt)
-                                    yield end
+                                    yield self._completed(event, sequence, trace, times, metrics)
                     finally:
                         self._end(sequences, resumed, caller)
             finally:
@@ -148,12 +146,12 @@ class Generation:
         """The text that token ids read as, for a client that asks for it alone; it counts as
         waiting meanwhile.
         """
-        self._reader.check_vocabulary("token_ids", token_ids)
         max_context = self._routers.limits.max_context
         if len(token_ids) > max_context:
             raise TooLong(
                 f"token_ids has {len(token_ids)} elements; the context takes {max_context}"
             )
+        self._reader.check_vocabulary("token_ids", token_ids)
         place = self._admission.enter(caller.client.name)
         try:
             decoding = self._tokeniser.decode(token_ids, caller.client.name)
@@ -255,7 +253,12 @@ class Generation:
         return resumed
 
     def _completed(
-        self, ending: ContinuationEnd, sequence: Sequence, trace: RequestTrace, times: GatewayTimes
+        self,
+        ending: ContinuationEnd,
+        sequence: Sequence,
+        trace: RequestTrace,
+        times: GatewayTimes,
+        metrics: RequestMetrics,
     ) -> Completed:
         times = replace(times)  # each choice has its own
         times.taken_nanos, times.earlier = sequence.taken_nanos, sequence.earlier
@@ -268,7 +271,7 @@ class Generation:
                 "moesaic.resumptions": sequence.earlier.num_resumptions,
             }
         )
-        return Completed(
+        completed = Completed(
             ending.reason,
             ending.stop_string,
             common_pb2.Usage(
@@ -281,6 +284,10 @@ class Generation:
             write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),
             ending.choice,
         )
+        metrics.record_completion(
+            ending.choice, completed.reason, completed.usage, completed.receipt
+        )
+        return completed
 
 
 def _started(named: NamedRequest, order: Order, trace: RequestTrace) -> pb.Started:

@@ -5,9 +5,10 @@ checkpoint's.
 import logging
 from collections.abc import Mapping
 
-from services.gateway.apart import MAX_SECONDS, Apart, Ended, command_of
+from services.gateway.apart import Apart, Ended
 from services.gateway.conversation import Conversation
 from services.gateway.tokenizer_files import TokenizerFile
+from services.gateway.workers_apart import MAX_SECONDS, command_of
 from services.metadata.refusals import UnusableModel
 from services.wire.errors import BadState, InvalidRequest
 

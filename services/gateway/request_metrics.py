@@ -4,6 +4,7 @@ models.
 
 import asyncio
 import time
+from collections import Counter
 
 from opentelemetry import metrics
 
@@ -60,18 +61,19 @@ class RequestMetrics:
         self._attributes = {"gen_ai.operation.name": operation, "gen_ai.request.model": model}
         self._arrived_seconds = time.monotonic()
         self._first_token_seconds: float | None = None
-        self._num_tokens = 0
+        # Of each continuation.
+        self._num_tokens: Counter[int] = Counter()
 
-    def record_tokens(self, num_tokens: int) -> None:
-        """Some tokens came."""
+    def record_tokens(self, num_tokens: int, choice: int = 0) -> None:
+        """Some tokens of a continuation came."""
         if self._aliased is not None:
-            self._aliased.note_tokens(num_tokens)
+            self._aliased.note_tokens(num_tokens, choice)
         if num_tokens and self._first_token_seconds is None:
             self._first_token_seconds = time.monotonic()
             _time_to_first_token.record(
                 self._first_token_seconds - self._arrived_seconds, self._attributes
             )
-        self._num_tokens += num_tokens
+        self._num_tokens[choice] += num_tokens
 
     @property
     def first_token_nanos(self) -> int | None:
@@ -82,13 +84,14 @@ class RequestMetrics:
 
     def record_completion(
         self,
+        choice: int,
         reason: common_pb2.FinishReason.ValueType,
         usage: common_pb2.Usage,
         receipt: common_pb2.LatencyReceipt,
     ) -> None:
         """It ended well; or one of its continuations did."""
         if self._aliased is not None:
-            self._aliased.note_completion(reason, usage, receipt)
+            self._aliased.note_completion(choice, reason, usage, receipt)
 
     def record_end(self, error: BaseException | None) -> None:
         """The request ended; with `error` where it did not end well, its client's
@@ -99,8 +102,9 @@ class RequestMetrics:
         now = time.monotonic()
         attributes = self._attributes | ({} if error is None else {"error.type": error_type(error)})
         _request_duration.record(now - self._arrived_seconds, attributes)
-        if self._first_token_seconds is not None and self._num_tokens > 1:
-            per_token = (now - self._first_token_seconds) / (self._num_tokens - 1)
+        longest = max(self._num_tokens.values(), default=0)  # the choices run at the same time
+        if self._first_token_seconds is not None and longest > 1:
+            per_token = (now - self._first_token_seconds) / (longest - 1)
             _time_per_output_token.record(per_token, attributes)
 
 

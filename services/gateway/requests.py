@@ -173,8 +173,9 @@ class RequestReader:
                 f"token_ids.ids has {len(token_ids)} elements; the context takes {max_context} "
                 "tokens, at least one of them for the continuation"
             )
-        self.check_vocabulary("token_ids.ids", token_ids)
-        return TokenPrompt(tuple(token_ids))
+        taken = tuple(token_ids)  # looked through several times, and protobuf's list is slow at it
+        self.check_vocabulary("token_ids.ids", taken)
+        return TokenPrompt(taken)
 
     def _check_bytes(self, field: str, num_bytes: int) -> None:
         of_context = self._max_text_bytes()

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from services.gateway.apart import MAX_SECONDS, Apart, Ended, command_of
+from services.gateway.apart import Apart, Ended
 from services.gateway.chat import ChatTemplate
 from services.gateway.conversation import Conversation
+from services.gateway.workers_apart import MAX_SECONDS, command_of
 from services.wire.errors import InvalidRequest
 
 COMMAND = command_of("services.gateway.template_worker")

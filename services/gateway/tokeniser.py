@@ -1,10 +1,7 @@
 """Prompts to token ids and token ids to text, in a thread pool."""
 
-import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from moesaic.v1 import generation_pb2 as pb
 from services.gateway.chat_reading import read_chat
@@ -15,10 +12,7 @@ from services.gateway.prompt_tokens import PromptTokens, PromptTokensHere
 from services.gateway.prompts_apart import PromptTokensApart
 from services.gateway.templates_apart import TemplateApart
 from services.gateway.token_texts import TokenTexts
-from services.gateway.turns import FairTurns
-from services.runtime.yielding import yield_to_others
-
-Made = TypeVar("Made")
+from services.gateway.turns import FairThreads
 
 
 @dataclass(frozen=True)
@@ -57,10 +51,7 @@ class Tokeniser:
         self._prompts = _prompts(checkpoint)
         self._texts = TokenTexts.of(self._tokenizer)
         self._all_texts = TokenTexts.of(self._tokenizer, keep_special_tokens=True)
-        self._threads = ThreadPoolExecutor(
-            threads, thread_name_prefix="tokenise", initializer=yield_to_others
-        )
-        self._turns = FairTurns(threads)
+        self._threads = FairThreads(threads, name="tokenise")
 
     async def encode(self, prompt: Prompt, client: str) -> Sequence[int]:
         """Token ids of a prompt, its special tokens included.
@@ -72,13 +63,13 @@ class Tokeniser:
             return prompt.token_ids
         if isinstance(prompt, TextPrompt):
             plain = prompt
-            return await self._in_turn(client, lambda: self._encode_text(plain))
+            return await self._threads.do(client, lambda: self._encode_text(plain))
         chat = prompt
-        return await self._in_turn(client, lambda: self._encode_chat(chat))
+        return await self._threads.do(client, lambda: self._encode_chat(chat))
 
     async def decode(self, token_ids: Sequence[int], client: str) -> str:
         """The text of token ids, special ones included; in turn, as `encode`."""
-        return await self._in_turn(client, lambda: decode(self._tokenizer, token_ids))
+        return await self._threads.do(client, lambda: decode(self._tokenizer, token_ids))
 
     def detokeniser(
         self, prompt_token_ids: Sequence[int] = (), *, keep_special_tokens: bool = False
@@ -91,15 +82,8 @@ class Tokeniser:
 
     def close(self) -> None:
         """End the threads; prompts that wait for one are given up."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         self._prompts.close()
-
-    async def _in_turn(self, client: str, work: Callable[[], Made]) -> Made:
-        end_turn = await self._turns.begin(client)
-        working = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        # The thread is taken until it is done, also where nobody waits for that any more.
-        working.add_done_callback(lambda done: (done.cancelled() or done.exception(), end_turn()))
-        return await asyncio.shield(working)
 
     def _encode_text(self, prompt: TextPrompt) -> list[int]:
         add_special_tokens = not prompt.without_special_tokens

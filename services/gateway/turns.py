@@ -3,7 +3,12 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+from services.runtime.yielding import yield_to_others
+
+Made = TypeVar("Made")
 Turn = asyncio.Future[None]
 
 
@@ -50,3 +55,27 @@ class FairTurns:
         turns.pop(turn, None)  # or it was passed over already
         if not turns:
             self._waiting.pop(client, None)
+
+
+class FairThreads:
+    """Threads that clients take turns at, and that leave the processor to the event loop. How many
+    wait for one is bounded by who asks.
+    """
+
+    def __init__(self, threads: int, *, name: str) -> None:
+        self._threads = ThreadPoolExecutor(
+            threads, thread_name_prefix=name, initializer=yield_to_others
+        )
+        self._turns = FairTurns(threads)
+
+    async def do(self, client: str, work: Callable[[], Made]) -> Made:
+        """What the work makes, in one of the threads."""
+        end_turn = await self._turns.begin(client)
+        working = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        # The thread is taken until it is done, also where nobody waits for that any more.
+        working.add_done_callback(lambda done: (done.cancelled() or done.exception(), end_turn()))
+        return await asyncio.shield(working)
+
+    def close(self) -> None:
+        """End the threads; what waits for one is given up."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -5,6 +5,7 @@ that know those.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
@@ -123,34 +124,42 @@ class VllmMetrics:
         ).labels(self._model)
 
 
+@dataclass(slots=True)
+class _Times:
+    """Of one continuation's tokens, in seconds."""
+
+    first: float
+    last: float
+    num_tokens: int = 0
+
+
 class VllmRequest:
     """Measures one request; to be made when it arrives."""
 
     def __init__(self, metrics: VllmMetrics) -> None:
         self._metrics = metrics
         self._arrived = time.monotonic()
-        self._first: float | None = None
-        self._last = self._arrived
-        self._num_tokens = 0
+        self._choices: dict[int, _Times] = {}
         self._is_completed = False
 
-    def note_tokens(self, num_tokens: int) -> None:
-        """Some tokens came."""
+    def note_tokens(self, num_tokens: int, choice: int) -> None:
+        """Some tokens of a continuation came."""
         if not num_tokens:
             return
-        now = time.monotonic()
-        if self._first is None:
-            self._first = now
+        now, times = time.monotonic(), self._choices.get(choice)
+        if times is None:
+            self._choices[choice] = times = _Times(now, now)
             self._metrics.first_token.observe(now - self._arrived)
         else:
             for _ in range(num_tokens):
-                self._metrics.inter_token.observe((now - self._last) / num_tokens)
-        self._last = now
-        self._num_tokens += num_tokens
+                self._metrics.inter_token.observe((now - times.last) / num_tokens)
+        times.last = now
+        times.num_tokens += num_tokens
         self._metrics.generation_tokens.inc(num_tokens)
 
     def note_completion(
         self,
+        choice: int,
         reason: common_pb2.FinishReason.ValueType,
         usage: common_pb2.Usage,
         receipt: common_pb2.LatencyReceipt,
@@ -165,8 +174,9 @@ class VllmRequest:
         metrics.request_prompt_tokens.observe(usage.prompt_tokens)
         metrics.request_generation_tokens.observe(usage.completion_tokens)
         metrics.end_to_end.observe(now - self._arrived)
-        if self._first is not None and self._num_tokens > 1:
-            metrics.per_token.observe((self._last - self._first) / (self._num_tokens - 1))
+        times = self._choices.get(choice)
+        if times is not None and times.num_tokens > 1:
+            metrics.per_token.observe((times.last - times.first) / (times.num_tokens - 1))
         metrics.queue.observe(queue_nanos(receipt) / NANOS_PER_SECOND)
         metrics.prefill.observe(_seconds(receipt.prefill) - _waited(receipt.prefill))
         metrics.decode.observe(_seconds(receipt.decode))

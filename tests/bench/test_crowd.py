@@ -1,6 +1,7 @@
 """The parts of bench.crowd: its clients, its watch of the loop, its tables."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from threading import Thread
@@ -10,16 +11,27 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
+from bench.crowd.bodies import BODIES, body_of, sent
 from bench.crowd.hostile import FLOODS, TOKENIZE, message_of
 from bench.crowd.loads import LOADS
 from bench.crowd.probe import LoopBlocks, LoopWatch
-from bench.crowd.tables import Attack, Burst, Overload, add_attacks, add_bursts, add_figures
+from bench.crowd.tables import (
+    Attack,
+    Burst,
+    Overload,
+    add_attacks,
+    add_bodies,
+    add_body_figures,
+    add_bursts,
+    add_figures,
+)
 from bench.crowd.wire import GENERATE, WireClient, work_until
 from bench.harness.report import Report
 from moesaic.v1 import generation_pb2 as pb
 from services.runtime.call_blocks import request_block
 from services.runtime.native_server import AVAILABLE
 from tests.gateway.gateway_client import Client, running_gateway
+from tests.gateway.http.http_client import http_gateway
 from tests.gateway.router_double import RouterDouble
 
 HOST = "127.0.0.9"
@@ -48,6 +60,22 @@ def test_a_block_of_the_loop_is_seen_from_outside(tmp_path: Path) -> None:
     assert longest["computing"] < longest["longest"]
     seen.clear()
     assert not watched.longest_ms()["longest"]
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_bodies_over_http_are_json_of_about_that_size(kind: str) -> None:
+    body = body_of(kind, 8192)
+    assert len(body) == pytest.approx(8192, rel=0.2) or kind == "a short text"
+    if kind != "what is too deep":
+        assert json.loads(body)["max_tokens"] == 1
+
+
+async def test_a_body_over_http_is_sent_again_and_again() -> None:
+    async with http_gateway(RouterDouble(answer=[5])) as client:
+        result = await asyncio.to_thread(
+            sent, address=f"127.0.0.1:{client.port}", kind="a short text", seconds=0.05
+        )
+    assert result["statuses"] == {"200": result["num_calls"]}
 
 
 @pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: flood.name)
@@ -134,9 +162,12 @@ def test_the_figures_are_those_of_the_worst_round() -> None:
     overloads = [Overload(served, {**offered, "offered_per_second": 100.0}, BLOCK, 0.1, 0.2)]
     add_attacks(report, attacks)
     add_bursts(report, bursts)
+    add_bodies(report, attacks)
     add_figures(report, attacks, bursts, overloads)
+    add_body_figures(report, attacks)
     figures = {row[0]: row[1] for row in report.tables[-1].rows}
     assert figures["longest block of the loop under hostile clients, ms"] == 9.0
+    assert figures["longest block of the loop by a body over HTTP, ms"] == 9.0
     assert figures["many calls at once: ended with CANCELLED"] == 2
     slower = figures["accepted: time between tokens, p99 ÷ at capacity"]
     assert slower.median == pytest.approx(2.0)  # type: ignore[union-attr]

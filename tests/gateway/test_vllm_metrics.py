@@ -104,10 +104,19 @@ async def test_without_being_told_so_a_gateway_has_none() -> None:
 
 
 async def test_each_choice_counts_as_a_request_of_its_own_as_vllms_do() -> None:
-    async with running_gateway(RouterDouble(answer=[5]), metrics_aliases="vllm") as client:
+    double = RouterDouble()
+    async with running_gateway(double, metrics_aliases="vllm") as client:
         call = client.generate(num_choices=2)
-        ends = [each.completion async for each in call if each.HasField("completion")]
+        one, other = await double.next_sequences(2)
+        for sequence in (one, other, one):
+            double.say(token(sequence.sequence, 5))
+            await call.read()
+        double.say(finished(one.sequence), finished(other.sequence))
+        while await call.read() is not grpc.aio.EOF:
+            pass
         after = shown()
-    prompt_tokens = [end.usage.prompt_tokens for end in ends]
-    assert after["prompt_tokens_total"] == sum(prompt_tokens) == 2 * prompt_tokens[0]
+    assert after["prompt_tokens_total"] == 2 * len(one.prompt_token_ids)
     assert after["request_success_total length"] == 2
+    assert after["time_to_first_token_seconds_count"] == 2
+    assert after["inter_token_latency_seconds_count"] == 1
+    assert after["request_time_per_output_token_seconds_count"] == 1

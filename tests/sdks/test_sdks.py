@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ QUESTION = "Tell me of a lighthouse."
 PROMPT = "Once upon a time"
 LENGTH = 12
 DEADLINE_SECONDS = 90.0
+# For how long bodies are drawn, each round of them from a seed of its own; one round at least.
+SECONDS_OF_FUZZING = float(os.environ.get("SECONDS_OF_FUZZING", "0"))
 
 if not PYTHON.exists():
     pytest.skip("make sdk-test installs the packages", allow_module_level=True)
@@ -134,20 +138,24 @@ def test_openai_of_npm(served: Served) -> None:
     }
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(240 + 2 * SECONDS_OF_FUZZING)
 def test_no_body_that_the_description_allows_or_forbids_is_answered_by_an_error_of_the_server(
     served: Served,
 ) -> None:
     described = f"{served.http.removesuffix('/v1')}/openapi.json"
-    ran = subprocess.run(
-        [
-            *(str(INSTALLED / "bin" / "schemathesis"), "run", described, "--checks"),
-            *("not_a_server_error", "--phases", "coverage,fuzzing", "--max-examples", "30"),
-            *("--request-timeout", "20", "--no-color"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout
-    assert "Tested: 11" in ran.stdout
+    until = time.monotonic() + SECONDS_OF_FUZZING
+    for seed in count(1):
+        ran = subprocess.run(
+            [
+                *(str(INSTALLED / "bin" / "schemathesis"), "run", described, "--checks"),
+                *("not_a_server_error", "--phases", "coverage,fuzzing", "--max-examples", "30"),
+                *("--request-timeout", "20", "--no-color", "--seed", str(seed)),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout
+        assert "Tested: 11" in ran.stdout
+        if time.monotonic() >= until:
+            return

@@ -32,9 +32,10 @@ class Body(BaseModel):
 
 
 Read = TypeVar("Read", bound=Body)
+Bytes = bytes | bytearray
 
 
-def read_body(kind: type[Read], body: bytes) -> Read:
+def read_body(kind: type[Read], body: Bytes) -> Read:
     """The request that the bytes are. Raises BadField, which names at most ten of the fields that
     are wrong.
     """

@@ -3,15 +3,19 @@ limits, and its failure told.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 
 from services.gateway.caller import Caller
 from services.gateway.clients import Clients
 from services.gateway.deadline import Deadline
+from services.gateway.http.asked import Asked
+from services.gateway.http.body_reader import BodyReader, Reading
 from services.gateway.http.connections import Connections, cut_off_at
 from services.gateway.http.cors import Cors
 from services.gateway.http.errors import (
@@ -33,8 +37,9 @@ from services.wire.errors import DeadlinePassed, InvalidRequest, ServingError, U
 from services.wire.quoting import quoted
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# Of a route with a body: it gets the caller and the bytes.
-Work = Callable[[web.Request, Caller, bytes], Awaitable[web.StreamResponse]]
+Read = TypeVar("Read", bound=Asked)
+# Of a route with a body: it gets the caller and what the body asks for.
+Work = Callable[[web.Request, Caller, Read], Awaitable[web.StreamResponse]]
 
 # Of JSON a text may have three times the bytes that it has by itself: `\\u00e9` for two.
 ESCAPED = 3
@@ -71,6 +76,7 @@ class Door:
         *,
         cors: Cors,
         pages: Pages,
+        bodies: BodyReader,
         trace_url: str | None = None,
     ) -> None:
         self._clients = clients
@@ -78,6 +84,7 @@ class Door:
         self._limits = limits
         self._cors = cors
         self._pages = pages
+        self._bodies = bodies
         self._trace_url = trace_url
         self.connections = Connections(
             max_connections=limits.max_connections,
@@ -101,9 +108,9 @@ class Door:
         if self.is_draining:
             raise Unavailable("the gateway is being stopped", retry_after_seconds=RETRY_SECONDS)
 
-    def working(self, method: str, work: Work) -> Handler:
+    def working(self, method: str, reading: Reading[Read], work: Work[Read]) -> Handler:
         """A route with a body, which is let in as the gRPC `method` is and counts as one of its
-        calls.
+        calls. Its body is read by `reading`, one of asked.py's.
         """
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -118,7 +125,7 @@ class Door:
                     check_type(request.headers)
                 caller = self._caller(request, shown)
                 async with cut_off_at(request, caller.deadline.at_seconds + TELLING_SECONDS):
-                    return await work(request, caller, await self._body(request))
+                    return await work(request, caller, await self._asked(request, caller, reading))
             finally:
                 leave()
                 self._num_working -= 1
@@ -173,7 +180,8 @@ class Door:
         try:
             with said_outside():
                 self._pages.check(request)
-                return self._cors.preflight(request) or await handler(request)
+                preflight = self._cors.preflight(request)
+                return await handler(request) if preflight is None else preflight
         except web.HTTPException as error:  # aiohttp's own: no such route
             return _told(_of_aiohttp(error, request))
         except ConnectionError as error:  # the client left: nobody failed, and nobody can be told
@@ -185,14 +193,15 @@ class Door:
         self, request: web.BaseRequest, response: web.StreamResponse
     ) -> web.StreamResponse:
         """What no route was asked for: aiohttp has answered by itself."""
-        if VISIT in request:
+        if response.prepared:
             return response
-        visit = Visit.begin(request)
-        told = _told(_of_status(response.status))
+        told, visit = _told(_of_status(response.status)), request.get(VISIT)
+        if visit is None:  # else it has ended
+            visit = Visit.begin(request)
+            visit.end(told.status, None)
         visit.add_headers(told, trace_url=self._trace_url)
         if not response.keep_alive:
             told.force_close()
-        visit.end(told.status, None)
         return told
 
     async def _send(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -215,13 +224,23 @@ class Door:
             tracestate="" if goes_on is None else goes_on.tracestate,
         )
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _asked(self, request: web.Request, caller: Caller, reading: Reading[Read]) -> Read:
+        body = bytearray()
+        try:
+            await self._receive(request, body)
+            request[VISIT].arrived = time.monotonic_ns()
+            said = self._bodies.read(reading, body, caller.client.name)
+            return await caller.deadline.bound(said, "its body was read")
+        finally:
+            self._held_bytes -= len(body)
+
+    async def _receive(self, request: web.Request, body: bytearray) -> None:
+        """All of a request's body; what there is of it counts as held."""
         limit = ESCAPED * self._limits.max_request_bytes()
         if (request.content_length or 0) > limit:
             raise _too_large(limit)
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
             raise InvalidRequest("the body must not be compressed")
-        body = bytearray()
         try:
             async with asyncio.timeout(self._limits.request_seconds):
                 async for part in request.content.iter_any():
@@ -239,9 +258,6 @@ class Door:
             raise DeadlinePassed("the body did not come in time") from None
         except web.RequestPayloadError as error:
             raise InvalidRequest(f"the body cannot be read: {error}") from error
-        finally:
-            self._held_bytes -= len(body)
-        return bytes(body)
 
 
 def _told(error: ServingError) -> web.Response:

@@ -1,5 +1,6 @@
 """What the requests of one call yield, in one: those of a batch run at the same time."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
@@ -12,6 +13,8 @@ Event = Piece | Completed
 # With the number of the request that it is of.
 Numbered = tuple[int, Event]
 Run = AsyncGenerator[Event, None]
+# Of a batch, before others have a turn of the loop: a long prompt takes its time to be checked.
+BEGUN_AT_ONCE = 8
 
 
 @asynccontextmanager
@@ -27,6 +30,8 @@ async def events_of(runs: Sequence[Run]) -> AsyncIterator[AsyncIterator[Numbered
 
 async def _numbered(number: int, run: Run) -> AsyncGenerator[Numbered, None]:
     async with aclosing(run):
+        for _ in range(number // BEGUN_AT_ONCE):
+            await asyncio.sleep(0)
         with said_outside():
             async for event in run:
                 yield number, event

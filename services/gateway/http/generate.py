@@ -1,7 +1,7 @@
 """The two routes that generate text: a request in, one answer or a stream of it out."""
 
 import hashlib
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from aiohttp import web
@@ -11,17 +11,18 @@ from services.gateway.caller import Caller
 from services.gateway.generation import Completed
 from services.gateway.http.answer_size import check_size
 from services.gateway.http.answers import Answer
-from services.gateway.http.bodies import read_body
+from services.gateway.http.asked import AskedText
 from services.gateway.http.chunks import DONE, Chunks
 from services.gateway.http.continuations import Continuations, Prompt
 from services.gateway.http.event_stream import EventStream
 from services.gateway.http.events import Run, events_of
-from services.gateway.http.fields import ChatBody, GenerationBody, TextBody
 from services.gateway.http.inside import Inside
 from services.gateway.http.receipts import CallTimes, server_timing
-from services.gateway.http.translation import chat_request, text_requests
 from services.gateway.http.visits import VISIT, Visit
-from services.gateway.http.wanted import Heading, Wanted
+from services.gateway.http.wanted import Heading
+
+# Of what comes before a stream's first token, that is held at a time.
+OPENING_BYTES = 64 << 10
 
 
 class GenerateRoutes:
@@ -30,66 +31,35 @@ class GenerateRoutes:
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
 
-    async def chat(self, request: web.Request, caller: Caller, body: bytes) -> web.StreamResponse:
-        """Go on with a conversation."""
-        times = CallTimes()
-        chat = read_body(ChatBody, body)
-        return await self._answer(request, caller, chat, [chat_request(chat)], times)
-
-    async def text(self, request: web.Request, caller: Caller, body: bytes) -> web.StreamResponse:
-        """Go on with one text or several."""
-        times = CallTimes()
-        text = read_body(TextBody, body)
-        return await self._answer(request, caller, text, text_requests(text), times)
-
-    async def _answer(
-        self,
-        request: web.Request,
-        caller: Caller,
-        body: GenerationBody,
-        requests: Sequence[pb.GenerateRequest],
-        times: CallTimes,
+    async def answer(
+        self, request: web.Request, caller: Caller, asked: AskedText
     ) -> web.StreamResponse:
+        """Go on with a conversation, with one text or with several."""
         visit = request[VISIT]
-        self._inside.note_unknown(body, visit)
-        call = _Call(
-            inside=self._inside,
-            caller=caller,
-            requests=requests,
-            wanted=Wanted.of(body, always_metrics=self._inside.always_metrics),
-            num_choices=body.n or 1,
-            times=times,
-            visit=visit,
-            name=body.request_id or visit.request_id,
-        )
-        return await (call.stream(request) if body.stream else call.whole())
+        self._inside.note_unknown(asked.unknown, visit)
+        call = _Call(self._inside, caller, asked, visit)
+        return await (call.stream(request) if asked.is_stream else call.whole())
 
 
 class _Call:
     """One call of a route."""
 
-    def __init__(
-        self,
-        *,
-        inside: Inside,
-        caller: Caller,
-        requests: Sequence[pb.GenerateRequest],
-        wanted: Wanted,
-        num_choices: int,
-        times: CallTimes,
-        visit: Visit,
-        name: str,
-    ) -> None:
+    def __init__(self, inside: Inside, caller: Caller, asked: AskedText, visit: Visit) -> None:
         self._inside = inside
         self._caller = caller
-        self._requests = requests
-        self._wanted = wanted
-        self._num_choices = num_choices
-        self._times = times
+        self._requests = asked.requests
+        self._wanted = asked.wanted
+        if inside.always_metrics:
+            self._wanted = replace(asked.wanted, metrics=True)
+        self._num_choices = asked.num_choices
+        self._times = CallTimes(visit.arrived)
         self._visit = visit
         self._together = inside.generation.together(caller)
         fingerprint = inside.routers.fingerprint
-        self._heading = Heading(name, inside.checkpoint.name, _short(fingerprint), wanted.is_chat)
+        name = asked.name or visit.request_id
+        self._heading = Heading(
+            name, inside.checkpoint.name, _short(fingerprint), self._wanted.is_chat
+        )
 
     async def whole(self) -> web.Response:
         """One answer, when everything has been generated."""
@@ -122,7 +92,7 @@ class _Call:
         self, stream: EventStream, chunks: Chunks, so_far: Continuations
     ) -> bytes:
         """Returns what is not written yet, for the end to leave with it."""
-        opening, last = b"".join(map(chunks.first, so_far.all)), b""
+        has_begun, last = False, b""
         num_left = len(so_far.all)
         async with events_of(self._runs(so_far)) as events:
             async for number, event in events:
@@ -132,13 +102,25 @@ class _Call:
                     written = chunks.last(one, so_far, is_very_last=not num_left)
                 else:
                     written = chunks.piece(one, event)
-                if opening:  # with the first token: before it, failures are statuses
-                    opening, written = b"", opening + written
+                if not has_begun:  # with the first token: before it, failures are statuses
+                    has_begun, written = True, await self._opened(stream, chunks, so_far) + written
                 if num_left:
                     await stream.write(written)
                 else:
                     last = written
         return last
+
+    async def _opened(self, stream: EventStream, chunks: Chunks, so_far: Continuations) -> bytes:
+        """Write what comes before the first token, but for the rest, which goes out with it. Each
+        continuation's may have the whole prompt.
+        """
+        opening = b""
+        for one in so_far.all:
+            opening += chunks.first(one)
+            if len(opening) > OPENING_BYTES:
+                await stream.write(opening)
+                opening = b""
+        return opening
 
     async def _begin(self) -> Continuations:
         self._together.check(len(self._requests), self._num_choices)

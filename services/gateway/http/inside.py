@@ -7,7 +7,6 @@ from moesaic.v1 import generation_pb2 as pb
 from services.gateway.caller import Caller
 from services.gateway.checkpoint import TextCheckpoint
 from services.gateway.generation import Generation
-from services.gateway.http.bodies import Body, unknown_fields
 from services.gateway.http.errors import BadField
 from services.gateway.http.token_names import TokenNames
 from services.gateway.http.visits import Visit
@@ -29,11 +28,10 @@ class Inside:
     # Of a stream, before it begins without a token.
     quiet_seconds: float
 
-    def note_unknown(self, body: Body, visit: Visit) -> None:
+    def note_unknown(self, names: Sequence[str], visit: Visit) -> None:
         """Name the fields of a request that nobody knows to who sent it. Raises BadField where they
         are not to be.
         """
-        names = unknown_fields(body)
         if names and self.strict_fields:
             raise BadField(f"unknown fields: {', '.join(names)}", names[0])
         visit.name_ignored(names)

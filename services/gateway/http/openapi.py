@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from services.gateway.http.bodies import Body
 from services.gateway.http.fields import ChatBody, TextBody
-from services.gateway.http.tokens import DetokenizeBody, TokenizeBody
+from services.gateway.http.token_bodies import DetokenizeBody, TokenizeBody
 
 BODIES: dict[str, type[Body]] = {
     "/v1/chat/completions": ChatBody,

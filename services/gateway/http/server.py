@@ -9,6 +9,7 @@ from functools import partial
 
 from aiohttp import web
 
+from services.gateway.http.asked import read_chat, read_detokenize, read_text, read_tokenize
 from services.gateway.http.door import Door
 from services.gateway.http.generate import GenerateRoutes
 from services.gateway.http.inside import Inside
@@ -55,10 +56,10 @@ def application(inside: Inside, door: Door, status: StatusRoutes) -> web.Applica
     app.on_response_prepare.append(door.add_headers)
     app.add_routes(
         [
-            web.post("/v1/chat/completions", door.working(GENERATE, generate.chat)),
-            web.post("/v1/completions", door.working(GENERATE, generate.text)),
-            web.post("/tokenize", door.working(TOKENIZE, tokens.tokenize)),
-            web.post("/detokenize", door.working(DETOKENIZE, tokens.detokenize)),
+            web.post("/v1/chat/completions", door.working(GENERATE, read_chat, generate.answer)),
+            web.post("/v1/completions", door.working(GENERATE, read_text, generate.answer)),
+            web.post("/tokenize", door.working(TOKENIZE, read_tokenize, tokens.tokenize)),
+            web.post("/detokenize", door.working(DETOKENIZE, read_detokenize, tokens.detokenize)),
             web.get("/v1/models", door.looking(GET_MODEL, status.models)),
             web.get("/v1/models/{name:.+}", door.looking(GET_MODEL, status.model)),
             web.get("/load", door.looking(GET_MODEL, status.load)),

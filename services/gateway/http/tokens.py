@@ -1,31 +1,19 @@
 """/tokenize and /detokenize: text to token ids and back, as vLLM has them."""
 
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from aiohttp import web
 
-from moesaic.v1 import generation_pb2 as pb
 from services.gateway.caller import Caller
-from services.gateway.http.bodies import Body, TokenIds, read_body
-from services.gateway.http.errors import BadField
+from services.gateway.http.asked import AskedDetokenised, AskedTokens
 from services.gateway.http.inside import Inside
-from services.gateway.http.messages import Messages, TemplateBody, written_chat
 from services.gateway.http.visits import VISIT
 
-
-class TokenizeBody(TemplateBody):
-    """A text or a conversation."""
-
-    model: str | None = None
-    prompt: str | None = None
-    messages: Messages | None = None
-    add_special_tokens: bool | None = None
-    return_token_strs: bool | None = None
-
-
-class DetokenizeBody(Body):
-    """Token ids."""
-
-    model: str | None = None
-    tokens: TokenIds
+# Tokens that are written before others have a turn of the loop.
+PORTION = 4096
 
 
 class TokenRoutes:
@@ -34,46 +22,39 @@ class TokenRoutes:
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
 
-    async def tokenize(self, request: web.Request, caller: Caller, body: bytes) -> web.Response:
+    async def tokenize(
+        self, request: web.Request, caller: Caller, asked: AskedTokens
+    ) -> web.Response:
         """The token ids that a prompt is."""
         inside = self._inside
-        asked = read_body(TokenizeBody, body)
-        inside.note_unknown(asked, request[VISIT])
-        inside.reader.check_model(asked.model or "")
-        prompt = inside.reader.prompt(_tokenize_request(asked))
+        inside.note_unknown(asked.unknown, request[VISIT])
+        inside.reader.check_model(asked.request.model)
+        prompt = inside.reader.prompt(asked.request)
         ids = await inside.generation.tokenise(prompt, caller)
         names = inside.token_names
-        return web.json_response(
-            {
-                "count": len(ids),
-                "max_model_len": inside.routers.limits.max_context,
-                "tokens": ids,
-                "token_strs": (
-                    [names.of(one).text for one in ids] if asked.return_token_strs else None
-                ),
-            }
+        texts = await _written(ids, lambda one: names.of(one).text) if asked.with_texts else "null"
+        document = {"count": len(ids), "max_model_len": inside.routers.limits.max_context}
+        written = await _written(ids, lambda one: one)
+        return web.Response(
+            text=f'{json.dumps(document)[:-1]}, "tokens": {written}, "token_strs": {texts}}}',
+            content_type="application/json",
         )
 
-    async def detokenize(self, request: web.Request, caller: Caller, body: bytes) -> web.Response:
+    async def detokenize(
+        self, request: web.Request, caller: Caller, asked: AskedDetokenised
+    ) -> web.Response:
         """The text that token ids read as, special ones included."""
         inside = self._inside
-        asked = read_body(DetokenizeBody, body)
-        inside.note_unknown(asked, request[VISIT])
-        inside.reader.check_model(asked.model or "")
-        text = await inside.generation.detokenise(asked.tokens, caller)
+        inside.note_unknown(asked.unknown, request[VISIT])
+        inside.reader.check_model(asked.request.model)
+        text = await inside.generation.detokenise(asked.request.token_ids, caller)
         return web.json_response({"prompt": text})
 
 
-def _tokenize_request(asked: TokenizeBody) -> pb.TokenizeRequest:
-    if (asked.prompt is None) == (asked.messages is None):
-        raise BadField("either prompt or messages must be set", "prompt")
-    request = pb.TokenizeRequest(
-        model=asked.model or "", without_special_tokens=asked.add_special_tokens is False
-    )
-    if asked.messages is None:
-        request.text = asked.prompt or ""
-        return request
-    if asked.add_special_tokens:
-        raise BadField("add_special_tokens goes with prompt alone", "add_special_tokens")
-    request.chat.CopyFrom(written_chat(asked.messages, asked))
-    return request
+async def _written(ids: Sequence[int], told: Callable[[int], Any]) -> str:
+    """What is told of each, as a list in JSON."""
+    parts = []
+    for start in range(0, len(ids), PORTION):
+        parts.append(json.dumps([told(one) for one in ids[start : start + PORTION]])[1:-1])
+        await asyncio.sleep(0)
+    return f"[{', '.join(parts)}]"

@@ -27,6 +27,8 @@ class Visit:
     # What a response names: of a request that nobody traces, too.
     trace: SpanRef
     headers: dict[str, str] = field(default_factory=dict)
+    # When all of it was there, by the monotonic clock in nanoseconds.
+    arrived: int = 0
 
     @classmethod
     def begin(cls, request: web.BaseRequest) -> "Visit":

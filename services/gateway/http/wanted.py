@@ -23,7 +23,7 @@ class Wanted:
     metrics: bool
 
     @classmethod
-    def of(cls, body: GenerationBody, *, always_metrics: bool) -> "Wanted":
+    def of(cls, body: GenerationBody) -> "Wanted":
         """What the request says."""
         options = body.stream_options
         logprobs = getattr(body, "logprobs", None)
@@ -36,7 +36,7 @@ class Wanted:
             routed_experts=bool(body.return_routed_experts),
             usage=options is not None and bool(options.include_usage),
             continuous_usage=options is not None and bool(options.continuous_usage_stats),
-            metrics=always_metrics or bool(body.include_metrics),
+            metrics=bool(body.include_metrics),
         )
 
 

@@ -21,7 +21,7 @@ from services.gateway.http.bodies import (
 )
 from services.gateway.http.errors import BadField, failure_told
 from services.gateway.http.fields import HARMLESS, REFUSED, ChatBody, TextBody
-from services.gateway.http.tokens import DetokenizeBody, TokenizeBody
+from services.gateway.http.token_bodies import DetokenizeBody, TokenizeBody
 from services.gateway.http.translation import chat_request, text_requests
 
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -137,7 +137,7 @@ def position(token_id: int, logprob: float, *top: tuple[int, float]) -> Any:
 
 def told_of(body: Any, pieces: list[Piece], prompt: Prompt) -> tuple[Any, list[Any]]:
     """The choice of a whole answer, and those of a stream's chunks, of the same pieces."""
-    wanted = Wanted.of(body, always_metrics=False)
+    wanted = Wanted.of(body)
     heading, names = Heading("r", "m", "f", wanted.is_chat), TokenNames(TOKENIZER)
     whole, chunks = WholeAnswer(heading, wanted, names, ""), Chunks(heading, wanted, names, "")
     usage = common_pb2.Usage(completion_tokens=2)
