@@ -63,7 +63,7 @@ class ServerConnection:
         self._num_sent: dict[int, int] = {}  # messages of this turn
         self._last_begun = 0  # stream
         self._caller: wire_tls.Verified = {}  # whom TLS has verified, once a call asks
-        self._is_flushing = self._is_closed = False
+        self._is_flushing = self._is_closed = self._is_deferred = False
         self._loop = asyncio.get_running_loop()
         self._watch = SocketWatch(self._wire.fileno(), self._read, self._flush)
         self._preface = self._loop.call_later(limits.preface_seconds, self._close_if_silent)
@@ -177,7 +177,15 @@ class ServerConnection:
         if not self._turn.is_over():  # else the loop calls again
             self._go_on(self._wire.receive)
 
+    def _read_later(self) -> None:
+        """In a turn after those that wait already, and not before."""
+        if not self._is_deferred:
+            self._is_deferred = True
+            self._watch.watch_reading(False)
+            self._turn.defer(self._hear_rest)
+
     def _hear_rest(self) -> None:
+        self._is_deferred = False
         if not self._is_closed:
             self._watch.watch_reading(True)
             self._go_on(list)
@@ -194,7 +202,8 @@ class ServerConnection:
                 self.close()
             else:  # also where the client has done no more than give room to what waits
                 self._flush_soon()
-                self.held.tell_change()
+                if not self.held.tell_change():
+                    self._read_later()
 
     def _flush_soon(self) -> None:
         """After what else there is to do in this turn."""
@@ -245,8 +254,7 @@ class ServerConnection:
         self._heard.extend(events)
         while self._heard:
             if self._turn.is_over():
-                self._watch.watch_reading(False)
-                self._turn.defer(self._hear_rest)
+                self._read_later()
                 return
             stream, kind, data, _ = self._heard.popleft()
             if kind != Kind.HEADERS and kind != Kind.TRAILERS:
