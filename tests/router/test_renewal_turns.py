@@ -9,11 +9,13 @@ async def test_the_next_one_has_its_turn_when_the_one_before_is_back() -> None:
     turns, order = RenewalTurns(60.0), []
 
     async def renew(name: str, may_come_back: asyncio.Event) -> None:
-        is_back = await turns.next()
+        turn = await turns.next()
+        turn.come_back()  # still used
         order.append(f"{name} goes")
+        turn.go_away()
         await may_come_back.wait()
         order.append(f"{name} is back")
-        is_back.set()
+        turn.come_back()
 
     may_come_back = [asyncio.Event() for _ in range(3)]
     async with asyncio.TaskGroup() as tasks:
@@ -30,4 +32,4 @@ async def test_one_that_does_not_come_back_is_not_waited_for_without_end() -> No
     first = await turns.next()
     async with asyncio.timeout(10):
         await turns.next()
-    assert not first.is_set()
+    assert not first.is_over.is_set()

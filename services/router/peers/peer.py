@@ -20,7 +20,7 @@ from services.router.peers.hosting_calls import HostingCalls
 from services.router.peers.known_hosting import Ready
 from services.router.peers.pace import Pace
 from services.router.peers.patience import PATIENCE, Patience
-from services.router.peers.renewal_turns import RenewalTurns
+from services.router.peers.renewal_turns import RenewalTurn, RenewalTurns
 from services.router.peers.service_behaviour import ServiceBehaviour
 from services.router.peers.stream import ExpertStream
 from services.router.peers.stream_transports import stream_transports
@@ -76,7 +76,7 @@ class ExpertPeer(HostingCalls):
         super().__init__(address, expected, patience)
         self._attempts = attempts or Attempts()
         self._renewal_turns = renewal_turns or RenewalTurns(patience.renewal_seconds)
-        self._is_back = asyncio.Event()  # where its connection was broken to be made anew
+        self._renewal_turn: RenewalTurn | None = None
         self._past = Past.NEW
         self._absent_since: float | None = None  # by the monotonic clock
         self.streams: Sequence[ExpertStream] = ()
@@ -209,7 +209,7 @@ class ExpertPeer(HostingCalls):
         its turn before is used again; what it has in flight is sent again.
         """
         await renewal.due()
-        self._is_back = await self._renewal_turns.next()
+        self._renewal_turn = await self._renewal_turns.next()
         raise CertificatesReplaced(f"{self._name} is connected to anew, by new certificates")
 
     def _forget(self) -> float:
@@ -218,6 +218,8 @@ class ExpertPeer(HostingCalls):
         has_answered = any(stream.has_answered for stream in self.streams)
         self.streams, self.description, self._stub, self._suspicion = (), None, None, None
         self._hosting.forget()
+        if self._renewal_turn is not None:
+            self._renewal_turn.go_away()
         if not was_connected:
             now = time.monotonic()
             self._absent_since = self._absent_since or now
@@ -236,8 +238,8 @@ class ExpertPeer(HostingCalls):
         return self.streams[0], ready.keys()
 
     def _on_change(self) -> None:
-        if self.is_usable:
-            self._is_back.set()
+        if self._renewal_turn is not None and self.is_usable:
+            self._renewal_turn.come_back()
         self._news.send()
         self._on_any_change()
 

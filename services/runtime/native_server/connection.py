@@ -46,14 +46,11 @@ class ServerConnection:
         tls: "wire_tls.Context | None" = None,
         doorkeeper: Doorkeeper | None = None,
     ) -> None:
-        self.limits = limits
-        self.host = host_of(peer)
-        self.own = owner.own
+        self.limits, self.host, self.own = limits, host_of(peer), owner.own
         self._wire = Connection(connected.detach(), True, *limits.of_wire, tls)
         self.pause, self.count_held = self._wire.pause, self._wire.count_held
-        self._peer = peer
         self._entrance = Entrance(methods, peer, doorkeeper)
-        self._owner, self._turn = owner, turn
+        self._peer, self._owner, self._turn = peer, owner, turn
         self._calls: dict[int, Call] = {}
         self._heard: deque[Event] = deque()  # what this turn had no time for
         self.held = HeldRequests(self._wire, self._calls, self._heard, owner.holds)
@@ -61,12 +58,13 @@ class ServerConnection:
         self._waiting: dict[int, asyncio.Future[None]] = {}  # calls, for their readers
         self._refused: set[int] = set()  # calls of which a message was not taken
         self._num_sent: dict[int, int] = {}  # messages of this turn
-        self._last_begun = 0  # stream
         self._caller: wire_tls.Verified = {}  # whom TLS has verified, once a call asks
-        self._is_flushing = self._is_closed = False
-        self._loop = asyncio.get_running_loop()
+        self._is_flushing = self._is_closed = self._is_deferred = False
+        self._last_begun, self._loop = 0, asyncio.get_running_loop()
         self._watch = SocketWatch(self._wire.fileno(), self._read, self._flush)
-        self._preface = self._loop.call_later(limits.preface_seconds, self._close_if_silent)
+        self._preface = self._loop.call_later(
+            limits.preface_seconds, lambda: None if self._wire.has_begun else self.close()
+        )
         self._flush_soon()
 
     @property
@@ -90,7 +88,6 @@ class ServerConnection:
         seconds = self.limits.request_seconds
         late = self._wire.late(time.monotonic_ns() - int(seconds * 1e9))
         if 0 in late:
-            logger.debug("%s sends a header block too slowly", self._peer)
             self.give_way()
             return
         earliest = self._loop.time() - seconds
@@ -177,7 +174,14 @@ class ServerConnection:
         if not self._turn.is_over():  # else the loop calls again
             self._go_on(self._wire.receive)
 
+    def _read_later(self) -> None:
+        if not self._is_deferred:
+            self._is_deferred = True
+            self._watch.watch_reading(False)
+            self._turn.defer(self._hear_rest)
+
     def _hear_rest(self) -> None:
+        self._is_deferred = False
         if not self._is_closed:
             self._watch.watch_reading(True)
             self._go_on(list)
@@ -194,7 +198,8 @@ class ServerConnection:
                 self.close()
             else:  # also where the client has done no more than give room to what waits
                 self._flush_soon()
-                self.held.tell_change()
+                if not self.held.tell_change():
+                    self._read_later()
 
     def _flush_soon(self) -> None:
         """After what else there is to do in this turn."""
@@ -237,16 +242,11 @@ class ServerConnection:
         self._wire.flush()
         self.close()
 
-    def _close_if_silent(self) -> None:
-        if not self._wire.has_begun:
-            self.close()
-
     def _hear(self, events: list[Event]) -> None:
         self._heard.extend(events)
         while self._heard:
             if self._turn.is_over():
-                self._watch.watch_reading(False)
-                self._turn.defer(self._hear_rest)
+                self._read_later()
                 return
             stream, kind, data, _ = self._heard.popleft()
             if kind != Kind.HEADERS and kind != Kind.TRAILERS:

@@ -18,7 +18,7 @@ class HeldRequests:
         wire: Connection,
         calls: Mapping[int, Call],
         unheard: Sized,
-        tell: Callable[[int], None],
+        tell: Callable[[int], bool],
     ) -> None:
         self._wire = wire
         self._calls = calls
@@ -36,10 +36,12 @@ class HeldRequests:
         before, self._num_told = self._num_told, self.num_bytes
         return self._num_told - before
 
-    def tell_change(self) -> None:
-        """Tell of a change; also of none, where there is something to be judged."""
-        if (change := self.change()) or self.num_bytes:
-            self._tell(change)
+    def tell_change(self) -> bool:
+        """Tell of a change; also of none, where there is something to be judged. Whether more may
+        be read.
+        """
+        change = self.change()
+        return self._tell(change) if change or self.num_bytes else True
 
     @property
     def is_behind(self) -> bool:

@@ -16,8 +16,10 @@ class ConnectionOwner(Protocol):
     def settled(self) -> None:
         """The connection has no call now, and nothing to write."""
 
-    def holds(self, change: int) -> None:
-        """The connection holds so many bytes more, or fewer, of requests."""
+    def holds(self, change: int) -> bool:
+        """The connection holds so many bytes more, or fewer, of requests. False where it has to
+        read no more now, and to tell again in a later turn.
+        """
 
     def rests(self, connection: "ServerConnection") -> None:
         """The connection has no call that was asked for in full, from now on."""

@@ -14,6 +14,7 @@ import grpc
 from services.runtime.access import Access
 from services.runtime.doorkeeping import Doorkeeper, host_of, peer_of
 from services.runtime.failures import failure_of
+from services.runtime.native_server.all_held import AllHeld
 from services.runtime.native_server.connection import ServerConnection
 from services.runtime.native_server.limits import Limits
 from services.runtime.native_server.listening import listen_on
@@ -64,7 +65,7 @@ class NativeServer(grpc.aio.Server):
         self._resting: dict[ServerConnection, float] = {}  # by when they came to rest, in order
         self._looking: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._num_held_bytes = 0
+        self._all_held = AllHeld(limits.max_all_held_bytes, self._connections)
         self._changed = asyncio.Event()  # a connection has settled, or is gone
         self._stopped = asyncio.Event()
 
@@ -145,20 +146,9 @@ class NativeServer(grpc.aio.Server):
         """A connection has no call now, and nothing to write."""
         self._changed.set()
 
-    def holds(self, change: int) -> None:
-        """A connection holds so many bytes more, or fewer, of requests. Those that hold most let go
-        where all hold too much: who holds little is not to suffer.
-        """
-        self._num_held_bytes += change
-        while self._num_held_bytes > self._limits.max_all_held_bytes:
-            # What handlers have taken meanwhile was not told.
-            self._num_held_bytes += sum(each.held.change() for each in self._connections)
-            if self._num_held_bytes > self._limits.max_all_held_bytes:
-                fullest = max(self._connections, key=lambda each: each.held.num_bytes)
-                if fullest.held.is_behind:  # it reads no more until it is not, and tells again then
-                    return
-                if not fullest.held.shed():
-                    fullest.close()
+    def holds(self, change: int) -> bool:
+        """A connection holds so many bytes more, or fewer, of requests; whether it may read on."""
+        return self._all_held.add(change)
 
     def rests(self, connection: ServerConnection) -> None:
         """A connection has no call that was asked for in full, from now on."""
