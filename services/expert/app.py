@@ -118,9 +118,7 @@ def build(
     device = _device(settings.device)
     checkpoint = Checkpoint.open(settings.model)
     dtype = checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
-    memory_bytes = settings.expert_memory or default_expert_memory(device)
-    hashes = HashCache.at(settings.hash_cache)
-    bank = Bank(checkpoint, dtype, device, memory_bytes, hashes, maps_files=settings.map_files)
+    bank = _bank(settings, checkpoint, dtype, device)
     contract = Contract.of(checkpoint, dtype, settings.max_frame_bytes)
     hosting, slots = Hosting(bank.num_slots), Slots(contract)
     computer = Computer(bank, threads=settings.threads, batch_invariant=settings.batch_invariant)
@@ -159,6 +157,14 @@ def build(
         memory_limit=bank.memory_bytes,
     )
     return ExpertParts(checkpoint, bank, hosting, slots, computer, batcher, library, plane, service)
+
+
+def _bank(
+    settings: ExpertSettings, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+) -> Bank:
+    memory_bytes = settings.expert_memory or default_expert_memory(device)
+    hashes = HashCache.at(settings.hash_cache)
+    return Bank(checkpoint, dtype, device, memory_bytes, hashes, maps_files=settings.map_files)
 
 
 @asynccontextmanager

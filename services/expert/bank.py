@@ -15,8 +15,8 @@ from services.model.checkpoint import Checkpoint
 from services.model.expert_weights import empty_experts
 from services.model.hash_cache import HashCache
 from services.model.refusals import UnusableModel
+from services.runtime import placed_pages
 from services.runtime.page_advice import PageTaker, give_back
-from services.runtime.placed_pages import reserve
 from services.wire.errors import BadState
 
 # Every slot begins at such a boundary, so that an expert's bits do not depend on the slot that it
@@ -136,7 +136,8 @@ class Bank:
         files as they are computed with.
         """
         sizes = [parameter[0].nbytes for parameter in shell.parameters()]
-        if self.device.type != "cpu" or len(sizes) != 2 or min(sizes) < least_bytes:
+        is_there = placed_pages.AVAILABLE and self.device.type == "cpu"
+        if not is_there or len(sizes) != 2 or min(sizes) < least_bytes:
             return False
         layer, experts = self._checkpoint.moe_layers[0], range(self._checkpoint.num_experts)
         # One of them may stand in two files.
@@ -170,7 +171,7 @@ def _room_for_pages(size: int, dtype: torch.dtype) -> int:
 
 def _reserved(size: int, dtype: torch.dtype) -> torch.Tensor:
     """Memory whose pages can be replaced by others, since no other user of the heap gets them."""
-    memory = reserve(size * dtype.itemsize + POOL_ALIGNMENT_BYTES)
+    memory = placed_pages.reserve(size * dtype.itemsize + POOL_ALIGNMENT_BYTES)
     flat = torch.frombuffer(memory, dtype=torch.uint8)
     begin = -flat.data_ptr() % POOL_ALIGNMENT_BYTES
     return flat[begin : begin + size * dtype.itemsize].view(dtype)

@@ -114,7 +114,7 @@ class MappedSlots:
     def _note(self, slot: int, placed: PlacedExpert) -> bool:
         """Take down that a slot is mapped, unless a file was to be written to meanwhile."""
         with self._lock:
-            if not all(is_held(file.descriptor) for file in placed.files):
+            if not _are_leased(placed):
                 return False
             self._placed[slot] = placed
             self._num_bytes += placed.num_bytes
@@ -162,15 +162,22 @@ class MappedSlots:
 
 
 def _have_leases(placed: PlacedExpert) -> bool:
-    """Whether its files stay what they were when they were opened, until their leases are over."""
+    """Have its files stay what they were when they were opened, until somebody wants to write to
+    them; whether that is so.
+    """
+    for file in placed.files:
+        if not is_held(file.descriptor):
+            take_lease(file.descriptor)
+    return _are_leased(placed)
+
+
+def _are_leased(placed: PlacedExpert) -> bool:
     try:
         for file in placed.files:
-            if not is_held(file.descriptor) and not take_lease(file.descriptor):
-                return False
             file.check_unchanged()
     except UnusableModel:  # who reads the expert next says so
         return False
-    return True
+    return all(is_held(file.descriptor) for file in placed.files)
 
 
 def _first(place: FilePlace) -> int:

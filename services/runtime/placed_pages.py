@@ -7,9 +7,12 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from services.runtime.page_advice import MADV_POPULATE_READ, advise
 
+# Whether pages can be put in the place of others here.
+AVAILABLE = sys.platform.startswith("linux")
 MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2  # from <sys/mman.h>
 MAP_NORESERVE = 0x4000
 FAILED = ctypes.c_void_p(-1).value
@@ -25,9 +28,8 @@ def place_file(address: int, num_bytes: int, file: int, offset: int) -> bool:
     """Have an open file's pages from `offset` on at `address`, whole ones, to be read alone; they
     stay in memory. Whether that was done.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    os.posix_fadvise(file, offset, num_bytes, os.POSIX_FADV_WILLNEED)
+    with suppress(OSError):  # it is advice
+        os.posix_fadvise(file, offset, num_bytes, os.POSIX_FADV_WILLNEED)
     pages = _map(num_bytes, mmap.PROT_READ, mmap.MAP_SHARED, file, offset)
     if pages is None:
         return False

@@ -87,11 +87,11 @@ class Fleet:
         self.members = Members(targets, make, on_news, look_up=look_up, waits=waits)
         self._lost = lost = Lost(awaited or Awaited())
         self._troubles = troubles = Troubles(on_news, waits=waits)
-        on_end, on_read = changed.send, lost.note_read
-        self.transfers = Transfers(on_end, contents, troubles, on_read, waits=waits)
+        on_load = lost.note_read, lost.note_loaded
+        self.transfers = Transfers(changed.send, contents, troubles, *on_load, waits=waits)
         self.survey = Survey(self.members, self.transfers, contents, troubles, waits=waits)
         mover = Mover(self.survey, self.transfers, wanted, self.members.peer, changed, waits=waits)
-        self.operations = Operations(mover.carry_out, mover.check, on_end)
+        self.operations = Operations(mover.carry_out, mover.check, changed.send)
         self._choice = PlannerChoice(name, lambda: self.members.peers, changed, waits=waits)
         self._keeper = self._new_keeper(requires_coverage, waits)
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 
 from services.router.dispatch.awaited import Awaited
-from services.router.planning.order import next_batch
+from services.router.planning.order import NO_LOAD, LastLoad, next_batch
 from services.wire.expert_key import ExpertKey
 
 # So often may an expert be read before it is back: whoever loads it may be lost, too, but whoever
@@ -21,6 +21,7 @@ class Lost:
         self._awaited = awaited
         self._missing: Set[ExpertKey] = frozenset()
         self._num_reads: Counter[ExpertKey] = Counter()  # of those
+        self._last_load = NO_LOAD
         self._layer: int | None = None  # where requests waited last for one of those
 
     @property
@@ -46,12 +47,18 @@ class Lost:
         if any(self._num_reads[key] <= MAX_READS for key in read):
             self._get_on()
 
+    def note_loaded(self, num_experts: int, seconds: float) -> None:
+        """A load that somebody may wait for took so long."""
+        self._last_load = LastLoad(num_experts, seconds)
+
     def next_batch(self, experts: Sequence[ExpertKey], expert_bytes: int) -> list[ExpertKey]:
         """What to load next of these, as requests that wait will need them."""
         awaited = self._awaited.experts & self._missing
         if awaited:
             self._layer = min(awaited).layer
-        return next_batch(experts, self._awaited.experts, expert_bytes, self._layer)
+        return next_batch(
+            experts, self._awaited.experts, expert_bytes, self._layer, self._last_load
+        )
 
     def _get_on(self) -> None:
         self._awaited.progressed_at = asyncio.get_running_loop().time()

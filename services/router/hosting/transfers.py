@@ -5,6 +5,7 @@ made meanwhile.
 import asyncio
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Transfer:
 
 class Transfers:
     """What this router has under way. `on_end` is called when a service is free for the next
-    change, `on_read` when one of the experts of a load was read.
+    change, `on_read` when one of the experts of a load was read, `on_loaded` with how many a load
+    had and its seconds, unless serving went first.
 
     Services are told what experts have to be by `contents`; who cannot load them for a reason that
     stays has trouble.
@@ -47,6 +49,7 @@ class Transfers:
         contents: Contents,
         troubles: Troubles,
         on_read: Callable[[Set[ExpertKey]], None] = lambda _: None,
+        on_loaded: Callable[[int, float], None] = lambda *_: None,
         *,
         waits: Waits = WAITS,
     ) -> None:
@@ -56,6 +59,7 @@ class Transfers:
         self._contents = contents
         self._troubles = troubles
         self._on_read = on_read
+        self._on_loaded = on_loaded
         self._waits = waits
         self._under_way: dict[str, Transfer] = {}
 
@@ -122,12 +126,15 @@ class Transfers:
     ) -> None:
         instance = peer.hosting.instance
         hold_seconds = self._waits.hold_seconds if operation else 0.0
+        began = time.monotonic()
         try:
             await self._have(peer, experts, operation, hold_seconds, in_background=in_background)
         except BadState as error:
             self._troubles.add(peer.address, instance, error)
             raise
         self.num_loaded[peer.address] += len(experts)
+        if not in_background:
+            self._on_loaded(len(experts), time.monotonic() - began)
 
     async def _have(
         self,

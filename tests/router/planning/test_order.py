@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from services.router.planning.moves import BATCH_BYTES, MAX_BATCH
-from services.router.planning.order import AWAITED_BYTES, in_order_of_need, next_batch
+from services.router.planning.order import AWAITED_BYTES, LastLoad, in_order_of_need, next_batch
 from services.wire.expert_key import ExpertKey
 
 MISSING = [ExpertKey(layer, expert) for layer in range(4) for expert in (1, 5)]
@@ -56,3 +56,17 @@ def test_no_load_has_more_experts_than_are_planned_with_at_once() -> None:
     many = [ExpertKey(0, expert) for expert in range(2 * MAX_BATCH)]
     assert len(next_batch(many, set(), 1)) == MAX_BATCH
     assert len(next_batch(many, set(many), 1)) == MAX_BATCH
+
+
+@pytest.mark.parametrize(
+    ("num_experts", "seconds", "expected"),
+    [(0, 0.0, 4), (4, 0.01, 8), (16, 0.1, 16), (16, 0.2, 8), (16, 10.0, 4), (60, 0.0, MAX_BATCH)],
+)
+def test_loads_are_larger_where_they_are_over_soon_even_so(
+    num_experts: int, seconds: float, expected: int
+) -> None:
+    many = [ExpertKey(layer, expert) for layer in range(4) for expert in range(64)]
+    last = LastLoad(num_experts, seconds)
+    batch = next_batch(many, {many[0]}, AWAITED_BYTES // 4, None, last)
+    assert batch == many[:expected]
+    assert len(next_batch(many, set(), 1 << 40, None, last)) <= max(1, 2 * num_experts)
