@@ -31,24 +31,24 @@ WARM_UP_LEAVERS = 500
 Ask = Callable[[Prompts], Awaitable[Timed]]
 
 COMPARED = (
-    f"{NUM_NEW_TOKENS} greedy tokens past the end of sequence for prompts of {NUM_PROMPT_TOKENS} "
-    "tokens of real text, streamed, all requests at once: one cluster with the shipped model "
-    "(gateway, router, two experts, one thread each), asked over gRPC by one connection, over gRPC "
-    "by one for each request, and over HTTP by one for each request, in turn. The client of HTTP "
-    "does little but look when tokens come."
+    "{} greedy tokens past the end of sequence for prompts of {} tokens of real text, streamed, "
+    "all requests at once: one cluster with the shipped model (gateway, router, two experts, one "
+    "thread each), asked over gRPC by one connection, over gRPC by one for each request, and over "
+    "HTTP by one for each request, in turn. The client of HTTP does little but look when tokens "
+    "come."
 )
 
 
 async def measure(options: Namespace, stages: Stages) -> Report:
     """Both doors at every number of requests, then clients that leave."""
     prompts = text_prompts(max(*options.requests, 16), NUM_PROMPT_TOKENS)
-    report = Report("door", COMPARED)
+    report = Report("door", COMPARED.format(options.new_tokens, NUM_PROMPT_TOKENS))
     async with AsyncExitStack() as stack:
         with stages.stage("starting the cluster"):
             cluster = await stack.enter_async_context(
                 cluster_running(EMBEDDED_MODEL, http_listen="127.0.0.1:0")
             )
-        doors = await _doors(cluster, max(options.requests), stack)
+        doors = await _doors(cluster, max(options.requests), options.new_tokens, stack)
         cases = []
         num_rounds = 7 if options.quick else 15
         for count in options.requests:
@@ -65,15 +65,17 @@ async def measure(options: Namespace, stages: Stages) -> Report:
     return report
 
 
-async def _doors(cluster: Cluster, num_connections: int, stack: AsyncExitStack) -> dict[str, Ask]:
+async def _doors(
+    cluster: Cluster, num_connections: int, num_new_tokens: int, stack: AsyncExitStack
+) -> dict[str, Ask]:
     doors: dict[str, Ask] = {}
     for name, count in {GRPC: 1, GRPC_EACH: num_connections}.items():
         load = ClientLoad(
-            cluster.gateway.address, num_new_tokens=NUM_NEW_TOKENS, num_connections=count
+            cluster.gateway.address, num_new_tokens=num_new_tokens, num_connections=count
         )
         stack.push_async_callback(load.close)
-        doors[name] = partial(_over_grpc, load)
-    http = HttpLoad(cluster.http, num_new_tokens=NUM_NEW_TOKENS)
+        doors[name] = partial(_over_grpc, load, num_new_tokens)
+    http = HttpLoad(cluster.http, num_new_tokens=num_new_tokens)
     stack.push_async_callback(http.close)
     doors[HTTP] = http.generate
 
@@ -86,9 +88,9 @@ async def _doors(cluster: Cluster, num_connections: int, stack: AsyncExitStack) 
     return {name: partial(counted, ask) for name, ask in doors.items()}
 
 
-async def _over_grpc(load: ClientLoad, prompts: Prompts) -> Timed:
+async def _over_grpc(load: ClientLoad, num_new_tokens: int, prompts: Prompts) -> Timed:
     generated = await load.generate(prompts)
-    if any(len(token_ids) != NUM_NEW_TOKENS for token_ids in generated.token_ids):
+    if any(len(token_ids) != num_new_tokens for token_ids in generated.token_ids):
         raise BenchFailed("fewer tokens came over gRPC than asked for")
     first_seconds = [seconds[0] for seconds in generated.token_seconds]
     return Timed(generated.seconds, generated.num_tokens, first_seconds)
@@ -105,6 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = bench_parser("door", __doc__ or "", ("--requests 1,16",))
     add_numbers(parser, "requests", CONCURRENCY, "requests at once")
+    parser.add_argument(
+        "--new-tokens",
+        type=int,
+        default=NUM_NEW_TOKENS,
+        metavar="N",
+        help="of each request (default: %(default)s)",
+    )
     return run_bench(parser, measure, arguments)
 
 

@@ -28,7 +28,7 @@ class EventStream:
     connection.
 
     A client that reads slower than events come makes `write` wait, with what the system holds and
-    one write more before it.
+    little more before it.
     """
 
     def __init__(self, request: web.Request, *, quiet_seconds: float) -> None:
