@@ -3,6 +3,7 @@ leave again.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from services.model.checkpoint import Checkpoint
 from services.model.expert_weights import empty_experts
 from services.model.hash_cache import HashCache
 from services.model.refusals import UnusableModel
-from services.runtime.page_advice import PageTaker, give_back
+from services.runtime.page_advice import PageTaker, give_back, make_huge
 from services.wire.errors import BadState
 
 # Every slot begins at such a boundary, so that an expert's bits do not depend on the slot that it
@@ -82,6 +83,14 @@ class Bank:
         for parameter in self._parameters.values():
             if parameter.is_cpu:
                 give_back(parameter[slot].data_ptr(), parameter[slot].nbytes)
+
+    def settle(self, slot: int, is_wanted: Callable[[], bool]) -> bool:
+        """Have a slot that stays filled, and may be computed with, in memory that is read at full
+        speed, until it is not wanted any more; whether it was done. Takes a while: call it in a
+        thread.
+        """
+        views = [parameter[slot] for parameter in self._parameters.values() if parameter.is_cpu]
+        return all(make_huge(view.data_ptr(), view.nbytes, is_wanted) for view in views)
 
     def single(self, slot: int) -> SingleExpert:
         """The expert in a slot, to be computed on its own."""

@@ -138,6 +138,7 @@ class Assembly:
         balancer = Balancer(fleet, self._watch, Planner(), settings)
         self._loops.append(loops.create_task(balancer.run()))
         observe_balancer(balancer)
+        self._loops.append(loops.create_task(trunk.settle(lambda: not self._is_stopped)))
         return Running(engine, fleet, self._describe(budget, trunk), self._watch, balancer)
 
     def _begin_audit(self, fleet: Fleet, loops: asyncio.TaskGroup) -> None:
