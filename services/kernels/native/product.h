@@ -14,14 +14,14 @@ struct tile {
     const char *weight[TILE_OUTPUTS];
     const char *next; /* what it fetches of weights that are wanted later, without gaps; or NULL */
     int64_t next_lines; /* registers of them for each of its own, at most TILE_OUTPUTS */
-    int is_alone;       /* no other rows meet the same weights */
+    int are_few;        /* the rows that meet the same weights */
     int64_t
         ahead; /* bytes from weights with gaps to those that are wanted some tiles later; or 0 */
 };
 
 /* Into the first cache, or with many rows, which fill that one, into the second. */
-INLINE void fetch(const char *address, int is_alone) {
-    if (is_alone)
+INLINE void fetch(const char *address, int are_few) {
+    if (are_few)
         __builtin_prefetch(address, 0, 3);
     else
         __builtin_prefetch(address, 0, 2);
@@ -47,7 +47,7 @@ INLINE void dot_products(const struct tile *tile, int num_rows, int64_t width, e
             weight[j] = load_register(tile->weight[j] + at);
             if (tile->ahead) fetch(tile->weight[j] + tile->ahead + at, 1);
             if (tile->next && j < tile->next_lines)
-                fetch(tile->next + at * tile->next_lines + j * REGISTER_BYTES, tile->is_alone);
+                fetch(tile->next + at * tile->next_lines + j * REGISTER_BYTES, tile->are_few);
         }
 #pragma GCC unroll 4
         for (int i = 0; i < num_rows; i++) row[i] = load_register(tile->row[i] + at);
@@ -118,16 +118,19 @@ INLINE const char *wanted_later(const struct product *p, int64_t output) {
     return p->next_weight ? p->next_weight + beyond * p->weight_stride : NULL;
 }
 
+/* For each register of a tile so many are fetched that all tiles fetch a tile's weights. */
+INLINE int64_t lines_each(int64_t num_rows) {
+    if (num_rows <= TILE_ROWS) return TILE_OUTPUTS;
+    return num_rows <= 3 * TILE_ROWS ? 2 : 1;
+}
+
 /* All tiles of the same outputs share in fetching, so that memory is read while they compute. */
 INLINE struct tile first_tile(const struct product *p, int64_t output, enum dtype dtype) {
     const int has_gaps = p->weight_stride != p->width * item_bytes(dtype);
-    const int is_alone = p->num_rows <= TILE_ROWS;
     struct tile tile = {
         .next = has_gaps ? NULL : wanted_later(p, output),
-        .next_lines = is_alone                       ? TILE_OUTPUTS
-                      : p->num_rows <= 3 * TILE_ROWS ? 2
-                                                     : 1,
-        .is_alone = is_alone,
+        .next_lines = lines_each(p->num_rows),
+        .are_few = p->num_rows < TILE_ROWS,
         .ahead = has_gaps ? TILES_AHEAD * TILE_OUTPUTS * p->weight_stride : 0,
     };
     for (int64_t j = 0; j < TILE_OUTPUTS;
