@@ -60,12 +60,13 @@ BENCH_MAY_IMPORT = {
     "harness": set(),
     "rig": {"harness"},
     **{bench: {"harness", "rig"} for bench in BENCHES},
-    # Four are built on what another measures, one on another's network that does damage.
+    # Five are built on what another measures, one on another's network that does damage.
     "generate": {"harness", "rig", "kernels"},
     "scale": {"harness", "rig", "layer"},
     "placement": {"harness", "rig", "layer"},
     "tracing": {"harness", "rig", "hosting"},
     "real_size": {"harness", "rig", "generate", "hosting"},
+    "trees": {"harness", "rig", "generate", "real_size"},
     "soak": {"harness", "rig", "hosting"},
 }
 WITHOUT_TORCH = ("metadata", "gateway", "tracing", "cli", "runtime", "wire")

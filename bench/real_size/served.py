@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,10 +76,10 @@ class ServedCluster:
 
 @asynccontextmanager
 async def served(
-    model: Path | None, *, coverage: int, flags: Sequence[str] = ()
+    model: Path | None, *, coverage: int, flags: Sequence[str] = (), tree: Path | None = None
 ) -> AsyncIterator[ServedCluster]:
     """Run `moesaic serve` with two expert services until the block ends, of the embedded model
-    where none is given.
+    where none is given, and of this project as it stands in another `tree` where one is.
 
     Raises BenchFailed with the last of what it said when it is not ready in time, or ends.
     """
@@ -92,6 +92,7 @@ async def served(
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,  # Ctrl-C reaches this process alone, which then stops it
+        env=_environment(tree),
     )
     cluster = ServedCluster()
     reading = asyncio.create_task(_read(process, cluster))
@@ -110,6 +111,10 @@ async def served(
     finally:
         await _stop(process)
         await reading
+
+
+def _environment(tree: Path | None) -> Mapping[str, str]:
+    return os.environ if tree is None else {**os.environ, "PYTHONPATH": str(tree.resolve())}
 
 
 async def _read(process: asyncio.subprocess.Process, cluster: ServedCluster) -> None:

@@ -3,6 +3,7 @@ leave again.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from services.model.expert_weights import empty_experts
 from services.model.hash_cache import HashCache
 from services.model.refusals import UnusableModel
 from services.runtime import placed_pages
-from services.runtime.page_advice import PageTaker, give_back
+from services.runtime.page_advice import PageTaker, give_back, make_huge
 from services.wire.errors import BadState
 
 # Every slot begins at such a boundary, so that an expert's bits do not depend on the slot that it
@@ -119,6 +120,19 @@ class Bank:
             return views
         shifts = dict(zip(views, self.mapped.shifts[slot].tolist(), strict=True))
         return {name: _shifted(view, shifts[name]) for name, view in views.items()}
+
+    def settle(self, slot: int, is_wanted: Callable[[], bool]) -> bool:
+        """Have a slot that stays filled, and may be computed with, in memory that is read at full
+        speed, until it is not wanted any more; whether it was done. Takes a while: call it in a
+        thread. A file's pages are no such memory: they are small ones.
+        """
+        if self.mapped is not None:
+            try:
+                self.mapped.leave_file(slot)
+            except (UnusableModel, MemoryError, OSError):
+                return True  # it stays as it is; who lets writers in sees what is wrong with a file
+        views = [view for view in self.weights(slot).values() if view.is_cpu]
+        return all(make_huge(view.data_ptr(), view.nbytes, is_wanted) for view in views)
 
     def single(self, slot: int) -> SingleExpert:
         """The expert in a slot, to be computed on its own."""

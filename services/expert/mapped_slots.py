@@ -93,11 +93,15 @@ class MappedSlots:
         what was loaded then.
         """
         for slot in [slot for slot, placed in list(self._placed.items()) if file in placed.files]:
-            with self._lock:
-                placed = self._placed.get(slot)
-                if placed is not None and file in placed.files:
-                    self._copy(slot, placed)
-                    self._forget(slot)
+            self.leave_file(slot)
+
+    def leave_file(self, slot: int) -> None:
+        """Let a slot that has a file's pages have a copy of its own instead; raises as `vacate`."""
+        with self._lock:
+            placed = self._placed.get(slot)
+            if placed is not None:
+                self._copy(slot, placed)
+                self._forget(slot)
 
     def _has_room_for(self, placed: PlacedExpert) -> bool:
         num_bytes = self._num_bytes + placed.num_bytes

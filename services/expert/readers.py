@@ -20,18 +20,28 @@ MAX_READERS = 8
 # makes the serving thread wait for that. A thread cannot take it back, so what is waited for has
 # threads of its own.
 BACKGROUND_NICENESS = 5
+# After the last read, before slots are settled: a start is over then.
+SETTLE_SECONDS = 5.0
 
 
 class Readers:
-    """Reads experts into slots of the bank; never two at once into one slot."""
+    """Reads experts into slots of the bank; never two at once into one slot.
 
-    def __init__(self, bank: Bank) -> None:
+    Once nothing was read for `settle_seconds`, slots that were read into are settled, one after the
+    other, behind all else.
+    """
+
+    def __init__(self, bank: Bank, settle_seconds: float = SETTLE_SECONDS) -> None:
         num_readers = min(MAX_READERS, num_cores())
         # Of one load: enough that no thread waits for the next, and that loads take turns.
         self.most_at_once = 2 * num_readers
         self._bank = bank
         self._waited_for = ThreadPoolExecutor(num_readers, "read-experts")
         self._background = ThreadPoolExecutor(1, "read-in-background", _step_back)
+        self._settling = ThreadPoolExecutor(1, "settle-experts", _step_back)
+        self._settle_seconds = settle_seconds
+        self._settle_timer: asyncio.TimerHandle | None = None
+        self._unsettled: dict[int, None] = {}  # slots, in the order in which they were read into
         self._is_closed = False
         self._written: dict[int, asyncio.Future[None]] = {}  # slots that are being written to
 
@@ -49,6 +59,7 @@ class Readers:
         threads = self._background if in_background else self._waited_for
         reading = threads.submit(self._bank.fill, slot, key.layer, key.expert)
         self._note_end(slot, reading)
+        self._unsettled[slot] = None
         return asyncio.wrap_future(reading)
 
     def clear(self, slots: Iterable[int]) -> None:
@@ -59,13 +70,16 @@ class Readers:
         slot would wait for all of them.
         """
         for slot in slots:
+            self._unsettled.pop(slot, None)
             if slot not in self._written and not self._is_closed:
                 self._note_end(slot, self._waited_for.submit(self._bank.clear, slot))
 
     def close(self) -> None:
         """End the threads, when what they have begun is read."""
         self._is_closed = True
-        for threads in (self._waited_for, self._background):
+        if self._settle_timer is not None:
+            self._settle_timer.cancel()
+        for threads in (self._waited_for, self._background, self._settling):
             threads.shutdown(wait=True, cancel_futures=True)
 
     def _note_end(self, slot: int, work: "Future[Any]") -> None:
@@ -75,8 +89,32 @@ class Readers:
         def end() -> None:
             del self._written[slot]
             written.set_result(None)
+            self._settle_later(loop)
 
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(end))
+
+    def _settle_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._settle_timer is not None:
+            self._settle_timer.cancel()
+        if not self._is_closed:
+            self._settle_timer = loop.call_later(self._settle_seconds, self._settle_next, loop)
+
+    def _settle_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Settle a slot, then the next, until something is read: its end begins anew."""
+        if self._is_closed or self._written or not self._unsettled:
+            return
+        slot = next(iter(self._unsettled))
+        del self._unsettled[slot]
+
+        def end(settling: "Future[bool]") -> None:
+            if not (settling.cancelled() or settling.result()):
+                self._unsettled[slot] = None
+            self._settle_next(loop)
+
+        settling = self._settling.submit(
+            self._bank.settle, slot, lambda: not (self._is_closed or self._written)
+        )
+        settling.add_done_callback(lambda done: loop.call_soon_threadsafe(end, done))
 
 
 def _step_back() -> None:

@@ -1,6 +1,4 @@
-"""Puts a router together: checkpoint, trunk, expert services and engine become one
-that is ready.
-"""
+"""Puts a router together: checkpoint, trunk, expert services and engine become one that is ready."""
 
 import asyncio
 import logging
@@ -67,9 +65,8 @@ class Assembly:
         self._instance = uuid.uuid4().hex
         self._settings = settings
         self._checkpoint = checkpoint
-        self._tokenizer_digest = tokenizer_digest(
-            checkpoint.directory
-        )  # now, as the configuration was read
+        # Now, as the configuration was read.
+        self._tokenizer_digest = tokenizer_digest(checkpoint.directory)
         self._check_context()
         self._numerics = Numerics(
             checkpoint.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype),
@@ -139,6 +136,7 @@ class Assembly:
         self._loops.append(loops.create_task(balancer.run()))
         observe_balancer(balancer)
         engine.metrics.expect(peer.address for peer in fleet.peers)
+        self._loops.append(loops.create_task(trunk.settle(lambda: not self._is_stopped)))
         return Running(engine, fleet, self._describe(budget, trunk), self._watch, balancer)
 
     def _begin_audit(self, fleet: Fleet, loops: asyncio.TaskGroup) -> None:
@@ -221,9 +219,8 @@ class Assembly:
             )
 
     def _note_progress(self, num_loaded: int, num_total: int) -> None:
-        if (
-            self._is_stopped
-        ):  # a process waits for its threads, and this one would read on for minutes
+        if self._is_stopped:
+            # A process waits for its threads, and this one would read on for minutes.
             raise Stopped
         if num_loaded == num_total:
             logger.info("loaded %d tensors of the trunk", num_total)

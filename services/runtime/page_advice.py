@@ -4,12 +4,14 @@ import ctypes
 import mmap
 import sys
 import time
+from collections.abc import Callable
 
 MADV_DONTNEED = 4  # from <sys/mman.h>
 MADV_HUGEPAGE = 14
 MADV_NOHUGEPAGE = 15
 MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
+MADV_COLLAPSE = 25
 
 # A huge page's: so much at a time is taken in one kind, so that a trial of the slower is short.
 PART_BYTES = 2 << 20
@@ -57,6 +59,25 @@ def give_back(address: int, num_bytes: int) -> bool:
     next. Whether that was done.
     """
     return advise(address, num_bytes, MADV_DONTNEED)
+
+
+def make_huge(address: int, num_bytes: int, is_wanted: Callable[[], bool]) -> bool:
+    """Move the memory, with what else lies in the same huge pages, into such pages, as far as the
+    system has some, until it is not wanted any more; whether all of it was tried.
+
+    Where it has none now it may move the memory later by itself. What it holds stays, and may be
+    read and written to meanwhile. Each page takes milliseconds, in which others who change the
+    process's mappings wait. So it rests as long as it works; call it in a thread.
+    """
+    begin = address // PART_BYTES * PART_BYTES
+    for part in range(begin, address + num_bytes, PART_BYTES):
+        if not is_wanted():
+            return False
+        began = time.perf_counter()
+        if advise(part, PART_BYTES, MADV_HUGEPAGE):
+            advise(part, PART_BYTES, MADV_COLLAPSE)
+        time.sleep(time.perf_counter() - began)
+    return True
 
 
 def advise(address: int, num_bytes: int, advice: int) -> bool:

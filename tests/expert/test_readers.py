@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -97,3 +97,66 @@ async def test_what_nobody_waits_for_is_read_with_low_priority(
     background = await (await readers.begin(ONE, 0, in_background=True))
     assert background[0] == min(19, usual + BACKGROUND_NICENESS)
     assert (await (await readers.begin(ONE, 0)))[0] == usual
+
+
+async def test_slots_are_settled_once_nothing_is_read_and_hold_what_they_held(
+    bank: Bank, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled, done = list[int](), asyncio.Event()
+    loop, settle = asyncio.get_running_loop(), Bank.settle
+
+    def noted(bank: Bank, slot: int, is_wanted: Callable[[], bool]) -> bool:
+        is_settled = settle(bank, slot, is_wanted)
+        settled.append(slot)
+        if len(settled) == 2:
+            loop.call_soon_threadsafe(done.set)
+        return is_settled
+
+    monkeypatch.setattr(Bank, "settle", noted)
+    readers = Readers(bank, settle_seconds=0.01)
+    try:
+        await (await readers.begin(ONE, 3))
+        await (await readers.begin(TWO, 4))
+        async with asyncio.timeout(10):
+            await done.wait()
+    finally:
+        readers.close()
+    assert sorted(settled) == [3, 4]
+    assert holds(bank, checkpoint, 3, ONE)
+    assert holds(bank, checkpoint, 4, TWO)
+
+
+async def test_a_slot_whose_settling_was_broken_off_by_a_read_is_settled_afterwards(
+    bank: Bank, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    begun, broken_off, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    results: list[tuple[int, bool]] = []
+
+    def settle(_bank: Bank, slot: int, is_wanted: Callable[[], bool]) -> bool:
+        loop.call_soon_threadsafe(begun.set)
+        while not results and is_wanted():
+            pass
+        results.append((slot, is_wanted()))
+        loop.call_soon_threadsafe(broken_off.set)
+        if len(results) == 3:
+            loop.call_soon_threadsafe(done.set)
+        return results[-1][1]
+
+    monkeypatch.setattr(Bank, "settle", settle)
+    readers = Readers(bank, settle_seconds=0.01)
+    try:
+        await (await readers.begin(ONE, 3))
+        async with asyncio.timeout(10):
+            await begun.wait()
+            gate = ThreadGate(monkeypatch, Bank, "fill", 1)
+            reading = await readers.begin(TWO, 4)
+            await gate.reached.wait()
+            await broken_off.wait()
+            gate.open()
+            await reading
+            await done.wait()
+    finally:
+        readers.close()
+    assert results[0] == (3, False)
+    assert sorted(results[1:]) == [(3, True), (4, True)]

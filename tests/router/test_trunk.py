@@ -28,3 +28,12 @@ def test_groups_of_experts_that_do_not_fit_are_one_line(
         pytest.raises(UnusableModel, match=r"cannot run this deepseek_v3 .*config\.json"),
     ):
         Trunk(checkpoint, Numerics(torch.float32, torch.device("cpu")), never)
+
+
+async def test_weights_that_settled_are_what_they_were(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(save_tiny("olmoe", tmp_path))
+    with torch.no_grad():
+        trunk = Trunk(checkpoint, Numerics(torch.float32, torch.device("cpu")), never)
+    before = [weight.clone() for weight in trunk.model.parameters()]
+    await trunk.settle(lambda: True, least_bytes=0)
+    assert all(map(torch.equal, trunk.model.parameters(), before))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from services.runtime.page_advice import PageTaker, give_back
+from services.runtime.page_advice import PART_BYTES, PageTaker, give_back, make_huge
 
 PAGES = 8
 HUGE_BYTES = 4 << 20
@@ -48,6 +48,24 @@ def test_pages_are_there_before_they_are_written_to_and_hold_what_they_held() ->
         assert pages.take(ctypes.addressof(memory), HUGE_BYTES // 2)
         assert memory.raw == b"x" + bytes(HUGE_BYTES - 1)
         assert all(are_there(mapping)[: HUGE_BYTES // 2 // mmap.PAGESIZE])
+
+
+def test_memory_that_is_moved_into_huge_pages_holds_what_it_held() -> None:
+    mapping = mmap.mmap(-1, HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    written = bytes(range(1, 256)) * (HUGE_BYTES // 255) + b"x" * (HUGE_BYTES % 255)
+    mapping.write(written)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+    assert make_huge(address + 1, HUGE_BYTES // 2, lambda: True)
+    assert mapping[:] == written
+
+
+def test_moving_into_huge_pages_ends_when_it_is_not_wanted_any_more(
+    memory: ctypes.Array[ctypes.c_char],
+) -> None:
+    wanted = iter([True, False])
+    assert not make_huge(ctypes.addressof(memory), 3 * PART_BYTES, lambda: next(wanted))
+    assert next(wanted, None) is None
+    assert memory.raw == b"x" * len(memory)
 
 
 def are_there(mapping: mmap.mmap) -> list[bool]:

@@ -6,20 +6,22 @@
 
 #define TILE_OUTPUTS 4
 #define TILES_AHEAD 4 /* that far weights with gaps are fetched, such as the keys of one head */
+#define OUTPUTS_AHEAD (2 * TILE_OUTPUTS) /* that far other weights are fetched */
 
 /* Where a tile reads and writes. */
 struct tile {
     const char *row[TILE_ROWS];
     const char *weight[TILE_OUTPUTS];
-    const char
-        *next; /* the weights that are wanted after these, as many and without gaps; or NULL */
+    const char *next; /* what it fetches of weights that are wanted later, without gaps; or NULL */
+    int64_t next_lines; /* registers of them for each of its own, at most TILE_OUTPUTS */
+    int are_few;        /* the rows that meet the same weights */
     int64_t
         ahead; /* bytes from weights with gaps to those that are wanted some tiles later; or 0 */
 };
 
 /* Into the first cache, or with many rows, which fill that one, into the second. */
-INLINE void fetch(const char *address, int num_rows) {
-    if (num_rows < TILE_ROWS)
+INLINE void fetch(const char *address, int are_few) {
+    if (are_few)
         __builtin_prefetch(address, 0, 3);
     else
         __builtin_prefetch(address, 0, 2);
@@ -44,7 +46,8 @@ INLINE void dot_products(const struct tile *tile, int num_rows, int64_t width, e
         for (int j = 0; j < TILE_OUTPUTS; j++) {
             weight[j] = load_register(tile->weight[j] + at);
             if (tile->ahead) fetch(tile->weight[j] + tile->ahead + at, 1);
-            if (tile->next) fetch(tile->next + at * TILE_OUTPUTS + j * REGISTER_BYTES, num_rows);
+            if (tile->next && j < tile->next_lines)
+                fetch(tile->next + at * tile->next_lines + j * REGISTER_BYTES, tile->are_few);
         }
 #pragma GCC unroll 4
         for (int i = 0; i < num_rows; i++) row[i] = load_register(tile->row[i] + at);
@@ -106,28 +109,52 @@ INLINE void compute_tile(const struct product *p, struct tile *tile, int64_t fir
     }
 }
 
-/* Where the weights lie that are wanted after those from `output` on. They are fetched line after
- * line in the order in which they lie, since memory is read at its full speed only so, and not in
- * the order in which they are used. */
-INLINE const char *wanted_next(const struct product *p, int64_t output) {
-    if (output + TILE_OUTPUTS >= p->num_outputs) return p->next_weight;
-    return p->weight + (output + TILE_OUTPUTS) * p->weight_stride;
+/* Where the weights lie that are wanted some tiles after those from `output` on. They are fetched
+ * line after line in the order in which they lie, since memory is read at its full speed only so,
+ * and not in the order in which they are used. */
+INLINE const char *wanted_later(const struct product *p, int64_t output) {
+    const int64_t beyond = output + OUTPUTS_AHEAD - p->num_outputs;
+    if (beyond < 0) return p->weight + (output + OUTPUTS_AHEAD) * p->weight_stride;
+    return p->next_weight ? p->next_weight + beyond * p->weight_stride : NULL;
+}
+
+/* For each register of a tile so many are fetched that all tiles fetch a tile's weights. */
+INLINE int64_t lines_each(int64_t num_rows) {
+    if (num_rows <= TILE_ROWS) return TILE_OUTPUTS;
+    return num_rows <= 3 * TILE_ROWS ? 2 : 1;
+}
+
+/* All tiles of the same outputs share in fetching, so that memory is read while they compute. */
+INLINE struct tile first_tile(const struct product *p, int64_t output, enum dtype dtype) {
+    const int has_gaps = p->weight_stride != p->width * item_bytes(dtype);
+    struct tile tile = {
+        .next = has_gaps ? NULL : wanted_later(p, output),
+        .next_lines = lines_each(p->num_rows),
+        .are_few = p->num_rows < TILE_ROWS,
+        .ahead = has_gaps ? TILES_AHEAD * TILE_OUTPUTS * p->weight_stride : 0,
+    };
+    for (int64_t j = 0; j < TILE_OUTPUTS;
+         j++) { /* past the end the last one stands in; its results are dropped */
+        const int64_t row = output + j < p->num_outputs ? output + j : p->num_outputs - 1;
+        tile.weight[j] = p->weight + row * p->weight_stride;
+    }
+    return tile;
+}
+
+/* What the next tile of the same outputs fetches; of weights with gaps the first has fetched all.
+ */
+INLINE void fetch_on(struct tile *tile, const struct product *p, int64_t next_row) {
+    const int64_t num_fetched = next_row / TILE_ROWS * tile->next_lines;
+    tile->ahead = 0;
+    if (num_fetched >= TILE_OUTPUTS) tile->next = NULL;
+    if (tile->next) tile->next += tile->next_lines * p->weight_stride;
 }
 
 /* The weights are read once, in order: all rows meet four of their rows before the next four are
  * touched. */
 INLINE void multiply_as(const struct product *p, enum dtype dtype, enum dtype out_dtype) {
     for (int64_t output = 0; output < p->num_outputs; output += TILE_OUTPUTS) {
-        const int has_gaps = p->weight_stride != p->width * item_bytes(dtype);
-        struct tile tile = {
-            .next = has_gaps ? NULL : wanted_next(p, output),
-            .ahead = has_gaps ? TILES_AHEAD * TILE_OUTPUTS * p->weight_stride : 0,
-        };
-        for (int64_t j = 0; j < TILE_OUTPUTS;
-             j++) { /* past the end the last one stands in; its results are dropped */
-            const int64_t row = output + j < p->num_outputs ? output + j : p->num_outputs - 1;
-            tile.weight[j] = p->weight + row * p->weight_stride;
-        }
+        struct tile tile = first_tile(p, output, dtype);
         for (int64_t row = 0; row < p->num_rows; row += TILE_ROWS) {
             switch (p->num_rows - row) { /* the number of rows is a constant in each, so that sums
                                             stay in registers */
@@ -138,8 +165,7 @@ INLINE void multiply_as(const struct product *p, enum dtype dtype, enum dtype ou
 #endif
             default: compute_tile(p, &tile, row, TILE_ROWS, output, dtype, out_dtype);
             }
-            tile.next = NULL;
-            tile.ahead = 0;
+            fetch_on(&tile, p, row + TILE_ROWS);
         }
     }
 }

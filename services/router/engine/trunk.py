@@ -1,5 +1,6 @@
 """The model without its experts, ready to run steps."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,10 +28,12 @@ from services.router.engine.remote_experts import (
     overlap_shared_experts,
 )
 from services.router.engine.step import Step, StepInputs
+from services.runtime.page_advice import make_huge
 from services.wire.errors import ServingError
 
 PROBE_TOKENS = 7  # with few divisors, so that what does not fit shows
 ALL_ROWS = 0  # what transformers' `logits_to_keep` means by it
+LEAST_SETTLED_BYTES = 256 << 10  # smaller weights are no part of the time
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,16 @@ class Trunk:
         )
         rows: torch.Tensor = output.logits[0]
         return rows
+
+    async def settle(
+        self, is_wanted: Callable[[], bool], *, least_bytes: int = LEAST_SETTLED_BYTES
+    ) -> None:
+        """Have the weights in memory that is read at full speed, until it is not wanted any more.
+        Takes a while, in which steps may run.
+        """
+        for weight in self.model.parameters():
+            if weight.is_cpu and weight.nbytes >= least_bytes:
+                await asyncio.to_thread(make_huge, weight.data_ptr(), weight.nbytes, is_wanted)
 
     def _in_plain_layers(self) -> PlainLayers | None:
         # Without kernels, on another device or batch-invariant no part of it is there.

@@ -1,0 +1,1 @@
+"""Tokens per second of this tree against another one."""
