@@ -24,7 +24,6 @@ from services.gateway.requests import CheckedRequest, RequestReader, new_tokens_
 from services.gateway.resuming import NOTHING, Resumed, read_resume
 from services.gateway.routers import Routers
 from services.gateway.sequence import Order, Sequence
-from services.gateway.stays import MAX_NUMBER
 from services.gateway.together import Together
 from services.gateway.tokeniser import Prompt, Tokeniser
 from services.gateway.vllm_metrics import VllmMetrics
@@ -87,9 +86,7 @@ class Generation:
         leaves, whatever was begun is given up at once, at the router too.
         """
         times = GatewayTimes(arrived_nanos=time.monotonic_ns())
-        trace, metrics = self._begin_observing(request, caller)
-        if note_trace is not None and trace.response is not None:
-            note_trace(trace.response)
+        trace, metrics = self._begin_observing(request, caller, note_trace)
         with observed(metrics, trace):
             places = [self._admission.enter(caller.client.name)]
             try:
@@ -160,9 +157,11 @@ class Generation:
             place.leave()
 
     def _begin_observing(
-        self, request: pb.GenerateRequest, caller: Caller
+        self, request: pb.GenerateRequest, caller: Caller, note: Callable[[SpanRef], None] | None
     ) -> tuple[RequestTrace, RequestMetrics]:
         trace = RequestTrace(caller.traceparent, caller.tracestate)
+        if note is not None and trace.response is not None:
+            note(trace.response)
         operation = "chat" if request.HasField("chat") else "text_completion"
         trace.note({"gen_ai.operation.name": operation, "gen_ai.request.model": self._model})
         return trace, RequestMetrics(operation=operation, model=self._model, aliases=self._aliases)
@@ -278,7 +277,9 @@ class Generation:
                 prompt_tokens=len(sequence.order.prompt_token_ids),
                 completion_tokens=ending.num_tokens,
                 seed=sequence.order.sampling.seed,
-                overflowed_pairs=_overflowed(ending, sequence),
+                overflowed_pairs=sequence.earlier.overflowed_with(
+                    ending.finish.message if ending.finish else None
+                ),
                 numerics_fingerprint=self._routers.fingerprint,
             ),
             write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),
@@ -298,8 +299,3 @@ def _started(named: NamedRequest, order: Order, trace: RequestTrace) -> pb.Start
         max_new_tokens=order.max_new_tokens,
         trace_id="" if trace.response is None else trace.response.trace_id.hex(),
     )
-
-
-def _overflowed(ending: ContinuationEnd, sequence: Sequence) -> int:
-    latest = ending.finish.message.overflowed_pairs if ending.finish else 0
-    return min(latest + sequence.earlier.overflowed_pairs, MAX_NUMBER)

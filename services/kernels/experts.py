@@ -76,7 +76,9 @@ class GatedExperts:
         if biases is not None:
             _check(biases[0], (entered,), self)
             _check(biases[1], (self.hidden,), self)
-        if shifts is not None and (shifts.shape, shifts.dtype) != ((self.num_slots, 2), np.int64):
+        if shifts is not None and not (
+            shifts.shape == (self.num_slots, 2) and shifts.dtype == np.int64
+        ):
             raise ValueError(f"{shifts.shape} of {shifts.dtype} are no shifts of the slots")
         # As torch limits numbers of this dtype.
         kind = kind._replace(limit=float(torch.tensor(kind.limit, dtype=self.dtype)))

@@ -1,4 +1,4 @@
-"""Puts a router together: checkpoint, trunk, expert services and engine become one that is ready."""
+"""Puts a router together: checkpoint, trunk, expert services and engine become one, and ready."""
 
 import asyncio
 import logging

@@ -4,10 +4,10 @@ import asyncio
 import time
 
 from services.cli.report import Report
-from services.cli.trace.model import Trace
 from services.cli.trace.source import QueryClient
 from services.cli.trace.waterfall import waterfall
 from services.runtime.invocation import typed
+from services.traces.model import Trace
 from services.wire.errors import BadState, NotFound, Unavailable
 
 ASK_SECONDS = 10.0
