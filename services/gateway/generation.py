@@ -277,9 +277,7 @@ class Generation:
                 prompt_tokens=len(sequence.order.prompt_token_ids),
                 completion_tokens=ending.num_tokens,
                 seed=sequence.order.sampling.seed,
-                overflowed_pairs=sequence.earlier.overflowed_with(
-                    ending.finish.message if ending.finish else None
-                ),
+                overflowed_pairs=sequence.earlier.overflowed_with(ending.overflowed_pairs),
                 numerics_fingerprint=self._routers.fingerprint,
             ),
             write_receipt(times, ending.finish, ended_nanos=time.monotonic_ns()),

@@ -46,6 +46,11 @@ class ContinuationEnd:
     # Spent on the last tokens after the router's end had come.
     detokenise_nanos: int
 
+    @property
+    def overflowed_pairs(self) -> int:
+        """At the router that ended it, as far as it said."""
+        return 0 if self.finish is None else self.finish.message.overflowed_pairs
+
 
 class Relay:
     """Reads one sequence that a router has taken."""

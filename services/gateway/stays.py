@@ -53,9 +53,8 @@ class EarlierStays:
         self.overflowed_pairs += finish.overflowed_pairs
         add_parts(self.parts, finish.receipt)
 
-    def overflowed_with(self, finish: router_pb2.SequenceFinish | None) -> int:
-        """Pairs that overflowed in these stays and in the latest, which ended so."""
-        latest = 0 if finish is None else finish.overflowed_pairs
+    def overflowed_with(self, latest: int) -> int:
+        """Pairs that overflowed in these stays and in the latest."""
         return min(latest + self.overflowed_pairs, MAX_NUMBER)
 
     def resume(self) -> None:
