@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CPU = "install --index-url https://download.pytorch.org/whl/cpu torch==1"
-PLAIN = "install torch==1"
-# In place of pip: it writes down what it is asked for.
+CPU = ["install uv", "pip install --python {python} --torch-backend=cpu torch==1"]
+PLAIN = ["install torch==1"]
+# In place of pip and of uv: it writes down what it is asked for.
 PIP = """#!/bin/bash
 if [ "$1" = config ]; then echo "$CONFIGURED"; exit; fi
-echo "$@" >> "$0.calls"
+echo "$@" >> "${0%/*}/calls"
 echo "Collecting $2"
 exit ${FAILS:-0}
 """
@@ -26,6 +26,7 @@ def set_up(folder: Path, *, gpu: bool = False, **variables: str) -> tuple[list[s
     scripts = {
         tools / "uname": "#!/bin/bash\necho Linux x86_64\n",
         venv / "pip": PIP,
+        venv / "uv": PIP,
         venv / "python": "#!/bin/bash\n",
     }
     if gpu:
@@ -41,7 +42,7 @@ def set_up(folder: Path, *, gpu: bool = False, **variables: str) -> tuple[list[s
         timeout=60,
         check=False,
     )
-    calls = venv / "pip.calls"
+    calls = venv / "calls"
     return calls.read_text().splitlines() if calls.exists() else [], ended.stderr, ended.returncode
 
 
@@ -54,26 +55,28 @@ def set_up(folder: Path, *, gpu: bool = False, **variables: str) -> tuple[list[s
         ({"TORCH": "cuda"}, PLAIN),
         ({"CONFIGURED": "global.index-url='https://mirror'"}, PLAIN),
         ({"CONFIGURED": ":env:.find-links='/opt/wheels'", "TORCH": "cpu"}, CPU),
-        ({"TORCH_FLAGS": "--pre", "TORCH": "cpu"}, "install --pre torch==1"),
+        ({"TORCH_FLAGS": "--pre", "TORCH": "cpu"}, ["install --pre torch==1"]),
     ],
     ids=str,
 )
 def test_torch_is_the_build_for_cpus_where_there_is_no_gpu_and_nothing_else_was_said(
-    machine: dict[str, str], asked: str, tmp_path: Path
+    machine: dict[str, str], asked: list[str], tmp_path: Path
 ) -> None:
     if not os.path.exists("/bin/bash"):
         pytest.skip("there is no bash")
     calls, said, code = set_up(tmp_path, **machine)  # type: ignore[arg-type]
     assert code == 0, said
-    assert calls == [asked, "install -c constraints.txt -e ."]
+    python = tmp_path / "venv/bin/python"
+    packages = [*(each.format(python=python) for each in asked), "install -c constraints.txt -e ."]
+    assert calls == packages
     assert [line[:3] for line in said.splitlines() if line[0] != " "] == ["1/3", "2/3"]
-    assert said.count("done in") == 2
+    assert said.count("done in") == len(packages)
 
 
 def test_what_fails_is_said_with_the_end_of_its_log(tmp_path: Path) -> None:
     _, said, code = set_up(tmp_path, FAILS="1")
     assert code == 1
-    assert "Collecting torch==1" in said or "Collecting --index-url" in said
+    assert "Collecting uv" in said
     assert "this failed: " in said
 
 
