@@ -11,6 +11,7 @@ from services.runtime.addresses import ListenAddress
 from services.runtime.embedded_model import EMBEDDED_MODEL
 from services.runtime.host_port import MAX_PORT
 from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.settings import Negated
 from services.runtime.tls_settings import ServingSettings
 
 # What stands around the rows of a reply: credit, timings, failed pairs.
@@ -47,10 +48,10 @@ class ExpertSettings(ServingSettings):
         description="memory for experts, such as 512MiB or 40GiB; unset for a share of the "
         "device's: three fifths of the host's, or four fifths of a GPU's",
     )
-    map_files: bool = Field(
+    map_files: Annotated[bool, Negated("read experts into memory of the service's own")] = Field(
         True,
         description="compute with experts where the page cache has them, if their files can be "
-        "leased and their pages locked; off to read all into memory of the service's own",
+        "leased and their pages locked",
     )
     hash_cache: str = Field(
         "~/.cache/moesaic/content-hashes",

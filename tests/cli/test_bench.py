@@ -235,7 +235,7 @@ async def test_where_nothing_is_completed_the_next_load_is_not_begun() -> None:
 async def test_an_address_where_nobody_listens_is_one_line(unused_tcp_port: int) -> None:
     code, stdout, stderr = await bench(f"127.0.0.1:{unused_tcp_port}", "--requests 1")
     assert (code, stdout) == (1, "")
-    assert stderr.startswith("moesaic bench: UNAVAILABLE: ")
+    assert stderr.startswith("moesaic bench: nothing listens on ")
     assert stderr.count("\n") == 1
 
 

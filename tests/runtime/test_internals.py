@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
-from services.gateway.http.aiohttp_internals import HeadersHeld
+from services.gateway.http.aiohttp_internals import hold_headers
 from services.runtime.event_loop import NEW_LOOP, NewLoop
 from services.runtime.loop_internals import descriptor_of
 from services.runtime.pydantic_internals import settings_from
@@ -35,8 +35,10 @@ def test_the_first_source_wins_and_there_are_no_others(monkeypatch: pytest.Monke
 
 
 def test_a_response_can_hold_its_headers_until_its_body_begins() -> None:
-    assert web.StreamResponse._send_headers_immediately
-    assert not HeadersHeld._send_headers_immediately
+    response = web.StreamResponse()
+    assert response._send_headers_immediately
+    hold_headers(response)
+    assert not response._send_headers_immediately
 
 
 @pytest.mark.parametrize("new_loop", {asyncio.new_event_loop, NEW_LOOP})

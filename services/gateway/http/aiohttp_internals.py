@@ -6,9 +6,8 @@
 from aiohttp import web
 
 
-class HeadersHeld(web.StreamResponse):
-    """A response whose headers leave with the first of its body, as a `web.Response`'s do. A stream
+def hold_headers(response: web.StreamResponse) -> None:
+    """Let a response's headers leave with the first of its body, as a `web.Response`'s do. A stream
     has no public way to that; where this one is gone they leave by themselves, one write earlier.
     """
-
-    _send_headers_immediately = False
+    response._send_headers_immediately = False

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-from services.gateway.http.aiohttp_internals import HeadersHeld
+from services.gateway.http.aiohttp_internals import hold_headers
 from services.gateway.http.errors import failure_told
 from services.runtime.boundary import PASSED_ON
 from services.runtime.failures import failure_of
@@ -32,7 +32,8 @@ class EventStream:
     """
 
     def __init__(self, request: web.Request, *, quiet_seconds: float) -> None:
-        self.response = HeadersHeld(headers=HEADERS)
+        self.response = web.StreamResponse(headers=HEADERS)
+        hold_headers(self.response)
         # HTTP/1.0 has no chunks: the stream ends with its connection.
         self._has_chunks = request.version >= HttpVersion11
         if self._has_chunks:

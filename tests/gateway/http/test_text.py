@@ -96,7 +96,10 @@ async def test_to_a_client_of_http_1_0_a_stream_goes_until_it_closes(asked: byte
 async def test_the_end_of_a_stream_leaves_in_one_chunk_and_is_no_clients_leaving() -> None:
     fields = {"prompt": "a", "stream": True, "stream_options": {"include_usage": True}}
     body = json.dumps(fields).encode()
-    head = b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
     async with http_gateway(RouterDouble(answer=[5])) as client:
         left_before = (await client.get("/metrics")).body.count(b'error_type="CANCELLED"')
         reader, writer = await asyncio.open_connection("127.0.0.1", client.grpc.http_port)
