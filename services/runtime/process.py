@@ -143,11 +143,11 @@ def run_service(
         _pin_threads(threads)
 
     async def life(on_ready: OnReady) -> None:
+        if threads is not None:
+            refuse_surroundings()
         # What is imported now takes seconds on a busy machine.
         if listen := getattr(settings, "listen", None):
             logger.info("starting, to listen on %s", listen)
-        if threads is not None:
-            refuse_surroundings()
         app = _import(f"services.{service}.app")
         await app.run(settings, on_ready=on_ready)
 

@@ -1,6 +1,7 @@
 """Durations and numbers for a person to read."""
 
 MICROS_PER_MILLI = 1_000
+MICROS_PER_SECOND = 1_000_000
 
 
 def millis(micros: float) -> str:

@@ -15,6 +15,7 @@ from services.cli.trace.chrome import chrome_document
 from services.cli.trace.settings import TraceSettings
 from services.cli.trace.source import QueryClient, read_trace
 from services.cli.trace.waterfall import waterfall
+from services.cli.trace.whole import is_whole, whole_trace
 from services.runtime.settings import load
 from services.traces.model import Trace
 from services.wire.errors import InvalidRequest
@@ -54,7 +55,8 @@ async def _find(settings: TraceSettings) -> Trace:
         return await client.trace(settings.trace_id)
     tags = dict(pair.split("=", 1) for pair in settings.where)
     service = settings.service or ("" if tags else DEFAULT_SERVICE)
-    return await client.latest(service, tags)
+    latest = await client.latest(service, tags)
+    return latest if is_whole(latest) else await whole_trace(client, latest.trace_id)
 
 
 def _print(found: Trace, settings: TraceSettings) -> None:

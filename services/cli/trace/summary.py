@@ -24,8 +24,9 @@ def layer_table(trace: Trace) -> RenderableType | None:
         title="layers, mean ms: of parallel services the straggler, and its cost in all",
         title_justify="left",
         box=None,
+        padding=(0, 1, 0, 0),  # of eighty columns few are left
     )
-    for name in ("layer", "steps", "in all"):
+    for name in ("layer", "all"):
         table.add_column(name, justify="right")
     for part in Part:
         table.add_column(part.value, justify="right", style=STYLES.get(part, ""))
@@ -55,7 +56,6 @@ def _cells(summary: LayerSummary, straggler: str) -> list[str]:
     )
     return [
         str(summary.layer),
-        str(summary.count),
         f"{summary.duration / MICROS_PER_MILLI:.2f}",
         *(f"{summary.parts[part] / MICROS_PER_MILLI:.2f}" for part in Part),
         f"{summary.share(Part.WIRE):.0%}",
