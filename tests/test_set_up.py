@@ -11,7 +11,11 @@ CPU = ["install uv", "pip install --python {python} --torch-backend=cpu torch==1
 PLAIN = ["install torch==1"]
 # In place of pip and of uv: it writes down what it is asked for.
 PIP = """#!/bin/bash
-if [ "$1" = config ]; then echo "$CONFIGURED"; exit; fi
+if [ "$1" = config ]; then
+    echo "$CONFIGURED"
+    for each in {1..9999}; do echo more || exit; done
+    exit
+fi
 echo "$@" >> "${0%/*}/calls"
 echo "Collecting $2"
 exit ${FAILS:-0}
