@@ -88,7 +88,11 @@ class WorkersApart:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         worker = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is the gateway's, which answers what it has before it ends
         )
         with self._lock:
             self._working.add(worker)

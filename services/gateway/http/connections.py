@@ -66,7 +66,8 @@ class Connections:
         system has it: what would stay with us could keep a closed connection from ending.
         """
         if request.transport is not None:
-            request.transport.set_write_buffer_limits(0)
+            # Not 0: a transport with TLS is full then before anything is written.
+            request.transport.set_write_buffer_limits(1)
         self._forget(request.protocol)
 
     def _lost(self, host: str, handler: web.RequestHandler) -> None:

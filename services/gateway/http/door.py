@@ -31,6 +31,7 @@ from services.gateway.http.shown import HttpShown
 from services.gateway.http.visits import VISIT, Visit
 from services.gateway.outside import said_outside
 from services.gateway.refusals import Bound, refuse
+from services.runtime.boundary import PASSED_ON
 from services.runtime.doorkeeping import Doorkeeper
 from services.runtime.failures import aside, failure_of
 from services.wire.errors import DeadlinePassed, InvalidRequest, ServingError, Unavailable
@@ -186,7 +187,9 @@ class Door:
             return _told(_of_aiohttp(error, request))
         except ConnectionError as error:  # the client left: nobody failed, and nobody can be told
             raise asyncio.CancelledError from error
-        except Exception as error:  # noqa: BLE001 -- the boundary of HTTP: whatever it is becomes a document
+        except PASSED_ON:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- the boundary of HTTP: whatever it is becomes a document
             return _told(failure_of(error, "the request"))
 
     def _instead(

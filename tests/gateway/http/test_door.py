@@ -100,6 +100,28 @@ async def test_with_tls_a_client_is_known_by_its_certificate(certificates: Certi
             await client.get("/health")
 
 
+async def test_with_tls_each_token_of_a_stream_comes_at_once(certificates: Certificates) -> None:
+    router = RouterDouble()
+    async with http_gateway(
+        router, certificates=certificates, trust=certificates.of(Role.CLIENT)
+    ) as client:
+        posting = asyncio.create_task(
+            client.session.post(
+                secure(client, TEXT),
+                json={"prompt": "a", "stream": True},
+                ssl=context_of(certificates, Role.CLIENT),
+            )
+        )
+        number = (await router.next_sequence()).sequence
+        router.say(token(number, 5))
+        async with asyncio.timeout(20), await posting as response:
+            for _ in range(4):
+                await response.content.readuntil(b"\n\n")
+                router.say(token(number, 5))
+            router.say(finished(number))
+            assert (await response.read()).endswith(b"data: [DONE]\n\n")
+
+
 async def test_a_certificate_that_is_replaced_is_shown_to_the_next_connection(
     tmp_path: Path,
 ) -> None:
