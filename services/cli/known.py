@@ -26,7 +26,7 @@ class Known:
         num_layers = self.num_moe_layers * (receipt.prefill.steps + receipt.decode.steps)
         last = receipt.slowest_service_layers
         of = f" of {num_layers:,}" if num_layers >= last else ""
-        return f"{self.name(receipt.slowest_service)}, last in {last:,}{of} layers"
+        return f"{self.name(receipt.slowest_service)}, straggler in {last:,}{of} layers"
 
 
 NOTHING_KNOWN = Known()

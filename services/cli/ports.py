@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from services.runtime.host_port import MAX_PORT, split_host_port
 from services.wire.errors import BadState
@@ -17,14 +17,18 @@ MAX_TRIES = 100
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
-def usual_or_next(address: str, who: str, report: Callable[[str], None]) -> str:
+def usual_or_next(
+    address: str, who: str, report: Callable[[str], None], others: Collection[str] = ()
+) -> str:
     """The address where nobody listens there, else its host with the next free port, which is said.
 
+    `others` are addresses that are chosen already, where nobody listens yet.
     Port 0 stays what it is. Raises BadState where no port is free, or the host is not this one's.
     """
     host, port = split_host_port(address, lowest_port=0)
+    not_mine = USUAL_PORTS - {port} | {split_host_port(each, lowest_port=0)[1] for each in others}
     for candidate in range(port, min(port + MAX_TRIES, MAX_PORT + 1)):
-        if candidate not in USUAL_PORTS - {port} and _is_free(address, host, candidate):
+        if candidate not in not_mine and _is_free(address, host, candidate):
             break
     else:
         raise BadState(f"cannot listen on {address}, nor on the ports after it: all are in use")

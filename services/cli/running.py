@@ -125,7 +125,9 @@ def folders() -> list[Path]:
     logout, then the cache.
     """
     session = os.environ.get("XDG_RUNTIME_DIR", "")
-    found = [Path(session) / FOLDER] if session and Path(session).is_dir() else []
+    # After `su` it may be another user's.
+    is_ours = bool(session) and os.access(session, os.W_OK | os.X_OK)
+    found = [Path(session) / FOLDER] if is_ours else []
     return [*found, cache_folder()]
 
 
@@ -146,7 +148,10 @@ def _new_file() -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("cluster-*.json"))
+    try:
+        return sorted(folder.glob("cluster-*.json"))
+    except PermissionError:  # not this user's
+        return []
 
 
 def _write(file: Path, cluster: RunningCluster) -> None:
@@ -174,7 +179,8 @@ def _cluster(document: Any) -> RunningCluster:
 
 def _made(kind: type[Made], values: Any) -> Made:
     """Raises TypeError for a value of another type: whoever reads a file trusts it no further."""
-    made = kind(**values)
+    known = {name: values[name] for name in kind.__annotations__ if name in values}
+    made = kind(**known)  # a newer version of us may say more
     for name, expected in kind.__annotations__.items():
         wanted: Any = get_origin(expected) or expected
         if not isinstance(getattr(made, name), wanted):

@@ -81,10 +81,11 @@ def _with_addresses(settings: ServeSettings, say: Callable[[str], None]) -> Serv
         gateway = usual_or_next(settings.listen, "the gateway", say)
         settings = settings.model_copy(update={"listen": gateway})
     if settings.http_listen:
-        http = usual_or_next(settings.http_listen, "HTTP", say)
+        http = usual_or_next(settings.http_listen, "HTTP", say, [settings.listen])
         settings = settings.model_copy(update={"http_listen": http})
     if settings.tracing and "tracing_http" not in settings.model_fields_set:
-        page = usual_or_next(settings.tracing_http, "the tracing page", say)
+        chosen = [settings.listen, *filter(None, [settings.http_listen])]
+        page = usual_or_next(settings.tracing_http, "the tracing page", say, chosen)
         settings = settings.model_copy(update={"tracing_http": page})
     return settings
 
@@ -92,7 +93,8 @@ def _with_addresses(settings: ServeSettings, say: Callable[[str], None]) -> Serv
 def _router_address(settings: ServeSettings, say: Callable[[str], None]) -> str | None:
     """The usual one; any free one where the gateway is to have any."""
     _, port = split_host_port(settings.listen, lowest_port=0)
-    return usual_or_next(ROUTER, "the router", say) if port else None
+    chosen = [settings.listen, *filter(None, [settings.http_listen]), settings.tracing_http]
+    return usual_or_next(ROUTER, "the router", say, chosen) if port else None
 
 
 async def _until_told_to_stop(

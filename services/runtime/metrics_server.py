@@ -1,5 +1,6 @@
 """Serves metrics to Prometheus on a port of their own: GET and HEAD of /metrics, and of /."""
 
+import socket
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,9 +17,14 @@ def serve_metrics(port: int, host: str) -> None:
     """Serve them in threads for as long as the process lives. Raises OSError where the port cannot
     be listened on.
     """
-    server = ThreadingHTTPServer((host, port), _Handler)
+    kind = _Server6 if ":" in host else ThreadingHTTPServer
+    server = kind((host, port), _Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+
+
+class _Server6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

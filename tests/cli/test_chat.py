@@ -199,7 +199,7 @@ async def test_a_receipt_names_the_service(gateway: tuple[Gateway, str]) -> None
     console = Console(width=120, record=True)
     await talk(await conversing(gateway[1], console=console), "one", "/receipt")
     shown = console.export_text()
-    assert "slowest expert-1, last in 2 of 2 layers" in shown
+    assert "slowest expert-1, straggler in 2 of 2 layers" in shown
     assert "where the time went" in shown
 
 

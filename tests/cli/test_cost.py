@@ -84,7 +84,7 @@ def test_a_single_token_has_no_rate() -> None:
 def test_the_slowest_service_and_frames_sent_again_are_named() -> None:
     assert remarks(RECEIPT) == [
         "steps: 1 prefill, 7 decode",
-        "slowest service: 127.0.0.1:50053, last in 5 layers",
+        "slowest service: 127.0.0.1:50053, straggler in 5 layers",
         "frames sent again: 2",
     ]
     assert remarks(common_pb2.LatencyReceipt()) == ["steps: 0 prefill, 0 decode"]
@@ -107,14 +107,16 @@ def test_fields_that_are_nought_are_in_the_object_too() -> None:
 def test_the_short_receipt_is_a_line_that_names_the_service() -> None:
     known = Known({"127.0.0.1:50053": "expert-0"}, num_moe_layers=150)
     assert short_receipt(outcome(), known) == (
-        "5 tokens, 100 tokens/s, first after 20 ms, communication 50%; slowest expert-0, last in "
-        "5 of 1,200 layers"
+        "5 tokens, 100 tokens/s, first after 20 ms, communication 50%; slowest expert-0, "
+        "straggler in 5 of 1,200 layers"
     )
 
 
 def test_a_service_without_a_name_has_its_address_and_unknown_layers_are_not_counted() -> None:
-    assert short_receipt(outcome(), Known()).endswith("slowest 127.0.0.1:50053, last in 5 layers")
-    assert "slowest service: 127.0.0.1:50053, last in 5 layers" in remarks(RECEIPT)
+    assert short_receipt(outcome(), Known()).endswith(
+        "slowest 127.0.0.1:50053, straggler in 5 layers"
+    )
+    assert "slowest service: 127.0.0.1:50053, straggler in 5 layers" in remarks(RECEIPT)
 
 
 def test_an_empty_receipt_is_short() -> None:

@@ -100,7 +100,10 @@ async def _set(conversing: Conversing, rest: str) -> None:
     name, _, value = rest.partition(" ")
     name = name.replace("-", "_")
     if not name:
-        said = [f"{field.name} {said:g}" for field, said in session.sampling.ListFields()]
+        said = [
+            f"{field.name} {said:g}" if isinstance(said, float) else f"{field.name} {said}"
+            for field, said in session.sampling.ListFields()
+        ]
         said += [] if session.max_new_tokens is None else [f"{LIMIT} {session.max_new_tokens}"]
         conversing.report.line(", ".join(said) or "nothing is set: the server's defaults hold")
         conversing.report.line(f"names: {', '.join((*PARAMETERS, LIMIT))}")

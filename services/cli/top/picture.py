@@ -48,7 +48,7 @@ def _services(services: Sequence[ServiceFigures]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("service", overflow="fold")
     table.add_column("state")
-    for heading in ("experts", "pairs/s", "busy", "queue\nms", "wire\nms", "last\nin", "memory"):
+    for heading in ("experts", "pairs/s", "busy", "queue\nms", "wire\nms", "waited\nfor", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in services:
         style = "" if one.state == "live" else "bold red" if one.state == "lost" else "yellow"
