@@ -179,7 +179,7 @@ def _cluster(document: Any) -> RunningCluster:
 
 def _made(kind: type[Made], values: Any) -> Made:
     """Raises TypeError for a value of another type: whoever reads a file trusts it no further."""
-    known = {name: values[name] for name in kind.__annotations__ if name in values}
+    known = {name: values[name] for name in kind.__annotations__}
     made = kind(**known)  # a newer version of us may say more
     for name, expected in kind.__annotations__.items():
         wanted: Any = get_origin(expected) or expected

@@ -35,6 +35,7 @@ def test_a_case_has_rates_of_both_trees() -> None:
 def test_a_folder_that_is_no_tree_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("matplotlib", reason="a bench draws what it measures")
     json = f"--json={tmp_path / 'trees.json'}"
     assert main([f"--before={tmp_path}", json]) != 0
     assert "is no tree of this project" in capsys.readouterr().err
