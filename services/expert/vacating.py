@@ -25,7 +25,8 @@ async def vacate_wanted(
     has changed. It takes a service that stood still as long as the system keeps a writer waiting.
     """
     while True:
-        for file in mapped.wanted_files():
+        # In a thread: whoever copies a slot has the lock that long.
+        for file in await asyncio.to_thread(mapped.wanted_files):
             logger.info("%s is to be written to: its experts get copies first", file.path)
             try:
                 await asyncio.to_thread(mapped.vacate, file)

@@ -78,6 +78,17 @@ def mapped_of(bank: Bank) -> MappedSlots:
     return bank.mapped
 
 
+def test_a_slot_that_settles_leaves_its_file_and_keeps_its_bits(folder: Path) -> None:
+    bank, read = bank_of(folder), bank_of(folder, maps_files=False)
+    assert mapped_of(bank).num_mapped == len(KEYS)
+    for slot in range(len(KEYS)):
+        assert bank.settle(slot, lambda: True)
+        ours, theirs = bank.weights(slot), read.weights(slot)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert mapped_of(bank).num_mapped == 0
+    assert mapped_of(bank).wanted_files() == []
+
+
 def computed(bank: Bank) -> list[torch.Tensor]:
     """By the kernel and by torch, of each expert alone and of many at once."""
     rows = torch.randn(9, 32, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
