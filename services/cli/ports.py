@@ -22,10 +22,12 @@ def usual_or_next(
 ) -> str:
     """The address where nobody listens there, else its host with the next free port, which is said.
 
-    `others` are addresses that are chosen already, where nobody listens yet.
-    Port 0 stays what it is. Raises BadState where no port is free, or the host is not this one's.
+    `others` are addresses that are chosen already, where nobody listens yet. Port 0 stays what it
+    is. Raises BadState where no port is free, or the host is not this one's.
     """
     host, port = split_host_port(address, lowest_port=0)
+    if not port and _is_free(address, host, port):
+        return address
     not_mine = USUAL_PORTS - {port} | {split_host_port(each, lowest_port=0)[1] for each in others}
     for candidate in range(port, min(port + MAX_TRIES, MAX_PORT + 1)):
         if candidate not in not_mine and _is_free(address, host, candidate):

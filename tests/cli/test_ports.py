@@ -36,6 +36,18 @@ def test_what_is_usual_for_another_service_is_passed_over() -> None:
     assert int(chosen.rpartition(":")[2]) not in USUAL_PORTS
 
 
+def test_two_services_that_give_way_do_not_take_one_port() -> None:
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        first = usual_or_next(address, "the gateway", said.append)
+        second = usual_or_next(address, "the router", said.append, [first])
+    assert len({address, first, second}) == 3
+    any_port = "127.0.0.1:0"
+    assert usual_or_next(any_port, "HTTP", said.append, [any_port]) == any_port
+    assert len(said) == 2
+
+
 def test_an_address_of_another_machine_is_refused() -> None:
     for check in (refuse_taken, lambda address: usual_or_next(address, "HTTP", print)):
         with pytest.raises(BadState, match=r"cannot listen on 192\.0\.2\.1:8000"):

@@ -22,6 +22,7 @@ import pytest
 from moesaic.v1 import common_pb2
 from moesaic.v1 import generation_pb2 as pb
 from moesaic.v1.generation_pb2_grpc import GenerationServiceStub
+from services.cli.running import running_clusters
 
 pytestmark = pytest.mark.sdk
 
@@ -61,20 +62,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     )
     try:
         assert process.stderr is not None
-        said = {}
-        for line in process.stderr:
-            name, _, rest = line.strip().partition(": ")
-            said[name] = rest
-            if name == "ready":
-                break
-        address = said["ready"].split()[3]
-        with grpc.insecure_channel(address) as channel:
+        assert any(line.startswith("ready: ") for line in process.stderr)
+        (cluster,) = [each for each in running_clusters() if each.pid == process.pid]
+        with grpc.insecure_channel(cluster.gateway) as channel:
             stub: Any = GenerationServiceStub(channel)
             model = stub.GetModel(pb.GetModelRequest(), timeout=DEADLINE_SECONDS).model
             messages = [pb.ChatMessage(role="user", content=QUESTION)]
             chat = _text_of(stub, pb.GenerateRequest(chat=pb.Chat(messages=messages)))
             text = _text_of(stub, pb.GenerateRequest(text=PROMPT))
-        yield Served(said["OpenAI's API"], model, chat, text)
+        yield Served(f"http://{cluster.http}/v1", model, chat, text)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=DEADLINE_SECONDS)
