@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,8 +113,8 @@ async def served(
         await reading
 
 
-def _environment(tree: Path | None) -> Mapping[str, str]:
-    return os.environ if tree is None else {**os.environ, "PYTHONPATH": str(tree.resolve())}
+def _environment(tree: Path | None) -> dict[str, str]:  # of no other kind, says uvloop
+    return {**os.environ, **({} if tree is None else {"PYTHONPATH": str(tree.resolve())})}
 
 
 async def _read(process: asyncio.subprocess.Process, cluster: ServedCluster) -> None:
